@@ -1,0 +1,1 @@
+"""Transfer learning and fine-tuning for language and vision."""

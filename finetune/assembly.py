@@ -1,0 +1,132 @@
+"""From a config and its splits to everything that is in memory while a run trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from finetune.config import FrozenConfig, RunConfig
+from finetune.console import Console
+from finetune.data import Splits
+from finetune.data.loading import Split
+from finetune.data.plan import TrainPlan
+from finetune.defaults import fill_defaults
+from finetune.errors import ConfigError, DataError
+from finetune.features import with_features
+from finetune.loop import Live
+from finetune.methods import Method, make_method
+from finetune.optim import build_optimizer
+from finetune.task import Length, Task, TransferModel
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to train, its held-out splits, and what a person should know of how it came to be."""
+
+    live: Live
+    validation: Split | None
+    test: Split | None
+    reasons: dict[str, str]
+    """Why each key left at null has its value."""
+    notes: list[str]
+    lengths: dict[str, list[Length]]
+
+    @property
+    def held_out(self) -> list[Split]:
+        return [split for split in (self.validation, self.test) if split is not None]
+
+
+def assemble(
+    config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator, console: Console
+) -> Prepared:
+    """Load the network, apply the method, fill in defaults, plan the steps, compute features where they are cached."""
+    method = make_method(config.method)
+    notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
+    _check_labels(splits, task)
+    torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
+    model = task.build_model(config.model)
+    method.apply(model)
+    config, reasons = fill_defaults(config, model, accelerator.device)
+    config = config.model_copy(update={"task": task.config})
+    groups = method.param_groups(model, config.optim)
+    model.to(accelerator.device)
+
+    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    lengths = {name: task.lengths(rows) for name, rows in named.items() if rows is not None}
+    parts = {name: _split(name, named[name], found) for name, found in lengths.items()}
+    if method.caches_features and model.cacheable:
+        for name, part in parts.items():
+            parts[name], note = cache_features(model, task, part, accelerator, config, console)
+            notes.append(note)
+    live = _live(config, task, method, model, groups, accelerator, parts["train"])
+    return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
+
+
+def cache_features(
+    model: TransferModel, task: Task, part: Split, accelerator: Accelerator, config: RunConfig, console: Console
+) -> tuple[Split, str]:
+    """The split with its features, computed or found."""
+    assert isinstance(config.method, FrozenConfig) and config.train.precision is not None
+    return with_features(
+        model,
+        task,
+        part,
+        accelerator,
+        precision=config.train.precision,
+        limit_gib=config.method.cache_gib,
+        progress=lambda batches, total: console.track(batches, total, f"features of {part.name}"),
+    )
+
+
+def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
+    """Optimizer steps of a run; max_steps wins over epochs, and an exact solver takes one."""
+    if isinstance(config.method, FrozenConfig) and config.method.solver == "exact":
+        return 1
+    if config.train.max_steps is not None:
+        return config.train.max_steps
+    assert config.train.epochs is not None, "the defaults fill in the epochs"
+    return max(1, math.ceil(config.train.epochs * steps_per_epoch - 1e-9))
+
+
+def _live(
+    config: RunConfig,
+    task: Task,
+    method: Method,
+    model: TransferModel,
+    groups: list[dict[str, Any]],
+    accelerator: Accelerator,
+    train: Split,
+) -> Live:
+    processes, batch_size = accelerator.num_processes, config.train.batch_size
+    plan = TrainPlan(
+        train.lengths,
+        batch_size,
+        micro_batch=config.train.micro_batch or -(-batch_size // processes),
+        seed=config.train.seed,
+        by_length=config.train.batching == "length",
+        processes=processes,
+    )
+    optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
+    steps = total_steps(config, plan.steps_per_epoch)
+    return Live(config, task, method, model, optimizer, accelerator, train, plan, steps)
+
+
+def _split(name: str, rows: Any, lengths: Sequence[Length]) -> Split:
+    return Split(name, rows, np.array([length.used for length in lengths], dtype=np.int64))
+
+
+def _check_labels(splits: Splits, task: Task) -> None:
+    """Now that the labels are known: a held-out split must have no other ones."""
+    for name, rows in (("validation", splits.validation), ("test", splits.test)):
+        faults = [fault for row in rows or [] for fault in task.validate(row)]
+        if faults:
+            raise DataError(
+                f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "
+                "Name all labels in task.labels, or remove those rows"
+            )

@@ -1,0 +1,179 @@
+"""Checkpoints that are whole or not there: written beside, hashed, synced, then renamed.
+
+    checkpoints/step-000400/  model.safetensors  optimizer.safetensors  state.json  manifest.json
+
+The manifest is written last and names every file with its size and SHA-256; a folder without a manifest that
+agrees is no checkpoint. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from finetune.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A good checkpoint on disk."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """One of its files of tensors: "model" or "optimizer"."""
+        return load_file(self.folder / f"{name}.safetensors")
+
+
+def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    """Write `root`/step-NNNNNN, all of it or nothing. Raises CheckpointError if the disk does not take it."""
+    final = root / f"step-{step:06d}"
+    beside = root / f".{final.name}.partial"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        for name, named in tensors.items():
+            save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, beside / f"{name}.safetensors")
+        (beside / "state.json").write_text(json.dumps({"step": step, **state}))
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(beside.iterdir())}
+        (beside / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
+        for path in (*beside.iterdir(), beside):
+            _sync(path)
+        if final.exists():  # of a run that went on from an older checkpoint than this one
+            shutil.rmtree(final)
+        beside.replace(final)
+        _sync(root)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise CheckpointError(
+            f"{final}: the checkpoint could not be written ({error}); the older ones are unharmed. "
+            "Free some space or set output.dir to another disk, and run the same command again"
+        ) from error
+    return final
+
+
+def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The good checkpoint of the highest step, and what is wrong with the others."""
+    found: list[Checkpoint] = []
+    faults = []
+    for folder in sorted(root.glob("step-*")):
+        try:
+            found.append(read_checkpoint(folder))
+        except CheckpointError as error:
+            faults.append(str(error))
+    return max(found, key=lambda checkpoint: checkpoint.step, default=None), faults
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint that agrees with its manifest. Raises CheckpointError with the first disagreement."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, facts in manifest["files"].items():
+            path = folder / name
+            if path.parent != folder or path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
+                raise CheckpointError(f"{path}: differs from the manifest; the checkpoint is damaged and is passed over")
+        state = json.loads((folder / "state.json").read_text())
+        return Checkpoint(folder, int(manifest["step"]), state)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: is no whole checkpoint ({type(error).__name__}: {error}) and is passed over") from error
+
+
+def remove_old(root: Path, keep: int, also: Path | None) -> None:
+    """Remove all but the `keep` newest checkpoints and `also`."""
+    folders = sorted(root.glob("step-*"))
+    for folder in folders[:-keep]:
+        if also is None or folder.name != also.name:
+            shutil.rmtree(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside and rename, so that a reader never sees half of it."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    _sync(beside)
+    beside.replace(path)
+
+
+# ---- tensors of a run by name
+
+
+def changed_tensors(network: nn.Module, trained: Collection[str]) -> dict[str, Tensor]:
+    """What training changes: the parameters that it trains, each once, and the buffers that a state dict holds."""
+    parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    changed: dict[str, Tensor] = {name: tensor for name, tensor in network.named_parameters() if name in trained}
+    buffers = {name: tensor for name, tensor in network.state_dict().items() if name not in parameters}
+    return changed | {name: tensor for name, tensor in buffers.items() if isinstance(tensor, Tensor)}
+
+
+def load_changed(network: nn.Module, trained: Collection[str], tensors: Mapping[str, Tensor], place: Path) -> None:
+    """Copy tensors of `changed_tensors` back into a network of the same build."""
+    expected = changed_tensors(network, trained)
+    if expected.keys() != tensors.keys():
+        names = sorted(expected.keys() ^ tensors.keys())
+        raise CheckpointError(
+            f"{place}: holds other tensors than this run trains, {names[0]!r} among {len(names)}; use --fresh"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            expected[name].copy_(tensor)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of an optimizer whose groups name their parameters: tensors by "parameter|key", and the rest as JSON."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, Any] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}|{key}"] = value
+                else:
+                    rest[f"{name}|{key}"] = value
+    return tensors, rest
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+    """Take back what `optimizer_tensors` gave."""
+    parameters = {
+        name: parameter
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+    }
+    for full_name, value in (*tensors.items(), *rest.items()):
+        name, _, key = full_name.rpartition("|")
+        parameter = parameters[name]
+        if isinstance(value, Tensor):
+            # Step counts of a fused optimizer live beside the parameters too, but keep their own dtype.
+            value = value.to(parameter.device)
+        optimizer.state[parameter][key] = value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Ask the disk to hold what was written."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows syncs no folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

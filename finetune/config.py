@@ -1,0 +1,214 @@
+"""The config of a run: its sections, their keys, units and defaults.
+
+Reading YAML and overrides into it is `finetune.overrides`; the values that a network and a method choose
+for keys left at null are `finetune.defaults`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, and without keys that are not named here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class TaskConfig(Section):
+    """The keys that every task has; an adapter adds its own."""
+
+    name: str
+    """Name of a task, or file.py:Class, or module:Class."""
+    metrics: list[str] = []
+    """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
+
+
+class ModelConfig(Section):
+    """Which pretrained network."""
+
+    name: str
+    """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files inside an installed package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the weights may run."""
+
+
+class DataConfig(Section):
+    """Which data, and how it is split."""
+
+    source: str | None = None
+    """A file, a folder, a hub data set or pkg://<package>/<path>, with its splits inside."""
+    train: str | None = None
+    """A path or the name of a split in `source`; null: the split "train", or everything."""
+    validation: str | Share | None = None
+    """A path, the name of a split, or a share of train; it selects the checkpoint. 0: none. null: chosen."""
+    test: str | Share | None = None
+    """A path, the name of a split, or a share of train; it selects nothing. 0: none. null: the split "test"."""
+    subset: str | None = None
+    """Name of a configuration of a hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "hub"] = "auto"
+    """How the files are read; auto: by their names."""
+    split_seed: int = 0
+    """Seed of splits made by share."""
+    group: str | None = None
+    """A column whose equal values stay in one split."""
+    limit: PositiveInt | None = None
+    """At most so many rows a split, for a quick try."""
+    delimiter: str | None = None
+    """Between the cells of a CSV; null: found in the first line."""
+    encoding: str | list[str] = "utf-8"
+    """Of text files. With a list, the first that decodes a file is taken, and files that needed another are counted."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What is done about rows that cannot be used: stop and list them, or leave them out and count them."""
+
+
+class FullConfig(Section):
+    """Every parameter is trained."""
+
+    name: Literal["full"] = "full"
+
+
+class PartialConfig(Section):
+    """The last blocks and the head are trained."""
+
+    name: Literal["partial"] = "partial"
+    blocks: PositiveInt = 2
+    """How many blocks are trained, counted from the output."""
+    unfreeze_every: PositiveFloat | None = None
+    """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters are trained beside frozen layers (Hu et al. 2021, arXiv:2106.09685)."""
+
+    name: Literal["lora"] = "lora"
+    rank: PositiveInt = 8
+    """Rank of the two matrices beside each layer."""
+    alpha: PositiveFloat = 16
+    """Their output is scaled by alpha / rank."""
+    dropout: Share = 0.05
+    """Share of a layer's input that is dropped before its adapter."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+    targets: list[str] | None = None
+    """Names of layers, or their endings; null: all layers that the network offers."""
+
+
+class FrozenConfig(Section):
+    """Only the head is trained, on features of the frozen backbone."""
+
+    name: Literal["frozen"] = "frozen"
+    cache: Literal["auto", "off"] = "auto"
+    """auto: features are computed once and kept on disk where the network allows it; off: computed at every step."""
+    solver: Literal["loop", "exact"] = "loop"
+    """loop: the training loop; exact: a linear head at the optimum of its loss, L2 strength by cross-validation."""
+    cache_gib: PositiveFloat = 8
+    """The most that the features of this run may take on disk, in GiB."""
+
+
+MethodConfig = Annotated[FullConfig | PartialConfig | LoraConfig | FrozenConfig, Field(discriminator="name")]
+
+
+class OptimConfig(Section):
+    """How a gradient becomes an update."""
+
+    name: str = "adamw"
+    """adamw, sgd, or the name of an optimizer of timm.optim."""
+    lr: NonNegative | None = None
+    """Peak learning rate of pretrained and adapter parameters."""
+    head_lr: NonNegative | None = None
+    """Peak learning rate of the head."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each block's learning rate as a share of the next one's, counted towards the input."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled L2 strength; not on norms and biases."""
+    momentum: Share = 0.9
+    """Of sgd."""
+    warmup_ratio: Share = 0.06
+    """Share of all steps in which the rate rises from 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of steps, which wins over warmup_ratio."""
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    """How the rate falls after the warm-up; wsd: constant, then linear to 0 (warm-up-stable-decay)."""
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of all steps in which wsd decays."""
+    max_grad_norm: NonNegative = 1.0
+    """Gradients are scaled down to this L2 norm; 0: never."""
+
+
+class TrainConfig(Section):
+    """How long, in what portions, and what is kept."""
+
+    seed: int = 0
+    """Of head, order, augmentation and dropout."""
+    epochs: PositiveFloat | None = None
+    """Passes over the training split."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps; wins over epochs."""
+    batch_size: PositiveInt = 32
+    """Samples an optimizer step, over all processes and micro-batches."""
+    micro_batch: PositiveInt | None = None
+    """Samples that one device holds at once; null: all of its share, halved when memory runs out."""
+    batching: Literal["length", "random"] = "length"
+    """length: rows of similar length share a batch, which saves padding; random: no such order."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of the network's computation; parameters stay float32."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that encode rows beside the training process."""
+    log_every: PositiveInt = 10
+    """Steps between lines of metrics."""
+    evaluate_every: PositiveInt | Literal["epoch", "never"] = "epoch"
+    """Steps between evaluations on the validation split."""
+    save_every: PositiveInt | Literal["epoch", "never"] = "epoch"
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept, beside the best one."""
+    early_stopping: PositiveInt | None = None
+    """Evaluations without improvement after which training ends; null: never."""
+    best: str | None = None
+    """Metric that selects the final checkpoint, with + or - before it for its direction (+f1_macro, -loss);
+    "last": the last checkpoint. null: the task's metric."""
+
+
+class OutputConfig(Section):
+    """Where results go."""
+
+    dir: str | None = None
+    """The run folder; null: runs/<data>-<model>-<method>."""
+
+
+class RunConfig(Section):
+    """All of a run."""
+
+    task: Any
+    """The task's own section, validated by its Config."""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    method: MethodConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    output: OutputConfig = OutputConfig()
+
+
+# Keys that change how a run is done but not which weights it ends with, so a resumed run may change them.
+FREE_KEYS = frozenset(
+    {
+        "train.workers",
+        "train.log_every",
+        "train.save_every",
+        "train.keep_checkpoints",
+        "train.micro_batch",
+        "output.dir",
+        "method.cache_gib",
+        "task.metrics",
+    }
+)

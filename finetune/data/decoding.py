@@ -1,0 +1,89 @@
+"""Bytes of a file -> text, strictly: a byte that does not fit is a fault, and is never replaced."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from pathlib import Path
+
+from finetune.errors import DataError
+
+_NAMED = 3
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+class Decoder:
+    """Reads a text file with the first encoding that fits all of it, and counts which was taken."""
+
+    def __init__(self, encodings: str | list[str]) -> None:
+        self.encodings = [encodings] if isinstance(encodings, str) else list(encodings)
+        if not self.encodings:
+            raise DataError("data.encoding: the list is empty; write data.encoding=utf-8")
+        for name in self.encodings:
+            _check_known(name)
+        self._files = 0
+        self._others: dict[str, list[str]] = {}
+
+    def text(self, path: Path, name: str | None = None) -> str:
+        """The whole file, without a byte-order mark; `name` stands for it in notes."""
+        content = _content(path)
+        self._files += 1
+        for encoding in self.encodings:
+            try:
+                text = content.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+            if encoding != self.encodings[0]:
+                self._others.setdefault(encoding, []).append(name or path.name)
+            return text.removeprefix(_BYTE_ORDER_MARK)
+        raise DataError(self._undecodable(path, content))
+
+    def notes(self) -> list[str]:
+        """A sentence for each encoding that stood in for the first."""
+        return [
+            f"{len(files)} of {self._files} files {'is' if len(files) == 1 else 'are'} not"
+            f" {self.encodings[0]}, read as {encoding}: {', '.join(files[:_NAMED])}"
+            + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")
+            for encoding, files in self._others.items()
+        ]
+
+    def _undecodable(self, path: Path, content: bytes) -> str:
+        first = self.encodings[0]
+        try:
+            content.decode(first)
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            byte = content[error.start] if error.start < len(content) else 0
+            place = f"{path}: byte {error.start} (line {line}) is 0x{byte:02x}"
+        tried = " nor ".join(self.encodings)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            remedy = "the file begins like utf-16; write data.encoding=utf-16"
+        elif self.encodings == ["utf-8"]:
+            remedy = "write data.encoding=[utf-8, cp1252], the first that decodes a file is taken"
+        else:
+            remedy = (
+                f"add the file's encoding: data.encoding=[{', '.join(self.encodings)}, latin-1]"
+            )
+        return f"{place}, which is not {tried}; {remedy}"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _check_known(name: str) -> None:
+    try:
+        codec = codecs.lookup(name)
+    except LookupError:
+        raise DataError(
+            f"data.encoding: {name!r} is no encoding; write utf-8, utf-16, cp1252, latin-1,"
+            " shift_jis, gb18030 ..."
+        ) from None
+    # Python's base64, rot13 ... are codecs as well, but do not make text of bytes.
+    if not getattr(codec, "_is_text_encoding", True):
+        raise DataError(f"data.encoding: {name!r} is no encoding of text; write utf-8")

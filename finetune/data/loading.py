@@ -1,0 +1,115 @@
+"""From rows to batches on their way to the device: encoding and collating, in this process or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from finetune.data.plan import Piece
+from finetune.task import Batch, Row, Sample, Task
+
+# Names the stream of random numbers, so that encoding and collating never draw the same ones.
+_ENCODE, _COLLATE = 1, 2
+
+
+class Rows(Sized, Protocol):
+    """A split: a datasets.Dataset, or anything that gives rows by their positions."""
+
+    def __getitems__(self, keys: list[int]) -> list[Row]: ...
+
+
+class Features(Protocol):
+    """Features computed before, by the position of their row."""
+
+    def take(self, indices: Sequence[int]) -> dict[str, Tensor]: ...
+
+    def samples(self, indices: Sequence[int]) -> list[Sample]: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of a split, how long each is for the network (int64 [N]), and their features if they are cached."""
+
+    name: str
+    rows: Rows
+    lengths: np.ndarray
+    features: Features | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
+    """Maps a piece of a plan to its batch. What is random depends on the position alone, not on the worker."""
+
+    def __init__(self, split: Split, task: Task, seed: int) -> None:
+        self.split = split
+        self.task = task
+        self.seed = seed
+
+    def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:  # type: ignore[override]
+        indices = list(piece.indices)
+        if self.split.features is not None:
+            batch = self.task.collate(self.split.features.samples(indices), self._rng(piece, _COLLATE, piece.slot))
+            batch["features"] = self.split.features.take(indices)
+            return piece, batch
+        rows = self.split.rows.__getitems__(indices)
+        samples = [
+            self.task.encode(row, self._rng(piece, _ENCODE, index)) for index, row in zip(indices, rows, strict=True)
+        ]
+        return piece, self.task.collate(samples, self._rng(piece, _COLLATE, piece.slot))
+
+    def _rng(self, piece: Piece, stream: int, place: int) -> np.random.Generator | None:
+        if piece.epoch is None:
+            return None
+        if stream == _ENCODE:  # of the row and the epoch, so the same in any batch
+            return np.random.default_rng([self.seed, piece.epoch, stream, place])
+        return np.random.default_rng([self.seed, piece.step, stream, place])
+
+
+def load_batches(
+    split: Split, task: Task, pieces: Iterable[Piece], *, seed: int, device: torch.device, workers: int = 0
+) -> Iterator[tuple[Piece, Batch]]:
+    """The batches of `pieces` in their order, in the memory of this process (pinned where a GPU will fetch them)."""
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(split, task, seed),
+        batch_size=None,
+        sampler=_OneWay(pieces),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        # Without its own generator the loader would draw from the global one, which dropout reads.
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return iter(loader)
+
+
+class _OneWay(torch.utils.data.Sampler[Piece]):
+    """An iterable of pieces as the sampler that DataLoader asks for."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[Piece]:
+        return iter(self.pieces)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A nest of dicts and lists with every tensor on `device`, copied without waiting."""
+    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A nest of dicts, lists and tuples with `function` applied to every tensor."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(item, function) for item in value)
+    return value

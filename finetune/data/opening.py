@@ -1,0 +1,174 @@
+"""From the config to the splits of a run: read, limit, settle columns, check rows, cut by share."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from finetune.config import DataConfig
+from finetune.data.readers import from_object, only_split
+from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
+from finetune.data.splits import count_copies, split_by_share
+from finetune.data.validation import check_rows
+from finetune.errors import DataError, nearest
+from finetune.task import Row, Task
+
+FIRST_VALUES = 100
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a run, and a sentence for each thing that was settled on the way to them."""
+
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset | None
+    notes: list[str]
+
+
+def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
+    """The checked splits that the config names, or those of `given`: data made in Python.
+
+    Raises DataError for data that cannot be read, rows that cannot be used, an empty split.
+    """
+    roles = assign_roles(config, given)
+    tables = roles.tables
+    numbers = {role: _limit(roles, role, config) for role in tables}
+    roles.notes += task.choose_columns(tables["train"][:FIRST_VALUES])
+    for role, rows in list(tables.items()):
+        if role != "train" and not _has_what_task_reads(roles, role, task):
+            del tables[role]
+            continue
+        tables[role], notes = check_rows(role, rows, task, config.on_error, numbers[role])
+        roles.notes += notes
+    settle_validation(roles, config)
+    identity = [task.identity(row) for row in tables["train"]]
+    _note_copies(roles, identity, task)
+    if roles.shares:
+        _cut(roles, identity, config, task)
+    sizes = ", ".join(
+        f"{len(tables[role])} {role}" for role in ("train", *HELD_OUT) if role in tables
+    )
+    roles.notes.append(f"rows: {sizes}")
+    return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
+
+
+def open_rows(reference_or_object: Any, config: DataConfig, split: str | None = None) -> Dataset:
+    """One table of rows, as for a prediction; `split` chooses one of several."""
+    tables = from_object(reference_or_object, config)
+    is_named = isinstance(reference_or_object, str)
+    rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
+    return _draw(rows, config)[0]
+
+
+def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:
+    """Cut a split to `data.limit` rows, and give the numbers of its rows; None: all are there."""
+    rows = roles.tables[role]
+    if not len(rows):
+        remedy = "" if role == "train" else f", or leave it out with data.{role}=0"
+        raise DataError(f"{role}: has no rows; give it rows{remedy}")
+    roles.tables[role], numbers = _draw(rows, config)
+    if numbers is not None:
+        roles.notes.append(f"{role}: {len(numbers)} of {len(rows)} rows are drawn (data.limit)")
+    return numbers
+
+
+def _draw(rows: Dataset, config: DataConfig) -> tuple[Dataset, Sequence[int] | None]:
+    """At most `data.limit` rows in their order, and their numbers from 1.
+
+    Drawn from everywhere: the head of a file that is sorted by class holds one class.
+    """
+    if config.limit is None or len(rows) <= config.limit:
+        return rows, None
+    order = np.random.default_rng(config.split_seed).permutation(len(rows))
+    indices = sorted(order[: config.limit].tolist())
+    return rows.select(indices), [index + 1 for index in indices]
+
+
+def _has_what_task_reads(roles: Roles, role: Role, task: Task) -> bool:
+    """Whether a held-out split can be measured on.
+
+    One that was found by its name and has no labels is not asked for, so it is left out with a
+    note. Raises DataError for a missing column.
+    """
+    rows, row = roles.tables[role], roles.tables["train"][0]
+    missing = [name for name in row if name not in rows.column_names and _reads(task, row, name)]
+    if missing:
+        raise DataError(
+            f"{role}: has no column {', '.join(map(repr, missing))}, which train has;"
+            f" {nearest(missing[0], rows.column_names)} (data.{role}=0 leaves the split out)"
+        )
+    if role not in roles.found:
+        return True
+    shared = [name for name in rows.column_names if name in row]
+    empty = [name for name in shared if _is_empty(rows, name) and _reads(task, row, name)]
+    if empty:
+        names = ", ".join(map(repr, empty))
+        roles.notes.append(f"{role}: not used, since {names} is empty in all {len(rows)} rows")
+    return not empty
+
+
+def _reads(task: Task, row: Row, column: str) -> bool:
+    """Whether a good row without this column is a bad row: only the task knows what it reads."""
+    try:
+        return any(True for _ in task.validate({**row, column: None}))
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return True
+
+
+def _is_empty(rows: Dataset, column: str) -> bool:
+    """Whether no row has a value: None, "", or the -1 by which benchmarks hide their labels."""
+    return all(
+        value is None or (isinstance(value, str | int) and value in ("", -1))
+        for value in rows[column]
+    )
+
+
+def _note_copies(roles: Roles, identity: Sequence[Hashable], task: Task) -> None:
+    """Count rows that are alike, within train and between train and splits that came ready-made."""
+    copies = count_copies(identity)
+    if copies:
+        fate = "copies stay in one split" if roles.shares else "they are kept"
+        roles.notes.append(
+            f"train: {copies} of {len(identity)} rows are exact copies of another row; {fate}"
+        )
+    known = set(identity)
+    for role in HELD_OUT:
+        rows = roles.tables.get(role, [])
+        twins = sum(task.identity(row) in known for row in rows)
+        if twins:
+            # Kept: a published split is not ours to change.
+            roles.notes.append(
+                f"warning: {twins} of {len(rows)} rows of {role} stand in train as well, so what"
+                " is measured on them is too good"
+            )
+
+
+def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task: Task) -> None:
+    """Cut the shares off train."""
+    rows, groups = roles.tables["train"], None
+    if config.group is not None:
+        if config.group not in rows.column_names:
+            hint = nearest(config.group, rows.column_names)
+            raise DataError(f"data.group: there is no column {config.group!r}; {hint}")
+        groups = rows[config.group]
+    strata = [task.stratum(row) for row in rows]
+    shares = {str(role): share for role, share in roles.shares.items()}
+    parts = split_by_share(shares, config.split_seed, identity, strata, groups)
+    for role, share in roles.shares.items():
+        if not parts[role]:
+            raise DataError(
+                f"data.{role}={share}: is no row of {len(rows)}, since every class keeps one in"
+                " train, and copies and groups stay together; give more rows, a larger share, or"
+                f" data.{role}=0"
+            )
+        roles.tables[role] = rows.select(parts[role])
+        roles.notes.append(
+            f"{role}: {len(parts[role])} of {len(rows)} rows of train, the share {share}"
+            f" (data.split_seed={config.split_seed})"
+        )
+    roles.tables["train"] = rows.select(parts["train"])

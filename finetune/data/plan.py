@@ -1,0 +1,134 @@
+"""Which rows make which step, on which process, in which micro-batch: pure functions of the position.
+
+A step is `batch_size` rows whatever the number of processes; how it is cut changes time and memory, not the
+result. No sampler holds a state, so a run goes on from any step by asking for that step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+# Rows are shuffled, and sorted by length only within this many batches: long and short stay mixed over an epoch.
+BATCHES_SORTED_TOGETHER = 50
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one process holds at once: the rows of a micro-batch, or of a block of an evaluation."""
+
+    indices: tuple[int, ...]
+    step: int = 0
+    epoch: int | None = None
+    """None: nothing is random."""
+    slot: int = 0
+    """Which micro-batch of its step, over all processes."""
+    filler: bool = False
+    """Rows of a process that has none of this step: they must weigh 0."""
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """The steps of a training run.
+
+    Attributes:
+        lengths: of all rows, int64 [N].
+        micro_batch: the most rows that one process holds at once.
+        by_length: whether rows of similar length share a batch.
+    """
+
+    lengths: np.ndarray
+    batch_size: int
+    micro_batch: int
+    seed: int
+    by_length: bool = True
+    processes: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def size(self, step: int) -> int:
+        """How many rows a step has: the last one of an epoch may have fewer."""
+        return min(self.batch_size, len(self.lengths) - step % self.steps_per_epoch * self.batch_size)
+
+    def rows(self, step: int) -> np.ndarray:
+        """The rows of a step, longest first."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        batch = self._batches(epoch)[position]
+        return batch[np.argsort(-self.lengths[batch], kind="stable")]
+
+    def pieces(self, step: int, process: int) -> list[Piece]:
+        """The micro-batches of one process at a step, at least one.
+
+        Rows are dealt by length, so that all processes pad alike and finish together.
+        """
+        epoch = step // self.steps_per_epoch
+        rows = self.rows(step)
+        rounds = -(-len(rows) // (self.micro_batch * self.processes))
+        parts = np.array_split(rows, min(rounds * self.processes, len(rows)))
+        own = [
+            Piece(tuple(part.tolist()), step, epoch, slot)
+            for slot, part in enumerate(parts)
+            if slot % self.processes == process
+        ]
+        return own or [Piece((int(rows[-1]),), step, epoch, len(parts) + process, filler=True)]
+
+    def padding(self, steps: int) -> float:
+        """Useful over computed units (tokens) in the first `steps` steps."""
+        useful = computed = 0
+        for step in range(steps):
+            for process in range(self.processes):
+                for piece in self.pieces(step, process):
+                    lengths = self.lengths[list(piece.indices)]
+                    useful += int(lengths.sum())
+                    computed += int(lengths.max()) * len(lengths)
+        return useful / max(computed, 1)
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        return _batches_of_epoch(_Key(self.lengths), self.batch_size, self.seed, self.by_length, epoch)
+
+
+class _Key:
+    """An array as the key of a cache: by identity, since a plan never changes its lengths."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __hash__(self) -> int:
+        return id(self.array)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.array is other.array
+
+
+@lru_cache(maxsize=4)
+def _batches_of_epoch(key: _Key, batch_size: int, seed: int, by_length: bool, epoch: int) -> list[np.ndarray]:
+    """All batches of an epoch; the incomplete one, if any, comes last."""
+    lengths = key.array
+    rng = np.random.default_rng([seed, epoch, 0x0DE5])
+    order = rng.permutation(len(lengths))
+    if not by_length:
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    together = batch_size * BATCHES_SORTED_TOGETHER
+    order = np.concatenate(
+        [
+            chunk[np.argsort(lengths[chunk], kind="stable")]
+            for chunk in (order[start : start + together] for start in range(0, len(order), together))
+        ]
+    )
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    return [whole[index] for index in rng.permutation(len(whole))] + [b for b in batches if len(b) < batch_size]
+
+
+def blocks_by_length(lengths: np.ndarray, block: int, process: int = 0, processes: int = 1) -> list[Piece]:
+    """Rows sorted by length in fixed blocks, block k for process k mod P.
+
+    The blocks do not depend on P, so any number of processes computes the same bits.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    starts = range(process * block, len(order), processes * block)
+    return [Piece(tuple(order[start : start + block].tolist()), slot=start // block) for start in starts]

@@ -1,0 +1,174 @@
+"""A data reference, or data made in Python -> named splits: all kinds of sources meet here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+from finetune.config import DataConfig
+from finetune.data.decoding import Decoder
+from finetune.data.folders import read_folder
+from finetune.data.records import from_columns, from_frame, from_records
+from finetune.data.tables import FORMATS, read_table
+from finetune.errors import DataError
+from finetune.sources import locate
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Named splits, and a sentence for each thing that was settled while they were read."""
+
+    splits: dict[str, Dataset]
+    notes: list[str] = field(default_factory=list)
+
+
+def read(reference: str, config: DataConfig) -> Tables:
+    """The splits behind a reference; a source without splits is one, "train"."""
+    path = locate(reference)
+    if path is None:
+        _check_hub_is_meant(reference, config)
+        return _with_class_names(_read_hub(reference, config))
+    decoder = Decoder(config.encoding)
+    if path.is_file():
+        rows, notes = read_table(path, config, decoder)
+        splits = {"train": rows}
+    elif config.format == "hub" or config.subset is not None:
+        return _with_class_names(_read_hub(str(path), config))
+    else:
+        splits, notes = read_folder(path, config, decoder)
+    return _with_class_names(Tables(splits, decoder.notes() + notes))
+
+
+def from_object(value: Any, config: DataConfig) -> Tables:
+    """The splits of data made in Python, or of a reference.
+
+    A table is a Dataset, a DataFrame, a list of dicts or a dict of columns; several are a
+    DatasetDict or a dict of tables and references.
+    """
+    if isinstance(value, str | Path):
+        return read(str(value), config)
+    if isinstance(value, Mapping) and _holds_splits(value):
+        tables = Tables({})
+        for name, part in value.items():
+            rows, notes = _one_table(part, config, f"data[{name!r}]")
+            tables.splits[str(name)] = rows
+            tables.notes.extend(notes)
+    else:
+        rows, notes = _one_table(value, config, "data")
+        tables = Tables({"train": rows}, notes)
+    return _with_class_names(tables)
+
+
+def _holds_splits(value: Mapping[Any, Any]) -> bool:
+    """Whether a dict means splits and not columns: its values are tables or references."""
+    return isinstance(value, DatasetDict) or all(
+        isinstance(part, str | Path | Dataset)
+        or _is_frame(part)
+        or (isinstance(part, Sequence) and all(isinstance(row, Mapping) for row in part[:1]))
+        for part in value.values()
+    )
+
+
+def _is_frame(value: Any) -> bool:
+    """Whether it is a pandas DataFrame, asked without importing pandas."""
+    return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
+def _one_table(value: Any, config: DataConfig, place: str) -> tuple[Dataset, list[str]]:
+    if isinstance(value, Dataset):
+        return value, []
+    if isinstance(value, str | Path):
+        tables = read(str(value), config)
+        return only_split(tables.splits, str(value)), tables.notes
+    if hasattr(value, "iloc") and hasattr(
+        value, "columns"
+    ):  # a DataFrame, without importing pandas
+        return from_frame(value, place)
+    if isinstance(value, Mapping):
+        columns = {str(name): list(values) for name, values in value.items()}
+        if len({len(values) for values in columns.values()}) > 1:
+            lengths = ", ".join(f"{name!r} has {len(values)}" for name, values in columns.items())
+            raise DataError(f"{place}: columns of different lengths: {lengths}")
+        return from_columns(columns, place)
+    if isinstance(value, list | tuple):
+        for number, row in enumerate(value, start=1):
+            if not isinstance(row, Mapping):
+                raise DataError(
+                    f"{place}: row {number} is {row!r:.80}, not a dict like {{'text': ...}}"
+                )
+        return from_records(value, place)
+    raise DataError(
+        f"{place}: {type(value).__name__} is no data set; give a path, a hub id, a Dataset, a"
+        " DatasetDict, a DataFrame, a list of dicts, or a dict of splits (a data set that streams"
+        " must be loaded whole)"
+    )
+
+
+def only_split(splits: Mapping[str, Dataset], place: str, split: str | None = None) -> Dataset:
+    """The one split there is, or the one that `split` names."""
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split in splits:
+        return splits[str(split)]
+    wanted = "holds several splits" if split is None else f"holds no split {split!r}"
+    raise DataError(f"{place}: {wanted}; choose one with split=NAME: {', '.join(splits)}")
+
+
+def _check_hub_is_meant(reference: str, config: DataConfig) -> None:
+    if config.format in FORMATS or config.format == "text-folder":
+        raise DataError(
+            f"{reference}: no such file or folder, and data.format={config.format} rules out a hub"
+            " data set; mend the path, or write data.format=auto"
+        )
+
+
+def _read_hub(reference: str, config: DataConfig) -> Tables:
+    """A data set of the hub, or a local folder in its layout; `datasets` runs no code of it."""
+    try:
+        loaded = load_dataset(reference, name=config.subset, revision=config.revision)
+    except DatasetNotFoundError as error:
+        pinned = f" with a revision {config.revision!r}" if config.revision else ""
+        raise DataError(
+            f"{reference}: is no file or folder here, and the hub has no such data set{pinned};"
+            " mend the name, or log in with `hf auth login` if it is private or gated"
+        ) from error
+    except ConnectionError as error:
+        raise DataError(
+            f"{reference}: is no file or folder here, and the hub cannot be reached ({error});"
+            " mend the path, or download the data set where there is a network"
+        ) from error
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        # Among them: a subset that must be chosen, a data set that only its own code can read.
+        keys = f"data.subset={config.subset}, data.revision={config.revision}"
+        raise DataError(f"{reference}: cannot be loaded with {keys}: {error}") from error
+    assert isinstance(loaded, DatasetDict)
+    return Tables(dict(loaded))
+
+
+def _with_class_names(tables: Tables) -> Tables:
+    """The tables with class names for class numbers, and None for -1, which marks hidden labels."""
+    splits, notes = {}, list(tables.notes)
+    for split, rows in tables.splits.items():
+        for column, feature in rows.features.items():
+            if isinstance(feature, ClassLabel) and feature.names:
+                rows = _name_classes(rows, column, feature.names)
+                notes.append(
+                    f"column {column!r}: its {len(feature.names)} class names stand for numbers"
+                )
+        splits[split] = rows
+    return Tables(splits, list(dict.fromkeys(notes)))
+
+
+def _name_classes(rows: Dataset, column: str, names: Sequence[str]) -> Dataset:
+    numbers = rows.select_columns([column]).with_format("arrow")[:][column].combine_chunks()
+    is_class = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
+    texts = pa.array(names, pa.string()).take(pc.if_else(is_class, numbers, None))
+    order = rows.column_names
+    return rows.remove_columns(column).add_column(column, texts).select_columns(order)

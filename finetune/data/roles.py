@@ -1,0 +1,142 @@
+"""Which table is train, validation and test: from the config's keys and the names of splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from finetune.config import DataConfig
+from finetune.data.folders import split_name
+from finetune.data.readers import Tables, from_object, only_split, read
+from finetune.errors import DataError, nearest
+from finetune.sources import locate
+
+Role = Literal["train", "validation", "test"]
+HELD_OUT: tuple[Role, ...] = ("validation", "test")
+
+SMALL = 10_000
+SHARE_OF_SMALL, SHARE_OF_LARGE = 0.2, 0.1
+
+
+@dataclass
+class Roles:
+    """The tables of a run as they were read, and the shares of train that are still to be cut."""
+
+    tables: dict[Role, Dataset]
+    shares: dict[Role, float] = field(default_factory=dict)
+    found: set[Role] = field(default_factory=set)
+    """Taken for a split's name alone: nobody asked for these, so they may be dropped."""
+    notes: list[str] = field(default_factory=list)
+
+
+def assign_roles(config: DataConfig, given: Any = None) -> Roles:
+    """Read everything that the config names; `given` is data made in Python, for `data.source`."""
+    where = str(config.source) if given is None else "the data given"
+    search = _Search(config, _read_source(config, given), where)
+    roles = Roles({"train": search.train()}, notes=search.notes)
+    for role in HELD_OUT:
+        wanted = getattr(config, role)
+        if isinstance(wanted, str):
+            roles.tables[role] = search.named(role, wanted)
+        elif wanted:
+            roles.shares[role] = wanted
+    for role in HELD_OUT:
+        name = find_split(search.source.splits, role) if getattr(config, role) is None else None
+        used = [id(rows) for rows in roles.tables.values()]
+        if name is not None and id(search.source.splits[name]) not in used:
+            roles.tables[role] = search.take(role, name)
+            roles.found.add(role)
+    if sum(roles.shares.values()) >= 1:
+        keys = " + ".join(f"data.{role}={share}" for role, share in roles.shares.items())
+        raise DataError(f"{keys}: no rows are left to train on; the sum must be less than 1")
+    return roles
+
+
+def settle_validation(roles: Roles, config: DataConfig) -> None:
+    """Choose a share of train for validation, if neither it nor a test split is to be had."""
+    if config.validation is not None or "validation" in roles.tables:
+        return
+    if "test" in roles.tables or roles.shares:
+        roles.notes.append("validation: none; data.validation=0.1 would take a share of train")
+        return
+    rows = len(roles.tables["train"])
+    share = SHARE_OF_SMALL if rows < SMALL else SHARE_OF_LARGE
+    size = f"under {SMALL}" if rows < SMALL else f"{SMALL} or more"
+    roles.shares["validation"] = share
+    roles.notes.append(
+        f"validation: {share} of train, since the data hold no other split and {rows} rows are"
+        f" {size} (change it with data.validation=SHARE, or 0 for none)"
+    )
+
+
+def find_split(splits: Iterable[str], role: str | None) -> str | None:
+    """The name among `splits` that means this role; an exact name wins over dev, val, ..."""
+    names = list(splits)
+    if role in names:
+        return role
+    return next((name for name in names if role is not None and split_name(name) == role), None)
+
+
+@dataclass
+class _Search:
+    """The source with its splits, and how tables are found in it and beside it."""
+
+    config: DataConfig
+    source: Tables
+    where: str
+    notes: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.notes = list(self.source.notes)
+
+    def take(self, role: str, split: str) -> Dataset:
+        rows = self.source.splits[split]
+        self.notes.append(f"{role}: split {split!r} of {self.where}, {len(rows)} rows")
+        return rows
+
+    def train(self) -> Dataset:
+        if self.config.train is not None:
+            return self.named("train", self.config.train)
+        splits = self.source.splits
+        name = next(iter(splits)) if len(splits) == 1 else find_split(splits, "train")
+        if name is None:
+            names = ", ".join(splits)
+            raise DataError(f"{self.where}: no split is called train; data.train=NAME: {names}")
+        return self.take("train", name)
+
+    def named(self, role: str, name: str) -> Dataset:
+        """The rows of `data.<role>=name`: a split of the source, else a path or a hub id."""
+        splits = self.source.splits
+        split = name if name in splits else find_split(splits, split_name(name))
+        if split is not None:
+            return self.take(role, split)
+        if splits and locate(name) is None:
+            raise DataError(
+                f"data.{role}: {name!r} is no file here and no split of {self.where};"
+                f" {nearest(name, splits)}"
+            )
+        tables = read(name, self.config)
+        # A path may hold splits of its own: the one of this role is meant.
+        inside = find_split(tables.splits, role)
+        if inside is None or len(tables.splits) == 1:
+            rows = only_split(tables.splits, f"data.{role}={name}")
+        else:
+            rows = tables.splits[inside]
+        self.notes += [*tables.notes, f"{role}: {name}, {len(rows)} rows"]
+        return rows
+
+
+def _read_source(config: DataConfig, given: Any) -> Tables:
+    if given is not None:
+        return from_object(given, config)
+    if config.source is not None:
+        return read(config.source, config)
+    if config.train is None:
+        raise DataError(
+            "data: no data are named; add data=FILE: a file, a folder, a hub data set or"
+            " pkg://<package>/<path>"
+        )
+    return Tables({})

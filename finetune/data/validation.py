@@ -1,0 +1,36 @@
+"""Every row is walked through the task's `validate` before a weight moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+
+from finetune.data.faults import Faults, OnError
+from finetune.task import Row, Task
+
+
+def check_rows(
+    split: str, rows: Dataset, task: Task, on_error: OnError, numbers: Sequence[int] | None = None
+) -> tuple[Dataset, list[str]]:
+    """The rows that can be trained on, and a note if some were left out.
+
+    `numbers` are the rows' numbers in their file, from 1, a header not counted; None: as here.
+    Raises DataError with the faults under "stop", and under both if no row is left.
+    """
+    faults = Faults(split)
+    kept = []
+    for index, row in enumerate(rows):
+        whats = list(task.validate(row))
+        if whats:
+            number = index + 1 if numbers is None else numbers[index]
+            faults.add(_place(split, row, number), *whats)
+        else:
+            kept.append(index)
+    notes = faults.settle(on_error, len(rows))
+    return (rows.select(kept) if faults.found else rows), notes
+
+
+def _place(split: str, row: Row, number: int) -> str:
+    file = row.get("file")
+    return file if isinstance(file, str) and file else f"{split} row {number}"

@@ -1,0 +1,101 @@
+"""The table of defaults: values for keys left at null, by method and kind of network, each with its reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune.config import RunConfig
+from finetune.overrides import flatten
+from finetune.task import TransferModel
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rates and length that train a kind of network well with a method."""
+
+    lr: float
+    head_lr: float
+    epochs: float
+    reason: str
+
+
+_FROZEN = Recipe(1e-3, 1e-2, 30, "a new head on fixed features: steps are cheap, and a large rate is safe")
+_LORA = Recipe(5e-4, 2e-3, 3, "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning")
+_PARTIAL = Recipe(1e-4, 1e-3, 3, "the last blocks take more change than the whole network")
+_FULL = Recipe(5e-5, 5e-4, 3, "the usual rate for the whole of a pretrained encoder; ten times that for a new head")
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("frozen", "encoder"): _FROZEN,
+    ("lora", "encoder"): _LORA,
+    ("partial", "encoder"): _PARTIAL,
+    ("full", "encoder"): _FULL,
+    ("frozen", "decoder"): _FROZEN,
+    ("lora", "decoder"): Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
+    ("partial", "decoder"): Recipe(5e-5, 5e-4, 3, _PARTIAL.reason),
+    ("full", "decoder"): Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
+}
+# From this size on, full fine-tuning at 5e-5 is often unstable; Devlin et al. 2019 searched 2e-5 to 5e-5.
+LARGE = 200_000_000
+
+
+def fill_defaults(config: RunConfig, model: TransferModel, device: torch.device) -> tuple[RunConfig, dict[str, str]]:
+    """The config with nothing left at null that this network decides, and {key: reason} for what was filled in."""
+    kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
+    recipe = RECIPES[config.method.name, kind]
+    parameters = sum(p.numel() for p in model.network.parameters())
+    shrink = 0.4 if parameters > LARGE and config.method.name in ("full", "partial") else 1.0
+    reason = recipe.reason + (f", less for {parameters / 1e6:.0f} M parameters" if shrink < 1 else "")
+    precision, precision_reason = choose_precision(config.train.precision, device)
+    filled: dict[str, tuple[Any, str]] = {
+        "train.precision": (precision, precision_reason),
+        "optim.lr": (recipe.lr * shrink, reason),
+        "optim.head_lr": (recipe.head_lr * shrink, reason),
+        "optim.layer_decay": (1.0, "one rate for all blocks"),
+    }
+    if config.optim.lr is not None and config.optim.head_lr is None:
+        only_head = config.method.name == "frozen"
+        factor = 1 if only_head else recipe.head_lr / recipe.lr
+        why = "the only rate there is" if only_head else f"{factor:g} times optim.lr, for a new head"
+        filled["optim.head_lr"] = (config.optim.lr * factor, why)
+    if config.train.max_steps is None:
+        filled["train.epochs"] = (recipe.epochs, f"usual for method={config.method.name}")
+    held = flatten(config)
+    chosen = {key: value for key, value in filled.items() if held[key] is None}
+    return replace(config, {key: value for key, (value, _) in chosen.items()}), {
+        key: why for key, (_, why) in chosen.items()
+    }
+
+
+def choose_precision(asked: str | None, device: torch.device) -> tuple[str, str]:
+    """The precision of the network's computation and why: asked for, of the launcher, or what the device has."""
+    if asked is not None:
+        return asked, "asked for"
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched in ("bf16", "fp16"):
+        return launched, "what accelerate was launched with"
+    if has_native_bf16(device):
+        return "bf16", f"this {device.type} computes bf16 natively"
+    return "fp32", f"this {device.type} has no native bf16"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed by the hardware; emulation is many times slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # torch.cpu has no public question for this.
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def replace(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+    """The config with some "section.key" values changed."""
+    by_section: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, leaf = key.partition(".")
+        by_section.setdefault(section, {})[leaf] = value
+    changed = {name: getattr(config, name).model_copy(update=leaves) for name, leaves in by_section.items()}
+    return config.model_copy(update=changed)

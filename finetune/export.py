@@ -1,0 +1,84 @@
+"""The final model: written in the layout of its own library, reloaded from disk and compared with the live one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.checkpoint import write_json
+from finetune.data.loading import map_tensors, to_device
+from finetune.errors import ModelError
+from finetune.methods import Method
+from finetune.task import Row, Task, TransferModel
+
+# Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong weight costs far more.
+TOLERANCE = 1e-4
+
+
+def export_model(
+    model: TransferModel, task: Task, method: Method, rows: Sequence[Row], folder: Path, *, card: str, task_name: str
+) -> float:
+    """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs on `rows`.
+
+    The difference is a share of the largest output. The live model is merged on the way. Raises ModelError if the
+    reloaded model differs by more than the tolerance; the folder is not written then.
+    """
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    device = next(model.parameters()).device
+    before = compute_outputs(model, task, rows, device)
+    method.save_adapter(model, beside / "adapter")
+    method.merge(model)
+    task.save(model, beside)
+    write_task(beside / "task.json", task, task_name)
+    (beside / "README.md").write_text(card, encoding="utf-8")
+
+    reloaded = task.load_model(beside).to(device)
+    difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
+    if not difference <= TOLERANCE:
+        shutil.rmtree(beside)
+        raise ModelError(
+            f"{folder}: the saved model, reloaded, differs from the trained one by {difference:.1e} of its largest "
+            f"output (tolerance {TOLERANCE:.0e}); nothing was written. The checkpoints are unharmed; please report this"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.replace(folder)
+    return difference
+
+
+def write_task(path: Path, task: Task, name: str) -> None:
+    """Write what `finetune.load` needs to know beside the network."""
+    write_json(path, {"name": name, "config": task.config.model_dump(mode="json"), "state": task.state()})
+
+
+def compute_outputs(model: TransferModel, task: Task, rows: Sequence[Row], device: torch.device) -> list[Tensor]:
+    """Every tensor of the model's outputs on `rows`, in float32 and evaluation mode, from the inputs themselves."""
+    model.eval()
+    batch = to_device(task.collate([task.encode(row) for row in rows]), device)
+    found: list[Tensor] = []
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        map_tensors(model(batch), lambda tensor: found.append(tensor.float()) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def relative_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """The largest difference as a share of the largest value; infinite where shapes differ or a value is not finite."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")
+    largest = max((float(tensor.abs().max()) for tensor in before if tensor.numel()), default=0.0)
+    pairs = zip(before, after, strict=True)
+    difference = max((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+    return difference / max(largest, 1e-12) if difference == difference else float("inf")
+
+
+def sample_rows(rows: Any, count: int = 8) -> list[Row]:
+    """A few rows, spread over a split."""
+    size = len(rows)
+    places = sorted({size * place // count for place in range(min(count, size))})
+    return list(rows.__getitems__(places))

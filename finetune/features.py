@@ -1,0 +1,185 @@
+"""The cache of frozen features: what a frozen backbone makes of each row, computed once and kept on disk.
+
+    <cache>/<key>/  manifest.json  <name>.bin
+
+The key is a digest of everything that the features depend on: weights, the encoded rows, precision and library
+versions. Files are flat and memory-mapped: one tensor [N, ...] each, in the order of the rows. Arrow is not
+used because it has no bfloat16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.data.loading import Split, load_batches, to_device
+from finetune.data.plan import blocks_by_length
+from finetune.errors import ModelError
+from finetune.methods.method import HEAD, named_parts
+from finetune.task import Sample, Task, TransferModel
+
+# Rows computed together. A constant, because another composition of a batch gives other last bits.
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """Features of a split on disk, and its samples without what the backbone reads.
+
+    Attributes:
+        tensors: by name, [N, ...], memory-mapped.
+        targets: the encoded samples without "inputs", in the order of the rows.
+    """
+
+    tensors: dict[str, Tensor]
+    targets: list[Sample]
+
+    def take(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The features of some rows, float32 [B, ...]."""
+        index = torch.as_tensor(indices)
+        return {name: tensor[index].float() for name, tensor in self.tensors.items()}
+
+    def samples(self, indices: Sequence[int]) -> list[Sample]:
+        return [self.targets[index] for index in indices]
+
+
+def cache_root() -> Path:
+    """$FINETUNE_CACHE, or ~/.cache/finetune."""
+    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune") / "features"
+
+
+def with_features(
+    model: TransferModel,
+    task: Task,
+    split: Split,
+    accelerator: accelerate.Accelerator,
+    *,
+    precision: str,
+    limit_gib: float,
+    progress: Any = iter,
+) -> tuple[Split, str]:
+    """The split with its features, read from the cache or computed now, and a sentence that says which.
+
+    Every process computes its blocks of rows; the blocks are the same for any number of processes.
+    Raises ModelError if they would take more than `limit_gib`.
+    """
+    digest = _digest_model(model, precision)
+    targets: list[Sample] = []
+    for index in range(len(split)):
+        sample = task.encode(split.rows.__getitems__([index])[0])
+        _digest_inputs(digest, sample.pop("inputs"))
+        targets.append(sample)
+    folder = cache_root() / digest.hexdigest()[:32]
+    note = f"{split.name}: features of {len(split)} rows"
+    if not (folder / "manifest.json").is_file():
+        _build(model, task, split, accelerator, folder, limit_gib, progress)
+        note += " computed"
+    else:
+        note += " found in the cache"
+    accelerator.wait_for_everyone()
+    return replace(split, features=StoredFeatures(_open(folder), targets)), f"{note} ({folder})"
+
+
+def _build(
+    model: TransferModel,
+    task: Task,
+    split: Split,
+    accelerator: accelerate.Accelerator,
+    folder: Path,
+    limit_gib: float,
+    progress: Any,
+) -> None:
+    """Compute all features into files beside `folder`, and rename when every process is done."""
+    beside = folder.with_name(folder.name + ".partial")
+    pieces = blocks_by_length(split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes)
+    batches = load_batches(split, task, pieces, seed=0, device=accelerator.device)
+    if accelerator.is_main_process:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    model.eval()
+    files: dict[str, Tensor] = {}
+    manifest: dict[str, Any] = {}
+    for piece, batch in progress(batches, len(pieces)):
+        with torch.inference_mode(), accelerator.autocast():
+            features = model.features(to_device(batch["inputs"], accelerator.device))
+        for name, values in features.items():  # [B, ...]
+            if name not in files:
+                manifest[name] = {"dtype": str(values.dtype).removeprefix("torch."), "shape": [len(split), *values.shape[1:]]}
+                _check_size(manifest, limit_gib)
+                files[name] = _map_file(beside / f"{name}.bin", **manifest[name], create=True)
+            files[name][list(piece.indices)] = values.cpu()
+    del files
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        # Another run may have finished the same features meanwhile; they are equal.
+        (beside / "manifest.json").write_text(json.dumps(manifest))
+        if (folder / "manifest.json").is_file():
+            shutil.rmtree(beside)
+        else:
+            beside.replace(folder)
+
+
+def _open(folder: Path) -> dict[str, Tensor]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return {name: _map_file(folder / f"{name}.bin", **facts) for name, facts in manifest.items()}
+
+
+def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> Tensor:
+    """A memory-mapped tensor. All processes may create the same file; each writes rows of its own."""
+    kind = getattr(torch, dtype)
+    size = int(torch.Size(shape).numel())
+    if create:
+        with path.open("ab") as file:
+            file.truncate(size * kind.itemsize)
+    return torch.from_file(str(path), shared=create, size=size, dtype=kind).view(shape)
+
+
+def _check_size(manifest: dict[str, Any], limit_gib: float) -> None:
+    size = sum(torch.Size(facts["shape"]).numel() * getattr(torch, facts["dtype"]).itemsize for facts in manifest.values())
+    if size > limit_gib * 2**30:
+        raise ModelError(
+            f"method.cache_gib: the features would take {size / 2**30:.1f} GiB on disk, over the limit of {limit_gib:g}; "
+            "raise method.cache_gib, or set method.cache=off to compute them at every step"
+        )
+
+
+def _digest_model(model: TransferModel, precision: str) -> Any:
+    """The digest of what computes the features: weights, buffers, how they are pooled, precision and versions."""
+    digest = hashlib.sha256()
+    facts = {"kind": model.feature_kind, "precision": precision, "block": BLOCK, "versions": _versions()}
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in _frozen_tensors(model):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest
+
+
+def _digest_inputs(digest: Any, inputs: dict[str, Any]) -> None:
+    """Add one row as the network reads it: text, tokenizer, cutting and transforms are all in there."""
+    for name, value in sorted(inputs.items()):
+        array = np.ascontiguousarray(value)
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+
+
+def _frozen_tensors(model: TransferModel) -> Iterator[tuple[str, Tensor]]:
+    yield from ((name, parameter) for name, parameter, part in named_parts(model) if part != HEAD)
+    yield from model.network.named_buffers()
+
+
+def _versions() -> dict[str, str]:
+    import transformers
+
+    return {"torch": torch.__version__, "transformers": transformers.__version__}

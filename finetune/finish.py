@@ -1,0 +1,81 @@
+"""The end of a run: the best weights, the metrics of every split, the files that show them, and final/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetune.assembly import Prepared
+from finetune.card import write_card
+from finetune.checkpoint import load_changed, read_checkpoint
+from finetune.console import Console
+from finetune.data import Splits
+from finetune.evaluation import Evaluation
+from finetune.export import export_model, sample_rows
+from finetune.folder import RunFolder
+from finetune.header import header
+from finetune.journal import RunJournal, trained_names
+from finetune.loop import Live, Progress
+
+
+def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
+    """Measure the selected checkpoint, write reports, final/ and results.json, and say what can be done with them."""
+    live, folder, console = prepared.live, journal.folder, journal.console
+    step = progress.best_step if progress.best_step is not None else progress.step
+    if step != progress.step:
+        checkpoint = read_checkpoint(folder.checkpoints / f"step-{step:06d}")
+        load_changed(live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder)
+    evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
+    selected = prepared.validation.name if prepared.validation is not None and progress.best_step is not None else None
+    if live.accelerator.is_main_process:
+        results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        _write_reports(live, evaluations, folder)
+        card = write_card(live.config, header(prepared, splits), results, selected)
+        difference = _export(live, splits, folder, card)
+        facts = {"step": step, "metrics": results, "selected_on": selected, "reload_difference": difference}
+        folder.write("results.json", facts)
+        show_results(folder, console)
+    live.accelerator.wait_for_everyone()
+
+
+def show_results(folder: RunFolder, console: Console) -> None:
+    """The table of metrics, and what to do next."""
+    results = folder.read("results.json")
+    metrics: Mapping[str, Mapping[str, float]] = results["metrics"]
+    overall = list(dict.fromkeys(name for split in metrics.values() for name in split if "/" not in name))
+    if metrics:
+        columns = ["metric", *(f"{name}*" if name == results["selected_on"] else name for name in metrics)]
+        rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in overall]
+        console.table(f"results of step {results['step']}", columns, rows)
+    by_label = sorted({name.partition("/")[2] for split in metrics.values() for name in split if name.startswith("f1/")})
+    for name, split in metrics.items():
+        if by_label and len(by_label) <= 30:
+            kinds = ["precision", "recall", "f1", "support"]
+            rows = [[label, *(split.get(f"{kind}/{label}", "") for kind in kinds)] for label in by_label]
+            console.table(f"{name} by label", ["label", *kinds], rows)
+    if results["selected_on"]:
+        console.print(f"* {results['selected_on']} selected the checkpoint, so its metrics are a little too good")
+    console.print(f"saved and reloaded: the outputs differ by {results['reload_difference']:.1e} of the largest")
+    console.facts(
+        {
+            "model": str(folder.final),
+            "reports": str(folder.path / "reports"),
+            "predict": f"finetune predict {folder.path} DATA -o predictions.csv",
+            "evaluate": f"finetune evaluate {folder.path} DATA",
+            "push": f"finetune push {folder.path} OWNER/NAME",
+        }
+    )
+
+
+def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
+    model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
+    rows = sample_rows(splits.test or splits.validation or splits.train)
+    return export_model(
+        model, live.task, live.method, rows, folder.final, card=card, task_name=live.config.task.name
+    )
+
+
+def _write_reports(live: Live, evaluations: Mapping[str, Evaluation], folder: RunFolder) -> None:
+    for name, evaluation in evaluations.items():
+        target = folder.path / "reports" / name
+        target.mkdir(parents=True, exist_ok=True)
+        live.task.report(evaluation.stats, target)

@@ -1,0 +1,153 @@
+"""The folder of a run: where each file lies, and whether the run in it may go on.
+
+    config.yaml       the config with every default filled in
+    run.json          the config as given, the digests of the data, the environment
+    task.json         the task and what it learned
+    metrics.jsonl     a line for each log and each evaluation
+    checkpoints/      step-000400/ ...
+    best.json         last.json
+    results.json      written last: a run that has it is finished
+    final/            the fine-tuned model
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.checkpoint import write_json
+from finetune.config import FREE_KEYS, RunConfig
+from finetune.errors import CheckpointError, ConfigError, DataError
+from finetune.overrides import flatten, parse_value, to_yaml
+
+LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps"})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and the little that is read and written as a whole."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "run.json").is_file()
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "results.json").is_file()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """One of the JSON files. Raises CheckpointError if it is not there or not JSON."""
+        path = self.path / name
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return value
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: there is no such file; {self._advice()}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path}: is not valid JSON ({error}); use --fresh to start over") from error
+
+    def write(self, name: str, value: Any) -> None:
+        write_json(self.path / name, value)
+
+    def begin(self, given: RunConfig, digests: Mapping[str, str], environment: Mapping[str, Any]) -> None:
+        """Make the folder, and note what makes a later command the same run."""
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.write("run.json", {"given": flatten(given), "data": dict(digests), "environment": dict(environment)})
+        except OSError as error:
+            raise ConfigError(f"output.dir: {self.path} cannot be written ({error}); set output.dir to another folder") from error
+
+    def write_config(self, config: RunConfig) -> None:
+        beside = self.path / ".config.yaml.partial"
+        beside.write_text(to_yaml(config), encoding="utf-8")
+        beside.replace(self.path / "config.yaml")
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        for name in ("checkpoints", "final", "reports"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("results.json", "run.json", "config.yaml", "task.json", "metrics.jsonl", "best.json", "last.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines() if line]
+
+    def cut_history(self, step: int) -> None:
+        """Drop the lines after `step`: a resumed run writes them again."""
+        kept = [line for line in self.history() if line["step"] <= step]
+        beside = self.path / ".metrics.jsonl.partial"
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        beside.replace(self.metrics)
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(line)) + "\n")
+
+    def _advice(self) -> str:
+        if not self.path.is_dir():
+            return "give the folder of a run, such as runs/<name>"
+        return "this folder is no run, or the run has not come this far"
+
+
+def check_free(folder: RunFolder) -> None:
+    """Refuse a folder that holds something else than a run."""
+    if folder.path.is_file():
+        raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
+    if folder.path.is_dir() and not folder.exists and any(p.name != "checkpoints" for p in folder.path.iterdir()):
+        raise ConfigError(f"output.dir: {folder.path} is not empty and holds no run; name another folder")
+
+
+def check_same_run(folder: RunFolder, given: RunConfig, digests: Mapping[str, str], *, extend: bool) -> RunConfig | None:
+    """The config to go on with, if `given` is the run that the folder holds; None if that run never got to a config.
+
+    Raises CheckpointError with the differences, and the ways out.
+    """
+    if not (folder.path / "config.yaml").is_file():
+        return None
+    held = folder.read("run.json")
+    resolved = parse_value((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    now = flatten(given)
+    changed: dict[str, Any] = {}
+    differences = []
+    for key, value in now.items():
+        section, _, leaf = key.partition(".")
+        stored, filled = held["given"].get(key), resolved[section].get(leaf)
+        if value == stored or (value is not None and value == filled):
+            continue
+        if key in FREE_KEYS or (extend and key in LENGTH_KEYS):
+            changed[key] = value
+        else:
+            differences.append(f"  {key}: {stored if stored is not None else filled} in the run, {value} now")
+    hint = "use --extend to train longer, or " if any(key in difference for key in LENGTH_KEYS for difference in differences) else ""
+    ways = f"{hint}output.dir=... for a second run, or --fresh to replace this one"
+    if differences:
+        raise CheckpointError("\n".join([f"{folder.path}: holds another run:", *differences, f"  {ways}"]))
+    if dict(digests) != held["data"]:
+        names = sorted(name for name in {*digests, *held["data"]} if digests.get(name) != held["data"].get(name))
+        raise DataError(f"{folder.path}: the rows of {', '.join(names)} are not those that the run began with; {ways}")
+    for key, value in changed.items():
+        section, _, leaf = key.partition(".")
+        resolved[section][leaf] = value
+    task = given.task.model_validate(resolved["task"])
+    return RunConfig(**(resolved | {"task": task}))

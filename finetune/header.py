@@ -1,0 +1,89 @@
+"""The header of a run: what will be trained on what, as a person reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from finetune.assembly import Prepared
+from finetune.data import Splits
+from finetune.overrides import flatten
+
+
+def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
+    """{what: how much}, in the order of reading."""
+    live = prepared.live
+    config = live.config
+    trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
+    total = sum(p.numel() for p in live.model.network.parameters())
+    values = flatten(config)
+    held = (splits.train, splits.validation, splits.test)
+    facts = {
+        "labels": _label_counts(row for rows in held if rows is not None for row in [live.task.stratum(r) for r in rows]),
+        "length": _lengths(prepared),
+        "network": f"{type(_named(live.model.network)).__name__} from {config.model.name}",
+        "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%})",
+        "device": f"{live.accelerator.device.type}, {_many(live.accelerator.num_processes, 'process', 'es')}, {config.train.precision}",
+        "steps": _steps(prepared),
+        "batch": _batch(prepared),
+        "choices": "\n".join(prepared.notes),
+        "defaults": "\n".join(f"{key}={_number(values[key])}: {why}" for key, why in prepared.reasons.items()),
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _label_counts(strata: Iterable[object]) -> str:
+    counts = Counter(label for label in strata if label is not None)
+    if not counts:
+        return ""
+    named = [f"{_label(label)} {count}" for label, count in counts.most_common(20)]
+    more = f", and {len(counts) - 20} more" if len(counts) > 20 else ""
+    return f"{len(counts)} labels: {', '.join(named)}{more}"
+
+
+def _label(label: object) -> str:
+    return "+".join(map(str, label)) or "(none)" if isinstance(label, tuple) else str(label)
+
+
+def _lengths(prepared: Prepared) -> str:
+    """How many rows were cut, and how much of them."""
+    lengths = [length for part in prepared.lengths.values() for length in part]
+    cut = [length.cut for length in lengths if length.cut]
+    whole = sum(length.used + length.cut for length in lengths)
+    longest = max(length.used for length in lengths)
+    if longest == 1:
+        return ""
+    share = f", which loses {sum(cut) / whole:.0%} of all tokens" if cut else ""
+    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens{share}" if cut else f"at most {longest}, nothing is cut"
+
+
+def _steps(prepared: Prepared) -> str:
+    live = prepared.live
+    if live.method.solves_head:
+        return "solved to the optimum, no steps"
+    epochs = live.total_steps / live.plan.steps_per_epoch
+    return f"{live.total_steps}, {live.plan.steps_per_epoch} an epoch, {epochs:g} epochs"
+
+
+def _batch(prepared: Prepared) -> str:
+    live = prepared.live
+    plan = live.plan
+    pieces = [plan.pieces(0, process) for process in range(plan.processes)]
+    sizes = ", ".join(str([len(piece.indices) for piece in own if not piece.filler]) for own in pieces)
+    how = f"{plan.batch_size} samples, the first step as {sizes}"
+    if live.train.features is not None:
+        return f"{how} of cached features"
+    useful = plan.padding(min(plan.steps_per_epoch, 200))
+    return f"{how}; {useful:.0%} of the computed tokens are no padding" if plan.lengths.max() > 1 else how
+
+
+def _named(network: object) -> object:
+    return getattr(network, "backbone", network)
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _many(count: int, word: str, ending: str = "s") -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"

@@ -1,0 +1,122 @@
+"""What happens beside the loop: lines of metrics, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import accelerate
+from accelerate.utils import broadcast
+
+from finetune.checkpoint import changed_tensors, optimizer_tensors, remove_old, save_checkpoint
+from finetune.console import Console
+from finetune.data.loading import Split
+from finetune.evaluation import Evaluation, evaluate_split
+from finetune.folder import RunFolder
+from finetune.loop import Live, Progress
+
+
+class RunJournal:
+    """The journal of one run: finetune.loop.Journal, writing into its folder and to the console."""
+
+    def __init__(self, live: Live, folder: RunFolder, console: Console, validation: Split | None) -> None:
+        self.live = live
+        self.folder = folder
+        self.console = console
+        self.validation = validation
+        self._writes = live.accelerator.is_main_process
+        self._begun = (0, time.perf_counter())
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is a split to evaluate on while training."""
+        return self.validation is not None
+
+    def begin(self, step: int) -> None:
+        """Start the clock and the bar at the first step of this process's life."""
+        self._begun = (step, time.perf_counter())
+        self.console.start_steps(step, self.live.total_steps)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._append("train", step, values)
+        done = step - self._begun[0]
+        left = (time.perf_counter() - self._begun[1]) / max(done, 1) * (self.live.total_steps - step)
+        self.console.log(step, self.live.total_steps, values, left)
+
+    def tick(self, step: int) -> None:
+        self.console.tick(step)
+
+    def note(self, text: str) -> None:
+        self.console.print(text)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        assert self.validation is not None
+        metrics = self.evaluate_on(self.validation, step).metrics
+        name, _ = self.live.task.metric
+        shown = {key: metrics[key] for key in dict.fromkeys(["loss", name]) if key in metrics}
+        words = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
+        self.console.print(f"step {step}/{self.live.total_steps}  {self.validation.name}: {words}")
+        return metrics
+
+    def evaluate_on(self, split: Split, step: int) -> Evaluation:
+        """Evaluate on any split, and note it in the history."""
+        evaluation = self.measure(split)
+        self._append(split.name, step, evaluation.metrics)
+        return evaluation
+
+    def measure(self, split: Split) -> Evaluation:
+        """Evaluate on any split."""
+        live = self.live
+        share_buffers(live)
+        workers = live.config.train.workers
+        return evaluate_split(live.model, live.task, split, live.accelerator, block=evaluation_block(live), workers=workers)
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint of everything that going on needs, and the pointers to the last and the best one."""
+        live = self.live
+        if self._writes:
+            trained = trained_names(live)
+            tensors, rest = optimizer_tensors(live.optimizer.optimizer)
+            scaler = live.accelerator.scaler
+            state = {
+                "progress": asdict(progress),
+                "optimizer": rest,
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "processes": live.accelerator.num_processes,
+            }
+            model = changed_tensors(live.model.network, trained)
+            written = save_checkpoint(self.folder.checkpoints, progress.step, {"model": model, "optimizer": tensors}, state)
+            self.folder.write("last.json", {"checkpoint": written.name, "step": progress.step})
+            best = progress.best_step
+            if best == progress.step:
+                self.folder.write("best.json", {"checkpoint": written.name, "step": best, "value": progress.best_value})
+            best_folder = self.folder.checkpoints / f"step-{best:06d}" if best is not None else None
+            remove_old(self.folder.checkpoints, live.config.train.keep_checkpoints, best_folder)
+        live.accelerator.wait_for_everyone()
+
+    def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
+        if self._writes:
+            self.folder.append({"step": step, "split": split, **values})
+
+
+def trained_names(live: Live) -> set[str]:
+    """The parameters that the optimizer holds."""
+    return {name for group in live.optimizer.param_groups for name in group["names"]}
+
+
+def evaluation_block(live: Live) -> int:
+    """Rows evaluated together: what training holds at once, whatever the number of processes."""
+    return min(live.config.train.micro_batch or live.config.train.batch_size, 64)
+
+
+def share_buffers(live: Live) -> None:
+    """Give every process the buffers of the first: each has moved its own BatchNorm averages."""
+    accelerator: accelerate.Accelerator = live.accelerator
+    if accelerator.num_processes > 1:
+        for buffer in live.model.buffers():
+            buffer.copy_(broadcast(buffer.contiguous()))
+
+

@@ -1,0 +1,37 @@
+"""Feature extraction: the backbone stays as pretrained, and only the head is trained."""
+
+from __future__ import annotations
+
+from finetune.config import FrozenConfig
+from finetune.errors import ModelError
+from finetune.methods.method import Method, train_parts
+from finetune.task import TransferModel
+
+
+class Frozen(Method):
+    """Only the head is trained, on features that are computed once where the network allows it."""
+
+    name = "frozen"
+
+    def __init__(self, config: FrozenConfig) -> None:
+        self.config = config
+
+    def apply(self, model: TransferModel) -> None:
+        if not model.heads:
+            raise ModelError(
+                "method=frozen leaves nothing to train: this network has no new head; use method=lora, partial or full"
+            )
+        train_parts(model, len(model.blocks))
+        if self.solves_head and not (self.caches_features and model.cacheable):
+            raise ModelError(
+                "method.solver=exact works on cached features, which this run has none of; "
+                "use method.cache=auto with a head on one vector (task.head=pooled), or method.solver=loop"
+            )
+
+    @property
+    def caches_features(self) -> bool:
+        return self.config.cache == "auto"
+
+    @property
+    def solves_head(self) -> bool:
+        return self.config.solver == "exact"

@@ -1,0 +1,19 @@
+"""Full fine-tuning: every parameter is trained."""
+
+from __future__ import annotations
+
+from finetune.config import FullConfig
+from finetune.methods.method import Method
+from finetune.task import TransferModel
+
+
+class Full(Method):
+    """Every parameter is trained."""
+
+    name = "full"
+
+    def __init__(self, config: FullConfig) -> None:
+        self.config = config
+
+    def apply(self, model: TransferModel) -> None:
+        model.requires_grad_(True)

@@ -1,0 +1,116 @@
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft, injected in place.
+
+`inject_adapter_in_model` keeps the name of every module, so the seam of dotted names holds.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from finetune.config import LoraConfig
+from finetune.errors import ModelError, nearest
+from finetune.methods.method import HEAD, Method, named_parts, train_parts
+from finetune.task import TransferModel
+
+if TYPE_CHECKING:
+    import peft
+
+# peft's loaders expect the names of a network inside a PeftModel.
+PEFT_PREFIX = "base_model.model."
+
+
+class Lora(Method):
+    """Adapters of low rank on the layers that the network offers, and the head, are trained."""
+
+    name = "lora"
+
+    def __init__(self, config: LoraConfig) -> None:
+        self.config = config
+
+    def apply(self, model: TransferModel) -> None:
+        import peft  # ten seconds of imports that the other methods need not pay
+
+        train_parts(model, len(model.blocks))
+        peft.inject_adapter_in_model(self._peft_config(chosen_targets(model, self.config.targets)), model.network)
+        # Injection froze all but the adapters.
+        for name, parameter, part in named_parts(model):
+            parameter.requires_grad_(part == HEAD or ".lora_" in name)
+
+    def _peft_config(self, targets: list[str], **facts: Any) -> peft.LoraConfig:
+        import peft
+
+        return peft.LoraConfig(
+            r=self.config.rank,
+            lora_alpha=self.config.alpha,  # type: ignore[arg-type]  # peft divides by the rank; a fraction is fine
+            lora_dropout=self.config.dropout,
+            use_rslora=self.config.rslora,
+            # One anchored expression: peft takes the names of a list as endings.
+            target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
+            **facts,
+        )
+
+    def train_mode(self, model: TransferModel) -> None:
+        super().train_mode(model)
+        for module in model.network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+
+    def save_adapter(self, model: TransferModel, folder: Path) -> bool:
+        """Write adapter_config.json and adapter_model.safetensors, head included, in peft's layout."""
+        import peft
+        from safetensors.torch import save_file
+
+        facts = {"task_type": None, "modules_to_save": [name.rpartition(".")[2] for name in model.heads] or None}
+        targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
+        config = self._peft_config(targets, **(facts | model.adapter_config()))
+        config.inference_mode = True
+        state = peft.get_peft_model_state_dict(model.network)
+        for name, parameter, part in named_parts(model):
+            if part == HEAD:
+                state[name] = parameter.detach()
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {_with_prefix(name): tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(str(folder))
+        return True
+
+    def merge(self, model: TransferModel) -> None:
+        for name, module in list(model.network.named_modules()):
+            if not _is_adapted(module):
+                continue
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.network.get_submodule(parent), child, module.get_base_layer())
+        if hasattr(model.network, "peft_config"):
+            del model.network.peft_config  # transformers would save the network as an adapter
+
+
+def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
+    """The layers to adapt: all that the network offers, or those whose name is, or ends in, a wanted one."""
+    if not model.lora_targets:
+        raise ModelError("method=lora finds no layer to adapt in this network; use method=frozen, partial or full")
+    if wanted is None:
+        return model.lora_targets
+    chosen = []
+    for ending in wanted:
+        matches = [name for name in model.lora_targets if name == ending or name.endswith("." + ending)]
+        if not matches:
+            endings = {name.rpartition(".")[2] for name in model.lora_targets}
+            raise ModelError(f"method.targets: no layer that LoRA can adapt is called {ending!r}; {nearest(ending, endings)}")
+        chosen += matches
+    return list(dict.fromkeys(chosen))
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    from peft.tuners.lora import LoraLayer
+
+    return isinstance(module, LoraLayer)
+
+
+def _with_prefix(name: str) -> str:
+    return name if name.startswith(PEFT_PREFIX) else PEFT_PREFIX + name

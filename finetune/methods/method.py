@@ -1,0 +1,106 @@
+"""What a method decides about a network: what is trained, in which mode, at which rates, and what is folded in at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from finetune.config import OptimConfig
+from finetune.errors import ModelError
+from finetune.task import TransferModel
+
+HEAD = -1
+"""The part that is new; parts from 0 are blocks, counted from the input."""
+
+
+class Method(ABC):
+    """One way to fine-tune. Its config is a section of the run's config."""
+
+    name: str
+
+    @abstractmethod
+    def apply(self, model: TransferModel) -> None:
+        """Settle once which parameters will be trained, and put adapters into the network."""
+
+    @property
+    def caches_features(self) -> bool:
+        """Whether the features that the head reads may be computed once and kept."""
+        return False
+
+    @property
+    def solves_head(self) -> bool:
+        """Whether the head is solved to its optimum in place of the training loop."""
+        return False
+
+    def unfreeze(self, model: TransferModel, epoch: float) -> bool:
+        """Settle what is trained at this point of the run, a function of `epoch` alone; True if that changed."""
+        return False
+
+    def train_mode(self, model: TransferModel) -> None:
+        """Training mode, but evaluation mode for what is frozen: BatchNorm would move its averages otherwise."""
+        model.train()
+        for names in model.blocks:
+            for name in names:
+                part = part_named(model.network, name)
+                if isinstance(part, nn.Module) and not any(p.requires_grad for p in part.parameters()):
+                    part.eval()
+
+    def param_groups(self, model: TransferModel, optim: OptimConfig) -> list[dict[str, Any]]:
+        """Groups of equal rate and weight decay for an optimizer, each with the names of its parameters.
+
+        Call it between `apply` and the first `unfreeze`: what will ever be trained has requires_grad then.
+        """
+        groups: dict[tuple[float, float], dict[str, Any]] = {}
+        assert optim.lr is not None and optim.head_lr is not None, "the defaults fill in both rates"
+        for name, parameter, part in named_parts(model):
+            if not parameter.requires_grad:
+                continue
+            depth = len(model.blocks) - 1 - part
+            rate = optim.head_lr if part == HEAD else optim.lr * (optim.layer_decay or 1.0) ** depth
+            # Norms and biases have one axis; decaying them only pulls their scale to 0.
+            decay = optim.weight_decay if parameter.ndim > 1 else 0.0
+            group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
+            group["params"].append(parameter)
+            group["names"].append(name)
+        return list(groups.values())
+
+    def save_adapter(self, model: TransferModel, folder: Path) -> bool:
+        """Write what was trained beside the network, if the method keeps it apart; True if so."""
+        return False
+
+    def merge(self, model: TransferModel) -> None:
+        """Fold adapters into the network, so that its own library can load it."""
+
+
+def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]:
+    """(name in the network, parameter, index of its block or HEAD) for every parameter.
+
+    Raises ModelError for a parameter that lies in no block and no head: a fault of the adapter.
+    """
+    part_by_prefix = {head: HEAD for head in model.heads}
+    part_by_prefix |= {name: index for index, names in enumerate(model.blocks) for name in names}
+    for name, parameter in model.network.named_parameters():
+        prefix = name
+        while prefix not in part_by_prefix:
+            prefix, dot, _ = prefix.rpartition(".")
+            if not dot:
+                raise ModelError(f"{type(model).__name__}: parameter {name!r} lies in no block and no head")
+        yield name, parameter, part_by_prefix[prefix]
+
+
+def train_parts(model: TransferModel, first_block: int) -> None:
+    """Train the head and the blocks from `first_block` on; freeze the others."""
+    for _, parameter, part in named_parts(model):
+        parameter.requires_grad_(part == HEAD or part >= first_block)
+
+
+def part_named(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
+    """The module or parameter of a dotted name."""
+    part: Any = network
+    for step in name.split("."):
+        part = getattr(part, step)
+    return part  # type: ignore[no-any-return]

@@ -1,0 +1,42 @@
+"""Partial fine-tuning: the last blocks and the head are trained, at once or one block after the other.
+
+Gradual unfreezing follows Howard & Ruder 2018 (ULMFiT, arXiv:1801.06146).
+"""
+
+from __future__ import annotations
+
+from finetune.config import PartialConfig
+from finetune.errors import ModelError
+from finetune.methods.method import Method, train_parts
+from finetune.task import TransferModel
+
+
+class Partial(Method):
+    """The last `blocks` blocks and the head are trained."""
+
+    name = "partial"
+
+    def __init__(self, config: PartialConfig) -> None:
+        self.config = config
+        self._trained: int | None = None
+
+    def apply(self, model: TransferModel) -> None:
+        available = len(model.blocks)
+        if self.config.blocks > available:
+            raise ModelError(
+                f"method.blocks: {self.config.blocks} blocks are to be trained, but this network has {available}; "
+                f"set method.blocks to at most {available}, or method=full"
+            )
+        train_parts(model, available - self.config.blocks)
+        self._trained = self.config.blocks
+
+    def unfreeze(self, model: TransferModel, epoch: float) -> bool:
+        if self.config.unfreeze_every is None:
+            return False
+        # The margin keeps an epoch that is a rounded quotient of steps from falling just short.
+        trained = min(self.config.blocks, int(epoch / self.config.unfreeze_every + 1e-9))
+        if trained == self._trained:
+            return False
+        train_parts(model, len(model.blocks) - trained)
+        self._trained = trained
+        return True

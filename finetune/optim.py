@@ -1,0 +1,106 @@
+"""From groups of parameters to an optimizer; the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from finetune.config import OptimConfig
+from finetune.errors import ConfigError, FinetuneError, nearest
+
+
+def check_optimizer(name: str) -> None:
+    """Raise ConfigError if there is no optimizer of this name."""
+    if name in ("adamw", "sgd"):
+        return
+    from timm.optim import list_optimizers
+
+    names = {*list_optimizers(exclude_filters=["fused*", "bnb*", "lookahead*"]), "adamw", "sgd"}
+    if name not in names:
+        raise ConfigError(f"optim.name: {name!r} is no optimizer; {nearest(name, names)}")
+
+
+def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer over `groups`, each of which gives its own rate and weight decay.
+
+    AdamW is Loshchilov & Hutter 2019 (arXiv:1711.05101), with one fused kernel a step; SGD is with momentum.
+    """
+    assert groups, "a method leaves something to train"
+    lr = max(group["lr"] for group in groups)
+    if config.name == "adamw":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
+    elif config.name == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
+    else:
+        from timm.optim import create_optimizer_v2
+
+        optimizer = create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=config.weight_decay)
+    for group in optimizer.param_groups:
+        group["peak_lr"] = group["lr"]
+    return optimizer
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group its peak rate times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def rate_factor(config: OptimConfig, step: int, total: int) -> float:
+    """The share of the peak learning rate at which update `step` (from 0) of `total` is made.
+
+    The first update after a warm-up of W steps has the whole rate, and the last one of a falling schedule
+    the smallest rate above 0: no update is wasted on a rate of 0.
+    """
+    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    left = (total - step) / max(total - warmup, 1)  # 1 at the end of the warm-up, 1 / n at the last step
+    match config.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return left
+        case "cosine":
+            return 0.5 * (1 - math.cos(math.pi * left))
+        case "wsd":
+            return min(1.0, (total - step) / max(config.decay_ratio * total, 1.0))
+
+
+class FiniteGuard:
+    """Keeps a gradient that is not finite from reaching the weights.
+
+    On a CPU, and for optimizers without a fused kernel, `check` raises before the update. A fused optimizer on a
+    GPU is told to skip the update on the device instead, and every one after it, until `confirm` raises on a step
+    that logs: no step waits for the host. Under a loss scaler the scaler's own skips are normal, and are left to it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, scaled: bool, device: torch.device) -> None:
+        self.optimizer = optimizer
+        self.scaled = scaled
+        self.deferred = device.type != "cpu" and bool(optimizer.defaults.get("fused"))
+        self.found: torch.Tensor | None = None
+
+    def check(self, norm: torch.Tensor, step: int) -> None:
+        """Take the L2 norm of the whole gradient into account before update `step`."""
+        if self.scaled:
+            return
+        bad = ~torch.isfinite(norm)
+        if not self.deferred:
+            self._raise_if(bool(bad), step)
+            return
+        self.found = bad.float() if self.found is None else torch.maximum(self.found, bad.float())
+        self.optimizer.found_inf = self.found  # type: ignore[attr-defined]  # read by fused kernels, as GradScaler sets it
+
+    def confirm(self, step: int) -> None:
+        """Raise if an update was skipped on the device."""
+        self._raise_if(self.found is not None and bool(self.found > 0), step)
+
+    def _raise_if(self, bad: bool, step: int) -> None:
+        if bad:
+            raise FinetuneError(
+                f"step {step}: the gradient is not finite; the weights are as they were before it, and the last "
+                "checkpoint is good. Lower optim.lr, lengthen optim.warmup_steps, or set train.precision=fp32"
+            )

@@ -1,0 +1,283 @@
+"""From a YAML file and overrides to a RunConfig: every fault at once, each with its key, value, place and remedy.
+
+    text     a section given as a scalar means its name; a leaf that is unique stands without its section
+    nested   {section: {key: value}}, with where each value came from
+    checked  RunConfig
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from finetune.config import (
+    DataConfig,
+    FrozenConfig,
+    FullConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimConfig,
+    OutputConfig,
+    PartialConfig,
+    RunConfig,
+    Section,
+    TaskConfig,
+    TrainConfig,
+)
+from finetune.errors import ConfigError, nearest
+
+METHODS: dict[str, type[Section]] = {"full": FullConfig, "frozen": FrozenConfig, "lora": LoraConfig, "partial": PartialConfig}
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "output": OutputConfig,
+}
+# What a section given as a scalar means. `train` has no such key: train=news.csv is data.train.
+SCALAR_KEY = {"task": "name", "model": "name", "method": "name", "optim": "name", "data": "source", "output": "dir"}
+
+TaskConfigs = Callable[[str], type[TaskConfig]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked config, where each value came from ({"optim.lr": "command line"}), and what was dropped on the way."""
+
+    config: RunConfig
+    origins: dict[str, str]
+    notes: list[str]
+
+
+@dataclass
+class _Draft:
+    """The nested values while they are gathered, and the faults found so far."""
+
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def put(self, section: str, key: str, value: Any, origin: str) -> None:
+        held = self.values.setdefault(section, {})
+        if key == "name" and held.get("name", value) != value and section in ("task", "method"):
+            dropped = sorted(set(held) - {"name"})
+            if dropped:
+                keys = ", ".join(f"{section}.{key}" for key in dropped)
+                self.notes.append(f"{section}={value} ({origin}) drops the keys of {section}={held['name']}: {keys}")
+            for old in dropped:
+                self.origins.pop(f"{section}.{old}", None)
+            held.clear()
+        held[key] = value
+        self.origins[f"{section}.{key}"] = origin
+
+
+def load_config(
+    source: str | Path | None, overrides: Sequence[str] | Mapping[str, Any], task_config: TaskConfigs
+) -> Loaded:
+    """A config from a file (or the name of a shipped one, or None) and overrides, which win.
+
+    `task_config` gives the Config of a task by its name. Raises ConfigError with every fault found.
+    """
+    layers: list[tuple[str, list[tuple[str, Any]]]] = []
+    if source is not None:
+        path = find_config(source)
+        layers.append((str(path), list(_read_yaml(path).items())))
+    if isinstance(overrides, Mapping):
+        layers.append(("argument", list(overrides.items())))
+    else:
+        layers.append(("command line", [_split_override(text) for text in overrides]))
+
+    draft = _Draft()
+    # Names first: which keys the other entries may have depends on the task and the method.
+    for origin, entries in layers:
+        for key, value in entries:
+            _put_names(draft, key, value, origin)
+    if "task" not in draft.values:
+        raise ConfigError("task: no task is named; add task=NAME (`finetune tasks` lists them)")
+    schemas = {**SECTIONS, "task": task_config(str(draft.values["task"]["name"]))}
+    draft = _Draft()
+    for origin, entries in layers:
+        # A later layer's method drops the keys of an earlier one, but its own keys may stand before its name.
+        for key, value in entries:
+            _put_names(draft, key, value, origin)
+        for key, value in entries:
+            _put(draft, schemas, key, value, origin)
+    return Loaded(_check(draft, schemas), draft.origins, draft.notes)
+
+
+def find_config(name: str | Path) -> Path:
+    """A config by path, or by the name of a shipped one (`bbc-news`, `text-classification/bbc-news`)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    matches = [file for key, file in shipped.items() if str(name) in (key, key.rpartition("/")[2])]
+    if len(matches) == 1:
+        return matches[0]
+    raise ConfigError(f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; {nearest(str(name), shipped)}")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that ride with the kit: task/data to file."""
+    spec = find_spec("finetune")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
+    for folder in (package / "configs", package.parent / "configs"):  # in the wheel; in a checkout
+        if folder.is_dir():
+            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    return {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write configs: 1e-4 is a number; yes, no, on, off and dates are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf|\.nan)$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it: 1e-4 a number, [a, b] a list, null None."""
+    return yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        entries = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a subclass of SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{path}: holds {type(entries).__name__}, not keys and values; write lines like `task: text-classification`")
+    return {str(key): value for key, value in entries.items()}
+
+
+def _split_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"command line: {text!r} is no override; write key=value")
+    try:
+        return key.strip(), parse_value(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"command line: the value of {text!r} is not valid YAML; quote it: {error}") from error
+
+
+def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
+    """Take the name of the task or the method from one entry, if it gives one."""
+    section, _, leaf = key.partition(".")
+    if section not in ("task", "method"):
+        return
+    if leaf == "" and isinstance(value, Mapping):
+        value, leaf = value.get("name"), "name"
+    if leaf in ("", "name") and value is not None:
+        draft.put(section, "name", value, origin)
+
+
+def _put(draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str) -> None:
+    section, dot, leaf = key.partition(".")
+    known = section in schemas or section == "method"
+    if known and dot:
+        draft.put(section, leaf, value, origin)
+    elif known and isinstance(value, Mapping):
+        for leaf, item in value.items():
+            draft.put(section, str(leaf), item, origin)
+    elif section in SCALAR_KEY and not dot:
+        draft.put(section, SCALAR_KEY[section], value, origin)
+    elif known and value is None and not dot:
+        return  # an empty section in YAML
+    else:
+        _put_leaf(draft, schemas, key, value, origin)
+
+
+def _put_leaf(draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str) -> None:
+    """A key without its section: its section is found if only one has it."""
+    method = draft.values.get("method", {}).get("name", LoraConfig().name)
+    fields = {section: schema.model_fields for section, schema in schemas.items()}
+    fields["method"] = METHODS[method].model_fields if method in METHODS else {}
+    homes = [section for section, names in fields.items() if key in names]
+    if len(homes) == 1:
+        draft.put(homes[0], key, value, origin)
+    elif homes:
+        draft.faults.append(f"{key}: stands in several sections; write {' or '.join(f'{home}.{key}' for home in homes)} ({origin})")
+    else:
+        others = [name for name, schema in METHODS.items() if key in schema.model_fields]
+        if others:
+            draft.faults.append(f"{key}: method={method} has no such key, method={' and '.join(others)} has ({origin})")
+            return
+        choices = {*fields, *(name for names in fields.values() for name in names)}
+        dotted = {f"{section}.{name}" for section, names in fields.items() for name in names}
+        draft.faults.append(f"{key}: unknown key; {nearest(key, dotted if '.' in key else choices)} ({origin})")
+
+
+def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
+    faults = list(draft.faults)
+    sections: dict[str, Any] = {}
+    method = draft.values.get("method", {}).get("name", LoraConfig().name)
+    if method not in METHODS:
+        faults.append(f"method.name: {method!r} is no method; {nearest(str(method), METHODS)} ({draft.origins['method.name']})")
+    models = {**schemas, "method": METHODS.get(method, Section)}
+    for section, schema in models.items():
+        if schema is Section:
+            continue
+        values = draft.values.get(section, {})
+        if section == "method":
+            values = {"name": method, **values}
+        if section == "model" and "name" not in values:
+            faults.append("model.name: no pretrained network is named; add model=NAME (a hub id, a folder, pkg://...)")
+            continue
+        try:
+            sections[section] = schema.model_validate(values)
+        except ValidationError as error:
+            faults += _sentences(section, schema, error, draft.origins)
+    if faults:
+        raise ConfigError("\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)]))
+    return RunConfig(**sections)
+
+
+def _sentences(section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
+    """One sentence for each key that pydantic refused."""
+    by_key: dict[str, list[str]] = {}
+    for fault in error.errors():
+        leaf = str(fault["loc"][0]) if fault["loc"] else ""
+        key = f"{section}.{leaf}"
+        if fault["type"] == "extra_forbidden":
+            by_key[key] = [f"unknown key; {nearest(leaf, schema.model_fields)}"]
+            continue
+        message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        by_key.setdefault(key, [f"{fault['input']!r}:"]).append(message)
+    for key, messages in by_key.items():
+        head, *rest = messages
+        origin = origins.get(key, "default")
+        yield f"{key}: {head} {' or '.join(dict.fromkeys(rest))}".rstrip() + f" ({origin})"
+
+
+def flatten(config: RunConfig) -> dict[str, Any]:
+    """{"section.key": value} of a whole config, JSON-able."""
+    tree = config.model_dump(mode="json", serialize_as_any=True)
+    return {f"{section}.{key}": value for section, values in tree.items() for key, value in values.items()}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The config as a file that `load_config` reads back to the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json", serialize_as_any=True), sort_keys=False, allow_unicode=True)
+
+
+def method_names() -> list[str]:
+    """The methods, from least to most trained."""
+    return [name for name in ("frozen", "lora", "partial", "full") if name in METHODS]

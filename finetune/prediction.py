@@ -1,0 +1,112 @@
+"""A fine-tuned model that predicts: from a run, from its final folder, or from a model hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.data.loading import to_device
+from finetune.data.plan import blocks_by_length
+from finetune.errors import ModelError
+from finetune.registry import find_task
+from finetune.task import Prediction, Row, Task, TransferModel
+
+# Rows read ahead of a stream, so that rows of similar length can share a batch.
+WINDOW = 1024
+
+
+class Predictor:
+    """A task with its fine-tuned model: call it with rows, and it returns a prediction for each, in order."""
+
+    def __init__(self, task: Task, model: TransferModel, device: torch.device) -> None:
+        self.task = task
+        self.model = model.to(device).eval()
+        self.device = device
+
+    def __call__(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
+        """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts) where a row has one.
+
+        A single row gives a list of one.
+        """
+        return list(self.stream(as_rows(rows, self.task), batch_size))
+
+    def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
+        """Predictions in the order of `rows`, read a window at a time."""
+        source = iter(rows)
+        while window := list(islice(source, WINDOW)):
+            yield from self._window(window, batch_size)
+
+    def _window(self, rows: Sequence[Row], batch_size: int) -> list[Prediction]:
+        lengths = np.array([length.used for length in self.task.lengths(rows)], dtype=np.int64)
+        found: dict[int, Prediction] = {}
+        for piece in blocks_by_length(lengths, batch_size):
+            batch = self.task.collate([self.task.encode(rows[index]) for index in piece.indices])
+            with torch.inference_mode():
+                predictions = self.task.predict(self.model, to_device(batch, self.device))
+            found.update(zip(piece.indices, predictions, strict=True))
+        return [found[index] for index in range(len(rows))]
+
+
+def load(reference: str | Path, *, device: str | torch.device | None = None, revision: str | None = None) -> Predictor:
+    """The predictor of a run folder, of a `final/` folder, or of a model on the hub that this kit pushed.
+
+    No pickle is read. Raises ModelError if there is no such model.
+    """
+    folder = model_folder(reference, revision)
+    held = _read_task(folder)
+    task_class = find_task(held["name"])
+    task = task_class(task_class.Config.model_validate(held["config"]))
+    task.restore(held["state"], folder)
+    return Predictor(task, task.load_model(folder), torch.device(device) if device else best_device())
+
+
+def model_folder(reference: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: `final/` of a run, the folder itself, or a copy from the hub."""
+    path = Path(reference)
+    if path.is_dir():
+        if (path / "final" / "task.json").is_file():
+            return path / "final"
+        if (path / "run.json").is_file():
+            raise ModelError(f"{path}: this run has no final model yet; run its training command again to finish it")
+        if (path / "task.json").is_file():
+            return path
+        raise ModelError(f"{path}: holds no model of this kit (there is no task.json); give a run folder or its final/")
+    if str(reference).startswith((".", "/", "~")) or str(reference).count("/") != 1:
+        raise ModelError(f"{reference}: there is no such folder; give a run folder, its final/, or a hub id OWNER/NAME")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(reference), revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{reference}: neither a folder here nor to be had from the hub: {error}") from error
+
+
+def best_device() -> torch.device:
+    """The accelerator of this machine, or its CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def as_rows(value: Any, task: Task) -> Iterable[Row]:
+    """Rows from whatever holds them: rows themselves, one row, a table, or bare values of the task's one column."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
+        return [dict(zip(value.columns, cells, strict=True)) for cells in value.itertuples(index=False, name=None)]
+    if isinstance(value, (str, dict)):
+        value = [value]
+    return (row if isinstance(row, dict) else task.row_of(row) for row in value)
+
+
+def _read_task(folder: Path) -> dict[str, Any]:
+    try:
+        held: dict[str, Any] = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+        if not {"name", "config", "state"} <= held.keys():
+            raise ValueError("it names no task, config and state")
+        return held
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / 'task.json'}: cannot be read ({error}); the folder holds no model of this kit") from error

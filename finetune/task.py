@@ -1,0 +1,219 @@
+"""The contract between the engine and the tasks: what a task says, and what the engine may ask of it.
+
+A row enters as a dict, is encoded to a sample, collated to a batch, goes once through the model, and
+becomes a loss, a statistic and a prediction. The engine knows these steps and nothing else of a task.
+
+Shapes: B samples in a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from finetune.config import ModelConfig, TaskConfig
+from finetune.errors import DataError
+
+Row = dict[str, Any]
+"""One raw example: a column name to its value."""
+
+Sample = dict[str, Any]
+"""One encoded example, no batch axis, no padding. What the network reads lies under "inputs"; a sample
+whose "inputs" the engine has taken out (its features are cached) is collated to a batch without them."""
+
+Batch = dict[str, Any]
+"""{"inputs": {name: Tensor} or "features": {name: Tensor [B, ...]}, "targets": ..., "count": {term: Tensor []}}"""
+
+Stats = dict[str, Tensor]
+"""Statistics of a batch. The first axis of every tensor is B; the others may differ between batches, and
+are padded with 0 before batches are joined, so a ragged statistic carries its length beside it."""
+
+Prediction = dict[str, Any]
+"""What is said of one row: JSON-able, in the shape of the matching transformers pipeline."""
+
+Rng = np.random.Generator
+
+
+class Length(NamedTuple):
+    """How much of a row the network computes, and how much of it was cut away, in the task's own unit."""
+
+    used: int
+    cut: int = 0
+
+
+class TransferModel(nn.Module):
+    """A pretrained network and the names of its parts: the one seam between what is pretrained and what is new.
+
+    Attributes:
+        network: the model exactly as its own library builds it: what is saved, reloaded and pushed.
+        heads: dotted names in `network` of what is new or resized; everything else is pretrained.
+        blocks: the pretrained parts from input to output, each a group of dotted names that is trained or
+            frozen as one. Blocks and heads together hold every parameter once.
+        lora_targets: dotted names of layers that LoRA may wrap.
+        kind: the row of the table of defaults that suits this network: "encoder", "decoder", "cnn", ...
+        cacheable: whether `features` may be computed once and kept, because the backbone alone makes them.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        heads: Sequence[str],
+        blocks: Sequence[Sequence[str]],
+        lora_targets: Sequence[str] = (),
+        kind: str = "encoder",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.heads = list(heads)
+        self.blocks = [tuple(block) for block in blocks]
+        self.lora_targets = list(lora_targets)
+        self.kind = kind
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+    @property
+    def feature_kind(self) -> str:
+        """What, beyond weights and inputs, decides the features (a way of pooling): part of the cache's key."""
+        return type(self).__qualname__
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the head reads, every tensor [B, ...] and of one shape for all rows."""
+        raise NotImplementedError(f"{type(self).__name__} has no features that could be cached")
+
+    def forward(self, batch: Batch) -> Any:
+        """Outputs from batch["features"] if there, else from batch["inputs"]; of one kind in train and eval mode."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write the network into `folder` in the layout of its own library."""
+        raise NotImplementedError
+
+    def adapter_config(self) -> dict[str, Any]:
+        """What peft's config of an adapter must say of this network: task_type, base_model_name_or_path."""
+        return {}
+
+
+class Task(ABC):
+    """What a row is, how it is judged and what a prediction looks like.
+
+    A task is made from its own keys (`TextClassification(text="body")`) or from its `Config`. Until `setup`
+    or `restore` was called it knows nothing of data or labels.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[TaskConfig]]
+
+    def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
+        self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
+
+    # ---- what is known before a network is loaded
+
+    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        """Settle which columns are read, from their names and first values; a sentence for each choice made.
+
+        Raises DataError if a column that the config names is missing, or if there is no one sensible choice.
+        """
+        return []
+
+    def validate(self, row: Row) -> Iterator[str]:
+        """What is wrong with a labelled row, in words that a person can act on."""
+        return iter(())
+
+    def identity(self, row: Row) -> Any:
+        """A hashable value that is equal for two rows that must not stand in two splits."""
+        return repr(sorted(row.items()))
+
+    def row_of(self, value: Any) -> Row:
+        """A row from a bare value, where one column is all that a prediction reads: a text, a path of an image."""
+        raise DataError(f"{self.name}: {value!r} is no row; give dicts with the columns that were trained on")
+
+    def stratum(self, row: Row) -> Any:
+        """A hashable value whose shares are kept alike in all splits made by fraction."""
+        return None
+
+    # ---- learning labels, loading what encodes
+
+    @property
+    @abstractmethod
+    def metric(self) -> tuple[str, Literal["max", "min"]]:
+        """The metric that selects the best checkpoint, and its direction."""
+
+    @abstractmethod
+    def setup(self, train: Iterable[Row], source: ModelConfig, *, frozen: bool) -> list[str]:
+        """Learn the labels, load the tokenizer or transform; a sentence for each choice made.
+
+        `frozen` says that the backbone stays as pretrained, so that a head fit for fixed features pays.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What `setup` learned, as JSON."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
+        """Take back what `state` gave; what encodes is loaded from `folder`, where `save` put it."""
+
+    @abstractmethod
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        """The pretrained network with a head sized by the labels."""
+
+    @abstractmethod
+    def load_model(self, folder: Path | str) -> TransferModel:
+        """The fine-tuned network from a folder that `save` wrote, loaded by its own library."""
+
+    def save(self, model: TransferModel, folder: Path) -> None:
+        """Write the network and what encodes for it into `folder`."""
+        model.save(folder)
+
+    # ---- one row through the house
+
+    def lengths(self, rows: Sequence[Row]) -> list[Length]:
+        """How long each row is for the network; batches are bucketed by it."""
+        return [Length(1)] * len(rows)
+
+    @abstractmethod
+    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
+        """One row for the network. Without `rng` nothing is random; without a label the sample has no target."""
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        """Pad and stack samples, and count the items of each loss term."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """float32 sums, one for each term of batch["count"]; the engine divides by the count of the whole step."""
+
+    @abstractmethod
+    def measure(self, outputs: Any, batch: Batch) -> Stats:
+        """Statistics of each sample, not reduced."""
+
+    @abstractmethod
+    def summarize(self, stats: Stats) -> dict[str, float]:
+        """Metrics of a whole split."""
+
+    @abstractmethod
+    def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
+        """One prediction for each sample."""
+
+    # ---- what only some tasks have
+
+    @property
+    def scores_predictions(self) -> bool:
+        """Whether `score` has something to say, so that evaluation must predict."""
+        return False
+
+    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+        """Metrics that no tensor holds: of generated text, of `evaluate` modules."""
+        return {}
+
+    def report(self, stats: Stats, folder: Path) -> list[Path]:
+        """Write files that show the result of a split (a confusion matrix), and name them."""
+        return []

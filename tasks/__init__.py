@@ -1,0 +1,20 @@
+"""The adapters: each wraps a pretrained network and says what a row is, how it is judged and what a prediction looks like."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.text_classification import TextClassification
+
+_HOMES = {"TextClassification": "tasks.text_classification"}
+
+__all__ = ["TextClassification"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import an adapter when it is first asked for (PEP 562): the others need not be loaded for it."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tasks' has no attribute {name!r}")

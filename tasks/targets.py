@@ -1,0 +1,246 @@
+"""What a label column means: one label of several, any number of labels, or a number. Shared by text and images.
+
+Each kind says what a cell is as a target, how outputs are judged against it, and what a prediction looks like.
+
+Shapes: B rows, C outputs (classes, labels, or 1 for a number).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.config import TaskConfig
+from finetune.errors import ConfigError
+from finetune.task import Prediction
+from tasks import metrics
+from tasks.labels import find_delimiter, label_index, label_text, learn_labels, parse_number, split_labels
+
+Kind = Literal["single", "several", "number"]
+
+
+class TargetConfig(TaskConfig):
+    """The keys of a task whose rows have labels or a number."""
+
+    label: str | None = None
+    """Column of the label; null: found."""
+    kind: Kind | None = None
+    """One label of several, any number of labels, or a number (regression); null: found in the values."""
+    labels: list[str] | None = None
+    """Names of the labels in their order; null: those of the training split, sorted."""
+    delimiter: str | None = None
+    """Between the labels of a cell, for kind=several; null: found."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability from which a label is predicted, for kind=several."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a target that is spread over all labels (Szegedy et al. 2016, arXiv:1512.00567), for kind=single."""
+
+
+class Targets(ABC):
+    """One meaning of a label column, with what it learned from the training split."""
+
+    metric: ClassVar[tuple[str, Literal["max", "min"]]]
+    problem_type: ClassVar[str]
+    """What transformers calls it."""
+
+    def __init__(self, config: TargetConfig, state: Mapping[str, Any]) -> None:
+        self.config = config
+        self.state = dict(state)
+        self.names: list[str] = list(state["names"])
+
+    @abstractmethod
+    def target(self, value: Any) -> Any:
+        """The target of one row from its cell. Raises DataError for a label that is unknown."""
+
+    @abstractmethod
+    def stack(self, targets: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Targets of B rows as a tensor, and what their loss is divided by, float32 []."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of outputs [B, C], summed."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Outputs [B, C] as what a person reads."""
+
+    @abstractmethod
+    def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Metrics of a split from scores [N, C]."""
+
+    @abstractmethod
+    def predictions(self, scores: Tensor) -> list[Prediction]:
+        """One prediction for each row of scores [B, C]."""
+
+    def unseen(self, value: Any) -> list[str]:
+        """The labels of a cell that training did not see."""
+        return []
+
+
+class SingleLabel(Targets):
+    """One label of several: cross-entropy."""
+
+    metric = ("accuracy", "max")
+    problem_type = "single_label_classification"
+
+    def target(self, value: Any) -> int:
+        return label_index(value, self.names, self.state["class_names"])
+
+    def stack(self, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        stacked = torch.tensor(targets, dtype=torch.long)  # [B]
+        weights = self.state["weights"]
+        count = torch.tensor(float(len(targets))) if weights is None else torch.tensor(weights)[stacked].sum()
+        return stacked, count
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        weights = self.state["weights"]
+        if weights is not None:
+            weights = torch.tensor(weights, dtype=outputs.dtype, device=outputs.device)
+        smoothing = self.config.label_smoothing
+        return functional.cross_entropy(outputs, targets, weights, reduction="sum", label_smoothing=smoothing)
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(dim=1)
+
+    def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        return metrics.classification_metrics(scores, targets, self.names)
+
+    def predictions(self, scores: Tensor) -> list[Prediction]:
+        """{"label": name, "score": probability}, as the pipelines of transformers give it."""
+        best = scores.max(dim=1)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [{"label": self.names[index], "score": score} for index, score in pairs]
+
+    def unseen(self, value: Any) -> list[str]:
+        name = label_text(value, self.state["class_names"])
+        return [name] if name is not None and name not in self.names else []
+
+
+class SeveralLabels(Targets):
+    """Any number of labels: binary cross-entropy of each."""
+
+    metric = ("f1_micro", "max")
+    problem_type = "multi_label_classification"
+
+    def target(self, value: Any) -> list[float]:
+        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
+        return [float(name in found) for name in self.names]
+
+    def stack(self, targets: Sequence[list[float]]) -> tuple[Tensor, Tensor]:
+        stacked = torch.tensor(targets, dtype=torch.float32)  # [B, C]
+        return stacked, torch.tensor(float(stacked.numel()))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="sum")
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
+
+    def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        return metrics.multilabel_metrics(scores, targets, self.names, self.config.threshold)
+
+    def predictions(self, scores: Tensor) -> list[Prediction]:
+        """{"label": [names], "score": [probabilities]} of the labels that reach the threshold, likeliest first."""
+        found = []
+        for row in scores.tolist():
+            chosen = sorted((-score, index) for index, score in enumerate(row) if score >= self.config.threshold)
+            labels = [self.names[index] for _, index in chosen]
+            found.append({"label": labels, "score": [-negative for negative, _ in chosen]})
+        return found
+
+    def unseen(self, value: Any) -> list[str]:
+        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
+        return [name for name in found if name not in self.names]
+
+
+class Number(Targets):
+    """A number: squared error, in standard deviations of the training split so that any unit trains alike."""
+
+    metric = ("rmse", "min")
+    problem_type = "regression"
+
+    def target(self, value: Any) -> float | None:
+        return parse_number(value)
+
+    def stack(self, targets: Sequence[float]) -> tuple[Tensor, Tensor]:
+        return torch.tensor(targets, dtype=torch.float32), torch.tensor(float(len(targets)))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        deviation = self.state["deviation"]
+        return functional.mse_loss(outputs.squeeze(1) / deviation, targets / deviation, reduction="sum")
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        return metrics.regression_metrics(scores[:, 0], targets)
+
+    def predictions(self, scores: Tensor) -> list[Prediction]:
+        """{"score": number}."""
+        return [{"score": value} for value in scores[:, 0].tolist()]
+
+
+KINDS: dict[str, type[Targets]] = {"single": SingleLabel, "several": SeveralLabels, "number": Number}
+
+
+def kind_of_values(values: Sequence[Any]) -> Kind:
+    """What the first values of a label column are: lists are several labels, fractions are numbers."""
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, list | tuple) for value in known):
+        return "several"
+    numbers = [parse_number(value) for value in known]
+    fractions = any(number is not None and not number.is_integer() for number in numbers)
+    return "number" if fractions and None not in numbers else "single"
+
+
+def learn_targets(config: TargetConfig, values: Iterable[Any], class_names: Sequence[str] | None) -> Targets:
+    """The targets of a training split, from all cells of its label column. `class_names` are a ClassLabel's."""
+    values, kind, place = list(values), config.kind or "single", f"task.label={config.label}"
+    if config.class_weights is not None and kind != "single":
+        raise ConfigError(f"task.class_weights: weighs single labels, but task.kind is {kind}; remove it")
+    if kind == "number":
+        numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
+        spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
+        return Number(config, {"names": ["score"], **spread})
+    state: dict[str, Any] = {"class_names": list(class_names) if class_names else None}
+    if kind == "several":
+        state["delimiter"] = config.delimiter or find_delimiter(values)
+        cells = [name for value in values for name in split_labels(value, state["delimiter"], class_names)]
+        # A label may stand in every second row here, so the column is not checked for being one.
+        return SeveralLabels(config, state | {"names": config.labels or _sorted_names(cells)})
+    names = learn_labels(values, config.labels, class_names, place)
+    targets = SingleLabel(config, state | {"names": names, "weights": None})
+    targets.state["weights"] = _class_weights(config, targets, values)
+    return targets
+
+
+def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
+    """Targets from the `state` of targets that were learned."""
+    return KINDS[config.kind or "single"](config, state)
+
+
+def _sorted_names(cells: Sequence[str]) -> list[str]:
+    return learn_labels(cells, sorted(set(cells)))
+
+
+def _class_weights(config: TargetConfig, targets: SingleLabel, values: Sequence[Any]) -> list[float] | None:
+    """The weight of each class; balanced ones have a mean of 1 over the rows."""
+    wanted, names = config.class_weights, targets.names
+    if wanted is None:
+        return None
+    if wanted == "balanced":
+        counts = np.bincount([targets.target(value) for value in values], minlength=len(names))
+        return [float(len(values) / (len(names) * max(count, 1))) for count in counts]
+    if set(wanted) != set(names):
+        odd = ", ".join(repr(name) for name in sorted(set(wanted) ^ set(names)))
+        raise ConfigError(f"task.class_weights: must weigh every label and no other; look at {odd}")
+    return [float(wanted[name]) for name in names]

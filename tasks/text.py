@@ -1,0 +1,92 @@
+"""What tasks that read text share: choosing columns, tokenizing, padding.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PretrainedConfig
+
+from finetune.config import ModelConfig
+from finetune.errors import DataError, ModelError, nearest
+from finetune.sources import resolve_model
+from finetune.task import Length
+from tasks.backbones import quiet_transformers
+
+# A row that is cut is counted; what an unknown tokenizer calls its longest input is a number of this size.
+UNBOUNDED = 1_000_000
+PADDING = {"attention_mask": 0, "token_type_ids": 0}
+
+
+def find_column(
+    wanted: str | None, role: str, columns: Mapping[str, Sequence[Any]], usual: Sequence[str], candidates: Sequence[str]
+) -> tuple[str, str | None]:
+    """The column for a role ("text", "label") and, if it was chosen here, the sentence that says why.
+
+    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError otherwise.
+    """
+    if wanted is not None:
+        if wanted not in columns:
+            raise DataError(f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}")
+        return wanted, None
+    lowered = {name.lower(): name for name in columns}
+    for name in usual:
+        if name in lowered:
+            return lowered[name], f"{role}: column {lowered[name]!r}, by its name"
+    if len(candidates) == 1:
+        return candidates[0], f"{role}: column {candidates[0]!r}, the only one that can be it"
+    found = ", ".join(map(repr, candidates or columns)) or "none"
+    raise DataError(f"task.{role}: no one column is clearly the {role} (there are: {found}); set task.{role}=COLUMN")
+
+
+def load_tokenizer(source: ModelConfig) -> Any:
+    """The tokenizer of a network, with a padding token."""
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                resolve_model(source.name), revision=source.revision, trust_remote_code=source.trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"model.name: {source.name!r} has no tokenizer that can be loaded: {first}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def longest_input(tokenizer: Any, config: PretrainedConfig) -> int | None:
+    """The most tokens that a network takes; None if it is not bounded by learned positions."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return int(tokenizer.model_max_length) if tokenizer.model_max_length < UNBOUNDED else None
+    # RoBERTa and its kin number positions from the padding id on.
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
+    return int(positions) - offset
+
+
+def token_lengths(tokenizer: Any, texts: Sequence[Any], pairs: Sequence[Any] | None, longest: int) -> list[Length]:
+    """How many tokens each text (or pair) has, and how many over `longest` are cut away."""
+    found = []
+    for start in range(0, len(texts), 1000):
+        part = slice(start, start + 1000)
+        with quiet_transformers():  # which would warn of every text that is cut
+            encoded = tokenizer(list(texts[part]), list(pairs[part]) if pairs else None, return_attention_mask=False)
+        sizes = [len(ids) for ids in encoded["input_ids"]]
+        found += [Length(min(size, longest), max(size - longest, 0)) for size in sizes]
+    return found
+
+
+def pad(samples: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
+    """Encoded texts as tensors [B, T], padded on the right to the longest."""
+    longest = max(len(sample["input_ids"]) for sample in samples)
+    inputs = {}
+    for name in samples[0]:
+        filling = pad_id if name == "input_ids" else PADDING.get(name, 0)
+        values = [[*sample[name], *[filling] * (longest - len(sample[name]))] for sample in samples]
+        inputs[name] = torch.tensor(values, dtype=torch.long)
+    return inputs

@@ -1,0 +1,58 @@
+"""What the data tests share: no hub, and a task with two columns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` reads it
+
+import pytest
+
+from finetune.config import DataConfig, TaskConfig
+from finetune.errors import DataError, nearest
+from finetune.task import Row, Task
+
+
+class TwoColumns(Task):
+    """A classification task of which only the part that data needs is there."""
+
+    name = "two-columns"
+    Config = TaskConfig
+    metric = ("accuracy", "max")
+
+    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        self.seen = {name: list(values) for name, values in columns.items()}
+        for column in ("text", "label"):
+            if column not in columns:
+                raise DataError(f"task.{column}: no column {column!r}; {nearest(column, columns)}")
+        return ["text is read from 'text'"]
+
+    def validate(self, row: Row) -> Iterator[str]:
+        if not (row["text"] or "").strip():
+            yield "the text is empty"
+        if row["label"] is None or row["label"] == "":
+            yield "the label is empty"
+        elif row["label"] == "bad":
+            yield f"the label {row['label']!r} is unknown"
+
+    def identity(self, row: Row) -> Any:
+        return row["text"].strip()
+
+    def stratum(self, row: Row) -> Any:
+        return row["label"]
+
+
+# The network's half of the contract plays no part here.
+TwoColumns.__abstractmethods__ = frozenset()
+
+
+@pytest.fixture
+def task() -> Task:
+    return TwoColumns()
+
+
+@pytest.fixture
+def config() -> DataConfig:
+    return DataConfig()

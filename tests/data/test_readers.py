@@ -1,0 +1,127 @@
+"""Whatever the source is, it becomes named splits of plain columns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from finetune.config import DataConfig
+from finetune.data.readers import from_object, read
+from finetune.errors import DataError
+
+ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+SPLITS = {"train": ROWS, "test": ROWS[:1]}
+
+
+def as_lists(value: Any) -> dict[str, list[Any]]:
+    tables = from_object(value, DataConfig())
+    return {name: rows.to_list() for name, rows in tables.splits.items()}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ROWS,
+        Dataset.from_list(ROWS),
+        pd.DataFrame(ROWS, index=[5, 6]),
+        {"text": ["a", "b"], "label": ["x", "y"]},
+        DatasetDict({"train": Dataset.from_list(ROWS)}),
+    ],
+    ids=["list", "Dataset", "DataFrame", "columns", "DatasetDict"],
+)
+def test_from_object_takes_tables_of_every_kind(value: Any) -> None:
+    assert as_lists(value) == {"train": ROWS}
+
+
+@pytest.mark.parametrize("kind", [list, Dataset.from_list, pd.DataFrame, tuple])
+def test_from_object_takes_a_dict_of_splits(kind: Any) -> None:
+    assert as_lists({name: kind(rows) for name, rows in SPLITS.items()}) == SPLITS
+
+
+def test_from_object_takes_paths(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,x\nb,y\n")
+    assert as_lists(path) == as_lists({"train": str(path)}) == {"train": ROWS}
+
+
+def test_from_object_reads_mixed_columns_of_a_frame_as_text() -> None:
+    frame = pd.DataFrame(
+        {"text": ["a", "b", None], "label": pd.Series([1, "x", None], dtype=object)}
+    )
+    tables = from_object(frame, DataConfig())
+    assert tables.splits["train"]["label"][:] == ["1", "x", None]
+    assert "'label'" in tables.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (42, "int is no data set"),
+        (["text"], "row 1 is 'text'"),
+        ({"text": ["a"], "label": []}, "different lengths"),
+        (Dataset.from_list(ROWS).to_iterable_dataset(), "IterableDataset"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "both called 'a'"),
+        ([], "no columns"),
+    ],
+)
+def test_from_object_says_what_it_cannot_use(value: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        from_object(value, DataConfig())
+
+
+def test_class_numbers_become_names_and_hidden_labels_none() -> None:
+    rows = Dataset.from_dict({"id": [1, 2, 3], "label": [1, 0, -1], "text": ["a", "b", "c"]})
+    rows = rows.cast_column("label", ClassLabel(names=["no", "yes"])).select([2, 0, 1])
+    tables = from_object(rows, DataConfig())
+    named = tables.splits["train"]
+    assert named.column_names == ["id", "label", "text"]
+    assert named["label"][:] == [None, "yes", "no"]
+    assert len(tables.notes) == 1
+
+
+def test_read_loads_a_local_folder_as_a_hub_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, text in {"small": "s", "big": "b"}.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Dataset.from_list([{"text": text}]).to_parquet(tmp_path / "set" / name / "train.parquet")
+    (tmp_path / "set" / "README.md").write_text(
+        "---\nconfigs:\n- {config_name: small, data_files: small/*}\n"
+        "- {config_name: big, data_files: big/*}\n---\n"
+    )
+    config = DataConfig(subset="big")
+    assert read(str(tmp_path / "set"), config).splits["train"]["text"][:] == ["b"]
+    with pytest.raises(DataError, match="small.*big|big.*small"):
+        read(str(tmp_path / "set"), DataConfig(format="hub"))
+
+
+def test_read_says_that_the_hub_cannot_be_reached() -> None:
+    with pytest.raises(DataError, match="no file or folder here, and the hub cannot be reached"):
+        read("no-such-data-set", DataConfig())
+    with pytest.raises(DataError, match="data.format=csv rules out"):
+        read("no-such-data-set", DataConfig(format="csv"))
+
+
+def test_reading_a_package_writes_nothing_into_it(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "shelf_with_set"
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    rows.cast_column("label", ClassLabel(names=["x", "y"])).save_to_disk(folder / "saved")
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    before = sorted(folder.rglob("*"))
+    tables = read("pkg://shelf_with_set/saved", DataConfig())
+    assert tables.splits["train"].select([1]).to_list() == [{"text": "b", "label": "y"}]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_importing_the_readers_reaches_for_no_network() -> None:
+    # A socket opened on import would hang a machine without a network.
+    code = "import socket; socket.socket.connect = None\nimport finetune.data.readers\n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

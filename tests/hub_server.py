@@ -1,0 +1,157 @@
+"""A hub on 127.0.0.1 with the few endpoints that reading needs: files are served from a folder.
+
+    root/datasets/<owner>/<name>/<files>
+    root/models/<owner>/<name>/<files>
+
+Clients find it through HF_ENDPOINT, which they read on import: use it from a fresh process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REVISIONS = ("main", COMMIT)
+_API = re.compile(
+    r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)/?(.*))?$"
+)
+_FILE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
+
+
+@contextmanager
+def serve_hub(root: Path) -> Iterator[str]:
+    """The address of a hub that serves `root` until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, root: Path, *args: Any) -> None:
+        self.root = root
+        super().__init__(*args)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silence: a test prints what it needs."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def _answer(self, body: bytes = b"") -> None:
+        path = unquote(urlsplit(self.path).path)
+        if match := _FILE.match(path):
+            kind, repo, revision, name = match.groups()
+            self._send_file(self.root / (kind or "models") / repo, revision, name)
+        elif match := _API.match(path):
+            kind, repo, what, revision, inside = match.groups()
+            folder = self.root / kind / repo
+            if not folder.is_dir():
+                self._refuse("RepoNotFound")
+            elif revision and revision not in REVISIONS:
+                self._refuse("RevisionNotFound")
+            elif what == "tree":
+                self._send_tree(folder, inside)
+            elif what == "paths-info":
+                self._send_paths(folder, body)
+            else:
+                self._send_json(_repo_info(folder, repo))
+        else:
+            self._refuse("EntryNotFound")
+
+    def _send_file(self, folder: Path, revision: str, name: str) -> None:
+        path = folder / name
+        if not folder.is_dir():
+            self._refuse("RepoNotFound")
+        elif revision not in REVISIONS:
+            self._refuse("RevisionNotFound")
+        elif not path.is_file():
+            self._refuse("EntryNotFound")
+        else:
+            headers = {"ETag": f'"{_oid(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            self._send(200, path.read_bytes(), "application/octet-stream", headers)
+
+    def _send_tree(self, folder: Path, inside: str) -> None:
+        start = folder / inside
+        if not start.is_dir():
+            return self._refuse("EntryNotFound")
+        query = parse_qs(urlsplit(self.path).query)
+        is_deep = query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        found = start.rglob("*") if is_deep else start.iterdir()
+        self._send_json([_entry(folder, path) for path in sorted(found)])
+
+    def _send_paths(self, folder: Path, body: bytes) -> None:
+        if self.headers.get("Content-Type", "").startswith("application/json"):
+            names = json.loads(body)["paths"]
+        else:
+            names = parse_qs(body.decode())["paths"]
+        paths = [folder / name for name in ([names] if isinstance(names, str) else names)]
+        self._send_json([_entry(folder, path) for path in paths if path.exists()])
+
+    def _send_json(self, value: Any) -> None:
+        self._send(200, json.dumps(value).encode(), "application/json", {})
+
+    def _refuse(self, code: str) -> None:
+        self._send(404, b'{"error": "not found"}', "application/json", {"X-Error-Code": code})
+
+    def _send(self, status: int, body: bytes, kind: str, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _repo_info(folder: Path, repo: str) -> dict[str, Any]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {
+        "_id": hashlib.sha1(repo.encode()).hexdigest()[:24],
+        "id": repo,
+        "sha": COMMIT,
+        "private": False,
+        "gated": False,
+        "disabled": False,
+        "tags": [],
+        "downloads": 0,
+        "likes": 0,
+        "siblings": [{"rfilename": path.relative_to(folder).as_posix()} for path in files],
+    }
+
+
+def _entry(folder: Path, path: Path) -> dict[str, Any]:
+    name = path.relative_to(folder).as_posix()
+    if path.is_dir():
+        return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
+    return {"type": "file", "path": name, "oid": _oid(path), "size": path.stat().st_size}
+
+
+def _oid(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()
