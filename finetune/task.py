@@ -23,8 +23,9 @@ Row = dict[str, Any]
 """One raw example: a column name to its value."""
 
 Sample = dict[str, Any]
-"""One encoded example, no batch axis, no padding. What the network reads lies under "inputs"; a sample
-whose "inputs" the engine has taken out (its features are cached) is collated to a batch without them."""
+"""One encoded example, no batch axis, no padding. What the network reads lies under "inputs", what it should say
+under "target", which an unlabelled row has not. A sample whose "inputs" the engine has taken out (its features
+are cached) is collated to a batch without them."""
 
 Batch = dict[str, Any]
 """{"inputs": {name: Tensor} or "features": {name: Tensor [B, ...]}, "targets": ..., "count": {term: Tensor []}}"""

@@ -12,23 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from tasks.metrics import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = NDArray[Any]
-
 MOST_CLASSES_COUNTED = 30  # above it a number no longer fits into its cell
 MOST_CLASSES_DRAWN = 100
 LONGEST_NAME = 28  # characters beside the picture
-
-
-def confusion_matrix(predicted: Array, targets: Array, classes: int) -> Array:
-    """How many rows of each true class (row) were given each class (column), [C, C] int."""
-    cells = np.bincount(targets * classes + predicted, minlength=classes**2)
-    return cells.reshape(classes, classes)
 
 
 def write_confusion(matrix: Array, names: Sequence[str], folder: Path) -> list[Path]:

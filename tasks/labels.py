@@ -104,12 +104,18 @@ def learn_labels(
         return list(class_names)
     found = [name for name in counts if name is not None]
     _check_looks_like_labels(found, counts.total(), place)
-    integers = all(_INTEGER.fullmatch(name) for name in found)
-    return sorted(found, key=int) if integers else sorted(found)
+    return sort_labels(found)
+
+
+def sort_labels(names: Iterable[str]) -> list[str]:
+    """Each name once: integers by their size, everything else by the alphabet."""
+    distinct = set(names)
+    integers = all(_INTEGER.fullmatch(name) for name in distinct)
+    return sorted(distinct, key=int) if integers else sorted(distinct)
 
 
 def label_index(value: Any, names: Sequence[str], class_names: Sequence[str] | None = None) -> int:
-    """Where a value's label stands in `names`. Raises DataError if it has none, or an unknown one."""
+    """Where a value's label stands in `names`. Raises DataError if there is none, or not there."""
     name = label_text(value, class_names)
     if name is None:
         raise DataError("the label is missing")

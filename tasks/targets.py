@@ -93,7 +93,7 @@ class SingleLabel(Targets):
     problem_type = "single_label_classification"
 
     def target(self, value: Any) -> int:
-        return label_index(value, self.names, self.state["class_names"])
+        return label_index(value, self.names)
 
     def stack(self, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         stacked = torch.tensor(targets, dtype=torch.long)  # [B]
@@ -121,7 +121,7 @@ class SingleLabel(Targets):
         return [{"label": self.names[index], "score": score} for index, score in pairs]
 
     def unseen(self, value: Any) -> list[str]:
-        name = label_text(value, self.state["class_names"])
+        name = label_text(value)
         return [name] if name is not None and name not in self.names else []
 
 
@@ -132,7 +132,7 @@ class SeveralLabels(Targets):
     problem_type = "multi_label_classification"
 
     def target(self, value: Any) -> list[float]:
-        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
+        found = split_labels(value, self.state["delimiter"])
         return [float(name in found) for name in self.names]
 
     def stack(self, targets: Sequence[list[float]]) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ class SeveralLabels(Targets):
         return found
 
     def unseen(self, value: Any) -> list[str]:
-        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
+        found = split_labels(value, self.state["delimiter"])
         return [name for name in found if name not in self.names]
 
 
@@ -202,8 +202,8 @@ def kind_of_values(values: Sequence[Any]) -> Kind:
     return "number" if fractions and None not in numbers else "single"
 
 
-def learn_targets(config: TargetConfig, values: Iterable[Any], class_names: Sequence[str] | None) -> Targets:
-    """The targets of a training split, from all cells of its label column. `class_names` are a ClassLabel's."""
+def learn_targets(config: TargetConfig, values: Iterable[Any]) -> Targets:
+    """The targets of a training split, from all cells of its label column."""
     values, kind, place = list(values), config.kind or "single", f"task.label={config.label}"
     if config.class_weights is not None and kind != "single":
         raise ConfigError(f"task.class_weights: weighs single labels, but task.kind is {kind}; remove it")
@@ -211,14 +211,14 @@ def learn_targets(config: TargetConfig, values: Iterable[Any], class_names: Sequ
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
         return Number(config, {"names": ["score"], **spread})
-    state: dict[str, Any] = {"class_names": list(class_names) if class_names else None}
     if kind == "several":
-        state["delimiter"] = config.delimiter or find_delimiter(values)
-        cells = [name for value in values for name in split_labels(value, state["delimiter"], class_names)]
-        # A label may stand in every second row here, so the column is not checked for being one.
-        return SeveralLabels(config, state | {"names": config.labels or _sorted_names(cells)})
-    names = learn_labels(values, config.labels, class_names, place)
-    targets = SingleLabel(config, state | {"names": names, "weights": None})
+        delimiter = config.delimiter or find_delimiter(values)
+        cells = [name for value in values for name in split_labels(value, delimiter)]
+        # Rare labels are normal here, so the column is not doubted as one of single labels is.
+        names = learn_labels(cells, config.labels or sorted(set(cells)), place=place)
+        return SeveralLabels(config, {"names": names, "delimiter": delimiter})
+    names = learn_labels(values, config.labels, place=place)
+    targets = SingleLabel(config, {"names": names, "weights": None})
     targets.state["weights"] = _class_weights(config, targets, values)
     return targets
 
@@ -226,10 +226,6 @@ def learn_targets(config: TargetConfig, values: Iterable[Any], class_names: Sequ
 def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
     """Targets from the `state` of targets that were learned."""
     return KINDS[config.kind or "single"](config, state)
-
-
-def _sorted_names(cells: Sequence[str]) -> list[str]:
-    return learn_labels(cells, sorted(set(cells)))
 
 
 def _class_weights(config: TargetConfig, targets: SingleLabel, values: Sequence[Any]) -> list[float] | None:

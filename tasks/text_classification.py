@@ -117,9 +117,7 @@ class TextClassification(Task):
         return KINDS[self.config.kind or "single"].metric
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        column = self.config.label or ""
-        class_names = getattr(train.features.get(column), "names", None)  # of a ClassLabel
-        self.targets_ = learn_targets(self.config, train[column], class_names)
+        self.targets_ = learn_targets(self.config, train[self.config.label])
         network = load_config_of(source)
         self.tokenizer_ = load_tokenizer(source)
         return [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]

@@ -87,9 +87,7 @@ def _one_table(value: Any, config: DataConfig, place: str) -> tuple[Dataset, lis
     if isinstance(value, str | Path):
         tables = read(str(value), config)
         return only_split(tables.splits, str(value)), tables.notes
-    if hasattr(value, "iloc") and hasattr(
-        value, "columns"
-    ):  # a DataFrame, without importing pandas
+    if _is_frame(value):
         return from_frame(value, place)
     if isinstance(value, Mapping):
         columns = {str(name): list(values) for name, values in value.items()}

@@ -88,6 +88,8 @@ def _by_stratum(
     """Components by the stratum of most of their rows."""
     by_stratum: dict[Hashable, list[Component]] = {}
     for component in components:
-        stratum = Counter(strata[row] for row in component).most_common(1)[0][0]
+        stratum = strata[component[0]]
+        if len(component) > 1:
+            stratum = Counter(strata[row] for row in component).most_common(1)[0][0]
         by_stratum.setdefault(stratum, []).append(component)
     return by_stratum

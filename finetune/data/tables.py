@@ -76,7 +76,7 @@ def _read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset
         raise DataError(f"{path}: is empty; its first line must name the columns")
     # Arrow would take a leading blank line for the header.
     body = text.lstrip("\r\n")
-    skipped = len(text) - len(body)
+    skipped = text[: len(text) - len(body)].count("\n")
     is_tsv = config.format == "tsv" or (config.format == "auto" and table_format(path) == "tsv")
     delimiter, notes = _delimiter(path, body, "\t" if is_tsv else config.delimiter)
     names = [name.strip() for name in _first_record(path, body, delimiter)]
@@ -148,7 +148,8 @@ def _check_closed(path: Path, table: pa.Table, text: str) -> None:
     if "\n" in last and not text.rstrip().endswith('"'):
         line = text.rstrip("\r\n").count("\n") + 1 - last.rstrip("\r\n").count("\n")
         raise DataError(
-            f'{path}: line {line} opens a quote (") that is never closed: {_excerpt(last)}'
+            f'{path}: line {line} opens a quote (") that is never closed; close it or take it'
+            f" away: {_excerpt(last)}"
         )
 
 

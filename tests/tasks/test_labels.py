@@ -16,6 +16,7 @@ from tasks.labels import (
     label_text,
     learn_labels,
     parse_number,
+    sort_labels,
     split_labels,
 )
 
@@ -90,6 +91,10 @@ def test_label_text_outside_of_class_names_is_an_error() -> None:
 )
 def test_learn_labels_puts_names_in_order(values: list[Any], names: list[str]) -> None:
     assert learn_labels(values) == names
+
+
+def test_sort_labels_gives_each_name_once() -> None:
+    assert sort_labels(["10", "9", "10"]) == ["9", "10"]
 
 
 def test_learn_labels_keeps_the_order_that_is_given() -> None:

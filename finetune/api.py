@@ -1,0 +1,125 @@
+"""The kit from Python: train with keywords, and look at what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.config import DataConfig
+from finetune.errors import ConfigError
+from finetune.folder import RunFolder
+from finetune.hub import push
+from finetune.overrides import load_config
+from finetune.prediction import Predictor, load
+from finetune.registry import find_task
+from finetune.run import run
+from finetune.task import Prediction, Task
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+
+class Run:
+    """A finished run: its metrics, its history, its model."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = RunFolder(Path(path))
+        self.folder.read("results.json")  # so that a folder that is no finished run is refused here
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """{split: {metric: value}} of the final model."""
+        metrics: dict[str, dict[str, float]] = self.folder.read("results.json")["metrics"]
+        return metrics
+
+    def history(self) -> pandas.DataFrame:
+        """A row for each line of the log and each evaluation."""
+        import pandas
+
+        return pandas.DataFrame(self.folder.history())
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The final model."""
+        return load(self.path)
+
+    def predict(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
+        """A prediction for each row: dicts, a table, or bare texts."""
+        return self.predictor(rows, batch_size)
+
+    def push(self, repo_id: str, *, private: bool = True, what: str = "merged") -> str:
+        """Upload final/ to a model hub; the address of the model there."""
+        return push(self.path, repo_id, private=private, what=what)
+
+    def plot(self) -> Figure:
+        """Losses and the learning rate over the steps."""
+        from finetune.plotting import plot_history
+
+        return plot_history(self.folder.history())
+
+    def _repr_html_(self) -> str:
+        """The metrics as a table, where a notebook shows them."""
+        import pandas
+
+        table = pandas.DataFrame(self.metrics)
+        html: str = table[~table.index.str.contains("/")].to_html(float_format="{:.4f}".format)
+        return f"<p>{self.path}</p>{html}"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def train(
+    task: str | Task | None = None,
+    *,
+    data: Any = None,
+    model: str | Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+    fresh: bool = False,
+    extend: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Fine-tune, or go on where the same call stopped before.
+
+    `task` is a name or a Task of your own making; `data` a reference (file, folder, hub set, pkg://...), a
+    datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or {split: any of these}. Everything else is a
+    key of the config: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. Raises FinetuneError.
+    """
+    given = None if data is None or _is_section(data) else data
+    sections = {"model": model, "data": str(data) if isinstance(data, Path) else data if given is None else None}
+    overrides |= {name: value for name, value in sections.items() if value is not None}
+    if isinstance(task, Task):
+        chosen = task
+        name = f"{type(task).__module__}:{type(task).__qualname__}" if task.config.name == "" else task.config.name
+        overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
+        loaded = load_config(config, overrides, lambda _: type(chosen).Config)
+        return Run(run(loaded, type(task)(loaded.config.task), data=given, fresh=fresh, extend=extend).path)
+    if task is not None:
+        overrides["task"] = {"name": task, **_as_section(overrides.get("task"))}
+    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+    found = find_task(loaded.config.task.name)(loaded.config.task)
+    return Run(run(loaded, found, data=given, fresh=fresh, extend=extend).path)
+
+
+def _is_section(data: Any) -> bool:
+    """Whether `data` is a reference, or keys of the config's section, rather than rows."""
+    if not isinstance(data, Mapping):
+        return isinstance(data, str | Path)
+    plain = all(value is None or isinstance(value, str | int | float) for value in data.values())
+    return plain and set(data) <= set(DataConfig.model_fields)
+
+
+def _as_section(task: Any) -> dict[str, Any]:
+    if task is None:
+        return {}
+    if not isinstance(task, Mapping):
+        raise ConfigError(f"task: {task!r} is given twice; name the task once")
+    return dict(task)

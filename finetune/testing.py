@@ -1,0 +1,196 @@
+"""check_task: the public test of the contract. A new task's test file is fixtures and one call of it.
+
+    def test_my_task_keeps_the_contract():
+        check_task(MyTask(text="body"), rows, model="path/to/a/tiny/model")
+
+Each check asserts one promise of `finetune.task` that the engine relies on, and says what breaks without it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.config import ModelConfig
+from finetune.data.loading import map_tensors
+from finetune.export import compute_outputs, relative_difference
+from finetune.methods.method import HEAD, named_parts, part_named
+from finetune.task import Row, Sample, Task, TransferModel
+
+# Of the largest value; another composition of a batch reorders float32 sums.
+CLOSE = 1e-5
+
+
+def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> None:
+    """Assert that a task keeps the contract on some labelled rows (at least 4) with a small network on the CPU.
+
+    The task must not have been set up. Raises AssertionError with the promise that is broken.
+    """
+    import datasets
+
+    assert len(rows) >= 4, "give at least 4 rows, so that batches can be cut in different ways"
+    source = model if isinstance(model, ModelConfig) else ModelConfig(name=model)
+    table = datasets.Dataset.from_list(list(rows))
+    rows = list(table)
+    task.choose_columns(table[:100])
+    faults = [fault for row in rows for fault in task.validate(row)]
+    assert not faults, f"validate finds fault with good rows: {faults[0]}"
+    task.setup(table, source, frozen=False)
+    torch.manual_seed(0)
+    network = task.build_model(source)
+    network.eval()
+    check_encoding(task, rows)
+    check_seam(network)
+    check_sums(task, network, rows)
+    check_modes(task, network, rows)
+    check_gradients(task, network, rows)
+    check_features(task, network, rows)
+    check_judgement(task, network, rows)
+    check_reload(task, network, rows)
+
+
+def check_encoding(task: Task, rows: Sequence[Row]) -> None:
+    """encode without rng is a function of the row, with one a function of row and rng; lengths fit the rows."""
+    assert _same(task.encode(rows[0]), task.encode(rows[0])), "encode without rng is random"
+    drawn = [task.encode(rows[0], np.random.default_rng(7)) for _ in range(2)]
+    assert _same(*drawn), "encode draws from something else than its rng: a resumed run would differ"
+    lengths = task.lengths(rows)
+    assert len(lengths) == len(rows), "lengths gives another number of lengths than rows"
+    assert all(length.used >= 1 and length.cut >= 0 for length in lengths), "a length is below 1, or cut below 0"
+    identities = {task.identity(row) for row in rows}
+    assert identities and {task.stratum(row) for row in rows}, "identity or stratum is missing"
+
+
+def check_seam(model: TransferModel) -> None:
+    """Heads and blocks hold every parameter once, and LoRA is offered no head."""
+    parts = [part for _, _, part in named_parts(model)]
+    for index, names in enumerate(model.blocks):
+        assert index in parts, f"block {index} ({', '.join(names)}) holds no parameter"
+    assert not model.heads or HEAD in parts, "heads are named but hold no parameter"
+    for name in model.lora_targets:
+        part_named(model.network, name)
+        inside = any(name == head or name.startswith(f"{head}.") for head in model.heads)
+        assert not inside, f"lora_targets offers {name}, which lies in a head"
+
+
+def check_sums(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
+    """Losses and counts of a batch are the sums of those of its rows: micro-batches and processes depend on it."""
+    samples = [task.encode(row) for row in rows]
+    whole_loss, whole_count = _loss_and_count(task, model, samples)
+    assert whole_loss.keys() == whole_count.keys(), "loss and count name different terms"
+    for value in whole_loss.values():
+        assert value.shape == () and value.dtype == torch.float32, "a loss term must be one float32 number"
+    parts = [_loss_and_count(task, model, [sample]) for sample in samples]
+    for term, value in whole_loss.items():
+        summed = sum(float(loss[term]) for loss, _ in parts)
+        assert abs(summed - float(value)) <= CLOSE * max(abs(float(value)), 1), (
+            f"loss term {term!r} of a batch is {float(value)}, but {summed} over its rows: it must be a sum"
+        )
+        counted = sum(float(count[term]) for _, count in parts)
+        assert abs(counted - float(whole_count[term])) <= 1e-6 * max(counted, 1), f"count {term!r} must be a sum"
+
+
+def check_modes(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
+    """Outputs are of one kind in train and eval mode, so loss and measure serve both."""
+    batch = task.collate([task.encode(row) for row in rows])
+    shapes = []
+    for training in (True, False):
+        model.train(training)
+        with torch.no_grad():
+            shapes.append(_shapes(model(batch)))
+    assert shapes[0] == shapes[1], f"outputs differ in kind: {shapes[0]} in train mode, {shapes[1]} in eval mode"
+
+
+def check_gradients(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
+    """Every parameter gets a gradient, or a distributed run would hang."""
+    batch = task.collate([task.encode(row) for row in rows])
+    model.zero_grad()
+    torch.stack(list(task.loss(model(batch), batch).values())).sum().backward()  # type: ignore[no-untyped-call]
+    idle = [name for name, parameter in model.network.named_parameters() if parameter.grad is None]
+    model.zero_grad()
+    assert not idle, f"these parameters get no gradient; leave them out of the network: {', '.join(idle[:5])}"
+
+
+def check_features(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
+    """Where features can be cached: outputs from features are those from inputs, and targets collate alone."""
+    if not model.cacheable:
+        return
+    samples = [task.encode(row) for row in rows]
+    batch = task.collate(samples)
+    targets_only = task.collate([{key: value for key, value in sample.items() if key != "inputs"} for sample in samples])
+    assert "inputs" not in targets_only, "collate invents inputs for samples without them"
+    with torch.no_grad():
+        features = model.features(batch["inputs"])
+        assert all(len(value) == len(rows) for value in features.values()), "features must have the batch axis first"
+        live, cached = model(batch), model({**targets_only, "features": features})
+    assert relative_difference(_tensors(live), _tensors(cached)) <= CLOSE, "outputs from features differ from live ones"
+
+
+def check_judgement(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
+    """measure is per sample; summarize gives floats, the selecting metric among them; predict says one thing a row."""
+    batch = task.collate([task.encode(row) for row in rows])
+    with torch.no_grad():
+        outputs = model(batch)
+        stats = task.measure(outputs, batch)
+        predictions = task.predict(model, batch)
+    for name, value in stats.items():
+        assert len(value) == len(rows), f"statistic {name!r} has not the batch axis first"
+    metrics = task.summarize(stats)
+    assert all(isinstance(value, float) for value in metrics.values()), "a metric is no float"
+    name, direction = task.metric
+    assert name in {*metrics, "loss"} and direction in ("max", "min"), f"no metric {name!r} to select by"
+    assert len(predictions) == len(rows), "predict gives another number of predictions than samples"
+    json.dumps(predictions)
+    unlabelled = task.collate([{k: v for k, v in task.encode(row).items() if k != "target"} for row in rows])
+    assert len(task.predict(model, unlabelled)) == len(rows), "rows without a label cannot be predicted"
+
+
+def check_reload(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
+    """What is saved, reloaded from disk by another task of the same config, encodes and answers alike."""
+    state = json.loads(json.dumps(task.state()))
+    before = compute_outputs(model, task, rows, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task.save(model, folder)
+        again = type(task)(type(task.config).model_validate_json(task.config.model_dump_json()))
+        again.restore(state, folder)
+        assert _same(task.encode(rows[0]), again.encode(rows[0])), "a restored task encodes otherwise"
+        after = compute_outputs(again.load_model(folder), again, rows, torch.device("cpu"))
+    difference = relative_difference(before, after)
+    assert difference <= CLOSE, f"the reloaded model differs by {difference:.1e} of its largest output"
+
+
+def _loss_and_count(
+    task: Task, model: TransferModel, samples: Sequence[Sample]
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    batch = task.collate(samples)
+    with torch.no_grad():
+        return task.loss(model(batch), batch), batch["count"]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_tensors(value, lambda tensor: found.append(tensor.float()) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def _shapes(value: Any) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in _tensors(value)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two nests of dicts, lists, arrays and tensors are equal bit for bit."""
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Tensor | np.ndarray):
+        return bool(np.array_equal(np.asarray(one), np.asarray(other)))
+    return bool(one == other)
