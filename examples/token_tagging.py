@@ -1,8 +1,10 @@
-"""A task of one's own: tagging every word of a sentence (named entities, parts of speech) with a BERT.
+"""A task of one's own: tagging every word of a sentence (named entities, parts of speech) with a
+BERT.
 
 A row: {"words": ["Sales", "rose", "76%"], "tags": ["O", "O", "FIGURE"]}
 
-    finetune train task=examples/token_tagging.py:TokenTagging data=words.jsonl model=bert-base-cased method=full
+    finetune train task=examples/token_tagging.py:TokenTagging data=words.jsonl
+    model=bert-base-cased method=full
 
 Shapes: B rows, T tokens, C tags.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +46,12 @@ class Tagger(TransferModel):
 
     def __init__(self, network: Any) -> None:
         blocks = find_blocks(network, ["classifier"])
-        super().__init__(network, heads=["classifier"], blocks=blocks, lora_targets=linear_layers(network, blocks))
+        super().__init__(
+            network,
+            heads=["classifier"],
+            blocks=blocks,
+            lora_targets=linear_layers(network, blocks),
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         return self.network(**batch["inputs"]).logits
@@ -61,10 +68,11 @@ class TokenTagging(Task):
     metric = ("accuracy", "max")
 
     def validate(self, row: Row) -> Iterator[str]:
-        if not row[self.config.words]:
+        words, tags = row[self.config.words] or [], row[self.config.tags] or []
+        if not words:
             yield f"{self.config.words} is empty"
-        elif len(row[self.config.words]) != len(row[self.config.tags] or []):
-            yield f"{len(row[self.config.words])} words have {len(row[self.config.tags] or [])} tags"
+        elif len(words) != len(tags):
+            yield f"{len(words)} words have {len(tags)} tags"
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.tags_ = sorted({tag for tags in train[self.config.tags] for tag in tags})
@@ -99,8 +107,13 @@ class TokenTagging(Task):
         sample: Sample = {"inputs": dict(encoded), "words": words}
         if row.get(self.config.tags):
             tags = [self.tags_.index(tag) for tag in row[self.config.tags]]
-            first = [word is not None and word != before for before, word in zip([None, *words], words, strict=False)]
-            sample["target"] = [tags[w] if is_first else NO_TAG for w, is_first in zip(words, first, strict=True)]
+            first = [
+                word is not None and word != before
+                for before, word in zip([None, *words], words, strict=False)
+            ]
+            sample["target"] = [
+                tags[w] if is_first else NO_TAG for w, is_first in zip(words, first, strict=True)
+            ]
         return sample
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
@@ -114,11 +127,18 @@ class TokenTagging(Task):
         return batch
 
     def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": functional.cross_entropy(outputs.flatten(0, 1), batch["targets"].flatten(), reduction="sum")}
+        return {
+            "loss": functional.cross_entropy(
+                outputs.flatten(0, 1), batch["targets"].flatten(), reduction="sum"
+            )
+        }
 
     def measure(self, outputs: Tensor, batch: Batch) -> Stats:
         known = batch["targets"] != NO_TAG
-        return {"right": ((outputs.argmax(2) == batch["targets"]) & known).sum(1), "known": known.sum(1)}
+        return {
+            "right": ((outputs.argmax(2) == batch["targets"]) & known).sum(1),
+            "known": known.sum(1),
+        }
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         return {"accuracy": float(stats["right"].sum() / stats["known"].sum())}
@@ -128,15 +148,26 @@ class TokenTagging(Task):
         best = model(batch).argmax(2).tolist()
         found = []
         for tags, words in zip(best, batch["words"], strict=True):
-            first = {word: tag for tag, word in reversed(list(zip(tags, words, strict=False))) if word is not None}
+            first = {
+                word: tag
+                for tag, word in reversed(list(zip(tags, words, strict=False)))
+                if word is not None
+            }
             found.append({"tags": [self.tags_[first[word]] for word in sorted(first)]})
         return found
 
     def _load(self, path: Path | str, **config: Any) -> Tagger:
         with quiet_transformers():
-            network = AutoModelForTokenClassification.from_pretrained(path, dtype=torch.float32, **config)
+            network = AutoModelForTokenClassification.from_pretrained(
+                path, dtype=torch.float32, **config
+            )
         return Tagger(network)
 
     def _encode(self, row: Row, *, truncation: bool) -> Any:
         words = list(row[self.config.words])
-        return self.tokenizer_(words, is_split_into_words=True, truncation=truncation, max_length=self.config.max_length)
+        return self.tokenizer_(
+            words,
+            is_split_into_words=True,
+            truncation=truncation,
+            max_length=self.config.max_length,
+        )

@@ -89,19 +89,29 @@ def train(
 ) -> Run:
     """Fine-tune, or go on where the same call stopped before.
 
-    `task` is a name or a Task of your own making; `data` a reference (file, folder, hub set, pkg://...), a
-    datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or {split: any of these}. Everything else is a
-    key of the config: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. Raises FinetuneError.
+    `task` is a name or a Task of your own making; `data` a reference (file, folder, hub set,
+    pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or {split: any of
+    these}. Everything else is a key of the config: `method="lora"`, `epochs=3`, `optim={"lr":
+    1e-4}`. Raises FinetuneError.
     """
     given = None if data is None or _is_section(data) else data
-    sections = {"model": model, "data": str(data) if isinstance(data, Path) else data if given is None else None}
+    sections = {
+        "model": model,
+        "data": str(data) if isinstance(data, Path) else data if given is None else None,
+    }
     overrides |= {name: value for name, value in sections.items() if value is not None}
     if isinstance(task, Task):
         chosen = task
-        name = f"{type(task).__module__}:{type(task).__qualname__}" if task.config.name == "" else task.config.name
+        name = (
+            f"{type(task).__module__}:{type(task).__qualname__}"
+            if task.config.name == ""
+            else task.config.name
+        )
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
         loaded = load_config(config, overrides, lambda _: type(chosen).Config)
-        return Run(run(loaded, type(task)(loaded.config.task), data=given, fresh=fresh, extend=extend).path)
+        return Run(
+            run(loaded, type(task)(loaded.config.task), data=given, fresh=fresh, extend=extend).path
+        )
     if task is not None:
         overrides["task"] = {"name": task, **_as_section(overrides.get("task"))}
     loaded = load_config(config, overrides, lambda name: find_task(name).Config)

@@ -17,7 +17,7 @@ from finetune.data import Splits
 from finetune.data.loading import Split
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
-from finetune.errors import ConfigError, DataError
+from finetune.errors import DataError
 from finetune.features import with_features
 from finetune.loop import Live
 from finetune.methods import Method, make_method
@@ -27,7 +27,9 @@ from finetune.task import Length, Task, TransferModel
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to train, its held-out splits, and what a person should know of how it came to be."""
+    """A run ready to train, its held-out splits, and what a person should know of how it came to
+    be.
+    """
 
     live: Live
     validation: Split | None
@@ -42,10 +44,8 @@ class Prepared:
         return [split for split in (self.validation, self.test) if split is not None]
 
 
-def assemble(
-    config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator, console: Console
-) -> Prepared:
-    """Load the network, apply the method, fill in defaults, plan the steps, compute features where they are cached."""
+def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
+    """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
@@ -60,27 +60,44 @@ def assemble(
     named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     lengths = {name: task.lengths(rows) for name, rows in named.items() if rows is not None}
     parts = {name: _split(name, named[name], found) for name, found in lengths.items()}
-    if method.caches_features and model.cacheable:
-        for name, part in parts.items():
-            parts[name], note = cache_features(model, task, part, accelerator, config, console)
-            notes.append(note)
     live = _live(config, task, method, model, groups, accelerator, parts["train"])
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
 
-def cache_features(
-    model: TransferModel, task: Task, part: Split, accelerator: Accelerator, config: RunConfig, console: Console
-) -> tuple[Split, str]:
-    """The split with its features, computed or found."""
+def caches_features(live: Live) -> bool:
+    """Whether the features that the head reads are computed once, before the first step."""
+    return live.method.caches_features and live.model.cacheable
+
+
+def cache_features(prepared: Prepared, console: Console) -> Prepared:
+    """The same run with the features of every split, computed or found, where they are cached."""
+    live, notes = prepared.live, list(prepared.notes)
+    if not caches_features(live):
+        return prepared
+    parts: dict[str, Split] = {}
+    for split in (live.train, *prepared.held_out):
+        parts[split.name], note = _features(live, split, console)
+        notes.append(note)
+    return replace(
+        prepared,
+        live=replace(live, train=parts["train"]),
+        validation=parts.get("validation"),
+        test=parts.get("test"),
+        notes=notes,
+    )
+
+
+def _features(live: Live, split: Split, console: Console) -> tuple[Split, str]:
+    config = live.config
     assert isinstance(config.method, FrozenConfig) and config.train.precision is not None
     return with_features(
-        model,
-        task,
-        part,
-        accelerator,
+        live.model,
+        live.task,
+        split,
+        live.accelerator,
         precision=config.train.precision,
         limit_gib=config.method.cache_gib,
-        progress=lambda batches, total: console.track(batches, total, f"features of {part.name}"),
+        progress=lambda batches, total: console.track(batches, total, f"features of {split.name}"),
     )
 
 

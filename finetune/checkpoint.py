@@ -2,8 +2,8 @@
 
     checkpoints/step-000400/  model.safetensors  optimizer.safetensors  state.json  manifest.json
 
-The manifest is written last and names every file with its size and SHA-256; a folder without a manifest that
-agrees is no checkpoint. No pickle is written or read.
+The manifest is written last and names every file with its size and SHA-256; a folder without a
+manifest that agrees is no checkpoint. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -40,17 +40,27 @@ class Checkpoint:
         return load_file(self.folder / f"{name}.safetensors")
 
 
-def save_checkpoint(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
-    """Write `root`/step-NNNNNN, all of it or nothing. Raises CheckpointError if the disk does not take it."""
+def save_checkpoint(
+    root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
+    """Write `root`/step-NNNNNN, all of it or nothing. Raises CheckpointError if the disk does not
+    take it.
+    """
     final = root / f"step-{step:06d}"
     beside = root / f".{final.name}.partial"
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         for name, named in tensors.items():
-            save_file({key: value.detach().cpu().contiguous() for key, value in named.items()}, beside / f"{name}.safetensors")
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in named.items()},
+                beside / f"{name}.safetensors",
+            )
         (beside / "state.json").write_text(json.dumps({"step": step, **state}))
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(beside.iterdir())}
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path in sorted(beside.iterdir())
+        }
         (beside / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
         for path in (*beside.iterdir(), beside):
             _sync(path)
@@ -80,17 +90,27 @@ def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """A checkpoint that agrees with its manifest. Raises CheckpointError with the first disagreement."""
+    """A checkpoint that agrees with its manifest. Raises CheckpointError with the first
+    disagreement.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, facts in manifest["files"].items():
             path = folder / name
-            if path.parent != folder or path.stat().st_size != facts["bytes"] or _sha256(path) != facts["sha256"]:
-                raise CheckpointError(f"{path}: differs from the manifest; the checkpoint is damaged and is passed over")
+            if (
+                path.parent != folder
+                or path.stat().st_size != facts["bytes"]
+                or _sha256(path) != facts["sha256"]
+            ):
+                raise CheckpointError(
+                    f"{path}: differs from the manifest; this damaged checkpoint is passed over"
+                )
         state = json.loads((folder / "state.json").read_text())
         return Checkpoint(folder, int(manifest["step"]), state)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: is no whole checkpoint ({type(error).__name__}: {error}) and is passed over") from error
+        raise CheckpointError(
+            f"{folder}: is no whole checkpoint ({type(error).__name__}: {error}) and is passed over"
+        ) from error
 
 
 def remove_old(root: Path, keep: int, also: Path | None) -> None:
@@ -113,20 +133,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def changed_tensors(network: nn.Module, trained: Collection[str]) -> dict[str, Tensor]:
-    """What training changes: the parameters that it trains, each once, and the buffers that a state dict holds."""
+    """What training changes: the parameters that it trains, each once, and the buffers that a state
+    dict holds.
+    """
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    changed: dict[str, Tensor] = {name: tensor for name, tensor in network.named_parameters() if name in trained}
-    buffers = {name: tensor for name, tensor in network.state_dict().items() if name not in parameters}
-    return changed | {name: tensor for name, tensor in buffers.items() if isinstance(tensor, Tensor)}
+    changed: dict[str, Tensor] = {
+        name: tensor for name, tensor in network.named_parameters() if name in trained
+    }
+    buffers = {
+        name: tensor for name, tensor in network.state_dict().items() if name not in parameters
+    }
+    return changed | {
+        name: tensor for name, tensor in buffers.items() if isinstance(tensor, Tensor)
+    }
 
 
-def load_changed(network: nn.Module, trained: Collection[str], tensors: Mapping[str, Tensor], place: Path) -> None:
+def load_changed(
+    network: nn.Module, trained: Collection[str], tensors: Mapping[str, Tensor], place: Path
+) -> None:
     """Copy tensors of `changed_tensors` back into a network of the same build."""
     expected = changed_tensors(network, trained)
     if expected.keys() != tensors.keys():
         names = sorted(expected.keys() ^ tensors.keys())
         raise CheckpointError(
-            f"{place}: holds other tensors than this run trains, {names[0]!r} among {len(names)}; use --fresh"
+            f"{place}: holds other tensors than this run trains, {names[0]!r} among "
+            f"{len(names)}; use --fresh"
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -134,7 +165,9 @@ def load_changed(network: nn.Module, trained: Collection[str], tensors: Mapping[
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of an optimizer whose groups name their parameters: tensors by "parameter|key", and the rest as JSON."""
+    """The state of an optimizer whose groups name their parameters: tensors by "parameter|key", and
+    the rest as JSON.
+    """
     tensors: dict[str, Tensor] = {}
     rest: dict[str, Any] = {}
     for group in optimizer.param_groups:
@@ -147,7 +180,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, rest
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> None:
     """Take back what `optimizer_tensors` gave."""
     parameters = {
         name: parameter
@@ -158,7 +193,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         name, _, key = full_name.rpartition("|")
         parameter = parameters[name]
         if isinstance(value, Tensor):
-            # Step counts of a fused optimizer live beside the parameters too, but keep their own dtype.
+            # Step counts of a fused optimizer live beside the parameters too, but keep their own
+            # dtype.
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
 

@@ -1,43 +1,213 @@
-"""The command line: each command calls one function."""
+"""The command line: each command calls one function. It holds no logic and loads no torch until then."""
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+# Plain help: drawing it with rich takes three times as long as everything else that --help does.
+app = typer.Typer(
+    name="finetune",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its final/, or OWNER/NAME.")]
+ConfigWords = Annotated[list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE ...]")]
+DataWords = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE ...]")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows that the network computes at once.")]
+
+
+@app.callback()
+def finetune() -> None:
+    """Fine-tune pretrained models on your own data: one config, one command, a model you can trust.
+
+    \b
+    finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
+    finetune predict runs/news-bert-base-uncased-lora more.csv -o predictions.csv
+    """
 
 
 @app.command()
 def train(
-    arguments: Annotated[list[str] | None, typer.Argument()] = None,
-    fresh: bool = False,
-    extend: bool = False,
+    words: ConfigWords = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
+    ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Train a finished run for more epochs or steps.")
+    ] = False,
 ) -> None:
-    """Fine-tune a model."""
+    """Fine-tune a model, or go on where the same command stopped before.
+
+    CONFIG is a YAML file or the name of a shipped one; KEY=VALUE sets a key of it, or takes its place.
+
+    \b
+    finetune train bbc-news
+    finetune train news.yaml method=full lr=3e-5 epochs=2
+    finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
+    accelerate launch -m finetune train news.yaml
+    """
+    from finetune.arguments import config_and_overrides
     from finetune.overrides import load_config
     from finetune.registry import find_task
-    from finetune.run import run
 
-    arguments = arguments or []
-    config = arguments.pop(0) if arguments and "=" not in arguments[0] else None
-    loaded = load_config(config, arguments, lambda name: find_task(name).Config)
-    run(loaded, find_task(loaded.config.task.name)(loaded.config.task), fresh=fresh, extend=extend)
+    config, overrides = config_and_overrides(words)
+    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+    from finetune.run import run  # after the config: a misspelt key is answered without torch
+
+    task = find_task(loaded.config.task.name)(loaded.config.task)
+    run(loaded, task, fresh=fresh, extend=extend)
 
 
 @app.command()
-def predict(run: str) -> None:
-    """Predict."""
+def evaluate(
+    run: Run,
+    words: DataWords = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the metrics to this .json file.")
+    ] = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Measure a fine-tuned model on labelled DATA; without DATA, show what its run measured.
+
+    \b
+    finetune evaluate runs/news-bert-lora
+    finetune evaluate runs/news-bert-lora test.csv delimiter=";" -o metrics.json
+    """
+    from finetune.arguments import data_and_keys
+    from finetune.measurement import measure, show_run
+
+    data, keys = data_and_keys(words)
+    if data is None:
+        show_run(run, output)
+    else:
+        measure(run, data, keys, output, batch_size)
+
+
+@app.command()
+def predict(
+    run: Run,
+    words: DataWords = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A .csv, .tsv, .jsonl, .json or .parquet file."),
+    ] = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Predict every row of DATA, or every line of the standard input, and keep its columns.
+
+    Without -o the predictions are JSON lines on the standard output.
+
+    \b
+    finetune predict runs/news-bert-lora more.csv -o predictions.csv
+    finetune predict runs/news-bert-lora more.txt delimiter=";" encoding=cp1252 format=csv
+    echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
+    """
+    from finetune.answers import predict_rows
+    from finetune.arguments import data_and_keys
+
+    data, keys = data_and_keys(words)
+    predict_rows(run, data, keys, output, batch_size)
+
+
+@app.command()
+def inspect(words: ConfigWords = None) -> None:
+    """Show what `train` would do with the same words: nothing is trained and nothing is written.
+
+    The config with where each value comes from, one row on its way to a prediction, and the steps,
+    memory and time that the run would take.
+
+    \b
+    finetune inspect news.yaml method=full
+    """
+    from finetune.arguments import config_and_overrides
+    from finetune.overrides import load_config
+    from finetune.registry import find_task
+
+    config, overrides = config_and_overrides(words)
+    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+    from finetune.inspection import inspect_run
+
+    inspect_run(loaded, find_task(loaded.config.task.name)(loaded.config.task))
+
+
+@app.command()
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(help="A task, to show all keys of a config.")
+    ] = None,
+) -> None:
+    """List the tasks; with NAME, every key that its config may hold.
+
+    \b
+    finetune tasks text-classification
+    """
+    from finetune.catalogue import show_keys, show_tasks
+
+    if name is None:
+        show_tasks()
+    else:
+        show_keys(name)
+
+
+@app.command()
+def init(
+    words: Annotated[list[str], typer.Argument(metavar="NAME|DATA [KEY=VALUE ...]")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write; else by the name.")
+    ] = None,
+) -> None:
+    """Write a config to start from: a copy of a shipped one, or one that fits a data file.
+
+    \b
+    finetune init bbc-news
+    finetune init news.csv -o news.yaml
+    finetune init news.csv task.text=body task.label=topic
+    """
+    from finetune.starter import write_starter
+
+    write_starter(words, output)
+
+
+@app.command()
+def push(
+    run: Run,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model on the hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a repository that everyone can see.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be uploaded, and upload nothing.")
+    ] = False,
+    what: Annotated[
+        str,
+        typer.Option(metavar="merged|adapter|both", help="The network, its LoRA adapter, or both."),
+    ] = "merged",
+) -> None:
+    """Upload the final model of a run to a model hub.
+
+    \b
+    finetune push runs/news-bert-lora me/news --dry-run
+    """
+    from finetune.hub import push as upload
+
+    upload(run, repository, private=not public, dry_run=dry_run, what=what)
 
 
 def main() -> None:
-    """Run."""
+    """Run a command. A fault that the user can mend is a message and exit code 2, without a traceback."""
     from finetune.errors import FinetuneError
 
     try:
-        app(standalone_mode=True)
+        app()
     except FinetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if int(os.environ.get("RANK", "0")) == 0:  # the others of a distributed run say the same
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2))

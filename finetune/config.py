@@ -1,7 +1,7 @@
 """The config of a run: its sections, their keys, units and defaults.
 
-Reading YAML and overrides into it is `finetune.overrides`; the values that a network and a method choose
-for keys left at null are `finetune.defaults`.
+Reading YAML and overrides into it is `finetune.overrides`; the values that a network and a method
+choose for keys left at null are `finetune.defaults`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """A part of the config: immutable, and without keys that are not named here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
 
 class TaskConfig(Section):
@@ -33,7 +35,7 @@ class ModelConfig(Section):
     """Which pretrained network."""
 
     name: str
-    """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files inside an installed package."""
+    """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files of an installed package."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     trust_remote_code: bool = False
@@ -48,14 +50,20 @@ class DataConfig(Section):
     train: str | None = None
     """A path or the name of a split in `source`; null: the split "train", or everything."""
     validation: str | Share | None = None
-    """A path, the name of a split, or a share of train; it selects the checkpoint. 0: none. null: chosen."""
+    """A path, the name of a split, or a share of train; it selects the checkpoint. 0: none. null:
+    chosen.
+    """
     test: str | Share | None = None
-    """A path, the name of a split, or a share of train; it selects nothing. 0: none. null: the split "test"."""
+    """A path, the name of a split, or a share of train; it selects nothing. 0: none. null: the
+    split "test".
+    """
     subset: str | None = None
     """Name of a configuration of a hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "hub"] = "auto"
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "hub"] = (
+        "auto"
+    )
     """How the files are read; auto: by their names."""
     split_seed: int = 0
     """Seed of splits made by share."""
@@ -66,9 +74,13 @@ class DataConfig(Section):
     delimiter: str | None = None
     """Between the cells of a CSV; null: found in the first line."""
     encoding: str | list[str] = "utf-8"
-    """Of text files. With a list, the first that decodes a file is taken, and files that needed another are counted."""
+    """Of text files. With a list, the first that decodes a file is taken, and files that needed
+    another are counted.
+    """
     on_error: Literal["stop", "skip"] = "stop"
-    """What is done about rows that cannot be used: stop and list them, or leave them out and count them."""
+    """What is done about rows that cannot be used: stop and list them, or leave them out and count
+    them.
+    """
 
 
 class FullConfig(Section):
@@ -108,14 +120,20 @@ class FrozenConfig(Section):
 
     name: Literal["frozen"] = "frozen"
     cache: Literal["auto", "off"] = "auto"
-    """auto: features are computed once and kept on disk where the network allows it; off: computed at every step."""
+    """auto: features are computed once and kept on disk where the network allows it; off: computed
+    at every step.
+    """
     solver: Literal["loop", "exact"] = "loop"
-    """loop: the training loop; exact: a linear head at the optimum of its loss, L2 strength by cross-validation."""
+    """loop: the training loop; exact: a linear head at the optimum of its loss, L2 strength by
+    cross-validation.
+    """
     cache_gib: PositiveFloat = 8
     """The most that the features of this run may take on disk, in GiB."""
 
 
-MethodConfig = Annotated[FullConfig | PartialConfig | LoraConfig | FrozenConfig, Field(discriminator="name")]
+MethodConfig = Annotated[
+    FullConfig | PartialConfig | LoraConfig | FrozenConfig, Field(discriminator="name")
+]
 
 
 class OptimConfig(Section):
@@ -138,7 +156,7 @@ class OptimConfig(Section):
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """The same as a number of steps, which wins over warmup_ratio."""
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
-    """How the rate falls after the warm-up; wsd: constant, then linear to 0 (warm-up-stable-decay)."""
+    """How the rate falls after the warm-up; wsd: constant, then linear to 0."""
     decay_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of all steps in which wsd decays."""
     max_grad_norm: NonNegative = 1.0
@@ -157,7 +175,7 @@ class TrainConfig(Section):
     batch_size: PositiveInt = 32
     """Samples an optimizer step, over all processes and micro-batches."""
     micro_batch: PositiveInt | None = None
-    """Samples that one device holds at once; null: all of its share, halved when memory runs out."""
+    """Samples that one device holds at once; null: its whole share, halved when memory runs out."""
     batching: Literal["length", "random"] = "length"
     """length: rows of similar length share a batch, which saves padding; random: no such order."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
@@ -175,8 +193,9 @@ class TrainConfig(Section):
     early_stopping: PositiveInt | None = None
     """Evaluations without improvement after which training ends; null: never."""
     best: str | None = None
-    """Metric that selects the final checkpoint, with + or - before it for its direction (+f1_macro, -loss);
-    "last": the last checkpoint. null: the task's metric."""
+    """Metric that selects the final checkpoint, with + or - before it for its direction (+f1_macro,
+    -loss); "last": the last checkpoint. null: the task's metric.
+    """
 
 
 class OutputConfig(Section):
@@ -199,7 +218,8 @@ class RunConfig(Section):
     output: OutputConfig = OutputConfig()
 
 
-# Keys that change how a run is done but not which weights it ends with, so a resumed run may change them.
+# Keys that change how a run is done but not which weights it ends with, so a resumed run may change
+# them.
 FREE_KEYS = frozenset(
     {
         "train.workers",

@@ -1,4 +1,6 @@
-"""What a person sees: on a terminal a progress bar, otherwise plain lines. Only the main process speaks."""
+"""What a person sees: on a terminal a progress bar, otherwise plain lines. Only the main process
+speaks.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,13 @@ class Console:
     def start_steps(self, done: int, total: int) -> None:
         """Show a bar for the steps of a training run, on a terminal."""
         if self.speaks and self.live and total > done:
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.fields[said]}"),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=self._rich, transient=True)
             self._bar.add_task("steps", completed=done, total=total, said="")
             self._bar.start()
@@ -72,7 +80,9 @@ class Console:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
-    def log(self, step: int, total: int, values: Mapping[str, float], seconds_left: float | None = None) -> None:
+    def log(
+        self, step: int, total: int, values: Mapping[str, float], seconds_left: float | None = None
+    ) -> None:
         """One line of training: in the bar on a terminal, else printed."""
         words = [f"loss {values['loss']:.4f}", f"learning rate {values['lr']:.2e}"]
         words.append(f"{values['samples_per_second']:.1f} samples/s")

@@ -1,4 +1,6 @@
-"""The table of defaults: values for keys left at null, by method and kind of network, each with its reason."""
+"""The table of defaults: values for keys left at null, by method and kind of network, each with its
+reason.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,19 @@ class Recipe:
     reason: str
 
 
-_FROZEN = Recipe(1e-3, 1e-2, 30, "a new head on fixed features: steps are cheap, and a large rate is safe")
-_LORA = Recipe(5e-4, 2e-3, 3, "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning")
+_FROZEN = Recipe(
+    1e-3, 1e-2, 30, "a new head on fixed features: steps are cheap, and a large rate is safe"
+)
+_LORA = Recipe(
+    5e-4, 2e-3, 3, "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning"
+)
 _PARTIAL = Recipe(1e-4, 1e-3, 3, "the last blocks take more change than the whole network")
-_FULL = Recipe(5e-5, 5e-4, 3, "the usual rate for the whole of a pretrained encoder; ten times that for a new head")
+_FULL = Recipe(
+    5e-5,
+    5e-4,
+    3,
+    "the usual rate for the whole of a pretrained encoder; ten times that for a new head",
+)
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("frozen", "encoder"): _FROZEN,
     ("lora", "encoder"): _LORA,
@@ -37,17 +48,24 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("partial", "decoder"): Recipe(5e-5, 5e-4, 3, _PARTIAL.reason),
     ("full", "decoder"): Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
 }
-# From this size on, full fine-tuning at 5e-5 is often unstable; Devlin et al. 2019 searched 2e-5 to 5e-5.
+# From this size on, full fine-tuning at 5e-5 is often unstable; Devlin et al. 2019 searched 2e-5 to
+# 5e-5.
 LARGE = 200_000_000
 
 
-def fill_defaults(config: RunConfig, model: TransferModel, device: torch.device) -> tuple[RunConfig, dict[str, str]]:
-    """The config with nothing left at null that this network decides, and {key: reason} for what was filled in."""
+def fill_defaults(
+    config: RunConfig, model: TransferModel, device: torch.device
+) -> tuple[RunConfig, dict[str, str]]:
+    """The config with nothing left at null that this network decides, and {key: reason} for what
+    was filled in.
+    """
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
     parameters = sum(p.numel() for p in model.network.parameters())
     shrink = 0.4 if parameters > LARGE and config.method.name in ("full", "partial") else 1.0
-    reason = recipe.reason + (f", less for {parameters / 1e6:.0f} M parameters" if shrink < 1 else "")
+    reason = recipe.reason + (
+        f", less for {parameters / 1e6:.0f} M parameters" if shrink < 1 else ""
+    )
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
@@ -58,7 +76,9 @@ def fill_defaults(config: RunConfig, model: TransferModel, device: torch.device)
     if config.optim.lr is not None and config.optim.head_lr is None:
         only_head = config.method.name == "frozen"
         factor = 1 if only_head else recipe.head_lr / recipe.lr
-        why = "the only rate there is" if only_head else f"{factor:g} times optim.lr, for a new head"
+        why = (
+            "the only rate there is" if only_head else f"{factor:g} times optim.lr, for a new head"
+        )
         filled["optim.head_lr"] = (config.optim.lr * factor, why)
     if config.train.max_steps is None:
         filled["train.epochs"] = (recipe.epochs, f"usual for method={config.method.name}")
@@ -70,7 +90,9 @@ def fill_defaults(config: RunConfig, model: TransferModel, device: torch.device)
 
 
 def choose_precision(asked: str | None, device: torch.device) -> tuple[str, str]:
-    """The precision of the network's computation and why: asked for, of the launcher, or what the device has."""
+    """The precision of the network's computation and why: asked for, of the launcher, or what the
+    device has.
+    """
     if asked is not None:
         return asked, "asked for"
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -97,5 +119,7 @@ def replace(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     for key, value in values.items():
         section, _, leaf = key.partition(".")
         by_section.setdefault(section, {})[leaf] = value
-    changed = {name: getattr(config, name).model_copy(update=leaves) for name, leaves in by_section.items()}
+    changed = {
+        name: getattr(config, name).model_copy(update=leaves) for name, leaves in by_section.items()
+    }
     return config.model_copy(update=changed)

@@ -1,4 +1,6 @@
-"""How good a model is on a split: every row once, whatever the number of processes, in bounded memory."""
+"""How good a model is on a split: every row once, whatever the number of processes, in bounded
+memory.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from finetune.task import Prediction, Stats, Task, TransferModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split, and the statistics [N, ...] that they were computed from, in the order of the rows."""
+    """Metrics of a split, and the statistics [N, ...] that they were computed from, in the order of
+    the rows.
+    """
 
     metrics: dict[str, float]
     stats: Stats
@@ -35,10 +39,12 @@ def evaluate_split(
 ) -> Evaluation:
     """Metrics of the unwrapped `model` on a split; the same on every process.
 
-    Rows are sorted by length and cut into blocks that do not depend on the number of processes, so that no row
-    is counted twice and any number of processes gives the same metrics.
+    Rows are sorted by length and cut into blocks that do not depend on the number of processes, so
+    that no row is counted twice and any number of processes gives the same metrics.
     """
-    pieces = blocks_by_length(split.lengths, block, accelerator.process_index, accelerator.num_processes)
+    pieces = blocks_by_length(
+        split.lengths, block, accelerator.process_index, accelerator.num_processes
+    )
     batches = load_batches(split, task, pieces, seed=0, device=accelerator.device, workers=workers)
     found: list[tuple[Piece, Stats, dict[str, float], dict[str, float], list[Prediction]]] = []
     model.eval()
@@ -47,18 +53,23 @@ def evaluate_split(
         with torch.inference_mode():
             with accelerator.autocast():
                 outputs = model(batch)
-            outputs = map_tensors(outputs, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+            outputs = map_tensors(
+                outputs, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor
+            )
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
             predictions = task.predict(model, batch) if task.scores_predictions else []
         found.append((piece, stats, sums, counts, predictions))
-    # One collective for the whole split. Equal blocks in equal order give equal sums on any number of processes.
+    # One collective for the whole split. Equal blocks in equal order give equal sums on any number
+    # of processes.
     found = sorted(gather_object(found), key=lambda part: part[0].slot)
 
     order = torch.argsort(torch.tensor([index for piece, *_ in found for index in piece.indices]))
     stats = {name: _join([part[1][name] for part in found])[order] for name in found[0][1]}
-    metrics = _losses([part[2] for part in found], [part[3] for part in found]) | task.summarize(stats)
+    metrics = _losses([part[2] for part in found], [part[3] for part in found]) | task.summarize(
+        stats
+    )
     if task.scores_predictions:
         unordered = [prediction for part in found for prediction in part[4]]
         ordered = [unordered[place] for place in order.tolist()]
@@ -66,22 +77,32 @@ def evaluate_split(
     return Evaluation(metrics, stats)
 
 
-def _losses(sums: Sequence[dict[str, float]], counts: Sequence[dict[str, float]]) -> dict[str, float]:
+def _losses(
+    sums: Sequence[dict[str, float]], counts: Sequence[dict[str, float]]
+) -> dict[str, float]:
     """The loss of a split: each term over its own count, and their sum."""
-    terms = {term: sum(part[term] for part in sums) / max(sum(part[term] for part in counts), 1e-12) for term in sums[0]}
+    terms = {
+        term: sum(part[term] for part in sums) / max(sum(part[term] for part in counts), 1e-12)
+        for term in sums[0]
+    }
     named = {f"loss/{term}": value for term, value in terms.items()} if len(terms) > 1 else {}
     return {"loss": sum(terms.values()), **named}
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
-    """Batches of a statistic in one tensor [N, ...]; axes after the first are padded with 0 to the widest."""
+    """Batches of a statistic in one tensor [N, ...]; axes after the first are padded with 0 to the
+    widest.
+    """
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     if all(list(part.shape[1:]) == shape for part in parts):
         return torch.cat(list(parts))
     joined = parts[0].new_zeros([sum(len(part) for part in parts), *shape])
     start = 0
     for part in parts:
-        place: tuple[Any, ...] = (slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))
+        place: tuple[Any, ...] = (
+            slice(start, start + len(part)),
+            *(slice(size) for size in part.shape[1:]),
+        )
         joined[place] = part
         start += len(part)
     return joined

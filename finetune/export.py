@@ -1,4 +1,6 @@
-"""The final model: written in the layout of its own library, reloaded from disk and compared with the live one."""
+"""The final model: written in the layout of its own library, reloaded from disk and compared with
+the live one.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,27 @@ from finetune.errors import ModelError
 from finetune.methods import Method
 from finetune.task import Row, Task, TransferModel
 
-# Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong weight costs far more.
+# Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong
+# weight costs far more.
 TOLERANCE = 1e-4
 
 
 def export_model(
-    model: TransferModel, task: Task, method: Method, rows: Sequence[Row], folder: Path, *, card: str, task_name: str
+    model: TransferModel,
+    task: Task,
+    method: Method,
+    rows: Sequence[Row],
+    folder: Path,
+    *,
+    card: str,
+    task_name: str,
 ) -> float:
-    """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs on `rows`.
+    """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs on
+    `rows`.
 
-    The difference is a share of the largest output. The live model is merged on the way. Raises ModelError if the
-    reloaded model differs by more than the tolerance; the folder is not written then.
+    The difference is a share of the largest output. The live model is merged on the way. Raises
+    ModelError if the reloaded model differs by more than the tolerance; the folder is not written
+    then.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -44,8 +56,9 @@ def export_model(
     if not difference <= TOLERANCE:
         shutil.rmtree(beside)
         raise ModelError(
-            f"{folder}: the saved model, reloaded, differs from the trained one by {difference:.1e} of its largest "
-            f"output (tolerance {TOLERANCE:.0e}); nothing was written. The checkpoints are unharmed; please report this"
+            f"{folder}: the reloaded model differs from the trained one by {difference:.1e} "
+            f"of its largest output (tolerance {TOLERANCE:.0e}); nothing was written. "
+            "The checkpoints are unharmed; please report this"
         )
     shutil.rmtree(folder, ignore_errors=True)
     beside.replace(folder)
@@ -54,11 +67,17 @@ def export_model(
 
 def write_task(path: Path, task: Task, name: str) -> None:
     """Write what `finetune.load` needs to know beside the network."""
-    write_json(path, {"name": name, "config": task.config.model_dump(mode="json"), "state": task.state()})
+    write_json(
+        path, {"name": name, "config": task.config.model_dump(mode="json"), "state": task.state()}
+    )
 
 
-def compute_outputs(model: TransferModel, task: Task, rows: Sequence[Row], device: torch.device) -> list[Tensor]:
-    """Every tensor of the model's outputs on `rows`, in float32 and evaluation mode, from the inputs themselves."""
+def compute_outputs(
+    model: TransferModel, task: Task, rows: Sequence[Row], device: torch.device
+) -> list[Tensor]:
+    """Every tensor of the model's outputs on `rows`, in float32 and evaluation mode, from the
+    inputs themselves.
+    """
     model.eval()
     batch = to_device(task.collate([task.encode(row) for row in rows]), device)
     found: list[Tensor] = []
@@ -68,7 +87,9 @@ def compute_outputs(model: TransferModel, task: Task, rows: Sequence[Row], devic
 
 
 def relative_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """The largest difference as a share of the largest value; infinite where shapes differ or a value is not finite."""
+    """The largest difference as a share of the largest value; infinite where shapes differ or a
+    value is not finite.
+    """
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")
     largest = max((float(tensor.abs().max()) for tensor in before if tensor.numel()), default=0.0)

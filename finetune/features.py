@@ -1,10 +1,11 @@
-"""The cache of frozen features: what a frozen backbone makes of each row, computed once and kept on disk.
+"""The cache of frozen features: what a frozen backbone makes of each row, computed once and kept on
+disk.
 
     <cache>/<key>/  manifest.json  <name>.bin
 
-The key is a digest of everything that the features depend on: weights, the encoded rows, precision and library
-versions. Files are flat and memory-mapped: one tensor [N, ...] each, in the order of the rows. Arrow is not
-used because it has no bfloat16.
+The key is a digest of everything that the features depend on: weights, the encoded rows, precision
+and library versions. Files are flat and memory-mapped: one tensor [N, ...] each, in the order of
+the rows. Arrow is not used because it has no bfloat16.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class StoredFeatures:
 
 def cache_root() -> Path:
     """$FINETUNE_CACHE, or ~/.cache/finetune."""
-    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune") / "features"
+    return (
+        Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune") / "features"
+    )
 
 
 def with_features(
@@ -69,7 +72,8 @@ def with_features(
     limit_gib: float,
     progress: Any = iter,
 ) -> tuple[Split, str]:
-    """The split with its features, read from the cache or computed now, and a sentence that says which.
+    """The split with its features, read from the cache or computed now, and a sentence that says
+    which.
 
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
     Raises ModelError if they would take more than `limit_gib`.
@@ -102,7 +106,9 @@ def _build(
 ) -> None:
     """Compute all features into files beside `folder`, and rename when every process is done."""
     beside = folder.with_name(folder.name + ".partial")
-    pieces = blocks_by_length(split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes)
+    pieces = blocks_by_length(
+        split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes
+    )
     batches = load_batches(split, task, pieces, seed=0, device=accelerator.device)
     if accelerator.is_main_process:
         shutil.rmtree(beside, ignore_errors=True)
@@ -116,7 +122,10 @@ def _build(
             features = model.features(to_device(batch["inputs"], accelerator.device))
         for name, values in features.items():  # [B, ...]
             if name not in files:
-                manifest[name] = {"dtype": str(values.dtype).removeprefix("torch."), "shape": [len(split), *values.shape[1:]]}
+                manifest[name] = {
+                    "dtype": str(values.dtype).removeprefix("torch."),
+                    "shape": [len(split), *values.shape[1:]],
+                }
                 _check_size(manifest, limit_gib)
                 files[name] = _map_file(beside / f"{name}.bin", **manifest[name], create=True)
             files[name][list(piece.indices)] = values.cpu()
@@ -137,7 +146,7 @@ def _open(folder: Path) -> dict[str, Tensor]:
 
 
 def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> Tensor:
-    """A memory-mapped tensor. All processes may create the same file; each writes rows of its own."""
+    """A memory-mapped tensor. All processes may create the file; each writes its own rows."""
     kind = getattr(torch, dtype)
     size = int(torch.Size(shape).numel())
     if create:
@@ -147,18 +156,29 @@ def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) ->
 
 
 def _check_size(manifest: dict[str, Any], limit_gib: float) -> None:
-    size = sum(torch.Size(facts["shape"]).numel() * getattr(torch, facts["dtype"]).itemsize for facts in manifest.values())
+    size = sum(
+        torch.Size(facts["shape"]).numel() * getattr(torch, facts["dtype"]).itemsize
+        for facts in manifest.values()
+    )
     if size > limit_gib * 2**30:
         raise ModelError(
-            f"method.cache_gib: the features would take {size / 2**30:.1f} GiB on disk, over the limit of {limit_gib:g}; "
+            f"method.cache_gib: the features would take {size / 2**30:.1f} GiB on disk, "
+            f"over the limit of {limit_gib:g}; "
             "raise method.cache_gib, or set method.cache=off to compute them at every step"
         )
 
 
 def _digest_model(model: TransferModel, precision: str) -> Any:
-    """The digest of what computes the features: weights, buffers, how they are pooled, precision and versions."""
+    """The digest of what computes the features: weights, buffers, how they are pooled, precision
+    and versions.
+    """
     digest = hashlib.sha256()
-    facts = {"kind": model.feature_kind, "precision": precision, "block": BLOCK, "versions": _versions()}
+    facts = {
+        "kind": model.feature_kind,
+        "precision": precision,
+        "block": BLOCK,
+        "versions": _versions(),
+    }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in _frozen_tensors(model):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -167,7 +187,9 @@ def _digest_model(model: TransferModel, precision: str) -> Any:
 
 
 def _digest_inputs(digest: Any, inputs: dict[str, Any]) -> None:
-    """Add one row as the network reads it: text, tokenizer, cutting and transforms are all in there."""
+    """Add one row as the network reads it: text, tokenizer, cutting and transforms are all in
+    there.
+    """
     for name, value in sorted(inputs.items()):
         array = np.ascontiguousarray(value)
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -1,4 +1,6 @@
-"""The end of a run: the best weights, the metrics of every split, the files that show them, and final/."""
+"""The end of a run: the best weights, the metrics of every split, the files that show them, and
+final/.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,33 @@ from finetune.loop import Live, Progress
 
 
 def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
-    """Measure the selected checkpoint, write reports, final/ and results.json, and say what can be done with them."""
+    """Measure the selected checkpoint, write reports, final/ and results.json, and say what can be
+    done with them.
+    """
     live, folder, console = prepared.live, journal.folder, journal.console
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
         checkpoint = read_checkpoint(folder.checkpoints / f"step-{step:06d}")
-        load_changed(live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder)
+        load_changed(
+            live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder
+        )
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
-    selected = prepared.validation.name if prepared.validation is not None and progress.best_step is not None else None
+    selected = (
+        prepared.validation.name
+        if prepared.validation is not None and progress.best_step is not None
+        else None
+    )
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         _write_reports(live, evaluations, folder)
         card = write_card(live.config, header(prepared, splits), results, selected)
         difference = _export(live, splits, folder, card)
-        facts = {"step": step, "metrics": results, "selected_on": selected, "reload_difference": difference}
+        facts = {
+            "step": step,
+            "metrics": results,
+            "selected_on": selected,
+            "reload_difference": difference,
+        }
         folder.write("results.json", facts)
         show_results(folder, console)
     live.accelerator.wait_for_everyone()
@@ -41,20 +56,38 @@ def show_results(folder: RunFolder, console: Console) -> None:
     """The table of metrics, and what to do next."""
     results = folder.read("results.json")
     metrics: Mapping[str, Mapping[str, float]] = results["metrics"]
-    overall = list(dict.fromkeys(name for split in metrics.values() for name in split if "/" not in name))
+    overall = list(
+        dict.fromkeys(name for split in metrics.values() for name in split if "/" not in name)
+    )
     if metrics:
-        columns = ["metric", *(f"{name}*" if name == results["selected_on"] else name for name in metrics)]
+        columns = [
+            "metric",
+            *(f"{name}*" if name == results["selected_on"] else name for name in metrics),
+        ]
         rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in overall]
         console.table(f"results of step {results['step']}", columns, rows)
-    by_label = sorted({name.partition("/")[2] for split in metrics.values() for name in split if name.startswith("f1/")})
+    by_label = sorted(
+        {
+            name.partition("/")[2]
+            for split in metrics.values()
+            for name in split
+            if name.startswith("f1/")
+        }
+    )
     for name, split in metrics.items():
         if by_label and len(by_label) <= 30:
             kinds = ["precision", "recall", "f1", "support"]
-            rows = [[label, *(split.get(f"{kind}/{label}", "") for kind in kinds)] for label in by_label]
+            rows = [
+                [label, *(split.get(f"{kind}/{label}", "") for kind in kinds)] for label in by_label
+            ]
             console.table(f"{name} by label", ["label", *kinds], rows)
     if results["selected_on"]:
-        console.print(f"* {results['selected_on']} selected the checkpoint, so its metrics are a little too good")
-    console.print(f"saved and reloaded: the outputs differ by {results['reload_difference']:.1e} of the largest")
+        console.print(
+            f"* {results['selected_on']} selected the checkpoint: its metrics are a little too good"
+        )
+    console.print(
+        f"saved and reloaded: outputs differ by {results['reload_difference']:.1e} of the largest"
+    )
     console.facts(
         {
             "model": str(folder.final),
@@ -70,7 +103,13 @@ def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
     model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
     rows = sample_rows(splits.test or splits.validation or splits.train)
     return export_model(
-        model, live.task, live.method, rows, folder.final, card=card, task_name=live.config.task.name
+        model,
+        live.task,
+        live.method,
+        rows,
+        folder.final,
+        card=card,
+        task_name=live.config.task.name,
     )
 
 

@@ -1,13 +1,13 @@
 """The folder of a run: where each file lies, and whether the run in it may go on.
 
-    config.yaml       the config with every default filled in
-    run.json          the config as given, the digests of the data, the environment
-    task.json         the task and what it learned
-    metrics.jsonl     a line for each log and each evaluation
-    checkpoints/      step-000400/ ...
-    best.json         last.json
-    results.json      written last: a run that has it is finished
-    final/            the fine-tuned model
+config.yaml       the config with every default filled in
+run.json          the config as given, the digests of the data, the environment
+task.json         the task and what it learned
+metrics.jsonl     a line for each log and each evaluation
+checkpoints/      step-000400/ ...
+best.json         last.json
+results.json      written last: a run that has it is finished
+final/            the fine-tuned model
 """
 
 from __future__ import annotations
@@ -62,18 +62,27 @@ class RunFolder:
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: there is no such file; {self._advice()}") from error
         except ValueError as error:
-            raise CheckpointError(f"{path}: is not valid JSON ({error}); use --fresh to start over") from error
+            raise CheckpointError(
+                f"{path}: is not valid JSON ({error}); use --fresh to start over"
+            ) from error
 
     def write(self, name: str, value: Any) -> None:
         write_json(self.path / name, value)
 
-    def begin(self, given: RunConfig, digests: Mapping[str, str], environment: Mapping[str, Any]) -> None:
+    def begin(
+        self, given: RunConfig, digests: Mapping[str, str], environment: Mapping[str, Any]
+    ) -> None:
         """Make the folder, and note what makes a later command the same run."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.write("run.json", {"given": flatten(given), "data": dict(digests), "environment": dict(environment)})
+            self.write(
+                "run.json",
+                {"given": flatten(given), "data": dict(digests), "environment": dict(environment)},
+            )
         except OSError as error:
-            raise ConfigError(f"output.dir: {self.path} cannot be written ({error}); set output.dir to another folder") from error
+            raise ConfigError(
+                f"output.dir: {self.path} cannot be written ({error}); name another folder"
+            ) from error
 
     def write_config(self, config: RunConfig) -> None:
         beside = self.path / ".config.yaml.partial"
@@ -84,14 +93,26 @@ class RunFolder:
         """Remove what a run wrote, and nothing else."""
         for name in ("checkpoints", "final", "reports"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("results.json", "run.json", "config.yaml", "task.json", "metrics.jsonl", "best.json", "last.json"):
+        for name in (
+            "results.json",
+            "run.json",
+            "config.yaml",
+            "task.json",
+            "metrics.jsonl",
+            "best.json",
+            "last.json",
+        ):
             (self.path / name).unlink(missing_ok=True)
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines() if line]
+        return [
+            json.loads(line)
+            for line in self.metrics.read_text(encoding="utf-8").splitlines()
+            if line
+        ]
 
     def cut_history(self, step: int) -> None:
         """Drop the lines after `step`: a resumed run writes them again."""
@@ -114,12 +135,21 @@ def check_free(folder: RunFolder) -> None:
     """Refuse a folder that holds something else than a run."""
     if folder.path.is_file():
         raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
-    if folder.path.is_dir() and not folder.exists and any(p.name != "checkpoints" for p in folder.path.iterdir()):
-        raise ConfigError(f"output.dir: {folder.path} is not empty and holds no run; name another folder")
+    if (
+        folder.path.is_dir()
+        and not folder.exists
+        and any(p.name != "checkpoints" for p in folder.path.iterdir())
+    ):
+        raise ConfigError(
+            f"output.dir: {folder.path} is not empty and holds no run; name another folder"
+        )
 
 
-def check_same_run(folder: RunFolder, given: RunConfig, digests: Mapping[str, str], *, extend: bool) -> RunConfig | None:
-    """The config to go on with, if `given` is the run that the folder holds; None if that run never got to a config.
+def check_same_run(
+    folder: RunFolder, given: RunConfig, digests: Mapping[str, str], *, extend: bool
+) -> RunConfig | None:
+    """The config to go on with, if `given` is the run that the folder holds; None if that run never
+    got to a config.
 
     Raises CheckpointError with the differences, and the ways out.
     """
@@ -138,14 +168,29 @@ def check_same_run(folder: RunFolder, given: RunConfig, digests: Mapping[str, st
         if key in FREE_KEYS or (extend and key in LENGTH_KEYS):
             changed[key] = value
         else:
-            differences.append(f"  {key}: {stored if stored is not None else filled} in the run, {value} now")
-    hint = "use --extend to train longer, or " if any(key in difference for key in LENGTH_KEYS for difference in differences) else ""
+            differences.append(
+                f"  {key}: {stored if stored is not None else filled} in the run, {value} now"
+            )
+    hint = (
+        "use --extend to train longer, or "
+        if any(key in difference for key in LENGTH_KEYS for difference in differences)
+        else ""
+    )
     ways = f"{hint}output.dir=... for a second run, or --fresh to replace this one"
     if differences:
-        raise CheckpointError("\n".join([f"{folder.path}: holds another run:", *differences, f"  {ways}"]))
+        raise CheckpointError(
+            "\n".join([f"{folder.path}: holds another run:", *differences, f"  {ways}"])
+        )
     if dict(digests) != held["data"]:
-        names = sorted(name for name in {*digests, *held["data"]} if digests.get(name) != held["data"].get(name))
-        raise DataError(f"{folder.path}: the rows of {', '.join(names)} are not those that the run began with; {ways}")
+        names = sorted(
+            name
+            for name in {*digests, *held["data"]}
+            if digests.get(name) != held["data"].get(name)
+        )
+        raise DataError(
+            f"{folder.path}: the rows of {', '.join(names)} are not those that the run "
+            f"began with; {ways}"
+        )
     for key, value in changed.items():
         section, _, leaf = key.partition(".")
         resolved[section][leaf] = value

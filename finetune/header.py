@@ -17,17 +17,22 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in live.model.network.parameters())
     values = flatten(config)
+    processes = _many(live.accelerator.num_processes, "process", "es")
     held = (splits.train, splits.validation, splits.test)
     facts = {
-        "labels": _label_counts(row for rows in held if rows is not None for row in [live.task.stratum(r) for r in rows]),
+        "labels": _label_counts(
+            row for rows in held if rows is not None for row in [live.task.stratum(r) for r in rows]
+        ),
         "length": _lengths(prepared),
         "network": f"{type(_named(live.model.network)).__name__} from {config.model.name}",
         "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%})",
-        "device": f"{live.accelerator.device.type}, {_many(live.accelerator.num_processes, 'process', 'es')}, {config.train.precision}",
+        "device": f"{live.accelerator.device.type}, {processes}, {config.train.precision}",
         "steps": _steps(prepared),
         "batch": _batch(prepared),
         "choices": "\n".join(prepared.notes),
-        "defaults": "\n".join(f"{key}={_number(values[key])}: {why}" for key, why in prepared.reasons.items()),
+        "defaults": "\n".join(
+            f"{key}={_number(values[key])}: {why}" for key, why in prepared.reasons.items()
+        ),
     }
     return {name: text for name, text in facts.items() if text}
 
@@ -54,7 +59,11 @@ def _lengths(prepared: Prepared) -> str:
     if longest == 1:
         return ""
     share = f", which loses {sum(cut) / whole:.0%} of all tokens" if cut else ""
-    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens{share}" if cut else f"at most {longest}, nothing is cut"
+    return (
+        f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens{share}"
+        if cut
+        else f"at most {longest}, nothing is cut"
+    )
 
 
 def _steps(prepared: Prepared) -> str:
@@ -69,12 +78,18 @@ def _batch(prepared: Prepared) -> str:
     live = prepared.live
     plan = live.plan
     pieces = [plan.pieces(0, process) for process in range(plan.processes)]
-    sizes = ", ".join(str([len(piece.indices) for piece in own if not piece.filler]) for own in pieces)
+    sizes = ", ".join(
+        str([len(piece.indices) for piece in own if not piece.filler]) for own in pieces
+    )
     how = f"{plan.batch_size} samples, the first step as {sizes}"
     if live.train.features is not None:
         return f"{how} of cached features"
     useful = plan.padding(min(plan.steps_per_epoch, 200))
-    return f"{how}; {useful:.0%} of the computed tokens are no padding" if plan.lengths.max() > 1 else how
+    return (
+        f"{how}; {useful:.0%} of the computed tokens are no padding"
+        if plan.lengths.max() > 1
+        else how
+    )
 
 
 def _named(network: object) -> object:

@@ -1,6 +1,7 @@
 """A finished run to a model hub: what is in final/, and nothing else.
 
-The endpoint is that of huggingface_hub (HF_ENDPOINT), and so is the token, which this kit never reads.
+The endpoint is that of huggingface_hub (HF_ENDPOINT), and so is the token, which this kit never
+reads.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ WHAT = ("merged", "adapter", "both")
 
 
 def push(
-    run: str | Path, repo_id: str, *, private: bool = True, dry_run: bool = False, what: str = "merged", console: Console | None = None
+    run: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    dry_run: bool = False,
+    what: str = "merged",
+    console: Console | None = None,
 ) -> str:
     """Upload the final model of a run to `repo_id`; the address of the model there.
 
-    `what` is the merged network, the LoRA adapter, or both. Pushing again after an interruption goes on, since
-    files that the hub holds are not sent again. Raises HubError; the run is never changed.
+    `what` is the merged network, the LoRA adapter, or both. Pushing again after an interruption
+    goes on, since files that the hub holds are not sent again. Raises HubError; the run is never
+    changed.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -30,9 +38,15 @@ def push(
     final = model_folder(run)
     folder = final / "adapter" if what == "adapter" else final
     if what != "merged" and not (final / "adapter").is_dir():
-        raise HubError(f"{final}: holds no adapter (the method was not lora); push it with --what merged")
+        raise HubError(
+            f"{final}: holds no adapter (the method was not lora); push it with --what merged"
+        )
     ignored = ["adapter/*"] if what == "merged" else []
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and (what != "merged" or path.parent.name != "adapter")]
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and (what != "merged" or path.parent.name != "adapter")
+    ]
     console = console or Console()
     if dry_run:
         for path in files:
@@ -43,12 +57,16 @@ def push(
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=repo_id, folder_path=folder, ignore_patterns=ignored, commit_message="Upload a model fine-tuned with finetune-kit"
+            repo_id=repo_id,
+            folder_path=folder,
+            ignore_patterns=ignored,
+            commit_message="Upload a model fine-tuned with finetune-kit",
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise HubError(
             f"{repo_id}: the hub at {api.endpoint} did not take the model: {error}. "
-            "The run is unharmed; push again to go on, after `hf auth login` if the token is missing or too weak"
+            "The run is unharmed; push again to go on, after `hf auth login` if the token is "
+            "missing or too weak"
         ) from error
     address = f"{api.endpoint}/{repo_id}"
     console.print(f"pushed {len(files)} files to {address}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import accelerate
 from accelerate.utils import broadcast
@@ -22,7 +20,9 @@ from finetune.loop import Live, Progress
 class RunJournal:
     """The journal of one run: finetune.loop.Journal, writing into its folder and to the console."""
 
-    def __init__(self, live: Live, folder: RunFolder, console: Console, validation: Split | None) -> None:
+    def __init__(
+        self, live: Live, folder: RunFolder, console: Console, validation: Split | None
+    ) -> None:
         self.live = live
         self.folder = folder
         self.console = console
@@ -43,7 +43,9 @@ class RunJournal:
     def log(self, step: int, values: dict[str, float]) -> None:
         self._append("train", step, values)
         done = step - self._begun[0]
-        left = (time.perf_counter() - self._begun[1]) / max(done, 1) * (self.live.total_steps - step)
+        left = (
+            (time.perf_counter() - self._begun[1]) / max(done, 1) * (self.live.total_steps - step)
+        )
         self.console.log(step, self.live.total_steps, values, left)
 
     def tick(self, step: int) -> None:
@@ -72,10 +74,19 @@ class RunJournal:
         live = self.live
         share_buffers(live)
         workers = live.config.train.workers
-        return evaluate_split(live.model, live.task, split, live.accelerator, block=evaluation_block(live), workers=workers)
+        return evaluate_split(
+            live.model,
+            live.task,
+            split,
+            live.accelerator,
+            block=evaluation_block(live),
+            workers=workers,
+        )
 
     def save(self, progress: Progress) -> None:
-        """A checkpoint of everything that going on needs, and the pointers to the last and the best one."""
+        """A checkpoint of everything that going on needs, and the pointers to the last and the best
+        one.
+        """
         live = self.live
         if self._writes:
             trained = trained_names(live)
@@ -88,11 +99,19 @@ class RunJournal:
                 "processes": live.accelerator.num_processes,
             }
             model = changed_tensors(live.model.network, trained)
-            written = save_checkpoint(self.folder.checkpoints, progress.step, {"model": model, "optimizer": tensors}, state)
+            written = save_checkpoint(
+                self.folder.checkpoints,
+                progress.step,
+                {"model": model, "optimizer": tensors},
+                state,
+            )
             self.folder.write("last.json", {"checkpoint": written.name, "step": progress.step})
             best = progress.best_step
             if best == progress.step:
-                self.folder.write("best.json", {"checkpoint": written.name, "step": best, "value": progress.best_value})
+                self.folder.write(
+                    "best.json",
+                    {"checkpoint": written.name, "step": best, "value": progress.best_value},
+                )
             best_folder = self.folder.checkpoints / f"step-{best:06d}" if best is not None else None
             remove_old(self.folder.checkpoints, live.config.train.keep_checkpoints, best_folder)
         live.accelerator.wait_for_everyone()
@@ -118,5 +137,3 @@ def share_buffers(live: Live) -> None:
     if accelerator.num_processes > 1:
         for buffer in live.model.buffers():
             buffer.copy_(broadcast(buffer.contiguous()))
-
-

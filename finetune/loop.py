@@ -1,6 +1,7 @@
 """The training loop: one function, read top to bottom. It knows neither task nor method nor model.
 
-Every number that it needs to go on is in `Progress`; order and randomness are functions of the step.
+Every number that it needs to go on is in `Progress`; order and randomness are functions of the
+step.
 """
 
 from __future__ import annotations
@@ -74,22 +75,35 @@ class Journal(Protocol):
     def note(self, text: str) -> None: ...
 
 
-class Interrupted(FinetuneError):
+class Interrupted(FinetuneError):  # noqa: N818 - no error, but an order that was followed
     """The run was asked to stop by a signal, and a checkpoint of the last whole step is on disk."""
 
     def __init__(self, step: int, signal_number: int) -> None:
-        super().__init__(f"stopped at step {step} by {signal.Signals(signal_number).name}; run the same command to go on")
+        super().__init__(
+            f"stopped at step {step} by {signal.Signals(signal_number).name}; "
+            "run the same command to go on"
+        )
         self.exit_code = 128 + signal_number
 
 
-def train(live: Live, progress: Progress, journal: Journal, select: Callable[[dict[str, float]], float] | None) -> None:
+def train(
+    live: Live,
+    progress: Progress,
+    journal: Journal,
+    select: Callable[[dict[str, float]], float] | None,
+) -> None:
     """Train from `progress.step` to the last step, or until early stopping.
 
-    `select` turns the metrics of an evaluation into a number that is larger for a better checkpoint; without it
-    the last one is taken. Raises Interrupted after SIGTERM or SIGINT, with a checkpoint written, and
-    FinetuneError before an update whose gradient is not finite.
+    `select` turns the metrics of an evaluation into a number that is larger for a better
+    checkpoint; without it the last one is taken. Raises Interrupted after SIGTERM or SIGINT, with a
+    checkpoint written, and FinetuneError before an update whose gradient is not finite.
     """
-    config, accelerator, plan, device = live.config.train, live.accelerator, live.plan, live.accelerator.device
+    config, accelerator, plan, device = (
+        live.config.train,
+        live.accelerator,
+        live.plan,
+        live.accelerator.device,
+    )
     epoch_steps, rank = plan.steps_per_epoch, accelerator.process_index
     evaluate_every = epoch_steps if config.evaluate_every == "epoch" else config.evaluate_every
     save_every = epoch_steps if config.save_every == "epoch" else config.save_every
@@ -98,7 +112,9 @@ def train(live: Live, progress: Progress, journal: Journal, select: Callable[[di
     wrapped = wrap(live)
     live.method.train_mode(live.model)
     stream = _stream(live, plan, progress.step)
-    guard = FiniteGuard(live.optimizer.optimizer, scaled=accelerator.scaler is not None, device=device)
+    guard = FiniteGuard(
+        live.optimizer.optimizer, scaled=accelerator.scaler is not None, device=device
+    )
     losses = _own_losses(progress, accelerator)
     samples, since = 0, time.perf_counter()
 
@@ -106,13 +122,21 @@ def train(live: Live, progress: Progress, journal: Journal, select: Callable[[di
         while progress.step < live.total_steps and not progress.stopped:
             step = progress.step
             if live.method.unfreeze(live.model, step / epoch_steps):
-                wrapped = wrap(live)  # DDP reduces the gradients of what was trainable when it was built
+                wrapped = wrap(
+                    live
+                )  # DDP reduces the gradients of what was trainable when it was built
                 live.method.train_mode(live.model)
 
-            # The micro-batches of this step, and what each loss term counts over all of them and all processes.
+            # The micro-batches of this step, and what each loss term counts over all of them and
+            # all processes.
             batches = [next(stream) for _ in plan.pieces(step, rank)]
-            # Reading what was reduced makes a GPU wait, so several of them look for a signal on logging steps only.
-            look = device.type == "cpu" or accelerator.num_processes == 1 or step % config.log_every == 0
+            # Reading what was reduced makes a GPU wait, so several of them look for a signal on
+            # logging steps only.
+            look = (
+                device.type == "cpu"
+                or accelerator.num_processes == 1
+                or step % config.log_every == 0
+            )
             counts, stop = _global_counts(batches, signals.received, accelerator, look)
             if stop:
                 progress.loss_sums = _by_process(losses, accelerator)
@@ -125,11 +149,15 @@ def train(live: Live, progress: Progress, journal: Journal, select: Callable[[di
                 step_losses = _accumulate(live, wrapped, batches, counts)
             except RuntimeError as error:
                 smaller = -(-min(plan.micro_batch, plan.batch_size) // 2)
-                if not should_reduce_batch_size(error) or plan.micro_batch == 1 or accelerator.num_processes > 1:
+                if (
+                    not should_reduce_batch_size(error)
+                    or plan.micro_batch == 1
+                    or accelerator.num_processes > 1
+                ):
                     raise
                 error.__traceback__ = None  # it holds the tensors of the failed pass
                 plan = replace(plan, micro_batch=smaller)
-                journal.note(f"step {step}: out of memory; micro-batches of {smaller} from here, the same batch size")
+                journal.note(f"step {step}: out of memory; micro-batches of {smaller} from here on")
                 live.optimizer.zero_grad()
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
@@ -155,13 +183,21 @@ def train(live: Live, progress: Progress, journal: Journal, select: Callable[[di
                 guard.confirm(step)
                 mean = _mean_losses(losses, progress.loss_steps, accelerator)
                 seconds = time.perf_counter() - since
-                values = total_loss(mean) | {"grad_norm": float(norm), "lr": lr, "epoch": step / epoch_steps}
+                values = total_loss(mean) | {
+                    "grad_norm": float(norm),
+                    "lr": lr,
+                    "epoch": step / epoch_steps,
+                }
                 journal.log(step, values | {"samples_per_second": samples / seconds})
                 losses, progress.loss_steps = {}, 0
                 samples, since = 0, time.perf_counter()
 
             improved = False
-            if journal.evaluates and evaluate_every != "never" and (step % evaluate_every == 0 or last):
+            if (
+                journal.evaluates
+                and evaluate_every != "never"
+                and (step % evaluate_every == 0 or last)
+            ):
                 paused = time.perf_counter()
                 metrics = journal.evaluate(step)
                 if select is not None:
@@ -176,7 +212,9 @@ def train(live: Live, progress: Progress, journal: Journal, select: Callable[[di
 
 
 def wrap(live: Live) -> nn.Module:
-    """The model as accelerate runs it: in mixed precision, and over processes where there are several."""
+    """The model as accelerate runs it: in mixed precision, and over processes where there are
+    several.
+    """
     accelerator = live.accelerator
     model = accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
     accelerator._models.clear()  # a wrapped model of an earlier stage of unfreezing
@@ -188,15 +226,27 @@ def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[Piece, Ba
     rank = live.accelerator.process_index
     pieces = (piece for step in range(start, live.total_steps) for piece in plan.pieces(step, rank))
     config = live.config.train
-    return load_batches(live.train, live.task, pieces, seed=config.seed, device=live.accelerator.device, workers=config.workers)
+    return load_batches(
+        live.train,
+        live.task,
+        pieces,
+        seed=config.seed,
+        device=live.accelerator.device,
+        workers=config.workers,
+    )
 
 
 def _global_counts(
     batches: list[tuple[Piece, Batch]], signalled: int, accelerator: Accelerator, look: bool
 ) -> tuple[dict[str, Tensor], bool]:
-    """The count of each loss term over the whole step; whether a process was told to stop, if this step looks."""
+    """The count of each loss term over the whole step; whether a process was told to stop, if this
+    step looks.
+    """
     terms = list(batches[0][1]["count"])
-    own = [sum(float(batch["count"][term]) for piece, batch in batches if not piece.filler) for term in terms]
+    own = [
+        sum(float(batch["count"][term]) for piece, batch in batches if not piece.filler)
+        for term in terms
+    ]
     vector = torch.tensor([*own, float(signalled != 0)])
     if accelerator.num_processes > 1:
         vector = accelerator.reduce(vector.to(accelerator.device), "sum")
@@ -208,25 +258,35 @@ def _global_counts(
 def _accumulate(
     live: Live, wrapped: nn.Module, batches: list[tuple[Piece, Batch]], counts: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The gradient of a whole step; the loss terms of this process's share of it, over the global counts."""
+    """The gradient of a whole step; the loss terms of this process's share of it, over the global
+    counts.
+    """
     accelerator, losses = live.accelerator, dict[str, Tensor]()
     for place, (piece, batch) in enumerate(batches):
         last = place == len(batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
             batch = to_device(batch, accelerator.device)
             outputs = wrapped(batch)
-            outputs = map_tensors(outputs, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
+            outputs = map_tensors(
+                outputs, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor
+            )
             weight = 0.0 if piece.filler else 1.0
-            terms = {term: value * weight / counts[term] for term, value in live.task.loss(outputs, batch).items()}
+            terms = {
+                term: value * weight / counts[term]
+                for term, value in live.task.loss(outputs, batch).items()
+            }
             loss = torch.stack(list(terms.values())).sum()
-            # DDP takes the mean over processes, but the counts are of all of them: the sum is wanted.
+            # DDP takes the mean over processes, but the counts are of all of them: the sum is
+            # wanted.
             accelerator.backward(loss * accelerator.num_processes)
         for term, value in terms.items():
             losses[term] = losses[term] + value.detach() if term in losses else value.detach()
     return losses
 
 
-def _mean_losses(losses: dict[str, Tensor], steps: int, accelerator: Accelerator) -> dict[str, float]:
+def _mean_losses(
+    losses: dict[str, Tensor], steps: int, accelerator: Accelerator
+) -> dict[str, float]:
     """The mean of each term over the steps since the last line of the log, of all processes."""
     vector = torch.stack(list(losses.values()))
     if accelerator.num_processes > 1:
@@ -240,7 +300,9 @@ def _by_process(losses: dict[str, Tensor], accelerator: Accelerator) -> dict[str
 
 
 def _own_losses(progress: Progress, accelerator: Accelerator) -> dict[str, Tensor]:
-    """What `_by_process` gave of this process; on another number of processes, all of it on the first."""
+    """What `_by_process` gave of this process; on another number of processes, all of it on the
+    first.
+    """
     rank, device = accelerator.process_index, accelerator.device
     own = {}
     for term, sums in progress.loss_sums.items():
@@ -251,11 +313,15 @@ def _own_losses(progress: Progress, accelerator: Accelerator) -> dict[str, Tenso
 
 def total_loss(terms: dict[str, float]) -> dict[str, float]:
     """The sum of the loss terms, and each by name where there are several."""
-    return {"loss": sum(terms.values())} | ({f"loss/{k}": v for k, v in terms.items()} if len(terms) > 1 else {})
+    return {"loss": sum(terms.values())} | (
+        {f"loss/{k}": v for k, v in terms.items()} if len(terms) > 1 else {}
+    )
 
 
 def _note_evaluation(progress: Progress, value: float, patience: int | None) -> bool:
-    """Take an evaluation into account; True if it is the best so far. A value that is not a number is never best."""
+    """Take an evaluation into account; True if it is the best so far. A value that is not a number
+    is never best.
+    """
     if progress.best_value is None or value > progress.best_value:
         progress.best_value, progress.best_step, progress.stale = value, progress.step, 0
         return True
@@ -270,13 +336,18 @@ def seed_of(*position: int) -> int:
 
 
 class _Signals:
-    """Notes SIGTERM and SIGINT while it is entered, so that a step is never cut in half. A second SIGINT is obeyed."""
+    """Notes SIGTERM and SIGINT while it is entered, so that a step is never cut in half. A second
+    SIGINT is obeyed.
+    """
 
     def __enter__(self) -> _Signals:
         self.received = 0
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -25,7 +25,8 @@ def check_optimizer(name: str) -> None:
 def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimizer over `groups`, each of which gives its own rate and weight decay.
 
-    AdamW is Loshchilov & Hutter 2019 (arXiv:1711.05101), with one fused kernel a step; SGD is with momentum.
+    AdamW is Loshchilov & Hutter 2019 (arXiv:1711.05101), with one fused kernel a step; SGD is with
+    momentum.
     """
     assert groups, "a method leaves something to train"
     lr = max(group["lr"] for group in groups)
@@ -36,7 +37,9 @@ def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.
     else:
         from timm.optim import create_optimizer_v2
 
-        optimizer = create_optimizer_v2(groups, opt=config.name, lr=lr, weight_decay=config.weight_decay)
+        optimizer = create_optimizer_v2(
+            groups, opt=config.name, lr=lr, weight_decay=config.weight_decay
+        )
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer
@@ -51,13 +54,19 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def rate_factor(config: OptimConfig, step: int, total: int) -> float:
     """The share of the peak learning rate at which update `step` (from 0) of `total` is made.
 
-    The first update after a warm-up of W steps has the whole rate, and the last one of a falling schedule
-    the smallest rate above 0: no update is wasted on a rate of 0.
+    The first update after a warm-up of W steps has the whole rate, and the last one of a falling
+    schedule the smallest rate above 0: no update is wasted on a rate of 0.
     """
-    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup_ratio * total)
+    warmup = (
+        config.warmup_steps
+        if config.warmup_steps is not None
+        else round(config.warmup_ratio * total)
+    )
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    left = (total - step) / max(total - warmup, 1)  # 1 at the end of the warm-up, 1 / n at the last step
+    left = (total - step) / max(
+        total - warmup, 1
+    )  # 1 at the end of the warm-up, 1 / n at the last step
     match config.schedule:
         case "constant":
             return 1.0
@@ -72,12 +81,15 @@ def rate_factor(config: OptimConfig, step: int, total: int) -> float:
 class FiniteGuard:
     """Keeps a gradient that is not finite from reaching the weights.
 
-    On a CPU, and for optimizers without a fused kernel, `check` raises before the update. A fused optimizer on a
-    GPU is told to skip the update on the device instead, and every one after it, until `confirm` raises on a step
-    that logs: no step waits for the host. Under a loss scaler the scaler's own skips are normal, and are left to it.
+    On a CPU, and for optimizers without a fused kernel, `check` raises before the update. A fused
+    optimizer on a GPU is told to skip the update on the device instead, and every one after it,
+    until `confirm` raises on a step that logs: no step waits for the host. Under a loss scaler the
+    scaler's own skips are normal, and are left to it.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, scaled: bool, device: torch.device) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, scaled: bool, device: torch.device
+    ) -> None:
         self.optimizer = optimizer
         self.scaled = scaled
         self.deferred = device.type != "cpu" and bool(optimizer.defaults.get("fused"))
@@ -101,6 +113,7 @@ class FiniteGuard:
     def _raise_if(self, bad: bool, step: int) -> None:
         if bad:
             raise FinetuneError(
-                f"step {step}: the gradient is not finite; the weights are as they were before it, and the last "
-                "checkpoint is good. Lower optim.lr, lengthen optim.warmup_steps, or set train.precision=fp32"
+                f"step {step}: the gradient is not finite; the weights are as they were before it, "
+                "and the last checkpoint is good. Lower optim.lr, lengthen optim.warmup_steps, or "
+                "set train.precision=fp32"
             )

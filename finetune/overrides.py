@@ -1,8 +1,8 @@
-"""From a YAML file and overrides to a RunConfig: every fault at once, each with its key, value, place and remedy.
+"""From a YAML file and overrides to a RunConfig: every fault at once, each with its key, value,
+place and remedy.
 
-    text     a section given as a scalar means its name; a leaf that is unique stands without its section
-    nested   {section: {key: value}}, with where each value came from
-    checked  RunConfig
+text     a section given as a scalar means its name; a leaf that is unique stands without its
+section nested   {section: {key: value}}, with where each value came from checked  RunConfig
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ from finetune.config import (
 )
 from finetune.errors import ConfigError, nearest
 
-METHODS: dict[str, type[Section]] = {"full": FullConfig, "frozen": FrozenConfig, "lora": LoraConfig, "partial": PartialConfig}
+METHODS: dict[str, type[Section]] = {
+    "full": FullConfig,
+    "frozen": FrozenConfig,
+    "lora": LoraConfig,
+    "partial": PartialConfig,
+}
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig,
     "data": DataConfig,
@@ -42,14 +47,23 @@ SECTIONS: dict[str, type[Section]] = {
     "output": OutputConfig,
 }
 # What a section given as a scalar means. `train` has no such key: train=news.csv is data.train.
-SCALAR_KEY = {"task": "name", "model": "name", "method": "name", "optim": "name", "data": "source", "output": "dir"}
+SCALAR_KEY = {
+    "task": "name",
+    "model": "name",
+    "method": "name",
+    "optim": "name",
+    "data": "source",
+    "output": "dir",
+}
 
 TaskConfigs = Callable[[str], type[TaskConfig]]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked config, where each value came from ({"optim.lr": "command line"}), and what was dropped on the way."""
+    """A checked config, where each value came from ({"optim.lr": "command line"}), and what was
+    dropped on the way.
+    """
 
     config: RunConfig
     origins: dict[str, str]
@@ -71,7 +85,9 @@ class _Draft:
             dropped = sorted(set(held) - {"name"})
             if dropped:
                 keys = ", ".join(f"{section}.{key}" for key in dropped)
-                self.notes.append(f"{section}={value} ({origin}) drops the keys of {section}={held['name']}: {keys}")
+                self.notes.append(
+                    f"{section}={value} ({origin}) drops keys of {section}={held['name']}: {keys}"
+                )
             for old in dropped:
                 self.origins.pop(f"{section}.{old}", None)
             held.clear()
@@ -80,7 +96,9 @@ class _Draft:
 
 
 def load_config(
-    source: str | Path | None, overrides: Sequence[str] | Mapping[str, Any], task_config: TaskConfigs
+    source: str | Path | None,
+    overrides: Sequence[str] | Mapping[str, Any],
+    task_config: TaskConfigs,
 ) -> Loaded:
     """A config from a file (or the name of a shipped one, or None) and overrides, which win.
 
@@ -105,7 +123,8 @@ def load_config(
     schemas = {**SECTIONS, "task": task_config(str(draft.values["task"]["name"]))}
     draft = _Draft()
     for origin, entries in layers:
-        # A later layer's method drops the keys of an earlier one, but its own keys may stand before its name.
+        # A later layer's method drops the keys of an earlier one, but its own keys may stand before
+        # its name.
         for key, value in entries:
             _put_names(draft, key, value, origin)
         for key, value in entries:
@@ -114,7 +133,9 @@ def load_config(
 
 
 def find_config(name: str | Path) -> Path:
-    """A config by path, or by the name of a shipped one (`bbc-news`, `text-classification/bbc-news`)."""
+    """A config by path, or by the name of a shipped one (`bbc-news`,
+    `text-classification/bbc-news`).
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -122,7 +143,10 @@ def find_config(name: str | Path) -> Path:
     matches = [file for key, file in shipped.items() if str(name) in (key, key.rpartition("/")[2])]
     if len(matches) == 1:
         return matches[0]
-    raise ConfigError(f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; {nearest(str(name), shipped)}")
+    raise ConfigError(
+        f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
+        f"{nearest(str(name), shipped)}"
+    )
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -132,7 +156,10 @@ def shipped_configs() -> dict[str, Path]:
     package = Path(spec.origin).parent
     for folder in (package / "configs", package.parent / "configs"):  # in the wheel; in a checkout
         if folder.is_dir():
-            return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+            return {
+                path.relative_to(folder).with_suffix("").as_posix(): path
+                for path in sorted(folder.rglob("*.yaml"))
+            }
     return {}
 
 
@@ -141,14 +168,22 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf|\.nan)$"),
+    re.compile(
+        r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf|\.nan)$"
+    ),
     list("-+.0123456789"),
 )
 
@@ -164,7 +199,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(entries, dict):
-        raise ConfigError(f"{path}: holds {type(entries).__name__}, not keys and values; write lines like `task: text-classification`")
+        raise ConfigError(
+            f"{path}: holds {type(entries).__name__}, not keys and values; "
+            "write lines like `task: text-classification`"
+        )
     return {str(key): value for key, value in entries.items()}
 
 
@@ -175,7 +213,9 @@ def _split_override(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), parse_value(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"command line: the value of {text!r} is not valid YAML; quote it: {error}") from error
+        raise ConfigError(
+            f"command line: the value of {text!r} is not valid YAML; quote it: {error}"
+        ) from error
 
 
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
@@ -189,7 +229,9 @@ def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
         draft.put(section, "name", value, origin)
 
 
-def _put(draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str) -> None:
+def _put(
+    draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str
+) -> None:
     section, dot, leaf = key.partition(".")
     known = section in schemas or section == "method"
     if known and dot:
@@ -205,7 +247,9 @@ def _put(draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: A
         _put_leaf(draft, schemas, key, value, origin)
 
 
-def _put_leaf(draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str) -> None:
+def _put_leaf(
+    draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str
+) -> None:
     """A key without its section: its section is found if only one has it."""
     method = draft.values.get("method", {}).get("name", LoraConfig().name)
     fields = {section: schema.model_fields for section, schema in schemas.items()}
@@ -214,15 +258,23 @@ def _put_leaf(draft: _Draft, schemas: Mapping[str, type[Section]], key: str, val
     if len(homes) == 1:
         draft.put(homes[0], key, value, origin)
     elif homes:
-        draft.faults.append(f"{key}: stands in several sections; write {' or '.join(f'{home}.{key}' for home in homes)} ({origin})")
+        draft.faults.append(
+            f"{key}: stands in several sections; "
+            f"write {' or '.join(f'{home}.{key}' for home in homes)} ({origin})"
+        )
     else:
         others = [name for name, schema in METHODS.items() if key in schema.model_fields]
         if others:
-            draft.faults.append(f"{key}: method={method} has no such key, method={' and '.join(others)} has ({origin})")
+            draft.faults.append(
+                f"{key}: method={method} has no such key, "
+                f"method={' and '.join(others)} has ({origin})"
+            )
             return
         choices = {*fields, *(name for names in fields.values() for name in names)}
         dotted = {f"{section}.{name}" for section, names in fields.items() for name in names}
-        draft.faults.append(f"{key}: unknown key; {nearest(key, dotted if '.' in key else choices)} ({origin})")
+        draft.faults.append(
+            f"{key}: unknown key; {nearest(key, dotted if '.' in key else choices)} ({origin})"
+        )
 
 
 def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
@@ -230,7 +282,10 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
     sections: dict[str, Any] = {}
     method = draft.values.get("method", {}).get("name", LoraConfig().name)
     if method not in METHODS:
-        faults.append(f"method.name: {method!r} is no method; {nearest(str(method), METHODS)} ({draft.origins['method.name']})")
+        faults.append(
+            f"method.name: {method!r} is no method; {nearest(str(method), METHODS)} "
+            f"({draft.origins['method.name']})"
+        )
     models = {**schemas, "method": METHODS.get(method, Section)}
     for section, schema in models.items():
         if schema is Section:
@@ -239,18 +294,24 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
         if section == "method":
             values = {"name": method, **values}
         if section == "model" and "name" not in values:
-            faults.append("model.name: no pretrained network is named; add model=NAME (a hub id, a folder, pkg://...)")
+            faults.append(
+                "model.name: no pretrained network is named; add model=NAME (a hub id, a folder, pkg://...)"
+            )
             continue
         try:
             sections[section] = schema.model_validate(values)
         except ValidationError as error:
             faults += _sentences(section, schema, error, draft.origins)
     if faults:
-        raise ConfigError("\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)]))
+        raise ConfigError(
+            "\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)])
+        )
     return RunConfig(**sections)
 
 
-def _sentences(section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
+def _sentences(
+    section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]
+) -> Iterable[str]:
     """One sentence for each key that pydantic refused."""
     by_key: dict[str, list[str]] = {}
     for fault in error.errors():
@@ -270,12 +331,18 @@ def _sentences(section: str, schema: type[Section], error: ValidationError, orig
 def flatten(config: RunConfig) -> dict[str, Any]:
     """{"section.key": value} of a whole config, JSON-able."""
     tree = config.model_dump(mode="json", serialize_as_any=True)
-    return {f"{section}.{key}": value for section, values in tree.items() for key, value in values.items()}
+    return {
+        f"{section}.{key}": value
+        for section, values in tree.items()
+        for key, value in values.items()
+    }
 
 
 def to_yaml(config: RunConfig) -> str:
     """The config as a file that `load_config` reads back to the same config."""
-    return yaml.safe_dump(config.model_dump(mode="json", serialize_as_any=True), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(
+        config.model_dump(mode="json", serialize_as_any=True), sort_keys=False, allow_unicode=True
+    )
 
 
 def method_names() -> list[str]:

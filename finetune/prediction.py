@@ -22,7 +22,9 @@ WINDOW = 1024
 
 
 class Predictor:
-    """A task with its fine-tuned model: call it with rows, and it returns a prediction for each, in order."""
+    """A task with its fine-tuned model: call it with rows, and it returns a prediction for each, in
+    order.
+    """
 
     def __init__(self, task: Task, model: TransferModel, device: torch.device) -> None:
         self.task = task
@@ -30,7 +32,8 @@ class Predictor:
         self.device = device
 
     def __call__(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
-        """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts) where a row has one.
+        """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts)
+        where a row has one.
 
         A single row gives a list of one.
         """
@@ -43,6 +46,7 @@ class Predictor:
             yield from self._window(window, batch_size)
 
     def _window(self, rows: Sequence[Row], batch_size: int) -> list[Prediction]:
+        rows = [unlabelled(row, self.task) for row in rows]
         lengths = np.array([length.used for length in self.task.lengths(rows)], dtype=np.int64)
         found: dict[int, Prediction] = {}
         for piece in blocks_by_length(lengths, batch_size):
@@ -53,17 +57,28 @@ class Predictor:
         return [found[index] for index in range(len(rows))]
 
 
-def load(reference: str | Path, *, device: str | torch.device | None = None, revision: str | None = None) -> Predictor:
-    """The predictor of a run folder, of a `final/` folder, or of a model on the hub that this kit pushed.
+def load(
+    reference: str | Path, *, device: str | torch.device | None = None, revision: str | None = None
+) -> Predictor:
+    """The predictor of a run folder, of a `final/` folder, or of a model on the hub that this kit
+    pushed.
 
     No pickle is read. Raises ModelError if there is no such model.
     """
     folder = model_folder(reference, revision)
+    task = load_task(folder)
+    return Predictor(
+        task, task.load_model(folder), torch.device(device) if device else best_device()
+    )
+
+
+def load_task(folder: Path) -> Task:
+    """The task of a final model with what it learned; the network is not loaded."""
     held = _read_task(folder)
     task_class = find_task(held["name"])
     task = task_class(task_class.Config.model_validate(held["config"]))
     task.restore(held["state"], folder)
-    return Predictor(task, task.load_model(folder), torch.device(device) if device else best_device())
+    return task
 
 
 def model_folder(reference: str | Path, revision: str | None = None) -> Path:
@@ -73,19 +88,27 @@ def model_folder(reference: str | Path, revision: str | None = None) -> Path:
         if (path / "final" / "task.json").is_file():
             return path / "final"
         if (path / "run.json").is_file():
-            raise ModelError(f"{path}: this run has no final model yet; run its training command again to finish it")
+            raise ModelError(
+                f"{path}: this run has no final model yet; run its training command again"
+            )
         if (path / "task.json").is_file():
             return path
-        raise ModelError(f"{path}: holds no model of this kit (there is no task.json); give a run folder or its final/")
+        raise ModelError(
+            f"{path}: holds no model of this kit (no task.json); give a run folder or its final/"
+        )
     if str(reference).startswith((".", "/", "~")) or str(reference).count("/") != 1:
-        raise ModelError(f"{reference}: there is no such folder; give a run folder, its final/, or a hub id OWNER/NAME")
+        raise ModelError(
+            f"{reference}: there is no such folder; give a run, its final/, or a hub id OWNER/NAME"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(str(reference), revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(f"{reference}: neither a folder here nor to be had from the hub: {error}") from error
+        raise ModelError(
+            f"{reference}: neither a folder here nor to be had from the hub: {error}"
+        ) from error
 
 
 def best_device() -> torch.device:
@@ -94,12 +117,23 @@ def best_device() -> torch.device:
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
-    """Rows from whatever holds them: rows themselves, one row, a table, or bare values of the task's one column."""
+    """Rows from whatever holds them: rows themselves, one row, a table, or bare values of the
+    task's one column.
+    """
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
-        return [dict(zip(value.columns, cells, strict=True)) for cells in value.itertuples(index=False, name=None)]
+        return [
+            dict(zip(value.columns, cells, strict=True))
+            for cells in value.itertuples(index=False, name=None)
+        ]
     if isinstance(value, (str, dict)):
         value = [value]
     return (row if isinstance(row, dict) else task.row_of(row) for row in value)
+
+
+def unlabelled(row: Row, task: Task) -> Row:
+    """The columns that a prediction reads: a label that training never saw must not stop it."""
+    columns = task.input_columns()
+    return {name: row.get(name) for name in columns} if columns else row
 
 
 def _read_task(folder: Path) -> dict[str, Any]:
@@ -109,4 +143,7 @@ def _read_task(folder: Path) -> dict[str, Any]:
             raise ValueError("it names no task, config and state")
         return held
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'task.json'}: cannot be read ({error}); the folder holds no model of this kit") from error
+        raise ModelError(
+            f"{folder / 'task.json'}: cannot be read ({error}); "
+            "the folder holds no model of this kit"
+        ) from error

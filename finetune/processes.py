@@ -18,15 +18,17 @@ MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 def this_process() -> PartialState:
     """This process among all of the run.
 
-    Raises ConfigError if the launcher started several that do not see each other: each would train alone
-    and write into the same folder.
+    Raises ConfigError if the launcher started several that do not see each other: each would train
+    alone and write into the same folder.
     """
-    # A plain PartialState on a machine without an accelerator makes each of several processes rank 0 of 1.
+    # A plain PartialState on a machine without an accelerator makes each of several processes rank
+    # 0 of 1.
     state = PartialState(cpu=not torch.accelerator.is_available() or _asked_for_cpu())
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != state.num_processes:
         raise ConfigError(
-            f"launch: {launched} processes were started, but this one sees {state.num_processes}; on CPUs use "
+            f"launch: {launched} processes were started, but this one sees {state.num_processes}; "
+            "on CPUs use "
             "`ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m finetune train ...`"
         )
     return state
@@ -35,12 +37,14 @@ def this_process() -> PartialState:
 def make_accelerator(precision: str) -> Accelerator:
     """An Accelerator of this precision over the processes of `this_process`."""
     state = this_process()
-    # A notebook may train twice with different precisions; the state of the first run would be kept otherwise.
+    # A notebook may train twice with different precisions; the state of the first run would be kept
+    # otherwise.
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
         cpu=state.device.type == "cpu",
         mixed_precision=MIXED[precision],
-        # Buffers are shared before evaluations; at every step it would cost time and change nothing.
+        # Buffers are shared before evaluations; at every step it would cost time and change
+        # nothing.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 

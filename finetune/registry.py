@@ -1,4 +1,5 @@
-"""A task by its name: an entry point of the group `finetune.tasks`, or module:Class, or file.py:Class.
+"""A task by its name: an entry point of the group `finetune.tasks`, or module:Class, or
+file.py:Class.
 
 Listing names imports nothing.
 """
@@ -11,9 +12,12 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from finetune.errors import ConfigError, nearest
-from finetune.task import Task
+
+if TYPE_CHECKING:  # it loads torch, and listing names must not
+    from finetune.task import Task
 
 
 def task_names() -> dict[str, EntryPoint]:
@@ -22,37 +26,53 @@ def task_names() -> dict[str, EntryPoint]:
 
 
 def find_task(name: str) -> type[Task]:
-    """The class of a task. Raises ConfigError where there is none of that name, or where it cannot be imported."""
+    """The class of a task. Raises ConfigError where there is none of that name, or where it cannot
+    be imported.
+    """
     if ":" in name:
         return _from_module(name)
     points = task_names()
     if name not in points:
         raise ConfigError(
-            f"task.name: no task is called {name!r}; {nearest(name, points)} A task of your own is file.py:Class."
+            f"task.name: no task is called {name!r}; {nearest(name, points)} "
+            "A task of your own is file.py:Class."
         )
     point = points[name]
     try:
         return _checked(point.load(), name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"task.name: {name!r} ({point.value}) cannot be imported: {error}{_shadow(point)}") from error
+        raise ConfigError(
+            f"task.name: {name!r} ({point.value}) cannot be imported: {error}{_shadow(point)}"
+        ) from error
 
 
 def _from_module(name: str) -> type[Task]:
     module_name, _, class_name = name.partition(":")
+    from finetune.task import Task
+
     module = _import(module_name)
-    classes = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Task)]
+    classes = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Task)
+    ]
     if class_name not in vars(module):
-        raise ConfigError(f"task.name: {module_name} has no class {class_name!r}; {nearest(class_name, classes)}")
+        raise ConfigError(
+            f"task.name: {module_name} has no class {class_name!r}; {nearest(class_name, classes)}"
+        )
     return _checked(vars(module)[class_name], name)
 
 
 def _import(module_name: str) -> ModuleType:
     """A module from a file in the working folder if there is one, else from the import path."""
-    file = Path(module_name if module_name.endswith(".py") else module_name.replace(".", "/") + ".py")
+    file = Path(
+        module_name if module_name.endswith(".py") else module_name.replace(".", "/") + ".py"
+    )
     try:
         if not file.is_file():
             return importlib.import_module(module_name)
-        # Workers that are spawned find the class again by this name, so it must stand in sys.modules.
+        # Workers that are spawned find the class again by this name, so it must stand in
+        # sys.modules.
         key = file.stem
         known = sys.modules.get(key)
         if known is not None and getattr(known, "__file__", None) == str(file.resolve()):
@@ -65,13 +85,18 @@ def _import(module_name: str) -> ModuleType:
         return module
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"task.name: {module_name!r} is neither a file ({file} in {Path.cwd()}) nor a module: {error}"
+            f"task.name: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
+            f"nor a module: {error}"
         ) from error
 
 
 def _checked(found: object, name: str) -> type[Task]:
+    from finetune.task import Task
+
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ConfigError(f"task.name: {name!r} is {found!r}, which is no subclass of finetune.Task")
+        raise ConfigError(
+            f"task.name: {name!r} is {found!r}, which is no subclass of finetune.Task"
+        )
     return found
 
 
@@ -80,4 +105,9 @@ def _shadow(point: EntryPoint) -> str:
     package = point.value.partition(":")[0].partition(".")[0]
     spec = importlib.util.find_spec(package)
     origin = spec.origin if spec is not None else None
-    return f". The package {package!r} was found at {origin}; if that is not this kit's, rename or move it" if origin else ""
+    return (
+        f". The package {package!r} was found at {origin}; "
+        "if that is not this kit's, rename or move it"
+        if origin
+        else ""
+    )

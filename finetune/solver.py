@@ -1,8 +1,9 @@
 """The exact solver: a linear head on cached features at the optimum of its task's loss.
 
-Logistic regression for labels and ridge regression for numbers are what this makes of their losses: the mean loss
-plus l2 / 2 times the squared weights (not the bias), minimised by L-BFGS in float64. The strength l2 is the one
-with the lowest held-out loss in 5-fold cross-validation on the training split.
+Logistic regression for labels and ridge regression for numbers are what this makes of their losses:
+the mean loss plus l2 / 2 times the squared weights (not the bias), minimised by L-BFGS in float64.
+The strength l2 is the one with the lowest held-out loss in 5-fold cross-validation on the training
+split.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ FOLDS = 5
 def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> dict[str, float]:
     """Put the head at its optimum on `split`; the chosen strength and the losses that chose it.
 
-    Raises ModelError if the head is not one linear layer, for which alone the optimum is the optimum.
+    Raises ModelError if the head is not one linear layer, for which alone the optimum is the
+    optimum.
     """
     layer = _only_linear(model)
     device = layer.weight.device
@@ -37,22 +39,33 @@ def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> 
             rest = _batch(task, split, np.setdiff1d(everything, held), device)
             held_batch = _batch(task, split, held, device)
             _reset(layer)
-            for place, strength in enumerate(STRENGTHS):  # from strong to weak, each from the one before
+            for place, strength in enumerate(
+                STRENGTHS
+            ):  # from strong to weak, each from the one before
                 _minimise(model, task, rest, layer, strength)
                 with torch.no_grad():
                     losses[place] += float(_mean_loss(model, task, held_batch)) / len(folds)
         best = STRENGTHS[int(losses.argmin())]
         _reset(layer)
-        final = _minimise(model, task, _batch(task, split, np.sort(everything), device), layer, best)
+        final = _minimise(
+            model, task, _batch(task, split, np.sort(everything), device), layer, best
+        )
     finally:
         layer.float()
     return {"l2": best, "cross_validation_loss": float(losses.min()), "loss": final}
 
 
-def _minimise(model: TransferModel, task: Task, batch: Batch, layer: nn.Linear, strength: float) -> float:
+def _minimise(
+    model: TransferModel, task: Task, batch: Batch, layer: nn.Linear, strength: float
+) -> float:
     """L-BFGS on all rows at once; the objective that it ends at."""
     optimizer = torch.optim.LBFGS(
-        layer.parameters(), max_iter=1000, history_size=20, tolerance_grad=1e-8, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+        layer.parameters(),
+        max_iter=1000,
+        history_size=20,
+        tolerance_grad=1e-8,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
@@ -70,14 +83,18 @@ def _mean_loss(model: TransferModel, task: Task, batch: Batch) -> Tensor:
     return torch.stack([value / batch["count"][term] for term, value in terms.items()]).sum()
 
 
-def _batch(task: Task, split: Split, indices: Sequence[int] | np.ndarray, device: torch.device) -> Batch:
+def _batch(
+    task: Task, split: Split, indices: Sequence[int] | np.ndarray, device: torch.device
+) -> Batch:
     assert split.features is not None, "the exact solver runs on cached features"
     places = [int(index) for index in indices]
     batch = to_device(task.collate(split.features.samples(places)), device)
     features = to_device(split.features.take(places), device)
     batch["features"] = {name: value.double() for name, value in features.items()}
     # Numbers and several labels are targets that meet float64 outputs.
-    batch["targets"] = map_tensors(batch["targets"], lambda t: t.double() if t.is_floating_point() else t)
+    batch["targets"] = map_tensors(
+        batch["targets"], lambda t: t.double() if t.is_floating_point() else t
+    )
     return batch  # type: ignore[no-any-return]
 
 
@@ -85,7 +102,10 @@ def _only_linear(model: TransferModel) -> nn.Linear:
     modules = [model.network.get_submodule(name) for name in model.heads]
     if len(modules) == 1 and isinstance(modules[0], nn.Linear):
         return modules[0]
-    raise ModelError(f"method.solver=exact solves one linear layer, but this head is {', '.join(model.heads)}; use solver=loop")
+    raise ModelError(
+        f"method.solver=exact solves one linear layer, but this head is {', '.join(model.heads)}; "
+        "use solver=loop"
+    )
 
 
 def _reset(layer: nn.Linear) -> None:

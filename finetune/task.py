@@ -1,7 +1,9 @@
-"""The contract between the engine and the tasks: what a task says, and what the engine may ask of it.
+"""The contract between the engine and the tasks: what a task says, and what the engine may ask of
+it.
 
-A row enters as a dict, is encoded to a sample, collated to a batch, goes once through the model, and
-becomes a loss, a statistic and a prediction. The engine knows these steps and nothing else of a task.
+A row enters as a dict, is encoded to a sample, collated to a batch, goes once through the model,
+and becomes a loss, a statistic and a prediction. The engine knows these steps and nothing else of a
+task.
 
 Shapes: B samples in a batch.
 """
@@ -23,16 +25,21 @@ Row = dict[str, Any]
 """One raw example: a column name to its value."""
 
 Sample = dict[str, Any]
-"""One encoded example, no batch axis, no padding. What the network reads lies under "inputs", what it should say
-under "target", which an unlabelled row has not. A sample whose "inputs" the engine has taken out (its features
-are cached) is collated to a batch without them."""
+"""One encoded example, no batch axis, no padding. What the network reads lies under "inputs", what
+it should say under "target", which an unlabelled row has not. A sample whose "inputs" the engine
+has taken out (its features are cached) is collated to a batch without them.
+"""
 
 Batch = dict[str, Any]
-"""{"inputs": {name: Tensor} or "features": {name: Tensor [B, ...]}, "targets": ..., "count": {term: Tensor []}}"""
+"""{"inputs": {name: Tensor} or "features": {name: Tensor [B, ...]}, "targets": ..., "count": {term:
+Tensor []}}
+"""
 
 Stats = dict[str, Tensor]
-"""Statistics of a batch. The first axis of every tensor is B; the others may differ between batches, and
-are padded with 0 before batches are joined, so a ragged statistic carries its length beside it."""
+"""Statistics of a batch. The first axis of every tensor is B; the others may differ between
+batches, and are padded with 0 before batches are joined, so a ragged statistic carries its length
+beside it.
+"""
 
 Prediction = dict[str, Any]
 """What is said of one row: JSON-able, in the shape of the matching transformers pipeline."""
@@ -41,23 +48,27 @@ Rng = np.random.Generator
 
 
 class Length(NamedTuple):
-    """How much of a row the network computes, and how much of it was cut away, in the task's own unit."""
+    """How much of a row the network computes, and how much of it was cut away, in the task's own
+    unit.
+    """
 
     used: int
     cut: int = 0
 
 
 class TransferModel(nn.Module):
-    """A pretrained network and the names of its parts: the one seam between what is pretrained and what is new.
+    """A pretrained network and the names of its parts: the one seam between what is pretrained and
+    what is new.
 
     Attributes:
         network: the model exactly as its own library builds it: what is saved, reloaded and pushed.
         heads: dotted names in `network` of what is new or resized; everything else is pretrained.
-        blocks: the pretrained parts from input to output, each a group of dotted names that is trained or
-            frozen as one. Blocks and heads together hold every parameter once.
+        blocks: the pretrained parts from input to output, each a group of dotted names that is
+            trained or frozen as one. Blocks and heads together hold every parameter once.
         lora_targets: dotted names of layers that LoRA may wrap.
-        kind: the row of the table of defaults that suits this network: "encoder", "decoder", "cnn", ...
-        cacheable: whether `features` may be computed once and kept, because the backbone alone makes them.
+        kind: the row of the table of defaults that suits this network: "encoder", "decoder", "cnn",
+        ... cacheable: whether `features` may be computed once and kept, because the backbone alone
+        makes them.
     """
 
     def __init__(
@@ -82,7 +93,9 @@ class TransferModel(nn.Module):
 
     @property
     def feature_kind(self) -> str:
-        """What, beyond weights and inputs, decides the features (a way of pooling): part of the cache's key."""
+        """What, beyond weights and inputs, decides the features (a way of pooling): part of the
+        cache's key.
+        """
         return type(self).__qualname__
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,7 +103,9 @@ class TransferModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no features that could be cached")
 
     def forward(self, batch: Batch) -> Any:
-        """Outputs from batch["features"] if there, else from batch["inputs"]; of one kind in train and eval mode."""
+        """Outputs from batch["features"] if there, else from batch["inputs"]; of one kind in train
+        and eval mode.
+        """
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
@@ -98,15 +113,17 @@ class TransferModel(nn.Module):
         raise NotImplementedError
 
     def adapter_config(self) -> dict[str, Any]:
-        """What peft's config of an adapter must say of this network: task_type, base_model_name_or_path."""
+        """What peft's config of an adapter must say of this network: task_type,
+        base_model_name_or_path.
+        """
         return {}
 
 
 class Task(ABC):
     """What a row is, how it is judged and what a prediction looks like.
 
-    A task is made from its own keys (`TextClassification(text="body")`) or from its `Config`. Until `setup`
-    or `restore` was called it knows nothing of data or labels.
+    A task is made from its own keys (`TextClassification(text="body")`) or from its `Config`. Until
+    `setup` or `restore` was called it knows nothing of data or labels.
     """
 
     name: ClassVar[str]
@@ -118,23 +135,37 @@ class Task(ABC):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        """Settle which columns are read, from their names and first values; a sentence for each choice made.
+        """Settle which columns are read, from their names and first values; a sentence for each
+        choice made.
 
-        Raises DataError if a column that the config names is missing, or if there is no one sensible choice.
+        Raises DataError if a column that the config names is missing, or if there is no one
+        sensible choice.
         """
         return []
 
     def validate(self, row: Row) -> Iterator[str]:
-        """What is wrong with a labelled row, in words that a person can act on."""
+        """What is wrong with a row, in words that a person can act on.
+
+        A label that is None is a fault; a row without the label's column is one to predict, and may
+        be good.
+        """
         return iter(())
+
+    def input_columns(self) -> list[str]:
+        """The columns that a prediction reads; none named: all of a row is read."""
+        return []
 
     def identity(self, row: Row) -> Any:
         """A hashable value that is equal for two rows that must not stand in two splits."""
         return repr(sorted(row.items()))
 
     def row_of(self, value: Any) -> Row:
-        """A row from a bare value, where one column is all that a prediction reads: a text, a path of an image."""
-        raise DataError(f"{self.name}: {value!r} is no row; give dicts with the columns that were trained on")
+        """A row from a bare value, where one column is all that a prediction reads: a text, a path
+        of an image.
+        """
+        raise DataError(
+            f"{self.name}: {value!r} is no row; give dicts with the columns that were trained on"
+        )
 
     def stratum(self, row: Row) -> Any:
         """A hashable value whose shares are kept alike in all splits made by fraction."""
@@ -151,7 +182,8 @@ class Task(ABC):
     def setup(self, train: Iterable[Row], source: ModelConfig, *, frozen: bool) -> list[str]:
         """Learn the labels, load the tokenizer or transform; a sentence for each choice made.
 
-        `frozen` says that the backbone stays as pretrained, so that a head fit for fixed features pays.
+        `frozen` says that the backbone stays as pretrained, so that a head fit for fixed features
+        pays.
         """
 
     @abstractmethod
@@ -160,7 +192,7 @@ class Task(ABC):
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
-        """Take back what `state` gave; what encodes is loaded from `folder`, where `save` put it."""
+        """Take back what `state` gave; what encodes is loaded from `folder`, where `save` was."""
 
     @abstractmethod
     def build_model(self, source: ModelConfig) -> TransferModel:
@@ -182,7 +214,9 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        """One row for the network. Without `rng` nothing is random; without a label the sample has no target."""
+        """One row for the network. Without `rng` nothing is random; without a label the sample has
+        no target.
+        """
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
@@ -190,7 +224,9 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """float32 sums, one for each term of batch["count"]; the engine divides by the count of the whole step."""
+        """float32 sums, one for each term of batch["count"]; the engine divides by the count of the
+        whole step.
+        """
 
     @abstractmethod
     def measure(self, outputs: Any, batch: Batch) -> Stats:
@@ -205,6 +241,10 @@ class Task(ABC):
         """One prediction for each sample."""
 
     # ---- what only some tasks have
+
+    def show(self, sample: Sample) -> str:
+        """A sample as a person can check it: its tokens, say."""
+        return ""
 
     @property
     def scores_predictions(self) -> bool:

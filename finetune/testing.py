@@ -1,9 +1,11 @@
-"""check_task: the public test of the contract. A new task's test file is fixtures and one call of it.
+"""check_task: the public test of the contract. A new task's test file is fixtures and one call of
+it.
 
     def test_my_task_keeps_the_contract():
         check_task(MyTask(text="body"), rows, model="path/to/a/tiny/model")
 
-Each check asserts one promise of `finetune.task` that the engine relies on, and says what breaks without it.
+Each check asserts one promise of `finetune.task` that the engine relies on, and says what breaks
+without it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ CLOSE = 1e-5
 
 
 def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> None:
-    """Assert that a task keeps the contract on some labelled rows (at least 4) with a small network on the CPU.
+    """Assert that a task keeps the contract on some labelled rows (at least 4) with a small network
+    on the CPU.
 
     The task must not have been set up. Raises AssertionError with the promise that is broken.
     """
@@ -57,13 +60,19 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
 
 
 def check_encoding(task: Task, rows: Sequence[Row]) -> None:
-    """encode without rng is a function of the row, with one a function of row and rng; lengths fit the rows."""
+    """encode without rng is a function of the row, with one a function of row and rng; lengths fit
+    the rows.
+    """
     assert _same(task.encode(rows[0]), task.encode(rows[0])), "encode without rng is random"
     drawn = [task.encode(rows[0], np.random.default_rng(7)) for _ in range(2)]
-    assert _same(*drawn), "encode draws from something else than its rng: a resumed run would differ"
+    assert _same(*drawn), (
+        "encode draws from something else than its rng: a resumed run would differ"
+    )
     lengths = task.lengths(rows)
     assert len(lengths) == len(rows), "lengths gives another number of lengths than rows"
-    assert all(length.used >= 1 and length.cut >= 0 for length in lengths), "a length is below 1, or cut below 0"
+    assert all(length.used >= 1 and length.cut >= 0 for length in lengths), (
+        "a length is below 1, or cut below 0"
+    )
     identities = {task.identity(row) for row in rows}
     assert identities and {task.stratum(row) for row in rows}, "identity or stratum is missing"
 
@@ -81,20 +90,27 @@ def check_seam(model: TransferModel) -> None:
 
 
 def check_sums(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """Losses and counts of a batch are the sums of those of its rows: micro-batches and processes depend on it."""
+    """Losses and counts of a batch are the sums of those of its rows: micro-batches and processes
+    depend on it.
+    """
     samples = [task.encode(row) for row in rows]
     whole_loss, whole_count = _loss_and_count(task, model, samples)
     assert whole_loss.keys() == whole_count.keys(), "loss and count name different terms"
     for value in whole_loss.values():
-        assert value.shape == () and value.dtype == torch.float32, "a loss term must be one float32 number"
+        assert value.shape == () and value.dtype == torch.float32, (
+            "a loss term must be one float32 number"
+        )
     parts = [_loss_and_count(task, model, [sample]) for sample in samples]
     for term, value in whole_loss.items():
         summed = sum(float(loss[term]) for loss, _ in parts)
         assert abs(summed - float(value)) <= CLOSE * max(abs(float(value)), 1), (
-            f"loss term {term!r} of a batch is {float(value)}, but {summed} over its rows: it must be a sum"
+            f"loss term {term!r} of a batch is {float(value)}, but {summed} over its rows: "
+            "it must be a sum"
         )
         counted = sum(float(count[term]) for _, count in parts)
-        assert abs(counted - float(whole_count[term])) <= 1e-6 * max(counted, 1), f"count {term!r} must be a sum"
+        assert abs(counted - float(whole_count[term])) <= 1e-6 * max(counted, 1), (
+            f"count {term!r} must be a sum"
+        )
 
 
 def check_modes(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
@@ -105,7 +121,9 @@ def check_modes(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
         model.train(training)
         with torch.no_grad():
             shapes.append(_shapes(model(batch)))
-    assert shapes[0] == shapes[1], f"outputs differ in kind: {shapes[0]} in train mode, {shapes[1]} in eval mode"
+    assert shapes[0] == shapes[1], (
+        f"outputs differ in kind: {shapes[0]} in train mode, {shapes[1]} in eval mode"
+    )
 
 
 def check_gradients(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
@@ -115,26 +133,38 @@ def check_gradients(task: Task, model: TransferModel, rows: Sequence[Row]) -> No
     torch.stack(list(task.loss(model(batch), batch).values())).sum().backward()  # type: ignore[no-untyped-call]
     idle = [name for name, parameter in model.network.named_parameters() if parameter.grad is None]
     model.zero_grad()
-    assert not idle, f"these parameters get no gradient; leave them out of the network: {', '.join(idle[:5])}"
+    assert not idle, (
+        f"these parameters get no gradient; leave them out of the network: {', '.join(idle[:5])}"
+    )
 
 
 def check_features(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """Where features can be cached: outputs from features are those from inputs, and targets collate alone."""
+    """Where features can be cached: outputs from features are those from inputs, and targets
+    collate alone.
+    """
     if not model.cacheable:
         return
     samples = [task.encode(row) for row in rows]
     batch = task.collate(samples)
-    targets_only = task.collate([{key: value for key, value in sample.items() if key != "inputs"} for sample in samples])
+    targets_only = task.collate(
+        [{key: value for key, value in sample.items() if key != "inputs"} for sample in samples]
+    )
     assert "inputs" not in targets_only, "collate invents inputs for samples without them"
     with torch.no_grad():
         features = model.features(batch["inputs"])
-        assert all(len(value) == len(rows) for value in features.values()), "features must have the batch axis first"
+        assert all(len(value) == len(rows) for value in features.values()), (
+            "features must have the batch axis first"
+        )
         live, cached = model(batch), model({**targets_only, "features": features})
-    assert relative_difference(_tensors(live), _tensors(cached)) <= CLOSE, "outputs from features differ from live ones"
+    assert relative_difference(_tensors(live), _tensors(cached)) <= CLOSE, (
+        "outputs from features differ from live ones"
+    )
 
 
 def check_judgement(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """measure is per sample; summarize gives floats, the selecting metric among them; predict says one thing a row."""
+    """measure is per sample; summarize gives floats, the selecting metric among them; predict says
+    one thing a row.
+    """
     batch = task.collate([task.encode(row) for row in rows])
     with torch.no_grad():
         outputs = model(batch)
@@ -145,15 +175,23 @@ def check_judgement(task: Task, model: TransferModel, rows: Sequence[Row]) -> No
     metrics = task.summarize(stats)
     assert all(isinstance(value, float) for value in metrics.values()), "a metric is no float"
     name, direction = task.metric
-    assert name in {*metrics, "loss"} and direction in ("max", "min"), f"no metric {name!r} to select by"
+    assert name in {*metrics, "loss"} and direction in ("max", "min"), (
+        f"no metric {name!r} to select by"
+    )
     assert len(predictions) == len(rows), "predict gives another number of predictions than samples"
     json.dumps(predictions)
-    unlabelled = task.collate([{k: v for k, v in task.encode(row).items() if k != "target"} for row in rows])
-    assert len(task.predict(model, unlabelled)) == len(rows), "rows without a label cannot be predicted"
+    unlabelled = task.collate(
+        [{k: v for k, v in task.encode(row).items() if k != "target"} for row in rows]
+    )
+    assert len(task.predict(model, unlabelled)) == len(rows), (
+        "rows without a label cannot be predicted"
+    )
 
 
 def check_reload(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """What is saved, reloaded from disk by another task of the same config, encodes and answers alike."""
+    """What is saved, reloaded from disk by another task of the same config, encodes and answers
+    alike.
+    """
     state = json.loads(json.dumps(task.state()))
     before = compute_outputs(model, task, rows, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name:
@@ -161,10 +199,14 @@ def check_reload(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
         task.save(model, folder)
         again = type(task)(type(task.config).model_validate_json(task.config.model_dump_json()))
         again.restore(state, folder)
-        assert _same(task.encode(rows[0]), again.encode(rows[0])), "a restored task encodes otherwise"
+        assert _same(task.encode(rows[0]), again.encode(rows[0])), (
+            "a restored task encodes otherwise"
+        )
         after = compute_outputs(again.load_model(folder), again, rows, torch.device("cpu"))
     difference = relative_difference(before, after)
-    assert difference <= CLOSE, f"the reloaded model differs by {difference:.1e} of its largest output"
+    assert difference <= CLOSE, (
+        f"the reloaded model differs by {difference:.1e} of its largest output"
+    )
 
 
 def _loss_and_count(

@@ -1,4 +1,6 @@
-"""The adapters: each wraps a pretrained network and says what a row is, how it is judged and what a prediction looks like."""
+"""The adapters: each wraps a pretrained network and says what a row is, how it is judged and what a
+prediction looks like.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ __all__ = ["TextClassification"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import an adapter when it is first asked for (PEP 562): the others need not be loaded for it."""
+    """Import an adapter when it is first asked for (PEP 562): the others stay unloaded."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tasks' has no attribute {name!r}")

@@ -1,4 +1,5 @@
-"""Pretrained networks of transformers as TransferModels: where the head is, which blocks there are, what LoRA may wrap.
+"""Pretrained networks of transformers as TransferModels: where the head is, which blocks there are,
+what LoRA may wrap.
 
 Shapes: B rows, T tokens, H features, C outputs.
 """
@@ -12,8 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
@@ -27,8 +37,9 @@ class TextModel(TransferModel):
     """A network over token ids whose outputs are logits [B, C].
 
     Attributes:
-        scale, shift: outputs are logits * scale + shift. They put a regression's targets in the range that a new
-            head starts in, and are folded into the head's last layer when the network is saved.
+        scale, shift: outputs are logits * scale + shift. They put a regression's targets in the
+            range that a new head starts in, and are folded into the head's last layer when the
+            network is saved.
     """
 
     scale: float = 1.0
@@ -44,17 +55,22 @@ class TextModel(TransferModel):
 
     def last_layer(self) -> nn.Linear:
         """The linear layer that makes the logits."""
-        layers = [module for name in self.heads for module in self.network.get_submodule(name).modules()]
+        layers = [
+            module for name in self.heads for module in self.network.get_submodule(name).modules()
+        ]
         return [layer for layer in layers if isinstance(layer, nn.Linear)][-1]
 
     def set_scale(self, deviation: float, mean: float) -> None:
         """Let logits of -1..1 mean one standard deviation around the mean."""
         has_bias = self.last_layer().bias is not None
-        # Without a bias the mean cannot be folded in; logits then count from 0 in the size of a typical value.
+        # Without a bias the mean cannot be folded in; logits then count from 0 in the size of a
+        # typical value.
         self.scale, self.shift = (deviation, mean) if has_bias else (deviation + abs(mean), 0.0)
 
     def fold_scale(self) -> None:
-        """Fold scale and shift into the last layer: the outputs stay, and the network alone makes them."""
+        """Fold scale and shift into the last layer: the outputs stay, and the network alone makes
+        them.
+        """
         layer = self.last_layer()
         with torch.no_grad():
             layer.weight.mul_(self.scale)
@@ -68,16 +84,26 @@ class NativeTextModel(TextModel):
 
     def __init__(self, network: PreTrainedModel, missing: Sequence[str]) -> None:
         base = network.base_model_prefix
-        heads = [name for name, child in network.named_children() if name != base and has_parameters(child)]
+        heads = [
+            name
+            for name, child in network.named_children()
+            if name != base and has_parameters(child)
+        ]
         # What the checkpoint lacks is new wherever it stands: a BERT without its pooler, say.
         lacking = (name.rpartition(".")[0] for name in missing)
         heads += [name for name in dict.fromkeys(lacking) if not name.startswith(tuple(heads))]
         blocks = find_blocks(network, heads)
         super().__init__(
-            network, heads=heads, blocks=blocks, lora_targets=linear_layers(network, blocks), kind=kind_of(network.config)
+            network,
+            heads=heads,
+            blocks=blocks,
+            lora_targets=linear_layers(network, blocks),
+            kind=kind_of(network.config),
         )
         self._head = network.get_submodule(heads[0]) if len(heads) == 1 else None
-        self._reads_vector = isinstance(self._head, nn.Linear) and reads_one_vector(network, self._head)
+        self._reads_vector = isinstance(self._head, nn.Linear) and reads_one_vector(
+            network, self._head
+        )
 
     @property
     def cacheable(self) -> bool:
@@ -117,14 +143,18 @@ class PooledNetwork(nn.Module):
         if self.pooling == "cls":
             return states[:, 0]
         if self.pooling == "last":
-            last = mask.long().cumsum(1).argmax(1)  # of the first maximum: the last token that is not padding
+            last = (
+                mask.long().cumsum(1).argmax(1)
+            )  # of the first maximum: the last token that is not padding
             return states[torch.arange(len(states), device=states.device), last]
         weights = mask.unsqueeze(-1).float()
         return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class PooledTextModel(TextModel):
-    """A bare backbone under mean, cls or last pooling and a linear head: what frozen features serve best."""
+    """A bare backbone under mean, cls or last pooling and a linear head: what frozen features serve
+    best.
+    """
 
     network: PooledNetwork
 
@@ -132,7 +162,13 @@ class PooledTextModel(TextModel):
         heads = ["head"]
         blocks = find_blocks(network, heads)
         kind = kind_of(network.backbone.config)
-        super().__init__(network, heads=heads, blocks=blocks, lora_targets=linear_layers(network, blocks), kind=kind)
+        super().__init__(
+            network,
+            heads=heads,
+            blocks=blocks,
+            lora_targets=linear_layers(network, blocks),
+            kind=kind,
+        )
 
     @property
     def cacheable(self) -> bool:
@@ -157,7 +193,11 @@ class PooledTextModel(TextModel):
 
         self.fold_scale()
         self.network.backbone.save_pretrained(folder)
-        save_file(self.network.head.state_dict(), folder / "head.safetensors", metadata={"pooling": self.network.pooling})
+        save_file(
+            self.network.head.state_dict(),
+            folder / "head.safetensors",
+            metadata={"pooling": self.network.pooling},
+        )
 
     def adapter_config(self) -> dict[str, Any]:
         return {"task_type": "FEATURE_EXTRACTION", "base_model_name_or_path": self.base}
@@ -166,10 +206,16 @@ class PooledTextModel(TextModel):
 def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
     """A network by AutoModelForSequenceClassification, in float32; `config` sets its labels."""
     network, info = _from_pretrained(
-        AutoModelForSequenceClassification, source, ignore_mismatched_sizes=True, output_loading_info=True, **config
+        AutoModelForSequenceClassification,
+        source,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **config,
     )
     if network.config.pad_token_id is None:
-        raise ModelError(f"model.name: {source.name} gives no padding token; a network over batches of text needs one")
+        raise ModelError(
+            f"model.name: {source.name} gives no padding token; a batch of texts needs one"
+        )
     model = NativeTextModel(network, sorted(info["missing_keys"]))
     model.base = resolve_model(source.name)
     return model
@@ -179,7 +225,9 @@ def load_pooled(source: ModelConfig, pooling: str, outputs: int) -> PooledTextMo
     """A backbone by AutoModel, in float32, with a new head."""
     backbone = _from_pretrained(AutoModel, source)
     if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None  # unread, so it would get no gradient, which a distributed run cannot have
+        backbone.pooler = (
+            None  # unread, so it would get no gradient, which a distributed run cannot have
+        )
     model = PooledTextModel(PooledNetwork(backbone, pooling, outputs))
     model.base = resolve_model(source.name)
     return model
@@ -190,7 +238,10 @@ def load_pooled_folder(folder: Path) -> PooledTextModel:
     from safetensors import safe_open
 
     with safe_open(folder / "head.safetensors", "pt") as file:
-        pooling, state = file.metadata()["pooling"], {name: file.get_tensor(name) for name in file.keys()}
+        pooling, state = (
+            file.metadata()["pooling"],
+            {name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 - no dict,
+        )
     model = load_pooled(ModelConfig(name=str(folder)), pooling, len(state["weight"]))
     model.network.head.load_state_dict(state)
     return model
@@ -198,15 +249,23 @@ def load_pooled_folder(folder: Path) -> PooledTextModel:
 
 def load_config_of(source: ModelConfig) -> PretrainedConfig:
     """The config of a network, before its weights are read. Raises ModelError if there is none."""
-    return _from_pretrained(AutoConfig, source, dtype=None)  # type: ignore[no-any-return]
+    return _from_pretrained(AutoConfig, source, dtype=None)
 
 
-def _from_pretrained(auto: Any, source: ModelConfig, dtype: torch.dtype | None = torch.float32, **arguments: Any) -> Any:
+def _from_pretrained(
+    auto: Any, source: ModelConfig, dtype: torch.dtype | None = torch.float32, **arguments: Any
+) -> Any:
     # Without a dtype a half-precision checkpoint would be trained in half precision.
-    facts = {"revision": source.revision, "trust_remote_code": source.trust_remote_code, **arguments}
+    facts = {
+        "revision": source.revision,
+        "trust_remote_code": source.trust_remote_code,
+        **arguments,
+    }
     try:
         with quiet_transformers():
-            return auto.from_pretrained(resolve_model(source.name), **facts, **({"dtype": dtype} if dtype else {}))
+            return auto.from_pretrained(
+                resolve_model(source.name), **facts, **({"dtype": dtype} if dtype else {})
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -232,14 +291,19 @@ def quiet_transformers() -> Iterator[None]:
 def kind_of(config: PretrainedConfig) -> str:
     """ "decoder" for networks that only read to the left, else "encoder"."""
     causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return "decoder" if causal and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "encoder"
+    return (
+        "decoder"
+        if causal and config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        else "encoder"
+    )
 
 
 def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...]]:
-    """The pretrained parts from input to output: the layers of every list of layers, and what stands between them.
+    """The pretrained parts from input to output: the layers of every list of layers, and what
+    stands between them.
 
-    What comes before the first layer (embeddings) is a block of its own; what follows a layer (a last norm, a
-    pooler) belongs to that layer's block.
+    What comes before the first layer (embeddings) is a block of its own; what follows a layer (a
+    last norm, a pooler) belongs to that layer's block.
     """
     lists: list[str] = []
     for name, module in network.named_modules():
@@ -278,8 +342,12 @@ def _loose_part(name: str, apart: Sequence[str]) -> str:
 
 
 def linear_layers(network: nn.Module, blocks: Sequence[Sequence[str]]) -> list[str]:
-    """The linear layers inside lists of layers: attention and feed-forward, not embeddings or poolers."""
-    layers = tuple(f"{name}." for block in blocks for name in block if name.rpartition(".")[2].isdigit())
+    """The linear layers inside lists of layers: attention and feed-forward, not embeddings or
+    poolers.
+    """
+    layers = tuple(
+        f"{name}." for block in blocks for name in block if name.rpartition(".")[2].isdigit()
+    )
     return [
         name
         for name, module in network.named_modules()
@@ -299,7 +367,9 @@ def head_input(network: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]
 
 
 def reads_one_vector(network: PreTrainedModel, head: nn.Linear) -> bool:
-    """Whether the head reads one vector [B, H] a row and its outputs are the logits: then it can be cached."""
+    """Whether the head reads one vector [B, H] a row and its outputs are the logits: then it can be
+    cached.
+    """
     ids = torch.tensor([[1, 2, 3]])
     training = network.training
     network.eval()

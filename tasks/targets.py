@@ -1,6 +1,8 @@
-"""What a label column means: one label of several, any number of labels, or a number. Shared by text and images.
+"""What a label column means: one label of several, any number of labels, or a number. Shared by
+text and images.
 
-Each kind says what a cell is as a target, how outputs are judged against it, and what a prediction looks like.
+Each kind says what a cell is as a target, how outputs are judged against it, and what a prediction
+looks like.
 
 Shapes: B rows, C outputs (classes, labels, or 1 for a number).
 """
@@ -8,7 +10,7 @@ Shapes: B rows, C outputs (classes, labels, or 1 for a number).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -21,7 +23,16 @@ from finetune.config import TaskConfig
 from finetune.errors import ConfigError
 from finetune.task import Prediction
 from tasks import metrics
-from tasks.labels import find_delimiter, label_index, label_text, learn_labels, parse_number, split_labels
+from tasks.labels import (
+    class_label_names,
+    find_delimiter,
+    label_index,
+    label_text,
+    learn_labels,
+    parse_number,
+    sort_labels,
+    split_labels,
+)
 
 Kind = Literal["single", "several", "number"]
 
@@ -32,7 +43,9 @@ class TargetConfig(TaskConfig):
     label: str | None = None
     """Column of the label; null: found."""
     kind: Kind | None = None
-    """One label of several, any number of labels, or a number (regression); null: found in the values."""
+    """One label of several, any number of labels, or a number (regression); null: found in the
+    values.
+    """
     labels: list[str] | None = None
     """Names of the labels in their order; null: those of the training split, sorted."""
     delimiter: str | None = None
@@ -42,7 +55,9 @@ class TargetConfig(TaskConfig):
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a target that is spread over all labels (Szegedy et al. 2016, arXiv:1512.00567), for kind=single."""
+    """Share of a target that is spread over all labels (Szegedy et al. 2016, arXiv:1512.00567), for
+    kind=single.
+    """
 
 
 class Targets(ABC):
@@ -93,12 +108,16 @@ class SingleLabel(Targets):
     problem_type = "single_label_classification"
 
     def target(self, value: Any) -> int:
-        return label_index(value, self.names)
+        return label_index(value, self.names, self.state["class_names"])
 
     def stack(self, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         stacked = torch.tensor(targets, dtype=torch.long)  # [B]
         weights = self.state["weights"]
-        count = torch.tensor(float(len(targets))) if weights is None else torch.tensor(weights)[stacked].sum()
+        count = (
+            torch.tensor(float(len(targets)))
+            if weights is None
+            else torch.tensor(weights)[stacked].sum()
+        )
         return stacked, count
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -106,7 +125,9 @@ class SingleLabel(Targets):
         if weights is not None:
             weights = torch.tensor(weights, dtype=outputs.dtype, device=outputs.device)
         smoothing = self.config.label_smoothing
-        return functional.cross_entropy(outputs, targets, weights, reduction="sum", label_smoothing=smoothing)
+        return functional.cross_entropy(
+            outputs, targets, weights, reduction="sum", label_smoothing=smoothing
+        )
 
     def scores(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(dim=1)
@@ -121,7 +142,7 @@ class SingleLabel(Targets):
         return [{"label": self.names[index], "score": score} for index, score in pairs]
 
     def unseen(self, value: Any) -> list[str]:
-        name = label_text(value)
+        name = label_text(value, self.state["class_names"])
         return [name] if name is not None and name not in self.names else []
 
 
@@ -132,7 +153,7 @@ class SeveralLabels(Targets):
     problem_type = "multi_label_classification"
 
     def target(self, value: Any) -> list[float]:
-        found = split_labels(value, self.state["delimiter"])
+        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
         return [float(name in found) for name in self.names]
 
     def stack(self, targets: Sequence[list[float]]) -> tuple[Tensor, Tensor]:
@@ -149,21 +170,27 @@ class SeveralLabels(Targets):
         return metrics.multilabel_metrics(scores, targets, self.names, self.config.threshold)
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """{"label": [names], "score": [probabilities]} of the labels that reach the threshold, likeliest first."""
+        """{"label": [names], "score": [probabilities]} of the labels that reach the threshold,
+        likeliest first.
+        """
         found = []
         for row in scores.tolist():
-            chosen = sorted((-score, index) for index, score in enumerate(row) if score >= self.config.threshold)
+            chosen = sorted(
+                (-score, index) for index, score in enumerate(row) if score >= self.config.threshold
+            )
             labels = [self.names[index] for _, index in chosen]
             found.append({"label": labels, "score": [-negative for negative, _ in chosen]})
         return found
 
     def unseen(self, value: Any) -> list[str]:
-        found = split_labels(value, self.state["delimiter"])
+        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
         return [name for name in found if name not in self.names]
 
 
 class Number(Targets):
-    """A number: squared error, in standard deviations of the training split so that any unit trains alike."""
+    """A number: squared error, in standard deviations of the training split so that any unit trains
+    alike.
+    """
 
     metric = ("rmse", "min")
     problem_type = "regression"
@@ -176,7 +203,9 @@ class Number(Targets):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         deviation = self.state["deviation"]
-        return functional.mse_loss(outputs.squeeze(1) / deviation, targets / deviation, reduction="sum")
+        return functional.mse_loss(
+            outputs.squeeze(1) / deviation, targets / deviation, reduction="sum"
+        )
 
     def scores(self, outputs: Tensor) -> Tensor:
         return outputs
@@ -189,11 +218,15 @@ class Number(Targets):
         return [{"score": value} for value in scores[:, 0].tolist()]
 
 
-KINDS: dict[str, type[Targets]] = {"single": SingleLabel, "several": SeveralLabels, "number": Number}
+KINDS: dict[str, type[Targets]] = {
+    "single": SingleLabel,
+    "several": SeveralLabels,
+    "number": Number,
+}
 
 
 def kind_of_values(values: Sequence[Any]) -> Kind:
-    """What the first values of a label column are: lists are several labels, fractions are numbers."""
+    """What the first values of a label column are: lists: several labels, fractions: numbers."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, list | tuple) for value in known):
         return "several"
@@ -202,23 +235,30 @@ def kind_of_values(values: Sequence[Any]) -> Kind:
     return "number" if fractions and None not in numbers else "single"
 
 
-def learn_targets(config: TargetConfig, values: Iterable[Any]) -> Targets:
-    """The targets of a training split, from all cells of its label column."""
-    values, kind, place = list(values), config.kind or "single", f"task.label={config.label}"
+def learn_targets(config: TargetConfig, rows: Any) -> Targets:
+    """The targets of a training split, a datasets.Dataset, from all cells of its label column."""
+    values, kind, place = (
+        list(rows[config.label]),
+        config.kind or "single",
+        f"task.label={config.label}",
+    )
     if config.class_weights is not None and kind != "single":
-        raise ConfigError(f"task.class_weights: weighs single labels, but task.kind is {kind}; remove it")
+        raise ConfigError(
+            f"task.class_weights: weighs single labels, but task.kind is {kind}; remove it"
+        )
     if kind == "number":
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
         return Number(config, {"names": ["score"], **spread})
+    state = {"class_names": (class_names := class_label_names(rows, config.label or ""))}
     if kind == "several":
         delimiter = config.delimiter or find_delimiter(values)
-        cells = [name for value in values for name in split_labels(value, delimiter)]
+        cells = [name for value in values for name in split_labels(value, delimiter, class_names)]
         # Rare labels are normal here, so the column is not doubted as one of single labels is.
-        names = learn_labels(cells, config.labels or sorted(set(cells)), place=place)
-        return SeveralLabels(config, {"names": names, "delimiter": delimiter})
-    names = learn_labels(values, config.labels, place=place)
-    targets = SingleLabel(config, {"names": names, "weights": None})
+        names = learn_labels(cells, config.labels or class_names or sort_labels(cells), place=place)
+        return SeveralLabels(config, state | {"names": names, "delimiter": delimiter})
+    names = learn_labels(values, config.labels, class_names, place)
+    targets = SingleLabel(config, state | {"names": names, "weights": None})
     targets.state["weights"] = _class_weights(config, targets, values)
     return targets
 
@@ -228,7 +268,9 @@ def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
     return KINDS[config.kind or "single"](config, state)
 
 
-def _class_weights(config: TargetConfig, targets: SingleLabel, values: Sequence[Any]) -> list[float] | None:
+def _class_weights(
+    config: TargetConfig, targets: SingleLabel, values: Sequence[Any]
+) -> list[float] | None:
     """The weight of each class; balanced ones have a mean of 1 over the rows."""
     wanted, names = config.class_weights, targets.names
     if wanted is None:

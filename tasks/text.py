@@ -18,21 +18,30 @@ from finetune.sources import resolve_model
 from finetune.task import Length
 from tasks.backbones import quiet_transformers
 
-# A row that is cut is counted; what an unknown tokenizer calls its longest input is a number of this size.
+# A row that is cut is counted; what an unknown tokenizer calls its longest input is a number of
+# this size.
 UNBOUNDED = 1_000_000
 PADDING = {"attention_mask": 0, "token_type_ids": 0}
 
 
 def find_column(
-    wanted: str | None, role: str, columns: Mapping[str, Sequence[Any]], usual: Sequence[str], candidates: Sequence[str]
+    wanted: str | None,
+    role: str,
+    columns: Mapping[str, Sequence[Any]],
+    usual: Sequence[str],
+    candidates: Sequence[str],
 ) -> tuple[str, str | None]:
-    """The column for a role ("text", "label") and, if it was chosen here, the sentence that says why.
+    """The column for a role ("text", "label") and, if it was chosen here, the sentence that says
+    why.
 
-    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError otherwise.
+    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError
+    otherwise.
     """
     if wanted is not None:
         if wanted not in columns:
-            raise DataError(f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}")
+            raise DataError(
+                f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}"
+            )
         return wanted, None
     lowered = {name.lower(): name for name in columns}
     for name in usual:
@@ -41,7 +50,10 @@ def find_column(
     if len(candidates) == 1:
         return candidates[0], f"{role}: column {candidates[0]!r}, the only one that can be it"
     found = ", ".join(map(repr, candidates or columns)) or "none"
-    raise DataError(f"task.{role}: no one column is clearly the {role} (there are: {found}); set task.{role}=COLUMN")
+    raise DataError(
+        f"task.{role}: no one column is clearly the {role} (there are: {found}); "
+        f"set task.{role}=COLUMN"
+    )
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
@@ -49,11 +61,15 @@ def load_tokenizer(source: ModelConfig) -> Any:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
-                resolve_model(source.name), revision=source.revision, trust_remote_code=source.trust_remote_code
+                resolve_model(source.name),
+                revision=source.revision,
+                trust_remote_code=source.trust_remote_code,
             )
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model.name: {source.name!r} has no tokenizer that can be loaded: {first}") from error
+        raise ModelError(
+            f"model.name: {source.name!r} has no tokenizer that can be loaded: {first}"
+        ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
@@ -65,17 +81,25 @@ def longest_input(tokenizer: Any, config: PretrainedConfig) -> int | None:
     if positions is None:
         return int(tokenizer.model_max_length) if tokenizer.model_max_length < UNBOUNDED else None
     # RoBERTa and its kin number positions from the padding id on.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
+    offset = (
+        (config.pad_token_id or 0) + 1
+        if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+        else 0
+    )
     return int(positions) - offset
 
 
-def token_lengths(tokenizer: Any, texts: Sequence[Any], pairs: Sequence[Any] | None, longest: int) -> list[Length]:
+def token_lengths(
+    tokenizer: Any, texts: Sequence[Any], pairs: Sequence[Any] | None, longest: int
+) -> list[Length]:
     """How many tokens each text (or pair) has, and how many over `longest` are cut away."""
     found = []
     for start in range(0, len(texts), 1000):
         part = slice(start, start + 1000)
         with quiet_transformers():  # which would warn of every text that is cut
-            encoded = tokenizer(list(texts[part]), list(pairs[part]) if pairs else None, return_attention_mask=False)
+            encoded = tokenizer(
+                list(texts[part]), list(pairs[part]) if pairs else None, return_attention_mask=False
+            )
         sizes = [len(ids) for ids in encoded["input_ids"]]
         found += [Length(min(size, longest), max(size - longest, 0)) for size in sizes]
     return found

@@ -18,13 +18,39 @@ from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
 from tasks import metrics
-from tasks.backbones import TextModel, kind_of, load_config_of, load_native, load_pooled, load_pooled_folder
+from tasks.backbones import (
+    TextModel,
+    kind_of,
+    load_config_of,
+    load_native,
+    load_pooled,
+    load_pooled_folder,
+)
 from tasks.confusion import write_confusion
 from tasks.labels import parse_number, split_labels
-from tasks.targets import KINDS, Number, SingleLabel, TargetConfig, Targets, kind_of_values, learn_targets, restore_targets
+from tasks.targets import (
+    KINDS,
+    Number,
+    SingleLabel,
+    TargetConfig,
+    Targets,
+    kind_of_values,
+    learn_targets,
+    restore_targets,
+)
 from tasks.text import find_column, load_tokenizer, longest_input, pad, token_lengths
 
-TEXT_NAMES = ("text", "sentence", "content", "body", "document", "review", "article", "message", "comment")
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "content",
+    "body",
+    "document",
+    "review",
+    "article",
+    "message",
+    "comment",
+)
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment")
 
 
@@ -60,16 +86,28 @@ class TextClassification(Task):
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
-        strings = [name for name, values in columns.items() if any(isinstance(v, str) for v in values) and name != "file"]
+        strings = [
+            name
+            for name, values in columns.items()
+            if any(isinstance(v, str) for v in values) and name != "file"
+        ]
         if isinstance(config.text, list):
-            text: str | list[str] = [find_column(name, "text", columns, (), ())[0] for name in config.text]
+            text: str | list[str] = [
+                find_column(name, "text", columns, (), ())[0] for name in config.text
+            ]
         else:
-            others = [name for name in strings if name != config.label and name.lower() not in LABEL_NAMES]
+            others = [
+                name for name in strings if name != config.label and name.lower() not in LABEL_NAMES
+            ]
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, others)
             notes += [note] if note else []
         taken = {*([text] if isinstance(text, str) else text), "file"}
         label, note = find_column(
-            config.label, "label", columns, LABEL_NAMES, [name for name in columns if name not in taken]
+            config.label,
+            "label",
+            columns,
+            LABEL_NAMES,
+            [name for name in columns if name not in taken],
         )
         notes += [note] if note else []
         kind = config.kind or kind_of_values(columns[label])
@@ -79,12 +117,14 @@ class TextClassification(Task):
         return notes
 
     def validate(self, row: Row) -> Iterator[str]:
-        for column, text in zip(self._columns(), self._texts(row), strict=True):
+        for column, text in zip(self.input_columns(), self._texts(row), strict=True):
             if not isinstance(text, str):
                 yield f"{column} is {text!r}, not text"
             elif not text.strip():
                 yield f"{column} is empty"
-        label = row.get(self.config.label or "")
+        if self.config.label not in row:
+            return  # a row to predict
+        label = row[self.config.label]
         if self.config.kind == "number":
             if parse_number(label) is None:
                 yield f"{self.config.label} is {label!r}, not a number"
@@ -92,7 +132,13 @@ class TextClassification(Task):
             yield f"{self.config.label} is missing"
         elif self.tokenizer_ is not None:  # after setup the labels are known
             unseen = self.targets_.unseen(label)
-            yield from (f"{self.config.label} is {name!r}, which no row of train has" for name in unseen)
+            yield from (
+                f"{self.config.label} is {name!r}, which no row of train has" for name in unseen
+            )
+
+    def input_columns(self) -> list[str]:
+        text = self.config.text or "text"
+        return [text] if isinstance(text, str) else text
 
     def identity(self, row: Row) -> Any:
         return tuple(self._texts(row))
@@ -101,13 +147,19 @@ class TextClassification(Task):
         value = row[self.config.label or ""]
         if self.config.kind == "number":
             return None
-        return tuple(split_labels(value, self.config.delimiter)) if self.config.kind == "several" else str(value)
+        return (
+            tuple(split_labels(value, self.config.delimiter))
+            if self.config.kind == "several"
+            else str(value)
+        )
 
     def row_of(self, value: Any) -> Row:
-        columns = self._columns()
+        columns = self.input_columns()
         values = [value] if isinstance(value, str) else list(value)
         if len(values) != len(columns):
-            raise DataError(f"{self.name}: {value!r} does not fit the columns {', '.join(columns)}; give dicts")
+            raise DataError(
+                f"{self.name}: {value!r} does not fit the columns {', '.join(columns)}; give dicts"
+            )
         return dict(zip(columns, values, strict=True))
 
     # ---- learning labels, loading what encodes
@@ -117,7 +169,7 @@ class TextClassification(Task):
         return KINDS[self.config.kind or "single"].metric
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        self.targets_ = learn_targets(self.config, train[self.config.label])
+        self.targets_ = learn_targets(self.config, train)
         network = load_config_of(source)
         self.tokenizer_ = load_tokenizer(source)
         return [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
@@ -149,7 +201,11 @@ class TextClassification(Task):
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
-        return load_pooled_folder(Path(folder)) if self.head_ == "pooled" else load_native(ModelConfig(name=str(folder)))
+        return (
+            load_pooled_folder(Path(folder))
+            if self.head_ == "pooled"
+            else load_native(ModelConfig(name=str(folder)))
+        )
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -159,10 +215,14 @@ class TextClassification(Task):
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         texts = list(zip(*(self._texts(row) for row in rows), strict=True))
-        return token_lengths(self.tokenizer_, texts[0], texts[1] if len(texts) > 1 else None, self.config.max_length)
+        return token_lengths(
+            self.tokenizer_, texts[0], texts[1] if len(texts) > 1 else None, self.config.max_length
+        )
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        encoded = self.tokenizer_(*self._texts(row), truncation=True, max_length=self.config.max_length)
+        encoded = self.tokenizer_(
+            *self._texts(row), truncation=True, max_length=self.config.max_length
+        )
         sample: Sample = {"inputs": dict(encoded)}
         label = row.get(self.config.label or "")
         if label is not None and label != "":
@@ -172,7 +232,9 @@ class TextClassification(Task):
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
         if "inputs" in samples[0]:
-            batch["inputs"] = pad([sample["inputs"] for sample in samples], self.tokenizer_.pad_token_id)
+            batch["inputs"] = pad(
+                [sample["inputs"] for sample in samples], self.tokenizer_.pad_token_id
+            )
         if all("target" in sample for sample in samples):
             batch["targets"], count = self.targets_.stack([sample["target"] for sample in samples])
             batch["count"] = {"loss": count}
@@ -190,7 +252,10 @@ class TextClassification(Task):
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         return self.targets_.predictions(self.targets_.scores(model(batch).float()).cpu())
 
-    # ---- evaluate modules, the confusion matrix
+    # ---- what is shown, evaluate modules, the confusion matrix
+
+    def show(self, sample: Sample) -> str:
+        return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
 
     @property
     def scores_predictions(self) -> bool:
@@ -198,27 +263,30 @@ class TextClassification(Task):
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         references = [self.targets_.target(row[self.config.label or ""]) for row in rows]
-        said = [self.targets_.target(said["label" if "label" in said else "score"]) for said in predictions]
+        said = [
+            self.targets_.target(said["label" if "label" in said else "score"])
+            for said in predictions
+        ]
         found: dict[str, float] = {}
         for name in self.config.metrics:
-            found |= metrics.evaluate_module(name, said, references)
+            found |= metrics.evaluate_module(
+                name, said, references, classes=len(self.targets_.names)
+            )
         return found
 
     def report(self, stats: Stats, folder: Path) -> list[Path]:
         if not isinstance(self.targets_, SingleLabel):
             return []
         names = self.targets_.names
-        matrix = metrics.confusion_matrix(stats["scores"].argmax(1).numpy(), stats["target"].numpy(), len(names))
+        matrix = metrics.confusion_matrix(
+            stats["scores"].argmax(1).numpy(), stats["target"].numpy(), len(names)
+        )
         return write_confusion(matrix, names, folder)
 
     # ---- parts
 
-    def _columns(self) -> list[str]:
-        text = self.config.text or "text"
-        return [text] if isinstance(text, str) else text
-
     def _texts(self, row: Row) -> list[Any]:
-        return [row.get(column) for column in self._columns()]
+        return [row.get(column) for column in self.input_columns()]
 
     def _settle_head(self, kind: str, frozen: bool) -> list[str]:
         self.pooling_ = self.config.pooling or ("last" if kind == "decoder" else "mean")
@@ -226,19 +294,25 @@ class TextClassification(Task):
             self.head_ = self.config.head
             return []
         self.head_ = "pooled" if frozen or self.config.pooling else "native"
-        reason = f"{self.pooling_} pooling serves a frozen backbone best" if frozen else "the network's own class"
-        return [f"head: {self.head_}, {reason if not self.config.pooling else 'as task.pooling is set'}"]
+        reason = (
+            f"{self.pooling_} pooling serves a frozen backbone best"
+            if frozen
+            else "the network's own class"
+        )
+        return [
+            f"head: {self.head_}, {reason if not self.config.pooling else 'as task.pooling is set'}"
+        ]
 
     def _settle_length(self, network: Any) -> list[str]:
         self._set_sides()
         longest = longest_input(self.tokenizer_, network)
         if longest is None or self.config.max_length <= longest:
             return []
-        note = f"max_length: {longest}, the most that this network takes, in place of {self.config.max_length}"
+        asked = self.config.max_length
+        note = f"max_length: {longest}, the most that this network takes, in place of {asked}"
         self.config = self.config.model_copy(update={"max_length": longest})
         return [note]
 
     def _set_sides(self) -> None:
         self.tokenizer_.truncation_side = "right" if self.config.truncation == "head" else "left"
         self.tokenizer_.padding_side = "right"
-

@@ -97,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_tree(self, folder: Path, inside: str) -> None:
         start = folder / inside
         if not start.is_dir():
-            return self._refuse("EntryNotFound")
+            self._refuse("EntryNotFound")
+            return
         query = parse_qs(urlsplit(self.path).query)
         is_deep = query.get("recursive", ["false"])[0].lower() in ("true", "1")
         found = start.rglob("*") if is_deep else start.iterdir()

@@ -1,4 +1,6 @@
-"""From rows to batches on their way to the device: encoding and collating, in this process or in workers."""
+"""From rows to batches on their way to the device: encoding and collating, in this process or in
+workers.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split, how long each is for the network (int64 [N]), and their features if they are cached."""
+    """The rows of a split, how long each is for the network (int64 [N]), and their features if they
+    are cached.
+    """
 
     name: str
     rows: Rows
@@ -46,22 +50,27 @@ class Split:
 
 
 class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
-    """Maps a piece of a plan to its batch. What is random depends on the position alone, not on the worker."""
+    """Maps a piece of a plan to its batch. What is random depends on the position alone, not on the
+    worker.
+    """
 
     def __init__(self, split: Split, task: Task, seed: int) -> None:
         self.split = split
         self.task = task
         self.seed = seed
 
-    def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:  # type: ignore[override]
+    def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
         indices = list(piece.indices)
         if self.split.features is not None:
-            batch = self.task.collate(self.split.features.samples(indices), self._rng(piece, _COLLATE, piece.slot))
+            batch = self.task.collate(
+                self.split.features.samples(indices), self._rng(piece, _COLLATE, piece.slot)
+            )
             batch["features"] = self.split.features.take(indices)
             return piece, batch
         rows = self.split.rows.__getitems__(indices)
         samples = [
-            self.task.encode(row, self._rng(piece, _ENCODE, index)) for index, row in zip(indices, rows, strict=True)
+            self.task.encode(row, self._rng(piece, _ENCODE, index))
+            for index, row in zip(indices, rows, strict=True)
         ]
         return piece, self.task.collate(samples, self._rng(piece, _COLLATE, piece.slot))
 
@@ -74,9 +83,17 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
 
 
 def load_batches(
-    split: Split, task: Task, pieces: Iterable[Piece], *, seed: int, device: torch.device, workers: int = 0
+    split: Split,
+    task: Task,
+    pieces: Iterable[Piece],
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int = 0,
 ) -> Iterator[tuple[Piece, Batch]]:
-    """The batches of `pieces` in their order, in the memory of this process (pinned where a GPU will fetch them)."""
+    """The batches of `pieces` in their order, in the memory of this process (pinned where a GPU
+    will fetch them).
+    """
     loader: DataLoader[Any] = DataLoader(
         _Batches(split, task, seed),
         batch_size=None,

@@ -57,12 +57,19 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
     return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
 
 
-def open_rows(reference_or_object: Any, config: DataConfig, split: str | None = None) -> Dataset:
-    """One table of rows, as for a prediction; `split` chooses one of several."""
+def open_rows(
+    reference_or_object: Any, config: DataConfig, split: str | None = None
+) -> tuple[Dataset, list[str]]:
+    """One table of rows, as for a prediction, and notes on how it was read.
+
+    `split` chooses one of several.
+    """
     tables = from_object(reference_or_object, config)
     is_named = isinstance(reference_or_object, str)
     rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
-    return _draw(rows, config)[0]
+    drawn, numbers = _draw(rows, config)
+    limit = [f"{len(drawn)} of {len(rows)} rows are drawn (data.limit)"] if numbers else []
+    return drawn, [*tables.notes, *limit]
 
 
 def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:

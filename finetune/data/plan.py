@@ -1,7 +1,8 @@
-"""Which rows make which step, on which process, in which micro-batch: pure functions of the position.
+"""Which rows make which step, on which process, in which micro-batch: pure functions of the
+position.
 
-A step is `batch_size` rows whatever the number of processes; how it is cut changes time and memory, not the
-result. No sampler holds a state, so a run goes on from any step by asking for that step.
+A step is `batch_size` rows whatever the number of processes; how it is cut changes time and memory,
+not the result. No sampler holds a state, so a run goes on from any step by asking for that step.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-# Rows are shuffled, and sorted by length only within this many batches: long and short stay mixed over an epoch.
+# Rows are shuffled, and sorted by length only within this many batches: long and short stay mixed
+# over an epoch.
 BATCHES_SORTED_TOGETHER = 50
 
 
@@ -52,7 +54,9 @@ class TrainPlan:
 
     def size(self, step: int) -> int:
         """How many rows a step has: the last one of an epoch may have fewer."""
-        return min(self.batch_size, len(self.lengths) - step % self.steps_per_epoch * self.batch_size)
+        return min(
+            self.batch_size, len(self.lengths) - step % self.steps_per_epoch * self.batch_size
+        )
 
     def rows(self, step: int) -> np.ndarray:
         """The rows of a step, longest first."""
@@ -88,7 +92,9 @@ class TrainPlan:
         return useful / max(computed, 1)
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
-        return _batches_of_epoch(_Key(self.lengths), self.batch_size, self.seed, self.by_length, epoch)
+        return _batches_of_epoch(
+            _Key(self.lengths), self.batch_size, self.seed, self.by_length, epoch
+        )
 
 
 class _Key:
@@ -105,7 +111,9 @@ class _Key:
 
 
 @lru_cache(maxsize=4)
-def _batches_of_epoch(key: _Key, batch_size: int, seed: int, by_length: bool, epoch: int) -> list[np.ndarray]:
+def _batches_of_epoch(
+    key: _Key, batch_size: int, seed: int, by_length: bool, epoch: int
+) -> list[np.ndarray]:
     """All batches of an epoch; the incomplete one, if any, comes last."""
     lengths = key.array
     rng = np.random.default_rng([seed, epoch, 0x0DE5])
@@ -116,19 +124,27 @@ def _batches_of_epoch(key: _Key, batch_size: int, seed: int, by_length: bool, ep
     order = np.concatenate(
         [
             chunk[np.argsort(lengths[chunk], kind="stable")]
-            for chunk in (order[start : start + together] for start in range(0, len(order), together))
+            for chunk in (
+                order[start : start + together] for start in range(0, len(order), together)
+            )
         ]
     )
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     whole = [batch for batch in batches if len(batch) == batch_size]
-    return [whole[index] for index in rng.permutation(len(whole))] + [b for b in batches if len(b) < batch_size]
+    return [whole[index] for index in rng.permutation(len(whole))] + [
+        b for b in batches if len(b) < batch_size
+    ]
 
 
-def blocks_by_length(lengths: np.ndarray, block: int, process: int = 0, processes: int = 1) -> list[Piece]:
+def blocks_by_length(
+    lengths: np.ndarray, block: int, process: int = 0, processes: int = 1
+) -> list[Piece]:
     """Rows sorted by length in fixed blocks, block k for process k mod P.
 
     The blocks do not depend on P, so any number of processes computes the same bits.
     """
     order = np.argsort(-lengths, kind="stable")
     starts = range(process * block, len(order), processes * block)
-    return [Piece(tuple(order[start : start + block].tolist()), slot=start // block) for start in starts]
+    return [
+        Piece(tuple(order[start : start + block].tolist()), slot=start // block) for start in starts
+    ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
@@ -34,16 +33,16 @@ def read(reference: str, config: DataConfig) -> Tables:
     path = locate(reference)
     if path is None:
         _check_hub_is_meant(reference, config)
-        return _with_class_names(_read_hub(reference, config))
+        return _with_hidden_labels(_read_hub(reference, config))
     decoder = Decoder(config.encoding)
     if path.is_file():
         rows, notes = read_table(path, config, decoder)
         splits = {"train": rows}
     elif config.format == "hub" or config.subset is not None:
-        return _with_class_names(_read_hub(str(path), config))
+        return _with_hidden_labels(_read_hub(str(path), config))
     else:
         splits, notes = read_folder(path, config, decoder)
-    return _with_class_names(Tables(splits, decoder.notes() + notes))
+    return _with_hidden_labels(Tables(splits, decoder.notes() + notes))
 
 
 def from_object(value: Any, config: DataConfig) -> Tables:
@@ -63,7 +62,7 @@ def from_object(value: Any, config: DataConfig) -> Tables:
     else:
         rows, notes = _one_table(value, config, "data")
         tables = Tables({"train": rows}, notes)
-    return _with_class_names(tables)
+    return _with_hidden_labels(tables)
 
 
 def _holds_splits(value: Mapping[Any, Any]) -> bool:
@@ -150,23 +149,22 @@ def _read_hub(reference: str, config: DataConfig) -> Tables:
     return Tables(dict(loaded))
 
 
-def _with_class_names(tables: Tables) -> Tables:
-    """The tables with class names for class numbers, and None for -1, which marks hidden labels."""
-    splits, notes = {}, list(tables.notes)
+def _with_hidden_labels(tables: Tables) -> Tables:
+    """The tables with None for the class number -1, by which benchmarks hide labels."""
+    splits = {}
     for split, rows in tables.splits.items():
         for column, feature in rows.features.items():
-            if isinstance(feature, ClassLabel) and feature.names:
-                rows = _name_classes(rows, column, feature.names)
-                notes.append(
-                    f"column {column!r}: its {len(feature.names)} class names stand for numbers"
-                )
+            if isinstance(feature, ClassLabel):
+                rows = _hide(rows, column)
         splits[split] = rows
-    return Tables(splits, list(dict.fromkeys(notes)))
+    return Tables(splits, tables.notes)
 
 
-def _name_classes(rows: Dataset, column: str, names: Sequence[str]) -> Dataset:
+def _hide(rows: Dataset, column: str) -> Dataset:
     numbers = rows.select_columns([column]).with_format("arrow")[:][column].combine_chunks()
-    is_class = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
-    texts = pa.array(names, pa.string()).take(pc.if_else(is_class, numbers, None))
-    order = rows.column_names
-    return rows.remove_columns(column).add_column(column, texts).select_columns(order)
+    known = pc.if_else(pc.greater_equal(numbers, 0), numbers, None)
+    if known.null_count == numbers.null_count:
+        return rows
+    order, feature = rows.column_names, rows.features[column]
+    with_nulls = rows.remove_columns(column).add_column(column, known, feature=feature)
+    return with_nulls.select_columns(order)

@@ -19,13 +19,15 @@ class Frozen(Method):
     def apply(self, model: TransferModel) -> None:
         if not model.heads:
             raise ModelError(
-                "method=frozen leaves nothing to train: this network has no new head; use method=lora, partial or full"
+                "method=frozen leaves nothing to train: this network has no new head; "
+                "use method=lora, partial or full"
             )
         train_parts(model, len(model.blocks))
         if self.solves_head and not (self.caches_features and model.cacheable):
             raise ModelError(
                 "method.solver=exact works on cached features, which this run has none of; "
-                "use method.cache=auto with a head on one vector (task.head=pooled), or method.solver=loop"
+                "use method.cache=auto with a head on one vector (task.head=pooled), "
+                "or method.solver=loop"
             )
 
     @property

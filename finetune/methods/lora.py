@@ -1,4 +1,5 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft, injected in place.
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft,
+injected in place.
 
 `inject_adapter_in_model` keeps the name of every module, so the seam of dotted names holds.
 """
@@ -36,7 +37,9 @@ class Lora(Method):
         import peft  # ten seconds of imports that the other methods need not pay
 
         train_parts(model, len(model.blocks))
-        peft.inject_adapter_in_model(self._peft_config(chosen_targets(model, self.config.targets)), model.network)
+        peft.inject_adapter_in_model(
+            self._peft_config(chosen_targets(model, self.config.targets)), model.network
+        )
         # Injection froze all but the adapters.
         for name, parameter, part in named_parts(model):
             parameter.requires_grad_(part == HEAD or ".lora_" in name)
@@ -46,7 +49,7 @@ class Lora(Method):
 
         return peft.LoraConfig(
             r=self.config.rank,
-            lora_alpha=self.config.alpha,  # type: ignore[arg-type]  # peft divides by the rank; a fraction is fine
+            lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
             use_rslora=self.config.rslora,
             # One anchored expression: peft takes the names of a list as endings.
@@ -61,11 +64,14 @@ class Lora(Method):
                 module.eval()
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
-        """Write adapter_config.json and adapter_model.safetensors, head included, in peft's layout."""
+        """Write adapter_config.json and adapter_model.safetensors, with the head, as peft does."""
         import peft
         from safetensors.torch import save_file
 
-        facts = {"task_type": None, "modules_to_save": [name.rpartition(".")[2] for name in model.heads] or None}
+        facts = {
+            "task_type": None,
+            "modules_to_save": [name.rpartition(".")[2] for name in model.heads] or None,
+        }
         targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
         config = self._peft_config(targets, **(facts | model.adapter_config()))
         config.inference_mode = True
@@ -74,7 +80,10 @@ class Lora(Method):
             if part == HEAD:
                 state[name] = parameter.detach()
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {_with_prefix(name): tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        tensors = {
+            _with_prefix(name): tensor.detach().cpu().contiguous().clone()
+            for name, tensor in state.items()
+        }
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(str(folder))
         return True
@@ -91,17 +100,27 @@ class Lora(Method):
 
 
 def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
-    """The layers to adapt: all that the network offers, or those whose name is, or ends in, a wanted one."""
+    """The layers to adapt: all that the network offers, or those whose name is, or ends in, a
+    wanted one.
+    """
     if not model.lora_targets:
-        raise ModelError("method=lora finds no layer to adapt in this network; use method=frozen, partial or full")
+        raise ModelError(
+            "method=lora finds no layer to adapt in this network; "
+            "use method=frozen, partial or full"
+        )
     if wanted is None:
         return model.lora_targets
     chosen = []
     for ending in wanted:
-        matches = [name for name in model.lora_targets if name == ending or name.endswith("." + ending)]
+        matches = [
+            name for name in model.lora_targets if name == ending or name.endswith("." + ending)
+        ]
         if not matches:
             endings = {name.rpartition(".")[2] for name in model.lora_targets}
-            raise ModelError(f"method.targets: no layer that LoRA can adapt is called {ending!r}; {nearest(ending, endings)}")
+            raise ModelError(
+                f"method.targets: no layer that LoRA can adapt is called {ending!r}; "
+                f"{nearest(ending, endings)}"
+            )
         chosen += matches
     return list(dict.fromkeys(chosen))
 

@@ -1,4 +1,6 @@
-"""What a method decides about a network: what is trained, in which mode, at which rates, and what is folded in at the end."""
+"""What a method decides about a network: what is trained, in which mode, at which rates, and what
+is folded in at the end.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +39,30 @@ class Method(ABC):
         return False
 
     def unfreeze(self, model: TransferModel, epoch: float) -> bool:
-        """Settle what is trained at this point of the run, a function of `epoch` alone; True if that changed."""
+        """Settle what is trained at this point of the run, a function of `epoch` alone; True if
+        that changed.
+        """
         return False
 
     def train_mode(self, model: TransferModel) -> None:
-        """Training mode, but evaluation mode for what is frozen: BatchNorm would move its averages otherwise."""
+        """Training mode, but evaluation mode for what is frozen: BatchNorm would move its averages
+        otherwise.
+        """
         model.train()
         for names in model.blocks:
             for name in names:
                 part = part_named(model.network, name)
-                if isinstance(part, nn.Module) and not any(p.requires_grad for p in part.parameters()):
+                if isinstance(part, nn.Module) and not any(
+                    p.requires_grad for p in part.parameters()
+                ):
                     part.eval()
 
     def param_groups(self, model: TransferModel, optim: OptimConfig) -> list[dict[str, Any]]:
-        """Groups of equal rate and weight decay for an optimizer, each with the names of its parameters.
+        """Groups of equal rate and weight decay for an optimizer, each with the names of its
+        parameters.
 
-        Call it between `apply` and the first `unfreeze`: what will ever be trained has requires_grad then.
+        Call it between `apply` and the first `unfreeze`: what will ever be trained has
+        requires_grad then.
         """
         groups: dict[tuple[float, float], dict[str, Any]] = {}
         assert optim.lr is not None and optim.head_lr is not None, "the defaults fill in both rates"
@@ -63,7 +73,9 @@ class Method(ABC):
             rate = optim.head_lr if part == HEAD else optim.lr * (optim.layer_decay or 1.0) ** depth
             # Norms and biases have one axis; decaying them only pulls their scale to 0.
             decay = optim.weight_decay if parameter.ndim > 1 else 0.0
-            group = groups.setdefault((rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay})
+            group = groups.setdefault(
+                (rate, decay), {"params": [], "names": [], "lr": rate, "weight_decay": decay}
+            )
             group["params"].append(parameter)
             group["names"].append(name)
         return list(groups.values())
@@ -72,7 +84,7 @@ class Method(ABC):
         """Write what was trained beside the network, if the method keeps it apart; True if so."""
         return False
 
-    def merge(self, model: TransferModel) -> None:
+    def merge(self, model: TransferModel) -> None:  # noqa: B027 - most methods have nothing to fold
         """Fold adapters into the network, so that its own library can load it."""
 
 
@@ -81,14 +93,16 @@ def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]
 
     Raises ModelError for a parameter that lies in no block and no head: a fault of the adapter.
     """
-    part_by_prefix = {head: HEAD for head in model.heads}
+    part_by_prefix = dict.fromkeys(model.heads, HEAD)
     part_by_prefix |= {name: index for index, names in enumerate(model.blocks) for name in names}
     for name, parameter in model.network.named_parameters():
         prefix = name
         while prefix not in part_by_prefix:
             prefix, dot, _ = prefix.rpartition(".")
             if not dot:
-                raise ModelError(f"{type(model).__name__}: parameter {name!r} lies in no block and no head")
+                raise ModelError(
+                    f"{type(model).__name__}: parameter {name!r} lies in no block and no head"
+                )
         yield name, parameter, part_by_prefix[prefix]
 
 

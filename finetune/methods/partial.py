@@ -1,4 +1,5 @@
-"""Partial fine-tuning: the last blocks and the head are trained, at once or one block after the other.
+"""Partial fine-tuning: the last blocks and the head are trained, at once or one block after the
+other.
 
 Gradual unfreezing follows Howard & Ruder 2018 (ULMFiT, arXiv:1801.06146).
 """
@@ -24,7 +25,8 @@ class Partial(Method):
         available = len(model.blocks)
         if self.config.blocks > available:
             raise ModelError(
-                f"method.blocks: {self.config.blocks} blocks are to be trained, but this network has {available}; "
+                f"method.blocks: {self.config.blocks} blocks are to be trained, but this "
+                f"network has {available}; "
                 f"set method.blocks to at most {available}, or method=full"
             )
         train_parts(model, available - self.config.blocks)

@@ -224,10 +224,12 @@ def test_bbc_news_is_split_without_a_leak(task: Task) -> None:
 
 def test_open_rows_takes_one_table_or_the_split_that_is_named(tmp_path: Path) -> None:
     given = {"train": rows_of(4), "test": rows_of(2, 4)}
-    assert len(open_rows(rows_of(3), DataConfig())) == 3
-    assert len(open_rows(given, DataConfig(), split="test")) == 2
+    assert len(open_rows(rows_of(3), DataConfig())[0]) == 3
+    assert len(open_rows(given, DataConfig(), split="test")[0]) == 2
     with pytest.raises(DataError, match="several splits; choose one with split=NAME: train, test"):
         open_rows(given, DataConfig())
     with pytest.raises(DataError, match="no split 'dev'"):
         open_rows(given, DataConfig(), split="dev")
-    assert len(open_rows(rows_of(30), DataConfig(limit=5))) == 5
+    rows, notes = open_rows(rows_of(30), DataConfig(limit=5))
+    assert len(rows) == 5
+    assert notes == ["5 of 30 rows are drawn (data.limit)"]

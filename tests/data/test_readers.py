@@ -75,14 +75,14 @@ def test_from_object_says_what_it_cannot_use(value: Any, message: str) -> None:
         from_object(value, DataConfig())
 
 
-def test_class_numbers_become_names_and_hidden_labels_none() -> None:
+def test_class_numbers_keep_their_names_and_hidden_labels_are_none() -> None:
     rows = Dataset.from_dict({"id": [1, 2, 3], "label": [1, 0, -1], "text": ["a", "b", "c"]})
     rows = rows.cast_column("label", ClassLabel(names=["no", "yes"])).select([2, 0, 1])
     tables = from_object(rows, DataConfig())
     named = tables.splits["train"]
     assert named.column_names == ["id", "label", "text"]
-    assert named["label"][:] == [None, "yes", "no"]
-    assert len(tables.notes) == 1
+    assert named["label"][:] == [None, 1, 0]
+    assert named.features["label"].names == ["no", "yes"]
 
 
 def test_read_loads_a_local_folder_as_a_hub_data_set(

@@ -1,0 +1,46 @@
+"""What all tests share: no hub, a cache of their own, and tiny models to train."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers and datasets read them
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of features of this session, in place of the one in the home folder."""
+    folder = tmp_path_factory.mktemp("finetune-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT on disk, with dropout."""
+    from tests.tiny_models import tiny_bert  # torch and transformers, for the tests that ask
+
+    return tiny_bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 on disk, with dropout."""
+    from tests.tiny_models import tiny_gpt2
+
+    return tiny_gpt2(tmp_path_factory.mktemp("models") / "gpt2")
+
+
+@pytest.fixture(scope="session")
+def news_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 texts of unequal length with 3 labels."""
+    from tests.tiny_models import text_csv
+
+    return text_csv(tmp_path_factory.mktemp("data") / "news.csv")

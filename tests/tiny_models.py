@@ -1,0 +1,159 @@
+"""Tiny local models and a small labelled text set: what tests train on, made in a second, without a hub.
+
+The networks are those of transformers with 3 layers of width 32 and seeded random weights; their tokenizers
+are real fast ones. The texts are of unequal length, and their labels can be learned from single words.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+TOPICS = {
+    "business": ["market", "shares", "profit", "bank", "trade", "growth", "sales"],
+    "sport": ["match", "goal", "player", "coach", "season", "team", "final"],
+    "tech": ["software", "phone", "network", "computer", "chip", "online", "game"],
+}
+LABELS = sorted(TOPICS)
+COMMON = [
+    "the",
+    "a",
+    "of",
+    "in",
+    "and",
+    "to",
+    "for",
+    "on",
+    "with",
+    "said",
+    "year",
+    "new",
+    "one",
+    "after",
+    "over",
+    "more",
+    "it",
+    "was",
+    "is",
+    "at",
+]
+WIDTH = 32
+LONGEST = 48
+
+
+def text_rows(count: int = 50, seed: int = 0) -> list[dict[str, str]]:
+    """`count` rows {"text", "label"} of 3 to 40 words, no two alike, as many of each label."""
+    rng = random.Random(seed)
+    rows = []
+    for place in range(count):
+        label = LABELS[place % len(LABELS)]
+        length = rng.randint(3, 40)
+        words = [rng.choice(TOPICS[label] if rng.random() < 0.4 else COMMON) for _ in range(length)]
+        words[rng.randrange(length)] = rng.choice(TOPICS[label])
+        rows.append({"text": " ".join(words), "label": label})
+    assert len({row["text"] for row in rows}) == count
+    return rows
+
+
+def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
+    """The rows of `text_rows` as a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(text_rows(count, seed))
+    return path
+
+
+def tiny_bert(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
+    """A BERT for masked words, with a tokenizer of whole words."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = [*specials, *COMMON, *(word for words in TOPICS.values() for word in words)]
+    ids = {word: index for index, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    named = dict(zip(names, specials, strict=True))
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=WIDTH,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * WIDTH,
+        max_position_embeddings=LONGEST,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=0.2,  # 0.02 makes so small a network nearly deaf to its input
+    )
+    return _save(BertForMaskedLM, config, tokenizer, named, folder, seed)
+
+
+def tiny_gpt2(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
+    """A GPT-2, with a tokenizer of byte pairs learned from the texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([row["text"] for row in text_rows()], trainer)
+    named = {
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|pad|>",
+    }
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_embd=WIDTH,
+        n_layer=layers,
+        n_head=2,
+        n_positions=4 * LONGEST,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    return _save(GPT2LMHeadModel, config, tokenizer, named, folder, seed)
+
+
+def _save(
+    kind: type[PreTrainedModel],
+    config: Any,
+    tokenizer: Tokenizer,
+    specials: dict[str, str],
+    folder: Path,
+    seed: int,
+) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = kind(config)
+    network.save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=config.max_position_embeddings, **specials
+    )
+    fast.save_pretrained(folder)
+    return folder
