@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+
+from pydantic import ValidationError
 
 from finetune.config import DataConfig
 from finetune.errors import ConfigError, nearest
-from finetune.overrides import check_section, split_override
+from finetune.overrides import sentences, split_override
 
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
@@ -22,28 +24,42 @@ def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[
     return _one_name(words or [], "CONFIG")
 
 
-def data_and_keys(words: Sequence[str] | None) -> tuple[str | None, dict[str, Any]]:
-    """([DATA], {key: value}) in any order, where the keys say how DATA is read.
+@dataclass(frozen=True)
+class Source:
+    """Rows to predict or to measure on."""
 
-    Raises ConfigError for keys that no reading of data has.
+    reference: str
+    """A file, a folder, a hub data set or pkg://<package>/<path>; "-" is the standard input."""
+    config: DataConfig = DataConfig()
+    """How it is read."""
+    split: str | None = None
+    """Which of several splits is meant."""
+
+
+def source_of(words: Sequence[str] | None) -> Source | None:
+    """[DATA] and [key=value ...] in any order, where the keys say how DATA is read; None without DATA.
+
+    Raises ConfigError with every key that no reading of data has, and every wrong value.
     """
     data, overrides = _one_name(words or [], "DATA")
-    keys = dict(split_override(text) for text in overrides)
-    return data, {name.removeprefix("data."): value for name, value in keys.items()}
-
-
-def reading(keys: dict[str, Any]) -> tuple[DataConfig, str | None]:
-    """The config that a table is read by, and the split that is chosen. Raises ConfigError."""
+    keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
     choices = (*READING, SPLIT)
-    unknown = [
-        f"{key}: is no key of reading data; {nearest(key, choices)} (command line)"
+    faults = [
+        f"{key}: is no key of reading rows; {nearest(key, choices)} (command line)"
         for key in keys
         if key not in choices
     ]
-    given = {key: value for key, value in keys.items() if key in READING}
-    config = check_section("data", DataConfig, given, unknown)
+    if data is None and keys:
+        faults.append(f"DATA: none is named, but {', '.join(keys)} say how to read it")
+    try:
+        config = DataConfig.model_validate({key: keys[key] for key in READING if key in keys})
+    except ValidationError as error:
+        origins = {f"data.{key}": "command line" for key in keys}
+        faults += sentences("data", DataConfig, error, origins)
+    if faults:
+        raise ConfigError("\n  ".join(["the command line has faults:", *faults]))
     split = keys.get(SPLIT)
-    return config, None if split is None else str(split)
+    return None if data is None else Source(data, config, None if split is None else str(split))
 
 
 def _one_name(words: Sequence[str], what: str) -> tuple[str | None, list[str]]:

@@ -81,14 +81,15 @@ def evaluate(
     finetune evaluate runs/news-bert-lora
     finetune evaluate runs/news-bert-lora test.csv delimiter=";" -o metrics.json
     """
-    from finetune.arguments import data_and_keys
+    from finetune.arguments import source_of
+
+    source = source_of(words)
     from finetune.measurement import measure, show_run
 
-    data, keys = data_and_keys(words)
-    if data is None:
+    if source is None:
         show_run(run, output)
     else:
-        measure(run, data, keys, output, batch_size)
+        measure(run, source, output, batch_size)
 
 
 @app.command()
@@ -107,14 +108,15 @@ def predict(
 
     \b
     finetune predict runs/news-bert-lora more.csv -o predictions.csv
-    finetune predict runs/news-bert-lora more.txt delimiter=";" encoding=cp1252 format=csv
+    finetune predict runs/news-bert-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
     echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
     """
-    from finetune.answers import predict_rows
-    from finetune.arguments import data_and_keys
+    from finetune.arguments import Source, source_of
 
-    data, keys = data_and_keys(words)
-    predict_rows(run, data, keys, output, batch_size)
+    source = source_of(words) or Source("-")
+    from finetune.bulk import predict_rows
+
+    predict_rows(run, source, output, batch_size)
 
 
 @app.command()

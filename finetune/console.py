@@ -5,7 +5,9 @@ speaks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console as RichConsole
@@ -14,16 +16,20 @@ from rich.table import Table
 
 T = TypeVar("T")
 
+# metrics.jsonl holds every line of a log; a person reading a pipe wants to see that it moves.
+SECONDS_BETWEEN_LINES = 5.0
+
 
 class Console:
     """Header, notes, progress and tables of a run."""
 
-    def __init__(self, *, speaks: bool = True) -> None:
+    def __init__(self, *, speaks: bool = True, stderr: bool = False) -> None:
         self.speaks = speaks
         # Files and pipes have no width of their own; 80 columns would break paths and numbers.
-        width = None if sys.stdout.isatty() else 200
-        self._rich = RichConsole(highlight=False, soft_wrap=True, width=width)
+        width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
+        self._rich = RichConsole(highlight=False, soft_wrap=True, width=width, stderr=stderr)
         self._bar: Progress | None = None
+        self._printed = 0.0
 
     @property
     def live(self) -> bool:
@@ -88,7 +94,8 @@ class Console:
         words.append(f"{values['samples_per_second']:.1f} samples/s")
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], said="  ".join(words))
-        else:
+        elif time.perf_counter() - self._printed > SECONDS_BETWEEN_LINES or step == total:
+            self._printed = time.perf_counter()
             left = f"  {format_duration(seconds_left)} left" if seconds_left is not None else ""
             self.print(f"step {step}/{total}  " + "  ".join(words) + left)
 
@@ -96,6 +103,20 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    @contextmanager
+    def count(self, total: int, title: str) -> Iterator[Callable[[int], None]]:
+        """A function that is told of every few that are done: a bar on a terminal, else nothing.
+
+        Without a `total` there is no bar.
+        """
+        if not (self.speaks and self.live and total):
+            yield lambda done: None
+            return
+        columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._rich, transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda done: bar.advance(task, done)
 
     def track(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
         """The items, with their progress shown: a bar on a terminal, else a line at every fifth."""

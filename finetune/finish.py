@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from finetune.assembly import Prepared
 from finetune.card import write_card
 from finetune.checkpoint import load_changed, read_checkpoint
-from finetune.console import Console
 from finetune.data import Splits
 from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
@@ -17,6 +16,7 @@ from finetune.folder import RunFolder
 from finetune.header import header
 from finetune.journal import RunJournal, trained_names
 from finetune.loop import Live, Progress
+from finetune.results import show_results
 
 
 def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
@@ -50,53 +50,6 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
         folder.write("results.json", facts)
         show_results(folder, console)
     live.accelerator.wait_for_everyone()
-
-
-def show_results(folder: RunFolder, console: Console) -> None:
-    """The table of metrics, and what to do next."""
-    results = folder.read("results.json")
-    metrics: Mapping[str, Mapping[str, float]] = results["metrics"]
-    overall = list(
-        dict.fromkeys(name for split in metrics.values() for name in split if "/" not in name)
-    )
-    if metrics:
-        columns = [
-            "metric",
-            *(f"{name}*" if name == results["selected_on"] else name for name in metrics),
-        ]
-        rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in overall]
-        console.table(f"results of step {results['step']}", columns, rows)
-    by_label = sorted(
-        {
-            name.partition("/")[2]
-            for split in metrics.values()
-            for name in split
-            if name.startswith("f1/")
-        }
-    )
-    for name, split in metrics.items():
-        if by_label and len(by_label) <= 30:
-            kinds = ["precision", "recall", "f1", "support"]
-            rows = [
-                [label, *(split.get(f"{kind}/{label}", "") for kind in kinds)] for label in by_label
-            ]
-            console.table(f"{name} by label", ["label", *kinds], rows)
-    if results["selected_on"]:
-        console.print(
-            f"* {results['selected_on']} selected the checkpoint: its metrics are a little too good"
-        )
-    console.print(
-        f"saved and reloaded: outputs differ by {results['reload_difference']:.1e} of the largest"
-    )
-    console.facts(
-        {
-            "model": str(folder.final),
-            "reports": str(folder.path / "reports"),
-            "predict": f"finetune predict {folder.path} DATA -o predictions.csv",
-            "evaluate": f"finetune evaluate {folder.path} DATA",
-            "push": f"finetune push {folder.path} OWNER/NAME",
-        }
-    )
 
 
 def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:

@@ -111,7 +111,7 @@ def load_config(
     if isinstance(overrides, Mapping):
         layers.append(("argument", list(overrides.items())))
     else:
-        layers.append(("command line", [_split_override(text) for text in overrides]))
+        layers.append(("command line", [split_override(text) for text in overrides]))
 
     draft = _Draft()
     # Names first: which keys the other entries may have depends on the task and the method.
@@ -206,16 +206,31 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in entries.items()}
 
 
-def _split_override(text: str) -> tuple[str, Any]:
+def split_override(text: str) -> tuple[str, Any]:
+    """The key and the value of key=value. Raises ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"command line: {text!r} is no override; write key=value")
+    return key.strip(), _parse_word(text, value)
+
+
+def _parse_word(text: str, value: str) -> Any:
+    """A number, true, false, null, or a list in brackets; everything else is text as it stands.
+
+    YAML alone would make nothing of # and |, and a fault of a comma.
+    """
+    is_nested = value.startswith(("[", "{", '"', "'"))
     try:
-        return key.strip(), parse_value(value)
+        parsed = parse_value(value)
     except yaml.YAMLError as error:
-        raise ConfigError(
-            f"command line: the value of {text!r} is not valid YAML; quote it: {error}"
-        ) from error
+        if is_nested:
+            raise ConfigError(
+                f"command line: the value of {text!r} is not valid YAML: {error}"
+            ) from error
+        return value
+    if is_nested or isinstance(parsed, bool | int | float):
+        return parsed
+    return None if value.strip().lower() in ("", "null", "~") else value
 
 
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
@@ -301,7 +316,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
         try:
             sections[section] = schema.model_validate(values)
         except ValidationError as error:
-            faults += _sentences(section, schema, error, draft.origins)
+            faults += sentences(section, schema, error, draft.origins)
     if faults:
         raise ConfigError(
             "\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)])
@@ -309,7 +324,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
     return RunConfig(**sections)
 
 
-def _sentences(
+def sentences(
     section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]
 ) -> Iterable[str]:
     """One sentence for each key that pydantic refused."""

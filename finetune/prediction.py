@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from finetune.data.loading import to_device
 from finetune.data.plan import blocks_by_length
-from finetune.errors import ModelError
+from finetune.errors import DataError, ModelError
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task, TransferModel
 
@@ -40,12 +40,23 @@ class Predictor:
         return list(self.stream(as_rows(rows, self.task), batch_size))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
-        """Predictions in the order of `rows`, read a window at a time."""
-        source = iter(rows)
-        while window := list(islice(source, WINDOW)):
-            yield from self._window(window, batch_size)
+        """Predictions in the order of `rows`, read a window at a time.
 
-    def _window(self, rows: Sequence[Row], batch_size: int) -> list[Prediction]:
+        Raises DataError for a row that cannot be predicted.
+        """
+        source = iter(rows)
+        start = 1
+        while window := list(islice(source, WINDOW)):
+            for number, row in enumerate(window, start):
+                for fault in self.task.validate(unlabelled(row, self.task)):
+                    raise DataError(f"row {number}: {fault}")
+            yield from self.window(window, batch_size)
+            start += len(window)
+
+    def window(
+        self, rows: Sequence[Row], batch_size: int, advance: Callable[[int], None] = lambda _: None
+    ) -> list[Prediction]:
+        """Predictions for good rows that are in memory; `advance` is told of every batch."""
         rows = [unlabelled(row, self.task) for row in rows]
         lengths = np.array([length.used for length in self.task.lengths(rows)], dtype=np.int64)
         found: dict[int, Prediction] = {}
@@ -54,6 +65,7 @@ class Predictor:
             with torch.inference_mode():
                 predictions = self.task.predict(self.model, to_device(batch, self.device))
             found.update(zip(piece.indices, predictions, strict=True))
+            advance(len(piece.indices))
         return [found[index] for index in range(len(rows))]
 
 

@@ -21,7 +21,7 @@ from finetune.console import Console
 from finetune.data import Splits, open_splits
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError, nearest
-from finetune.finish import finish, show_results
+from finetune.finish import finish
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
 from finetune.journal import RunJournal, trained_names
@@ -29,6 +29,7 @@ from finetune.loop import Live, Progress, train
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
 from finetune.processes import environment, make_accelerator, this_process
+from finetune.results import show_results
 from finetune.solver import solve_head
 from finetune.task import Task
 

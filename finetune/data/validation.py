@@ -11,16 +11,22 @@ from finetune.task import Row, Task
 
 
 def check_rows(
-    split: str, rows: Dataset, task: Task, on_error: OnError, numbers: Sequence[int] | None = None
+    split: str,
+    rows: Dataset,
+    task: Task,
+    on_error: OnError,
+    numbers: Sequence[int] | None = None,
+    columns: Sequence[str] = (),
 ) -> tuple[Dataset, list[str]]:
-    """The rows that can be trained on, and a note if some were left out.
+    """The rows that can be used, and a note if some were left out.
 
     `numbers` are the rows' numbers in their file, from 1, a header not counted; None: as here.
+    `columns` are those that count, as for a prediction, which reads no label; none named: all.
     Raises DataError with the faults under "stop", and under both if no row is left.
     """
     faults = Faults(split)
     kept = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows.select_columns(list(columns)) if columns else rows):
         whats = list(task.validate(row))
         if whats:
             number = index + 1 if numbers is None else numbers[index]

@@ -1,0 +1,151 @@
+"""Predictions for many rows: a table or the standard input in, the same rows with predictions out.
+
+Rows are predicted and written a window at a time; the table itself is opened by `finetune.data`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import Dataset
+
+from finetune.arguments import Source
+from finetune.config import DataConfig
+from finetune.console import Console
+from finetune.data import check_rows, open_rows
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
+from finetune.sources import locate
+from finetune.task import Prediction, Row, Task
+from finetune.writing import Write, check_output, open_writer, write_lines
+
+STANDARD_INPUT = "-"
+
+
+def predict_rows(run: str, source: Source, output: Path | None, batch_size: int) -> int:
+    """Predict all rows of `source` into `output`, or as JSON lines to the standard output; their number.
+
+    Raises FinetuneError: for rows that cannot be predicted before a network is loaded, but for the
+    standard input, which is read as it comes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("predict: works in one process; start it without a launcher")
+    console = Console(stderr=True)  # the standard output may be what is asked for
+    is_stream = source.reference == STANDARD_INPUT
+    if output is not None:
+        check_output(output, None if is_stream else locate(source.reference))
+    folder = model_folder(run)
+    task = load_task(folder)
+    if is_stream:
+        rows: Iterable[Row] = _lines(task, source.config, console)
+        total, types = 0, {}
+    else:
+        table, notes = _open(source, task)
+        console.facts({"data": "\n".join(notes)} if notes else {})
+        schema = table.features.arrow_schema
+        rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
+    predictor = Predictor(task, task.load_model(folder), best_device())
+    window = 1 if is_stream and sys.stdin.isatty() else WINDOW
+    done = 0
+    with _writer(output, types) as write, console.count(total, "rows") as advance:
+        join = _Join(console)
+        for part in _windows(rows, window):
+            predictions = predictor.window(part, batch_size, advance)
+            write([join(row, said) for row, said in zip(part, predictions, strict=True)])
+            done += len(part)
+    if output is not None:
+        console.print(f"{done} rows with predictions: {output}")
+    return done
+
+
+class _Join:
+    """Rows with their predictions: columns of the input keep their names."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._prefix: str | None = None
+
+    def __call__(self, row: Row, prediction: Prediction) -> Row:
+        if self._prefix is None:
+            self._prefix = self._choose_prefix(row, prediction)
+        return row | {f"{self._prefix}{name}": value for name, value in prediction.items()}
+
+    def _choose_prefix(self, row: Row, prediction: Prediction) -> str:
+        prefix = ""
+        while taken := [prefix + name for name in prediction if prefix + name in row]:
+            prefix += "predicted_"
+            names = ", ".join(prefix + name for name in prediction)
+            self._console.print(f"the rows have a column {taken[0]!r}: predictions are in {names}")
+        return prefix
+
+
+def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
+    """The rows that can be predicted, all of their columns kept."""
+    table, notes = open_rows(source.reference, source.config, source.split)
+    columns = task.input_columns()
+    for column in columns:
+        if column not in table.column_names:
+            raise DataError(
+                f"{source.reference}: has no column {column!r}, which the model was trained on; "
+                f"{nearest(column, table.column_names)}"
+            )
+    on_error = source.config.on_error
+    table, faults = check_rows(source.reference, table, task, on_error, columns=columns)
+    return table, [*notes, *faults]
+
+
+def _lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
+    """The lines of the standard input as rows. Raises DataError for one that cannot be predicted."""
+    if sys.stdin.isatty():
+        console.print("one text a line; Ctrl-D ends")
+    left_out = 0
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
+        row = task.row_of(_decode(raw, number, config.encoding).rstrip("\r\n"))
+        whats = list(task.validate(row))
+        if not whats:
+            yield row
+        elif config.on_error == "skip":
+            left_out += 1
+        else:
+            raise DataError(
+                f"standard input, line {number}: {'; '.join(whats)}; "
+                "mend the line, or leave such lines out with on_error=skip"
+            )
+    if left_out:
+        console.print(f"standard input: {left_out} lines left out")
+
+
+def _decode(raw: bytes, number: int, encodings: str | Sequence[str]) -> str:
+    names = [encodings] if isinstance(encodings, str) else encodings
+    for name in names:
+        try:
+            return raw.decode(name).removeprefix("\ufeff")
+        except UnicodeDecodeError:
+            continue
+        except LookupError as error:
+            raise ConfigError(f"encoding: {error}; write utf-8, cp1252, latin-1 ...") from error
+    raise DataError(
+        f"standard input, line {number}: is not {' nor '.join(names)}; write encoding=cp1252, or "
+        "whatever it is"
+    )
+
+
+def _windows(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    source = iter(rows)
+    while window := list(islice(source, size)):
+        yield window
+
+
+@contextmanager
+def _writer(output: Path | None, types: dict[str, pa.DataType]) -> Iterator[Write]:
+    if output is None:
+        yield lambda rows: write_lines(sys.stdout, rows)
+    else:
+        with open_writer(output, types) as write:
+            yield write

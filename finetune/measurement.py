@@ -1,0 +1,82 @@
+"""A fine-tuned model measured on labelled rows, as training measured it; or what training measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from finetune.arguments import Source
+from finetune.checkpoint import write_json
+from finetune.console import Console
+from finetune.data import check_rows, open_rows
+from finetune.data.loading import Split
+from finetune.defaults import choose_precision, has_native_bf16
+from finetune.errors import ConfigError
+from finetune.evaluation import evaluate_split
+from finetune.folder import RunFolder
+from finetune.overrides import parse_value
+from finetune.prediction import load_task, model_folder
+from finetune.processes import make_accelerator, this_process
+from finetune.results import show_metrics, show_results
+
+FIRST_VALUES = 100
+
+
+def show_run(run: str, output: Path | None) -> None:
+    """Print what a finished run measured; write {split: {metric: value}} to `output`."""
+    _check_json(output)
+    folder = RunFolder(Path(run))
+    metrics = folder.read("results.json")["metrics"]
+    if this_process().is_main_process:
+        show_results(folder, Console())
+        if output is not None:
+            write_json(output, metrics)
+
+
+def measure(run: str, source: Source, output: Path | None, batch_size: int) -> dict[str, float]:
+    """Print the metrics of a final model on labelled rows; write {metric: value} to `output`.
+
+    Any number of processes gives the same metrics. Raises FinetuneError.
+    """
+    _check_json(output)
+    state = this_process()
+    console = Console(speaks=state.is_main_process)
+    folder = model_folder(run)
+    task = load_task(folder)
+    rows, notes = open_rows(source.reference, source.config, source.split)
+    notes += task.choose_columns(rows[:FIRST_VALUES])
+    rows, faults = check_rows(source.reference, rows, task, source.config.on_error)
+    precision, reason = _precision(Path(run), state.device)
+    accelerator = make_accelerator(precision)
+    where = (
+        f"{accelerator.device.type}, {accelerator.num_processes} processes, {precision}: {reason}"
+    )
+    console.facts({"model": str(folder), "data": "\n".join([*notes, *faults]), "device": where})
+
+    model = task.load_model(folder).to(accelerator.device)
+    lengths = np.array([length.used for length in task.lengths(rows)], dtype=np.int64)
+    name = source.split or source.reference
+    metrics = evaluate_split(
+        model, task, Split(name, rows, lengths), accelerator, block=batch_size
+    ).metrics
+    show_metrics(f"{len(rows)} rows of {source.reference}", {name: metrics}, console)
+    if output is not None and state.is_main_process:
+        write_json(output, metrics)
+    return metrics
+
+
+def _precision(run: Path, device: torch.device) -> tuple[str, str]:
+    """That of the run, if this device computes it; else what training would choose here."""
+    config = run / "config.yaml"
+    if not config.is_file():
+        return choose_precision(None, device)
+    asked = parse_value(config.read_text(encoding="utf-8"))["train"]["precision"]
+    here = asked == "fp32" or device.type == "cuda" or (asked == "bf16" and has_native_bf16(device))
+    return (asked, "as in training") if here else choose_precision(None, device)
+
+
+def _check_json(output: Path | None) -> None:
+    if output is not None and output.suffix != ".json":
+        raise ConfigError(f"-o {output}: metrics are written as JSON; name a .json file")

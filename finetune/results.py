@@ -1,0 +1,58 @@
+"""The metrics of a finished run, or of a later measurement, as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetune.console import Console
+from finetune.folder import RunFolder
+
+Metrics = Mapping[str, Mapping[str, float]]
+"""{split: {metric: value}}"""
+
+BY_LABEL = ("precision", "recall", "f1", "support")
+# A table by label that is longer than a screen hides the one above it; metrics.jsonl has all.
+MOST_LABELS = 30
+
+
+def show_results(folder: RunFolder, console: Console) -> None:
+    """The tables of metrics of a finished run, and what to do next."""
+    results = folder.read("results.json")
+    show_metrics(
+        f"results of step {results['step']}", results["metrics"], console, results["selected_on"]
+    )
+    difference = results["reload_difference"]
+    console.print(f"saved and reloaded: the outputs differ by {difference:.1e} of the largest")
+    console.facts(
+        {
+            "model": str(folder.final),
+            "reports": str(folder.path / "reports"),
+            "predict": f"finetune predict {folder.path} DATA -o predictions.csv",
+            "evaluate": f"finetune evaluate {folder.path} DATA",
+            "push": f"finetune push {folder.path} OWNER/NAME",
+        }
+    )
+
+
+def show_metrics(
+    title: str, metrics: Metrics, console: Console, selected: str | None = None
+) -> None:
+    """A table of the metrics of each split, and one by label; `selected` marks a split."""
+    if not metrics:
+        return
+    overall = dict.fromkeys(name for split in metrics.values() for name in split if "/" not in name)
+    columns = [f"{name}*" if name == selected else name for name in metrics]
+    rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in overall]
+    console.table(title, ["metric", *columns], rows)
+    for name, split in metrics.items():
+        labels = [key.partition("/")[2] for key in split if key.startswith("f1/")]
+        if 0 < len(labels) <= MOST_LABELS:
+            rows = [[label, *(_cell(split, kind, label) for kind in BY_LABEL)] for label in labels]
+            console.table(f"{name} by label", ["label", *BY_LABEL], rows)
+    if selected:
+        console.print(f"* {selected} selected the checkpoint, so its metrics are a little too good")
+
+
+def _cell(split: Mapping[str, float], kind: str, label: str) -> float | int | str:
+    value = split.get(f"{kind}/{label}", "")
+    return int(value) if kind == "support" and value != "" else value

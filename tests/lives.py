@@ -1,0 +1,188 @@
+"""Runs that are stopped and started again, with all that they leave behind: what exactness is measured on.
+
+A life is one start of the training command in this process. It ends by itself, or by a `Stop` at some step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from finetune import loop, run
+from finetune.checkpoint import newest_good
+from finetune.data.loading import map_tensors
+from finetune.folder import RunFolder
+from finetune.journal import RunJournal
+from finetune.loop import Interrupted
+from finetune.overrides import Loaded, load_config
+from finetune.registry import find_task
+from finetune.task import Task
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no part of the engine catches it, and nothing is written after it."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Where a life ends: on SIGTERM during `step`, or killed there in one of the phases of a step."""
+
+    step: int
+    phase: str = "sigterm"
+    """loading or sigterm: a signal before or during the step; killed: tick, log, evaluate, save, saved, finish."""
+
+
+@dataclass
+class Seen:
+    """The pieces that were trained on, by step, each with a digest of its batch; later lives overwrite."""
+
+    steps: dict[int, list[tuple[tuple[int, ...], str]]] = field(default_factory=dict)
+
+    def note(self, batches: list[tuple[Any, Any]]) -> None:
+        found = [(piece.indices, digest(batch)) for piece, batch in batches]
+        step = batches[0][0].step
+        assert self.steps.get(step, found) == found, f"step {step} was done again with other rows"
+        self.steps[step] = found
+
+
+def digest(value: Any) -> str:
+    """Of every tensor in a nest."""
+    hashed = hashlib.sha256()
+
+    def add(tensor: Tensor) -> Tensor:
+        hashed.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return tensor
+
+    map_tensors(value, add)
+    return hashed.hexdigest()
+
+
+def load(folder: Path, model: Path, data: Path, keys: Mapping[str, Any] | None = None) -> Loaded:
+    """The config of a small run: 40 rows in steps of 12, so 4 an epoch, the last of 4 rows; 2 epochs."""
+    usual: dict[str, Any] = {
+        "task": "text-classification",
+        "data.source": str(data),
+        "data.validation": 0.2,
+        "model": str(model),
+        "train.batch_size": 12,
+        "train.micro_batch": 5,
+        "train.epochs": 2,
+        "train.log_every": 3,
+        "train.precision": "fp32",
+        "train.keep_checkpoints": 2,
+        "output": str(folder),
+    }
+    return load_config(None, {**usual, **(keys or {})}, lambda name: find_task(name).Config)
+
+
+def live(loaded: Loaded, *, seen: Seen | None = None, stop: Stop | None = None, **flags: Any) -> RunFolder | None:
+    """One life of a run; None if it was stopped."""
+    task: Task = find_task("text-classification")(loaded.config.task)
+    with pytest.MonkeyPatch.context() as patch:
+        if seen is not None:
+            _record(patch, seen)
+        if stop is not None:
+            _stop_at(patch, stop)
+        try:
+            return run.run(loaded, task, **flags)
+        except Killed:
+            return None
+        except Interrupted as error:
+            assert stop is not None
+            assert error.exit_code == 143
+            return None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny matrices on several threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def left_behind(folder: RunFolder) -> dict[str, Any]:
+    """All that a finished run leaves and that must not depend on how often it was stopped."""
+    checkpoint, faults = newest_good(folder.checkpoints)
+    assert not faults
+    assert checkpoint is not None
+    final = {path.name: load_file(path) for path in sorted(folder.final.glob("*.safetensors"))}
+    assert final
+    return {
+        "final": {name: digest(tensors) for name, tensors in final.items()},
+        "adapter": sorted(p.name for p in folder.final.rglob("*")),
+        "model": {name: digest(tensor) for name, tensor in checkpoint.tensors("model").items()},
+        "optimizer": {n: digest(tensor) for n, tensor in checkpoint.tensors("optimizer").items()},
+        "state": checkpoint.state,
+        "kept": sorted(path.name for path in folder.checkpoints.iterdir()),
+        "best": folder.read("best.json"),
+        "last": folder.read("last.json"),
+        "results": folder.read("results.json"),
+        "history": history(folder),
+    }
+
+
+def history(folder: RunFolder) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock says."""
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "samples_per_second"} for line in lines]
+
+
+def _record(patch: pytest.MonkeyPatch, seen: Seen) -> None:
+    accumulate = loop._accumulate
+
+    def recording(live: Any, wrapped: Any, batches: Any, counts: Any) -> Any:
+        seen.note(batches)
+        return accumulate(live, wrapped, batches, counts)
+
+    patch.setattr(loop, "_accumulate", recording)
+
+
+def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
+    if stop.phase == "finish":
+        patch.setattr(run, "finish", _killed)
+        return
+    if stop.phase == "loading":
+        stream = loop._stream
+
+        def stopping_stream(live: Any, plan: Any, start: int) -> Any:
+            for piece, batch in stream(live, plan, start):
+                if piece.step == stop.step:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield piece, batch
+
+        patch.setattr(loop, "_stream", stopping_stream)
+        return
+    name = {"sigterm": "tick", "saved": "save"}.get(stop.phase, stop.phase)
+    usual = getattr(RunJournal, name)
+
+    def stopping(self: RunJournal, place: Any, *others: Any) -> Any:
+        here = getattr(place, "step", place) == stop.step
+        if here and stop.phase == "sigterm":
+            os.kill(os.getpid(), signal.SIGTERM)
+        elif here and stop.phase != "saved":
+            raise Killed
+        result = usual(self, place, *others)
+        if here and stop.phase == "saved":
+            raise Killed
+        return result
+
+    patch.setattr(RunJournal, name, stopping)
+
+
+def _killed(*_: Any) -> None:
+    raise Killed
