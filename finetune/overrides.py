@@ -56,6 +56,10 @@ SCALAR_KEY = {
     "output": "dir",
 }
 
+# Sections whose other keys belong to what is named: a revision, or the consent to run code, of one
+# model must not pass to another.
+OWN_KEYS = ("task", "method", "model")
+
 TaskConfigs = Callable[[str], type[TaskConfig]]
 
 
@@ -81,12 +85,13 @@ class _Draft:
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:
         held = self.values.setdefault(section, {})
-        if key == "name" and held.get("name", value) != value and section in ("task", "method"):
+        old = held.get("name", LoraConfig().name if section == "method" else value)
+        if key == "name" and old != value and section in OWN_KEYS:
             dropped = sorted(set(held) - {"name"})
             if dropped:
                 keys = ", ".join(f"{section}.{key}" for key in dropped)
                 self.notes.append(
-                    f"{section}={value} ({origin}) drops keys of {section}={held['name']}: {keys}"
+                    f"{section}={value} ({origin}) drops keys of {section}={old}: {keys}"
                 )
             for old in dropped:
                 self.origins.pop(f"{section}.{old}", None)
@@ -140,12 +145,13 @@ def find_config(name: str | Path) -> Path:
     if path.is_file():
         return path
     shipped = shipped_configs()
-    matches = [file for key, file in shipped.items() if str(name) in (key, key.rpartition("/")[2])]
+    matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]
     if len(matches) == 1:
         return matches[0]
+    names = [*shipped, *(file.stem for file in shipped.values())]
     raise ConfigError(
         f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
-        f"{nearest(str(name), shipped)}"
+        f"{nearest(str(name), names)}"
     )
 
 
@@ -179,13 +185,17 @@ _Loader.add_implicit_resolver(
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
 )
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf|\.nan)$"
-    ),
-    list("-+.0123456789"),
+_FLOAT = re.compile(
+    r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf|\.nan)$"
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that `_Loader` and every other reader take alike: text is quoted where either would not."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def parse_value(text: str) -> Any:
@@ -234,9 +244,9 @@ def _parse_word(text: str, value: str) -> Any:
 
 
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
-    """Take the name of the task or the method from one entry, if it gives one."""
+    """Take the name of the task, the method or the model from one entry, if it gives one."""
     section, _, leaf = key.partition(".")
-    if section not in ("task", "method"):
+    if section not in OWN_KEYS:
         return
     if leaf == "" and isinstance(value, Mapping):
         value, leaf = value.get("name"), "name"
@@ -316,7 +326,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
         try:
             sections[section] = schema.model_validate(values)
         except ValidationError as error:
-            faults += sentences(section, schema, error, draft.origins)
+            faults += _sentences(section, schema, error, draft.origins)
     if faults:
         raise ConfigError(
             "\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)])
@@ -324,7 +334,19 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
     return RunConfig(**sections)
 
 
-def sentences(
+def section_faults(
+    section: str, schema: type[Section], values: Mapping[str, Any], origin: str
+) -> list[str]:
+    """What is wrong with the values of one section that all come from one place."""
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        origins = {f"{section}.{key}": origin for key in values}
+        return list(_sentences(section, schema, error, origins))
+    return []
+
+
+def _sentences(
     section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]
 ) -> Iterable[str]:
     """One sentence for each key that pydantic refused."""
@@ -355,9 +377,8 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """The config as a file that `load_config` reads back to the same config."""
-    return yaml.safe_dump(
-        config.model_dump(mode="json", serialize_as_any=True), sort_keys=False, allow_unicode=True
-    )
+    tree = config.model_dump(mode="json", serialize_as_any=True)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def method_names() -> list[str]:

@@ -92,6 +92,8 @@ class NativeTextModel(TextModel):
         # What the checkpoint lacks is new wherever it stands: a BERT without its pooler, say.
         lacking = (name.rpartition(".")[0] for name in missing)
         heads += [name for name in dict.fromkeys(lacking) if not name.startswith(tuple(heads))]
+        # In the network's order, so that the layer that makes the logits is the last one.
+        heads = [name for name, _ in network.named_modules() if name in heads]
         blocks = find_blocks(network, heads)
         super().__init__(
             network,
@@ -122,7 +124,8 @@ class NativeTextModel(TextModel):
 
     def save(self, folder: Path) -> None:
         self.fold_scale()
-        self.network.save_pretrained(folder)  # type: ignore[operator]
+        with quiet_transformers():
+            self.network.save_pretrained(folder)  # type: ignore[operator]
 
     def adapter_config(self) -> dict[str, Any]:
         return {"task_type": "SEQ_CLS", "base_model_name_or_path": self.base}
@@ -192,7 +195,8 @@ class PooledTextModel(TextModel):
         from safetensors.torch import save_file
 
         self.fold_scale()
-        self.network.backbone.save_pretrained(folder)
+        with quiet_transformers():
+            self.network.backbone.save_pretrained(folder)
         save_file(
             self.network.head.state_dict(),
             folder / "head.safetensors",

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,25 @@ def find_column(
         f"task.{role}: no one column is clearly the {role} (there are: {found}); "
         f"set task.{role}=COLUMN"
     )
+
+
+def prose_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The columns whose first values read like texts: most hold several words."""
+    found = []
+    for name, values in columns.items():
+        texts = [value for value in values if isinstance(value, str) and value.strip()]
+        if texts and sum(" " in text.strip() for text in texts) > len(texts) / 2:
+            found.append(name)
+    return found
+
+
+def counts_rows(values: Sequence[Any]) -> bool:
+    """Whether a column numbers its rows: integers, each one more than the one before."""
+    try:
+        numbers = [int(value) for value in values]
+    except (TypeError, ValueError):
+        return False
+    return len(numbers) > 2 and all(b == a + 1 for a, b in itertools.pairwise(numbers))
 
 
 def load_tokenizer(source: ModelConfig) -> Any:

@@ -38,7 +38,15 @@ from tasks.targets import (
     learn_targets,
     restore_targets,
 )
-from tasks.text import find_column, load_tokenizer, longest_input, pad, token_lengths
+from tasks.text import (
+    counts_rows,
+    find_column,
+    load_tokenizer,
+    longest_input,
+    pad,
+    prose_columns,
+    token_lengths,
+)
 
 TEXT_NAMES = (
     "text",
@@ -86,29 +94,18 @@ class TextClassification(Task):
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
-        strings = [
-            name
-            for name, values in columns.items()
-            if any(isinstance(v, str) for v in values) and name != "file"
-        ]
         if isinstance(config.text, list):
             text: str | list[str] = [
                 find_column(name, "text", columns, (), ())[0] for name in config.text
             ]
         else:
-            others = [
-                name for name in strings if name != config.label and name.lower() not in LABEL_NAMES
-            ]
-            text, note = find_column(config.text, "text", columns, TEXT_NAMES, others)
+            prose = [name for name in prose_columns(columns) if name != config.label]
+            text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
             notes += [note] if note else []
         taken = {*([text] if isinstance(text, str) else text), "file"}
-        label, note = find_column(
-            config.label,
-            "label",
-            columns,
-            LABEL_NAMES,
-            [name for name in columns if name not in taken],
-        )
+        rest = {k: v for k, v in columns.items() if k not in taken or k == config.label}
+        others = [name for name, values in rest.items() if not counts_rows(values)]
+        label, note = find_column(config.label, "label", rest, LABEL_NAMES, others)
         notes += [note] if note else []
         kind = config.kind or kind_of_values(columns[label])
         if config.kind is None and kind != "single":

@@ -122,13 +122,14 @@ def left_behind(folder: RunFolder) -> dict[str, Any]:
     assert checkpoint is not None
     final = {path.name: load_file(path) for path in sorted(folder.final.glob("*.safetensors"))}
     assert final
+    # A stop leaves one checkpoint more than there would be, but nothing unfinished.
+    assert all(path.name.startswith("step-") for path in folder.checkpoints.iterdir())
     return {
         "final": {name: digest(tensors) for name, tensors in final.items()},
         "adapter": sorted(p.name for p in folder.final.rglob("*")),
         "model": {name: digest(tensor) for name, tensor in checkpoint.tensors("model").items()},
         "optimizer": {n: digest(tensor) for n, tensor in checkpoint.tensors("optimizer").items()},
         "state": checkpoint.state,
-        "kept": sorted(path.name for path in folder.checkpoints.iterdir()),
         "best": folder.read("best.json"),
         "last": folder.read("last.json"),
         "results": folder.read("results.json"),
