@@ -22,7 +22,8 @@ from finetune import Length, Task, TransferModel
 from finetune.config import ModelConfig, TaskConfig
 from finetune.sources import resolve_model
 from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats
-from tasks.backbones import find_blocks, linear_layers, quiet_transformers
+from tasks.pretrained import quiet_transformers
+from tasks.seams import find_blocks, linear_layers
 from tasks.text import find_column, load_tokenizer, pad
 
 NO_TAG = -100  # of special tokens, of padding, and of all but the first token of a word

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from finetune.config import DataConfig
 from finetune.errors import ConfigError, nearest
-from finetune.overrides import section_faults, split_override
+from finetune.notation import split_override
+from finetune.overrides import section_faults
 
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")

@@ -23,7 +23,7 @@ from typing import Any
 from finetune.checkpoint import write_json
 from finetune.config import FREE_KEYS, RunConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
-from finetune.overrides import flatten, parse_value, to_yaml
+from finetune.notation import flatten, parse_value, to_yaml
 
 LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps", "train.early_stopping"})
 OTHER_FILES = ("task.json", "metrics.jsonl", "best.json", "last.json")

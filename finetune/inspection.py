@@ -23,8 +23,9 @@ from finetune.defaults import choose_precision
 from finetune.features import BLOCK
 from finetune.header import header
 from finetune.loop import Live, total_loss
+from finetune.notation import flatten
 from finetune.optim import check_optimizer
-from finetune.overrides import Loaded, flatten
+from finetune.overrides import Loaded
 from finetune.processes import make_accelerator, this_process
 from finetune.task import Batch, Row, Task
 

@@ -16,7 +16,7 @@ from finetune.defaults import choose_precision, has_native_bf16
 from finetune.errors import ConfigError
 from finetune.evaluation import evaluate_split
 from finetune.folder import RunFolder
-from finetune.overrides import parse_value
+from finetune.notation import parse_value
 from finetune.prediction import load_task, model_folder
 from finetune.processes import make_accelerator, this_process
 from finetune.results import show_metrics, show_results

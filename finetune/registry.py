@@ -95,7 +95,7 @@ def _import(module_name: str) -> ModuleType:
 
 
 def _leads_to(module_name: str, file: Path) -> bool:
-    """Whether an import by this name gives this very file: loaded otherwise, it would be there twice."""
+    """Whether an import by this name gives this very file, which must not be loaded twice."""
     try:
         spec = importlib.util.find_spec(module_name)
     except (ImportError, ValueError):

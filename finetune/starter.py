@@ -14,14 +14,10 @@ from finetune.config import DataConfig
 from finetune.data import read
 from finetune.data.roles import find_split
 from finetune.errors import ConfigError, DataError, FinetuneError
-from finetune.overrides import (
-    find_config,
-    parse_value,
-    section_faults,
-    shipped_configs,
-    split_override,
-)
+from finetune.notation import parse_value, split_override
+from finetune.overrides import section_faults
 from finetune.registry import find_task, task_names
+from finetune.shipped import find_config, shipped_configs
 from finetune.sources import locate
 
 FIRST_VALUES = 100

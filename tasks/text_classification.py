@@ -18,16 +18,10 @@ from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
 from tasks import metrics
-from tasks.backbones import (
-    TextModel,
-    kind_of,
-    load_config_of,
-    load_native,
-    load_pooled,
-    load_pooled_folder,
-)
+from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.confusion import write_confusion
 from tasks.labels import parse_number, split_labels
+from tasks.pretrained import from_pretrained, kind_of
 from tasks.targets import (
     KINDS,
     Number,
@@ -167,7 +161,7 @@ class TextClassification(Task):
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.targets_ = learn_targets(self.config, train)
-        network = load_config_of(source)
+        network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
         return [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
 

@@ -23,7 +23,7 @@ FLOORS = [
     "loop hub journal results",
     "evaluation features prediction export solver testing",
     "data methods optim registry defaults tasks",
-    "folder overrides card processes checkpoint task sources config",
+    "folder overrides notation shipped card processes checkpoint task sources config",
     "console plotting writing errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}

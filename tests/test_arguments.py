@@ -6,7 +6,7 @@ import pytest
 
 from finetune.arguments import config_and_overrides, source_of
 from finetune.errors import ConfigError
-from finetune.overrides import split_override
+from finetune.notation import split_override
 
 
 def test_config_and_overrides_stand_in_any_order() -> None:

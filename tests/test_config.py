@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from finetune.config import FullConfig, LoraConfig, RunConfig, TaskConfig
 from finetune.errors import ConfigError
-from finetune.overrides import Loaded, flatten, load_config, parse_value, shipped_configs, to_yaml
+from finetune.notation import flatten, parse_value, to_yaml
+from finetune.overrides import Loaded, load_config
+from finetune.shipped import shipped_configs
 
 
 class NewsConfig(TaskConfig):

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from finetune.overrides import load_config, shipped_configs
+from finetune.overrides import load_config
 from finetune.registry import find_task
+from finetune.shipped import shipped_configs
 from tests.command_line import finetune
 from tests.tiny_models import text_rows
 
