@@ -39,17 +39,15 @@ def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> 
             rest = _batch(task, split, np.setdiff1d(everything, held), device)
             held_batch = _batch(task, split, held, device)
             _reset(layer)
-            for place, strength in enumerate(
-                STRENGTHS
-            ):  # from strong to weak, each from the one before
+            # From strong to weak, each from the solution of the one before.
+            for place, strength in enumerate(STRENGTHS):
                 _minimise(model, task, rest, layer, strength)
                 with torch.no_grad():
                     losses[place] += float(_mean_loss(model, task, held_batch)) / len(folds)
         best = STRENGTHS[int(losses.argmin())]
         _reset(layer)
-        final = _minimise(
-            model, task, _batch(task, split, np.sort(everything), device), layer, best
-        )
+        batch = _batch(task, split, np.sort(everything), device)
+        final = _minimise(model, task, batch, layer, best)
     finally:
         layer.float()
     return {"l2": best, "cross_validation_loss": float(losses.min()), "loss": final}

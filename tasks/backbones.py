@@ -42,22 +42,18 @@ class TextModel(TransferModel):
 
     def last_layer(self) -> nn.Linear:
         """The linear layer that makes the logits."""
-        layers = [
-            module for name in self.heads for module in self.network.get_submodule(name).modules()
-        ]
-        return [layer for layer in layers if isinstance(layer, nn.Linear)][-1]
+        heads = [self.network.get_submodule(name) for name in self.heads]
+        modules = [module for head in heads for module in head.modules()]
+        return [module for module in modules if isinstance(module, nn.Linear)][-1]
 
     def set_scale(self, deviation: float, mean: float) -> None:
         """Let logits of -1..1 mean one standard deviation around the mean."""
         has_bias = self.last_layer().bias is not None
-        # Without a bias the mean cannot be folded in; logits then count from 0 in the size of a
-        # typical value.
+        # Without a bias no mean can be folded in: logits count from 0 in typical values.
         self.scale, self.shift = (deviation, mean) if has_bias else (deviation + abs(mean), 0.0)
 
     def fold_scale(self) -> None:
-        """Fold scale and shift into the last layer: the outputs stay, and the network alone makes
-        them.
-        """
+        """Fold scale and shift into the last layer, so that the network alone makes the outputs."""
         layer = self.last_layer()
         with torch.no_grad():
             layer.weight.mul_(self.scale)
@@ -71,11 +67,8 @@ class NativeTextModel(TextModel):
 
     def __init__(self, network: Any, missing: Sequence[str]) -> None:
         base = network.base_model_prefix
-        heads = [
-            name
-            for name, child in network.named_children()
-            if name != base and has_parameters(child)
-        ]
+        children = [name for name, child in network.named_children() if has_parameters(child)]
+        heads = [name for name in children if name != base]
         # What the checkpoint lacks is new wherever it stands: a BERT without its pooler, say.
         lacking = (name.rpartition(".")[0] for name in missing)
         heads += [name for name in dict.fromkeys(lacking) if not name.startswith(tuple(heads))]
@@ -133,18 +126,15 @@ class PooledNetwork(nn.Module):
         if self.pooling == "cls":
             return states[:, 0]
         if self.pooling == "last":
-            last = (
-                mask.long().cumsum(1).argmax(1)
-            )  # of the first maximum: the last token that is not padding
+            # argmax gives the first maximum: the last token that is not padding.
+            last = mask.long().cumsum(1).argmax(1)
             return states[torch.arange(len(states), device=states.device), last]
         weights = mask.unsqueeze(-1).float()
         return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class PooledTextModel(TextModel):
-    """A bare backbone under mean, cls or last pooling and a linear head: what frozen features serve
-    best.
-    """
+    """A bare backbone under a pooling and a linear head: what frozen features serve best."""
 
     network: PooledNetwork
 

@@ -1,11 +1,10 @@
-"""What tasks that read text share: choosing columns, tokenizing, padding.
+"""What tasks that read text share: tokenizing, counting tokens, padding.
 
 Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,65 +12,12 @@ import torch
 from torch import Tensor
 
 from finetune.config import ModelConfig
-from finetune.errors import DataError, nearest
 from finetune.task import Length
 from tasks.pretrained import from_pretrained, quiet_transformers
 
-# A row that is cut is counted; what an unknown tokenizer calls its longest input is a number of
-# this size.
+# A tokenizer that knows no longest input names a number above this.
 UNBOUNDED = 1_000_000
 PADDING = {"attention_mask": 0, "token_type_ids": 0}
-
-
-def find_column(
-    wanted: str | None,
-    role: str,
-    columns: Mapping[str, Sequence[Any]],
-    usual: Sequence[str],
-    candidates: Sequence[str],
-) -> tuple[str, str | None]:
-    """The column for a role ("text", "label") and, if it was chosen here, the sentence that says
-    why.
-
-    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError
-    otherwise.
-    """
-    if wanted is not None:
-        if wanted not in columns:
-            raise DataError(
-                f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}"
-            )
-        return wanted, None
-    lowered = {name.lower(): name for name in columns}
-    for name in usual:
-        if name in lowered:
-            return lowered[name], f"{role}: column {lowered[name]!r}, by its name"
-    if len(candidates) == 1:
-        return candidates[0], f"{role}: column {candidates[0]!r}, the only one that can be it"
-    found = ", ".join(map(repr, candidates or columns)) or "none"
-    raise DataError(
-        f"task.{role}: no one column is clearly the {role} (there are: {found}); "
-        f"set task.{role}=COLUMN"
-    )
-
-
-def prose_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The columns whose first values read like texts: most hold several words."""
-    found = []
-    for name, values in columns.items():
-        texts = [value for value in values if isinstance(value, str) and value.strip()]
-        if texts and sum(" " in text.strip() for text in texts) > len(texts) / 2:
-            found.append(name)
-    return found
-
-
-def counts_rows(values: Sequence[Any]) -> bool:
-    """Whether a column numbers its rows: integers, each one more than the one before."""
-    try:
-        numbers = [int(value) for value in values]
-    except (TypeError, ValueError):
-        return False
-    return len(numbers) > 2 and all(b == a + 1 for a, b in itertools.pairwise(numbers))
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
@@ -88,13 +34,10 @@ def longest_input(tokenizer: Any, config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return int(tokenizer.model_max_length) if tokenizer.model_max_length < UNBOUNDED else None
-    # RoBERTa and its kin number positions from the padding id on.
-    offset = (
-        (config.pad_token_id or 0) + 1
-        if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
-        else 0
-    )
-    return int(positions) - offset
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        # They number positions from the padding id on.
+        positions -= (config.pad_token_id or 0) + 1
+    return int(positions)
 
 
 def token_lengths(

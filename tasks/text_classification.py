@@ -19,6 +19,7 @@ from finetune.errors import DataError
 from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
 from tasks import metrics
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
+from tasks.columns import LABEL_NAMES, TEXT_NAMES, counts_rows, find_column, prose_columns
 from tasks.confusion import write_confusion
 from tasks.labels import parse_number, split_labels
 from tasks.pretrained import from_pretrained, kind_of
@@ -32,28 +33,7 @@ from tasks.targets import (
     learn_targets,
     restore_targets,
 )
-from tasks.text import (
-    counts_rows,
-    find_column,
-    load_tokenizer,
-    longest_input,
-    pad,
-    prose_columns,
-    token_lengths,
-)
-
-TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "body",
-    "document",
-    "review",
-    "article",
-    "message",
-    "comment",
-)
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment")
+from tasks.text import load_tokenizer, longest_input, pad, token_lengths
 
 
 class TextClassificationConfig(TargetConfig):
@@ -89,9 +69,8 @@ class TextClassification(Task):
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
         if isinstance(config.text, list):
-            text: str | list[str] = [
-                find_column(name, "text", columns, (), ())[0] for name in config.text
-            ]
+            found = [find_column(name, "text", columns, (), ()) for name in config.text]
+            text: str | list[str] = [name for name, _ in found]
         else:
             prose = [name for name in prose_columns(columns) if name != config.label]
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
@@ -122,10 +101,8 @@ class TextClassification(Task):
         elif self.config.kind == "single" and (label is None or not str(label).strip()):
             yield f"{self.config.label} is missing"
         elif self.tokenizer_ is not None:  # after setup the labels are known
-            unseen = self.targets_.unseen(label)
-            yield from (
-                f"{self.config.label} is {name!r}, which no row of train has" for name in unseen
-            )
+            for name in self.targets_.unseen(label):
+                yield f"{self.config.label} is {name!r}, which no row of train has"
 
     def input_columns(self) -> list[str]:
         text = self.config.text or "text"
@@ -138,11 +115,9 @@ class TextClassification(Task):
         value = row[self.config.label or ""]
         if self.config.kind == "number":
             return None
-        return (
-            tuple(split_labels(value, self.config.delimiter))
-            if self.config.kind == "several"
-            else str(value)
-        )
+        if self.config.kind == "several":
+            return tuple(split_labels(value, self.config.delimiter))
+        return str(value)
 
     def row_of(self, value: Any) -> Row:
         columns = self.input_columns()
@@ -192,11 +167,9 @@ class TextClassification(Task):
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
-        return (
-            load_pooled_folder(Path(folder))
-            if self.head_ == "pooled"
-            else load_native(ModelConfig(name=str(folder)))
-        )
+        if self.head_ == "pooled":
+            return load_pooled_folder(Path(folder))
+        return load_native(ModelConfig(name=str(folder)))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -205,15 +178,13 @@ class TextClassification(Task):
     # ---- one row through the house
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        texts = list(zip(*(self._texts(row) for row in rows), strict=True))
-        return token_lengths(
-            self.tokenizer_, texts[0], texts[1] if len(texts) > 1 else None, self.config.max_length
-        )
+        first, *second = zip(*(self._texts(row) for row in rows), strict=True)
+        pairs = second[0] if second else None
+        return token_lengths(self.tokenizer_, first, pairs, self.config.max_length)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        encoded = self.tokenizer_(
-            *self._texts(row), truncation=True, max_length=self.config.max_length
-        )
+        longest = self.config.max_length
+        encoded = self.tokenizer_(*self._texts(row), truncation=True, max_length=longest)
         sample: Sample = {"inputs": dict(encoded)}
         label = row.get(self.config.label or "")
         if label is not None and label != "":
@@ -223,9 +194,8 @@ class TextClassification(Task):
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
         if "inputs" in samples[0]:
-            batch["inputs"] = pad(
-                [sample["inputs"] for sample in samples], self.tokenizer_.pad_token_id
-            )
+            inputs = [sample["inputs"] for sample in samples]
+            batch["inputs"] = pad(inputs, self.tokenizer_.pad_token_id)
         if all("target" in sample for sample in samples):
             batch["targets"], count = self.targets_.stack([sample["target"] for sample in samples])
             batch["count"] = {"loss": count}
@@ -254,24 +224,18 @@ class TextClassification(Task):
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         references = [self.targets_.target(row[self.config.label or ""]) for row in rows]
-        said = [
-            self.targets_.target(said["label" if "label" in said else "score"])
-            for said in predictions
-        ]
-        found: dict[str, float] = {}
+        answers = [said.get("label", said["score"]) for said in predictions]
+        predicted = [self.targets_.target(answer) for answer in answers]
+        classes, found = len(self.targets_.names), dict[str, float]()
         for name in self.config.metrics:
-            found |= metrics.evaluate_module(
-                name, said, references, classes=len(self.targets_.names)
-            )
+            found |= metrics.evaluate_module(name, predicted, references, classes=classes)
         return found
 
     def report(self, stats: Stats, folder: Path) -> list[Path]:
         if not isinstance(self.targets_, SingleLabel):
             return []
-        names = self.targets_.names
-        matrix = metrics.confusion_matrix(
-            stats["scores"].argmax(1).numpy(), stats["target"].numpy(), len(names)
-        )
+        names, predicted = self.targets_.names, stats["scores"].argmax(1).numpy()
+        matrix = metrics.confusion_matrix(predicted, stats["target"].numpy(), len(names))
         return write_confusion(matrix, names, folder)
 
     # ---- parts
@@ -285,14 +249,12 @@ class TextClassification(Task):
             self.head_ = self.config.head
             return []
         self.head_ = "pooled" if frozen or self.config.pooling else "native"
-        reason = (
-            f"{self.pooling_} pooling serves a frozen backbone best"
-            if frozen
-            else "the network's own class"
-        )
-        return [
-            f"head: {self.head_}, {reason if not self.config.pooling else 'as task.pooling is set'}"
-        ]
+        reason = "the network's own class"
+        if self.config.pooling:
+            reason = "as task.pooling is set"
+        elif frozen:
+            reason = f"{self.pooling_} pooling serves a frozen backbone best"
+        return [f"head: {self.head_}, {reason}"]
 
     def _settle_length(self, network: Any) -> list[str]:
         self._set_sides()

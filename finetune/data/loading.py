@@ -1,5 +1,6 @@
-"""From rows to batches on their way to the device: encoding and collating, in this process or in
-workers.
+"""From rows to batches on their way to the device.
+
+Rows are encoded and collated in this process or in workers, with the same result.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split, how long each is for the network (int64 [N]), and their features if they
-    are cached.
+    """The rows of a split, the length of each for the network, and their features if cached.
+
+    Attributes:
+        lengths: int64 [N], in the task's own unit.
     """
 
     name: str
@@ -51,8 +54,9 @@ class Split:
 
 
 class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
-    """Maps a piece of a plan to its batch. What is random depends on the position alone, not on the
-    worker.
+    """Maps a piece of a plan to its batch.
+
+    What is random depends on the position alone, not on the worker.
     """
 
     def __init__(self, split: Split, task: Task, seed: int) -> None:
@@ -63,9 +67,8 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
     def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
         indices = list(piece.indices)
         if self.split.features is not None:
-            batch = self.task.collate(
-                self.split.features.samples(indices), self._rng(piece, _COLLATE, piece.slot)
-            )
+            samples = self.split.features.samples(indices)
+            batch = self.task.collate(samples, self._rng(piece, _COLLATE, piece.slot))
             batch["features"] = self.split.features.take(indices)
             return piece, batch
         rows = self.split.rows.__getitems__(indices)
@@ -92,8 +95,9 @@ def load_batches(
     device: torch.device,
     workers: int = 0,
 ) -> Iterator[tuple[Piece, Batch]]:
-    """The batches of `pieces` in their order, in the memory of this process (pinned where a GPU
-    will fetch them).
+    """The batches of `pieces` in their order, in the memory of this process.
+
+    They are pinned where a GPU will fetch them.
     """
     loader: DataLoader[Any] = DataLoader(
         _Batches(split, task, seed),
@@ -127,6 +131,23 @@ class _OneWay(torch.utils.data.Sampler[Piece]):
 def to_device(value: Any, device: torch.device) -> Any:
     """A nest of dicts and lists with every tensor on `device`, copied without waiting."""
     return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def as_float32(outputs: Any) -> Any:
+    """The same nest with its floating tensors, which autocast may have made narrow, in float32."""
+    return map_tensors(outputs, lambda t: t.float() if t.is_floating_point() else t)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor of a nest, in its order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, note)
+    return found
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
