@@ -48,11 +48,11 @@ def evaluate_split(
         with torch.inference_mode():
             with accelerator.autocast():
                 outputs = model(batch)
+                predictions = task.predict(model, batch) if task.scores_predictions else []
             outputs = as_float32(outputs)
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
-            predictions = task.predict(model, batch) if task.scores_predictions else []
         found.append((piece, stats, sums, counts, predictions))
     # One collective for the whole split; blocks in equal order give equal sums everywhere.
     found = sorted(gather_object(found), key=lambda part: part[0].slot)

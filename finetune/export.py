@@ -42,6 +42,7 @@ def export_model(
     beside.mkdir(parents=True)
     device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
+    model.settle()
     if method.save_adapter(model, beside / "adapter"):
         (beside / "adapter" / "README.md").write_text(card, encoding="utf-8")
     method.merge(model)

@@ -203,13 +203,14 @@ def _check_size(manifest: dict[str, Any], limit_gib: float) -> None:
 def _digest_model(model: TransferModel, precision: str) -> Any:
     """The digest of what computes the features.
 
-    That is weights, buffers, how they are pooled, precision and versions.
+    That is weights, buffers, how they are pooled, device, precision and versions.
     """
     digest = hashlib.sha256()
     facts = {
         "kind": model.feature_kind,
         "precision": precision,
         "block": BLOCK,
+        "device": next(model.parameters()).device.type,
         "versions": _versions(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())

@@ -184,7 +184,7 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
         if rows is not None:
             digest = hashlib.sha256()
             for row in rows:
-                told = repr((task.identity(row), task.stratum(row)))
+                told = repr((task.identity(row), task.truth(row)))
                 digest.update(told.encode("utf-8", "surrogatepass"))
             found[name] = digest.hexdigest()
     return found

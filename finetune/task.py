@@ -106,6 +106,9 @@ class TransferModel(nn.Module):
         """
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Fold into the network what training kept beside it; the outputs stay as they are."""
+
     def save(self, folder: Path) -> None:
         """Write the network into `folder` in the layout of its own library."""
         raise NotImplementedError
@@ -159,6 +162,10 @@ class Task(ABC):
         raise DataError(
             f"{self.name}: {value!r} is no row; give dicts with the columns that were trained on"
         )
+
+    def truth(self, row: Row) -> Any:
+        """What a row is labelled: a value that changes when its label does."""
+        return self.stratum(row)
 
     def stratum(self, row: Row) -> Any:
         """A hashable value whose shares are kept alike in all splits made by fraction."""

@@ -52,7 +52,7 @@ class TextModel(TransferModel):
         # Without a bias no mean can be folded in: logits count from 0 in typical values.
         self.scale, self.shift = (deviation, mean) if has_bias else (deviation + abs(mean), 0.0)
 
-    def fold_scale(self) -> None:
+    def settle(self) -> None:
         """Fold scale and shift into the last layer, so that the network alone makes the outputs."""
         layer = self.last_layer()
         with torch.no_grad():
@@ -103,7 +103,7 @@ class NativeTextModel(TextModel):
         return self.network(**batch["inputs"]).logits  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        self.fold_scale()
+        self.settle()
         with quiet_transformers():
             self.network.save_pretrained(folder)  # type: ignore[operator]
 
@@ -171,7 +171,7 @@ class PooledTextModel(TextModel):
         """The backbone as AutoModel loads it, and head.safetensors beside it."""
         from safetensors.torch import save_file
 
-        self.fold_scale()
+        self.settle()
         with quiet_transformers():
             self.network.backbone.save_pretrained(folder)
         save_file(

@@ -111,6 +111,9 @@ class TextClassification(Task):
     def identity(self, row: Row) -> Any:
         return tuple(self._texts(row))
 
+    def truth(self, row: Row) -> Any:
+        return row[self.config.label or ""]
+
     def stratum(self, row: Row) -> Any:
         value = row[self.config.label or ""]
         if self.config.kind == "number":
