@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.loading import Split, load_batches, to_device
+from finetune.data.loading import Split, encoding_rng, load_batches, to_device
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ModelError
 from finetune.methods.method import HEAD, named_parts
@@ -35,21 +35,43 @@ BLOCK = 32
 
 
 @dataclass(frozen=True)
+class CachePlan:
+    """How the features of a split are computed, beside what computes them.
+
+    Attributes:
+        views: 1: of the rows as they are; more: view k is what epoch k of a run with `seed` would
+            augment.
+        limit_gib: the most that all views may take on disk.
+    """
+
+    precision: str
+    limit_gib: float
+    views: int = 1
+    seed: int = 0
+
+    @property
+    def epochs(self) -> list[int | None]:
+        """The epoch whose augmentation each view has; None: nothing is random."""
+        return [None] if self.views == 1 else list(range(self.views))
+
+
+@dataclass(frozen=True)
 class StoredFeatures:
     """Features of a split on disk, and its samples without what the backbone reads.
 
     Attributes:
-        tensors: by name, [N, ...], memory-mapped.
+        views: the tensors of each view, by name, [N, ...], memory-mapped.
         targets: the encoded samples without "inputs", in the order of the rows.
     """
 
-    tensors: dict[str, Tensor]
+    views: list[dict[str, Tensor]]
     targets: list[Sample]
 
-    def take(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The features of some rows, float32 [B, ...]."""
+    def take(self, indices: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
+        """The features of some rows, float32 [B, ...], of the view whose turn it is."""
         index = torch.as_tensor(indices)
-        return {name: tensor[index].float() for name, tensor in self.tensors.items()}
+        view = self.views[(epoch or 0) % len(self.views)]
+        return {name: tensor[index].float() for name, tensor in view.items()}
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         return [self.targets[index] for index in indices]
@@ -67,32 +89,35 @@ def with_features(
     task: Task,
     split: Split,
     accelerator: accelerate.Accelerator,
-    *,
-    precision: str,
-    limit_gib: float,
+    plan: CachePlan,
     progress: Any = iter,
 ) -> tuple[Split, str]:
     """The split with its features, read from the cache or computed now, and a sentence that says
     which.
 
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
-    Raises ModelError if they would take more than `limit_gib`.
+    Raises ModelError if they would take more than the plan's limit.
     """
-    digest = _digest_model(model, precision)
+    base, found = _digest_model(model, plan.precision), list[dict[str, Tensor]]()
     targets: list[Sample] = []
-    for index in range(len(split)):
-        sample = task.encode(split.rows.__getitems__([index])[0])
-        _digest_inputs(digest, sample.pop("inputs"))
-        targets.append(sample)
-    folder = cache_root() / digest.hexdigest()[:32]
-    note = f"{split.name}: features of {len(split)} rows"
-    if not (folder / "manifest.json").is_file():
-        _build(model, task, split, accelerator, folder, limit_gib, progress)
-        note += " computed"
-    else:
-        note += " found in the cache"
-    accelerator.wait_for_everyone()
-    return replace(split, features=StoredFeatures(_open(folder), targets)), f"{note} ({folder})"
+    computed = 0
+    for epoch in plan.epochs:
+        digest, targets = base.copy(), []
+        for index in range(len(split)):
+            row = split.rows.__getitems__([index])[0]
+            sample = task.encode(row, encoding_rng(plan.seed, epoch, index))
+            _digest_inputs(digest, sample.pop("inputs"))
+            targets.append(sample)
+        folder = cache_root() / digest.hexdigest()[:32]
+        if not (folder / "manifest.json").is_file():
+            _build(model, task, split, accelerator, folder, plan, epoch, progress)
+            computed += 1
+        accelerator.wait_for_everyone()
+        found.append(_open(folder))
+    how = "computed" if computed else "found in the cache"
+    views = f" in {len(found)} views" if len(found) > 1 else ""
+    note = f"{split.name}: features of {len(split)} rows{views} {how} ({folder})"
+    return replace(split, features=StoredFeatures(found, targets)), note
 
 
 def _build(
@@ -101,15 +126,21 @@ def _build(
     split: Split,
     accelerator: accelerate.Accelerator,
     folder: Path,
-    limit_gib: float,
+    plan: CachePlan,
+    epoch: int | None,
     progress: Any,
 ) -> None:
     """Compute all features into files beside `folder`, and rename when every process is done."""
     beside = folder.with_name(folder.name + ".partial")
-    pieces = blocks_by_length(
-        split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes
+    pieces = [
+        replace(piece, epoch=epoch)
+        for piece in blocks_by_length(
+            split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes
+        )
+    ]
+    batches = load_batches(
+        split, task, pieces, seed=plan.seed, device=accelerator.device, mixes=False
     )
-    batches = load_batches(split, task, pieces, seed=0, device=accelerator.device)
     if accelerator.is_main_process:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -126,7 +157,7 @@ def _build(
                     "dtype": str(values.dtype).removeprefix("torch."),
                     "shape": [len(split), *values.shape[1:]],
                 }
-                _check_size(manifest, limit_gib)
+                _check_size(manifest, plan)
                 files[name] = _map_file(beside / f"{name}.bin", **manifest[name], create=True)
             files[name][list(piece.indices)] = values.cpu()
     del files
@@ -155,15 +186,15 @@ def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) ->
     return torch.from_file(str(path), shared=create, size=size, dtype=kind).view(shape)
 
 
-def _check_size(manifest: dict[str, Any], limit_gib: float) -> None:
-    size = sum(
+def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
+    size = plan.views * sum(
         torch.Size(facts["shape"]).numel() * getattr(torch, facts["dtype"]).itemsize
         for facts in manifest.values()
     )
-    if size > limit_gib * 2**30:
+    if size > plan.limit_gib * 2**30:
         raise ModelError(
             f"method.cache_gib: the features would take {size / 2**30:.1f} GiB on disk, "
-            f"over the limit of {limit_gib:g}; "
+            f"over the limit of {plan.limit_gib:g}; "
             "raise method.cache_gib, or set method.cache=off to compute them at every step"
         )
 

@@ -30,53 +30,12 @@ from transformers.utils import logging
 from finetune.config import ModelConfig
 from finetune.errors import ModelError
 from finetune.sources import resolve_model
-from finetune.task import Batch, TransferModel
+from finetune.task import Batch
+from tasks.logits import LogitsModel
 
 
-class TextModel(TransferModel):
-    """A network over token ids whose outputs are logits [B, C].
-
-    Attributes:
-        scale, shift: outputs are logits * scale + shift. They put a regression's targets in the
-            range that a new head starts in, and are folded into the head's last layer when the
-            network is saved.
-    """
-
-    scale: float = 1.0
-    shift: float = 0.0
-    base: str = ""
-    """The reference that the pretrained network was loaded from."""
-
-    def logits(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.logits(batch) * self.scale + self.shift
-
-    def last_layer(self) -> nn.Linear:
-        """The linear layer that makes the logits."""
-        layers = [
-            module for name in self.heads for module in self.network.get_submodule(name).modules()
-        ]
-        return [layer for layer in layers if isinstance(layer, nn.Linear)][-1]
-
-    def set_scale(self, deviation: float, mean: float) -> None:
-        """Let logits of -1..1 mean one standard deviation around the mean."""
-        has_bias = self.last_layer().bias is not None
-        # Without a bias the mean cannot be folded in; logits then count from 0 in the size of a
-        # typical value.
-        self.scale, self.shift = (deviation, mean) if has_bias else (deviation + abs(mean), 0.0)
-
-    def fold_scale(self) -> None:
-        """Fold scale and shift into the last layer: the outputs stay, and the network alone makes
-        them.
-        """
-        layer = self.last_layer()
-        with torch.no_grad():
-            layer.weight.mul_(self.scale)
-            if layer.bias is not None:
-                layer.bias.mul_(self.scale).add_(self.shift)
-        self.scale, self.shift = 1.0, 0.0
+class TextModel(LogitsModel):
+    """A network over token ids."""
 
 
 class NativeTextModel(TextModel):
@@ -205,7 +164,7 @@ class PooledTextModel(TextModel):
 
 def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
     """A network by AutoModelForSequenceClassification, in float32; `config` sets its labels."""
-    network, info = _from_pretrained(
+    network, info = load_pretrained(
         AutoModelForSequenceClassification,
         source,
         ignore_mismatched_sizes=True,
@@ -223,7 +182,7 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
 
 def load_pooled(source: ModelConfig, pooling: str, outputs: int) -> PooledTextModel:
     """A backbone by AutoModel, in float32, with a new head."""
-    backbone = _from_pretrained(AutoModel, source)
+    backbone = load_pretrained(AutoModel, source)
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = (
             None  # unread, so it would get no gradient, which a distributed run cannot have
@@ -249,12 +208,13 @@ def load_pooled_folder(folder: Path) -> PooledTextModel:
 
 def load_config_of(source: ModelConfig) -> PretrainedConfig:
     """The config of a network, before its weights are read. Raises ModelError if there is none."""
-    return _from_pretrained(AutoConfig, source, dtype=None)
+    return load_pretrained(AutoConfig, source, dtype=None)
 
 
-def _from_pretrained(
+def load_pretrained(
     auto: Any, source: ModelConfig, dtype: torch.dtype | None = torch.float32, **arguments: Any
 ) -> Any:
+    """What an Auto class of transformers makes of a reference. Raises ModelError."""
     # Without a dtype a half-precision checkpoint would be trained in half precision.
     facts = {
         "revision": source.revision,

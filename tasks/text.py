@@ -1,4 +1,4 @@
-"""What tasks that read text share: choosing columns, tokenizing, padding.
+"""What tasks that read text share: tokenizing, padding.
 
 Shapes: B rows, T tokens.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig
 
 from finetune.config import ModelConfig
-from finetune.errors import DataError, ModelError, nearest
+from finetune.errors import ModelError
 from finetune.sources import resolve_model
 from finetune.task import Length
 from tasks.backbones import quiet_transformers
@@ -22,38 +22,6 @@ from tasks.backbones import quiet_transformers
 # this size.
 UNBOUNDED = 1_000_000
 PADDING = {"attention_mask": 0, "token_type_ids": 0}
-
-
-def find_column(
-    wanted: str | None,
-    role: str,
-    columns: Mapping[str, Sequence[Any]],
-    usual: Sequence[str],
-    candidates: Sequence[str],
-) -> tuple[str, str | None]:
-    """The column for a role ("text", "label") and, if it was chosen here, the sentence that says
-    why.
-
-    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError
-    otherwise.
-    """
-    if wanted is not None:
-        if wanted not in columns:
-            raise DataError(
-                f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}"
-            )
-        return wanted, None
-    lowered = {name.lower(): name for name in columns}
-    for name in usual:
-        if name in lowered:
-            return lowered[name], f"{role}: column {lowered[name]!r}, by its name"
-    if len(candidates) == 1:
-        return candidates[0], f"{role}: column {candidates[0]!r}, the only one that can be it"
-    found = ", ".join(map(repr, candidates or columns)) or "none"
-    raise DataError(
-        f"task.{role}: no one column is clearly the {role} (there are: {found}); "
-        f"set task.{role}=COLUMN"
-    )
 
 
 def load_tokenizer(source: ModelConfig) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config import OptimConfig
 from finetune.errors import ModelError
@@ -24,9 +25,14 @@ class Method(ABC):
 
     name: str
 
+    freezes_batch_norm = False
+    """Whether BatchNorm keeps its averages in the blocks that are trained, too."""
+
     @abstractmethod
-    def apply(self, model: TransferModel) -> None:
-        """Settle once which parameters will be trained, and put adapters into the network."""
+    def apply(self, model: TransferModel) -> list[str]:
+        """Settle once which parameters will be trained, and put adapters into the network; a
+        sentence for each thing that a person should know of it.
+        """
 
     @property
     def caches_features(self) -> bool:
@@ -56,6 +62,10 @@ class Method(ABC):
                     p.requires_grad for p in part.parameters()
                 ):
                     part.eval()
+        if self.freezes_batch_norm:
+            for module in model.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     def param_groups(self, model: TransferModel, optim: OptimConfig) -> list[dict[str, Any]]:
         """Groups of equal rate and weight decay for an optimizer, each with the names of its
