@@ -8,6 +8,7 @@ A row: {"image": "flowers/train/daisy/1.jpg", "label": "daisy", "file": "train/d
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def read_picture_files(pattern: str) -> Dataset | None:
     paths = [Path(name) for name in found if is_picture(name)]
     if not paths:
         raise DataError(f"{pattern}: no picture fits this pattern ({len(found)} other files do)")
-    return _table(paths, Path())
+    return _table(paths, Path(os.path.commonpath([path.parent for path in paths])))
 
 
 def complete_paths(rows: Dataset, folder: Path) -> Dataset:
