@@ -34,7 +34,7 @@ CLASSES = [
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file: two zero bytes, the type, the number of axes, the axes, the items."""
+    """The array of an IDX file: four bytes, the last the number of axes; the axes; the items."""
     content = gzip.decompress(path.read_bytes())
     axes = np.frombuffer(content, ">u4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(axes)

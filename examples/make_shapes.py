@@ -23,7 +23,9 @@ STARS = {"cross": 4, "star": 5}
 SHAPES = sorted({**CORNERS, **STARS})
 
 
-def outline(shape: str, center: np.ndarray, radius: float, turn: float) -> list[tuple[float, float]]:
+def outline(
+    shape: str, center: np.ndarray, radius: float, turn: float
+) -> list[tuple[float, float]]:
     """The corners of a shape around `center`, in pixels; `turn` in radians."""
     points = CORNERS.get(shape) or 2 * STARS[shape]
     found = []

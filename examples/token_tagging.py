@@ -1,10 +1,9 @@
-"""A task of one's own: tagging every word of a sentence (named entities, parts of speech) with a
-BERT.
+"""A task of one's own: tagging every word of a sentence (names, parts of speech) with a BERT.
 
 A row: {"words": ["Sales", "rose", "76%"], "tags": ["O", "O", "FIGURE"]}
 
-    finetune train task=examples/token_tagging.py:TokenTagging data=words.jsonl
-    model=bert-base-cased method=full
+    finetune train task=examples/token_tagging.py:TokenTagging data=words.jsonl \\
+        model=bert-base-cased method=full
 
 Shapes: B rows, T tokens, C tags.
 """
@@ -15,22 +14,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers import AutoModelForTokenClassification
 
 from finetune import Length, Task, TransferModel
 from finetune.config import ModelConfig, TaskConfig
 from finetune.sources import resolve_model
 from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats
-from tasks.backbones import find_blocks, linear_layers, quiet_transformers
+from tasks.pretrained import quiet_transformers
+from tasks.seams import find_blocks, linear_layers
+from tasks.text import find_column, load_tokenizer, pad
 
-NO_TAG = -100  # of special tokens and of all but the first token of a word
+NO_TAG = -100  # of special tokens, of padding, and of all but the first token of a word
 
 
 class TokenTaggingConfig(TaskConfig):
-    """Which columns, and how much of a sentence."""
+    """Which columns are read, and how much of a sentence."""
 
     name: str = "examples/token_tagging.py:TokenTagging"
     words: str = "words"
@@ -42,22 +42,17 @@ class TokenTaggingConfig(TaskConfig):
 
 
 class Tagger(TransferModel):
-    """A token-classification network of transformers; outputs are logits [B, T, C]."""
+    """A token-classification network of transformers; its outputs are logits [B, T, C]."""
 
-    def __init__(self, network: Any) -> None:
-        blocks = find_blocks(network, ["classifier"])
-        super().__init__(
-            network,
-            heads=["classifier"],
-            blocks=blocks,
-            lora_targets=linear_layers(network, blocks),
-        )
+    def __init__(self, path: Path | str, **labels: Any) -> None:
+        with quiet_transformers():
+            network = AutoModelForTokenClassification.from_pretrained(path, **labels).float()
+        blocks = find_blocks(network, heads := ["classifier"])
+        layers = linear_layers(network, blocks)
+        super().__init__(network, heads=heads, blocks=blocks, lora_targets=layers)
 
     def forward(self, batch: Batch) -> Tensor:
         return self.network(**batch["inputs"]).logits
-
-    def save(self, folder: Path) -> None:
-        self.network.save_pretrained(folder)
 
 
 class TokenTagging(Task):
@@ -66,17 +61,28 @@ class TokenTagging(Task):
     name = TokenTaggingConfig.model_fields["name"].default
     Config = TokenTaggingConfig
     metric = ("accuracy", "max")
+    tags_: Sequence[str] = ()
+
+    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        for role in ("words", "tags"):
+            find_column(getattr(self.config, role), role, columns, (), ())
+        return []
 
     def validate(self, row: Row) -> Iterator[str]:
-        words, tags = row[self.config.words] or [], row[self.config.tags] or []
+        words, tags = row[self.config.words], row.get(self.config.tags, ())
         if not words:
             yield f"{self.config.words} is empty"
-        elif len(words) != len(tags):
-            yield f"{len(words)} words have {len(tags)} tags"
+        elif self.config.tags in row and len(words) != len(tags or ()):
+            yield f"{len(words)} words have {len(tags or ())} tags"
+        if self.tags_ and (unseen := sorted(set(tags or ()) - set(self.tags_))):
+            yield f"{self.config.tags} holds {unseen[0]!r}, which no row of train has"
+
+    def input_columns(self) -> list[str]:
+        return [self.config.words]
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.tags_ = sorted({tag for tags in train[self.config.tags] for tag in tags})
-        self.tokenizer_ = AutoTokenizer.from_pretrained(resolve_model(source.name))
+        self.tokenizer_ = load_tokenizer(source)
         return [f"tags: {', '.join(self.tags_)}"]
 
     def state(self) -> dict[str, Any]:
@@ -84,90 +90,62 @@ class TokenTagging(Task):
 
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
         self.tags_ = state["tags"]
-        self.tokenizer_ = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer_ = load_tokenizer(ModelConfig(name=str(folder)))
 
     def build_model(self, source: ModelConfig) -> Tagger:
-        return self._load(resolve_model(source.name), id2label=dict(enumerate(self.tags_)))
+        ids = {tag: index for index, tag in enumerate(self.tags_)}
+        names = dict(enumerate(self.tags_))
+        return Tagger(resolve_model(source.name), id2label=names, label2id=ids)
 
     def load_model(self, folder: Path | str) -> Tagger:
-        return self._load(folder)
+        return Tagger(folder)
 
     def save(self, model: TransferModel, folder: Path) -> None:
-        model.save(folder)
+        with quiet_transformers():
+            model.network.save_pretrained(folder)
         self.tokenizer_.save_pretrained(folder)
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        sizes = [len(self._encode(row, truncation=False)["input_ids"]) for row in rows]
+        sizes = [len(self._tokens(row, truncation=False)["input_ids"]) for row in rows]
         limit = self.config.max_length
         return [Length(min(size, limit), max(size - limit, 0)) for size in sizes]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        encoded = self._encode(row, truncation=True)
-        words = encoded.word_ids()
-        sample: Sample = {"inputs": dict(encoded), "words": words}
+        tokens = self._tokens(row, truncation=True)
+        # Where the first token of each word stands: it speaks for the word.
+        first = {word: at for at, word in reversed(list(enumerate(tokens.word_ids())))}
+        first.pop(None, None)
+        sample: Sample = {"inputs": dict(tokens), "first": [first[word] for word in sorted(first)]}
         if row.get(self.config.tags):
-            tags = [self.tags_.index(tag) for tag in row[self.config.tags]]
-            first = [
-                word is not None and word != before
-                for before, word in zip([None, *words], words, strict=False)
-            ]
-            sample["target"] = [
-                tags[w] if is_first else NO_TAG for w, is_first in zip(words, first, strict=True)
-            ]
+            sample["target"] = [NO_TAG] * len(tokens["input_ids"])
+            for word, at in first.items():
+                sample["target"][at] = self.tags_.index(row[self.config.tags][word])
         return sample
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
-        inputs = self.tokenizer_.pad([sample["inputs"] for sample in samples], return_tensors="pt")
-        batch: Batch = {"inputs": dict(inputs), "words": [sample["words"] for sample in samples]}
+        inputs = pad([sample["inputs"] for sample in samples], self.tokenizer_.pad_token_id)
+        batch: Batch = {"inputs": inputs, "first": [sample["first"] for sample in samples]}
         if all("target" in sample for sample in samples):
-            width = inputs["input_ids"].shape[1]
-            targets = [[*s["target"], *[NO_TAG] * (width - len(s["target"]))] for s in samples]
-            batch["targets"] = torch.tensor(targets)  # [B, T]
-            batch["count"] = {"loss": (batch["targets"] != NO_TAG).sum().float()}
+            targets = pad([{"input_ids": s["target"]} for s in samples], NO_TAG)["input_ids"]
+            batch |= {"targets": targets, "count": {"loss": (targets != NO_TAG).sum().float()}}
         return batch
 
     def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return {
-            "loss": functional.cross_entropy(
-                outputs.flatten(0, 1), batch["targets"].flatten(), reduction="sum"
-            )
-        }
+        logits, targets = outputs.flatten(0, 1), batch["targets"].flatten()
+        return {"loss": functional.cross_entropy(logits, targets, reduction="sum")}
 
     def measure(self, outputs: Tensor, batch: Batch) -> Stats:
-        known = batch["targets"] != NO_TAG
-        return {
-            "right": ((outputs.argmax(2) == batch["targets"]) & known).sum(1),
-            "known": known.sum(1),
-        }
+        right = outputs.argmax(2) == batch["targets"]  # [B, T]; nothing equals NO_TAG
+        return {"right": right.sum(1), "words": (batch["targets"] != NO_TAG).sum(1)}
 
     def summarize(self, stats: Stats) -> dict[str, float]:
-        return {"accuracy": float(stats["right"].sum() / stats["known"].sum())}
+        return {"accuracy": float(stats["right"].sum() / stats["words"].sum())}
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        """{"tags": [one a word that was read]}."""
-        best = model(batch).argmax(2).tolist()
-        found = []
-        for tags, words in zip(best, batch["words"], strict=True):
-            first = {
-                word: tag
-                for tag, word in reversed(list(zip(tags, words, strict=False)))
-                if word is not None
-            }
-            found.append({"tags": [self.tags_[first[word]] for word in sorted(first)]})
-        return found
+        """{"tags": [one for each word that was read]}."""
+        rows = zip(model(batch).argmax(2).tolist(), batch["first"], strict=True)
+        return [{"tags": [self.tags_[best[at]] for at in first]} for best, first in rows]
 
-    def _load(self, path: Path | str, **config: Any) -> Tagger:
-        with quiet_transformers():
-            network = AutoModelForTokenClassification.from_pretrained(
-                path, dtype=torch.float32, **config
-            )
-        return Tagger(network)
-
-    def _encode(self, row: Row, *, truncation: bool) -> Any:
-        words = list(row[self.config.words])
-        return self.tokenizer_(
-            words,
-            is_split_into_words=True,
-            truncation=truncation,
-            max_length=self.config.max_length,
-        )
+    def _tokens(self, row: Row, *, truncation: bool) -> Any:
+        settings = {"is_split_into_words": True, "max_length": self.config.max_length}
+        return self.tokenizer_(list(row[self.config.words]), truncation=truncation, **settings)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config import DataConfig
-from finetune.errors import ConfigError
 from finetune.folder import RunFolder
 from finetune.hub import push
 from finetune.overrides import load_config
@@ -78,7 +77,7 @@ class Run:
 
 
 def train(
-    task: str | Task | None = None,
+    task: str | Mapping[str, Any] | Task | None = None,
     *,
     data: Any = None,
     model: str | Mapping[str, Any] | None = None,
@@ -89,10 +88,10 @@ def train(
 ) -> Run:
     """Fine-tune, or go on where the same call stopped before.
 
-    `task` is a name or a Task of your own making; `data` a reference (file, folder, hub set,
-    pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or {split: any of
-    these}. Everything else is a key of the config: `method="lora"`, `epochs=3`, `optim={"lr":
-    1e-4}`. Raises FinetuneError.
+    `task` is a name, the keys of the config's section, or a Task; `data` a reference (file, folder,
+    hub set, pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or
+    {split: any of these}. Everything else is a key of the config: `method="lora"`, `epochs=3`,
+    `optim={"lr": 1e-4}`. Raises FinetuneError.
     """
     given = None if data is None or _is_section(data) else data
     sections = {
@@ -113,7 +112,7 @@ def train(
             run(loaded, type(task)(loaded.config.task), data=given, fresh=fresh, extend=extend).path
         )
     if task is not None:
-        overrides["task"] = {"name": task, **_as_section(overrides.get("task"))}
+        overrides["task"] = task
     loaded = load_config(config, overrides, lambda name: find_task(name).Config)
     found = find_task(loaded.config.task.name)(loaded.config.task)
     return Run(run(loaded, found, data=given, fresh=fresh, extend=extend).path)
@@ -125,11 +124,3 @@ def _is_section(data: Any) -> bool:
         return isinstance(data, str | Path)
     plain = all(value is None or isinstance(value, str | int | float) for value in data.values())
     return plain and set(data) <= set(DataConfig.model_fields)
-
-
-def _as_section(task: Any) -> dict[str, Any]:
-    if task is None:
-        return {}
-    if not isinstance(task, Mapping):
-        raise ConfigError(f"task: {task!r} is given twice; name the task once")
-    return dict(task)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from pydantic import ValidationError
+from dataclasses import dataclass, field
 
 from finetune.config import DataConfig
 from finetune.errors import ConfigError, nearest
-from finetune.overrides import sentences, split_override
+from finetune.notation import split_override
+from finetune.overrides import section_faults
 
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
@@ -30,18 +29,19 @@ class Source:
 
     reference: str
     """A file, a folder, a hub data set or pkg://<package>/<path>; "-" is the standard input."""
-    config: DataConfig = DataConfig()
+    config: DataConfig = field(default_factory=DataConfig)
     """How it is read."""
     split: str | None = None
     """Which of several splits is meant."""
 
 
-def source_of(words: Sequence[str] | None) -> Source | None:
-    """[DATA] and [key=value ...] in any order, where the keys say how DATA is read; None without DATA.
+def source_of(words: Sequence[str], missing: str | None = None) -> Source:
+    """[DATA] and [key=value ...] in any order, where the keys say how DATA is read.
 
-    Raises ConfigError with every key that no reading of data has, and every wrong value.
+    Without DATA it is `missing`. Raises ConfigError with every unknown key and every wrong value.
     """
-    data, overrides = _one_name(words or [], "DATA")
+    data, overrides = _one_name(words, "DATA")
+    data = data or missing
     keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
     choices = (*READING, SPLIT)
     faults = [
@@ -49,17 +49,14 @@ def source_of(words: Sequence[str] | None) -> Source | None:
         for key in keys
         if key not in choices
     ]
-    if data is None and keys:
-        faults.append(f"DATA: none is named, but {', '.join(keys)} say how to read it")
-    try:
-        config = DataConfig.model_validate({key: keys[key] for key in READING if key in keys})
-    except ValidationError as error:
-        origins = {f"data.{key}": "command line" for key in keys}
-        faults += sentences("data", DataConfig, error, origins)
-    if faults:
+    if data is None:
+        faults.append("DATA: none is named; give a file, a folder, a hub data set or pkg://...")
+    values = {key: keys[key] for key in READING if key in keys}
+    faults += section_faults("data", DataConfig, values, "command line")
+    if faults or data is None:
         raise ConfigError("\n  ".join(["the command line has faults:", *faults]))
     split = keys.get(SPLIT)
-    return None if data is None else Source(data, config, None if split is None else str(split))
+    return Source(data, DataConfig(**values), None if split is None else str(split))
 
 
 def _one_name(words: Sequence[str], what: str) -> tuple[str | None, list[str]]:

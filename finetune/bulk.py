@@ -29,10 +29,10 @@ STANDARD_INPUT = "-"
 
 
 def predict_rows(run: str, source: Source, output: Path | None, batch_size: int) -> int:
-    """Predict all rows of `source` into `output`, or as JSON lines to the standard output; their number.
+    """Predict all rows of `source` into `output`, or as JSON lines to the standard output.
 
-    Raises FinetuneError: for rows that cannot be predicted before a network is loaded, but for the
-    standard input, which is read as it comes.
+    Returns their number. Raises FinetuneError, before a network is loaded, for rows that cannot be
+    predicted; the standard input is read as it comes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("predict: works in one process; start it without a launcher")
@@ -101,7 +101,7 @@ def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
 
 
 def _lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
-    """The lines of the standard input as rows. Raises DataError for one that cannot be predicted."""
+    """The lines of the standard input as rows. Raises DataError for one that is no good."""
     if sys.stdin.isatty():
         console.print("one text a line; Ctrl-D ends")
     left_out = 0
@@ -118,7 +118,8 @@ def _lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
                 "mend the line, or leave such lines out with on_error=skip"
             )
     if left_out:
-        console.print(f"standard input: {left_out} lines left out")
+        lines = "line" if left_out == 1 else "lines"
+        console.print(f"standard input: {left_out} {lines} left out")
 
 
 def _decode(raw: bytes, number: int, encodings: str | Sequence[str]) -> str:

@@ -8,6 +8,7 @@ manifest that agrees is no checkpoint. No pickle is written or read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from finetune.errors import CheckpointError
 
 MANIFEST = "manifest.json"
+TENSORS = ("model", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """One of its files of tensors: "model" or "optimizer"."""
-        return load_file(self.folder / f"{name}.safetensors")
+        try:
+            return load_file(self.folder / _file_name(name))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.folder}: its {name} cannot be read: {error}") from error
 
 
 def save_checkpoint(
@@ -45,8 +50,13 @@ def save_checkpoint(
 ) -> Path:
     """Write `root`/step-NNNNNN, all of it or nothing. Raises CheckpointError if the disk does not
     take it.
+
+    A good one of this step is left as it is: a step has one state, and a run that is stopped right
+    after it was saved must not lose it for a moment.
     """
     final = root / f"step-{step:06d}"
+    with contextlib.suppress(CheckpointError):
+        return read_checkpoint(final).folder
     beside = root / f".{final.name}.partial"
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -54,7 +64,7 @@ def save_checkpoint(
         for name, named in tensors.items():
             save_file(
                 {key: value.detach().cpu().contiguous() for key, value in named.items()},
-                beside / f"{name}.safetensors",
+                beside / _file_name(name),
             )
         (beside / "state.json").write_text(json.dumps({"step": step, **state}))
         files = {
@@ -63,11 +73,11 @@ def save_checkpoint(
         }
         (beside / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
         for path in (*beside.iterdir(), beside):
-            _sync(path)
-        if final.exists():  # of a run that went on from an older checkpoint than this one
+            sync(path)
+        if final.exists():  # damaged, or it would have been left
             shutil.rmtree(final)
         beside.replace(final)
-        _sync(root)
+        sync(root)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise CheckpointError(
@@ -105,27 +115,34 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 raise CheckpointError(
                     f"{path}: differs from the manifest; this damaged checkpoint is passed over"
                 )
+        missing = {"state.json", *map(_file_name, TENSORS)} - manifest["files"].keys()
+        if missing:
+            raise CheckpointError(f"{folder}: holds no {min(missing)}; it is passed over")
         state = json.loads((folder / "state.json").read_text())
         return Checkpoint(folder, int(manifest["step"]), state)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder}: is no whole checkpoint ({type(error).__name__}: {error}) and is passed over"
         ) from error
 
 
-def remove_old(root: Path, keep: int, also: Path | None) -> None:
-    """Remove all but the `keep` newest checkpoints and `also`."""
-    folders = sorted(root.glob("step-*"))
-    for folder in folders[:-keep]:
-        if also is None or folder.name != also.name:
-            shutil.rmtree(folder)
+def remove_old(root: Path, keep: int, *, step: int, best: int | None) -> None:
+    """Keep the `keep` newest checkpoints up to `step`, which was just written, and `best`.
+
+    One of a later step is damaged, or the run would have gone on from it.
+    """
+    by_step = {int(path.name[5:]): path for path in root.glob("step-*") if path.name[5:].isdigit()}
+    kept = {*sorted(place for place in by_step if place <= step)[-keep:], best}
+    unfinished = root.glob(".step-*.partial")
+    for folder in (*unfinished, *(path for place, path in by_step.items() if place not in kept)):
+        shutil.rmtree(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside and rename, so that a reader never sees half of it."""
     beside = path.with_name(f".{path.name}.partial")
     beside.write_text(json.dumps(value, indent=1, ensure_ascii=False))
-    _sync(beside)
+    sync(beside)
     beside.replace(path)
 
 
@@ -151,10 +168,15 @@ def changed_tensors(network: nn.Module, trained: Collection[str]) -> dict[str, T
 def load_changed(
     network: nn.Module, trained: Collection[str], tensors: Mapping[str, Tensor], place: Path
 ) -> None:
-    """Copy tensors of `changed_tensors` back into a network of the same build."""
+    """Copy tensors of `changed_tensors` back into a network of the same build.
+
+    Raises CheckpointError for other names or shapes.
+    """
     expected = changed_tensors(network, trained)
-    if expected.keys() != tensors.keys():
-        names = sorted(expected.keys() ^ tensors.keys())
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    odd = {name: tensor.shape for name, tensor in expected.items()}.items() ^ shapes.items()
+    if odd:
+        names = sorted({name for name, _ in odd})
         raise CheckpointError(
             f"{place}: holds other tensors than this run trains, {names[0]!r} among "
             f"{len(names)}; use --fresh"
@@ -168,16 +190,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     """The state of an optimizer whose groups name their parameters: tensors by "parameter|key", and
     the rest as JSON.
     """
-    tensors: dict[str, Tensor] = {}
-    rest: dict[str, Any] = {}
-    for group in optimizer.param_groups:
+    state = {}
+    for place, group in enumerate(optimizer.param_groups):
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
-                    tensors[f"{name}|{key}"] = value
-                else:
-                    rest[f"{name}|{key}"] = value
-    return tensors, rest
+                state[f"{name}|{key}"] = value
+        if "step" in group:  # some count the steps of a group, not of its parameters
+            state[f"{place}|step"] = group["step"]
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in state.items() if name not in tensors}
 
 
 def load_optimizer(
@@ -191,12 +212,18 @@ def load_optimizer(
     }
     for full_name, value in (*tensors.items(), *rest.items()):
         name, _, key = full_name.rpartition("|")
+        if name.isdigit():
+            optimizer.param_groups[int(name)][key] = value
+            continue
         parameter = parameters[name]
-        if isinstance(value, Tensor):
-            # Step counts of a fused optimizer live beside the parameters too, but keep their own
-            # dtype.
+        # Only a fused kernel wants its count of steps beside the parameters.
+        if isinstance(value, Tensor) and (key != "step" or optimizer.defaults.get("fused")):
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
+
+
+def _file_name(name: str) -> str:
+    return f"{name}.safetensors"
 
 
 def _sha256(path: Path) -> str:
@@ -204,7 +231,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Ask the disk to hold what was written."""
     if os.name == "nt" and path.is_dir():
         return  # Windows syncs no folders

@@ -1,4 +1,4 @@
-"""The command line: each command calls one function. It holds no logic and loads no torch until then."""
+"""The command line: each command calls one function. Without one, no torch is loaded."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def train(
 ) -> None:
     """Fine-tune a model, or go on where the same command stopped before.
 
-    CONFIG is a YAML file or the name of a shipped one; KEY=VALUE sets a key of it, or takes its place.
+    CONFIG is a YAML file or the name of a shipped one; KEY=VALUE sets a key of it. Without CONFIG,
+    KEY=VALUE says it all.
 
     \b
     finetune train bbc-news
@@ -83,7 +84,7 @@ def evaluate(
     """
     from finetune.arguments import source_of
 
-    source = source_of(words)
+    source = source_of(words) if words else None
     from finetune.measurement import measure, show_run
 
     if source is None:
@@ -111,9 +112,9 @@ def predict(
     finetune predict runs/news-bert-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
     echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
     """
-    from finetune.arguments import Source, source_of
+    from finetune.arguments import source_of
 
-    source = source_of(words) or Source("-")
+    source = source_of(words or [], missing="-")
     from finetune.bulk import predict_rows
 
     predict_rows(run, source, output, batch_size)
@@ -204,7 +205,7 @@ def push(
 
 
 def main() -> None:
-    """Run a command. A fault that the user can mend is a message and exit code 2, without a traceback."""
+    """Run a command. A fault that the user can mend is a message and exit code 2, no traceback."""
     from finetune.errors import FinetuneError
 
     try:

@@ -73,7 +73,7 @@ class DataConfig(Section):
         "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "image-folder", "hub"
     ] = "auto"
     """How the files are read; auto: by their names."""
-    split_seed: int = 0
+    split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits made by share."""
     group: str | None = None
     """A column whose equal values stay in one split."""
@@ -185,7 +185,7 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long, in what portions, and what is kept."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of head, order, augmentation and dropout."""
     epochs: PositiveFloat | None = None
     """Passes over the training split."""

@@ -74,11 +74,12 @@ class Console:
             columns = (
                 TextColumn("step"),
                 MofNCompleteColumn(),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.fields[said]}"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
             )
-            self._bar = Progress(*columns, console=self._rich, transient=True)
+            self._bar = Progress(*columns, console=self._rich, transient=True, refresh_per_second=4)
             self._bar.add_task("steps", completed=done, total=total, said="")
             self._bar.start()
 

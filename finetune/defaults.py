@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from finetune.config import RunConfig
-from finetune.overrides import flatten
+from finetune.notation import flatten
 from finetune.task import TransferModel
 
 

@@ -45,7 +45,8 @@ def export_model(
     beside.mkdir(parents=True)
     device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
-    method.save_adapter(model, beside / "adapter")
+    if method.save_adapter(model, beside / "adapter"):
+        (beside / "adapter" / "README.md").write_text(card, encoding="utf-8")
     method.merge(model)
     task.save(model, beside)
     write_task(beside / "task.json", task, task_name)

@@ -12,9 +12,10 @@ final/            the fine-tuned model
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from typing import Any
 from finetune.checkpoint import write_json
 from finetune.config import FREE_KEYS, RunConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
-from finetune.overrides import flatten, parse_value, to_yaml
+from finetune.notation import flatten, parse_value, to_yaml
 
-LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps"})
+LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps", "train.early_stopping"})
+OTHER_FILES = ("task.json", "metrics.jsonl", "best.json", "last.json")
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,30 @@ class RunFolder:
             ) from error
 
     def write(self, name: str, value: Any) -> None:
-        write_json(self.path / name, value)
+        with self._writing(name):
+            write_json(self.path / name, value)
+
+    def point(self, last: int, best: int | None, value: float | None) -> None:
+        """Write last.json and best.json, which name the checkpoints that a person looks for."""
+        self.write("last.json", {"checkpoint": f"step-{last:06d}", "step": last})
+        if best is not None:
+            self.write(
+                "best.json", {"checkpoint": f"step-{best:06d}", "step": best, "value": value}
+            )
 
     def begin(
         self, given: RunConfig, digests: Mapping[str, str], environment: Mapping[str, Any]
     ) -> None:
         """Make the folder, and note what makes a later command the same run."""
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self.write(
-                "run.json",
+            self.path.mkdir(parents=True, exist_ok=True)
+            # First of all, for it is what tells a run's folder from another.
+            write_json(
+                self.path / "run.json",
                 {"given": flatten(given), "data": dict(digests), "environment": dict(environment)},
             )
+            self.checkpoints.mkdir(exist_ok=True)
+            (self.path / "results.json").unlink(missing_ok=True)  # of a run that is now extended
         except OSError as error:
             raise ConfigError(
                 f"output.dir: {self.path} cannot be written ({error}); name another folder"
@@ -91,28 +105,20 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
+        if not self.exists:
+            return
         for name in ("checkpoints", "final", "reports"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (
-            "results.json",
-            "run.json",
-            "config.yaml",
-            "task.json",
-            "metrics.jsonl",
-            "best.json",
-            "last.json",
-        ):
+        # run.json last: a folder without it is taken for somebody else's.
+        for name in ("results.json", "config.yaml", *OTHER_FILES, "run.json"):
             (self.path / name).unlink(missing_ok=True)
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl. A last one without its end was cut off when the run was."""
         if not self.metrics.is_file():
             return []
-        return [
-            json.loads(line)
-            for line in self.metrics.read_text(encoding="utf-8").splitlines()
-            if line
-        ]
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def cut_history(self, step: int) -> None:
         """Drop the lines after `step`: a resumed run writes them again."""
@@ -122,8 +128,18 @@ class RunFolder:
         beside.replace(self.metrics)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with self._writing(self.metrics.name), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(line)) + "\n")
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path / name}: cannot be written ({error}); the checkpoints are unharmed. "
+                "Free some space, and run the same command again"
+            ) from error
 
     def _advice(self) -> str:
         if not self.path.is_dir():
@@ -138,7 +154,7 @@ def check_free(folder: RunFolder) -> None:
     if (
         folder.path.is_dir()
         and not folder.exists
-        and any(p.name != "checkpoints" for p in folder.path.iterdir())
+        and any(p.name != ".run.json.partial" for p in folder.path.iterdir())
     ):
         raise ConfigError(
             f"output.dir: {folder.path} is not empty and holds no run; name another folder"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from finetune.assembly import Prepared
 from finetune.data import Splits
-from finetune.overrides import flatten
+from finetune.notation import flatten
 
 
 def header(prepared: Prepared, splits: Splits) -> dict[str, str]:

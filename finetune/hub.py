@@ -31,7 +31,6 @@ def push(
     changed.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if what not in WHAT:
         raise ConfigError(f"--what: {what!r} cannot be pushed; choose from: {', '.join(WHAT)}")
@@ -62,9 +61,10 @@ def push(
             ignore_patterns=ignored,
             commit_message="Upload a model fine-tuned with finetune-kit",
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # of the client and of whatever library it speaks HTTP with
+        said = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise HubError(
-            f"{repo_id}: the hub at {api.endpoint} did not take the model: {error}. "
+            f"{repo_id}: the hub at {api.endpoint} did not take the model: {said}. "
             "The run is unharmed; push again to go on, after `hf auth login` if the token is "
             "missing or too weak"
         ) from error

@@ -99,21 +99,10 @@ class RunJournal:
                 "processes": live.accelerator.num_processes,
             }
             model = changed_tensors(live.model.network, trained)
-            written = save_checkpoint(
-                self.folder.checkpoints,
-                progress.step,
-                {"model": model, "optimizer": tensors},
-                state,
-            )
-            self.folder.write("last.json", {"checkpoint": written.name, "step": progress.step})
-            best = progress.best_step
-            if best == progress.step:
-                self.folder.write(
-                    "best.json",
-                    {"checkpoint": written.name, "step": best, "value": progress.best_value},
-                )
-            best_folder = self.folder.checkpoints / f"step-{best:06d}" if best is not None else None
-            remove_old(self.folder.checkpoints, live.config.train.keep_checkpoints, best_folder)
+            root, step, best = self.folder.checkpoints, progress.step, progress.best_step
+            save_checkpoint(root, step, {"model": model, "optimizer": tensors}, state)
+            self.folder.point(step, best, progress.best_value)
+            remove_old(root, live.config.train.keep_checkpoints, step=step, best=best)
         live.accelerator.wait_for_everyone()
 
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:

@@ -139,6 +139,7 @@ def train(
             )
             counts, stop = _global_counts(batches, signals.received, accelerator, look)
             if stop:
+                guard.confirm(step)
                 progress.loss_sums = _by_process(losses, accelerator)
                 journal.save(progress)
                 raise Interrupted(step, signals.received or signal.SIGTERM)
@@ -198,6 +199,7 @@ def train(
                 and evaluate_every != "never"
                 and (step % evaluate_every == 0 or last)
             ):
+                guard.confirm(step)
                 paused = time.perf_counter()
                 metrics = journal.evaluate(step)
                 if select is not None:
@@ -207,8 +209,13 @@ def train(
 
             ended = last or progress.stopped
             if improved or ended or (save_every != "never" and step % save_every == 0):
+                guard.confirm(step)
                 progress.loss_sums = _by_process(losses, accelerator)
                 journal.save(progress)
+
+        # A signal that came while the last step was measured and saved: what is left takes minutes.
+        if _any_process(signals.received != 0, accelerator):
+            raise Interrupted(progress.step, signals.received or signal.SIGTERM)
 
 
 def wrap(live: Live) -> nn.Module:
@@ -217,7 +224,10 @@ def wrap(live: Live) -> nn.Module:
     """
     accelerator = live.accelerator
     model = accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
-    accelerator._models.clear()  # a wrapped model of an earlier stage of unfreezing
+    # What an earlier stage of unfreezing left: accelerate would take the model, now in full
+    # precision, for prepared.
+    accelerator._models.clear()
+    vars(model).pop("_is_accelerate_prepared", None)
     return accelerator.prepare_model(model)  # type: ignore[no-any-return]
 
 
@@ -255,6 +265,11 @@ def _global_counts(
     return counts, look and bool(vector[-1] > 0)
 
 
+def _any_process(told: bool, accelerator: Accelerator) -> bool:
+    flag = torch.tensor(float(told), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") > 0)
+
+
 def _accumulate(
     live: Live, wrapped: nn.Module, batches: list[tuple[Piece, Batch]], counts: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -276,6 +291,9 @@ def _accumulate(
                 for term, value in live.task.loss(outputs, batch).items()
             }
             loss = torch.stack(list(terms.values())).sum()
+            # A loss that is not finite spoils the gradient, whatever its derivative: all processes
+            # see that in the norm, and none has to wait for a look at its own loss.
+            loss = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
             # DDP takes the mean over processes, but the counts are of all of them: the sum is
             # wanted.
             accelerator.backward(loss * accelerator.num_processes)

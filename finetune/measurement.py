@@ -1,4 +1,4 @@
-"""A fine-tuned model measured on labelled rows, as training measured it; or what training measured."""
+"""A fine-tuned model measured on labelled rows; or what its training measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.defaults import choose_precision, has_native_bf16
 from finetune.errors import ConfigError
 from finetune.evaluation import evaluate_split
 from finetune.folder import RunFolder
-from finetune.overrides import parse_value
+from finetune.notation import parse_value
 from finetune.prediction import load_task, model_folder
 from finetune.processes import make_accelerator, this_process
 from finetune.results import show_metrics, show_results
@@ -28,6 +28,11 @@ def show_run(run: str, output: Path | None) -> None:
     """Print what a finished run measured; write {split: {metric: value}} to `output`."""
     _check_json(output)
     folder = RunFolder(Path(run))
+    if not folder.finished:
+        raise ConfigError(
+            f"{run}: holds no results of a finished run; give its folder, or name the rows to "
+            f"measure on: finetune evaluate {run} DATA"
+        )
     metrics = folder.read("results.json")["metrics"]
     if this_process().is_main_process:
         show_results(folder, Console())
@@ -50,10 +55,10 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     rows, faults = check_rows(source.reference, rows, task, source.config.on_error)
     precision, reason = _precision(Path(run), state.device)
     accelerator = make_accelerator(precision)
-    where = (
-        f"{accelerator.device.type}, {accelerator.num_processes} processes, {precision}: {reason}"
-    )
-    console.facts({"model": str(folder), "data": "\n".join([*notes, *faults]), "device": where})
+    processes = f"{accelerator.num_processes} process{'es'[: 2 * (state.num_processes > 1)]}"
+    where = f"{accelerator.device.type}, {processes}, {precision}: {reason}"
+    facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": where}
+    console.facts({name: text for name, text in facts.items() if text})
 
     model = task.load_model(folder).to(accelerator.device)
     lengths = np.array([length.used for length in task.lengths(rows)], dtype=np.int64)

@@ -10,6 +10,10 @@ import torch
 from finetune.config import OptimConfig
 from finetune.errors import ConfigError, FinetuneError, nearest
 
+# Of those of timm: what needs another package or a second backward pass, and what a checkpoint
+# cannot hold, since it keeps lists of tensors and draws from a generator of its own.
+EXCLUDED = ["fused*", "bnb*", "lookahead*", "adahessian", "kron*"]
+
 
 def check_optimizer(name: str) -> None:
     """Raise ConfigError if there is no optimizer of this name."""
@@ -17,7 +21,7 @@ def check_optimizer(name: str) -> None:
         return
     from timm.optim import list_optimizers
 
-    names = {*list_optimizers(exclude_filters=["fused*", "bnb*", "lookahead*"]), "adamw", "sgd"}
+    names = {*list_optimizers(exclude_filters=EXCLUDED), "adamw", "sgd"}
     if name not in names:
         raise ConfigError(f"optim.name: {name!r} is no optimizer; {nearest(name, names)}")
 

@@ -1,20 +1,16 @@
-"""From a YAML file and overrides to a RunConfig: every fault at once, each with its key, value,
-place and remedy.
+"""From a file and overrides to a RunConfig: every fault at once, with its place and remedy.
 
-text     a section given as a scalar means its name; a leaf that is unique stands without its
-section nested   {section: {key: value}}, with where each value came from checked  RunConfig
+A section given as a scalar means its name, and a leaf that is unique stands without its section.
+The entries of all layers are gathered in a draft, with where each value came from, then checked.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from finetune.config import (
@@ -32,6 +28,8 @@ from finetune.config import (
     TrainConfig,
 )
 from finetune.errors import ConfigError, nearest
+from finetune.notation import read_yaml, split_override
+from finetune.shipped import find_config
 
 METHODS: dict[str, type[Section]] = {
     "full": FullConfig,
@@ -55,6 +53,10 @@ SCALAR_KEY = {
     "data": "source",
     "output": "dir",
 }
+
+# Sections whose other keys belong to what is named: a revision, or the consent to run code, of one
+# model must not pass to another.
+OWN_KEYS = ("task", "method", "model")
 
 TaskConfigs = Callable[[str], type[TaskConfig]]
 
@@ -81,12 +83,13 @@ class _Draft:
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:
         held = self.values.setdefault(section, {})
-        if key == "name" and held.get("name", value) != value and section in ("task", "method"):
+        old = held.get("name", LoraConfig().name if section == "method" else value)
+        if key == "name" and old != value and section in OWN_KEYS:
             dropped = sorted(set(held) - {"name"})
             if dropped:
                 keys = ", ".join(f"{section}.{key}" for key in dropped)
                 self.notes.append(
-                    f"{section}={value} ({origin}) drops keys of {section}={held['name']}: {keys}"
+                    f"{section}={value} ({origin}) drops keys of {section}={old}: {keys}"
                 )
             for old in dropped:
                 self.origins.pop(f"{section}.{old}", None)
@@ -107,7 +110,7 @@ def load_config(
     layers: list[tuple[str, list[tuple[str, Any]]]] = []
     if source is not None:
         path = find_config(source)
-        layers.append((str(path), list(_read_yaml(path).items())))
+        layers.append((str(path), list(read_yaml(path).items())))
     if isinstance(overrides, Mapping):
         layers.append(("argument", list(overrides.items())))
     else:
@@ -132,111 +135,10 @@ def load_config(
     return Loaded(_check(draft, schemas), draft.origins, draft.notes)
 
 
-def find_config(name: str | Path) -> Path:
-    """A config by path, or by the name of a shipped one (`bbc-news`,
-    `text-classification/bbc-news`).
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = shipped_configs()
-    matches = [file for key, file in shipped.items() if str(name) in (key, key.rpartition("/")[2])]
-    if len(matches) == 1:
-        return matches[0]
-    raise ConfigError(
-        f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
-        f"{nearest(str(name), shipped)}"
-    )
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The configs that ride with the kit: task/data to file."""
-    spec = find_spec("finetune")
-    assert spec is not None and spec.origin is not None
-    package = Path(spec.origin).parent
-    for folder in (package / "configs", package.parent / "configs"):  # in the wheel; in a checkout
-        if folder.is_dir():
-            return {
-                path.relative_to(folder).with_suffix("").as_posix(): path
-                for path in sorted(folder.rglob("*.yaml"))
-            }
-    return {}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write configs: 1e-4 is a number; yes, no, on, off and dates are text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile("^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.inf|\.nan)$"
-    ),
-    list("-+.0123456789"),
-)
-
-
-def parse_value(text: str) -> Any:
-    """A value as YAML reads it: 1e-4 a number, [a, b] a list, null None."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        entries = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a subclass of SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
-    if not isinstance(entries, dict):
-        raise ConfigError(
-            f"{path}: holds {type(entries).__name__}, not keys and values; "
-            "write lines like `task: text-classification`"
-        )
-    return {str(key): value for key, value in entries.items()}
-
-
-def split_override(text: str) -> tuple[str, Any]:
-    """The key and the value of key=value. Raises ConfigError."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"command line: {text!r} is no override; write key=value")
-    return key.strip(), _parse_word(text, value)
-
-
-def _parse_word(text: str, value: str) -> Any:
-    """A number, true, false, null, or a list in brackets; everything else is text as it stands.
-
-    YAML alone would make nothing of # and |, and a fault of a comma.
-    """
-    is_nested = value.startswith(("[", "{", '"', "'"))
-    try:
-        parsed = parse_value(value)
-    except yaml.YAMLError as error:
-        if is_nested:
-            raise ConfigError(
-                f"command line: the value of {text!r} is not valid YAML: {error}"
-            ) from error
-        return value
-    if is_nested or isinstance(parsed, bool | int | float):
-        return parsed
-    return None if value.strip().lower() in ("", "null", "~") else value
-
-
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
-    """Take the name of the task or the method from one entry, if it gives one."""
+    """Take the name of the task, the method or the model from one entry, if it gives one."""
     section, _, leaf = key.partition(".")
-    if section not in ("task", "method"):
+    if section not in OWN_KEYS:
         return
     if leaf == "" and isinstance(value, Mapping):
         value, leaf = value.get("name"), "name"
@@ -316,7 +218,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
         try:
             sections[section] = schema.model_validate(values)
         except ValidationError as error:
-            faults += sentences(section, schema, error, draft.origins)
+            faults += _sentences(section, schema, error, draft.origins)
     if faults:
         raise ConfigError(
             "\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)])
@@ -324,7 +226,19 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
     return RunConfig(**sections)
 
 
-def sentences(
+def section_faults(
+    section: str, schema: type[Section], values: Mapping[str, Any], origin: str
+) -> list[str]:
+    """What is wrong with the values of one section that all come from one place."""
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        origins = {f"{section}.{key}": origin for key in values}
+        return list(_sentences(section, schema, error, origins))
+    return []
+
+
+def _sentences(
     section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]
 ) -> Iterable[str]:
     """One sentence for each key that pydantic refused."""
@@ -341,25 +255,3 @@ def sentences(
         head, *rest = messages
         origin = origins.get(key, "default")
         yield f"{key}: {head} {' or '.join(dict.fromkeys(rest))}".rstrip() + f" ({origin})"
-
-
-def flatten(config: RunConfig) -> dict[str, Any]:
-    """{"section.key": value} of a whole config, JSON-able."""
-    tree = config.model_dump(mode="json", serialize_as_any=True)
-    return {
-        f"{section}.{key}": value
-        for section, values in tree.items()
-        for key, value in values.items()
-    }
-
-
-def to_yaml(config: RunConfig) -> str:
-    """The config as a file that `load_config` reads back to the same config."""
-    return yaml.safe_dump(
-        config.model_dump(mode="json", serialize_as_any=True), sort_keys=False, allow_unicode=True
-    )
-
-
-def method_names() -> list[str]:
-    """The methods, from least to most trained."""
-    return [name for name in ("frozen", "lora", "partial", "full") if name in METHODS]

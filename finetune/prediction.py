@@ -125,7 +125,8 @@ def model_folder(reference: str | Path, revision: str | None = None) -> Path:
 
 def best_device() -> torch.device:
     """The accelerator of this machine, or its CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    # Without the check a build for CUDA names it on a machine that has none.
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:

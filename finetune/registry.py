@@ -69,7 +69,7 @@ def _import(module_name: str) -> ModuleType:
         module_name if module_name.endswith(".py") else module_name.replace(".", "/") + ".py"
     )
     try:
-        if not file.is_file():
+        if not file.is_file() or _leads_to(module_name, file):
             return importlib.import_module(module_name)
         # Workers that are spawned find the class again by this name, so it must stand in
         # sys.modules.
@@ -77,6 +77,10 @@ def _import(module_name: str) -> ModuleType:
         known = sys.modules.get(key)
         if known is not None and getattr(known, "__file__", None) == str(file.resolve()):
             return known
+        if known is not None:
+            raise ConfigError(
+                f"task.name: {file} would hide the module {key!r} that is in use; rename the file"
+            )
         spec = importlib.util.spec_from_file_location(key, file.resolve())
         assert spec is not None and spec.loader is not None, file
         module = importlib.util.module_from_spec(spec)
@@ -88,6 +92,15 @@ def _import(module_name: str) -> ModuleType:
             f"task.name: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
             f"nor a module: {error}"
         ) from error
+
+
+def _leads_to(module_name: str, file: Path) -> bool:
+    """Whether an import by this name gives this very file, which must not be loaded twice."""
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin == str(file.resolve())
 
 
 def _checked(found: object, name: str) -> type[Task]:

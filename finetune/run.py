@@ -113,7 +113,8 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     for fault in faults:
         console.print(fault)
     if live.accelerator.is_main_process and folder.metrics.is_file():
-        folder.cut_history(checkpoint.step if checkpoint else -1)
+        # What is measured before the first step is measured again.
+        folder.cut_history(checkpoint.step if checkpoint and checkpoint.step else -1)
     if checkpoint is None:
         return Progress()
     load_weights(live, checkpoint)
@@ -126,8 +127,16 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
         f"going on from step {checkpoint.step} of {live.total_steps} ({checkpoint.folder})"
     )
     progress = Progress(**checkpoint.state["progress"])
-    # A run that is trained longer goes on although an early stop had ended it.
-    progress.stopped = progress.stopped and live.config.train.early_stopping is not None
+    if progress.step > live.total_steps:
+        raise ConfigError(
+            f"train: the run stands at step {progress.step}, behind the end of {live.total_steps} "
+            "steps that is asked for; raise train.epochs or train.max_steps, or use --fresh"
+        )
+    # A run that is trained longer may have more patience than when an early stop ended it.
+    patience = live.config.train.early_stopping
+    progress.stopped = patience is not None and progress.stale >= patience
+    if live.accelerator.is_main_process:
+        folder.point(progress.step, progress.best_step, progress.best_value)
     return progress
 
 

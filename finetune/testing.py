@@ -22,6 +22,7 @@ from torch import Tensor
 
 from finetune.config import ModelConfig
 from finetune.data.loading import map_tensors
+from finetune.errors import ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods.method import HEAD, named_parts, part_named
 from finetune.task import Row, Sample, Task, TransferModel
@@ -79,7 +80,10 @@ def check_encoding(task: Task, rows: Sequence[Row]) -> None:
 
 def check_seam(model: TransferModel) -> None:
     """Heads and blocks hold every parameter once, and LoRA is offered no head."""
-    parts = [part for _, _, part in named_parts(model)]
+    try:
+        parts = [part for _, _, part in named_parts(model)]
+    except ModelError as error:
+        raise AssertionError(str(error)) from error
     for index, names in enumerate(model.blocks):
         assert index in parts, f"block {index} ({', '.join(names)}) holds no parameter"
     assert not model.heads or HEAD in parts, "heads are named but hold no parameter"

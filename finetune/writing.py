@@ -1,6 +1,7 @@
 """Rows to a file, a window at a time: CSV, TSV, JSON lines, JSON or parquet, by the file's name.
 
-Lists and dicts are JSON in the cells of a CSV. The file is written beside its place and renamed when whole.
+Lists and dicts are JSON in the cells of a CSV. A file is written beside its place and renamed when
+whole.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SUFFIXES = (*TABLES, ".jsonl", ".json", ".parquet")
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
-    """Raise ConfigError if `path` cannot be written: its ending, a folder, or the file that is read."""
+    """Raise ConfigError if `path` tells no format, is a folder, or is the file that is read."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"-o {path}: the ending does not tell the format; {nearest(path.suffix, SUFFIXES)}"
@@ -38,15 +39,15 @@ def check_output(path: Path, source: Path | None = None) -> None:
 
 @contextmanager
 def open_writer(path: Path, types: Mapping[str, pa.DataType] | None = None) -> Iterator[Write]:
-    """A function that writes rows to `path`; the file is there whole when the block ends, or not at all.
+    """A function that writes rows to `path`, which is there whole at the end, or not at all.
 
     `types` of columns are for parquet, where the first rows may not tell them.
     """
     beside = path.with_name(f".{path.name}.partial")
     writer = _parquet_writer if path.suffix.lower() == ".parquet" else _text_writer
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         with writer(beside, path.suffix.lower(), types or {}) as write:
 
             def write_or_say(rows: Sequence[Row]) -> None:
@@ -136,7 +137,7 @@ def _parquet_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -
             writer.write_table(pa.Table.from_pylist(list(rows), schema=writer.schema))
         except pa.ArrowException as error:
             raise DataError(
-                f"{path}: a value does not fit the type of its column ({error}); write .jsonl instead"
+                f"{path}: a value does not fit its column ({error}); write .jsonl instead"
             ) from error
 
     try:

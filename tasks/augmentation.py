@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torchvision.transforms import v2
 
 from finetune.config import NonNegative, TaskConfig
 from finetune.task import Rng
@@ -106,7 +105,9 @@ class Augmentation:
     """The random transforms of a settled config, from a picture of any size to an input."""
 
     def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
-        size, mode = list(preprocessing.size), preprocessing.mode
+        from torchvision.transforms import v2  # a second of imports that no config needs
+
+        size, mode = list(preprocessing.size), v2.InterpolationMode(preprocessing.mode)
         # What an operation leaves empty gets the mean colour, which the network takes for nothing.
         fill = [min(max(mean, 0.0), 1.0) * 255 for mean in preprocessing.mean]
         crops = list(config.crop_scale or [1, 1]) != [1, 1]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finetune.task import Row
 from tasks.image_classification import ImageClassification
-from tasks.vision_backbones import INPUT
+from tasks.preprocessing import INPUT
 
 GAP = 6  # pixels between pictures
 LINE = 14  # pixels of a line of text
@@ -39,8 +39,8 @@ def draw_samples(
         lines.append((label, [sample["inputs"][INPUT] for sample in samples]))
     batch = [task.encode(row, np.random.default_rng([seed, 0, n])) for n, row in enumerate(rows)]
     mixed = task.collate(batch, np.random.default_rng(seed))["inputs"][INPUT]
-    for start in range(0, len(rows), views + 1):
-        lines.append(("a batch", list(mixed[start : start + views + 1])))
+    starts = range(0, len(rows), views + 1)
+    lines += [("a batch", list(mixed[start : start + views + 1])) for start in starts]
     _paste(task, lines).save(path)
     return path
 

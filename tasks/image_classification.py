@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import PositiveInt
@@ -32,7 +32,7 @@ from tasks.augmentation import (
 )
 from tasks.images import MAX_PIXELS, digest_image, find_fault, looks_like_image, path_of, read_image
 from tasks.labelled import LabelledTask, find_column
-from tasks.preprocessing import Preprocessing, to_tensor
+from tasks.preprocessing import INPUT, Preprocessing, to_tensor
 from tasks.targets import (
     Number,
     SingleLabel,
@@ -40,8 +40,10 @@ from tasks.targets import (
     learn_targets,
     restore_targets,
 )
-from tasks.vision_backbones import INPUT, VisionModel
-from tasks.vision_sources import VisionSource, build, find_source, load_folder
+
+if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
+    from tasks.vision_backbones import VisionModel
+    from tasks.vision_sources import VisionSource
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
 TOP = 5
@@ -111,6 +113,8 @@ class ImageClassification(LabelledTask):
     # ---- learning labels, loading what encodes
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
+        from tasks.vision_sources import find_source
+
         self.targets_ = learn_targets(self.config, train)
         self.source_ = find_source(source, self.config.image_size)
         self.preprocessing_ = self.source_.preprocessing
@@ -134,6 +138,8 @@ class ImageClassification(LabelledTask):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
+        from tasks.vision_sources import build
+
         names = self.targets_.names
         model = build(
             self.source_,
@@ -148,6 +154,8 @@ class ImageClassification(LabelledTask):
         return model
 
     def load_model(self, folder: Path | str) -> VisionModel:
+        from tasks.vision_sources import load_folder
+
         return load_folder(Path(folder), self.preprocessing_)
 
     def save(self, model: TransferModel, folder: Path) -> None:

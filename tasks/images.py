@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune.errors import DataError
 
@@ -44,7 +44,7 @@ def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return _to_rgb(image, max_pixels)
     except DataError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError("is no picture in a format that can be read") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"has too many pixels: {error}") from error

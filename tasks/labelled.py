@@ -6,6 +6,7 @@ Outputs are logits [B, C]; what a label means is `tasks.targets`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +34,9 @@ class LabelledTask(Task):
     def choose_label(self, columns: Mapping[str, Sequence[Any]], taken: set[str]) -> list[str]:
         """Settle the label's column, none of `taken`, and its kind; a sentence for each choice."""
         config, notes = self.config, []
-        free = [name for name in columns if name not in taken]
-        label, note = find_column(config.label, "label", columns, LABEL_NAMES, free)
+        rest = {k: v for k, v in columns.items() if k not in taken or k == config.label}
+        others = [name for name, values in rest.items() if not counts_rows(values)]
+        label, note = find_column(config.label, "label", rest, LABEL_NAMES, others)
         notes += [note] if note else []
         kind = config.kind or kind_of_values(columns[label])
         if config.kind is None and kind != "single":
@@ -159,3 +161,12 @@ def find_column(
         f"task.{role}: no one column is clearly the {role} (there are: {found}); "
         f"set task.{role}=COLUMN"
     )
+
+
+def counts_rows(values: Sequence[Any]) -> bool:
+    """Whether a column numbers its rows: integers, each one more than the one before."""
+    try:
+        numbers = [int(value) for value in values]
+    except (TypeError, ValueError):
+        return False
+    return len(numbers) > 2 and all(b == a + 1 for a, b in itertools.pairwise(numbers))

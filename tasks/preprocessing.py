@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
+INPUT = "pixel_values"  # what networks call their input, float32 [B, 3, H, W]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Pillow's numbers, which the configs of transformers hold.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -61,35 +61,46 @@ class Preprocessing:
         return replace(self, size=(size, size), edge=edge)
 
     @property
-    def mode(self) -> InterpolationMode:
+    def mode(self) -> str:
         """As torchvision resizes tensors, which cannot do all that Pillow can."""
-        known = self.interpolation if self.interpolation in _TENSOR_MODES else "bicubic"
-        return InterpolationMode(known)
+        return self.interpolation if self.interpolation in _TENSOR_MODES else "bicubic"
 
     def fit(self, image: Tensor) -> Tensor:
         """A picture uint8 [3, H, W] of any size, in `size`."""
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import center_crop, resize
+
+        mode = InterpolationMode(self.mode)
         if self.edge is None:
-            return transforms.resize(image, list(self.size), self.mode, antialias=True)
+            squeezed: Tensor = resize(image, list(self.size), mode, antialias=True)
+            return squeezed
         height, width = image.shape[-2:]
         if max(height, width) > _LONGEST * min(height, width):
             longest = _LONGEST * min(height, width)
-            image = transforms.center_crop(image, [min(height, longest), min(width, longest)])
-        image = transforms.resize(image, [self.edge], self.mode, antialias=True)
-        return transforms.center_crop(image, list(self.size))
+            image = center_crop(image, [min(height, longest), min(width, longest)])
+        image = resize(image, [self.edge], mode, antialias=True)
+        cropped: Tensor = center_crop(image, list(self.size))
+        return cropped
 
     def normalize(self, image: Tensor) -> Tensor:
         """A picture uint8 [3, H, W] as float32 around 0."""
-        return transforms.normalize(image.float() * self.scale, list(self.mean), list(self.std))
+        mean, std = self._by_channel()
+        return (image.float() * self.scale - mean) / std
 
     def restore(self, image: Tensor) -> Tensor:
         """What `normalize` was given, uint8 [3, H, W]: to look at."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        mean, std = self._by_channel()
         return ((image * std + mean) / self.scale).round().clamp(0, 255).to(torch.uint8)
+
+    def _by_channel(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, [3, 1, 1]."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return mean, std
 
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB picture as uint8 [3, H, W]."""
-    return transforms.pil_to_tensor(image)  # type: ignore[no-any-return]
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""What tasks that read text share: tokenizing, padding.
+"""What tasks that read text share: choosing columns, tokenizing, padding.
 
 Shapes: B rows, T tokens.
 """
@@ -10,13 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PretrainedConfig
 
 from finetune.config import ModelConfig
-from finetune.errors import ModelError
-from finetune.sources import resolve_model
 from finetune.task import Length
-from tasks.backbones import quiet_transformers
+from tasks.pretrained import from_pretrained, quiet_transformers
 
 # A row that is cut is counted; what an unknown tokenizer calls its longest input is a number of
 # this size.
@@ -24,26 +21,26 @@ UNBOUNDED = 1_000_000
 PADDING = {"attention_mask": 0, "token_type_ids": 0}
 
 
+def prose_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """The columns whose first values read like texts: most hold several words."""
+    found = []
+    for name, values in columns.items():
+        texts = [value for value in values if isinstance(value, str) and value.strip()]
+        if texts and sum(" " in text.strip() for text in texts) > len(texts) / 2:
+            found.append(name)
+    return found
+
+
 def load_tokenizer(source: ModelConfig) -> Any:
     """The tokenizer of a network, with a padding token."""
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                resolve_model(source.name),
-                revision=source.revision,
-                trust_remote_code=source.trust_remote_code,
-            )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model.name: {source.name!r} has no tokenizer that can be loaded: {first}"
-        ) from error
+    remedy = "The folder needs tokenizer.json or the files that it is made from"
+    tokenizer = from_pretrained("AutoTokenizer", source, remedy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer
 
 
-def longest_input(tokenizer: Any, config: PretrainedConfig) -> int | None:
+def longest_input(tokenizer: Any, config: Any) -> int | None:
     """The most tokens that a network takes; None if it is not bounded by learned positions."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:

@@ -16,17 +16,11 @@ from pydantic import Field, PositiveInt
 from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.task import Batch, Length, Rng, Row, Sample, TransferModel
-from tasks.backbones import (
-    TextModel,
-    kind_of,
-    load_config_of,
-    load_native,
-    load_pooled,
-    load_pooled_folder,
-)
-from tasks.labelled import LABEL_NAMES, LabelledTask, find_column
+from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
+from tasks.labelled import LabelledTask, find_column
+from tasks.pretrained import from_pretrained, kind_of
 from tasks.targets import Number, TargetConfig, learn_targets, restore_targets
-from tasks.text import load_tokenizer, longest_input, pad, token_lengths
+from tasks.text import load_tokenizer, longest_input, pad, prose_columns, token_lengths
 
 TEXT_NAMES = (
     "text",
@@ -72,20 +66,13 @@ class TextClassification(LabelledTask):
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
-        strings = [
-            name
-            for name, values in columns.items()
-            if any(isinstance(v, str) for v in values) and name != "file"
-        ]
         if isinstance(config.text, list):
             text: str | list[str] = [
                 find_column(name, "text", columns, (), ())[0] for name in config.text
             ]
         else:
-            others = [
-                name for name in strings if name != config.label and name.lower() not in LABEL_NAMES
-            ]
-            text, note = find_column(config.text, "text", columns, TEXT_NAMES, others)
+            prose = [name for name in prose_columns(columns) if name != config.label]
+            text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
             notes += [note] if note else []
         self.config = config.model_copy(update={"text": text})
         taken = {*([text] if isinstance(text, str) else text), "file"}
@@ -119,7 +106,7 @@ class TextClassification(LabelledTask):
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.targets_ = learn_targets(self.config, train)
-        network = load_config_of(source)
+        network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
         return [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
 

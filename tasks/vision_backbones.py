@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageClassification, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from finetune.errors import ModelError
 from finetune.task import Batch
-from tasks.backbones import find_blocks, has_parameters, head_input
 from tasks.logits import LogitsModel
+from tasks.preprocessing import INPUT
+from tasks.seams import find_blocks, has_parameters, head_input
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Size = tuple[int, int]
-INPUT = "pixel_values"  # float32 [B, 3, H, W]
 
 
 class VisionModel(LogitsModel):
@@ -151,13 +152,10 @@ class TransformersModel(VisionModel):
 
     def save(self, folder: Path) -> None:
         self.fold_scale()
-        self.network.save_pretrained(folder)  # type: ignore[operator]
+        self.network.save_pretrained(folder)
 
     def adapter_config(self) -> dict[str, Any]:
         return {"base_model_name_or_path": self.base}
-
-
-AUTO = AutoModelForImageClassification
 
 
 def kind_of(network: nn.Module, heads: Sequence[str]) -> str:
@@ -183,6 +181,8 @@ def adaptable_layers(network: nn.Module, heads: Sequence[str]) -> list[str]:
     Left out are grouped, depthwise and dilated convolutions, which peft cannot, and subclasses,
     whose forward does something else (padding, standardised weights) than an adapter beside them.
     """
+    from transformers.pytorch_utils import Conv1D  # a linear layer
+
     found = []
     for name, module in network.named_modules():
         plain = type(module) in (nn.Linear, nn.Conv2d, Conv1D)

@@ -14,13 +14,10 @@ from typing import Any
 
 import timm
 from torch import nn
-from transformers import AutoImageProcessor, PretrainedConfig
-from transformers.models.timm_wrapper import TimmWrapperConfig
 
 from finetune.config import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.sources import resolve_model
-from tasks.backbones import load_config_of, load_pretrained, quiet_transformers
 from tasks.preprocessing import (
     Preprocessing,
     from_processor,
@@ -28,10 +25,12 @@ from tasks.preprocessing import (
     to_processor,
     to_timm,
 )
-from tasks.vision_backbones import AUTO, TimmModel, TransformersModel, VisionModel
+from tasks.pretrained import from_pretrained, load_network
+from tasks.vision_backbones import TimmModel, TransformersModel, VisionModel
 from tasks.weights import load_weights
 
 TIMM = "timm/"
+AUTO = "AutoModelForImageClassification"
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def find_source(model: ModelConfig, image_size: int | None) -> VisionSource:
         raise ModelError(
             f"model.weights: go with an architecture, model.name=timm/<name>, not {model.name!r}"
         )
-    config = load_config_of(model)
-    if isinstance(config, TimmWrapperConfig):
+    config = from_pretrained("AutoConfig", model)
+    if config.model_type == "timm_wrapper":
         return find_source(model.model_copy(update={"name": f"hf-hub:{model.name}"}), image_size)
     processor, note = _processor_of(model, config)
     held = from_processor(processor)
@@ -76,7 +75,7 @@ def build(source: VisionSource, names: Sequence[str], **config: Any) -> VisionMo
     """The pretrained network with a new head for `names`; `config` goes to one of transformers."""
     size = source.preprocessing.size
     if source.timm_name is None:
-        network = load_pretrained(AUTO, source.model, ignore_mismatched_sizes=True, **config)
+        network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
         model: VisionModel = TransformersModel(network, size)
     else:
         model = TimmModel(_create_timm(source, len(names)), size, names)
@@ -91,7 +90,7 @@ def load_folder(folder: Path, preprocessing: Preprocessing) -> VisionModel:
     model = ModelConfig(name=str(folder))
     name = timm_name(model)
     if name is None:
-        return TransformersModel(load_pretrained(AUTO, model), preprocessing.size)
+        return TransformersModel(load_network(AUTO, model), preprocessing.size)
     network = timm.create_model(name, pretrained=True)
     names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
     return TimmModel(network, preprocessing.size, names or ())
@@ -147,7 +146,7 @@ def _create_timm(source: VisionSource, outputs: int) -> nn.Module:
     arguments: dict[str, Any] = {"img_size": size} if sized else {}
     weights = source.model.weights
     try:
-        network = timm.create_model(
+        network: nn.Module = timm.create_model(
             name, pretrained=weights is None, num_classes=outputs, **arguments
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -171,15 +170,12 @@ def _quiet_head(layer: nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _processor_of(model: ModelConfig, config: PretrainedConfig) -> tuple[dict[str, Any], str]:
+def _processor_of(model: ModelConfig, config: Any) -> tuple[dict[str, Any], str]:
     """The config of a network's image processor; a usual one and a note, if it has none."""
     try:
-        with quiet_transformers():
-            found = AutoImageProcessor.from_pretrained(
-                resolve_model(model.name), revision=model.revision
-            )
-        return json.loads(found.to_json_string()), ""
-    except (OSError, ValueError, KeyError, ImportError):
+        processor = from_pretrained("AutoImageProcessor", model)
+        return json.loads(processor.to_json_string()), ""
+    except ModelError:
         size = getattr(config, "image_size", None) or 224
         side = size if isinstance(size, int) else size[0]
         usual = {

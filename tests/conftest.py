@@ -44,3 +44,26 @@ def news_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_models import text_csv
 
     return text_csv(tmp_path_factory.mktemp("data") / "news.csv")
+
+
+@pytest.fixture(scope="session")
+def held_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 other texts of the same kind as those of `news_csv`."""
+    from tests.tiny_models import text_csv
+
+    return text_csv(tmp_path_factory.mktemp("data") / "held.csv", count=30, seed=1)
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, news_csv: Path, held_csv: Path
+) -> Path:
+    """A run that was trained by the command line on `news_csv` and validated on `held_csv`."""
+    from tests.command_line import finetune
+
+    folder = tmp_path_factory.mktemp("runs") / "news"
+    words = ["task=text-classification", f"model={bert_folder}", "method=full", "epochs=4"]
+    words += [f"data.train={news_csv}", f"data.validation={held_csv}", "lr=3e-3", "batch_size=8"]
+    code = finetune("train", *words, f"output={folder}")
+    assert code == 0
+    return folder

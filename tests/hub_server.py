@@ -1,13 +1,18 @@
-"""A hub on 127.0.0.1 with the few endpoints that reading needs: files are served from a folder.
+"""A hub on 127.0.0.1 with the few endpoints that reading and pushing need: its files lie in a
+folder.
 
     root/datasets/<owner>/<name>/<files>
     root/models/<owner>/<name>/<files>
+    root/requests.jsonl                     what was asked to be written
+    root/large/<sha256>                     files uploaded, until a commit names them
 
-Clients find it through HF_ENDPOINT, which they read on import: use it from a fresh process.
+Clients find it through HF_ENDPOINT, which they read on import: use it from a fresh process, or
+patch the constants of huggingface_hub.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -28,10 +33,21 @@ _API = re.compile(
 _FILE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 
 
+_WRITE = re.compile(
+    r"^/(?:api/(?P<create>repos/create)|api/(?P<card>validate-yaml)"
+    r"|api/models/(?P<repo>[^/]+/[^/]+)/(?P<what>preupload|commit)/main"
+    r"|(?P<batched>[^/]+/[^/]+)\.git/info/lfs/objects/batch"
+    r"|large/(?P<oid>[0-9a-f]{64}))$"
+)
+
+
 @contextmanager
-def serve_hub(root: Path) -> Iterator[str]:
-    """The address of a hub that serves `root` until the block ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root))
+def serve_hub(root: Path, refuses: tuple[str, int] | None = None) -> Iterator[str]:
+    """The address of a hub that serves `root` until the block ends.
+
+    `refuses` is a part of a path and the status that every write there is answered with.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, refuses))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -45,8 +61,9 @@ def serve_hub(root: Path) -> Iterator[str]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, root: Path, *args: Any) -> None:
+    def __init__(self, root: Path, refuses: tuple[str, int] | None, *args: Any) -> None:
         self.root = root
+        self.refuses = refuses
         super().__init__(*args)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -59,7 +76,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if match := _WRITE.match(unquote(urlsplit(self.path).path)):
+            self._write(match, body)
+        else:
+            self._answer(body)
+
+    do_PUT = do_POST  # noqa: N815 - as http.server calls it
 
     def _answer(self, body: bytes = b"") -> None:
         path = unquote(urlsplit(self.path).path)
@@ -112,6 +135,60 @@ class _Handler(BaseHTTPRequestHandler):
         paths = [folder / name for name in ([names] if isinstance(names, str) else names)]
         self._send_json([_entry(folder, path) for path in paths if path.exists()])
 
+    # ---- writing
+
+    def _write(self, match: re.Match[str], body: bytes) -> None:
+        seen = {"path": self.path, "authorization": self.headers.get("Authorization")}
+        if self.command == "POST":
+            seen["lines"] = [json.loads(line) for line in body.splitlines()]
+        with (self.root / "requests.jsonl").open("a") as file:
+            file.write(json.dumps(seen) + "\n")
+        if self.refuses is not None and self.refuses[0] in self.path:
+            self._send(self.refuses[1], b'{"error": "refused"}', "application/json", {})
+        elif match["create"]:
+            self._create(json.loads(body))
+        elif match["card"]:
+            self._send_json({"warnings": [], "errors": []})
+        elif match["what"] == "preupload":
+            self._send_json({"files": [_upload_mode(file) for file in json.loads(body)["files"]]})
+        elif match["what"] == "commit":
+            self._commit(self.root / "models" / match["repo"], body)
+        elif match["batched"]:
+            self._send_json({"objects": [self._place(o) for o in json.loads(body)["objects"]]})
+        else:
+            self._store(match["oid"], body)
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        repo = f"{wanted['organization']}/{wanted['name']}"
+        (self.root / "models" / repo).mkdir(parents=True, exist_ok=True)
+        self._send_json({"url": f"http://{self.headers['Host']}/{repo}", "name": repo})
+
+    def _place(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Where a large file is to be put; nothing, if it is here."""
+        if (self.root / "large" / wanted["oid"]).is_file():
+            return wanted
+        href = f"http://{self.headers['Host']}/large/{wanted['oid']}"
+        return {**wanted, "actions": {"upload": {"href": href}}}
+
+    def _store(self, oid: str, body: bytes) -> None:
+        assert hashlib.sha256(body).hexdigest() == oid
+        (self.root / "large").mkdir(exist_ok=True)
+        (self.root / "large" / oid).write_bytes(body)
+        self._send(200, b"", "text/plain", {})
+
+    def _commit(self, folder: Path, body: bytes) -> None:
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] in ("file", "lfsFile"):
+                path = folder / value["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if line["key"] == "file":
+                    path.write_bytes(base64.b64decode(value["content"]))
+                else:
+                    path.write_bytes((self.root / "large" / value["oid"]).read_bytes())
+        url = f"http://{self.headers['Host']}/{folder.parent.name}/{folder.name}/commit/{COMMIT}"
+        self._send_json({"commitUrl": url, "commitOid": COMMIT, "success": True})
+
     def _send_json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), "application/json", {})
 
@@ -152,6 +229,11 @@ def _entry(folder: Path, path: Path) -> dict[str, Any]:
     if path.is_dir():
         return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
     return {"type": "file", "path": name, "oid": _oid(path), "size": path.stat().st_size}
+
+
+def _upload_mode(file: dict[str, Any]) -> dict[str, Any]:
+    mode = "lfs" if file["path"].endswith(".safetensors") else "regular"
+    return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
 
 
 def _oid(path: Path) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -42,6 +43,8 @@ class Stop:
     step: int
     phase: str = "sigterm"
     """loading or sigterm: a signal before or during the step; killed: tick, log, evaluate, save, saved, finish."""
+    rank: int | None = None
+    """The one process that is stopped; None: all. The others must then stop by themselves."""
 
 
 @dataclass
@@ -122,13 +125,14 @@ def left_behind(folder: RunFolder) -> dict[str, Any]:
     assert checkpoint is not None
     final = {path.name: load_file(path) for path in sorted(folder.final.glob("*.safetensors"))}
     assert final
+    # A stop leaves one checkpoint more than there would be, but nothing unfinished.
+    assert all(path.name.startswith("step-") for path in folder.checkpoints.iterdir())
     return {
         "final": {name: digest(tensors) for name, tensors in final.items()},
         "adapter": sorted(p.name for p in folder.final.rglob("*")),
         "model": {name: digest(tensor) for name, tensor in checkpoint.tensors("model").items()},
         "optimizer": {n: digest(tensor) for n, tensor in checkpoint.tensors("optimizer").items()},
         "state": checkpoint.state,
-        "kept": sorted(path.name for path in folder.checkpoints.iterdir()),
         "best": folder.read("best.json"),
         "last": folder.read("last.json"),
         "results": folder.read("results.json"),
@@ -153,6 +157,7 @@ def _record(patch: pytest.MonkeyPatch, seen: Seen) -> None:
 
 
 def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
+    concerned = stop.rank in (None, PartialState().process_index)
     if stop.phase == "finish":
         patch.setattr(run, "finish", _killed)
         return
@@ -161,7 +166,7 @@ def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
 
         def stopping_stream(live: Any, plan: Any, start: int) -> Any:
             for piece, batch in stream(live, plan, start):
-                if piece.step == stop.step:
+                if piece.step == stop.step and concerned:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield piece, batch
 
@@ -171,7 +176,7 @@ def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
     usual = getattr(RunJournal, name)
 
     def stopping(self: RunJournal, place: Any, *others: Any) -> Any:
-        here = getattr(place, "step", place) == stop.step
+        here = concerned and getattr(place, "step", place) == stop.step
         if here and stop.phase == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
         elif here and stop.phase != "saved":

@@ -4,6 +4,7 @@ workers.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -112,8 +113,15 @@ def load_batches(
         pin_memory=device.type == "cuda",
         # Without its own generator the loader would draw from the global one, which dropout reads.
         generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=_leave_signals_to_parent,
     )
     return iter(loader)
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """A terminal or a scheduler signals the whole group, but the parent still needs its batches."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _OneWay(torch.utils.data.Sampler[Piece]):

@@ -31,6 +31,12 @@ class Frozen(Method):
             )
         return []
 
+    def train_mode(self, model: TransferModel) -> None:
+        """Evaluation mode for all but the head: live features are those that a cache would hold."""
+        model.eval()
+        for name in model.heads:
+            model.network.get_submodule(name).train()
+
     @property
     def caches_features(self) -> bool:
         return self.config.cache == "auto"

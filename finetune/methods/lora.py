@@ -76,7 +76,8 @@ class Lora(Method):
 
         facts = {
             "task_type": None,
-            "modules_to_save": [name.rpartition(".")[2] for name in model.heads] or None,
+            # Whole names: peft takes them as endings, and "dense" would be half of a BERT.
+            "modules_to_save": model.heads or None,
         }
         targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
         config = self._peft_config(targets, **(facts | model.adapter_config()))

@@ -30,7 +30,12 @@ def test_class_folders_give_image_label_and_file_in_order(tmp_path: Path) -> Non
         put(tmp_path / name)
     tables = read_auto(tmp_path)
     rows = list(tables.splits["train"])
-    assert [row["file"] for row in rows] == ["cat/a.jpeg", "cat/b.jpg", "dog/2.PNG", "dog/far/1.webp"]
+    assert [row["file"] for row in rows] == [
+        "cat/a.jpeg",
+        "cat/b.jpg",
+        "dog/2.PNG",
+        "dog/far/1.webp",
+    ]
     assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
     assert all(row["image"] == (tmp_path / row["file"]).as_posix() for row in rows)
     assert "1 files or folders are not data and were not read: dog/notes.md" in tables.notes[0]
@@ -95,7 +100,9 @@ def test_a_column_of_paths_counts_from_its_table(tmp_path: Path, form: str) -> N
     assert rows["label"][:] == ["a", "b", "c"]
 
 
-def test_paths_from_the_working_folder_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_from_the_working_folder_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(tmp_path / "1.jpg")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "rows.csv").write_text("image,label\n1.jpg,a\n")

@@ -19,7 +19,7 @@ from finetune.overrides import load_config
 from tasks.augmentation import PRESETS, mix
 from tasks.contact_sheet import draw_samples
 from tasks.image_classification import ImageClassification, ImageClassificationConfig
-from tasks.vision_backbones import INPUT
+from tasks.preprocessing import INPUT
 from tests.lives import digest
 from tests.tiny_vision import SIZE, shape_rows, tiny_timm
 

@@ -1,0 +1,38 @@
+"""The configs that ride with the kit, by name."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from finetune.errors import ConfigError, nearest
+
+
+def find_config(name: str | Path) -> Path:
+    """A config by path, or by the whole or last part of the name of a shipped one."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]
+    if len(matches) == 1:
+        return matches[0]
+    names = [*shipped, *(file.stem for file in shipped.values())]
+    raise ConfigError(
+        f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
+        f"{nearest(str(name), names)}"
+    )
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that ride with the kit: task/data to file."""
+    spec = find_spec("finetune")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
+    for folder in (package / "configs", package.parent / "configs"):  # in the wheel; in a checkout
+        if folder.is_dir():
+            return {
+                path.relative_to(folder).with_suffix("").as_posix(): path
+                for path in sorted(folder.rglob("*.yaml"))
+            }
+    return {}

@@ -1,0 +1,71 @@
+"""Loading from transformers: in float32, without its noise, with errors that name the remedy.
+
+Importing transformers takes seconds, so it is done when something is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetune.config import ModelConfig
+from finetune.errors import ModelError
+from finetune.sources import resolve_model
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def from_pretrained(
+    auto: str,
+    source: ModelConfig,
+    remedy: str = "Give a hub id, a folder with config.json and safetensors, or pkg://PACKAGE/PATH",
+    **arguments: Any,
+) -> Any:
+    """What an Auto class of transformers loads from a reference. Raises ModelError."""
+    import transformers
+
+    facts = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    try:
+        with quiet_transformers():
+            return getattr(transformers, auto).from_pretrained(
+                resolve_model(source.name), **facts, **arguments
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"model.name: {source.name!r} cannot be loaded by {auto}: {first} {remedy}"
+        ) from error
+
+
+def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
+    """A network in float32: a half-precision checkpoint would be trained in half precision."""
+    return from_pretrained(auto, source, dtype=torch.float32, **arguments)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the reports and bars of transformers: what matters of them, the kit says itself."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def kind_of(config: PretrainedConfig) -> str:
+    """Whether a network is an "encoder", or a "decoder", which reads to the left only."""
+    from transformers.models.auto import modeling_auto as known
+
+    causal = config.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = config.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "decoder" if causal and not masked else "encoder"

@@ -1,0 +1,92 @@
+"""Where the seam runs in a native network: its blocks from input to output, what LoRA may wrap.
+
+Shapes: B rows, H features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...]]:
+    """The pretrained parts from input to output: layers, and what stands between them.
+
+    What comes before the first layer (embeddings) is a block of its own; what follows a layer (a
+    last norm, a pooler) belongs to that layer's block.
+    """
+    lists: list[str] = []
+    for name, module in network.named_modules():
+        nested = name.startswith(tuple(f"{outer}." for outer in lists))
+        if isinstance(module, nn.ModuleList) and not nested and has_parameters(module):
+            lists.append(name)
+    blocks: list[list[str]] = [[]]
+    for name, _ in network.named_parameters():
+        if any(name == head or name.startswith(f"{head}.") for head in heads):
+            continue
+        holder = next((outer for outer in lists if name.startswith(f"{outer}.")), None)
+        if holder is not None:
+            part = f"{holder}.{name[len(holder) + 1 :].partition('.')[0]}"
+            if part not in blocks[-1]:
+                blocks.append([part])
+        else:
+            part = _loose_part(name, [*lists, *heads])
+            if part not in blocks[-1]:
+                blocks[-1].append(part)
+    return [tuple(block) for block in blocks if block]
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Whether there is anything in a module that could be trained."""
+    return next(module.parameters(), None) is not None
+
+
+def _loose_part(name: str, apart: Sequence[str]) -> str:
+    """The largest part around a parameter that holds none of the parts that stand apart."""
+    steps = name.split(".")
+    for depth in range(1, len(steps)):
+        part = ".".join(steps[:depth])
+        if not any(other == part or other.startswith(f"{part}.") for other in apart):
+            return part
+    return name
+
+
+def linear_layers(network: nn.Module, blocks: Sequence[Sequence[str]]) -> list[str]:
+    """The linear layers inside lists of layers: attention and feed-forward, not embeddings."""
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    layers = tuple(
+        f"{name}." for block in blocks for name in block if name.rpartition(".")[2].isdigit()
+    )
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and name.startswith(layers)
+    ]
+
+
+def head_input(network: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What `head` is given when `network` runs on `inputs`."""
+    caught: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+    try:
+        network(**inputs)
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def reads_one_vector(network: Any, head: nn.Linear) -> bool:
+    """Whether the head makes the logits of one vector [B, H] a row, which can be cached."""
+    ids = torch.tensor([[1, 2, 3]])
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        given = head_input(network, head, inputs)
+        fits = given.ndim == 2 and torch.equal(head(given), network(**inputs).logits)
+    network.train(training)
+    return fits

@@ -1,0 +1,230 @@
+"""The kit from Python: finetune.train and what it gives back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+import finetune
+from finetune.errors import CheckpointError, ConfigError, DataError, ModelError
+from tasks import TextClassification
+from tests.lives import one_thread
+from tests.tiny_models import LABELS, text_rows
+
+ROWS = text_rows(24)
+FRESH = text_rows(6, seed=9)
+
+# An `evaluate` module needs no hub where it is a folder: NAME/NAME.py.
+EVALUATE_MODULE = """
+import datasets
+import evaluate
+
+
+class Hits(evaluate.Metric):
+    def _info(self):
+        ints = datasets.Value("int32")
+        features = datasets.Features({"predictions": ints, "references": ints})
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=features
+        )
+
+    def _compute(self, predictions, references):
+        hits = sum(p == r for p, r in zip(predictions, references, strict=True))
+        return {"hits": hits, "rows": len(references), "kind": "a text is no metric"}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+Train = Callable[..., finetune.Run]
+
+
+@pytest.fixture
+def train(bert_folder: Path, tmp_path: Path) -> Train:
+    """finetune.train for 2 steps on 12 rows each, into `tmp_path/run`."""
+
+    def train(data: Any, task: Any = "text-classification", **keys: Any) -> finetune.Run:
+        keys = {"output": str(tmp_path / "run"), "model": str(bert_folder), **keys}
+        return finetune.train(
+            task, data=data, batch_size=12, max_steps=2, log_every=1, method="full", **keys
+        )
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def run(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> finetune.Run:
+    """A finished run."""
+    with one_thread():
+        return finetune.train(
+            "text-classification",
+            data=ROWS,
+            model=str(bert_folder),
+            method="lora",
+            epochs=1,
+            log_every=1,
+            batch_size=8,
+            output=str(tmp_path_factory.mktemp("api") / "run"),
+        )
+
+
+def data_frame() -> Any:
+    import pandas
+
+    return pandas.DataFrame(ROWS)
+
+
+def data_splits() -> dict[str, list[dict[str, str]]]:
+    return {"train": ROWS[:15], "validation": ROWS[15:]}
+
+
+@pytest.mark.parametrize(
+    ("data", "validation"),
+    [
+        pytest.param(data_frame, 5, id="frame"),
+        pytest.param(lambda: ROWS, 5, id="dicts"),
+        pytest.param(lambda: Dataset.from_list(ROWS), 5, id="dataset"),
+        pytest.param(data_splits, 9, id="splits"),
+        pytest.param(
+            lambda: DatasetDict({k: Dataset.from_list(v) for k, v in data_splits().items()}),
+            9,
+            id="dataset-dict",
+        ),
+    ],
+)
+def test_train_takes_data_as_python_holds_it(
+    data: Callable[[], Any], validation: int, train: Train
+) -> None:
+    metrics = train(data()).metrics["validation"]
+    supports = [metrics[f"support/{label}"] for label in LABELS]
+    assert sum(supports) == pytest.approx(validation, abs=1)
+
+
+def test_train_takes_a_task_of_its_own_config(train: Train) -> None:
+    rows = [{"title": row["label"], "body": row["text"], "kind": row["label"]} for row in ROWS]
+    task = TextClassification(text="body", label="kind", labels=LABELS[::-1], max_length=16)
+    trained = train(rows, task)
+    held = json.loads((trained.path / "final" / "task.json").read_text())
+    assert held["name"] == "text-classification"
+    assert held["config"]["text"] == "body"
+    assert held["state"]["targets"]["names"] == LABELS[::-1]
+    assert {said["label"] for said in trained.predict(["a goal"])} <= set(LABELS)
+
+
+def test_train_takes_the_section_of_a_task(train: Train) -> None:
+    trained = train(ROWS, {"name": "text-classification", "labels": LABELS[::-1]})
+    assert trained.predictor.task.config.labels == LABELS[::-1]
+
+
+def test_train_refuses_what_no_config_has_before_anything_is_written(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"epoch: unknown key.*epochs"):
+        train(ROWS, epoch=3)
+    with pytest.raises(DataError, match="no data are named"):
+        train(None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_holds_metrics_and_history(run: finetune.Run) -> None:
+    assert run.metrics.keys() == {"validation"}
+    assert 0 <= run.metrics["validation"]["accuracy"] <= 1
+    history = run.history()
+    trained = history[history["split"] == "train"]
+    assert trained["step"].tolist() == [1, 2, 3]
+    assert trained["loss"].notna().all()
+    evaluated = history[history["split"] == "validation"]
+    assert evaluated["step"].tolist() == [0, 3], "before the first step and after the last"
+    assert repr(run) == f"Run({str(run.path)!r})"
+
+
+def test_run_predicts_rows_and_bare_texts(run: finetune.Run) -> None:
+    texts = [row["text"] for row in FRESH]
+    said = run.predict(texts)
+    assert [set(one) for one in said] == [{"label", "score"}] * len(FRESH)
+    assert [one["label"] for one in run.predict(FRESH, batch_size=2)] == [
+        one["label"] for one in said
+    ]
+    assert run.predict(texts[0]) == run.predict({"text": texts[0]})
+
+
+def test_run_is_drawn(run: finetune.Run) -> None:
+    figure = run.plot()
+    assert any(line.get_xdata().size for axes in figure.axes for line in axes.get_lines())
+    html = run._repr_html_()
+    assert "validation" in html
+    assert "accuracy" in html
+    assert "precision/" not in html
+    assert str(run.path) in html
+
+
+def test_finished_run_that_is_called_again_does_nothing(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(ROWS)
+    before = {path: path.stat().st_mtime_ns for path in first.path.rglob("*")}
+    capsys.readouterr()
+    again = train(ROWS)
+    assert again.metrics == first.metrics
+    assert {path: path.stat().st_mtime_ns for path in again.path.rglob("*")} == before
+    said = capsys.readouterr().out
+    assert "this run is finished" in said
+    assert "accuracy" in said
+
+
+def test_another_run_in_the_same_folder_is_refused_and_fresh_replaces_it(train: Train) -> None:
+    first = train(ROWS)
+    with pytest.raises(CheckpointError, match=r"optim.lr: .* in the run, 0.01 now"):
+        train(ROWS, lr=0.01)
+    assert first.metrics
+    again = train(ROWS, lr=0.01, fresh=True)
+    assert again.path == first.path
+    assert "lr: 0.01" in (again.path / "config.yaml").read_text()
+
+
+def test_extend_trains_a_finished_run_longer(bert_folder: Path, tmp_path: Path) -> None:
+    keys = {"data": ROWS, "model": str(bert_folder), "output": str(tmp_path / "run")}
+    finetune.train("text-classification", epochs=1, **keys)
+    run = finetune.train("text-classification", epochs=2, extend=True, **keys)
+    assert run.folder.read("results.json")["metrics"]
+    assert run.history()["epoch"].max() == 2
+
+
+def test_load_takes_a_run_and_its_final_folder(run: finetune.Run) -> None:
+    expected = run.predict(FRESH)
+    assert finetune.load(run.path)(FRESH) == expected
+    assert finetune.load(str(run.path / "final"))(FRESH) == expected
+
+
+def test_load_refuses_a_folder_without_a_model(tmp_path: Path, run: finetune.Run) -> None:
+    with pytest.raises(ModelError, match="holds no model of this kit"):
+        finetune.load(tmp_path)
+    with pytest.raises(ModelError, match="there is no such folder"):
+        finetune.load(tmp_path / "nowhere")
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text((run.path / "run.json").read_text())
+    with pytest.raises(ModelError, match="no final model yet"):
+        finetune.load(unfinished)
+    with pytest.raises(CheckpointError, match="results.json"):
+        finetune.Run(unfinished)
+
+
+def test_evaluate_module_is_computed_beside_the_metrics(train: Train, tmp_path: Path) -> None:
+    module = tmp_path / "modules" / "hits"
+    module.mkdir(parents=True)
+    (module / "hits.py").write_text(EVALUATE_MODULE)
+    metrics = train(ROWS, metrics=[str(module)]).metrics["validation"]
+    rows = sum(metrics[f"support/{label}"] for label in LABELS)
+    assert metrics["hits/rows"] == rows
+    assert metrics["hits/hits"] == pytest.approx(metrics["accuracy"] * rows)
+    assert "hits/kind" not in metrics

@@ -1,0 +1,171 @@
+"""`finetune predict`: every row gets its own prediction, and keeps its columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from finetune.prediction import load
+from tests.command_line import finetune
+from tests.tiny_models import text_rows
+
+ROWS = [{"id": place, **row} for place, row in enumerate(text_rows(11, seed=5))]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """11 rows with the columns id, text and label."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(finished_run: Path) -> list[dict[str, Any]]:
+    """What the model says in Python."""
+    return load(finished_run, device="cpu")([row["text"] for row in ROWS])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".parquet":
+        return pa.parquet.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_are_kept_and_predictions_are_those_of_python(
+    suffix: str,
+    finished_run: Path,
+    table: Path,
+    expected: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    monkeypatch.setattr("finetune.bulk.WINDOW", 4)  # several windows, the last one incomplete
+    output = table.parent / "deep" / f"predictions.{suffix}"
+    assert finetune("predict", finished_run, table, "-o", output, "--batch-size", "3") == 0
+    rows = read(output)
+    assert list(rows[0]) == ["id", "text", "label", "predicted_label", "predicted_score"]
+    assert [(int(row["id"]), row["text"], row["label"]) for row in rows] == [
+        (row["id"], row["text"], row["label"]) for row in ROWS
+    ]
+    assert [row["predicted_label"] for row in rows] == [said["label"] for said in expected]
+    scores = [float(row["predicted_score"]) for row in rows]
+    assert scores == pytest.approx([said["score"] for said in expected], abs=1e-6)
+    captured = capsys.readouterr()
+    assert "predictions are in predicted_label, predicted_score" in captured.err
+    assert captured.out == ""
+
+
+def test_labels_that_training_never_saw_do_not_stop_a_prediction(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text;label\nshares fell;cooking\nthe match;\n")
+    words = [tmp_path / "rows.csv", "delimiter=;", "-o", tmp_path / "out.csv"]
+    assert finetune("predict", finished_run, *words) == 0
+    assert [row["label"] for row in read(tmp_path / "out.csv")] == ["cooking", ""]
+
+
+def test_rows_without_text_are_listed_and_nothing_is_written(
+    finished_run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    rows = [{"text": "shares"}, {"text": None}, {"text": "match"}, {"text": "  "}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [finished_run, tmp_path / "rows.jsonl", "-o", tmp_path / "out.csv"]
+    assert finetune("predict", *words) == 2
+    message = capsys.readouterr().err
+    assert "row 2: text is None, not text" in message
+    assert "row 4: text is empty" in message
+    assert not (tmp_path / "out.csv").exists()
+    assert finetune("predict", *words, "on_error=skip") == 0
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["shares", "match"]
+    assert "2 of 4 rows left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (
+            ["tekst.csv"],
+            "has no column 'text', which the model was trained on; did you mean 'tekst'",
+        ),
+        (["tekst.csv", "-o", "tekst.csv"], "is the file that is read"),
+        (["tekst.csv", "-o", "out.xlsx"], "choose from: .csv"),
+        (["tekst.csv", "limit=many"], "data.limit: 'many'"),
+        (["test.csv"], "did you mean 'tekst.csv'"),
+    ],
+)
+def test_faults_are_answered_with_a_remedy(
+    words: list[str],
+    remedy: str,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tekst.csv").write_text("tekst,label\nshares,tech\n")
+    assert finetune("predict", finished_run, *words) == 2
+    assert remedy in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tekst.csv"]
+
+
+def test_several_processes_are_refused(
+    finished_run: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert finetune("predict", finished_run, table) == 2
+    assert "works in one process" in capsys.readouterr().err
+
+
+# ---- the standard input
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_standard_input_is_one_text_a_line(
+    finished_run: Path,
+    expected: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    content = "\ufeff" + "\r\n".join(row["text"] for row in ROWS)
+    type_in(monkeypatch, content.encode())
+    assert finetune("predict", finished_run, "-") == 0
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [row["text"] for row in rows] == [row["text"] for row in ROWS]
+    assert [row["label"] for row in rows] == [said["label"] for said in expected]
+    assert captured.err == ""
+
+
+def test_a_line_that_cannot_be_predicted_is_named(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    type_in(monkeypatch, b"shares\n\nmatch\n")
+    assert finetune("predict", finished_run) == 2
+    assert "standard input, line 2: text is empty" in capsys.readouterr().err
+    type_in(monkeypatch, b"shares\n\nmatch\n")
+    assert finetune("predict", finished_run, "on_error=skip") == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert "1 line left out" in captured.err
+    type_in(monkeypatch, "Aktien für alle\n".encode("cp1252"))
+    assert finetune("predict", finished_run) == 2
+    assert "line 1: is not utf-8; write encoding=cp1252" in capsys.readouterr().err
+    type_in(monkeypatch, "Aktien für alle\n".encode("cp1252"))
+    assert finetune("predict", finished_run, "encoding=cp1252") == 0
+    assert "für" in capsys.readouterr().out

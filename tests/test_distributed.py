@@ -1,0 +1,228 @@
+"""Two processes are as good as one: equal bits where we promise them, 1e-6 where sums are reordered."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+from torch import Tensor
+
+from finetune.errors import ConfigError
+from finetune.processes import this_process
+from tests.lives import Stop, one_thread
+from tests.test_exactness import LIVES, METHODS
+from tests.tiny_models import text_csv, tiny_bert
+from tests.two_processes import Case, run_case, to_json
+
+PATIENCE = 900
+# Of two processes, one is told to stop; both are killed, as by a machine that goes down.
+FEW_STOPS = [Stop(1, rank=1), Stop(2, "loading", rank=0), Stop(4, "saved"), Stop(8, "finish")]
+ALL_STOPS = [
+    Stop(stop.step, stop.phase, rank=stop.step % 2 if stop.phase in ("sigterm", "loading") else None)
+    for stop in LIVES
+]
+STOPPED = [Case(f"{name}-0-fp32", keys, FEW_STOPS) for name, keys in METHODS.items()]
+PRODUCT = [
+    Case(
+        f"{name}-{workers}-{precision}",
+        {**METHODS[name], "train.workers": workers, "train.precision": precision},
+        ALL_STOPS,
+    )
+    for name, workers, precision in product(METHODS, (0, 2), ("fp32", "bf16"))
+]
+# 37 rows in steps of 12: the last step has one row, and one process has none.
+CUT = {
+    "method": "full",
+    "optim": "sgd",
+    "optim.lr": 0.05,
+    "optim.max_grad_norm": 0,
+    "data.validation": 0,
+    "data.limit": 37,
+    "train.epochs": 1,
+}
+WHOLE = Case("whole", {**CUT, "train.micro_batch": 12}, has_dropout=False)
+MICRO = Case("micro", {**CUT, "train.micro_batch": 3}, has_dropout=False)
+SHARED = Case("shared", {**CUT, "train.micro_batch": 6}, has_dropout=False)
+SHARED_LORA = Case(
+    "shared-lora", {**CUT, "method": "lora", "method.dropout": 0}, has_dropout=False
+)
+BF16 = Case("frozen-bf16", {"method": "frozen", "train.precision": "bf16"})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("two")
+    return {
+        "model": tiny_bert(folder / "bert"),
+        "plain": tiny_bert(folder / "plain", dropout=0),
+        "data": text_csv(folder / "news.csv"),
+    }
+
+
+def launch(cases: list[Case], out: Path, models: dict[str, Path]) -> Path:
+    """Run cases in two gloo processes."""
+    out.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tests.two_processes", str(out), to_json(cases)]
+    command += map(str, models.values())
+    shared = {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+        "FINETUNE_CACHE": str(out / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    logs = [out / f"rank-{rank}.log" for rank in range(2)]
+    processes = []
+    for rank, log in enumerate(logs):
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        with log.open("w") as file:
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        codes = [process.wait(max(1, deadline - time.monotonic())) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    texts = "\n".join(log.read_text()[-3000:] for log in logs)
+    assert codes == [0, 0], texts
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> Path:
+    cases = [SHARED, SHARED_LORA, BF16, *STOPPED]
+    return launch(cases, tmp_path_factory.mktemp("launch") / "two", models)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> Path:
+    """The same runs, and other cuts of the batch, in this one process."""
+    out = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_CACHE", str(out / "cache"))
+        for case in (WHOLE, MICRO, SHARED_LORA, BF16, *STOPPED):
+            model = models["model" if case.has_dropout else "plain"]
+            result = run_case(Case(case.name, case.keys), out, model, models["data"])
+            (out / f"{case.name}.json").write_text(json.dumps(result))
+    return out
+
+
+def result(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text())  # type: ignore[no-any-return]
+
+
+def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def assert_same_end(folder: Path, case: Case) -> None:
+    found = result(folder, case.name)
+    assert found["often"] == found["once"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_run_of_two_processes_ends_with_the_bits_of_an_unstopped_one(
+    method: str, two: Path
+) -> None:
+    assert_same_end(two, Case(f"{method}-0-fp32", {}))
+
+
+@pytest.mark.slow
+def test_all_stops_of_two_processes(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]
+) -> None:
+    out = launch(PRODUCT, tmp_path_factory.mktemp("launch") / "all", models)
+    for case in PRODUCT:
+        assert_same_end(out, case)
+
+
+def test_gradients_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:
+    whole = load_file(one / "whole.safetensors")
+    assert {name.partition("/")[0] for name in whole} == {"0", "1", "2", "3"}
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 0.1
+    assert difference(whole, load_file(one / "micro.safetensors")) < 1e-6
+    assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
+    lora = load_file(one / "shared-lora.safetensors")
+    assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
+
+
+def test_cuts_are_what_they_say(one: Path, two: Path) -> None:
+    """Four micro-batches of 3; two processes of 6; a last step of one row."""
+    sizes = {
+        name: [[len(rows) for rows in step] for step in result(folder, name)["seen"]]
+        for folder, name in ((one, "whole"), (one, "micro"), (two, "shared"))
+    }
+    assert sizes == {
+        "whole": [[12], [12], [12], [1]],
+        "micro": [[3, 3, 3, 3]] * 3 + [[1]],
+        "shared": [[6], [6], [6], [1]],  # of the first process
+    }
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_evaluation_on_two_processes_gives_the_metrics_of_one(
+    method: str, one: Path, two: Path
+) -> None:
+    """Before training, where the weights are the same: exactly."""
+    first = [result(folder, f"{method}-0-fp32")["history"][0] for folder in (one, two)]
+    assert first[0]["step"] == 0
+    assert first[0]["split"] == "validation"
+    assert first[0] == first[1]
+    assert sum(value for key, value in first[0].items() if key.startswith("support/")) == 10
+
+
+def test_features_of_two_processes_are_those_of_one(one: Path, two: Path) -> None:
+    found = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.bin")}
+        for folder in (one / "cache", two / "cache")
+    ]
+    assert len(found[0]) == 4  # two splits in two precisions
+    assert found[0] == found[1]
+
+
+def test_logged_loss_is_of_all_processes(one: Path, two: Path) -> None:
+    """Without dropout; the mean over rows does not depend on who has them."""
+    losses = [
+        [line["loss"] for line in result(folder, name)["history"] if line["split"] == "train"]
+        for folder, name in ((one, "whole"), (two, "shared"))
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert this_process().num_processes == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"2 processes were started, but this one sees 1.*torchrun"):
+        this_process()
+    assert PartialState().num_processes == 1
+
+
+def test_tensors_are_compared_at_all() -> None:
+    with pytest.raises(AssertionError):
+        difference({"a": torch.zeros(1)}, {"b": torch.zeros(1)})
+    assert difference({"a": torch.zeros(1)}, {"a": torch.ones(1)}) == 1

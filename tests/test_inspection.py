@@ -1,0 +1,88 @@
+"""`finetune inspect`: it says what `train` would do, and leaves no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command_line import finetune
+
+
+@pytest.fixture
+def words(
+    bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """A run, said on the command line from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return ["task=text-classification", f"model={bert_folder}", f"data={news_csv}"]
+
+
+def files(*folders: Path) -> dict[Path, int]:
+    """Every file with the time of its last change."""
+    return {
+        path: path.stat().st_mtime_ns
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "partial", "frozen"])
+def test_a_run_is_shown_and_nothing_is_written(
+    method: str, words: list[str], feature_cache: Path, bert_folder: Path, capsys: Any
+) -> None:
+    before = files(Path.cwd(), feature_cache, bert_folder)
+    Path("own.yaml").write_text("optim: {weight_decay: 0.5}\n")
+    before = files(Path.cwd(), feature_cache, bert_folder)
+    assert finetune("inspect", "own.yaml", *words, f"method={method}", "batch_size=16") == 0
+    assert files(Path.cwd(), feature_cache, bert_folder) == before
+    output = capsys.readouterr().out
+    lines = {line.split("=")[0].strip(): line for line in output.splitlines() if "=" in line}
+    assert lines["optim.weight_decay"].split() == ["optim.weight_decay=0.5", "own.yaml"]
+    assert lines["train.batch_size"].endswith("command line")
+    assert lines["train.seed"].endswith("default")
+    assert lines["task.label"].endswith("chosen, see below")
+    assert f"usual for method={method}" in lines["train.epochs"]
+    assert "label: column 'label', by its name" in output
+    assert "[CLS]" in output
+    assert "inputs.input_ids: int64 [16, " in output
+    assert "float32 [16, 3]" in output
+    assert "MiB weights" in output
+    assert ("features, once" in output) == (method == "frozen")
+    assert output.endswith("nothing was trained, nothing was written\n")
+
+
+def test_the_untrained_loss_is_that_of_the_first_evaluation(words: list[str], capsys: Any) -> None:
+    """One row a class and equal logits would give ln 3; a head that starts far off is a fault."""
+    assert finetune("inspect", *words, "method=frozen") == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if "  loss  " in line)
+    assert 0.5 < float(said.split()[2].strip(",")) < 3
+
+
+def test_memory_is_counted_from_what_is_trained(words: list[str], capsys: Any) -> None:
+    found = {}
+    for optimizer in ("adamw", "sgd"):
+        assert finetune("inspect", *words, "method=full", f"optim={optimizer}") == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if "MiB weights" in line)
+        numbers = [float(word) for word in line.split() if word[0].isdigit()]
+        found[optimizer] = dict(zip(("weights", "gradients", "optimizer"), numbers, strict=True))
+    assert found["adamw"]["gradients"] == found["adamw"]["weights"]
+    assert found["adamw"]["optimizer"] > found["sgd"]["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ("optim=adamww", "did you mean 'adamw'?"),
+        ("method.blocks=9", "method=lora has no such key"),
+        ("task.text=body", "there is no column 'body'"),
+        ("model=./nowhere", "no such file"),
+    ],
+)
+def test_faults_are_those_of_train(change: str, remedy: str, words: list[str], capsys: Any) -> None:
+    assert finetune("inspect", *words, change) == 2
+    said = capsys.readouterr().err
+    assert finetune("train", *words, change) == 2
+    assert capsys.readouterr().err == said

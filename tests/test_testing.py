@@ -1,0 +1,192 @@
+"""check_task finds each promise that a task breaks, and names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finetune.config import ModelConfig
+from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.testing import check_task
+from tasks import TextClassification
+from tests.tiny_models import text_rows
+
+ROWS = text_rows(6)
+
+
+def test_sound_task_passes(bert_folder: Path) -> None:
+    check_task(TextClassification(), ROWS, str(bert_folder))
+
+
+class MeanLoss(TextClassification):
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": super().loss(outputs, batch)["loss"] / len(outputs)}
+
+
+class MeanCount(TextClassification):
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        batch = super().collate(samples, rng)
+        return batch | ({"count": {"loss": torch.tensor(1.0)}} if "count" in batch else {})
+
+
+class OtherTerms(TextClassification):
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"cross_entropy": super().loss(outputs, batch)["loss"]}
+
+
+class LossOfEachRow(TextClassification):
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": super().loss(outputs, batch)["loss"].expand(len(outputs))}
+
+
+class RestlessEncoding(TextClassification):
+    calls = count(5)
+
+    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
+        sample = super().encode(row, rng)
+        sample["inputs"]["input_ids"][1] = next(self.calls)
+        return sample
+
+
+class GlobalAugmentation(TextClassification):
+    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
+        sample = super().encode(row, rng)
+        if rng is not None:  # a generator was given, but another one is drawn from
+            sample["inputs"]["input_ids"][1] = 5 + int(torch.randint(30, ()))
+        return sample
+
+
+class LengthOfNothing(TextClassification):
+    def lengths(self, rows: Sequence[Row]) -> list[Length]:
+        return [Length(0) for _ in rows]
+
+
+class SuspiciousOfGoodRows(TextClassification):
+    def validate(self, row: Row) -> Any:
+        yield f"{row['text'][:9]}... is no literature"
+
+
+class MissingBlock(TextClassification):
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = super().build_model(source)
+        del model.blocks[1]
+        return model
+
+
+class HeadForLora(TextClassification):
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = super().build_model(source)
+        model.lora_targets.append("classifier")
+        return model
+
+
+class UnusedLayer(TextClassification):
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = super().build_model(source)
+        model.network.classifier.spare = nn.Linear(2, 2)
+        return model
+
+
+class WiderInTraining(TextClassification):
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = super().build_model(source)
+        usual = model.forward
+        model.forward = lambda batch: [usual(batch)] * (1 + model.training)  # type: ignore[method-assign]
+        return model
+
+    def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        return super().loss(outputs[0], batch)
+
+    def measure(self, outputs: Any, batch: Batch) -> Stats:
+        return super().measure(outputs[0], batch)
+
+
+class OtherFeatures(TextClassification):
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = super().build_model(source)
+        usual = model.features
+        model.features = lambda inputs: {"pooled": 2 * usual(inputs)["pooled"]}  # type: ignore[method-assign]
+        model.logits = lambda batch: model.network.head(  # type: ignore[attr-defined]
+            (batch["features"] if "features" in batch else usual(batch["inputs"]))["pooled"]
+        )
+        return model
+
+
+class ReducedStatistics(TextClassification):
+    def measure(self, outputs: Tensor, batch: Batch) -> Stats:
+        return {name: value[:1] for name, value in super().measure(outputs, batch).items()}
+
+
+class OtherMetric(TextClassification):
+    metric = ("f2", "max")
+
+
+class TensorAsMetric(TextClassification):
+    def summarize(self, stats: Stats) -> dict[str, float]:
+        return {"accuracy": torch.tensor(0.5)}  # type: ignore[dict-item]
+
+
+class OnePredictionForAll(TextClassification):
+    def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
+        return super().predict(model, batch)[:1]
+
+
+class PredictionReadsTheLabel(TextClassification):
+    def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
+        return super().predict(model, batch)[: len(batch.get("targets", ()))]
+
+
+class ForgottenHead(TextClassification):
+    def load_model(self, folder: Path | str) -> TransferModel:
+        model = super().load_model(folder)
+        nn.init.ones_(model.network.classifier.weight)
+        return model
+
+
+class ForgottenSide(TextClassification):
+    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
+        super().restore(state, folder)
+        self.tokenizer_.truncation_side = "left"
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (MeanLoss(), "it must be a sum"),
+        (MeanCount(), "count 'loss' must be a sum"),
+        (OtherTerms(), "loss and count name different terms"),
+        (LossOfEachRow(), "a loss term must be one float32 number"),
+        (RestlessEncoding(), "encode without rng is random"),
+        (GlobalAugmentation(), "encode draws from something else than its rng"),
+        (LengthOfNothing(), "a length is below 1"),
+        (SuspiciousOfGoodRows(), "validate finds fault with good rows: .* is no literature"),
+        (MissingBlock(), "lies in no block and no head"),
+        (HeadForLora(), "lora_targets offers classifier, which lies in a head"),
+        (UnusedLayer(), "these parameters get no gradient.*classifier.spare"),
+        (WiderInTraining(), "outputs differ in kind"),
+        (OtherFeatures(head="pooled"), "outputs from features differ from live ones"),
+        (ReducedStatistics(), "has not the batch axis first"),
+        (OtherMetric(), "no metric 'f2' to select by"),
+        (TensorAsMetric(), "a metric is no float"),
+        (OnePredictionForAll(), "another number of predictions than samples"),
+        (PredictionReadsTheLabel(), "rows without a label cannot be predicted"),
+        (ForgottenHead(), "the reloaded model differs"),
+        (ForgottenSide(max_length=8), "a restored task encodes otherwise"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, TextClassification) else "",
+)
+def test_broken_promise_is_named(task: TextClassification, said: str, bert_folder: Path) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError, match=said):
+        check_task(task, ROWS, str(bert_folder))
+
+
+def test_too_few_rows_are_refused(bert_folder: Path) -> None:
+    with pytest.raises(AssertionError, match="at least 4 rows"):
+        check_task(TextClassification(), ROWS[:3], str(bert_folder))
