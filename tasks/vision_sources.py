@@ -139,14 +139,14 @@ def _timm_config(name: str) -> dict[str, Any]:
     return found.to_dict() if found is not None else {}
 
 
-def _create_timm(source: VisionSource, outputs: int) -> nn.Module:
+def _create_timm(source: VisionSource, outputs: int) -> Any:
     """A network of timm with a new classifier."""
     name, size = str(source.timm_name), source.preprocessing.size
     sized = _timm_config(name).get("fixed_input_size", False)
     arguments: dict[str, Any] = {"img_size": size} if sized else {}
     weights = source.model.weights
     try:
-        network: nn.Module = timm.create_model(
+        network: Any = timm.create_model(
             name, pretrained=weights is None, num_classes=outputs, **arguments
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:

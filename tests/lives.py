@@ -93,7 +93,7 @@ def load(folder: Path, model: Path, data: Path, keys: Mapping[str, Any] | None =
 
 def live(loaded: Loaded, *, seen: Seen | None = None, stop: Stop | None = None, **flags: Any) -> RunFolder | None:
     """One life of a run; None if it was stopped."""
-    task: Task = find_task("text-classification")(loaded.config.task)
+    task: Task = find_task(loaded.config.task.name)(loaded.config.task)
     with pytest.MonkeyPatch.context() as patch:
         if seen is not None:
             _record(patch, seen)

@@ -1,4 +1,4 @@
-"""Tiny local vision networks and a small set of labelled pictures: what tests train on, made in a second."""
+"""Tiny local vision networks and a small set of labelled pictures, made in a second."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def tiny_timm(folder: Path, name: str = "test_resnet", *, seed: int = 0, **argum
         network = timm.create_model(name, num_classes=5, **arguments)
         network.train()
         with torch.no_grad():
-            for _ in range(40):
-                network(torch.randn(16, 3, SIZE, SIZE))
+            for _ in range(12):
+                network(torch.randn(8, 3, SIZE, SIZE))
         network.eval()
     network.pretrained_cfg.update(input_size=(3, SIZE, SIZE), crop_pct=0.9)
     timm.models.save_for_hf(network, str(folder), safe_serialization=True)

@@ -1,4 +1,4 @@
-"""Folders and tables of pictures are read without decoding, and paths lead to where the files are."""
+"""Folders and tables of pictures are read without decoding, and paths lead to the files."""
 
 from __future__ import annotations
 
