@@ -107,7 +107,9 @@ def groups_of(optim: OptimConfig, method: Any = None) -> dict[str, tuple[float, 
     model, method = toy(), make_method(method or FullConfig())
     method.apply(model)
     groups = method.param_groups(model, optim)
-    return {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    return {
+        name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]
+    }
 
 
 OPTIM = OptimConfig(lr=1e-3, head_lr=1e-2, layer_decay=0.5, weight_decay=0.1)
@@ -134,7 +136,9 @@ def test_every_trained_parameter_is_in_one_group() -> None:
     names = [name for name, _ in toy().network.named_parameters()]
     assert sorted(groups_of(OPTIM)) == sorted(names)
     partial = groups_of(OPTIM, PartialConfig(blocks=1))
-    assert sorted(partial) == sorted(name for name in names if name[:8] in ("layers.2", "head.wei", "head.bia"))
+    assert sorted(partial) == sorted(
+        name for name in names if name[:8] in ("layers.2", "head.wei", "head.bia")
+    )
 
 
 def test_parameter_outside_of_all_parts_is_a_fault() -> None:
@@ -222,7 +226,9 @@ def test_unknown_optimizer_is_refused_with_the_nearest() -> None:
 def test_momentum_of_sgd_is_taken() -> None:
     parameter = nn.Parameter(torch.zeros(1))
     groups = [{"params": [parameter], "names": ["p"], "lr": 0.1, "weight_decay": 0.0}]
-    assert build_optimizer(OptimConfig(name="sgd", momentum=0.5), groups).defaults["momentum"] == 0.5
+    assert (
+        build_optimizer(OptimConfig(name="sgd", momentum=0.5), groups).defaults["momentum"] == 0.5
+    )
 
 
 # ---- gradients that are not finite
