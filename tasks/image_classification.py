@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.checkpoint import write_json
@@ -58,6 +58,10 @@ class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
     image_size: PositiveInt | None = None
     """Pixels of the square input; null: what the network was trained with."""
+    center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of a picture's shorter side that is read; 1: all of it, where what matters reaches the
+    borders; null: what the network was trained with.
+    """
     max_pixels: PositiveInt = MAX_PIXELS
     """A picture with more is refused, for it may be made to fill the memory."""
 
@@ -117,7 +121,7 @@ class ImageClassification(LabelledTask):
         from tasks.vision_sources import find_source
 
         self.targets_ = learn_targets(self.config, train)
-        self.source_ = find_source(source, self.config.image_size)
+        self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
         self.preprocessing_ = self.source_.preprocessing
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
         keys, note = settle_augmentation(self.config, frozen=frozen)

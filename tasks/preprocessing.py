@@ -55,10 +55,13 @@ class Preprocessing:
         """As JSON."""
         return asdict(self)
 
-    def resized(self, size: int) -> Preprocessing:
-        """The same for a square input of another size, with as much of the picture in the crop."""
-        edge = None if self.edge is None else round(self.edge * size / min(self.size))
-        return replace(self, size=(size, size), edge=edge)
+    def adapted(self, size: int | None, crop: float | None) -> Preprocessing:
+        """The same for a square input of another size, or another share in the central crop."""
+        height, width = (size, size) if size else self.size
+        if self.edge is None:  # all of the picture is read
+            return replace(self, size=(height, width))
+        share = crop or min(self.size) / self.edge
+        return replace(self, size=(height, width), edge=round(min(height, width) / share))
 
     @property
     def mode(self) -> str:
@@ -165,8 +168,11 @@ def to_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -> 
     height, width = preprocessing.size
     sizes: dict[str, Any] = {"size": {"height": height, "width": width}}
     if "shortest_edge" in (processor.get("size") or {}):
-        crops = bool(processor.get("do_center_crop")) and preprocessing.edge is not None
-        sizes = {"size": {"shortest_edge": preprocessing.edge if crops else min(height, width)}}
+        edge, short = preprocessing.edge, min(height, width)
+        crops = bool(processor.get("do_center_crop")) and edge is not None
+        sizes = {"size": {"shortest_edge": edge if crops else short}}
+        if "crop_pct" in processor and edge is not None:
+            sizes["crop_pct"] = short / edge
     if processor.get("crop_size"):
         sizes["crop_size"] = {"height": height, "width": width}
     return {**processor, **sizes}

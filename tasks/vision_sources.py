@@ -49,24 +49,26 @@ class VisionSource:
     note: str = ""
 
 
-def find_source(model: ModelConfig, image_size: int | None) -> VisionSource:
-    """The library of a network and how it wants its pictures. Raises ModelError."""
+def find_source(model: ModelConfig, size: int | None, crop: float | None) -> VisionSource:
+    """The library of a network and how it wants its pictures, but for a size and a share of the
+    central crop that are asked for. Raises ModelError.
+    """
     name = timm_name(model)
     if name is not None:
         held = from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name)))
-        return VisionSource(model, held.resized(image_size) if image_size else held, name)
+        return VisionSource(model, held.adapted(size, crop), name)
     if model.weights is not None:
         raise ModelError(
             f"model.weights: go with an architecture, model.name=timm/<name>, not {model.name!r}"
         )
     config = from_pretrained("AutoConfig", model)
     if config.model_type == "timm_wrapper":
-        return find_source(model.model_copy(update={"name": f"hf-hub:{model.name}"}), image_size)
+        return find_source(model.model_copy(update={"name": f"hf-hub:{model.name}"}), size, crop)
     processor, note = _processor_of(model, config)
     held = from_processor(processor)
-    if image_size:
+    if size or crop:
         # Through the processor's own keys, so that it does what is trained with.
-        processor = to_processor(processor, held.resized(image_size))
+        processor = to_processor(processor, held.adapted(size, crop))
         held = from_processor(processor)
     return VisionSource(model, held, None, processor, note)
 
