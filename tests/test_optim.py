@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def test_rate_rises_in_the_warm_up_and_never_after(schedule: Any) -> None:
     factors = [rate_factor(config, step, 100) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
     assert factors[10] == 1
-    assert all(after <= before for before, after in zip(factors[10:], factors[11:], strict=False))
+    assert all(after <= before for before, after in itertools.pairwise(factors[10:]))
 
 
 def test_warmup_steps_win_over_the_ratio() -> None:
