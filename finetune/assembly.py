@@ -18,7 +18,7 @@ from finetune.data.loading import Split
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
 from finetune.errors import DataError
-from finetune.features import with_features
+from finetune.features import CachePlan, with_features
 from finetune.loop import Live
 from finetune.methods import Method, make_method
 from finetune.optim import build_optimizer
@@ -49,7 +49,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     _check_labels(splits, task)
     torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
     model = task.build_model(config.model)
-    method.apply(model)
+    notes += method.apply(model)
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
     groups = method.param_groups(model, config.optim)
@@ -73,8 +73,15 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
     if not caches_features(live):
         return prepared
     parts: dict[str, Split] = {}
+    plan = _cache_plan(live)
+    if live.task.augments and plan.views == 1:
+        notes.append(
+            "augmentation: not seen by features that are cached once; method.views=8 caches eight "
+            "augmented views of each row, method.cache=off augments at every step"
+        )
     for split in (live.train, *prepared.held_out):
-        parts[split.name], note = _features(live, split, console)
+        own = plan if split is live.train else replace(plan, views=1)
+        parts[split.name], note = _features(live, split, own, console)
         notes.append(note)
     return replace(
         prepared,
@@ -85,16 +92,20 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
     )
 
 
-def _features(live: Live, split: Split, console: Console) -> tuple[Split, str]:
+def _cache_plan(live: Live) -> CachePlan:
     config = live.config
     assert isinstance(config.method, FrozenConfig) and config.train.precision is not None
+    views = config.method.views if live.task.augments else 1
+    return CachePlan(config.train.precision, config.method.cache_gib, views, config.train.seed)
+
+
+def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tuple[Split, str]:
     return with_features(
         live.model,
         live.task,
         split,
         live.accelerator,
-        precision=config.train.precision,
-        limit_gib=config.method.cache_gib,
+        plan,
         progress=lambda batches, total: console.track(batches, total, f"features of {split.name}"),
     )
 

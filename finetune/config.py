@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+BatchNorm = Literal["train", "freeze"]
 
 
 class Section(BaseModel):
@@ -38,6 +39,13 @@ class ModelConfig(Section):
     """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files of an installed package."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
+    weights: str | None = None
+    """A file or pkg://<package>/<path> of weights for the architecture timm/<name>: safetensors, or
+    torch files without any code in them.
+    """
+    match: Literal["name", "order"] = "name"
+    """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
+    """
     trust_remote_code: bool = False
     """Whether code that comes with the weights may run."""
 
@@ -63,9 +71,9 @@ class DataConfig(Section):
     """Name of a configuration of a hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "hub"] = (
-        "auto"
-    )
+    format: Literal[
+        "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "image-folder", "hub"
+    ] = "auto"
     """How the files are read; auto: by their names."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits made by share."""
@@ -91,6 +99,8 @@ class FullConfig(Section):
     """Every parameter is trained."""
 
     name: Literal["full"] = "full"
+    batch_norm: BatchNorm = "train"
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
 
 
 class PartialConfig(Section):
@@ -101,6 +111,9 @@ class PartialConfig(Section):
     """How many blocks are trained, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
     """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
+    batch_norm: BatchNorm = "train"
+    """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
+    """
 
 
 class LoraConfig(Section):
@@ -117,6 +130,8 @@ class LoraConfig(Section):
     """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
     targets: list[str] | None = None
     """Names of layers, or their endings; null: all layers that the network offers."""
+    batch_norm: BatchNorm = "freeze"
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
 
 
 class FrozenConfig(Section):
@@ -133,6 +148,10 @@ class FrozenConfig(Section):
 
     loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
     strength by cross-validation.
+    """
+    views: PositiveInt = 1
+    """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken
+    in turn by the epochs.
     """
     cache_gib: PositiveFloat = 8
     """The most that the features of this run may take on disk, in GiB."""

@@ -48,6 +48,14 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lora", "decoder"): Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
     ("partial", "decoder"): Recipe(5e-5, 5e-4, 3, _PARTIAL.reason),
     ("full", "decoder"): Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
+    ("frozen", "cnn"): _FROZEN,
+    ("lora", "cnn"): Recipe(2e-3, 5e-3, 5, "adapters of a convolutional network take a large rate"),
+    ("partial", "cnn"): Recipe(5e-4, 2e-3, 5, _PARTIAL.reason),
+    ("full", "cnn"): Recipe(5e-4, 2e-3, 5, "convolutional networks take larger rates"),
+    ("frozen", "vit"): _FROZEN,
+    ("lora", "vit"): Recipe(5e-4, 2e-3, 5, _LORA.reason),
+    ("partial", "vit"): Recipe(1e-4, 1e-3, 5, _PARTIAL.reason),
+    ("full", "vit"): Recipe(5e-5, 5e-4, 5, "the usual rate for the whole of a vision transformer"),
 }
 # From this size on, full fine-tuning at 5e-5 is often unstable (Devlin et al. 2019 searched 2e-5
 # to 5e-5).

@@ -28,7 +28,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from finetune.checkpoint import sync
-from finetune.data.loading import Split, load_batches, to_device
+from finetune.data.loading import Split, encoding_rng, load_batches, to_device
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ModelError
 from finetune.methods.method import HEAD, named_parts
@@ -41,21 +41,43 @@ ABANDONED = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
+class CachePlan:
+    """How the features of a split are computed, beside what computes them.
+
+    Attributes:
+        views: 1: of the rows as they are; more: view k is what epoch k of a run with `seed` would
+            augment.
+        limit_gib: the most that all views may take on disk.
+    """
+
+    precision: str
+    limit_gib: float
+    views: int = 1
+    seed: int = 0
+
+    @property
+    def epochs(self) -> list[int | None]:
+        """The epoch whose augmentation each view has; None: nothing is random."""
+        return [None] if self.views == 1 else list(range(self.views))
+
+
+@dataclass(frozen=True)
 class StoredFeatures:
     """Features of a split on disk, and its samples without what the backbone reads.
 
     Attributes:
-        tensors: by name, [N, ...], memory-mapped.
+        views: the tensors of each view, by name, [N, ...], memory-mapped.
         targets: the encoded samples without "inputs", in the order of the rows.
     """
 
-    tensors: dict[str, Tensor]
+    views: list[dict[str, Tensor]]
     targets: list[Sample]
 
-    def take(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """The features of some rows, float32 [B, ...]."""
+    def take(self, indices: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
+        """The features of some rows, float32 [B, ...], of the view whose turn it is."""
         index = torch.as_tensor(indices)
-        return {name: tensor[index].float() for name, tensor in self.tensors.items()}
+        view = self.views[(epoch or 0) % len(self.views)]
+        return {name: tensor[index].float() for name, tensor in view.items()}
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         return [self.targets[index] for index in indices]
@@ -72,37 +94,41 @@ def with_features(
     task: Task,
     split: Split,
     accelerator: accelerate.Accelerator,
-    *,
-    precision: str,
-    limit_gib: float,
+    plan: CachePlan,
     progress: Any = iter,
 ) -> tuple[Split, str]:
     """The split with its features, read from the cache or computed now, and which it was.
 
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
-    Raises ModelError if they would take more than `limit_gib`.
+    Raises ModelError if they would take more than the plan's limit.
     """
-    digest = _digest_model(model, precision)
+    base, found = _digest_model(model, plan.precision), list[dict[str, Tensor]]()
     targets: list[Sample] = []
-    for index in range(len(split)):
-        sample = task.encode(split.rows.__getitems__([index])[0])
-        _digest_inputs(digest, sample.pop("inputs"))
-        targets.append(sample)
-    folder = cache_root() / digest.hexdigest()[:32]
-    note = f"{split.name}: features of {len(split)} rows"
-    # The first process decides for all, since another run may finish these features at any moment.
-    is_there, name = broadcast_object_list([(folder / "manifest.json").is_file(), uuid4().hex[:8]])
-    if is_there:
-        note += " found in the cache"
-    else:
-        # A name of its own, for two runs may build the same features at once.
-        beside = folder.with_name(f"{folder.name}.{name}.partial")
-        _build(model, task, split, accelerator, beside, limit_gib, progress)
-        if accelerator.is_main_process:
-            _settle(beside, folder)
-        note += " computed"
-    accelerator.wait_for_everyone()
-    return replace(split, features=StoredFeatures(_open(folder), targets)), f"{note} ({folder})"
+    computed = 0
+    for epoch in plan.epochs:
+        digest, targets = base.copy(), []
+        for index in range(len(split)):
+            row = split.rows.__getitems__([index])[0]
+            sample = task.encode(row, encoding_rng(plan.seed, epoch, index))
+            _digest_inputs(digest, sample.pop("inputs"))
+            targets.append(sample)
+        folder = cache_root() / digest.hexdigest()[:32]
+        # The first process decides for all: another run may finish these features at any moment.
+        facts = [(folder / "manifest.json").is_file(), uuid4().hex[:8]]
+        is_there, name = broadcast_object_list(facts)
+        if not is_there:
+            # A name of its own, for two runs may build the same features at once.
+            beside = folder.with_name(f"{folder.name}.{name}.partial")
+            _build(model, task, split, accelerator, beside, plan, epoch, progress)
+            if accelerator.is_main_process:
+                _settle(beside, folder)
+            computed += 1
+        accelerator.wait_for_everyone()
+        found.append(_open(folder))
+    how = "computed" if computed else "found in the cache"
+    views = f" in {len(found)} views" if len(found) > 1 else ""
+    note = f"{split.name}: features of {len(split)} rows{views} {how} ({folder})"
+    return replace(split, features=StoredFeatures(found, targets)), note
 
 
 def _build(
@@ -111,14 +137,17 @@ def _build(
     split: Split,
     accelerator: accelerate.Accelerator,
     folder: Path,
-    limit_gib: float,
+    plan: CachePlan,
+    epoch: int | None,
     progress: Any,
 ) -> None:
     """Compute all features into files in `folder`: each process those of its rows."""
-    pieces = blocks_by_length(
-        split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    blocks = blocks_by_length(split.lengths, BLOCK, rank, processes)
+    pieces = [replace(piece, epoch=epoch) for piece in blocks]
+    batches = load_batches(
+        split, task, pieces, seed=plan.seed, device=accelerator.device, mixes=False
     )
-    batches = load_batches(split, task, pieces, seed=0, device=accelerator.device)
     if accelerator.is_main_process:
         with _writing(folder):
             folder.mkdir(parents=True)
@@ -135,7 +164,7 @@ def _build(
                     "dtype": str(values.dtype).removeprefix("torch."),
                     "shape": [len(split), *values.shape[1:]],
                 }
-                _check_size(manifest, limit_gib)
+                _check_size(manifest, plan)
                 files[name] = _map_file(folder / f"{name}.bin", **manifest[name], create=True)
             files[name][list(piece.indices)] = values.cpu()
     del files
@@ -187,15 +216,15 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_size(manifest: dict[str, Any], limit_gib: float) -> None:
-    size = sum(
+def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
+    size = plan.views * sum(
         torch.Size(facts["shape"]).numel() * getattr(torch, facts["dtype"]).itemsize
         for facts in manifest.values()
     )
-    if size > limit_gib * 2**30:
+    if size > plan.limit_gib * 2**30:
         raise ModelError(
             f"method.cache_gib: the features would take {size / 2**30:.1f} GiB on disk, "
-            f"over the limit of {limit_gib:g}; "
+            f"over the limit of {plan.limit_gib:g}; "
             "raise method.cache_gib, or set method.cache=off to compute them at every step"
         )
 

@@ -132,7 +132,7 @@ def as_rows(value: Any, task: Task) -> Iterable[Row]:
             dict(zip(value.columns, cells, strict=True))
             for cells in value.itertuples(index=False, name=None)
         ]
-    if isinstance(value, (str, dict)):
+    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         value = [value]
     return (row if isinstance(row, dict) else task.row_of(row) for row in value)
 

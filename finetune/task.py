@@ -149,6 +149,12 @@ class Task(ABC):
         """
         return iter(())
 
+    def validate_rows(self, rows: Sequence[Row]) -> list[list[str]]:
+        """What is wrong with each of some rows; a task whose check takes time does it in threads
+        here.
+        """
+        return [list(self.validate(row)) for row in rows]
+
     def input_columns(self) -> list[str]:
         """The columns that a prediction reads; none named: all of a row is read."""
         return []
@@ -211,6 +217,11 @@ class Task(ABC):
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         """How long each row is for the network; batches are bucketed by it."""
         return [Length(1)] * len(rows)
+
+    @property
+    def augments(self) -> bool:
+        """Whether `encode` or `collate` make something else of a row when they are given an rng."""
+        return False
 
     @abstractmethod
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:

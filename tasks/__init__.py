@@ -9,11 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tasks.image_classification import ImageClassification
     from tasks.text_classification import TextClassification
 
-_HOMES = {"TextClassification": "tasks.text_classification"}
+_HOMES = {
+    "ImageClassification": "tasks.image_classification",
+    "TextClassification": "tasks.text_classification",
+}
 
-__all__ = ["TextClassification"]
+__all__ = ["ImageClassification", "TextClassification"]
 
 
 def __getattr__(name: str) -> Any:

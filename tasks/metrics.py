@@ -44,6 +44,12 @@ def classification_metrics(scores: Array, targets: Array, names: Sequence[str]) 
     }
 
 
+def top_accuracy(scores: Array, targets: Array, count: int) -> float:
+    """The share of rows whose class [N] is among the `count` with the highest scores [N, C]."""
+    best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+    return float((best == targets[:, None]).any(axis=1).mean())
+
+
 def multilabel_metrics(
     scores: Array, targets: Array, names: Sequence[str], threshold: float
 ) -> dict[str, float]:

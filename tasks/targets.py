@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.config import TaskConfig
+from finetune.config import NonNegative, TaskConfig
 from finetune.errors import ConfigError
 from finetune.task import Prediction
 from tasks import metrics
@@ -58,6 +58,10 @@ class TargetConfig(TaskConfig):
     """Share of a target that is spread over all labels, for kind=single.
 
     Szegedy et al. 2016, arXiv:1512.00567.
+    """
+    focal_gamma: NonNegative = 0.0
+    """Exponent by which rows that are already right weigh less (Lin et al. 2017, arXiv:1708.02002),
+    for kind=single; 0: cross-entropy.
     """
 
 
@@ -122,10 +126,17 @@ class SingleLabel(Targets):
         weights = self.state["weights"]
         if weights is not None:
             weights = torch.tensor(weights, dtype=outputs.dtype, device=outputs.device)
-        smoothing = self.config.label_smoothing
-        return functional.cross_entropy(
-            outputs, targets, weights, reduction="sum", label_smoothing=smoothing
-        )
+        losses = functional.cross_entropy(
+            outputs,
+            targets,
+            weights,
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )  # [B]
+        if self.config.focal_gamma:
+            right = outputs.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+            losses = (1 - right) ** self.config.focal_gamma * losses
+        return losses.sum()
 
     def scores(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(dim=1)

@@ -12,27 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
-from tasks import metrics
+from finetune.task import Batch, Length, Rng, Row, Sample, TransferModel
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
-from tasks.columns import LABEL_NAMES, TEXT_NAMES, counts_rows, find_column, prose_columns
-from tasks.confusion import write_confusion
-from tasks.labels import parse_number, split_labels
+from tasks.columns import TEXT_NAMES, find_column, prose_columns
+from tasks.labelled import LabelledTask
 from tasks.pretrained import from_pretrained, kind_of
-from tasks.targets import (
-    KINDS,
-    Number,
-    SingleLabel,
-    TargetConfig,
-    Targets,
-    kind_of_values,
-    learn_targets,
-    restore_targets,
-)
+from tasks.targets import Number, TargetConfig, learn_targets, restore_targets
 from tasks.text import load_tokenizer, longest_input, pad, token_lengths
 
 
@@ -52,14 +40,13 @@ class TextClassificationConfig(TargetConfig):
     """How states are pooled under a pooled head; null: mean for encoders, last for decoders."""
 
 
-class TextClassification(Task):
+class TextClassification(LabelledTask):
     """Classify or rate texts with any encoder or decoder of transformers."""
 
     name = "text-classification"
     Config = TextClassificationConfig
     config: TextClassificationConfig
 
-    targets_: Targets
     head_: str
     pooling_: str
     tokenizer_: Any = None
@@ -75,16 +62,9 @@ class TextClassification(Task):
             prose = [name for name in prose_columns(columns) if name != config.label]
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
             notes += [note] if note else []
+        self.config = config.model_copy(update={"text": text})
         taken = {*([text] if isinstance(text, str) else text), "file"}
-        rest = {k: v for k, v in columns.items() if k not in taken or k == config.label}
-        others = [name for name, values in rest.items() if not counts_rows(values)]
-        label, note = find_column(config.label, "label", rest, LABEL_NAMES, others)
-        notes += [note] if note else []
-        kind = config.kind or kind_of_values(columns[label])
-        if config.kind is None and kind != "single":
-            notes.append(f"kind: {kind}, by the values of column {label!r}")
-        self.config = config.model_copy(update={"text": text, "label": label, "kind": kind})
-        return notes
+        return [*notes, *self.choose_label(columns, taken)]
 
     def validate(self, row: Row) -> Iterator[str]:
         for column, text in zip(self.input_columns(), self._texts(row), strict=True):
@@ -92,17 +72,7 @@ class TextClassification(Task):
                 yield f"{column} is {text!r}, not text"
             elif not text.strip():
                 yield f"{column} is empty"
-        if self.config.label not in row:
-            return  # a row to predict
-        label = row[self.config.label]
-        if self.config.kind == "number":
-            if parse_number(label) is None:
-                yield f"{self.config.label} is {label!r}, not a number"
-        elif self.config.kind == "single" and (label is None or not str(label).strip()):
-            yield f"{self.config.label} is missing"
-        elif self.tokenizer_ is not None:  # after setup the labels are known
-            for name in self.targets_.unseen(label):
-                yield f"{self.config.label} is {name!r}, which no row of train has"
+        yield from self.label_faults(row)
 
     def input_columns(self) -> list[str]:
         text = self.config.text or "text"
@@ -110,17 +80,6 @@ class TextClassification(Task):
 
     def identity(self, row: Row) -> Any:
         return tuple(self._texts(row))
-
-    def truth(self, row: Row) -> Any:
-        return row[self.config.label or ""]
-
-    def stratum(self, row: Row) -> Any:
-        value = row[self.config.label or ""]
-        if self.config.kind == "number":
-            return None
-        if self.config.kind == "several":
-            return tuple(split_labels(value, self.config.delimiter))
-        return str(value)
 
     def row_of(self, value: Any) -> Row:
         columns = self.input_columns()
@@ -132,10 +91,6 @@ class TextClassification(Task):
         return dict(zip(columns, values, strict=True))
 
     # ---- learning labels, loading what encodes
-
-    @property
-    def metric(self) -> tuple[str, Literal["max", "min"]]:
-        return KINDS[self.config.kind or "single"].metric
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.targets_ = learn_targets(self.config, train)
@@ -188,58 +143,17 @@ class TextClassification(Task):
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         longest = self.config.max_length
         encoded = self.tokenizer_(*self._texts(row), truncation=True, max_length=longest)
-        sample: Sample = {"inputs": dict(encoded)}
-        label = row.get(self.config.label or "")
-        if label is not None and label != "":
-            sample["target"] = self.targets_.target(label)
-        return sample
+        return self.with_target({"inputs": dict(encoded)}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
         if "inputs" in samples[0]:
             inputs = [sample["inputs"] for sample in samples]
             batch["inputs"] = pad(inputs, self.tokenizer_.pad_token_id)
-        if all("target" in sample for sample in samples):
-            batch["targets"], count = self.targets_.stack([sample["target"] for sample in samples])
-            batch["count"] = {"loss": count}
-        return batch
-
-    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": self.targets_.loss(outputs, batch["targets"])}
-
-    def measure(self, outputs: Tensor, batch: Batch) -> Stats:
-        return {"scores": self.targets_.scores(outputs), "target": batch["targets"]}
-
-    def summarize(self, stats: Stats) -> dict[str, float]:
-        return self.targets_.summarize(stats["scores"].numpy(), stats["target"].numpy())
-
-    def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        return self.targets_.predictions(self.targets_.scores(model(batch).float()).cpu())
-
-    # ---- what is shown, evaluate modules, the confusion matrix
+        return self.with_targets(batch, samples)
 
     def show(self, sample: Sample) -> str:
         return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
-
-    @property
-    def scores_predictions(self) -> bool:
-        return bool(self.config.metrics)
-
-    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
-        references = [self.targets_.target(row[self.config.label or ""]) for row in rows]
-        answers = [said.get("label", said["score"]) for said in predictions]
-        predicted = [self.targets_.target(answer) for answer in answers]
-        classes, found = len(self.targets_.names), dict[str, float]()
-        for name in self.config.metrics:
-            found |= metrics.evaluate_module(name, predicted, references, classes=classes)
-        return found
-
-    def report(self, stats: Stats, folder: Path) -> list[Path]:
-        if not isinstance(self.targets_, SingleLabel):
-            return []
-        names, predicted = self.targets_.names, stats["scores"].argmax(1).numpy()
-        matrix = metrics.confusion_matrix(predicted, stats["target"].numpy(), len(names))
-        return write_confusion(matrix, names, folder)
 
     # ---- parts
 

@@ -97,7 +97,9 @@ def load(
         "train.keep_checkpoints": 2,
         "output": str(folder),
     }
-    return load_config(None, {**usual, **(keys or {})}, lambda name: (task or find_task(name)).Config)
+    return load_config(
+        None, {**usual, **(keys or {})}, lambda name: (task or find_task(name)).Config
+    )
 
 
 def live(
@@ -109,7 +111,7 @@ def live(
     **flags: Any,
 ) -> RunFolder | None:
     """One life of a run; None if it was stopped."""
-    task = (kind or find_task("text-classification"))(loaded.config.task)
+    task: Task = (kind or find_task(loaded.config.task.name))(loaded.config.task)
     with pytest.MonkeyPatch.context() as patch:
         if seen is not None:
             _record(patch, seen)

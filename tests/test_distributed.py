@@ -29,7 +29,9 @@ PATIENCE = 2400
 # Of two processes, one is told to stop; both are killed, as by a machine that goes down.
 FEW_STOPS = [Stop(1, rank=1), Stop(2, "loading", rank=0), Stop(4, "saved"), Stop(8, "finish")]
 ALL_STOPS = [
-    Stop(stop.step, stop.phase, rank=stop.step % 2 if stop.phase in ("sigterm", "loading") else None)
+    Stop(
+        stop.step, stop.phase, rank=stop.step % 2 if stop.phase in ("sigterm", "loading") else None
+    )
     for stop in LIVES
 ]
 # The method whose gradients DDP must learn anew as it goes, and the one of the most gradients.
@@ -56,9 +58,7 @@ CUT = {
 WHOLE = Case("whole", {**CUT, "train.micro_batch": 12}, has_dropout=False)
 MICRO = Case("micro", {**CUT, "train.micro_batch": 3}, has_dropout=False)
 SHARED = Case("shared", {**CUT, "train.micro_batch": 6}, has_dropout=False)
-SHARED_LORA = Case(
-    "shared-lora", {**CUT, "method": "lora", "method.dropout": 0}, has_dropout=False
-)
+SHARED_LORA = Case("shared-lora", {**CUT, "method": "lora", "method.dropout": 0}, has_dropout=False)
 BF16 = Case("frozen-bf16", {"method": "frozen", "train.precision": "bf16"})
 
 
@@ -219,6 +219,8 @@ def test_logged_loss_is_of_all_processes(one: Path, two: Path) -> None:
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert this_process().num_processes == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"2 processes were started, but this one sees 1.*torchrun"):
+    with pytest.raises(
+        ConfigError, match=r"2 processes were started, but this one sees 1.*torchrun"
+    ):
         this_process()
     assert PartialState().num_processes == 1

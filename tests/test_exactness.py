@@ -45,7 +45,11 @@ def _one_thread() -> Iterator[None]:
 
 def everyday(method: str, workers: int, precision: str) -> bool:
     """Whether a combination is of the default run."""
-    return (workers, precision) == (0, "fp32") or (method, workers, precision) == ("lora", 2, "bf16")
+    return (workers, precision) == (0, "fp32") or (method, workers, precision) == (
+        "lora",
+        2,
+        "bf16",
+    )
 
 
 @pytest.mark.parametrize(

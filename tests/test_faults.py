@@ -172,7 +172,10 @@ def test_update_that_is_not_finite_is_not_made(
 
     monkeypatch.setattr(TextClassification, "loss", loss)
     loaded = load(tmp_path, bert_folder, news_csv, keys)
-    with watched() as network, pytest.raises(FinetuneError, match="step 2: the gradient is not fin"):
+    with (
+        watched() as network,
+        pytest.raises(FinetuneError, match="step 2: the gradient is not fin"),
+    ):
         live(loaded)
     held = read_checkpoint(tmp_path / "checkpoints" / "step-000002").tensors("model")
     assert all(torch.equal(network.after[name], tensor) for name, tensor in held.items())

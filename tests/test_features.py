@@ -221,7 +221,9 @@ def test_too_large_features_are_refused_with_the_two_ways_out(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     keys = {**FROZEN, "method.cache_gib": 1e-7}
-    with pytest.raises(ModelError, match=r"method.cache_gib: .*raise method.cache_gib, or set method"):
+    with pytest.raises(
+        ModelError, match=r"method.cache_gib: .*raise method.cache_gib, or set method"
+    ):
         live(load(tmp_path, bert_folder, news_csv, keys))
 
 

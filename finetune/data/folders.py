@@ -1,6 +1,7 @@
 """A folder -> named splits.
 
-It holds class folders of .txt files, folders or files named after splits, or a saved data set.
+It holds class folders of .txt files or of pictures, folders or files named after splits, or a saved
+data set.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
 from finetune.config import DataConfig
 from finetune.data.decoding import Decoder
+from finetune.data.pictures import complete_paths, count_pictures, read_pictures, visible
 from finetune.data.tables import FORMATS, read_table, table_format
 from finetune.errors import DataError
 
@@ -41,7 +43,7 @@ def read_folder(
     """The splits of a folder, and notes on how they were read; without splits it is "train"."""
     if config.format == "text-folder" or _is_saved(folder):
         return _read_unsplit(folder, config, decoder)
-    children = _visible(folder)
+    children = visible(folder)
     by_split: dict[str, list[Path]] = {}
     for child in children:
         name = split_name(child.name) if child.is_dir() else _split_of_file(child, config)
@@ -72,7 +74,7 @@ def _read_split(
             parts.append((path, splits["train"]))
         else:
             rows, said = read_table(path, config, decoder)
-            parts.append((path, rows))
+            parts.append((path, complete_paths(rows, path.parent)))
         notes += said
     return _join(name, parts), notes
 
@@ -83,13 +85,13 @@ def _read_unsplit(
     """A folder without names of splits: a saved data set, one file (in a split: any), classes."""
     if _is_saved(folder):
         return _read_saved(folder), []
-    children = _visible(folder)
-    files = [] if config.format == "text-folder" else _data_files(children, config)
+    children = visible(folder)
+    files = [] if config.format.endswith("-folder") else _data_files(children, config)
     if len(files) == 1 or (files and is_split):
         parts, notes = [], _unread(folder, [child for child in children if child not in files])
         for file in files:
             rows, said = read_table(file, config, decoder)
-            parts.append((file, rows))
+            parts.append((file, complete_paths(rows, file.parent)))
             notes += said
         return {"train": _join(folder.name, parts)}, notes
     if files:
@@ -98,8 +100,28 @@ def _read_unsplit(
             f"{folder}: none of its files is named after a split ({names}); name one with"
             f" data.source={files[0]}, or call them train, validation and test"
         )
+    if _means_pictures(folder, config):
+        rows, unread = read_pictures(folder)
+        return {"train": rows}, _unread(folder, unread)
     rows, notes = _read_texts(folder, children, decoder)
     return {"train": rows}, notes
+
+
+def _means_pictures(folder: Path, config: DataConfig) -> bool:
+    """Whether the class folders are of pictures and not of texts: by the format, or what is more.
+
+    Raises DataError where neither is.
+    """
+    pictures = 0 if config.format == "text-folder" else count_pictures(folder)
+    if config.format == "image-folder" or not pictures:
+        return bool(pictures)
+    texts = sum(1 for _ in folder.glob("*/*.txt"))
+    if texts == pictures:  # a picture and its caption each
+        raise DataError(
+            f"{folder}: holds {texts} texts and as many pictures; choose with"
+            " data.format=text-folder or data.format=image-folder"
+        )
+    return pictures > texts
 
 
 def _read_texts(
@@ -109,7 +131,7 @@ def _read_texts(
     columns: dict[str, list[str]] = {"text": [], "label": [], "file": []}
     unread = [child for child in children if not child.is_dir()]
     for label in (child for child in children if child.is_dir()):
-        for path in _visible(label):
+        for path in visible(label):
             if path.suffix.lower() != ".txt" or not path.is_file():
                 unread.append(path)
                 continue
@@ -121,7 +143,8 @@ def _read_texts(
         held = ", ".join(child.name for child in children[:12]) or "nothing"
         raise DataError(
             f"{folder}: holds no data that can be read (it holds {held}); a folder holds class"
-            " folders of .txt files, folders or files called train, validation and test"
+            " folders of .txt files or of pictures, folders or files called train, validation and"
+            " test"
             f" ({', '.join(FORMATS)}), or a saved Dataset"
         )
     return Dataset.from_dict(columns), _unread(folder, unread)
@@ -160,11 +183,6 @@ def _join(name: str, parts: Sequence[tuple[Path, Dataset]]) -> Dataset:
 def _is_saved(folder: Path) -> bool:
     has = {child.name for child in folder.iterdir()}
     return "dataset_dict.json" in has or {"state.json", "dataset_info.json"} <= has
-
-
-def _visible(folder: Path) -> list[Path]:
-    children = (child for child in folder.iterdir() if not child.name.startswith((".", "__")))
-    return sorted(children, key=lambda child: child.name)  # Paths compare otherwise on Windows
 
 
 def _data_files(children: Sequence[Path], config: DataConfig) -> list[Path]:

@@ -29,9 +29,9 @@ class Rows(Sized, Protocol):
 
 
 class Features(Protocol):
-    """Features computed before, by the position of their row."""
+    """Features computed before, by the positions of their rows and the epoch (None: no epoch)."""
 
-    def take(self, indices: Sequence[int]) -> dict[str, Tensor]: ...
+    def take(self, indices: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]: ...
 
     def samples(self, indices: Sequence[int]) -> list[Sample]: ...
 
@@ -59,31 +59,38 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
     What is random depends on the position alone, not on the worker.
     """
 
-    def __init__(self, split: Split, task: Task, seed: int) -> None:
+    def __init__(self, split: Split, task: Task, seed: int, mixes: bool) -> None:
         self.split = split
         self.task = task
         self.seed = seed
+        self.mixes = mixes
 
     def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
         indices = list(piece.indices)
         if self.split.features is not None:
             samples = self.split.features.samples(indices)
-            batch = self.task.collate(samples, self._rng(piece, _COLLATE, piece.slot))
-            batch["features"] = self.split.features.take(indices)
+            batch = self.task.collate(samples, self._collating_rng(piece))
+            batch["features"] = self.split.features.take(indices, piece.epoch)
             return piece, batch
         rows = self.split.rows.__getitems__(indices)
         samples = [
-            self.task.encode(row, self._rng(piece, _ENCODE, index))
+            self.task.encode(row, encoding_rng(self.seed, piece.epoch, index))
             for index, row in zip(indices, rows, strict=True)
         ]
-        return piece, self.task.collate(samples, self._rng(piece, _COLLATE, piece.slot))
+        return piece, self.task.collate(samples, self._collating_rng(piece))
 
-    def _rng(self, piece: Piece, stream: int, place: int) -> np.random.Generator | None:
-        if piece.epoch is None:
+    def _collating_rng(self, piece: Piece) -> np.random.Generator | None:
+        if piece.epoch is None or not self.mixes:
             return None
-        if stream == _ENCODE:  # of the row and the epoch, so the same in any batch
-            return np.random.default_rng([self.seed, piece.epoch, stream, place])
-        return np.random.default_rng([self.seed, piece.step, stream, place])
+        return np.random.default_rng([self.seed, piece.step, _COLLATE, piece.slot])
+
+
+def encoding_rng(seed: int, epoch: int | None, index: int) -> np.random.Generator | None:
+    """What a row is encoded with: a function of the row and the epoch, so the same in any batch.
+
+    Without an epoch nothing is random.
+    """
+    return None if epoch is None else np.random.default_rng([seed, epoch, _ENCODE, index])
 
 
 def load_batches(
@@ -94,13 +101,15 @@ def load_batches(
     seed: int,
     device: torch.device,
     workers: int = 0,
+    mixes: bool = True,
 ) -> Iterator[tuple[Piece, Batch]]:
     """The batches of `pieces` in their order, in the memory of this process.
 
-    They are pinned where a GPU will fetch them.
+    They are pinned where a GPU will fetch them. Without `mixes` collating is given no rng:
+    features of a row must hold nothing of another.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Batches(split, task, seed),
+        _Batches(split, task, seed, mixes),
         batch_size=None,
         sampler=_OneWay(pieces),
         num_workers=workers,

@@ -14,6 +14,7 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from finetune.config import DataConfig
 from finetune.data.decoding import Decoder
 from finetune.data.folders import read_folder
+from finetune.data.pictures import complete_paths, read_picture_files, undecoded
 from finetune.data.records import from_columns, from_frame, from_records
 from finetune.data.tables import FORMATS, read_table
 from finetune.errors import DataError
@@ -30,19 +31,22 @@ class Tables:
 
 def read(reference: str, config: DataConfig) -> Tables:
     """The splits behind a reference; a source without splits is one, "train"."""
+    pictures = read_picture_files(reference)
+    if pictures is not None:
+        return Tables({"train": pictures})
     path = locate(reference)
     if path is None:
         _check_hub_is_meant(reference, config)
-        return _with_hidden_labels(_read_hub(reference, config))
+        return _as_stored(_read_hub(reference, config))
     decoder = Decoder(config.encoding)
     if path.is_file():
         rows, notes = read_table(path, config, decoder)
-        splits = {"train": rows}
+        splits = {"train": complete_paths(rows, path.parent)}
     elif config.format == "hub" or config.subset is not None:
-        return _with_hidden_labels(_read_hub(str(path), config))
+        return _as_stored(_read_hub(str(path), config))
     else:
         splits, notes = read_folder(path, config, decoder)
-    return _with_hidden_labels(Tables(splits, decoder.notes() + notes))
+    return _as_stored(Tables(splits, decoder.notes() + notes))
 
 
 def from_object(value: Any, config: DataConfig) -> Tables:
@@ -62,7 +66,7 @@ def from_object(value: Any, config: DataConfig) -> Tables:
     else:
         rows, notes = _one_table(value, config, "data")
         tables = Tables({"train": rows}, notes)
-    return _with_hidden_labels(tables)
+    return _as_stored(tables)
 
 
 def _holds_splits(value: Mapping[Any, Any]) -> bool:
@@ -119,7 +123,7 @@ def only_split(splits: Mapping[str, Dataset], place: str, split: str | None = No
 
 
 def _check_hub_is_meant(reference: str, config: DataConfig) -> None:
-    if config.format in FORMATS or config.format == "text-folder":
+    if config.format in FORMATS or config.format.endswith("-folder"):
         raise DataError(
             f"{reference}: no such file or folder, and data.format={config.format} rules out a hub"
             " data set; mend the path, or write data.format=auto"
@@ -149,10 +153,13 @@ def _read_hub(reference: str, config: DataConfig) -> Tables:
     return Tables(dict(loaded))
 
 
-def _with_hidden_labels(tables: Tables) -> Tables:
-    """The tables with None for the class number -1, by which benchmarks hide labels."""
+def _as_stored(tables: Tables) -> Tables:
+    """The tables with pictures not decoded, and None for the class number -1, by which benchmarks
+    hide labels.
+    """
     splits = {}
     for split, rows in tables.splits.items():
+        rows = undecoded(rows)
         for column, feature in rows.features.items():
             if isinstance(feature, ClassLabel):
                 rows = _hide(rows, column)

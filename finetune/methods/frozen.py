@@ -16,7 +16,7 @@ class Frozen(Method):
     def __init__(self, config: FrozenConfig) -> None:
         self.config = config
 
-    def apply(self, model: TransferModel) -> None:
+    def apply(self, model: TransferModel) -> list[str]:
         if not model.heads:
             raise ModelError(
                 "method=frozen leaves nothing to train: this network has no new head; "
@@ -29,6 +29,7 @@ class Frozen(Method):
                 "use method.cache=auto with a head on one vector (task.head=pooled), "
                 "or method.solver=loop"
             )
+        return []
 
     def train_mode(self, model: TransferModel) -> None:
         """Evaluation mode for all but the head: live features are those that a cache would hold."""

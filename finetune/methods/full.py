@@ -14,6 +14,8 @@ class Full(Method):
 
     def __init__(self, config: FullConfig) -> None:
         self.config = config
+        self.freezes_batch_norm = config.batch_norm == "freeze"
 
-    def apply(self, model: TransferModel) -> None:
+    def apply(self, model: TransferModel) -> list[str]:
         model.requires_grad_(True)
+        return []

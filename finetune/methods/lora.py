@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config import LoraConfig
 from finetune.errors import ModelError, nearest
@@ -32,17 +31,30 @@ class Lora(Method):
 
     def __init__(self, config: LoraConfig) -> None:
         self.config = config
+        self.freezes_batch_norm = config.batch_norm == "freeze"
 
-    def apply(self, model: TransferModel) -> None:
+    def apply(self, model: TransferModel) -> list[str]:
         import peft  # ten seconds of imports that the other methods need not pay
 
         train_parts(model, len(model.blocks))
-        peft.inject_adapter_in_model(
-            self._peft_config(chosen_targets(model, self.config.targets)), model.network
-        )
+        targets = chosen_targets(model, self.config.targets)
+        adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
+        peft.inject_adapter_in_model(self._peft_config(targets), model.network)
         # Injection froze all but the adapters.
         for name, parameter, part in named_parts(model):
             parameter.requires_grad_(part == HEAD or ".lora_" in name)
+        return [self._check_size(model, len(targets), adapted)]
+
+    def _check_size(self, model: TransferModel, layers: int, adapted: int) -> str:
+        """How large the adapters are. Raises ModelError if they are larger than what they adapt."""
+        size = sum(p.numel() for name, p in model.network.named_parameters() if ".lora_" in name)
+        said = f"{size:,} parameters beside {layers} layers of {adapted:,}"
+        if size > adapted:
+            raise ModelError(
+                f"method.rank={self.config.rank}: LoRA adapters would have {said}, so they save "
+                "nothing; lower method.rank, or use method=full"
+            )
+        return f"LoRA: {said}"
 
     def _peft_config(self, targets: list[str], **facts: Any) -> peft.LoraConfig:
         import peft
@@ -56,12 +68,6 @@ class Lora(Method):
             target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
             **facts,
         )
-
-    def train_mode(self, model: TransferModel) -> None:
-        super().train_mode(model)
-        for module in model.network.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
         """Write adapter_config.json and adapter_model.safetensors, with the head, as peft does."""
@@ -125,6 +131,10 @@ def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
             )
         chosen += matches
     return list(dict.fromkeys(chosen))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _is_adapted(module: nn.Module) -> bool:

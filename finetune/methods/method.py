@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config import OptimConfig
 from finetune.errors import ModelError
@@ -22,9 +23,14 @@ class Method(ABC):
 
     name: str
 
+    freezes_batch_norm = False
+    """Whether BatchNorm keeps its averages in the blocks that are trained, too."""
+
     @abstractmethod
-    def apply(self, model: TransferModel) -> None:
-        """Settle once which parameters will be trained, and put adapters into the network."""
+    def apply(self, model: TransferModel) -> list[str]:
+        """Settle once which parameters will be trained, and put adapters into the network; a
+        sentence for each thing that a person should know of it.
+        """
 
     @property
     def caches_features(self) -> bool:
@@ -54,6 +60,10 @@ class Method(ABC):
                 part = part_named(model.network, name)
                 if isinstance(part, nn.Module) and not _is_trained(part):
                     part.eval()
+        if self.freezes_batch_norm:
+            for module in model.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     def param_groups(self, model: TransferModel, optim: OptimConfig) -> list[dict[str, Any]]:
         """Groups of equal rate and weight decay for an optimizer, with their parameters' names.

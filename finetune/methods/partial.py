@@ -18,9 +18,10 @@ class Partial(Method):
 
     def __init__(self, config: PartialConfig) -> None:
         self.config = config
+        self.freezes_batch_norm = config.batch_norm == "freeze"
         self._trained: int | None = None
 
-    def apply(self, model: TransferModel) -> None:
+    def apply(self, model: TransferModel) -> list[str]:
         available = len(model.blocks)
         if self.config.blocks > available:
             raise ModelError(
@@ -30,6 +31,7 @@ class Partial(Method):
             )
         train_parts(model, available - self.config.blocks)
         self._trained = self.config.blocks
+        return []
 
     def unfreeze(self, model: TransferModel, epoch: float) -> bool:
         if self.config.unfreeze_every is None:

@@ -120,8 +120,8 @@ def test_a_folder_of_one_file_is_that_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"it holds picture\.png"):
+    (tmp_path / "paper.pdf").write_bytes(b"")
+    with pytest.raises(DataError, match=r"it holds paper\.pdf"):
         read_plain(tmp_path)
 
 

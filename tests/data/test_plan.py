@@ -113,7 +113,9 @@ def test_blocks_cover_each_row_once_and_do_not_depend_on_processes(
 ) -> None:
     lengths = np.random.default_rng(seed).integers(1, 30, rows)
     alone = blocks_by_length(lengths, block)
-    dealt = [p for rank in range(processes) for p in blocks_by_length(lengths, block, rank, processes)]
+    dealt = [
+        p for rank in range(processes) for p in blocks_by_length(lengths, block, rank, processes)
+    ]
     assert sorted(i for piece in alone for i in piece.indices) == list(range(rows))
     assert sorted(dealt, key=lambda piece: piece.slot) == alone
     assert all(len(piece.indices) == block for piece in alone[:-1])

@@ -1,0 +1,238 @@
+"""Image classification: one label, several labels or a number for a picture.
+
+A row: {"image": "flowers/daisy/1.jpg", "label": "daisy"}; the image may also be bytes, {"bytes",
+"path"} or a PIL image.
+
+Shapes: B rows, H, W pixels, C classes (1 for a number).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from finetune.checkpoint import write_json
+from finetune.config import ModelConfig
+from finetune.errors import DataError
+from finetune.task import Batch, Rng, Row, Sample, Stats, TransferModel
+from tasks import metrics
+from tasks.augmentation import (
+    Augmentation,
+    AugmentationConfig,
+    is_active,
+    mix,
+    settle_augmentation,
+)
+from tasks.columns import find_column
+from tasks.images import MAX_PIXELS, digest_image, find_fault, looks_like_image, path_of, read_image
+from tasks.labelled import LabelledTask
+from tasks.preprocessing import INPUT, Preprocessing, to_tensor
+from tasks.targets import (
+    Number,
+    SingleLabel,
+    TargetConfig,
+    learn_targets,
+    restore_targets,
+)
+
+if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
+    from tasks.vision_backbones import VisionModel
+    from tasks.vision_sources import VisionSource
+
+IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
+TOP = 5
+
+
+class ImageClassificationConfig(TargetConfig, AugmentationConfig):
+    """What is read from a row and what is made of it."""
+
+    name: str = "image-classification"
+    image: str | None = None
+    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
+    image_size: PositiveInt | None = None
+    """Pixels of the square input; null: what the network was trained with."""
+    center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of a picture's shorter side that is read; 1: all of it, where what matters reaches the
+    borders; null: what the network was trained with.
+    """
+    max_pixels: PositiveInt = MAX_PIXELS
+    """A picture with more is refused, for it may be made to fill the memory."""
+
+
+class ImageClassification(LabelledTask):
+    """Classify or rate pictures with any network of timm, or of transformers."""
+
+    name = "image-classification"
+    Config = ImageClassificationConfig
+    config: ImageClassificationConfig
+
+    preprocessing_: Preprocessing
+    processor_: dict[str, Any] | None
+    source_: VisionSource
+    augmentation_: Augmentation | None
+
+    # ---- what is known before a network is loaded
+
+    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        seen = [name for name, values in columns.items() if any(map(looks_like_image, values))]
+        known = {name: columns[name] for name in seen if name != "file" or len(seen) == 1}
+        image, note = find_column(
+            self.config.image,
+            "image",
+            columns if self.config.image else known or columns,
+            IMAGE_NAMES,
+            list(known),
+        )
+        self.config = self.config.model_copy(update={"image": image})
+        return [*([note] if note else []), *self.choose_label(columns, {image, "file"})]
+
+    def validate(self, row: Row) -> Iterator[str]:
+        column = self.input_columns()[0]
+        value = row.get(column)
+        if fault := find_fault(value, self.config.max_pixels):
+            path = path_of(value)
+            named = f" {path!r}" if path and not row.get("file") else ""
+            yield f"{column}{named} {fault}"
+        yield from self.label_faults(row)
+
+    def validate_rows(self, rows: Sequence[Row]) -> list[list[str]]:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return list(pool.map(lambda row: list(self.validate(row)), rows))
+
+    def input_columns(self) -> list[str]:
+        return [self.config.image or "image"]
+
+    def identity(self, row: Row) -> Any:
+        return digest_image(self._cell(row))
+
+    def row_of(self, value: Any) -> Row:
+        return {self.input_columns()[0]: value}
+
+    # ---- learning labels, loading what encodes
+
+    def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
+        from tasks.vision_sources import find_source
+
+        self.targets_ = learn_targets(self.config, train)
+        self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
+        self.preprocessing_ = self.source_.preprocessing
+        self.processor_ = dict(self.source_.processor) if self.source_.processor else None
+        keys, note = settle_augmentation(self.config, frozen=frozen)
+        self.config = self.config.model_copy(update=keys)
+        self._set_augmentation()
+        return [text for text in (self.source_.note, self._describe_input(), note) if text]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "targets": self.targets_.state,
+            "preprocessing": self.preprocessing_.state(),
+            "processor": self.processor_,
+        }
+
+    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
+        self.targets_ = restore_targets(self.config, state["targets"])
+        self.preprocessing_ = Preprocessing.from_state(state["preprocessing"])
+        self.processor_ = state["processor"]
+        self._set_augmentation()
+
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        from tasks.vision_sources import build
+
+        names = self.targets_.names
+        model = build(
+            self.source_,
+            names,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+            problem_type=self.targets_.problem_type,
+        )
+        if isinstance(self.targets_, Number):
+            model.set_scale(self.targets_.state["deviation"], self.targets_.state["mean"])
+        return model
+
+    def load_model(self, folder: Path | str) -> VisionModel:
+        from tasks.vision_sources import load_folder
+
+        return load_folder(Path(folder), self.preprocessing_)
+
+    def save(self, model: TransferModel, folder: Path) -> None:
+        model.save(folder)
+        if self.processor_ is not None:
+            write_json(folder / "preprocessor_config.json", self.processor_)
+
+    # ---- one row through the house
+
+    @property
+    def augments(self) -> bool:
+        return is_active(self.config)
+
+    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
+        try:
+            image = to_tensor(read_image(self._cell(row), self.config.max_pixels))
+        except DataError as error:
+            raise DataError(
+                f"{path_of(self._cell(row)) or self.input_columns()[0]} {error}"
+            ) from error
+        if rng is not None and self.augmentation_ is not None:
+            pixels = self.augmentation_(image, rng)
+        else:
+            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(image))
+        return self.with_target({"inputs": {INPUT: pixels}}, row)
+
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        batch = self.with_targets({}, samples)
+        if "inputs" not in samples[0]:
+            return batch
+        images = torch.stack([sample["inputs"][INPUT] for sample in samples])  # [B, 3, H, W]
+        if rng is not None and "targets" in batch:
+            images, mixed = mix(images, self.config, rng)
+            if mixed is not None:
+                batch["mix"] = {
+                    "targets": batch["targets"][mixed.partners],
+                    "share": torch.tensor(mixed.share),
+                }
+        batch["inputs"] = {INPUT: images}
+        return batch
+
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        own = super().loss(outputs, batch)
+        if "mix" not in batch:
+            return own
+        # Every row is a partner once, so the count stays what it is without mixing.
+        share = batch["mix"]["share"]
+        others = self.targets_.loss(outputs, batch["mix"]["targets"])
+        return {"loss": own["loss"] * share + others * (1 - share)}
+
+    def summarize(self, stats: Stats) -> dict[str, float]:
+        found = super().summarize(stats)
+        if isinstance(self.targets_, SingleLabel) and len(self.targets_.names) > TOP:
+            scores, targets = stats["scores"].numpy(), stats["target"].numpy()
+            found["top5_accuracy"] = metrics.top_accuracy(scores, targets, TOP)
+        return found
+
+    def show(self, sample: Sample) -> str:
+        pixels = sample["inputs"][INPUT]
+        return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
+
+    # ---- parts
+
+    def _cell(self, row: Row) -> Any:
+        return row.get(self.input_columns()[0])
+
+    def _set_augmentation(self) -> None:
+        active = self.augments
+        self.augmentation_ = Augmentation(self.config, self.preprocessing_) if active else None
+
+    def _describe_input(self) -> str:
+        held = self.preprocessing_
+        height, width = held.size
+        edge = "squeezed" if held.edge is None else f"central crop of {held.edge} pixels"
+        return f"input: {height} x {width} pixels, {edge}, {held.interpolation}"

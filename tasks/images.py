@@ -1,0 +1,174 @@
+"""A row's image -> an upright RGB picture, whatever kind of file it is; or what is wrong with it.
+
+An image is a path, bytes, {"bytes": ..., "path": ...} as `datasets` stores it, or a PIL image. Of
+an animation the first frame is read. Transparent parts become white. 16-bit grey is scaled, not
+clipped. No address is fetched.
+
+Shapes: H rows, W columns of pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from finetune.errors import DataError
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, from which on it warns of decompression bombs: 256 MiB of RGB."""
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
+_WHITE = (255, 255, 255, 255)
+
+
+def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture of a cell in mode RGB, upright. Raises DataError with what is wrong, unnamed."""
+    if isinstance(value, Image.Image):
+        return _to_rgb(value, max_pixels)
+    source = _source(value)
+    size = len(source) if isinstance(source, bytes) else _file_size(source)
+    if not size:
+        raise DataError("is empty: it has 0 bytes")
+    try:
+        # From the bytes and not by the path: a file that is read whole is closed.
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            return _to_rgb(image, max_pixels)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError("is no picture in a format that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has too many pixels: {error}") from error
+    except Exception as error:  # a decoder may raise anything on a broken file
+        raise DataError(f"is broken: {error}") from error
+
+
+def find_fault(value: Any, max_pixels: int = MAX_PIXELS) -> str | None:
+    """What is wrong with an image, found by decoding it; None if nothing is.
+
+    A file is decoded once, however often it is asked for.
+    """
+    path = path_of(value)
+    if path is None:
+        return _fault(value, max_pixels)
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return _fault(value, max_pixels)
+    return _fault_of_file(path, found.st_mtime_ns, found.st_size, max_pixels)
+
+
+def digest_image(value: Any) -> str:
+    """Of the bytes of an image's file; of the pixels of a PIL image."""
+    if isinstance(value, Image.Image):
+        return hashlib.sha256(f"{value.mode} {value.size}".encode() + value.tobytes()).hexdigest()
+    source = _source(value)
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    try:
+        found = source.stat()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror}") from error
+    return _digest_of_file(str(source), found.st_mtime_ns, found.st_size)
+
+
+def path_of(value: Any) -> str | None:
+    """The path that an image is read from, if it is read from one."""
+    if isinstance(value, Mapping) and value.get("bytes") is None:
+        value = value.get("path")
+    return str(value) if isinstance(value, str | Path) and not _ADDRESS.match(str(value)) else None
+
+
+def looks_like_image(value: Any) -> bool:
+    """Whether a cell may hold an image: a path by its ending, bytes, a stored or a PIL image."""
+    if isinstance(value, str | Path):
+        return Path(value).suffix.lower() in Image.registered_extensions()
+    is_stored = isinstance(value, Mapping) and {"bytes", "path"} <= value.keys()
+    return is_stored or isinstance(value, bytes | Image.Image)
+
+
+def _source(value: Any) -> Path | bytes:
+    """The file or the bytes of a cell. Raises DataError for what is neither."""
+    if isinstance(value, Mapping):
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str) and _ADDRESS.match(value):
+        raise DataError("is an address, which is not fetched; download it and give the path")
+    if isinstance(value, str | Path) and str(value).strip():
+        return Path(value).expanduser()
+    if value is None or value == "":
+        raise DataError("is missing")
+    raise DataError(f"is {type(value).__name__}, not a path, bytes or a picture")
+
+
+def _file_size(path: Path) -> int:
+    try:
+        if path.is_file():
+            return path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+    raise DataError("is no file" if path.exists() else "does not exist")
+
+
+def _fault(value: Any, max_pixels: int) -> str | None:
+    try:
+        read_image(value, max_pixels)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=1 << 18)
+def _fault_of_file(path: str, changed: int, size: int, max_pixels: int) -> str | None:
+    return _fault(path, max_pixels)
+
+
+@lru_cache(maxsize=1 << 18)
+def _digest_of_file(path: str, changed: int, size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+    if image.width * image.height > max_pixels:
+        raise DataError(
+            f"has {image.width} x {image.height} pixels, over the limit of {max_pixels} "
+            "(task.max_pixels)"
+        )
+    image.load()
+    image = _upright(image)
+    if image.mode.startswith(("I", "F")):
+        image = _from_deep_grey(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")  # also from a palette, grey, or one transparent colour
+        return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as its camera was held. A broken note of that does not break the picture."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
+        return image
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits or of floats in 8 bits. Pillow's own conversion clips it to white."""
+    pixels = np.asarray(image).astype(np.float64)  # [H, W]
+    if image.mode.startswith("I;16"):
+        pixels /= 257
+    elif pixels.max(initial=0) > 255:
+        pixels *= 255 / max(65535.0, float(pixels.max()))  # 16 bits in a wider mode
+    elif image.mode == "F" and pixels.max(initial=0) <= 1:
+        pixels *= 255
+    return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))

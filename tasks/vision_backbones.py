@@ -1,0 +1,228 @@
+"""Pretrained vision networks of timm and transformers as TransferModels: where the head is, which
+stages there are, what LoRA may wrap.
+
+Shapes: B images, H, W pixels, F features, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from finetune.errors import ModelError
+from finetune.task import Batch
+from tasks.logits import LogitsModel
+from tasks.preprocessing import INPUT
+from tasks.seams import find_blocks, has_parameters, head_input
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Size = tuple[int, int]
+
+
+class VisionModel(LogitsModel):
+    """A network over images whose outputs are logits [B, C].
+
+    On construction one small forward pass finds out which layers the network calls, so that LoRA is
+    offered no layer whose weights it reads past, and whether its head reads pooled features.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        heads: Sequence[str],
+        blocks: Sequence[Sequence[str]],
+        size: Size,
+    ) -> None:
+        super().__init__(network, heads=heads, blocks=blocks, kind=kind_of(network, heads))
+        # Convolutions compute faster with the channels last, in training most of all.
+        self._channels_last = self.kind == "cnn"
+        module = network.get_submodule(heads[0]) if len(heads) == 1 else None
+        self._head = module
+        self._pools = False
+        self._probe(size)
+
+    def _probe(self, size: Size) -> None:
+        """Run the network once. Raises ModelError if it does not take images of this size."""
+        images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        candidates, called = adaptable_layers(self.network, self.heads), set[str]()
+        hooks = [
+            self.network.get_submodule(name).register_forward_hook(
+                lambda *_, name=name: called.add(name)
+            )
+            for name in candidates
+        ]
+        training = self.network.training
+        self.network.eval()
+        try:
+            with torch.inference_mode():
+                logits = self.run(self._laid_out(images))
+                if self._head is not None:
+                    pooled = self.features({INPUT: images})["pooled"]
+                    self._pools = torch.allclose(self._head(pooled), logits, rtol=1e-4, atol=1e-6)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise ModelError(
+                f"task.image_size: this network does not take images of {size[0]} x {size[1]} "
+                f"({str(error).strip().splitlines()[0]}); leave task.image_size out, or take the "
+                "same network of timm, which resizes position embeddings"
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.network.train(training)
+        self.lora_targets = [name for name in candidates if name in called]
+
+    @property
+    def cacheable(self) -> bool:
+        return self._pools
+
+    def run(self, images: Tensor) -> Tensor:
+        """Logits [B, C] of images [B, 3, H, W]."""
+        raise NotImplementedError
+
+    def logits(self, batch: Batch) -> Tensor:
+        if "features" in batch:
+            assert self._head is not None
+            return self._head(batch["features"]["pooled"])  # type: ignore[no-any-return]
+        return self.run(self._laid_out(batch["inputs"][INPUT]))
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.to(memory_format=torch.channels_last) if self._channels_last else images
+
+
+class TimmModel(VisionModel):
+    """A network of timm with its own classifier."""
+
+    network: Any
+
+    def __init__(self, network: Any, size: Size, labels: Sequence[str] = ()) -> None:
+        named = network.pretrained_cfg["classifier"]
+        heads = [named] if isinstance(named, str) else list(named)
+        self.labels = list(labels)
+        super().__init__(network, heads, timm_stages(network, heads), size)
+
+    def run(self, images: Tensor) -> Tensor:
+        return self.network(images)  # type: ignore[no-any-return]
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the classifier reads: {"pooled": [B, F]}."""
+        maps = self.network.forward_features(self._laid_out(inputs[INPUT]))
+        return {"pooled": self.network.forward_head(maps, pre_logits=True)}
+
+    def save(self, folder: Path) -> None:
+        """As `timm.create_model("local-dir:<folder>", pretrained=True)` loads it."""
+        self.settle()
+        names = {"label_names": self.labels} if self.labels else {}
+        timm.models.save_for_hf(
+            self.network, str(folder), model_config=names, safe_serialization=True
+        )
+
+    def adapter_config(self) -> dict[str, Any]:
+        return {"base_model_name_or_path": self.base}
+
+
+class TransformersModel(VisionModel):
+    """An image-classification network of transformers with the head of its own class."""
+
+    network: PreTrainedModel
+
+    def __init__(self, network: PreTrainedModel, size: Size) -> None:
+        base = network.base_model_prefix
+        heads = [
+            name
+            for name, child in network.named_children()
+            if name != base and has_parameters(child)
+        ]
+        super().__init__(network, heads, find_blocks(network, heads), size)
+
+    def run(self, images: Tensor) -> Tensor:
+        return self.network(pixel_values=images).logits  # type: ignore[no-any-return]
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the head reads: {"pooled": [B, ...]}."""
+        assert self._head is not None
+        images = {INPUT: self._laid_out(inputs[INPUT])}
+        return {"pooled": head_input(self.network, self._head, images)}
+
+    def save(self, folder: Path) -> None:
+        self.settle()
+        self.network.save_pretrained(folder)
+
+    def adapter_config(self) -> dict[str, Any]:
+        return {"base_model_name_or_path": self.base}
+
+
+def kind_of(network: nn.Module, heads: Sequence[str]) -> str:
+    """ "cnn" if most parameters that are no head lie in convolutions, else "vit"."""
+    convolved = others = 0
+    for name, module in network.named_modules():
+        if not _inside(name, heads):
+            own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+            is_patching = isinstance(module, nn.Conv2d) and module.stride == module.kernel_size
+            is_convolution = isinstance(module, nn.Conv2d) and (
+                not is_patching or module.kernel_size == (1, 1)
+            )
+            convolved, others = (
+                convolved + own * is_convolution,
+                others + own * (not is_convolution),
+            )
+    return "cnn" if convolved > others else "vit"
+
+
+def adaptable_layers(network: nn.Module, heads: Sequence[str]) -> list[str]:
+    """Linear layers and convolutions outside the heads that LoRA can wrap and merge.
+
+    Left out are grouped, depthwise and dilated convolutions, which peft cannot, and subclasses,
+    whose forward does something else (padding, standardised weights) than an adapter beside them.
+    """
+    from transformers.pytorch_utils import Conv1D  # a linear layer
+
+    found = []
+    for name, module in network.named_modules():
+        plain = type(module) in (nn.Linear, nn.Conv2d, Conv1D)
+        if isinstance(module, nn.Conv2d):
+            plain &= module.groups == 1 and module.dilation == (1, 1)
+            plain &= module.padding_mode == "zeros"
+        if plain and not _inside(name, heads):
+            found.append(name)
+    return found
+
+
+def timm_stages(network: Any, heads: Sequence[str]) -> list[tuple[str, ...]]:
+    """The parts of a timm network from input to output by its own grouping: the stem, then stages
+    of a CNN or blocks of a transformer; a norm after the last belongs to it.
+    """
+    groups = timm.models.group_parameters(network, network.group_matcher(coarse=True))
+    parameters = dict(network.named_parameters())
+    blocks: list[list[str]] = []
+    for _, names in sorted(groups.items()):
+        own = [name for name in names if not _inside(name, heads)]
+        if blocks and all(parameters[name].ndim == 1 for name in own):
+            blocks[-1] += own
+        elif own:
+            blocks.append(own)
+    return [tuple(_modules_of(parameters, names)) for names in blocks]
+
+
+def _modules_of(parameters: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The largest modules all of whose parameters are among `names`, and what lies in none."""
+    own, found = set(names), dict[str, None]()
+    for name in names:
+        part = name
+        while "." in part:
+            outer = part.rpartition(".")[0]
+            if any(other.startswith(f"{outer}.") and other not in own for other in parameters):
+                break
+            part = outer
+        found[part] = None
+    return list(found)
+
+
+def _inside(name: str, parts: Sequence[str]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)

@@ -1,0 +1,409 @@
+"""Image classification, from pictures to a final folder that timm and transformers load alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import finetune
+from finetune.config import FullConfig, LoraConfig, ModelConfig, PartialConfig
+from finetune.errors import DataError, ModelError
+from finetune.export import relative_difference
+from finetune.methods import make_method
+from finetune.methods.method import named_parts
+from finetune.task import TransferModel
+from finetune.testing import check_task
+from tasks import ImageClassification
+from tasks.preprocessing import INPUT
+from tasks.vision_backbones import VisionModel
+from tests.lives import Seen, Stop, digest, left_behind, live, load, one_thread
+from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
+
+NETWORKS = ("resnet", "efficientnet", "timm-vit", "vit")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("networks")
+    with one_thread():
+        return {
+            "resnet": tiny_timm(root / "resnet"),
+            "efficientnet": tiny_timm(root / "efficientnet", "test_efficientnet"),
+            "timm-vit": tiny_timm(root / "timm-vit", "test_vit", img_size=SIZE),
+            "vit": tiny_vit(root / "vit"),
+        }
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shape_folder(tmp_path_factory.mktemp("data") / "shapes", 60)
+
+
+def build(network: Path | ModelConfig, **keys: Any) -> tuple[ImageClassification, VisionModel]:
+    """A task that was set up on a few shapes, and its model."""
+    import datasets
+
+    source = network if isinstance(network, ModelConfig) else ModelConfig(name=str(network))
+    rows = datasets.Dataset.from_list(shape_rows())
+    task = ImageClassification(**keys)
+    task.choose_columns(rows[:10])
+    task.setup(rows, source, frozen=False)
+    torch.manual_seed(0)
+    model = task.build_model(source)
+    assert isinstance(model, VisionModel)
+    return task, model.eval()
+
+
+def train(network: Path, data: Any, folder: Path, **keys: Any) -> Any:
+    usual = {"epochs": 2, "batch_size": 16, "precision": "fp32", "data.split_seed": 1}
+    source = {"data": str(data)} if isinstance(data, Path) else {"data": data}
+    keys = {"model": str(network), "output": str(folder), **usual, **source, **keys}
+    return finetune.train("image-classification", **keys)
+
+
+def images(count: int = 4) -> torch.Tensor:
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+# ---- the contract, the seam
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_keeps_the_contract(name: str, networks: dict[str, Path]) -> None:
+    check_task(ImageClassification(), shape_rows(), str(networks[name]))
+
+
+@pytest.mark.parametrize("kind", ["several", "number"])
+def test_other_kinds_of_labels_keep_the_contract(kind: str, networks: dict[str, Path]) -> None:
+    rows = shape_rows()
+    for place, row in enumerate(rows):
+        row["label"] = (
+            float(place) + 0.5 if kind == "number" else ["big", row["label"]][place % 2 :]
+        )
+    check_task(ImageClassification(augmentation="none"), rows, str(networks["resnet"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "blocks"),
+    [
+        ("resnet", "cnn", ["conv1", "layer1", "layer2", "layer3", "layer4"]),
+        ("timm-vit", "vit", ["cls_token", *(f"blocks.{n}" for n in range(6))]),
+        ("vit", "vit", ["vit.embeddings", *(f"vit.layers.{n}" for n in range(3))]),
+    ],
+)
+def test_blocks_are_stages_of_a_cnn_and_layers_of_a_transformer(
+    name: str, kind: str, blocks: list[str], networks: dict[str, Path]
+) -> None:
+    _, model = build(networks[name])
+    assert model.kind == kind
+    assert model.cacheable
+    assert [block[0] for block in model.blocks] == blocks
+
+
+def test_lora_is_offered_no_depthwise_convolution(networks: dict[str, Path]) -> None:
+    _, model = build(networks["efficientnet"])
+    layers = [model.network.get_submodule(name) for name in model.lora_targets]
+    assert layers
+    assert all(layer.groups == 1 for layer in layers if isinstance(layer, nn.Conv2d))
+    assert any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.network.modules())
+
+
+# ---- where a network comes from
+
+
+def test_the_network_says_how_it_wants_its_pictures(networks: dict[str, Path]) -> None:
+    task, _ = build(networks["resnet"])
+    assert task.preprocessing_.size == (SIZE, SIZE)
+    assert task.preprocessing_.edge == int(SIZE / 0.9)
+    squeezed, _ = build(networks["vit"])
+    assert squeezed.preprocessing_.edge is None
+    assert squeezed.preprocessing_.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", ["resnet", "timm-vit"])
+def test_another_image_size_is_trained_saved_and_reloaded(
+    name: str, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    task, model = build(networks[name], image_size=48)
+    task.save(model, tmp_path / "final")
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'final'}", pretrained=True).eval()
+    assert timm.data.resolve_model_data_config(loaded)["input_size"] == (3, 48, 48)
+    assert task.encode(shape_rows()[0])["inputs"][INPUT].shape == (3, 48, 48)
+
+
+def test_a_size_that_the_network_cannot_take_is_refused(networks: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"task.image_size: this network does not take .* 48 x 48"):
+        build(networks["vit"], image_size=48)
+
+
+@pytest.mark.parametrize("match", ["name", "order"])
+def test_weights_of_a_file_find_their_places(
+    match: str, networks: dict[str, Path], tmp_path: Path
+) -> None:
+    given = timm.create_model(f"local-dir:{networks['resnet']}", pretrained=True)
+    state = dict(given.state_dict())
+    if match == "order":  # other names, another order of the alphabet, no step counts
+        kept = [(n, t) for n, t in state.items() if "num_batches" not in n]
+        state = {f"t{999 - place}": tensor for place, (_, tensor) in enumerate(kept)}
+        torch.save(state, tmp_path / "weights.pth")
+    else:
+        save_file(state, tmp_path / "weights.safetensors")
+    path = next(tmp_path.glob("weights.*"))
+    _, model = build(ModelConfig(name="timm/test_resnet", weights=str(path), match=match))
+    with torch.inference_mode():
+        pooled = model.features({INPUT: images()})["pooled"]
+        expected = given.eval().forward_head(given.forward_features(images()), pre_logits=True)
+    torch.testing.assert_close(pooled, expected)
+    assert model.network.fc.out_features == len(SHAPES)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_reason(
+    networks: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = timm.create_model(f"local-dir:{networks['resnet']}", pretrained=True).state_dict()
+    save_file({f"x.{name}": tensor for name, tensor in state.items()}, path)
+    source = ModelConfig(name="timm/test_resnet", weights=str(path))
+    with pytest.raises(ModelError, match=r"the names in .* try model.match=order"):
+        build(source)
+    save_file({name: tensor for name, tensor in state.items() if "layer1" not in name}, path)
+    with pytest.raises(ModelError, match="tensors, the network"):
+        build(source.model_copy(update={"match": "order"}))
+    save_file({**state, "conv1.0.weight": torch.zeros(3)}, path)
+    with pytest.raises(ModelError, match=r"conv1.0.weight of shape \(3,\)"):
+        build(source)
+
+
+def test_a_torch_file_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"weight": Payload()}, tmp_path / "weights.pth")
+    source = ModelConfig(name="timm/test_resnet", weights=str(tmp_path / "weights.pth"))
+    with pytest.raises(ModelError, match="cannot be read"):
+        build(source)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_misspelt_architecture_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ModelError, match="did you mean 'resnet18'"):
+        build(ModelConfig(name="timm/resnet-18"))
+
+
+# ---- methods
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_lora_merges_into_the_plain_network(name: str, networks: dict[str, Path]) -> None:
+    _, model = build(networks[name])
+    method = make_method(LoraConfig(rank=4, dropout=0))
+    torch.manual_seed(1)
+    said = method.apply(model)
+    assert "parameters beside" in said[0]
+    for name_, parameter in model.network.named_parameters():
+        if ".lora_B" in name_:
+            nn.init.normal_(parameter, std=0.05)
+    with torch.inference_mode():
+        before = model({"inputs": {INPUT: images()}})
+        method.merge(model)
+        after = model({"inputs": {INPUT: images()}})
+    assert relative_difference([before], [after]) <= 1e-5
+    assert not any(".lora_" in name_ for name_, _ in model.network.named_parameters())
+
+
+def test_lora_larger_than_its_layers_is_refused_with_both_sizes(networks: dict[str, Path]) -> None:
+    _, model = build(networks["efficientnet"])
+    with pytest.raises(ModelError, match=r"method.rank=512.* parameters beside 15 layers of "):
+        make_method(LoraConfig(rank=512)).apply(model)
+
+
+def averages(model: TransferModel) -> dict[str, Any]:
+    return {name: digest(value) for name, value in model.network.named_buffers()}
+
+
+@pytest.mark.parametrize(
+    ("config", "moves"),
+    [
+        (FullConfig(), True),
+        (FullConfig(batch_norm="freeze"), False),
+        (LoraConfig(rank=2), False),
+        (LoraConfig(rank=2, batch_norm="train"), True),
+        (PartialConfig(blocks=1, batch_norm="freeze"), False),
+    ],
+    ids=["full", "full-freeze", "lora", "lora-train", "partial-freeze"],
+)
+def test_batch_norm_moves_its_averages_only_where_it_may(
+    config: Any, moves: bool, networks: dict[str, Path]
+) -> None:
+    _, model = build(networks["resnet"])
+    method = make_method(config)
+    method.apply(model)
+    method.train_mode(model)
+    before = averages(model)
+    model({"inputs": {INPUT: images()}})
+    assert (averages(model) != before) is moves
+
+
+def test_partial_moves_averages_of_its_own_stage_alone(networks: dict[str, Path]) -> None:
+    _, model = build(networks["resnet"])
+    method = make_method(PartialConfig(blocks=1))
+    method.apply(model)
+    method.train_mode(model)
+    before = averages(model)
+    model({"inputs": {INPUT: images()}})
+    moved = {name for name, value in averages(model).items() if value != before[name]}
+    assert moved
+    assert all(name.startswith("layer4.") for name in moved)
+    trained = {name for name, p, _ in named_parts(model) if p.requires_grad}
+    assert all(name.startswith(("layer4.", "fc.")) for name in trained)
+    assert any(isinstance(m, _BatchNorm) for m in model.network.layer4.modules())
+
+
+# ---- whole runs
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("resnet", "frozen"), ("efficientnet", "lora"), ("resnet", "full"), ("vit", "partial")],
+)
+def test_a_run_learns_saves_and_predicts(
+    name: str, method: str, networks: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    run = train(networks[name], pictures, tmp_path / "run", method=method, epochs=3)
+    metrics = run.metrics["validation"]
+    assert {"accuracy", "f1_macro", "roc_auc"} <= metrics.keys()
+    history = [line for line in run.folder.history() if line["split"] == "validation"]
+    assert history[-1]["loss"] < history[0]["loss"]
+    files = sorted(str(path) for path in pictures.rglob("*.png"))[:4]
+    said = finetune.load(run.path)(files)
+    assert all(set(one) == {"label", "score"} and one["label"] in SHAPES for one in said)
+    alone = finetune.load(run.path)(Image.open(files[0]))[0]  # another batch, other last bits
+    assert alone == {"label": said[0]["label"], "score": pytest.approx(said[0]["score"], abs=1e-5)}
+
+
+def test_final_of_timm_loads_with_timm_alone(
+    networks: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    run = train(networks["resnet"], pictures, tmp_path / "run", method="full", image_size=40)
+    final = run.path / "final"
+    model = timm.create_model(f"local-dir:{final}", pretrained=True).eval()
+    names = json.loads((final / "config.json").read_text())["label_names"]
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    file = next(iter(sorted(pictures.rglob("*.png"))))
+    with Image.open(file) as picture, torch.inference_mode():
+        scores = model(transform(picture)[None]).softmax(1)[0]
+    said = finetune.load(run.path)([str(file)])[0]
+    assert names == list(SHAPES)
+    assert said["label"] == names[int(scores.argmax())]
+    # Pillow and torchvision round a resized pixel differently by one step of 255.
+    assert said["score"] == pytest.approx(float(scores.max()), abs=0.02)
+
+
+def test_final_of_transformers_works_in_its_pipeline(
+    networks: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    from transformers import pipeline
+
+    run = train(networks["vit"], pictures, tmp_path / "run", method="lora", rank=4)
+    file = str(next(iter(sorted(pictures.rglob("*.png")))))
+    theirs = pipeline("image-classification", str(run.path / "final"), device="cpu")(file)
+    ours = finetune.load(run.path, device="cpu")([file])[0]
+    assert theirs[0]["label"] == ours["label"]
+    assert theirs[0]["score"] == pytest.approx(ours["score"], abs=1e-4)
+    adapter = run.path / "final" / "adapter" / "adapter_model.safetensors"
+    assert adapter.is_file()
+
+
+def test_top5_is_measured_where_there_are_more_classes(networks: dict[str, Path]) -> None:
+    rows = shape_rows(24)
+    for place, row in enumerate(rows):
+        row["label"] = f"class {place % 6}"
+    task = ImageClassification()
+    check_task(task, rows, str(networks["resnet"]))
+    scores = torch.eye(6) - torch.eye(6).roll(1, 0)  # the class before is the least likely
+    stats = {"scores": scores, "target": torch.tensor([0, 1, 2, 5, 0, 5])}
+    expected = 1 - sum(scores[n, t] == -1 for n, t in enumerate(stats["target"])) / 6
+    assert task.summarize(stats)["top5_accuracy"] == pytest.approx(float(expected))
+
+
+def test_broken_pictures_are_listed_by_file_or_left_out(
+    networks: dict[str, Path], tmp_path: Path
+) -> None:
+    data = shape_folder(tmp_path / "shapes", 30)
+    (data / "circle" / "bad.jpg").write_bytes(b"no picture")
+    whole = (data / "square" / "002.png").read_bytes()
+    (data / "square" / "cut.png").write_bytes(whole[:100])
+    with pytest.raises(DataError) as caught:
+        train(networks["resnet"], data, tmp_path / "run", method="frozen")
+    assert "circle/bad.jpg: image is no picture in a format that can be read" in str(caught.value)
+    assert "square/cut.png: image is broken" in str(caught.value)
+    section = {"source": str(data), "on_error": "skip"}
+    run = train(networks["resnet"], section, tmp_path / "run", method="frozen")
+    assert run.metrics
+
+
+def test_identical_pictures_stay_in_one_split(tmp_path: Path) -> None:
+    data = shape_folder(tmp_path / "shapes", 6)
+    copy = data / "circle" / "copy.png"
+    copy.write_bytes((data / "circle" / "000.png").read_bytes())
+    task = ImageClassification()
+    one, other = ({"image": str(data / "circle" / name)} for name in ("000.png", "copy.png"))
+    assert task.identity(one) == task.identity(other)
+    assert task.identity(one) != task.identity({"image": str(data / "circle" / "003.png")})
+
+
+# ---- exactness
+
+
+@pytest.mark.parametrize(
+    ("method", "workers"),
+    [("full", 0), ("full", 2), ("lora", 0), ("frozen-views", 0), ("frozen-live", 2)],
+)
+def test_a_stopped_run_ends_with_the_bits_of_an_unstopped_one(
+    method: str, workers: int, networks: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    keys: dict[str, Any] = {
+        "full": {"method": "full"},
+        "lora": {"method": "lora", "method.rank": 2},
+        "frozen-views": {"method": "frozen", "method.views": 2},
+        "frozen-live": {"method": "frozen", "method.cache": "off"},
+    }[method]
+    keys |= {"task": "image-classification", "task.augmentation": "heavy"}
+    keys |= {"train.workers": workers}
+    once, often = Seen(), Seen()
+    unstopped = live(load(tmp_path / "once", networks["resnet"], pictures, keys), seen=once)
+    loaded = load(tmp_path / "often", networks["resnet"], pictures, keys)
+    for stop in (Stop(1), Stop(4, "evaluate"), Stop(6), Stop(8, "saved")):
+        assert live(loaded, seen=often, stop=stop) is None, stop
+    stopped = live(loaded, seen=often)
+    assert unstopped is not None
+    assert stopped is not None
+    assert often.steps == once.steps
+    assert left_behind(stopped) == left_behind(unstopped)
+
+
+def test_features_of_a_view_are_those_of_the_epoch_that_draws_it(
+    networks: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    keys = {"method": "frozen", "augmentation": "light", "data.validation": 0.2}
+    cached = train(networks["resnet"], pictures, tmp_path / "cached", **keys, views=2)
+    live = train(networks["resnet"], pictures, tmp_path / "live", **keys, cache="off")
+    for ours, theirs in zip(cached.folder.history(), live.folder.history(), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
