@@ -2,10 +2,7 @@
 
 A row: {"words": ["Sales", "rose", "76%"], "tags": ["O", "O", "FIGURE"]}
 
-    finetune train task=examples/token_tagging.py:TokenTagging data=words.jsonl \\
-        model=bert-base-cased method=full
-
-Shapes: B rows, T tokens, C tags.
+    finetune train task=examples/token_tagging.py:TokenTagging data=words.jsonl model=MODEL
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ from tasks.pretrained import quiet_transformers
 from tasks.seams import find_blocks, linear_layers
 from tasks.text import load_tokenizer, pad
 
-NO_TAG = -100  # of special tokens, of padding, and of all but the first token of a word
+NO_TAG = -100  # of special tokens, padding, and all but the first token of a word
 
 
 class TokenTaggingConfig(TaskConfig):
@@ -43,7 +40,7 @@ class TokenTaggingConfig(TaskConfig):
 
 
 class Tagger(TransferModel):
-    """A token-classification network of transformers; its outputs are logits [B, T, C]."""
+    """A token-classification network of transformers; outputs: logits [B rows, T tokens, C tags]."""
 
     def __init__(self, path: Path | str, **labels: Any) -> None:
         with quiet_transformers():

@@ -90,8 +90,8 @@ def _minimise(
         max_iter=1000,
         max_eval=5000,
         history_size=20,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-15,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
 

@@ -14,7 +14,7 @@ from finetune.config import DataConfig
 from finetune.data import read
 from finetune.data.opening import FIRST_VALUES
 from finetune.data.roles import find_split
-from finetune.errors import ConfigError, DataError, FinetuneError
+from finetune.errors import ConfigError, DataError
 from finetune.notation import parse_value, split_override
 from finetune.overrides import section_faults
 from finetune.registry import find_task, task_names
@@ -101,15 +101,16 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
     rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
     notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows)]
     found: list[_Guess] = []
-    faults: list[FinetuneError] = []
+    faults: list[str] = []
     for name in [str(keys["task"])] if "task" in keys else sorted(task_names()):
         try:
             settled, said = _settle(name, own, rows)
             found.append(_Guess(name, settled, data, [*notes, *said]))
         except (ConfigError, DataError) as error:
-            faults.append(error)
+            faults.append(f"{name}: {error}")
     if not found:
-        raise DataError(f"{faults[0]}; as in: finetune init {reference} task.text=COLUMN")
+        hint = f"as in: finetune init {reference} task.text=COLUMN"
+        raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
     return max(found, key=lambda guess: len(guess.keys))
 
 

@@ -109,6 +109,7 @@ def test_batch_norm_moves_where_it_is_trained_and_nowhere_else(
 ) -> None:
     keys = {**METHODS[method], "optim.lr": 0.1, "optim.warmup_steps": 0}
     keys |= {"method.blocks": 1, "method.unfreeze_every": None} if method == "partial" else {}
+    keys |= {"method.rank": 2} if method == "lora" else {}  # of layers with 4 to 12 inputs
     loaded = load(tmp_path, "none", news_csv, keys, Letters)
     with watched() as network:
         live(loaded, kind=Letters, stop=Stop(8, "finish"))
