@@ -40,7 +40,7 @@ class TokenTaggingConfig(TaskConfig):
 
 
 class Tagger(TransferModel):
-    """A token-classification network of transformers; outputs: logits [B rows, T tokens, C tags]."""
+    """A token-classification network of transformers; it gives logits [rows, tokens, tags]."""
 
     def __init__(self, path: Path | str, **labels: Any) -> None:
         with quiet_transformers():

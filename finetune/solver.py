@@ -8,6 +8,7 @@ in 5-fold cross-validation on the training split.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from finetune.task import Batch, Task, TransferModel
 
 STRENGTHS = tuple(float(f"1e{power}") for power in range(0, -8, -1))
 FOLDS = 5
+# After so many strengths in a row with a loss above the lowest, weaker ones are not tried.
+WORSE = 2
 
 
 def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> dict[str, float]:
@@ -30,29 +33,42 @@ def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> 
     optimum.
     """
     layer = _only_linear(model)
-    device = layer.weight.device
-    everything = np.random.default_rng(seed).permutation(len(split))
-    folds = np.array_split(everything, min(FOLDS, len(split)))
+    order = np.random.default_rng(seed).permutation(len(split))
     layer.double()
     try:
-        losses = np.zeros(len(STRENGTHS))
-        for held in folds if len(split) > 1 else []:
-            rest = _batch(task, split, np.setdiff1d(everything, held), device)
-            held_batch = _batch(task, split, held, device)
-            axes = _find_axes(rest, layer)
-            _reset(layer)
-            # From strong to weak, each from the solution of the one before.
-            for place, strength in enumerate(STRENGTHS):
-                _minimise(model, task, rest, layer, strength, axes)
-                with torch.no_grad():
-                    losses[place] += float(_mean_loss(model, task, held_batch)) / len(folds)
-        best = STRENGTHS[int(losses.argmin())]
+        losses = _cross_validate(model, task, split, order, layer)
+        best = min(losses, key=lambda strength: losses[strength])
         _reset(layer)
-        batch = _batch(task, split, np.sort(everything), device)
+        batch = _batch(task, split, np.sort(order), layer.weight.device)
         final = _minimise(model, task, batch, layer, best, _find_axes(batch, layer))
     finally:
         layer.float()
-    return {"l2": best, "cross_validation_loss": float(losses.min()), "loss": final}
+    return {"l2": best, "cross_validation_loss": losses[best], "loss": final}
+
+
+def _cross_validate(
+    model: TransferModel, task: Task, split: Split, order: np.ndarray, layer: nn.Linear
+) -> dict[float, float]:
+    """{strength: mean held-out loss}, from strong to weak until weaker ones only overfit."""
+    folds = []
+    for held in np.array_split(order, min(FOLDS, len(order))):
+        rest = _batch(task, split, np.setdiff1d(order, held), layer.weight.device)
+        held_out = _batch(task, split, held, layer.weight.device)
+        folds.append((rest, held_out, _find_axes(rest, layer)))
+    _reset(layer)
+    solutions = [copy.deepcopy(layer.state_dict()) for _ in folds]
+    losses: dict[float, float] = {}
+    for strength in STRENGTHS:
+        losses[strength] = 0.0
+        for place, (rest, held_out, axes) in enumerate(folds):
+            layer.load_state_dict(solutions[place])  # of the stronger one before: it is near
+            _minimise(model, task, rest, layer, strength, axes)
+            solutions[place] = copy.deepcopy(layer.state_dict())
+            with torch.no_grad():
+                losses[strength] += float(_mean_loss(model, task, held_out)) / len(folds)
+        if min(list(losses.values())[-WORSE:]) > min(losses.values()):
+            break
+    return losses
 
 
 class _Axes(NamedTuple):
