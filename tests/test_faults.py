@@ -207,7 +207,7 @@ def test_second_interrupt_is_obeyed() -> None:
 
 
 def start(folder: Path, model: Path, data: Path, *more: str) -> subprocess.Popen[str]:
-    """The real command, 160 steps long."""
+    """The real command, 60 steps long."""
     keys = {
         "task": "text-classification",
         "data.source": data,
@@ -216,7 +216,7 @@ def start(folder: Path, model: Path, data: Path, *more: str) -> subprocess.Popen
         "method": "full",
         "train.batch_size": 12,
         "train.micro_batch": 5,
-        "train.epochs": 40,
+        "train.epochs": 15,
         "train.log_every": 3,
         "train.precision": "fp32",
         "output.dir": folder,
@@ -232,7 +232,7 @@ def start(folder: Path, model: Path, data: Path, *more: str) -> subprocess.Popen
     )
 
 
-def wait_for_step(process: subprocess.Popen[str], step: int, total: int = 160) -> None:
+def wait_for_step(process: subprocess.Popen[str], step: int, total: int = 60) -> None:
     """Until the evaluation at this step, the last of an epoch, is printed."""
     assert process.stdout is not None
     lines = []
@@ -255,10 +255,10 @@ def test_real_kills_and_a_restart_end_with_the_same_bits(
     assert "SIGTERM" in output
     assert "Traceback" not in output
     process = start(folder, bert_folder, news_csv)
-    wait_for_step(process, 52)
+    wait_for_step(process, 28)
     process.kill()
     process.wait(timeout=60)
-    keys = {"method": "full", "train.epochs": 40, "train.keep_checkpoints": 2}
+    keys = {"method": "full", "train.epochs": 15, "train.keep_checkpoints": 2}
     often = live(load(folder, bert_folder, news_csv, keys))
     once = live(load(tmp_path / "once", bert_folder, news_csv, keys))
     assert often is not None
