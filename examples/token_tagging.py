@@ -22,9 +22,10 @@ from finetune import Length, Task, TransferModel
 from finetune.config import ModelConfig, TaskConfig
 from finetune.sources import resolve_model
 from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats
+from tasks.columns import find_column
 from tasks.pretrained import quiet_transformers
 from tasks.seams import find_blocks, linear_layers
-from tasks.text import find_column, load_tokenizer, pad
+from tasks.text import load_tokenizer, pad
 
 NO_TAG = -100  # of special tokens, of padding, and of all but the first token of a word
 

@@ -1,7 +1,7 @@
 """A transfer-learning and fine-tuning kit for language and vision.
 
-    run = finetune.train("text-classification", data=frame, model="bert-base-uncased",
-    method="lora") run.metrics, run.predict(["Shares fell ..."]), run.push("me/news")
+    run = finetune.train("text-classification", data="news.csv", model="bert-base-uncased")
+    run.metrics, run.predict(["Shares fell ..."]), run.push("me/news")
 
 Names are imported when they are first asked for (PEP 562), so `import finetune` loads no torch.
 """

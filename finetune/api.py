@@ -14,6 +14,7 @@ from finetune.overrides import load_config
 from finetune.prediction import Predictor, load
 from finetune.registry import find_task
 from finetune.run import run
+from finetune.tabulation import overall
 from finetune.task import Prediction, Task
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Run:
         """The metrics as a table, where a notebook shows them."""
         import pandas
 
-        table = pandas.DataFrame(self.metrics)
-        html: str = table[~table.index.str.contains("/")].to_html(float_format="{:.4f}".format)
+        table = pandas.DataFrame({name: overall(split) for name, split in self.metrics.items()})
+        html: str = table.to_html(float_format="{:.4f}".format)
         return f"<p>{self.path}</p>{html}"
 
     def __repr__(self) -> str:
@@ -94,28 +95,21 @@ def train(
     `optim={"lr": 1e-4}`. Raises FinetuneError.
     """
     given = None if data is None or _is_section(data) else data
-    sections = {
-        "model": model,
-        "data": str(data) if isinstance(data, Path) else data if given is None else None,
-    }
+    reference = str(data) if isinstance(data, Path) else data
+    sections = {"model": model, "data": reference if given is None else None}
     overrides |= {name: value for name, value in sections.items() if value is not None}
     if isinstance(task, Task):
-        chosen = task
-        name = (
-            f"{type(task).__module__}:{type(task).__qualname__}"
-            if task.config.name == ""
-            else task.config.name
-        )
+        task_class = type(task)
+        name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
-        loaded = load_config(config, overrides, lambda _: type(chosen).Config)
-        return Run(
-            run(loaded, type(task)(loaded.config.task), data=given, fresh=fresh, extend=extend).path
-        )
-    if task is not None:
-        overrides["task"] = task
-    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
-    found = find_task(loaded.config.task.name)(loaded.config.task)
-    return Run(run(loaded, found, data=given, fresh=fresh, extend=extend).path)
+        loaded = load_config(config, overrides, lambda _: task_class.Config)
+    else:
+        if task is not None:
+            overrides["task"] = task
+        loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+        task_class = find_task(loaded.config.task.name)
+    made = task_class(loaded.config.task)
+    return Run(run(loaded, made, data=given, fresh=fresh, extend=extend).path)
 
 
 def _is_section(data: Any) -> bool:

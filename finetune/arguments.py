@@ -53,10 +53,16 @@ def source_of(words: Sequence[str], missing: str | None = None) -> Source:
         faults.append("DATA: none is named; give a file, a folder, a hub data set or pkg://...")
     values = {key: keys[key] for key in READING if key in keys}
     faults += section_faults("data", DataConfig, values, "command line")
-    if faults or data is None:
-        raise ConfigError("\n  ".join(["the command line has faults:", *faults]))
+    refuse(faults)
+    assert data is not None, "that is a fault"
     split = keys.get(SPLIT)
     return Source(data, DataConfig(**values), None if split is None else str(split))
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise ConfigError with all faults of a command line, if there are any."""
+    if faults:
+        raise ConfigError("\n  ".join(["the command line has faults:", *faults]))
 
 
 def _one_name(words: Sequence[str], what: str) -> tuple[str | None, list[str]]:

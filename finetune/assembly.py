@@ -27,9 +27,7 @@ from finetune.task import Length, Task, TransferModel
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to train, its held-out splits, and what a person should know of how it came to
-    be.
-    """
+    """A run ready to train, its held-out splits, and what a person should know of its making."""
 
     live: Live
     validation: Split | None

@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from finetune.arguments import Source
 from finetune.config import DataConfig
-from finetune.console import Console
+from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
@@ -118,8 +118,7 @@ def _lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
                 "mend the line, or leave such lines out with on_error=skip"
             )
     if left_out:
-        lines = "line" if left_out == 1 else "lines"
-        console.print(f"standard input: {left_out} {lines} left out")
+        console.print(f"standard input: {format_count(left_out, 'line')} left out")
 
 
 def _decode(raw: bytes, number: int, encodings: str | Sequence[str]) -> str:

@@ -11,12 +11,7 @@ from pydantic import BaseModel
 from finetune.overrides import METHODS, SECTIONS
 from finetune.registry import find_task, task_names
 
-_BOUNDS = {
-    "minimum": ">=",
-    "exclusiveMinimum": ">",
-    "maximum": "<=",
-    "exclusiveMaximum": "<",
-}
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 def show_tasks() -> None:
@@ -50,7 +45,7 @@ def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:
         default = " (must be set)" if key in required else f" = {json.dumps(facts.get('default'))}"
         yield f"  {key}: {kind_of(facts)}{default}"
         if "description" in facts:
-            yield from (f"      {line}" for line in facts["description"].splitlines())
+            yield from (f"      {line}" for line in facts["description"].splitlines() if line)
 
 
 def kind_of(facts: dict[str, Any]) -> str:
@@ -73,8 +68,7 @@ def kind_of(facts: dict[str, Any]) -> str:
         case "boolean":
             return "true | false"
         case "integer" | "number" as kind:
-            bounds = [
-                f"{sign} {facts[bound]:g}" for bound, sign in _BOUNDS.items() if bound in facts
-            ]
+            held = [name for name in _BOUNDS if name in facts]
+            bounds = [f"{_BOUNDS[name]} {facts[name]:g}" for name in held]
             return " ".join([kind, ", ".join(bounds)]).strip()
     return "any"

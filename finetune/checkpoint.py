@@ -48,11 +48,11 @@ class Checkpoint:
 def save_checkpoint(
     root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
 ) -> Path:
-    """Write `root`/step-NNNNNN, all of it or nothing. Raises CheckpointError if the disk does not
-    take it.
+    """Write `root`/step-NNNNNN, all of it or nothing.
 
     A good one of this step is left as it is: a step has one state, and a run that is stopped right
-    after it was saved must not lose it for a moment.
+    after it was saved must not lose it for a moment. Raises CheckpointError if the disk does not
+    take it.
     """
     final = root / f"step-{step:06d}"
     with contextlib.suppress(CheckpointError):
@@ -100,18 +100,16 @@ def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """A checkpoint that agrees with its manifest. Raises CheckpointError with the first
-    disagreement.
+    """A checkpoint that agrees with its manifest.
+
+    Raises CheckpointError with the first disagreement.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, facts in manifest["files"].items():
             path = folder / name
-            if (
-                path.parent != folder
-                or path.stat().st_size != facts["bytes"]
-                or _sha256(path) != facts["sha256"]
-            ):
+            is_whole = path.parent == folder and path.stat().st_size == facts["bytes"]
+            if not is_whole or _sha256(path) != facts["sha256"]:
                 raise CheckpointError(
                     f"{path}: differs from the manifest; this damaged checkpoint is passed over"
                 )
@@ -150,19 +148,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def changed_tensors(network: nn.Module, trained: Collection[str]) -> dict[str, Tensor]:
-    """What training changes: the parameters that it trains, each once, and the buffers that a state
-    dict holds.
-    """
+    """What training changes: parameters that are trained, each once, and the saved buffers."""
     parameters = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    changed: dict[str, Tensor] = {
-        name: tensor for name, tensor in network.named_parameters() if name in trained
-    }
-    buffers = {
-        name: tensor for name, tensor in network.state_dict().items() if name not in parameters
-    }
-    return changed | {
-        name: tensor for name, tensor in buffers.items() if isinstance(tensor, Tensor)
-    }
+    named: dict[str, Tensor] = dict(network.named_parameters())
+    held = network.state_dict()
+    buffers = [key for key in held if key not in parameters and isinstance(held[key], Tensor)]
+    changed = {name: tensor for name, tensor in named.items() if name in trained}
+    return changed | {name: held[name] for name in buffers}
 
 
 def load_changed(
@@ -187,8 +179,9 @@ def load_changed(
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of an optimizer whose groups name their parameters: tensors by "parameter|key", and
-    the rest as JSON.
+    """The state of an optimizer: tensors by "parameter|key", and the rest as JSON.
+
+    Its groups name their parameters under "names".
     """
     state = {}
     for place, group in enumerate(optimizer.param_groups):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from finetune.overrides import Loaded
+    from finetune.task import Task
 
 # Plain help: drawing it with rich takes three times as long as everything else that --help does.
 app = typer.Typer(
@@ -55,15 +59,9 @@ def train(
     finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
     accelerate launch -m finetune train news.yaml
     """
-    from finetune.arguments import config_and_overrides
-    from finetune.overrides import load_config
-    from finetune.registry import find_task
+    loaded, task = _load(words)
+    from finetune.run import run  # after the config: its faults are answered sooner
 
-    config, overrides = config_and_overrides(words)
-    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
-    from finetune.run import run  # after the config: a misspelt key is answered without torch
-
-    task = find_task(loaded.config.task.name)(loaded.config.task)
     run(loaded, task, fresh=fresh, extend=extend)
 
 
@@ -130,15 +128,10 @@ def inspect(words: ConfigWords = None) -> None:
     \b
     finetune inspect news.yaml method=full
     """
-    from finetune.arguments import config_and_overrides
-    from finetune.overrides import load_config
-    from finetune.registry import find_task
-
-    config, overrides = config_and_overrides(words)
-    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+    loaded, task = _load(words)
     from finetune.inspection import inspect_run
 
-    inspect_run(loaded, find_task(loaded.config.task.name)(loaded.config.task))
+    inspect_run(loaded, task)
 
 
 @app.command()
@@ -202,6 +195,17 @@ def push(
     from finetune.hub import push as upload
 
     upload(run, repository, private=not public, dry_run=dry_run, what=what)
+
+
+def _load(words: list[str] | None) -> tuple[Loaded, Task]:
+    """The config that the words of a command line mean, and its task."""
+    from finetune.arguments import config_and_overrides
+    from finetune.overrides import load_config
+    from finetune.registry import find_task
+
+    config, overrides = config_and_overrides(words)
+    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+    return loaded, find_task(loaded.config.task.name)(loaded.config.task)
 
 
 def main() -> None:

@@ -58,12 +58,14 @@ class DataConfig(Section):
     train: str | None = None
     """A path or the name of a split in `source`; null: the split "train", or everything."""
     validation: str | Share | None = None
-    """A path, the name of a split, or a share of train; it selects the checkpoint. 0: none. null:
-    chosen.
+    """A path, the name of a split, or a share of train; it selects the checkpoint.
+
+    0: none; null: chosen.
     """
     test: str | Share | None = None
-    """A path, the name of a split, or a share of train; it selects nothing. 0: none. null: the
-    split "test".
+    """A path, the name of a split, or a share of train; it selects nothing.
+
+    0: none; null: the split "test".
     """
     subset: str | None = None
     """Name of a configuration of a hub data set."""
@@ -82,12 +84,14 @@ class DataConfig(Section):
     delimiter: str | None = None
     """Between the cells of a CSV; null: found in the first line."""
     encoding: str | list[str] = "utf-8"
-    """Of text files. With a list, the first that decodes a file is taken, and files that needed
-    another are counted.
+    """Of text files; of a list, the first that decodes a file is taken.
+
+    Files that needed another than the first are counted.
     """
     on_error: Literal["stop", "skip"] = "stop"
-    """What is done about rows that cannot be used: stop and list them, or leave them out and count
-    them.
+    """What is done about rows that cannot be used.
+
+    stop: list them and end; skip: leave them out and count them.
     """
 
 
@@ -135,12 +139,15 @@ class FrozenConfig(Section):
 
     name: Literal["frozen"] = "frozen"
     cache: Literal["auto", "off"] = "auto"
-    """auto: features are computed once and kept on disk where the network allows it; off: computed
-    at every step.
+    """Whether features are computed once and kept on disk.
+
+    auto: where the network allows it; off: they are computed at every step.
     """
     solver: Literal["loop", "exact"] = "loop"
-    """loop: the training loop; exact: a linear head at the optimum of its loss, L2 strength by
-    cross-validation.
+    """How the head is trained.
+
+    loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
+    strength by cross-validation.
     """
     views: PositiveInt = 1
     """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken
@@ -212,8 +219,9 @@ class TrainConfig(Section):
     early_stopping: PositiveInt | None = None
     """Evaluations without improvement after which training ends; null: never."""
     best: str | None = None
-    """Metric that selects the final checkpoint, with + or - before it for its direction (+f1_macro,
-    -loss); "last": the last checkpoint. null: the task's metric.
+    """Metric that selects the final checkpoint; null: the task's metric.
+
+    + or - before it gives its direction (+f1_macro, -loss); "last" takes the last checkpoint.
     """
 
 
@@ -237,8 +245,7 @@ class RunConfig(Section):
     output: OutputConfig = OutputConfig()
 
 
-# Keys that change how a run is done but not which weights it ends with, so a resumed run may change
-# them.
+# Keys that do not change which weights a run ends with, so a resumed run may change them.
 FREE_KEYS = frozenset(
     {
         "train.workers",

@@ -1,5 +1,6 @@
-"""What a person sees: on a terminal a progress bar, otherwise plain lines. Only the main process
-speaks.
+"""What a person sees: on a terminal a progress bar, otherwise plain lines.
+
+Only the main process speaks.
 """
 
 from __future__ import annotations
@@ -121,15 +122,13 @@ class Console:
 
     def track(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
         """The items, with their progress shown: a bar on a terminal, else a line at every fifth."""
-        if self.speaks and self.live:
-            columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=self._rich, transient=True) as bar:
-                yield from bar.track(items, total=total)
-            return
-        for place, item in enumerate(items, start=1):
-            yield item
-            if place * 5 // total > (place - 1) * 5 // total and total >= 20:
-                self.print(f"{title} {place}/{total}")
+        with self.count(total, title) as advance:
+            for place, item in enumerate(items, start=1):
+                yield item
+                advance(1)
+                is_fifth = total >= 20 and place * 5 // total > (place - 1) * 5 // total
+                if is_fifth and not self.live:
+                    self.print(f"{title} {place}/{total}")
 
 
 def format_value(value: Any) -> str:
@@ -137,6 +136,11 @@ def format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4f}"
     return str(value)
+
+
+def format_count(count: int, word: str, ending: str = "s") -> str:
+    """A number of things: 1 process, 2 processes."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"
 
 
 def format_duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
-"""The table of defaults: values for keys left at null, by method and kind of network, each with its
-reason.
+"""The table of defaults: values for keys left at null, each with its reason.
+
+They depend on the method and the kind of network.
 """
 
 from __future__ import annotations
@@ -56,38 +57,31 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("partial", "vit"): Recipe(1e-4, 1e-3, 5, _PARTIAL.reason),
     ("full", "vit"): Recipe(5e-5, 5e-4, 5, "the usual rate for the whole of a vision transformer"),
 }
-# From this size on, full fine-tuning at 5e-5 is often unstable; Devlin et al. 2019 searched 2e-5 to
-# 5e-5.
+# From this size on, full fine-tuning at 5e-5 is often unstable (Devlin et al. 2019 searched 2e-5
+# to 5e-5).
 LARGE = 200_000_000
 
 
 def fill_defaults(
     config: RunConfig, model: TransferModel, device: torch.device
 ) -> tuple[RunConfig, dict[str, str]]:
-    """The config with nothing left at null that this network decides, and {key: reason} for what
-    was filled in.
-    """
+    """The config without the nulls that this network decides, and {key: reason} of each."""
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
-    parameters = sum(p.numel() for p in model.network.parameters())
-    shrink = 0.4 if parameters > LARGE and config.method.name in ("full", "partial") else 1.0
-    reason = recipe.reason + (
-        f", less for {parameters / 1e6:.0f} M parameters" if shrink < 1 else ""
-    )
+    factor, size = _factor_of_size(model) if config.method.name in ("full", "partial") else (1, "")
+    reason = recipe.reason + size
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
-        "optim.lr": (recipe.lr * shrink, reason),
-        "optim.head_lr": (recipe.head_lr * shrink, reason),
+        "optim.lr": (recipe.lr * factor, reason),
+        "optim.head_lr": (recipe.head_lr * factor, reason),
         "optim.layer_decay": (1.0, "one rate for all blocks"),
     }
     if config.optim.lr is not None and config.optim.head_lr is None:
         only_head = config.method.name == "frozen"
-        factor = 1 if only_head else recipe.head_lr / recipe.lr
-        why = (
-            "the only rate there is" if only_head else f"{factor:g} times optim.lr, for a new head"
-        )
-        filled["optim.head_lr"] = (config.optim.lr * factor, why)
+        ratio = 1 if only_head else recipe.head_lr / recipe.lr
+        why = "the only rate there is" if only_head else f"{ratio:g} times optim.lr, for a new head"
+        filled["optim.head_lr"] = (config.optim.lr * ratio, why)
     if config.train.max_steps is None:
         filled["train.epochs"] = (recipe.epochs, f"usual for method={config.method.name}")
     held = flatten(config)
@@ -97,9 +91,18 @@ def fill_defaults(
     }
 
 
+def _factor_of_size(model: TransferModel) -> tuple[float, str]:
+    """What a rate for networks of the usual size is multiplied by, and why."""
+    parameters = sum(p.numel() for p in model.network.parameters())
+    return (
+        (0.4, f", less for {parameters / 1e6:.0f} M parameters") if parameters > LARGE else (1, "")
+    )
+
+
 def choose_precision(asked: str | None, device: torch.device) -> tuple[str, str]:
-    """The precision of the network's computation and why: asked for, of the launcher, or what the
-    device has.
+    """The precision of the network's computation, and why.
+
+    It is what was asked for, else the launcher's, else what the device has.
     """
     if asked is not None:
         return asked, "asked for"

@@ -33,8 +33,7 @@ class HubError(FinetuneError):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The sentence "did you mean ...?" for a misspelt word, or the list of choices."""
     choices = sorted(choices)
-    # Compared without case and with one kind of dash, so that Learning_Rate still finds learning-
-    # rate.
+    # Without case and with one kind of dash, so that Learning_Rate still finds learning-rate.
     plain = {choice.lower().replace("_", "-"): choice for choice in choices}
     close = difflib.get_close_matches(word.lower().replace("_", "-"), plain, n=1, cutoff=0.6)
     if close:

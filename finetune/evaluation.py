@@ -1,28 +1,23 @@
-"""How good a model is on a split: every row once, whatever the number of processes, in bounded
-memory.
-"""
+"""How good a model is on a split: every row once, whatever the number of processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import accelerate
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from finetune.data.loading import Split, load_batches, map_tensors, to_device
+from finetune.data.loading import Split, as_float32, load_batches, to_device
 from finetune.data.plan import Piece, blocks_by_length
 from finetune.task import Prediction, Stats, Task, TransferModel
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split, and the statistics [N, ...] that they were computed from, in the order of
-    the rows.
-    """
+    """Metrics of a split, and the statistics [N, ...] behind them, in the order of the rows."""
 
     metrics: dict[str, float]
     stats: Stats
@@ -53,23 +48,19 @@ def evaluate_split(
         with torch.inference_mode():
             with accelerator.autocast():
                 outputs = model(batch)
-            outputs = map_tensors(
-                outputs, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor
-            )
+                predictions = task.predict(model, batch) if task.scores_predictions else []
+            outputs = as_float32(outputs)
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
-            predictions = task.predict(model, batch) if task.scores_predictions else []
         found.append((piece, stats, sums, counts, predictions))
-    # One collective for the whole split. Equal blocks in equal order give equal sums on any number
-    # of processes.
+    # One collective for the whole split; blocks in equal order give equal sums everywhere.
     found = sorted(gather_object(found), key=lambda part: part[0].slot)
 
     order = torch.argsort(torch.tensor([index for piece, *_ in found for index in piece.indices]))
     stats = {name: _join([part[1][name] for part in found])[order] for name in found[0][1]}
-    metrics = _losses([part[2] for part in found], [part[3] for part in found]) | task.summarize(
-        stats
-    )
+    losses = _losses([part[2] for part in found], [part[3] for part in found])
+    metrics = losses | task.summarize(stats)
     if task.scores_predictions:
         unordered = [prediction for part in found for prediction in part[4]]
         ordered = [unordered[place] for place in order.tolist()]
@@ -90,19 +81,14 @@ def _losses(
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
-    """Batches of a statistic in one tensor [N, ...]; axes after the first are padded with 0 to the
-    widest.
-    """
+    """Batches of a statistic in one tensor [N, ...]; later axes are padded with 0 to the widest."""
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     if all(list(part.shape[1:]) == shape for part in parts):
         return torch.cat(list(parts))
     joined = parts[0].new_zeros([sum(len(part) for part in parts), *shape])
     start = 0
     for part in parts:
-        place: tuple[Any, ...] = (
-            slice(start, start + len(part)),
-            *(slice(size) for size in part.shape[1:]),
-        )
-        joined[place] = part
+        rows = slice(start, start + len(part))
+        joined[(rows, *map(slice, part.shape[1:]))] = part
         start += len(part)
     return joined

@@ -1,6 +1,4 @@
-"""The final model: written in the layout of its own library, reloaded from disk and compared with
-the live one.
-"""
+"""The final model: written in the layout of its own library, reloaded and compared."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.checkpoint import write_json
-from finetune.data.loading import map_tensors, to_device
+from finetune.data.loading import tensors_in, to_device
 from finetune.errors import ModelError
 from finetune.methods import Method
 from finetune.task import Row, Task, TransferModel
@@ -33,18 +31,18 @@ def export_model(
     card: str,
     task_name: str,
 ) -> float:
-    """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs on
-    `rows`.
+    """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs.
 
-    The difference is a share of the largest output. The live model is merged on the way. Raises
-    ModelError if the reloaded model differs by more than the tolerance; the folder is not written
-    then.
+    The difference is over `rows`, as a share of the largest output. The live model is merged on the
+    way. Raises ModelError if the reloaded model differs by more than the tolerance; the folder is
+    not written then.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
+    model.settle()
     if method.save_adapter(model, beside / "adapter"):
         (beside / "adapter" / "README.md").write_text(card, encoding="utf-8")
     method.merge(model)
@@ -68,28 +66,27 @@ def export_model(
 
 def write_task(path: Path, task: Task, name: str) -> None:
     """Write what `finetune.load` needs to know beside the network."""
-    write_json(
-        path, {"name": name, "config": task.config.model_dump(mode="json"), "state": task.state()}
-    )
+    config = task.config.model_dump(mode="json")
+    write_json(path, {"name": name, "config": config, "state": task.state()})
 
 
 def compute_outputs(
     model: TransferModel, task: Task, rows: Sequence[Row], device: torch.device
 ) -> list[Tensor]:
-    """Every tensor of the model's outputs on `rows`, in float32 and evaluation mode, from the
-    inputs themselves.
+    """Every tensor of the model's outputs on `rows`, in float32 and evaluation mode.
+
+    They are computed from the inputs themselves, not from cached features.
     """
     model.eval()
     batch = to_device(task.collate([task.encode(row) for row in rows]), device)
-    found: list[Tensor] = []
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        map_tensors(model(batch), lambda tensor: found.append(tensor.float()) or tensor)  # type: ignore[func-returns-value]
-    return found
+        return [tensor.float() for tensor in tensors_in(model(batch))]
 
 
 def relative_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """The largest difference as a share of the largest value; infinite where shapes differ or a
-    value is not finite.
+    """The largest difference as a share of the largest value.
+
+    It is infinite where shapes differ or a value is not finite.
     """
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")

@@ -1,5 +1,4 @@
-"""The cache of frozen features: what a frozen backbone makes of each row, computed once and kept on
-disk.
+"""The cache of frozen features: what a frozen backbone makes of each row, computed once.
 
     <cache>/<key>/  manifest.json  <name>.bin
 
@@ -10,20 +9,25 @@ the rows. Arrow is not used because it has no bfloat16.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import accelerate
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from finetune.checkpoint import sync
 from finetune.data.loading import Split, encoding_rng, load_batches, to_device
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ModelError
@@ -32,6 +36,8 @@ from finetune.task import Sample, Task, TransferModel
 
 # Rows computed together. A constant, because another composition of a batch gives other last bits.
 BLOCK = 32
+# Seconds after which an unfinished build is taken for one that was killed.
+ABANDONED = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,8 @@ class StoredFeatures:
 
 def cache_root() -> Path:
     """$FINETUNE_CACHE, or ~/.cache/finetune."""
-    return (
-        Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune") / "features"
-    )
+    root = os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune"
+    return Path(root) / "features"
 
 
 def with_features(
@@ -92,8 +97,7 @@ def with_features(
     plan: CachePlan,
     progress: Any = iter,
 ) -> tuple[Split, str]:
-    """The split with its features, read from the cache or computed now, and a sentence that says
-    which.
+    """The split with its features, read from the cache or computed now, and which it was.
 
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
     Raises ModelError if they would take more than the plan's limit.
@@ -109,8 +113,15 @@ def with_features(
             _digest_inputs(digest, sample.pop("inputs"))
             targets.append(sample)
         folder = cache_root() / digest.hexdigest()[:32]
-        if not (folder / "manifest.json").is_file():
-            _build(model, task, split, accelerator, folder, plan, epoch, progress)
+        # The first process decides for all: another run may finish these features at any moment.
+        facts = [(folder / "manifest.json").is_file(), uuid4().hex[:8]]
+        is_there, name = broadcast_object_list(facts)
+        if not is_there:
+            # A name of its own, for two runs may build the same features at once.
+            beside = folder.with_name(f"{folder.name}.{name}.partial")
+            _build(model, task, split, accelerator, beside, plan, epoch, progress)
+            if accelerator.is_main_process:
+                _settle(beside, folder)
             computed += 1
         accelerator.wait_for_everyone()
         found.append(_open(folder))
@@ -130,20 +141,16 @@ def _build(
     epoch: int | None,
     progress: Any,
 ) -> None:
-    """Compute all features into files beside `folder`, and rename when every process is done."""
-    beside = folder.with_name(folder.name + ".partial")
-    pieces = [
-        replace(piece, epoch=epoch)
-        for piece in blocks_by_length(
-            split.lengths, BLOCK, accelerator.process_index, accelerator.num_processes
-        )
-    ]
+    """Compute all features into files in `folder`: each process those of its rows."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    blocks = blocks_by_length(split.lengths, BLOCK, rank, processes)
+    pieces = [replace(piece, epoch=epoch) for piece in blocks]
     batches = load_batches(
         split, task, pieces, seed=plan.seed, device=accelerator.device, mixes=False
     )
     if accelerator.is_main_process:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        with _writing(folder):
+            folder.mkdir(parents=True)
     accelerator.wait_for_everyone()
     model.eval()
     files: dict[str, Tensor] = {}
@@ -158,17 +165,27 @@ def _build(
                     "shape": [len(split), *values.shape[1:]],
                 }
                 _check_size(manifest, plan)
-                files[name] = _map_file(beside / f"{name}.bin", **manifest[name], create=True)
+                files[name] = _map_file(folder / f"{name}.bin", **manifest[name], create=True)
             files[name][list(piece.indices)] = values.cpu()
     del files
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        # Another run may have finished the same features meanwhile; they are equal.
-        (beside / "manifest.json").write_text(json.dumps(manifest))
-        if (folder / "manifest.json").is_file():
-            shutil.rmtree(beside)
-        else:
-            beside.replace(folder)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _settle(beside: Path, folder: Path) -> None:
+    """Rename features that are whole, and remove what builds left that were killed."""
+    for path in beside.iterdir():
+        sync(path)
+    # Another run may have finished the same features meanwhile; they are equal.
+    if (folder / "manifest.json").is_file():
+        shutil.rmtree(beside)
+    else:
+        beside.replace(folder)
+    for left in folder.parent.glob("*.partial"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left)
 
 
 def _open(folder: Path) -> dict[str, Tensor]:
@@ -181,9 +198,22 @@ def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) ->
     kind = getattr(torch, dtype)
     size = int(torch.Size(shape).numel())
     if create:
-        with path.open("ab") as file:
+        with _writing(path), path.open("ab") as file:
             file.truncate(size * kind.itemsize)
+            if hasattr(os, "posix_fallocate"):  # a full disk must be told here, not by SIGBUS later
+                os.posix_fallocate(file.fileno(), 0, size * kind.itemsize)
     return torch.from_file(str(path), shared=create, size=size, dtype=kind).view(shape)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{path}: the features cannot be written ({error}); free some space, set the variable "
+            "FINETUNE_CACHE to a folder on another disk, or set method.cache=off"
+        ) from error
 
 
 def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
@@ -200,14 +230,16 @@ def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
 
 
 def _digest_model(model: TransferModel, precision: str) -> Any:
-    """The digest of what computes the features: weights, buffers, how they are pooled, precision
-    and versions.
+    """The digest of what computes the features.
+
+    That is weights, buffers, how they are pooled, device, precision and versions.
     """
     digest = hashlib.sha256()
     facts = {
         "kind": model.feature_kind,
         "precision": precision,
         "block": BLOCK,
+        "device": next(model.parameters()).device.type,
         "versions": _versions(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
@@ -218,9 +250,7 @@ def _digest_model(model: TransferModel, precision: str) -> Any:
 
 
 def _digest_inputs(digest: Any, inputs: dict[str, Any]) -> None:
-    """Add one row as the network reads it: text, tokenizer, cutting and transforms are all in
-    there.
-    """
+    """Add one row as the network reads it: text, tokenizer, cutting and transforms are in there."""
     for name, value in sorted(inputs.items()):
         array = np.ascontiguousarray(value)
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -1,6 +1,4 @@
-"""The end of a run: the best weights, the metrics of every split, the files that show them, and
-final/.
-"""
+"""The end of a run: the best weights, their metrics, the reports and final/."""
 
 from __future__ import annotations
 
@@ -8,34 +6,26 @@ from collections.abc import Mapping
 
 from finetune.assembly import Prepared
 from finetune.card import write_card
-from finetune.checkpoint import load_changed, read_checkpoint
+from finetune.checkpoint import read_checkpoint
 from finetune.data import Splits
 from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.header import header
-from finetune.journal import RunJournal, trained_names
+from finetune.journal import RunJournal, load_weights
 from finetune.loop import Live, Progress
 from finetune.results import show_results
 
 
 def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
-    """Measure the selected checkpoint, write reports, final/ and results.json, and say what can be
-    done with them.
-    """
+    """Measure the selected checkpoint, write reports, final/ and results.json, and show them."""
     live, folder, console = prepared.live, journal.folder, journal.console
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
-        checkpoint = read_checkpoint(folder.checkpoints / f"step-{step:06d}")
-        load_changed(
-            live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder
-        )
+        load_weights(live, read_checkpoint(folder.checkpoints / f"step-{step:06d}"))
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
-    selected = (
-        prepared.validation.name
-        if prepared.validation is not None and progress.best_step is not None
-        else None
-    )
+    has_selected = prepared.validation is not None and progress.best_step is not None
+    selected = "validation" if has_selected else None
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         _write_reports(live, evaluations, folder)
@@ -55,14 +45,9 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
 def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
     model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
     rows = sample_rows(splits.test or splits.validation or splits.train)
+    name = live.config.task.name
     return export_model(
-        model,
-        live.task,
-        live.method,
-        rows,
-        folder.final,
-        card=card,
-        task_name=live.config.task.name,
+        model, live.task, live.method, rows, folder.final, card=card, task_name=name
     )
 
 

@@ -1,13 +1,13 @@
 """The folder of a run: where each file lies, and whether the run in it may go on.
 
-config.yaml       the config with every default filled in
-run.json          the config as given, the digests of the data, the environment
-task.json         the task and what it learned
-metrics.jsonl     a line for each log and each evaluation
-checkpoints/      step-000400/ ...
-best.json         last.json
-results.json      written last: a run that has it is finished
-final/            the fine-tuned model
+config.yaml     the config with every default filled in
+run.json        the config as given, the digests of the data, the environment
+metrics.jsonl   a line for each log and each evaluation
+checkpoints/    step-000400/ ...
+last.json       best.json
+reports/        <split>/: what the task draws of its result
+results.json    written last: a run that has it is finished
+final/          the fine-tuned model
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.notation import flatten, parse_value, to_yaml
 
 LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps", "train.early_stopping"})
-OTHER_FILES = ("task.json", "metrics.jsonl", "best.json", "last.json")
+OTHER_FILES = ("metrics.jsonl", "best.json", "last.json")
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,8 @@ class RunFolder:
         """Write last.json and best.json, which name the checkpoints that a person looks for."""
         self.write("last.json", {"checkpoint": f"step-{last:06d}", "step": last})
         if best is not None:
-            self.write(
-                "best.json", {"checkpoint": f"step-{best:06d}", "step": best, "value": value}
-            )
+            found = {"checkpoint": f"step-{best:06d}", "step": best, "value": value}
+            self.write("best.json", found)
 
     def begin(
         self, given: RunConfig, digests: Mapping[str, str], environment: Mapping[str, Any]
@@ -86,11 +85,9 @@ class RunFolder:
         """Make the folder, and note what makes a later command the same run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            facts = {"given": flatten(given), "data": {**digests}, "environment": {**environment}}
             # First of all, for it is what tells a run's folder from another.
-            write_json(
-                self.path / "run.json",
-                {"given": flatten(given), "data": dict(digests), "environment": dict(environment)},
-            )
+            write_json(self.path / "run.json", facts)
             self.checkpoints.mkdir(exist_ok=True)
             (self.path / "results.json").unlink(missing_ok=True)  # of a run that is now extended
         except OSError as error:
@@ -151,11 +148,8 @@ def check_free(folder: RunFolder) -> None:
     """Refuse a folder that holds something else than a run."""
     if folder.path.is_file():
         raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
-    if (
-        folder.path.is_dir()
-        and not folder.exists
-        and any(p.name != ".run.json.partial" for p in folder.path.iterdir())
-    ):
+    held = {path.name for path in folder.path.iterdir()} if folder.path.is_dir() else set()
+    if not folder.exists and held - {".run.json.partial"}:
         raise ConfigError(
             f"output.dir: {folder.path} is not empty and holds no run; name another folder"
         )
@@ -164,10 +158,10 @@ def check_free(folder: RunFolder) -> None:
 def check_same_run(
     folder: RunFolder, given: RunConfig, digests: Mapping[str, str], *, extend: bool
 ) -> RunConfig | None:
-    """The config to go on with, if `given` is the run that the folder holds; None if that run never
-    got to a config.
+    """The config to go on with, if `given` is the run that the folder holds.
 
-    Raises CheckpointError with the differences, and the ways out.
+    None if that run never got to a config. Raises CheckpointError or DataError with the differences
+    and the ways out.
     """
     if not (folder.path / "config.yaml").is_file():
         return None
@@ -187,22 +181,15 @@ def check_same_run(
             differences.append(
                 f"  {key}: {stored if stored is not None else filled} in the run, {value} now"
             )
-    hint = (
-        "use --extend to train longer, or "
-        if any(key in difference for key in LENGTH_KEYS for difference in differences)
-        else ""
-    )
+    is_longer = any(key in difference for key in LENGTH_KEYS for difference in differences)
+    hint = "use --extend to train longer, or " if is_longer else ""
     ways = f"{hint}output.dir=... for a second run, or --fresh to replace this one"
     if differences:
         raise CheckpointError(
             "\n".join([f"{folder.path}: holds another run:", *differences, f"  {ways}"])
         )
     if dict(digests) != held["data"]:
-        names = sorted(
-            name
-            for name in {*digests, *held["data"]}
-            if digests.get(name) != held["data"].get(name)
-        )
+        names = sorted({name for name, _ in digests.items() ^ held["data"].items()})
         raise DataError(
             f"{folder.path}: the rows of {', '.join(names)} are not those that the run "
             f"began with; {ways}"

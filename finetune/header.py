@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from finetune.assembly import Prepared
+from finetune.console import format_count
 from finetune.data import Splits
 from finetune.notation import flatten
 
@@ -17,12 +18,10 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in live.model.network.parameters())
     values = flatten(config)
-    processes = _many(live.accelerator.num_processes, "process", "es")
-    held = (splits.train, splits.validation, splits.test)
+    processes = format_count(live.accelerator.num_processes, "process", "es")
+    tables = [splits.train, splits.validation or [], splits.test or []]
     facts = {
-        "labels": _label_counts(
-            row for rows in held if rows is not None for row in [live.task.stratum(r) for r in rows]
-        ),
+        "labels": _label_counts(live.task.stratum(row) for rows in tables for row in rows),
         "length": _lengths(prepared),
         "network": f"{type(_named(live.model.network)).__name__} from {config.model.name}",
         "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%})",
@@ -58,12 +57,10 @@ def _lengths(prepared: Prepared) -> str:
     longest = max(length.used for length in lengths)
     if longest == 1:
         return ""
-    share = f", which loses {sum(cut) / whole:.0%} of all tokens" if cut else ""
-    return (
-        f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens{share}"
-        if cut
-        else f"at most {longest}, nothing is cut"
-    )
+    if not cut:
+        return f"at most {longest}, nothing is cut"
+    share = f"which loses {sum(cut) / whole:.0%} of all tokens"
+    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens, {share}"
 
 
 def _steps(prepared: Prepared) -> str:
@@ -78,18 +75,14 @@ def _batch(prepared: Prepared) -> str:
     live = prepared.live
     plan = live.plan
     pieces = [plan.pieces(0, process) for process in range(plan.processes)]
-    sizes = ", ".join(
-        str([len(piece.indices) for piece in own if not piece.filler]) for own in pieces
-    )
-    how = f"{plan.batch_size} samples, the first step as {sizes}"
+    sizes = [[len(piece.indices) for piece in own if not piece.filler] for own in pieces]
+    how = f"{plan.batch_size} samples, the first step as {', '.join(map(str, sizes))}"
     if live.train.features is not None:
         return f"{how} of cached features"
+    if plan.lengths.max() == 1:
+        return how
     useful = plan.padding(min(plan.steps_per_epoch, 200))
-    return (
-        f"{how}; {useful:.0%} of the computed tokens are no padding"
-        if plan.lengths.max() > 1
-        else how
-    )
+    return f"{how}; {useful:.0%} of the computed tokens are no padding"
 
 
 def _named(network: object) -> object:
@@ -98,7 +91,3 @@ def _named(network: object) -> object:
 
 def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _many(count: int, word: str, ending: str = "s") -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"

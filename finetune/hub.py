@@ -22,7 +22,6 @@ def push(
     private: bool = True,
     dry_run: bool = False,
     what: str = "merged",
-    console: Console | None = None,
 ) -> str:
     """Upload the final model of a run to `repo_id`; the address of the model there.
 
@@ -46,7 +45,7 @@ def push(
         for path in sorted(folder.rglob("*"))
         if path.is_file() and (what != "merged" or path.parent.name != "adapter")
     ]
-    console = console or Console()
+    console = Console()
     if dry_run:
         for path in files:
             console.print(f"{path.stat().st_size:>12,} bytes  {path.relative_to(folder)}")

@@ -64,9 +64,8 @@ def inspect_run(loaded: Loaded, task: Task) -> None:
 def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:
     """Every key with its value, and where that comes from."""
     before, values = flatten(loaded.config), flatten(prepared.live.config)
-    width = max(
-        len(f"{key}={_json(value)}") for key, value in values.items() if len(_json(value)) < 40
-    )
+    short = [key for key, value in values.items() if len(_json(value)) < 40]
+    width = max(len(f"{key}={_json(values[key])}") for key in short)
     for key, value in values.items():
         origin = loaded.origins.get(key, "default")
         if key in prepared.reasons:
@@ -94,12 +93,10 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
     losses = _mean_loss(live, outputs, batch)
     facts = {
         "row": "\n".join(f"{name}: {_excerpt(value)}" for name, value in row.items()),
-        "sample": "\n".join(f"{name}: {_shape(value)}" for name, value in _leaves(sample)),
+        "sample": _outline(sample),
         "read as": live.task.show(sample)[: 4 * _EXCERPT],
-        "batch": "\n".join(f"{name}: {_shape(value)}" for name, value in _leaves(batch)),
-        "outputs": "\n".join(
-            f"{name or type(value).__name__}: {_shape(value)}" for name, value in _leaves(outputs)
-        ),
+        "batch": _outline(batch),
+        "outputs": _outline(outputs),
         "loss": ", ".join(f"{name} {value:.4f}" for name, value in losses.items()) + ", untrained",
         "prediction": f"{_json(said)}, untrained",
     }
@@ -114,9 +111,8 @@ def _batch(live: Live, piece: Piece) -> Batch:
 
 def _mean_loss(live: Live, outputs: Any, batch: Batch) -> dict[str, float]:
     terms = live.task.loss(outputs, batch)
-    return total_loss(
-        {k: float(v) / max(float(batch["count"][k]), 1e-12) for k, v in terms.items()}
-    )
+    counts = {term: max(float(count), 1e-12) for term, count in batch["count"].items()}
+    return total_loss({term: float(value) / counts[term] for term, value in terms.items()})
 
 
 # ---- steps, memory, time
@@ -125,22 +121,18 @@ def _mean_loss(live: Live, outputs: Any, batch: Batch) -> dict[str, float]:
 def estimate(prepared: Prepared) -> dict[str, str]:
     """Memory for weights, gradients and optimizer; the time of a step and of the whole run."""
     live = prepared.live
-    total = sum(p.numel() * p.element_size() for p in live.model.network.parameters())
-    trained = sum(
-        p.numel() * p.element_size() for g in live.optimizer.param_groups for p in g["params"]
-    )
+    total = sum(p.nbytes for p in live.model.network.parameters())
+    trained = sum(p.nbytes for group in live.optimizer.param_groups for p in group["params"])
     states = STATES.get(live.config.optim.name)
     known = f"{states * trained / MIB:.1f} MiB optimizer" if states else "the optimizer beside it"
     facts = {"memory": f"{total / MIB:.1f} MiB weights, {trained / MIB:.1f} MiB gradients, {known}"}
     cost = time_steps(prepared)
     if cost.peak_bytes:
         facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB at the peak of the longest batch"
-    facts["longest"] = (
-        f"{cost.longest_rows} rows of {cost.longest} take {cost.longest_seconds:.2f} s"
-    )
-    facts["time"] = "\n".join(
-        f"{what} about {format_duration(s)}" for what, s in cost.parts.items()
-    )
+    rows = f"{cost.longest_rows} rows of {cost.longest}"
+    facts["longest"] = f"{rows} take {cost.longest_seconds:.2f} s"
+    times = [f"{what} about {format_duration(each)}" for what, each in cost.parts.items()]
+    facts["time"] = "\n".join(times)
     return facts
 
 
@@ -183,13 +175,8 @@ def time_steps(prepared: Prepared) -> Cost:
         epochs = live.total_steps / live.plan.steps_per_epoch
         parts = {f"training, {live.total_steps} steps:": epoch * epochs}
         parts["one evaluation of the held-out rows:"] = held_out
-    return Cost(
-        int(live.train.lengths[list(longest.indices)].max()),
-        len(longest.indices),
-        seconds,
-        peak,
-        parts,
-    )
+    length = int(live.train.lengths[list(longest.indices)].max())
+    return Cost(length, len(longest.indices), seconds, peak, parts)
 
 
 def _padded(live: Live, piece: Piece) -> int:
@@ -234,6 +221,12 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{name}.{place}" if name else str(place))
     else:
         yield name, value
+
+
+def _outline(nest: Any) -> str:
+    """A line for each value of a nest: its name, type and shape."""
+    leaves = _leaves(nest)
+    return "\n".join(f"{name or type(value).__name__}: {_shape(value)}" for name, value in leaves)
 
 
 def _shape(value: Any) -> str:

@@ -9,7 +9,14 @@ from dataclasses import asdict
 import accelerate
 from accelerate.utils import broadcast
 
-from finetune.checkpoint import changed_tensors, optimizer_tensors, remove_old, save_checkpoint
+from finetune.checkpoint import (
+    Checkpoint,
+    changed_tensors,
+    load_changed,
+    optimizer_tensors,
+    remove_old,
+    save_checkpoint,
+)
 from finetune.console import Console
 from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
@@ -42,11 +49,10 @@ class RunJournal:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._append("train", step, values)
-        done = step - self._begun[0]
-        left = (
-            (time.perf_counter() - self._begun[1]) / max(done, 1) * (self.live.total_steps - step)
-        )
-        self.console.log(step, self.live.total_steps, values, left)
+        first, start = self._begun
+        seconds_a_step = (time.perf_counter() - start) / max(step - first, 1)
+        total = self.live.total_steps
+        self.console.log(step, total, values, seconds_a_step * (total - step))
 
     def tick(self, step: int) -> None:
         self.console.tick(step)
@@ -73,20 +79,13 @@ class RunJournal:
         """Evaluate on any split."""
         live = self.live
         share_buffers(live)
-        workers = live.config.train.workers
+        block, workers = evaluation_block(live), live.config.train.workers
         return evaluate_split(
-            live.model,
-            live.task,
-            split,
-            live.accelerator,
-            block=evaluation_block(live),
-            workers=workers,
+            live.model, live.task, split, live.accelerator, block=block, workers=workers
         )
 
     def save(self, progress: Progress) -> None:
-        """A checkpoint of everything that going on needs, and the pointers to the last and the best
-        one.
-        """
+        """Write a checkpoint of all that going on needs, and point at the last and the best."""
         live = self.live
         if self._writes:
             trained = trained_names(live)
@@ -113,6 +112,12 @@ class RunJournal:
 def trained_names(live: Live) -> set[str]:
     """The parameters that the optimizer holds."""
     return {name for group in live.optimizer.param_groups for name in group["names"]}
+
+
+def load_weights(live: Live, checkpoint: Checkpoint) -> None:
+    """Put what a checkpoint holds of the network into the model."""
+    tensors = checkpoint.tensors("model")
+    load_changed(live.model.network, trained_names(live), tensors, checkpoint.folder)
 
 
 def evaluation_block(live: Live) -> int:

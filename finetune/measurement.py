@@ -9,9 +9,10 @@ import torch
 
 from finetune.arguments import Source
 from finetune.checkpoint import write_json
-from finetune.console import Console
+from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
 from finetune.data.loading import Split
+from finetune.data.opening import FIRST_VALUES
 from finetune.defaults import choose_precision, has_native_bf16
 from finetune.errors import ConfigError
 from finetune.evaluation import evaluate_split
@@ -20,8 +21,6 @@ from finetune.notation import parse_value
 from finetune.prediction import load_task, model_folder
 from finetune.processes import make_accelerator, this_process
 from finetune.results import show_metrics, show_results
-
-FIRST_VALUES = 100
 
 
 def show_run(run: str, output: Path | None) -> None:
@@ -55,18 +54,16 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     rows, faults = check_rows(source.reference, rows, task, source.config.on_error)
     precision, reason = _precision(Path(run), state.device)
     accelerator = make_accelerator(precision)
-    processes = f"{accelerator.num_processes} process{'es'[: 2 * (state.num_processes > 1)]}"
+    processes = format_count(accelerator.num_processes, "process", "es")
     where = f"{accelerator.device.type}, {processes}, {precision}: {reason}"
     facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": where}
     console.facts({name: text for name, text in facts.items() if text})
 
     model = task.load_model(folder).to(accelerator.device)
     lengths = np.array([length.used for length in task.lengths(rows)], dtype=np.int64)
-    name = source.split or source.reference
-    metrics = evaluate_split(
-        model, task, Split(name, rows, lengths), accelerator, block=batch_size
-    ).metrics
-    show_metrics(f"{len(rows)} rows of {source.reference}", {name: metrics}, console)
+    split = Split(source.split or source.reference, rows, lengths)
+    metrics = evaluate_split(model, task, split, accelerator, block=batch_size).metrics
+    show_metrics(f"{len(rows)} rows of {source.reference}", {split.name: metrics}, console)
     if output is not None and state.is_main_process:
         write_json(output, metrics)
     return metrics

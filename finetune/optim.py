@@ -61,16 +61,13 @@ def rate_factor(config: OptimConfig, step: int, total: int) -> float:
     The first update after a warm-up of W steps has the whole rate, and the last one of a falling
     schedule the smallest rate above 0: no update is wasted on a rate of 0.
     """
-    warmup = (
-        config.warmup_steps
-        if config.warmup_steps is not None
-        else round(config.warmup_ratio * total)
-    )
+    warmup = config.warmup_steps
+    if warmup is None:
+        warmup = round(config.warmup_ratio * total)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    left = (total - step) / max(
-        total - warmup, 1
-    )  # 1 at the end of the warm-up, 1 / n at the last step
+    # 1 at the end of the warm-up, 1 / n at the last of the n steps after it.
+    left = (total - step) / max(total - warmup, 1)
     match config.schedule:
         case "constant":
             return 1.0

@@ -45,14 +45,8 @@ SECTIONS: dict[str, type[Section]] = {
     "output": OutputConfig,
 }
 # What a section given as a scalar means. `train` has no such key: train=news.csv is data.train.
-SCALAR_KEY = {
-    "task": "name",
-    "model": "name",
-    "method": "name",
-    "optim": "name",
-    "data": "source",
-    "output": "dir",
-}
+SCALAR_KEY = dict.fromkeys(("task", "model", "method", "optim"), "name")
+SCALAR_KEY |= {"data": "source", "output": "dir"}
 
 # Sections whose other keys belong to what is named: a revision, or the consent to run code, of one
 # model must not pass to another.
@@ -63,8 +57,10 @@ TaskConfigs = Callable[[str], type[TaskConfig]]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked config, where each value came from ({"optim.lr": "command line"}), and what was
-    dropped on the way.
+    """A checked config, where each value came from, and what was dropped on the way.
+
+    Attributes:
+        origins: {"optim.lr": "command line", ...}; a key that is missing has its default.
     """
 
     config: RunConfig
@@ -126,8 +122,7 @@ def load_config(
     schemas = {**SECTIONS, "task": task_config(str(draft.values["task"]["name"]))}
     draft = _Draft()
     for origin, entries in layers:
-        # A later layer's method drops the keys of an earlier one, but its own keys may stand before
-        # its name.
+        # A name drops the keys of an earlier layer, but its own keys may stand before it.
         for key, value in entries:
             _put_names(draft, key, value, origin)
         for key, value in entries:
@@ -212,7 +207,8 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
             values = {"name": method, **values}
         if section == "model" and "name" not in values:
             faults.append(
-                "model.name: no pretrained network is named; add model=NAME (a hub id, a folder, pkg://...)"
+                "model.name: no pretrained network is named; add model=NAME "
+                "(a hub id, a folder, pkg://...)"
             )
             continue
         try:
@@ -220,9 +216,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
         except ValidationError as error:
             faults += _sentences(section, schema, error, draft.origins)
     if faults:
-        raise ConfigError(
-            "\n".join(["the config has faults:", *(f"  {fault}" for fault in faults)])
-        )
+        raise ConfigError("\n  ".join(["the config has faults:", *faults]))
     return RunConfig(**sections)
 
 

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 
 
 def plot_history(lines: Sequence[dict[str, Any]]) -> Figure:
-    """A figure of three panels from the lines of metrics.jsonl: loss, learning rate, metrics of
-    held-out splits.
-    """
+    """Three panels from the lines of metrics.jsonl: loss, learning rate, held-out metrics."""
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     loss, rate, metrics = figure.subplots(1, 3)
     splits = list(dict.fromkeys(line["split"] for line in lines))
@@ -34,11 +32,8 @@ def plot_history(lines: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _draw(axes: Axes, lines: Sequence[dict[str, Any]], split: str, name: str, label: str) -> None:
-    points = [
-        (line["step"], line[name]) for line in lines if line["split"] == split and name in line
-    ]
-    if points:
-        steps, values = zip(*points, strict=True)
-        axes.plot(
-            steps, values, label=label, marker="o" if len(points) < 30 else None, markersize=3
-        )
+    found = [line for line in lines if line["split"] == split and name in line]
+    if found:
+        steps, values = [line["step"] for line in found], [line[name] for line in found]
+        marker = "o" if len(found) < 30 else None
+        axes.plot(steps, values, label=label, marker=marker, markersize=3)

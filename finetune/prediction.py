@@ -22,9 +22,7 @@ WINDOW = 1024
 
 
 class Predictor:
-    """A task with its fine-tuned model: call it with rows, and it returns a prediction for each, in
-    order.
-    """
+    """A task with its fine-tuned model: called with rows, it predicts each of them, in order."""
 
     def __init__(self, task: Task, model: TransferModel, device: torch.device) -> None:
         self.task = task
@@ -32,10 +30,9 @@ class Predictor:
         self.device = device
 
     def __call__(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
-        """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts)
-        where a row has one.
+        """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
 
-        A single row gives a list of one.
+        Bare values fit where a prediction reads one column. A single row gives a list of one.
         """
         return list(self.stream(as_rows(rows, self.task), batch_size))
 
@@ -72,10 +69,9 @@ class Predictor:
 def load(
     reference: str | Path, *, device: str | torch.device | None = None, revision: str | None = None
 ) -> Predictor:
-    """The predictor of a run folder, of a `final/` folder, or of a model on the hub that this kit
-    pushed.
+    """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
 
-    No pickle is read. Raises ModelError if there is no such model.
+    No pickle is read. Raises ModelError if there is no such model, or if this kit did not make it.
     """
     folder = model_folder(reference, revision)
     task = load_task(folder)
@@ -130,9 +126,7 @@ def best_device() -> torch.device:
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
-    """Rows from whatever holds them: rows themselves, one row, a table, or bare values of the
-    task's one column.
-    """
+    """Rows from whatever holds them: one row, rows, a table, or bare values of the one column."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
         return [
             dict(zip(value.columns, cells, strict=True))

@@ -21,8 +21,7 @@ def this_process() -> PartialState:
     Raises ConfigError if the launcher started several that do not see each other: each would train
     alone and write into the same folder.
     """
-    # A plain PartialState on a machine without an accelerator makes each of several processes rank
-    # 0 of 1.
+    # Without an accelerator a plain PartialState makes each of several processes rank 0 of 1.
     state = PartialState(cpu=not torch.accelerator.is_available() or _asked_for_cpu())
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != state.num_processes:
@@ -37,14 +36,12 @@ def this_process() -> PartialState:
 def make_accelerator(precision: str) -> Accelerator:
     """An Accelerator of this precision over the processes of `this_process`."""
     state = this_process()
-    # A notebook may train twice with different precisions; the state of the first run would be kept
-    # otherwise.
+    # A notebook may train twice: the precision of the first run would be kept otherwise.
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
         cpu=state.device.type == "cpu",
         mixed_precision=MIXED[precision],
-        # Buffers are shared before evaluations; at every step it would cost time and change
-        # nothing.
+        # Buffers are shared before evaluations; at every step that would only cost time.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 

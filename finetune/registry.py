@@ -1,5 +1,4 @@
-"""A task by its name: an entry point of the group `finetune.tasks`, or module:Class, or
-file.py:Class.
+"""A task by its name: an entry point of `finetune.tasks`, module:Class or file.py:Class.
 
 Listing names imports nothing.
 """
@@ -26,8 +25,9 @@ def task_names() -> dict[str, EntryPoint]:
 
 
 def find_task(name: str) -> type[Task]:
-    """The class of a task. Raises ConfigError where there is none of that name, or where it cannot
-    be imported.
+    """The class of a task.
+
+    Raises ConfigError if there is none of that name, or if it cannot be imported.
     """
     if ":" in name:
         return _from_module(name)
@@ -51,11 +51,8 @@ def _from_module(name: str) -> type[Task]:
     from finetune.task import Task
 
     module = _import(module_name)
-    classes = [
-        key
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Task)
-    ]
+    kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    classes = [key for key, kind in kinds.items() if issubclass(kind, Task)]
     if class_name not in vars(module):
         raise ConfigError(
             f"task.name: {module_name} has no class {class_name!r}; {nearest(class_name, classes)}"
@@ -65,14 +62,12 @@ def _from_module(name: str) -> type[Task]:
 
 def _import(module_name: str) -> ModuleType:
     """A module from a file in the working folder if there is one, else from the import path."""
-    file = Path(
-        module_name if module_name.endswith(".py") else module_name.replace(".", "/") + ".py"
-    )
+    path = module_name if module_name.endswith(".py") else f"{module_name.replace('.', '/')}.py"
+    file = Path(path)
     try:
         if not file.is_file() or _leads_to(module_name, file):
             return importlib.import_module(module_name)
-        # Workers that are spawned find the class again by this name, so it must stand in
-        # sys.modules.
+        # Spawned workers find the class again by this name, so it must stand in sys.modules.
         key = file.stem
         known = sys.modules.get(key)
         if known is not None and getattr(known, "__file__", None) == str(file.resolve()):
@@ -118,9 +113,7 @@ def _shadow(point: EntryPoint) -> str:
     package = point.value.partition(":")[0].partition(".")[0]
     spec = importlib.util.find_spec(package)
     origin = spec.origin if spec is not None else None
-    return (
-        f". The package {package!r} was found at {origin}; "
-        "if that is not this kit's, rename or move it"
-        if origin
-        else ""
-    )
+    if not origin:
+        return ""
+    remedy = "if that is not this kit's, rename or move it"
+    return f". The package {package!r} was found at {origin}; {remedy}"

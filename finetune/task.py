@@ -1,11 +1,8 @@
-"""The contract between the engine and the tasks: what a task says, and what the engine may ask of
-it.
+"""The contract between the engine and the tasks: what a task says, what the engine may ask.
 
 A row enters as a dict, is encoded to a sample, collated to a batch, goes once through the model,
 and becomes a loss, a statistic and a prediction. The engine knows these steps and nothing else of a
-task.
-
-Shapes: B samples in a batch.
+task. Shapes: B samples in a batch.
 """
 
 from __future__ import annotations
@@ -25,20 +22,24 @@ Row = dict[str, Any]
 """One raw example: a column name to its value."""
 
 Sample = dict[str, Any]
-"""One encoded example, no batch axis, no padding. What the network reads lies under "inputs", what
-it should say under "target", which an unlabelled row has not. A sample whose "inputs" the engine
-has taken out (its features are cached) is collated to a batch without them.
+"""One encoded example, without batch axis and padding.
+
+What the network reads lies under "inputs", what it should say under "target", which an unlabelled
+row has not. A sample whose "inputs" the engine has taken out (its features are cached) is collated
+to a batch without them.
 """
 
 Batch = dict[str, Any]
-"""{"inputs": {name: Tensor} or "features": {name: Tensor [B, ...]}, "targets": ..., "count": {term:
-Tensor []}}
+"""Samples collated: {"inputs" or "features", "targets", "count"}.
+
+"inputs" is {name: Tensor}, "features" {name: Tensor [B, ...]}, "count" {loss term: Tensor []}.
 """
 
 Stats = dict[str, Tensor]
-"""Statistics of a batch. The first axis of every tensor is B; the others may differ between
-batches, and are padded with 0 before batches are joined, so a ragged statistic carries its length
-beside it.
+"""Statistics of a batch, every tensor [B, ...].
+
+The axes after the first may differ between batches and are padded with 0 before batches are joined,
+so a ragged statistic carries its length beside it.
 """
 
 Prediction = dict[str, Any]
@@ -48,17 +49,14 @@ Rng = np.random.Generator
 
 
 class Length(NamedTuple):
-    """How much of a row the network computes, and how much of it was cut away, in the task's own
-    unit.
-    """
+    """How much of a row the network computes, and how much was cut away, in the task's unit."""
 
     used: int
     cut: int = 0
 
 
 class TransferModel(nn.Module):
-    """A pretrained network and the names of its parts: the one seam between what is pretrained and
-    what is new.
+    """A pretrained network and the names of its parts: the seam between pretrained and new.
 
     Attributes:
         network: the model exactly as its own library builds it: what is saved, reloaded and pushed.
@@ -66,9 +64,7 @@ class TransferModel(nn.Module):
         blocks: the pretrained parts from input to output, each a group of dotted names that is
             trained or frozen as one. Blocks and heads together hold every parameter once.
         lora_targets: dotted names of layers that LoRA may wrap.
-        kind: the row of the table of defaults that suits this network: "encoder", "decoder", "cnn",
-        ... cacheable: whether `features` may be computed once and kept, because the backbone alone
-        makes them.
+        kind: the row of the table of defaults that suits this network: "encoder" or "decoder".
     """
 
     def __init__(
@@ -93,8 +89,9 @@ class TransferModel(nn.Module):
 
     @property
     def feature_kind(self) -> str:
-        """What, beyond weights and inputs, decides the features (a way of pooling): part of the
-        cache's key.
+        """What, beyond weights and inputs, decides the features: a way of pooling, say.
+
+        It is part of the cache's key.
         """
         return type(self).__qualname__
 
@@ -103,19 +100,21 @@ class TransferModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no features that could be cached")
 
     def forward(self, batch: Batch) -> Any:
-        """Outputs from batch["features"] if there, else from batch["inputs"]; of one kind in train
-        and eval mode.
+        """Outputs from batch["features"] if there, else from batch["inputs"].
+
+        They are of one kind in train and eval mode, so that loss and measure serve both.
         """
         raise NotImplementedError
+
+    def settle(self) -> None:
+        """Fold into the network what training kept beside it; the outputs stay as they are."""
 
     def save(self, folder: Path) -> None:
         """Write the network into `folder` in the layout of its own library."""
         raise NotImplementedError
 
     def adapter_config(self) -> dict[str, Any]:
-        """What peft's config of an adapter must say of this network: task_type,
-        base_model_name_or_path.
-        """
+        """What peft's config of an adapter says of this network, such as its task_type."""
         return {}
 
 
@@ -135,11 +134,10 @@ class Task(ABC):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        """Settle which columns are read, from their names and first values; a sentence for each
-        choice made.
+        """Settle which columns are read, from their names and first values.
 
-        Raises DataError if a column that the config names is missing, or if there is no one
-        sensible choice.
+        Returns a sentence for each choice made. Raises DataError if a column that the config names
+        is missing, or if there is no one sensible choice.
         """
         return []
 
@@ -166,12 +164,14 @@ class Task(ABC):
         return repr(sorted(row.items()))
 
     def row_of(self, value: Any) -> Row:
-        """A row from a bare value, where one column is all that a prediction reads: a text, a path
-        of an image.
-        """
+        """A row from a bare value (a text, the path of an image), for predictions of one column."""
         raise DataError(
             f"{self.name}: {value!r} is no row; give dicts with the columns that were trained on"
         )
+
+    def truth(self, row: Row) -> Any:
+        """What a row is labelled: a value that changes when its label does."""
+        return self.stratum(row)
 
     def stratum(self, row: Row) -> Any:
         """A hashable value whose shares are kept alike in all splits made by fraction."""
@@ -225,8 +225,9 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        """One row for the network. Without `rng` nothing is random; without a label the sample has
-        no target.
+        """One row for the network.
+
+        Without `rng` nothing is random; without a label the sample has no target.
         """
 
     @abstractmethod
@@ -235,8 +236,9 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """float32 sums, one for each term of batch["count"]; the engine divides by the count of the
-        whole step.
+        """float32 sums, one for each term of batch["count"].
+
+        The engine divides each by its count over the whole step.
         """
 
     @abstractmethod

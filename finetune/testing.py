@@ -1,11 +1,10 @@
-"""check_task: the public test of the contract. A new task's test file is fixtures and one call of
-it.
+"""check_task: the public test of the contract.
 
     def test_my_task_keeps_the_contract():
         check_task(MyTask(text="body"), rows, model="path/to/a/tiny/model")
 
-Each check asserts one promise of `finetune.task` that the engine relies on, and says what breaks
-without it.
+A new task's test file is fixtures and one call of it. Each check asserts one promise of
+`finetune.task` that the engine relies on, and says what breaks without it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from finetune.config import ModelConfig
-from finetune.data.loading import map_tensors
+from finetune.data.loading import tensors_in
 from finetune.errors import ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods.method import HEAD, named_parts, part_named
@@ -32,10 +31,10 @@ CLOSE = 1e-5
 
 
 def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> None:
-    """Assert that a task keeps the contract on some labelled rows (at least 4) with a small network
-    on the CPU.
+    """Assert that a task keeps the contract, on the CPU with a small network.
 
-    The task must not have been set up. Raises AssertionError with the promise that is broken.
+    `rows` are labelled and at least 4; the task must not have been set up. Raises AssertionError
+    with the promise that is broken.
     """
     import datasets
 
@@ -61,9 +60,7 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
 
 
 def check_encoding(task: Task, rows: Sequence[Row]) -> None:
-    """encode without rng is a function of the row, with one a function of row and rng; lengths fit
-    the rows.
-    """
+    """encode is a function of the row, or of row and rng; lengths fit the rows."""
     assert _same(task.encode(rows[0]), task.encode(rows[0])), "encode without rng is random"
     drawn = [task.encode(rows[0], np.random.default_rng(7)) for _ in range(2)]
     assert _same(*drawn), (
@@ -94,8 +91,9 @@ def check_seam(model: TransferModel) -> None:
 
 
 def check_sums(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """Losses and counts of a batch are the sums of those of its rows: micro-batches and processes
-    depend on it.
+    """Losses and counts of a batch are the sums of those of its rows.
+
+    Micro-batches and processes depend on it.
     """
     samples = [task.encode(row) for row in rows]
     whole_loss, whole_count = _loss_and_count(task, model, samples)
@@ -143,16 +141,12 @@ def check_gradients(task: Task, model: TransferModel, rows: Sequence[Row]) -> No
 
 
 def check_features(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """Where features can be cached: outputs from features are those from inputs, and targets
-    collate alone.
-    """
+    """Where features can be cached, outputs from them are live ones, and targets collate alone."""
     if not model.cacheable:
         return
     samples = [task.encode(row) for row in rows]
     batch = task.collate(samples)
-    targets_only = task.collate(
-        [{key: value for key, value in sample.items() if key != "inputs"} for sample in samples]
-    )
+    targets_only = task.collate([_without("inputs", sample) for sample in samples])
     assert "inputs" not in targets_only, "collate invents inputs for samples without them"
     with torch.no_grad():
         features = model.features(batch["inputs"])
@@ -160,14 +154,15 @@ def check_features(task: Task, model: TransferModel, rows: Sequence[Row]) -> Non
             "features must have the batch axis first"
         )
         live, cached = model(batch), model({**targets_only, "features": features})
-    assert relative_difference(_tensors(live), _tensors(cached)) <= CLOSE, (
-        "outputs from features differ from live ones"
-    )
+    difference = relative_difference(_float_tensors(live), _float_tensors(cached))
+    assert difference <= CLOSE, "outputs from features differ from live ones"
 
 
 def check_judgement(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """measure is per sample; summarize gives floats, the selecting metric among them; predict says
-    one thing a row.
+    """Judgements fit their rows.
+
+    measure is per sample; summarize gives floats, the selecting metric among them; predict says one
+    thing a row.
     """
     batch = task.collate([task.encode(row) for row in rows])
     with torch.no_grad():
@@ -184,18 +179,13 @@ def check_judgement(task: Task, model: TransferModel, rows: Sequence[Row]) -> No
     )
     assert len(predictions) == len(rows), "predict gives another number of predictions than samples"
     json.dumps(predictions)
-    unlabelled = task.collate(
-        [{k: v for k, v in task.encode(row).items() if k != "target"} for row in rows]
-    )
-    assert len(task.predict(model, unlabelled)) == len(rows), (
-        "rows without a label cannot be predicted"
-    )
+    unlabelled = task.collate([_without("target", task.encode(row)) for row in rows])
+    said = task.predict(model, unlabelled)
+    assert len(said) == len(rows), "rows without a label cannot be predicted"
 
 
 def check_reload(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
-    """What is saved, reloaded from disk by another task of the same config, encodes and answers
-    alike.
-    """
+    """What is saved, reloaded by another task of the same config, encodes and answers alike."""
     state = json.loads(json.dumps(task.state()))
     before = compute_outputs(model, task, rows, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as name:
@@ -221,14 +211,16 @@ def _loss_and_count(
         return task.loss(model(batch), batch), batch["count"]
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(value, lambda tensor: found.append(tensor.float()) or tensor)  # type: ignore[func-returns-value]
-    return found
+def _without(key: str, sample: Sample) -> Sample:
+    return {name: value for name, value in sample.items() if name != key}
+
+
+def _float_tensors(value: Any) -> list[Tensor]:
+    return [tensor.float() for tensor in tensors_in(value)]
 
 
 def _shapes(value: Any) -> list[tuple[int, ...]]:
-    return [tuple(tensor.shape) for tensor in _tensors(value)]
+    return [tuple(tensor.shape) for tensor in tensors_in(value)]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,5 +1,6 @@
-"""The adapters: each wraps a pretrained network and says what a row is, how it is judged and what a
-prediction looks like.
+"""The adapters: each wraps a pretrained network for one task.
+
+It says what a row is, how it is judged and what a prediction looks like.
 """
 
 from __future__ import annotations

@@ -30,11 +30,8 @@ class NativeTextModel(TextModel):
 
     def __init__(self, network: Any, missing: Sequence[str]) -> None:
         base = network.base_model_prefix
-        heads = [
-            name
-            for name, child in network.named_children()
-            if name != base and has_parameters(child)
-        ]
+        children = [name for name, child in network.named_children() if has_parameters(child)]
+        heads = [name for name in children if name != base]
         # What the checkpoint lacks is new wherever it stands: a BERT without its pooler, say.
         lacking = (name.rpartition(".")[0] for name in missing)
         heads += [name for name in dict.fromkeys(lacking) if not name.startswith(tuple(heads))]
@@ -69,7 +66,7 @@ class NativeTextModel(TextModel):
         return self.network(**batch["inputs"]).logits  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        self.fold_scale()
+        self.settle()
         with quiet_transformers():
             self.network.save_pretrained(folder)  # type: ignore[operator]
 
@@ -92,18 +89,15 @@ class PooledNetwork(nn.Module):
         if self.pooling == "cls":
             return states[:, 0]
         if self.pooling == "last":
-            last = (
-                mask.long().cumsum(1).argmax(1)
-            )  # of the first maximum: the last token that is not padding
+            # argmax gives the first maximum: the last token that is not padding.
+            last = mask.long().cumsum(1).argmax(1)
             return states[torch.arange(len(states), device=states.device), last]
         weights = mask.unsqueeze(-1).float()
         return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 class PooledTextModel(TextModel):
-    """A bare backbone under mean, cls or last pooling and a linear head: what frozen features serve
-    best.
-    """
+    """A bare backbone under a pooling and a linear head: what frozen features serve best."""
 
     network: PooledNetwork
 
@@ -140,7 +134,7 @@ class PooledTextModel(TextModel):
         """The backbone as AutoModel loads it, and head.safetensors beside it."""
         from safetensors.torch import save_file
 
-        self.fold_scale()
+        self.settle()
         with quiet_transformers():
             self.network.backbone.save_pretrained(folder)
         save_file(

@@ -30,8 +30,9 @@ from tasks.augmentation import (
     mix,
     settle_augmentation,
 )
+from tasks.columns import find_column
 from tasks.images import MAX_PIXELS, digest_image, find_fault, looks_like_image, path_of, read_image
-from tasks.labelled import LabelledTask, find_column
+from tasks.labelled import LabelledTask
 from tasks.preprocessing import INPUT, Preprocessing, to_tensor
 from tasks.targets import (
     Number,

@@ -1,26 +1,22 @@
-"""What tasks share whose rows have labels or a number: the label's column, its loss and metrics,
-the confusion matrix.
+"""What tasks with a label column share: finding it, loss, metrics, the confusion matrix.
 
 Outputs are logits [B, C]; what a label means is `tasks.targets`.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from finetune.errors import DataError, nearest
 from finetune.task import Batch, Prediction, Row, Sample, Stats, Task, TransferModel
 from tasks import metrics
+from tasks.columns import LABEL_NAMES, counts_rows, find_column
 from tasks.confusion import write_confusion
 from tasks.labels import parse_number, split_labels
 from tasks.targets import KINDS, SingleLabel, TargetConfig, Targets, kind_of_values
-
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment")
 
 
 class LabelledTask(Task):
@@ -55,20 +51,19 @@ class LabelledTask(Task):
         elif self.config.kind == "single" and (label is None or not str(label).strip()):
             yield f"{self.config.label} is missing"
         elif hasattr(self, "targets_"):  # after setup the labels are known
-            unseen = self.targets_.unseen(label)
-            yield from (
-                f"{self.config.label} is {name!r}, which no row of train has" for name in unseen
-            )
+            for name in self.targets_.unseen(label):
+                yield f"{self.config.label} is {name!r}, which no row of train has"
 
     def stratum(self, row: Row) -> Any:
         value = row[self.config.label or ""]
         if self.config.kind == "number":
             return None
-        return (
-            tuple(split_labels(value, self.config.delimiter))
-            if self.config.kind == "several"
-            else str(value)
-        )
+        if self.config.kind == "several":
+            return tuple(split_labels(value, self.config.delimiter))
+        return str(value)
+
+    def truth(self, row: Row) -> Any:
+        return row[self.config.label or ""]
 
     @property
     def metric(self) -> tuple[str, Literal["max", "min"]]:
@@ -110,63 +105,16 @@ class LabelledTask(Task):
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         references = [self.targets_.target(row[self.config.label or ""]) for row in rows]
-        said = [
-            self.targets_.target(said["label" if "label" in said else "score"])
-            for said in predictions
-        ]
-        found: dict[str, float] = {}
+        answers = [said.get("label", said["score"]) for said in predictions]
+        predicted = [self.targets_.target(answer) for answer in answers]
+        classes, found = len(self.targets_.names), dict[str, float]()
         for name in self.config.metrics:
-            found |= metrics.evaluate_module(
-                name, said, references, classes=len(self.targets_.names)
-            )
+            found |= metrics.evaluate_module(name, predicted, references, classes=classes)
         return found
 
     def report(self, stats: Stats, folder: Path) -> list[Path]:
         if not isinstance(self.targets_, SingleLabel):
             return []
-        names = self.targets_.names
-        matrix = metrics.confusion_matrix(
-            stats["scores"].argmax(1).numpy(), stats["target"].numpy(), len(names)
-        )
+        names, predicted = self.targets_.names, stats["scores"].argmax(1).numpy()
+        matrix = metrics.confusion_matrix(predicted, stats["target"].numpy(), len(names))
         return write_confusion(matrix, names, folder)
-
-
-def find_column(
-    wanted: str | None,
-    role: str,
-    columns: Mapping[str, Sequence[Any]],
-    usual: Sequence[str],
-    candidates: Sequence[str],
-) -> tuple[str, str | None]:
-    """The column for a role ("text", "label") and, if it was chosen here, the sentence that says
-    why.
-
-    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError
-    otherwise.
-    """
-    if wanted is not None:
-        if wanted not in columns:
-            raise DataError(
-                f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}"
-            )
-        return wanted, None
-    lowered = {name.lower(): name for name in columns}
-    for name in usual:
-        if name in lowered:
-            return lowered[name], f"{role}: column {lowered[name]!r}, by its name"
-    if len(candidates) == 1:
-        return candidates[0], f"{role}: column {candidates[0]!r}, the only one that can be it"
-    found = ", ".join(map(repr, candidates or columns)) or "none"
-    raise DataError(
-        f"task.{role}: no one column is clearly the {role} (there are: {found}); "
-        f"set task.{role}=COLUMN"
-    )
-
-
-def counts_rows(values: Sequence[Any]) -> bool:
-    """Whether a column numbers its rows: integers, each one more than the one before."""
-    try:
-        numbers = [int(value) for value in values]
-    except (TypeError, ValueError):
-        return False
-    return len(numbers) > 2 and all(b == a + 1 for a, b in itertools.pairwise(numbers))

@@ -52,7 +52,7 @@ def label_text(value: Any, class_names: Sequence[str] | None = None) -> str | No
             return label_text(int(value), class_names)
         case float():
             raise DataError(
-                f"{value!r} is a number, not a label; numbers are learned with kind=regression, "
+                f"{value!r} is a number, not a label; numbers are learned with kind=number, "
                 "and labels that look like numbers are written as text"
             )
     raise DataError(f"{value!r} is no label; a label is a text, an integer or true/false")
@@ -198,5 +198,5 @@ def _check_looks_like_labels(names: list[str], rows: int, place: str) -> None:
         return
     remedy = "name another column, or list the classes in task.labels if this is right"
     if len(names) > 1 and all(parse_number(name) is not None for name in names):
-        remedy = f"numbers are learned with kind=regression; or {remedy}"
+        remedy = f"numbers are learned with kind=number; or {remedy}"
     raise DataError(f"{place}: {fault}; {remedy}")

@@ -33,22 +33,18 @@ class LogitsModel(TransferModel):
 
     def last_layer(self) -> nn.Linear:
         """The linear layer that makes the logits."""
-        layers = [
-            module for name in self.heads for module in self.network.get_submodule(name).modules()
-        ]
-        return [layer for layer in layers if isinstance(layer, nn.Linear)][-1]
+        heads = [self.network.get_submodule(name) for name in self.heads]
+        modules = [module for head in heads for module in head.modules()]
+        return [module for module in modules if isinstance(module, nn.Linear)][-1]
 
     def set_scale(self, deviation: float, mean: float) -> None:
         """Let logits of -1..1 mean one standard deviation around the mean."""
         has_bias = self.last_layer().bias is not None
-        # Without a bias the mean cannot be folded in; logits then count from 0 in the size of a
-        # typical value.
+        # Without a bias no mean can be folded in: logits count from 0 in typical values.
         self.scale, self.shift = (deviation, mean) if has_bias else (deviation + abs(mean), 0.0)
 
-    def fold_scale(self) -> None:
-        """Fold scale and shift into the last layer: the outputs stay, and the network alone makes
-        them.
-        """
+    def settle(self) -> None:
+        """Fold scale and shift into the last layer, so that the network alone makes the outputs."""
         layer = self.last_layer()
         with torch.no_grad():
             layer.weight.mul_(self.scale)

@@ -113,11 +113,9 @@ def _matthews(matrix: Array) -> float:
     """The correlation coefficient R_K of a confusion matrix (Gorodkin 2004), 0 where undefined."""
     rows, predicted, support = float(matrix.sum()), matrix.sum(axis=0), matrix.sum(axis=1)
     spread = (rows**2 - predicted @ predicted) * (rows**2 - support @ support)
-    return (
-        float((rows * np.trace(matrix) - predicted @ support) / math.sqrt(spread))
-        if spread
-        else 0.0
-    )
+    if not spread:
+        return 0.0
+    return float((rows * np.trace(matrix) - predicted @ support) / math.sqrt(spread))
 
 
 def _roc_auc(scores: Array, positive: Array) -> dict[str, float]:
@@ -139,8 +137,8 @@ def confusion_matrix(predicted: Array, targets: Array, classes: int) -> Array:
     return cells.reshape(classes, classes)
 
 
-def load_module(name: str, place: str = "task.metrics") -> Any:
-    """An `evaluate` module by hub id or local path, or ConfigError at `place`."""
+def _load_module(name: str) -> Any:
+    """An `evaluate` module by hub id or local path. Raises ConfigError."""
     from evaluate import config, loading
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -152,8 +150,8 @@ def load_module(name: str, place: str = "task.metrics") -> Any:
         return loading.load(str(path) if path.exists() else name, keep_in_memory=True)
     except Exception as error:  # the module is a stranger's code: it may raise anything
         raise ConfigError(
-            f"{place}: the evaluate module {name!r} cannot be loaded: {error} A name is fetched "
-            "from a hub; the path of a local module (folder/NAME/NAME.py) needs no network."
+            f"task.metrics: the evaluate module {name!r} cannot be loaded: {error} A name is "
+            "fetched from a hub; the path of a local module (folder/NAME/NAME.py) needs no network."
         ) from error
 
 
@@ -161,7 +159,6 @@ def evaluate_module(
     name: str,
     predictions: Sequence[Any] | Array,
     references: Sequence[Any] | Array,
-    place: str = "task.metrics",
     classes: int = 0,
 ) -> dict[str, float]:
     """The finite numbers that an `evaluate` module computes, each as "<module>/<key>".
@@ -169,17 +166,15 @@ def evaluate_module(
     The modules f1, precision and recall, which know two classes, are averaged over more (macro), by
     `classes` or the indices seen. Raises ConfigError if the module cannot be loaded or fails.
     """
-    module, stem = load_module(name, place), Path(name).name.removesuffix(".py")
-    averaged = (
-        stem in ("f1", "precision", "recall")
-        and max(classes, _classes(predictions), _classes(references)) > 2
-    )
-    options = {"average": "macro"} if averaged else {}
+    module, stem = _load_module(name), Path(name).name.removesuffix(".py")
+    known = max(classes, _classes(predictions), _classes(references))
+    is_averaged = stem in ("f1", "precision", "recall") and known > 2
+    options = {"average": "macro"} if is_averaged else {}
     try:
         results = module.compute(predictions=predictions, references=references, **options)
     except Exception as error:  # a stranger's code, as above
         raise ConfigError(
-            f"{place}: the evaluate module {name!r} failed on the predictions of this task: "
+            f"task.metrics: the evaluate module {name!r} failed on the predictions of this task: "
             f"{error} Take it out, or name a module that fits them."
         ) from error
     numbers = {

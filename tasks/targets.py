@@ -1,8 +1,7 @@
-"""What a label column means: one label of several, any number of labels, or a number. Shared by
-text and images.
+"""What a label column means: one label of several, any number of labels, or a number.
 
 Each kind says what a cell is as a target, how outputs are judged against it, and what a prediction
-looks like.
+looks like. Shared by text and images.
 
 Shapes: B rows, C outputs (classes, labels, or 1 for a number).
 """
@@ -43,8 +42,9 @@ class TargetConfig(TaskConfig):
     label: str | None = None
     """Column of the label; null: found."""
     kind: Kind | None = None
-    """One label of several, any number of labels, or a number (regression); null: found in the
-    values.
+    """single: one label of several; several: any number of labels; number: regression.
+
+    null: found in the values.
     """
     labels: list[str] | None = None
     """Names of the labels in their order; null: those of the training split, sorted."""
@@ -55,8 +55,9 @@ class TargetConfig(TaskConfig):
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a target that is spread over all labels (Szegedy et al. 2016, arXiv:1512.00567), for
-    kind=single.
+    """Share of a target that is spread over all labels, for kind=single.
+
+    Szegedy et al. 2016, arXiv:1512.00567.
     """
     focal_gamma: NonNegative = 0.0
     """Exponent by which rows that are already right weigh less (Lin et al. 2017, arXiv:1708.02002),
@@ -117,12 +118,9 @@ class SingleLabel(Targets):
     def stack(self, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         stacked = torch.tensor(targets, dtype=torch.long)  # [B]
         weights = self.state["weights"]
-        count = (
-            torch.tensor(float(len(targets)))
-            if weights is None
-            else torch.tensor(weights)[stacked].sum()
-        )
-        return stacked, count
+        if weights is None:
+            return stacked, torch.tensor(float(len(targets)))
+        return stacked, torch.tensor(weights)[stacked].sum()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         weights = self.state["weights"]
@@ -181,16 +179,16 @@ class SeveralLabels(Targets):
         return metrics.multilabel_metrics(scores, targets, self.names, self.config.threshold)
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """{"label": [names], "score": [probabilities]} of the labels that reach the threshold,
-        likeliest first.
+        """{"label": [names], "score": [probabilities]} of the labels that reach the threshold.
+
+        The likeliest is first.
         """
         found = []
         for row in scores.tolist():
-            chosen = sorted(
-                (-score, index) for index, score in enumerate(row) if score >= self.config.threshold
-            )
-            labels = [self.names[index] for _, index in chosen]
-            found.append({"label": labels, "score": [-negative for negative, _ in chosen]})
+            chosen = [index for index, score in enumerate(row) if score >= self.config.threshold]
+            chosen.sort(key=row.__getitem__, reverse=True)
+            labels = [self.names[index] for index in chosen]
+            found.append({"label": labels, "score": [row[index] for index in chosen]})
         return found
 
     def unseen(self, value: Any) -> list[str]:
@@ -199,8 +197,9 @@ class SeveralLabels(Targets):
 
 
 class Number(Targets):
-    """A number: squared error, in standard deviations of the training split so that any unit trains
-    alike.
+    """A number: squared error, in standard deviations of the training split.
+
+    So a number in any unit trains alike.
     """
 
     metric = ("rmse", "min")
@@ -214,9 +213,8 @@ class Number(Targets):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         deviation = self.state["deviation"]
-        return functional.mse_loss(
-            outputs.squeeze(1) / deviation, targets / deviation, reduction="sum"
-        )
+        values = outputs.squeeze(1)  # [B]
+        return functional.mse_loss(values / deviation, targets / deviation, reduction="sum")
 
     def scores(self, outputs: Tensor) -> Tensor:
         return outputs
@@ -248,11 +246,8 @@ def kind_of_values(values: Sequence[Any]) -> Kind:
 
 def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     """The targets of a training split, a datasets.Dataset, from all cells of its label column."""
-    values, kind, place = (
-        list(rows[config.label]),
-        config.kind or "single",
-        f"task.label={config.label}",
-    )
+    values, kind = list(rows[config.label]), config.kind or "single"
+    place = f"task.label={config.label}"
     if config.class_weights is not None and kind != "single":
         raise ConfigError(
             f"task.class_weights: weighs single labels, but task.kind is {kind}; remove it"
@@ -261,7 +256,8 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
         return Number(config, {"names": ["score"], **spread})
-    state = {"class_names": (class_names := class_label_names(rows, config.label or ""))}
+    class_names = class_label_names(rows, config.label or "")
+    state = {"class_names": class_names}
     if kind == "several":
         delimiter = config.delimiter or find_delimiter(values)
         cells = [name for value in values for name in split_labels(value, delimiter, class_names)]

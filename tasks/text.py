@@ -1,4 +1,4 @@
-"""What tasks that read text share: choosing columns, tokenizing, padding.
+"""What tasks that read text share: tokenizing, counting tokens, padding.
 
 Shapes: B rows, T tokens.
 """
@@ -15,20 +15,9 @@ from finetune.config import ModelConfig
 from finetune.task import Length
 from tasks.pretrained import from_pretrained, quiet_transformers
 
-# A row that is cut is counted; what an unknown tokenizer calls its longest input is a number of
-# this size.
+# A tokenizer that knows no longest input names a number above this.
 UNBOUNDED = 1_000_000
 PADDING = {"attention_mask": 0, "token_type_ids": 0}
-
-
-def prose_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The columns whose first values read like texts: most hold several words."""
-    found = []
-    for name, values in columns.items():
-        texts = [value for value in values if isinstance(value, str) and value.strip()]
-        if texts and sum(" " in text.strip() for text in texts) > len(texts) / 2:
-            found.append(name)
-    return found
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
@@ -45,13 +34,10 @@ def longest_input(tokenizer: Any, config: Any) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return int(tokenizer.model_max_length) if tokenizer.model_max_length < UNBOUNDED else None
-    # RoBERTa and its kin number positions from the padding id on.
-    offset = (
-        (config.pad_token_id or 0) + 1
-        if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
-        else 0
-    )
-    return int(positions) - offset
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        # They number positions from the padding id on.
+        positions -= (config.pad_token_id or 0) + 1
+    return int(positions)
 
 
 def token_lengths(

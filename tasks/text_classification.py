@@ -17,22 +17,11 @@ from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.task import Batch, Length, Rng, Row, Sample, TransferModel
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
-from tasks.labelled import LabelledTask, find_column
+from tasks.columns import TEXT_NAMES, find_column, prose_columns
+from tasks.labelled import LabelledTask
 from tasks.pretrained import from_pretrained, kind_of
 from tasks.targets import Number, TargetConfig, learn_targets, restore_targets
-from tasks.text import load_tokenizer, longest_input, pad, prose_columns, token_lengths
-
-TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "body",
-    "document",
-    "review",
-    "article",
-    "message",
-    "comment",
-)
+from tasks.text import load_tokenizer, longest_input, pad, token_lengths
 
 
 class TextClassificationConfig(TargetConfig):
@@ -67,9 +56,8 @@ class TextClassification(LabelledTask):
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
         if isinstance(config.text, list):
-            text: str | list[str] = [
-                find_column(name, "text", columns, (), ())[0] for name in config.text
-            ]
+            found = [find_column(name, "text", columns, (), ()) for name in config.text]
+            text: str | list[str] = [name for name, _ in found]
         else:
             prose = [name for name in prose_columns(columns) if name != config.label]
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
@@ -137,11 +125,9 @@ class TextClassification(LabelledTask):
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
-        return (
-            load_pooled_folder(Path(folder))
-            if self.head_ == "pooled"
-            else load_native(ModelConfig(name=str(folder)))
-        )
+        if self.head_ == "pooled":
+            return load_pooled_folder(Path(folder))
+        return load_native(ModelConfig(name=str(folder)))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -150,23 +136,20 @@ class TextClassification(LabelledTask):
     # ---- one row through the house
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        texts = list(zip(*(self._texts(row) for row in rows), strict=True))
-        return token_lengths(
-            self.tokenizer_, texts[0], texts[1] if len(texts) > 1 else None, self.config.max_length
-        )
+        first, *second = zip(*(self._texts(row) for row in rows), strict=True)
+        pairs = second[0] if second else None
+        return token_lengths(self.tokenizer_, first, pairs, self.config.max_length)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        encoded = self.tokenizer_(
-            *self._texts(row), truncation=True, max_length=self.config.max_length
-        )
+        longest = self.config.max_length
+        encoded = self.tokenizer_(*self._texts(row), truncation=True, max_length=longest)
         return self.with_target({"inputs": dict(encoded)}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
         if "inputs" in samples[0]:
-            batch["inputs"] = pad(
-                [sample["inputs"] for sample in samples], self.tokenizer_.pad_token_id
-            )
+            inputs = [sample["inputs"] for sample in samples]
+            batch["inputs"] = pad(inputs, self.tokenizer_.pad_token_id)
         return self.with_targets(batch, samples)
 
     def show(self, sample: Sample) -> str:
@@ -183,14 +166,12 @@ class TextClassification(LabelledTask):
             self.head_ = self.config.head
             return []
         self.head_ = "pooled" if frozen or self.config.pooling else "native"
-        reason = (
-            f"{self.pooling_} pooling serves a frozen backbone best"
-            if frozen
-            else "the network's own class"
-        )
-        return [
-            f"head: {self.head_}, {reason if not self.config.pooling else 'as task.pooling is set'}"
-        ]
+        reason = "the network's own class"
+        if self.config.pooling:
+            reason = "as task.pooling is set"
+        elif frozen:
+            reason = f"{self.pooling_} pooling serves a frozen backbone best"
+        return [f"head: {self.head_}, {reason}"]
 
     def _settle_length(self, network: Any) -> list[str]:
         self._set_sides()

@@ -119,7 +119,7 @@ class TimmModel(VisionModel):
 
     def save(self, folder: Path) -> None:
         """As timm.create_model("local-dir:<folder>", pretrained=True) and transformers load it."""
-        self.fold_scale()
+        self.settle()
         names = {"label_names": self.labels} if self.labels else {}
         timm.models.save_for_hf(
             self.network, str(folder), model_config=names, safe_serialization=True
@@ -157,7 +157,7 @@ class TransformersModel(VisionModel):
         return {"pooled": head_input(self.network, self._head, images)}
 
     def save(self, folder: Path) -> None:
-        self.fold_scale()
+        self.settle()
         self.network.save_pretrained(folder)
 
     def adapter_config(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ FLOORS = [
     "evaluation features prediction export solver testing",
     "data methods optim registry defaults tasks",
     "folder overrides notation shipped card processes checkpoint task sources config",
-    "console plotting writing errors",
+    "console plotting tabulation writing errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -346,7 +346,11 @@ def test_rotation_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     for step in range(1, 5):
         save(tmp_path, step)
         remove_old(tmp_path, 1, step=step, best=None)
-    assert {path.name for path in tmp_path.iterdir()} == {"step-by-step", "notes.txt", "step-000004"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "step-by-step",
+        "notes.txt",
+        "step-000004",
+    }
     assert_good(tmp_path, 4)
 
 

@@ -74,7 +74,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_scalar_means_the_name_of_its_section() -> None:
-    config = load("task=news", "model=bert", "method=full", "optim=sgd", "data=a.csv", "output=here")
+    config = load(
+        "task=news", "model=bert", "method=full", "optim=sgd", "data=a.csv", "output=here"
+    )
     assert config.task == NewsConfig(name="news")
     assert config.model.name == "bert"
     assert config.method == FullConfig()
@@ -195,7 +197,9 @@ def test_fault_in_a_file_names_the_file(file: Path) -> None:
 
 
 def test_unknown_method_is_answered_with_the_nearest() -> None:
-    assert "method.name: 'lor' is no method; did you mean 'lora'?" in faults("task=news", "model=b", "method=lor")
+    assert "method.name: 'lor' is no method; did you mean 'lora'?" in faults(
+        "task=news", "model=b", "method=lor"
+    )
 
 
 def test_missing_task_and_model_are_named() -> None:
@@ -275,7 +279,9 @@ def test_label_that_looks_like_a_country_stays_text(file: Path) -> None:
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12),
     st.from_regex(r"[-+]?[0-9]{1,3}(\.[0-9]{0,2})?([eE][-+]?[0-9]{1,2})?", fullmatch=True),
-    st.sampled_from(["null", "~", "yes", "No", "true", "1e5", "1E-4", "0x1f", "01", ".inf", "=", "<<"]),
+    st.sampled_from(
+        ["null", "~", "yes", "No", "true", "1e5", "1E-4", "0x1f", "01", ".inf", "=", "<<"]
+    ),
 )
 
 

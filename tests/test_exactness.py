@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.lives import Seen, Stop, left_behind, live, load, one_thread
+from finetune.errors import ConfigError
+from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched
+from tests.toy import Letters
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "optim.layer_decay": 0.9},
@@ -43,7 +45,11 @@ def _one_thread() -> Iterator[None]:
 
 def everyday(method: str, workers: int, precision: str) -> bool:
     """Whether a combination is of the default run."""
-    return (workers, precision) == (0, "fp32") or (method, workers, precision) == ("lora", 2, "bf16")
+    return (workers, precision) == (0, "fp32") or (method, workers, precision) == (
+        "lora",
+        2,
+        "bf16",
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,3 +75,97 @@ def test_stopped_run_ends_with_the_bits_of_an_unstopped_one(
     assert len(once.steps) == 8
     assert often.steps == once.steps
     assert left_behind(stopped) == left_behind(unstopped)
+
+
+def test_one_seed_gives_the_same_bits_and_another_gives_others(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    ends = []
+    for name, seed in (("first", 3), ("second", 3), ("third", 4)):
+        keys = {**METHODS["lora"], "train.seed": seed}
+        folder = live(load(tmp_path / name, bert_folder, news_csv, keys))
+        assert folder is not None
+        ends.append(left_behind(folder))
+    assert ends[0] == ends[1]
+    for part in ("final", "model", "optimizer", "history"):
+        assert ends[0][part] != ends[2][part]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_trained_stays_bit_for_bit(
+    method: str, bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    with watched() as network:
+        live(load(tmp_path, bert_folder, news_csv, METHODS[method]), stop=Stop(8, "finish"))
+    assert network.changed <= network.trained
+    still = network.trained - network.changed
+    # The key's bias adds the same to all scores of a softmax: its gradient is 0.
+    assert all(name.endswith("key.bias") for name in still), still
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batch_norm_moves_where_it_is_trained_and_nowhere_else(
+    method: str, news_csv: Path, tmp_path: Path
+) -> None:
+    keys = {**METHODS[method], "optim.lr": 0.1, "optim.warmup_steps": 0}
+    keys |= {"method.blocks": 1, "method.unfreeze_every": None} if method == "partial" else {}
+    loaded = load(tmp_path, "none", news_csv, keys, Letters)
+    with watched() as network:
+        live(loaded, kind=Letters, stop=Stop(8, "finish"))
+    averages = {name for name in network.before if "running" in name or "tracked" in name}
+    assert len(averages) == 6
+    moving = {"full": ("first", "second"), "partial": ("second",)}.get(method, ())
+    assert network.changed & averages == {n for n in averages if n.startswith(moving or ("-",))}
+    assert network.changed - averages <= network.trained
+    assert network.changed - averages
+
+
+def test_run_with_batch_norm_goes_on_with_its_averages(news_csv: Path, tmp_path: Path) -> None:
+    keys = {**METHODS["full"], "train.micro_batch": 12}
+    once = live(load(tmp_path / "once", "none", news_csv, keys, Letters), kind=Letters)
+    loaded = load(tmp_path / "often", "none", news_csv, keys, Letters)
+    for stop in (Stop(1), Stop(6, "log"), Stop(7)):
+        live(loaded, kind=Letters, stop=stop)
+    often = live(loaded, kind=Letters)
+    assert once is not None
+    assert often is not None
+    assert left_behind(often) == left_behind(once)
+
+
+def test_finished_run_does_nothing(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
+    loaded = load(tmp_path, bert_folder, news_csv, METHODS["frozen-cached"])
+    folder = live(loaded)
+    assert folder is not None
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
+    again = Seen()
+    live(loaded, seen=again)
+    assert again.steps == {}
+    assert {p: p.stat().st_mtime_ns for p in folder.path.rglob("*") if p.is_file()} == before
+
+
+def test_extended_run_goes_on_from_its_last_checkpoint(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    keys = METHODS["frozen-cached"]
+    live(load(tmp_path, bert_folder, news_csv, keys))
+    longer, more = load(tmp_path, bert_folder, news_csv, {**keys, "epochs": 3}), Seen()
+    assert live(longer, seen=more, extend=True, stop=Stop(10, "tick")) is None
+    assert sorted(more.steps) == [8, 9]
+    # The results of the shorter run are not those of this one, so it is not taken for finished.
+    assert live(longer, seen=more) is not None
+    assert sorted(more.steps) == [8, 9, 10, 11]
+    with pytest.raises(ConfigError, match=r"stands at step 12, behind the end of 4"):
+        live(load(tmp_path, bert_folder, news_csv, {**keys, "epochs": 1}), extend=True)
+
+
+def test_fresh_run_begins_anew(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
+    loaded, seen = load(tmp_path, bert_folder, news_csv, METHODS["frozen-cached"]), Seen()
+    first = live(loaded)
+    assert first is not None
+    end = left_behind(first)
+    (tmp_path / "notes.txt").write_text("mine")
+    second = live(loaded, seen=seen, fresh=True)
+    assert second is not None
+    assert len(seen.steps) == 8
+    assert left_behind(second) == end
+    assert (tmp_path / "notes.txt").is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def test_rate_rises_in_the_warm_up_and_never_after(schedule: Any) -> None:
     factors = [rate_factor(config, step, 100) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
     assert factors[10] == 1
-    assert all(after <= before for before, after in zip(factors[10:], factors[11:], strict=False))
+    assert all(after <= before for before, after in itertools.pairwise(factors[10:]))
 
 
 def test_warmup_steps_win_over_the_ratio() -> None:
@@ -107,7 +108,9 @@ def groups_of(optim: OptimConfig, method: Any = None) -> dict[str, tuple[float, 
     model, method = toy(), make_method(method or FullConfig())
     method.apply(model)
     groups = method.param_groups(model, optim)
-    return {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    return {
+        name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]
+    }
 
 
 OPTIM = OptimConfig(lr=1e-3, head_lr=1e-2, layer_decay=0.5, weight_decay=0.1)
@@ -134,7 +137,9 @@ def test_every_trained_parameter_is_in_one_group() -> None:
     names = [name for name, _ in toy().network.named_parameters()]
     assert sorted(groups_of(OPTIM)) == sorted(names)
     partial = groups_of(OPTIM, PartialConfig(blocks=1))
-    assert sorted(partial) == sorted(name for name in names if name[:8] in ("layers.2", "head.wei", "head.bia"))
+    assert sorted(partial) == sorted(
+        name for name in names if name[:8] in ("layers.2", "head.wei", "head.bia")
+    )
 
 
 def test_parameter_outside_of_all_parts_is_a_fault() -> None:
@@ -222,7 +227,9 @@ def test_unknown_optimizer_is_refused_with_the_nearest() -> None:
 def test_momentum_of_sgd_is_taken() -> None:
     parameter = nn.Parameter(torch.zeros(1))
     groups = [{"params": [parameter], "names": ["p"], "lr": 0.1, "weight_decay": 0.0}]
-    assert build_optimizer(OptimConfig(name="sgd", momentum=0.5), groups).defaults["momentum"] == 0.5
+    assert (
+        build_optimizer(OptimConfig(name="sgd", momentum=0.5), groups).defaults["momentum"] == 0.5
+    )
 
 
 # ---- gradients that are not finite

@@ -52,7 +52,9 @@ def test_entry_point_is_found() -> None:
 
 
 def test_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"task.name.*'text-clasification'.*did you mean 'text-classification'"):
+    with pytest.raises(
+        ConfigError, match=r"task.name.*'text-clasification'.*did you mean 'text-classification'"
+    ):
         find_task("text-clasification")
 
 
@@ -66,7 +68,9 @@ def test_class_in_a_file_is_found(my_file: Path, reference: str) -> None:
 
 
 def test_class_in_a_module_is_found() -> None:
-    assert find_task("tasks.text_classification:TextClassification") is find_task("text-classification")
+    assert find_task("tasks.text_classification:TextClassification") is find_task(
+        "text-classification"
+    )
 
 
 def test_misspelt_class_is_answered_with_the_nearest(my_file: Path) -> None:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -77,8 +78,10 @@ def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
     return path
 
 
-def tiny_bert(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
-    """A BERT for masked words, with a tokenizer of whole words."""
+def tiny_bert(
+    folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0, pooler: bool = False
+) -> Path:
+    """A BERT for masked words, or the bare one with its pooler, with a tokenizer of whole words."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = [*specials, *COMMON, *(word for words in TOPICS.values() for word in words)]
     ids = {word: index for index, word in enumerate(vocabulary)}
@@ -102,7 +105,7 @@ def tiny_bert(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int 
         attention_probs_dropout_prob=dropout,
         initializer_range=0.2,  # 0.02 makes so small a network nearly deaf to its input
     )
-    return _save(BertForMaskedLM, config, tokenizer, named, folder, seed)
+    return _save(BertModel if pooler else BertForMaskedLM, config, tokenizer, named, folder, seed)
 
 
 def tiny_gpt2(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:

@@ -30,7 +30,6 @@ _SPLIT_NAMES = {
     "testing": "test",
 }
 _NAMED = 3
-Splits = dict[str, Dataset]
 
 
 def split_name(name: str) -> str | None:
@@ -38,7 +37,9 @@ def split_name(name: str) -> str | None:
     return _SPLIT_NAMES.get(name.lower())
 
 
-def read_folder(folder: Path, config: DataConfig, decoder: Decoder) -> tuple[Splits, list[str]]:
+def read_folder(
+    folder: Path, config: DataConfig, decoder: Decoder
+) -> tuple[dict[str, Dataset], list[str]]:
     """The splits of a folder, and notes on how they were read; without splits it is "train"."""
     if config.format == "text-folder" or _is_saved(folder):
         return _read_unsplit(folder, config, decoder)
@@ -80,7 +81,7 @@ def _read_split(
 
 def _read_unsplit(
     folder: Path, config: DataConfig, decoder: Decoder, is_split: bool = False
-) -> tuple[Splits, list[str]]:
+) -> tuple[dict[str, Dataset], list[str]]:
     """A folder without names of splits: a saved data set, one file (in a split: any), classes."""
     if _is_saved(folder):
         return _read_saved(folder), []
@@ -149,7 +150,7 @@ def _read_texts(
     return Dataset.from_dict(columns), _unread(folder, unread)
 
 
-def _read_saved(folder: Path) -> Splits:
+def _read_saved(folder: Path) -> dict[str, Dataset]:
     """What Dataset.save_to_disk or DatasetDict.save_to_disk wrote, memory-mapped."""
     try:
         # No copy: a data set may be larger than memory, and a package's folder is never written to.

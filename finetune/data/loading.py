@@ -1,5 +1,6 @@
-"""From rows to batches on their way to the device: encoding and collating, in this process or in
-workers.
+"""From rows to batches on their way to the device.
+
+Rows are encoded and collated in this process or in workers, with the same result.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split, how long each is for the network (int64 [N]), and their features if they
-    are cached.
+    """The rows of a split, the length of each for the network, and their features if cached.
+
+    Attributes:
+        lengths: int64 [N], in the task's own unit.
     """
 
     name: str
@@ -51,8 +54,9 @@ class Split:
 
 
 class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
-    """Maps a piece of a plan to its batch. What is random depends on the position alone, not on the
-    worker.
+    """Maps a piece of a plan to its batch.
+
+    What is random depends on the position alone, not on the worker.
     """
 
     def __init__(self, split: Split, task: Task, seed: int, mixes: bool) -> None:
@@ -64,9 +68,8 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
     def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
         indices = list(piece.indices)
         if self.split.features is not None:
-            batch = self.task.collate(
-                self.split.features.samples(indices), self._collating_rng(piece)
-            )
+            samples = self.split.features.samples(indices)
+            batch = self.task.collate(samples, self._collating_rng(piece))
             batch["features"] = self.split.features.take(indices, piece.epoch)
             return piece, batch
         rows = self.split.rows.__getitems__(indices)
@@ -100,10 +103,10 @@ def load_batches(
     workers: int = 0,
     mixes: bool = True,
 ) -> Iterator[tuple[Piece, Batch]]:
-    """The batches of `pieces` in their order, in the memory of this process (pinned where a GPU
-    will fetch them).
+    """The batches of `pieces` in their order, in the memory of this process.
 
-    Without `mixes` collating is given no rng: features of a row must hold nothing of another.
+    They are pinned where a GPU will fetch them. Without `mixes` collating is given no rng:
+    features of a row must hold nothing of another.
     """
     loader: DataLoader[Any] = DataLoader(
         _Batches(split, task, seed, mixes),
@@ -137,6 +140,23 @@ class _OneWay(torch.utils.data.Sampler[Piece]):
 def to_device(value: Any, device: torch.device) -> Any:
     """A nest of dicts and lists with every tensor on `device`, copied without waiting."""
     return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def as_float32(outputs: Any) -> Any:
+    """The same nest with its floating tensors, which autocast may have made narrow, in float32."""
+    return map_tensors(outputs, lambda t: t.float() if t.is_floating_point() else t)
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Every tensor of a nest, in its order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, note)
+    return found
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -1,8 +1,8 @@
-"""Which rows make which step, on which process, in which micro-batch: pure functions of the
-position.
+"""Which rows make which step, on which process, in which micro-batch.
 
-A step is `batch_size` rows whatever the number of processes; how it is cut changes time and memory,
-not the result. No sampler holds a state, so a run goes on from any step by asking for that step.
+These are pure functions of the position: a step is `batch_size` rows whatever the number of
+processes, and how it is cut changes time and memory, not the result. No sampler holds a state, so a
+run goes on from any step by asking for that step.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-# Rows are shuffled, and sorted by length only within this many batches: long and short stay mixed
-# over an epoch.
+# Rows are shuffled, then sorted by length within so many batches: an epoch stays mixed.
 BATCHES_SORTED_TOGETHER = 50
 
 
@@ -54,9 +53,8 @@ class TrainPlan:
 
     def size(self, step: int) -> int:
         """How many rows a step has: the last one of an epoch may have fewer."""
-        return min(
-            self.batch_size, len(self.lengths) - step % self.steps_per_epoch * self.batch_size
-        )
+        before = step % self.steps_per_epoch * self.batch_size
+        return min(self.batch_size, len(self.lengths) - before)
 
     def rows(self, step: int) -> np.ndarray:
         """The rows of a step, longest first."""
@@ -92,9 +90,8 @@ class TrainPlan:
         return useful / max(computed, 1)
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
-        return _batches_of_epoch(
-            _Key(self.lengths), self.batch_size, self.seed, self.by_length, epoch
-        )
+        key = _Key(self.lengths)
+        return _batches_of_epoch(key, self.batch_size, self.seed, self.by_length, epoch)
 
 
 class _Key:
@@ -119,21 +116,18 @@ def _batches_of_epoch(
     rng = np.random.default_rng([seed, epoch, 0x0DE5])
     order = rng.permutation(len(lengths))
     if not by_length:
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        return _cut(order, batch_size)
     together = batch_size * BATCHES_SORTED_TOGETHER
-    order = np.concatenate(
-        [
-            chunk[np.argsort(lengths[chunk], kind="stable")]
-            for chunk in (
-                order[start : start + together] for start in range(0, len(order), together)
-            )
-        ]
-    )
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    chunks = _cut(order, together)
+    order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in chunks])
+    batches = _cut(order, batch_size)
     whole = [batch for batch in batches if len(batch) == batch_size]
-    return [whole[index] for index in rng.permutation(len(whole))] + [
-        b for b in batches if len(b) < batch_size
-    ]
+    return [whole[index] for index in rng.permutation(len(whole))] + batches[len(whole) :]
+
+
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Pieces of `size`; the last one may be shorter."""
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def blocks_by_length(

@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft,
-injected in place.
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft.
 
-`inject_adapter_in_model` keeps the name of every module, so the seam of dotted names holds.
+They are injected in place: `inject_adapter_in_model` keeps the name of every module, so the seam of
+dotted names holds.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ class Lora(Method):
 
 
 def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
-    """The layers to adapt: all that the network offers, or those whose name is, or ends in, a
-    wanted one.
+    """The layers to adapt: all that the network offers, or those that `wanted` names.
+
+    A wanted name is a layer's whole name or its last words. Raises ModelError if no layer has it.
     """
     if not model.lora_targets:
         raise ModelError(

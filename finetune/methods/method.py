@@ -1,6 +1,4 @@
-"""What a method decides about a network: what is trained, in which mode, at which rates, and what
-is folded in at the end.
-"""
+"""What a method decides about a network: what is trained, in which mode and at which rates."""
 
 from __future__ import annotations
 
@@ -45,22 +43,22 @@ class Method(ABC):
         return False
 
     def unfreeze(self, model: TransferModel, epoch: float) -> bool:
-        """Settle what is trained at this point of the run, a function of `epoch` alone; True if
-        that changed.
+        """Settle what is trained at this point of the run; True if that changed.
+
+        It is a function of `epoch` alone.
         """
         return False
 
     def train_mode(self, model: TransferModel) -> None:
-        """Training mode, but evaluation mode for what is frozen: BatchNorm would move its averages
-        otherwise.
+        """Put the model in training mode, and what is frozen in evaluation mode.
+
+        BatchNorm would move its averages otherwise.
         """
         model.train()
         for names in model.blocks:
             for name in names:
                 part = part_named(model.network, name)
-                if isinstance(part, nn.Module) and not any(
-                    p.requires_grad for p in part.parameters()
-                ):
+                if isinstance(part, nn.Module) and not _is_trained(part):
                     part.eval()
         if self.freezes_batch_norm:
             for module in model.network.modules():
@@ -68,8 +66,7 @@ class Method(ABC):
                     module.eval()
 
     def param_groups(self, model: TransferModel, optim: OptimConfig) -> list[dict[str, Any]]:
-        """Groups of equal rate and weight decay for an optimizer, each with the names of its
-        parameters.
+        """Groups of equal rate and weight decay for an optimizer, with their parameters' names.
 
         Call it between `apply` and the first `unfreeze`: what will ever be trained has
         requires_grad then.
@@ -114,6 +111,10 @@ def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]
                     f"{type(model).__name__}: parameter {name!r} lies in no block and no head"
                 )
         yield name, parameter, part_by_prefix[prefix]
+
+
+def _is_trained(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
 
 
 def train_parts(model: TransferModel, first_block: int) -> None:

@@ -1,5 +1,4 @@
-"""Partial fine-tuning: the last blocks and the head are trained, at once or one block after the
-other.
+"""Partial fine-tuning: the last blocks and the head are trained, at once or one by one.
 
 Gradual unfreezing follows Howard & Ruder 2018 (ULMFiT, arXiv:1801.06146).
 """

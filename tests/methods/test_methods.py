@@ -101,7 +101,9 @@ def test_every_trained_parameter_gets_a_gradient(folder: Path) -> None:
         for model in (native(folder), load_pooled(ModelConfig(name=str(folder)), "mean", 3)):
             apply(model, config).train_mode(model)
             model({"inputs": inputs()}).square().sum().backward()
-            missing = [n for n, p in model.network.named_parameters() if p.requires_grad and p.grad is None]
+            missing = [
+                n for n, p in model.network.named_parameters() if p.requires_grad and p.grad is None
+            ]
             assert not missing, (config.name, missing)
 
 
@@ -227,7 +229,9 @@ def test_adapter_alone_loads_with_peft(folder: Path, tmp_path: Path) -> None:
     disturb(model)
     before = outputs(model)
     assert method.save_adapter(model, tmp_path / "adapter")
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=3)
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained(
+        tmp_path / "adapter", num_labels=3
+    )
     loaded.eval()
     with torch.inference_mode():
         assert torch.equal(loaded(**inputs()).logits, before)

@@ -59,7 +59,7 @@ def test_label_text_refuses_what_is_no_label(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [0.5, float("inf")])
 def test_label_text_of_a_fraction_offers_regression(value: float) -> None:
-    with pytest.raises(DataError, match="kind=regression"):
+    with pytest.raises(DataError, match="kind=number"):
         label_text(value)
 
 
@@ -149,7 +149,7 @@ def test_learn_labels_refuses_a_column_that_looks_like_no_label(
 
 @pytest.mark.parametrize("values", [range(20), [f"{i}.5" for i in range(20)], [0.5, 1.0]])
 def test_learn_labels_of_numbers_offers_regression(values: Any) -> None:
-    with pytest.raises(DataError, match=r"task\.label: .*kind=regression"):
+    with pytest.raises(DataError, match=r"task\.label: .*kind=number"):
         learn_labels(values)
 
 
