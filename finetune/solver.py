@@ -1,9 +1,9 @@
 """The exact solver: a linear head on cached features at the optimum of its task's loss.
 
 Logistic regression for labels and ridge regression for numbers are what this makes of their losses:
-the mean loss plus l2 / 2 times the squared weights (not the bias), minimised by L-BFGS in float64, along the principal axes of the features.
-The strength l2 is the one with the lowest held-out loss in 5-fold cross-validation on the training
-split.
+the mean loss plus l2 / 2 times the squared weights (not the bias), minimised by L-BFGS in float64
+along the principal axes of the features. The strength l2 is the one with the lowest held-out loss
+in 5-fold cross-validation on the training split.
 """
 
 from __future__ import annotations
