@@ -48,7 +48,9 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lora", "decoder"): Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
     ("partial", "decoder"): Recipe(5e-5, 5e-4, 3, _PARTIAL.reason),
     ("full", "decoder"): Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
-    ("frozen", "cnn"): _FROZEN,
+    ("frozen", "cnn"): Recipe(
+        5e-4, 5e-4, 30, "features of a convolutional network are many and large, and soon overfit"
+    ),
     ("lora", "cnn"): Recipe(2e-3, 5e-3, 5, "adapters of a convolutional network take a large rate"),
     ("partial", "cnn"): Recipe(5e-4, 2e-3, 5, _PARTIAL.reason),
     ("full", "cnn"): Recipe(5e-4, 2e-3, 5, "convolutional networks take larger rates"),

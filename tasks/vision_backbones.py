@@ -6,6 +6,7 @@ Shapes: B images, H, W pixels, F features, C outputs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from finetune.checkpoint import write_json
 from finetune.errors import ModelError
 from finetune.task import Batch
 from tasks.logits import LogitsModel
@@ -116,12 +118,16 @@ class TimmModel(VisionModel):
         return {"pooled": self.network.forward_head(maps, pre_logits=True)}
 
     def save(self, folder: Path) -> None:
-        """As `timm.create_model("local-dir:<folder>", pretrained=True)` loads it."""
+        """As timm.create_model("local-dir:<folder>", pretrained=True) and transformers load it."""
         self.settle()
         names = {"label_names": self.labels} if self.labels else {}
         timm.models.save_for_hf(
             self.network, str(folder), model_config=names, safe_serialization=True
         )
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # It stands in the config twice, and transformers' wrapper of timm chokes on the second.
+        config.get("model_args", {}).pop("num_classes", None)
+        write_json(folder / "config.json", config)
 
     def adapter_config(self) -> dict[str, Any]:
         return {"base_model_name_or_path": self.base}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import finetune
-from finetune.config import FullConfig, LoraConfig, ModelConfig, PartialConfig
+import finetune.data as finetune_data
+from finetune.config import DataConfig, FullConfig, LoraConfig, ModelConfig, PartialConfig
 from finetune.errors import DataError, ModelError
 from finetune.export import relative_difference
 from finetune.methods import make_method
@@ -29,6 +35,7 @@ from tasks.vision_backbones import VisionModel
 from tests.lives import Seen, Stop, digest, left_behind, live, load, one_thread
 from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
 
+ROOT = Path(__file__).parent.parent.parent
 NETWORKS = ("resnet", "efficientnet", "timm-vit", "vit")
 
 
@@ -314,16 +321,19 @@ def test_final_of_timm_loads_with_timm_alone(
     assert said["label"] == names[int(scores.argmax())]
     # Pillow and torchvision round a resized pixel differently by one step of 255.
     assert said["score"] == pytest.approx(float(scores.max()), abs=0.02)
+    theirs = transformers.pipeline("image-classification", str(final), device="cpu")(str(file))[0]
+    assert theirs["label"] == said["label"]
+    assert theirs["score"] == pytest.approx(said["score"], abs=0.02)
 
 
 def test_final_of_transformers_works_in_its_pipeline(
     networks: dict[str, Path], pictures: Path, tmp_path: Path
 ) -> None:
-    from transformers import pipeline
-
     run = train(networks["vit"], pictures, tmp_path / "run", method="lora", rank=4)
     file = str(next(iter(sorted(pictures.rglob("*.png")))))
-    theirs = pipeline("image-classification", str(run.path / "final"), device="cpu")(file)
+    theirs = transformers.pipeline("image-classification", str(run.path / "final"), device="cpu")(
+        file
+    )
     ours = finetune.load(run.path, device="cpu")([file])[0]
     assert theirs[0]["label"] == ours["label"]
     assert theirs[0]["score"] == pytest.approx(ours["score"], abs=1e-4)
@@ -407,3 +417,47 @@ def test_features_of_a_view_are_those_of_the_epoch_that_draws_it(
     live = train(networks["resnet"], pictures, tmp_path / "live", **keys, cache="off")
     for ours, theirs in zip(cached.folder.history(), live.folder.history(), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+# ---- the examples that make pictures
+
+
+def test_made_shapes_are_a_function_of_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for name in ("one", "other"):
+        words = ["make_shapes.py", "--train", "12", "--test", "6", "--folder", str(tmp_path / name)]
+        monkeypatch.setattr(sys, "argv", words)
+        runpy.run_path(str(ROOT / "examples" / "make_shapes.py"), run_name="__main__")
+        files = sorted((tmp_path / name).rglob("*.png"))
+        made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+    assert made[0] == made[1]
+    assert len(made[0]) == 18
+    splits = finetune_data.read(str(tmp_path / "one"), DataConfig()).splits
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 12, "test": 6}
+
+
+def test_fashion_mnist_is_read_from_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
+    for split in ("train", "t10k"):
+        head = bytes([0, 0, 8, 3]) + np.array([3, 28, 28], ">u4").tobytes()
+        images = gzip.compress(head + pictures.tobytes())
+        (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(images)
+        labels = gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 3, 9, 0, 3]))
+        (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(labels)
+    words = ["fashion_mnist.py", "--source", str(tmp_path), "--folder", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*words, "--train", "2"])
+    runpy.run_path(str(ROOT / "examples" / "fashion_mnist.py"), run_name="__main__")
+    found = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png"))
+    assert [str(path) for path in found] == [
+        "test/ankle boot/00000.png",
+        "test/dress/00002.png",
+        "test/t-shirt/00001.png",
+        "train/ankle boot/00000.png",
+        "train/t-shirt/00001.png",
+    ]
+    with Image.open(tmp_path / "out" / found[1]) as image:
+        assert np.array_equal(np.asarray(image), pictures[2])
