@@ -120,13 +120,13 @@ def _minimise(
 
     with torch.no_grad():
         if layer.bias is not None:
-            layer.bias += layer.weight @ axes.mean
+            layer.bias.add_(layer.weight @ axes.mean)
         layer.weight.copy_(layer.weight @ axes.directions * spread)
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         layer.weight.copy_(layer.weight / spread @ axes.directions.T)
         if layer.bias is not None:
-            layer.bias -= layer.weight @ axes.mean
+            layer.bias.sub_(layer.weight @ axes.mean)
         return float(_mean_loss(model, task, batch) + strength / 2 * layer.weight.square().sum())
 
 
