@@ -350,7 +350,8 @@ def _note_evaluation(progress: Progress, value: float, patience: int | None) -> 
     """Take an evaluation into account; True if it is the best so far. A value that is not a number
     is never best.
     """
-    if progress.best_value is None or value > progress.best_value:
+    better = progress.best_value is None or value > progress.best_value
+    if better and not math.isnan(value):
         progress.best_value, progress.best_step, progress.stale = value, progress.step, 0
         return True
     progress.stale += 1
