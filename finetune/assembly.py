@@ -19,7 +19,7 @@ from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
 from finetune.errors import DataError
 from finetune.features import CachePlan, with_features
-from finetune.loop import Live
+from finetune.live import Live
 from finetune.methods import Method, make_method
 from finetune.optim import build_optimizer
 from finetune.task import Length, Task, TransferModel

@@ -13,7 +13,7 @@ from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.header import header
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress
+from finetune.live import Live, Progress
 from finetune.results import show_results
 
 

@@ -21,11 +21,11 @@ from finetune.console import Console
 from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
-from finetune.loop import Live, Progress
+from finetune.live import Live, Progress
 
 
 class RunJournal:
-    """The journal of one run: finetune.loop.Journal, writing into its folder and to the console."""
+    """The journal of one run: finetune.live.Journal, writing into its folder and to the console."""
 
     def __init__(
         self, live: Live, folder: RunFolder, console: Console, validation: Split | None

@@ -18,7 +18,8 @@ from finetune.finish import finish
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress, train
+from finetune.live import Live, Progress
+from finetune.loop import train
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
 from finetune.processes import environment, make_accelerator, this_process

@@ -78,7 +78,7 @@ class TrainPlan:
         ]
         return own or [Piece((int(rows[-1]),), step, epoch, len(parts) + process, filler=True)]
 
-    def padding(self, steps: int) -> float:
+    def useful_share(self, steps: int) -> float:
         """Useful over computed units (tokens) in the first `steps` steps."""
         useful = computed = 0
         for step in range(steps):
