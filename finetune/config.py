@@ -230,6 +230,10 @@ class OutputConfig(Section):
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
+    trackers: list[str] = []
+    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
+    Accelerate's.
+    """
 
 
 class RunConfig(Section):
@@ -254,6 +258,7 @@ FREE_KEYS = frozenset(
         "train.keep_checkpoints",
         "train.micro_batch",
         "output.dir",
+        "output.trackers",
         "method.cache_gib",
         "task.metrics",
     }

@@ -22,6 +22,7 @@ from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
 from finetune.live import Live, Progress
+from finetune.trackers import track
 
 
 class RunJournal:
@@ -107,6 +108,7 @@ class RunJournal:
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
         if self._writes:
             self.folder.append({"step": step, "split": split, **values})
+            track(self.live.accelerator, split, step, values)
 
 
 def trained_names(live: Live) -> set[str]:

@@ -25,7 +25,7 @@ FLOORS = [
     "losses",
     "live",
     "data methods optim registry defaults tasks",
-    "folder overrides notation shipped card processes checkpoint task sources config",
+    "folder overrides notation shipped card processes trackers checkpoint task sources config",
     "console plotting tabulation writing signals errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
