@@ -54,7 +54,7 @@ def inspect_run(loaded: Loaded, task: Task) -> None:
     console.heading("run")
     facts = {"data": "\n".join([*loaded.notes, *splits.notes]), **header(prepared, splits)}
     facts.pop("defaults", None)  # they stand beside their keys
-    console.facts(facts)
+    console.facts(facts | task.survey(splits.train))
     console.heading("one row")
     console.facts(walk_row(prepared))
     console.heading("estimates")

@@ -259,6 +259,10 @@ class Task(ABC):
         """A sample as a person can check it: its tokens, say."""
         return ""
 
+    def survey(self, rows: Sequence[Row]) -> dict[str, str]:
+        """What `inspect` tells of the training rows, {what: in words}; it may take seconds."""
+        return {}
+
     @property
     def scores_predictions(self) -> bool:
         """Whether `score` has something to say, so that evaluation must predict."""
