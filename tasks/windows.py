@@ -37,8 +37,8 @@ def check_windows(tokenizer: Any, longest: int, overlap: int) -> None:
     """Raise ConfigError where this tokenizer cannot cut such windows."""
     if not tokenizer.is_fast:
         raise ConfigError(
-            "task.truncation=windows needs a tokenizer of the `tokenizers` library, which this network "
-            "has not; use task.truncation=head, tail or head-tail"
+            "task.truncation=windows needs a tokenizer of the `tokenizers` library, which this "
+            "network has not; use task.truncation=head, tail or head-tail"
         )
     content = longest - tokenizer.num_special_tokens_to_add()
     if overlap >= content:
