@@ -2,10 +2,11 @@
 
     python examples/make_scenes.py              # writes data/scenes/{train,test}/
 
-The photographs come with scikit-image. Each split holds images/*.jpg, masks/*.png (a pixel is the number of its class, 0 the background;
-the names stand in classes.txt) and annotations.json (COCO: boxes and masks of what is visible). A
-tenth of the pictures show no object. Every scene is a function of the seed and its number. Results
-on such scenes say that a setup works, never how good a network is.
+The photographs come with scikit-image. Each split holds images/*.jpg, masks/*.png (a pixel is the
+number of its class, 0 the background; the names stand in classes.txt) and annotations.json (COCO:
+boxes and masks of what is visible). A tenth of the pictures show no object. Every scene is a
+function of the seed and its number. Results on such scenes say that a setup works, never how good a
+network is.
 """
 
 from __future__ import annotations
