@@ -8,87 +8,42 @@ Shapes: B rows, H, W pixels, K classes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
+from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats, TransferModel
 from tasks import segmentation_losses as losses
 from tasks import tiles
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.mask_folders import read_legend, read_mask_folder
 from tasks.augmentation import is_active, settle_augmentation
 from tasks.columns import find_column
-from tasks.images import MAX_PIXELS, digest_image, find_fault, looks_like_image, path_of, read_image
+from tasks.images import looks_like_image, path_of, read_image
 from tasks.joint_augmentation import (
-    IGNORE,
     JOINT_PRESETS,
     JointAugmentation,
-    JointAugmentationConfig,
     Scene,
-    crop,
-    resize_image,
-    resize_mask,
 )
-from tasks.mask_coding import Code, Encoding, Labels, MaskCoding
+from tasks.mask_coding import MaskCoding
+from tasks.picture_task import PictureTask
 from tasks.preprocessing import INPUT, Preprocessing, to_tensor
-from tasks.segmentation_masks import MaskReader
+from tasks.segmentation_config import SegmentationConfig
+from tasks.segmentation_masks import MASK_NAMES, MaskReader
 from tasks.segmentation_results import decide, draw_prediction, segments, to_pipeline
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
     from tasks.segmentation_networks import SegmentationModel
     from tasks.vision_sources import VisionSource
 
-IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
-Size = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
-
-class SegmentationConfig(JointAugmentationConfig):
-    """What is read from a row and what is made of it."""
-
-    name: str = "segmentation"
-    image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
-    mask: str | None = None
-    """Column of the mask, which may be a picture, a .npy or COCO's objects; null: found."""
-    labels: Labels | None = None
-    """Names of the classes by value, or {name: value}, a value being a number or a colour
-    "#ff0000"; null: found in the masks.
-    """
-    ignore: list[Code] | None = None
-    """Values of pixels that count for nothing; null: 255, where it is not one of two classes."""
-    encoding: Encoding = "auto"
-    """How masks say their classes; auto: found by looking."""
-    decoder: str = "unet"
-    """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer."""
-    image_size: Size | None = None
-    """Pixels of the input, square or [height, width], to which a picture is squeezed; null: what
-    the network was trained with.
-    """
-    tile: PositiveInt | None = None
-    """Side in pixels of the tiles in which a picture of any size is seen, not resized; null: the
-    picture is seen as one.
-    """
-    overlap: NonNegativeInt | None = None
-    """Pixels by which tiles overlap; null: a quarter of a tile."""
-    loss: str | dict[str, PositiveFloat] = "cross_entropy + dice"
-    """cross_entropy, dice, focal, lovasz or a sum of them: cross_entropy + 0.5 dice."""
-    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
-    """Weights of the classes in cross_entropy and focal; balanced: by the root of their rarity."""
-    max_pixels: PositiveInt = MAX_PIXELS
-    """A picture with more is refused, for it may be made to fill the memory."""
-
-
-class Segmentation(Task):
+class Segmentation(PictureTask):
     """Class every pixel with any encoder of timm, or a segmentation network of transformers."""
 
     name = "segmentation"
@@ -100,7 +55,7 @@ class Segmentation(Task):
     preprocessing_: Preprocessing
     processor_: dict[str, Any] | None
     source_: VisionSource
-    augmentation_: JointAugmentation | None
+    augmentation_: JointAugmentation
 
     # ---- what is known before a network is loaded
 
@@ -119,37 +74,20 @@ class Segmentation(Task):
         return None
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        seen = [name for name, values in columns.items() if any(map(looks_like_image, values))]
-        known = {n: columns[n] for n in columns if n in seen and n != "file"} or dict(columns)
-        asked = columns if self.config.image else known
-        image, note = find_column(self.config.image, "image", asked, IMAGE_NAMES, seen[:1])
-        rest = {name: values for name, values in columns.items() if name not in (image, "file")}
+        notes = self.choose_image(columns)
+        taken = {*self.input_columns(), "file"}
+        rest = {name: values for name, values in columns.items() if name not in taken}
+        seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]
         asked = columns if self.config.mask else rest
-        candidates = [name for name in seen if name not in (image, "file")]
-        mask, other = find_column(self.config.mask, "mask", asked, MaskReader.NAMES, candidates)
-        self.config = self.config.model_copy(update={"image": image, "mask": mask})
-        return [text for text in (note, other) if text]
+        mask, note = find_column(self.config.mask, "mask", asked, MASK_NAMES, seen)
+        self.config = self.config.model_copy(update={"mask": mask})
+        return [*notes, *([note] if note else [])]
 
     def validate(self, row: Row) -> Iterator[str]:
-        column, value = self.config.image or "image", self._cell(row)
-        if fault := find_fault(value, self.config.max_pixels):
-            named = f" {path_of(value)!r}" if path_of(value) and not row.get("file") else ""
-            yield f"{column}{named} {fault}"
-        elif self._masks.column in row:
-            yield from self._masks.faults(row, value, getattr(self, "coding_", None))
-
-    def validate_rows(self, rows: Sequence[Row]) -> list[list[str]]:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda row: list(self.validate(row)), rows))
-
-    def input_columns(self) -> list[str]:
-        return [self.config.image or "image"]
-
-    def identity(self, row: Row) -> Any:
-        return digest_image(self._cell(row))
-
-    def row_of(self, value: Any) -> Row:
-        return {self.input_columns()[0]: value}
+        faults = list(self.image_faults(row))
+        yield from faults
+        if not faults and self._masks.column in row:
+            yield from self._masks.faults(row, self.image_of(row), getattr(self, "coding_", None))
 
     def truth(self, row: Row) -> Any:
         return self._masks.digest(row)
@@ -167,7 +105,7 @@ class Segmentation(Task):
         self.coding_, facts = self._masks.learn(train, self.config)
         self.weights_, weighing = self._masks.weigh(self.coding_, facts, self.config.class_weights)
         self.source_ = find_source(source, None, None)
-        self.preprocessing_ = self.source_.preprocessing.squeezed(self._size())
+        self.preprocessing_ = self.source_.preprocessing.squeezed(self.config.input_size)
         self.processor_ = None
         if self.source_.processor:
             self.processor_ = {**self.source_.processor, "do_reduce_labels": False}
@@ -193,13 +131,13 @@ class Segmentation(Task):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> SegmentationModel:
-        from tasks.segmentation_networks import build
+        from tasks.segmentation_sources import build
 
         size = self.preprocessing_.size
         return self._tiled(build(self.source_, self.config.decoder, self.coding_.names, size))
 
     def load_model(self, folder: Path | str) -> SegmentationModel:
-        from tasks.segmentation_networks import load_folder
+        from tasks.segmentation_sources import load_folder
 
         return self._tiled(load_folder(Path(folder), self.preprocessing_.size))
 
@@ -217,9 +155,12 @@ class Segmentation(Task):
         if self.config.tile is None:
             return None
         side = self.preprocessing_.size
-        sizes = (read_image(self._cell(row), self.config.max_pixels).size for row in rows)
+        sizes = (read_image(self.image_of(row), self.config.max_pixels).size for row in rows)
         return [
-            [{"window": window} for window in tiles.windows((height, width), side, self._overlap)]
+            [
+                {"window": window}
+                for window in tiles.windows((height, width), side, self.config.tile_overlap)
+            ]
             for width, height in sizes
         ]
 
@@ -230,25 +171,14 @@ class Segmentation(Task):
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         scene, window = self._scene(row), row.get("window")
         size, whole = scene.size, scene.mask
-        is_whole = self.config.tile is not None and window is None
-        if window is not None:
-            left, top, right, bottom = window
-            region = (
-                top,
-                left,
-                *self.preprocessing_.size,
-            )  # beyond a border of the picture: filled
-            mask = None if whole is None else crop(whole[None], region, (IGNORE,))[0]
-            scene = Scene(crop(scene.image, region, self._fill), mask)
-            whole = None if mask is None else mask
-        if is_whole:
-            pass
-        elif rng is not None and self.augmentation_ is not None:
-            scene, whole = self.augmentation_(scene, rng), None
-        else:
-            held = self.preprocessing_
-            mask = None if scene.mask is None else resize_mask(scene.mask, held.size)
-            scene = Scene(resize_image(scene.image, held.size, held.mode), mask)
+        area = (window[1], window[0], *self.preprocessing_.size) if window else None
+        is_whole = self.config.tile is not None and area is None
+        if not is_whole and rng is not None:
+            scene = self.augmentation_(scene, rng, area)
+        elif not is_whole:
+            scene = self.augmentation_.plain(scene, area)
+        if area is not None or rng is not None:
+            whole = None  # only what is seen as it is can be judged in its own size
         sample: Sample = {"inputs": {INPUT: self.preprocessing_.normalize(scene.image)}}
         sample |= {"size": size, "is_whole": is_whole}
         if scene.mask is not None:
@@ -261,7 +191,7 @@ class Segmentation(Task):
         batch: Batch = {"sizes": torch.tensor([sample["size"] for sample in samples])}
         if all("target" in sample for sample in samples):
             masks = [sample["target"]["mask"] for sample in samples]
-            batch["targets"] = join(masks)  # type: ignore[operator]
+            batch["targets"] = join(masks)
             batch["whole"] = [sample["target"]["whole"] for sample in samples]
             batch["count"] = {
                 term: sum(losses.count_items(term, mask[None], self.weights_) for mask in masks)
@@ -269,7 +199,7 @@ class Segmentation(Task):
             }
         if "inputs" in samples[0]:
             images = [sample["inputs"][INPUT] for sample in samples]
-            batch["inputs"] = {INPUT: join(images)}  # type: ignore[operator]
+            batch["inputs"] = {INPUT: join(images)}
         return batch
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
@@ -302,7 +232,7 @@ class Segmentation(Task):
         return to_pipeline(prediction)
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
-        image = read_image(self._cell(row), self.config.max_pixels)
+        image = read_image(self.image_of(row), self.config.max_pixels)
         return draw_prediction(image, prediction, self.coding_.names, folder, name)
 
     def show(self, sample: Sample) -> str:
@@ -315,40 +245,22 @@ class Segmentation(Task):
     def _masks(self) -> MaskReader:
         return MaskReader(self.config.mask or "mask", self.config.image or "image")
 
-    @property
-    def _overlap(self) -> int:
-        held = self.config
-        return (held.tile or 0) // 4 if held.overlap is None else held.overlap
-
-    @property
-    def _fill(self) -> tuple[int, ...]:
-        """The mean colour, which the network takes for nothing."""
-        return tuple(round(min(max(mean, 0.0), 1.0) * 255) for mean in self.preprocessing_.mean)
-
-    def _cell(self, row: Row) -> Any:
-        return row.get(self.input_columns()[0])
-
     def _scene(self, row: Row) -> Scene:
         try:
-            image = to_tensor(read_image(self._cell(row), self.config.max_pixels))
+            image = to_tensor(read_image(self.image_of(row), self.config.max_pixels))
             height, width = image.shape[-2:]
             return Scene(image, self._masks.classes(row, (height, width), self.coding_))
         except DataError as error:
-            raise DataError(f"{path_of(self._cell(row)) or 'image'} {error}") from error
-
-    def _size(self) -> tuple[int, int] | None:
-        size = self.config.tile or self.config.image_size
-        if isinstance(size, list):
-            return size[0], size[1]
-        return None if size is None else (size, size)
+            raise DataError(f"{path_of(self.image_of(row)) or 'image'} {error}") from error
 
     def _set_augmentation(self) -> None:
-        held, self.augmentation_ = self.preprocessing_, None
-        if self.augments:
-            self.augmentation_ = JointAugmentation(self.config, held.size, self._fill, held.mode)
+        held = self.preprocessing_
+        # What lies outside of a picture gets the mean colour, which the network takes for nothing.
+        fill = tuple(round(min(max(mean, 0.0), 1.0) * 255) for mean in held.mean)
+        self.augmentation_ = JointAugmentation(self.config, held.size, fill, held.mode)
 
     def _tiled(self, model: SegmentationModel) -> SegmentationModel:
-        model.tile, model.overlap = self.preprocessing_.size, self._overlap
+        model.tile, model.overlap = self.preprocessing_.size, self.config.tile_overlap
         return model
 
     def _losses(
@@ -363,5 +275,6 @@ class Segmentation(Task):
     def _describe_input(self) -> str:
         height, width = self.preprocessing_.size
         if self.config.tile is not None:
-            return f"input: tiles of {height} x {width} pixels that overlap by {self._overlap}"
+            overlap = self.config.tile_overlap
+            return f"input: tiles of {height} x {width} pixels that overlap by {overlap}"
         return f"input: {height} x {width} pixels, squeezed, {self.preprocessing_.mode}"

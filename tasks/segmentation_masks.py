@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,19 @@ from tasks.annotations.masks import MaskFacts, count_values, find_facts, paint_o
 from tasks.images import digest_image, path_of, read_image
 from tasks.mask_coding import MaskCoding, learn_coding
 
+MASK_NAMES = (
+    "mask",
+    "masks",
+    "label",
+    "labels",
+    "annotation",
+    "segmentation",
+    "segmentation_mask",
+    "semantic_mask",
+    "target",
+    "gt",
+    "objects",
+)
 _MOST_FAULTS = 5
 
 
@@ -32,24 +45,11 @@ class MaskReader:
         image: column of the image.
     """
 
-    NAMES: ClassVar = (
-        "mask",
-        "masks",
-        "label",
-        "labels",
-        "annotation",
-        "segmentation",
-        "segmentation_mask",
-        "semantic_mask",
-        "target",
-        "gt",
-        "objects",
-    )
     column: str
     image: str
 
     def faults(self, row: Row, image: Any, coding: MaskCoding | None) -> Iterator[str]:
-        """What is wrong with the mask of a row whose image is good; values once `coding` is known."""
+        """What is wrong with the mask of a good picture; values only once `coding` is known."""
         cell = row[self.column]
         named = f"mask {path_of(cell)!r}" if path_of(cell) else self.column
         if cell is None:
@@ -62,9 +62,8 @@ class MaskReader:
             yield f"{named} {error}"
             return
         if facts.size != (height, width):
-            yield (
-                f"{named} has {facts.size[1]} x {facts.size[0]} pixels, the image {width} x {height}"
-            )
+            sizes = f"{facts.size[1]} x {facts.size[0]} pixels, the image {width} x {height}"
+            yield f"{named} has {sizes}"
         elif coding is not None and (unknown := coding.unknown(facts)):
             listed = ", ".join(unknown[:_MOST_FAULTS])
             yield f"{named} has values that are no class: {listed}"
