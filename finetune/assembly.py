@@ -15,6 +15,7 @@ from finetune.config import FrozenConfig, RunConfig
 from finetune.console import Console
 from finetune.data import Splits
 from finetune.data.loading import Split
+from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
 from finetune.errors import DataError
@@ -55,8 +56,15 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     groups = method.param_groups(model, config.optim)
     model.to(accelerator.device)
 
-    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    lengths = {name: task.lengths(rows) for name, rows in named.items() if rows is not None}
+    named: dict[str, Any] = {"train": splits.train} | {
+        name: rows
+        for name, rows in (("validation", splits.validation), ("test", splits.test))
+        if rows is not None
+    }
+    notes += [note for name in list(named)[1:] for note in task.compare(name, named[name])]
+    named["train"], note = in_parts(splits.train, task)
+    notes += [note] if note else []
+    lengths = {name: task.lengths(rows) for name, rows in named.items()}
     parts = {name: _split(name, named[name], found) for name, found in lengths.items()}
     live = _live(config, task, method, model, groups, accelerator, parts["train"])
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
@@ -79,15 +87,17 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
             "augmentation: not seen by features that are cached once; method.views=8 caches eight "
             "augmented views of each row, method.cache=off augments at every step"
         )
-    for split in (live.train, *prepared.held_out):
+    # Rows that training sees in parts are whole in the other splits: of any size, so not to cache.
+    held_out = [] if isinstance(live.train.rows, PartRows) else prepared.held_out
+    for split in (live.train, *held_out):
         own = plan if split is live.train else replace(plan, views=1)
         parts[split.name], note = _features(live, split, own, console)
         notes.append(note)
     return replace(
         prepared,
         live=replace(live, train=parts["train"]),
-        validation=parts.get("validation"),
-        test=parts.get("test"),
+        validation=parts.get("validation", prepared.validation),
+        test=parts.get("test", prepared.test),
         notes=notes,
     )
 

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 BatchNorm = Literal["train", "freeze"]
+_TABLES = Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow"]
+_FOLDERS = Literal["text-folder", "image-folder", "hub", "coco", "yolo", "voc", "mask-folder"]
+Format = Literal[_TABLES, _FOLDERS]
 
 
 class Section(BaseModel):
@@ -71,10 +74,10 @@ class DataConfig(Section):
     """Name of a configuration of a hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
-    format: Literal[
-        "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "image-folder", "hub"
-    ] = "auto"
-    """How the files are read; auto: by their names."""
+    format: Format = "auto"
+    """How the files are read; auto: by their names. coco, yolo, voc and mask-folder are for tasks
+    that know them.
+    """
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits made by share."""
     group: str | None = None

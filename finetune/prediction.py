@@ -29,12 +29,13 @@ class Predictor:
         self.model = model.to(device).eval()
         self.device = device
 
-    def __call__(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
+    def __call__(self, rows: Any, batch_size: int = 32) -> list[Any]:
         """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
 
-        Bare values fit where a prediction reads one column. A single row gives a list of one.
+        Bare values fit where a prediction reads one column. A single row gives a list of one. Each
+        is of the types that the transformers pipeline gives, those of `stream` are JSON-able.
         """
-        return list(self.stream(as_rows(rows, self.task), batch_size))
+        return list(map(self.task.present, self.stream(as_rows(rows, self.task), batch_size)))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
         """Predictions in the order of `rows`, read a window at a time.

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.errors import DataError
+from finetune.errors import ConfigError, DataError
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
@@ -133,6 +133,15 @@ class Task(ABC):
 
     # ---- what is known before a network is loaded
 
+    def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
+        """The splits of a file or folder in a format that only this task knows, such as COCO.
+
+        `format` is data.format; under "auto" the task looks whether the path is one of its own.
+        None: the engine's readers read it. A row's "file" names it in what is said of it. Raises
+        DataError.
+        """
+        return None
+
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """Settle which columns are read, from their names and first values.
 
@@ -212,7 +221,19 @@ class Task(ABC):
         """Write the network and what encodes for it into `folder`."""
         model.save(folder)
 
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        """What a person should know of a held-out split: a class that it lacks, say."""
+        return []
+
     # ---- one row through the house
+
+    def parts(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]] | None:
+        """The parts in which training sees each row, tiles of a large image say; None: whole rows.
+
+        A part is the keys that it adds to its row, {"window": [0, 0, 512, 512]}; `encode` finds
+        them there. Held-out rows and rows to predict are never cut: of these `encode` gives all.
+        """
+        return None
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         """How long each row is for the network; batches are bucketed by it."""
@@ -254,6 +275,14 @@ class Task(ABC):
         """One prediction for each sample."""
 
     # ---- what only some tasks have
+
+    def present(self, prediction: Prediction) -> Any:
+        """A prediction as Python code gets it: of the types of the transformers pipeline."""
+        return prediction
+
+    def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
+        """Write pictures of a prediction into `folder`, their names beginning with `name`."""
+        raise ConfigError(f"--draw: {self.name} has no pictures to draw; leave it out")
 
     def show(self, sample: Sample) -> str:
         """A sample as a person can check it: its tokens, say."""
