@@ -118,7 +118,9 @@ def from_detection_processor(processor: Mapping[str, Any], side: int | None) -> 
         keeps_aspect=not squeezes,
         mean=tuple(processor["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
         std=tuple(processor["image_std"]) if normalizes else (1.0, 1.0, 1.0),
-        scale=processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0,
+        scale=processor.get("rescale_factor", 1 / 255)
+        if processor.get("do_rescale", True)
+        else 1.0,
         interpolation=RESAMPLING[int(processor.get("resample") or 2)],
     )
 
@@ -129,4 +131,9 @@ def to_detection_processor(processor: Mapping[str, Any], canvas: Canvas) -> dict
     if not canvas.keeps_aspect:
         return {**processor, "size": {"height": height, "width": width}}
     edges = {"shortest_edge": min(canvas.size), "longest_edge": max(canvas.size)}
-    return {**processor, "size": edges, "do_pad": True, "pad_size": {"height": height, "width": width}}
+    return {
+        **processor,
+        "size": edges,
+        "do_pad": True,
+        "pad_size": {"height": height, "width": width},
+    }

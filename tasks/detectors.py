@@ -19,12 +19,11 @@ from finetune.checkpoint import write_json
 from finetune.errors import ModelError
 from finetune.task import Batch, TransferModel
 from tasks.canvas import Canvas
-from tasks.heads import build_fcos
+from tasks.heads.fcos import build_fcos
 from tasks.preprocessing import INPUT
 from tasks.seams import find_blocks
 from tasks.vision_backbones import adaptable_layers, kind_of, timm_stages
 
-MASK = "pixel_mask"
 CLASS_HEADS = ("class_embed", "enc_score_head", "denoising_class_embed", "class_labels_classifier")
 """What the detectors of transformers call the layers that are sized by the labels."""
 
@@ -89,7 +88,9 @@ class FcosModel(TransferModel):
 
     def save(self, folder: Path) -> None:
         """model.safetensors, and config.json that says how the network is built."""
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()}
+        tensors = {
+            name: t.detach().cpu().contiguous() for name, t in self.network.state_dict().items()
+        }
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         write_json(folder / "config.json", {"architecture": "fcos", **self.facts})
 

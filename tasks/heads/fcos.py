@@ -27,6 +27,7 @@ from torchvision.ops.focal_loss import sigmoid_focal_loss
 from torchvision.ops.giou_loss import generalized_box_iou_loss
 
 from tasks.heads.pyramid import PYRAMID_STRIDES, Pyramid
+from tasks.heads.suppression import Suppression
 
 RADIUS = 1.5
 """Strides around the middle of a box within which a location may be positive."""
@@ -36,21 +37,6 @@ START = 2.0
 """
 CANDIDATES = 1000
 """Best boxes of a level that enter the suppression."""
-
-
-@dataclass(frozen=True)
-class Suppression:
-    """What of all that a detector says is kept.
-
-    Attributes:
-        score: the least score.
-        overlap: intersection over union from which on the weaker of two boxes of a class goes.
-        most: boxes kept of an image.
-    """
-
-    score: float
-    overlap: float = 0.6
-    most: int = 100
 
 
 def build_fcos(
@@ -125,7 +111,9 @@ def assign(boxes: Tensor, places: Locations) -> Tensor:
     strides = squares[:, 2] - squares[:, 0]
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
     offset = (centers[:, None] - middles[None]).abs().amax(dim=2)  # [L, M]
-    sides = torch.cat([centers[:, None] - boxes[None, :, :2], boxes[None, :, 2:] - centers[:, None]], 2)
+    sides = torch.cat(
+        [centers[:, None] - boxes[None, :, :2], boxes[None, :, 2:] - centers[:, None]], 2
+    )
     least, most = strides * 4, strides * 8
     least[: places.levels[0]] = 0
     most[-places.levels[-1] :] = torch.inf

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from finetune.errors import ModelError
-from tasks.heads.fcos import Suppression
+from tasks.heads.suppression import Suppression
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
