@@ -287,7 +287,8 @@ class ObjectDetection(Task):
             name: pad([each[name] for each in found]) for name in ("boxes", "scores", "labels")
         }
         stats["found"] = torch.tensor([len(each["scores"]) for each in found])
-        return stats | batch["targets"]["truth"]
+        truth: Stats = batch["targets"]["truth"]
+        return stats | truth
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         assert self.labels_ is not None
