@@ -10,7 +10,7 @@ Shapes: H, W pixels; N boxes in pixels (left, top, right, bottom).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -64,6 +64,10 @@ JOINT_PRESETS["heavy"] = JOINT_PRESETS["medium"] | {
 }
 
 
+Area = tuple[float, float, float, float]
+"""Top, left, height and width, in pixels of a picture."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """A picture with what is drawn on it.
@@ -100,16 +104,20 @@ class JointAugmentation:
         self,
         config: JointAugmentationConfig,
         size: tuple[int, int],
-        fill: tuple[int, int, int] = (124, 116, 104),
+        fill: tuple[int, ...] = (124, 116, 104),
         interpolation: str = "bilinear",
     ) -> None:
         self.config, self.size, self.fill = config, size, fill
         self.interpolation = interpolation
 
-    def __call__(self, scene: Scene, rng: Rng) -> Scene:
-        """The scene as one draw of `rng` shows it, of `size`."""
-        config, given = self.config, scene.boxes
-        scene = self.cut(scene, self._region(scene.size, rng))
+    def plain(self, scene: Scene, area: Area | None = None) -> Scene:
+        """The scene, or an area of it, as it is, of `size`."""
+        return self.cut(scene, area or (0, 0, *scene.size))
+
+    def __call__(self, scene: Scene, rng: Rng, area: Area | None = None) -> Scene:
+        """The scene as one draw of `rng` shows it, of `size`; of an area, what lies about there."""
+        config = self.config
+        scene = self.cut(scene, self._region(area or (0, 0, *scene.size), rng))
         if rng.random() < (config.horizontal_flip or 0):
             scene = flip(scene, horizontal=True)
         if rng.random() < (config.vertical_flip or 0):
@@ -120,25 +128,23 @@ class JointAugmentation:
             strength = config.color_jitter
             jitter = v2.ColorJitter(strength, strength, strength, hue=strength / 6)
             with drawing_from(rng):
-                scene = Scene(jitter(scene.image), scene.mask, scene.boxes, scene.kept)
-        assert given is None or scene.kept is not None
+                scene = replace(scene, image=jitter(scene.image))
         return scene
 
-    def _region(self, size: tuple[int, int], rng: Rng) -> tuple[float, float, float, float]:
-        """Top, left, height and width of what is cut out, in pixels; it may reach beyond."""
+    def _region(self, area: Area, rng: Rng) -> Area:
+        """What is cut out of a scene for an area of it; it may reach beyond."""
         least, most = self.config.scale_jitter or (1.0, 1.0)
         stretch = self.config.aspect_jitter or 1.0
         scale = float(least * (most / least) ** rng.random())
         aspect = float(stretch ** rng.uniform(-0.5, 0.5))
-        height, width = size[0] / scale * aspect, size[1] / scale / aspect
-        # Inside where the region is smaller than the picture, around it where it is larger.
-        top, left = (
-            rng.random() * (edge - own) for edge, own in zip(size, (height, width), strict=True)
-        )
+        height, width = area[2] / scale * aspect, area[3] / scale / aspect
+        # Inside the area where the region is smaller, around it where it is larger.
+        top = area[0] + rng.random() * (area[2] - height)
+        left = area[1] + rng.random() * (area[3] - width)
         return top, left, height, width
 
-    def cut(self, scene: Scene, region: tuple[float, float, float, float]) -> Scene:
-        """A region (top, left, height, width) of a scene, resized to `size`."""
+    def cut(self, scene: Scene, region: Area) -> Scene:
+        """A region of a scene, resized to `size`; what lies outside of the scene is filled."""
         top, left = round(region[0]), round(region[1])
         height, width = max(round(region[2]), 1), max(round(region[3]), 1)
         image = crop(scene.image, (top, left, height, width), self.fill)
