@@ -29,10 +29,6 @@ class Frame:
     scale: tuple[float, float]
     origin: tuple[int, int] = (0, 0)
 
-    def to_canvas(self, boxes: Tensor) -> Tensor:
-        """Boxes [M, 4] of the picture, on the canvas."""
-        return (boxes - torch.tensor(self.origin * 2)) * torch.tensor(self.scale * 2)
-
     def tensor(self) -> Tensor:
         """float32 [6]: content, scale, origin; see `to_picture`."""
         return torch.tensor([*self.content, *self.scale, *self.origin], dtype=torch.float32)
@@ -86,20 +82,6 @@ class Canvas:
         factor = min(self.size[0] / height, self.size[1] / width)
         content = (max(1, round(height * factor)), max(1, round(width * factor)))
         return Frame(content, (content[1] / width, content[0] / height), origin)
-
-    def place(self, image: Tensor, frame: Frame) -> Tensor:
-        """A picture uint8 [3, h, w] as float32 input [3, H, W]; what it does not fill is 0."""
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2.functional import resize
-
-        held = self.preprocessing
-        resized = resize(image, list(frame.content), InterpolationMode(held.mode), antialias=True)
-        pixels = held.normalize(resized)
-        if frame.content == self.size:
-            return pixels
-        placed = pixels.new_zeros(3, *self.size)
-        placed[:, : frame.content[0], : frame.content[1]] = pixels
-        return placed
 
 
 def from_detection_processor(processor: Mapping[str, Any], side: int | None) -> Canvas:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from finetune.task import Rng, Sample
 from tasks.canvas import Canvas, Frame
-from tasks.joint_augmentation import JointAugmentation, JointAugmentationConfig, Scene, clip_boxes
+from tasks.joint_augmentation import JointAugmentation, JointAugmentationConfig, Scene
+from tasks.object_rows import Truth
 from tasks.preprocessing import INPUT
 from tasks.tiles import Window
 
@@ -22,44 +23,17 @@ MASK = "pixel_mask"
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The true objects of a picture, in its own pixels.
-
-    Attributes:
-        boxes: float32 [M, 4].
-        labels: int64 [M].
-        areas: float32 [M], as the metrics by size count them.
-        crowds: bool [M]: groups of objects, which are no example and no fault to find.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    areas: Tensor
-    crowds: Tensor
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By the names of the statistics."""
-        return {
-            "true_boxes": self.boxes,
-            "true_labels": self.labels,
-            "true_areas": self.areas,
-            "crowds": self.crowds,
-        }
-
-
-@dataclass(frozen=True)
 class Encoder:
     """From a picture uint8 [3, h, w] to a sample.
 
     Attributes:
+        config: how it is augmented, where there is an rng.
         masks: whether the network asks which pixels are of the picture.
-        visible: share of a box that must lie in a tile or a crop, or it is no object there.
     """
 
+    config: JointAugmentationConfig
     canvas: Canvas
-    augmentation: JointAugmentationConfig | None = None
     masks: bool = False
-    visible: float = 0.3
 
     def __call__(
         self, image: Tensor, truth: Truth | None, windows: Sequence[Window], rng: Rng | None
@@ -69,45 +43,41 @@ class Encoder:
         The target, if there is a truth: {"boxes", "labels": T tensors, "truth": {name: [M, ...]}}.
         """
         seen = [self._see(image, truth, window, rng) for window in windows]
-        inputs = {INPUT: torch.stack([pixels for pixels, *_ in seen])}
-        frames = [frame for _, frame, *_ in seen]
+        frames = [frame for frame, _ in seen]
+        inputs = {INPUT: torch.stack([self._pixels(scene, frame) for frame, scene in seen])}
         if self.masks:
             inputs[MASK] = torch.stack([self._mask(frame) for frame in frames])
         sample: Sample = {"inputs": inputs, "frames": torch.stack([f.tensor() for f in frames])}
         if truth is not None:
+            labels = truth.labels[~truth.crowds]
             sample["target"] = {
-                "boxes": [boxes for *_, boxes, _ in seen],
-                "labels": [labels for *_, labels in seen],
+                "boxes": [scene.boxes for _, scene in seen],
+                "labels": [labels[scene.kept] for _, scene in seen],
                 "truth": truth.tensors(),
             }
         return sample
 
     def _see(
         self, image: Tensor, truth: Truth | None, window: Window, rng: Rng | None
-    ) -> tuple[Tensor, Frame, Tensor, Tensor]:
-        """Input [3, H, W], frame, boxes [M, 4] on the canvas and labels [M] of one window."""
+    ) -> tuple[Frame, Scene]:
+        """What is seen of a window of an image, in the size that it has on the canvas."""
         left, top, right, bottom = window
-        cut = image[:, top:bottom, left:right]
-        boxes, labels = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
-        if truth is not None:
-            examples = ~truth.crowds
-            moved = truth.boxes[examples] - torch.tensor([left, top, left, top])
-            is_whole = (bottom - top, right - left) == tuple(image.shape[-2:])
-            size = (bottom - top, right - left)
-            boxes, kept = clip_boxes(moved, size, 0.0 if is_whole else self.visible)
-            labels = truth.labels[examples][kept]
         frame = self.canvas.frame(bottom - top, right - left, (left, top))
-        if rng is None or self.augmentation is None:
-            scaled = boxes * torch.tensor(frame.scale).repeat(2)
-            return self.canvas.place(cut, frame), frame, scaled, labels
-        fill = self.canvas.preprocessing.restore(torch.zeros(3, 1, 1)).flatten().tolist()
-        augment = JointAugmentation(
-            self.augmentation, frame.content, tuple(fill), self.canvas.preprocessing.mode
-        )
-        scene = augment(Scene(cut, boxes=boxes), rng)
-        assert scene.boxes is not None and scene.kept is not None
-        pixels = self.canvas.place(scene.image, frame)
-        return pixels, frame, scene.boxes, labels[scene.kept]
+        held = self.canvas.preprocessing
+        fill = held.restore(torch.zeros(3, 1, 1)).flatten().tolist()
+        show = JointAugmentation(self.config, frame.content, tuple(fill), held.mode)
+        scene = Scene(image, boxes=truth.boxes[~truth.crowds] if truth else None)
+        area = (float(top), float(left), float(bottom - top), float(right - left))
+        return frame, show.plain(scene, area) if rng is None else show(scene, rng, area)
+
+    def _pixels(self, scene: Scene, frame: Frame) -> Tensor:
+        """The input [3, H, W]; what the picture does not fill is 0."""
+        pixels = self.canvas.preprocessing.normalize(scene.image)
+        if frame.content == self.canvas.size:
+            return pixels
+        placed = pixels.new_zeros(3, *self.canvas.size)
+        placed[:, : frame.content[0], : frame.content[1]] = pixels
+        return placed
 
     def _mask(self, frame: Frame) -> Tensor:
         """1 where the picture is, int64 [H, W]."""

@@ -19,7 +19,6 @@ from tasks.annotations.boxes import (
 from tasks.images import find_fault, picture_size
 from tasks.labels import label_text, sort_labels
 
-IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
 _LISTED = 5
 
@@ -53,21 +52,21 @@ def _holds_boxes(value: Any) -> bool:
     )
 
 
-def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Convention, str]:
+def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Convention | None, str]:
     """What the numbers of boxes are, from the first rows, and the sentence that says so.
 
-    Our own readers give left, top, right, bottom. Raises DataError where the boxes do not tell.
+    None: their files say it, or there are none. Raises DataError where the boxes do not tell.
     """
     boxes: list[tuple[Sequence[float], tuple[int, int]]] = []
     for image, cell in zip(images, cells, strict=True):
-        seen = objects_in(cell, "xyxy", (1, 1)) if cell else []
+        seen = objects_in(cell) if cell else []
         if any(each.place for each in seen):
-            return "xyxy", ""
+            return None, ""
         if seen and not find_fault(image):
             size = picture_size(image)
             boxes += [(list(each.given), size) for each in seen if is_numbers(each.given)]
     if not boxes:
-        return "xyxy", ""
+        return None, ""
     found = find_convention(boxes)
     if found is not None:
         return found, f"boxes: {found}, in which alone the first {len(boxes)} boxes fit"
@@ -90,7 +89,7 @@ def learn_categories(
     counts: Counter[str] = Counter()
     empty = 0
     for row in rows:
-        seen = objects_in(row[column], "xyxy", (1, 1))
+        seen = objects_in(row[column])
         found = [label_text(each.category, names) for each in seen]
         counts.update(name for name in found if name is not None)
         empty += not seen

@@ -9,43 +9,29 @@ Shapes: B rows, T tiles of a row (1 without tiles), K detections and M true boxe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.checkpoint import write_json
-from finetune.config import ModelConfig, Section
-from finetune.errors import DataError, nearest
-from finetune.task import (
-    Batch,
-    Length,
-    Mendable,
-    Prediction,
-    Rng,
-    Row,
-    Sample,
-    Stats,
-    Task,
-    TransferModel,
-)
-from tasks.annotations import read_boxes
-from tasks.annotations.boxes import Convention, Object, box_fault, objects_in
+from finetune.config import ModelConfig
+from finetune.errors import DataError
+from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, TransferModel
+from tasks.annotations.formats import read_boxes
 from tasks.augmentation import is_active, settle_augmentation
 from tasks.canvas import Canvas, to_picture
-from tasks.columns import find_column
-from tasks.detection_inputs import Encoder, Truth, pad, stack
+from tasks.detection_config import ObjectDetectionConfig
+from tasks.detection_inputs import Encoder, pad, stack
 from tasks.detection_metrics import LOW, MOST, diagnose, summarize_boxes
 from tasks.heads.suppression import Suppression, join_tiles
-from tasks.images import MAX_PIXELS, digest_image, find_fault, path_of, picture_size, read_image
-from tasks.joint_augmentation import JOINT_PRESETS, JointAugmentationConfig, clip_boxes
-from tasks.labels import label_text
-from tasks.object_columns import IMAGE_NAMES, find_objects, learn_categories, settle_convention
+from tasks.images import path_of, picture_size, read_image
+from tasks.joint_augmentation import JOINT_PRESETS
+from tasks.object_columns import find_objects, learn_categories, settle_convention
+from tasks.object_rows import ObjectReader
+from tasks.picture_task import PictureTask
 from tasks.preprocessing import to_tensor
 from tasks.tiles import Window, windows
 
@@ -56,46 +42,7 @@ LEAST = 0.01
 """Score from which on a detection counts in the metrics."""
 
 
-class TileConfig(Section):
-    """How a large picture is cut."""
-
-    size: PositiveInt
-    """Pixels of the side of a tile."""
-    overlap: Annotated[int, Field(ge=0)] = 64
-    """Pixels that neighbours share at least: the size of a usual object."""
-
-
-class ObjectDetectionConfig(JointAugmentationConfig):
-    """What is read from a row and what is made of it."""
-
-    name: str = "object-detection"
-    image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
-    objects: str | None = None
-    """Column of the objects, each with a bbox and a category; null: found."""
-    boxes: Convention | None = None
-    """What the four numbers of a box are, in pixels or in shares of the picture; null: found."""
-    labels: list[str] | None = None
-    """All classes, in their order; null: those of the training split."""
-    detector: Literal["fcos", "native"] | None = None
-    """fcos: new on a network of timm; native: that of a checkpoint; null: by the network."""
-    image_size: PositiveInt | None = None
-    """Pixels of the side of the square input; null: 512, or that of the checkpoint."""
-    tile: TileConfig | None = None
-    """Cut pictures into tiles, which each fill the input: small objects of large pictures."""
-    fpn_width: Annotated[int, Field(ge=32, multiple_of=32)] = 128
-    """Channels of FCOS's pyramid and head; torchvision's own has 256."""
-    head_convs: PositiveInt = 2
-    """Convolutions of FCOS's head; torchvision's own has 4."""
-    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Least score of what a prediction says; metrics count all from 0.01."""
-    nms_overlap: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Intersection over union from which on the weaker of two boxes of a class goes."""
-    max_pixels: PositiveInt = MAX_PIXELS
-    """A picture with more is refused, for it may be made to fill the memory."""
-
-
-class ObjectDetection(Task):
+class ObjectDetection(PictureTask):
     """Find objects with FCOS on any pyramid of timm, or with a detector of transformers."""
 
     name = "object-detection"
@@ -116,52 +63,29 @@ class ObjectDetection(Task):
         return read_boxes(path, format)
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        image, note = find_column(self.config.image, "image", columns, IMAGE_NAMES, [])
-        objects, other = find_objects(self.config.objects, columns)
-        keys: dict[str, Any] = {"image": image, "objects": objects}
-        notes = [text for text in (note, other) if text]
+        notes = self.choose_image(columns)
+        objects, note = find_objects(self.config.objects, columns)
+        keys: dict[str, Any] = {"objects": objects}
+        notes += [note] if note else []
         if self.config.boxes is None:
-            keys["boxes"], said = settle_convention(columns[image], columns[objects])
-            notes.append(said)
+            image = self.input_columns()[0]
+            keys["boxes"], note = settle_convention(columns[image], columns[objects])
+            notes += [note] if note else []
         self.config = self.config.model_copy(update=keys)
         return notes
 
     def validate(self, row: Row) -> Iterator[str]:
-        column = self.input_columns()[0]
-        if fault := find_fault(row.get(column), self.config.max_pixels):
-            path = path_of(row.get(column))
-            yield f"{column}{f' {path!r}' if path and not row.get('file') else ''} {fault}"
-        elif self._objects_column in row:
-            size = picture_size(row[column])
-            try:
-                seen = self._objects(row, size)
-            except DataError as error:
-                yield f"{self._objects_column} {error}"
-                return
-            for number, each in enumerate(seen, start=1):
-                place = each.place or f"object {number}"
-                for fault, is_mended in self._faults(each, size):
-                    yield (Mendable if is_mended else str)(f"{place}: {fault}")
-
-    def validate_rows(self, rows: Sequence[Row]) -> list[list[str]]:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda row: list(self.validate(row)), rows))
-
-    def input_columns(self) -> list[str]:
-        return [self.config.image or "image"]
-
-    def identity(self, row: Row) -> Any:
-        return digest_image(row.get(self.input_columns()[0]))
-
-    def row_of(self, value: Any) -> Row:
-        return {self.input_columns()[0]: value}
+        faults = list(self.image_faults(row))
+        if not faults and self._objects.column in row:
+            faults = list(self._objects.faults(row, picture_size(self.image_of(row))))
+        yield from faults
 
     def truth(self, row: Row) -> Any:
-        return repr(row.get(self._objects_column))
+        return repr(row.get(self._objects.column))
 
     def stratum(self, row: Row) -> Any:
-        seen = objects_in(row.get(self._objects_column) or [], "xyxy", (1, 1))
-        return str(seen[0].category) if seen else "no object"
+        seen = self._objects.read(row) if self._objects.column in row else []
+        return str(self._objects.category(seen[0])) if seen else "no object"
 
     # ---- learning labels, loading what encodes
 
@@ -172,9 +96,8 @@ class ObjectDetection(Task):
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         from tasks.detection_sources import find_detector
 
-        column = self._objects_column
         self.labels_, self.class_names_, counted = learn_categories(
-            train, column, self.config.labels
+            train, self._objects.column, self.config.labels
         )
         self.source_ = find_detector(
             source, self.config.detector, self.config.image_size, self.labels_
@@ -233,35 +156,24 @@ class ObjectDetection(Task):
         """The tiles of each picture, by their windows; of those without objects too."""
         if self.config.tile is None:
             return None
-        column = self.input_columns()[0]
-        return [
-            [{"window": list(w)} for w in self._windows(picture_size(row[column]))] for row in rows
-        ]
+        sizes = [picture_size(self.image_of(row)) for row in rows]
+        return [[{"window": list(window)} for window in self._windows(size)] for size in sizes]
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         if self.config.tile is None:
             return [Length(1)] * len(rows)
-        column = self.input_columns()[0]
-        return [
-            Length(1 if row.get("window") else len(self._windows(picture_size(row[column]))))
-            for row in rows
-        ]
+        return [Length(len(self._windows_of(row))) for row in rows]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        cell = row.get(self.input_columns()[0])
+        cell = self.image_of(row)
         try:
             image = to_tensor(read_image(cell, self.config.max_pixels))
         except DataError as error:
             raise DataError(f"{path_of(cell) or self.input_columns()[0]} {error}") from error
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        encoder = Encoder(self.canvas_, self.config if self.augments else None, self.masks_)
-        given = row.get("window")
-        return encoder(
-            image,
-            self._truth(row, size) if self._objects_column in row else None,
-            [tuple(given)] if given else self._windows(size),
-            rng,
-        )
+        truth = self._objects.truth(row, size) if self._objects.column in row else None
+        encoder = Encoder(self.config, self.canvas_, self.masks_)
+        return encoder(image, truth, self._windows_of(row, size), rng)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch = stack(samples)
@@ -329,41 +241,16 @@ class ObjectDetection(Task):
     # ---- parts
 
     @property
-    def _objects_column(self) -> str:
-        return self.config.objects or "objects"
+    def _objects(self) -> ObjectReader:
+        column = self.config.objects or "objects"
+        return ObjectReader(column, self.config.boxes, self.labels_, self.class_names_)
 
-    def _objects(self, row: Row, size: tuple[int, int]) -> list[Object]:
-        return objects_in(row[self._objects_column], self.config.boxes or "xyxy", size)
-
-    def _faults(self, seen: Object, size: tuple[int, int]) -> Iterator[tuple[str, bool]]:
-        """What is wrong with an object, and whether encoding mends it."""
-        fault, is_mended = box_fault(seen, self.config.boxes or "xyxy", size)
-        if fault:
-            yield fault, is_mended
-        if seen.fault:
-            return
-        name = label_text(seen.category, self.class_names_)
-        if name is None:
-            yield "has no category", False
-        elif self.labels_ is not None and name not in self.labels_:
-            yield f"class {name!r} is unknown; {nearest(name, self.labels_)}", False
-
-    def _truth(self, row: Row, size: tuple[int, int]) -> Truth:
-        """The objects of a row that have an area inside the picture."""
-        assert self.labels_ is not None
-        seen = self._objects(row, size)
-        boxes = torch.tensor([each.box or (0.0,) * 4 for each in seen]).reshape(-1, 4)
-        boxes, kept = clip_boxes(boxes.float(), size)
-        left = [seen[place] for place in kept.tolist()]
-        names = [label_text(each.category, self.class_names_) for each in left]
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        given = torch.tensor([each.area or float("nan") for each in left], dtype=torch.float32)
-        return Truth(
-            boxes,
-            torch.tensor([self.labels_.index(str(name)) for name in names], dtype=torch.int64),
-            torch.where(given.isnan(), areas, given),
-            torch.tensor([each.is_crowd for each in left], dtype=torch.bool),
-        )
+    def _windows_of(self, row: Row, size: tuple[int, int] | None = None) -> list[Window]:
+        """What is seen of a row: the tile that it is a part of, or all of its picture."""
+        if row.get("window"):
+            left, top, right, bottom = row["window"]
+            return [(left, top, right, bottom)]
+        return self._windows(size or picture_size(self.image_of(row)))
 
     def _windows(self, size: tuple[int, int]) -> list[Window]:
         tile = self.config.tile

@@ -1,5 +1,1 @@
-"""Annotations of pictures as people have them -> rows: COCO, and what other tasks bring."""
-
-from tasks.annotations.formats import read_boxes
-
-__all__ = ["read_boxes"]
+"""Annotations of pictures as people have them -> rows."""

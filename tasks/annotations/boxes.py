@@ -2,11 +2,12 @@
 
 A row's objects, whatever file they come from:
 
-    {"bbox": [left, top, right, bottom], "category": "cat", "iscrowd": 0, "area": 900.0,
-     "place": "labels/1.txt:3", "fault": ""}
+    {"bbox": [12.0, 30.5, 80.0, 99.0], "form": "xyxy", "category": "cat", "iscrowd": 0,
+     "area": 900.0, "place": "labels/1.txt:3", "fault": ""}
 
-`place` and `fault` are what a reader of files knows: where the object stands, and why it could not
-be read. Boxes are xyxy in pixels here, but for data sets of others, which have any convention.
+`form`, `place` and `fault` are what a reader of files knows: the convention of its format, where
+the object stands, and why it could not be read. A box stays as it is written until it is used, so
+that what is said of it can be found in the file.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ class Object:
     Attributes:
         box: left, top, right, bottom in pixels; None if it cannot be read.
         given: the values as they stand in the row.
+        form: how they were read.
     """
 
     box: tuple[float, float, float, float] | None
     given: Sequence[Any]
+    form: Convention
     category: Any
     is_crowd: bool = False
     area: float | None = None
@@ -98,9 +101,13 @@ def fits(box: Sequence[float], convention: Convention, size: tuple[int, int]) ->
     return inside and right > left and bottom > top
 
 
-def objects_in(cell: Any, convention: Convention, size: tuple[int, int]) -> list[Object]:
-    """The objects of a cell: a list of dicts, or a dict of lists. Raises DataError with what is
-    wrong with the cell.
+def objects_in(
+    cell: Any, convention: Convention | None = None, size: tuple[int, int] = (1, 1)
+) -> list[Object]:
+    """The objects of a cell of a picture of `size` (H, W): a list of dicts, or a dict of lists.
+
+    Boxes are read in `convention`; None: in that of their file, else as xyxy. Raises DataError with
+    what is wrong with the cell.
     """
     return [_object(item, convention, size) for item in _items(cell)]
 
@@ -122,13 +129,17 @@ def _items(cell: Any) -> list[Mapping[str, Any]]:
     raise DataError(f"is {cell!r:.60}, not a list of objects; [] for a picture without any")
 
 
-def _object(item: Mapping[str, Any], convention: Convention, size: tuple[int, int]) -> Object:
+def _object(
+    item: Mapping[str, Any], convention: Convention | None, size: tuple[int, int]
+) -> Object:
     given = next((item[name] for name in BOX_NAMES if item.get(name) is not None), ())
     category = next((item[name] for name in CATEGORY_NAMES if item.get(name) is not None), None)
     area = item.get("area")
+    form: Convention = convention or item.get("form") or "xyxy"
     return Object(
-        to_corners(given, convention, size) if is_numbers(given) else None,
+        to_corners(given, form, size) if is_numbers(given) else None,
         given,
+        form,
         category,
         bool(item.get("iscrowd")),
         float(area) if area else None,
@@ -149,15 +160,15 @@ def find_convention(boxes: Sequence[tuple[Sequence[float], tuple[int, int]]]) ->
     return fitting[0] if len(fitting) == 1 else None
 
 
-def box_fault(seen: Object, convention: Convention, size: tuple[int, int]) -> tuple[str, bool]:
-    """What is wrong with an object's box, and whether cutting it at the borders mends that.
-
-    "" if nothing is.
+def box_fault(seen: Object, size: tuple[int, int]) -> tuple[str, bool]:
+    """What is wrong with an object's box in a picture of `size` (H, W), "" if nothing is; and
+    whether cutting it at the borders mends that.
     """
     if seen.fault:
         return seen.fault, False
     if seen.box is None:
         return f"box {list(seen.given)!r:.80} is not four numbers", False
+    convention = seen.form
     left, top, right, bottom = seen.box
     values = ", ".join(f"{float(value):g}" for value in seen.given)
     shown = f"box [{values}]"
