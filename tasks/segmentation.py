@@ -33,7 +33,7 @@ from tasks.joint_augmentation import (
 )
 from tasks.mask_coding import MaskCoding
 from tasks.picture_task import PictureTask
-from tasks.preprocessing import INPUT, Preprocessing, to_tensor
+from tasks.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
 from tasks.segmentation_config import SegmentationConfig
 from tasks.segmentation_masks import MASK_NAMES, MaskReader
 from tasks.segmentation_results import decide, draw_prediction, segments, to_pipeline
@@ -108,11 +108,13 @@ class Segmentation(PictureTask):
         self.preprocessing_ = self.source_.preprocessing.squeezed(self.config.input_size)
         self.processor_ = None
         if self.source_.processor:
-            self.processor_ = {**self.source_.processor, "do_reduce_labels": False}
+            held = to_processor(self.source_.processor, self.preprocessing_)
+            self.processor_ = {**held, "do_reduce_labels": False}
         keys, note = settle_augmentation(self.config, frozen=frozen, presets=JOINT_PRESETS)
         self.config = self.config.model_copy(update=keys)
         self._set_augmentation()
         notes = [self.source_.note, self.coding_.describe(), weighing, self._describe_input(), note]
+        notes += self._masks.lacking("train", facts, self.coding_)
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 
     def state(self) -> dict[str, Any]:
@@ -147,7 +149,8 @@ class Segmentation(PictureTask):
             write_json(folder / "preprocessor_config.json", self.processor_)
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
-        return self._masks.lacking(split, rows, self.coding_)
+        facts = (self._masks.facts(row) for row in rows)
+        return self._masks.lacking(split, facts, self.coding_)
 
     # ---- one row through the house
 

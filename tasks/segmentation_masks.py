@@ -6,7 +6,7 @@ Shapes: H, W pixels, K classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,6 +55,11 @@ class MaskReader:
         if cell is None:
             yield f"{named} is missing"
             return
+        if holds_objects(cell):
+            bare = [item["category"] for item in cell if not (item["polygons"] or item["counts"])]
+            if bare:
+                yield f"{named}: {len(bare)} of {len(cell)} objects have no outline ({bare[0]})"
+                return
         width, height = image_size(image)
         try:
             facts = self.facts(row, (height, width))
@@ -120,13 +125,13 @@ class MaskReader:
         pairs = zip(coding.names, found.tolist(), strict=True)
         return found, "class weights: " + ", ".join(f"{name} {value:.2f}" for name, value in pairs)
 
-    def lacking(self, split: str, rows: Any, coding: MaskCoding) -> list[str]:
+    def lacking(self, split: str, facts: Iterable[MaskFacts], coding: MaskCoding) -> list[str]:
         """A sentence if no mask of a split holds some class."""
-        counts = coding.count(self.facts(row) for row in rows if row.get(self.column) is not None)
+        counts = coding.count(facts)
         missing = [name for name, count in zip(coding.names, counts, strict=True) if not count]
-        if not missing:
-            return []
-        return [f"warning: no pixel of {split} is {', '.join(missing)}, so that is not measured"]
+        fate = "learned" if split == "train" else "measured"
+        said = f"warning: no pixel of {split} is {', '.join(missing)}, so that is not {fate}"
+        return [said] if missing else []
 
     def digest(self, row: Row) -> Any:
         """A value that changes when the mask of a row does."""
@@ -138,7 +143,7 @@ class MaskReader:
 
 def holds_objects(cell: Any) -> bool:
     """Whether a cell holds objects and no picture."""
-    return isinstance(cell, list)
+    return isinstance(cell, list) and all(isinstance(item, dict) for item in cell)
 
 
 def image_size(image: Any) -> tuple[int, int]:

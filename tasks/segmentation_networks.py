@@ -44,11 +44,25 @@ class SegmentationModel(TransferModel):
 
     def forward(self, batch: Batch) -> Any:
         if "features" in batch:
-            return self.decode(batch["features"])
+            features = batch["features"]
+            count = len(next(iter(features.values())))
+            if self._needs_company(count):
+                return self.decode({k: torch.cat([v, v]) for k, v in features.items()})[:count]
+            return self.decode(features)
         images = batch["inputs"][INPUT]
-        if isinstance(images, Tensor):
-            return self.run(images)
-        return [self.slide(image) for image in images]
+        if not isinstance(images, Tensor):
+            return [self.slide(image) for image in images]
+        if self._needs_company(len(images)):
+            return self.run(torch.cat([images, images]))[: len(images)]
+        return self.run(images)
+
+    def _needs_company(self, count: int) -> bool:
+        """Whether the head cannot be trained on so few images: BatchNorm refuses the one value that
+        is left of a channel where an image is pooled whole.
+        """
+        head = self.network.get_submodule(self.heads[0])
+        pools = any(isinstance(module, nn.AdaptiveAvgPool2d) for module in head.modules())
+        return count == 1 and head.training and pools
 
     def run(self, images: Tensor) -> Tensor:
         """Logits [B, K, H, W] of images [B, 3, H, W] of any size: padded, and cut back."""
@@ -74,7 +88,9 @@ class SegmentationModel(TransferModel):
             seen = torch.stack(
                 [image[:, top:bottom, left:right] for left, top, right, bottom in some]
             )
-            logits = self.run(seen)  # [n, K, h, w]
+            logits = self.run(
+                seen
+            ).float()  # [n, K, h, w]; bfloat16 would lose sums
             weight = tiles.weights((seen.shape[-2], seen.shape[-1])).to(logits)
             if joined is None or total is None:
                 joined = logits.new_zeros(logits.shape[1], height, width)
@@ -88,7 +104,11 @@ class SegmentationModel(TransferModel):
     def _padded(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         padded = functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
-        return padded.to(memory_format=torch.channels_last) if self.kind == "cnn" else padded
+        return self._laid_out(padded)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """With the channels last where convolutions are many, which compute faster so."""
+        return images.to(memory_format=torch.channels_last) if self.kind == "cnn" else images
 
     def _probe(self, size: tuple[int, int]) -> None:
         """Run the network once: which layers it calls, which LoRA may wrap."""
@@ -160,7 +180,9 @@ class SmpModel(SegmentationModel):
         some = next(iter(features.values()))
         # A level that the decoder does not read is there for its size alone, and holds nothing.
         levels = [
-            features.get(f"level{place}", some.new_zeros(1).expand(len(some), *shape))
+            self._laid_out(features[f"level{place}"])
+            if place in self._read
+            else some.new_zeros(1).expand(len(some), *shape)
             for place, shape in enumerate(self._shapes)
         ]
         return self._head(levels)[..., : self.size[0], : self.size[1]]

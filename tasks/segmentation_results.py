@@ -59,7 +59,7 @@ def segments(classes: Tensor, shares: Tensor, names: Sequence[str]) -> list[dict
     from faster_coco_eval.core import mask
 
     found = []
-    pixels, confident = classes.cpu().numpy(), shares.cpu().numpy()
+    pixels, confident = classes.cpu().numpy(), shares.detach().cpu().numpy()
     for number in np.unique(pixels).tolist():
         own = pixels == number
         packed = mask.encode(np.asfortranarray(own.astype(np.uint8)))

@@ -23,7 +23,7 @@ from transformers import (
 ROOT = Path(__file__).parent.parent
 SHAPES = ("background", "circle", "square", "triangle", "star")
 SIZE = (64, 48)  # (width, height) of a scene
-PROCESSOR = {"size": {"height": 32, "width": 48}}
+PROCESSOR = {"size": {"height": 64, "width": 64}}
 
 
 def scene_maker() -> ModuleType:

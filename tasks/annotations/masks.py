@@ -1,8 +1,8 @@
 """A mask as people have it -> the value of each pixel; folders of pictures and masks -> rows.
 
 A mask is a path, bytes, {"bytes", "path"} or a PIL image: an index, palette or 16-bit PNG, a
-picture of colours, or a .npy of integers; or the objects of a COCO row. What the values mean is
-`tasks.mask_coding`.
+picture of colours, or a .npy of integers; or rows of integers; or the objects of a COCO row. What
+the values mean is `tasks.mask_coding`.
 
 Shapes: H, W pixels.
 """
@@ -47,6 +47,8 @@ def read_mask(value: Any) -> tuple[Values, Kind]:
     """
     if isinstance(value, Image.Image):
         return _from_picture(value)
+    if isinstance(value, list | np.ndarray):  # what `datasets` makes of an array
+        return _checked(np.asarray(value)), "index"
     content, name = _content(value)
     if name.endswith(".npy") or content.startswith(b"\x93NUMPY"):
         return _from_array(content), "index"
@@ -142,10 +144,13 @@ def _from_array(content: bytes) -> Values:
         values = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"is no .npy of plain numbers: {error}") from error
-    values = values.squeeze()
+    return _checked(values.squeeze())
+
+
+def _checked(values: NDArray[Any]) -> Values:
     if values.ndim != 2 or not (np.issubdtype(values.dtype, np.integer) or values.dtype == bool):
         raise DataError(f"is {values.dtype} {list(values.shape)}, where integers [H, W] are wanted")
-    return values.astype(np.int32)  # type: ignore[no-any-return]
+    return values.astype(np.int32)
 
 
 def as_indices(counts: Mapping[int, int]) -> Iterator[tuple[int, int]]:

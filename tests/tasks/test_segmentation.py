@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,7 +139,7 @@ def test_the_weights_of_a_file_in_another_order_of_names_are_in_the_encoder(scen
     ("name", "kind", "blocks"),
     [
         ("resnet", "cnn", ["conv1", "layer1", "layer2", "layer3", "layer4"]),
-        ("efficientnet", "cnn", ["conv_stem", *(f"blocks.{n}" for n in range(6))]),
+        ("efficientnet", "cnn", ["conv_stem", *(f"blocks.{n}" for n in range(5))]),
     ],
 )
 def test_blocks_are_the_stages_of_the_encoder(
@@ -283,13 +282,12 @@ def test_losses_agree_with_those_of_smp() -> None:
     torch.testing.assert_close(ce, nn.functional.cross_entropy(logits, masks.long()))
     lovasz = smp.losses.LovaszLoss("multiclass", per_image=True)(logits, masks.long())
     torch.testing.assert_close(LOSSES["lovasz"](logits, masks, None) / len(masks), lovasz)
-    each = [
-        smp.losses.DiceLoss("multiclass")(l[None], m[None].long()) for l, m in zip(logits, masks)
-    ]
+    theirs = smp.losses.DiceLoss("multiclass")
+    each = [theirs(logits[n : n + 1], masks[n : n + 1].long()) for n in range(len(masks))]
     torch.testing.assert_close(LOSSES["dice"](logits, masks, None), torch.stack(each).sum())
-    focal = smp.losses.FocalLoss("multiclass", gamma=2.0, reduction="sum")(logits, masks.long())
-    assert float(LOSSES["focal"](logits, masks, None)) > 0
-    assert float(focal) > 0
+    right = logits.softmax(1).gather(1, masks.long()[:, None])[:, 0]
+    focal = (-((1 - right) ** 2) * right.log()).sum()
+    torch.testing.assert_close(LOSSES["focal"](logits, masks, None), focal)
 
 
 def test_micro_batches_of_cross_entropy_and_dice_are_one_batch(
@@ -352,9 +350,10 @@ def test_a_sum_of_losses_is_read_with_its_factors() -> None:
 def test_a_run_learns_saves_and_predicts(
     name: str, method: str, networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
-    keys = {"lora": {"rank": 2}}.get(method, {})
+    keys: dict[str, Any] = {"rank": 2} if method == "lora" else {}
+    keys |= {"data.validation": 0.2}
     run = train(networks[name], scenes, tmp_path / "run", method=method, lr=2e-3, **keys)
-    history = [line for line in run.folder.history() if line["split"] == "test"]
+    history = [line for line in run.folder.history() if line["split"] == "validation"]
     assert history[-1]["loss"] < history[0]["loss"]
     files = [str(scenes / "test" / "images" / f"{n:05}.jpg") for n in range(3)]
     said = finetune.load(run.path, device="cpu")(files)
@@ -368,13 +367,14 @@ def test_a_run_learns_saves_and_predicts(
 def test_final_of_smp_loads_with_smp_alone(
     networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
-    run = train(networks["resnet"], scenes, tmp_path / "run", method="lora", rank=2)
+    keys = {"method": "lora", "rank": 2, "image_size": [32, 64], "epochs": 1}
+    run = train(networks["resnet"], scenes, tmp_path / "run", **keys)
     model = smp.from_pretrained(str(run.path / "final")).eval()
     predictor = finetune.load(run.path, device="cpu")
     task = predictor.task
     batch = task.collate([task.encode({"image": str(scenes / "test/images/00002.jpg")})])
     with torch.inference_mode():
-        theirs = model(batch["inputs"][INPUT])[..., :32, :48]
+        theirs = model(batch["inputs"][INPUT])
         torch.testing.assert_close(theirs, predictor.model(batch))
 
 
@@ -449,7 +449,7 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unstopped_one(
     once, often = Seen(), Seen()
     unstopped = live(load(tmp_path / "once", networks["resnet"], scenes, keys), seen=once)
     loaded = load(tmp_path / "often", networks["resnet"], scenes, keys)
-    for stop in (Stop(1), Stop(4, "evaluate"), Stop(5)):
+    for stop in (Stop(1), Stop(3, "evaluate"), Stop(5)):
         assert live(loaded, seen=often, stop=stop) is None, stop
     stopped = live(loaded, seen=often)
     assert unstopped is not None
@@ -472,7 +472,6 @@ def test_masks_that_do_not_fit_are_found_before_training(
     assert "train/images/00001.jpg: mask" in str(caught.value)
     assert "has 10 x 12 pixels, the image 64 x 48" in str(caught.value)
     assert "train/images/00002.jpg: mask is missing" in str(caught.value)
+    keys = {"method": "frozen", "data.on_error": "skip"}
     with pytest.raises(DataError, match="values that are no class: 99"):
-        data = {"source": str(scenes), "on_error": "skip"}
-        train(networks["resnet"], scenes, tmp_path / "run", method="frozen", data=data)
-    assert not math.isnan(1.0)
+        train(networks["resnet"], scenes, tmp_path / "run", **keys)
