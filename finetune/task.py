@@ -137,6 +137,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
+    prediction_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the config that may be others for predictions than for training."""
 
     def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
         self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
@@ -314,6 +316,9 @@ class Task(ABC):
         """
         return ""
 
-    def report(self, stats: Stats, folder: Path) -> list[Path]:
-        """Write files that show the result of a split (a confusion matrix), and name them."""
+    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        """Write files that show the result of a split (a confusion matrix), and name them.
+
+        `rows` are those of the split, in the order of the statistics.
+        """
         return []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from finetune.checkpoint import write_json
@@ -24,15 +25,17 @@ from tasks.annotations.formats import read_boxes
 from tasks.augmentation import is_active, settle_augmentation
 from tasks.canvas import Canvas, to_picture
 from tasks.detection_config import ObjectDetectionConfig
+from tasks.detection_drawing import draw_pair, draw_sheet, predicted_marks, true_marks
 from tasks.detection_inputs import Encoder, pad, stack
 from tasks.detection_metrics import LOW, MOST, diagnose, summarize_boxes
+from tasks.detection_results import say, to_pipeline
 from tasks.heads.suppression import Suppression, join_tiles
 from tasks.images import path_of, picture_size, read_image
 from tasks.joint_augmentation import JOINT_PRESETS
 from tasks.object_columns import find_objects, learn_categories, settle_convention
 from tasks.object_rows import ObjectReader
 from tasks.picture_task import PictureTask
-from tasks.preprocessing import to_tensor
+from tasks.preprocessing import INPUT, to_tensor
 from tasks.tiles import Window, windows
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
@@ -48,6 +51,8 @@ class ObjectDetection(PictureTask):
     name = "object-detection"
     Config = ObjectDetectionConfig
     config: ObjectDetectionConfig
+
+    prediction_keys = frozenset({"score_threshold", "nms_overlap"})
 
     labels_: list[str] | None = None
     class_names_: list[str] | None = None
@@ -165,11 +170,7 @@ class ObjectDetection(PictureTask):
         return [Length(len(self._windows_of(row))) for row in rows]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        cell = self.image_of(row)
-        try:
-            image = to_tensor(read_image(cell, self.config.max_pixels))
-        except DataError as error:
-            raise DataError(f"{path_of(cell) or self.input_columns()[0]} {error}") from error
+        image = to_tensor(self._picture(row))
         size = (int(image.shape[-2]), int(image.shape[-1]))
         truth = self._objects.truth(row, size) if self._objects.column in row else None
         encoder = Encoder(self.config, self.canvas_, self.masks_)
@@ -214,29 +215,40 @@ class ObjectDetection(PictureTask):
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """{"objects": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""
         assert self.labels_ is not None
-        sides = ("xmin", "ymin", "xmax", "ymax")
-        said: list[Prediction] = []
-        for each in self._detect(model(batch), batch, self.config.score_threshold):
-            rows = zip(
-                *(each[name].tolist() for name in ("scores", "labels", "boxes")), strict=True
-            )
-            objects = [
-                {
-                    "score": score,
-                    "label": self.labels_[label],
-                    "box": dict(zip(sides, (round(value, 2) for value in box), strict=True)),
-                }
-                for score, label, box in rows
-            ]
-            said.append({"objects": objects})
-        return said
+        found = self._detect(model(batch), batch, self.config.score_threshold)
+        return [say(each, self.labels_) for each in found]
 
     def present(self, prediction: Prediction) -> Any:
-        """The list alone, with whole pixels."""
-        return [
-            {**each, "box": {side: round(value) for side, value in each["box"].items()}}
-            for each in prediction["objects"]
-        ]
+        return to_pipeline(prediction)
+
+    def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
+        assert self.labels_ is not None
+        image = self._picture(row)
+        truth = None
+        if row.get(self._objects.column) is not None:
+            truth = true_marks(self._objects.truth(row, (image.height, image.width)), self.labels_)
+        path = folder / f"{name}.png"
+        draw_pair(image, predicted_marks(prediction), truth, self.labels_).save(path)
+        return [path]
+
+    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        """A contact sheet: what is found and what is true, on pictures spread over the split."""
+        assert self.labels_ is not None
+        path = folder / "contact-sheet.jpg"
+        least = self.config.score_threshold
+        draw_sheet(lambda n: self._picture(rows[n]), stats, self.labels_, least).save(path)
+        return [path]
+
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        missing = sorted(set(self.labels_ or []) - self._objects.present(rows))
+        return [f"{split}: shows no {', '.join(missing)}: nothing is measured of that"] * bool(
+            missing
+        )
+
+    def show(self, sample: Sample) -> str:
+        pixels, target = sample["inputs"][INPUT], sample.get("target")
+        boxes = "" if target is None else f", {sum(map(len, target['boxes']))} boxes"
+        return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}{boxes}"
 
     # ---- parts
 
@@ -244,6 +256,13 @@ class ObjectDetection(PictureTask):
     def _objects(self) -> ObjectReader:
         column = self.config.objects or "objects"
         return ObjectReader(column, self.config.boxes, self.labels_, self.class_names_)
+
+    def _picture(self, row: Row) -> Image.Image:
+        cell = self.image_of(row)
+        try:
+            return read_image(cell, self.config.max_pixels)
+        except DataError as error:
+            raise DataError(f"{path_of(cell) or self.input_columns()[0]} {error}") from error
 
     def _windows_of(self, row: Row, size: tuple[int, int] | None = None) -> list[Window]:
         """What is seen of a row: the tile that it is a part of, or all of its picture."""
