@@ -41,7 +41,7 @@ class ObjectDetectionConfig(JointAugmentationConfig):
     """Pixels of the side of the square input; null: 512, or that of the checkpoint."""
     tile: TileConfig | None = None
     """Cut pictures into tiles, which each fill the input: small objects of large pictures."""
-    fpn_width: Annotated[int, Field(ge=32, multiple_of=32)] = 128
+    fpn_width: Annotated[int, Field(ge=64, multiple_of=32)] = 128
     """Channels of FCOS's pyramid and head; torchvision's own has 256."""
     head_convs: PositiveInt = 2
     """Convolutions of FCOS's head; torchvision's own has 4."""

@@ -34,7 +34,7 @@ def predicted_marks(prediction: Prediction) -> list[Mark]:
     sides = ("xmin", "ymin", "xmax", "ymax")
     return [
         Mark(tuple(item["box"][side] for side in sides), item["label"], item["score"])
-        for item in prediction["objects"]
+        for item in prediction["detections"]
     ]
 
 

@@ -13,12 +13,12 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def say(found: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:
-    """{"objects": [{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}}]} of the detections
+    """{"detections": [{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}}]} of the detections
     of a picture; boxes in pixels, to a hundredth.
     """
     rows = zip(*(found[name].tolist() for name in ("scores", "labels", "boxes")), strict=True)
     return {
-        "objects": [
+        "detections": [
             {
                 "score": score,
                 "label": names[label],
@@ -33,5 +33,5 @@ def to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
     """The list that the object-detection pipeline of transformers gives: boxes in whole pixels."""
     return [
         {**item, "box": {side: int(value) for side, value in item["box"].items()}}
-        for item in prediction["objects"]
+        for item in prediction["detections"]
     ]

@@ -20,6 +20,7 @@ from finetune.errors import ModelError
 from finetune.task import Batch, TransferModel
 from tasks.canvas import Canvas
 from tasks.heads.fcos import build_fcos
+from tasks.heads.queries import family_of
 from tasks.preprocessing import INPUT
 from tasks.seams import find_blocks
 from tasks.vision_backbones import adaptable_layers, kind_of, timm_stages
@@ -155,8 +156,13 @@ class QueryModel(TransferModel):
             kind="query-detector",
             batch_norm="freeze",
         )
+        self._decoder = network.model.decoder if family_of(network) == "d-fine" else None
 
     def forward(self, batch: Batch) -> dict[str, list[dict[str, Tensor]]]:
+        if self._decoder is not None:
+            # D-FINE's decoder names classes after its last layer only, unless it is in train mode;
+            # this is the flag of the decoder alone, so nothing in it drops out.
+            self._decoder.training = True
         said = self.network(**batch["inputs"])
         last = {"logits": said.logits, "pred_boxes": said.pred_boxes}
         logits = getattr(said, "intermediate_logits", None)  # [B, layers, Q, C]

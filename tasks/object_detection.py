@@ -213,7 +213,7 @@ class ObjectDetection(PictureTask):
         return diagnose(stats, metrics["loss"], first.get("loss")) or ""
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        """{"objects": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""
+        """{"detections": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""
         assert self.labels_ is not None
         found = self._detect(model(batch), batch, self.config.score_threshold)
         return [say(each, self.labels_) for each in found]
