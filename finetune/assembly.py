@@ -23,7 +23,7 @@ from finetune.features import CachePlan, with_features
 from finetune.live import Live
 from finetune.methods import Method, make_method
 from finetune.optim import build_optimizer
-from finetune.task import Length, Task, TransferModel
+from finetune.task import Length, Mendable, Task, TransferModel
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,12 @@ def _split(name: str, rows: Any, lengths: Sequence[Length]) -> Split:
 def _check_labels(splits: Splits, task: Task) -> None:
     """Now that the labels are known: a held-out split must have no other ones."""
     for name, rows in (("validation", splits.validation), ("test", splits.test)):
-        faults = [fault for row in rows or [] for fault in task.validate(row)]
+        faults = [
+            fault
+            for row in rows or []
+            for fault in task.validate(row)
+            if not isinstance(fault, Mendable)
+        ]
         if faults:
             raise DataError(
                 f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset
 
-from finetune.arguments import Source
+from finetune.arguments import Source, adjust_task
 from finetune.config import DataConfig
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
@@ -47,6 +47,7 @@ def predict_rows(
         check_output(output, None if is_stream else locate(source.reference))
     folder = model_folder(run)
     task = load_task(folder)
+    adjust_task(task, source.options)
     if is_stream:
         rows: Iterable[Row] = _lines(task, source.config, console)
         total, types = 0, {}

@@ -116,7 +116,7 @@ def predict(
     """
     from finetune.arguments import source_of
 
-    source = source_of(words or [], missing="-")
+    source = source_of(words or [], missing="-", predicts=True)
     from finetune.bulk import predict_rows
 
     predict_rows(run, source, output, batch_size, draw)

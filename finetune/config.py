@@ -91,10 +91,11 @@ class DataConfig(Section):
 
     Files that needed another than the first are counted.
     """
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: Literal["stop", "skip", "clip"] = "stop"
     """What is done about rows that cannot be used.
 
-    stop: list them and end; skip: leave them out and count them.
+    stop: list them and end; skip: leave them out and count them; clip: keep and count those that
+    are mended by cutting (boxes that reach out of their picture), and end at others.
     """
 
 
@@ -102,8 +103,10 @@ class FullConfig(Section):
     """Every parameter is trained."""
 
     name: Literal["full"] = "full"
-    batch_norm: BatchNorm = "train"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    batch_norm: BatchNorm | None = None
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
+    train, but for detectors, whose batches are small.
+    """
 
 
 class PartialConfig(Section):
@@ -114,8 +117,10 @@ class PartialConfig(Section):
     """How many blocks are trained, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
     """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
-    batch_norm: BatchNorm = "train"
+    batch_norm: BatchNorm | None = None
     """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
+
+    null: train, but for detectors, whose batches are small.
     """
 
 

@@ -39,6 +39,8 @@ _FULL = Recipe(
     3,
     "the usual rate for the whole of a pretrained encoder; ten times that for a new head",
 )
+_DETECTOR = "the head and the pyramid are new, and learn boxes from the beginning: more epochs"
+_QUERIES = "the checkpoint finds boxes already, but its new classes learn slowly"
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("frozen", "encoder"): _FROZEN,
     ("lora", "encoder"): _LORA,
@@ -54,6 +56,14 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lora", "cnn"): Recipe(2e-3, 5e-3, 5, "adapters of a convolutional network take a large rate"),
     ("partial", "cnn"): Recipe(5e-4, 2e-3, 5, _PARTIAL.reason),
     ("full", "cnn"): Recipe(5e-4, 2e-3, 5, "convolutional networks take larger rates"),
+    ("frozen", "detector"): Recipe(1e-3, 1e-3, 30, _DETECTOR),
+    ("lora", "detector"): Recipe(1e-3, 1e-3, 30, _DETECTOR),
+    ("partial", "detector"): Recipe(5e-4, 1e-3, 30, _DETECTOR),
+    ("full", "detector"): Recipe(5e-4, 1e-3, 30, _DETECTOR),
+    ("frozen", "query-detector"): Recipe(1e-3, 1e-3, 20, _QUERIES),
+    ("lora", "query-detector"): Recipe(5e-4, 1e-3, 20, _QUERIES),
+    ("partial", "query-detector"): Recipe(1e-4, 5e-4, 20, _QUERIES),
+    ("full", "query-detector"): Recipe(5e-5, 5e-4, 20, _QUERIES),
     ("frozen", "vit"): _FROZEN,
     ("lora", "vit"): Recipe(5e-4, 2e-3, 5, _LORA.reason),
     ("partial", "vit"): Recipe(1e-4, 1e-3, 5, _PARTIAL.reason),
@@ -90,6 +100,11 @@ def fill_defaults(
     if config.train.max_steps is None:
         filled["train.epochs"] = (recipe.epochs, f"usual for method={config.method.name}")
     held = flatten(config)
+    if "method.batch_norm" in held:
+        why = (
+            "as pretrained: batches of few images" if model.batch_norm == "freeze" else "the usual"
+        )
+        filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if held[key] is None}
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
         key: why for key, (_, why) in chosen.items()

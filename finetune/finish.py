@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from finetune.assembly import Prepared
 from finetune.card import write_card
@@ -28,7 +29,8 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     selected = "validation" if has_selected else None
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        _write_reports(live, evaluations, folder)
+        rows = {split.name: split.rows for split in prepared.held_out}
+        _write_reports(live, evaluations, rows, folder)
         card = write_card(live.config, header(prepared, splits), results, selected)
         difference = _export(live, splits, folder, card)
         facts = {
@@ -51,8 +53,10 @@ def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
     )
 
 
-def _write_reports(live: Live, evaluations: Mapping[str, Evaluation], folder: RunFolder) -> None:
+def _write_reports(
+    live: Live, evaluations: Mapping[str, Evaluation], rows: Mapping[str, Any], folder: RunFolder
+) -> None:
     for name, evaluation in evaluations.items():
         target = folder.path / "reports" / name
         target.mkdir(parents=True, exist_ok=True)
-        live.task.report(evaluation.stats, target)
+        live.task.report(evaluation.stats, target, rows[name])

@@ -37,6 +37,8 @@ class RunJournal:
         self.validation = validation
         self._writes = live.accelerator.is_main_process
         self._begun = (0, time.perf_counter())
+        self._first: dict[str, float] = {}
+        """Metrics before training, if this process's life saw them."""
 
     @property
     def evaluates(self) -> bool:
@@ -63,17 +65,22 @@ class RunJournal:
 
     def evaluate(self, step: int) -> dict[str, float]:
         assert self.validation is not None
-        metrics = self.evaluate_on(self.validation, step).metrics
+        evaluation = self.evaluate_on(self.validation, step)
+        metrics = evaluation.metrics
         name, _ = self.live.task.metric
         shown = {key: metrics[key] for key in dict.fromkeys(["loss", name]) if key in metrics}
         words = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
         self.console.print(f"step {step}/{self.live.total_steps}  {self.validation.name}: {words}")
+        if remark := self.live.task.remark(evaluation.stats, metrics, self._first):
+            self.console.print(remark)
         return metrics
 
     def evaluate_on(self, split: Split, step: int) -> Evaluation:
         """Evaluate on any split, and note it in the history."""
         evaluation = self.measure(split)
         self._append(split.name, step, evaluation.metrics)
+        if step == 0:
+            self._first = evaluation.metrics
         return evaluation
 
     def measure(self, split: Split) -> Evaluation:

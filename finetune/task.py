@@ -48,6 +48,13 @@ Prediction = dict[str, Any]
 Rng = np.random.Generator
 
 
+class Mendable(str):
+    """A fault that `encode` mends by itself, such as a box that reaches out of its picture.
+
+    Under data.on_error=clip a row is kept that has no other faults.
+    """
+
+
 class Length(NamedTuple):
     """How much of a row the network computes, and how much was cut away, in the task's unit."""
 
@@ -65,6 +72,7 @@ class TransferModel(nn.Module):
             trained or frozen as one. Blocks and heads together hold every parameter once.
         lora_targets: dotted names of layers that LoRA may wrap.
         kind: the row of the table of defaults that suits this network: "encoder" or "decoder".
+        batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class TransferModel(nn.Module):
         blocks: Sequence[Sequence[str]],
         lora_targets: Sequence[str] = (),
         kind: str = "encoder",
+        batch_norm: Literal["train", "freeze"] = "train",
     ) -> None:
         super().__init__()
         self.network = network
@@ -82,6 +91,7 @@ class TransferModel(nn.Module):
         self.blocks = [tuple(block) for block in blocks]
         self.lora_targets = list(lora_targets)
         self.kind = kind
+        self.batch_norm = batch_norm
 
     @property
     def cacheable(self) -> bool:
@@ -127,6 +137,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
+    prediction_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the config that may be others for predictions than for training."""
 
     def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
         self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
@@ -301,6 +313,16 @@ class Task(ABC):
         """Metrics that no tensor holds: of generated text, of `evaluate` modules."""
         return {}
 
-    def report(self, stats: Stats, folder: Path) -> list[Path]:
-        """Write files that show the result of a split (a confusion matrix), and name them."""
+    def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
+        """What a person should know of an evaluation while the run goes on; "": nothing.
+
+        `first` are the metrics before training, {} where they are not known.
+        """
+        return ""
+
+    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        """Write files that show the result of a split (a confusion matrix), and name them.
+
+        `rows` are those of the split, in the order of the statistics.
+        """
         return []

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tasks.image_classification import ImageClassification
+    from tasks.object_detection import ObjectDetection
     from tasks.segmentation import Segmentation
     from tasks.text_classification import TextClassification
 
 _HOMES = {
     "ImageClassification": "tasks.image_classification",
+    "ObjectDetection": "tasks.object_detection",
     "Segmentation": "tasks.segmentation",
     "TextClassification": "tasks.text_classification",
 }
 
-__all__ = ["ImageClassification", "Segmentation", "TextClassification"]
+__all__ = ["ImageClassification", "ObjectDetection", "Segmentation", "TextClassification"]
 
 
 def __getattr__(name: str) -> Any:
