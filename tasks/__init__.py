@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.image_classification import ImageClassification
     from tasks.text_classification import TextClassification
+    from tasks.text_generation import TextGeneration
 
 _HOMES = {
     "ImageClassification": "tasks.image_classification",
     "TextClassification": "tasks.text_classification",
+    "TextGeneration": "tasks.text_generation",
 }
 
-__all__ = ["ImageClassification", "TextClassification"]
+__all__ = ["ImageClassification", "TextClassification", "TextGeneration"]
 
 
 def __getattr__(name: str) -> Any:
