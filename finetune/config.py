@@ -82,6 +82,8 @@ class DataConfig(Section):
     """Seed of splits made by share."""
     group: str | None = None
     """A column whose equal values stay in one split."""
+    map: str | None = None
+    """file.py:function or module:function that makes another row of each row; None drops one."""
     limit: PositiveInt | None = None
     """At most so many rows a split, for a quick try."""
     delimiter: str | None = None

@@ -32,7 +32,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
         rows = {split.name: split.rows for split in prepared.held_out}
         _write_reports(live, evaluations, rows, folder)
         card = write_card(live.config, header(prepared, splits), results, selected)
-        difference = _export(live, splits, folder, card)
+        difference = _export(prepared, folder, card)
         facts = {
             "step": step,
             "metrics": results,
@@ -44,9 +44,10 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live.accelerator.wait_for_everyone()
 
 
-def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
+def _export(prepared: Prepared, folder: RunFolder, card: str) -> float:
+    live = prepared.live
     model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
-    rows = sample_rows(splits.test or splits.validation or splits.train)
+    rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
     name = live.config.task.name
     return export_model(
         model, live.task, live.method, rows, folder.final, card=card, task_name=name

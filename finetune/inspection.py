@@ -176,8 +176,8 @@ def time_steps(prepared: Prepared) -> Cost:
 
 
 def _padded(live: Live, piece: Piece) -> int:
-    """What a batch costs: its rows, each as long as the longest."""
-    return int(live.train.lengths[list(piece.indices)].max()) * len(piece.indices)
+    """What a batch costs the network, padding included."""
+    return live.task.cost(live.train.lengths[list(piece.indices)].tolist())
 
 
 def _seconds(live: Live, piece: Piece, *, backward: bool) -> float:

@@ -71,8 +71,9 @@ class TransferModel(nn.Module):
         blocks: the pretrained parts from input to output, each a group of dotted names that is
             trained or frozen as one. Blocks and heads together hold every parameter once.
         lora_targets: dotted names of layers that LoRA may wrap.
-        kind: the row of the table of defaults that suits this network: "encoder" or "decoder".
+        kind: the row of the table of defaults that suits this network: "encoder", "decoder", ...
         batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
+        notes: sentences on what was settled while the network was built.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class TransferModel(nn.Module):
         self.lora_targets = list(lora_targets)
         self.kind = kind
         self.batch_norm = batch_norm
+        self.notes: list[str] = []
 
     @property
     def cacheable(self) -> bool:
@@ -248,8 +250,16 @@ class Task(ABC):
         return None
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        """How long each row is for the network; batches are bucketed by it."""
+        """How long each row is for the network; batches are bucketed by it.
+
+        A labelled row of which nothing is left to learn has the length 0: it is left out and
+        counted.
+        """
         return [Length(1)] * len(rows)
+
+    def cost(self, lengths: Sequence[int]) -> int:
+        """What the network computes for a batch of rows of these lengths, padding included."""
+        return max(lengths) * len(lengths)
 
     @property
     def augments(self) -> bool:

@@ -216,7 +216,11 @@ def test_faults_are_told_although_the_task_is_misspelt() -> None:
             lambda name: find_task(name).Config,
         )
     told = str(caught.value).splitlines()[1:]
-    assert [line.strip().partition(":")[0] for line in told] == ["task.name", "optim.lr", "method.rnk"]
+    assert [line.strip().partition(":")[0] for line in told] == [
+        "task.name",
+        "optim.lr",
+        "method.rnk",
+    ]
     assert "did you mean 'text-classification'" in told[0]
     assert "model.name: no pretrained network is named" in faults("task=news")
 

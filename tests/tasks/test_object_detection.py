@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-import transformers
-from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-import finetune
 from finetune.config import ModelConfig
-from finetune.errors import ModelError
 from finetune.loop import seed_dropout  # noqa: F401
-from finetune.methods.method import HEAD, named_parts
 from finetune.testing import check_task
 from tasks import ObjectDetection
 from tasks.annotations.formats import read_boxes
-from tasks.preprocessing import INPUT
 from tests.lives import one_thread
 from tests.tiny_detectors import MAKERS, tiny_detector
 from tests.tiny_scenes import scene_folder
