@@ -186,15 +186,21 @@ def push(
         str,
         typer.Option(metavar="merged|adapter|both", help="The network, its LoRA adapter, or both."),
     ] = "merged",
+    license: Annotated[
+        str | None, typer.Option(help="Of the model: apache-2.0, mit ...; else as its card has it.")
+    ] = None,
 ) -> None:
-    """Upload the final model of a run to a model hub.
+    """Upload the final model of a run to a model hub, private; again, to go on after a fault.
+
+    The hub is that of HF_ENDPOINT, the token that of `hf auth login` or HF_TOKEN.
 
     \b
     finetune push runs/news-bert-lora me/news --dry-run
+    finetune push runs/news-bert-lora me/news --what both --license apache-2.0
     """
     from finetune.hub import push as upload
 
-    upload(run, repository, private=not public, dry_run=dry_run, what=what)
+    upload(run, repository, private=not public, dry_run=dry_run, what=what, license=license)
 
 
 def _load(words: list[str] | None) -> tuple[Loaded, Task]:

@@ -230,6 +230,12 @@ class OutputConfig(Section):
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
+    hub: str | None = None
+    """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    license: str | None = None
+    """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
+    base_model: str | None = None
+    """Hub id of the pretrained network, on the card, where model.name is a copy of it on disk."""
 
 
 class RunConfig(Section):
@@ -254,6 +260,9 @@ FREE_KEYS = frozenset(
         "train.keep_checkpoints",
         "train.micro_batch",
         "output.dir",
+        "output.hub",
+        "output.license",
+        "output.base_model",
         "method.cache_gib",
         "task.metrics",
     }

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from finetune.account import tell
 from finetune.assembly import Prepared
-from finetune.card import write_card
+from finetune.card import Story, write_cards
 from finetune.checkpoint import read_checkpoint
 from finetune.data import Splits
 from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
-from finetune.header import header
 from finetune.journal import RunJournal, load_weights
 from finetune.loop import Live, Progress
+from finetune.metadata import base_reference
 from finetune.results import show_results
 
 
@@ -29,8 +31,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         _write_reports(live, evaluations, folder)
-        card = write_card(live.config, header(prepared, splits), results, selected)
-        difference = _export(live, splits, folder, card)
+        difference = _export(live, splits, folder, tell(prepared, splits, results, selected, step))
         facts = {
             "step": step,
             "metrics": results,
@@ -42,12 +43,20 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live.accelerator.wait_for_everyone()
 
 
-def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
+def _export(live: Live, splits: Splits, folder: RunFolder, story: Story) -> float:
     model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
     rows = sample_rows(splits.test or splits.validation or splits.train)
-    name = live.config.task.name
     return export_model(
-        model, live.task, live.method, rows, folder.final, card=card, task_name=name
+        model,
+        live.task,
+        live.method,
+        rows,
+        folder.final,
+        cards=lambda difference, with_adapter: write_cards(
+            replace(story, difference=difference), with_adapter=with_adapter
+        ),
+        base=base_reference(live.config, story.about),
+        task_name=live.config.task.name,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -53,6 +54,30 @@ class Length(NamedTuple):
 
     used: int
     cut: int = 0
+
+
+REPOSITORY, BASE = "OWNER/NAME", "BASE"
+"""Stand in code of a card for the model's place on the hub, and for its pretrained network."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the card of a final model says of its task and its library.
+
+    Attributes:
+        pipeline: the pipeline of transformers that gives the same predictions, "" if there is none.
+        library: what the hub calls the library that loads the model.
+        code: Python that loads the model from REPOSITORY with that library, without this kit, and
+            predicts one row.
+        adapter_code: the same for a LoRA adapter on the network BASE; "" if peft cannot load it.
+        base: hub id of the pretrained network, where model.name does not tell it; "" if none is.
+    """
+
+    pipeline: str = ""
+    library: str = "finetune-kit"
+    code: str = ""
+    adapter_code: str = ""
+    base: str | None = None
 
 
 class TransferModel(nn.Module):
@@ -127,9 +152,15 @@ class Task(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
+    trusts_code: bool = False
+    """Whether code in a folder that `restore` and `load_model` read may run: the user says so."""
 
     def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
         self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
+
+    def saved(self, folder: Path | str) -> ModelConfig:
+        """A folder that `save` wrote, as a model to load."""
+        return ModelConfig(name=str(folder), trust_remote_code=self.trusts_code)
 
     # ---- what is known before a network is loaded
 
@@ -254,6 +285,10 @@ class Task(ABC):
         """One prediction for each sample."""
 
     # ---- what only some tasks have
+
+    def about(self, model: TransferModel) -> About:
+        """What a card says of the final model: its pipeline, its library, how to use it there."""
+        return About()
 
     def show(self, sample: Sample) -> str:
         """A sample as a person can check it: its tokens, say."""

@@ -21,8 +21,8 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Rng, Row, Sample, Stats, TransferModel
-from tasks import metrics
+from finetune.task import About, Batch, Rng, Row, Sample, Stats, TransferModel
+from tasks import metrics, usage
 from tasks.augmentation import (
     Augmentation,
     AugmentationConfig,
@@ -33,7 +33,7 @@ from tasks.augmentation import (
 from tasks.columns import find_column
 from tasks.images import MAX_PIXELS, digest_image, find_fault, looks_like_image, path_of, read_image
 from tasks.labelled import LabelledTask
-from tasks.preprocessing import INPUT, Preprocessing, to_tensor
+from tasks.preprocessing import INPUT, Preprocessing, to_tensor, to_timm
 from tasks.targets import (
     Number,
     SingleLabel,
@@ -161,7 +161,7 @@ class ImageClassification(LabelledTask):
     def load_model(self, folder: Path | str) -> VisionModel:
         from tasks.vision_sources import load_folder
 
-        return load_folder(Path(folder), self.preprocessing_)
+        return load_folder(self.saved(folder), self.preprocessing_)
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -222,10 +222,36 @@ class ImageClassification(LabelledTask):
         pixels = sample["inputs"][INPUT]
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
+    def about(self, model: TransferModel) -> About:
+        kind = self.targets_.problem_type
+        blanks = {
+            "labels": self.targets_.names,
+            "several": ", top_k=None" if kind == "multi_label_classification" else "",
+            "activation": usage.ACTIVATIONS[kind],
+            "preprocessing": self.processor_ or to_timm(self.preprocessing_),
+        }
+        if self.processor_ is not None:
+            code, adapted = usage.IMAGE, usage.ADAPTED_IMAGE
+            return About(
+                self.name, "transformers", usage.fill(code, **blanks), usage.fill(adapted, **blanks)
+            )
+        code, adapted = (
+            usage.fill(code, **blanks) for code in (usage.TIMM_IMAGE, usage.ADAPTED_TIMM_IMAGE)
+        )
+        return About(self.name, "timm", code, adapted, base=self._base_on_hub(model))
+
     # ---- parts
 
     def _cell(self, row: Row) -> Any:
         return row.get(self.input_columns()[0])
+
+    def _base_on_hub(self, model: TransferModel) -> str | None:
+        """The hub id of an architecture of timm with its own weights."""
+        source = self.source_.model if hasattr(self, "source_") else None
+        if source is None or not source.name.startswith("timm/"):
+            return None
+        config: Any = model.network.pretrained_cfg
+        return "" if source.weights else str(config.get("hf_hub_id") or "")
 
     def _set_augmentation(self) -> None:
         active = self.augments

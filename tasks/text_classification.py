@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt
 
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Length, Rng, Row, Sample, TransferModel
+from finetune.task import About, Batch, Length, Rng, Row, Sample, TransferModel
+from tasks import usage
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.columns import TEXT_NAMES, find_column, prose_columns
 from tasks.labelled import LabelledTask
@@ -104,7 +105,7 @@ class TextClassification(LabelledTask):
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
         self.targets_ = restore_targets(self.config, state["targets"])
         self.head_, self.pooling_ = state["head"], state["pooling"]
-        self.tokenizer_ = load_tokenizer(ModelConfig(name=str(folder)))
+        self.tokenizer_ = load_tokenizer(self.saved(folder))
         self._set_sides()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
@@ -126,8 +127,8 @@ class TextClassification(LabelledTask):
 
     def load_model(self, folder: Path | str) -> TransferModel:
         if self.head_ == "pooled":
-            return load_pooled_folder(Path(folder))
-        return load_native(ModelConfig(name=str(folder)))
+            return load_pooled_folder(self.saved(folder))
+        return load_native(self.saved(folder))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -154,6 +155,25 @@ class TextClassification(LabelledTask):
 
     def show(self, sample: Sample) -> str:
         return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
+
+    def about(self, model: TransferModel) -> About:
+        pair = len(self.input_columns()) == 2
+        kind = self.targets_.problem_type
+        blanks = {
+            "labels": self.targets_.names,
+            "max_length": self.config.max_length,
+            "several": ", top_k=None" if kind == "multi_label_classification" else "",
+            "activation": usage.ACTIVATIONS[kind],
+            "texts": "*text" if pair else "text",
+            "example": '("A text.", "Its pair.")' if pair else '"A text."',
+            "sides": ', truncation_side="left"' if self.config.truncation == "tail" else "",
+        }
+        if self.head_ == "pooled":
+            code = usage.fill(usage.POOLED_TEXT, pooled=usage.POOLED[self.pooling_], **blanks)
+            return About(self.name, code=code)
+        code = usage.PAIR_OF_TEXTS if pair else usage.TEXT
+        adapted = usage.fill(usage.ADAPTED_TEXT, **blanks)
+        return About(self.name, "transformers", usage.fill(code, **blanks), adapted)
 
     # ---- parts
 

@@ -122,7 +122,7 @@ def test_train_takes_a_task_of_its_own_config(train: Train) -> None:
 
 def test_train_takes_the_section_of_a_task(train: Train) -> None:
     trained = train(ROWS, {"name": "text-classification", "labels": LABELS[::-1]})
-    assert trained.predictor.task.config.labels == LABELS[::-1]
+    assert trained.predictor.adapter.config.labels == LABELS[::-1]
 
 
 def test_train_refuses_what_no_config_has_before_anything_is_written(
