@@ -70,7 +70,7 @@ def write_card(story: Story, relation: str, *, with_adapter: bool = False) -> st
     kind = "A LoRA adapter of" if relation == "adapter" else "Fine-tuned from"
     lines = [
         front_matter(config, about, story.results, relation),
-        *("", f"# {REPOSITORY.rpartition('/')[2]}", ""),
+        *("", f"# {REPOSITORY}", ""),
         f"{kind} `{base}` for {config.task.name.rpartition(':')[2]} on `{data_reference(config)}`, "
         f"by method `{config.method.name}` of finetune-kit. Every number below was measured by the "
         "run that trained it; what is not here was not measured.",
