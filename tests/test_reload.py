@@ -119,8 +119,10 @@ class World:
         script = shutil.copy(Path(__file__).with_name("plain_libraries.py"), self.folder)
         environment = {
             **{key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
-            "HF_ENDPOINT": address, "HF_HOME": str(self.folder / "home"),
-            "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(self.folder / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "OMP_NUM_THREADS": "1",
         }
         command = [sys.executable, "-I", script, "cases.json", "said.json"]
         subprocess.run(command, cwd=self.folder, env=environment, check=True, timeout=600)
