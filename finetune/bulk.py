@@ -1,18 +1,20 @@
 """Predictions for many rows: a table or the standard input in, the same rows with predictions out.
 
-Rows are predicted and written a window at a time; the table itself is opened by `finetune.data`.
+Rows are predicted and written a window at a time, by any number of processes; the table itself is
+opened by `finetune.data`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 
 from finetune.arguments import Source
@@ -21,6 +23,7 @@ from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
+from finetune.processes import this_process
 from finetune.sources import locate
 from finetune.task import Prediction, Row, Task
 from finetune.writing import Write, check_output, open_writer, write_lines
@@ -34,10 +37,12 @@ def predict_rows(run: str, source: Source, output: Path | None, batch_size: int)
     Returns their number. Raises FinetuneError, before a network is loaded, for rows that cannot be
     predicted; the standard input is read as it comes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("predict: works in one process; start it without a launcher")
-    console = Console(stderr=True)  # the standard output may be what is asked for
+    state = this_process()
+    speaks = state.is_main_process
+    console = Console(stderr=True, speaks=speaks)  # the standard output may be what is asked for
     is_stream = source.reference == STANDARD_INPUT
+    if is_stream and state.num_processes > 1:
+        raise ConfigError("predict: the standard input is read by one process; name a file")
     if output is not None:
         check_output(output, None if is_stream else locate(source.reference))
     folder = model_folder(run)
@@ -50,18 +55,45 @@ def predict_rows(run: str, source: Source, output: Path | None, batch_size: int)
         console.facts({"data": "\n".join(notes)} if notes else {})
         schema = table.features.arrow_schema
         rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
-    predictor = Predictor(task, task.load_model(folder), best_device())
+    device = best_device() if state.num_processes == 1 else state.device
+    predictor = Predictor(task, task.load_model(folder), device)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     done = 0
-    with _writer(output, types) as write, console.count(total, "rows") as advance:
+    with (
+        _writer(output, types) if speaks else nullcontext() as write,
+        console.count(total, "rows") as advance,
+    ):
         join = _Join(console)
-        for part in _windows(rows, window):
-            predictions = predictor.window(part, batch_size, advance)
-            write([join(row, said) for row, said in zip(part, predictions, strict=True)])
+        for part, predictions in _predicted(predictor, rows, window, batch_size, advance):
             done += len(part)
+            if write is not None:
+                write([join(row, said) for row, said in zip(part, predictions, strict=True)])
     if output is not None:
         console.print(f"{done} rows with predictions: {output}")
     return done
+
+
+def _predicted(
+    predictor: Predictor,
+    rows: Iterable[Row],
+    window: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[list[Row], list[Prediction]]]:
+    """Windows of rows in their order, with their predictions.
+
+    Window k is computed by process k mod P, so any number of processes gives the same bits, and no
+    process holds more than P windows.
+    """
+    state = PartialState()
+    rank, processes = state.process_index, state.num_processes
+    windows = _windows(rows, window)
+    while own := list(islice(windows, processes)):
+        mine = predictor.window(own[rank], batch_size, advance) if rank < len(own) else []
+        told: list[list[Prediction]] = [mine]
+        if processes > 1:
+            told = gather_object(told)
+        yield from zip(own, told[: len(own)], strict=True)
 
 
 class _Join:

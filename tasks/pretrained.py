@@ -35,6 +35,11 @@ def from_pretrained(
                 resolve_model(source.name), **facts, **arguments
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if "trust_remote_code" in str(error) and not source.trust_remote_code:
+            remedy = (
+                "Read that code; to let it run: model.trust_remote_code=true in training, "
+                "finetune.load(..., trust_remote_code=True) afterwards"
+            )
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded by {auto}: {first} {remedy}"
