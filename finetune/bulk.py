@@ -82,8 +82,8 @@ def _predicted(
 ) -> Iterator[tuple[list[Row], list[Prediction]]]:
     """Windows of rows in their order, with their predictions.
 
-    Window k is computed by process k mod P, so any number of processes gives the same bits, and no
-    process holds more than P windows.
+    Window k is computed by process k mod P, so what is computed together does not depend on their
+    number, and no process holds more than P windows.
     """
     state = PartialState()
     rank, processes = state.process_index, state.num_processes

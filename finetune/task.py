@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.errors import DataError
+from finetune.errors import DataError, ModelError
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
@@ -162,6 +162,12 @@ class Task(ABC):
         """A folder that `save` wrote, as a model to load."""
         return ModelConfig(name=str(folder), trust_remote_code=self.trusts_code)
 
+    export_axes: ClassVar[Sequence[str]] = ()
+    """The first axes of every input that an exported network leaves open: ("batch", "length").
+
+    Empty: the network cannot be exported.
+    """
+
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -285,6 +291,17 @@ class Task(ABC):
         """One prediction for each sample."""
 
     # ---- what only some tasks have
+
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        """As `choose_columns`, but only what the network reads: rows to embed have no label."""
+        return self.choose_columns(columns)
+
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        """A pretrained network whose `features` are one vector a row, and what encodes for it.
+
+        There are no labels. Raises ModelError where a row has no such vector.
+        """
+        raise ModelError(f"embed: {self.name} has no vector of a row")
 
     def about(self, model: TransferModel) -> About:
         """What a card says of the final model: its pipeline, its library, how to use it there."""

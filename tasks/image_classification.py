@@ -70,6 +70,7 @@ class ImageClassification(LabelledTask):
     """Classify or rate pictures with any network of timm, or of transformers."""
 
     name = "image-classification"
+    export_axes = ("batch",)
     Config = ImageClassificationConfig
     config: ImageClassificationConfig
 
@@ -81,6 +82,10 @@ class ImageClassification(LabelledTask):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        notes = self.choose_inputs(columns)
+        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
+
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         seen = [name for name, values in columns.items() if any(map(looks_like_image, values))]
         known = {name: columns[name] for name in seen if name != "file" or len(seen) == 1}
         image, note = find_column(
@@ -91,7 +96,7 @@ class ImageClassification(LabelledTask):
             list(known),
         )
         self.config = self.config.model_copy(update={"image": image})
-        return [*([note] if note else []), *self.choose_label(columns, {image, "file"})]
+        return [note] if note else []
 
     def validate(self, row: Row) -> Iterator[str]:
         column = self.input_columns()[0]
@@ -118,12 +123,8 @@ class ImageClassification(LabelledTask):
     # ---- learning labels, loading what encodes
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.vision_sources import find_source
-
         self.targets_ = learn_targets(self.config, train)
-        self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
-        self.preprocessing_ = self.source_.preprocessing
-        self.processor_ = dict(self.source_.processor) if self.source_.processor else None
+        self._settle_source(source)
         keys, note = settle_augmentation(self.config, frozen=frozen)
         self.config = self.config.model_copy(update=keys)
         self._set_augmentation()
@@ -222,6 +223,13 @@ class ImageClassification(LabelledTask):
         pixels = sample["inputs"][INPUT]
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        from tasks.vision_sources import build
+
+        self._settle_source(source)
+        self.augmentation_ = None
+        return build(self.source_, ["none"], num_labels=1)
+
     def about(self, model: TransferModel) -> About:
         kind = self.targets_.problem_type
         blanks = {
@@ -244,6 +252,13 @@ class ImageClassification(LabelledTask):
 
     def _cell(self, row: Row) -> Any:
         return row.get(self.input_columns()[0])
+
+    def _settle_source(self, source: ModelConfig) -> None:
+        from tasks.vision_sources import find_source
+
+        self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
+        self.preprocessing_ = self.source_.preprocessing
+        self.processor_ = dict(self.source_.processor) if self.source_.processor else None
 
     def _base_on_hub(self, model: TransferModel) -> str | None:
         """The hub id of an architecture of timm with its own weights."""

@@ -45,6 +45,7 @@ class TextClassification(LabelledTask):
     """Classify or rate texts with any encoder or decoder of transformers."""
 
     name = "text-classification"
+    export_axes = ("batch", "length")
     Config = TextClassificationConfig
     config: TextClassificationConfig
 
@@ -55,6 +56,10 @@ class TextClassification(LabelledTask):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        notes = self.choose_inputs(columns)
+        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
+
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
         if isinstance(config.text, list):
             found = [find_column(name, "text", columns, (), ()) for name in config.text]
@@ -64,8 +69,7 @@ class TextClassification(LabelledTask):
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
             notes += [note] if note else []
         self.config = config.model_copy(update={"text": text})
-        taken = {*([text] if isinstance(text, str) else text), "file"}
-        return [*notes, *self.choose_label(columns, taken)]
+        return notes
 
     def validate(self, row: Row) -> Iterator[str]:
         for column, text in zip(self.input_columns(), self._texts(row), strict=True):
@@ -155,6 +159,13 @@ class TextClassification(LabelledTask):
 
     def show(self, sample: Sample) -> str:
         return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
+
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        network = from_pretrained("AutoConfig", source)
+        self.tokenizer_ = load_tokenizer(source)
+        self._settle_head(kind_of(network), frozen=True)
+        self._settle_length(network)
+        return load_pooled(source, self.pooling_, outputs=1)
 
     def about(self, model: TransferModel) -> About:
         pair = len(self.input_columns()) == 2

@@ -15,7 +15,18 @@ import pytest
 from finetune.loop import Interrupted
 from tests.command_line import finetune
 
-COMMANDS = ("train", "evaluate", "predict", "inspect", "tasks", "init", "push")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "embed",
+    "inspect",
+    "compare",
+    "export",
+    "push",
+    "tasks",
+    "init",
+)
 HEAVY = ("torch", "transformers", "datasets", "pydantic", "rich", "numpy")
 
 
