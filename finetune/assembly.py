@@ -44,6 +44,7 @@ class Prepared:
 def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
+    task.trusts_code = config.model.trust_remote_code
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
     torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed

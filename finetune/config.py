@@ -244,6 +244,12 @@ class OutputConfig(Section):
     """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
     Accelerate's.
     """
+    hub: str | None = None
+    """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    license: str | None = None
+    """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
+    base_model: str | None = None
+    """Hub id of the pretrained network, on the card, where model.name is a copy of it on disk."""
 
 
 class RunConfig(Section):
@@ -269,6 +275,9 @@ FREE_KEYS = frozenset(
         "train.micro_batch",
         "output.dir",
         "output.trackers",
+        "output.hub",
+        "output.license",
+        "output.base_model",
         "method.cache_gib",
         "task.metrics",
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.errors import ConfigError, DataError
+from finetune.errors import ConfigError, DataError, ModelError
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
@@ -60,6 +61,30 @@ class Length(NamedTuple):
 
     used: int
     cut: int = 0
+
+
+REPOSITORY, BASE = "OWNER/NAME", "BASE"
+"""Stand in code of a card for the model's place on the hub, and for its pretrained network."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the card of a final model says of its task and its library.
+
+    Attributes:
+        pipeline: the pipeline of transformers that gives the same predictions, "" if there is none.
+        library: what the hub calls the library that loads the model.
+        code: Python that loads the model from REPOSITORY with that library, without this kit, and
+            predicts one row.
+        adapter_code: the same for a LoRA adapter on the network BASE; "" if peft cannot load it.
+        base: hub id of the pretrained network, where model.name does not tell it; "" if none is.
+    """
+
+    pipeline: str = ""
+    library: str = "finetune-kit"
+    code: str = ""
+    adapter_code: str = ""
+    base: str | None = None
 
 
 class TransferModel(nn.Module):
@@ -141,9 +166,21 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]]
     prediction_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of the config that may be others for predictions than for training."""
+    trusts_code: bool = False
+    """Whether code in a folder that `restore` and `load_model` read may run: the user says so."""
 
     def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
         self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
+
+    def saved(self, folder: Path | str) -> ModelConfig:
+        """A folder that `save` wrote, as a model to load."""
+        return ModelConfig(name=str(folder), trust_remote_code=self.trusts_code)
+
+    export_axes: ClassVar[Sequence[str]] = ()
+    """The first axes of every input that an exported network leaves open: ("batch", "length").
+
+    Empty: the network cannot be exported.
+    """
 
     # ---- what is known before a network is loaded
 
@@ -305,6 +342,21 @@ class Task(ABC):
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
         """Write pictures of a prediction into `folder`, their names beginning with `name`."""
         raise ConfigError(f"--draw: {self.name} has no pictures to draw; leave it out")
+
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        """As `choose_columns`, but only what the network reads: rows to embed have no label."""
+        return self.choose_columns(columns)
+
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        """A pretrained network whose `features` are one vector a row, and what encodes for it.
+
+        There are no labels. Raises ModelError where a row has no such vector.
+        """
+        raise ModelError(f"embed: {self.name} has no vector of a row")
+
+    def about(self, model: TransferModel) -> About:
+        """What a card says of the final model: its pipeline, its library, how to use it there."""
+        return About()
 
     def show(self, sample: Sample) -> str:
         """A sample as a person can check it: its tokens, say."""

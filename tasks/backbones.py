@@ -226,13 +226,13 @@ def load_pooled(source: ModelConfig, pooling: str, outputs: int) -> PooledTextMo
     return model
 
 
-def load_pooled_folder(folder: Path) -> PooledTextModel:
+def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
     """What PooledTextModel.save wrote."""
     from safetensors import safe_open
 
-    with safe_open(folder / "head.safetensors", "pt") as file:
+    with safe_open(Path(folder.name) / "head.safetensors", "pt") as file:
         pooling = file.metadata()["pooling"]
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    model = load_pooled(ModelConfig(name=str(folder)), pooling, len(state["weight"]))
+    model = load_pooled(folder, pooling, len(state["weight"]))
     model.network.head.load_state_dict(state)
     return model

@@ -38,6 +38,11 @@ def from_pretrained(
         with quiet_transformers():
             return getattr(transformers, auto).from_pretrained(name, **facts, **gguf, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if "trust_remote_code" in str(error) and not source.trust_remote_code:
+            remedy = (
+                "Read that code; to let it run: model.trust_remote_code=true in training, "
+                "finetune.load(..., trust_remote_code=True) afterwards"
+            )
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded by {auto}: {first} {remedy}"

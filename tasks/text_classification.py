@@ -16,7 +16,8 @@ from pydantic import Field, PositiveInt
 
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError, DataError
-from finetune.task import Batch, Length, Rng, Row, Sample, TransferModel
+from finetune.task import About, Batch, Length, Rng, Row, Sample, TransferModel
+from tasks import usage
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.columns import TEXT_NAMES, find_column, prose_columns
 from tasks.labelled import LabelledTask
@@ -67,6 +68,7 @@ class TextClassification(LabelledTask):
     """Classify or rate texts with any encoder or decoder of transformers."""
 
     name = "text-classification"
+    export_axes = ("batch", "length")
     Config = TextClassificationConfig
     config: TextClassificationConfig
 
@@ -77,6 +79,10 @@ class TextClassification(LabelledTask):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        notes = self.choose_inputs(columns)
+        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
+
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
         if isinstance(config.text, list):
             found = [find_column(name, "text", columns, (), ()) for name in config.text]
@@ -86,8 +92,7 @@ class TextClassification(LabelledTask):
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
             notes += [note] if note else []
         self.config = config.model_copy(update={"text": text})
-        taken = {*([text] if isinstance(text, str) else text), "file"}
-        return [*notes, *self.choose_label(columns, taken)]
+        return notes
 
     def validate(self, row: Row) -> Iterator[str]:
         for column, text in zip(self.input_columns(), self._texts(row), strict=True):
@@ -130,7 +135,7 @@ class TextClassification(LabelledTask):
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
         self.targets_ = restore_targets(self.config, state["targets"])
         self.head_, self.pooling_ = state["head"], state["pooling"]
-        self.tokenizer_ = load_tokenizer(ModelConfig(name=str(folder)))
+        self.tokenizer_ = load_tokenizer(self.saved(folder))
         self._set_sides()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
@@ -154,9 +159,9 @@ class TextClassification(LabelledTask):
 
     def load_model(self, folder: Path | str) -> TransferModel:
         if self.head_ == "pooled":
-            model: TextModel = load_pooled_folder(Path(folder))
+            model: TextModel = load_pooled_folder(self.saved(folder))
         else:
-            model = load_native(ModelConfig(name=str(folder)))
+            model = load_native(self.saved(folder))
         model.window_pooling = self.config.window_pooling
         return model
 
@@ -210,6 +215,32 @@ class TextClassification(LabelledTask):
         named = [f"{word} ({pieces} pieces, {count} times)" for word, pieces, count in found]
         told = f"{', '.join(named)}; task.add_tokens keeps a word whole"
         return {"broken words": told} if named else {}
+
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        network = from_pretrained("AutoConfig", source)
+        self.tokenizer_ = load_tokenizer(source)
+        self._settle_head(kind_of(network), frozen=True)
+        self._settle_length(network)
+        return load_pooled(source, self.pooling_, outputs=1)
+
+    def about(self, model: TransferModel) -> About:
+        pair = len(self.input_columns()) == 2
+        kind = self.targets_.problem_type
+        blanks = {
+            "labels": self.targets_.names,
+            "max_length": self.config.max_length,
+            "several": ", top_k=None" if kind == "multi_label_classification" else "",
+            "activation": usage.ACTIVATIONS[kind],
+            "texts": "*text" if pair else "text",
+            "example": '("A text.", "Its pair.")' if pair else '"A text."',
+            "sides": ', truncation_side="left"' if self.config.truncation == "tail" else "",
+        }
+        if self.head_ == "pooled":
+            code = usage.fill(usage.POOLED_TEXT, pooled=usage.POOLED[self.pooling_], **blanks)
+            return About(self.name, code=code)
+        code = usage.PAIR_OF_TEXTS if pair else usage.TEXT
+        adapted = usage.fill(usage.ADAPTED_TEXT, **blanks)
+        return About(self.name, "transformers", usage.fill(code, **blanks), adapted)
 
     # ---- parts
 
