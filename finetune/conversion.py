@@ -102,15 +102,14 @@ def compare(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -
 def check_installed() -> None:
     """Raise ModelError if the libraries of the extra are missing."""
     try:
-        import onnxruntime
-        import onnxscript
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     except ImportError as error:
         raise ModelError(f"export: needs {error.name}; run: {INSTALL}") from error
-    assert onnxruntime and onnxscript
 
 
 def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> None:
-    inputs = _inputs(task, rows[: min(3, len(rows))] if len(rows) > 1 else rows * 2)
+    inputs = _inputs(task, [*rows, *rows][:3])
     axes = dict.fromkeys(range(len(task.export_axes)), torch.export.Dim.DYNAMIC)
     with torch.inference_mode():
         count = len(Network(model)(inputs))
@@ -118,12 +117,13 @@ def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -
     try:
         with _quiet():
             torch.onnx.export(
-                Network(model),
-                (inputs,),
+                Network(model).eval(),
+                (),  # a dict there would be taken for keywords
                 path,
+                kwargs={"inputs": inputs},
                 input_names=list(inputs),
                 output_names=outputs,
-                dynamic_shapes=(dict.fromkeys(inputs, axes),),
+                dynamic_shapes={"inputs": dict.fromkeys(inputs, axes)},
                 dynamo=True,
                 external_data=False,
                 verbose=False,
