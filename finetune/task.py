@@ -48,6 +48,13 @@ Prediction = dict[str, Any]
 Rng = np.random.Generator
 
 
+class Picture(NamedTuple):
+    """A sample as a person can look at it: what is said of it, and uint8 [H, W, 3]."""
+
+    caption: str
+    pixels: np.ndarray
+
+
 class Length(NamedTuple):
     """How much of a row the network computes, and how much was cut away, in the task's unit."""
 
@@ -258,6 +265,12 @@ class Task(ABC):
     def show(self, sample: Sample) -> str:
         """A sample as a person can check it: its tokens, say."""
         return ""
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        """The samples of a batch as a person can look at them: what the network reads, and what it
+        should say. None: there is nothing to look at.
+        """
+        return []
 
     @property
     def scores_predictions(self) -> bool:

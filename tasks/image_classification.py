@@ -21,7 +21,7 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Rng, Row, Sample, Stats, TransferModel
+from finetune.task import Batch, Picture, Rng, Row, Sample, Stats, TransferModel
 from tasks import metrics
 from tasks.augmentation import (
     Augmentation,
@@ -221,6 +221,16 @@ class ImageClassification(LabelledTask):
     def show(self, sample: Sample) -> str:
         pixels = sample["inputs"][INPUT]
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        said = [self.targets_.describe(target) for target in batch["targets"].tolist()]
+        if "mix" in batch:
+            own = round(100 * float(batch["mix"]["share"]))
+            others = map(self.targets_.describe, batch["mix"]["targets"].tolist())
+            said = [f"{a} {own}%, {b}" for a, b in zip(said, others, strict=True)]
+        pixels = map(self.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        shown = [picture.permute(1, 2, 0).numpy() for picture in pixels]
+        return list(map(Picture, said, shown))
 
     # ---- parts
 

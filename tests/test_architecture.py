@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     "__main__",
     "cli api",
-    "run finish assembly header arguments measurement bulk inspection catalogue starter",
+    "run finish assembly header arguments measurement bulk inspection contact_sheet catalogue starter",
     "loop hub journal results",
     "evaluation features prediction export solver testing",
     "data methods optim registry defaults tasks",
