@@ -60,15 +60,12 @@ def _lines(live: Live) -> Iterator[Line]:
     """For each of some rows, itself and what the first epochs make of it; then the first batch."""
     piece = live.plan.pieces(0, live.accelerator.process_index)[0]
     if live.task.augments:
+        epochs = (None, *range(EPOCHS))
         for number, index in enumerate(piece.indices[:ROWS]):
-            plain, *drawn = _pictures(
-                live, [Piece((index,), epoch=epoch) for epoch in (None, *range(EPOCHS))]
-            ) or [None]
-            named = [
-                Picture(f"epoch {epoch}", each.pixels) for epoch, each in enumerate(drawn, start=1)
-            ]
+            seen = _pictures(live, [Piece((index,), epoch=epoch) for epoch in epochs])
+            drawn = [Picture(f"epoch {n}", one.pixels) for n, one in enumerate(seen[1:], start=1)]
             title = "" if number else "rows as they are, and as they are trained on"
-            yield title, [plain, *named] if plain else []
+            yield title, [*seen[:1], *drawn]
     cells = _pictures(live, [piece])
     for start in range(0, max(len(cells), 1), EPOCHS + 1):
         yield "" if start else "the first batch", cells[start : start + EPOCHS + 1]
