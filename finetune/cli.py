@@ -147,7 +147,13 @@ def embed(
 
 
 @app.command()
-def inspect(words: ConfigWords = None) -> None:
+def inspect(
+    words: ConfigWords = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option("--draw", metavar="FILE", help="Draw what the network will see here."),
+    ] = None,
+) -> None:
     """Show what `train` would do with the same words: nothing is trained and nothing is written.
 
     The config with where each value comes from, one row on its way to a prediction, and the steps,
@@ -155,11 +161,12 @@ def inspect(words: ConfigWords = None) -> None:
 
     \b
     finetune inspect news.yaml method=full
+    finetune inspect flowers.yaml --draw sheet.png
     """
     loaded, task = _load(words)
     from finetune.inspection import inspect_run
 
-    inspect_run(loaded, task)
+    inspect_run(loaded, task, draw)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What a run would do, before it does it: the config, one row on its way, steps, memory and time.
 
-Nothing is trained and nothing is written: gradients are computed to time them, no update is made.
+Nothing is trained, and nothing is written but a sheet of pictures that was asked for: gradients are
+computed to time them, no update is made.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from finetune.assembly import Prepared, assemble, caches_features
 from finetune.console import Console, format_duration
+from finetune.contact_sheet import check_sheet, draw_sheet
 from finetune.data import open_splits
 from finetune.data.loading import load_batches, to_device
 from finetune.data.plan import Piece, blocks_by_length
@@ -38,15 +41,22 @@ SAMPLED_STEPS = 200
 _EXCERPT = 160
 
 
-def inspect_run(loaded: Loaded, task: Task) -> None:
-    """Print what `train` would do with this config. Raises the FinetuneError that `train` would."""
+def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
+    """Print what `train` would do with this config, and draw what its network would see on a sheet.
+
+    Raises the FinetuneError that `train` would.
+    """
     given = loaded.config
+    if sheet is not None:
+        check_sheet(sheet)
     check_optimizer(given.optim.name)
     state = this_process()
     console = Console(speaks=state.is_main_process)
     splits = open_splits(given.data, task)
     accelerator = make_accelerator(choose_precision(given.train.precision, state.device)[0])
     prepared = assemble(given, task, splits, accelerator)
+    if sheet is not None and state.is_main_process:
+        draw_sheet(prepared.live, sheet)
 
     console.heading("config")
     for line in config_lines(loaded, prepared):
@@ -59,7 +69,10 @@ def inspect_run(loaded: Loaded, task: Task) -> None:
     console.facts(walk_row(prepared))
     console.heading("estimates")
     console.facts(estimate(prepared))
-    console.print("nothing was trained, nothing was written")
+    if sheet is None:
+        console.print("nothing was trained, nothing was written")
+    else:
+        console.print(f"nothing was trained; what the network will see is drawn in {sheet}")
 
 
 def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:

@@ -56,6 +56,13 @@ class Mendable(str):
     """
 
 
+class Picture(NamedTuple):
+    """A sample as a person can look at it: what is said of it, and uint8 [H, W, 3]."""
+
+    caption: str
+    pixels: np.ndarray
+
+
 class Length(NamedTuple):
     """How much of a row the network computes, and how much was cut away, in the task's unit."""
 
@@ -365,6 +372,12 @@ class Task(ABC):
     def survey(self, rows: Sequence[Row]) -> dict[str, str]:
         """What `inspect` tells of the training rows, {what: in words}; it may take seconds."""
         return {}
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        """The samples of a batch as a person can look at them: what the network reads, and what it
+        should say. None: there is nothing to look at.
+        """
+        return []
 
     @property
     def scores_predictions(self) -> bool:

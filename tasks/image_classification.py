@@ -19,7 +19,7 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import About, Batch, Rng, Row, Sample, Stats, TransferModel
+from finetune.task import About, Batch, Picture, Rng, Row, Sample, Stats, TransferModel
 from tasks import metrics, usage
 from tasks.augmentation import (
     Augmentation,
@@ -213,6 +213,16 @@ class ImageClassification(PictureTask, LabelledTask):
             usage.fill(code, **blanks) for code in (usage.TIMM_IMAGE, usage.ADAPTED_TIMM_IMAGE)
         )
         return About(self.name, "timm", code, adapted, base=self._base_on_hub(model))
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        said = [self.targets_.describe(target) for target in batch["targets"].tolist()]
+        if "mix" in batch:
+            own = round(100 * float(batch["mix"]["share"]))
+            others = map(self.targets_.describe, batch["mix"]["targets"].tolist())
+            said = [f"{a} {own}%, {b}" for a, b in zip(said, others, strict=True)]
+        pixels = map(self.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        shown = [picture.permute(1, 2, 0).numpy() for picture in pixels]
+        return list(map(Picture, said, shown))
 
     # ---- parts
 

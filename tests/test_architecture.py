@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     "__main__",
     "cli api",
-    "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection catalogue starter",
+    "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection contact_sheet catalogue starter",
     "loop hub journal results",
     "evaluation features prediction export solver testing",
     "losses",
