@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from finetune.config import DataConfig
 from finetune.errors import ConfigError, nearest
@@ -16,6 +17,7 @@ _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
 READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
 SPLIT = "split"
+TASK = "task."
 
 
 def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
@@ -33,19 +35,22 @@ class Source:
     """How it is read."""
     split: str | None = None
     """Which of several splits is meant."""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the task that replace those it was trained with."""
 
 
 def source_of(words: Sequence[str], missing: str | None = None) -> Source:
-    """[DATA] and [key=value ...] in any order, where the keys say how DATA is read.
+    """[DATA] and [key=value ...] in any order: how DATA is read, and task.key=value.
 
     Without DATA it is `missing`. Raises ConfigError with every unknown key and every wrong value.
     """
     data, overrides = _one_name(words, "DATA")
     data = data or missing
     keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
+    own = {key: keys.pop(key) for key in list(keys) if key.startswith(TASK)}
     choices = (*READING, SPLIT)
     faults = [
-        f"{key}: is no key of reading rows; {nearest(key, choices)} (command line)"
+        f"{key}: is no key of reading rows; {nearest(key, choices)} or task.KEY (command line)"
         for key in keys
         if key not in choices
     ]
@@ -56,7 +61,8 @@ def source_of(words: Sequence[str], missing: str | None = None) -> Source:
     refuse(faults)
     assert data is not None, "that is a fault"
     split = keys.get(SPLIT)
-    return Source(data, DataConfig(**values), None if split is None else str(split))
+    task = {key.removeprefix(TASK): value for key, value in own.items()}
+    return Source(data, DataConfig(**values), None if split is None else str(split), task)
 
 
 def refuse(faults: Sequence[str]) -> None:

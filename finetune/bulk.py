@@ -41,7 +41,7 @@ def predict_rows(run: str, source: Source, output: Path | None, batch_size: int)
     if output is not None:
         check_output(output, None if is_stream else locate(source.reference))
     folder = model_folder(run)
-    task = load_task(folder)
+    task = load_task(folder, source.task)
     if is_stream:
         rows: Iterable[Row] = _lines(task, source.config, console)
         total, types = 0, {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from finetune.assembly import Prepared
 from finetune.card import write_card
@@ -13,8 +13,13 @@ from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.header import header
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress
+from finetune.loop import Progress
 from finetune.results import show_results
+from finetune.task import Prediction
+
+UNTRAINED = "untrained.json"
+# Rows whose predictions before and after training are set side by side.
+COMPARED = 40
 
 
 def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
@@ -28,7 +33,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     selected = "validation" if has_selected else None
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        _write_reports(live, evaluations, folder)
+        _write_reports(prepared, evaluations, folder)
         card = write_card(live.config, header(prepared, splits), results, selected)
         difference = _export(prepared, folder, card)
         facts = {
@@ -52,8 +57,21 @@ def _export(prepared: Prepared, folder: RunFolder, card: str) -> float:
     )
 
 
-def _write_reports(live: Live, evaluations: Mapping[str, Evaluation], folder: RunFolder) -> None:
-    for name, evaluation in evaluations.items():
-        target = folder.path / "reports" / name
+def keep_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
+    """Keep some of what is said before the first step, to be set beside what is said at the end."""
+    (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
+    folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})
+
+
+def _write_reports(
+    prepared: Prepared, evaluations: Mapping[str, Evaluation], folder: RunFolder
+) -> None:
+    task = prepared.live.task
+    for split in prepared.held_out:
+        evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
         target.mkdir(parents=True, exist_ok=True)
-        live.task.report(evaluation.stats, target)
+        task.report(evaluation.stats, target)
+        if (target / UNTRAINED).is_file() and evaluation.predictions:
+            before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
+            rows = split.rows.__getitems__(list(range(len(before))))
+            task.compare(rows, before, evaluation.predictions[: len(before)], target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 
 from finetune.data.loading import to_device
 from finetune.data.plan import blocks_by_length
-from finetune.errors import DataError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError
+from finetune.overrides import section_faults
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task, TransferModel
 
@@ -67,24 +68,36 @@ class Predictor:
 
 
 def load(
-    reference: str | Path, *, device: str | torch.device | None = None, revision: str | None = None
+    reference: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    **keys: Any,
 ) -> Predictor:
     """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
 
-    No pickle is read. Raises ModelError if there is no such model, or if this kit did not make it.
+    `keys` of the task replace those it was trained with: temperature=0.7, say. No pickle is read.
+    Raises ModelError if there is no such model, or if this kit did not make it.
     """
     folder = model_folder(reference, revision)
-    task = load_task(folder)
+    task = load_task(folder, keys)
     return Predictor(
         task, task.load_model(folder), torch.device(device) if device else best_device()
     )
 
 
-def load_task(folder: Path) -> Task:
-    """The task of a final model with what it learned; the network is not loaded."""
+def load_task(folder: Path, keys: Mapping[str, Any] | None = None) -> Task:
+    """The task of a final model with what it learned; the network is not loaded.
+
+    Raises ConfigError for `keys` that the task has not.
+    """
     held = _read_task(folder)
     task_class = find_task(held["name"])
-    task = task_class(task_class.Config.model_validate(held["config"]))
+    values = held["config"] | dict(keys or {})
+    faults = section_faults("task", task_class.Config, values, "in place of what was trained with")
+    if faults:
+        raise ConfigError("\n  ".join([f"{folder}: the keys have faults:", *faults]))
+    task = task_class(task_class.Config.model_validate(values))
     task.restore(held["state"], folder)
     return task
 

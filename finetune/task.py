@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.errors import DataError
+from finetune.errors import DataError, ModelError
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
@@ -110,6 +110,25 @@ class TransferModel(nn.Module):
 
     def settle(self) -> None:
         """Fold into the network what training kept beside it; the outputs stay as they are."""
+
+    def checkpoint_activations(self) -> None:
+        """Let the network compute activations again in the backward pass, in place of keeping them.
+
+        Raises ModelError if its library cannot do that for it.
+        """
+        network: Any = getattr(self.network, "backbone", self.network)
+        try:
+            if hasattr(network, "gradient_checkpointing_enable"):  # transformers
+                network.gradient_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "set_grad_checkpointing"):  # timm
+                network.set_grad_checkpointing(True)
+            else:
+                raise ValueError("its library has no such switch")
+        except (ValueError, NotImplementedError, AssertionError) as error:
+            raise ModelError(
+                f"model.activation_checkpointing: {type(network).__name__} cannot do it ({error}); "
+                "set it to false, and lower train.micro_batch to save memory"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write the network into `folder` in the layout of its own library."""
@@ -277,6 +296,19 @@ class Task(ABC):
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         """Metrics that no tensor holds: of generated text, of `evaluate` modules."""
         return {}
+
+    def compare(
+        self,
+        rows: Sequence[Row],
+        before: Sequence[Prediction],
+        after: Sequence[Prediction],
+        folder: Path,
+    ) -> list[Path]:
+        """Write files that show what is said of some rows before training and after, and name them.
+
+        It is asked where `scores_predictions`.
+        """
+        return []
 
     def report(self, stats: Stats, folder: Path) -> list[Path]:
         """Write files that show the result of a split (a confusion matrix), and name them."""

@@ -23,6 +23,9 @@ class Method(ABC):
 
     name: str
 
+    trains_pretrained = True
+    """Whether the pretrained weights themselves are trained, at least some."""
+
     freezes_batch_norm = False
     """Whether BatchNorm keeps its averages in the blocks that are trained, too."""
 
