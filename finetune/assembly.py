@@ -16,7 +16,7 @@ from finetune.data.loading import Split, measured_split
 from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
-from finetune.errors import DataError
+from finetune.errors import ConfigError, DataError
 from finetune.features import CachePlan, with_features
 from finetune.live import Live
 from finetune.methods import Method, make_method
@@ -45,11 +45,18 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
     task.trusts_code = config.model.trust_remote_code
+    if config.model.quantize and method.trains_pretrained:
+        raise ConfigError(
+            f"model.quantize={config.model.quantize}: weights of 4 bits cannot be trained by "
+            f"method={method.name}; use method=lora, or leave model.quantize out"
+        )
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
     torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
     model = task.build_model(config.model)
     notes += [*model.notes, *method.apply(model)]
+    if config.model.activation_checkpointing:
+        model.checkpoint_activations()
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
     groups = method.param_groups(model, config.optim)

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from finetune.arguments import Source, adjust_task
+from finetune.arguments import Source
 from finetune.config import DataConfig
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
@@ -50,8 +50,7 @@ def predict_rows(
     if output is not None:
         check_output(output, None if is_stream else locate(source.reference))
     folder = model_folder(run)
-    task = load_task(folder)
-    adjust_task(task, source.options)
+    task = load_task(folder, source.options)
     if is_stream:
         rows: Iterable[Row] = _lines(task, source.config, console)
         total, types = 0, {}

@@ -82,7 +82,7 @@ def evaluate(
     """
     from finetune.arguments import source_of
 
-    source = source_of(words) if words else None
+    source = source_of(words, takes_options=True) if words else None
     from finetune.measurement import measure, show_run
 
     if source is None:
@@ -116,7 +116,7 @@ def predict(
     """
     from finetune.arguments import source_of
 
-    source = source_of(words or [], missing="-", predicts=True)
+    source = source_of(words or [], missing="-", takes_options=True)
     from finetune.bulk import predict_rows
 
     predict_rows(run, source, output, batch_size, draw)

@@ -49,6 +49,12 @@ class ModelConfig(Section):
     match: Literal["name", "order"] = "name"
     """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
     """
+    quantize: Literal["4bit"] | None = None
+    """4bit: pretrained weights are held in 4 bits (NF4), for method=lora on a CUDA device."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass, which saves memory and costs
+    about a third of the time.
+    """
     trust_remote_code: bool = False
     """Whether code that comes with the weights may run."""
 
@@ -265,6 +271,9 @@ class RunConfig(Section):
     output: OutputConfig = OutputConfig()
 
 
+# The keys of `data` that say how one table is read; the others are about the splits of a run.
+READING = ("subset", "revision", "format", "limit", "delimiter", "encoding", "on_error")
+
 # Keys that do not change which weights a run ends with, so a resumed run may change them.
 FREE_KEYS = frozenset(
     {
@@ -273,6 +282,7 @@ FREE_KEYS = frozenset(
         "train.save_every",
         "train.keep_checkpoints",
         "train.micro_batch",
+        "model.activation_checkpointing",
         "output.dir",
         "output.trackers",
         "output.hub",

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from finetune.data.loading import load_batches
 from finetune.data.plan import Piece
 from finetune.errors import ConfigError, nearest
-from finetune.loop import Live
+from finetune.live import Live
 from finetune.task import Picture
 
 ROWS = 6

@@ -50,6 +50,14 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lora", "decoder"): Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
     ("partial", "decoder"): Recipe(5e-5, 5e-4, 3, _PARTIAL.reason),
     ("full", "decoder"): Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
+    ("frozen", "seq2seq"): _FROZEN,
+    ("lora", "seq2seq"): Recipe(
+        1e-3, 2e-3, 3, "LoRA on an encoder and a decoder: T5 and BART take larger rates than GPTs"
+    ),
+    ("partial", "seq2seq"): Recipe(1e-4, 1e-3, 3, _PARTIAL.reason),
+    ("full", "seq2seq"): Recipe(
+        1e-4, 1e-3, 3, "T5 wants 1e-4 to 3e-4 with AdamW; BART bears the lower end"
+    ),
     ("frozen", "cnn"): Recipe(
         5e-4, 5e-4, 30, "features of a convolutional network are many and large, and soon overfit"
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import accelerate
 import torch
@@ -18,10 +18,15 @@ from finetune.task import Prediction, Stats, Task, TransferModel
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split, and the statistics [N, ...] behind them, in the order of the rows."""
+    """Metrics of a split, and the statistics [N, ...] behind them, in the order of the rows.
+
+    Attributes:
+        predictions: one for each row where the task scores predictions, else none.
+    """
 
     metrics: dict[str, float]
     stats: Stats
+    predictions: list[Prediction] = field(default_factory=list)
 
 
 def evaluate_split(
@@ -62,11 +67,12 @@ def evaluate_split(
     stats = {name: _join([part[1][name] for part in found])[order] for name in found[0][1]}
     losses = mean_loss(_summed([part[2] for part in found]), _summed([part[3] for part in found]))
     metrics = losses | task.summarize(stats)
+    said: list[Prediction] = []
     if task.scores_predictions:
         unordered = [prediction for part in found for prediction in part[4]]
-        ordered = [unordered[place] for place in order.tolist()]
-        metrics |= task.score(ordered, split.rows.__getitems__(list(range(len(split)))))
-    return Evaluation(metrics, stats)
+        said = [unordered[place] for place in order.tolist()]
+        metrics |= task.score(said, split.rows.__getitems__(list(range(len(split)))))
+    return Evaluation(metrics, stats, said)
 
 
 def _summed(parts: Sequence[dict[str, float]]) -> dict[str, float]:

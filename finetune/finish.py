@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,14 @@ from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.journal import RunJournal, load_weights
-from finetune.live import Live, Progress
+from finetune.live import Progress
 from finetune.metadata import base_reference
 from finetune.results import show_results
+from finetune.task import Prediction
+
+UNTRAINED = "untrained.json"
+# Rows whose predictions before and after training are set side by side.
+COMPARED = 40
 
 
 def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
@@ -31,8 +36,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     selected = "validation" if has_selected else None
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        rows = {split.name: split.rows for split in prepared.held_out}
-        _write_reports(live, evaluations, rows, folder)
+        _write_reports(prepared, evaluations, folder)
         story = tell(prepared, splits, results, selected, step)
         difference = _export(prepared, folder, story)
         facts = {
@@ -64,10 +68,22 @@ def _export(prepared: Prepared, folder: RunFolder, story: Story) -> float:
     )
 
 
+def keep_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
+    """Keep some of what is said before the first step, to be set beside what is said at the end."""
+    (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
+    folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})
+
+
 def _write_reports(
-    live: Live, evaluations: Mapping[str, Evaluation], rows: Mapping[str, Any], folder: RunFolder
+    prepared: Prepared, evaluations: Mapping[str, Evaluation], folder: RunFolder
 ) -> None:
-    for name, evaluation in evaluations.items():
-        target = folder.path / "reports" / name
+    task = prepared.live.task
+    for split in prepared.held_out:
+        evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
+        rows: Any = split.rows
         target.mkdir(parents=True, exist_ok=True)
-        live.task.report(evaluation.stats, target, rows[name])
+        task.report(evaluation.stats, target, rows)
+        if (target / UNTRAINED).is_file() and evaluation.predictions:
+            before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
+            shown = rows.__getitems__(list(range(len(before))))
+            task.report_change(shown, before, evaluation.predictions[: len(before)], target)

@@ -5,7 +5,7 @@ run.json        the config as given, the digests of the data, the environment
 metrics.jsonl   a line for each log and each evaluation
 checkpoints/    step-000400/ ...
 last.json       best.json
-reports/        <split>/: what the task draws of its result
+reports/        <split>/: what the task draws of its result; what was said before training
 trackers/       what trackers write into files
 results.json    written last: a run that has it is finished
 final/          the fine-tuned model

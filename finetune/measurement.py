@@ -47,7 +47,7 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     state = this_process()
     console = Console(speaks=state.is_main_process)
     folder = model_folder(run)
-    task = load_task(folder)
+    task = load_task(folder, source.options)
     rows, notes = open_rows(source.reference, source.config, source.split, task.read)
     notes += task.choose_columns(rows[:FIRST_VALUES])
     rows, faults = check_rows(source.reference, rows, task, source.config.on_error)

@@ -14,7 +14,7 @@ from finetune.console import Console
 from finetune.data import Splits, open_splits
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError, nearest
-from finetune.finish import finish
+from finetune.finish import finish, keep_untrained
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
 from finetune.hub import check_repository, note_missing_token, push_finished
@@ -184,7 +184,10 @@ def evaluate_untrained(
     split = prepared.validation or prepared.test
     if split is None:
         return
-    metrics = journal.evaluate_on(split, 0).metrics
+    evaluation = journal.evaluate_on(split, 0)
+    metrics = evaluation.metrics
+    if evaluation.predictions and prepared.live.accelerator.is_main_process:
+        keep_untrained(journal.folder, split.name, evaluation.predictions)
     if select is not None:
         select(metrics)
     name = prepared.live.task.metric[0]

@@ -153,6 +153,25 @@ class TransferModel(nn.Module):
     def settle(self) -> None:
         """Fold into the network what training kept beside it; the outputs stay as they are."""
 
+    def checkpoint_activations(self) -> None:
+        """Let the network compute activations again in the backward pass, in place of keeping them.
+
+        Raises ModelError if its library cannot do that for it.
+        """
+        network: Any = getattr(self.network, "backbone", self.network)
+        try:
+            if hasattr(network, "gradient_checkpointing_enable"):  # transformers
+                network.gradient_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "set_grad_checkpointing"):  # timm
+                network.set_grad_checkpointing(True)
+            else:
+                raise ValueError("its library has no such switch")
+        except (ValueError, NotImplementedError, AssertionError) as error:
+            raise ModelError(
+                f"model.activation_checkpointing: {type(network).__name__} cannot do it ({error}); "
+                "set it to false, and lower train.micro_batch to save memory"
+            ) from error
+
     def save(self, folder: Path) -> None:
         """Write the network into `folder` in the layout of its own library."""
         raise NotImplementedError
@@ -399,5 +418,18 @@ class Task(ABC):
         """Write files that show the result of a split (a confusion matrix), and name them.
 
         `rows` are those of the split, in the order of the statistics.
+        """
+        return []
+
+    def report_change(
+        self,
+        rows: Sequence[Row],
+        before: Sequence[Prediction],
+        after: Sequence[Prediction],
+        folder: Path,
+    ) -> list[Path]:
+        """Write files that show what is said of some rows before training and after, and name them.
+
+        It is asked where `scores_predictions`.
         """
         return []

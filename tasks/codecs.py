@@ -10,30 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from finetune.task import Batch, Length, Sample
 from tasks.dialogues import Piece
 from tasks.packing import Bins, computed, pack
+from tasks.prompts import Exchange, PromptConfig
 from tasks.text import pad
-from tasks.tokens import Tokens, Truncation, begin, cut, end, tail, tokenize
+from tasks.tokens import Tokens, Truncation, begin, cut, end, start_token, tail, tokenize
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """A row as text: what is asked, and, if it is known, what is answered.
+class CodecConfig(PromptConfig):
+    """How much is read of a row."""
 
-    Attributes:
-        pieces: all of a row's text, in parts that carry loss and parts that do not.
-        answer: the last of what is answered, alone.
+    max_length: PositiveInt = 1024
+    """Tokens of a row that the network reads, its completion included; of a sequence-to-sequence
+    network, of each side.
     """
+    truncation: Truncation | None = None
+    """What is done with a row that is too long.
 
-    asked: str
-    pieces: list[Piece] | None = None
-    answer: str | None = None
+    prompt: the start of its prompt is cut; end: its end is cut; drop: it is left out; refuse: the
+    run ends. null: prompt for rows of prompt and completion, else end.
+    """
+    packing: bool | None = None
+    """Whether rows share a row of tokens; null: if the network keeps them apart."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,12 @@ class Codec:
         raise NotImplementedError
 
     def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """What is asked, for a network to go on from: padded on the left."""
-        ids = [sample["inputs"]["prompt_ids"] for sample in samples]
-        longest = max(map(len, ids))
-        spaces = [longest - len(row) for row in ids]
-        filling = self.tokenizer.pad_token_id
-        rows = [[filling] * space + row for space, row in zip(spaces, ids, strict=True)]
-        masks = [[0] * space + [1] * (longest - space) for space in spaces]
-        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
+        """What is asked, as a network takes it that is to answer."""
+        raise NotImplementedError
+
+    def show(self, sample: Sample) -> str:
+        """The text of a sample with what carries loss between guillemets."""
+        raise NotImplementedError
 
     def cost(self, lengths: Sequence[int]) -> int:
         """Tokens that are computed for a batch of rows of these lengths."""
@@ -134,8 +139,25 @@ class CausalCodec(Codec):
             inputs |= {"position_ids": positions, "segments": segments}
         return _batch(inputs, sorted(found, key=lambda item: item[2]), len(rows))
 
+    def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Padded on the left, since what is written goes on at the right."""
+        ids = [sample["inputs"]["prompt_ids"] for sample in samples]
+        longest = max(map(len, ids))
+        spaces = [longest - len(row) for row in ids]
+        filling = self.tokenizer.pad_token_id
+        rows = [[filling] * space + row for space, row in zip(spaces, ids, strict=True)]
+        masks = [[0] * space + [1] * (longest - space) for space in spaces]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
+
     def cost(self, lengths: Sequence[int]) -> int:
         return computed(lengths, self._bins(lengths))
+
+    def show(self, sample: Sample) -> str:
+        ids = sample["inputs"]["input_ids"]
+        pairs = zip(sample.get("target", [False] * len(ids)), ids, strict=True)
+        runs = [(told, [token for _, token in run]) for told, run in groupby(pairs, itemgetter(0))]
+        texts = [(told, self.tokenizer.decode(run)) for told, run in runs]
+        return "".join(f"«{text}»" if told else text for told, text in texts)
 
     @property
     def _kept(self) -> int:
@@ -171,7 +193,8 @@ class Seq2SeqCodec(Codec):
         source = self.tokenizer(row.asked).input_ids
         over = max(len(source) - self.longest, 0)
         if row.answer is None:
-            return Length(len(source) - over, over)
+            # A dialogue that ends with a question teaches nothing.
+            return Length(len(source) - over if row.pieces is None else 0, over)
         target = self._target(row.answer)
         over += max(len(target) - self.longest, 0)
         if over and self.truncation in ("drop", "refuse"):
@@ -187,12 +210,10 @@ class Seq2SeqCodec(Codec):
         return sample
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        sources = [sample["inputs"]["input_ids"] for sample in samples]
-        masked = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sources]
         targets = [sample["target"] for sample in samples]
         read = [{"input_ids": [self.decoder_start, *ids[:-1]]} for ids in targets]
         filling = self.tokenizer.pad_token_id
-        inputs = pad(masked, filling) | {"decoder_input_ids": pad(read, filling)["input_ids"]}
+        inputs = self.prompts(samples) | {"decoder_input_ids": pad(read, filling)["input_ids"]}
         width = inputs["decoder_input_ids"].shape[1]
         found = [
             (row * width + place, token, row)
@@ -201,10 +222,33 @@ class Seq2SeqCodec(Codec):
         ]
         return _batch(inputs, found, len(samples))
 
+    def show(self, sample: Sample) -> str:
+        asked = self.tokenizer.decode(sample["inputs"]["input_ids"])
+        answered = self.tokenizer.decode(sample["target"]) if "target" in sample else ""
+        return f"{asked} «{answered}»"
+
+    def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        sources = [sample["inputs"]["input_ids"] for sample in samples]
+        masked = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sources]
+        return pad(masked, self.tokenizer.pad_token_id)
+
     def _target(self, answer: str) -> list[int]:
         ids: list[int] = self.tokenizer(text_target=answer).input_ids
         last = self.tokenizer.eos_token_id
         return ids if ids[-1:] == [last] else [*ids, last]
+
+
+def make_codec(config: CodecConfig, tokenizer: Any, network: Any, room: int | None) -> Codec:
+    """The codec for a network, by its config; `room` is what an answer leaves to a prompt."""
+    is_causal = not network.is_encoder_decoder
+    usual: Truncation = "prompt" if config.kind == "prompt" and is_causal else "end"
+    how = config.truncation or usual
+    if not is_causal:
+        start = network.decoder_start_token_id
+        return Seq2SeqCodec(tokenizer, config.max_length, config.max_length, how, start)
+    longest_prompt = min(config.max_length, max(room or config.max_length, 1))
+    start, is_closed = start_token(tokenizer), config.kind != "chat"
+    return CausalCodec(tokenizer, config.max_length, longest_prompt, how, start, is_closed)
 
 
 def _learned(row: Tokens, first: int, number: int) -> list[tuple[int, int, int]]:

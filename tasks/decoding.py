@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
@@ -40,7 +41,8 @@ def generate(
         if config.temperature > 0:
             # The prompts are in the seed: else every batch would draw the same numbers.
             told = zlib.crc32(prompts["input_ids"].cpu().numpy().tobytes())
-            torch.manual_seed(config.sampling_seed * 2**32 + told)
+            mixed = np.random.SeedSequence([config.sampling_seed, told]).generate_state(1)
+            torch.manual_seed(int(mixed[0]))
         stops = {"stop_strings": config.stop, "tokenizer": tokenizer} if config.stop else {}
         settings = _settings(network, tokenizer, config)
         written = network.generate(**prompts, generation_config=settings, **stops)

@@ -24,6 +24,11 @@ from tasks.seams import find_blocks, linear_layers
 Isolation = Literal["positions", "mask"]
 """How rows of one bin are kept apart: by positions that start again, or by a mask of blocks."""
 
+ISOLATIONS: dict[Isolation | None, str] = {
+    "positions": "rows share a row of tokens, kept apart by positions that start again",
+    "mask": "rows share a row of tokens, kept apart by a mask of blocks",
+    None: "off, since nothing keeps rows apart that would share a row of tokens of this network",
+}
 WAYS: tuple[Isolation, ...] = ("positions", "mask")
 # Of the range of the logits: what float32 sums in another order differ by, and no more.
 ISOLATED = 1e-5

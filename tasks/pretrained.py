@@ -52,12 +52,44 @@ def from_pretrained(
 def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     """A network in float32: a half-precision checkpoint would be trained in half precision.
 
-    The weights of a GGUF file are dequantized.
+    The weights of a GGUF file are dequantized; with model.quantize they are held in 4 bits.
     """
+    if source.quantize is not None:
+        arguments |= _four_bits(source)
     network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
     if source.name.lower().endswith(GGUF):
         _forget_quantization(network)
     return network
+
+
+def _four_bits(source: ModelConfig) -> dict[str, Any]:
+    """Arguments for weights in NF4 (Dettmers et al. 2023, arXiv:2305.14314) on this GPU.
+
+    Raises ModelError without a CUDA device or bitsandbytes, and for weights quantized before.
+    """
+    place = f"model.quantize={source.quantize}"
+    if source.name.lower().endswith(GGUF):
+        raise ModelError(
+            f"{place}: {source.name} is quantized in its own way; name the hub id or folder of the "
+            "whole weights, or leave model.quantize out"
+        )
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"{place}: weights of 4 bits need a CUDA device, and there is none; leave it out "
+            "(model.activation_checkpointing=true saves memory on every device)"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"{place}: needs bitsandbytes; pip install 'finetune-kit[quantize]'")
+    from transformers import BitsAndBytesConfig
+
+    narrow = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=narrow,
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
 def _split_gguf(name: str) -> tuple[str, dict[str, str]]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetune.config import TaskConfig
@@ -16,10 +17,13 @@ from finetune.task import Row
 from tasks.columns import TEXT_NAMES, find_column, prose_columns
 from tasks.dialogues import (
     MESSAGE_NAMES,
+    Piece,
     before_answer,
     dialogue_faults,
     is_dialogue,
     messages_of,
+    pieces_of,
+    render_prompt,
 )
 from tasks.templates import columns_of, fill, settle_template, template_faults
 
@@ -41,6 +45,20 @@ PAIRS = (
 )
 # A third column, beside an instruction, that it is about; often empty.
 CONTEXT = "input"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A row as text: what is asked, and, if it is known, what is answered.
+
+    Attributes:
+        pieces: all of a row's text, in parts that carry loss and parts that do not.
+        answer: the last of what is answered, alone.
+    """
+
+    asked: str
+    pieces: list[Piece] | None = None
+    answer: str | None = None
 
 
 class PromptConfig(TaskConfig):
@@ -136,9 +154,7 @@ def _text_faults(template: str, what: str, row: Row) -> Iterator[str]:
 
 
 def has_answer(config: PromptConfig, row: Row) -> bool:
-    """Whether a row says what is to be written."""
-    if config.messages is not None:
-        return any(m["role"] == "assistant" for m in messages_of(row[config.messages]))
+    """Whether a row of prompt and completion says what is to be written."""
     return config.completion is None or all(name in row for name in columns_of(config.completion))
 
 
@@ -151,3 +167,17 @@ def answer(config: PromptConfig, row: Row) -> str | None:
     if config.completion is None or not has_answer(config, row):
         return None
     return fill(config.completion, row)
+
+
+def exchange_of(config: PromptConfig, tokenizer: Any, row: Row) -> Exchange:
+    """The texts of a row; a dialogue is written by the tokenizer's template."""
+    if config.messages is not None:
+        messages = messages_of(row[config.messages])
+        asked = render_prompt(tokenizer, before_answer(messages))
+        return Exchange(asked, pieces_of(tokenizer, messages), answer(config, row))
+    if config.prompt is None:
+        text = fill(config.text or "{text}", row)
+        return Exchange(text, [Piece(text, True)])
+    asked, said = fill(config.prompt, row), answer(config, row)
+    pieces = None if said is None else [Piece(asked, False), Piece(said, True)]
+    return Exchange(asked, pieces, said)

@@ -13,58 +13,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
 from finetune.config import ModelConfig
-from finetune.errors import DataError
-from finetune.task import (
-    Batch,
-    Length,
-    Prediction,
-    Rng,
-    Row,
-    Sample,
-    Stats,
-    Task,
-    TransferModel,
-)
+from finetune.errors import ConfigError, DataError
+from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
 from tasks import prompts
-from tasks.codecs import CausalCodec, Codec, Exchange, Seq2SeqCodec
+from tasks.codecs import CausalCodec, Codec, CodecConfig, make_codec
 from tasks.decoding import DecodingConfig, generate
-from tasks.dialogues import (
-    Piece,
-    before_answer,
-    messages_of,
-    pieces_of,
-    render_prompt,
-    settle_template,
-)
-from tasks.language_models import load_language_model
+from tasks.dialogues import messages_of, settle_template
+from tasks.language_models import ISOLATIONS, load_language_model
 from tasks.pretrained import from_pretrained
-from tasks.prompts import PromptConfig
+from tasks.prompts import Exchange
 from tasks.templates import fill
 from tasks.text import load_tokenizer, longest_input
-from tasks.tokens import Truncation, start_token
+from tasks.text_samples import Sampled, write_samples
+from tasks.text_scores import check_scorers, score_texts
+from tasks.tokens import end_notes, start_token
 
 
-class TextGenerationConfig(PromptConfig, DecodingConfig):
+class TextGenerationConfig(CodecConfig, DecodingConfig):
     """What is read from a row, what of it is learned, and how text is written."""
 
     name: str = "text-generation"
-    max_length: PositiveInt = 1024
-    """Tokens of a row that the network reads, its completion included; of a sequence-to-sequence
-    network, of each side.
-    """
-    truncation: Truncation | None = None
-    """What is done with a row that is too long.
-
-    prompt: the start of its prompt is cut; end: its end is cut; drop: it is left out; refuse: the
-    run ends. null: prompt for rows of prompt and completion, else end.
-    """
-    packing: bool | None = None
-    """Whether rows share a row of tokens; null: if the network keeps them apart."""
     chat_template: str | None = None
     """A Jinja template for dialogues, or a file with one; null: the tokenizer's."""
     generate: bool = False
@@ -77,6 +49,7 @@ class TextGeneration(Task):
     name = "text-generation"
     Config = TextGenerationConfig
     config: TextGenerationConfig
+    prediction_keys = frozenset(DecodingConfig.model_fields) - {"name", "metrics"} | {"generate"}
 
     tokenizer_: Any = None
     network_config_: Any = None
@@ -124,7 +97,8 @@ class TextGeneration(Task):
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
-        notes = self._settle_length()
+        self._check_keys()
+        notes = [*end_notes(self.tokenizer_), *self._settle_length()]
         if self.config.kind == "chat":
             begins = start_token(self.tokenizer_) is not None
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
@@ -142,9 +116,9 @@ class TextGeneration(Task):
 
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = load_language_model(source, self.network_config_, self.tokenizer_)
-        if isinstance(self.codec_, CausalCodec):
-            packs = self.config.packing is not False and model.isolation is not None
-            self.codec_ = replace(self.codec_, packs=packs)
+        if isinstance(self.codec_, CausalCodec) and self.config.packing is not False:
+            self.codec_ = replace(self.codec_, packs=model.isolation is not None)
+            model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
@@ -157,7 +131,15 @@ class TextGeneration(Task):
     # ---- one row through the house
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        return [self.codec_.length(self._exchange(row)) for row in rows]
+        found = [self.codec_.length(self._exchange(row)) for row in rows]
+        too_long = sum(length.cut > 0 for length in found)
+        if too_long and self.config.truncation == "refuse":
+            raise DataError(
+                f"task.truncation=refuse: {too_long} of {len(rows)} rows have more than "
+                f"{self.config.max_length} tokens; raise task.max_length, or let such rows be cut "
+                "or dropped"
+            )
+        return found
 
     def cost(self, lengths: Sequence[int]) -> int:
         return self.codec_.cost(lengths)
@@ -190,38 +172,56 @@ class TextGeneration(Task):
         texts = generate(model.network, self.tokenizer_, batch["prompts"], self.config)
         return [{"generated_text": text} for text in texts]
 
+    @property
+    def scores_predictions(self) -> bool:
+        return self.config.generate
+
+    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+        written = [said["generated_text"] for said in predictions]
+        return score_texts(written, [self._reference(row) for row in rows])
+
+    def report_change(
+        self,
+        rows: Sequence[Row],
+        before: Sequence[Prediction],
+        after: Sequence[Prediction],
+        folder: Path,
+    ) -> list[Path]:
+        texts = [[said["generated_text"] for said in some] for some in (before, after)]
+        asked = [self._exchange(row).asked for row in rows]
+        samples = zip(asked, map(self._reference, rows), *texts, strict=True)
+        return write_samples([Sampled(*sample) for sample in samples], folder)
+
     def show(self, sample: Sample) -> str:
-        return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
+        return self.codec_.show(sample)
 
     # ---- parts
 
+    def _reference(self, row: Row) -> str:
+        return (prompts.answer(self.config, row) or "").strip()
+
     def _exchange(self, row: Row) -> Exchange:
-        config, tokenizer = self.config, self.tokenizer_
-        if config.kind == "chat":
-            messages = messages_of(row[str(config.messages)])
-            asked = render_prompt(tokenizer, before_answer(messages))
-            is_answered = prompts.has_answer(config, row)
-            pieces = pieces_of(tokenizer, messages) if is_answered else None
-            return Exchange(asked, pieces, prompts.answer(config, row))
-        if config.kind == "text":
-            text = fill(config.text or "{text}", row)
-            return Exchange(text, [Piece(text, True)])
-        asked, answer = fill(str(config.prompt), row), prompts.answer(config, row)
-        pieces = None if answer is None else [Piece(asked, False), Piece(answer, True)]
-        return Exchange(asked, pieces, answer)
+        return prompts.exchange_of(self.config, self.tokenizer_, row)
 
     def _make_codec(self) -> Codec:
-        config, network = self.config, self.network_config_
-        bound = longest_input(self.tokenizer_, network)
-        how = config.truncation or ("prompt" if config.kind == "prompt" else "end")
-        prompt = config.max_length
-        if network.is_encoder_decoder:
-            start = network.decoder_start_token_id
-            return Seq2SeqCodec(self.tokenizer_, config.max_length, prompt, how, start)
-        if bound is not None:
-            prompt = min(prompt, max(bound - config.max_new_tokens, 1))
-        start, is_closed = start_token(self.tokenizer_), config.kind != "chat"
-        return CausalCodec(self.tokenizer_, config.max_length, prompt, how, start, is_closed)
+        longest = longest_input(self.tokenizer_, self.network_config_)
+        room = None if longest is None else longest - self.config.max_new_tokens
+        return make_codec(self.config, self.tokenizer_, self.network_config_, room)
+
+    def _check_keys(self) -> None:
+        is_text = self.config.kind == "text"
+        if self.config.generate:
+            check_scorers()
+        if self.config.generate and is_text:
+            raise ConfigError(
+                "task.generate: plain text has no answer to compare with; set task.prompt and "
+                "task.completion, or task.generate=false"
+            )
+        if is_text and self.network_config_.is_encoder_decoder:
+            raise ConfigError(
+                "task.text: a sequence-to-sequence network reads one text and writes another; set "
+                "task.prompt and task.completion"
+            )
 
     def _settle_length(self) -> list[str]:
         longest = longest_input(self.tokenizer_, self.network_config_)

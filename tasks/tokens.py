@@ -37,6 +37,16 @@ def start_token(tokenizer: Any) -> int | None:
     return own if own is not None and own == first else None
 
 
+def end_notes(tokenizer: Any) -> list[str]:
+    """A sentence on what ends and what pads a text, where that is not what one would expect."""
+    if tokenizer.eos_token_id is None:
+        return ["end token: the tokenizer has none, so what is written ends at task.max_new_tokens"]
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        token = tokenizer.eos_token
+        return [f"padding token: {token!r}, the end token; what pads carries no loss, an end does"]
+    return []
+
+
 def tokenize(tokenizer: Any, pieces: Sequence[Piece]) -> Tokens:
     """The tokens of pieces that stand one behind the other, without any before or after them.
 

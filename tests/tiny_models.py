@@ -193,6 +193,7 @@ def tiny_t5(folder: Path, *, seed: int = 0) -> Path:
         num_layers=2,
         num_heads=4,
         dropout_rate=0.0,
+        initializer_factor=4.0,
         decoder_start_token_id=3,
         eos_token_id=1,
         pad_token_id=3,

@@ -28,6 +28,7 @@ class Lora(Method):
     """Adapters of low rank on the layers that the network offers, and the head, are trained."""
 
     name = "lora"
+    trains_pretrained = False
 
     def __init__(self, config: LoraConfig) -> None:
         self.config = config

@@ -23,6 +23,9 @@ class Method(ABC):
 
     name: str
 
+    trains_pretrained = True
+    """Whether the pretrained weights themselves are trained, at least some."""
+
     batch_norm: Literal["train", "freeze"] | None = None
     """freeze: BatchNorm keeps its averages in the blocks that are trained, too; None: as the model
     has it.
