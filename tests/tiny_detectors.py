@@ -47,7 +47,10 @@ def _rt_detr_v2() -> PreTrainedModel:
         out_features=["stage2", "stage3", "stage4"],
     )
     config = RTDetrV2Config(
-        backbone_config=backbone, encoder_in_channels=sizes[1:], decoder_in_channels=[32] * 3, **_LEVELS
+        backbone_config=backbone,
+        encoder_in_channels=sizes[1:],
+        decoder_in_channels=[32] * 3,
+        **_LEVELS,
     )
     return RTDetrV2ForObjectDetection(config)
 

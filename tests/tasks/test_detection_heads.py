@@ -71,7 +71,9 @@ def test_new_head_says_boxes_of_some_size_and_hardly_any_class() -> None:
     torch.manual_seed(0)
     network = fcos.build_fcos(timm.create_model("test_resnet"), SIZE, 3, width=64, convolutions=1)
     outputs = network.head(list(network.backbone(torch.randn(1, 3, *SIZE)).values()))
-    assert float(outputs["bbox_regression"].min()) > 0.5  # torchvision's own start at 0: no gradient
+    assert (
+        float(outputs["bbox_regression"].min()) > 0.5
+    )  # torchvision's own start at 0: no gradient
     assert float(outputs["cls_logits"].sigmoid().mean()) == pytest.approx(0.01, abs=0.005)
 
 
