@@ -168,17 +168,23 @@ class QueryModel(TransferModel):
         logits = getattr(said, "intermediate_logits", None)  # [B, layers, Q, C]
         if logits is None:
             return {"layers": [last]}
-        parts = {"logits": logits, "pred_boxes": said.intermediate_reference_points}
-        corners = getattr(said, "intermediate_predicted_corners", None)
-        if corners is not None:
-            parts |= {"pred_corners": corners, "ref_points": said.initial_reference_points}
+        boxes = said.intermediate_reference_points
         layers = [
-            {name: tensor[:, layer] for name, tensor in parts.items()}
-            for layer in range(logits.shape[1] - 1)
+            {"logits": logits[:, place], "pred_boxes": boxes[:, place]}
+            for place in range(logits.shape[1] - 1)
         ]
+        corners = getattr(said, "intermediate_predicted_corners", None)  # [B, layers, Q, ...]
         if corners is not None:
+            # D-FINE says boxes once before its first layer, so these are one more than the corners;
+            # the loss of transformers 5.24 pairs them from the first on.
+            refs, earlier = said.initial_reference_points, logits.shape[1] - corners.shape[1]
             teacher = {"teacher_corners": corners[:, -1], "teacher_logits": logits[:, -1]}
-            layers = [{**layer, **teacher} for layer in layers]
+            for place, layer in enumerate(layers[earlier:]):
+                layer |= {
+                    "pred_corners": corners[:, place],
+                    "ref_points": refs[:, place],
+                    **teacher,
+                }
         first = {"logits": said.enc_topk_logits, "pred_boxes": said.enc_topk_bboxes}
         return {"layers": [last, *layers, first]}
 
