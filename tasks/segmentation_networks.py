@@ -88,9 +88,7 @@ class SegmentationModel(TransferModel):
             seen = torch.stack(
                 [image[:, top:bottom, left:right] for left, top, right, bottom in some]
             )
-            logits = self.run(
-                seen
-            ).float()  # [n, K, h, w]; bfloat16 would lose sums
+            logits = self.run(seen).float()  # [n, K, h, w]; bfloat16 would lose sums
             weight = tiles.weights((seen.shape[-2], seen.shape[-1])).to(logits)
             if joined is None or total is None:
                 joined = logits.new_zeros(logits.shape[1], height, width)
