@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from finetune.config import DataConfig
 from finetune.errors import ConfigError, nearest
 from finetune.notation import split_override
 from finetune.overrides import section_faults
+from finetune.task import Task
 
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
-READING = ("subset", "revision", "format", "limit", "delimiter", "encoding", "on_error")
+READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
 SPLIT = "split"
 
 
@@ -33,21 +35,31 @@ class Source:
     """How it is read."""
     split: str | None = None
     """Which of several splits is meant."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keys of the task, for predictions."""
 
 
-def source_of(words: Sequence[str], missing: str | None = None) -> Source:
+def source_of(
+    words: Sequence[str], missing: str | None = None, *, predicts: bool = False
+) -> Source:
     """[DATA] and [key=value ...] in any order, where the keys say how DATA is read.
 
-    Without DATA it is `missing`. Raises ConfigError with every unknown key and every wrong value.
+    Without DATA it is `missing`. Where the source is one to predict, other keys are options for the
+    task. Raises ConfigError with every unknown key and every wrong value.
     """
     data, overrides = _one_name(words, "DATA")
     data = data or missing
     keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
     choices = (*READING, SPLIT)
+    options = {
+        key.removeprefix("task."): value
+        for key, value in keys.items()
+        if predicts and key not in choices
+    }
     faults = [
         f"{key}: is no key of reading rows; {nearest(key, choices)} (command line)"
         for key in keys
-        if key not in choices
+        if key not in choices and not predicts
     ]
     if data is None:
         faults.append("DATA: none is named; give a file, a folder, a hub data set or pkg://...")
@@ -56,7 +68,21 @@ def source_of(words: Sequence[str], missing: str | None = None) -> Source:
     refuse(faults)
     assert data is not None, "that is a fault"
     split = keys.get(SPLIT)
-    return Source(data, DataConfig(**values), None if split is None else str(split))
+    return Source(data, DataConfig(**values), None if split is None else str(split), options)
+
+
+def adjust_task(task: Task, options: Mapping[str, Any]) -> None:
+    """Give a trained task the keys that may be others for predictions. Raises ConfigError."""
+    choices = (*READING, SPLIT, *task.prediction_keys)
+    faults = [
+        f"{key}: is no key of reading rows, nor one that predictions of {task.name} change; "
+        f"{nearest(key, choices)} (command line)"
+        for key in options
+        if key not in task.prediction_keys
+    ]
+    values = {**task.config.model_dump(), **options}
+    refuse(faults or section_faults("task", type(task.config), values, "command line"))
+    task.config = type(task.config).model_validate(values)
 
 
 def refuse(faults: Sequence[str]) -> None:

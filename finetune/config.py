@@ -82,6 +82,8 @@ class DataConfig(Section):
     """Seed of splits made by share."""
     group: str | None = None
     """A column whose equal values stay in one split."""
+    map: str | None = None
+    """file.py:function or module:function that makes another row of each row; None drops one."""
     limit: PositiveInt | None = None
     """At most so many rows a split, for a quick try."""
     delimiter: str | None = None
@@ -91,10 +93,11 @@ class DataConfig(Section):
 
     Files that needed another than the first are counted.
     """
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: Literal["stop", "skip", "clip"] = "stop"
     """What is done about rows that cannot be used.
 
-    stop: list them and end; skip: leave them out and count them.
+    stop: list them and end; skip: leave them out and count them; clip: keep and count those that
+    are mended by cutting (boxes that reach out of their picture), and end at others.
     """
 
 
@@ -102,8 +105,10 @@ class FullConfig(Section):
     """Every parameter is trained."""
 
     name: Literal["full"] = "full"
-    batch_norm: BatchNorm = "train"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    batch_norm: BatchNorm | None = None
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
+    train, but for detectors, whose batches are small.
+    """
 
 
 class PartialConfig(Section):
@@ -114,8 +119,10 @@ class PartialConfig(Section):
     """How many blocks are trained, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
     """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
-    batch_norm: BatchNorm = "train"
+    batch_norm: BatchNorm | None = None
     """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
+
+    null: train, but for detectors, whose batches are small.
     """
 
 
@@ -233,6 +240,16 @@ class OutputConfig(Section):
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
+    trackers: list[str] = []
+    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
+    Accelerate's.
+    """
+    hub: str | None = None
+    """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    license: str | None = None
+    """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
+    base_model: str | None = None
+    """Hub id of the pretrained network, on the card, where model.name is a copy of it on disk."""
 
 
 class RunConfig(Section):
@@ -257,6 +274,10 @@ FREE_KEYS = frozenset(
         "train.keep_checkpoints",
         "train.micro_batch",
         "output.dir",
+        "output.trackers",
+        "output.hub",
+        "output.license",
+        "output.base_model",
         "method.cache_gib",
         "task.metrics",
     }

@@ -74,7 +74,7 @@ class Segmentation(PictureTask):
         return None
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_image(columns)
+        notes = self.choose_inputs(columns)
         taken = {*self.input_columns(), "file"}
         rest = {name: values for name, values in columns.items() if name not in taken}
         seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]

@@ -1,1 +1,1 @@
-"""Annotations of pictures as people have them -> rows: COCO, and what other tasks bring."""
+"""Annotations of pictures as people have them -> rows."""

@@ -7,7 +7,7 @@
 The format is that of cocodataset.org/#format-data. A row holds a picture and all of its objects:
 
     {"image": "train/images/1.jpg", "file": "images/1.jpg", "width": 640, "height": 480,
-     "objects": [{"category": "cat", "category_id": 17, "bbox": [left, top, width, height],
+     "objects": [{"id": 1, "category": "cat", "category_id": 17, "bbox": [left, top, width, height],
                   "area": 900.0, "iscrowd": 0, "polygons": [[x, y, ...]], "counts": ""}]}
 
 `counts` are run lengths in COCO's compressed text, "" where the object is given by polygons.
@@ -108,6 +108,7 @@ def _object(item: Mapping[str, Any], categories: Mapping[Any, str]) -> dict[str,
     shape = item.get("segmentation") or []
     box = [float(value) for value in item.get("bbox") or []]
     return {
+        "id": int(item.get("id") or 0),
         "category": categories[item["category_id"]],
         "category_id": int(item["category_id"]),
         "bbox": box,

@@ -371,7 +371,7 @@ def test_final_of_smp_loads_with_smp_alone(
     run = train(networks["resnet"], scenes, tmp_path / "run", **keys)
     model = smp.from_pretrained(str(run.path / "final")).eval()
     predictor = finetune.load(run.path, device="cpu")
-    task = predictor.task
+    task = predictor.adapter
     batch = task.collate([task.encode({"image": str(scenes / "test/images/00002.jpg")})])
     with torch.inference_mode():
         theirs = model(batch["inputs"][INPUT])
