@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.api import Run, train
+    from finetune.api import Run, compare, train
     from finetune.errors import (
         CheckpointError,
         ConfigError,
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Run": "api",
+    "compare": "api",
     "train": "api",
     "Predictor": "prediction",
     "load": "prediction",
@@ -54,6 +55,7 @@ __all__ = [
     "Run",
     "Task",
     "TransferModel",
+    "compare",
     "load",
     "train",
 ]

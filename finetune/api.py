@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.comparison import compare_runs
 from finetune.config import DataConfig
 from finetune.folder import RunFolder
 from finetune.hub import push
@@ -63,7 +64,7 @@ class Run:
         return push(self.path, repository, **keys)
 
     def plot(self) -> Figure:
-        """Losses and the learning rate over the steps."""
+        """Losses, the learning rate and held-out metrics over the steps."""
         from finetune.plotting import plot_history
 
         return plot_history(self.folder.history())
@@ -113,6 +114,16 @@ def train(
         task_class = find_task(loaded.config.task.name)
     made = task_class(loaded.config.task)
     return Run(run(loaded, made, data=given, fresh=fresh, extend=extend).path)
+
+
+def compare(*runs: Run | str | Path) -> pandas.DataFrame:
+    """A column for each run: its metrics, and the keys of the config in which the runs differ."""
+    import pandas
+
+    paths = [run.path if isinstance(run, Run) else run for run in runs]
+    names, keys, metrics = compare_runs(paths)
+    rows = {**metrics, **keys}
+    return pandas.DataFrame(list(rows.values()), index=list(rows), columns=names)
 
 
 def _is_section(data: Any) -> bool:
