@@ -22,7 +22,7 @@ from tasks.canvas import Canvas
 from tasks.heads.fcos import build_fcos
 from tasks.heads.queries import family_of
 from tasks.preprocessing import INPUT
-from tasks.seams import find_blocks
+from tasks.seams import calls_noted, find_blocks
 from tasks.vision_backbones import adaptable_layers, kind_of, timm_stages
 
 CLASS_HEADS = ("class_embed", "enc_score_head", "denoising_class_embed", "class_labels_classifier")
@@ -50,24 +50,10 @@ class FcosModel(TransferModel):
         )
         self.facts = dict(facts)
         self._channels_last = kind_of(body, []) == "cnn"
-        self.lora_targets = self._called_layers(prefix)
-
-    def _called_layers(self, prefix: str) -> list[str]:
-        """The layers of the backbone that one small forward pass calls."""
-        body, called = self.network.backbone.body, set[str]()
-        candidates = adaptable_layers(body, [])
-        hooks = [
-            body.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
-            for name in candidates
-        ]
-        training = self.network.training
-        self.network.eval()
-        with torch.inference_mode():
+        candidates = [prefix + name for name in adaptable_layers(body, [])]
+        with calls_noted(network, candidates) as called:
             self.features({INPUT: torch.zeros(1, 3, *self.facts["size"])})
-        self.network.train(training)
-        for hook in hooks:
-            hook.remove()
-        return [prefix + name for name in candidates if name in called]
+        self.lora_targets = called
 
     @property
     def cacheable(self) -> bool:

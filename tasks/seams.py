@@ -5,7 +5,8 @@ Shapes: B rows, H features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +78,29 @@ def head_input(network: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]
     finally:
         handle.remove()
     return caught[0]
+
+
+@contextmanager
+def calls_noted(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]]:
+    """Inside, in evaluation mode and without gradients, `network` runs; the `layers` that it calls.
+
+    LoRA must be offered no layer whose weights a network reads past.
+    """
+    called: list[str] = []
+    hooks = [
+        network.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+        for name in layers
+    ]
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+        network.train(training)
+    called[:] = [name for name in layers if name in called]
 
 
 def reads_one_vector(network: Any, head: nn.Linear) -> bool:

@@ -19,7 +19,7 @@ from finetune.task import Batch, TransferModel
 from tasks import tiles
 from tasks.preprocessing import INPUT
 from tasks.pretrained import quiet_transformers
-from tasks.seams import find_blocks, has_parameters
+from tasks.seams import calls_noted, find_blocks, has_parameters
 from tasks.vision_backbones import adaptable_layers, kind_of
 
 STRIDE = 32
@@ -110,29 +110,17 @@ class SegmentationModel(TransferModel):
 
     def _probe(self, size: tuple[int, int]) -> None:
         """Run the network once: which layers it calls, which LoRA may wrap."""
-        candidates, called = adaptable_layers(self.network, self.heads), set[str]()
-        hooks = [
-            self.network.get_submodule(name).register_forward_hook(
-                lambda *_, name=name: called.add(name)
-            )
-            for name in candidates
-        ]
-        training = self.network.training
-        self.network.eval()
+        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        candidates = adaptable_layers(self.network, self.heads)
         try:
-            with torch.inference_mode():
-                images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+            with calls_noted(self.network, candidates) as called:
                 self.look(self._padded(images))
         except (ValueError, RuntimeError, AssertionError) as error:
             raise ModelError(
                 f"task.image_size: this network does not take images of {size[0]} x {size[1]} "
                 f"({str(error).strip().splitlines()[0]}); set another task.image_size or task.tile"
             ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-            self.network.train(training)
-        self.lora_targets = [name for name in candidates if name in called]
+        self.lora_targets = called
 
     def look(self, images: Tensor) -> None:
         """One forward pass in evaluation mode, to learn what the head reads."""

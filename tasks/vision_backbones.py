@@ -20,7 +20,7 @@ from finetune.errors import ModelError
 from finetune.task import Batch
 from tasks.logits import LogitsModel
 from tasks.preprocessing import INPUT
-from tasks.seams import find_blocks, has_parameters, head_input
+from tasks.seams import calls_noted, find_blocks, has_parameters, head_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,17 +53,9 @@ class VisionModel(LogitsModel):
     def _probe(self, size: Size) -> None:
         """Run the network once. Raises ModelError if it does not take images of this size."""
         images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
-        candidates, called = adaptable_layers(self.network, self.heads), set[str]()
-        hooks = [
-            self.network.get_submodule(name).register_forward_hook(
-                lambda *_, name=name: called.add(name)
-            )
-            for name in candidates
-        ]
-        training = self.network.training
-        self.network.eval()
+        candidates = adaptable_layers(self.network, self.heads)
         try:
-            with torch.inference_mode():
+            with calls_noted(self.network, candidates) as called:
                 logits = self.run(self._laid_out(images))
                 if self._head is not None:
                     pooled = self.features({INPUT: images})["pooled"]
@@ -74,11 +66,7 @@ class VisionModel(LogitsModel):
                 f"({str(error).strip().splitlines()[0]}); leave task.image_size out, or take the "
                 "same network of timm, which resizes position embeddings"
             ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-            self.network.train(training)
-        self.lora_targets = [name for name in candidates if name in called]
+        self.lora_targets = called
 
     @property
     def cacheable(self) -> bool:
