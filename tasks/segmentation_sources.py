@@ -52,15 +52,15 @@ def build(
     return model
 
 
-def load_folder(folder: Path, size: tuple[int, int]) -> SegmentationModel:
+def load_folder(source: ModelConfig, size: tuple[int, int]) -> SegmentationModel:
     """What `SegmentationModel.save` wrote, by its own library."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((Path(source.name) / "config.json").read_text(encoding="utf-8"))
     if "_model_class" not in config:
-        return TransformersModel(load_network(AUTO, ModelConfig(name=str(folder))), size)
+        return TransformersModel(load_network(AUTO, source), size)
     import segmentation_models_pytorch as smp
 
     with quiet_libraries():
-        network = smp.from_pretrained(str(folder))
+        network = smp.from_pretrained(source.name)
     return SmpModel(network, size)
 
 
