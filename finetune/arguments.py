@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,6 @@ _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
 READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
 SPLIT = "split"
-TASK = "task."
 
 
 def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
@@ -35,24 +34,31 @@ class Source:
     """How it is read."""
     split: str | None = None
     """Which of several splits is meant."""
-    task: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the task that replace those it was trained with."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keys of the task, for predictions."""
 
 
-def source_of(words: Sequence[str], missing: str | None = None) -> Source:
-    """[DATA] and [key=value ...] in any order: how DATA is read, and task.key=value.
+def source_of(
+    words: Sequence[str], missing: str | None = None, *, predicts: bool = False
+) -> Source:
+    """[DATA] and [key=value ...] in any order, where the keys say how DATA is read.
 
-    Without DATA it is `missing`. Raises ConfigError with every unknown key and every wrong value.
+    Without DATA it is `missing`. Where the source is one to predict, other keys are options for the
+    task. Raises ConfigError with every unknown key and every wrong value.
     """
     data, overrides = _one_name(words, "DATA")
     data = data or missing
     keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
-    own = {key: keys.pop(key) for key in list(keys) if key.startswith(TASK)}
     choices = (*READING, SPLIT)
+    options = {
+        key.removeprefix("task."): value
+        for key, value in keys.items()
+        if predicts and key not in choices
+    }
     faults = [
-        f"{key}: is no key of reading rows; {nearest(key, choices)} or task.KEY (command line)"
+        f"{key}: is no key of reading rows; {nearest(key, choices)} (command line)"
         for key in keys
-        if key not in choices
+        if key not in choices and not predicts
     ]
     if data is None:
         faults.append("DATA: none is named; give a file, a folder, a hub data set or pkg://...")
@@ -61,8 +67,7 @@ def source_of(words: Sequence[str], missing: str | None = None) -> Source:
     refuse(faults)
     assert data is not None, "that is a fault"
     split = keys.get(SPLIT)
-    task = {key.removeprefix(TASK): value for key, value in own.items()}
-    return Source(data, DataConfig(**values), None if split is None else str(split), task)
+    return Source(data, DataConfig(**values), None if split is None else str(split), options)
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -13,14 +13,15 @@ from finetune.config import FrozenConfig, RunConfig
 from finetune.console import Console
 from finetune.data import Splits
 from finetune.data.loading import Split, measured_split
+from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
 from finetune.errors import ConfigError, DataError
 from finetune.features import CachePlan, with_features
-from finetune.loop import Live
+from finetune.live import Live
 from finetune.methods import Method, make_method
 from finetune.optim import build_optimizer
-from finetune.task import Length, Task, TransferModel
+from finetune.task import Length, Mendable, Task, TransferModel
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     parts, lengths = dict[str, Split](), dict[str, list[Length]]()
     for name, rows in named.items():
-        if rows is not None:
-            parts[name], lengths[name], left_out = measured_split(name, rows, task)
-            notes += left_out
+        if rows is None:
+            continue
+        if name == "train":
+            rows, said = in_parts(rows, task)
+        else:
+            said = task.compare(name, rows)
+        parts[name], lengths[name], left_out = measured_split(name, rows, task)
+        notes += [*said, *left_out]
     live = _live(config, task, method, model, groups, accelerator, parts["train"])
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
@@ -87,15 +93,17 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
             "augmentation: not seen by features that are cached once; method.views=8 caches eight "
             "augmented views of each row, method.cache=off augments at every step"
         )
-    for split in (live.train, *prepared.held_out):
+    # Rows that training sees in parts are whole in the other splits: of any size, so not to cache.
+    held_out = [] if isinstance(live.train.rows, PartRows) else prepared.held_out
+    for split in (live.train, *held_out):
         own = plan if split is live.train else replace(plan, views=1)
         parts[split.name], note = _features(live, split, own, console)
         notes.append(note)
     return replace(
         prepared,
         live=replace(live, train=parts["train"]),
-        validation=parts.get("validation"),
-        test=parts.get("test"),
+        validation=parts.get("validation", prepared.validation),
+        test=parts.get("test", prepared.test),
         notes=notes,
     )
 
@@ -154,7 +162,12 @@ def _live(
 def _check_labels(splits: Splits, task: Task) -> None:
     """Now that the labels are known: a held-out split must have no other ones."""
     for name, rows in (("validation", splits.validation), ("test", splits.test)):
-        faults = [fault for row in rows or [] for fault in task.validate(row)]
+        faults = [
+            fault
+            for row in rows or []
+            for fault in task.validate(row)
+            if not isinstance(fault, Mendable)
+        ]
         if faults:
             raise DataError(
                 f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "

@@ -99,23 +99,27 @@ def predict(
         Path | None,
         typer.Option("-o", "--output", help="A .csv, .tsv, .jsonl, .json or .parquet file."),
     ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Write pictures of the predictions here.")
+    ] = None,
     batch_size: BatchSize = 32,
 ) -> None:
     """Predict every row of DATA, or every line of the standard input, and keep its columns.
 
-    Without -o the predictions are JSON lines on the standard output.
+    Without -o the predictions are JSON lines on the standard output, but for --draw alone.
 
     \b
     finetune predict runs/news-bert-lora more.csv -o predictions.csv
     finetune predict runs/news-bert-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
+    finetune predict runs/scenes-lite0-full photos/ --draw drawings/
     echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
     """
     from finetune.arguments import source_of
 
-    source = source_of(words or [], missing="-")
+    source = source_of(words or [], missing="-", predicts=True)
     from finetune.bulk import predict_rows
 
-    predict_rows(run, source, output, batch_size)
+    predict_rows(run, source, output, batch_size, draw)
 
 
 @app.command()

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 BatchNorm = Literal["train", "freeze"]
+_TABLES = Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow"]
+_FOLDERS = Literal["text-folder", "image-folder", "hub", "coco", "yolo", "voc", "mask-folder"]
+Format = Literal[_TABLES, _FOLDERS]
 
 
 class Section(BaseModel):
@@ -77,10 +80,10 @@ class DataConfig(Section):
     """Name of a configuration of a hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
-    format: Literal[
-        "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "image-folder", "hub"
-    ] = "auto"
-    """How the files are read; auto: by their names."""
+    format: Format = "auto"
+    """How the files are read; auto: by their names. coco, yolo, voc and mask-folder are for tasks
+    that know them.
+    """
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits made by share."""
     group: str | None = None
@@ -96,10 +99,11 @@ class DataConfig(Section):
 
     Files that needed another than the first are counted.
     """
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: Literal["stop", "skip", "clip"] = "stop"
     """What is done about rows that cannot be used.
 
-    stop: list them and end; skip: leave them out and count them.
+    stop: list them and end; skip: leave them out and count them; clip: keep and count those that
+    are mended by cutting (boxes that reach out of their picture), and end at others.
     """
 
 
@@ -107,8 +111,10 @@ class FullConfig(Section):
     """Every parameter is trained."""
 
     name: Literal["full"] = "full"
-    batch_norm: BatchNorm = "train"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    batch_norm: BatchNorm | None = None
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
+    train, but for detectors, whose batches are small.
+    """
 
 
 class PartialConfig(Section):
@@ -119,8 +125,10 @@ class PartialConfig(Section):
     """How many blocks are trained, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
     """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
-    batch_norm: BatchNorm = "train"
+    batch_norm: BatchNorm | None = None
     """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
+
+    null: train, but for detectors, whose batches are small.
     """
 
 
@@ -238,6 +246,10 @@ class OutputConfig(Section):
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
+    trackers: list[str] = []
+    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
+    Accelerate's.
+    """
 
 
 class RunConfig(Section):
@@ -263,6 +275,7 @@ FREE_KEYS = frozenset(
         "train.micro_batch",
         "model.activation_checkpointing",
         "output.dir",
+        "output.trackers",
         "method.cache_gib",
         "task.metrics",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finetune.assembly import Prepared
 from finetune.card import write_card
@@ -13,7 +14,7 @@ from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.header import header
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Progress
+from finetune.live import Progress
 from finetune.results import show_results
 from finetune.task import Prediction
 
@@ -67,11 +68,13 @@ def _write_reports(
     prepared: Prepared, evaluations: Mapping[str, Evaluation], folder: RunFolder
 ) -> None:
     task = prepared.live.task
+    rows: Any
     for split in prepared.held_out:
         evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
         target.mkdir(parents=True, exist_ok=True)
-        task.report(evaluation.stats, target)
+        rows = split.rows  # a Dataset or PartRows, which is a sequence too
+        task.report(evaluation.stats, target, rows)
         if (target / UNTRAINED).is_file() and evaluation.predictions:
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
-            rows = split.rows.__getitems__(list(range(len(before))))
-            task.compare(rows, before, evaluation.predictions[: len(before)], target)
+            some = split.rows.__getitems__(list(range(len(before))))
+            task.contrast(some, before, evaluation.predictions[: len(before)], target)

@@ -13,7 +13,7 @@ import torch
 
 from finetune.data.loading import to_device
 from finetune.data.plan import blocks_by_length
-from finetune.errors import ConfigError, DataError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError, nearest
 from finetune.overrides import section_faults
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task, TransferModel
@@ -30,12 +30,13 @@ class Predictor:
         self.model = model.to(device).eval()
         self.device = device
 
-    def __call__(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
+    def __call__(self, rows: Any, batch_size: int = 32) -> list[Any]:
         """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
 
-        Bare values fit where a prediction reads one column. A single row gives a list of one.
+        Bare values fit where a prediction reads one column. A single row gives a list of one. Each
+        is of the types that the transformers pipeline gives, those of `stream` are JSON-able.
         """
-        return list(self.stream(as_rows(rows, self.task), batch_size))
+        return list(map(self.task.present, self.stream(as_rows(rows, self.task), batch_size)))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
         """Predictions in the order of `rows`, read a window at a time.
@@ -76,30 +77,46 @@ def load(
 ) -> Predictor:
     """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
 
-    `keys` of the task replace those it was trained with: temperature=0.7, say. No pickle is read.
-    Raises ModelError if there is no such model, or if this kit did not make it.
+    `keys` are those of the task that predictions may change: temperature=0.7, say. No pickle is
+    read. Raises ModelError if there is no such model, or if this kit did not make it.
     """
     folder = model_folder(reference, revision)
-    task = load_task(folder, keys)
+    task = load_task(folder)
+    adjust_task(task, keys)
     return Predictor(
         task, task.load_model(folder), torch.device(device) if device else best_device()
     )
 
 
-def load_task(folder: Path, keys: Mapping[str, Any] | None = None) -> Task:
-    """The task of a final model with what it learned; the network is not loaded.
-
-    Raises ConfigError for `keys` that the task has not.
-    """
+def load_task(folder: Path) -> Task:
+    """The task of a final model with what it learned; the network is not loaded."""
     held = _read_task(folder)
     task_class = find_task(held["name"])
-    values = held["config"] | dict(keys or {})
-    faults = section_faults("task", task_class.Config, values, "in place of what was trained with")
-    if faults:
-        raise ConfigError("\n  ".join([f"{folder}: the keys have faults:", *faults]))
-    task = task_class(task_class.Config.model_validate(values))
+    task = task_class(task_class.Config.model_validate(held["config"]))
     task.restore(held["state"], folder)
     return task
+
+
+def adjust_task(
+    task: Task, keys: Mapping[str, Any], origin: str = "argument", others: Sequence[str] = ()
+) -> None:
+    """Give a trained task the keys that may be others for predictions. Raises ConfigError.
+
+    `others` are keys of the same place that mean something else.
+    """
+    choices = (*others, *sorted(task.prediction_keys))
+    what = "no key of reading rows, nor one" if others else "no key"
+    faults = [
+        f"{key}: is {what} that predictions of {task.name} change; "
+        f"{nearest(key, choices)} ({origin})"
+        for key in keys
+        if key not in task.prediction_keys
+    ]
+    values = {**task.config.model_dump(), **keys}
+    faults = faults or section_faults("task", type(task.config), values, origin)
+    if faults:
+        raise ConfigError("\n  ".join([f"the {origin} has faults:", *faults]))
+    task.config = type(task.config).model_validate(values)
 
 
 def model_folder(reference: str | Path, revision: str | None = None) -> Path:

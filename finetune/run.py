@@ -18,13 +18,16 @@ from finetune.finish import finish, keep_untrained
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress, train
+from finetune.live import Live, Progress
+from finetune.loop import train
+from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
 from finetune.processes import environment, make_accelerator, this_process
 from finetune.results import show_results
 from finetune.solver import solve_head
 from finetune.task import Task
+from finetune.trackers import check_trackers, tracked
 
 
 def run(
@@ -38,6 +41,7 @@ def run(
     """
     given = loaded.config
     check_optimizer(given.optim.name)
+    check_trackers(given.output.trackers)
     state = this_process()
     console = Console(speaks=state.is_main_process)
     folder = RunFolder(Path(given.output.dir or default_folder(given, data)))
@@ -58,7 +62,7 @@ def run(
         return folder
 
     precision, _ = choose_precision((held or given).train.precision, state.device)
-    accelerator = make_accelerator(precision)
+    accelerator = make_accelerator(precision, given.output.trackers, folder.trackers)
     prepared = cache_features(assemble(held or given, task, splits, accelerator), console)
     console.facts(header(prepared, splits))
     if accelerator.is_main_process:
@@ -68,13 +72,14 @@ def run(
         folder.write_config(prepared.live.config)
     accelerator.wait_for_everyone()
 
-    journal = RunJournal(prepared.live, folder, console, prepared.validation)
-    progress = resume(prepared.live, folder, console)
-    select = selector(prepared.live.config, task)
-    if progress.step == 0:
-        evaluate_untrained(prepared, journal, select)
-    fit(prepared.live, progress, journal, select)
-    finish(prepared, progress, journal, splits)
+    with tracked(accelerator, folder.path, flatten(prepared.live.config)):
+        journal = RunJournal(prepared.live, folder, console, prepared.validation)
+        progress = resume(prepared.live, folder, console)
+        select = selector(prepared.live.config, task)
+        if progress.step == 0:
+            evaluate_untrained(prepared, journal, select)
+        fit(prepared.live, progress, journal, select)
+        finish(prepared, progress, journal, splits)
     return folder
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.errors import DataError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
@@ -48,6 +48,13 @@ Prediction = dict[str, Any]
 Rng = np.random.Generator
 
 
+class Mendable(str):
+    """A fault that `encode` mends by itself, such as a box that reaches out of its picture.
+
+    Under data.on_error=clip a row is kept that has no other faults.
+    """
+
+
 class Length(NamedTuple):
     """How much of a row the network computes, and how much was cut away, in the task's unit."""
 
@@ -65,6 +72,7 @@ class TransferModel(nn.Module):
             trained or frozen as one. Blocks and heads together hold every parameter once.
         lora_targets: dotted names of layers that LoRA may wrap.
         kind: the row of the table of defaults that suits this network: "encoder", "decoder", ...
+        batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
         notes: sentences on what was settled while the network was built.
     """
 
@@ -76,6 +84,7 @@ class TransferModel(nn.Module):
         blocks: Sequence[Sequence[str]],
         lora_targets: Sequence[str] = (),
         kind: str = "encoder",
+        batch_norm: Literal["train", "freeze"] = "train",
     ) -> None:
         super().__init__()
         self.network = network
@@ -83,6 +92,7 @@ class TransferModel(nn.Module):
         self.blocks = [tuple(block) for block in blocks]
         self.lora_targets = list(lora_targets)
         self.kind = kind
+        self.batch_norm = batch_norm
         self.notes: list[str] = []
 
     @property
@@ -118,7 +128,10 @@ class TransferModel(nn.Module):
         """
         network: Any = getattr(self.network, "backbone", self.network)
         try:
-            if hasattr(network, "gradient_checkpointing_enable"):  # transformers
+            # transformers: under its name from 5.24 on, or the one before.
+            if hasattr(network, "activation_checkpointing_enable"):
+                network.activation_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "gradient_checkpointing_enable"):
                 network.gradient_checkpointing_enable({"use_reentrant": False})
             elif hasattr(network, "set_grad_checkpointing"):  # timm
                 network.set_grad_checkpointing(True)
@@ -148,11 +161,22 @@ class Task(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
+    prediction_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the config that may be others for predictions than for training."""
 
     def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
         self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
 
     # ---- what is known before a network is loaded
+
+    def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
+        """The splits of a file or folder in a format that only this task knows, such as COCO.
+
+        `format` is data.format; under "auto" the task looks whether the path is one of its own.
+        None: the engine's readers read it. A row's "file" names it in what is said of it. Raises
+        DataError.
+        """
+        return None
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """Settle which columns are read, from their names and first values.
@@ -233,7 +257,19 @@ class Task(ABC):
         """Write the network and what encodes for it into `folder`."""
         model.save(folder)
 
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        """What a person should know of a held-out split: a class that it lacks, say."""
+        return []
+
     # ---- one row through the house
+
+    def parts(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]] | None:
+        """The parts in which training sees each row, tiles of a large image say; None: whole rows.
+
+        A part is the keys that it adds to its row, {"window": [0, 0, 512, 512]}; `encode` finds
+        them there. Held-out rows and rows to predict are never cut: of these `encode` gives all.
+        """
+        return None
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         """How long each row is for the network; batches are bucketed by it.
@@ -284,9 +320,21 @@ class Task(ABC):
 
     # ---- what only some tasks have
 
+    def present(self, prediction: Prediction) -> Any:
+        """A prediction as Python code gets it: of the types of the transformers pipeline."""
+        return prediction
+
+    def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
+        """Write pictures of a prediction into `folder`, their names beginning with `name`."""
+        raise ConfigError(f"--draw: {self.name} has no pictures to draw; leave it out")
+
     def show(self, sample: Sample) -> str:
         """A sample as a person can check it: its tokens, say."""
         return ""
+
+    def survey(self, rows: Sequence[Row]) -> dict[str, str]:
+        """What `inspect` tells of the training rows, {what: in words}; it may take seconds."""
+        return {}
 
     @property
     def scores_predictions(self) -> bool:
@@ -297,7 +345,7 @@ class Task(ABC):
         """Metrics that no tensor holds: of generated text, of `evaluate` modules."""
         return {}
 
-    def compare(
+    def contrast(
         self,
         rows: Sequence[Row],
         before: Sequence[Prediction],
@@ -310,6 +358,16 @@ class Task(ABC):
         """
         return []
 
-    def report(self, stats: Stats, folder: Path) -> list[Path]:
-        """Write files that show the result of a split (a confusion matrix), and name them."""
+    def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
+        """What a person should know of an evaluation while the run goes on; "": nothing.
+
+        `first` are the metrics before training, {} where they are not known.
+        """
+        return ""
+
+    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        """Write files that show the result of a split (a confusion matrix), and name them.
+
+        `rows` are those of the split, in the order of the statistics.
+        """
         return []

@@ -22,9 +22,11 @@ FLOORS = [
     "run finish assembly header arguments measurement bulk inspection catalogue starter",
     "loop hub journal results",
     "evaluation features prediction export solver testing",
+    "losses",
+    "live",
     "data methods optim registry defaults tasks",
-    "folder overrides notation shipped card processes checkpoint task sources config",
-    "console plotting tabulation writing errors",
+    "folder overrides notation shipped card processes trackers checkpoint task sources config",
+    "console plotting tabulation writing signals errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

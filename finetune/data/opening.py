@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from finetune.config import DataConfig
 from finetune.data.mapping import map_rows
-from finetune.data.readers import from_object, only_split
+from finetune.data.readers import TaskReader, from_object, no_reader, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
 from finetune.data.splits import count_copies, split_by_share
 from finetune.data.validation import check_rows
@@ -36,7 +36,7 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
 
     Raises DataError for data that cannot be read, rows that cannot be used, an empty split.
     """
-    roles = assign_roles(config, given)
+    roles = assign_roles(config, given, task.read)
     tables = roles.tables
     numbers = {role: _limit(roles, role, config) for role in tables}
     if config.map is not None:
@@ -65,13 +65,16 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
 
 
 def open_rows(
-    reference_or_object: Any, config: DataConfig, split: str | None = None
+    reference_or_object: Any,
+    config: DataConfig,
+    split: str | None = None,
+    by_task: TaskReader = no_reader,
 ) -> tuple[Dataset, list[str]]:
     """One table of rows, as for a prediction, and notes on how it was read.
 
     `split` chooses one of several.
     """
-    tables = from_object(reference_or_object, config)
+    tables = from_object(reference_or_object, config, by_task)
     is_named = isinstance(reference_or_object, str)
     rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
     drawn, numbers = _draw(rows, config)

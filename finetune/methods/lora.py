@@ -32,7 +32,7 @@ class Lora(Method):
 
     def __init__(self, config: LoraConfig) -> None:
         self.config = config
-        self.freezes_batch_norm = config.batch_norm == "freeze"
+        self.batch_norm = config.batch_norm
 
     def apply(self, model: TransferModel) -> list[str]:
         import peft  # ten seconds of imports that the other methods need not pay
