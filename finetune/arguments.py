@@ -15,7 +15,6 @@ from finetune.overrides import section_faults
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
 SPLIT = "split"
-TASK = "task."
 
 
 def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[str]]:

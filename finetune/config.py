@@ -272,7 +272,7 @@ class RunConfig(Section):
 
 
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
-READING = ("subset", "revision", "format", "limit", "delimiter", "encoding", "on_error")
+READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
 
 # Keys that do not change which weights a run ends with, so a resumed run may change them.
 FREE_KEYS = frozenset(

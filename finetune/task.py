@@ -160,7 +160,10 @@ class TransferModel(nn.Module):
         """
         network: Any = getattr(self.network, "backbone", self.network)
         try:
-            if hasattr(network, "gradient_checkpointing_enable"):  # transformers
+            # transformers: under its name from 5.24 on, or the one before.
+            if hasattr(network, "activation_checkpointing_enable"):
+                network.activation_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "gradient_checkpointing_enable"):
                 network.gradient_checkpointing_enable({"use_reentrant": False})
             elif hasattr(network, "set_grad_checkpointing"):  # timm
                 network.set_grad_checkpointing(True)

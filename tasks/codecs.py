@@ -238,7 +238,9 @@ class Seq2SeqCodec(Codec):
         return ids if ids[-1:] == [last] else [*ids, last]
 
 
-def make_codec(config: CodecConfig, tokenizer: Any, network: Any, room: int | None) -> Codec:
+def make_codec(
+    config: CodecConfig, tokenizer: Any, network: Any, room: int | None, packs: bool
+) -> Codec:
     """The codec for a network, by its config; `room` is what an answer leaves to a prompt."""
     is_causal = not network.is_encoder_decoder
     usual: Truncation = "prompt" if config.kind == "prompt" and is_causal else "end"
@@ -248,7 +250,8 @@ def make_codec(config: CodecConfig, tokenizer: Any, network: Any, room: int | No
         return Seq2SeqCodec(tokenizer, config.max_length, config.max_length, how, start)
     longest_prompt = min(config.max_length, max(room or config.max_length, 1))
     start, is_closed = start_token(tokenizer), config.kind != "chat"
-    return CausalCodec(tokenizer, config.max_length, longest_prompt, how, start, is_closed)
+    facts = (tokenizer, config.max_length, longest_prompt, how)
+    return CausalCodec(*facts, start, is_closed, packs)
 
 
 def _learned(row: Tokens, first: int, number: int) -> list[tuple[int, int, int]]:

@@ -32,7 +32,8 @@ ISOLATIONS: dict[Isolation | None, str] = {
 WAYS: tuple[Isolation, ...] = ("positions", "mask")
 # Of the range of the logits: what float32 sums in another order differ by, and no more.
 ISOLATED = 1e-5
-ISOLATED_4BIT = 1e-2
+# Tokens of the probe are that far apart: neighbours at the start of a vocabulary are special ones.
+STRIDE = 7919
 
 
 class LanguageModel(TransferModel):
@@ -109,8 +110,9 @@ def find_isolation(network: Any) -> Isolation | None:
 
     One mask serves all layers only where none of them looks through a window.
     """
-    one, two = (torch.arange(3, 3 + size) % network.config.vocab_size for size in (7, 5))
-    one, two = one.to(network.device), two.to(network.device)
+    words = network.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(1, 13, device=network.device) * STRIDE) % words
+    one, two = ids[:7], ids[7:]
     was_training = network.training
     network.eval()
     with torch.inference_mode():
@@ -133,8 +135,11 @@ def _isolates(network: Any, way: Isolation, one: Tensor, two: Tensor, alone: Ten
         packed = _logits(network, **inputs)[0]
     except (TypeError, ValueError, RuntimeError):  # it takes no positions, or no such mask
         return False
-    limit = ISOLATED_4BIT if getattr(network, "is_quantized", False) else ISOLATED
-    return bool((packed - alone).abs().max() <= limit * (alone.max() - alone.min()))
+    # Nothing stands before the first row, so what differs there is rounding.
+    differences = (packed - alone).abs()
+    rounding = differences[: len(one)].max()
+    limit = torch.maximum(2 * rounding, ISOLATED * (alone.max() - alone.min()))
+    return bool(differences.max() <= limit)
 
 
 def _logits(network: Any, **inputs: Tensor) -> Tensor:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.config import ModelConfig
+from finetune.config import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
 from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
 from tasks import prompts
-from tasks.codecs import CausalCodec, Codec, CodecConfig, make_codec
+from tasks.codecs import Codec, CodecConfig, make_codec
 from tasks.decoding import DecodingConfig, generate
 from tasks.dialogues import messages_of, settle_template
 from tasks.language_models import ISOLATIONS, load_language_model
@@ -49,11 +48,12 @@ class TextGeneration(Task):
     name = "text-generation"
     Config = TextGenerationConfig
     config: TextGenerationConfig
-    prediction_keys = frozenset(DecodingConfig.model_fields) - {"name", "metrics"} | {"generate"}
+    prediction_keys = frozenset(DecodingConfig.model_fields) - frozenset(TaskConfig.model_fields)
 
     tokenizer_: Any = None
     network_config_: Any = None
-    codec_: Codec
+    packs_: bool = False
+    _codec: tuple[Any, Codec] | None = None
 
     # ---- what is known before a network is loaded
 
@@ -102,7 +102,6 @@ class TextGeneration(Task):
         if self.config.kind == "chat":
             begins = start_token(self.tokenizer_) is not None
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
-        self.codec_ = self._make_codec()
         return notes
 
     def state(self) -> dict[str, Any]:
@@ -112,12 +111,11 @@ class TextGeneration(Task):
         source = ModelConfig(name=str(folder))
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
-        self.codec_ = self._make_codec()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = load_language_model(source, self.network_config_, self.tokenizer_)
-        if isinstance(self.codec_, CausalCodec) and self.config.packing is not False:
-            self.codec_ = replace(self.codec_, packs=model.isolation is not None)
+        if model.is_causal and self.config.packing is not False:
+            self.packs_, self._codec = model.isolation is not None, None
             model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
         return model
 
@@ -203,10 +201,15 @@ class TextGeneration(Task):
     def _exchange(self, row: Row) -> Exchange:
         return prompts.exchange_of(self.config, self.tokenizer_, row)
 
-    def _make_codec(self) -> Codec:
-        longest = longest_input(self.tokenizer_, self.network_config_)
-        room = None if longest is None else longest - self.config.max_new_tokens
-        return make_codec(self.config, self.tokenizer_, self.network_config_, room)
+    @property
+    def codec_(self) -> Codec:
+        """How rows become tokens under the keys as they are; some may change after training."""
+        if self._codec is None or self._codec[0] is not self.config:
+            longest = longest_input(self.tokenizer_, self.network_config_)
+            room = None if longest is None else longest - self.config.max_new_tokens
+            facts = (self.tokenizer_, self.network_config_, room, self.packs_)
+            self._codec = (self.config, make_codec(self.config, *facts))
+        return self._codec[1]
 
     def _check_keys(self) -> None:
         is_text = self.config.kind == "text"
