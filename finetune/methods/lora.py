@@ -40,7 +40,9 @@ class Lora(Method):
         train_parts(model, len(model.blocks))
         targets = chosen_targets(model, self.config.targets)
         adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
-        peft.inject_adapter_in_model(self._peft_config(targets), model.network)
+        holder = _without_embeddings(model.network)
+        peft.inject_adapter_in_model(self._peft_config(targets), holder)
+        model.network.peft_config = holder.peft_config
         # Injection froze all but the adapters.
         for name, parameter, part in named_parts(model):
             parameter.requires_grad_(part == HEAD or ".lora_" in name)
@@ -132,6 +134,21 @@ def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
             )
         chosen += matches
     return list(dict.fromkeys(chosen))
+
+
+def _without_embeddings(network: nn.Module) -> nn.Module:
+    """What peft can change in place of the network.
+
+    It asks a network that ties weights for its input embeddings, which a detector has not: that one
+    is given as a bare module that holds the same layers.
+    """
+    try:
+        getattr(network, "get_input_embeddings", list)()
+        return network
+    except NotImplementedError:
+        bare = nn.Module()
+        bare._modules = network._modules
+        return bare
 
 
 def _size(module: nn.Module) -> int:

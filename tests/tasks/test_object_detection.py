@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import finetune
 from finetune.arguments import adjust_task
 from finetune.config import FullConfig, ModelConfig
+from finetune.data.loading import map_tensors
 from finetune.errors import ConfigError, ModelError
 from finetune.methods import make_method
 from finetune.task import TransferModel
@@ -183,7 +184,10 @@ def test_network_and_detector_that_do_not_go_together_are_refused(
 
 def gradients(task: ObjectDetection, model: TransferModel, parts: list[list[Any]]) -> list[Tensor]:
     """Of the step over all parts, as the engine adds them."""
-    batches = [task.collate(part) for part in parts]
+    batches = [
+        map_tensors(task.collate(part), lambda t: t.double() if t.is_floating_point() else t)
+        for part in parts
+    ]
     counts = {term: sum(batch["count"][term] for batch in batches) for term in batches[0]["count"]}
     model.zero_grad()
     for batch in batches:
@@ -199,14 +203,14 @@ def test_micro_batches_give_the_gradient_of_one_batch(
     task, model = build(networks[name], rows)
     method = make_method(FullConfig())
     method.apply(model)
-    method.train_mode(model)
+    method.train_mode(model.double())  # networks so small magnify the last bits of float32
     samples = [task.encode(row) for row in rows]
     whole = gradients(task, model, [samples])
     # The first part shows no object at all.
     cut = gradients(task, model, [samples[:1], samples[1:4], samples[4:]])
     largest = max(float(gradient.abs().max()) for gradient in whole)
     difference = max(float((a - b).abs().max()) for a, b in zip(whole, cut, strict=True))
-    assert difference <= 1e-5 * largest
+    assert difference <= 1e-9 * largest
 
 
 @pytest.mark.parametrize(
@@ -373,7 +377,9 @@ def test_boxes_stay_on_their_objects_under_augmentation(seed: int, preset: str) 
         assert bright.float().sum() < 0.35 * bright.numel()
 
 
-def test_state_is_json(networks: dict[str, Path], rows: list[dict[str, Any]]) -> None:
+def test_state_survives_json(networks: dict[str, Path], rows: list[dict[str, Any]]) -> None:
     task, _ = build(networks["detr"], rows)
     assert task.masks_
-    assert json.loads(json.dumps(task.state())) == task.state()
+    again = ObjectDetection(**SMALL)
+    again.restore(json.loads(json.dumps(task.state())), "")
+    assert again.state() == task.state()
