@@ -16,7 +16,7 @@ from finetune.prediction import Predictor, load
 from finetune.registry import find_task
 from finetune.run import run
 from finetune.tabulation import overall
-from finetune.task import Prediction, Task
+from finetune.task import Task
 
 if TYPE_CHECKING:
     import pandas
@@ -52,7 +52,7 @@ class Run:
         """The final model."""
         return load(self.path)
 
-    def predict(self, rows: Any, batch_size: int = 32) -> list[Prediction]:
+    def predict(self, rows: Any, batch_size: int = 32) -> list[Any]:
         """A prediction for each row: dicts, a table, or bare texts."""
         return self.predictor(rows, batch_size)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from finetune.config import DataConfig
+from finetune.config import READING, DataConfig
 from finetune.errors import ConfigError, nearest
 from finetune.notation import split_override
 from finetune.overrides import section_faults
 
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
-# The keys of `data` that say how one table is read; the others are about the splits of a run.
-READING = ("subset", "revision", "format", "limit", "delimiter", "encoding", "on_error")
 SPLIT = "split"
+TASK = "task."
 
 
 def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
@@ -33,21 +33,28 @@ class Source:
     """How it is read."""
     split: str | None = None
     """Which of several splits is meant."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the task that replace those it was trained with."""
 
 
-def source_of(words: Sequence[str], missing: str | None = None) -> Source:
+def source_of(
+    words: Sequence[str], missing: str | None = None, *, takes_options: bool = False
+) -> Source:
     """[DATA] and [key=value ...] in any order, where the keys say how DATA is read.
 
-    Without DATA it is `missing`. Raises ConfigError with every unknown key and every wrong value.
+    Without DATA it is `missing`. Where a task `takes_options`, the other keys are left to it.
+    Raises ConfigError with every unknown key and every wrong value.
     """
     data, overrides = _one_name(words, "DATA")
     data = data or missing
     keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
     choices = (*READING, SPLIT)
+    others = {key.removeprefix("task."): keys[key] for key in keys if key not in choices}
+    options = others if takes_options else {}
     faults = [
         f"{key}: is no key of reading rows; {nearest(key, choices)} (command line)"
-        for key in keys
-        if key not in choices
+        for key in others
+        if key not in options
     ]
     if data is None:
         faults.append("DATA: none is named; give a file, a folder, a hub data set or pkg://...")
@@ -56,7 +63,7 @@ def source_of(words: Sequence[str], missing: str | None = None) -> Source:
     refuse(faults)
     assert data is not None, "that is a fault"
     split = keys.get(SPLIT)
-    return Source(data, DataConfig(**values), None if split is None else str(split))
+    return Source(data, DataConfig(**values), None if split is None else str(split), options)
 
 
 def refuse(faults: Sequence[str]) -> None:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from finetune.config import FrozenConfig, RunConfig
 from finetune.console import Console
 from finetune.data import Splits
-from finetune.data.loading import Split
+from finetune.data.loading import Split, measured_split
+from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
-from finetune.errors import DataError
+from finetune.errors import ConfigError, DataError
 from finetune.features import CachePlan, with_features
-from finetune.loop import Live
+from finetune.live import Live
 from finetune.methods import Method, make_method
 from finetune.optim import build_optimizer
-from finetune.task import Length, Task, TransferModel
+from finetune.task import Length, Mendable, Task, TransferModel
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,34 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
     task.trusts_code = config.model.trust_remote_code
+    if config.model.quantize and method.trains_pretrained:
+        raise ConfigError(
+            f"model.quantize={config.model.quantize}: weights of 4 bits cannot be trained by "
+            f"method={method.name}; use method=lora, or leave model.quantize out"
+        )
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
     torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
     model = task.build_model(config.model)
-    notes += method.apply(model)
+    notes += [*model.notes, *method.apply(model)]
+    if config.model.activation_checkpointing:
+        model.checkpoint_activations()
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
     groups = method.param_groups(model, config.optim)
     model.to(accelerator.device)
 
     named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    lengths = {name: task.lengths(rows) for name, rows in named.items() if rows is not None}
-    parts = {name: _split(name, named[name], found) for name, found in lengths.items()}
+    parts, lengths = dict[str, Split](), dict[str, list[Length]]()
+    for name, rows in named.items():
+        if rows is None:
+            continue
+        if name == "train":
+            rows, said = in_parts(rows, task)
+        else:
+            said = task.compare(name, rows)
+        parts[name], lengths[name], left_out = measured_split(name, rows, task)
+        notes += [*said, *left_out]
     live = _live(config, task, method, model, groups, accelerator, parts["train"])
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
@@ -80,15 +94,17 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
             "augmentation: not seen by features that are cached once; method.views=8 caches eight "
             "augmented views of each row, method.cache=off augments at every step"
         )
-    for split in (live.train, *prepared.held_out):
+    # Rows that training sees in parts are whole in the other splits: of any size, so not to cache.
+    held_out = [] if isinstance(live.train.rows, PartRows) else prepared.held_out
+    for split in (live.train, *held_out):
         own = plan if split is live.train else replace(plan, views=1)
         parts[split.name], note = _features(live, split, own, console)
         notes.append(note)
     return replace(
         prepared,
         live=replace(live, train=parts["train"]),
-        validation=parts.get("validation"),
-        test=parts.get("test"),
+        validation=parts.get("validation", prepared.validation),
+        test=parts.get("test", prepared.test),
         notes=notes,
     )
 
@@ -144,14 +160,15 @@ def _live(
     return Live(config, task, method, model, optimizer, accelerator, train, plan, steps)
 
 
-def _split(name: str, rows: Any, lengths: Sequence[Length]) -> Split:
-    return Split(name, rows, np.array([length.used for length in lengths], dtype=np.int64))
-
-
 def _check_labels(splits: Splits, task: Task) -> None:
     """Now that the labels are known: a held-out split must have no other ones."""
     for name, rows in (("validation", splits.validation), ("test", splits.test)):
-        faults = [fault for row in rows or [] for fault in task.validate(row)]
+        faults = [
+            fault
+            for row in rows or []
+            for fault in task.validate(row)
+            if not isinstance(fault, Mendable)
+        ]
         if faults:
             raise DataError(
                 f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "

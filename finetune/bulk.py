@@ -29,13 +29,17 @@ from finetune.task import Prediction, Row, Task
 from finetune.writing import Write, check_output, open_writer, write_lines
 
 STANDARD_INPUT = "-"
+_LONGEST_PATH = 1024
 
 
-def predict_rows(run: str, source: Source, output: Path | None, batch_size: int) -> int:
+def predict_rows(
+    run: str, source: Source, output: Path | None, batch_size: int, drawings: Path | None = None
+) -> int:
     """Predict all rows of `source` into `output`, or as JSON lines to the standard output.
 
-    Returns their number. Raises FinetuneError, before a network is loaded, for rows that cannot be
-    predicted; the standard input is read as it comes.
+    With `drawings` pictures of the predictions are written into that folder, and nothing to the
+    standard output. Returns their number. Raises FinetuneError, before a network is loaded, for
+    rows that cannot be predicted; the standard input is read as it comes.
     """
     state = this_process()
     speaks = state.is_main_process
@@ -46,7 +50,7 @@ def predict_rows(run: str, source: Source, output: Path | None, batch_size: int)
     if output is not None:
         check_output(output, None if is_stream else locate(source.reference))
     folder = model_folder(run)
-    task = load_task(folder)
+    task = load_task(folder, source.options)
     if is_stream:
         rows: Iterable[Row] = _lines(task, source.config, console)
         total, types = 0, {}
@@ -59,18 +63,57 @@ def predict_rows(run: str, source: Source, output: Path | None, batch_size: int)
     predictor = Predictor(task, task.load_model(folder), device)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     done = 0
+    draw = _Drawing(task, drawings)
+    silent = output is None and drawings is not None
     with (
-        _writer(output, types) if speaks else nullcontext() as write,
+        _writer(output, types) if speaks and not silent else nullcontext() as write,
         console.count(total, "rows") as advance,
     ):
         join = _Join(console)
         for part, predictions in _predicted(predictor, rows, window, batch_size, advance):
+            if speaks:
+                draw(part, predictions)
             done += len(part)
             if write is not None:
                 write([join(row, said) for row, said in zip(part, predictions, strict=True)])
     if output is not None:
         console.print(f"{done} rows with predictions: {output}")
+    if drawings is not None:
+        console.print(f"{draw.written} pictures of predictions: {drawings}")
     return done
+
+
+class _Drawing:
+    """Pictures of predictions in a folder, named after the files of their rows; no folder: none."""
+
+    def __init__(self, task: Task, folder: Path | None) -> None:
+        self._task, self._folder = task, folder
+        self._names: dict[str, int] = {}
+        self._done = self.written = 0
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--draw {folder}: is a file; name a folder")
+
+    def __call__(self, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+        if self._folder is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for row, said in zip(rows, predictions, strict=True):
+                self._done += 1
+                self.written += len(self._task.draw(row, said, self._folder, self._name(row)))
+        except OSError as error:
+            raise DataError(f"--draw {self._folder}: cannot be written: {error}") from error
+
+    def _name(self, row: Row) -> str:
+        """The stem of the row's file, a number where it has none or where another has the same."""
+        file = next((row[key] for key in ("file", *row) if _is_path(row.get(key))), None)
+        stem = Path(file).stem if file else f"row-{self._done:05}"
+        self._names[stem] = seen = self._names.get(stem, 0) + 1
+        return stem if seen == 1 else f"{stem}-{seen}"
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(Path(value).suffix) and len(value) < _LONGEST_PATH
 
 
 def _predicted(
@@ -119,7 +162,7 @@ class _Join:
 
 def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
     """The rows that can be predicted, all of their columns kept."""
-    table, notes = open_rows(source.reference, source.config, source.split)
+    table, notes = open_rows(source.reference, source.config, source.split, task.read)
     columns = task.input_columns()
     for column in columns:
         if column not in table.column_names:

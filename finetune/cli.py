@@ -82,7 +82,7 @@ def evaluate(
     """
     from finetune.arguments import source_of
 
-    source = source_of(words) if words else None
+    source = source_of(words, takes_options=True) if words else None
     from finetune.measurement import measure, show_run
 
     if source is None:
@@ -99,23 +99,27 @@ def predict(
         Path | None,
         typer.Option("-o", "--output", help="A .csv, .tsv, .jsonl, .json or .parquet file."),
     ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Write pictures of the predictions here.")
+    ] = None,
     batch_size: BatchSize = 32,
 ) -> None:
     """Predict every row of DATA, or every line of the standard input, and keep its columns.
 
-    Without -o the predictions are JSON lines on the standard output.
+    Without -o the predictions are JSON lines on the standard output, but for --draw alone.
 
     \b
     finetune predict runs/news-bert-lora more.csv -o predictions.csv
     finetune predict runs/news-bert-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
+    finetune predict runs/scenes-lite0-full photos/ --draw drawings/
     echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
     """
     from finetune.arguments import source_of
 
-    source = source_of(words or [], missing="-")
+    source = source_of(words or [], missing="-", takes_options=True)
     from finetune.bulk import predict_rows
 
-    predict_rows(run, source, output, batch_size)
+    predict_rows(run, source, output, batch_size, draw)
 
 
 @app.command()
@@ -143,7 +147,13 @@ def embed(
 
 
 @app.command()
-def inspect(words: ConfigWords = None) -> None:
+def inspect(
+    words: ConfigWords = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option("--draw", metavar="FILE", help="Draw what the network will see here."),
+    ] = None,
+) -> None:
     """Show what `train` would do with the same words: nothing is trained and nothing is written.
 
     The config with where each value comes from, one row on its way to a prediction, and the steps,
@@ -151,11 +161,12 @@ def inspect(words: ConfigWords = None) -> None:
 
     \b
     finetune inspect news.yaml method=full
+    finetune inspect flowers.yaml --draw sheet.png
     """
     loaded, task = _load(words)
     from finetune.inspection import inspect_run
 
-    inspect_run(loaded, task)
+    inspect_run(loaded, task, draw)
 
 
 @app.command()

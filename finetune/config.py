@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 BatchNorm = Literal["train", "freeze"]
+_TABLES = Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow"]
+_FOLDERS = Literal["text-folder", "image-folder", "hub", "coco", "yolo", "voc", "mask-folder"]
+Format = Literal[_TABLES, _FOLDERS]
 
 
 class Section(BaseModel):
@@ -46,6 +49,12 @@ class ModelConfig(Section):
     match: Literal["name", "order"] = "name"
     """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
     """
+    quantize: Literal["4bit"] | None = None
+    """4bit: pretrained weights are held in 4 bits (NF4), for method=lora on a CUDA device."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass, which saves memory and costs
+    about a third of the time.
+    """
     trust_remote_code: bool = False
     """Whether code that comes with the weights may run."""
 
@@ -71,14 +80,16 @@ class DataConfig(Section):
     """Name of a configuration of a hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
-    format: Literal[
-        "auto", "csv", "tsv", "jsonl", "parquet", "arrow", "text-folder", "image-folder", "hub"
-    ] = "auto"
-    """How the files are read; auto: by their names."""
+    format: Format = "auto"
+    """How the files are read; auto: by their names. coco, yolo, voc and mask-folder are for tasks
+    that know them.
+    """
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits made by share."""
     group: str | None = None
     """A column whose equal values stay in one split."""
+    map: str | None = None
+    """file.py:function or module:function that makes another row of each row; None drops one."""
     limit: PositiveInt | None = None
     """At most so many rows a split, for a quick try."""
     delimiter: str | None = None
@@ -88,10 +99,11 @@ class DataConfig(Section):
 
     Files that needed another than the first are counted.
     """
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: Literal["stop", "skip", "clip"] = "stop"
     """What is done about rows that cannot be used.
 
-    stop: list them and end; skip: leave them out and count them.
+    stop: list them and end; skip: leave them out and count them; clip: keep and count those that
+    are mended by cutting (boxes that reach out of their picture), and end at others.
     """
 
 
@@ -99,8 +111,10 @@ class FullConfig(Section):
     """Every parameter is trained."""
 
     name: Literal["full"] = "full"
-    batch_norm: BatchNorm = "train"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    batch_norm: BatchNorm | None = None
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
+    train, but for detectors, whose batches are small.
+    """
 
 
 class PartialConfig(Section):
@@ -111,8 +125,10 @@ class PartialConfig(Section):
     """How many blocks are trained, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
     """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
-    batch_norm: BatchNorm = "train"
+    batch_norm: BatchNorm | None = None
     """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
+
+    null: train, but for detectors, whose batches are small.
     """
 
 
@@ -230,6 +246,10 @@ class OutputConfig(Section):
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
+    trackers: list[str] = []
+    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
+    Accelerate's.
+    """
     hub: str | None = None
     """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
     license: str | None = None
@@ -251,6 +271,9 @@ class RunConfig(Section):
     output: OutputConfig = OutputConfig()
 
 
+# The keys of `data` that say how one table is read; the others are about the splits of a run.
+READING = ("subset", "revision", "format", "limit", "delimiter", "encoding", "on_error")
+
 # Keys that do not change which weights a run ends with, so a resumed run may change them.
 FREE_KEYS = frozenset(
     {
@@ -259,7 +282,9 @@ FREE_KEYS = frozenset(
         "train.save_every",
         "train.keep_checkpoints",
         "train.micro_batch",
+        "model.activation_checkpointing",
         "output.dir",
+        "output.trackers",
         "output.hub",
         "output.license",
         "output.base_model",

@@ -39,6 +39,8 @@ _FULL = Recipe(
     3,
     "the usual rate for the whole of a pretrained encoder; ten times that for a new head",
 )
+_DETECTOR = "the head and the pyramid are new, and learn boxes from the beginning: more epochs"
+_QUERIES = "the checkpoint finds boxes already, but its new classes learn slowly"
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("frozen", "encoder"): _FROZEN,
     ("lora", "encoder"): _LORA,
@@ -48,20 +50,38 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("lora", "decoder"): Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
     ("partial", "decoder"): Recipe(5e-5, 5e-4, 3, _PARTIAL.reason),
     ("full", "decoder"): Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
+    ("frozen", "seq2seq"): _FROZEN,
+    ("lora", "seq2seq"): Recipe(
+        1e-3, 2e-3, 3, "LoRA on an encoder and a decoder: T5 and BART take larger rates than GPTs"
+    ),
+    ("partial", "seq2seq"): Recipe(1e-4, 1e-3, 3, _PARTIAL.reason),
+    ("full", "seq2seq"): Recipe(
+        1e-4, 1e-3, 3, "T5 wants 1e-4 to 3e-4 with AdamW; BART bears the lower end"
+    ),
     ("frozen", "cnn"): Recipe(
         5e-4, 5e-4, 30, "features of a convolutional network are many and large, and soon overfit"
     ),
     ("lora", "cnn"): Recipe(2e-3, 5e-3, 5, "adapters of a convolutional network take a large rate"),
     ("partial", "cnn"): Recipe(5e-4, 2e-3, 5, _PARTIAL.reason),
     ("full", "cnn"): Recipe(5e-4, 2e-3, 5, "convolutional networks take larger rates"),
+    ("frozen", "detector"): Recipe(1e-3, 1e-3, 30, _DETECTOR),
+    ("lora", "detector"): Recipe(1e-3, 1e-3, 30, _DETECTOR),
+    ("partial", "detector"): Recipe(5e-4, 1e-3, 30, _DETECTOR),
+    ("full", "detector"): Recipe(5e-4, 1e-3, 30, _DETECTOR),
+    ("frozen", "query-detector"): Recipe(1e-3, 1e-3, 20, _QUERIES),
+    ("lora", "query-detector"): Recipe(5e-4, 1e-3, 20, _QUERIES),
+    ("partial", "query-detector"): Recipe(1e-4, 5e-4, 20, _QUERIES),
+    ("full", "query-detector"): Recipe(5e-5, 5e-4, 20, _QUERIES),
     ("frozen", "vit"): _FROZEN,
     ("lora", "vit"): Recipe(5e-4, 2e-3, 5, _LORA.reason),
     ("partial", "vit"): Recipe(1e-4, 1e-3, 5, _PARTIAL.reason),
     ("full", "vit"): Recipe(5e-5, 5e-4, 5, "the usual rate for the whole of a vision transformer"),
 }
-# From this size on, full fine-tuning at 5e-5 is often unstable (Devlin et al. 2019 searched 2e-5
-# to 5e-5).
-LARGE = 200_000_000
+# From this size on, full fine-tuning at 5e-5 is often unstable (Devlin et al. 2019,
+# searched 2e-5 to 5e-5). Below the other, compact encoders take up to 3e-4 (Turc et al. 2019,
+# arXiv:1908.08962); the rates of vision networks above are for networks of that size.
+LARGE, SMALL = 200_000_000, 50_000_000
+TEXT_KINDS = ("encoder", "decoder")
 
 
 def fill_defaults(
@@ -70,7 +90,8 @@ def fill_defaults(
     """The config without the nulls that this network decides, and {key: reason} of each."""
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
-    factor, size = _factor_of_size(model) if config.method.name in ("full", "partial") else (1, "")
+    trains_weights = config.method.name in ("full", "partial")
+    factor, size = _factor_of_size(model, kind) if trains_weights else (1, "")
     reason = recipe.reason + size
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
@@ -87,18 +108,25 @@ def fill_defaults(
     if config.train.max_steps is None:
         filled["train.epochs"] = (recipe.epochs, f"usual for method={config.method.name}")
     held = flatten(config)
+    if "method.batch_norm" in held:
+        why = (
+            "as pretrained: batches of few images" if model.batch_norm == "freeze" else "the usual"
+        )
+        filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if held[key] is None}
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
         key: why for key, (_, why) in chosen.items()
     }
 
 
-def _factor_of_size(model: TransferModel) -> tuple[float, str]:
+def _factor_of_size(model: TransferModel, kind: str) -> tuple[float, str]:
     """What a rate for networks of the usual size is multiplied by, and why."""
     parameters = sum(p.numel() for p in model.network.parameters())
-    return (
-        (0.4, f", less for {parameters / 1e6:.0f} M parameters") if parameters > LARGE else (1, "")
-    )
+    if parameters > LARGE:
+        return 0.4, f", less for {parameters / 1e6:.0f} M parameters"
+    if parameters < SMALL and kind in TEXT_KINDS:
+        return 2, f", twice that for only {parameters / 1e6:.0f} M parameters"
+    return 1, ""
 
 
 def choose_precision(asked: str | None, device: torch.device) -> tuple[str, str]:

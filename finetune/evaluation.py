@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import accelerate
 import torch
@@ -12,15 +12,21 @@ from torch import Tensor
 
 from finetune.data.loading import Split, as_float32, load_batches, to_device
 from finetune.data.plan import Piece, blocks_by_length
+from finetune.losses import mean_loss
 from finetune.task import Prediction, Stats, Task, TransferModel
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split, and the statistics [N, ...] behind them, in the order of the rows."""
+    """Metrics of a split, and the statistics [N, ...] behind them, in the order of the rows.
+
+    Attributes:
+        predictions: one for each row where the task scores predictions, else none.
+    """
 
     metrics: dict[str, float]
     stats: Stats
+    predictions: list[Prediction] = field(default_factory=list)
 
 
 def evaluate_split(
@@ -59,25 +65,18 @@ def evaluate_split(
 
     order = torch.argsort(torch.tensor([index for piece, *_ in found for index in piece.indices]))
     stats = {name: _join([part[1][name] for part in found])[order] for name in found[0][1]}
-    losses = _losses([part[2] for part in found], [part[3] for part in found])
+    losses = mean_loss(_summed([part[2] for part in found]), _summed([part[3] for part in found]))
     metrics = losses | task.summarize(stats)
+    said: list[Prediction] = []
     if task.scores_predictions:
         unordered = [prediction for part in found for prediction in part[4]]
-        ordered = [unordered[place] for place in order.tolist()]
-        metrics |= task.score(ordered, split.rows.__getitems__(list(range(len(split)))))
-    return Evaluation(metrics, stats)
+        said = [unordered[place] for place in order.tolist()]
+        metrics |= task.score(said, split.rows.__getitems__(list(range(len(split)))))
+    return Evaluation(metrics, stats, said)
 
 
-def _losses(
-    sums: Sequence[dict[str, float]], counts: Sequence[dict[str, float]]
-) -> dict[str, float]:
-    """The loss of a split: each term over its own count, and their sum."""
-    terms = {
-        term: sum(part[term] for part in sums) / max(sum(part[term] for part in counts), 1e-12)
-        for term in sums[0]
-    }
-    named = {f"loss/{term}": value for term, value in terms.items()} if len(terms) > 1 else {}
-    return {"loss": sum(terms.values()), **named}
+def _summed(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {term: sum(part[term] for part in parts) for term in parts[0]}
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from finetune.account import tell
 from finetune.assembly import Prepared
@@ -14,9 +15,14 @@ from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress
+from finetune.live import Progress
 from finetune.metadata import base_reference
 from finetune.results import show_results
+from finetune.task import Prediction
+
+UNTRAINED = "untrained.json"
+# Rows whose predictions before and after training are set side by side.
+COMPARED = 40
 
 
 def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
@@ -30,8 +36,9 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     selected = "validation" if has_selected else None
     if live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        _write_reports(live, evaluations, folder)
-        difference = _export(live, splits, folder, tell(prepared, splits, results, selected, step))
+        _write_reports(prepared, evaluations, folder)
+        story = tell(prepared, splits, results, selected, step)
+        difference = _export(prepared, folder, story)
         facts = {
             "step": step,
             "metrics": results,
@@ -43,9 +50,10 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live.accelerator.wait_for_everyone()
 
 
-def _export(live: Live, splits: Splits, folder: RunFolder, story: Story) -> float:
+def _export(prepared: Prepared, folder: RunFolder, story: Story) -> float:
+    live = prepared.live
     model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
-    rows = sample_rows(splits.test or splits.validation or splits.train)
+    rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
     return export_model(
         model,
         live.task,
@@ -60,8 +68,22 @@ def _export(live: Live, splits: Splits, folder: RunFolder, story: Story) -> floa
     )
 
 
-def _write_reports(live: Live, evaluations: Mapping[str, Evaluation], folder: RunFolder) -> None:
-    for name, evaluation in evaluations.items():
-        target = folder.path / "reports" / name
+def keep_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
+    """Keep some of what is said before the first step, to be set beside what is said at the end."""
+    (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
+    folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})
+
+
+def _write_reports(
+    prepared: Prepared, evaluations: Mapping[str, Evaluation], folder: RunFolder
+) -> None:
+    task = prepared.live.task
+    for split in prepared.held_out:
+        evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
+        rows: Any = split.rows
         target.mkdir(parents=True, exist_ok=True)
-        live.task.report(evaluation.stats, target)
+        task.report(evaluation.stats, target, rows)
+        if (target / UNTRAINED).is_file() and evaluation.predictions:
+            before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
+            shown = rows.__getitems__(list(range(len(before))))
+            task.report_change(shown, before, evaluation.predictions[: len(before)], target)

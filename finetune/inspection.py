@@ -1,6 +1,7 @@
 """What a run would do, before it does it: the config, one row on its way, steps, memory and time.
 
-Nothing is trained and nothing is written: gradients are computed to time them, no update is made.
+Nothing is trained, and nothing is written but a sheet of pictures that was asked for: gradients are
+computed to time them, no update is made.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +18,15 @@ from torch import Tensor
 
 from finetune.assembly import Prepared, assemble, caches_features
 from finetune.console import Console, format_duration
+from finetune.contact_sheet import check_sheet, draw_sheet
 from finetune.data import open_splits
 from finetune.data.loading import load_batches, to_device
 from finetune.data.plan import Piece, blocks_by_length
 from finetune.defaults import choose_precision
 from finetune.features import BLOCK
 from finetune.header import header
-from finetune.loop import Live, total_loss
+from finetune.live import Live
+from finetune.losses import mean_loss
 from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
@@ -37,15 +41,22 @@ SAMPLED_STEPS = 200
 _EXCERPT = 160
 
 
-def inspect_run(loaded: Loaded, task: Task) -> None:
-    """Print what `train` would do with this config. Raises the FinetuneError that `train` would."""
+def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
+    """Print what `train` would do with this config, and draw what its network would see on a sheet.
+
+    Raises the FinetuneError that `train` would.
+    """
     given = loaded.config
+    if sheet is not None:
+        check_sheet(sheet)
     check_optimizer(given.optim.name)
     state = this_process()
     console = Console(speaks=state.is_main_process)
     splits = open_splits(given.data, task)
     accelerator = make_accelerator(choose_precision(given.train.precision, state.device)[0])
     prepared = assemble(given, task, splits, accelerator)
+    if sheet is not None and state.is_main_process:
+        draw_sheet(prepared.live, sheet)
 
     console.heading("config")
     for line in config_lines(loaded, prepared):
@@ -53,12 +64,15 @@ def inspect_run(loaded: Loaded, task: Task) -> None:
     console.heading("run")
     facts = {"data": "\n".join([*loaded.notes, *splits.notes]), **header(prepared, splits)}
     facts.pop("defaults", None)  # they stand beside their keys
-    console.facts(facts)
+    console.facts(facts | task.survey(splits.train))
     console.heading("one row")
     console.facts(walk_row(prepared))
     console.heading("estimates")
     console.facts(estimate(prepared))
-    console.print("nothing was trained, nothing was written")
+    if sheet is None:
+        console.print("nothing was trained, nothing was written")
+    else:
+        console.print(f"nothing was trained; what the network will see is drawn in {sheet}")
 
 
 def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:
@@ -90,7 +104,8 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
         outputs = live.model(batch)
         alone = live.task.collate([live.task.encode(row)])
         said = live.task.predict(live.model, to_device(alone, live.accelerator.device))[0]
-    losses = _mean_loss(live, outputs, batch)
+    sums = {term: float(value) for term, value in live.task.loss(outputs, batch).items()}
+    losses = mean_loss(sums, {term: float(count) for term, count in batch["count"].items()})
     facts = {
         "row": "\n".join(f"{name}: {_excerpt(value)}" for name, value in row.items()),
         "sample": _outline(sample),
@@ -107,12 +122,6 @@ def _batch(live: Live, piece: Piece) -> Batch:
     device = live.accelerator.device
     _, batch = next(load_batches(live.train, live.task, [piece], seed=0, device=device))
     return to_device(batch, device)  # type: ignore[no-any-return]
-
-
-def _mean_loss(live: Live, outputs: Any, batch: Batch) -> dict[str, float]:
-    terms = live.task.loss(outputs, batch)
-    counts = {term: max(float(count), 1e-12) for term, count in batch["count"].items()}
-    return total_loss({term: float(value) / counts[term] for term, value in terms.items()})
 
 
 # ---- steps, memory, time
@@ -180,8 +189,8 @@ def time_steps(prepared: Prepared) -> Cost:
 
 
 def _padded(live: Live, piece: Piece) -> int:
-    """What a batch costs: its rows, each as long as the longest."""
-    return int(live.train.lengths[list(piece.indices)].max()) * len(piece.indices)
+    """What a batch costs the network, padding included."""
+    return live.task.cost(live.train.lengths[list(piece.indices)].tolist())
 
 
 def _seconds(live: Live, piece: Piece, *, backward: bool) -> float:

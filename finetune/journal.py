@@ -21,11 +21,12 @@ from finetune.console import Console
 from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
-from finetune.loop import Live, Progress
+from finetune.live import Live, Progress
+from finetune.trackers import track
 
 
 class RunJournal:
-    """The journal of one run: finetune.loop.Journal, writing into its folder and to the console."""
+    """The journal of one run: finetune.live.Journal, writing into its folder and to the console."""
 
     def __init__(
         self, live: Live, folder: RunFolder, console: Console, validation: Split | None
@@ -36,6 +37,8 @@ class RunJournal:
         self.validation = validation
         self._writes = live.accelerator.is_main_process
         self._begun = (0, time.perf_counter())
+        self._first: dict[str, float] = {}
+        """Metrics before training, if this process's life saw them."""
 
     @property
     def evaluates(self) -> bool:
@@ -62,17 +65,22 @@ class RunJournal:
 
     def evaluate(self, step: int) -> dict[str, float]:
         assert self.validation is not None
-        metrics = self.evaluate_on(self.validation, step).metrics
+        evaluation = self.evaluate_on(self.validation, step)
+        metrics = evaluation.metrics
         name, _ = self.live.task.metric
         shown = {key: metrics[key] for key in dict.fromkeys(["loss", name]) if key in metrics}
         words = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
         self.console.print(f"step {step}/{self.live.total_steps}  {self.validation.name}: {words}")
+        if remark := self.live.task.remark(evaluation.stats, metrics, self._first):
+            self.console.print(remark)
         return metrics
 
     def evaluate_on(self, split: Split, step: int) -> Evaluation:
         """Evaluate on any split, and note it in the history."""
         evaluation = self.measure(split)
         self._append(split.name, step, evaluation.metrics)
+        if step == 0:
+            self._first = evaluation.metrics
         return evaluation
 
     def measure(self, split: Split) -> Evaluation:
@@ -107,6 +115,7 @@ class RunJournal:
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
         if self._writes:
             self.folder.append({"step": step, "split": split, **values})
+            track(self.live.accelerator, split, step, values)
 
 
 def trained_names(live: Live) -> set[str]:

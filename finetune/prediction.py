@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.config import READING
 from finetune.console import Console
 from finetune.data.loading import to_device
 from finetune.data.plan import blocks_by_length
-from finetune.errors import DataError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError, nearest
+from finetune.overrides import section_faults
 from finetune.patience import redact, with_patience
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task, TransferModel
@@ -41,13 +43,15 @@ class Predictor:
         """The name of the pipeline whose predictions these are like."""
         return self.adapter.about(self.model).pipeline or self.adapter.name
 
-    def __call__(self, rows: Any, batch_size: int = 32, **_: Any) -> list[Prediction]:
+    def __call__(self, rows: Any, batch_size: int = 32, **_: Any) -> list[Any]:
         """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
 
-        Bare values fit where a prediction reads one column. A single row gives a list of one. What
+        Bare values fit where a prediction reads one column. A single row gives a list of one. Each
+        is of the types that the transformers pipeline gives, those of `stream` are JSON-able. What
         else a pipeline may be told (truncation=True), the model has settled.
         """
-        return list(self.stream(as_rows(rows, self.adapter), batch_size))
+        rows = as_rows(rows, self.adapter)
+        return list(map(self.adapter.present, self.stream(rows, batch_size)))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
         """Predictions in the order of `rows`, read a window at a time.
@@ -88,29 +92,53 @@ def load(
     revision: str | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
+    **keys: Any,
 ) -> Predictor:
     """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
 
-    No pickle is read, and code that comes with the model runs only if it is trusted. Raises
-    ModelError if there is no such model, or if this kit did not make it.
+    `keys` of the task replace those it was trained with: score_threshold=0.5, say. No pickle is
+    read, and code that comes with the model runs only if it is trusted. Raises ModelError if there
+    is no such model, or if this kit did not make it.
     """
     folder = model_folder(reference, revision, token)
-    task = load_task(folder, trust_remote_code=trust_remote_code)
+    task = load_task(folder, keys, trust_remote_code=trust_remote_code)
     return Predictor(
         task, task.load_model(folder), torch.device(device) if device else best_device()
     )
 
 
-def load_task(folder: Path, *, trust_remote_code: bool = False) -> Task:
-    """The task of a final model with what it learned; the network is not loaded."""
+def load_task(
+    folder: Path, keys: Mapping[str, Any] | None = None, *, trust_remote_code: bool = False
+) -> Task:
+    """The task of a final model with what it learned; the network is not loaded.
+
+    Raises ConfigError for `keys` that predictions of the task do not change.
+    """
     held = read_task(folder)
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
     task_class = find_task(held["name"])
-    task = task_class(task_class.Config.model_validate(held["config"]))
+    values = held["config"] | dict(keys or {})
+    if faults := _key_faults(task_class, values, keys or {}):
+        raise ConfigError("\n  ".join(["the keys have faults:", *faults]))
+    task = task_class(task_class.Config.model_validate(values))
     task.trusts_code = trust_remote_code
     task.restore(held["state"], folder)
     return task
+
+
+def _key_faults(
+    task_class: type[Task], values: Mapping[str, Any], keys: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with the keys that shall be others than in training."""
+    choices = {*task_class.prediction_keys, *READING}
+    unknown = [
+        f"{key}: is no key of reading rows, nor one that predictions of {task_class.name} change; "
+        f"{nearest(key, choices)}"
+        for key in keys
+        if key not in task_class.prediction_keys
+    ]
+    return unknown or section_faults("task", task_class.Config, values, "command line")
 
 
 def model_folder(

@@ -14,18 +14,21 @@ from finetune.console import Console
 from finetune.data import Splits, open_splits
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError, nearest
-from finetune.finish import finish
+from finetune.finish import finish, keep_untrained
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
 from finetune.hub import check_repository, note_missing_token, push_finished
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress, train
+from finetune.live import Live, Progress
+from finetune.loop import train
+from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
 from finetune.processes import environment, make_accelerator, this_process
 from finetune.results import show_results
 from finetune.solver import solve_head
 from finetune.task import Task
+from finetune.trackers import check_trackers, tracked
 
 
 def run(
@@ -39,6 +42,7 @@ def run(
     """
     given = loaded.config
     check_optimizer(given.optim.name)
+    check_trackers(given.output.trackers)
     if given.output.hub is not None:
         check_repository(given.output.hub)
     state = this_process()
@@ -62,7 +66,7 @@ def run(
         return folder
 
     precision, _ = choose_precision((held or given).train.precision, state.device)
-    accelerator = make_accelerator(precision)
+    accelerator = make_accelerator(precision, given.output.trackers, folder.trackers)
     prepared = cache_features(assemble(held or given, task, splits, accelerator), console)
     console.facts(header(prepared, splits))
     if given.output.hub is not None and (note := note_missing_token(given.output.hub)):
@@ -74,13 +78,14 @@ def run(
         folder.write_config(prepared.live.config)
     accelerator.wait_for_everyone()
 
-    journal = RunJournal(prepared.live, folder, console, prepared.validation)
-    progress = resume(prepared.live, folder, console)
-    select = selector(prepared.live.config, task)
-    if progress.step == 0:
-        evaluate_untrained(prepared, journal, select)
-    fit(prepared.live, progress, journal, select)
-    finish(prepared, progress, journal, splits)
+    with tracked(accelerator, folder.path, flatten(prepared.live.config)):
+        journal = RunJournal(prepared.live, folder, console, prepared.validation)
+        progress = resume(prepared.live, folder, console)
+        select = selector(prepared.live.config, task)
+        if progress.step == 0:
+            evaluate_untrained(prepared, journal, select)
+        fit(prepared.live, progress, journal, select)
+        finish(prepared, progress, journal, splits)
     publish(folder, given, state.is_main_process)
     return folder
 
@@ -179,7 +184,10 @@ def evaluate_untrained(
     split = prepared.validation or prepared.test
     if split is None:
         return
-    metrics = journal.evaluate_on(split, 0).metrics
+    evaluation = journal.evaluate_on(split, 0)
+    metrics = evaluation.metrics
+    if evaluation.predictions and prepared.live.accelerator.is_main_process:
+        keep_untrained(journal.folder, split.name, evaluation.predictions)
     if select is not None:
         select(metrics)
     name = prepared.live.task.metric[0]

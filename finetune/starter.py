@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from finetune.arguments import READING, config_and_overrides, refuse
-from finetune.config import DataConfig
+from finetune.arguments import config_and_overrides, refuse
+from finetune.config import READING, DataConfig
 from finetune.data import read
 from finetune.data.opening import FIRST_VALUES
 from finetune.data.roles import find_split

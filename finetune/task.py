@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.errors import DataError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
@@ -47,6 +47,20 @@ Prediction = dict[str, Any]
 """What is said of one row: JSON-able, in the shape of the matching transformers pipeline."""
 
 Rng = np.random.Generator
+
+
+class Mendable(str):
+    """A fault that `encode` mends by itself, such as a box that reaches out of its picture.
+
+    Under data.on_error=clip a row is kept that has no other faults.
+    """
+
+
+class Picture(NamedTuple):
+    """A sample as a person can look at it: what is said of it, and uint8 [H, W, 3]."""
+
+    caption: str
+    pixels: np.ndarray
 
 
 class Length(NamedTuple):
@@ -89,7 +103,9 @@ class TransferModel(nn.Module):
         blocks: the pretrained parts from input to output, each a group of dotted names that is
             trained or frozen as one. Blocks and heads together hold every parameter once.
         lora_targets: dotted names of layers that LoRA may wrap.
-        kind: the row of the table of defaults that suits this network: "encoder" or "decoder".
+        kind: the row of the table of defaults that suits this network: "encoder", "decoder", ...
+        batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
+        notes: sentences on what was settled while the network was built.
     """
 
     def __init__(
@@ -100,6 +116,7 @@ class TransferModel(nn.Module):
         blocks: Sequence[Sequence[str]],
         lora_targets: Sequence[str] = (),
         kind: str = "encoder",
+        batch_norm: Literal["train", "freeze"] = "train",
     ) -> None:
         super().__init__()
         self.network = network
@@ -107,6 +124,8 @@ class TransferModel(nn.Module):
         self.blocks = [tuple(block) for block in blocks]
         self.lora_targets = list(lora_targets)
         self.kind = kind
+        self.batch_norm = batch_norm
+        self.notes: list[str] = []
 
     @property
     def cacheable(self) -> bool:
@@ -134,6 +153,25 @@ class TransferModel(nn.Module):
     def settle(self) -> None:
         """Fold into the network what training kept beside it; the outputs stay as they are."""
 
+    def checkpoint_activations(self) -> None:
+        """Let the network compute activations again in the backward pass, in place of keeping them.
+
+        Raises ModelError if its library cannot do that for it.
+        """
+        network: Any = getattr(self.network, "backbone", self.network)
+        try:
+            if hasattr(network, "gradient_checkpointing_enable"):  # transformers
+                network.gradient_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "set_grad_checkpointing"):  # timm
+                network.set_grad_checkpointing(True)
+            else:
+                raise ValueError("its library has no such switch")
+        except (ValueError, NotImplementedError, AssertionError) as error:
+            raise ModelError(
+                f"model.activation_checkpointing: {type(network).__name__} cannot do it ({error}); "
+                "set it to false, and lower train.micro_batch to save memory"
+            ) from error
+
     def save(self, folder: Path) -> None:
         """Write the network into `folder` in the layout of its own library."""
         raise NotImplementedError
@@ -152,6 +190,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
+    prediction_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the config that may be others for predictions than for training."""
     trusts_code: bool = False
     """Whether code in a folder that `restore` and `load_model` read may run: the user says so."""
 
@@ -169,6 +209,15 @@ class Task(ABC):
     """
 
     # ---- what is known before a network is loaded
+
+    def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
+        """The splits of a file or folder in a format that only this task knows, such as COCO.
+
+        `format` is data.format; under "auto" the task looks whether the path is one of its own.
+        None: the engine's readers read it. A row's "file" names it in what is said of it. Raises
+        DataError.
+        """
+        return None
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """Settle which columns are read, from their names and first values.
@@ -249,11 +298,31 @@ class Task(ABC):
         """Write the network and what encodes for it into `folder`."""
         model.save(folder)
 
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        """What a person should know of a held-out split: a class that it lacks, say."""
+        return []
+
     # ---- one row through the house
 
+    def parts(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]] | None:
+        """The parts in which training sees each row, tiles of a large image say; None: whole rows.
+
+        A part is the keys that it adds to its row, {"window": [0, 0, 512, 512]}; `encode` finds
+        them there. Held-out rows and rows to predict are never cut: of these `encode` gives all.
+        """
+        return None
+
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        """How long each row is for the network; batches are bucketed by it."""
+        """How long each row is for the network; batches are bucketed by it.
+
+        A labelled row of which nothing is left to learn has the length 0: it is left out and
+        counted.
+        """
         return [Length(1)] * len(rows)
+
+    def cost(self, lengths: Sequence[int]) -> int:
+        """What the network computes for a batch of rows of these lengths, padding included."""
+        return max(lengths) * len(lengths)
 
     @property
     def augments(self) -> bool:
@@ -292,6 +361,14 @@ class Task(ABC):
 
     # ---- what only some tasks have
 
+    def present(self, prediction: Prediction) -> Any:
+        """A prediction as Python code gets it: of the types of the transformers pipeline."""
+        return prediction
+
+    def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
+        """Write pictures of a prediction into `folder`, their names beginning with `name`."""
+        raise ConfigError(f"--draw: {self.name} has no pictures to draw; leave it out")
+
     def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """As `choose_columns`, but only what the network reads: rows to embed have no label."""
         return self.choose_columns(columns)
@@ -311,6 +388,16 @@ class Task(ABC):
         """A sample as a person can check it: its tokens, say."""
         return ""
 
+    def survey(self, rows: Sequence[Row]) -> dict[str, str]:
+        """What `inspect` tells of the training rows, {what: in words}; it may take seconds."""
+        return {}
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        """The samples of a batch as a person can look at them: what the network reads, and what it
+        should say. None: there is nothing to look at.
+        """
+        return []
+
     @property
     def scores_predictions(self) -> bool:
         """Whether `score` has something to say, so that evaluation must predict."""
@@ -320,6 +407,29 @@ class Task(ABC):
         """Metrics that no tensor holds: of generated text, of `evaluate` modules."""
         return {}
 
-    def report(self, stats: Stats, folder: Path) -> list[Path]:
-        """Write files that show the result of a split (a confusion matrix), and name them."""
+    def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
+        """What a person should know of an evaluation while the run goes on; "": nothing.
+
+        `first` are the metrics before training, {} where they are not known.
+        """
+        return ""
+
+    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        """Write files that show the result of a split (a confusion matrix), and name them.
+
+        `rows` are those of the split, in the order of the statistics.
+        """
+        return []
+
+    def report_change(
+        self,
+        rows: Sequence[Row],
+        before: Sequence[Prediction],
+        after: Sequence[Prediction],
+        folder: Path,
+    ) -> list[Path]:
+        """Write files that show what is said of some rows before training and after, and name them.
+
+        It is asked where `scores_predictions`.
+        """
         return []

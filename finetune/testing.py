@@ -21,6 +21,7 @@ from torch import Tensor
 
 from finetune.config import ModelConfig
 from finetune.data.loading import tensors_in
+from finetune.data.parts import in_parts
 from finetune.errors import ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods.method import HEAD, named_parts, part_named
@@ -54,7 +55,7 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
     check_sums(task, network, rows)
     check_modes(task, network, rows)
     check_gradients(task, network, rows)
-    check_features(task, network, rows)
+    check_features(task, network, list(in_parts(table, task)[0])[: len(rows)])
     check_judgement(task, network, rows)
     check_reload(task, network, rows)
 

@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tasks.image_classification import ImageClassification
+    from tasks.object_detection import ObjectDetection
+    from tasks.segmentation import Segmentation
     from tasks.text_classification import TextClassification
+    from tasks.text_generation import TextGeneration
 
 _HOMES = {
     "ImageClassification": "tasks.image_classification",
+    "ObjectDetection": "tasks.object_detection",
+    "Segmentation": "tasks.segmentation",
     "TextClassification": "tasks.text_classification",
+    "TextGeneration": "tasks.text_generation",
 }
 
-__all__ = ["ImageClassification", "TextClassification"]
+__all__ = [
+    "ImageClassification",
+    "ObjectDetection",
+    "Segmentation",
+    "TextClassification",
+    "TextGeneration",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ Shapes: B rows, H, W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -22,19 +24,28 @@ Preset = Literal["none", "light", "medium", "heavy"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class AugmentationConfig(TaskConfig):
-    """The keys of a task that augments images."""
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+Presets = Mapping[str, Mapping[str, Any]]
+
+
+class FlipConfig(TaskConfig):
+    """The keys that all tasks share which augment images, whatever they are labelled with."""
 
     augmentation: Preset | None = None
     """What the keys below are where they are null; null: light, or none for a frozen backbone."""
-    crop_scale: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    """Least and most of a picture's area in a random crop, which is resized to the input."""
     horizontal_flip: Probability | None = None
     """Probability that left and right are swapped. Not for digits, text or left-hand traffic."""
     vertical_flip: Probability | None = None
     """Probability that top and bottom are swapped."""
     color_jitter: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Most by which brightness, contrast and saturation change, as a share of themselves."""
+
+
+class AugmentationConfig(FlipConfig):
+    """The keys of a task that augments images with a label for the whole of each."""
+
+    crop_scale: Range | None = None
+    """Least and most of a picture's area in a random crop, which is resized to the input."""
     rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
     """Strength of two random operations (Cubuk et al. 2020, arXiv:1909.13719); 0: none."""
     trivial_augment: bool | None = None
@@ -81,23 +92,25 @@ PRESETS["heavy"] = PRESETS["light"] | {
 }
 
 
-def settle_augmentation(config: AugmentationConfig, *, frozen: bool) -> tuple[dict[str, Any], str]:
+def settle_augmentation(
+    config: FlipConfig, *, frozen: bool, presets: Presets = PRESETS
+) -> tuple[dict[str, Any], str]:
     """Every key of the augmentation with its value, and the sentence that says what was chosen."""
     preset = config.augmentation or ("none" if frozen else "light")
-    given = {name: getattr(config, name) for name in PRESETS["none"]}
+    given = {name: getattr(config, name) for name in presets["none"]}
     keys = {
-        name: PRESETS[preset][name] if value is None else value for name, value in given.items()
+        name: presets[preset][name] if value is None else value for name, value in given.items()
     }
     why = "" if config.augmentation else ", for a frozen backbone" if frozen else ", the default"
-    active = [f"{name}={value}" for name, value in keys.items() if value != PRESETS["none"][name]]
+    active = [f"{name}={value}" for name, value in keys.items() if value != presets["none"][name]]
     listed = f": {', '.join(active)}" if active else ""
     return {"augmentation": preset, **keys}, f"augmentation: {preset}{why}{listed}"
 
 
-def is_active(config: AugmentationConfig) -> bool:
+def is_active(config: FlipConfig, presets: Presets = PRESETS) -> bool:
     """Whether a settled config changes a picture at all."""
     return any(
-        getattr(config, name) not in (value, None) for name, value in PRESETS["none"].items()
+        getattr(config, name) not in (value, None) for name, value in presets["none"].items()
     )
 
 
@@ -134,11 +147,19 @@ class Augmentation:
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """A picture uint8 [3, H, W] as float32 input, by draws of `rng` alone."""
-        # torchvision draws from torch's global generator, which dropout reads: it is lent for the
-        # transform and given back.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        with drawing_from(rng):
             return self._steps(image)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def drawing_from(rng: Rng) -> Iterator[None]:
+    """Let torchvision draw by `rng`.
+
+    It draws from torch's global generator, which dropout reads: that is lent, and given back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        yield
 
 
 class Mix:

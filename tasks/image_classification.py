@@ -8,9 +8,7 @@ Shapes: B rows, H, W pixels, C classes (1 for a number).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +19,7 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import About, Batch, Rng, Row, Sample, Stats, TransferModel
+from finetune.task import About, Batch, Picture, Rng, Row, Sample, Stats, TransferModel
 from tasks import metrics, usage
 from tasks.augmentation import (
     Augmentation,
@@ -30,9 +28,9 @@ from tasks.augmentation import (
     mix,
     settle_augmentation,
 )
-from tasks.columns import find_column
-from tasks.images import MAX_PIXELS, digest_image, find_fault, looks_like_image, path_of, read_image
+from tasks.images import MAX_PIXELS, path_of, read_image
 from tasks.labelled import LabelledTask
+from tasks.picture_task import PictureTask
 from tasks.preprocessing import INPUT, Preprocessing, to_tensor, to_timm
 from tasks.targets import (
     Number,
@@ -46,7 +44,6 @@ if TYPE_CHECKING:  # timm and transformers take seconds to import, which no conf
     from tasks.vision_backbones import VisionModel
     from tasks.vision_sources import VisionSource
 
-IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
 TOP = 5
 
 
@@ -66,7 +63,7 @@ class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     """A picture with more is refused, for it may be made to fill the memory."""
 
 
-class ImageClassification(LabelledTask):
+class ImageClassification(PictureTask, LabelledTask):
     """Classify or rate pictures with any network of timm, or of transformers."""
 
     name = "image-classification"
@@ -85,40 +82,9 @@ class ImageClassification(LabelledTask):
         notes = self.choose_inputs(columns)
         return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
 
-    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        seen = [name for name, values in columns.items() if any(map(looks_like_image, values))]
-        known = {name: columns[name] for name in seen if name != "file" or len(seen) == 1}
-        image, note = find_column(
-            self.config.image,
-            "image",
-            columns if self.config.image else known or columns,
-            IMAGE_NAMES,
-            list(known),
-        )
-        self.config = self.config.model_copy(update={"image": image})
-        return [note] if note else []
-
     def validate(self, row: Row) -> Iterator[str]:
-        column = self.input_columns()[0]
-        value = row.get(column)
-        if fault := find_fault(value, self.config.max_pixels):
-            path = path_of(value)
-            named = f" {path!r}" if path and not row.get("file") else ""
-            yield f"{column}{named} {fault}"
+        yield from self.image_faults(row)
         yield from self.label_faults(row)
-
-    def validate_rows(self, rows: Sequence[Row]) -> list[list[str]]:
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda row: list(self.validate(row)), rows))
-
-    def input_columns(self) -> list[str]:
-        return [self.config.image or "image"]
-
-    def identity(self, row: Row) -> Any:
-        return digest_image(self._cell(row))
-
-    def row_of(self, value: Any) -> Row:
-        return {self.input_columns()[0]: value}
 
     # ---- learning labels, loading what encodes
 
@@ -177,10 +143,10 @@ class ImageClassification(LabelledTask):
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         try:
-            image = to_tensor(read_image(self._cell(row), self.config.max_pixels))
+            image = to_tensor(read_image(self.image_of(row), self.config.max_pixels))
         except DataError as error:
             raise DataError(
-                f"{path_of(self._cell(row)) or self.input_columns()[0]} {error}"
+                f"{path_of(self.image_of(row)) or self.input_columns()[0]} {error}"
             ) from error
         if rng is not None and self.augmentation_ is not None:
             pixels = self.augmentation_(image, rng)
@@ -248,10 +214,17 @@ class ImageClassification(LabelledTask):
         )
         return About(self.name, "timm", code, adapted, base=self._base_on_hub(model))
 
-    # ---- parts
+    def pictures(self, batch: Batch) -> list[Picture]:
+        said = [self.targets_.describe(target) for target in batch["targets"].tolist()]
+        if "mix" in batch:
+            own = round(100 * float(batch["mix"]["share"]))
+            others = map(self.targets_.describe, batch["mix"]["targets"].tolist())
+            said = [f"{a} {own}%, {b}" for a, b in zip(said, others, strict=True)]
+        pixels = map(self.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        shown = [picture.permute(1, 2, 0).numpy() for picture in pixels]
+        return list(map(Picture, said, shown))
 
-    def _cell(self, row: Row) -> Any:
-        return row.get(self.input_columns()[0])
+    # ---- parts
 
     def _settle_source(self, source: ModelConfig) -> None:
         from tasks.vision_sources import find_source

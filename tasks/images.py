@@ -26,6 +26,7 @@ from finetune.errors import DataError
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, from which on it warns of decompression bombs: 256 MiB of RGB."""
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of a camera, in EXIF
 _WHITE = (255, 255, 255, 255)
 
 
@@ -79,6 +80,20 @@ def digest_image(value: Any) -> str:
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from error
     return _digest_of_file(str(source), found.st_mtime_ns, found.st_size)
+
+
+def picture_size(value: Any) -> tuple[int, int]:
+    """(H, W) of the upright picture, from the head of its file. Raises DataError, unnamed."""
+    if isinstance(value, Image.Image):
+        return value.height, value.width
+    source = _source(value)
+    if isinstance(source, bytes):
+        return _upright_size(io.BytesIO(source))
+    try:
+        found = source.stat()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+    return _size_of_file(str(source), found.st_mtime_ns, found.st_size)
 
 
 def path_of(value: Any) -> str | None:
@@ -136,6 +151,21 @@ def _fault_of_file(path: str, changed: int, size: int, max_pixels: int) -> str |
 @lru_cache(maxsize=1 << 18)
 def _digest_of_file(path: str, changed: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=1 << 18)
+def _size_of_file(path: str, changed: int, size: int) -> tuple[int, int]:
+    with Path(path).open("rb") as file:
+        return _upright_size(file)
+
+
+def _upright_size(file: Any) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # a decoder may raise anything on a broken file
+        raise DataError(f"is broken: {error}") from error
 
 
 def _to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:

@@ -112,7 +112,7 @@ class LabelledTask(Task):
             found |= metrics.evaluate_module(name, predicted, references, classes=classes)
         return found
 
-    def report(self, stats: Stats, folder: Path) -> list[Path]:
+    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
         if not isinstance(self.targets_, SingleLabel):
             return []
         names, predicted = self.targets_.names, stats["scores"].argmax(1).numpy()

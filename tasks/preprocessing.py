@@ -63,6 +63,10 @@ class Preprocessing:
         share = crop or min(self.size) / self.edge
         return replace(self, size=(height, width), edge=round(min(height, width) / share))
 
+    def squeezed(self, size: tuple[int, int] | None) -> Preprocessing:
+        """The same where all of a picture is squeezed into `size`; None: into its own."""
+        return replace(self, size=size or self.size, edge=None)
+
     @property
     def mode(self) -> str:
         """As torchvision resizes tensors, which cannot do all that Pillow can."""

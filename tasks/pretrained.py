@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,8 @@ from finetune.sources import resolve_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+GGUF = ".gguf"
 
 
 def from_pretrained(
@@ -29,11 +33,10 @@ def from_pretrained(
     import transformers
 
     facts = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    name, gguf = _split_gguf(resolve_model(source.name))
     try:
         with quiet_transformers():
-            return getattr(transformers, auto).from_pretrained(
-                resolve_model(source.name), **facts, **arguments
-            )
+            return getattr(transformers, auto).from_pretrained(name, **facts, **gguf, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if "trust_remote_code" in str(error) and not source.trust_remote_code:
             remedy = (
@@ -47,8 +50,72 @@ def from_pretrained(
 
 
 def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
-    """A network in float32: a half-precision checkpoint would be trained in half precision."""
-    return from_pretrained(auto, source, dtype=torch.float32, **arguments)
+    """A network in float32: a half-precision checkpoint would be trained in half precision.
+
+    The weights of a GGUF file are dequantized; with model.quantize they are held in 4 bits.
+    """
+    if source.quantize is not None:
+        arguments |= _four_bits(source)
+    network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
+    if source.name.lower().endswith(GGUF):
+        _forget_quantization(network)
+    return network
+
+
+def _four_bits(source: ModelConfig) -> dict[str, Any]:
+    """Arguments for weights in NF4 (Dettmers et al. 2023, arXiv:2305.14314) on this GPU.
+
+    Raises ModelError without a CUDA device or bitsandbytes, and for weights quantized before.
+    """
+    place = f"model.quantize={source.quantize}"
+    if source.name.lower().endswith(GGUF):
+        raise ModelError(
+            f"{place}: {source.name} is quantized in its own way; name the hub id or folder of the "
+            "whole weights, or leave model.quantize out"
+        )
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"{place}: weights of 4 bits need a CUDA device, and there is none; leave it out "
+            "(model.activation_checkpointing=true saves memory on every device)"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"{place}: needs bitsandbytes; pip install 'finetune-kit[quantize]'")
+    from transformers import BitsAndBytesConfig
+
+    narrow = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=narrow,
+    )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _split_gguf(name: str) -> tuple[str, dict[str, str]]:
+    """A name as transformers takes it: of a GGUF file its folder, and the file beside it."""
+    path = Path(name)
+    if path.suffix.lower() != GGUF:
+        return name, {}
+    if find_spec("gguf") is None:
+        raise ModelError(
+            f"model.name: {path.name} is a GGUF file, which the package gguf reads; "
+            "pip install 'finetune-kit[generation]'"
+        )
+    return str(path.parent), {"gguf_file": path.name}
+
+
+def _forget_quantization(network: Any) -> None:
+    """Take the mark of a quantized network off one whose weights are plain float32.
+
+    With it peft adapts no layer of it, and what is saved cannot be loaded.
+    """
+    network = network[0] if isinstance(network, tuple) else network
+    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
+        if hasattr(network, name):
+            delattr(network, name)
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
 
 
 @contextlib.contextmanager

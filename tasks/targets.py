@@ -101,6 +101,10 @@ class Targets(ABC):
     def predictions(self, scores: Tensor) -> list[Prediction]:
         """One prediction for each row of scores [B, C]."""
 
+    def describe(self, target: Any) -> str:
+        """A target in words."""
+        return f"{target:g}"
+
     def unseen(self, value: Any) -> list[str]:
         """The labels of a cell that training did not see."""
         return []
@@ -150,6 +154,9 @@ class SingleLabel(Targets):
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [{"label": self.names[index], "score": score} for index, score in pairs]
 
+    def describe(self, target: int) -> str:
+        return self.names[target]
+
     def unseen(self, value: Any) -> list[str]:
         name = label_text(value, self.state["class_names"])
         return [name] if name is not None and name not in self.names else []
@@ -190,6 +197,9 @@ class SeveralLabels(Targets):
             labels = [self.names[index] for index in chosen]
             found.append({"label": labels, "score": [row[index] for index in chosen]})
         return found
+
+    def describe(self, target: Sequence[float]) -> str:
+        return ", ".join(name for name, held in zip(self.names, target, strict=True) if held)
 
     def unseen(self, value: Any) -> list[str]:
         found = split_labels(value, self.state["delimiter"], self.state["class_names"])

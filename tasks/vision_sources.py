@@ -80,7 +80,7 @@ def build(source: VisionSource, names: Sequence[str], **config: Any) -> VisionMo
         network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
         model: VisionModel = TransformersModel(network, size)
     else:
-        model = TimmModel(_create_timm(source, len(names)), size, names)
+        model = TimmModel(create_timm(source, len(names)), size, names)
         model.network.pretrained_cfg.update(to_timm(source.preprocessing))
         _quiet_head(model.last_layer())
     model.base = resolve_model(source.model.name)
@@ -142,7 +142,7 @@ def _timm_config(name: str) -> dict[str, Any]:
     return found.to_dict() if found is not None else {}
 
 
-def _create_timm(source: VisionSource, outputs: int) -> Any:
+def create_timm(source: VisionSource, outputs: int) -> Any:
     """A network of timm with a new classifier."""
     name, size = str(source.timm_name), source.preprocessing.size
     sized = _timm_config(name).get("fixed_input_size", False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finetune.loop import Interrupted
+from finetune.signals import Interrupted
 from tests.command_line import finetune
 
 COMMANDS = (

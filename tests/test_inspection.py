@@ -86,3 +86,11 @@ def test_faults_are_those_of_train(change: str, remedy: str, words: list[str], c
     said = capsys.readouterr().err
     assert finetune("train", *words, change) == 2
     assert capsys.readouterr().err == said
+
+
+def test_what_has_no_pictures_cannot_be_drawn(
+    words: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    assert finetune("inspect", *words, "--draw", "sheet.png") == 2
+    assert "--draw sheet.png: text-classification has nothing to look at" in capsys.readouterr().err
+    assert not (tmp_path / "sheet.png").exists()

@@ -9,7 +9,7 @@ from typing import Literal
 
 from finetune.errors import DataError
 
-OnError = Literal["stop", "skip"]
+OnError = Literal["stop", "skip", "clip"]
 
 SHOWN = 20
 # What differs between two faults of one kind: quoted values and numbers. An apostrophe is no quote.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from finetune.data.records import from_columns, from_frame, from_records
 from finetune.data.tables import FORMATS, read_table
 from finetune.errors import DataError
 from finetune.sources import locate
+from finetune.task import Row
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,20 @@ class Tables:
     notes: list[str] = field(default_factory=list)
 
 
-def read(reference: str, config: DataConfig) -> Tables:
-    """The splits behind a reference; a source without splits is one, "train"."""
+TaskReader = Callable[[Path, str], Mapping[str, Sequence[Row]] | None]
+"""`Task.read`: the splits of a path in a format, or None if the task does not know it."""
+TASK_FORMATS = ("coco", "yolo", "voc", "mask-folder")
+
+
+def no_reader(path: Path, format: str) -> None:
+    """The reader of a task that knows no format of its own."""
+
+
+def read(reference: str, config: DataConfig, by_task: TaskReader = no_reader) -> Tables:
+    """The splits behind a reference; a source without splits is one, "train".
+
+    What the task knows how to read, it reads; all else is read here.
+    """
     pictures = read_picture_files(reference)
     if pictures is not None:
         return Tables({"train": pictures})
@@ -38,6 +51,14 @@ def read(reference: str, config: DataConfig) -> Tables:
     if path is None:
         _check_hub_is_meant(reference, config)
         return _as_stored(_read_hub(reference, config))
+    known = by_task(path, config.format)
+    if known is not None:
+        return _from_task(known, reference)
+    if config.format in TASK_FORMATS:
+        raise DataError(
+            f"{reference}: data.format={config.format} is no format that this task reads;"
+            " leave data.format out, or name the task that the data are for"
+        )
     decoder = Decoder(config.encoding)
     if path.is_file():
         rows, notes = read_table(path, config, decoder)
@@ -49,22 +70,32 @@ def read(reference: str, config: DataConfig) -> Tables:
     return _as_stored(Tables(splits, decoder.notes() + notes))
 
 
-def from_object(value: Any, config: DataConfig) -> Tables:
+def _from_task(splits: Mapping[str, Sequence[Row]], reference: str) -> Tables:
+    tables = Tables({})
+    for name, rows in splits.items():
+        if not rows:
+            raise DataError(f"{reference}: split {name} has no rows")
+        tables.splits[name], notes = from_records(rows, reference)
+        tables.notes.extend(notes)
+    return tables
+
+
+def from_object(value: Any, config: DataConfig, by_task: TaskReader = no_reader) -> Tables:
     """The splits of data made in Python, or of a reference.
 
     A table is a Dataset, a DataFrame, a list of dicts or a dict of columns; several are a
     DatasetDict or a dict of tables and references.
     """
     if isinstance(value, str | Path):
-        return read(str(value), config)
+        return read(str(value), config, by_task)
     if isinstance(value, Mapping) and _holds_splits(value):
         tables = Tables({})
         for name, part in value.items():
-            rows, notes = _one_table(part, config, f"data[{name!r}]")
+            rows, notes = _one_table(part, config, f"data[{name!r}]", by_task)
             tables.splits[str(name)] = rows
             tables.notes.extend(notes)
     else:
-        rows, notes = _one_table(value, config, "data")
+        rows, notes = _one_table(value, config, "data", by_task)
         tables = Tables({"train": rows}, notes)
     return _as_stored(tables)
 
@@ -84,11 +115,13 @@ def _is_frame(value: Any) -> bool:
     return hasattr(value, "iloc") and hasattr(value, "columns")
 
 
-def _one_table(value: Any, config: DataConfig, place: str) -> tuple[Dataset, list[str]]:
+def _one_table(
+    value: Any, config: DataConfig, place: str, by_task: TaskReader
+) -> tuple[Dataset, list[str]]:
     if isinstance(value, Dataset):
         return value, []
     if isinstance(value, str | Path):
-        tables = read(str(value), config)
+        tables = read(str(value), config, by_task)
         return only_split(tables.splits, str(value)), tables.notes
     if _is_frame(value):
         return from_frame(value, place)
@@ -123,7 +156,7 @@ def only_split(splits: Mapping[str, Dataset], place: str, split: str | None = No
 
 
 def _check_hub_is_meant(reference: str, config: DataConfig) -> None:
-    if config.format in FORMATS or config.format.endswith("-folder"):
+    if config.format in (*FORMATS, *TASK_FORMATS) or config.format.endswith("-folder"):
         raise DataError(
             f"{reference}: no such file or folder, and data.format={config.format} rules out a hub"
             " data set; mend the path, or write data.format=auto"

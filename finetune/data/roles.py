@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from finetune.config import DataConfig
 from finetune.data.folders import split_name
-from finetune.data.readers import Tables, from_object, only_split, read
+from finetune.data.readers import Tables, TaskReader, from_object, no_reader, only_split, read
 from finetune.errors import DataError, nearest
 from finetune.sources import locate
 
@@ -32,10 +32,10 @@ class Roles:
     notes: list[str] = field(default_factory=list)
 
 
-def assign_roles(config: DataConfig, given: Any = None) -> Roles:
+def assign_roles(config: DataConfig, given: Any = None, by_task: TaskReader = no_reader) -> Roles:
     """Read everything that the config names; `given` is data made in Python, for `data.source`."""
     where = str(config.source) if given is None else "the data given"
-    search = _Search(config, _read_source(config, given), where)
+    search = _Search(config, _read_source(config, given, by_task), where, by_task)
     roles = Roles({"train": search.train()}, notes=search.notes)
     for role in HELD_OUT:
         wanted = getattr(config, role)
@@ -87,6 +87,7 @@ class _Search:
     config: DataConfig
     source: Tables
     where: str
+    by_task: TaskReader
     notes: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class _Search:
                 f"data.{role}: {name!r} is no file here and no split of {self.where};"
                 f" {nearest(name, splits)}"
             )
-        tables = read(name, self.config)
+        tables = read(name, self.config, self.by_task)
         # A path may hold splits of its own: the one of this role is meant.
         inside = find_split(tables.splits, role)
         if inside is None or len(tables.splits) == 1:
@@ -129,11 +130,11 @@ class _Search:
         return rows
 
 
-def _read_source(config: DataConfig, given: Any) -> Tables:
+def _read_source(config: DataConfig, given: Any, by_task: TaskReader) -> Tables:
     if given is not None:
-        return from_object(given, config)
+        return from_object(given, config, by_task)
     if config.source is not None:
-        return read(config.source, config)
+        return read(config.source, config, by_task)
     if config.train is None:
         raise DataError(
             "data: no data are named; add data=FILE: a file, a folder, a hub data set or"

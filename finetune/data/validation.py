@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 
 from finetune.data.faults import Faults, OnError
-from finetune.task import Row, Task
+from finetune.task import Mendable, Row, Task
 
 # Rows in memory at once: an image's bytes may be its row.
 TOGETHER = 256
@@ -28,19 +28,25 @@ def check_rows(
     Raises DataError with the faults under "stop", and under both if no row is left.
     """
     faults = Faults(split)
-    kept = []
+    kept: list[int] = []
+    mended = 0
     read = rows.select_columns(list(columns)) if columns else rows
     for start in range(0, len(rows), TOGETHER):
         some = read.__getitems__(list(range(start, min(start + TOGETHER, len(rows)))))
         for index, (row, whats) in enumerate(
             zip(some, task.validate_rows(some), strict=True), start
         ):
-            if whats:
+            if whats and on_error == "clip" and all(isinstance(w, Mendable) for w in whats):
+                mended += 1
+                kept.append(index)
+            elif whats:
                 number = index + 1 if numbers is None else numbers[index]
                 faults.add(_place(split, row, number), *whats)
             else:
                 kept.append(index)
     notes = faults.settle(on_error, len(rows))
+    if mended:
+        notes.append(f"{split}: {mended} of {len(rows)} rows are mended by cutting (data.on_error)")
     return (rows.select(kept) if faults.found else rows), notes
 
 

@@ -12,6 +12,7 @@ class Frozen(Method):
     """Only the head is trained, on features that are computed once where the network allows it."""
 
     name = "frozen"
+    trains_pretrained = False
 
     def __init__(self, config: FrozenConfig) -> None:
         self.config = config

@@ -14,7 +14,7 @@ class Full(Method):
 
     def __init__(self, config: FullConfig) -> None:
         self.config = config
-        self.freezes_batch_norm = config.batch_norm == "freeze"
+        self.batch_norm = config.batch_norm
 
     def apply(self, model: TransferModel) -> list[str]:
         model.requires_grad_(True)

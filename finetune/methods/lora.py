@@ -28,10 +28,11 @@ class Lora(Method):
     """Adapters of low rank on the layers that the network offers, and the head, are trained."""
 
     name = "lora"
+    trains_pretrained = False
 
     def __init__(self, config: LoraConfig) -> None:
         self.config = config
-        self.freezes_batch_norm = config.batch_norm == "freeze"
+        self.batch_norm = config.batch_norm
 
     def apply(self, model: TransferModel) -> list[str]:
         import peft  # ten seconds of imports that the other methods need not pay

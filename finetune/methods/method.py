@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,8 +23,13 @@ class Method(ABC):
 
     name: str
 
-    freezes_batch_norm = False
-    """Whether BatchNorm keeps its averages in the blocks that are trained, too."""
+    trains_pretrained = True
+    """Whether the pretrained weights themselves are trained, at least some."""
+
+    batch_norm: Literal["train", "freeze"] | None = None
+    """freeze: BatchNorm keeps its averages in the blocks that are trained, too; None: as the model
+    has it.
+    """
 
     @abstractmethod
     def apply(self, model: TransferModel) -> list[str]:
@@ -60,7 +65,7 @@ class Method(ABC):
                 part = part_named(model.network, name)
                 if isinstance(part, nn.Module) and not _is_trained(part):
                     part.eval()
-        if self.freezes_batch_norm:
+        if (self.batch_norm or model.batch_norm) == "freeze":
             for module in model.network.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()

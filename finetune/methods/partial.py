@@ -18,7 +18,7 @@ class Partial(Method):
 
     def __init__(self, config: PartialConfig) -> None:
         self.config = config
-        self.freezes_batch_norm = config.batch_norm == "freeze"
+        self.batch_norm = config.batch_norm
         self._trained: int | None = None
 
     def apply(self, model: TransferModel) -> list[str]:

@@ -17,7 +17,6 @@ from finetune.data.plan import TrainPlan
 from finetune.errors import ConfigError
 from finetune.overrides import load_config
 from tasks.augmentation import PRESETS, mix
-from tasks.contact_sheet import draw_samples
 from tasks.image_classification import ImageClassification, ImageClassificationConfig
 from tasks.preprocessing import INPUT
 from tests.lives import digest
@@ -134,13 +133,3 @@ def test_the_loss_of_a_mixed_batch_is_that_of_both_targets_by_share(network: Pat
     torch.testing.assert_close(task.loss(outputs, mixed)["loss"], expected)
     without = [{"target": sample["target"]} for sample in samples]
     assert "mix" not in task.collate(without, np.random.default_rng(0))
-
-
-def test_a_contact_sheet_shows_every_row(network: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    task, rows = ready(network, **HEAVY)
-    path = draw_samples(task, list(rows.select(range(3))), tmp_path / "sheet.png", views=2)
-    with Image.open(path) as sheet:
-        assert sheet.width > 3 * SIZE
-        assert sheet.height > 4 * SIZE

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import finetune
 import finetune.data as finetune_data
 from finetune.config import DataConfig, FullConfig, LoraConfig, ModelConfig, PartialConfig
+from finetune.contact_sheet import EPOCHS, GAP, LINE, ROWS
 from finetune.errors import DataError, ModelError
 from finetune.export import relative_difference
 from finetune.methods import make_method
@@ -32,6 +33,7 @@ from finetune.testing import check_task
 from tasks import ImageClassification
 from tasks.preprocessing import INPUT
 from tasks.vision_backbones import VisionModel
+from tests.command_line import finetune as command_line
 from tests.lives import Seen, Stop, digest, left_behind, live, load, one_thread
 from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
 
@@ -377,6 +379,51 @@ def test_identical_pictures_stay_in_one_split(tmp_path: Path) -> None:
     one, other = ({"image": str(data / "circle" / name)} for name in ("000.png", "copy.png"))
     assert task.identity(one) == task.identity(other)
     assert task.identity(one) != task.identity({"image": str(data / "circle" / "003.png")})
+
+
+# ---- what the network will see
+
+
+def test_inspect_draws_the_pictures_that_training_reads(
+    networks: dict[str, Path], pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    path = tmp_path / "sheet.png"
+    words = ["task=image-classification", f"model={networks['resnet']}", f"data={pictures}"]
+    words += ["augmentation=medium", "mixup=1", "method=full", "batch_size=9"]
+    assert command_line("inspect", *words, "--draw", str(path)) == 0
+    assert f"is drawn in {path}" in capsys.readouterr().out
+    loaded = load(tmp_path, networks["resnet"], pictures, {"task": "image-classification"})
+    task, _ = build(networks["resnet"])
+    rows = finetune_data.open_splits(loaded.config.data, task).train
+    with Image.open(path) as sheet:
+        wide = SIZE * 4 + GAP  # so small an input is shown four times as large
+        assert sheet.width == (EPOCHS + 1) * wide + GAP
+        assert sheet.height == (ROWS + 2) * (SIZE * 4 + GAP + LINE) + 2 * LINE + GAP
+        drawn = [
+            sheet.crop((left, GAP + 2 * LINE, left + SIZE * 4, GAP + 2 * LINE + SIZE * 4))
+            .resize((SIZE, SIZE), Image.Resampling.NEAREST)
+            .tobytes()
+            for left in range(GAP, sheet.width - GAP, wide)
+        ]
+    plain = {
+        Image.fromarray(picture.pixels).tobytes()
+        for row in rows
+        for picture in task.pictures(task.collate([task.encode(row)]))
+    }
+    assert drawn[0] in plain
+    assert len(set(drawn)) == len(drawn)  # every epoch is another draw
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("sheet.xls", "the ending tells no format"), ("nowhere/sheet.png", "lies in no folder")],
+)
+def test_a_sheet_that_cannot_be_written_is_refused_at_once(
+    name: str, said: str, tmp_path: Path, capsys: Any
+) -> None:
+    words = ["task=image-classification", "model=none", "data=none"]
+    assert command_line("inspect", *words, "--draw", str(tmp_path / name)) == 2
+    assert said in capsys.readouterr().err
 
 
 # ---- exactness

@@ -1,0 +1,1 @@
+"""Annotations of pictures as people have them -> rows."""

@@ -1,0 +1,67 @@
+"""Boxes in the formats that people have -> rows, by split.
+
+COCO        a .json file, or a folder with such files
+YOLO        data.yaml, or its folder
+Pascal VOC  Annotations/*.xml and JPEGImages/, or .xml files beside the pictures
+CSV         a box a line, with the columns of a picture, a class and four numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.task import Row
+from tasks.annotations.box_table import is_box_table, read_box_table
+from tasks.annotations.coco import find_coco, read_coco
+from tasks.annotations.voc import find_voc, read_voc
+from tasks.annotations.yolo import find_yolo, read_yolo
+
+
+def read_boxes(path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
+    """The rows of a path in `format`, or in whichever it is under "auto"; None: none of them.
+
+    A row is {"image", "file", "objects"}; see `tasks.annotations.boxes`. Raises DataError.
+    """
+    for names, is_own, read in READERS:
+        # A table need not be one of boxes; the other formats are meant where they are named.
+        asked = format == names[0] if len(names) == 1 else format in names and is_own(path)
+        if asked or (format == "auto" and is_own(path)):
+            return read(path)
+    return None
+
+
+def _coco_boxes(path: Path) -> dict[str, list[Row]]:
+    names = find_coco(path)
+    return {
+        split: [_from_coco(row, names[split][0].name) for row in rows]
+        for split, rows in read_coco(path).items()
+    }
+
+
+def _from_coco(row: Row, file: str) -> Row:
+    objects = [
+        {
+            "bbox": item["bbox"],
+            "form": "xywh",
+            "category": item["category"],
+            "iscrowd": item["iscrowd"],
+            "area": item["area"],
+            "place": f"{file}, annotation {item['id']}",
+            "fault": "",
+        }
+        for item in row["objects"]
+    ]
+    return {"image": row["image"], "file": row["file"], "objects": objects}
+
+
+Reader = tuple[
+    tuple[str, ...], Callable[[Path], Any], Callable[[Path], Mapping[str, Sequence[Row]]]
+]
+READERS: tuple[Reader, ...] = (
+    (("coco",), find_coco, _coco_boxes),
+    (("yolo",), find_yolo, read_yolo),
+    (("voc",), find_voc, read_voc),
+    (("csv", "tsv"), is_box_table, read_box_table),
+)

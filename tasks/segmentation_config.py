@@ -1,0 +1,62 @@
+"""The keys of semantic segmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from tasks.images import MAX_PIXELS
+from tasks.joint_augmentation import JointAugmentationConfig
+from tasks.mask_coding import Code, Encoding, Labels
+
+Size = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+
+
+class SegmentationConfig(JointAugmentationConfig):
+    """What is read from a row and what is made of it."""
+
+    name: str = "segmentation"
+    image: str | None = None
+    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
+    mask: str | None = None
+    """Column of the mask, which may be a picture, a .npy or COCO's objects; null: found."""
+    labels: Labels | None = None
+    """Names of the classes by value, or {name: value}, a value being a number or a colour
+    "#ff0000"; null: found in the masks.
+    """
+    ignore: list[Code] | None = None
+    """Values of pixels that count for nothing; null: 255, where it is not one of two classes."""
+    encoding: Encoding = "auto"
+    """How masks say their classes; auto: found by looking."""
+    decoder: str = "unet"
+    """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer."""
+    image_size: Size | None = None
+    """Pixels of the input, square or [height, width], to which a picture is squeezed; null: what
+    the network was trained with.
+    """
+    tile: PositiveInt | None = None
+    """Side in pixels of the tiles in which a picture of any size is seen, not resized; null: the
+    picture is seen as one.
+    """
+    overlap: NonNegativeInt | None = None
+    """Pixels by which tiles overlap; null: a quarter of a tile."""
+    loss: str | dict[str, PositiveFloat] = "cross_entropy + dice"
+    """cross_entropy, dice, focal, lovasz or a sum of them: cross_entropy + 0.5 dice."""
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    """Weights of the classes in cross_entropy and focal; balanced: by the root of their rarity."""
+    max_pixels: PositiveInt = MAX_PIXELS
+    """A picture with more is refused, for it may be made to fill the memory."""
+
+    @property
+    def tile_overlap(self) -> int:
+        """Pixels by which tiles overlap."""
+        return (self.tile or 0) // 4 if self.overlap is None else self.overlap
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(H, W) of the input that is asked for."""
+        size = self.tile or self.image_size
+        if isinstance(size, list):
+            return size[0], size[1]
+        return None if size is None else (size, size)

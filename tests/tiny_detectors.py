@@ -1,0 +1,125 @@
+"""Tiny local detectors of transformers, with random weights for 5 classes, and rows with boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    DetrConfig,
+    DetrForObjectDetection,
+    DetrImageProcessor,
+    DFineConfig,
+    DFineForObjectDetection,
+    HGNetV2Config,
+    PreTrainedModel,
+    ResNetConfig,
+    RTDetrImageProcessor,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ForObjectDetection,
+)
+
+SIDE = 64  # of the detectors' input, in pixels
+QUERIES = 12
+_LEVELS = {
+    "d_model": 32,
+    "encoder_hidden_dim": 32,
+    "encoder_ffn_dim": 32,
+    "encoder_attention_heads": 2,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 32,
+    "decoder_attention_heads": 2,
+    "num_queries": QUERIES,
+    "num_labels": 5,
+    "dropout": 0.0,
+}
+
+
+def _rt_detr_v2() -> PreTrainedModel:
+    sizes = [8, 16, 24, 32]
+    backbone = RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=sizes,
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = RTDetrV2Config(
+        backbone_config=backbone,
+        encoder_in_channels=sizes[1:],
+        decoder_in_channels=[32] * 3,
+        **_LEVELS,
+    )
+    return RTDetrV2ForObjectDetection(config)
+
+
+def _d_fine() -> PreTrainedModel:
+    backbone = HGNetV2Config(
+        stem_channels=[3, 8, 8],
+        stage_in_channels=[8, 16, 16, 24],
+        stage_mid_channels=[8, 8, 8, 8],
+        stage_out_channels=[16, 16, 24, 32],
+        stage_num_blocks=[1, 1, 1, 1],
+        stage_numb_of_layers=[2, 2, 2, 2],
+        hidden_sizes=[16, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        embedding_size=8,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    config = DFineConfig(
+        backbone_config=backbone,
+        encoder_in_channels=[16, 24, 32],
+        decoder_in_channels=[32] * 3,
+        hidden_expansion=0.5,
+        **_LEVELS,
+    )
+    return DFineForObjectDetection(config)
+
+
+def _detr() -> PreTrainedModel:
+    backbone = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage4"],
+    )
+    config = DetrConfig(
+        backbone_config=backbone,
+        d_model=32,
+        encoder_layers=1,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=2,
+        decoder_layers=2,
+        decoder_ffn_dim=32,
+        decoder_attention_heads=2,
+        num_queries=QUERIES,
+        num_labels=5,
+        dropout=0.0,
+    )
+    return DetrForObjectDetection(config)
+
+
+MAKERS = {"rt-detr-v2": _rt_detr_v2, "d-fine": _d_fine, "detr": _detr}
+
+
+def tiny_detector(folder: Path, name: str, *, seed: int = 0) -> Path:
+    """A detector on disk, with its image processor for inputs of 64 x 64 pixels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = MAKERS[name]()
+        network.train()  # BatchNorm gets averages as after a training
+        with torch.no_grad():
+            for _ in range(12):
+                network.model.backbone(
+                    torch.randn(4, 3, SIDE, SIDE), torch.ones(4, SIDE, SIDE, dtype=torch.bool)
+                )
+    network.eval().save_pretrained(folder)
+    square = {"height": SIDE, "width": SIDE}
+    processor: Any = RTDetrImageProcessor(size=square)
+    if name == "detr":
+        processor = DetrImageProcessor(size={"shortest_edge": SIDE, "longest_edge": SIDE})
+    processor.save_pretrained(folder)
+    return folder
