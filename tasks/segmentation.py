@@ -18,7 +18,7 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.task import About, Batch, Prediction, Rng, Row, Sample, Stats, TransferModel
 from tasks import segmentation_losses as losses
 from tasks import tiles
 from tasks.annotations.coco import find_coco, read_coco
@@ -223,6 +223,9 @@ class Segmentation(PictureTask):
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         return losses.area_metrics(stats["areas"], self.coding_.names)
+
+    def about(self, model: TransferModel) -> About:
+        return About("image-segmentation")
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         found = []
