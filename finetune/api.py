@@ -130,5 +130,8 @@ def _is_section(data: Any) -> bool:
     """Whether `data` is a reference, or keys of the config's section, rather than rows."""
     if not isinstance(data, Mapping):
         return isinstance(data, str | Path)
-    plain = all(value is None or isinstance(value, str | int | float) for value in data.values())
-    return plain and set(data) <= set(DataConfig.model_fields)
+    plain = (
+        value is None or isinstance(value, str | int | float) or name == "encoding"
+        for name, value in data.items()
+    )
+    return all(plain) and set(data) <= set(DataConfig.model_fields)

@@ -20,7 +20,7 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.task import About, Batch, Length, Prediction, Rng, Row, Sample, Stats, TransferModel
 from tasks.annotations.formats import read_boxes
 from tasks.augmentation import is_active, settle_augmentation
 from tasks.canvas import Canvas, to_picture
@@ -211,6 +211,9 @@ class ObjectDetection(PictureTask):
         if not metrics["ap50"] < LOW:
             return ""
         return diagnose(stats, metrics["loss"], first.get("loss")) or ""
+
+    def about(self, model: TransferModel) -> About:
+        return About("object-detection")
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """{"detections": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""

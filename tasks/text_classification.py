@@ -235,12 +235,14 @@ class TextClassification(LabelledTask):
             "example": '("A text.", "Its pair.")' if pair else '"A text."',
             "sides": ', truncation_side="left"' if self.config.truncation == "tail" else "",
         }
+        note = usage.CUT_OTHERWISE.get(self.config.truncation, "")
         if self.head_ == "pooled":
             code = usage.fill(usage.POOLED_TEXT, pooled=usage.POOLED[self.pooling_], **blanks)
-            return About(self.name, code=code)
-        code = usage.PAIR_OF_TEXTS if pair else usage.TEXT
-        adapted = usage.fill(usage.ADAPTED_TEXT, **blanks)
-        return About(self.name, "transformers", usage.fill(code, **blanks), adapted)
+            return About(self.name, code=note + code)
+        code = usage.fill(usage.PAIR_OF_TEXTS if pair else usage.TEXT, **blanks)
+        # New words are rows of the embeddings, which an adapter has not.
+        adapted = "" if self.config.add_tokens else note + usage.fill(usage.ADAPTED_TEXT, **blanks)
+        return About(self.name, "transformers", note + code, adapted)
 
     # ---- parts
 

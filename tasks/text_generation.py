@@ -17,9 +17,20 @@ from torch.nn import functional
 
 from finetune.config import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
-from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
-from tasks import prompts
-from tasks.codecs import Codec, CodecConfig, make_codec
+from finetune.task import (
+    About,
+    Batch,
+    Length,
+    Prediction,
+    Rng,
+    Row,
+    Sample,
+    Stats,
+    Task,
+    TransferModel,
+)
+from tasks import prompts, usage
+from tasks.codecs import CausalCodec, Codec, CodecConfig, make_codec
 from tasks.decoding import DecodingConfig, generate
 from tasks.dialogues import messages_of, settle_template
 from tasks.language_models import ISOLATIONS, load_language_model
@@ -108,7 +119,7 @@ class TextGeneration(Task):
         return {}
 
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
-        source = ModelConfig(name=str(folder))
+        source = self.saved(folder)
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
 
@@ -120,7 +131,7 @@ class TextGeneration(Task):
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
-        return self.build_model(ModelConfig(name=str(folder)))
+        return self.build_model(self.saved(folder))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -169,6 +180,16 @@ class TextGeneration(Task):
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         texts = generate(model.network, self.tokenizer_, batch["prompts"], self.config)
         return [{"generated_text": text} for text in texts]
+
+    def about(self, model: TransferModel) -> About:
+        is_chat = self.config.kind == "chat"
+        example = '[{"role": "user", "content": "A question?"}]' if is_chat else '"A prompt."'
+        if isinstance(self.codec_, CausalCodec):
+            codes = usage.CAUSAL, usage.ADAPTED_CAUSAL
+        else:
+            codes = usage.SEQUENCES, usage.ADAPTED_SEQUENCES
+        code, adapted = (usage.fill(text, example=example) for text in codes)
+        return About("text-generation", "transformers", code, adapted)
 
     @property
     def scores_predictions(self) -> bool:

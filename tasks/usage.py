@@ -1,6 +1,7 @@
-"""How a published classifier is used without this kit: the code on its card.
+"""How a published model is used without this kit: the code on its card.
 
-Each piece defines `classify`, and is run by the tests in a process that cannot import the kit.
+The pieces that classify define `classify`, and are run by the tests in a process that cannot import
+the kit.
 """
 
 from __future__ import annotations
@@ -80,6 +81,43 @@ def classify(text):
 print(classify({example}))
 """
 
+CAUSAL = """
+from transformers import pipeline
+
+write = pipeline("text-generation", "{repository}")
+print(write({example}, return_full_text=False))
+"""
+
+ADAPTED_CAUSAL = """
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{repository}").merge_and_unload()
+write = pipeline("text-generation", model, tokenizer=AutoTokenizer.from_pretrained("{base}"))
+print(write({example}, return_full_text=False))
+"""
+
+SEQUENCES = """
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+model = AutoModelForSeq2SeqLM.from_pretrained("{repository}")
+inputs = tokenizer({example}, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
+"""
+
+ADAPTED_SEQUENCES = """
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+base = AutoModelForSeq2SeqLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{repository}")
+inputs = tokenizer({example}, return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
+"""
+
 IMAGE = """
 from transformers import pipeline
 
@@ -155,6 +193,11 @@ def classify(path):
 print(classify("picture.jpg"))
 """
 
+# What of a long text the plain library does not read as this kit does.
+CUT_OTHERWISE = {
+    "windows": "# Only the head of a long text is read here; finetune-kit reads all, in windows.\n",
+    "head-tail": "# Only the head of a long text is read here; finetune-kit reads head and tail.\n",
+}
 ACTIVATIONS = {
     "single_label_classification": ".softmax(-1)",
     "multi_label_classification": ".sigmoid()",

@@ -141,6 +141,12 @@ def test_train_takes_a_task_of_its_own_config(train: Train) -> None:
     assert {said["label"] for said in trained.predict(["a goal"])} <= set(LABELS)
 
 
+def test_train_takes_the_section_of_data(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_bytes("text,label\nAktien für alle,tech\na goal,sport\n".encode())
+    section = {"source": str(tmp_path / "news.csv"), "encoding": ["utf-8", "cp1252"]}
+    assert train({**section, "validation": 0}).metrics == {}
+
+
 def test_train_takes_the_section_of_a_task(train: Train) -> None:
     trained = train(ROWS, {"name": "text-classification", "labels": LABELS[::-1]})
     assert trained.predictor.adapter.config.labels == LABELS[::-1]

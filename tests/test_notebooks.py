@@ -1,0 +1,60 @@
+"""The notebooks are committed without outputs, and run from top to bottom, offline, on a CPU."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+LONGEST = 600  # seconds of a notebook, on a machine that is busy with other work
+
+
+def cells(path: Path, kind: str) -> list[dict[str, Any]]:
+    held = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in held if cell["cell_type"] == kind]
+
+
+def test_notebooks_are_found() -> None:
+    assert {path.stem for path in NOTEBOOKS} >= {
+        "text_classification",
+        "image_classification",
+        "feature_map",
+    }
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_without_outputs(path: Path) -> None:
+    assert cells(path, "markdown")
+    for cell in cells(path, "code"):
+        assert not cell["outputs"]
+        assert cell["execution_count"] is None
+        ast.parse("".join(cell["source"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_shows_results(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for beside in EXAMPLES.glob("*.py"):
+        shutil.copy(beside, tmp_path)
+    notebook = nbformat.read(path, as_version=4)
+    started = time.monotonic()
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=LONGEST, resources=resources).execute()
+    print(f"{path.stem}: {time.monotonic() - started:.0f} s")
+    shown = [
+        out.data for cell in notebook.cells for out in cell.get("outputs", []) if "data" in out
+    ]
+    assert any("text/html" in data for data in shown), "results show as tables"
+    assert any("image/png" in data for data in shown), "something is drawn"
