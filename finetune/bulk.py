@@ -19,6 +19,7 @@ from finetune.arguments import Source
 from finetune.config import DataConfig
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
+from finetune.data.pictures import is_pattern
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
 from finetune.sources import locate
@@ -39,7 +40,8 @@ def predict_rows(run: str, source: Source, output: Path | None, batch_size: int)
     console = Console(stderr=True)  # the standard output may be what is asked for
     is_stream = source.reference == STANDARD_INPUT
     if output is not None:
-        check_output(output, None if is_stream else locate(source.reference))
+        names_no_file = is_stream or is_pattern(source.reference)
+        check_output(output, None if names_no_file else locate(source.reference))
     folder = model_folder(run)
     task = load_task(folder)
     if is_stream:
