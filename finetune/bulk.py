@@ -21,6 +21,7 @@ from finetune.arguments import Source
 from finetune.config import DataConfig
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
+from finetune.data.pictures import is_pattern
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
 from finetune.processes import this_process
@@ -48,7 +49,8 @@ def predict_rows(
     if is_stream and state.num_processes > 1:
         raise ConfigError("predict: the standard input is read by one process; name a file")
     if output is not None:
-        check_output(output, None if is_stream else locate(source.reference))
+        names_no_file = is_stream or is_pattern(source.reference)
+        check_output(output, None if names_no_file else locate(source.reference))
     folder = model_folder(run)
     task = load_task(folder, source.options)
     if is_stream:

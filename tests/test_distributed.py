@@ -229,3 +229,33 @@ def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.Mo
     ):
         this_process()
     assert PartialState().num_processes == 1
+
+
+@pytest.mark.slow
+def test_pictures_on_two_processes_go_on_with_equal_bits(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    from tests.tiny_vision import shape_folder, tiny_timm
+
+    shared = {
+        "task": "image-classification",
+        "task.augmentation": "heavy",
+        "model": str(tiny_timm(tmp_path / "resnet")),
+        "data.source": str(shape_folder(tmp_path / "shapes")),
+    }
+    kinds: dict[str, dict[str, Any]] = {
+        "full": {"method": "full"},
+        "lora": {"method": "lora", "method.rank": 2},
+        "views": {"method": "frozen", "method.views": 2},
+        "live": {"method": "frozen", "method.cache": "off"},
+        "bf16": {"method": "full", "train.precision": "bf16"},
+    }
+    cases = [
+        Case(f"{name}-{workers}", {**shared, **keys, "train.workers": workers}, FEW_STOPS)
+        for name, keys in kinds.items()
+        for workers in (0, 2)
+    ]
+    out = launch(cases, tmp_path / "two", models)
+    for case in cases:
+        found = json.loads((out / f"{case.name}.json").read_text())
+        assert found["often"] == found["once"], case.name

@@ -62,12 +62,17 @@ def read_pictures(folder: Path) -> tuple[Dataset, list[Path]]:
     return _table([path for path, _ in labelled] or loose, folder, labels or None), unread
 
 
+def is_pattern(reference: str) -> bool:
+    """Whether a reference is a pattern, photos/*.jpg, and no name: news[1].csv may be a file."""
+    return glob.has_magic(reference) and not Path(reference).expanduser().exists()
+
+
 def read_picture_files(pattern: str) -> Dataset | None:
     """The pictures that a pattern (photos/*.jpg) or a file's name means; None: it is neither.
 
     Raises DataError for a pattern that no picture fits.
     """
-    if not glob.has_magic(pattern):
+    if not is_pattern(pattern):
         path = Path(pattern).expanduser()
         return _table([path], path.parent) if is_picture(path) and path.is_file() else None
     found = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))

