@@ -195,7 +195,7 @@ print(classify("picture.jpg"))
 
 # What of a long text the plain library does not read as this kit does.
 CUT_OTHERWISE = {
-    "windows": "# Of a long text only the head is read here; finetune-kit reads all of it, in windows.\n",
+    "windows": "# Of a long text only the head is read here; finetune-kit reads all, in windows.\n",
     "head-tail": "# Of a long text only the head is read here; finetune-kit reads head and tail.\n",
 }
 ACTIVATIONS = {
