@@ -195,8 +195,8 @@ print(classify("picture.jpg"))
 
 # What of a long text the plain library does not read as this kit does.
 CUT_OTHERWISE = {
-    "windows": "# Only the head of a long text is read here; finetune-kit reads all, in windows.\n",
-    "head-tail": "# Only the head of a long text is read here; finetune-kit reads head and tail.\n",
+    "windows": "# Of a long text only the head is read here; finetune-kit reads all, in windows.\n",
+    "head-tail": "# Of a long text only the head is read here; finetune-kit reads head and tail.\n",
 }
 ACTIVATIONS = {
     "single_label_classification": ".softmax(-1)",
