@@ -22,7 +22,7 @@ from finetune.errors import ConfigError
 from finetune.processes import this_process
 from tests.lives import Stop, one_thread
 from tests.test_exactness import LIVES, METHODS
-from tests.tiny_models import text_csv, tiny_bert
+from tests.tiny_models import text_csv, tiny_bert, tiny_gpt2
 from tests.two_processes import Case, run_case, to_json
 
 PATIENCE = 2400
@@ -61,6 +61,15 @@ SHARED = Case("shared", {**CUT, "train.micro_batch": 6}, has_dropout=False)
 LORA = {**CUT, "method": "lora", "method.dropout": 0}
 WHOLE_LORA = Case("whole-lora", {**LORA, "train.micro_batch": 12}, has_dropout=False)
 SHARED_LORA = Case("shared-lora", {**LORA, "train.micro_batch": 6}, has_dropout=False)
+WRITING = {
+    **CUT,
+    "task": {
+        "name": "text-generation",
+        "prompt": "{text}\nTopic:",
+        "completion": " {label}",
+        "max_length": 128,
+    },
+}
 CACHED = [
     Case(f"frozen-{precision}", {"method": "frozen", "train.precision": precision})
     for precision in ("fp32", "bf16")
@@ -119,18 +128,34 @@ def launch(cases: list[Case], out: Path, models: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> Path:
-    cases = [SHARED, SHARED_LORA, *CACHED, *STOPPED]
+def writing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    """A language model on packed rows, its batch cut in different ways."""
+    keys = {**WRITING, "model": str(tiny_gpt2(tmp_path_factory.mktemp("gpt2"), dropout=0))}
+    sizes = {"writing-whole": 12, "writing-micro": 3, "writing-shared": 6}
+    return {
+        name: Case(name, {**keys, "train.micro_batch": size}, has_dropout=False)
+        for name, size in sizes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def two(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path], writing: dict[str, Case]
+) -> Path:
+    cases = [SHARED, SHARED_LORA, writing["writing-shared"], *CACHED, *STOPPED]
     return launch(cases, tmp_path_factory.mktemp("launch") / "two", models)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> Path:
+def one(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path], writing: dict[str, Case]
+) -> Path:
     """The same runs, and other cuts of the batch, in this one process."""
     out = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_CACHE", str(out / "cache"))
-        for case in (WHOLE, MICRO, WHOLE_LORA, *CACHED, *STOPPED):
+        cut = (writing["writing-whole"], writing["writing-micro"])
+        for case in (WHOLE, MICRO, WHOLE_LORA, *cut, *CACHED, *STOPPED):
             model = models["model" if case.has_dropout else "plain"]
             result = run_case(Case(case.name, case.keys), out, model, models["data"])
             (out / f"{case.name}.json").write_text(json.dumps(result))
@@ -176,6 +201,13 @@ def test_gradients_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> 
     assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
     lora = load_file(one / "whole-lora.safetensors")
     assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
+
+
+def test_gradients_of_packed_rows_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:
+    """The loss is for each token of a completion over the whole step."""
+    whole = load_file(one / "writing-whole.safetensors")
+    assert difference(whole, load_file(one / "writing-micro.safetensors")) < 1e-6
+    assert difference(whole, load_file(two / "writing-shared.safetensors")) < 1e-6
 
 
 def test_cuts_are_what_they_say(one: Path, two: Path) -> None:

@@ -77,6 +77,23 @@ def test_stopped_run_ends_with_the_bits_of_an_unstopped_one(
     assert left_behind(stopped) == left_behind(unstopped)
 
 
+def test_stopped_run_on_packed_rows_ends_with_the_bits_of_an_unstopped_one(
+    gpt2_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    templates = {"prompt": "{text}\nTopic:", "completion": " {label}", "max_length": 128}
+    keys = {"method": "lora", "task": {"name": "text-generation", **templates}}
+    once, often = Seen(), Seen()
+    unstopped = live(load(tmp_path / "once", gpt2_folder, news_csv, keys), seen=once)
+    loaded = load(tmp_path / "often", gpt2_folder, news_csv, keys)
+    for stop in (Stop(1), Stop(3, "tick"), Stop(4, "save"), Stop(6, "log")):
+        assert live(loaded, seen=often, stop=stop) is None, stop
+    stopped = live(loaded, seen=often)
+    assert unstopped is not None
+    assert stopped is not None
+    assert often.steps == once.steps
+    assert left_behind(stopped) == left_behind(unstopped)
+
+
 def test_one_seed_gives_the_same_bits_and_another_gives_others(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
