@@ -99,7 +99,7 @@ class QueryHead:
         """Sums over all layers that are supervised, weighted as the network's config says."""
         rows: list[dict[str, Tensor]] = targets["rows"]
         layers: list[Layer] = outputs["layers"]
-        criterion = self._criterion.to(layers[0]["logits"].device)
+        criterion = self._criterion.to(layers[0]["logits"])
         sums: dict[str, Tensor] = {}
         for layer in layers:
             if self.family == "d-fine":
