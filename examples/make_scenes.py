@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,8 @@ LEAST_VISIBLE = 0.5  # share of a shape that no later one may hide
 COLORS = [(0, 0, 0), (230, 25, 75), (60, 180, 75), (67, 99, 216), (255, 225, 25)]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture and the visible pixels of each shape on it.
-
-    Attributes:
-        objects: (class from 1, bool [H, W]), from back to front.
-    """
-
-    image: Image.Image
-    objects: list[tuple[int, np.ndarray]]
+Objects = list[tuple[int, np.ndarray]]
+"""(class from 1, its visible pixels as bool [H, W]), from back to front."""
 
 
 def outline(shape: str, center: np.ndarray, radius: float, turn: float) -> list[tuple[float, ...]]:
@@ -56,7 +47,7 @@ def outline(shape: str, center: np.ndarray, radius: float, turn: float) -> list[
 
 def draw_scene(
     number: int, size: tuple[int, int], grounds: list[Image.Image], rng: np.random.Generator
-) -> Scene:
+) -> tuple[Image.Image, Objects]:
     """Scene `number`: up to five shapes of random place, size, turn and colour on a photograph."""
     width, height = size
     ground = grounds[rng.integers(len(grounds))]
@@ -66,7 +57,7 @@ def draw_scene(
         int(rng.integers(edge - own + 1)) for edge, own in zip(ground.size, piece, strict=True)
     )
     image = ground.crop((left, top, left + piece[0], top + piece[1])).resize(size)
-    objects: list[tuple[int, np.ndarray]] = []
+    objects: Objects = []
     for _ in range(0 if number % EMPTY_EVERY == 0 else int(rng.integers(1, 6))):
         kind = int(rng.integers(len(SHAPES)))
         radius = rng.uniform(0.08, 0.22) * min(size)
@@ -84,14 +75,13 @@ def draw_scene(
         if not any(hidden):
             image.paste(color, (0, 0, width, height), stencil)
             objects = [*left_over, (kind + 1, pixels)]
-    return Scene(image, objects)
+    return image, objects
 
 
-def index_mask(scene: Scene) -> Image.Image:
+def index_mask(objects: Objects, size: tuple[int, int]) -> Image.Image:
     """The number of the class of each pixel, with a palette to look at."""
-    width, height = scene.image.size
-    classes = np.zeros((height, width), np.uint8)
-    for kind, pixels in scene.objects:
+    classes = np.zeros(size[::-1], np.uint8)
+    for kind, pixels in objects:
         classes[pixels] = kind
     mask = Image.fromarray(classes, mode="P")
     mask.putpalette([value for color in COLORS for value in color])
@@ -106,16 +96,9 @@ def annotation(kind: int, pixels: np.ndarray) -> dict[str, Any]:
     flat = pixels.flatten(order="F")  # run lengths go down the columns, and begin with background
     ends = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff([0, *ends, flat.size]).tolist()
-    return {
-        "category_id": kind,
-        "bbox": box,
-        "area": int(pixels.sum()),
-        "iscrowd": 0,
-        "segmentation": {
-            "size": list(pixels.shape),
-            "counts": [0, *counts] if flat[0] else counts,
-        },
-    }
+    runs = {"size": list(pixels.shape), "counts": [0, *counts] if flat[0] else counts}
+    facts = {"bbox": box, "area": int(pixels.sum()), "iscrowd": 0, "segmentation": runs}
+    return {"category_id": kind, **facts}
 
 
 def write_split(folder: Path, count: int, size: tuple[int, int], seed: list[int]) -> None:
@@ -128,13 +111,13 @@ def write_split(folder: Path, count: int, size: tuple[int, int], seed: list[int]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(count):
-        scene = draw_scene(number, size, grounds, np.random.default_rng([*seed, number]))
+        image, objects = draw_scene(number, size, grounds, np.random.default_rng([*seed, number]))
         name = f"{number:05}"
-        scene.image.save(folder / "images" / f"{name}.jpg", quality=92)
-        index_mask(scene).save(folder / "masks" / f"{name}.png")
+        image.save(folder / "images" / f"{name}.jpg", quality=92)
+        index_mask(objects, size).save(folder / "masks" / f"{name}.png")
         file, (width, height) = f"images/{name}.jpg", size
         images.append({"id": number, "file_name": file, "width": width, "height": height})
-        for kind, pixels in scene.objects:
+        for kind, pixels in objects:
             ids = {"id": len(annotations) + 1, "image_id": number}
             annotations.append(ids | annotation(kind, pixels))
     categories = [{"id": place, "name": name} for place, name in enumerate(SHAPES, start=1)]

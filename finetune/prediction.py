@@ -118,27 +118,26 @@ def load_task(
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
     task_class = find_task(held["name"])
-    values = held["config"] | dict(keys or {})
-    if faults := _key_faults(task_class, values, keys or {}):
-        raise ConfigError("\n  ".join(["the keys have faults:", *faults]))
-    task = task_class(task_class.Config.model_validate(values))
+    task = task_class(task_class.Config.model_validate(held["config"]))
+    adjust_task(task, keys or {})
     task.trusts_code = trust_remote_code
     task.restore(held["state"], folder)
     return task
 
 
-def _key_faults(
-    task_class: type[Task], values: Mapping[str, Any], keys: Mapping[str, Any]
-) -> list[str]:
-    """What is wrong with the keys that shall be others than in training."""
-    choices = {*task_class.prediction_keys, *READING}
-    unknown = [
-        f"{key}: is no key of reading rows, nor one that predictions of {task_class.name} change; "
-        f"{nearest(key, choices)}"
+def adjust_task(task: Task, keys: Mapping[str, Any]) -> None:
+    """Give a trained task the keys that may be others for predictions. Raises ConfigError."""
+    faults = [
+        f"{key}: is no key that predictions of {task.name} change; "
+        f"{nearest(key, {*task.prediction_keys, *READING})}"
         for key in keys
-        if key not in task_class.prediction_keys
+        if key not in task.prediction_keys
     ]
-    return unknown or section_faults("task", task_class.Config, values, "command line")
+    values = {**task.config.model_dump(), **keys}
+    faults = faults or section_faults("task", type(task.config), values, "for predictions")
+    if faults:
+        raise ConfigError("\n  ".join(["the keys have faults:", *faults]))
+    task.config = type(task.config).model_validate(values)
 
 
 def model_folder(

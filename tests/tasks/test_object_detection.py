@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import finetune
-from finetune.arguments import adjust_task
 from finetune.config import FullConfig, ModelConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.methods import make_method
+from finetune.prediction import adjust_task
 from finetune.task import TransferModel
 from finetune.testing import check_task
 from tasks import ObjectDetection
@@ -276,7 +276,7 @@ def test_detector_of_transformers_is_loaded_by_its_pipeline(
     path = str(scenes / "test" / "images" / "00001.jpg")
     theirs = pipeline(Image.open(path).convert("RGB"))
     predictor = run.predictor
-    adjust_task(predictor.task, {"score_threshold": 0.0})
+    adjust_task(predictor.adapter, {"score_threshold": 0.0})
     ours = predictor([{"image": path}])[0]
     assert ours
     assert set(ours[0]) == {"score", "label", "box"}
