@@ -43,6 +43,7 @@ def export_model(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     device = next(model.parameters()).device
+    model.widen()
     before = compute_outputs(model, task, rows, device)
     model.settle()
     has_adapter = method.save_adapter(model, beside / "adapter")

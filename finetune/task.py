@@ -150,6 +150,9 @@ class TransferModel(nn.Module):
         """
         raise NotImplementedError
 
+    def widen(self) -> None:
+        """Hold in float32 what was held in fewer bits, so that adapters can be folded into it."""
+
     def settle(self) -> None:
         """Fold into the network what training kept beside it; the outputs stay as they are."""
 

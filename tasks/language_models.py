@@ -67,6 +67,11 @@ class LanguageModel(TransferModel):
         with _output_at(self.network, positions):
             return self.network(**inputs, use_cache=False).logits  # type: ignore[no-any-return]
 
+    def widen(self) -> None:
+        if getattr(self.network, "is_quantized", False):
+            self.network.dequantize(torch.float32)  # type: ignore[operator]
+            self.network.float()  # the parts that 4 bits would have spoilt
+
     def save(self, folder: Path) -> None:
         with quiet_transformers():
             self.network.save_pretrained(folder)  # type: ignore[operator]

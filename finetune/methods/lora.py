@@ -102,7 +102,12 @@ class Lora(Method):
         for name, module in list(model.network.named_modules()):
             if not _is_adapted(module):
                 continue
-            module.merge()
+            if not _is_of_bits(module):
+                module.merge()
+            else:  # its weights are whole again, which peft's layer for 4 bits does not expect
+                base = module.get_base_layer()
+                delta = module.get_delta_weight(module.active_adapters[0])
+                base.weight.data += delta.to(base.weight.dtype)
             parent, _, child = name.rpartition(".")
             setattr(model.network.get_submodule(parent), child, module.get_base_layer())
         if hasattr(model.network, "peft_config"):
@@ -159,6 +164,11 @@ def _is_adapted(module: nn.Module) -> bool:
     from peft.tuners.lora import LoraLayer
 
     return isinstance(module, LoraLayer)
+
+
+def _is_of_bits(module: Any) -> bool:
+    """Whether it is peft's layer around weights of 4 bits."""
+    return type(module).__module__.endswith("lora.bnb")
 
 
 def _with_prefix(name: str) -> str:

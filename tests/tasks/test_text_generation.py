@@ -17,15 +17,18 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     BloomConfig,
     BloomForCausalLM,
     pipeline,
 )
 
 import finetune
-from finetune.config import ModelConfig
+from finetune.config import LoraConfig, ModelConfig
 from finetune.data.loading import measured_split
 from finetune.errors import ConfigError, DataError, ModelError
+from finetune.export import compute_outputs, relative_difference
+from finetune.methods import make_method
 from finetune.prediction import Predictor
 from finetune.task import Row
 from finetune.testing import check_task
@@ -475,3 +478,36 @@ def test_weights_of_a_gguf_file_are_trained_and_its_mark_is_forgotten(tmp_path: 
     asked = [{"role": "user", "content": "What is the capital of France?"}]
     answer = write(asked, max_new_tokens=12, do_sample=False)[0]["generated_text"][-1]["content"]
     assert "Paris" in answer
+
+
+@pytest.mark.slow
+def test_adapters_beside_weights_of_four_bits_are_merged_into_whole_ones(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU backend of bitsandbytes, which the kit does not offer: slow, but the same layers."""
+    pytest.importorskip("bitsandbytes")
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    arguments = {"quantization_config": four, "device_map": {"": "cpu"}}
+    monkeypatch.setattr("tasks.pretrained._four_bits", lambda _: arguments)
+    table = Dataset.from_list(ANSWERED)
+    task, cpu = TextGeneration(**TEMPLATES), torch.device("cpu")
+    task.choose_columns(table[:])
+    source = ModelConfig(name=str(llama_folder), quantize="4bit")
+    task.setup(table, source, frozen=False)
+    model, method = task.build_model(source), make_method(LoraConfig())
+    method.apply(model)
+    batch = task.collate([task.encode(row) for row in ANSWERED])
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    for _ in range(2):
+        task.loss(model(batch), batch)["loss"].backward()
+        optimizer.step()
+    before = compute_outputs(model, task, ANSWERED, cpu)
+    model.widen()
+    assert relative_difference(before, compute_outputs(model, task, ANSWERED, cpu)) <= 1e-3
+    whole = compute_outputs(model, task, ANSWERED, cpu)
+    method.merge(model)
+    task.save(model, tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+    after = compute_outputs(task.load_model(tmp_path), task, ANSWERED, cpu)
+    assert relative_difference(whole, after) <= CLOSE
