@@ -16,6 +16,7 @@ FEW_ROWS = 50  # of a label in train
 FEW_MEASURED = 1000  # rows of a held-out split
 LOPSIDED = 5  # times as many rows of the largest label as of the smallest
 NAMED = 10
+BY_CLASS = ("iou/", "ap/")  # metrics of a class: 0 is none of it found
 
 
 def find_limits(story: Story) -> Iterator[str]:
@@ -68,6 +69,9 @@ def _of_labels(story: Story) -> Iterator[str]:
         if unmeasured:
             names = ", ".join(map(str, unmeasured[:NAMED]))
             yield f"Labels without a row in {split}, so not measured there: {names}."
+        nothing = [key for key, value in metrics.items() if value == 0]
+        if lost := [key.partition("/")[2] for key in nothing if key.startswith(BY_CLASS)]:
+            yield f"Classes of which nothing in {split} was found: {', '.join(lost[:NAMED])}."
         if missed:
             yield f"Labels of which no row of {split} was recognised: {_named(missed)}."
 

@@ -116,7 +116,8 @@ def _results(config: RunConfig, about: About, results: Mapping[str, Mapping[str,
     data = data_reference(config)
     for split, metrics in results.items():
         for name, value in overall(metrics).items():
-            if math.isfinite(value) and not name.startswith("loss"):
+            # Those of a class or a term (iou/cat) are on the card itself: there may be hundreds.
+            if math.isfinite(value) and name != "loss" and "/" not in name:
                 yield EvalResult(
                     task_type=about.pipeline or config.task.name.rpartition(":")[2],
                     dataset_type=dataset_id(config) or "local",

@@ -165,6 +165,8 @@ def test_limits_of_lengths_and_of_what_was_not_measured() -> None:
     )
     assert "not measured there: rare" in limits(results={"test": metrics(support=0)})
     assert "No row was held out" in limits(results={})
+    found = {"test": {"mean_iou": 0.4, "iou/cat": 0.0, "iou/dog": 0.8}}
+    assert "nothing in test was found: cat." in limits(results=found)
     only = {"validation": metrics()}
     lengths = {"train": [Length(1)], "validation": [Length(1)] * 40}
     assert "There was no test split" in limits(results=only, selected="validation", lengths=lengths)
