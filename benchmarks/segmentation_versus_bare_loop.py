@@ -26,7 +26,7 @@ from versus_bare_loop import Clock, Numbers, Seconds, median_ratio, our_block
 from finetune.assembly import assemble
 from finetune.data import open_splits
 from finetune.data.loading import load_batches
-from finetune.loop import Live
+from finetune.live import Live
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task

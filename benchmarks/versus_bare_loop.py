@@ -28,7 +28,8 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.assembly import assemble
 from finetune.data import open_splits
 from finetune.data.loading import load_batches
-from finetune.loop import Live, Progress, train
+from finetune.live import Live, Progress
+from finetune.loop import train
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task

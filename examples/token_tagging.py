@@ -88,7 +88,7 @@ class TokenTagging(Task):
 
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
         self.tags_ = state["tags"]
-        self.tokenizer_ = load_tokenizer(ModelConfig(name=str(folder)))
+        self.tokenizer_ = load_tokenizer(self.saved(folder))
 
     def build_model(self, source: ModelConfig) -> Tagger:
         ids = {tag: index for index, tag in enumerate(self.tags_)}

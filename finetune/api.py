@@ -55,9 +55,12 @@ class Run:
         """A prediction for each row: dicts, a table, or bare texts."""
         return self.predictor(rows, batch_size)
 
-    def push(self, repo_id: str, *, private: bool = True, what: str = "merged") -> str:
-        """Upload final/ to a model hub; the address of the model there."""
-        return push(self.path, repo_id, private=private, what=what)
+    def push(self, repository: str, **keys: Any) -> str:
+        """Upload final/ to a model hub; the address of the model there.
+
+        The keys are those of `finetune.hub.push`: private, dry_run, what, license, token.
+        """
+        return push(self.path, repository, **keys)
 
     def plot(self) -> Figure:
         """Losses and the learning rate over the steps."""

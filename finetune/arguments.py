@@ -16,7 +16,7 @@ from finetune.task import Task
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
-READING = ("subset", "revision", "format", "limit", "delimiter", "encoding", "on_error")
+READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
 SPLIT = "split"
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from finetune.config import FrozenConfig, RunConfig
 from finetune.console import Console
 from finetune.data import Splits
-from finetune.data.loading import Split
+from finetune.data.loading import Split, measured_split
 from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
 from finetune.errors import DataError
 from finetune.features import CachePlan, with_features
-from finetune.loop import Live
+from finetune.live import Live
 from finetune.methods import Method, make_method
 from finetune.optim import build_optimizer
 from finetune.task import Length, Mendable, Task, TransferModel
@@ -46,26 +44,28 @@ class Prepared:
 def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
+    task.trusts_code = config.model.trust_remote_code
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
     torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
     model = task.build_model(config.model)
-    notes += method.apply(model)
+    notes += [*model.notes, *method.apply(model)]
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
     groups = method.param_groups(model, config.optim)
     model.to(accelerator.device)
 
-    named: dict[str, Any] = {"train": splits.train} | {
-        name: rows
-        for name, rows in (("validation", splits.validation), ("test", splits.test))
-        if rows is not None
-    }
-    notes += [note for name in list(named)[1:] for note in task.compare(name, named[name])]
-    named["train"], note = in_parts(splits.train, task)
-    notes += [note] if note else []
-    lengths = {name: task.lengths(rows) for name, rows in named.items()}
-    parts = {name: _split(name, named[name], found) for name, found in lengths.items()}
+    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts, lengths = dict[str, Split](), dict[str, list[Length]]()
+    for name, rows in named.items():
+        if rows is None:
+            continue
+        if name == "train":
+            rows, said = in_parts(rows, task)
+        else:
+            said = task.compare(name, rows)
+        parts[name], lengths[name], left_out = measured_split(name, rows, task)
+        notes += [*said, *left_out]
     live = _live(config, task, method, model, groups, accelerator, parts["train"])
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
@@ -151,10 +151,6 @@ def _live(
     optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
     steps = total_steps(config, plan.steps_per_epoch)
     return Live(config, task, method, model, optimizer, accelerator, train, plan, steps)
-
-
-def _split(name: str, rows: Any, lengths: Sequence[Length]) -> Split:
-    return Split(name, rows, np.array([length.used for length in lengths], dtype=np.int64))
 
 
 def _check_labels(splits: Splits, task: Task) -> None:

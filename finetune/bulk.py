@@ -1,19 +1,20 @@
 """Predictions for many rows: a table or the standard input in, the same rows with predictions out.
 
-Rows are predicted and written a window at a time; the table itself is opened by `finetune.data`.
+Rows are predicted and written a window at a time, by any number of processes; the table itself is
+opened by `finetune.data`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 
 from finetune.arguments import Source, adjust_task
@@ -22,6 +23,7 @@ from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
+from finetune.processes import this_process
 from finetune.sources import locate
 from finetune.task import Prediction, Row, Task
 from finetune.writing import Write, check_output, open_writer, write_lines
@@ -39,10 +41,12 @@ def predict_rows(
     standard output. Returns their number. Raises FinetuneError, before a network is loaded, for
     rows that cannot be predicted; the standard input is read as it comes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("predict: works in one process; start it without a launcher")
-    console = Console(stderr=True)  # the standard output may be what is asked for
+    state = this_process()
+    speaks = state.is_main_process
+    console = Console(stderr=True, speaks=speaks)  # the standard output may be what is asked for
     is_stream = source.reference == STANDARD_INPUT
+    if is_stream and state.num_processes > 1:
+        raise ConfigError("predict: the standard input is read by one process; name a file")
     if output is not None:
         check_output(output, None if is_stream else locate(source.reference))
     folder = model_folder(run)
@@ -56,30 +60,28 @@ def predict_rows(
         console.facts({"data": "\n".join(notes)} if notes else {})
         schema = table.features.arrow_schema
         rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
-    predictor = Predictor(task, task.load_model(folder), best_device())
+    device = best_device() if state.num_processes == 1 else state.device
+    predictor = Predictor(task, task.load_model(folder), device)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     done = 0
     draw = _Drawing(task, drawings)
     silent = output is None and drawings is not None
     with (
-        contextlib.nullcontext(_say_nothing) if silent else _writer(output, types) as write,
+        _writer(output, types) if speaks and not silent else nullcontext() as write,
         console.count(total, "rows") as advance,
     ):
         join = _Join(console)
-        for part in _windows(rows, window):
-            predictions = predictor.window(part, batch_size, advance)
-            draw(part, predictions)
-            write([join(row, said) for row, said in zip(part, predictions, strict=True)])
+        for part, predictions in _predicted(predictor, rows, window, batch_size, advance):
+            if speaks:
+                draw(part, predictions)
             done += len(part)
+            if write is not None:
+                write([join(row, said) for row, said in zip(part, predictions, strict=True)])
     if output is not None:
         console.print(f"{done} rows with predictions: {output}")
     if drawings is not None:
         console.print(f"{draw.written} pictures of predictions: {drawings}")
     return done
-
-
-def _say_nothing(rows: Sequence[Row]) -> None:
-    """Where pictures are asked for and no table."""
 
 
 class _Drawing:
@@ -113,6 +115,29 @@ class _Drawing:
 
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(Path(value).suffix) and len(value) < _LONGEST_PATH
+
+
+def _predicted(
+    predictor: Predictor,
+    rows: Iterable[Row],
+    window: int,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Iterator[tuple[list[Row], list[Prediction]]]:
+    """Windows of rows in their order, with their predictions.
+
+    Window k is computed by process k mod P, so what is computed together does not depend on their
+    number, and no process holds more than P windows.
+    """
+    state = PartialState()
+    rank, processes = state.process_index, state.num_processes
+    windows = _windows(rows, window)
+    while own := list(islice(windows, processes)):
+        mine = predictor.window(own[rank], batch_size, advance) if rank < len(own) else []
+        told: list[list[Prediction]] = [mine]
+        if processes > 1:
+            told = gather_object(told)
+        yield from zip(own, told[: len(own)], strict=True)
 
 
 class _Join:

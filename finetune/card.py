@@ -1,48 +1,159 @@
 """The card of a fine-tuned model: what was trained on what, and what was measured.
 
-It claims nothing else.
+It claims nothing else, and names no folder of the machine that it was written on.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import yaml
 
 from finetune.config import RunConfig
 from finetune.console import format_value
+from finetune.limits import find_limits
+from finetune.metadata import base_id, base_reference, data_reference, front_matter
+from finetune.notation import flatten
 from finetune.tabulation import BY_LABEL, by_label, overall
+from finetune.task import BASE, REPOSITORY, About, Length
+
+MOST_LABELS = 50
+# Keys that say where and how fast, not what was trained.
+_UNTOLD = re.compile(
+    r"^(output\.|data\.(source|train|validation|test)$|model\.name$|(task|method)\.name$"
+    r"|train\.(workers|log_every|keep_checkpoints|save_every)$|method\.cache_gib$)"
+)
+_PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:()'\"]+){2,}")
 
 
-def write_card(
-    config: RunConfig,
-    facts: Mapping[str, str],
-    results: Mapping[str, Mapping[str, float]],
-    selected: str | None,
-) -> str:
-    """The text of README.md: metadata, the facts of the run, and the metrics of each split.
+@dataclass(frozen=True)
+class Story:
+    """All that a run has to tell of itself.
 
-    `selected` names the split that selected the checkpoint; its metrics are marked as such.
+    Attributes:
+        lengths: of every row, by split, in the task's unit.
+        labels: {label: {split: rows}}; {} for a task without them.
+        notes: what was settled about the data, and how many rows were left out.
+        facts: network, parameters, device, steps, batch: {what: how much}.
+        results: {split: {metric: value}} of step `step`.
+        selected: the split that selected the checkpoint.
+        difference: of the outputs of the saved and reloaded model, as a share of the largest.
     """
-    metadata: dict[str, Any] = {
-        "tags": ["finetune-kit", config.task.name.rpartition(":")[2]],
-        "license": "unknown",
-    }
-    if "://" not in config.model.name and not config.model.name.startswith((".", "/")):
-        metadata["base_model"] = config.model.name
-    front = yaml.safe_dump(metadata, sort_keys=False).strip()
-    network = config.model.name.rstrip("/").rpartition("/")[2]
-    lines = ["---", front, "---", "", f"# {network}, fine-tuned for {config.task.name}", ""]
-    lines += [*_table(["", ""], facts.items()), ""]
-    for split, metrics in results.items():
-        mark = " (this split selected the checkpoint)" if split == selected else ""
-        lines += [f"## Measured on {split}{mark}", ""]
-        lines += [*_table(["metric", "value"], overall(metrics).items()), ""]
-        labels = by_label(metrics)
+
+    config: RunConfig
+    about: About
+    lengths: Mapping[str, Sequence[Length]]
+    labels: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str]
+    facts: Mapping[str, str]
+    results: Mapping[str, Mapping[str, float]]
+    selected: str | None
+    step: int
+    difference: float = 0.0
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_cards(story: Story, *, with_adapter: bool) -> dict[str, str]:
+    """{path in final/: text} of the model's card, and of its adapter's where peft can load that."""
+    cards = {"README.md": write_card(story, "finetune", with_adapter=with_adapter)}
+    if with_adapter and story.about.adapter_code:
+        cards["adapter/README.md"] = write_card(story, "adapter")
+    return cards
+
+
+def write_card(story: Story, relation: str, *, with_adapter: bool = False) -> str:
+    """The text of README.md; `relation` is what the model is to its base: "finetune", "adapter"."""
+    config, about = story.config, story.about
+    base = base_reference(config, about)
+    kind = "A LoRA adapter of" if relation == "adapter" else "Fine-tuned from"
+    lines = [
+        front_matter(config, about, story.results, relation),
+        *("", f"# {REPOSITORY}", ""),
+        f"{kind} `{base}` for {config.task.name.rpartition(':')[2]} on `{data_reference(config)}`, "
+        f"by method `{config.method.name}` of finetune-kit. Every number below was measured by the "
+        "run that trained it; what is not here was not measured.",
+        *("", "## Results", "", *_results(story)),
+        *("## Use", "", *_use(story, relation, base, with_adapter)),
+        *("## Data", "", *_data(story)),
+        *("## Training", "", *_training(story)),
+        *("## Limits", "", *(f"- {text}" for text in find_limits(story)), ""),
+    ]
+    return _without_folders("\n".join(lines))
+
+
+def _results(story: Story) -> Iterator[str]:
+    for split, metrics in story.results.items():
+        mark = ""
+        if split == story.selected:
+            mark = ", the split that selected the checkpoint, so a little too good"
+        yield f"On {split}, {len(story.lengths[split])} rows{mark}:"
+        yield from ("", *_table(["metric", "value"], overall(metrics).items()), "")
+        labels = by_label(metrics)[:MOST_LABELS]
         if labels:
-            lines += [*_table(["label", *BY_LABEL], labels), ""]
-    return "\n".join(lines)
+            yield from (*_table(["label", *BY_LABEL], labels), "")
+    if not story.results:
+        yield from ("No row was held out, so nothing was measured.", "")
+    yield (
+        f"Saved, reloaded by its own library and compared on rows of the data, its outputs differ "
+        f"by {story.difference:.1e} of the largest."
+    )
+    yield ""
+
+
+def _use(story: Story, relation: str, base: str, with_adapter: bool) -> Iterator[str]:
+    about = story.about
+    adapter_code = about.adapter_code.replace(BASE, base)
+    if relation == "adapter":
+        yield from ("With peft:", "", *_code(adapter_code))
+        if not base_id(story.config, about):
+            yield (
+                f"`{base}` is no id of a hub: it is what the network was called where it was "
+                "trained. Load the same weights from where you have them."
+            )
+            yield ""
+        return
+    if about.code:
+        library = about.library if about.library != "finetune-kit" else "plain libraries"
+        yield from (f"With {library}:", "", *_code(about.code))
+    kit = f'import finetune\n\npredictor = finetune.load("{REPOSITORY}")\npredictor([...])'
+    yield from ("With finetune-kit, which keeps what rows are read as:", "", *_code(kit))
+    if with_adapter and adapter_code:
+        nested = adapter_code.replace(f'"{REPOSITORY}"', f'"{REPOSITORY}", subfolder="adapter"')
+        yield from ("If `adapter/` was pushed too, with peft:", "", *_code(nested))
+
+
+def _data(story: Story) -> Iterator[str]:
+    rows = []
+    for split, lengths in story.lengths.items():
+        cut = [length for length in lengths if length.cut]
+        rows.append([split, len(lengths), len(cut)])
+    yield from (*_table(["split", "rows", "of them cut"], rows), "")
+    if story.labels:
+        splits = list(story.lengths)
+        counts = [
+            [label, *(by_split.get(split, 0) for split in splits)]
+            for label, by_split in list(story.labels.items())[:MOST_LABELS]
+        ]
+        yield from (*_table(["label", *splits], counts), "")
+        if len(story.labels) > MOST_LABELS:
+            yield from (f"and {len(story.labels) - MOST_LABELS} more labels.", "")
+    if story.notes:
+        yield from (*(f"- {note}" for note in story.notes), "")
+
+
+def _training(story: Story) -> Iterator[str]:
+    yield from (*_table(["", ""], story.facts.items()), "")
+    values = {key: value for key, value in flatten(story.config).items() if value is not None}
+    told = {key: value for key, value in values.items() if not _UNTOLD.match(key)}
+    yield from (*_table(["key", "value"], told.items()), "")
+    versions = ", ".join(f"{name} {value}" for name, value in story.versions.items())
+    yield from ([f"Weights of step {story.step}; {versions}.", ""] if versions else [])
+
+
+def _code(text: str) -> list[str]:
+    return ["```python", text.strip(), "```", ""]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
@@ -54,3 +165,8 @@ def _table(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[st
 def _cell(value: Any) -> str:
     # A bar would end the cell, a new line the table.
     return " ".join(format_value(value).split()).replace("|", "\\|")
+
+
+def _without_folders(text: str) -> str:
+    """Paths of this machine as their last part: a card is read elsewhere."""
+    return _PATH.sub(lambda found: Path(found[0].replace("\\", "/")).name, text)

@@ -123,6 +123,30 @@ def predict(
 
 
 @app.command()
+def embed(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A pretrained network, or a fine-tuned RUN.")
+    ],
+    words: Annotated[list[str], typer.Argument(metavar="DATA [KEY=VALUE ...]")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
+    batch_size: BatchSize = 32,
+) -> None:
+    """Write a vector of every row of DATA: its number from 0, and what a head would read.
+
+    Stopped and started again, it goes on; under `accelerate launch` processes share the rows.
+    task=NAME says what a row is, where its columns leave that open.
+
+    \b
+    finetune embed sentence-transformers/all-MiniLM-L6-v2 news.csv -o features.parquet
+    finetune embed timm/resnet50.a1_in1k photos/ -o features.parquet
+    finetune embed runs/news-bert-lora news.csv task.text=body -o features.parquet
+    """
+    from finetune.embedding import embed_rows
+
+    embed_rows(model, words, output, batch_size)
+
+
+@app.command()
 def inspect(words: ConfigWords = None) -> None:
     """Show what `train` would do with the same words: nothing is trained and nothing is written.
 
@@ -177,6 +201,46 @@ def init(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run folders.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the table to this .csv file.")
+    ] = None,
+) -> None:
+    """Show runs side by side: what differs in their configs, and their metrics.
+
+    \b
+    finetune compare runs/news-bert-frozen runs/news-bert-lora runs/news-bert-full
+    finetune compare runs/* -o runs.csv
+    """
+    from finetune.comparison import show_comparison
+
+    show_comparison(runs, output)
+
+
+@app.command()
+def export(
+    run: Run,
+    words: DataWords = None,
+    to: Annotated[str, typer.Option(metavar="onnx", help="The format.")] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder; else RUN/onnx.")
+    ] = None,
+) -> None:
+    """Write a fine-tuned network as ONNX, run it on rows, and compare with PyTorch.
+
+    The rows are those of DATA, else held-out ones of the run.
+
+    \b
+    finetune export runs/news-bert-lora --to onnx
+    finetune export runs/news-bert-lora test.csv -o news-onnx
+    """
+    from finetune.conversion import convert
+
+    convert(run, words or [], to, output)
+
+
+@app.command()
 def push(
     run: Run,
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model on the hub.")],
@@ -190,15 +254,21 @@ def push(
         str,
         typer.Option(metavar="merged|adapter|both", help="The network, its LoRA adapter, or both."),
     ] = "merged",
+    license: Annotated[
+        str | None, typer.Option(help="Of the model: apache-2.0, mit ...; else as its card has it.")
+    ] = None,
 ) -> None:
-    """Upload the final model of a run to a model hub.
+    """Upload the final model of a run to a model hub, private; again, to go on after a fault.
+
+    The hub is that of HF_ENDPOINT, the token that of `hf auth login` or HF_TOKEN.
 
     \b
     finetune push runs/news-bert-lora me/news --dry-run
+    finetune push runs/news-bert-lora me/news --what both --license apache-2.0
     """
     from finetune.hub import push as upload
 
-    upload(run, repository, private=not public, dry_run=dry_run, what=what)
+    upload(run, repository, private=not public, dry_run=dry_run, what=what, license=license)
 
 
 def _load(words: list[str] | None) -> tuple[Loaded, Task]:

@@ -82,6 +82,8 @@ class DataConfig(Section):
     """Seed of splits made by share."""
     group: str | None = None
     """A column whose equal values stay in one split."""
+    map: str | None = None
+    """file.py:function or module:function that makes another row of each row; None drops one."""
     limit: PositiveInt | None = None
     """At most so many rows a split, for a quick try."""
     delimiter: str | None = None
@@ -238,6 +240,16 @@ class OutputConfig(Section):
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
+    trackers: list[str] = []
+    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
+    Accelerate's.
+    """
+    hub: str | None = None
+    """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    license: str | None = None
+    """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
+    base_model: str | None = None
+    """Hub id of the pretrained network, on the card, where model.name is a copy of it on disk."""
 
 
 class RunConfig(Section):
@@ -262,6 +274,10 @@ FREE_KEYS = frozenset(
         "train.keep_checkpoints",
         "train.micro_batch",
         "output.dir",
+        "output.trackers",
+        "output.hub",
+        "output.license",
+        "output.base_model",
         "method.cache_gib",
         "task.metrics",
     }

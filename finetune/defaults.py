@@ -69,9 +69,11 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("partial", "vit"): Recipe(1e-4, 1e-3, 5, _PARTIAL.reason),
     ("full", "vit"): Recipe(5e-5, 5e-4, 5, "the usual rate for the whole of a vision transformer"),
 }
-# From this size on, full fine-tuning at 5e-5 is often unstable (Devlin et al. 2019 searched 2e-5
-# to 5e-5).
-LARGE = 200_000_000
+# From this size on, full fine-tuning at 5e-5 is often unstable (Devlin et al. 2019,
+# searched 2e-5 to 5e-5). Below the other, compact encoders take up to 3e-4 (Turc et al. 2019,
+# arXiv:1908.08962); the rates of vision networks above are for networks of that size.
+LARGE, SMALL = 200_000_000, 50_000_000
+TEXT_KINDS = ("encoder", "decoder")
 
 
 def fill_defaults(
@@ -80,7 +82,8 @@ def fill_defaults(
     """The config without the nulls that this network decides, and {key: reason} of each."""
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
-    factor, size = _factor_of_size(model) if config.method.name in ("full", "partial") else (1, "")
+    trains_weights = config.method.name in ("full", "partial")
+    factor, size = _factor_of_size(model, kind) if trains_weights else (1, "")
     reason = recipe.reason + size
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
@@ -108,12 +111,14 @@ def fill_defaults(
     }
 
 
-def _factor_of_size(model: TransferModel) -> tuple[float, str]:
+def _factor_of_size(model: TransferModel, kind: str) -> tuple[float, str]:
     """What a rate for networks of the usual size is multiplied by, and why."""
     parameters = sum(p.numel() for p in model.network.parameters())
-    return (
-        (0.4, f", less for {parameters / 1e6:.0f} M parameters") if parameters > LARGE else (1, "")
-    )
+    if parameters > LARGE:
+        return 0.4, f", less for {parameters / 1e6:.0f} M parameters"
+    if parameters < SMALL and kind in TEXT_KINDS:
+        return 2, f", twice that for only {parameters / 1e6:.0f} M parameters"
+    return 1, ""
 
 
 def choose_precision(asked: str | None, device: torch.device) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune.data.loading import Split, as_float32, load_batches, to_device
 from finetune.data.plan import Piece, blocks_by_length
+from finetune.losses import mean_loss
 from finetune.task import Prediction, Stats, Task, TransferModel
 
 
@@ -59,7 +60,7 @@ def evaluate_split(
 
     order = torch.argsort(torch.tensor([index for piece, *_ in found for index in piece.indices]))
     stats = {name: _join([part[1][name] for part in found])[order] for name in found[0][1]}
-    losses = _losses([part[2] for part in found], [part[3] for part in found])
+    losses = mean_loss(_summed([part[2] for part in found]), _summed([part[3] for part in found]))
     metrics = losses | task.summarize(stats)
     if task.scores_predictions:
         unordered = [prediction for part in found for prediction in part[4]]
@@ -68,16 +69,8 @@ def evaluate_split(
     return Evaluation(metrics, stats)
 
 
-def _losses(
-    sums: Sequence[dict[str, float]], counts: Sequence[dict[str, float]]
-) -> dict[str, float]:
-    """The loss of a split: each term over its own count, and their sum."""
-    terms = {
-        term: sum(part[term] for part in sums) / max(sum(part[term] for part in counts), 1e-12)
-        for term in sums[0]
-    }
-    named = {f"loss/{term}": value for term, value in terms.items()} if len(terms) > 1 else {}
-    return {"loss": sum(terms.values()), **named}
+def _summed(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {term: sum(part[term] for part in parts) for term in parts[0]}
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

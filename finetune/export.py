@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ def export_model(
     rows: Sequence[Row],
     folder: Path,
     *,
-    card: str,
+    cards: Callable[[float, bool], Mapping[str, str]],
+    base: str,
     task_name: str,
 ) -> float:
     """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs.
 
-    The difference is over `rows`, as a share of the largest output. The live model is merged on the
+    The difference is over `rows`, as a share of the largest output; `cards` makes of it, and of
+    whether there is an adapter, the text of each card by its path. The live model is merged on the
     way. Raises ModelError if the reloaded model differs by more than the tolerance; the folder is
     not written then.
     """
@@ -43,12 +45,10 @@ def export_model(
     device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
     model.settle()
-    if method.save_adapter(model, beside / "adapter"):
-        (beside / "adapter" / "README.md").write_text(card, encoding="utf-8")
+    has_adapter = method.save_adapter(model, beside / "adapter")
     method.merge(model)
     task.save(model, beside)
-    write_task(beside / "task.json", task, task_name)
-    (beside / "README.md").write_text(card, encoding="utf-8")
+    write_task(beside / "task.json", task, task_name, base)
 
     reloaded = task.load_model(beside).to(device)
     difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
@@ -59,15 +59,17 @@ def export_model(
             f"of its largest output (tolerance {TOLERANCE:.0e}); nothing was written. "
             "The checkpoints are unharmed; please report this"
         )
+    for name, text in cards(difference, has_adapter).items():
+        (beside / name).write_text(text, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     beside.replace(folder)
     return difference
 
 
-def write_task(path: Path, task: Task, name: str) -> None:
-    """Write what `finetune.load` needs to know beside the network."""
+def write_task(path: Path, task: Task, name: str, base: str) -> None:
+    """Write what `finetune.load` needs to know beside the network, and what that was made of."""
     config = task.config.model_dump(mode="json")
-    write_json(path, {"name": name, "config": config, "state": task.state()})
+    write_json(path, {"name": name, "config": config, "state": task.state(), "base": base})
 
 
 def compute_outputs(

@@ -102,7 +102,7 @@ def with_features(
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
     Raises ModelError if they would take more than the plan's limit.
     """
-    base, found = _digest_model(model, plan.precision), list[dict[str, Tensor]]()
+    base, found = digest_model(model, plan.precision), list[dict[str, Tensor]]()
     targets: list[Sample] = []
     computed = 0
     for epoch in plan.epochs:
@@ -229,7 +229,7 @@ def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
         )
 
 
-def _digest_model(model: TransferModel, precision: str) -> Any:
+def digest_model(model: TransferModel, precision: str) -> Any:
     """The digest of what computes the features.
 
     That is weights, buffers, how they are pooled, device, precision and versions.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from finetune.account import tell
 from finetune.assembly import Prepared
-from finetune.card import write_card
+from finetune.card import Story, write_cards
 from finetune.checkpoint import read_checkpoint
 from finetune.data import Splits
 from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
 from finetune.folder import RunFolder
-from finetune.header import header
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress
+from finetune.live import Live, Progress
+from finetune.metadata import base_reference
 from finetune.results import show_results
 
 
@@ -31,8 +33,8 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         rows = {split.name: split.rows for split in prepared.held_out}
         _write_reports(live, evaluations, rows, folder)
-        card = write_card(live.config, header(prepared, splits), results, selected)
-        difference = _export(live, splits, folder, card)
+        story = tell(prepared, splits, results, selected, step)
+        difference = _export(prepared, folder, story)
         facts = {
             "step": step,
             "metrics": results,
@@ -44,12 +46,21 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live.accelerator.wait_for_everyone()
 
 
-def _export(live: Live, splits: Splits, folder: RunFolder, card: str) -> float:
+def _export(prepared: Prepared, folder: RunFolder, story: Story) -> float:
+    live = prepared.live
     model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
-    rows = sample_rows(splits.test or splits.validation or splits.train)
-    name = live.config.task.name
+    rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
     return export_model(
-        model, live.task, live.method, rows, folder.final, card=card, task_name=name
+        model,
+        live.task,
+        live.method,
+        rows,
+        folder.final,
+        cards=lambda difference, with_adapter: write_cards(
+            replace(story, difference=difference), with_adapter=with_adapter
+        ),
+        base=base_reference(live.config, story.about),
+        task_name=live.config.task.name,
     )
 
 

@@ -6,6 +6,7 @@ metrics.jsonl   a line for each log and each evaluation
 checkpoints/    step-000400/ ...
 last.json       best.json
 reports/        <split>/: what the task draws of its result
+trackers/       what trackers write into files
 results.json    written last: a run that has it is finished
 final/          the fine-tuned model
 """
@@ -42,6 +43,10 @@ class RunFolder:
     @property
     def final(self) -> Path:
         return self.path / "final"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers"
 
     @property
     def metrics(self) -> Path:
@@ -104,7 +109,7 @@ class RunFolder:
         """Remove what a run wrote, and nothing else."""
         if not self.exists:
             return
-        for name in ("checkpoints", "final", "reports"):
+        for name in ("checkpoints", "final", "reports", "trackers"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         # run.json last: a folder without it is taken for somebody else's.
         for name in ("results.json", "config.yaml", *OTHER_FILES, "run.json"):

@@ -81,7 +81,7 @@ def _batch(prepared: Prepared) -> str:
         return f"{how} of cached features"
     if plan.lengths.max() == 1:
         return how
-    useful = plan.padding(min(plan.steps_per_epoch, 200))
+    useful = plan.useful_share(min(plan.steps_per_epoch, 200), live.task.cost)
     return f"{how}; {useful:.0%} of the computed tokens are no padding"
 
 

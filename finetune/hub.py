@@ -1,72 +1,230 @@
 """A finished run to a model hub: what is in final/, and nothing else.
 
-The endpoint is that of huggingface_hub (HF_ENDPOINT), and so is the token, which this kit never
-reads.
+The endpoint is that of huggingface_hub (HF_ENDPOINT), and so is the token, unless one is given; it
+is never written or printed.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from finetune.console import Console
+from finetune.console import Console, format_count
 from finetune.errors import ConfigError, HubError
-from finetune.prediction import model_folder
+from finetune.patience import redact, with_patience
+from finetune.prediction import model_folder, read_task
+from finetune.task import BASE, REPOSITORY
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 WHAT = ("merged", "adapter", "both")
+CARD, ADAPTER, ADAPTER_CONFIG = "README.md", "adapter", "adapter_config.json"
+# Of an earlier model in the same repository, which a loader would mix with the new one.
+REPLACED = ("*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG, f"{ADAPTER}/*")
+_PLACE = re.compile(r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9][\w.-]*/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
+LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that may write"
+
+
+class NotPushed(HubError):  # noqa: N818 - the run itself went well
+    """A run is finished, but its model could not be pushed."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What goes to the hub: files of a folder as they are, and small ones written for the place."""
+
+    folder: Path
+    files: list[str]
+    written: dict[str, bytes]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """{name: bytes} of all of them."""
+        kept = {name: (self.folder / name).stat().st_size for name in self.files}
+        return dict(
+            sorted((kept | {name: len(text) for name, text in self.written.items()}).items())
+        )
 
 
 def push(
     run: str | Path,
-    repo_id: str,
+    repository: str,
     *,
     private: bool = True,
     dry_run: bool = False,
     what: str = "merged",
+    license: str | None = None,
+    token: str | None = None,
 ) -> str:
-    """Upload the final model of a run to `repo_id`; the address of the model there.
+    """Upload the final model of a run to `repository`; the address of the model there.
 
-    `what` is the merged network, the LoRA adapter, or both. Pushing again after an interruption
-    goes on, since files that the hub holds are not sent again. Raises HubError; the run is never
-    changed.
+    `what` is the merged network, the LoRA adapter, or both; `license` replaces that of the card.
+    Pushing again after an interruption goes on, since files that the hub holds are not sent again.
+    Raises HubError; the run is never changed.
     """
-    from huggingface_hub import HfApi
+    check_repository(repository)
+    upload = collect(model_folder(run), repository, what, license)
+    console = Console()
+    if dry_run:
+        _show(upload, console)
+        return ""
+    return _send(upload, repository, private, token, console)
 
+
+def push_finished(run: Path, repository: str) -> None:
+    """Push the model of a run that has ended. Raises NotPushed, which says how to push later."""
+    try:
+        push(run, repository)
+    except HubError as error:
+        raise NotPushed(f"{error}\nLater: finetune push {run} {repository}") from None
+
+
+def check_repository(repository: str) -> None:
+    """Raise ConfigError for what can be no place on a hub."""
+    if not _PLACE.fullmatch(repository):
+        raise ConfigError(
+            f"{redact(repository)!r} is no place on a hub; write OWNER/NAME, as in me/news, of "
+            "letters, digits, '-', '_' and '.'"
+        )
+
+
+def note_missing_token(repository: str) -> str:
+    """What should be done before the run ends, if no token is at hand."""
+    from huggingface_hub import get_token
+
+    missing = f"output.hub={repository}: no token is at hand; {LOG_IN}, before the run ends"
+    return "" if get_token() else missing
+
+
+def collect(final: Path, repository: str, what: str, license: str | None = None) -> Upload:
+    """The files of a final model that `what` names. Raises ConfigError or HubError."""
     if what not in WHAT:
         raise ConfigError(f"--what: {what!r} cannot be pushed; choose from: {', '.join(WHAT)}")
-    final = model_folder(run)
-    folder = final / "adapter" if what == "adapter" else final
-    if what != "merged" and not (final / "adapter").is_dir():
+    adapter = final / ADAPTER
+    if what != "merged" and not adapter.is_dir():
         raise HubError(
             f"{final}: holds no adapter (the method was not lora); push it with --what merged"
         )
-    ignored = ["adapter/*"] if what == "merged" else []
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and (what != "merged" or path.parent.name != "adapter")
-    ]
-    console = Console()
-    if dry_run:
-        for path in files:
-            console.print(f"{path.stat().st_size:>12,} bytes  {path.relative_to(folder)}")
-        console.print(f"\n{(folder / 'README.md').read_text(encoding='utf-8')}")
-        return ""
-    api = HfApi()
-    try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            ignore_patterns=ignored,
-            commit_message="Upload a model fine-tuned with finetune-kit",
+    if what != "merged" and not (adapter / CARD).is_file():
+        raise HubError(
+            f"{final}: peft cannot load this adapter, whose head is of no library's own class; "
+            "push it with --what merged, or train with task.head=native"
         )
+    folder = adapter if what == "adapter" else final
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    if what == "merged":
+        names = [name for name in names if not name.startswith(f"{ADAPTER}/")]
+    written: dict[str, bytes] = {}
+    for name in names:
+        if Path(name).name == CARD:
+            written[name] = _card(folder / name, repository, license).encode()
+        elif Path(name).name == ADAPTER_CONFIG:
+            written[name] = _adapter_config(
+                folder / name, read_task(final).get("base", "")
+            ).encode()
+    return Upload(folder, [name for name in names if name not in written], written)
+
+
+def _card(path: Path, repository: str, license: str | None) -> str:
+    """The card as it reads at its place on the hub."""
+    text = path.read_text(encoding="utf-8").replace(REPOSITORY, repository)
+    if license is None:
+        return text
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(text)
+    setattr(card.data, "license", license)  # noqa: B010 - typed for cards of every kind
+    return str(card)
+
+
+def _adapter_config(path: Path, base: str) -> str:
+    """The adapter's config with a base that means something elsewhere."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base or BASE
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def _show(upload: Upload, console: Console) -> None:
+    sizes = upload.sizes
+    for name, size in sizes.items():
+        console.print(f"{size:>14,} bytes  {name}")
+    console.print(f"{sum(sizes.values()):>14,} bytes  in {format_count(len(sizes), 'file')}\n")
+    console.print(upload.written[CARD].decode())
+
+
+def _send(
+    upload: Upload, repository: str, private: bool, token: str | None, console: Console
+) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    try:
+        with_patience(lambda: api.create_repo(repository, private=private, exist_ok=True), console)
+        with_patience(lambda: _send_files(api, upload, repository), console)
+        with_patience(lambda: _send_card(api, upload, repository), console)
+        is_private = with_patience(lambda: _check(api, upload, repository), console)
+    except HubError:
+        raise
     except Exception as error:  # of the client and of whatever library it speaks HTTP with
         said = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        # A hub may echo what it was sent, so the exceptions behind this one are not shown.
         raise HubError(
-            f"{repo_id}: the hub at {api.endpoint} did not take the model: {said}. "
-            "The run is unharmed; push again to go on, after `hf auth login` if the token is "
-            "missing or too weak"
-        ) from error
-    address = f"{api.endpoint}/{repo_id}"
-    console.print(f"pushed {len(files)} files to {address}")
+            redact(
+                f"{repository}: the hub at {api.endpoint} did not take the model: {said}. "
+                f"The run is unharmed; push again to go on. If the hub refuses you, {LOG_IN}",
+                token,
+            )
+        ) from None
+    address = f"{api.endpoint}/{repository}"
+    seen = "private" if is_private else "public"
+    console.print(f"pushed {format_count(len(upload.sizes), 'file')} to {address} ({seen})")
+    if is_private != private:
+        asked = "private" if private else "public"
+        console.print(f"it was there before, so it is not made {asked}; the hub's settings do that")
     return address
+
+
+def _send_files(api: HfApi, upload: Upload, repository: str) -> None:
+    api.upload_folder(
+        repo_id=repository,
+        folder_path=upload.folder,
+        allow_patterns=upload.files,
+        commit_message="A model fine-tuned with finetune-kit",
+    )
+
+
+def _send_card(api: HfApi, upload: Upload, repository: str) -> None:
+    """Last, so that what has a card is whole; with it go the remains of an earlier model."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    here = api.list_repo_files(repository)
+    stale = [
+        name
+        for name in here
+        if name not in upload.sizes and any(fnmatch(name, pattern) for pattern in REPLACED)
+    ]
+    added = [CommitOperationAdd(name, content) for name, content in upload.written.items()]
+    api.create_commit(
+        repository,
+        [*(CommitOperationDelete(name) for name in stale), *added],
+        commit_message="What was trained on what, and what was measured",
+    )
+
+
+def _check(api: HfApi, upload: Upload, repository: str) -> bool:
+    """Whether the repository is private. Raises HubError if a file did not arrive."""
+    info = api.model_info(repository)
+    missing = upload.sizes.keys() - {file.rfilename for file in info.siblings or []}
+    if missing:
+        raise HubError(
+            f"{repository}: the hub took the model but does not show {', '.join(sorted(missing))}; "
+            "push again"
+        )
+    return bool(info.private)

@@ -22,7 +22,8 @@ from finetune.data.plan import Piece, blocks_by_length
 from finetune.defaults import choose_precision
 from finetune.features import BLOCK
 from finetune.header import header
-from finetune.loop import Live, total_loss
+from finetune.live import Live
+from finetune.losses import mean_loss
 from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
@@ -53,7 +54,7 @@ def inspect_run(loaded: Loaded, task: Task) -> None:
     console.heading("run")
     facts = {"data": "\n".join([*loaded.notes, *splits.notes]), **header(prepared, splits)}
     facts.pop("defaults", None)  # they stand beside their keys
-    console.facts(facts)
+    console.facts(facts | task.survey(splits.train))
     console.heading("one row")
     console.facts(walk_row(prepared))
     console.heading("estimates")
@@ -90,7 +91,8 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
         outputs = live.model(batch)
         alone = live.task.collate([live.task.encode(row)])
         said = live.task.predict(live.model, to_device(alone, live.accelerator.device))[0]
-    losses = _mean_loss(live, outputs, batch)
+    sums = {term: float(value) for term, value in live.task.loss(outputs, batch).items()}
+    losses = mean_loss(sums, {term: float(count) for term, count in batch["count"].items()})
     facts = {
         "row": "\n".join(f"{name}: {_excerpt(value)}" for name, value in row.items()),
         "sample": _outline(sample),
@@ -107,12 +109,6 @@ def _batch(live: Live, piece: Piece) -> Batch:
     device = live.accelerator.device
     _, batch = next(load_batches(live.train, live.task, [piece], seed=0, device=device))
     return to_device(batch, device)  # type: ignore[no-any-return]
-
-
-def _mean_loss(live: Live, outputs: Any, batch: Batch) -> dict[str, float]:
-    terms = live.task.loss(outputs, batch)
-    counts = {term: max(float(count), 1e-12) for term, count in batch["count"].items()}
-    return total_loss({term: float(value) / counts[term] for term, value in terms.items()})
 
 
 # ---- steps, memory, time
@@ -180,8 +176,8 @@ def time_steps(prepared: Prepared) -> Cost:
 
 
 def _padded(live: Live, piece: Piece) -> int:
-    """What a batch costs: its rows, each as long as the longest."""
-    return int(live.train.lengths[list(piece.indices)].max()) * len(piece.indices)
+    """What a batch costs the network, padding included."""
+    return live.task.cost(live.train.lengths[list(piece.indices)].tolist())
 
 
 def _seconds(live: Live, piece: Piece, *, backward: bool) -> float:

@@ -21,11 +21,12 @@ from finetune.console import Console
 from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
-from finetune.loop import Live, Progress
+from finetune.live import Live, Progress
+from finetune.trackers import track
 
 
 class RunJournal:
-    """The journal of one run: finetune.loop.Journal, writing into its folder and to the console."""
+    """The journal of one run: finetune.live.Journal, writing into its folder and to the console."""
 
     def __init__(
         self, live: Live, folder: RunFolder, console: Console, validation: Split | None
@@ -114,6 +115,7 @@ class RunJournal:
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
         if self._writes:
             self.folder.append({"step": step, "split": split, **values})
+            track(self.live.accelerator, split, step, values)
 
 
 def trained_names(live: Live) -> set[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from finetune.arguments import Source
 from finetune.checkpoint import write_json
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
-from finetune.data.loading import Split
+from finetune.data.loading import measured_split
 from finetune.data.opening import FIRST_VALUES
 from finetune.defaults import choose_precision, has_native_bf16
 from finetune.errors import ConfigError
@@ -60,10 +59,11 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     console.facts({name: text for name, text in facts.items() if text})
 
     model = task.load_model(folder).to(accelerator.device)
-    lengths = np.array([length.used for length in task.lengths(rows)], dtype=np.int64)
-    split = Split(source.split or source.reference, rows, lengths)
+    split, _, left_out = measured_split(source.split or source.reference, rows, task)
+    for note in left_out:
+        console.print(note)
     metrics = evaluate_split(model, task, split, accelerator, block=batch_size).metrics
-    show_metrics(f"{len(rows)} rows of {source.reference}", {split.name: metrics}, console)
+    show_metrics(f"{len(split)} rows of {source.reference}", {split.name: metrics}, console)
     if output is not None and state.is_main_process:
         write_json(output, metrics)
     return metrics

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from finetune.config import (
     DataConfig,
@@ -117,10 +117,13 @@ def load_config(
     for origin, entries in layers:
         for key, value in entries:
             _put_names(draft, key, value, origin)
-    if "task" not in draft.values:
-        raise ConfigError("task: no task is named; add task=NAME (`finetune tasks` lists them)")
-    schemas = {**SECTIONS, "task": task_config(str(draft.values["task"]["name"]))}
-    draft = _Draft()
+    schemas = dict(SECTIONS)
+    faults = []
+    try:
+        schemas["task"] = _find_schema(draft, task_config)
+    except ConfigError as error:
+        faults, schemas["task"] = [str(error)], _UnknownTask
+    draft = _Draft(faults=faults)
     for origin, entries in layers:
         # A name drops the keys of an earlier layer, but its own keys may stand before it.
         for key, value in entries:
@@ -128,6 +131,19 @@ def load_config(
         for key, value in entries:
             _put(draft, schemas, key, value, origin)
     return Loaded(_check(draft, schemas), draft.origins, draft.notes)
+
+
+class _UnknownTask(TaskConfig):
+    """Stands for a task that was not found, so that the faults of the other sections are told."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = ""
+
+
+def _find_schema(draft: _Draft, task_config: TaskConfigs) -> type[TaskConfig]:
+    if "task" not in draft.values:
+        raise ConfigError("task: no task is named; add task=NAME (`finetune tasks` lists them)")
+    return task_config(str(draft.values["task"]["name"]))
 
 
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
@@ -184,6 +200,8 @@ def _put_leaf(
             return
         choices = {*fields, *(name for names in fields.values() for name in names)}
         dotted = {f"{section}.{name}" for section, names in fields.items() for name in names}
+        if schemas["task"] is _UnknownTask:
+            return  # it may be a key of the task that was not found
         draft.faults.append(
             f"{key}: unknown key; {nearest(key, dotted if '.' in key else choices)} ({origin})"
         )

@@ -11,31 +11,45 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.console import Console
 from finetune.data.loading import to_device
 from finetune.data.plan import blocks_by_length
 from finetune.errors import DataError, ModelError
+from finetune.patience import redact, with_patience
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task, TransferModel
 
 # Rows read ahead of a stream, so that rows of similar length can share a batch.
 WINDOW = 1024
+# Files that may hold code, which no model of this kit has: they are not even fetched.
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.h5", "*.msgpack")
 
 
 class Predictor:
-    """A task with its fine-tuned model: called with rows, it predicts each of them, in order."""
+    """A task with its fine-tuned model: called with rows, it predicts each of them, in order.
 
-    def __init__(self, task: Task, model: TransferModel, device: torch.device) -> None:
-        self.task = task
+    It stands where a pipeline of transformers does, in `evaluate.evaluator` say.
+    """
+
+    def __init__(self, adapter: Task, model: TransferModel, device: torch.device) -> None:
+        self.adapter = adapter
         self.model = model.to(device).eval()
         self.device = device
 
-    def __call__(self, rows: Any, batch_size: int = 32) -> list[Any]:
+    @property
+    def task(self) -> str:
+        """The name of the pipeline whose predictions these are like."""
+        return self.adapter.about(self.model).pipeline or self.adapter.name
+
+    def __call__(self, rows: Any, batch_size: int = 32, **_: Any) -> list[Any]:
         """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
 
         Bare values fit where a prediction reads one column. A single row gives a list of one. Each
-        is of the types that the transformers pipeline gives, those of `stream` are JSON-able.
+        is of the types that the transformers pipeline gives, those of `stream` are JSON-able. What
+        else a pipeline may be told (truncation=True), the model has settled.
         """
-        return list(map(self.task.present, self.stream(as_rows(rows, self.task), batch_size)))
+        rows = as_rows(rows, self.adapter)
+        return list(map(self.adapter.present, self.stream(rows, batch_size)))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
         """Predictions in the order of `rows`, read a window at a time.
@@ -46,7 +60,7 @@ class Predictor:
         start = 1
         while window := list(islice(source, WINDOW)):
             for number, row in enumerate(window, start):
-                for fault in self.task.validate(unlabelled(row, self.task)):
+                for fault in self.adapter.validate(unlabelled(row, self.adapter)):
                     raise DataError(f"row {number}: {fault}")
             yield from self.window(window, batch_size)
             start += len(window)
@@ -55,42 +69,55 @@ class Predictor:
         self, rows: Sequence[Row], batch_size: int, advance: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
         """Predictions for good rows that are in memory; `advance` is told of every batch."""
-        rows = [unlabelled(row, self.task) for row in rows]
-        lengths = np.array([length.used for length in self.task.lengths(rows)], dtype=np.int64)
+        rows = [unlabelled(row, self.adapter) for row in rows]
+        lengths = np.array([length.used for length in self.adapter.lengths(rows)], dtype=np.int64)
         found: dict[int, Prediction] = {}
         for piece in blocks_by_length(lengths, batch_size):
-            batch = self.task.collate([self.task.encode(rows[index]) for index in piece.indices])
+            batch = self.adapter.collate(
+                [self.adapter.encode(rows[index]) for index in piece.indices]
+            )
             with torch.inference_mode():
-                predictions = self.task.predict(self.model, to_device(batch, self.device))
+                predictions = self.adapter.predict(self.model, to_device(batch, self.device))
             found.update(zip(piece.indices, predictions, strict=True))
             advance(len(piece.indices))
         return [found[index] for index in range(len(rows))]
 
 
 def load(
-    reference: str | Path, *, device: str | torch.device | None = None, revision: str | None = None
+    reference: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Predictor:
     """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
 
-    No pickle is read. Raises ModelError if there is no such model, or if this kit did not make it.
+    No pickle is read, and code that comes with the model runs only if it is trusted. Raises
+    ModelError if there is no such model, or if this kit did not make it.
     """
-    folder = model_folder(reference, revision)
-    task = load_task(folder)
+    folder = model_folder(reference, revision, token)
+    task = load_task(folder, trust_remote_code=trust_remote_code)
     return Predictor(
         task, task.load_model(folder), torch.device(device) if device else best_device()
     )
 
 
-def load_task(folder: Path) -> Task:
+def load_task(folder: Path, *, trust_remote_code: bool = False) -> Task:
     """The task of a final model with what it learned; the network is not loaded."""
-    held = _read_task(folder)
+    held = read_task(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
     task_class = find_task(held["name"])
     task = task_class(task_class.Config.model_validate(held["config"]))
+    task.trusts_code = trust_remote_code
     task.restore(held["state"], folder)
     return task
 
 
-def model_folder(reference: str | Path, revision: str | None = None) -> Path:
+def model_folder(
+    reference: str | Path, revision: str | None = None, token: str | None = None
+) -> Path:
     """The folder of a model: `final/` of a run, the folder itself, or a copy from the hub."""
     path = Path(reference)
     if path.is_dir():
@@ -100,24 +127,46 @@ def model_folder(reference: str | Path, revision: str | None = None) -> Path:
             raise ModelError(
                 f"{path}: this run has no final model yet; run its training command again"
             )
-        if (path / "task.json").is_file():
-            return path
-        raise ModelError(
-            f"{path}: holds no model of this kit (no task.json); give a run folder or its final/"
-        )
+        return _checked(path, str(path))
     if str(reference).startswith((".", "/", "~")) or str(reference).count("/") != 1:
         raise ModelError(
             f"{reference}: there is no such folder; give a run, its final/, or a hub id OWNER/NAME"
         )
+    return _checked(_from_hub(str(reference), revision, token), str(reference))
+
+
+def _from_hub(reference: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(reference), revision=revision))
+        found = with_patience(
+            lambda: snapshot_download(
+                reference, revision=revision, token=token, ignore_patterns=list(PICKLED)
+            ),
+            Console(stderr=True),
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        # A hub may echo what it was sent, so the exceptions behind this one are not shown.
+        said = redact(f"{error} {error.__cause__ or ''}".strip(), token)
         raise ModelError(
-            f"{reference}: neither a folder here nor to be had from the hub: {error}"
-        ) from error
+            f"{reference}: neither a folder here nor to be had from the hub: {said}"
+        ) from None
+    return Path(found)
+
+
+def _checked(folder: Path, reference: str) -> Path:
+    """The folder, if this kit wrote it."""
+    if (folder / "task.json").is_file():
+        return folder
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{reference}: is a LoRA adapter without its network; load it with peft, as its card "
+            "shows, or push the run with --what both"
+        )
+    raise ModelError(
+        f"{reference}: holds no model of this kit (no task.json); give a run folder or its final/"
+    )
 
 
 def best_device() -> torch.device:
@@ -144,7 +193,8 @@ def unlabelled(row: Row, task: Task) -> Row:
     return {name: row.get(name) for name in columns} if columns else row
 
 
-def _read_task(folder: Path) -> dict[str, Any]:
+def read_task(folder: Path) -> dict[str, Any]:
+    """What `write_task` wrote: the task's name, config and state. Raises ModelError."""
     try:
         held: dict[str, Any] = json.loads((folder / "task.json").read_text(encoding="utf-8"))
         if not {"name", "config", "state"} <= held.keys():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,14 +35,21 @@ def this_process() -> PartialState:
     return state
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """An Accelerator of this precision over the processes of `this_process`."""
+def make_accelerator(
+    precision: str, trackers: Sequence[str] = (), folder: Path | None = None
+) -> Accelerator:
+    """An Accelerator of this precision over the processes of `this_process`.
+
+    Trackers that write files write them into `folder`.
+    """
     state = this_process()
     # A notebook may train twice: the precision of the first run would be kept otherwise.
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
         cpu=state.device.type == "cpu",
         mixed_precision=MIXED[precision],
+        log_with=list(trackers) or None,
+        project_dir=folder,
         # Buffers are shared before evaluations; at every step that would only cost time.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )

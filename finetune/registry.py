@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import ConfigError, nearest
 
@@ -50,7 +50,7 @@ def _from_module(name: str) -> type[Task]:
     module_name, _, class_name = name.partition(":")
     from finetune.task import Task
 
-    module = _import(module_name)
+    module = _import(module_name, "task.name")
     kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
     classes = [key for key, kind in kinds.items() if issubclass(kind, Task)]
     if class_name not in vars(module):
@@ -60,7 +60,23 @@ def _from_module(name: str) -> type[Task]:
     return _checked(vars(module)[class_name], name)
 
 
-def _import(module_name: str) -> ModuleType:
+def find_object(name: str, key: str) -> Any:
+    """What stands under file.py:name or module:name. Raises ConfigError that names `key`."""
+    module_name, _, object_name = name.partition(":")
+    if not (module_name and object_name):
+        raise ConfigError(
+            f"{key}: {name!r} names nothing; write file.py:function, or module:function"
+        )
+    module = _import(module_name, key)
+    if object_name not in vars(module):
+        own = [name for name, value in vars(module).items() if callable(value)]
+        raise ConfigError(
+            f"{key}: {module_name} has no {object_name!r}; {nearest(object_name, own)}"
+        )
+    return vars(module)[object_name]
+
+
+def _import(module_name: str, asked_by: str) -> ModuleType:
     """A module from a file in the working folder if there is one, else from the import path."""
     path = module_name if module_name.endswith(".py") else f"{module_name.replace('.', '/')}.py"
     file = Path(path)
@@ -74,7 +90,7 @@ def _import(module_name: str) -> ModuleType:
             return known
         if known is not None:
             raise ConfigError(
-                f"task.name: {file} would hide the module {key!r} that is in use; rename the file"
+                f"{asked_by}: {file} would hide the module {key!r} that is in use; rename the file"
             )
         spec = importlib.util.spec_from_file_location(key, file.resolve())
         assert spec is not None and spec.loader is not None, file
@@ -84,7 +100,7 @@ def _import(module_name: str) -> ModuleType:
         return module
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"task.name: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
+            f"{asked_by}: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
             f"nor a module: {error}"
         ) from error
 

@@ -17,14 +17,18 @@ from finetune.errors import ConfigError, nearest
 from finetune.finish import finish
 from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
+from finetune.hub import check_repository, note_missing_token, push_finished
 from finetune.journal import RunJournal, load_weights
-from finetune.loop import Live, Progress, train
+from finetune.live import Live, Progress
+from finetune.loop import train
+from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
 from finetune.processes import environment, make_accelerator, this_process
 from finetune.results import show_results
 from finetune.solver import solve_head
 from finetune.task import Task
+from finetune.trackers import check_trackers, tracked
 
 
 def run(
@@ -38,6 +42,9 @@ def run(
     """
     given = loaded.config
     check_optimizer(given.optim.name)
+    check_trackers(given.output.trackers)
+    if given.output.hub is not None:
+        check_repository(given.output.hub)
     state = this_process()
     console = Console(speaks=state.is_main_process)
     folder = RunFolder(Path(given.output.dir or default_folder(given, data)))
@@ -55,12 +62,15 @@ def run(
             "this run is finished: --fresh replaces it, --extend with more epochs trains it longer"
         )
         show_results(folder, console)
+        publish(folder, given, state.is_main_process)
         return folder
 
     precision, _ = choose_precision((held or given).train.precision, state.device)
-    accelerator = make_accelerator(precision)
+    accelerator = make_accelerator(precision, given.output.trackers, folder.trackers)
     prepared = cache_features(assemble(held or given, task, splits, accelerator), console)
     console.facts(header(prepared, splits))
+    if given.output.hub is not None and (note := note_missing_token(given.output.hub)):
+        console.print(note)
     if accelerator.is_main_process:
         if fresh:  # not earlier: until here a fault would have cost the old run
             folder.clear()
@@ -68,14 +78,22 @@ def run(
         folder.write_config(prepared.live.config)
     accelerator.wait_for_everyone()
 
-    journal = RunJournal(prepared.live, folder, console, prepared.validation)
-    progress = resume(prepared.live, folder, console)
-    select = selector(prepared.live.config, task)
-    if progress.step == 0:
-        evaluate_untrained(prepared, journal, select)
-    fit(prepared.live, progress, journal, select)
-    finish(prepared, progress, journal, splits)
+    with tracked(accelerator, folder.path, flatten(prepared.live.config)):
+        journal = RunJournal(prepared.live, folder, console, prepared.validation)
+        progress = resume(prepared.live, folder, console)
+        select = selector(prepared.live.config, task)
+        if progress.step == 0:
+            evaluate_untrained(prepared, journal, select)
+        fit(prepared.live, progress, journal, select)
+        finish(prepared, progress, journal, splits)
+    publish(folder, given, state.is_main_process)
     return folder
+
+
+def publish(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
+    """Push the final model if the config says so. Raises NotPushed; the run is finished then."""
+    if config.output.hub is not None and is_main_process:
+        push_finished(folder.path, config.output.hub)
 
 
 def fit(

@@ -13,15 +13,23 @@ if TYPE_CHECKING:
     from tasks.object_detection import ObjectDetection
     from tasks.segmentation import Segmentation
     from tasks.text_classification import TextClassification
+    from tasks.text_generation import TextGeneration
 
 _HOMES = {
     "ImageClassification": "tasks.image_classification",
     "ObjectDetection": "tasks.object_detection",
     "Segmentation": "tasks.segmentation",
     "TextClassification": "tasks.text_classification",
+    "TextGeneration": "tasks.text_generation",
 }
 
-__all__ = ["ImageClassification", "ObjectDetection", "Segmentation", "TextClassification"]
+__all__ = [
+    "ImageClassification",
+    "ObjectDetection",
+    "Segmentation",
+    "TextClassification",
+    "TextGeneration",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,11 @@
 """Networks of transformers over texts as TransferModels, with a native or a pooled head.
 
-Shapes: B rows, T tokens, H features, C outputs.
+Shapes: B rows, W texts or their windows, T tokens, H features, C outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,54 @@ from finetune.task import Batch
 from tasks.logits import LogitsModel
 from tasks.pretrained import kind_of, load_network, quiet_transformers
 from tasks.seams import find_blocks, has_parameters, head_input, linear_layers, reads_one_vector
+from tasks.windows import COUNT, Pooling, pool_windows
 
 
 class TextModel(LogitsModel):
-    """A network over token ids."""
+    """A network over token ids.
+
+    Attributes:
+        window_pooling: how the windows of a long text become one row.
+    """
+
+    window_pooling: Pooling = "mean"
+
+    @property
+    def encoder(self) -> Any:
+        """The network of transformers, with its token embeddings."""
+        return self.network
+
+    def read(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What the head reads of each text, or of each window, [W, H]."""
+        raise NotImplementedError
+
+    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits of each text, or of each window, [W, C]."""
+        raise NotImplementedError
+
+    def head(self, vectors: Tensor) -> Tensor:
+        """Logits [B, C] of what `read` gave."""
+        raise NotImplementedError
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the head reads: {"pooled": [B, H]}."""
+        return {"pooled": self._by_row(self.read, inputs, "mean")}
+
+    def logits(self, batch: Batch) -> Tensor:
+        if "features" in batch:
+            return self.head(batch["features"]["pooled"])
+        return self._by_row(self.answer, batch["inputs"], self.window_pooling)
+
+    def _by_row(
+        self,
+        compute: Callable[[Mapping[str, Tensor]], Tensor],
+        inputs: Mapping[str, Tensor],
+        pooling: Pooling,
+    ) -> Tensor:
+        if COUNT not in inputs:
+            return compute(inputs)
+        values = compute({name: tensor for name, tensor in inputs.items() if name != COUNT})
+        return pool_windows(values, inputs[COUNT], pooling)
 
 
 class NativeTextModel(TextModel):
@@ -52,18 +96,19 @@ class NativeTextModel(TextModel):
 
     @property
     def cacheable(self) -> bool:
-        return self._reads_vector
+        # A linear head of mean vectors gives the mean of the logits, and of no other pooling.
+        return self._reads_vector and self.window_pooling == "mean"
 
-    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the classifier reads: {"pooled": [B, H]}."""
+    def read(self, inputs: Mapping[str, Tensor]) -> Tensor:
         assert self._head is not None
-        return {"pooled": head_input(self.network, self._head, inputs)}
+        return head_input(self.network, self._head, inputs)
 
-    def logits(self, batch: Batch) -> Tensor:
-        if "features" in batch:
-            assert self._head is not None
-            return self._head(batch["features"]["pooled"])  # type: ignore[no-any-return]
-        return self.network(**batch["inputs"]).logits  # type: ignore[no-any-return]
+    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.network(**inputs).logits  # type: ignore[no-any-return]
+
+    def head(self, vectors: Tensor) -> Tensor:
+        assert self._head is not None
+        return self._head(vectors)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
         self.settle()
@@ -114,21 +159,26 @@ class PooledTextModel(TextModel):
         )
 
     @property
+    def encoder(self) -> Any:
+        return self.network.backbone
+
+    @property
     def cacheable(self) -> bool:
-        return True
+        return self.window_pooling == "mean"
 
     @property
     def feature_kind(self) -> str:
         return f"{self.network.pooling} pooling"
 
-    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """{"pooled": [B, H]}, float32."""
+    def read(self, inputs: Mapping[str, Tensor]) -> Tensor:
         states = self.network.backbone(**inputs).last_hidden_state
-        return {"pooled": self.network.pool(states, inputs["attention_mask"])}
+        return self.network.pool(states, inputs["attention_mask"])
 
-    def logits(self, batch: Batch) -> Tensor:
-        features = batch["features"] if "features" in batch else self.features(batch["inputs"])
-        return self.network.head(features["pooled"])  # type: ignore[no-any-return]
+    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.head(self.read(inputs))
+
+    def head(self, vectors: Tensor) -> Tensor:
+        return self.network.head(vectors)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
         """The backbone as AutoModel loads it, and head.safetensors beside it."""
@@ -176,13 +226,13 @@ def load_pooled(source: ModelConfig, pooling: str, outputs: int) -> PooledTextMo
     return model
 
 
-def load_pooled_folder(folder: Path) -> PooledTextModel:
+def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
     """What PooledTextModel.save wrote."""
     from safetensors import safe_open
 
-    with safe_open(folder / "head.safetensors", "pt") as file:
+    with safe_open(Path(folder.name) / "head.safetensors", "pt") as file:
         pooling = file.metadata()["pooling"]
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    model = load_pooled(ModelConfig(name=str(folder)), pooling, len(state["weight"]))
+    model = load_pooled(folder, pooling, len(state["weight"]))
     model.network.head.load_state_dict(state)
     return model

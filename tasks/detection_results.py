@@ -13,7 +13,7 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def say(found: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:
-    """{"detections": [{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}}]} of the detections
+    """{"detections": [{"score", "label", "box": {"xmin", ...}}]} of the detections
     of a picture; boxes in pixels, to a hundredth.
     """
     rows = zip(*(found[name].tolist() for name in ("scores", "labels", "boxes")), strict=True)

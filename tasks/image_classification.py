@@ -19,8 +19,8 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Rng, Row, Sample, Stats, TransferModel
-from tasks import metrics
+from finetune.task import About, Batch, Rng, Row, Sample, Stats, TransferModel
+from tasks import metrics, usage
 from tasks.augmentation import (
     Augmentation,
     AugmentationConfig,
@@ -31,7 +31,7 @@ from tasks.augmentation import (
 from tasks.images import MAX_PIXELS, path_of, read_image
 from tasks.labelled import LabelledTask
 from tasks.picture_task import PictureTask
-from tasks.preprocessing import INPUT, Preprocessing, to_tensor
+from tasks.preprocessing import INPUT, Preprocessing, to_tensor, to_timm
 from tasks.targets import (
     Number,
     SingleLabel,
@@ -67,6 +67,7 @@ class ImageClassification(PictureTask, LabelledTask):
     """Classify or rate pictures with any network of timm, or of transformers."""
 
     name = "image-classification"
+    export_axes = ("batch",)
     Config = ImageClassificationConfig
     config: ImageClassificationConfig
 
@@ -78,7 +79,7 @@ class ImageClassification(PictureTask, LabelledTask):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_image(columns)
+        notes = self.choose_inputs(columns)
         return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
 
     def validate(self, row: Row) -> Iterator[str]:
@@ -88,12 +89,8 @@ class ImageClassification(PictureTask, LabelledTask):
     # ---- learning labels, loading what encodes
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.vision_sources import find_source
-
         self.targets_ = learn_targets(self.config, train)
-        self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
-        self.preprocessing_ = self.source_.preprocessing
-        self.processor_ = dict(self.source_.processor) if self.source_.processor else None
+        self._settle_source(source)
         keys, note = settle_augmentation(self.config, frozen=frozen)
         self.config = self.config.model_copy(update=keys)
         self._set_augmentation()
@@ -131,7 +128,7 @@ class ImageClassification(PictureTask, LabelledTask):
     def load_model(self, folder: Path | str) -> VisionModel:
         from tasks.vision_sources import load_folder
 
-        return load_folder(Path(folder), self.preprocessing_)
+        return load_folder(self.saved(folder), self.preprocessing_)
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -192,7 +189,47 @@ class ImageClassification(PictureTask, LabelledTask):
         pixels = sample["inputs"][INPUT]
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        from tasks.vision_sources import build
+
+        self._settle_source(source)
+        self.augmentation_ = None
+        return build(self.source_, ["none"], num_labels=1)
+
+    def about(self, model: TransferModel) -> About:
+        kind = self.targets_.problem_type
+        blanks = {
+            "labels": self.targets_.names,
+            "several": ", top_k=None" if kind == "multi_label_classification" else "",
+            "activation": usage.ACTIVATIONS[kind],
+            "preprocessing": self.processor_ or to_timm(self.preprocessing_),
+        }
+        if self.processor_ is not None:
+            code, adapted = usage.IMAGE, usage.ADAPTED_IMAGE
+            return About(
+                self.name, "transformers", usage.fill(code, **blanks), usage.fill(adapted, **blanks)
+            )
+        code, adapted = (
+            usage.fill(code, **blanks) for code in (usage.TIMM_IMAGE, usage.ADAPTED_TIMM_IMAGE)
+        )
+        return About(self.name, "timm", code, adapted, base=self._base_on_hub(model))
+
     # ---- parts
+
+    def _settle_source(self, source: ModelConfig) -> None:
+        from tasks.vision_sources import find_source
+
+        self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
+        self.preprocessing_ = self.source_.preprocessing
+        self.processor_ = dict(self.source_.processor) if self.source_.processor else None
+
+    def _base_on_hub(self, model: TransferModel) -> str | None:
+        """The hub id of an architecture of timm with its own weights."""
+        source = self.source_.model if hasattr(self, "source_") else None
+        if source is None or not source.name.startswith("timm/"):
+            return None
+        config: Any = model.network.pretrained_cfg
+        return "" if source.weights else str(config.get("hf_hub_id") or "")
 
     def _set_augmentation(self) -> None:
         active = self.augments

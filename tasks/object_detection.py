@@ -68,7 +68,7 @@ class ObjectDetection(PictureTask):
         return read_boxes(path, format)
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_image(columns)
+        notes = self.choose_inputs(columns)
         objects, note = find_objects(self.config.objects, columns)
         keys: dict[str, Any] = {"objects": objects}
         notes += [note] if note else []

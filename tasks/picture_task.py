@@ -17,7 +17,7 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file
 class PictureTask(Task):
     """A task with an image column. Its config has the keys `image` and `max_pixels`."""
 
-    def choose_image(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """Settle the image's column; a sentence if it was chosen here."""
         seen = [name for name, values in columns.items() if any(map(looks_like_image, values))]
         known = {name: columns[name] for name in seen if name != "file" or len(seen) == 1}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,8 @@ from finetune.sources import resolve_model
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+GGUF = ".gguf"
 
 
 def from_pretrained(
@@ -29,12 +33,16 @@ def from_pretrained(
     import transformers
 
     facts = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    name, gguf = _split_gguf(resolve_model(source.name))
     try:
         with quiet_transformers():
-            return getattr(transformers, auto).from_pretrained(
-                resolve_model(source.name), **facts, **arguments
-            )
+            return getattr(transformers, auto).from_pretrained(name, **facts, **gguf, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if "trust_remote_code" in str(error) and not source.trust_remote_code:
+            remedy = (
+                "Read that code; to let it run: model.trust_remote_code=true in training, "
+                "finetune.load(..., trust_remote_code=True) afterwards"
+            )
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded by {auto}: {first} {remedy}"
@@ -42,8 +50,40 @@ def from_pretrained(
 
 
 def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
-    """A network in float32: a half-precision checkpoint would be trained in half precision."""
-    return from_pretrained(auto, source, dtype=torch.float32, **arguments)
+    """A network in float32: a half-precision checkpoint would be trained in half precision.
+
+    The weights of a GGUF file are dequantized.
+    """
+    network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
+    if source.name.lower().endswith(GGUF):
+        _forget_quantization(network)
+    return network
+
+
+def _split_gguf(name: str) -> tuple[str, dict[str, str]]:
+    """A name as transformers takes it: of a GGUF file its folder, and the file beside it."""
+    path = Path(name)
+    if path.suffix.lower() != GGUF:
+        return name, {}
+    if find_spec("gguf") is None:
+        raise ModelError(
+            f"model.name: {path.name} is a GGUF file, which the package gguf reads; "
+            "pip install 'finetune-kit[generation]'"
+        )
+    return str(path.parent), {"gguf_file": path.name}
+
+
+def _forget_quantization(network: Any) -> None:
+    """Take the mark of a quantized network off one whose weights are plain float32.
+
+    With it peft adapts no layer of it, and what is saved cannot be loaded.
+    """
+    network = network[0] if isinstance(network, tuple) else network
+    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
+        if hasattr(network, name):
+            delattr(network, name)
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
 
 
 @contextlib.contextmanager

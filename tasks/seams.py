@@ -39,6 +39,30 @@ def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...
     return [tuple(block) for block in blocks if block]
 
 
+def encoder_stages(encoder: nn.Module, prefix: str) -> list[tuple[str, ...]]:
+    """The parts of an encoder from input to output: the stem, then a stage after the other.
+
+    A norm by itself belongs to the part before it.
+    """
+    blocks: list[list[str]] = []
+    for name, child in encoder.named_children():
+        parts = {f"{prefix}.{name}": child}
+        if isinstance(child, nn.Sequential | nn.ModuleList) and name in ("blocks", "stages"):
+            parts = {f"{prefix}.{name}.{n}": part for n, part in child.named_children()}
+        for dotted, part in parts.items():
+            if not has_parameters(part):
+                continue
+            is_norm = all(parameter.ndim == 1 for parameter in part.parameters())
+            if blocks and is_norm:
+                blocks[-1].append(dotted)
+            else:
+                blocks.append([dotted])
+    own = [f"{prefix}.{name}" for name, _ in encoder.named_parameters(recurse=False)]
+    if own:
+        blocks[0][:0] = own
+    return [tuple(block) for block in blocks]
+
+
 def has_parameters(module: nn.Module) -> bool:
     """Whether there is anything in a module that could be trained."""
     return next(module.parameters(), None) is not None

@@ -18,11 +18,10 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.task import About, Batch, Prediction, Rng, Row, Sample, Stats, TransferModel
 from tasks import segmentation_losses as losses
 from tasks import tiles
-from tasks.annotations.coco import find_coco, read_coco
-from tasks.annotations.mask_folders import read_legend, read_mask_folder
+from tasks.annotations.mask_folders import read_masks
 from tasks.augmentation import is_active, settle_augmentation
 from tasks.columns import find_column
 from tasks.images import looks_like_image, path_of, read_image
@@ -37,6 +36,7 @@ from tasks.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
 from tasks.segmentation_config import SegmentationConfig
 from tasks.segmentation_masks import MASK_NAMES, MaskReader
 from tasks.segmentation_results import decide, draw_prediction, segments, to_pipeline
+from tasks.segmentation_usage import code_of
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
     from tasks.segmentation_networks import SegmentationModel
@@ -60,21 +60,13 @@ class Segmentation(PictureTask):
     # ---- what is known before a network is loaded
 
     def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
-        if format in ("auto", "mask-folder", "voc") and (found := read_mask_folder(path)):
-            if self.config.labels is None and (legend := read_legend(path)):
-                self.config = self.config.model_copy(update={"labels": legend})
-            return found
-        if format == "coco" or (format == "auto" and find_coco(path)):
-            return read_coco(path)
-        if format in ("mask-folder", "voc"):
-            raise DataError(
-                f"{path}: holds no pictures with masks; a folder images/ beside a folder masks/,"
-                " each whole or by split, or JPEGImages/ beside SegmentationClass/"
-            )
-        return None
+        found, legend = read_masks(path, format)
+        if self.config.labels is None and legend:
+            self.config = self.config.model_copy(update={"labels": legend})
+        return found
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_image(columns)
+        notes = self.choose_inputs(columns)
         taken = {*self.input_columns(), "file"}
         rest = {name: values for name, values in columns.items() if name not in taken}
         seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]
@@ -141,7 +133,7 @@ class Segmentation(PictureTask):
     def load_model(self, folder: Path | str) -> SegmentationModel:
         from tasks.segmentation_sources import load_folder
 
-        return self._tiled(load_folder(Path(folder), self.preprocessing_.size))
+        return self._tiled(load_folder(self.saved(folder), self.preprocessing_.size))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -196,10 +188,8 @@ class Segmentation(PictureTask):
             masks = [sample["target"]["mask"] for sample in samples]
             batch["targets"] = join(masks)
             batch["whole"] = [sample["target"]["whole"] for sample in samples]
-            batch["count"] = {
-                term: sum(losses.count_items(term, mask[None], self.weights_) for mask in masks)
-                for term in losses.parse_loss(self.config.loss)
-            }
+            terms = losses.parse_loss(self.config.loss)
+            batch["count"] = losses.count_terms(terms, masks, self.weights_)
         if "inputs" in samples[0]:
             images = [sample["inputs"][INPUT] for sample in samples]
             batch["inputs"] = {INPUT: join(images)}
@@ -207,11 +197,7 @@ class Segmentation(PictureTask):
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         terms = losses.parse_loss(self.config.loss)
-        if not isinstance(outputs, Tensor):
-            pairs = zip(outputs, batch["targets"], strict=True)
-            found = [self._losses(logits[None], mask[None], terms) for logits, mask in pairs]
-            return {term: torch.stack([one[term] for one in found]).sum() for term in terms}
-        return self._losses(outputs, batch["targets"], terms)
+        return losses.sum_terms(terms, outputs, batch["targets"], self.weights_)
 
     def measure(self, outputs: Any, batch: Batch) -> Stats:
         found = []
@@ -242,6 +228,13 @@ class Segmentation(PictureTask):
         pixels = sample["inputs"][INPUT]
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
+    def about(self, model: TransferModel) -> About:
+        library = "segmentation-models-pytorch" if self.processor_ is None else "transformers"
+        if self.config.tile is not None:  # what joins tiles is here
+            return About("image-segmentation", library)
+        code = code_of(self.coding_.names, self.preprocessing_, self.processor_)
+        return About("image-segmentation", library, code)
+
     # ---- parts
 
     @property
@@ -265,15 +258,6 @@ class Segmentation(PictureTask):
     def _tiled(self, model: SegmentationModel) -> SegmentationModel:
         model.tile, model.overlap = self.preprocessing_.size, self.config.tile_overlap
         return model
-
-    def _losses(
-        self, logits: Tensor, masks: Tensor, terms: Mapping[str, float]
-    ) -> dict[str, Tensor]:
-        weights = None if self.weights_ is None else self.weights_.to(logits)
-        return {
-            term: losses.LOSSES[term](logits, masks, weights) * factor
-            for term, factor in terms.items()
-        }
 
     def _describe_input(self) -> str:
         height, width = self.preprocessing_.size

@@ -9,7 +9,7 @@ Shapes: B images, H, W pixels, K classes; logits [B, K, H, W] are float32, masks
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -83,6 +83,32 @@ def count_items(term: str, masks: Tensor, weights: Tensor | None) -> Tensor:
     if term in _OVER_IMAGES:
         return valid.flatten(1).any(1).sum().float()
     return _weigh(valid.float(), masks, weights).sum()
+
+
+def count_terms(
+    terms: Iterable[str], masks: Sequence[Tensor], weights: Tensor | None
+) -> dict[str, Tensor]:
+    """What the sum of each term over masks [H, W] is divided by."""
+    return {
+        term: torch.stack([count_items(term, mask[None], weights) for mask in masks]).sum()
+        for term in terms
+    }
+
+
+def sum_terms(
+    terms: Mapping[str, float],
+    logits: Tensor | Sequence[Tensor],
+    masks: Tensor | Sequence[Tensor],
+    weights: Tensor | None,
+) -> dict[str, Tensor]:
+    """Each term times its factor, over a batch, or over images that have sizes of their own."""
+    if not isinstance(logits, Tensor):
+        pairs = zip(logits, masks, strict=True)
+        each = [sum_terms(terms, own[None], mask[None], weights) for own, mask in pairs]
+        return {term: torch.stack([found[term] for found in each]).sum() for term in terms}
+    assert isinstance(masks, Tensor), "images of one size have masks of one size"
+    own = None if weights is None else weights.to(logits)
+    return {term: LOSSES[term](logits, masks, own) * factor for term, factor in terms.items()}
 
 
 def parse_loss(text: str | Mapping[str, float]) -> dict[str, float]:

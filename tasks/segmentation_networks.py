@@ -19,7 +19,7 @@ from finetune.task import Batch, TransferModel
 from tasks import tiles
 from tasks.preprocessing import INPUT
 from tasks.pretrained import quiet_transformers
-from tasks.seams import find_blocks, has_parameters
+from tasks.seams import encoder_stages, find_blocks, has_parameters
 from tasks.vision_backbones import adaptable_layers, kind_of
 
 STRIDE = 32
@@ -88,9 +88,7 @@ class SegmentationModel(TransferModel):
             seen = torch.stack(
                 [image[:, top:bottom, left:right] for left, top, right, bottom in some]
             )
-            logits = self.run(
-                seen
-            ).float()  # [n, K, h, w]; bfloat16 would lose sums
+            logits = self.run(seen).float()  # [n, K, h, w]; bfloat16 would lose sums
             weight = tiles.weights((seen.shape[-2], seen.shape[-1])).to(logits)
             if joined is None or total is None:
                 joined = logits.new_zeros(logits.shape[1], height, width)
@@ -229,13 +227,29 @@ class TransformersModel(SegmentationModel):
         self.size = size
         self._levels: int | None = None
         self._probe(size)
+        self._idle = self._find_idle()
+
+    def _find_idle(self) -> list[nn.Parameter]:
+        """What the logits do not depend on, such as the last norm of a backbone whose maps are read
+        before it.
+        """
+        images = self._padded(torch.zeros(2, 3, *self.size))
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        training = self.network.training
+        logits = self.network.eval()(pixel_values=images).logits
+        found = torch.autograd.grad(logits.sum(), trained, allow_unused=True)
+        self.network.train(training)
+        return [own for own, gradient in zip(trained, found, strict=True) if gradient is None]
 
     @property
     def cacheable(self) -> bool:
         return self._levels is not None
 
     def logits(self, images: Tensor) -> Tensor:
-        return self._enlarged(self.network(pixel_values=images).logits, images.shape[-2:])
+        logits = self.network(pixel_values=images).logits
+        for parameter in self._idle:  # a distributed run waits for the gradient of every parameter
+            logits = logits + 0 * parameter.sum()
+        return self._enlarged(logits, images.shape[-2:])
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         read = self._head_input(self._padded(inputs[INPUT]))
@@ -252,7 +266,8 @@ class TransformersModel(SegmentationModel):
         if len(self.heads) == 1:
             read = self._head_input(images)
             if read and all(isinstance(level, Tensor) for level in read):
-                again = self._head(tuple(read))
+                # Some networks enlarge what their head says by themselves.
+                again = self._enlarged(self._head(tuple(read)), found.shape[-2:])
                 self._levels = len(read) if torch.allclose(again, found, atol=1e-6) else None
 
     def _head(self, levels: tuple[Tensor, ...]) -> Tensor:
@@ -276,27 +291,3 @@ class TransformersModel(SegmentationModel):
     def save(self, folder: Path) -> None:
         with quiet_transformers():
             self.network.save_pretrained(folder)
-
-
-def encoder_stages(encoder: nn.Module, prefix: str) -> list[tuple[str, ...]]:
-    """The parts of an encoder from input to output: the stem, then a stage after the other.
-
-    A norm by itself belongs to the part before it.
-    """
-    blocks: list[list[str]] = []
-    for name, child in encoder.named_children():
-        parts = {f"{prefix}.{name}": child}
-        if isinstance(child, nn.Sequential | nn.ModuleList) and name in ("blocks", "stages"):
-            parts = {f"{prefix}.{name}.{n}": part for n, part in child.named_children()}
-        for dotted, part in parts.items():
-            if not has_parameters(part):
-                continue
-            is_norm = all(parameter.ndim == 1 for parameter in part.parameters())
-            if blocks and is_norm:
-                blocks[-1].append(dotted)
-            else:
-                blocks.append([dotted])
-    own = [f"{prefix}.{name}" for name, _ in encoder.named_parameters(recurse=False)]
-    if own:
-        blocks[0][:0] = own
-    return [tuple(block) for block in blocks]

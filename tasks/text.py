@@ -56,6 +56,19 @@ def token_lengths(
     return found
 
 
+def encode_ends(tokenizer: Any, text: str, longest: int) -> dict[str, list[int]]:
+    """A text of which, if it is too long, a quarter of the tokens is read from its head and the
+    others from its tail. Special tokens stand at the ends, so they are kept.
+    """
+    with quiet_transformers():
+        encoded = tokenizer(text)
+    head = longest // 4
+    return {
+        name: ids if len(ids) <= longest else [*ids[:head], *ids[head - longest :]]
+        for name, ids in encoded.items()
+    }
+
+
 def pad(samples: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
     """Encoded texts as tensors [B, T], padded on the right to the longest."""
     longest = max(len(sample["input_ids"]) for sample in samples)

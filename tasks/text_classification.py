@@ -11,17 +11,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, PositiveInt
 
 from finetune.config import ModelConfig
-from finetune.errors import DataError
-from finetune.task import Batch, Length, Rng, Row, Sample, TransferModel
+from finetune.errors import ConfigError, DataError
+from finetune.task import About, Batch, Length, Rng, Row, Sample, TransferModel
+from tasks import usage
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.columns import TEXT_NAMES, find_column, prose_columns
 from tasks.labelled import LabelledTask
 from tasks.pretrained import from_pretrained, kind_of
 from tasks.targets import Number, TargetConfig, learn_targets, restore_targets
-from tasks.text import load_tokenizer, longest_input, pad, token_lengths
+from tasks.text import encode_ends, load_tokenizer, longest_input, pad, token_lengths
+from tasks.vocabulary import add_words, broken_words, embed_words
+from tasks.windows import (
+    COUNT,
+    Pooling,
+    check_windows,
+    encode_windows,
+    split_windows,
+    window_length,
+)
 
 
 class TextClassificationConfig(TargetConfig):
@@ -32,8 +43,21 @@ class TextClassificationConfig(TargetConfig):
     """Column of the text, or two columns for a pair; null: found."""
     max_length: PositiveInt = 256
     """Tokens of a text that the network reads."""
-    truncation: Literal["head", "tail"] = "head"
-    """Which end of a text that is too long is read."""
+    truncation: Literal["head", "tail", "head-tail", "windows"] = "head"
+    """What is read of a text that is too long: one end; a quarter from its head and the rest from
+    its tail (Sun et al. 2019, arXiv:1905.05583); or all of it, in windows of max_length tokens
+    whose answers are pooled.
+    """
+    window_overlap: Annotated[int, Field(ge=0)] = 32
+    """Tokens that a window shares with the one before it."""
+    window_pooling: Pooling = "mean"
+    """How the logits of windows become those of the row."""
+    max_windows: PositiveInt = 8
+    """Windows that are read of one text at most."""
+    add_tokens: tuple[str, ...] = ()
+    """Words that the tokenizer shall keep whole; each starts as the mean of its pieces. `inspect`
+    lists those that it breaks.
+    """
     head: Literal["auto", "native", "pooled"] = "auto"
     """native: the head of the library's own class; pooled: a linear head on pooled states."""
     pooling: Literal["mean", "cls", "last"] | None = None
@@ -44,6 +68,7 @@ class TextClassification(LabelledTask):
     """Classify or rate texts with any encoder or decoder of transformers."""
 
     name = "text-classification"
+    export_axes = ("batch", "length")
     Config = TextClassificationConfig
     config: TextClassificationConfig
 
@@ -54,6 +79,10 @@ class TextClassification(LabelledTask):
     # ---- what is known before a network is loaded
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        notes = self.choose_inputs(columns)
+        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
+
+    def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
         if isinstance(config.text, list):
             found = [find_column(name, "text", columns, (), ()) for name in config.text]
@@ -63,8 +92,7 @@ class TextClassification(LabelledTask):
             text, note = find_column(config.text, "text", columns, TEXT_NAMES, prose)
             notes += [note] if note else []
         self.config = config.model_copy(update={"text": text})
-        taken = {*([text] if isinstance(text, str) else text), "file"}
-        return [*notes, *self.choose_label(columns, taken)]
+        return notes
 
     def validate(self, row: Row) -> Iterator[str]:
         for column, text in zip(self.input_columns(), self._texts(row), strict=True):
@@ -96,7 +124,10 @@ class TextClassification(LabelledTask):
         self.targets_ = learn_targets(self.config, train)
         network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
-        return [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
+        self._pieces = add_words(self.tokenizer_, self.config.add_tokens)
+        notes = [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
+        self._check_truncation()
+        return notes
 
     def state(self) -> dict[str, Any]:
         return {"targets": self.targets_.state, "head": self.head_, "pooling": self.pooling_}
@@ -104,7 +135,7 @@ class TextClassification(LabelledTask):
     def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
         self.targets_ = restore_targets(self.config, state["targets"])
         self.head_, self.pooling_ = state["head"], state["pooling"]
-        self.tokenizer_ = load_tokenizer(ModelConfig(name=str(folder)))
+        self.tokenizer_ = load_tokenizer(self.saved(folder))
         self._set_sides()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
@@ -122,12 +153,17 @@ class TextClassification(LabelledTask):
             )
         if isinstance(self.targets_, Number):
             model.set_scale(self.targets_.state["deviation"], self.targets_.state["mean"])
+        embed_words(model.encoder, self.tokenizer_, self._pieces)
+        model.window_pooling = self.config.window_pooling
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
         if self.head_ == "pooled":
-            return load_pooled_folder(Path(folder))
-        return load_native(ModelConfig(name=str(folder)))
+            model: TextModel = load_pooled_folder(self.saved(folder))
+        else:
+            model = load_native(self.saved(folder))
+        model.window_pooling = self.config.window_pooling
+        return model
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -138,22 +174,73 @@ class TextClassification(LabelledTask):
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
         first, *second = zip(*(self._texts(row) for row in rows), strict=True)
         pairs = second[0] if second else None
-        return token_lengths(self.tokenizer_, first, pairs, self.config.max_length)
+        config = self.config
+        found = token_lengths(self.tokenizer_, first, pairs, config.max_length)
+        if config.truncation != "windows":
+            return found
+        specials = self.tokenizer_.num_special_tokens_to_add()
+        shape = (config.max_length, specials, config.window_overlap, config.max_windows)
+        return [window_length(each, *shape) for each in found]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        longest = self.config.max_length
-        encoded = self.tokenizer_(*self._texts(row), truncation=True, max_length=longest)
-        return self.with_target({"inputs": dict(encoded)}, row)
+        config, texts = self.config, self._texts(row)
+        longest = config.max_length
+        if config.truncation == "windows":
+            inputs = encode_windows(
+                self.tokenizer_, texts[0], longest, config.window_overlap, config.max_windows
+            )
+        elif config.truncation == "head-tail":
+            inputs = encode_ends(self.tokenizer_, texts[0], longest)
+        else:
+            inputs = dict(self.tokenizer_(*texts, truncation=True, max_length=longest))
+        return self.with_target({"inputs": inputs}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
         if "inputs" in samples[0]:
             inputs = [sample["inputs"] for sample in samples]
-            batch["inputs"] = pad(inputs, self.tokenizer_.pad_token_id)
+            counts = [len(each[COUNT]) for each in inputs if COUNT in each]
+            texts = split_windows(inputs) if counts else inputs
+            batch["inputs"] = pad(texts, self.tokenizer_.pad_token_id)
+            if counts:
+                batch["inputs"][COUNT] = torch.tensor(counts)
         return self.with_targets(batch, samples)
 
     def show(self, sample: Sample) -> str:
         return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
+
+    def survey(self, rows: Sequence[Row]) -> dict[str, str]:
+        texts = (text for row in rows for text in self._texts(row))
+        found = broken_words(self.tokenizer_, texts)
+        named = [f"{word} ({pieces} pieces, {count} times)" for word, pieces, count in found]
+        told = f"{', '.join(named)}; task.add_tokens keeps a word whole"
+        return {"broken words": told} if named else {}
+
+    def build_embedder(self, source: ModelConfig) -> TransferModel:
+        network = from_pretrained("AutoConfig", source)
+        self.tokenizer_ = load_tokenizer(source)
+        self._settle_head(kind_of(network), frozen=True)
+        self._settle_length(network)
+        return load_pooled(source, self.pooling_, outputs=1)
+
+    def about(self, model: TransferModel) -> About:
+        pair = len(self.input_columns()) == 2
+        kind = self.targets_.problem_type
+        blanks = {
+            "labels": self.targets_.names,
+            "max_length": self.config.max_length,
+            "several": ", top_k=None" if kind == "multi_label_classification" else "",
+            "activation": usage.ACTIVATIONS[kind],
+            "texts": "*text" if pair else "text",
+            "example": '("A text.", "Its pair.")' if pair else '"A text."',
+            "sides": ', truncation_side="left"' if self.config.truncation == "tail" else "",
+        }
+        if self.head_ == "pooled":
+            code = usage.fill(usage.POOLED_TEXT, pooled=usage.POOLED[self.pooling_], **blanks)
+            return About(self.name, code=code)
+        code = usage.PAIR_OF_TEXTS if pair else usage.TEXT
+        adapted = usage.fill(usage.ADAPTED_TEXT, **blanks)
+        return About(self.name, "transformers", usage.fill(code, **blanks), adapted)
 
     # ---- parts
 
@@ -183,6 +270,16 @@ class TextClassification(LabelledTask):
         self.config = self.config.model_copy(update={"max_length": longest})
         return [note]
 
+    def _check_truncation(self) -> None:
+        config = self.config
+        if config.truncation in ("head-tail", "windows") and isinstance(config.text, list):
+            raise ConfigError(
+                f"task.truncation: {config.truncation} cuts one text, not a pair; "
+                "use head or tail, or join the two columns"
+            )
+        if config.truncation == "windows":
+            check_windows(self.tokenizer_, config.max_length, config.window_overlap)
+
     def _set_sides(self) -> None:
-        self.tokenizer_.truncation_side = "right" if self.config.truncation == "head" else "left"
+        self.tokenizer_.truncation_side = "left" if self.config.truncation == "tail" else "right"
         self.tokenizer_.padding_side = "right"

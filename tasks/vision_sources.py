@@ -87,14 +87,15 @@ def build(source: VisionSource, names: Sequence[str], **config: Any) -> VisionMo
     return model
 
 
-def load_folder(folder: Path, preprocessing: Preprocessing) -> VisionModel:
+def load_folder(model: ModelConfig, preprocessing: Preprocessing) -> VisionModel:
     """What `VisionModel.save` wrote, by its own library."""
-    model = ModelConfig(name=str(folder))
     name = timm_name(model)
     if name is None:
         return TransformersModel(load_network(AUTO, model), preprocessing.size)
     network = timm.create_model(name, pretrained=True)
-    names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
+    names = network.pretrained_cfg.get("label_names") or _timm_folder(Path(model.name)).get(
+        "label_names"
+    )
     return TimmModel(network, preprocessing.size, names or ())
 
 

@@ -67,3 +67,27 @@ def finished_run(
     code = finetune("train", *words, f"output={folder}")
     assert code == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama on disk."""
+    from tests.tiny_models import tiny_llama
+
+    return tiny_llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 on disk."""
+    from tests.tiny_models import tiny_t5
+
+    return tiny_t5(tmp_path_factory.mktemp("models") / "t5")
+
+
+@pytest.fixture(scope="session")
+def bart_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BART on disk."""
+    from tests.tiny_models import tiny_bart
+
+    return tiny_bart(tmp_path_factory.mktemp("models") / "bart")

@@ -5,6 +5,7 @@ folder.
     root/models/<owner>/<name>/<files>
     root/requests.jsonl                     what was asked to be written
     root/large/<sha256>                     files uploaded, until a commit names them
+    root/private/<owner>/<name>             there if a model is private
 
 Clients find it through HF_ENDPOINT, which they read on import: use it from a fresh process, or
 patch the constants of huggingface_hub.
@@ -16,9 +17,11 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,13 +44,31 @@ _WRITE = re.compile(
 )
 
 
-@contextmanager
-def serve_hub(root: Path, refuses: tuple[str, int] | None = None) -> Iterator[str]:
-    """The address of a hub that serves `root` until the block ends.
+@dataclass
+class Fault:
+    """What goes wrong where: requests with `part` in their path, the first `times` of them.
 
-    `refuses` is a part of a path and the status that every write there is answered with.
+    Its answer repeats what it was sent, the token too, as a careless hub may.
     """
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, refuses))
+
+    part: str
+    status: int
+    """Of the answer; 0: the hub does what it is asked, and the connection is cut in its answer."""
+    times: int = 1_000_000
+    headers: dict[str, str] = field(default_factory=dict)
+    seen: int = 0
+
+    def strikes(self, path: str) -> bool:
+        if self.part not in path:
+            return False
+        self.seen += 1
+        return self.seen <= self.times
+
+
+@contextmanager
+def serve_hub(root: Path, *faults: Fault) -> Iterator[str]:
+    """The address of a hub that serves `root` until the block ends."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, faults))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -61,9 +82,10 @@ def serve_hub(root: Path, refuses: tuple[str, int] | None = None) -> Iterator[st
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, root: Path, refuses: tuple[str, int] | None, *args: Any) -> None:
+    def __init__(self, root: Path, faults: tuple[Fault, ...], *args: Any) -> None:
         self.root = root
-        self.refuses = refuses
+        self.faults = faults
+        self.cuts = False
         super().__init__(*args)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -84,8 +106,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_PUT = do_POST  # noqa: N815 - as http.server calls it
 
+    def _fails(self) -> bool:
+        """Whether a fault strikes this request; it is answered then."""
+        fault = next((fault for fault in self.faults if fault.strikes(self.path)), None)
+        if fault is None:
+            return False
+        if fault.status:
+            said = {"error": f"refused {self.headers.get('Authorization')}"}
+            self._send(fault.status, json.dumps(said).encode(), "application/json", fault.headers)
+            return True
+        self.cuts = True
+        return False
+
     def _answer(self, body: bytes = b"") -> None:
         path = unquote(urlsplit(self.path).path)
+        if self._fails():
+            return
         if match := _FILE.match(path):
             kind, repo, revision, name = match.groups()
             self._send_file(self.root / (kind or "models") / repo, revision, name)
@@ -101,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif what == "paths-info":
                 self._send_paths(folder, body)
             else:
-                self._send_json(_repo_info(folder, repo))
+                self._send_json(_repo_info(folder, repo, (self.root / "private" / repo).exists()))
         else:
             self._refuse("EntryNotFound")
 
@@ -115,7 +151,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse("EntryNotFound")
         else:
             headers = {"ETag": f'"{_oid(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-            self._send(200, path.read_bytes(), "application/octet-stream", headers)
+            body = path.read_bytes()
+            start = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            self._send(206 if start else 200, body[start:], "application/octet-stream", headers)
 
     def _send_tree(self, folder: Path, inside: str) -> None:
         start = folder / inside
@@ -143,9 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
             seen["lines"] = [json.loads(line) for line in body.splitlines()]
         with (self.root / "requests.jsonl").open("a") as file:
             file.write(json.dumps(seen) + "\n")
-        if self.refuses is not None and self.refuses[0] in self.path:
-            self._send(self.refuses[1], b'{"error": "refused"}', "application/json", {})
-        elif match["create"]:
+        if self._fails():
+            return
+        if match["create"]:
             self._create(json.loads(body))
         elif match["card"]:
             self._send_json({"warnings": [], "errors": []})
@@ -160,7 +200,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self, wanted: dict[str, Any]) -> None:
         repo = f"{wanted['organization']}/{wanted['name']}"
-        (self.root / "models" / repo).mkdir(parents=True, exist_ok=True)
+        if not (self.root / "models" / repo).exists():
+            (self.root / "models" / repo).mkdir(parents=True)
+            if wanted.get("private", wanted.get("visibility") == "private"):
+                (self.root / "private" / repo).mkdir(parents=True)
         self._send_json({"url": f"http://{self.headers['Host']}/{repo}", "name": repo})
 
     def _place(self, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit(self, folder: Path, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
-            if line["key"] in ("file", "lfsFile"):
+            if line["key"] == "deletedFile":
+                (folder / value["path"]).unlink()
+            elif line["key"] in ("file", "lfsFile"):
                 path = folder / value["path"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if line["key"] == "file":
@@ -205,16 +250,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if self.cuts else body)
+        if self.cuts:  # what was asked for is done, but half of the answer is lost
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
 
 
-def _repo_info(folder: Path, repo: str) -> dict[str, Any]:
+def _repo_info(folder: Path, repo: str, private: bool) -> dict[str, Any]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         "_id": hashlib.sha1(repo.encode()).hexdigest()[:24],
         "id": repo,
         "sha": COMMIT,
-        "private": False,
+        "private": private,
         "gated": False,
         "disabled": False,
         "tags": [],

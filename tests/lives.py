@@ -26,9 +26,9 @@ from finetune.checkpoint import newest_good
 from finetune.data.loading import map_tensors
 from finetune.folder import RunFolder
 from finetune.journal import RunJournal, trained_names
-from finetune.loop import Interrupted
 from finetune.overrides import Loaded, load_config
 from finetune.registry import find_task
+from finetune.signals import Interrupted
 from finetune.task import Task
 
 

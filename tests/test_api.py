@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,26 @@ class Hits(evaluate.Metric):
         hits = sum(p == r for p, r in zip(predictions, references, strict=True))
         return {"hits": hits, "rows": len(references), "kind": "a text is no metric"}
 """
+
+
+def Share() -> Any:  # noqa: N802 - stands for a class
+    """An `evaluate` module made here: the share of right labels."""
+    import datasets
+    import evaluate
+
+    class Module(evaluate.Metric):  # type: ignore[misc]
+        def _info(self) -> Any:
+            ints = datasets.Value("int32")
+            features = datasets.Features({"predictions": ints, "references": ints})
+            return evaluate.MetricInfo(
+                description="", citation="", inputs_description="", features=features
+            )
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            right = sum(p == r for p, r in zip(predictions, references, strict=True))
+            return {"share": right / len(references)}
+
+    return Module()
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +143,7 @@ def test_train_takes_a_task_of_its_own_config(train: Train) -> None:
 
 def test_train_takes_the_section_of_a_task(train: Train) -> None:
     trained = train(ROWS, {"name": "text-classification", "labels": LABELS[::-1]})
-    assert trained.predictor.task.config.labels == LABELS[::-1]
+    assert trained.predictor.adapter.config.labels == LABELS[::-1]
 
 
 def test_train_refuses_what_no_config_has_before_anything_is_written(
@@ -228,3 +249,55 @@ def test_evaluate_module_is_computed_beside_the_metrics(train: Train, tmp_path: 
     assert metrics["hits/rows"] == rows
     assert metrics["hits/hits"] == pytest.approx(metrics["accuracy"] * rows)
     assert "hits/kind" not in metrics
+
+
+def test_predictor_stands_where_a_pipeline_does(
+    run: finetune.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import evaluate
+    import transformers
+
+    # `evaluate` 0.4.6 asks for a class that transformers 5 has no more.
+    monkeypatch.setattr(transformers, "TFPreTrainedModel", type("TF", (), {}), raising=False)
+    expected = run.predict([row["text"] for row in FRESH])
+    labels = {name: index for index, name in enumerate(LABELS)}
+    found = evaluate.evaluator("text-classification").compute(
+        model_or_pipeline=finetune.load(run.path),
+        data=Dataset.from_list([{**row, "label": labels[row["label"]]} for row in FRESH]),
+        metric=Share(),
+        label_mapping=labels,
+    )
+    hits = [said["label"] == row["label"] for said, row in zip(expected, FRESH, strict=True)]
+    assert found["share"] == sum(hits) / len(hits)
+
+
+def test_only_safetensors_are_read(run: finetune.Run, tmp_path: Path) -> None:
+    """A pickle in their place is not even looked at."""
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch unpickled'\ntR.")
+    with pytest.raises(ModelError, match="no weights as safetensors"):
+        finetune.load(folder)
+
+
+def test_code_beside_a_model_runs_only_if_it_is_trusted(run: finetune.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    config = json.loads((folder / "config.json").read_text())
+    name = config["architectures"][0]
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "strange.StrangeConfig"}}
+    config["auto_map"]["AutoModelForSequenceClassification"] = "strange.Strange"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "strange.py").write_text(
+        f"""
+from pathlib import Path
+from transformers import BertConfig, {name}
+Path({str(tmp_path / "ran")!r}).touch()
+class StrangeConfig(BertConfig): model_type = "strange"
+class Strange({name}): config_class = StrangeConfig
+"""
+    )
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        finetune.load(folder)
+    assert not (tmp_path / "ran").exists()
+    assert finetune.load(folder, trust_remote_code=True)(FRESH) == run.predict(FRESH)
+    assert (tmp_path / "ran").exists()

@@ -19,12 +19,14 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     "__main__",
     "cli api",
-    "run finish assembly header arguments measurement bulk inspection catalogue starter",
+    "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection catalogue starter",
     "loop hub journal results",
     "evaluation features prediction export solver testing",
+    "losses",
+    "live",
     "data methods optim registry defaults tasks",
-    "folder overrides notation shipped card processes checkpoint task sources config",
-    "console plotting tabulation writing errors",
+    "folder overrides notation shipped card limits metadata processes trackers checkpoint task sources config",
+    "patience console plotting tabulation writing signals errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

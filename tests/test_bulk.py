@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from finetune.prediction import load
-from tests.command_line import finetune
+from tests.command_line import finetune, launch
 from tests.tiny_models import text_rows
 
 ROWS = [{"id": place, **row} for place, row in enumerate(text_rows(11, seed=5))]
@@ -121,12 +122,29 @@ def test_faults_are_answered_with_a_remedy(
     assert [path.name for path in tmp_path.iterdir()] == ["tekst.csv"]
 
 
-def test_several_processes_are_refused(
-    finished_run: Path, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+@pytest.mark.slow
+def test_several_processes_write_what_one_does(
+    finished_run: Path, table: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert finetune("predict", finished_run, table) == 2
-    assert "works in one process" in capsys.readouterr().err
+    """Windows of 4 rows, so that each process has several, and the last one is incomplete."""
+    script = "import finetune.bulk, finetune.cli; finetune.bulk.WINDOW = 4; finetune.cli.main()"
+    for processes in (1, 2):
+        words = ["predict", str(finished_run), str(table), "--batch-size", "3"]
+        launch(script, processes, *words, "-o", str(tmp_path / f"{processes}.jsonl"))
+    one, two = (read(tmp_path / f"{processes}.jsonl") for processes in (1, 2))
+    assert [row["id"] for row in two] == [row["id"] for row in ROWS]
+    scores = [[row.pop("predicted_score") for row in rows] for rows in (one, two)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert one == two
+
+
+def test_standard_input_is_not_for_several_processes(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    state = SimpleNamespace(is_main_process=True, num_processes=2)
+    monkeypatch.setattr("finetune.bulk.this_process", lambda: state)
+    assert finetune("predict", finished_run) == 2
+    assert "read by one process" in capsys.readouterr().err
 
 
 # ---- the standard input

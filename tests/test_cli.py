@@ -12,10 +12,21 @@ from typing import Any
 
 import pytest
 
-from finetune.loop import Interrupted
+from finetune.signals import Interrupted
 from tests.command_line import finetune
 
-COMMANDS = ("train", "evaluate", "predict", "inspect", "tasks", "init", "push")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "embed",
+    "inspect",
+    "compare",
+    "export",
+    "push",
+    "tasks",
+    "init",
+)
 HEAVY = ("torch", "transformers", "datasets", "pydantic", "rich", "numpy")
 
 
@@ -147,9 +158,9 @@ def test_push_is_private_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("finetune.hub.push", lambda *words, **keys: seen.append((words, keys)))
     assert finetune("push", "runs/news", "me/news") == 0
     assert finetune("push", "runs/news", "me/news", "--public", "--what", "both", "--dry-run") == 0
-    quiet = {"private": True, "dry_run": False, "what": "merged"}
+    quiet = {"private": True, "dry_run": False, "what": "merged", "license": None}
     assert seen[0] == (("runs/news", "me/news"), quiet)
-    assert seen[1][1] == {"private": False, "dry_run": True, "what": "both"}
+    assert seen[1][1] == quiet | {"private": False, "dry_run": True, "what": "both"}
 
 
 # ---- a finished run
@@ -180,7 +191,7 @@ def test_saving_shows_no_bars_of_other_libraries(finished_run: Path, capfd: Any)
     from finetune.prediction import load
 
     predictor = load(finished_run, device="cpu")
-    predictor.task.save(predictor.model, finished_run.parent / "copy")
+    predictor.adapter.save(predictor.model, finished_run.parent / "copy")
     assert capfd.readouterr().err == ""
 
 

@@ -15,6 +15,7 @@ from finetune.config import FullConfig, LoraConfig, RunConfig, TaskConfig
 from finetune.errors import ConfigError
 from finetune.notation import flatten, parse_value, to_yaml
 from finetune.overrides import Loaded, load_config
+from finetune.registry import find_task
 from finetune.shipped import shipped_configs
 
 
@@ -204,6 +205,23 @@ def test_unknown_method_is_answered_with_the_nearest() -> None:
 
 def test_missing_task_and_model_are_named() -> None:
     assert "task: no task is named" in faults("model=b")
+
+
+def test_faults_are_told_although_the_task_is_misspelt() -> None:
+    """Keys that may be its own cannot be checked, so that nothing is said of them."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(
+            None,
+            ["task=text-clasification", "model=b", "lr=fast", "method.rnk=4", "truncation=tail"],
+            lambda name: find_task(name).Config,
+        )
+    told = str(caught.value).splitlines()[1:]
+    assert [line.strip().partition(":")[0] for line in told] == [
+        "task.name",
+        "optim.lr",
+        "method.rnk",
+    ]
+    assert "did you mean 'text-classification'" in told[0]
     assert "model.name: no pretrained network is named" in faults("task=news")
 
 

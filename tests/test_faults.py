@@ -18,7 +18,7 @@ from torch import Tensor
 
 from finetune.checkpoint import read_checkpoint
 from finetune.errors import FinetuneError
-from finetune.loop import _Signals
+from finetune.signals import Signals
 from finetune.task import Batch
 from tasks.backbones import TextModel
 from tasks.text_classification import TextClassification
@@ -197,7 +197,7 @@ def test_signal_during_the_last_step_stops_before_the_model_is_written(
 
 
 def test_second_interrupt_is_obeyed() -> None:
-    with _Signals() as signals:
+    with Signals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):

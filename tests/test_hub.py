@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
 
 import finetune
 from finetune.errors import ConfigError, HubError, ModelError
 from finetune.hub import push
-from tests.hub_server import serve_hub
+from tests.command_line import finetune as command
+from tests.hub_server import Fault, serve_hub
 from tests.lives import one_thread
 from tests.tiny_models import text_rows
 
@@ -43,10 +47,18 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were waited for a hub, which pass at once."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
+    return found
+
+
 @contextmanager
-def hub(root: Path, refuses: tuple[str, int] | None = None) -> Iterator[str]:
+def hub(root: Path, *faults: Fault) -> Iterator[str]:
     """A hub to which this process's huggingface_hub talks, with a token and an empty cache."""
-    with serve_hub(root, refuses) as address, at(address, root):
+    with serve_hub(root, *faults) as address, at(address, root):
         yield address
 
 
@@ -88,24 +100,22 @@ def test_pushed_model_comes_back_with_the_same_predictions(run: finetune.Run, ro
         assert loaded(ROWS) == expected
     on_hub = digest(root / "models" / "me" / "news")
     final = digest(run.path / "final")
+    assert on_hub.pop("README.md") != final.pop("README.md"), "the card names its place"
     assert on_hub == {name: d for name, d in final.items() if not name.startswith("adapter/")}
-    assert {"model.safetensors", "config.json", "task.json", "README.md"} <= on_hub.keys()
+    assert {"model.safetensors", "config.json", "task.json"} <= on_hub.keys()
     assert digest(run.path) == before
 
 
-def test_repository_is_private_unless_it_is_to_be_public(run: finetune.Run, root: Path) -> None:
+def test_repository_is_private_unless_it_is_to_be_public(
+    run: finetune.Run, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with hub(root):
         push(run.path, "me/secret")
         push(run.path, "me/open", private=False)
-    created = [line for seen in written(root) if "create" in seen["path"] for line in seen["lines"]]
-    assert [(line["name"], _is_private(line)) for line in created] == [
-        ("secret", True),
-        ("open", False),
-    ]
-
-
-def _is_private(created: dict[str, Any]) -> bool:
-    return bool(created.get("private", created.get("visibility") == "private"))
+        assert [p.name for p in (root / "private" / "me").iterdir()] == ["secret"]
+        capsys.readouterr()
+        push(run.path, "me/open")
+    assert "(public)\nit was there before, so it is not made private" in capsys.readouterr().out
 
 
 def test_pushing_again_sends_no_large_file_again(run: finetune.Run, root: Path) -> None:
@@ -127,6 +137,7 @@ def test_dry_run_shows_files_and_card_and_uploads_nothing(
     size = (run.path / "final" / "model.safetensors").stat().st_size
     assert f"{size:,} bytes  model.safetensors" in said
     assert "adapter" not in said.split("---")[0]
+    assert "# me/news\n" in said
     assert "| accuracy |" in said
     assert not written(root)
 
@@ -165,7 +176,7 @@ def test_what_cannot_be_pushed_is_refused_before_the_hub_is_asked(
             push(run.path, "me/news", what="wheels")
         with pytest.raises(ModelError, match="holds no model of this kit"):
             push(tmp_path, "me/news")
-        with pytest.raises(HubError, match="a/b/c"):
+        with pytest.raises(ConfigError, match="a/b/c"):
             push(run.path, "a/b/c")
         keys = {"model": str(bert_folder), "max_steps": 1, "output": str(tmp_path / "full")}
         with one_thread():
@@ -177,24 +188,75 @@ def test_what_cannot_be_pushed_is_refused_before_the_hub_is_asked(
 
 @pytest.mark.parametrize(
     ("place", "status"),
-    [("create", 500), ("create", 401), ("batch", 403), ("/large/", 403), ("commit", 403)],
+    [("create", 500), ("/large/", 403), ("commit", 403)],
 )
 def test_failing_hub_leaves_the_run_as_it_was_and_can_be_tried_again(
-    place: str, status: int, run: finetune.Run, root: Path
+    place: str, status: int, run: finetune.Run, root: Path, naps: list[float]
 ) -> None:
     before = digest(run.path)
-    with hub(root, refuses=(place, status)), pytest.raises(HubError) as caught:
+    with hub(root, Fault(place, status)), pytest.raises(HubError) as caught:
         push(run.path, "me/news")
     assert "me/news" in str(caught.value)
     assert "push again" in str(caught.value)
-    assert TOKEN not in str(caught.value)
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
     assert digest(run.path) == before
+    assert bool(naps) == (status == 500)
     with hub(root):
         push(run.path, "me/news")
         assert finetune.load("me/news")(ROWS) == run.predict(ROWS)
 
 
-def test_hub_that_cannot_be_reached_is_an_error_of_the_hub(run: finetune.Run, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "status"),
+    [
+        ("preupload", 503),
+        ("/large/", 500),
+        ("commit", 429),
+        ("commit", 0),
+    ],
+)
+def test_fault_that_passes_is_waited_for(
+    place: str,
+    status: int,
+    run: finetune.Run,
+    root: Path,
+    naps: list[float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fault = Fault(place, status, times=1, headers={"Retry-After": "7"} if status == 429 else {})
+    with hub(root, fault):
+        push(run.path, "me/news")
+    assert naps
+    assert status != 429 or 7 in naps
+    on_hub, final = digest(root / "models" / "me" / "news"), digest(run.path / "final")
+    assert on_hub["model.safetensors"] == final["model.safetensors"]
+    assert on_hub.keys() == {name for name in final if not name.startswith("adapter/")}
+    assert TOKEN not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", [429, 0])
+def test_model_is_fetched_through_a_fault_that_passes(
+    status: int, run: finetune.Run, root: Path, naps: list[float]
+) -> None:
+    with hub(root):
+        push(run.path, "me/news")
+    with hub(root, Fault("model.safetensors", status, times=2)):
+        assert finetune.load("me/news")(ROWS) == run.predict(ROWS)
+
+
+def test_hub_that_forgets_a_file_is_found_out(run: finetune.Run, root: Path) -> None:
+    def forget(*_: Any, **__: Any) -> None:
+        """As if the hub had taken the files and lost them."""
+
+    with hub(root), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune.hub._send_files", forget)
+        with pytest.raises(HubError, match="does not show config.json, model.safetensors"):
+            push(run.path, "me/news")
+
+
+def test_hub_that_cannot_be_reached_is_an_error_of_the_hub(
+    run: finetune.Run, root: Path, naps: list[float]
+) -> None:
     with at("http://127.0.0.1:9", root), pytest.raises(HubError, match="127.0.0.1:9"):
         push(run.path, "me/news")
     with at("http://127.0.0.1:9", root), pytest.raises(ModelError, match="me/news"):
@@ -206,12 +268,122 @@ def test_model_that_is_not_on_the_hub_is_an_error_of_the_model(root: Path) -> No
         finetune.load("me/nws")
 
 
-def test_token_reaches_the_hub_and_no_file_of_the_run(run: finetune.Run, root: Path) -> None:
+def test_no_file_names_the_folder_of_the_pretrained_network(
+    run: finetune.Run, root: Path, bert_folder: Path
+) -> None:
+    with hub(root):
+        push(run.path, "me/news", what="both")
+    for name in digest(root / "models" / "me" / "news"):
+        content = (root / "models" / "me" / "news" / name).read_bytes()
+        assert str(bert_folder).encode() not in content, name
+    held = json.loads((root / "models/me/news/adapter/adapter_config.json").read_text())
+    assert held["base_model_name_or_path"] == bert_folder.name
+    here = json.loads((run.path / "final/adapter/adapter_config.json").read_text())
+    assert here["base_model_name_or_path"] == str(bert_folder), "here peft still finds it"
+
+
+def test_another_kind_of_model_replaces_the_one_before(run: finetune.Run, root: Path) -> None:
     with hub(root):
         push(run.path, "me/news")
-    assert {seen["authorization"] for seen in written(root) if "/large/" not in seen["path"]} == {
-        f"Bearer {TOKEN}"
-    }
+        (root / "models/me/news/picture.png").write_bytes(b"of the owner")
+        push(run.path, "me/news", what="adapter")
+    on_hub = digest(root / "models" / "me" / "news").keys()
+    assert "adapter_model.safetensors" in on_hub
+    assert "model.safetensors" not in on_hub
+    assert "picture.png" in on_hub
+
+
+def test_licence_is_that_of_the_push(run: finetune.Run, root: Path) -> None:
+    with hub(root):
+        push(run.path, "me/news", license="apache-2.0")
+    card = ModelCard((root / "models/me/news/README.md").read_text())
+    assert card.data.license == "apache-2.0"
+    assert "# me/news" in card.text
+
+
+# ---- no secrets
+
+
+@contextmanager
+def logged_in(way: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The token in one of the places where a user may have it; what `push` is given beside."""
+    file = tmp_path / "token"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_TOKEN_PATH", str(file))
+        if way == "environment":
+            patch.setenv("HF_TOKEN", TOKEN)
+        else:
+            patch.delenv("HF_TOKEN", raising=False)
+        if way == "login":
+            file.write_text(TOKEN)
+        yield {"token": TOKEN} if way == "argument" else {}
+
+
+@pytest.mark.parametrize("way", ["environment", "login", "argument"])
+def test_token_reaches_the_hub_and_nothing_else(
+    way: str,
+    run: finetune.Run,
+    root: Path,
+    tmp_path: Path,
+    naps: list[float],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    faults = Fault("create", 500, times=9), Fault("/resolve/", 403, times=1)
+    with serve_hub(root, *faults) as address, at(address, root), logged_in(way, tmp_path) as given:
+        said = ""
+        for _ in range(3):  # refused, then taken
+            try:
+                push(run.path, "me/news", **given)
+            except HubError as error:
+                said += "".join(traceback.format_exception(error))
+        with contextlib.suppress(ModelError):
+            finetune.load("me/news", **given)
+        push(run.path, "me/news", dry_run=True, **given)
+    sent = {seen["authorization"] for seen in written(root) if "/large/" not in seen["path"]}
+    assert sent == {f"Bearer {TOKEN}"}
+    assert "did not take the model" in said
+    captured = capfd.readouterr()
+    assert TOKEN not in said + captured.out + captured.err
     for folder in (run.path, root / "models"):
         for name in digest(folder):
             assert TOKEN.encode() not in (folder / name).read_bytes(), name
+
+
+# ---- output.hub
+
+
+def words(run: finetune.Run, bert_folder: Path, news_csv: Path, *more: str) -> list[str]:
+    said = ["train", "task=text-classification", f"model={bert_folder}", "method=lora", "epochs=1"]
+    return [*said, f"data={news_csv}", f"output={run.path}", *more]
+
+
+def test_run_is_pushed_when_it_ends_and_again_by_the_same_command(
+    run: finetune.Run,
+    root: Path,
+    bert_folder: Path,
+    news_csv: Path,
+    naps: list[float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = digest(run.path)
+    asked = words(run, bert_folder, news_csv, "output.hub=me/news")
+    with hub(root, Fault("commit", 403)):
+        assert command(*asked) == 3, "trained, but not pushed"
+    captured = capsys.readouterr()
+    assert f"Later: finetune push {run.path} me/news" in captured.err
+    assert "accuracy" in captured.out, "the results come first"
+    assert TOKEN not in captured.err
+    with hub(root):
+        assert command(*asked) == 0
+        assert finetune.load("me/news")(ROWS) == run.predict(ROWS)
+    assert digest(run.path) == before
+
+
+def test_what_is_no_place_on_a_hub_is_refused_before_training(
+    run: finetune.Run, bert_folder: Path, news_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("news", "a/b/c", "me/my news", "me/.."):
+        assert command(*words(run, bert_folder, news_csv, f"output.hub={place}")) == 2
+        assert "write OWNER/NAME" in capsys.readouterr().err
+    assert command(*words(run, bert_folder, news_csv, f"output.hub={TOKEN}")) == 2
+    assert TOKEN not in capsys.readouterr().err

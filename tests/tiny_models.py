@@ -14,13 +14,19 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 TOPICS = {
@@ -69,6 +75,12 @@ def text_rows(count: int = 50, seed: int = 0) -> list[dict[str, str]]:
     return rows
 
 
+def answered_rows(count: int = 50, seed: int = 0) -> list[dict[str, str]]:
+    """The texts of `text_rows` with the answer that names their label twice."""
+    rows = text_rows(count, seed)
+    return [{"body": row["text"], "answer": f" {row['label']} {row['label']}"} for row in rows]
+
+
 def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
     """The rows of `text_rows` as a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -79,9 +91,19 @@ def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
 
 
 def tiny_bert(
-    folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0, pooler: bool = False
+    folder: Path,
+    *,
+    dropout: float = 0.1,
+    layers: int = 3,
+    seed: int = 0,
+    pooler: bool = False,
+    spread: float = 0.2,
 ) -> Path:
-    """A BERT for masked words, or the bare one with its pooler, with a tokenizer of whole words."""
+    """A BERT for masked words, or the bare one with its pooler, with a tokenizer of whole words.
+
+    `spread` is the deviation of its weights: at BERT's own 0.02 so small a network is nearly deaf to its input,
+    at 0.2 float32 rounds its gradients by up to 2e-6 of the largest (against float64), at 0.1 by 3e-7.
+    """
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = [*specials, *COMMON, *(word for words in TOPICS.values() for word in words)]
     ids = {word: index for index, word in enumerate(vocabulary)}
@@ -103,23 +125,14 @@ def tiny_bert(
         max_position_embeddings=LONGEST,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        initializer_range=0.2,  # 0.02 makes so small a network nearly deaf to its input
+        initializer_range=spread,
     )
     return _save(BertModel if pooler else BertForMaskedLM, config, tokenizer, named, folder, seed)
 
 
 def tiny_gpt2(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
     """A GPT-2, with a tokenizer of byte pairs learned from the texts."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|pad|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([row["text"] for row in text_rows()], trainer)
+    tokenizer = _byte_pairs("<|endoftext|>", "<|pad|>")
     named = {
         "bos_token": "<|endoftext|>",
         "eos_token": "<|endoftext|>",
@@ -143,6 +156,96 @@ def tiny_gpt2(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int 
     return _save(GPT2LMHeadModel, config, tokenizer, named, folder, seed)
 
 
+SENTENCE = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+SENTENCE_IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 3}
+
+
+def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
+    """A Llama without a padding token and with an output layer of its own; texts begin with <s>."""
+    tokenizer = _byte_pairs(*SENTENCE.values())
+    _frame(tokenizer, "<s> $A")
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8 * LONGEST,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    named = {key: token for key, token in SENTENCE.items() if key != "pad_token"}
+    return _save(LlamaForCausalLM, config, tokenizer, named, folder, seed)
+
+
+def tiny_t5(folder: Path, *, seed: int = 0) -> Path:
+    """A T5 with relative positions; texts end with </s>."""
+    tokenizer = _byte_pairs(*SENTENCE.values())
+    _frame(tokenizer, "$A </s>")
+    config = T5Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=WIDTH,
+        d_kv=8,
+        d_ff=2 * WIDTH,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        decoder_start_token_id=3,
+        eos_token_id=1,
+        pad_token_id=3,
+    )
+    return _save(T5ForConditionalGeneration, config, tokenizer, SENTENCE, folder, seed, longest=512)
+
+
+def tiny_bart(folder: Path, *, seed: int = 0) -> Path:
+    """A BART with learned positions; texts stand between <s> and </s>."""
+    tokenizer = _byte_pairs(*SENTENCE.values())
+    _frame(tokenizer, "<s> $A </s>")
+    config = BartConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=WIDTH,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=2 * WIDTH,
+        decoder_ffn_dim=2 * WIDTH,
+        max_position_embeddings=4 * LONGEST,
+        init_std=0.2,
+        dropout=0.0,
+        decoder_start_token_id=1,
+        forced_eos_token_id=1,
+        **SENTENCE_IDS,
+    )
+    return _save(BartForConditionalGeneration, config, tokenizer, SENTENCE, folder, seed)
+
+
+def _byte_pairs(*specials: str) -> Tokenizer:
+    """A tokenizer of byte pairs learned from the texts; its first ids are the special tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=list(specials),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([row["text"] for row in text_rows()], trainer)
+    return tokenizer
+
+
+def _frame(tokenizer: Tokenizer, template: str) -> None:
+    """Let a tokenizer put special tokens around a text."""
+    named = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[pair for pair in named if pair[0] in template]
+    )
+
+
 def _save(
     kind: type[PreTrainedModel],
     config: Any,
@@ -150,13 +253,16 @@ def _save(
     specials: dict[str, str],
     folder: Path,
     seed: int,
+    longest: int | None = None,
 ) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = kind(config)
     network.save_pretrained(folder)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=config.max_position_embeddings, **specials
+        tokenizer_object=tokenizer,
+        model_max_length=longest or config.max_position_embeddings,
+        **specials,
     )
     fast.save_pretrained(folder)
     return folder

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune.data.plan import Piece
-from finetune.task import Batch, Row, Sample, Task
+from finetune.errors import DataError
+from finetune.task import Batch, Length, Row, Sample, Task
 
 # Names the stream of random numbers, so that encoding and collating never draw the same ones.
 _ENCODE, _COLLATE = 1, 2
@@ -51,6 +52,26 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def measured_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length], list[str]]:
+    """The split of `rows` that have a length, their lengths, and a note if others were left out.
+
+    Raises DataError if none is left.
+    """
+    lengths = task.lengths(rows)
+    kept = [place for place, length in enumerate(lengths) if length.used]
+    notes = []
+    if len(kept) < len(lengths):
+        left_out = f"{len(lengths) - len(kept)} of {len(lengths)} rows"
+        if not kept:
+            raise DataError(
+                f"{name}: of {left_out} nothing is left to learn; let the task read more of a row"
+            )
+        notes.append(f"{name}: {left_out} are left out, since nothing is left of them to learn")
+        rows, lengths = rows.select(kept), [lengths[place] for place in kept]
+    used = np.array([length.used for length in lengths], dtype=np.int64)
+    return Split(name, rows, used), lengths, notes
 
 
 class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from finetune.config import DataConfig
+from finetune.data.mapping import map_rows
 from finetune.data.readers import TaskReader, from_object, no_reader, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
 from finetune.data.splits import count_copies, split_by_share
@@ -38,6 +39,12 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
     roles = assign_roles(config, given, task.read)
     tables = roles.tables
     numbers = {role: _limit(roles, role, config) for role in tables}
+    if config.map is not None:
+        for role in tables:
+            tables[role], numbers[role], notes = map_rows(
+                role, tables[role], config.map, numbers[role]
+            )
+            roles.notes += notes
     roles.notes += task.choose_columns(tables["train"][:FIRST_VALUES])
     for role, rows in list(tables.items()):
         if role != "train" and not _has_what_task_reads(roles, role, task):
@@ -71,8 +78,11 @@ def open_rows(
     is_named = isinstance(reference_or_object, str)
     rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
     drawn, numbers = _draw(rows, config)
-    limit = [f"{len(drawn)} of {len(rows)} rows are drawn (data.limit)"] if numbers else []
-    return drawn, [*tables.notes, *limit]
+    notes = [f"{len(drawn)} of {len(rows)} rows are drawn (data.limit)"] if numbers else []
+    if config.map is not None:
+        drawn, _, said = map_rows("rows", drawn, config.map, numbers)
+        notes += said
+    return drawn, [*tables.notes, *notes]
 
 
 def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:

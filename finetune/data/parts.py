@@ -38,10 +38,10 @@ class PartRows(Sequence[Row]):
         return (self[key] for key in range(len(self)))
 
 
-def in_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, str]:
+def in_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, list[str]]:
     """The rows as training sees them, and a sentence if that is in parts."""
     parts = task.parts(rows)
     if parts is None:
-        return rows, ""
+        return rows, []
     cut = PartRows(rows, parts)
-    return cut, f"train: {len(rows)} rows are seen in {len(cut)} parts"
+    return cut, [f"train: {len(rows)} rows are seen in {len(cut)} parts"]

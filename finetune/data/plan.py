@@ -7,6 +7,7 @@ run goes on from any step by asking for that step.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,15 +79,18 @@ class TrainPlan:
         ]
         return own or [Piece((int(rows[-1]),), step, epoch, len(parts) + process, filler=True)]
 
-    def padding(self, steps: int) -> float:
-        """Useful over computed units (tokens) in the first `steps` steps."""
+    def useful_share(self, steps: int, cost: Callable[[Sequence[int]], int]) -> float:
+        """Useful over computed units (tokens) in the first `steps` steps.
+
+        `cost` says what a batch of rows of some lengths computes.
+        """
         useful = computed = 0
         for step in range(steps):
             for process in range(self.processes):
                 for piece in self.pieces(step, process):
                     lengths = self.lengths[list(piece.indices)]
                     useful += int(lengths.sum())
-                    computed += int(lengths.max()) * len(lengths)
+                    computed += cost(lengths.tolist())
         return useful / max(computed, 1)
 
     def _batches(self, epoch: int) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from finetune.data.pictures import is_picture, visible
 from finetune.errors import DataError
 from finetune.task import Row
-from tasks.annotations.coco import split_of
+from tasks.annotations.coco import find_coco, read_coco, split_of
 
 PICTURES = ("images", "image", "imgs", "img", "jpegimages", "photos")
 MASKS = (
@@ -39,6 +39,24 @@ _ENDING = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelid
 
 Legend = list[str] | dict[str, list[int]]
 """Names of the values 0, 1, ..., or {name: [red, green, blue]}."""
+
+
+def read_masks(path: Path, format: str) -> tuple[dict[str, list[Row]] | None, Legend | None]:
+    """The splits of a path whose rows have masks, and what its legend says; None: it has none.
+
+    `format` is data.format. Raises DataError if the path is not of a format that is asked for.
+    """
+    if format in ("auto", "mask-folder", "voc"):
+        if found := read_mask_folder(path):
+            return found, read_legend(path)
+        if format != "auto":
+            raise DataError(
+                f"{path}: holds no pictures with masks; a folder images/ beside a folder masks/,"
+                " each whole or by split, or JPEGImages/ beside SegmentationClass/"
+            )
+    if format == "coco" or (format == "auto" and find_coco(path)):
+        return read_coco(path), None
+    return None, None
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:

@@ -60,5 +60,5 @@ def test_parts_are_rows_with_the_keys_of_their_part() -> None:
     ]
     assert cut[-1] == cut[2]
     assert cut[1:] == cut.__getitems__([1, 2])
-    assert note == "train: 3 rows are seen in 3 parts"
-    assert in_parts(rows, Letters()) == (rows, "")
+    assert note == ["train: 3 rows are seen in 3 parts"]
+    assert in_parts(rows, Letters()) == (rows, [])

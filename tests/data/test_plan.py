@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,8 +102,12 @@ def test_batching_by_length_saves_padding() -> None:
     lengths = np.random.default_rng(0).integers(1, 200, 2000)
     facts = {"batch_size": 32, "micro_batch": 32, "seed": 0}
     steps = TrainPlan(lengths, **facts).steps_per_epoch
-    by_length = TrainPlan(lengths, **facts).padding(steps)
-    at_random = TrainPlan(lengths, **facts, by_length=False).padding(steps)
+
+    def padded(some: Sequence[int]) -> int:
+        return max(some) * len(some)
+
+    by_length = TrainPlan(lengths, **facts).useful_share(steps, padded)
+    at_random = TrainPlan(lengths, **facts, by_length=False).useful_share(steps, padded)
     assert by_length > 0.95
     assert at_random < 0.6
 

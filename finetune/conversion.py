@@ -1,0 +1,189 @@
+"""A fine-tuned network as ONNX, run by onnxruntime on real rows and compared with PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.arguments import Source, source_of
+from finetune.config import DataConfig
+from finetune.console import Console, format_count
+from finetune.data import open_rows
+from finetune.data.loading import tensors_in
+from finetune.errors import ConfigError, DataError, ModelError
+from finetune.export import relative_difference
+from finetune.notation import parse_value
+from finetune.prediction import load_task, model_folder, unlabelled
+from finetune.task import Row, Task, TransferModel
+
+FORMATS = ("onnx",)
+INSTALL = "pip install 'finetune-kit[onnx]'"
+MODEL = "model.onnx"
+# Rows that are compared, and in what portions: sizes and lengths that the export did not see.
+ROWS, PORTIONS = 24, (1, 5, 18)
+# Of the largest output: other kernels order float32 sums otherwise.
+TOLERANCE = 1e-3
+
+
+class Network(nn.Module):
+    """A model as a function of its inputs: {name: Tensor} to a list of tensors."""
+
+    def __init__(self, model: TransferModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        return tensors_in(self.model({"inputs": inputs}))
+
+
+def convert(run: str, words: Sequence[str], to: str, output: Path | None) -> float:
+    """Write the network of a final model to a folder; the largest difference of its outputs.
+
+    Raises ModelError for a task or a network that cannot be exported, or whose outputs differ.
+    """
+    if to not in FORMATS:
+        raise ConfigError(f"--to: {to!r} is no format; choose from: {', '.join(FORMATS)}")
+    console = Console()
+    folder = model_folder(run)
+    task = load_task(folder)
+    if not task.export_axes:
+        raise ModelError(f"export: {task.name} cannot be written as {to}; its final/ is PyTorch's")
+    check_installed()
+    rows, place = _rows(Path(run), words, task)
+    model = task.load_model(folder).eval()
+    target = output or folder.with_name(to)
+    target.mkdir(parents=True, exist_ok=True)
+    console.facts({"model": str(folder), "rows": f"{len(rows)} of {place}"})
+    _export(model, task, rows, target / MODEL)
+    difference = compare(model, task, rows, target / MODEL)
+    console.print(
+        f"{MODEL} by onnxruntime and the network by PyTorch: on {format_count(len(rows), 'row')} "
+        f"the outputs differ by {difference:.1e} of the largest"
+    )
+    if not difference <= TOLERANCE:
+        (target / MODEL).unlink()
+        raise ModelError(
+            f"{target}: the outputs differ by {difference:.1e} of the largest (tolerance "
+            f"{TOLERANCE:.0e}); {MODEL} is removed, and final/ is unharmed. Please report this"
+        )
+    for path in folder.iterdir():  # what encodes, and what the outputs mean
+        if path.suffix == ".json" and path.stem != "model.safetensors.index":
+            shutil.copy(path, target)
+    console.print(f"written: {target}")
+    return difference
+
+
+def compare(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> float:
+    """The largest difference of the outputs, as a share of the largest, over portions of rows."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    named = [value.name for value in session.get_inputs()]
+    network, found = Network(model), [0.0]
+    for portion in _portions(rows):
+        inputs = _inputs(task, portion)
+        with torch.inference_mode():
+            expected = network(inputs)
+        fed = {name: inputs[name].numpy() for name in named}
+        said = [torch.from_numpy(np.asarray(value)) for value in session.run(None, fed)]
+        found.append(relative_difference([t.float() for t in expected], [t.float() for t in said]))
+    return max(found)
+
+
+def check_installed() -> None:
+    """Raise ModelError if the libraries of the extra are missing."""
+    try:
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise ModelError(f"export: needs {error.name}; run: {INSTALL}") from error
+    assert onnxruntime and onnxscript
+
+
+def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> None:
+    inputs = _inputs(task, rows[: min(3, len(rows))] if len(rows) > 1 else rows * 2)
+    axes = dict.fromkeys(range(len(task.export_axes)), torch.export.Dim.DYNAMIC)
+    with torch.inference_mode():
+        count = len(Network(model)(inputs))
+    outputs = ["logits"] if count == 1 else [f"output_{place}" for place in range(count)]
+    try:
+        with _quiet():
+            torch.onnx.export(
+                Network(model),
+                (inputs,),
+                path,
+                input_names=list(inputs),
+                output_names=outputs,
+                dynamic_shapes=(dict.fromkeys(inputs, axes),),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"export: {type(model.network).__name__} cannot be traced for ONNX: {first}"
+        ) from error
+
+
+def _inputs(task: Task, rows: Sequence[Row]) -> dict[str, Tensor]:
+    inputs: Mapping[str, Tensor] = task.collate([task.encode(row) for row in rows])["inputs"]
+    return dict(inputs)
+
+
+def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    start = 0
+    for size in PORTIONS:
+        if portion := rows[start : start + size]:
+            yield portion
+        start += size
+
+
+def _rows(run: Path, words: Sequence[str], task: Task) -> tuple[list[Row], str]:
+    """Rows to compare on: of DATA, else of the data that the run was trained with."""
+    source = source_of(words) if words else _source_of_run(run)
+    table, _ = open_rows(source.reference, source.config, source.split)
+    columns = task.input_columns()
+    if missing := [column for column in columns if column not in table.column_names]:
+        raise DataError(f"{source.reference}: has no column {missing[0]!r}")
+    step = max(1, len(table) // (4 * ROWS))
+    drawn = table.__getitems__(list(range(0, len(table), step))[: 4 * ROWS])
+    rows = [unlabelled(row, task) for row in drawn]
+    good = [row for row, faults in zip(rows, task.validate_rows(rows), strict=True) if not faults]
+    if not good:
+        raise DataError(f"{source.reference}: holds no row that can be read; name other DATA")
+    return good[:ROWS], source.reference
+
+
+def _source_of_run(run: Path) -> Source:
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"export: {run} does not tell its data; name rows: export {run} DATA")
+    data = DataConfig(**parse_value(path.read_text(encoding="utf-8"))["data"])
+    files = [value for value in (data.test, data.validation, data.train) if isinstance(value, str)]
+    reference = data.source or next(iter(files), None)
+    if reference is None:
+        raise ConfigError(f"export: {run} was trained on data made in Python; name rows: DATA")
+    return Source(reference, data, next(iter(files), None) if data.source else None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's progress, which nobody can act on."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.getLogger("torch.onnx").setLevel(level)

@@ -1,0 +1,70 @@
+"""What is in memory while a run trains, where it stands, and what the loop tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+
+from finetune.config import RunConfig
+from finetune.data.loading import Split
+from finetune.data.plan import TrainPlan
+from finetune.methods import Method
+from finetune.task import Task, TransferModel
+
+
+@dataclass
+class Progress:
+    """Where a run stands after `step` updates: JSON, saved with every checkpoint."""
+
+    step: int = 0
+    best_value: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    """Evaluations since the best one."""
+    stopped: bool = False
+    """Whether early stopping has ended the run."""
+    loss_sums: dict[str, list[float]] = field(default_factory=dict)
+    """Of each term, by process, over the steps since the last line of the log."""
+    loss_steps: int = 0
+
+    def note_evaluation(self, value: float, patience: int | None) -> bool:
+        """Take an evaluation into account; True if it is the best so far.
+
+        Larger values are better; one that is not a number is never best.
+        """
+        if value == value and (self.best_value is None or value > self.best_value):
+            self.best_value, self.best_step, self.stale = value, self.step, 0
+            return True
+        self.stale += 1
+        self.stopped = patience is not None and self.stale >= patience
+        return False
+
+
+@dataclass(frozen=True)
+class Live:
+    """Everything that is in memory while a run trains."""
+
+    config: RunConfig
+    task: Task
+    method: Method
+    model: TransferModel
+    optimizer: Any
+    """An accelerate.AcceleratedOptimizer."""
+    accelerator: Accelerator
+    train: Split
+    plan: TrainPlan
+    total_steps: int
+
+
+class Journal(Protocol):
+    """What the loop tells, and to whom it leaves evaluating and saving."""
+
+    @property
+    def evaluates(self) -> bool: ...
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+    def tick(self, step: int) -> None: ...
+    def evaluate(self, step: int) -> dict[str, float]: ...
+    def save(self, progress: Progress) -> None: ...
+    def note(self, text: str) -> None: ...

@@ -1,0 +1,229 @@
+"""How what is asked and what is answered become tokens and batches: two kinds of network.
+
+A causal network reads both in one row of tokens, and rows may share a bin. A sequence-to-sequence
+network reads what is asked and writes the answer beside it.
+
+Shapes: B rows, K bins, T tokens, N positions that carry loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.task import Batch, Length, Sample
+from tasks.dialogues import Piece
+from tasks.packing import Bins, computed, pack
+from tasks.text import pad
+from tasks.tokens import Tokens, Truncation, begin, cut, end, tail, tokenize
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A row as text: what is asked, and, if it is known, what is answered.
+
+    Attributes:
+        pieces: all of a row's text, in parts that carry loss and parts that do not.
+        answer: the last of what is answered, alone.
+    """
+
+    asked: str
+    pieces: list[Piece] | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What both kinds share.
+
+    Attributes:
+        longest: tokens that are read of a row, or of each side of it.
+        longest_prompt: tokens that are read of what is to be answered.
+    """
+
+    tokenizer: Any
+    longest: int
+    longest_prompt: int
+    truncation: Truncation
+
+    def length(self, row: Exchange) -> Length:
+        """Tokens that are read and that are cut; none are read of a row that loses its answer."""
+        raise NotImplementedError
+
+    def encode(self, row: Exchange) -> Sample:
+        raise NotImplementedError
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Inputs, targets and count of rows that are answered."""
+        raise NotImplementedError
+
+    def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """What is asked, for a network to go on from: padded on the left."""
+        ids = [sample["inputs"]["prompt_ids"] for sample in samples]
+        longest = max(map(len, ids))
+        spaces = [longest - len(row) for row in ids]
+        filling = self.tokenizer.pad_token_id
+        rows = [[filling] * space + row for space, row in zip(spaces, ids, strict=True)]
+        masks = [[0] * space + [1] * (longest - space) for space in spaces]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(masks)}
+
+    def cost(self, lengths: Sequence[int]) -> int:
+        """Tokens that are computed for a batch of rows of these lengths."""
+        return max(lengths) * len(lengths)
+
+
+@dataclass(frozen=True)
+class CausalCodec(Codec):
+    """One row of tokens for both sides.
+
+    Attributes:
+        start: the token that begins a text; None: none does.
+        is_closed: whether a text is begun and ended here, or by a template of its own.
+        packs: whether rows share a bin.
+    """
+
+    start: int | None = None
+    is_closed: bool = True
+    packs: bool = False
+
+    def length(self, row: Exchange) -> Length:
+        if row.pieces is None:
+            return Length(len(self._prompt(row)))
+        whole = self._whole(row.pieces)
+        used = cut(whole, self.longest, self.truncation, self._kept)
+        return Length(len(used.ids) if used.learned_count else 0, len(whole.ids) - len(used.ids))
+
+    def encode(self, row: Exchange) -> Sample:
+        prompt = self._prompt(row)
+        if row.pieces is None:
+            return {"inputs": {"input_ids": prompt, "prompt_ids": prompt}}
+        tokens = cut(self._whole(row.pieces), self.longest, self.truncation, self._kept)
+        return {
+            "inputs": {"input_ids": tokens.ids, "prompt_ids": prompt},
+            "target": tokens.is_learned,
+        }
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        rows = [Tokens(sample["inputs"]["input_ids"], sample["target"]) for sample in samples]
+        bins = self._bins([len(row.ids) for row in rows])
+        size = max(sum(len(rows[row].ids) for row in members) for members in bins)
+        shape = (len(bins), size)
+        ids = torch.full(shape, self.tokenizer.pad_token_id)
+        positions = torch.arange(size).repeat(len(bins), 1)
+        segments = torch.zeros(shape, dtype=torch.long)
+        found: list[tuple[int, int, int]] = []  # (position that carries loss, its token, its row)
+        for number, members in enumerate(bins):
+            start = 0
+            for row in members:
+                stop = start + len(rows[row].ids)
+                ids[number, start:stop] = torch.tensor(rows[row].ids)
+                positions[number, start:] -= int(positions[number, start])
+                segments[number, start:] += 1
+                found += _learned(rows[row], number * size + start, row)
+                start = stop
+            # Padding is a row of its own.
+            if start < size:
+                positions[number, start:] -= int(positions[number, start])
+                segments[number, start:] += 1
+        inputs = {"input_ids": ids}
+        if len(bins) < len(rows):
+            inputs |= {"position_ids": positions, "segments": segments}
+        return _batch(inputs, sorted(found, key=lambda item: item[2]), len(rows))
+
+    def cost(self, lengths: Sequence[int]) -> int:
+        return computed(lengths, self._bins(lengths))
+
+    @property
+    def _kept(self) -> int:
+        return int(self.start is not None)
+
+    def _whole(self, pieces: Sequence[Piece]) -> Tokens:
+        tokens = tokenize(self.tokenizer, pieces)
+        if not self.is_closed:
+            return tokens
+        return end(begin(tokens, self.start), self.tokenizer.eos_token_id)
+
+    def _prompt(self, row: Exchange) -> list[int]:
+        tokens = tokenize(self.tokenizer, [Piece(row.asked, False)])
+        ids = (begin(tokens, self.start) if self.is_closed else tokens).ids
+        nothing = self.tokenizer.eos_token_id if self.start is None else self.start
+        return tail(ids, self.longest_prompt, self._kept) or [nothing]
+
+    def _bins(self, lengths: Sequence[int]) -> Bins:
+        return pack(lengths, self.longest) if self.packs else [[row] for row in range(len(lengths))]
+
+
+@dataclass(frozen=True)
+class Seq2SeqCodec(Codec):
+    """What is asked for the encoder, the answer for the decoder.
+
+    Attributes:
+        decoder_start: the token that the decoder reads before the first of an answer.
+    """
+
+    decoder_start: int = 0
+
+    def length(self, row: Exchange) -> Length:
+        source = self.tokenizer(row.asked).input_ids
+        over = max(len(source) - self.longest, 0)
+        if row.answer is None:
+            return Length(len(source) - over, over)
+        target = self._target(row.answer)
+        over += max(len(target) - self.longest, 0)
+        if over and self.truncation in ("drop", "refuse"):
+            return Length(0, over)
+        return Length(len(source) + len(target) - over, over)
+
+    def encode(self, row: Exchange) -> Sample:
+        self.tokenizer.truncation_side = "left" if self.truncation == "prompt" else "right"
+        ids = self.tokenizer(row.asked, truncation=True, max_length=self.longest).input_ids
+        sample: Sample = {"inputs": {"input_ids": ids, "prompt_ids": ids}}
+        if row.answer is not None:
+            sample["target"] = self._target(row.answer)[: self.longest]
+        return sample
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        sources = [sample["inputs"]["input_ids"] for sample in samples]
+        masked = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sources]
+        targets = [sample["target"] for sample in samples]
+        read = [{"input_ids": [self.decoder_start, *ids[:-1]]} for ids in targets]
+        filling = self.tokenizer.pad_token_id
+        inputs = pad(masked, filling) | {"decoder_input_ids": pad(read, filling)["input_ids"]}
+        width = inputs["decoder_input_ids"].shape[1]
+        found = [
+            (row * width + place, token, row)
+            for row, ids in enumerate(targets)
+            for place, token in enumerate(ids)
+        ]
+        return _batch(inputs, found, len(samples))
+
+    def _target(self, answer: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text_target=answer).input_ids
+        last = self.tokenizer.eos_token_id
+        return ids if ids[-1:] == [last] else [*ids, last]
+
+
+def _learned(row: Tokens, first: int, number: int) -> list[tuple[int, int, int]]:
+    """The positions that must say the learned tokens of a row which begins at `first`."""
+    return [
+        (first + place, row.ids[place + 1], number)
+        for place, is_learned in enumerate(row.is_learned[1:])
+        if is_learned
+    ]
+
+
+def _batch(inputs: dict[str, Tensor], found: Sequence[tuple[int, int, int]], rows: int) -> Batch:
+    """Of `found`, which is (position, token, row): targets "ids", "rows" [N] and "tokens" [B].
+
+    The inputs get "positions" [N], numbers in the flattened tokens.
+    """
+    positions, ids, owners = torch.tensor(found, dtype=torch.long).reshape(-1, 3).T.contiguous()
+    return {
+        "inputs": {**inputs, "positions": positions},
+        "targets": {"ids": ids, "rows": owners, "tokens": owners.bincount(minlength=rows)},
+        "count": {"loss": torch.tensor(float(len(ids)))},
+    }

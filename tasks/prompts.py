@@ -1,0 +1,153 @@
+"""What a row asks and what it should be answered: from a dialogue, from templates, from plain text.
+
+{"messages": [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]}
+{"body": "Ad sales boost ...", "headline": "Time Warner profit"}   with two templates
+{"text": "It was a dark and stormy night ..."}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from finetune.config import TaskConfig
+from finetune.errors import DataError
+from finetune.task import Row
+from tasks.columns import TEXT_NAMES, find_column, prose_columns
+from tasks.dialogues import (
+    MESSAGE_NAMES,
+    before_answer,
+    dialogue_faults,
+    is_dialogue,
+    messages_of,
+)
+from tasks.templates import columns_of, fill, settle_template, template_faults
+
+Kind = Literal["chat", "prompt", "text"]
+# What public sets call a question and its answer.
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("question", "answer"),
+    ("source", "target"),
+    ("document", "summary"),
+    ("article", "highlights"),
+    ("article", "headline"),
+    ("article", "summary"),
+    ("dialogue", "summary"),
+    ("text", "summary"),
+)
+# A third column, beside an instruction, that it is about; often empty.
+CONTEXT = "input"
+
+
+class PromptConfig(TaskConfig):
+    """Where a row holds what is asked and what is answered."""
+
+    prompt: str | None = None
+    """What is read: a column, or a template such as "Article: {body}\\nHeadline:"."""
+    completion: str | None = None
+    """What is to be written: a column, or a template such as " {headline}"."""
+    messages: str | None = None
+    """Column of a dialogue: a list of roles and contents; every assistant turn is learned."""
+    text: str | None = None
+    """Column or template of plain text, of which everything is learned."""
+
+    @property
+    def kind(self) -> Kind:
+        if self.messages is not None:
+            return "chat"
+        return "prompt" if self.prompt is not None else "text"
+
+
+def choose_prompts(
+    config: PromptConfig, columns: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, str | None], list[str]]:
+    """The keys of `config` that say what is read, settled; a sentence for each choice made.
+
+    Raises DataError for keys that exclude each other, and where no column can be it.
+    """
+    given = [name for name in ("messages", "text") if getattr(config, name) is not None]
+    given += ["prompt"] if config.prompt is not None or config.completion is not None else []
+    if len(given) > 1:
+        keys = " and ".join(f"task.{name}" for name in given)
+        raise DataError(f"{keys} exclude each other; a row is a dialogue, a prompt or a text")
+    if not given:
+        return _found(columns)
+    if given == ["messages"]:
+        column, _ = find_column(config.messages, "messages", columns, (), ())
+        return {"messages": column}, []
+    if given == ["text"]:
+        return {"text": settle_template(str(config.text), "task.text", columns)}, []
+    for name in ("prompt", "completion"):
+        if getattr(config, name) is None:
+            raise DataError(
+                f"task.{name}: is missing; prompt and completion are each a column or a template"
+            )
+    return {
+        name: settle_template(getattr(config, name), f"task.{name}", columns)
+        for name in ("prompt", "completion")
+    }, []
+
+
+def _found(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, str | None], list[str]]:
+    lowered = {name.lower(): name for name in columns}
+    dialogues = [name for name, values in columns.items() if is_dialogue(values)]
+    named = [lowered[name] for name in MESSAGE_NAMES if lowered.get(name) in dialogues]
+    if named or len(dialogues) == 1:
+        column = [*named, *dialogues][0]
+        return {"messages": column}, [f"messages: column {column!r}, which holds dialogues"]
+    for asked, answered in PAIRS:
+        if asked in lowered and answered in lowered:
+            prompt, completion = f"{{{lowered[asked]}}}", f"{{{lowered[answered]}}}"
+            if asked == "instruction" and CONTEXT in lowered:
+                prompt += f"\n\n{{{lowered[CONTEXT]}}}"
+            note = f"prompt: {prompt!r}, completion: {completion!r}, by the columns' names"
+            return {"prompt": f"{prompt}\n", "completion": completion}, [note]
+    text, said = find_column(None, "text", columns, TEXT_NAMES, prose_columns(columns))
+    return {"text": f"{{{text}}}"}, [said] if said else []
+
+
+def prompt_columns(config: PromptConfig) -> list[str]:
+    """The columns that a prediction reads."""
+    if config.messages is not None:
+        return [config.messages]
+    return columns_of(config.prompt or config.text or "{text}")
+
+
+def prompt_faults(config: PromptConfig, row: Row) -> Iterator[str]:
+    """What is wrong with a row; one without the columns of its completion is one to predict."""
+    if config.messages is not None:
+        yield from dialogue_faults(config.messages, row.get(config.messages))
+        return
+    asked = config.prompt or config.text or "{text}"
+    yield from _text_faults(asked, "prompt" if config.prompt else "text", row)
+    if has_answer(config, row) and config.completion is not None:
+        yield from _text_faults(config.completion, "completion", row)
+
+
+def _text_faults(template: str, what: str, row: Row) -> Iterator[str]:
+    faults = list(template_faults(template, row))
+    if not faults and not fill(template, row).strip():
+        faults = [f"the {what} is empty"]
+    yield from faults
+
+
+def has_answer(config: PromptConfig, row: Row) -> bool:
+    """Whether a row says what is to be written."""
+    if config.messages is not None:
+        return any(m["role"] == "assistant" for m in messages_of(row[config.messages]))
+    return config.completion is None or all(name in row for name in columns_of(config.completion))
+
+
+def answer(config: PromptConfig, row: Row) -> str | None:
+    """What should be written in answer to a row; None for plain text and unanswered rows."""
+    if config.messages is not None:
+        messages = messages_of(row[config.messages])
+        is_answered = len(before_answer(messages)) < len(messages)
+        return str(messages[-1]["content"]) if is_answered else None
+    if config.completion is None or not has_answer(config, row):
+        return None
+    return fill(config.completion, row)

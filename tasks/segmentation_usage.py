@@ -1,0 +1,62 @@
+"""How a published segmentation model is used without this kit: the code on its card.
+
+Each piece defines `segment`: the path of a picture -> a mask of class numbers [H, W].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.task import REPOSITORY
+from tasks.preprocessing import Preprocessing
+
+SMP = """
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from PIL import Image
+
+model = smp.from_pretrained("{repository}").eval()
+labels = {labels}
+size, mean, std = {size}, {mean}, {std}  # of the input: height and width, by channel
+
+
+def segment(path):
+    picture = Image.open(path).convert("RGB")
+    pixels = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC)) / 255
+    inputs = torch.tensor((pixels - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]
+    padding = (0, -size[1] % 32, 0, -size[0] % 32)
+    with torch.inference_mode():
+        logits = model(torch.nn.functional.pad(inputs, padding))[..., : size[0], : size[1]]
+    whole = torch.nn.functional.interpolate(logits, picture.size[::-1], mode="bilinear")
+    return whole[0].argmax(0)
+
+
+print(segment("picture.jpg"))
+"""
+
+TRANSFORMERS = """
+from transformers import pipeline
+
+pipe = pipeline("image-segmentation", "{repository}")
+
+
+def segment(path):
+    return pipe(path)
+
+
+print(segment("picture.jpg"))
+"""
+
+
+def code_of(names: Sequence[str], preprocessing: Preprocessing, processor: Any) -> str:
+    """The code for a network of transformers, which has a processor, or of smp."""
+    blanks: Mapping[str, Any] = {
+        "repository": REPOSITORY,
+        "labels": list(names),
+        "size": preprocessing.size,
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+    }
+    return (TRANSFORMERS if processor is not None else SMP).format(**blanks).strip()

@@ -1,0 +1,168 @@
+"""How a published classifier is used without this kit: the code on its card.
+
+Each piece defines `classify`, and is run by the tests in a process that cannot import the kit.
+"""
+
+from __future__ import annotations
+
+from finetune.task import BASE, REPOSITORY
+
+TEXT = """
+from transformers import pipeline
+
+pipe = pipeline("text-classification", "{repository}"{several})
+
+
+def classify(text):
+    return pipe(text, truncation=True, max_length={max_length})
+
+
+print(classify({example}))
+"""
+
+PAIR_OF_TEXTS = """
+from transformers import pipeline
+
+pipe = pipeline("text-classification", "{repository}"{several})
+
+
+def classify(pair):
+    inputs = {{"text": pair[0], "text_pair": pair[1]}}
+    return pipe(inputs, truncation=True, max_length={max_length})
+
+
+print(classify({example}))
+"""
+
+POOLED_TEXT = """
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+backbone = AutoModel.from_pretrained("{repository}").eval()
+head = load_file(hf_hub_download("{repository}", "head.safetensors"))
+labels = {labels}
+
+
+def classify(text):
+    inputs = tokenizer({texts}, truncation=True, max_length={max_length}, return_tensors="pt")
+    with torch.inference_mode():
+        states = backbone(**inputs).last_hidden_state[0]  # [tokens, features]
+    scores = (head["weight"] @ {pooled} + head["bias"]){activation}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify({example}))
+"""
+
+ADAPTED_TEXT = """
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+labels = {labels}
+base = AutoModelForSequenceClassification.from_pretrained(
+    "{base}", num_labels=len(labels), ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(base, "{repository}").eval()
+tokenizer = AutoTokenizer.from_pretrained("{base}"{sides})
+
+
+def classify(text):
+    inputs = tokenizer({texts}, truncation=True, max_length={max_length}, return_tensors="pt")
+    with torch.inference_mode():
+        scores = model(**inputs).logits[0]{activation}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify({example}))
+"""
+
+IMAGE = """
+from transformers import pipeline
+
+classify = pipeline("image-classification", "{repository}"{several})
+print(classify("picture.jpg"))
+"""
+
+TIMM_IMAGE = """
+import timm
+import torch
+from PIL import Image
+
+model = timm.create_model("hf-hub:{repository}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+labels = {labels}
+
+
+def classify(path):
+    pixels = transform(Image.open(path).convert("RGB")).unsqueeze(0)  # [1, 3, height, width]
+    with torch.inference_mode():
+        scores = model(pixels)[0]{activation}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify("picture.jpg"))
+"""
+
+ADAPTED_TIMM_IMAGE = """
+import timm
+import torch
+from peft import PeftModel
+from PIL import Image
+
+labels = {labels}
+base = timm.create_model("hf-hub:{base}", pretrained=True, num_classes=len(labels))
+model = PeftModel.from_pretrained(base, "{repository}").eval()
+pixels_as = {preprocessing}
+transform = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=pixels_as))
+
+
+def classify(path):
+    pixels = transform(Image.open(path).convert("RGB")).unsqueeze(0)  # [1, 3, height, width]
+    with torch.inference_mode():
+        scores = model(pixels)[0]{activation}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify("picture.jpg"))
+"""
+
+ADAPTED_IMAGE = """
+import torch
+import transformers
+from peft import PeftModel
+from PIL import Image
+
+labels = {labels}
+base = transformers.AutoModelForImageClassification.from_pretrained(
+    "{base}", num_labels=len(labels), ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(base, "{repository}").eval()
+pixels_as = {preprocessing}
+processor = getattr(transformers, pixels_as.pop("image_processor_type"))(**pixels_as)
+
+
+def classify(path):
+    inputs = processor(Image.open(path).convert("RGB"), return_tensors="pt")
+    with torch.inference_mode():
+        scores = model(**inputs).logits[0]{activation}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify("picture.jpg"))
+"""
+
+ACTIVATIONS = {
+    "single_label_classification": ".softmax(-1)",
+    "multi_label_classification": ".sigmoid()",
+    "regression": "",
+}
+POOLED = {"mean": "states.mean(0)", "cls": "states[0]", "last": "states[-1]"}
+
+
+def fill(code: str, **values: object) -> str:
+    """A piece of code with its blanks filled; the places on the hub stay open."""
+    return code.format(repository=REPOSITORY, base=BASE, **values).strip()
