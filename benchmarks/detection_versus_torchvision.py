@@ -1,9 +1,9 @@
-"""Steps a second of FCOS over those of torchvision's own FCOS in a hand-written loop, on one machine.
+"""Steps a second of FCOS over those of torchvision's own FCOS in a hand-written loop.
 
-Both train one network over an EfficientNet-Lite0 from the same weights, with BatchNorm frozen, fused
-AdamW, the gradient clipped to a norm of 1 and a linear schedule. torchvision is given images and
-boxes, and normalizes and assigns at every step, as it always does; we did that while we collated,
-which a loader does beside the training. How they are timed says versus_bare_loop.py.
+Both train one network over an EfficientNet-Lite0 from the same weights, with BatchNorm frozen,
+fused AdamW, the gradient clipped to a norm of 1 and a linear schedule. torchvision is given images
+and boxes, and normalizes and assigns at every step, as it always does; we did that while we
+collated, which a loader does beside the training. How they are timed says versus_bare_loop.py.
 
     python examples/make_scenes.py
     python benchmarks/detection_versus_torchvision.py --blocks 4 --steps 6
