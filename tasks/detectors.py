@@ -166,11 +166,8 @@ class QueryModel(TransferModel):
             refs, earlier = said.initial_reference_points, logits.shape[1] - corners.shape[1]
             teacher = {"teacher_corners": corners[:, -1], "teacher_logits": logits[:, -1]}
             for place, layer in enumerate(layers[earlier:]):
-                layer |= {
-                    "pred_corners": corners[:, place],
-                    "ref_points": refs[:, place],
-                    **teacher,
-                }
+                own = {"pred_corners": corners[:, place], "ref_points": refs[:, place]}
+                layer |= own | teacher
         first = {"logits": said.enc_topk_logits, "pred_boxes": said.enc_topk_bboxes}
         return {"layers": [last, *layers, first]}
 

