@@ -276,7 +276,7 @@ def test_detector_of_transformers_is_loaded_by_its_pipeline(
     path = str(scenes / "test" / "images" / "00001.jpg")
     theirs = pipeline(Image.open(path).convert("RGB"))
     predictor = run.predictor
-    adjust_task(predictor.task, {"score_threshold": 0.0})
+    adjust_task(predictor.adapter, {"score_threshold": 0.0})
     ours = predictor([{"image": path}])[0]
     assert ours
     assert set(ours[0]) == {"score", "label", "box"}
