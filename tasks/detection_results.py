@@ -7,8 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from finetune.task import Prediction
+from finetune.task import REPOSITORY, Prediction
 
+USAGE = f"""from transformers import pipeline
+
+detect = pipeline("object-detection", model="{REPOSITORY}")
+print(detect("photo.jpg", threshold=0.3))
+"""
+"""What the card of a detector of transformers shows."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 

@@ -28,7 +28,7 @@ from tasks.detection_config import ObjectDetectionConfig
 from tasks.detection_drawing import draw_pair, draw_sheet, predicted_marks, true_marks
 from tasks.detection_inputs import Encoder, pad, stack
 from tasks.detection_metrics import LOW, MOST, diagnose, summarize_boxes
-from tasks.detection_results import say, to_pipeline
+from tasks.detection_results import USAGE, say, to_pipeline
 from tasks.heads.suppression import Suppression, join_tiles
 from tasks.images import path_of, picture_size, read_image
 from tasks.joint_augmentation import JOINT_PRESETS
@@ -252,6 +252,11 @@ class ObjectDetection(PictureTask):
         pixels, target = sample["inputs"][INPUT], sample.get("target")
         boxes = "" if target is None else f", {sum(map(len, target['boxes']))} boxes"
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}{boxes}"
+
+    def about(self, model: TransferModel) -> About:
+        if self.processor_ is None or self.config.tile is not None:  # what joins tiles is here
+            return About(self.name)
+        return About(self.name, "transformers", USAGE)
 
     # ---- parts
 
