@@ -212,9 +212,6 @@ class ObjectDetection(PictureTask):
             return ""
         return diagnose(stats, metrics["loss"], first.get("loss")) or ""
 
-    def about(self, model: TransferModel) -> About:
-        return About("object-detection")
-
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """{"detections": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""
         assert self.labels_ is not None
