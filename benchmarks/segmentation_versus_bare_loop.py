@@ -27,10 +27,11 @@ from finetune.assembly import assemble
 from finetune.data import open_splits
 from finetune.data.loading import load_batches
 from finetune.live import Live
+from finetune.model import Batch
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task
-from finetune.task import Batch, Rng, Row, Sample
+from finetune.task import Rng, Row, Sample
 from tasks import Segmentation
 from tasks.preprocessing import INPUT
 

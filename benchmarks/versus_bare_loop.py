@@ -30,10 +30,11 @@ from finetune.data import open_splits
 from finetune.data.loading import load_batches
 from finetune.live import Live, Progress
 from finetune.loop import train
+from finetune.model import Batch
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task
-from finetune.task import Batch, Rng, Row, Sample
+from finetune.task import Rng, Row, Sample
 from tasks import TextClassification
 
 CPU = torch.device("cpu")

@@ -17,8 +17,9 @@ from transformers import AutoModelForTokenClassification
 
 from finetune import Length, Task, TransferModel
 from finetune.config import ModelConfig, TaskConfig
+from finetune.model import Batch
 from finetune.sources import resolve_model
-from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats
+from finetune.task import Prediction, Rng, Row, Sample, Stats
 from tasks.columns import find_column
 from tasks.pretrained import quiet_transformers
 from tasks.seams import find_blocks, linear_layers

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
         HubError,
         ModelError,
     )
+    from finetune.model import TransferModel
     from finetune.prediction import Predictor, load
-    from finetune.task import Length, Task, TransferModel
+    from finetune.task import Length, Task
 
 __version__ = "0.1.0"
 

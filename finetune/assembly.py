@@ -20,8 +20,9 @@ from finetune.errors import ConfigError, DataError
 from finetune.features import CachePlan, with_features
 from finetune.live import Live
 from finetune.methods import Method, make_method
+from finetune.model import TransferModel
 from finetune.optim import build_optimizer
-from finetune.task import Length, Mendable, Task, TransferModel
+from finetune.task import Length, Mendable, Task
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from finetune.data import open_rows
 from finetune.data.loading import tensors_in
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import relative_difference
+from finetune.model import TransferModel
 from finetune.notation import parse_value
 from finetune.prediction import load_task, model_folder, unlabelled
-from finetune.task import Row, Task, TransferModel
+from finetune.task import Row, Task
 
 FORMATS = ("onnx",)
 INSTALL = "pip install 'finetune-kit[onnx]'"

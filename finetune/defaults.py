@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from finetune.config import RunConfig
+from finetune.model import TransferModel
 from finetune.notation import flatten
-from finetune.task import TransferModel
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,13 @@ from finetune.data.plan import blocks_by_length
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError, DataError, FinetuneError, ModelError
 from finetune.features import digest_model
+from finetune.model import TransferModel
 from finetune.notation import split_override
 from finetune.overrides import section_faults
 from finetune.prediction import WINDOW, load_task, model_folder, unlabelled
 from finetune.processes import make_accelerator, this_process
 from finetune.registry import find_task, task_names
-from finetune.task import Row, Task, TransferModel
+from finetune.task import Row, Task
 
 SUFFIX = ".parquet"
 DIGEST = b"made_of"

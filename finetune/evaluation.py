@@ -13,7 +13,8 @@ from torch import Tensor
 from finetune.data.loading import Split, as_float32, load_batches, to_device
 from finetune.data.plan import Piece, blocks_by_length
 from finetune.losses import mean_loss
-from finetune.task import Prediction, Stats, Task, TransferModel
+from finetune.model import TransferModel
+from finetune.task import Prediction, Stats, Task
 
 
 @dataclass(frozen=True)

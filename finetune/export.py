@@ -14,7 +14,8 @@ from finetune.checkpoint import write_json
 from finetune.data.loading import tensors_in, to_device
 from finetune.errors import ModelError
 from finetune.methods import Method
-from finetune.task import Row, Task, TransferModel
+from finetune.model import TransferModel
+from finetune.task import Row, Task
 
 # Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong
 # weight costs far more.

@@ -32,7 +32,8 @@ from finetune.data.loading import Split, encoding_rng, load_batches, to_device
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ModelError
 from finetune.methods.method import HEAD, named_parts
-from finetune.task import Sample, Task, TransferModel
+from finetune.model import TransferModel
+from finetune.task import Sample, Task
 
 # Rows computed together. A constant, because another composition of a batch gives other last bits.
 BLOCK = 32

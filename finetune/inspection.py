@@ -27,11 +27,12 @@ from finetune.features import BLOCK
 from finetune.header import header
 from finetune.live import Live
 from finetune.losses import mean_loss
+from finetune.model import Batch
 from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
 from finetune.processes import make_accelerator, this_process
-from finetune.task import Batch, Row, Task
+from finetune.task import Row, Task
 
 MIB = 2**20
 # Tensors that an optimizer keeps for each parameter.

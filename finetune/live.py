@@ -11,7 +11,8 @@ from finetune.config import RunConfig
 from finetune.data.loading import Split
 from finetune.data.plan import TrainPlan
 from finetune.methods import Method
-from finetune.task import Task, TransferModel
+from finetune.model import TransferModel
+from finetune.task import Task
 
 
 @dataclass

@@ -23,9 +23,9 @@ from finetune.data.loading import as_float32, load_batches, to_device
 from finetune.data.plan import Piece, TrainPlan
 from finetune.live import Journal, Live, Progress
 from finetune.losses import RunningLoss, global_counts
+from finetune.model import Batch
 from finetune.optim import FiniteGuard, rate_factor, set_rate
 from finetune.signals import Interrupted, Signals
-from finetune.task import Batch
 
 
 def train(

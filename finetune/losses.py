@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from finetune.live import Progress
-from finetune.task import Batch
+from finetune.model import Batch
 
 # A term without an item has the sum 0, and 0 / tiny is 0.
 TINY = 1e-12

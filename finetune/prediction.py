@@ -16,10 +16,11 @@ from finetune.console import Console
 from finetune.data.loading import to_device
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ConfigError, DataError, ModelError, nearest
+from finetune.model import TransferModel
 from finetune.overrides import section_faults
 from finetune.patience import redact, with_patience
 from finetune.registry import find_task
-from finetune.task import Prediction, Row, Task, TransferModel
+from finetune.task import Prediction, Row, Task
 
 # Rows read ahead of a stream, so that rows of similar length can share a batch.
 WINDOW = 1024

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from finetune.data.loading import Split, map_tensors, to_device
 from finetune.errors import ModelError
-from finetune.task import Batch, Task, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import Task
 
 STRENGTHS = tuple(float(f"1e{power}") for power in range(0, -8, -1))
 FOLDS = 5

@@ -25,7 +25,8 @@ from finetune.data.parts import in_parts
 from finetune.errors import ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods.method import HEAD, named_parts, part_named
-from finetune.task import Row, Sample, Task, TransferModel
+from finetune.model import TransferModel
+from finetune.task import Row, Sample, Task
 
 # Of the largest value; another composition of a batch reorders float32 sums.
 CLOSE = 1e-5

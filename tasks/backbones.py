@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from finetune.config import ModelConfig
 from finetune.errors import ModelError
+from finetune.model import Batch
 from finetune.sources import resolve_model
-from finetune.task import Batch
 from tasks.logits import LogitsModel
 from tasks.pretrained import kind_of, load_network, quiet_transformers
 from tasks.seams import find_blocks, has_parameters, head_input, linear_layers, reads_one_vector

@@ -18,7 +18,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from finetune.task import Batch, Length, Sample
+from finetune.model import Batch
+from finetune.task import Length, Sample
 from tasks.dialogues import Piece
 from tasks.packing import Bins, computed, pack
 from tasks.prompts import Exchange, PromptConfig

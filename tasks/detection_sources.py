@@ -18,8 +18,8 @@ from torch import nn
 
 from finetune.config import ModelConfig
 from finetune.errors import ModelError
+from finetune.model import TransferModel
 from finetune.sources import resolve_model
-from finetune.task import TransferModel
 from tasks.canvas import Canvas, from_detection_processor, to_detection_processor
 from tasks.detectors import FcosModel, QueryModel, class_heads, describe_fcos, make_fcos
 from tasks.heads.fcos import FcosHead

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from finetune.checkpoint import write_json
 from finetune.errors import ModelError
-from finetune.task import Batch, TransferModel
+from finetune.model import Batch, TransferModel
 from tasks.canvas import Canvas
 from tasks.heads.fcos import build_fcos
 from tasks.heads.queries import family_of

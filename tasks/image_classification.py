@@ -19,7 +19,8 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import About, Batch, Picture, Rng, Row, Sample, Stats, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import About, Picture, Rng, Row, Sample, Stats
 from tasks import metrics, usage
 from tasks.augmentation import (
     Augmentation,

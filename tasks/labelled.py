@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from finetune.task import Batch, Prediction, Row, Sample, Stats, Task, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import Prediction, Row, Sample, Stats, Task
 from tasks import metrics
 from tasks.columns import LABEL_NAMES, counts_rows, find_column
 from tasks.confusion import write_confusion

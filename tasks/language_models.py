@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from finetune.config import ModelConfig
 from finetune.errors import ModelError
+from finetune.model import Batch, TransferModel
 from finetune.sources import resolve_model
-from finetune.task import Batch, TransferModel
 from tasks.pretrained import kind_of, load_network, quiet_transformers
 from tasks.seams import find_blocks, linear_layers
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from finetune.task import Batch, TransferModel
+from finetune.model import Batch, TransferModel
 
 
 class LogitsModel(TransferModel):

@@ -20,7 +20,8 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import About, Batch, Length, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.formats import read_boxes
 from tasks.augmentation import is_active, settle_augmentation
 from tasks.canvas import Canvas, to_picture

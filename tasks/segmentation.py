@@ -18,7 +18,8 @@ from torch import Tensor
 from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
-from finetune.task import About, Batch, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import About, Prediction, Rng, Row, Sample, Stats
 from tasks import segmentation_losses as losses
 from tasks import tiles
 from tasks.annotations.mask_folders import read_masks

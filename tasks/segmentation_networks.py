@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.errors import ModelError
-from finetune.task import Batch, TransferModel
+from finetune.model import Batch, TransferModel
 from tasks import tiles
 from tasks.preprocessing import INPUT
 from tasks.pretrained import quiet_transformers

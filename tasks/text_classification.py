@@ -16,7 +16,8 @@ from pydantic import Field, PositiveInt
 
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError, DataError
-from finetune.task import About, Batch, Length, Rng, Row, Sample, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import About, Length, Rng, Row, Sample
 from tasks import usage
 from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.columns import TEXT_NAMES, find_column, prose_columns

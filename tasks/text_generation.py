@@ -17,18 +17,8 @@ from torch.nn import functional
 
 from finetune.config import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
-from finetune.task import (
-    About,
-    Batch,
-    Length,
-    Prediction,
-    Rng,
-    Row,
-    Sample,
-    Stats,
-    Task,
-    TransferModel,
-)
+from finetune.model import Batch, TransferModel
+from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
 from tasks import prompts, usage
 from tasks.codecs import CausalCodec, Codec, CodecConfig, make_codec
 from tasks.decoding import DecodingConfig, generate

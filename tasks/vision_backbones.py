@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from finetune.checkpoint import write_json
 from finetune.errors import ModelError
-from finetune.task import Batch
+from finetune.model import Batch
 from tasks.logits import LogitsModel
 from tasks.preprocessing import INPUT
 from tasks.seams import calls_noted, find_blocks, has_parameters, head_input

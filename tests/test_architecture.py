@@ -25,7 +25,7 @@ FLOORS = [
     "losses",
     "live",
     "data methods optim registry defaults tasks",
-    "folder overrides notation shipped card limits metadata processes trackers checkpoint task sources config",
+    "folder overrides notation shipped card limits metadata processes trackers checkpoint task model sources config",
     "patience console plotting tabulation writing signals errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}

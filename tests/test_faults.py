@@ -18,8 +18,8 @@ from torch import Tensor
 
 from finetune.checkpoint import read_checkpoint
 from finetune.errors import FinetuneError
+from finetune.model import Batch
 from finetune.signals import Signals
-from finetune.task import Batch
 from tasks.backbones import TextModel
 from tasks.text_classification import TextClassification
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched

@@ -22,6 +22,7 @@ from finetune.config import FullConfig, OptimConfig, PartialConfig
 from finetune.errors import ConfigError, FinetuneError
 from finetune.methods import make_method
 from finetune.methods.method import named_parts
+from finetune.model import TransferModel
 from finetune.optim import (
     EXCLUDED,
     FiniteGuard,
@@ -30,7 +31,6 @@ from finetune.optim import (
     rate_factor,
     set_rate,
 )
-from finetune.task import TransferModel
 
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config import ModelConfig
-from finetune.task import Batch, Length, Prediction, Rng, Row, Sample, Stats, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import Length, Prediction, Rng, Row, Sample, Stats
 from finetune.testing import check_task
 from tasks import TextClassification
 from tests.tiny_models import text_rows

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.config import ModelConfig, TaskConfig
-from finetune.task import Batch, Prediction, Rng, Row, Sample, Stats, Task, TransferModel
+from finetune.model import Batch, TransferModel
+from finetune.task import Prediction, Rng, Row, Sample, Stats, Task
 
 LETTERS = "abcdefghilmnoprstu"
 WIDTH = 12

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from finetune.data.plan import Piece
 from finetune.errors import DataError
-from finetune.task import Batch, Length, Row, Sample, Task
+from finetune.model import Batch
+from finetune.task import Length, Row, Sample, Task
 
 # Names the stream of random numbers, so that encoding and collating never draw the same ones.
 _ENCODE, _COLLATE = 1, 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune.config import FrozenConfig
 from finetune.errors import ModelError
 from finetune.methods.method import Method, train_parts
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 
 
 class Frozen(Method):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune.config import FullConfig
 from finetune.methods.method import Method
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 
 
 class Full(Method):

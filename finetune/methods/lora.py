@@ -15,7 +15,7 @@ from torch import nn
 from finetune.config import LoraConfig
 from finetune.errors import ModelError, nearest
 from finetune.methods.method import HEAD, Method, named_parts, train_parts
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 
 if TYPE_CHECKING:
     import peft

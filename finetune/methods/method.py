@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config import OptimConfig
 from finetune.errors import ModelError
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 
 HEAD = -1
 """The part that is new; parts from 0 are blocks, counted from the input."""

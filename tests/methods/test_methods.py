@@ -20,7 +20,7 @@ from finetune.config import (
 )
 from finetune.errors import ModelError
 from finetune.methods import make_method
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 from tasks.backbones import TextModel, load_native, load_pooled
 
 

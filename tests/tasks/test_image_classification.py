@@ -29,7 +29,7 @@ from finetune.errors import DataError, ModelError
 from finetune.export import relative_difference
 from finetune.methods import make_method
 from finetune.methods.method import named_parts
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import ImageClassification
 from tasks.preprocessing import INPUT

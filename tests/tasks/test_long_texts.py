@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError
-from finetune.task import TransferModel
+from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import TextClassification
 from tests.lives import Stop, left_behind, live, load, one_thread

@@ -23,8 +23,8 @@ import finetune
 from finetune.config import FullConfig, ModelConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.methods import make_method
+from finetune.model import TransferModel
 from finetune.prediction import adjust_task
-from finetune.task import TransferModel
 from finetune.testing import check_task
 from tasks import ObjectDetection
 from tasks.annotations.formats import read_boxes

@@ -18,7 +18,8 @@ import finetune
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError, DataError
 from finetune.export import compute_outputs
-from finetune.task import Row, TransferModel
+from finetune.model import TransferModel
+from finetune.task import Row
 from finetune.testing import check_task
 from tasks import TextClassification
 from tests.lives import one_thread

@@ -1,0 +1,113 @@
+"""The seam in a model: a pretrained network of another library, and the names of its parts.
+
+Shapes: B samples in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from finetune.errors import ModelError
+
+Batch = dict[str, Any]
+"""Samples collated: {"inputs" or "features", "targets", "count"}.
+
+"inputs" is {name: Tensor}, "features" {name: Tensor [B, ...]}, "count" {loss term: Tensor []}.
+"""
+
+
+class TransferModel(nn.Module):
+    """A pretrained network and the names of its parts: the seam between pretrained and new.
+
+    Attributes:
+        network: the model exactly as its own library builds it: what is saved, reloaded and pushed.
+        heads: dotted names in `network` of what is new or resized; everything else is pretrained.
+        blocks: the pretrained parts from input to output, each a group of dotted names that is
+            trained or frozen as one. Blocks and heads together hold every parameter once.
+        lora_targets: dotted names of layers that LoRA may wrap.
+        kind: the row of the table of defaults that suits this network: "encoder", "decoder", ...
+        batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
+        notes: sentences on what was settled while the network was built.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        heads: Sequence[str],
+        blocks: Sequence[Sequence[str]],
+        lora_targets: Sequence[str] = (),
+        kind: str = "encoder",
+        batch_norm: Literal["train", "freeze"] = "train",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.heads = list(heads)
+        self.blocks = [tuple(block) for block in blocks]
+        self.lora_targets = list(lora_targets)
+        self.kind = kind
+        self.batch_norm = batch_norm
+        self.notes: list[str] = []
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+    @property
+    def feature_kind(self) -> str:
+        """What, beyond weights and inputs, decides the features: a way of pooling, say.
+
+        It is part of the cache's key.
+        """
+        return type(self).__qualname__
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the head reads, every tensor [B, ...] and of one shape for all rows."""
+        raise NotImplementedError(f"{type(self).__name__} has no features that could be cached")
+
+    def forward(self, batch: Batch) -> Any:
+        """Outputs from batch["features"] if there, else from batch["inputs"].
+
+        They are of one kind in train and eval mode, so that loss and measure serve both.
+        """
+        raise NotImplementedError
+
+    def widen(self) -> None:
+        """Hold in float32 what was held in fewer bits, so that adapters can be folded into it."""
+
+    def settle(self) -> None:
+        """Fold into the network what training kept beside it; the outputs stay as they are."""
+
+    def checkpoint_activations(self) -> None:
+        """Let the network compute activations again in the backward pass, in place of keeping them.
+
+        Raises ModelError if its library cannot do that for it.
+        """
+        network: Any = getattr(self.network, "backbone", self.network)
+        try:
+            # transformers: under its name from 5.24 on, or the one before.
+            if hasattr(network, "activation_checkpointing_enable"):
+                network.activation_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "gradient_checkpointing_enable"):
+                network.gradient_checkpointing_enable({"use_reentrant": False})
+            elif hasattr(network, "set_grad_checkpointing"):  # timm
+                network.set_grad_checkpointing(True)
+            else:
+                raise ValueError("its library has no such switch")
+        except (ValueError, NotImplementedError, AssertionError) as error:
+            raise ModelError(
+                f"model.activation_checkpointing: {type(network).__name__} cannot do it ({error}); "
+                "set it to false, and lower train.micro_batch to save memory"
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Write the network into `folder` in the layout of its own library."""
+        raise NotImplementedError
+
+    def adapter_config(self) -> dict[str, Any]:
+        """What peft's config of an adapter says of this network, such as its task_type."""
+        return {}
