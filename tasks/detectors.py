@@ -142,6 +142,9 @@ class QueryModel(TransferModel):
             kind="query-detector",
             batch_norm="freeze",
         )
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.register_forward_hook(_lay_out_gradient)
         self._decoder = network.model.decoder if family_of(network) == "d-fine" else None
 
     def forward(self, batch: Batch) -> dict[str, list[dict[str, Tensor]]]:
@@ -173,6 +176,17 @@ class QueryModel(TransferModel):
 
     def save(self, folder: Path) -> None:
         self.network.save_pretrained(folder)
+
+
+def _lay_out_gradient(_: nn.Module, __: Any, output: Tensor) -> None:
+    """Have the gradient of a BatchNorm's output [B, C, H, W] laid out channels first, as it is.
+
+    Of a batch of one picture torch on a CPU (2.11 to 2.15) takes a gradient that comes back with
+    its channels last, from tokens [B, H * W, C], for one with its channels first: that of scale and
+    shift is then wrong, without a word, where BatchNorm is in evaluation mode.
+    """
+    if output.requires_grad:
+        output.register_hook(lambda gradient: gradient.contiguous())  # type: ignore[no-untyped-call]
 
 
 def class_heads(network: nn.Module) -> list[str]:
