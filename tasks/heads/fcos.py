@@ -225,13 +225,13 @@ def detect(
     starts = [sum(places.levels[:level]) for level in range(len(places.levels))]
     found = []
     for scores, sides in zip(chances.sqrt(), outputs["bbox_regression"], strict=True):
-        kept, classes = scores.shape[-1], scores.shape[-1]
+        classes = scores.shape[-1]
         parts: list[tuple[Tensor, Tensor]] = []
         for start, length in zip(starts, places.levels, strict=True):
             level = scores[start : start + length].flatten()  # [length * C]
             best, index = level.topk(min(CANDIDATES, len(level)))
             above = best > suppression.score
-            parts.append((best[above], index[above] + start * kept))
+            parts.append((best[above], index[above] + start * classes))
         best, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         place, labels = index // classes, index % classes
         boxes = clip_boxes_to_image(_decode(sides[place], place, places), size)
