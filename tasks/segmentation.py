@@ -20,28 +20,28 @@ from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Prediction, Rng, Row, Sample, Stats
-from tasks import segmentation_losses as losses
-from tasks import tiles
 from tasks.annotations.mask_folders import read_masks
-from tasks.augmentation import is_active, settle_augmentation
-from tasks.columns import find_column
-from tasks.images import looks_like_image, path_of, read_image
-from tasks.joint_augmentation import (
+from tasks.labelling.columns import find_column
+from tasks.masks import losses as losses
+from tasks.masks.coding import MaskCoding
+from tasks.masks.config import SegmentationConfig
+from tasks.masks.reader import MASK_NAMES, MaskReader
+from tasks.masks.results import decide, draw_prediction, segments, to_pipeline
+from tasks.masks.usage import code_of
+from tasks.vision import tiles
+from tasks.vision.augmentation import is_active, settle_augmentation
+from tasks.vision.images import looks_like_image, path_of, read_image
+from tasks.vision.joint_augmentation import (
     JOINT_PRESETS,
     JointAugmentation,
     Scene,
 )
-from tasks.mask_coding import MaskCoding
-from tasks.picture_task import PictureTask
-from tasks.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
-from tasks.segmentation_config import SegmentationConfig
-from tasks.segmentation_masks import MASK_NAMES, MaskReader
-from tasks.segmentation_results import decide, draw_prediction, segments, to_pipeline
-from tasks.segmentation_usage import code_of
+from tasks.vision.picture_task import PictureTask
+from tasks.vision.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
-    from tasks.segmentation_networks import SegmentationModel
-    from tasks.vision_sources import VisionSource
+    from tasks.masks.networks import SegmentationModel
+    from tasks.vision.sources import VisionSource
 
 
 class Segmentation(PictureTask):
@@ -92,7 +92,7 @@ class Segmentation(PictureTask):
     # ---- learning labels, loading what encodes
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.vision_sources import find_source
+        from tasks.vision.sources import find_source
 
         terms = losses.parse_loss(self.config.loss)
         self.coding_, facts = self._masks.learn(train, self.config)
@@ -126,13 +126,13 @@ class Segmentation(PictureTask):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> SegmentationModel:
-        from tasks.segmentation_sources import build
+        from tasks.masks.sources import build
 
         size = self.preprocessing_.size
         return self._tiled(build(self.source_, self.config.decoder, self.coding_.names, size))
 
     def load_model(self, folder: Path | str) -> SegmentationModel:
-        from tasks.segmentation_sources import load_folder
+        from tasks.masks.sources import load_folder
 
         return self._tiled(load_folder(self.saved(folder), self.preprocessing_.size))
 

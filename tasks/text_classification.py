@@ -19,14 +19,13 @@ from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Rng, Row, Sample
 from tasks import usage
-from tasks.backbones import TextModel, load_native, load_pooled, load_pooled_folder
-from tasks.columns import TEXT_NAMES, find_column, prose_columns
-from tasks.labelled import LabelledTask
-from tasks.pretrained import from_pretrained, kind_of
-from tasks.targets import Number, TargetConfig, learn_targets, restore_targets
-from tasks.text import encode_ends, load_tokenizer, longest_input, pad, token_lengths
-from tasks.vocabulary import add_words, broken_words, embed_words
-from tasks.windows import (
+from tasks.labelling.columns import TEXT_NAMES, find_column, prose_columns
+from tasks.labelling.labelled import LabelledTask
+from tasks.labelling.targets import Number, TargetConfig, learn_targets, restore_targets
+from tasks.language.backbones import TextModel, load_native, load_pooled, load_pooled_folder
+from tasks.language.text import encode_ends, load_tokenizer, longest_input, pad, token_lengths
+from tasks.language.vocabulary import add_words, broken_words, embed_words
+from tasks.language.windows import (
     COUNT,
     Pooling,
     check_windows,
@@ -34,6 +33,7 @@ from tasks.windows import (
     split_windows,
     window_length,
 )
+from tasks.pretrained import from_pretrained, kind_of
 
 
 class TextClassificationConfig(TargetConfig):

@@ -19,18 +19,19 @@ from finetune.config import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
-from tasks import prompts, usage
-from tasks.codecs import CausalCodec, Codec, CodecConfig, make_codec
-from tasks.decoding import DecodingConfig, generate
-from tasks.dialogues import messages_of, settle_template
-from tasks.language_models import ISOLATIONS, load_language_model
+from tasks import usage
+from tasks.language import prompts
+from tasks.language.codecs import CausalCodec, Codec, CodecConfig, make_codec
+from tasks.language.decoding import DecodingConfig, generate
+from tasks.language.dialogues import messages_of, settle_template
+from tasks.language.language_models import ISOLATIONS, load_language_model
+from tasks.language.prompts import Exchange
+from tasks.language.samples import Sampled, write_samples
+from tasks.language.scores import check_scorers, score_texts
+from tasks.language.templates import fill
+from tasks.language.text import load_tokenizer, longest_input
+from tasks.language.tokens import end_notes, start_token
 from tasks.pretrained import from_pretrained
-from tasks.prompts import Exchange
-from tasks.templates import fill
-from tasks.text import load_tokenizer, longest_input
-from tasks.text_samples import Sampled, write_samples
-from tasks.text_scores import check_scorers, score_texts
-from tasks.tokens import end_notes, start_token
 
 
 class TextGenerationConfig(CodecConfig, DecodingConfig):

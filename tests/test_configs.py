@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 COMMAND = re.compile(r"^(?:finetune train|(?:\S+=\S+ )*accelerate launch .*-m finetune train)\b")
 MEASURED = re.compile(
-    r"\b(?:accuracy|f1|rmse|map|iou|dice|perplexity|rouge)\w*\s+\d*\.\d{2,}", re.I
+    r"\b(?:accuracy|f1|rmse|ap|map|iou|dice|perplexity|rouge)\w*\s+\d*\.\d{2,}", re.I
 )
 
 

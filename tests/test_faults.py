@@ -20,7 +20,7 @@ from finetune.checkpoint import read_checkpoint
 from finetune.errors import FinetuneError
 from finetune.model import Batch
 from finetune.signals import Signals
-from tasks.backbones import TextModel
+from tasks.language.backbones import TextModel
 from tasks.text_classification import TextClassification
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched
 from tests.tiny_models import tiny_bert

@@ -16,7 +16,7 @@ from finetune import run
 from finetune.data.loading import to_device
 from finetune.errors import ModelError
 from finetune.features import cache_root
-from tasks.backbones import NativeTextModel, PooledTextModel
+from tasks.language.backbones import NativeTextModel, PooledTextModel
 from tests.lives import Killed, Seen, Stop, live, load, one_thread, watched
 from tests.tiny_models import text_csv, text_rows, tiny_bert
 

@@ -2,7 +2,7 @@
 
 A mask is a path, bytes, {"bytes", "path"} or a PIL image: an index, palette or 16-bit PNG, a
 picture of colours, or a .npy of integers; or rows of integers; or the objects of a COCO row. What
-the values mean is `tasks.mask_coding`.
+the values mean is `tasks.masks.coding`.
 
 Shapes: H, W pixels.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.errors import DataError
-from tasks.images import MAX_PIXELS, path_of
+from tasks.vision.images import MAX_PIXELS, path_of
 
 Values = NDArray[np.int32]
 Kind = Literal["index", "color", "objects"]

@@ -21,7 +21,7 @@ from finetune.config import (
 from finetune.errors import ModelError
 from finetune.methods import make_method
 from finetune.model import TransferModel
-from tasks.backbones import TextModel, load_native, load_pooled
+from tasks.language.backbones import TextModel, load_native, load_pooled
 
 
 @pytest.fixture(params=["bert", "gpt2"])

@@ -16,9 +16,9 @@ from finetune.data.loading import Split, load_batches
 from finetune.data.plan import TrainPlan
 from finetune.errors import ConfigError
 from finetune.overrides import load_config
-from tasks.augmentation import PRESETS, mix
 from tasks.image_classification import ImageClassification, ImageClassificationConfig
-from tasks.preprocessing import INPUT
+from tasks.vision.augmentation import PRESETS, mix
+from tasks.vision.preprocessing import INPUT
 from tests.lives import digest
 from tests.tiny_vision import SIZE, shape_rows, tiny_timm
 

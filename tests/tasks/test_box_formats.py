@@ -17,7 +17,7 @@ from finetune.errors import ConfigError, DataError
 from tasks import ObjectDetection
 from tasks.annotations.boxes import find_convention
 from tasks.annotations.formats import read_boxes
-from tasks.object_columns import learn_categories
+from tasks.detection.columns import learn_categories
 
 SIZE = (100, 80)  # (width, height) of the pictures
 # The true objects of the pictures: class, left, top, right, bottom.

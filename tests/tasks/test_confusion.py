@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.confusion import write_confusion
+from tasks.labelling.confusion import write_confusion
 
 
 def names(classes: int) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from finetune.errors import ModelError
-from tasks.detectors import QueryModel
+from tasks.detection.detectors import QueryModel
 from tasks.heads import fcos
 from tasks.heads.pyramid import find_maps
 from tasks.heads.queries import QueryHead, family_of

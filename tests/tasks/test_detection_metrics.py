@@ -14,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from finetune.evaluation import _join
-from tasks.detection_inputs import pad
-from tasks.detection_metrics import diagnose, summarize_boxes
+from tasks.detection.inputs import pad
+from tasks.detection.metrics import diagnose, summarize_boxes
 from tasks.heads.suppression import Suppression, join_tiles
 
 NAMES = ["cat", "dog", "emu", "none of it"]

@@ -32,8 +32,8 @@ from finetune.methods.method import named_parts
 from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import ImageClassification
-from tasks.preprocessing import INPUT
-from tasks.vision_backbones import VisionModel
+from tasks.vision.backbones import VisionModel
+from tasks.vision.preprocessing import INPUT
 from tests.command_line import finetune as command_line
 from tests.lives import Seen, Stop, digest, left_behind, live, load, one_thread
 from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit

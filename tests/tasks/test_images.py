@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from finetune.errors import DataError
-from tasks.images import digest_image, find_fault, looks_like_image, read_image
+from tasks.vision.images import digest_image, find_fault, looks_like_image, read_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

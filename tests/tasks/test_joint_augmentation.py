@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.augmentation import settle_augmentation
-from tasks.joint_augmentation import (
+from tasks.vision.augmentation import settle_augmentation
+from tasks.vision.joint_augmentation import (
     IGNORE,
     JOINT_PRESETS,
     JointAugmentation,
@@ -21,7 +21,7 @@ from tasks.joint_augmentation import (
     crop,
     resize_mask,
 )
-from tasks.tiles import starts, weights, windows
+from tasks.vision.tiles import starts, weights, windows
 
 FILL = (0, 0, 255)  # no object has this colour
 

@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from finetune.errors import ConfigError, DataError
-from tasks.labels import (
+from tasks.labelling.labels import (
     class_label_names,
     find_delimiter,
     label_index,

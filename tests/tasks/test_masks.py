@@ -15,8 +15,8 @@ from tasks import Segmentation
 from tasks.annotations.coco import find_coco, read_coco, split_of
 from tasks.annotations.mask_folders import read_legend, read_mask_folder
 from tasks.annotations.masks import NO_OBJECT, find_facts, paint_objects, read_mask
-from tasks.joint_augmentation import IGNORE
-from tasks.mask_coding import MaskCoding, learn_coding
+from tasks.masks.coding import MaskCoding, learn_coding
+from tasks.vision.joint_augmentation import IGNORE
 from tests.tiny_scenes import SHAPES, SIZE, save_mask, scene_folder
 
 SQUARE = np.array([[0, 0, 1], [0, 2, 2], [1, 1, 0]])

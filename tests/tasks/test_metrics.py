@@ -15,7 +15,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from finetune.errors import ConfigError
-from tasks.metrics import (
+from tasks.labelling.metrics import (
     classification_metrics,
     confusion_matrix,
     evaluate_module,

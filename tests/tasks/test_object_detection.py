@@ -28,11 +28,11 @@ from finetune.prediction import adjust_task
 from finetune.testing import check_task
 from tasks import ObjectDetection
 from tasks.annotations.formats import read_boxes
-from tasks.canvas import Canvas
-from tasks.detection_inputs import Encoder
-from tasks.joint_augmentation import JOINT_PRESETS
-from tasks.object_rows import Truth
-from tasks.preprocessing import INPUT
+from tasks.detection.inputs import Encoder
+from tasks.detection.rows import Truth
+from tasks.vision.canvas import Canvas
+from tasks.vision.joint_augmentation import JOINT_PRESETS
+from tasks.vision.preprocessing import INPUT
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread
 from tests.tiny_detectors import MAKERS, tiny_detector
 from tests.tiny_scenes import scene_folder

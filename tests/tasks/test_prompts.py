@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from finetune.errors import DataError
 from tasks import TextGeneration
-from tasks.dialogues import messages_of
-from tasks.packing import best_fit, computed, pack
+from tasks.language.dialogues import messages_of
+from tasks.language.packing import best_fit, computed, pack
+from tasks.language.scores import score_texts
+from tasks.language.templates import columns_of, fill, settle_template, template_faults
+from tasks.language.tokens import Tokens, cut
 from tasks.sample_rows import WORDS, bbc_headline
-from tasks.templates import columns_of, fill, settle_template, template_faults
-from tasks.text_scores import score_texts
-from tasks.tokens import Tokens, cut
 
 TEXTS = ["a goal", "the market is new"]
 

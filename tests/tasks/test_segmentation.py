@@ -24,10 +24,10 @@ from finetune.export import relative_difference
 from finetune.methods import make_method
 from finetune.testing import check_task
 from tasks import Segmentation
-from tasks.joint_augmentation import IGNORE
-from tasks.preprocessing import INPUT
-from tasks.segmentation_losses import LOSSES, areas, count_items, parse_loss
-from tasks.segmentation_networks import SegmentationModel
+from tasks.masks.losses import LOSSES, areas, count_items, parse_loss
+from tasks.masks.networks import SegmentationModel
+from tasks.vision.joint_augmentation import IGNORE
+from tasks.vision.preprocessing import INPUT
 from tests.command_line import finetune as command
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread
 from tests.tiny_scenes import SHAPES, SIZE, scene_folder, scene_rows, tiny_segformer, tiny_upernet
@@ -319,7 +319,7 @@ def test_metrics_are_those_of_all_pixels_together() -> None:
     stats = torch.stack([areas(p, m, 5) for p, m in zip(predicted, masks, strict=True)])
     assert stats.shape == (6, 5, 3)
     task = Segmentation()
-    from tasks.mask_coding import MaskCoding
+    from tasks.masks.coding import MaskCoding
 
     task.coding_ = MaskCoding("index", (0, 1, 2, 3, 4), tuple("abcde"))
     found = task.summarize({"areas": stats})

@@ -33,7 +33,7 @@ from finetune.prediction import Predictor
 from finetune.task import Row
 from finetune.testing import check_task
 from tasks import TextGeneration
-from tasks.language_models import Isolation, LanguageModel, load_language_model
+from tasks.language.language_models import Isolation, LanguageModel, load_language_model
 from tasks.pretrained import load_network
 from tests.lives import one_thread
 from tests.tiny_models import answered_rows, text_rows

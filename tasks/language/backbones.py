@@ -16,10 +16,10 @@ from finetune.config import ModelConfig
 from finetune.errors import ModelError
 from finetune.model import Batch
 from finetune.sources import resolve_model
-from tasks.logits import LogitsModel
+from tasks.labelling.logits import LogitsModel
+from tasks.language.windows import COUNT, Pooling, pool_windows
 from tasks.pretrained import kind_of, load_network, quiet_transformers
 from tasks.seams import find_blocks, has_parameters, head_input, linear_layers, reads_one_vector
-from tasks.windows import COUNT, Pooling, pool_windows
 
 
 class TextModel(LogitsModel):

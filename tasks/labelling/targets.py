@@ -21,8 +21,8 @@ from torch.nn import functional
 from finetune.config import NonNegative, TaskConfig
 from finetune.errors import ConfigError
 from finetune.task import Prediction
-from tasks import metrics
-from tasks.labels import (
+from tasks.labelling import metrics
+from tasks.labelling.labels import (
     class_label_names,
     find_delimiter,
     label_index,

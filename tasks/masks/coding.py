@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError
 from tasks.annotations.masks import NO_OBJECT, Kind, MaskFacts, Values, as_indices, is_grey
-from tasks.joint_augmentation import IGNORE
+from tasks.vision.joint_augmentation import IGNORE
 
 Encoding = Literal["auto", "index", "one-based", "binary", "color"]
 Code = int | str | list[int]

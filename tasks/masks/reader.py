@@ -17,8 +17,8 @@ from torch import Tensor
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.task import Row
 from tasks.annotations.masks import MaskFacts, count_values, find_facts, paint_objects, read_mask
-from tasks.images import digest_image, path_of, read_image
-from tasks.mask_coding import MaskCoding, learn_coding
+from tasks.masks.coding import MaskCoding, learn_coding
+from tasks.vision.images import digest_image, path_of, read_image
 
 MASK_NAMES = (
     "mask",

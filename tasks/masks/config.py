@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tasks.images import MAX_PIXELS
-from tasks.joint_augmentation import JointAugmentationConfig
-from tasks.mask_coding import Code, Encoding, Labels
+from tasks.masks.coding import Code, Encoding, Labels
+from tasks.vision.images import MAX_PIXELS
+from tasks.vision.joint_augmentation import JointAugmentationConfig
 
 Size = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.preprocessing import RESAMPLING, Preprocessing
+from tasks.vision.preprocessing import RESAMPLING, Preprocessing
 
 
 @dataclass(frozen=True)

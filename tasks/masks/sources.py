@@ -18,9 +18,9 @@ from torch import nn
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError, ModelError, nearest
 from finetune.sources import resolve_model
+from tasks.masks.networks import SegmentationModel, SmpModel, TransformersModel
 from tasks.pretrained import load_network
-from tasks.segmentation_networks import SegmentationModel, SmpModel, TransformersModel
-from tasks.vision_sources import VisionSource, create_timm
+from tasks.vision.sources import VisionSource, create_timm
 
 DECODERS = {
     "unet": "Unet",

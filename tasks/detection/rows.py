@@ -15,8 +15,8 @@ from torch import Tensor
 from finetune.errors import DataError, nearest
 from finetune.task import Mendable, Row
 from tasks.annotations.boxes import Convention, Object, box_fault, objects_in
-from tasks.joint_augmentation import clip_boxes
-from tasks.labels import label_text
+from tasks.labelling.labels import label_text
+from tasks.vision.joint_augmentation import clip_boxes
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from finetune.task import Row, Task
-from tasks.columns import find_column
-from tasks.images import digest_image, find_fault, looks_like_image, path_of
+from tasks.labelling.columns import find_column
+from tasks.vision.images import digest_image, find_fault, looks_like_image, path_of
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
 

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from finetune.model import Batch
 from finetune.task import Length, Sample
-from tasks.dialogues import Piece
-from tasks.packing import Bins, computed, pack
-from tasks.prompts import Exchange, PromptConfig
-from tasks.text import pad
-from tasks.tokens import Tokens, Truncation, begin, cut, end, start_token, tail, tokenize
+from tasks.language.dialogues import Piece
+from tasks.language.packing import Bins, computed, pack
+from tasks.language.prompts import Exchange, PromptConfig
+from tasks.language.text import pad
+from tasks.language.tokens import Tokens, Truncation, begin, cut, end, start_token, tail, tokenize
 
 
 class CodecConfig(PromptConfig):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from finetune.config import TaskConfig
 from finetune.errors import DataError
 from finetune.task import Row
-from tasks.columns import TEXT_NAMES, find_column, prose_columns
-from tasks.dialogues import (
+from tasks.labelling.columns import TEXT_NAMES, find_column, prose_columns
+from tasks.language.dialogues import (
     MESSAGE_NAMES,
     Piece,
     before_answer,
@@ -25,7 +25,7 @@ from tasks.dialogues import (
     pieces_of,
     render_prompt,
 )
-from tasks.templates import columns_of, fill, settle_template, template_faults
+from tasks.language.templates import columns_of, fill, settle_template, template_faults
 
 Kind = Literal["chat", "prompt", "text"]
 # What public sets call a question and its answer.

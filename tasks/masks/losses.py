@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.errors import ConfigError, nearest
-from tasks.joint_augmentation import IGNORE
+from tasks.vision.joint_augmentation import IGNORE
 
 FOCUS = 2.0
 """The exponent of the focal loss, as in the paper."""

@@ -18,16 +18,16 @@ from torch import nn
 from finetune.config import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.sources import resolve_model
-from tasks.preprocessing import (
+from tasks.pretrained import from_pretrained, load_network
+from tasks.vision.backbones import TimmModel, TransformersModel, VisionModel
+from tasks.vision.preprocessing import (
     Preprocessing,
     from_processor,
     from_timm,
     to_processor,
     to_timm,
 )
-from tasks.pretrained import from_pretrained, load_network
-from tasks.vision_backbones import TimmModel, TransformersModel, VisionModel
-from tasks.weights import load_weights
+from tasks.vision.weights import load_weights
 
 TIMM = "timm/"
 AUTO = "AutoModelForImageClassification"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.metrics import Array
+from tasks.labelling.metrics import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

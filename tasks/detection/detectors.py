@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from finetune.checkpoint import write_json
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
-from tasks.canvas import Canvas
 from tasks.heads.fcos import build_fcos
 from tasks.heads.queries import family_of
-from tasks.preprocessing import INPUT
 from tasks.seams import calls_noted, find_blocks
-from tasks.vision_backbones import adaptable_layers, kind_of, timm_stages
+from tasks.vision.backbones import adaptable_layers, kind_of, timm_stages
+from tasks.vision.canvas import Canvas
+from tasks.vision.preprocessing import INPUT
 
 CLASS_HEADS = ("class_embed", "enc_score_head", "denoising_class_embed", "class_labels_classifier")
 """What the detectors of transformers call the layers that are sized by the labels."""

@@ -20,13 +20,13 @@ from finetune.config import ModelConfig
 from finetune.errors import ModelError
 from finetune.model import TransferModel
 from finetune.sources import resolve_model
-from tasks.canvas import Canvas, from_detection_processor, to_detection_processor
-from tasks.detectors import FcosModel, QueryModel, class_heads, describe_fcos, make_fcos
+from tasks.detection.detectors import FcosModel, QueryModel, class_heads, describe_fcos, make_fcos
 from tasks.heads.fcos import FcosHead
 from tasks.heads.pyramid import PYRAMID_STRIDES
 from tasks.heads.queries import QueryHead, family_of
 from tasks.pretrained import from_pretrained, load_network
-from tasks.vision_sources import VisionSource, create_timm, find_source, timm_name
+from tasks.vision.canvas import Canvas, from_detection_processor, to_detection_processor
+from tasks.vision.sources import VisionSource, create_timm, find_source, timm_name
 
 AUTO = "AutoModelForObjectDetection"
 SIDE = 512

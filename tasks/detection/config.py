@@ -8,8 +8,8 @@ from pydantic import Field, PositiveInt
 
 from finetune.config import Section
 from tasks.annotations.boxes import Convention
-from tasks.images import MAX_PIXELS
-from tasks.joint_augmentation import JointAugmentationConfig
+from tasks.vision.images import MAX_PIXELS
+from tasks.vision.joint_augmentation import JointAugmentationConfig
 
 
 class TileConfig(Section):

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
-from tasks import tiles
-from tasks.preprocessing import INPUT
 from tasks.pretrained import quiet_transformers
 from tasks.seams import calls_noted, encoder_stages, find_blocks, has_parameters
-from tasks.vision_backbones import adaptable_layers, kind_of
+from tasks.vision import tiles
+from tasks.vision.backbones import adaptable_layers, kind_of
+from tasks.vision.preprocessing import INPUT
 
 STRIDE = 32
 """Inputs are padded to a multiple of it: no network here halves its input more than five times."""

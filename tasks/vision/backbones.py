@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from finetune.checkpoint import write_json
 from finetune.errors import ModelError
 from finetune.model import Batch
-from tasks.logits import LogitsModel
-from tasks.preprocessing import INPUT
+from tasks.labelling.logits import LogitsModel
 from tasks.seams import calls_noted, find_blocks, has_parameters, head_input
+from tasks.vision.preprocessing import INPUT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

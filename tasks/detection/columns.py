@@ -16,8 +16,8 @@ from tasks.annotations.boxes import (
     is_numbers,
     objects_in,
 )
-from tasks.images import find_fault, picture_size
-from tasks.labels import label_text, sort_labels
+from tasks.labelling.labels import label_text, sort_labels
+from tasks.vision.images import find_fault, picture_size
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
 _LISTED = 5

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from finetune.task import Prediction
-from tasks.object_rows import Truth
-from tasks.segmentation_results import palette
+from tasks.detection.rows import Truth
+from tasks.masks.results import palette
 
 LINE = 14  # pixels of a line of text
 GAP = 6  # pixels between pictures

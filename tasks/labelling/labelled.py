@@ -1,6 +1,6 @@
 """What tasks with a label column share: finding it, loss, metrics, the confusion matrix.
 
-Outputs are logits [B, C]; what a label means is `tasks.targets`.
+Outputs are logits [B, C]; what a label means is `tasks.labelling.targets`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from finetune.model import Batch, TransferModel
 from finetune.task import Prediction, Row, Sample, Stats, Task
-from tasks import metrics
-from tasks.columns import LABEL_NAMES, counts_rows, find_column
-from tasks.confusion import write_confusion
-from tasks.labels import parse_number, split_labels
-from tasks.targets import KINDS, SingleLabel, TargetConfig, Targets, kind_of_values
+from tasks.labelling import metrics
+from tasks.labelling.columns import LABEL_NAMES, counts_rows, find_column
+from tasks.labelling.confusion import write_confusion
+from tasks.labelling.labels import parse_number, split_labels
+from tasks.labelling.targets import KINDS, SingleLabel, TargetConfig, Targets, kind_of_values
 
 
 class LabelledTask(Task):

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from finetune.task import Rng
-from tasks.augmentation import FlipConfig, Range, drawing_from
+from tasks.vision.augmentation import FlipConfig, Range, drawing_from
 
 IGNORE = 255
 """The class of a pixel that counts for nothing, in masks of uint8."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.task import REPOSITORY
-from tasks.preprocessing import Preprocessing
+from tasks.vision.preprocessing import Preprocessing
 
 SMP = """
 import numpy as np

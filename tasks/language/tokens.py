@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
-from tasks.dialogues import Piece
+from tasks.language.dialogues import Piece
 
 Truncation = Literal["prompt", "end", "drop", "refuse"]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from finetune.config import NonNegative, TaskConfig
 from finetune.task import Rng
-from tasks.preprocessing import Preprocessing
+from tasks.vision.preprocessing import Preprocessing
 
 Preset = Literal["none", "light", "medium", "heavy"]
 Probability = Annotated[float, Field(ge=0, le=1)]

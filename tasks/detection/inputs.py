@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from finetune.task import Rng, Sample
-from tasks.canvas import Canvas, Frame
-from tasks.joint_augmentation import JointAugmentation, JointAugmentationConfig, Scene
-from tasks.object_rows import Truth
-from tasks.preprocessing import INPUT
-from tasks.tiles import Window
+from tasks.detection.rows import Truth
+from tasks.vision.canvas import Canvas, Frame
+from tasks.vision.joint_augmentation import JointAugmentation, JointAugmentationConfig, Scene
+from tasks.vision.preprocessing import INPUT
+from tasks.vision.tiles import Window
 
 MASK = "pixel_mask"
 

@@ -1,0 +1,1 @@
+"""What object detection is made of: boxes of a row, detectors, metrics, drawings."""

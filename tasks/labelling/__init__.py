@@ -1,0 +1,1 @@
+"""What tasks with a column of labels share: finding it, targets, losses, metrics."""

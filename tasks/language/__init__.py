@@ -1,0 +1,1 @@
+"""Texts on their way to a network, and the networks that read or write them."""

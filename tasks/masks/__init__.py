@@ -1,0 +1,1 @@
+"""What segmentation is made of: reading masks, networks, losses, metrics, drawings."""

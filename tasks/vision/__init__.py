@@ -1,0 +1,1 @@
+"""Pictures on their way to a network, and the networks that read them."""
