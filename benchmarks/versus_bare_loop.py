@@ -44,8 +44,8 @@ SIZES = {
 }
 
 
-class Collated(TextClassification):
-    """Text classification whose batches were made before: the loop is timed, not the tokenizer."""
+class Prepared:
+    """What a task becomes whose batches were made before: the loop is timed, not the loading."""
 
     batches: dict[tuple[int, ...], Batch]
 
@@ -54,6 +54,10 @@ class Collated(TextClassification):
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         return self.batches[tuple(sample["number"] for sample in samples)]
+
+
+class Collated(Prepared, TextClassification):
+    """Text classification whose batches were made before: the loop is timed, not the tokenizer."""
 
 
 class Numbers:
