@@ -90,8 +90,7 @@ def fill_defaults(
     """The config without the nulls that this network decides, and {key: reason} of each."""
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
-    trains_weights = config.method.name in ("full", "partial")
-    factor, size = _factor_of_size(model, kind) if trains_weights else (1, "")
+    factor, size = _factor_of_size(config.method.name, model, kind)
     reason = recipe.reason + size
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
@@ -119,10 +118,12 @@ def fill_defaults(
     }
 
 
-def _factor_of_size(model: TransferModel, kind: str) -> tuple[float, str]:
+def _factor_of_size(method: str, model: TransferModel, kind: str) -> tuple[float, str]:
     """What a rate for networks of the usual size is multiplied by, and why."""
     parameters = sum(p.numel() for p in model.network.parameters())
-    if parameters > LARGE:
+    if method == "frozen":  # The rate is the head's alone.
+        return 1, ""
+    if parameters > LARGE and method != "lora":  # Adapters of large networks keep their rate.
         return 0.4, f", less for {parameters / 1e6:.0f} M parameters"
     if parameters < SMALL and kind in TEXT_KINDS:
         return 2, f", twice that for only {parameters / 1e6:.0f} M parameters"
