@@ -120,8 +120,8 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
 
 
 def _batch(live: Live, piece: Piece) -> Batch:
-    device = live.accelerator.device
-    _, batch = next(load_batches(live.train, live.task, [piece], seed=0, device=device))
+    device, seed = live.accelerator.device, live.config.train.seed
+    _, batch = next(load_batches(live.train, live.task, [piece], seed=seed, device=device))
     return to_device(batch, device)  # type: ignore[no-any-return]
 
 

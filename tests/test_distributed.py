@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from finetune.errors import ConfigError
 from finetune.processes import this_process
 from tests.lives import Stop, one_thread
 from tests.test_exactness import LIVES, METHODS
+from tests.tiny_detectors import tiny_detector
 from tests.tiny_models import text_csv, tiny_bert, tiny_gpt2
+from tests.tiny_scenes import scene_folder
+from tests.tiny_vision import shape_folder, tiny_timm
 from tests.two_processes import Case, run_case, to_json
 
 PATIENCE = 2400
@@ -263,31 +266,68 @@ def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.Mo
     assert PartialState().num_processes == 1
 
 
-@pytest.mark.slow
-def test_pictures_on_two_processes_go_on_with_equal_bits(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
-    from tests.tiny_vision import shape_folder, tiny_timm
-
+def classified(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The keys of all runs that classify images, and those of each."""
     shared = {
         "task": "image-classification",
         "task.augmentation": "heavy",
-        "model": str(tiny_timm(tmp_path / "resnet")),
-        "data.source": str(shape_folder(tmp_path / "shapes")),
+        "model": str(tiny_timm(folder / "resnet")),
+        "data.source": str(shape_folder(folder / "shapes")),
     }
-    kinds: dict[str, dict[str, Any]] = {
+    return shared, {
         "full": {"method": "full"},
         "lora": {"method": "lora", "method.rank": 2},
         "views": {"method": "frozen", "method.views": 2},
         "live": {"method": "frozen", "method.cache": "off"},
         "bf16": {"method": "full", "train.precision": "bf16"},
     }
+
+
+def segmented(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    shared = {
+        "task": "segmentation",
+        "task.augmentation": "heavy",
+        "task.image_size": 32,
+        "task.loss": "cross_entropy + dice",
+        "model": str(tiny_timm(folder / "resnet")),
+        "data.source": str(scene_folder(folder / "scenes")),
+    }
+    return shared, {
+        "full": {"method": "full"},
+        "lora": {"method": "lora", "method.rank": 2},
+        "views": {"method": "frozen", "method.views": 2},
+        "tiles": {"method": "full", "task.image_size": None, "task.tile": 32},
+    }
+
+
+def detected(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    shared = {
+        "task": "object-detection",
+        "task.augmentation": "heavy",
+        "task.image_size": 64,
+        "model": str(tiny_timm(folder / "efficientnet", "test_efficientnet")),
+        "data.source": str(scene_folder(folder / "scenes")),
+    }
+    return shared, {
+        "full": {"method": "full"},
+        "views": {"method": "frozen", "method.views": 2},
+        "tiles": {"method": "full", "task.tile": {"size": 32, "overlap": 8}},
+        "queries": {"method": "lora", "model": str(tiny_detector(folder / "rt", "rt-detr-v2"))},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [classified, segmented, detected])
+def test_pictures_on_two_processes_go_on_with_equal_bits(
+    runs: Callable[[Path], Any], tmp_path: Path, models: dict[str, Path]
+) -> None:
+    shared, kinds = runs(tmp_path)
+    stops = [Stop(1, rank=1), Stop(2, "loading", rank=0), Stop(3, "log")]
     cases = [
-        Case(f"{name}-{workers}", {**shared, **keys, "train.workers": workers}, FEW_STOPS)
+        Case(f"{name}-{workers}", {**shared, **keys, "train.workers": workers}, stops)
         for name, keys in kinds.items()
         for workers in (0, 2)
     ]
     out = launch(cases, tmp_path / "two", models)
     for case in cases:
-        found = json.loads((out / f"{case.name}.json").read_text())
-        assert found["often"] == found["once"], case.name
+        assert_same_end(out, case)

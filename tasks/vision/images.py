@@ -13,6 +13,7 @@ import hashlib
 import io
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,8 @@ from finetune.errors import DataError
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, from which on it warns of decompression bombs: 256 MiB of RGB."""
+# The limit above is checked, and set, by the user. A filter for good: threads check pictures.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of a camera, in EXIF
 _WHITE = (255, 255, 255, 255)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,12 @@ def test_a_file_is_looked_at_again_when_it_has_changed(tmp_path: Path) -> None:
     assert find_fault(path)
     path.write_bytes(encoded(noise(), "PNG"))
     assert find_fault(path) is None
+
+
+def test_a_picture_within_the_users_own_limit_is_read_without_a_warning(tmp_path: Path) -> None:
+    """In a process of its own, since pytest has filters of its own."""
+    large = tmp_path / "large.png"
+    large.write_bytes(encoded(Image.new("1", (10_000, 9_000)), "PNG"))
+    code = f"from tasks.vision.images import *; print(read_image({str(large)!r}, 90_000_000).size)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(10000, 9000)\n", "")

@@ -33,6 +33,7 @@ from finetune.prediction import Predictor
 from finetune.task import Row
 from finetune.testing import check_task
 from tasks import TextGeneration
+from tasks.language import scores
 from tasks.language.language_models import Isolation, LanguageModel, load_language_model
 from tasks.pretrained import load_network
 from tests.lives import one_thread
@@ -313,6 +314,14 @@ def test_keys_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         set_up(folders[network], rows, **keys)
+
+
+def test_missing_scorers_are_named_with_the_line_that_installs_them(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "find_spec", lambda name: None if name == "sacrebleu" else name)
+    with pytest.raises(ConfigError, match=r"generate: sacrebleu .*'finetune-kit\[generation\]'"):
+        set_up(folders["gpt2"], answered_rows(8), **TEMPLATES, generate=True)
 
 
 def test_output_layer_is_no_target_of_lora(folders: dict[str, Path]) -> None:
