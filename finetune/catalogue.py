@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from finetune.overrides import METHODS, SECTIONS
 from finetune.registry import find_task, task_names
+from finetune.schema import config_schema
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -31,6 +32,12 @@ def show_keys(name: str) -> None:
     sections |= {key: value for key, value in SECTIONS.items() if key not in sections}
     for title, schema in sections.items():
         print("\n".join(section_lines(title, schema)), end="\n\n")
+
+
+def show_schema() -> None:
+    """Print the JSON schema of a config for any of the installed tasks."""
+    tasks = {name: find_task(name).Config for name in sorted(task_names())}
+    print(json.dumps(config_schema(tasks), indent=1))
 
 
 def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:

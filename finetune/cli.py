@@ -174,15 +174,21 @@ def tasks(
     name: Annotated[
         str | None, typer.Argument(help="A task, to show all keys of a config.")
     ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a config, for editors.")
+    ] = False,
 ) -> None:
     """List the tasks; with NAME, every key that its config may hold.
 
     \b
     finetune tasks text-classification
+    finetune tasks --schema > config.schema.json
     """
-    from finetune.catalogue import show_keys, show_tasks
+    from finetune.catalogue import show_keys, show_schema, show_tasks
 
-    if name is None:
+    if schema:
+        show_schema()
+    elif name is None:
         show_tasks()
     else:
         show_keys(name)

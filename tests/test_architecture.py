@@ -25,6 +25,7 @@ FLOORS = [
     "losses",
     "live",
     "data methods optim registry defaults tasks",
+    "schema",
     "folder overrides notation shipped card limits metadata processes trackers checkpoint task model sources config",
     "patience console plotting tabulation writing signals errors",
 ]
