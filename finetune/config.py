@@ -222,6 +222,10 @@ class TrainConfig(Section):
     """length: rows of similar length share a batch, which saves padding; random: no such order."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of the network's computation; parameters stay float32."""
+    deterministic: bool = False
+    """Whether a GPU may use deterministic kernels only: equal bits from equal seeds, but slower. A
+    CPU needs no such key.
+    """
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that encode rows beside the training process."""
     log_every: PositiveInt = 10

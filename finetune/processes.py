@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,31 @@ def make_accelerator(
         # Buffers are shared before evaluations; at every step that would only cost time.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+
+
+@contextmanager
+def deterministic(asked: bool) -> Iterator[None]:
+    """Let torch choose deterministic kernels only, while this lasts.
+
+    Raises ConfigError where a network needs an operation that has none on its device.
+    """
+    if not asked:
+        yield
+        return
+    # Read when cuBLAS is first used; a workspace that is shared makes its sums depend on timing.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, tuned = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ConfigError(f"train.deterministic: {error}; leave the key out") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = tuned
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:

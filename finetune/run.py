@@ -24,7 +24,7 @@ from finetune.loop import train
 from finetune.notation import flatten
 from finetune.optim import check_optimizer
 from finetune.overrides import Loaded
-from finetune.processes import environment, make_accelerator, this_process
+from finetune.processes import deterministic, environment, make_accelerator, this_process
 from finetune.results import show_results
 from finetune.solver import solve_head
 from finetune.task import Task
@@ -65,7 +65,25 @@ def run(
         publish(folder, given, state.is_main_process)
         return folder
 
-    precision, _ = choose_precision((held or given).train.precision, state.device)
+    with deterministic(given.train.deterministic):
+        _train(given, held, task, splits, digests, folder, console, fresh=fresh)
+    publish(folder, given, state.is_main_process)
+    return folder
+
+
+def _train(
+    given: RunConfig,
+    held: RunConfig | None,
+    task: Task,
+    splits: Splits,
+    digests: dict[str, str],
+    folder: RunFolder,
+    console: Console,
+    *,
+    fresh: bool,
+) -> None:
+    """From splits to final/. `held` is the config of the run that goes on, if one does."""
+    precision, _ = choose_precision((held or given).train.precision, this_process().device)
     accelerator = make_accelerator(precision, given.output.trackers, folder.trackers)
     prepared = cache_features(assemble(held or given, task, splits, accelerator), console)
     console.facts(header(prepared, splits))
@@ -86,8 +104,6 @@ def run(
             evaluate_untrained(prepared, journal, select)
         fit(prepared.live, progress, journal, select)
         finish(prepared, progress, journal, splits)
-    publish(folder, given, state.is_main_process)
-    return folder
 
 
 def publish(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:

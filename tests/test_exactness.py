@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from finetune.errors import ConfigError
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched
@@ -187,3 +188,23 @@ def test_fresh_run_begins_anew(bert_folder: Path, news_csv: Path, tmp_path: Path
     assert len(seen.steps) == 8
     assert left_behind(second) == end
     assert (tmp_path / "notes.txt").is_file()
+
+
+class Scattering(Letters):
+    """Writes its features by an operation that has no deterministic kernel."""
+
+    def loss(self, outputs: Any, batch: Any) -> Any:
+        assert torch.are_deterministic_algorithms_enabled()
+        place = torch.zeros(1, dtype=torch.long)
+        torch.zeros(3).put_(place, torch.ones(1))
+        return super().loss(outputs, batch)
+
+
+def test_operation_without_a_deterministic_kernel_is_named(news_csv: Path, tmp_path: Path) -> None:
+    keys = {"method": "full", "train.deterministic": True}
+    loaded = load(tmp_path / "run", "none", news_csv, keys, Letters)
+    assert live(loaded, kind=Letters) is not None
+    loaded = load(tmp_path / "other", "none", news_csv, keys, Letters)
+    with pytest.raises(ConfigError, match=r"train.deterministic: put_ .*leave the key out"):
+        live(loaded, kind=Scattering)
+    assert not torch.are_deterministic_algorithms_enabled()
