@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from finetune.data.loading import Split, as_float32, load_batches, to_device
+from finetune.data.parts import rows_at_once
 from finetune.data.plan import Piece, blocks_by_length
 from finetune.losses import mean_loss
 from finetune.model import TransferModel
@@ -44,6 +45,7 @@ def evaluate_split(
     Rows are sorted by length and cut into blocks that do not depend on the number of processes, so
     that no row is counted twice and any number of processes gives the same metrics.
     """
+    block = rows_at_once(task, block)
     pieces = blocks_by_length(
         split.lengths, block, accelerator.process_index, accelerator.num_processes
     )

@@ -14,6 +14,7 @@ import torch
 from finetune.config import READING
 from finetune.console import Console
 from finetune.data.loading import to_device
+from finetune.data.parts import rows_at_once
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ConfigError, DataError, ModelError, nearest
 from finetune.model import TransferModel
@@ -75,7 +76,7 @@ class Predictor:
         rows = [unlabelled(row, self.adapter) for row in rows]
         lengths = np.array([length.used for length in self.adapter.lengths(rows)], dtype=np.int64)
         found: dict[int, Prediction] = {}
-        for piece in blocks_by_length(lengths, batch_size):
+        for piece in blocks_by_length(lengths, rows_at_once(self.adapter, batch_size)):
             batch = self.adapter.collate(
                 [self.adapter.encode(rows[index]) for index in piece.indices]
             )

@@ -215,6 +215,8 @@ class Task(ABC):
     def parts(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]] | None:
         """The parts in which training sees each row, tiles of a large image say; None: whole rows.
 
+        Of no rows [] or None tells which it is.
+
         A part is the keys that it adds to its row, {"window": [0, 0, 512, 512]}; `encode` finds
         them there. Held-out rows and rows to predict are never cut: of these `encode` gives all.
         """

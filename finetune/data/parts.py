@@ -38,6 +38,14 @@ class PartRows(Sequence[Row]):
         return (self[key] for key in range(len(self)))
 
 
+def rows_at_once(task: Task, asked: int) -> int:
+    """How many whole rows are measured or predicted together.
+
+    One where training sees parts: a row may then be of any size.
+    """
+    return asked if task.parts([]) is None else 1
+
+
 def in_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, list[str]]:
     """The rows as training sees them, and a sentence if that is in parts."""
     parts = task.parts(rows)

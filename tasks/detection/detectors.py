@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from accelerate.utils import concatenate
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from finetune.model import Batch, TransferModel
 from tasks.heads.fcos import build_fcos
 from tasks.heads.queries import family_of
 from tasks.seams import calls_noted, find_blocks
+from tasks.vision import tiles
 from tasks.vision.backbones import adaptable_layers, kind_of, timm_stages
 from tasks.vision.canvas import Canvas
 from tasks.vision.preprocessing import INPUT
@@ -29,7 +31,28 @@ CLASS_HEADS = ("class_embed", "enc_score_head", "denoising_class_embed", "class_
 """What the detectors of transformers call the layers that are sized by the labels."""
 
 
-class FcosModel(TransferModel):
+class Detector(TransferModel):
+    """A detector whose outputs are tensors [B, ...], in dictionaries and lists."""
+
+    def forward(self, batch: Batch) -> Any:
+        kind = "features" if "features" in batch else "inputs"
+        held: Mapping[str, Tensor] = batch[kind]
+        count = len(next(iter(held.values())))
+        if torch.is_grad_enabled() or count <= tiles.TOGETHER:
+            return self.look(batch)
+        # The tiles of one large picture are a batch that may fill the memory.
+        parts = []
+        for start in range(0, count, tiles.TOGETHER):
+            some = slice(start, start + tiles.TOGETHER)
+            parts.append(self.look({kind: {name: each[some] for name, each in held.items()}}))
+        return concatenate(parts)
+
+    def look(self, batch: Batch) -> Any:
+        """The outputs for all of a batch at once."""
+        raise NotImplementedError
+
+
+class FcosModel(Detector):
     """torchvision's FCOS on a network of timm.
 
     Outputs, in both modes: {"cls_logits": [B, L, C], "bbox_regression": [B, L, 4] in strides,
@@ -67,7 +90,7 @@ class FcosModel(TransferModel):
         maps: dict[str, Tensor] = self.network.backbone.maps(images)
         return maps
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def look(self, batch: Batch) -> dict[str, Tensor]:
         maps = batch["features"] if "features" in batch else self.features(batch["inputs"])
         levels = list(self.network.backbone.merge(maps).values())
         outputs: dict[str, Tensor] = self.network.head(levels)
@@ -124,7 +147,7 @@ def describe_fcos(
     }
 
 
-class QueryModel(TransferModel):
+class QueryModel(Detector):
     """A detector of transformers.
 
     Outputs, in both modes: {"layers": what each supervised layer says, the last one first}; see
@@ -147,7 +170,7 @@ class QueryModel(TransferModel):
                 module.register_forward_hook(_lay_out_gradient)
         self._decoder = network.model.decoder if family_of(network) == "d-fine" else None
 
-    def forward(self, batch: Batch) -> dict[str, list[dict[str, Tensor]]]:
+    def look(self, batch: Batch) -> dict[str, list[dict[str, Tensor]]]:
         if self._decoder is not None:
             # D-FINE's decoder names classes after its last layer only, unless it is in train mode;
             # this is the flag of the decoder alone, so nothing in it drops out.

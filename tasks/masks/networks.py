@@ -24,8 +24,6 @@ from tasks.vision.preprocessing import INPUT
 
 STRIDE = 32
 """Inputs are padded to a multiple of it: no network here halves its input more than five times."""
-TOGETHER = 8
-"""Windows of a large image that are in the network at once."""
 
 
 class SegmentationModel(TransferModel):
@@ -83,8 +81,8 @@ class SegmentationModel(TransferModel):
         height, width = image.shape[-2:]
         places = tiles.windows((height, width), self.tile, self.overlap)
         joined = total = None
-        for start in range(0, len(places), TOGETHER):
-            some = places[start : start + TOGETHER]
+        for start in range(0, len(places), tiles.TOGETHER):
+            some = places[start : start + tiles.TOGETHER]
             seen = torch.stack(
                 [image[:, top:bottom, left:right] for left, top, right, bottom in some]
             )

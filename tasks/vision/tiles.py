@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 Window = tuple[int, int, int, int]
+TOGETHER = 8
+"""Windows of a large image that are in the network at once."""
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -28,8 +28,10 @@ from finetune.prediction import adjust_task
 from finetune.testing import check_task
 from tasks import ObjectDetection
 from tasks.annotations.formats import read_boxes
+from tasks.detection.detectors import FcosModel
 from tasks.detection.inputs import Encoder
 from tasks.detection.rows import Truth
+from tasks.vision import tiles
 from tasks.vision.canvas import Canvas
 from tasks.vision.joint_augmentation import JOINT_PRESETS
 from tasks.vision.preprocessing import INPUT
@@ -333,6 +335,32 @@ def test_tiles_are_trained_on_and_predicted_over(
     # Boxes of tiles stand in pixels of the picture.
     assert float(stats["boxes"][..., 2].max()) > 40
     assert float(stats["boxes"][..., 2].max()) <= 64
+
+
+def test_memory_of_a_picture_in_many_tiles_is_bounded(
+    networks: dict[str, Path], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One picture at a time is measured and predicted, a few of its tiles at once."""
+    seen: list[int] = []
+    look = FcosModel.look
+
+    def noting(self: FcosModel, batch: Any) -> Any:
+        seen.append(len(next(iter(batch.get("features", batch.get("inputs")).values()))))
+        return look(self, batch)
+
+    run = train(
+        networks["fcos"], scenes, tmp_path / "run", tile={"size": 16, "overlap": 4}, max_steps=1
+    )
+    monkeypatch.setattr(FcosModel, "look", noting)
+    photo = {"image": str(scenes / "test" / "images" / "00001.jpg")}
+    alone = run.predict([photo])
+    assert seen == [8, 8, 4]  # of 64 x 48 pixels
+    seen.clear()
+    assert run.predict([photo, photo]) == alone * 2
+    assert seen == [8, 8, 4] * 2
+    whole = run.predictor
+    monkeypatch.setattr(tiles, "TOGETHER", 100)
+    assert [len(said) for said in whole([photo])] == [len(said) for said in alone]
 
 
 def test_tile_keeps_boxes_by_their_visible_share() -> None:
