@@ -314,22 +314,3 @@ class RunConfig(Section):
 
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
 READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
-
-# Keys that do not change which weights a run ends with, so a resumed run may change them.
-FREE_KEYS = frozenset(
-    {
-        "train.workers",
-        "train.log_every",
-        "train.save_every",
-        "train.keep_checkpoints",
-        "train.micro_batch",
-        "model.activation_checkpointing",
-        "output.dir",
-        "output.trackers",
-        "output.hub",
-        "output.license",
-        "output.base_model",
-        "method.cache_gib",
-        "task.metrics",
-    }
-)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,14 +120,17 @@ class Lora(Method):
             "lora_alpha": self.config.alpha,
             "init_lora_weights": True if init == "zero" else init,
         }
-        return peft.LoraConfig(
-            lora_dropout=self.config.dropout,
-            use_rslora=self.config.rslora,
-            use_dora=self.config.dora,
-            # One anchored expression: peft takes the names of a list as endings.
-            target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
-            **(usual | facts),
-        )
+        with warnings.catch_warnings():
+            # That peft could not convert it with patterns under rslora: `_as_plain` can.
+            warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA")
+            return peft.LoraConfig(
+                lora_dropout=self.config.dropout,
+                use_rslora=self.config.rslora,
+                use_dora=self.config.dora,
+                # One anchored expression: peft takes the names of a list as endings.
+                target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
+                **(usual | facts),
+            )
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
         """Write adapter_config.json and adapter_model.safetensors, with the head, as peft does."""
