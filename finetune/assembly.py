@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -16,12 +18,14 @@ from finetune.data.loading import Split, measured_split
 from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
 from finetune.defaults import fill_defaults
+from finetune.ema import Ema
 from finetune.errors import ConfigError, DataError
 from finetune.features import CachePlan, with_features
 from finetune.live import Live
 from finetune.methods import Method, make_method
+from finetune.methods.method import head_weights
 from finetune.model import TransferModel
-from finetune.optim import build_optimizer
+from finetune.optim import build_optimizer, trained_parameters
 from finetune.task import Length, Mendable, Task
 
 
@@ -46,11 +50,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
     task.trusts_code = config.model.trust_remote_code
-    if config.model.quantize and method.trains_pretrained:
-        raise ConfigError(
-            f"model.quantize={config.model.quantize}: weights of 4 bits cannot be trained by "
-            f"method={method.name}; use method=lora, or leave model.quantize out"
-        )
+    _check_keys(config, method)
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
     torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
@@ -60,6 +60,8 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
         model.checkpoint_activations()
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
+    if config.optim.l1_head:
+        head_weights(model)  # of which there must be some
     groups = method.param_groups(model, config.optim)
     model.to(accelerator.device)
 
@@ -74,7 +76,9 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
             said = task.compare(name, rows)
         parts[name], lengths[name], left_out = measured_split(name, rows, task)
         notes += [*said, *left_out]
-    live = _live(config, task, method, model, groups, accelerator, parts["train"])
+    classes, said = _classes(config, task, parts["train"])
+    notes += said
+    live = _live(config, task, method, model, groups, accelerator, parts["train"], classes)
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
 
@@ -146,6 +150,7 @@ def _live(
     groups: list[dict[str, Any]],
     accelerator: Accelerator,
     train: Split,
+    classes: np.ndarray | None,
 ) -> Live:
     processes, batch_size = accelerator.num_processes, config.train.batch_size
     plan = TrainPlan(
@@ -155,10 +160,69 @@ def _live(
         seed=config.train.seed,
         by_length=config.train.batching == "length",
         processes=processes,
+        classes=classes,
     )
     optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
     steps = total_steps(config, plan.steps_per_epoch)
-    return Live(config, task, method, model, optimizer, accelerator, train, plan, steps)
+    ema = None
+    if config.optim.ema is not None:
+        ema = Ema(trained_parameters(optimizer), config.optim.ema)
+    return Live(config, task, method, model, optimizer, accelerator, train, plan, steps, ema)
+
+
+def _check_keys(config: RunConfig, method: Method) -> None:
+    """Refuse keys that mean nothing beside each other. Raises ConfigError."""
+    model, optim = config.model, config.optim
+    if model.quantize and method.trains_pretrained:
+        raise ConfigError(
+            f"model.quantize={model.quantize}: weights of 4 bits cannot be trained by "
+            f"method={method.name}; use method=lora, or leave model.quantize out"
+        )
+    drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}
+    _refuse(
+        drops if method.name == "frozen" else {},
+        "method=frozen runs the pretrained network as it is, where nothing is dropped; leave it "
+        "out, or use method=lora, partial or full",
+    )
+    loops = {
+        "train.sampling": config.train.sampling if config.train.sampling != "each" else None,
+        "optim.l1_head": optim.l1_head or None,
+        "optim.ema": optim.ema,
+    }
+    _refuse(
+        loops if method.solves_head else {},
+        "method.solver=exact takes no steps, so this does nothing; leave it out, or use "
+        "method.solver=loop",
+    )
+
+
+def _refuse(given: Mapping[str, Any], why: str) -> None:
+    for key, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{key}={value}: {why}")
+
+
+def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | None, list[str]]:
+    """The classes of the training rows, int64 [N], where the same number of each is drawn, and how
+    many those are. Raises ConfigError for rows that have no class.
+    """
+    if config.train.sampling != "balanced":
+        return None, []
+    rows: Any = train.rows
+    known: dict[Any, int] = {}
+    found = [task.class_of(row) for row in rows]
+    if None in found:
+        raise ConfigError(
+            f"train.sampling=balanced: a row of {config.task.name} does not have one class here; "
+            "leave it out"
+        )
+    classes = np.array([known.setdefault(own, len(known)) for own in found], dtype=np.int64)
+    sizes, drawn = np.bincount(classes), len(classes) / len(known)
+    note = (
+        f"sampling: an epoch draws {drawn:.4g} rows of each of {len(known)} classes, those of the "
+        f"rarest {drawn / sizes.min():.2g} times, of the largest {drawn / sizes.max():.2g} times"
+    )
+    return classes, [note]
 
 
 def _check_labels(splits: Splits, task: Task) -> None:

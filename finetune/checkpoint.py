@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there: written beside, hashed, synced, then renamed.
 
     checkpoints/step-000400/  model.safetensors  optimizer.safetensors  state.json  manifest.json
+                              ema.safetensors, of a run that averages its weights
 
 The manifest is written last and names every file with its size and SHA-256; a folder without a
 manifest that agrees is no checkpoint. No pickle is written or read.
@@ -38,7 +39,7 @@ class Checkpoint:
     state: dict[str, Any]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """One of its files of tensors: "model" or "optimizer"."""
+        """One of its files of tensors: "model", "optimizer" or "ema"."""
         try:
             return load_file(self.folder / _file_name(name))
         except (OSError, SafetensorError) as error:

@@ -51,6 +51,14 @@ class ModelConfig(Section):
     """
     quantize: Literal["4bit"] | None = None
     """4bit: pretrained weights are held in 4 bits (NF4), for method=lora on a CUDA device."""
+    dropout: Share | None = None
+    """Share of activations that are dropped in training wherever the network drops some; null: what
+    it was trained with.
+    """
+    drop_path: Share | None = None
+    """Share of the samples for which the last residual branch is left out in training, less towards
+    the input (stochastic depth, Huang et al. 2016, arXiv:1603.09382); null: what its library takes.
+    """
     activation_checkpointing: bool = False
     """Whether activations are computed again in the backward pass, which saves memory and costs
     about a third of the time.
@@ -144,8 +152,25 @@ class LoraConfig(Section):
     """Share of a layer's input that is dropped before its adapter."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Learn the length of each weight vector apart from its direction (DoRA, Liu et al. 2024,
+    arXiv:2402.09353).
+    """
+    init: Literal["zero", "pissa", "olora"] = "zero"
+    """What adapters start as. zero: nothing; pissa: the largest singular directions of their layer
+    (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis (Buyukakyuz 2024,
+    arXiv:2406.01775). The last two take that part out of the layer until adapters are merged.
+    """
     targets: list[str] | None = None
     """Names of layers, or their endings; null: all layers that the network offers."""
+    rank_pattern: dict[str, PositiveInt] = {}
+    """Another rank for some layers: {name or ending: rank}; of several that fit, the last."""
+    alpha_pattern: dict[str, PositiveFloat] = {}
+    """Another alpha for some layers: {name or ending: alpha}; of several that fit, the last."""
+    train_tokens: bool = False
+    """Whether the embeddings of tokens that are new to the network, of task.add_tokens say, are
+    trained.
+    """
     batch_norm: BatchNorm = "freeze"
     """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
 
@@ -191,6 +216,10 @@ class OptimConfig(Section):
     """Each block's learning rate as a share of the next one's, counted towards the input."""
     weight_decay: NonNegative = 0.01
     """Decoupled L2 strength; not on norms and biases."""
+    l1_head: NonNegative = 0.0
+    """Strength of an L1 penalty on the weights of the head, not on norms and biases: its gradient
+    is added once an optimizer step.
+    """
     momentum: Share = 0.9
     """Of sgd."""
     warmup_ratio: Share = 0.06
@@ -203,6 +232,10 @@ class OptimConfig(Section):
     """Share of all steps in which wsd decays."""
     max_grad_norm: NonNegative = 1.0
     """Gradients are scaled down to this L2 norm; 0: never."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay a step of an exponential moving average of the weights, which is what is evaluated and
+    saved; it is less in the first steps. null: the weights as they are.
+    """
 
 
 class TrainConfig(Section):
@@ -218,6 +251,10 @@ class TrainConfig(Section):
     """Samples an optimizer step, over all processes and micro-batches."""
     micro_batch: PositiveInt | None = None
     """Samples that one device holds at once; null: its whole share, halved when memory runs out."""
+    sampling: Literal["each", "balanced"] = "each"
+    """each: an epoch draws every row once; balanced: it draws as many rows of each class, those of
+    rare ones several times.
+    """
     batching: Literal["length", "random"] = "length"
     """length: rows of similar length share a batch, which saves padding; random: no such order."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
@@ -277,22 +314,3 @@ class RunConfig(Section):
 
 # The keys of `data` that say how one table is read; the others are about the splits of a run.
 READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
-
-# Keys that do not change which weights a run ends with, so a resumed run may change them.
-FREE_KEYS = frozenset(
-    {
-        "train.workers",
-        "train.log_every",
-        "train.save_every",
-        "train.keep_checkpoints",
-        "train.micro_batch",
-        "model.activation_checkpointing",
-        "output.dir",
-        "output.trackers",
-        "output.hub",
-        "output.license",
-        "output.base_model",
-        "method.cache_gib",
-        "task.metrics",
-    }
-)

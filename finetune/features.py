@@ -74,11 +74,17 @@ class StoredFeatures:
     views: list[dict[str, Tensor]]
     targets: list[Sample]
 
-    def take(self, indices: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]:
-        """The features of some rows, float32 [B, ...], of the view whose turn it is."""
-        index = torch.as_tensor(indices)
-        view = self.views[(epoch or 0) % len(self.views)]
-        return {name: tensor[index].float() for name, tensor in view.items()}
+    def take(self, indices: Sequence[int], turns: Sequence[int] = ()) -> dict[str, Tensor]:
+        """The features of some rows, float32 [B, ...], each of the view whose turn it is."""
+        places = [turn % len(self.views) for turn in turns or [0] * len(indices)]
+        if len(set(places)) == 1:
+            index = torch.as_tensor(indices)
+            return {name: tensor[index].float() for name, tensor in self.views[places[0]].items()}
+        picked = list(zip(places, indices, strict=True))
+        return {
+            name: torch.stack([self.views[place][name][index] for place, index in picked]).float()
+            for name in self.views[0]
+        }
 
     def samples(self, indices: Sequence[int]) -> list[Sample]:
         return [self.targets[index] for index in indices]

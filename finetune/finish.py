@@ -31,6 +31,8 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
         load_weights(live, read_checkpoint(folder.checkpoints / f"step-{step:06d}"))
+    if live.ema is not None:
+        live.ema.settle()  # the checkpoint has the weights apart, for a run that is trained longer
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None

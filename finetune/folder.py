@@ -22,10 +22,28 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint import write_json
-from finetune.config import FREE_KEYS, RunConfig
+from finetune.config import RunConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.notation import flatten, parse_value, to_yaml
 
+# Keys that do not change which weights a run ends with, so a resumed run may change them.
+FREE_KEYS = frozenset(
+    {
+        "train.workers",
+        "train.log_every",
+        "train.save_every",
+        "train.keep_checkpoints",
+        "train.micro_batch",
+        "model.activation_checkpointing",
+        "output.dir",
+        "output.trackers",
+        "output.hub",
+        "output.license",
+        "output.base_model",
+        "method.cache_gib",
+        "task.metrics",
+    }
+)
 LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps", "train.early_stopping"})
 OTHER_FILES = ("metrics.jsonl", "best.json", "last.json")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
 from finetune.live import Live, Progress
+from finetune.optim import trained_parameters
 from finetune.trackers import track
 
 
@@ -88,9 +90,10 @@ class RunJournal:
         live = self.live
         share_buffers(live)
         block, workers = evaluation_block(live), live.config.train.workers
-        return evaluate_split(
-            live.model, live.task, split, live.accelerator, block=block, workers=workers
-        )
+        with live.ema.in_place() if live.ema is not None else contextlib.nullcontext():
+            return evaluate_split(
+                live.model, live.task, split, live.accelerator, block=block, workers=workers
+            )
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint of all that going on needs, and point at the last and the best."""
@@ -105,9 +108,13 @@ class RunJournal:
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "processes": live.accelerator.num_processes,
             }
-            model = changed_tensors(live.model.network, trained)
+            held = {
+                "model": changed_tensors(live.model.network, trained),
+                "optimizer": tensors,
+                **({"ema": live.ema.tensors()} if live.ema is not None else {}),
+            }
             root, step, best = self.folder.checkpoints, progress.step, progress.best_step
-            save_checkpoint(root, step, {"model": model, "optimizer": tensors}, state)
+            save_checkpoint(root, step, held, state)
             self.folder.point(step, best, progress.best_value)
             remove_old(root, live.config.train.keep_checkpoints, step=step, best=best)
         live.accelerator.wait_for_everyone()
@@ -120,13 +127,15 @@ class RunJournal:
 
 def trained_names(live: Live) -> set[str]:
     """The parameters that the optimizer holds."""
-    return {name for group in live.optimizer.param_groups for name in group["names"]}
+    return {name for name, _ in trained_parameters(live.optimizer)}
 
 
 def load_weights(live: Live, checkpoint: Checkpoint) -> None:
-    """Put what a checkpoint holds of the network into the model."""
+    """Put what a checkpoint holds of the network into the model, and its averages beside it."""
     tensors = checkpoint.tensors("model")
     load_changed(live.model.network, trained_names(live), tensors, checkpoint.folder)
+    if live.ema is not None:
+        live.ema.load(checkpoint.tensors("ema"), str(checkpoint.folder))
 
 
 def evaluation_block(live: Live) -> int:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from finetune.config import RunConfig
 from finetune.data.loading import Split
 from finetune.data.plan import TrainPlan
+from finetune.ema import Ema
 from finetune.methods import Method
 from finetune.model import TransferModel
 from finetune.task import Task
@@ -57,6 +58,7 @@ class Live:
     train: Split
     plan: TrainPlan
     total_steps: int
+    ema: Ema | None = None
 
 
 class Journal(Protocol):

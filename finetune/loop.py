@@ -23,8 +23,9 @@ from finetune.data.loading import as_float32, load_batches, to_device
 from finetune.data.plan import Piece, TrainPlan
 from finetune.live import Journal, Live, Progress
 from finetune.losses import RunningLoss, global_counts
+from finetune.methods.method import head_weights
 from finetune.model import Batch
-from finetune.optim import FiniteGuard, rate_factor, set_rate
+from finetune.optim import FiniteGuard, penalize, rate_factor, set_rate, trained_parameters
 from finetune.signals import Interrupted, Signals
 
 
@@ -45,7 +46,8 @@ def train(
     epoch_steps, rank = plan.steps_per_epoch, accelerator.process_index
     evaluate_every = epoch_steps if config.evaluate_every == "epoch" else config.evaluate_every
     save_every = epoch_steps if config.save_every == "epoch" else config.save_every
-    trained = [parameter for group in live.optimizer.param_groups for parameter in group["params"]]
+    trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
+    penalized = head_weights(live.model) if optim.l1_head else []
     live.method.unfreeze(live.model, progress.step / epoch_steps)
     wrapped = wrap(live)
     live.method.train_mode(live.model)
@@ -101,6 +103,7 @@ def train(
 
             # Clip, refuse what is not finite, update.
             accelerator.unscale_gradients()  # nothing is scaled but under fp16
+            penalize(penalized, optim.l1_head)
             norm = clip_grad_norm_(trained, optim.max_grad_norm or math.inf)
             guard.check(norm, step)
             set_rate(live.optimizer, rate_factor(optim, step, live.total_steps))
@@ -109,6 +112,8 @@ def train(
             running.add(losses)
             samples += plan.size(step)
             progress.step = step = step + 1
+            if live.ema is not None:
+                live.ema.update(step)
             is_last = step == live.total_steps
             journal.tick(step)
 

@@ -32,6 +32,7 @@ class TransferModel(nn.Module):
         kind: the row of the table of defaults that suits this network: "encoder", "decoder", ...
         batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
         notes: sentences on what was settled while the network was built.
+        new_rows: rows of pretrained embeddings that are new, {dotted name: indices}.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TransferModel(nn.Module):
         self.kind = kind
         self.batch_norm = batch_norm
         self.notes: list[str] = []
+        self.new_rows: dict[str, list[int]] = {}
 
     @property
     def cacheable(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from finetune.config import OptimConfig
 from finetune.errors import ConfigError, FinetuneError, nearest
@@ -47,6 +49,23 @@ def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer
+
+
+def trained_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+    """(name, parameter) of all that an optimizer holds; its groups name theirs under "names"."""
+    return [
+        pair
+        for group in optimizer.param_groups
+        for pair in zip(group["names"], group["params"], strict=True)
+    ]
+
+
+@torch.no_grad()
+def penalize(weights: Iterable[nn.Parameter], strength: float) -> None:
+    """Add the gradient of `strength` times the L1 norm of some weights to theirs."""
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad.add_(weight.sign(), alpha=strength)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

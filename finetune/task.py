@@ -8,7 +8,7 @@ task. Shapes: B samples in a batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -169,6 +169,12 @@ class Task(ABC):
 
     def stratum(self, row: Row) -> Any:
         """A hashable value whose shares are kept alike in all splits made by fraction."""
+        return None
+
+    def class_of(self, row: Row) -> Hashable | None:
+        """The one class of a training row, after `setup`, for train.sampling=balanced; None: it has
+        none, or may have several.
+        """
         return None
 
     # ---- learning labels, loading what encodes

@@ -16,6 +16,7 @@ import torch
 from finetune.config import ModelConfig
 from finetune.errors import ModelError
 from finetune.sources import resolve_model
+from tasks.dropping import config_keys
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -56,6 +57,8 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     """
     if source.quantize is not None:
         arguments |= _four_bits(source)
+    if source.dropout is not None or source.drop_path is not None:
+        arguments |= config_keys(source, from_pretrained("AutoConfig", source))
     network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
     if source.name.lower().endswith(GGUF):
         _forget_quantization(network)

@@ -24,7 +24,7 @@ from tasks.labelling.labelled import LabelledTask
 from tasks.labelling.targets import Number, TargetConfig, learn_targets, restore_targets
 from tasks.language.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.language.text import encode_ends, load_tokenizer, longest_input, pad, token_lengths
-from tasks.language.vocabulary import add_words, broken_words, embed_words
+from tasks.language.vocabulary import add_words, broken_words, embed_words, name_rows
 from tasks.language.windows import (
     COUNT,
     Pooling,
@@ -155,6 +155,8 @@ class TextClassification(LabelledTask):
         if isinstance(self.targets_, Number):
             model.set_scale(self.targets_.state["deviation"], self.targets_.state["mean"])
         embed_words(model.encoder, self.tokenizer_, self._pieces)
+        rows = self.tokenizer_.convert_tokens_to_ids(list(self._pieces))
+        model.new_rows = name_rows(model.network, rows, model.encoder.get_input_embeddings())
         model.window_pooling = self.config.window_pooling
         return model
 

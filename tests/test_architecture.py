@@ -24,7 +24,7 @@ FLOORS = [
     "evaluation features prediction export solver testing",
     "losses",
     "live",
-    "data methods optim registry defaults tasks",
+    "data methods optim ema registry defaults tasks",
     "schema",
     "folder overrides notation shipped card limits metadata processes trackers checkpoint task model sources config",
     "patience console plotting tabulation writing signals errors",

@@ -64,6 +64,16 @@ SHARED = Case("shared", {**CUT, "train.micro_batch": 6}, has_dropout=False)
 LORA = {**CUT, "method": "lora", "method.dropout": 0}
 WHOLE_LORA = Case("whole-lora", {**LORA, "train.micro_batch": 12}, has_dropout=False)
 SHARED_LORA = Case("shared-lora", {**LORA, "train.micro_batch": 6}, has_dropout=False)
+EVEN = {
+    **CUT,
+    "task.logit_adjustment": 1.0,
+    "train.sampling": "balanced",
+    "optim.l1_head": 0.01,
+    "optim.ema": 0.5,
+}
+WHOLE_EVEN = Case("whole-even", {**EVEN, "train.micro_batch": 12}, has_dropout=False)
+MICRO_EVEN = Case("micro-even", {**EVEN, "train.micro_batch": 3}, has_dropout=False)
+SHARED_EVEN = Case("shared-even", {**EVEN, "train.micro_batch": 6}, has_dropout=False)
 WRITING = {
     **CUT,
     "task": {
@@ -145,7 +155,7 @@ def writing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
 def two(
     tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path], writing: dict[str, Case]
 ) -> Path:
-    cases = [SHARED, SHARED_LORA, writing["writing-shared"], *CACHED, *STOPPED]
+    cases = [SHARED, SHARED_LORA, SHARED_EVEN, writing["writing-shared"], *CACHED, *STOPPED]
     return launch(cases, tmp_path_factory.mktemp("launch") / "two", models)
 
 
@@ -158,7 +168,7 @@ def one(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_CACHE", str(out / "cache"))
         cut = (writing["writing-whole"], writing["writing-micro"])
-        for case in (WHOLE, MICRO, WHOLE_LORA, *cut, *CACHED, *STOPPED):
+        for case in (WHOLE, MICRO, WHOLE_LORA, WHOLE_EVEN, MICRO_EVEN, *cut, *CACHED, *STOPPED):
             model = models["model" if case.has_dropout else "plain"]
             result = run_case(Case(case.name, case.keys), out, model, models["data"])
             (out / f"{case.name}.json").write_text(json.dumps(result))
@@ -204,6 +214,17 @@ def test_gradients_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> 
     assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
     lora = load_file(one / "whole-lora.safetensors")
     assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
+
+
+def test_balanced_penalized_and_averaged_steps_do_not_depend_on_how_a_batch_is_cut(
+    one: Path, two: Path
+) -> None:
+    whole = load_file(one / "whole-even.safetensors")
+    averages = load_file(one / "whole-even" / "once" / "final" / "model.safetensors")
+    for name, folder in (("micro-even", one), ("shared-even", two)):
+        assert difference(whole, load_file(folder / f"{name}.safetensors")) < 1e-6
+        final = load_file(folder / name / "once" / "final" / "model.safetensors")
+        assert difference(averages, final) < 1e-6
 
 
 def test_gradients_of_packed_rows_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:

@@ -229,3 +229,12 @@ def test_too_large_features_are_refused_with_the_two_ways_out(
 
 def test_cache_lies_where_it_is_told(own_cache: Path) -> None:
     assert cache_root() == own_cache
+
+
+def test_each_row_is_taken_from_the_view_whose_turn_it_is() -> None:
+    """Under balanced sampling a row comes twice in an epoch: it is not to look the same."""
+    views = [{"pooled": torch.arange(3.0) + 10 * view} for view in range(2)]
+    stored = cache.StoredFeatures(views, [{}] * 3)
+    assert stored.take([2, 0, 2], [0, 3, 1])["pooled"].tolist() == [2, 10, 12]
+    assert stored.take([2, 0], [4, 6])["pooled"].tolist() == [2, 0]
+    assert stored.take([1])["pooled"].tolist() == [1]

@@ -31,9 +31,9 @@ class Rows(Sized, Protocol):
 
 
 class Features(Protocol):
-    """Features computed before, by the positions of their rows and the epoch (None: no epoch)."""
+    """Features computed before, by the positions of their rows and how often each was drawn."""
 
-    def take(self, indices: Sequence[int], epoch: int | None = None) -> dict[str, Tensor]: ...
+    def take(self, indices: Sequence[int], turns: Sequence[int] = ()) -> dict[str, Tensor]: ...
 
     def samples(self, indices: Sequence[int]) -> list[Sample]: ...
 
@@ -89,15 +89,17 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
 
     def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
         indices = list(piece.indices)
+        # A row that an epoch draws twice is augmented in two ways.
+        turns = piece.turns or (() if piece.epoch is None else (piece.epoch,) * len(indices))
         if self.split.features is not None:
             samples = self.split.features.samples(indices)
             batch = self.task.collate(samples, self._collating_rng(piece))
-            batch["features"] = self.split.features.take(indices, piece.epoch)
+            batch["features"] = self.split.features.take(indices, turns)
             return piece, batch
         rows = self.split.rows.__getitems__(indices)
         samples = [
-            self.task.encode(row, encoding_rng(self.seed, piece.epoch, index))
-            for index, row in zip(indices, rows, strict=True)
+            self.task.encode(row, encoding_rng(self.seed, turn, index))
+            for index, turn, row in zip(indices, turns or [None] * len(rows), rows, strict=True)
         ]
         return piece, self.task.collate(samples, self._collating_rng(piece))
 
@@ -107,12 +109,13 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
         return np.random.default_rng([self.seed, piece.step, _COLLATE, piece.slot])
 
 
-def encoding_rng(seed: int, epoch: int | None, index: int) -> np.random.Generator | None:
-    """What a row is encoded with: a function of the row and the epoch, so the same in any batch.
+def encoding_rng(seed: int, turn: int | None, index: int) -> np.random.Generator | None:
+    """What a row is encoded with: a function of the row and its turn (how often it was drawn
+    before: the epoch, where each draws all rows), so the same in any batch.
 
-    Without an epoch nothing is random.
+    Without a turn nothing is random.
     """
-    return None if epoch is None else np.random.default_rng([seed, epoch, _ENCODE, index])
+    return None if turn is None else np.random.default_rng([seed, turn, _ENCODE, index])
 
 
 def load_batches(

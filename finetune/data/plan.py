@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+
+from finetune.data.sampling import balanced_rows
 
 # Rows are shuffled, then sorted by length within so many batches: an epoch stays mixed.
 BATCHES_SORTED_TOGETHER = 50
@@ -29,6 +32,8 @@ class Piece:
     """Which micro-batch of its step, over all processes."""
     filler: bool = False
     """Rows of a process that has none of this step: they must weigh 0."""
+    turns: tuple[int, ...] = ()
+    """How often each row was drawn before; none: as often as there were epochs."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class TrainPlan:
         lengths: of all rows, int64 [N].
         micro_batch: the most rows that one process holds at once.
         by_length: whether rows of similar length share a batch.
+        classes: of all rows, int64 [N] from 0, where an epoch draws as many rows of each class;
+            None: it draws each row once.
     """
 
     lengths: np.ndarray
@@ -47,6 +54,7 @@ class TrainPlan:
     seed: int
     by_length: bool = True
     processes: int = 1
+    classes: np.ndarray | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -59,9 +67,7 @@ class TrainPlan:
 
     def rows(self, step: int) -> np.ndarray:
         """The rows of a step, longest first."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        batch = self._batches(epoch)[position]
-        return batch[np.argsort(-self.lengths[batch], kind="stable")]
+        return self._drawn(step)[0]
 
     def pieces(self, step: int, process: int) -> list[Piece]:
         """The micro-batches of one process at a step, at least one.
@@ -69,15 +75,16 @@ class TrainPlan:
         Rows are dealt by length, so that all processes pad alike and finish together.
         """
         epoch = step // self.steps_per_epoch
-        rows = self.rows(step)
+        rows, turns = self._drawn(step)
         rounds = -(-len(rows) // (self.micro_batch * self.processes))
-        parts = np.array_split(rows, min(rounds * self.processes, len(rows)))
-        own = [
-            Piece(tuple(part.tolist()), step, epoch, slot)
-            for slot, part in enumerate(parts)
-            if slot % self.processes == process
-        ]
-        return own or [Piece((int(rows[-1]),), step, epoch, len(parts) + process, filler=True)]
+        parts = np.array_split(np.arange(len(rows)), min(rounds * self.processes, len(rows)))
+
+        def piece(part: np.ndarray, slot: int, filler: bool = False) -> Piece:
+            indices, before = tuple(rows[part].tolist()), tuple(turns[part].tolist())
+            return Piece(indices, step, epoch, slot, filler, before)
+
+        own = [piece(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
+        return own or [piece(parts[-1][-1:], len(parts) + process, filler=True)]
 
     def useful_share(self, steps: int, cost: Callable[[Sequence[int]], int]) -> float:
         """Useful over computed units (tokens) in the first `steps` steps.
@@ -93,15 +100,20 @@ class TrainPlan:
                     computed += cost(lengths.tolist())
         return useful / max(computed, 1)
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
-        key = _Key(self.lengths)
-        return _batches_of_epoch(key, self.batch_size, self.seed, self.by_length, epoch)
+    def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of a step, longest first, and how often each was drawn before."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        keys = _Key(self.lengths), _Key(self.classes)
+        drawn = _draw_epoch(*keys, self.batch_size, self.seed, self.by_length, epoch)
+        batch = drawn.batches[position]
+        batch = batch[np.argsort(-self.lengths[drawn.rows[batch]], kind="stable")]
+        return drawn.rows[batch], drawn.turns[batch]
 
 
 class _Key:
-    """An array as the key of a cache: by identity, since a plan never changes its lengths."""
+    """An array as the key of a cache: by identity, since a plan never changes its arrays."""
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array: np.ndarray | None) -> None:
         self.array = array
 
     def __hash__(self) -> int:
@@ -111,12 +123,32 @@ class _Key:
         return isinstance(other, _Key) and self.array is other.array
 
 
+class _Epoch(NamedTuple):
+    """The rows that an epoch draws [N], how often each was drawn before, and in which batches."""
+
+    rows: np.ndarray
+    turns: np.ndarray
+    batches: list[np.ndarray]
+
+
 @lru_cache(maxsize=4)
+def _draw_epoch(
+    lengths: _Key, classes: _Key, batch_size: int, seed: int, by_length: bool, epoch: int
+) -> _Epoch:
+    assert lengths.array is not None
+    count = len(lengths.array)
+    if classes.array is None:
+        rows, turns = np.arange(count), np.full(count, epoch)
+    else:
+        rows, turns = balanced_rows(classes.array, seed, epoch)
+    batches = _batches_of_epoch(lengths.array[rows], batch_size, seed, by_length, epoch)
+    return _Epoch(rows, turns, batches)
+
+
 def _batches_of_epoch(
-    key: _Key, batch_size: int, seed: int, by_length: bool, epoch: int
+    lengths: np.ndarray, batch_size: int, seed: int, by_length: bool, epoch: int
 ) -> list[np.ndarray]:
     """All batches of an epoch; the incomplete one, if any, comes last."""
-    lengths = key.array
     rng = np.random.default_rng([seed, epoch, 0x0DE5])
     order = rng.permutation(len(lengths))
     if not by_length:

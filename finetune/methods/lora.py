@@ -6,11 +6,15 @@ dotted names holds.
 
 from __future__ import annotations
 
+import math
 import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from finetune.config import LoraConfig
 from finetune.errors import ModelError, nearest
@@ -20,6 +24,7 @@ from finetune.model import TransferModel
 if TYPE_CHECKING:
     import peft
 
+_Value = TypeVar("_Value")
 # peft's loaders expect the names of a network inside a PeftModel.
 PEFT_PREFIX = "base_model.model."
 
@@ -33,19 +38,25 @@ class Lora(Method):
     def __init__(self, config: LoraConfig) -> None:
         self.config = config
         self.batch_norm = config.batch_norm
+        self._first: dict[str, tuple[Tensor, Tensor]] = {}
+        """What the two matrices beside each layer began as, where that was taken out of it."""
 
     def apply(self, model: TransferModel) -> list[str]:
         import peft  # ten seconds of imports that the other methods need not pay
 
         train_parts(model, len(model.blocks))
         targets = chosen_targets(model, self.config.targets)
+        facts = self._peft_facts(model, targets)
+        self._check_layers(model, targets, facts["rank_pattern"])
         adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
         holder = _without_embeddings(model.network)
-        peft.inject_adapter_in_model(self._peft_config(targets), holder)
+        peft.inject_adapter_in_model(self._peft_config(targets, **facts), holder)
         model.network.peft_config = holder.peft_config
         # Injection froze all but the adapters.
         for name, parameter, part in named_parts(model):
-            parameter.requires_grad_(part == HEAD or ".lora_" in name)
+            parameter.requires_grad_(part == HEAD or _is_adapter(name))
+        if self.config.init != "zero":
+            self._first = {name: _matrices(model, name) for name in targets}
         return [self._check_size(model, len(targets), adapted)]
 
     def _check_size(self, model: TransferModel, layers: int, adapted: int) -> str:
@@ -59,33 +70,86 @@ class Lora(Method):
             )
         return f"LoRA: {said}"
 
+    def _check_layers(
+        self, model: TransferModel, targets: list[str], ranks: Mapping[str, int]
+    ) -> None:
+        """Raise ModelError for a layer that cannot be adapted as asked."""
+        init = self.config.init
+        for name in targets:
+            layer: Any = model.network.get_submodule(name)
+            kind, rank = type(layer).__name__, ranks.get(name, self.config.rank)
+            asked = f"method.init={init}" if init != "zero" else "method.dora=true"
+            if (self.config.dora or init != "zero") and not layer.weight.is_floating_point():
+                raise ModelError(
+                    f"{asked}: {name} is held in few bits, and this needs whole weights; leave it "
+                    "out, or leave model.quantize out"
+                )
+            if init == "zero":
+                continue
+            # peft's own code for olora takes the weights of a Conv1D [in, out] for [out, in].
+            if kind not in (("Linear", "Conv1D") if init == "pissa" else ("Linear",)):
+                raise ModelError(
+                    f"method.init={init}: {name} is a {kind}, which it does not know; name other "
+                    "layers in method.targets, or use method.init=zero"
+                )
+            if rank > min(layer.weight.shape):
+                raise ModelError(
+                    f"method.init={init}: {name} has {min(layer.weight.shape)} singular values, "
+                    f"less than the rank {rank}; lower method.rank or method.rank_pattern"
+                )
+
+    def _peft_facts(self, model: TransferModel, targets: list[str]) -> dict[str, Any]:
+        """What peft is told of single layers."""
+        if self.config.train_tokens and not model.new_rows:
+            raise ModelError(
+                "method.train_tokens: the network has an embedding of every token already; add "
+                "words by task.add_tokens, or leave it out"
+            )
+        return {
+            "rank_pattern": by_layer("method.rank_pattern", self.config.rank_pattern, targets),
+            "alpha_pattern": by_layer("method.alpha_pattern", self.config.alpha_pattern, targets),
+            "trainable_token_indices": model.new_rows if self.config.train_tokens else None,
+        }
+
     def _peft_config(self, targets: list[str], **facts: Any) -> peft.LoraConfig:
         import peft
 
-        return peft.LoraConfig(
-            r=self.config.rank,
-            lora_alpha=self.config.alpha,
-            lora_dropout=self.config.dropout,
-            use_rslora=self.config.rslora,
-            # One anchored expression: peft takes the names of a list as endings.
-            target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
-            **facts,
-        )
+        init: Any = self.config.init
+        usual = {
+            "r": self.config.rank,
+            "lora_alpha": self.config.alpha,
+            "init_lora_weights": True if init == "zero" else init,
+        }
+        with warnings.catch_warnings():
+            # That peft could not convert it with patterns under rslora: `_as_plain` can.
+            warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA")
+            return peft.LoraConfig(
+                lora_dropout=self.config.dropout,
+                use_rslora=self.config.rslora,
+                use_dora=self.config.dora,
+                # One anchored expression: peft takes the names of a list as endings.
+                target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
+                **(usual | facts),
+            )
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
         """Write adapter_config.json and adapter_model.safetensors, with the head, as peft does."""
         import peft
         from safetensors.torch import save_file
 
-        facts = {
+        targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
+        facts = self._peft_facts(model, targets) | {
             "task_type": None,
             # Whole names: peft takes them as endings, and "dense" would be half of a BERT.
             "modules_to_save": model.heads or None,
         }
-        targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
+        # Rows of embeddings that are trained stand alone; others of a new vocabulary as a whole.
+        whole: Any = False if self.config.train_tokens else "auto"
+        state = peft.get_peft_model_state_dict(model.network, save_embedding_layers=whole)
+        if self._first:
+            facts |= self._as_plain(state, facts)
         config = self._peft_config(targets, **(facts | model.adapter_config()))
         config.inference_mode = True
-        state = peft.get_peft_model_state_dict(model.network)
         for name, parameter, part in named_parts(model):
             if part == HEAD:
                 state[name] = parameter.detach()
@@ -98,18 +162,42 @@ class Lora(Method):
         config.save_pretrained(str(folder))
         return True
 
+    def _as_plain(self, state: dict[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Make of `state` an adapter of the layers as they were pretrained; what changes in its
+        config.
+
+        Where BA began as B0 A0, which was taken out of the layer W, it now is W - B0 A0 + BA: plain
+        adapters of [B, -B0] and [A; A0], so of twice the rank, beside W.
+        """
+        for name, (first_a, first_b) in self._first.items():
+            a, b = f"{name}.lora_A.weight", f"{name}.lora_B.weight"
+            state[a] = torch.cat([state[a].cpu(), first_a], dim=0)
+            state[b] = torch.cat([state[b].cpu(), -first_b], dim=1)
+        # The scale, alpha / rank or alpha / sqrt(rank), stays what it was.
+        factor = math.sqrt(2) if self.config.rslora else 2
+        return {
+            "init_lora_weights": True,
+            "r": 2 * self.config.rank,
+            "lora_alpha": factor * self.config.alpha,
+            "rank_pattern": {name: 2 * rank for name, rank in facts["rank_pattern"].items()},
+            "alpha_pattern": {name: factor * a for name, a in facts["alpha_pattern"].items()},
+        }
+
     def merge(self, model: TransferModel) -> None:
         for name, module in list(model.network.named_modules()):
-            if not _is_adapted(module):
+            if _is_token_wrapper(module):
+                base = module.unload_and_optionally_merge_module(True, False, None)
+            elif not _is_adapted(module):
                 continue
-            if not _is_of_bits(module):
+            elif not _is_of_bits(module):
                 module.merge()
+                base = module.get_base_layer()
             else:  # its weights are whole again, which peft's layer for 4 bits does not expect
                 base = module.get_base_layer()
                 delta = module.get_delta_weight(module.active_adapters[0])
                 base.weight.data += delta.to(base.weight.dtype)
             parent, _, child = name.rpartition(".")
-            setattr(model.network.get_submodule(parent), child, module.get_base_layer())
+            setattr(model.network.get_submodule(parent), child, base)
         if hasattr(model.network, "peft_config"):
             del model.network.peft_config  # transformers would save the network as an adapter
 
@@ -126,19 +214,25 @@ def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
         )
     if wanted is None:
         return model.lora_targets
-    chosen = []
-    for ending in wanted:
-        matches = [
-            name for name in model.lora_targets if name == ending or name.endswith("." + ending)
-        ]
+    return list(by_layer("method.targets", dict.fromkeys(wanted), model.lora_targets))
+
+
+def by_layer(key: str, wanted: Mapping[str, _Value], layers: Sequence[str]) -> dict[str, _Value]:
+    """{whole name of a layer: value} from {name or its last words: value}; the last one holds.
+
+    Raises ModelError if no layer has a wanted name.
+    """
+    found: dict[str, _Value] = {}
+    for ending, value in wanted.items():
+        matches = [name for name in layers if name == ending or name.endswith("." + ending)]
         if not matches:
-            endings = {name.rpartition(".")[2] for name in model.lora_targets}
+            endings = {name.rpartition(".")[2] for name in layers}
             raise ModelError(
-                f"method.targets: no layer that LoRA can adapt is called {ending!r}; "
+                f"{key}: no layer that LoRA can adapt is called {ending!r}; "
                 f"{nearest(ending, endings)}"
             )
-        chosen += matches
-    return list(dict.fromkeys(chosen))
+        found |= dict.fromkeys(matches, value)
+    return found
 
 
 def _without_embeddings(network: nn.Module) -> nn.Module:
@@ -164,6 +258,25 @@ def _is_adapted(module: nn.Module) -> bool:
     from peft.tuners.lora import LoraLayer
 
     return isinstance(module, LoraLayer)
+
+
+def _is_adapter(name: str) -> bool:
+    """Whether it is the name of a parameter that LoRA put into the network."""
+    return ".lora_" in name or ".trainable_tokens_delta." in name
+
+
+def _is_token_wrapper(module: Any) -> bool:
+    """Whether it is peft's module around embeddings of which some rows are trained."""
+    from peft.utils.other import TrainableTokensWrapper
+
+    return isinstance(module, TrainableTokensWrapper)
+
+
+def _matrices(model: TransferModel, layer: str) -> tuple[Tensor, Tensor]:
+    """What A and B beside a layer are now."""
+    adapter: Any = model.network.get_submodule(layer)
+    (a,), (b,) = adapter.lora_A.values(), adapter.lora_B.values()
+    return a.weight.detach().cpu().clone(), b.weight.detach().cpu().clone()
 
 
 def _is_of_bits(module: Any) -> bool:

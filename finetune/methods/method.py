@@ -122,6 +122,17 @@ def _is_trained(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters())
 
 
+def head_weights(model: TransferModel) -> list[nn.Parameter]:
+    """The weights of the head, without norms and biases. Raises ModelError if there is no head."""
+    found = [p for _, p, part in named_parts(model) if part == HEAD and p.ndim > 1]
+    if not found:
+        raise ModelError(
+            "optim.l1_head: this network has no new head whose weights could be penalized; "
+            "leave it out (optim.weight_decay is for all weights)"
+        )
+    return found
+
+
 def train_parts(model: TransferModel, first_block: int) -> None:
     """Train the head and the blocks from `first_block` on; freeze the others."""
     for _, parameter, part in named_parts(model):

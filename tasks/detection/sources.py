@@ -98,7 +98,7 @@ def build_detector(
     """The pretrained network with heads for `names`."""
     if source.vision is None:
         return _build_native(source, names)
-    body = create_timm(source.vision, 2)  # its classifier is cut off
+    body = create_timm(source.vision, 2, classifies=False)  # its classifier is cut off
     facts = describe_fcos(
         body,
         _timm_arguments(source),

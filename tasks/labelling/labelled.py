@@ -63,6 +63,11 @@ class LabelledTask(Task):
             return tuple(split_labels(value, self.config.delimiter))
         return str(value)
 
+    def class_of(self, row: Row) -> int | None:
+        if not isinstance(self.targets_, SingleLabel):
+            return None
+        return self.targets_.target(row[self.config.label or ""])
+
     def truth(self, row: Row) -> Any:
         return row[self.config.label or ""]
 

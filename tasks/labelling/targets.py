@@ -22,6 +22,7 @@ from finetune.config import NonNegative, TaskConfig
 from finetune.errors import ConfigError
 from finetune.task import Prediction
 from tasks.labelling import metrics
+from tasks.labelling.imbalance import class_weights, log_priors
 from tasks.labelling.labels import (
     class_label_names,
     find_delimiter,
@@ -62,6 +63,11 @@ class TargetConfig(TaskConfig):
     focal_gamma: NonNegative = 0.0
     """Exponent by which rows that are already right weigh less (Lin et al. 2017, arXiv:1708.02002),
     for kind=single; 0: cross-entropy.
+    """
+    logit_adjustment: NonNegative = 0.0
+    """How much the logarithm of a label's share of the training rows is added to its logit in the
+    loss, and not in predictions, which so favour rare labels (Menon et al. 2021, arXiv:2007.07314),
+    for kind=single; 1: to serve all labels alike. Not beside balanced weights or sampling.
     """
 
 
@@ -130,6 +136,9 @@ class SingleLabel(Targets):
         weights = self.state["weights"]
         if weights is not None:
             weights = torch.tensor(weights, dtype=outputs.dtype, device=outputs.device)
+        if self.config.logit_adjustment:
+            priors = torch.tensor(self.state["log_priors"], device=outputs.device)
+            outputs = outputs + self.config.logit_adjustment * priors.to(outputs.dtype)
         losses = functional.cross_entropy(
             outputs,
             targets,
@@ -258,10 +267,11 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     """The targets of a training split, a datasets.Dataset, from all cells of its label column."""
     values, kind = list(rows[config.label]), config.kind or "single"
     place = f"task.label={config.label}"
-    if config.class_weights is not None and kind != "single":
-        raise ConfigError(
-            f"task.class_weights: weighs single labels, but task.kind is {kind}; remove it"
-        )
+    for key in ("class_weights", "logit_adjustment"):
+        if getattr(config, key) and kind != "single":
+            raise ConfigError(
+                f"task.{key}: is for single labels, but task.kind is {kind}; remove it"
+            )
     if kind == "number":
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
@@ -276,26 +286,13 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
         return SeveralLabels(config, state | {"names": names, "delimiter": delimiter})
     names = learn_labels(values, config.labels, class_names, place)
     targets = SingleLabel(config, state | {"names": names, "weights": None})
-    targets.state["weights"] = _class_weights(config, targets, values)
+    known = [targets.target(value) for value in values]
+    targets.state["weights"] = class_weights(config.class_weights, names, known)
+    if config.logit_adjustment:
+        targets.state["log_priors"] = log_priors(names, known)
     return targets
 
 
 def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
     """Targets from the `state` of targets that were learned."""
     return KINDS[config.kind or "single"](config, state)
-
-
-def _class_weights(
-    config: TargetConfig, targets: SingleLabel, values: Sequence[Any]
-) -> list[float] | None:
-    """The weight of each class; balanced ones have a mean of 1 over the rows."""
-    wanted, names = config.class_weights, targets.names
-    if wanted is None:
-        return None
-    if wanted == "balanced":
-        counts = np.bincount([targets.target(value) for value in values], minlength=len(names))
-        return [float(len(values) / (len(names) * max(count, 1))) for count in counts]
-    if set(wanted) != set(names):
-        odd = ", ".join(repr(name) for name in sorted(set(wanted) ^ set(names)))
-        raise ConfigError(f"task.class_weights: must weigh every label and no other; look at {odd}")
-    return [float(wanted[name]) for name in names]

@@ -18,6 +18,7 @@ from finetune.config import ModelConfig
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from finetune.sources import resolve_model
+from tasks.language.vocabulary import name_rows
 from tasks.pretrained import kind_of, load_network, quiet_transformers
 from tasks.seams import find_blocks, linear_layers
 
@@ -162,13 +163,16 @@ def load_language_model(source: ModelConfig, config: Any, tokenizer: Any) -> Lan
     auto = "AutoModelForCausalLM" if is_causal else "AutoModelForSeq2SeqLM"
     network = load_network(auto, source)
     words = network.get_input_embeddings().weight.shape[0]
-    notes = []
-    if len(tokenizer) > words:
+    notes, rows = [], range(words, len(tokenizer))
+    if rows:
         network.resize_token_embeddings(len(tokenizer))
         notes.append(
-            f"embeddings: {len(tokenizer) - words} tokens of the tokenizer had none, so they begin"
-            " at the mean of the others; only method=full or partial trains them"
+            f"embeddings: {len(rows)} tokens of the tokenizer had none, so they begin at the mean "
+            "of the others; under method=lora, method.train_tokens=true trains them"
         )
     model = LanguageModel(network, resolve_model(source.name))
     model.notes = notes
+    tables = [network.get_input_embeddings(), network.get_output_embeddings()]
+    is_tied = tables[0].weight is tables[1].weight
+    model.new_rows = name_rows(network, rows, *tables[: 1 if is_tied else 2])
     return model

@@ -67,3 +67,9 @@ def embed_words(network: Any, tokenizer: Any, pieces: Mapping[str, Sequence[int]
     with torch.no_grad():
         for word, mean in means.items():
             weight[tokenizer.convert_tokens_to_ids(word)] = mean
+
+
+def name_rows(network: Any, rows: Sequence[int], *tables: Any) -> dict[str, list[int]]:
+    """Rows of modules of a network that hold a row for each token: {dotted name: rows}."""
+    names = [name for name, module in network.named_modules() if any(module is t for t in tables)]
+    return {name: list(rows) for name in names} if rows else {}

@@ -18,6 +18,7 @@ from torch import nn
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError, ModelError, nearest
 from finetune.sources import resolve_model
+from tasks.dropping import timm_arguments
 from tasks.masks.networks import SegmentationModel, SmpModel, TransformersModel
 from tasks.pretrained import load_network
 from tasks.vision.sources import VisionSource, create_timm
@@ -70,11 +71,15 @@ def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:
 
     if decoder not in DECODERS:
         raise ConfigError(f"task.decoder: there is no {decoder!r}; {nearest(decoder, DECODERS)}")
-    whole = create_timm(source, 1)
+    whole = create_timm(source, 1, classifies=False)
     architecture = whole.pretrained_cfg["architecture"]
     try:
         network: Any = getattr(smp, DECODERS[decoder])(
-            encoder_name=f"tu-{architecture}", encoder_weights=None, in_channels=3, classes=classes
+            encoder_name=f"tu-{architecture}",
+            encoder_weights=None,
+            in_channels=3,
+            classes=classes,
+            **timm_arguments(source.model, classifies=False),
         )
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(

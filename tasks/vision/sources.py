@@ -18,6 +18,7 @@ from torch import nn
 from finetune.config import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.sources import resolve_model
+from tasks.dropping import check_drop_path, refuse_drop_path, timm_arguments
 from tasks.pretrained import from_pretrained, load_network
 from tasks.vision.backbones import TimmModel, TransformersModel, VisionModel
 from tasks.vision.preprocessing import (
@@ -142,21 +143,24 @@ def _timm_config(name: str) -> dict[str, Any]:
     return found.to_dict() if found is not None else {}
 
 
-def create_timm(source: VisionSource, outputs: int) -> Any:
-    """A network of timm with a new classifier."""
+def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) -> Any:
+    """A network of timm with a new classifier, which `classifies` says is used."""
     name, size = str(source.timm_name), source.preprocessing.size
     sized = _timm_config(name).get("fixed_input_size", False)
     arguments: dict[str, Any] = {"img_size": size} if sized else {}
+    arguments |= timm_arguments(source.model, classifies=classifies)
     weights = source.model.weights
     try:
         network: Any = timm.create_model(
             name, pretrained=weights is None, num_classes=outputs, **arguments
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
+        refuse_drop_path(source.model, error)
         raise ModelError(
             f"model.name: {source.model.name!r} cannot be loaded by timm: {error}. Without a hub, "
             "give weights in a file: model.weights=FILE or pkg://<package>/<path>"
         ) from error
+    check_drop_path(source.model, network)
     if weights is not None:
         heads = network.pretrained_cfg["classifier"]
         heads = [heads] if isinstance(heads, str) else list(heads)

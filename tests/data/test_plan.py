@@ -127,3 +127,44 @@ def test_blocks_cover_each_row_once_and_do_not_depend_on_processes(
     assert all(len(piece.indices) == block for piece in alone[:-1])
     longest_first = [int(lengths[i]) for piece in alone for i in piece.indices]
     assert longest_first == sorted(longest_first, reverse=True)
+
+
+# ---- balanced sampling
+
+UNEQUAL = np.random.default_rng(0).permutation([0] * 50 + [1] * 9 + [2])
+
+
+def balanced(**facts: int) -> TrainPlan:
+    lengths = np.random.default_rng(1).integers(1, 100, len(UNEQUAL))
+    usual: dict[str, int] = {"batch_size": 8, "micro_batch": 3, "seed": 0}
+    return TrainPlan(lengths, **(usual | facts), classes=UNEQUAL)  # type: ignore[arg-type]
+
+
+def drawn(plan: TrainPlan, epoch: int) -> list[tuple[int, int]]:
+    """(row, how often it was drawn before) of all that processes hold in an epoch."""
+    steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
+    pieces = [p for step in steps for own in range(plan.processes) for p in plan.pieces(step, own)]
+    held = [zip(p.indices, p.turns, strict=True) for p in pieces if not p.filler]
+    return [pair for pairs in held for pair in pairs]
+
+
+def test_balanced_epoch_draws_as_many_rows_of_each_class() -> None:
+    plan = balanced()
+    for epoch in range(4):
+        counts = np.bincount(UNEQUAL[[row for row, _ in drawn(plan, epoch)]])
+        assert counts.tolist() == [20, 20, 20]
+    seen = [pair for epoch in range(7) for pair in drawn(plan, epoch)]
+    assert len(set(seen)) == len(seen)  # a row that is drawn again is augmented in another way
+    often = np.bincount([row for row, _ in seen])
+    for own in range(3):  # and no row of the large class is left out over the epochs
+        assert np.ptp(often[own == UNEQUAL]) <= 1
+
+
+def test_balanced_order_is_a_function_of_position_alone() -> None:
+    first = [balanced().rows(step).tolist() for step in range(24)]
+    assert first == [balanced().rows(step).tolist() for step in reversed(range(24))][::-1]
+    assert first != [balanced(seed=1).rows(step).tolist() for step in range(24)]
+    for processes in (2, 9):
+        shared = balanced(processes=processes)
+        for epoch in range(3):
+            assert sorted(drawn(shared, epoch)) == sorted(drawn(balanced(), epoch))
