@@ -114,8 +114,9 @@ def collect(final: Path, repository: str, what: str, license: str | None = None)
         )
     if what != "merged" and not (adapter / CARD).is_file():
         raise HubError(
-            f"{final}: peft cannot load this adapter, whose head is of no library's own class; "
-            "push it with --what merged, or train with task.head=native"
+            f"{final}: peft alone cannot load this adapter, whose network or head is not one that "
+            "it knows; push it with --what merged (a classifier can be trained with "
+            "task.head=native)"
         )
     folder = adapter if what == "adapter" else final
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

@@ -28,7 +28,7 @@ from tasks.detection.config import ObjectDetectionConfig
 from tasks.detection.drawing import draw_pair, draw_sheet, predicted_marks, true_marks
 from tasks.detection.inputs import Encoder, pad, stack
 from tasks.detection.metrics import LOW, MOST, diagnose, summarize_boxes
-from tasks.detection.results import USAGE, say, to_pipeline
+from tasks.detection.results import code_of, say, to_pipeline
 from tasks.detection.rows import ObjectReader
 from tasks.heads.suppression import Suppression, join_tiles
 from tasks.vision.augmentation import is_active, settle_augmentation
@@ -254,7 +254,7 @@ class ObjectDetection(PictureTask):
     def about(self, model: TransferModel) -> About:
         if self.processor_ is None or self.config.tile is not None:  # what joins tiles is here
             return About(self.name)
-        return About(self.name, "transformers", USAGE)
+        return About(self.name, "transformers", code_of(self.config.score_threshold))
 
     # ---- parts
 

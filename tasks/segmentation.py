@@ -233,8 +233,8 @@ class Segmentation(PictureTask):
         library = "segmentation-models-pytorch" if self.processor_ is None else "transformers"
         if self.config.tile is not None:  # what joins tiles is here
             return About("image-segmentation", library)
-        code = code_of(self.coding_.names, self.preprocessing_, self.processor_)
-        return About("image-segmentation", library, code)
+        codes = code_of(self.coding_.names, self.preprocessing_, self.processor_)
+        return About("image-segmentation", library, *codes)
 
     # ---- parts
 

@@ -19,7 +19,6 @@ from finetune.config import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
-from tasks import usage
 from tasks.language import prompts
 from tasks.language.codecs import CausalCodec, Codec, CodecConfig, make_codec
 from tasks.language.decoding import DecodingConfig, generate
@@ -31,6 +30,7 @@ from tasks.language.scores import check_scorers, score_texts
 from tasks.language.templates import fill
 from tasks.language.text import load_tokenizer, longest_input
 from tasks.language.tokens import end_notes, start_token
+from tasks.language.usage import code_of
 from tasks.pretrained import from_pretrained
 
 
@@ -55,6 +55,7 @@ class TextGeneration(Task):
     tokenizer_: Any = None
     network_config_: Any = None
     packs_: bool = False
+    template_: str | None = None  # of dialogues, where it is not the pretrained tokenizer's own
     _codec: tuple[Any, Codec] | None = None
 
     # ---- what is known before a network is loaded
@@ -103,7 +104,10 @@ class TextGeneration(Task):
         notes = [*end_notes(self.tokenizer_), *self._settle_length()]
         if self.config.kind == "chat":
             begins = start_token(self.tokenizer_) is not None
+            own = self.tokenizer_.chat_template
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
+            settled = self.tokenizer_.chat_template
+            self.template_ = settled if settled != own else None
         return notes
 
     def state(self) -> dict[str, Any]:
@@ -173,14 +177,9 @@ class TextGeneration(Task):
         return [{"generated_text": text} for text in texts]
 
     def about(self, model: TransferModel) -> About:
-        is_chat = self.config.kind == "chat"
-        example = '[{"role": "user", "content": "A question?"}]' if is_chat else '"A prompt."'
-        if isinstance(self.codec_, CausalCodec):
-            codes = usage.CAUSAL, usage.ADAPTED_CAUSAL
-        else:
-            codes = usage.SEQUENCES, usage.ADAPTED_SEQUENCES
-        code, adapted = (usage.fill(text, example=example) for text in codes)
-        return About("text-generation", "transformers", code, adapted)
+        is_causal = isinstance(self.codec_, CausalCodec)
+        codes = code_of(self.config, is_causal, self.template_)
+        return About("text-generation", "transformers", *codes)
 
     @property
     def scores_predictions(self) -> bool:

@@ -1,7 +1,7 @@
 """How a published model is used without this kit: the code on its card.
 
-The pieces that classify define `classify`, and are run by the tests in a process that cannot import
-the kit.
+Each piece defines `classify`, and is run by the tests in a process that cannot import the kit; the
+rooms of the other tasks have a `usage` of their own.
 """
 
 from __future__ import annotations
@@ -79,43 +79,6 @@ def classify(text):
 
 
 print(classify({example}))
-"""
-
-CAUSAL = """
-from transformers import pipeline
-
-write = pipeline("text-generation", "{repository}")
-print(write({example}, return_full_text=False))
-"""
-
-ADAPTED_CAUSAL = """
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{repository}").merge_and_unload()
-write = pipeline("text-generation", model, tokenizer=AutoTokenizer.from_pretrained("{base}"))
-print(write({example}, return_full_text=False))
-"""
-
-SEQUENCES = """
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{repository}")
-model = AutoModelForSeq2SeqLM.from_pretrained("{repository}")
-inputs = tokenizer({example}, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
-"""
-
-ADAPTED_SEQUENCES = """
-from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-base = AutoModelForSeq2SeqLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{repository}")
-inputs = tokenizer({example}, return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))
 """
 
 IMAGE = """

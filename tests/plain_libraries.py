@@ -2,14 +2,16 @@
 
     python -I tests/plain_libraries.py CASES OUT
 
-CASES is a JSON file of {name: {"code": ..., "rows": [...]}}: each piece of code defines `classify`.
-What it says of each row goes to OUT. A file that needs nothing of the repository.
+CASES is a JSON file of {name: {"code": ..., "verb": ..., "rows": [...]}}: each piece of code defines
+a function of the name `verb`. What it says of each row goes to OUT; pictures and tensors as lists. A file that needs nothing of the repository.
 """
 
 import builtins
 import json
 import sys
 import traceback
+
+import numpy
 
 KIT = ("finetune", "tasks", "tests")
 
@@ -23,6 +25,11 @@ class Blocker:
         return
 
 
+def as_list(value):
+    """Of a tensor or a picture of PIL."""
+    return (value if hasattr(value, "tolist") else numpy.asarray(value)).tolist()
+
+
 def main():
     cases, out = sys.argv[1:]
     sys.meta_path.insert(0, Blocker())
@@ -33,12 +40,12 @@ def main():
         space = {"__name__": "card", "print": lambda *_: None, "__builtins__": builtins}
         try:
             exec(case["code"], space)
-            found[name] = [space["classify"](row) for row in case["rows"]]
+            found[name] = [space[case["verb"]](row) for row in case["rows"]]
         except Exception:
             found[name] = traceback.format_exc()
     assert not {*KIT} & sys.modules.keys()
     with open(out, "w") as file:
-        json.dump(found, file)
+        json.dump(found, file, default=as_list)
 
 
 main()

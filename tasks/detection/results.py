@@ -9,13 +9,28 @@ from torch import Tensor
 
 from finetune.task import REPOSITORY, Prediction
 
-USAGE = f"""from transformers import pipeline
+USAGE = """
+from transformers import pipeline
 
-detect = pipeline("object-detection", model="{REPOSITORY}")
-print(detect("photo.jpg", threshold=0.3))
+pipe = pipeline("object-detection", "{repository}")
+
+
+def detect(path):
+    return pipe(path, threshold={threshold})
+
+
+print(detect("picture.jpg"))
 """
-"""What the card of a detector of transformers shows."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def code_of(threshold: float) -> str:
+    """The code on the card of a detector of transformers; it defines `detect`: a path -> boxes.
+
+    There is none for an adapter: peft asks a network for its input embeddings, which the detectors
+    of transformers 5.24 refuse to be asked for.
+    """
+    return USAGE.format(repository=REPOSITORY, threshold=threshold).strip()
 
 
 def say(found: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:

@@ -23,7 +23,9 @@ from tasks.vision.backbones import adaptable_layers, kind_of
 from tasks.vision.preprocessing import INPUT
 
 STRIDE = 32
-"""Inputs are padded to a multiple of it: no network here halves its input more than five times."""
+"""Inputs that are padded are so to a multiple of it: no network here halves its input more than
+five times.
+"""
 
 
 class SegmentationModel(TransferModel):
@@ -34,9 +36,13 @@ class SegmentationModel(TransferModel):
 
     Attributes:
         tile: (H, W) of the windows, and how far they overlap, in pixels.
+        size: (H, W) of the inputs that it is trained on.
+        pads: whether inputs of that size are padded, too; those of other sizes always are.
     """
 
     base: str = ""
+    size: tuple[int, int]
+    pads: bool = True
     tile: tuple[int, int] = (512, 512)
     overlap: int = 0
 
@@ -98,9 +104,15 @@ class SegmentationModel(TransferModel):
         return joined / total
 
     def _padded(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        padded = functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
-        return self._laid_out(padded)
+        height, width = self._padded_size(images.shape[-2:])
+        padding = (0, width - images.shape[-1], 0, height - images.shape[-2])
+        return self._laid_out(functional.pad(images, padding))
+
+    def _padded_size(self, size: Sequence[int]) -> tuple[int, int]:
+        height, width = size
+        if not self.pads and (height, width) == tuple(self.size):
+            return height, width
+        return height + -height % STRIDE, width + -width % STRIDE
 
     def _laid_out(self, images: Tensor) -> Tensor:
         """With the channels last where convolutions are many, which compute faster so."""
@@ -212,7 +224,13 @@ class TransformersModel(SegmentationModel):
         super().__init__(network, heads=heads, blocks=blocks, kind=kind_of(network, heads))
         self.size = size
         self._levels: int | None = None
-        self._probe(size)
+        # Its library pads nothing, and attention would see what is padded.
+        self.pads = False
+        try:
+            self._probe(size)
+        except ModelError:
+            self.pads = True
+            self._probe(size)
         self._idle = self._find_idle()
 
     def _find_idle(self) -> list[nn.Parameter]:
@@ -244,8 +262,8 @@ class TransformersModel(SegmentationModel):
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
         assert self._levels is not None
         logits = self._head(tuple(features[f"level{place}"] for place in range(self._levels)))
-        padded = [edge + -edge % STRIDE for edge in self.size]
-        return self._enlarged(logits, padded)[..., : self.size[0], : self.size[1]]
+        logits = self._enlarged(logits, self._padded_size(self.size))
+        return logits[..., : self.size[0], : self.size[1]]
 
     def look(self, images: Tensor) -> None:
         found = self.network(pixel_values=images).logits

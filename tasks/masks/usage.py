@@ -1,6 +1,7 @@
 """How a published segmentation model is used without this kit: the code on its card.
 
-Each piece defines `segment`: the path of a picture -> a mask of class numbers [H, W].
+Each piece defines `segment`: the path of a picture -> a mask of class numbers [H, W], or what the
+pipeline says.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.task import REPOSITORY
+from finetune.task import BASE, REPOSITORY
 from tasks.vision.preprocessing import Preprocessing
 
 SMP = """
@@ -49,14 +50,45 @@ def segment(path):
 print(segment("picture.jpg"))
 """
 
+ADAPTED_TRANSFORMERS = """
+import transformers
+from peft import PeftModel
 
-def code_of(names: Sequence[str], preprocessing: Preprocessing, processor: Any) -> str:
-    """The code for a network of transformers, which has a processor, or of smp."""
+labels = {labels}
+base = transformers.AutoModelForSemanticSegmentation.from_pretrained(
+    "{base}", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(base, "{repository}").merge_and_unload().eval()
+pixels_as = {processor}
+processor = getattr(transformers, pixels_as.pop("image_processor_type"))(**pixels_as)
+pipe = transformers.pipeline("image-segmentation", model, image_processor=processor)
+
+
+def segment(path):
+    return pipe(path)
+
+
+print(segment("picture.jpg"))
+"""
+
+
+def code_of(
+    names: Sequence[str], preprocessing: Preprocessing, processor: Mapping[str, Any] | None
+) -> tuple[str, str]:
+    """The code for a merged network, and that for its adapter, "" if peft cannot load it.
+
+    A network of transformers has a processor; one of smp has none, and is no library's own with
+    pretrained weights in it, on which an adapter could be put.
+    """
     blanks: Mapping[str, Any] = {
         "repository": REPOSITORY,
+        "base": BASE,
         "labels": list(names),
         "size": preprocessing.size,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
+        "processor": processor,
     }
-    return (TRANSFORMERS if processor is not None else SMP).format(**blanks).strip()
+    codes = (SMP, "") if processor is None else (TRANSFORMERS, ADAPTED_TRANSFORMERS)
+    code, adapted = (text.format(**blanks).strip() for text in codes)
+    return code, adapted
