@@ -5,7 +5,6 @@ The code is what stands on the card. A further model joins with a line in CASES.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +53,8 @@ CLASSIFIERS = {
 }
 DETECTORS = {
     **{f"{name}-full": Case(name, use=DETECT) for name in MAKERS},
-    **{f"d-fine-{method}": Case("d-fine", method, use=DETECT) for method in METHODS[1:]},
+    **{f"d-fine-{method}": Case("d-fine", method, use=DETECT) for method in ("frozen", "partial")},
+    "d-fine-lora": Case("d-fine", "lora", use=DETECT, keys={"method.rank": 2}),
 }
 SEGMENTERS = {
     **{f"unet-{method}": Case("timm", method, use=SEGMENT) for method in METHODS},

@@ -23,7 +23,9 @@ from tasks.vision.backbones import adaptable_layers, kind_of
 from tasks.vision.preprocessing import INPUT
 
 STRIDE = 32
-"""Inputs are padded to a multiple of it, if at all: no network here halves its input more than five times."""
+"""Inputs are padded to a multiple of it, if at all: no network here halves its input more than five
+times.
+"""
 TOGETHER = 8
 """Windows of a large image that are in the network at once."""
 
