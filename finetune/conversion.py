@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 
-from finetune.arguments import Source, source_of
+from finetune.arguments import source_of
 from finetune.config import DataConfig
 from finetune.console import Console, format_count
 from finetune.data import open_rows
+from finetune.data.mapping import map_rows
+from finetune.data.roles import Role, assign_roles
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import relative_difference
 from finetune.model import TransferModel
@@ -169,10 +172,16 @@ def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"export: {type(model.network).__name__} cannot be traced for ONNX: {first}"
+            f"export: {type(model.network).__name__} cannot be written as ONNX: {_cause(error)}"
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what lies behind an error, which the exporter wraps in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _missing_operators() -> dict[Any, Any]:
@@ -201,18 +210,22 @@ def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 def _rows(run: Path, words: Sequence[str], task: Task) -> tuple[list[Row], str]:
     """Rows to compare on: of DATA, else of the data that the run was trained with."""
-    source = source_of(words) if words else _source_of_run(run)
-    table, _ = open_rows(source.reference, source.config, source.split)
+    if words:
+        source = source_of(words)
+        place = source.reference
+        table, _ = open_rows(place, source.config, source.split, task.read)
+    else:
+        table, place = _rows_of_run(run, task)
     columns = task.input_columns()
     if missing := [column for column in columns if column not in table.column_names]:
-        raise DataError(f"{source.reference}: has no column {missing[0]!r}")
+        raise DataError(f"{place}: has no column {missing[0]!r}")
     step = max(1, len(table) // (4 * ROWS))
     drawn = table.__getitems__(list(range(0, len(table), step))[: 4 * ROWS])
     rows = [unlabelled(row, task) for row in drawn]
     good = [row for row, faults in zip(rows, task.validate_rows(rows), strict=True) if not faults]
     if not good:
-        raise DataError(f"{source.reference}: holds no row that can be read; name other DATA")
-    return _first_parts(good[:ROWS], task), source.reference
+        raise DataError(f"{place}: holds no row that can be read; name other DATA")
+    return _first_parts(good[:ROWS], task), place
 
 
 def _first_parts(rows: list[Row], task: Task) -> list[Row]:
@@ -223,16 +236,20 @@ def _first_parts(rows: list[Row], task: Task) -> list[Row]:
     )
 
 
-def _source_of_run(run: Path) -> Source:
+def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
+    """The rows that a run was measured on, else those that it was trained on, and their place."""
     path = run / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"export: {run} does not tell its data; name rows: export {run} DATA")
-    data = DataConfig(**parse_value(path.read_text(encoding="utf-8"))["data"])
-    files = [value for value in (data.test, data.validation, data.train) if isinstance(value, str)]
-    reference = data.source or next(iter(files), None)
-    if reference is None:
+    config = DataConfig(**parse_value(path.read_text(encoding="utf-8"))["data"])
+    if config.source is None and config.train is None:
         raise ConfigError(f"export: {run} was trained on data made in Python; name rows: DATA")
-    return Source(reference, data, next(iter(files), None) if data.source else None)
+    tables = assign_roles(config, None, task.read).tables
+    role: Role = next(role for role in ("test", "validation", "train") if role in tables)
+    rows = tables[role]
+    if config.map is not None:
+        rows, _, _ = map_rows(role, rows, config.map, None)
+    return rows, f"{config.source or getattr(config, role)} ({role})"
 
 
 @contextlib.contextmanager

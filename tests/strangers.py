@@ -44,6 +44,7 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
     "t5": lambda folder: tiny_t5(folder, spread=1.0),
     "bart": tiny_bart,
     "timm": tiny_timm,
+    "efficientnet": lambda folder: tiny_timm(folder, "test_efficientnet"),
     "vit": tiny_vit,
     "segformer": tiny_segformer,
     "upernet": tiny_upernet,
