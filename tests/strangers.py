@@ -41,7 +41,7 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
     "bert": lambda folder: tiny_bert(folder, dropout=0),
     "gpt2": lambda folder: tiny_gpt2(folder, dropout=0),
     "llama": tiny_llama,
-    "t5": lambda folder: tiny_t5(folder, spread=1.0),
+    "t5": lambda folder: tiny_t5(folder, spread=2.0),
     "bart": tiny_bart,
     "timm": tiny_timm,
     "efficientnet": lambda folder: tiny_timm(folder, "test_efficientnet"),
