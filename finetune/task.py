@@ -116,6 +116,14 @@ class Task(ABC):
     Empty: the network cannot be exported.
     """
 
+    def exported(self, outputs: Any) -> dict[str, Tensor]:
+        """What an exported network says, by name, every tensor [B, ...].
+
+        Several tensors are of items [B, N, ...], boxes and their scores say, whose order means
+        nothing.
+        """
+        return {"logits": outputs}
+
     # ---- what is known before a network is loaded
 
     def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:

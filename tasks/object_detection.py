@@ -50,6 +50,7 @@ class ObjectDetection(PictureTask):
     """Find objects with FCOS on any pyramid of timm, or with a detector of transformers."""
 
     name = "object-detection"
+    export_axes = ("batch",)
     Config = ObjectDetectionConfig
     config: ObjectDetectionConfig
 
@@ -189,6 +190,10 @@ class ObjectDetection(PictureTask):
         truth["present"] = torch.tensor([len(t["truth"]["true_labels"]) for t in targets])
         batch["targets"] = {"head": wanted, "truth": truth}
         return batch
+
+    def exported(self, outputs: Any) -> dict[str, Tensor]:
+        """Boxes and scores of all candidates: how many remain is known from the values alone."""
+        return self.head_.candidates(outputs)
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, Tensor] = self.head_.losses(outputs, batch["targets"]["head"])

@@ -48,6 +48,7 @@ class Segmentation(PictureTask):
     """Class every pixel with any encoder of timm, or a segmentation network of transformers."""
 
     name = "segmentation"
+    export_axes = ("batch",)
     Config = SegmentationConfig
     config: SegmentationConfig
 

@@ -41,9 +41,10 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
     "bert": lambda folder: tiny_bert(folder, dropout=0),
     "gpt2": lambda folder: tiny_gpt2(folder, dropout=0),
     "llama": tiny_llama,
-    "t5": tiny_t5,
+    "t5": lambda folder: tiny_t5(folder, spread=2.0),
     "bart": tiny_bart,
     "timm": tiny_timm,
+    "efficientnet": lambda folder: tiny_timm(folder, "test_efficientnet"),
     "vit": tiny_vit,
     "segformer": tiny_segformer,
     "upernet": tiny_upernet,
@@ -197,7 +198,9 @@ class World:
         use = self.uses[case.use]
         keys: dict[str, Any] = {"epochs": 1, "batch_size": 16, **use.keys, **case.keys}
         keys |= {"model": str(self._network(case.model)), "method": case.method}
-        place = self.folder / "-".join([case.use, case.model, case.method, *case.keys.values()])
+        place = self.folder / "-".join(
+            [case.use, case.model, case.method, *map(str, case.keys.values())]
+        )
         if (place / "results.json").exists():
             return finetune.Run(place)
         keys |= {"output.base_model": f"base/{case.model}", "output": str(place)}

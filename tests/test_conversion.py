@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-import finetune
-from finetune.conversion import convert
+from finetune.conversion import TOLERANCE, _difference, convert
 from finetune.errors import ModelError
 from finetune.prediction import load
 from tests.command_line import finetune as command
 from tests.lives import one_thread
+from tests.strangers import Case, World
+from tests.tiny_detectors import MAKERS
 from tests.tiny_models import text_rows
-from tests.tiny_vision import shape_folder, tiny_timm, tiny_vit
+from tests.tiny_scenes import SIZE
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -43,21 +45,72 @@ def test_text_classifier_is_exported_and_compared(
         assert labels[str(np.argmax(logits))] == predictor([row["text"]])[0]["label"]
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+SMALL = {"fpn_width": 64, "head_convs": 1}
+EXPORTED = {
+    "timm": Case("timm", "lora", use="classify-image"),
+    "vit": Case("vit", "lora", use="classify-image"),
+    "fcos": Case("efficientnet", use="detect", keys=SMALL),
+    **{name: Case(name, use="detect") for name in MAKERS},
+    "unet": Case("timm", use="segment"),
+    "unet-tiles": Case("timm", use="segment", keys={"task.tile": 32}),
+    "segformer": Case("segformer", use="segment"),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [tiny_timm, tiny_vit])
-def test_image_classifier_is_exported_and_compared(make: object, tmp_path: Path) -> None:
-    model, data = make(tmp_path / "model"), shape_folder(tmp_path / "shapes")  # type: ignore[operator]
+@pytest.mark.parametrize("name", EXPORTED)
+def test_networks_of_pictures_are_exported_and_compared(name: str, world: World) -> None:
+    run = world.train(EXPORTED[name])
     with one_thread():
-        run = finetune.train(
-            "image-classification",
-            data=str(data),
-            model=str(model),
-            method="lora",
-            max_steps=2,
-            output=str(tmp_path / "run"),
-        )
         assert convert(str(run.path), [], "onnx", None) < 1e-4
     assert (run.path / "onnx" / "model.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_best_candidate_of_a_detector_is_the_first_prediction(world: World) -> None:
+    import onnxruntime
+
+    run = world.train(EXPORTED["fcos"])
+    with one_thread():
+        convert(str(run.path), [], "onnx", None)
+    session = onnxruntime.InferenceSession(run.path / "onnx" / "model.onnx")
+    task = run.predictor.adapter
+    for path in world.uses["detect"].rows:
+        batch = task.collate([task.encode({"image": path})])
+        given = {name: tensor.numpy() for name, tensor in batch["inputs"].items()}
+        boxes, scores = session.run(["boxes", "scores"], given)
+        place, label = np.unravel_index(scores[0].argmax(), scores[0].shape)
+        said = run.predict([path])[0][0]
+        assert said["label"] == task.labels_[label]
+        assert said["score"] == pytest.approx(scores[0].max(), abs=1e-5)
+        x, y = batch["frames"][0, 2:4].tolist()
+        inside = np.clip(boxes[0, place] / [x, y, x, y], 0, [*SIZE, *SIZE])
+        assert list(said["box"].values()) == pytest.approx(inside, abs=1)
+
+
+def test_items_in_another_order_are_the_same_and_others_are_not() -> None:
+    boxes, scores = torch.rand(20, 4) * 64, torch.rand(20, 3)
+    order = torch.randperm(20)
+    assert _difference([boxes, scores], [boxes[order], scores[order]]) == 0
+    assert _difference([boxes, scores], [boxes[order], scores]) > TOLERANCE
+    assert _difference([scores], [scores[order]]) > TOLERANCE, "logits have an order"
+    assert _difference([boxes, scores], [boxes[:9], scores[:9]]) == float("inf")
+
+
+def test_network_that_cannot_be_exported_says_why(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(*_: object, **__: object) -> None:
+        raise RuntimeError("step 3 of 3") from ValueError("no operator for aten.x")
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    with pytest.raises(ModelError, match="cannot be written as ONNX: no operator for aten.x"):
+        convert(str(finished_run), [], "onnx", tmp_path / "onnx")
 
 
 def test_outputs_that_differ_are_refused(
@@ -67,7 +120,7 @@ def test_outputs_that_differ_are_refused(
         path.write_bytes(b"")
 
     monkeypatch.setattr("finetune.conversion._export", export)
-    monkeypatch.setattr("finetune.conversion.compare", lambda *_: float("inf"))
+    monkeypatch.setattr("finetune.conversion.compare", lambda *_: [float("inf")])
     with pytest.raises(ModelError, match="differ by inf"):
         convert(str(finished_run), [], "onnx", tmp_path / "onnx")
     assert not (tmp_path / "onnx" / "model.onnx").exists()

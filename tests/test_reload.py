@@ -53,7 +53,8 @@ CLASSIFIERS = {
 }
 DETECTORS = {
     **{f"{name}-full": Case(name, use=DETECT) for name in MAKERS},
-    **{f"d-fine-{method}": Case("d-fine", method, use=DETECT) for method in METHODS[1:]},
+    **{f"d-fine-{method}": Case("d-fine", method, use=DETECT) for method in ("frozen", "partial")},
+    "d-fine-lora": Case("d-fine", "lora", use=DETECT, keys={"method.rank": 2}),
 }
 SEGMENTERS = {
     **{f"unet-{method}": Case("timm", method, use=SEGMENT) for method in METHODS},

@@ -181,8 +181,11 @@ def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     return _save(LlamaForCausalLM, config, tokenizer, named, folder, seed)
 
 
-def tiny_t5(folder: Path, *, seed: int = 0) -> Path:
-    """A T5 with relative positions; texts end with </s>."""
+def tiny_t5(folder: Path, *, spread: float = 4.0, seed: int = 0) -> Path:
+    """A T5 with relative positions; texts end with </s>.
+
+    At a spread of 4 one text is told from another untrained, and rounding grows a thousandfold.
+    """
     tokenizer = _byte_pairs(*SENTENCE.values())
     _frame(tokenizer, "$A </s>")
     config = T5Config(
@@ -193,7 +196,7 @@ def tiny_t5(folder: Path, *, seed: int = 0) -> Path:
         num_layers=2,
         num_heads=4,
         dropout_rate=0.0,
-        initializer_factor=4.0,
+        initializer_factor=spread,
         decoder_start_token_id=3,
         eos_token_id=1,
         pad_token_id=3,

@@ -150,9 +150,9 @@ class Lora(Method):
             facts |= self._as_plain(state, facts)
         config = self._peft_config(targets, **(facts | model.adapter_config()))
         config.inference_mode = True
-        for name, parameter, part in named_parts(model):
-            if part == HEAD:
-                state[name] = parameter.detach()
+        for head in model.heads:  # with its buffers: a BatchNorm's averages moved in training
+            held = model.network.get_submodule(head).state_dict()
+            state |= {f"{head}.{name}": tensor for name, tensor in held.items()}
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
             _with_prefix(name): tensor.detach().cpu().contiguous().clone()

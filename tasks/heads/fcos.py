@@ -144,6 +144,14 @@ class FcosHead:
     ) -> dict[str, Tensor]:
         return losses(outputs, targets, self.places)
 
+    def candidates(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every location's "boxes" [B, L, 4], xyxy in pixels of the input, and "scores" [B, L, C],
+        before any is chosen.
+        """
+        sides = outputs["bbox_regression"]
+        place = torch.arange(sides.shape[1], device=sides.device)
+        return {"boxes": _decode(sides, place, self.places), "scores": _chances(outputs)}
+
     def detect(
         self, outputs: Mapping[str, Tensor], contents: Tensor, suppression: Suppression
     ) -> list[dict[str, Tensor]]:
@@ -206,12 +214,17 @@ def losses(
 
 
 def _decode(sides: Tensor, place: Tensor, places: Locations) -> Tensor:
-    """Boxes [P, 4] from the distances to their sides in strides, [P, 4]."""
+    """Boxes [..., P, 4] from the distances to their sides in strides, [..., P, 4]."""
     squares = places.squares.to(sides.device)[place % len(places.squares)]
     strides = (squares[:, 2:] - squares[:, :2]).repeat(1, 2)
     centers = ((squares[:, :2] + squares[:, 2:]) / 2).repeat(1, 2)
     signs = sides.new_tensor([-1.0, -1.0, 1.0, 1.0])
     return centers + signs * sides * strides
+
+
+def _chances(outputs: Mapping[str, Tensor]) -> Tensor:
+    """The score of each class at each location, [B, L, C]."""
+    return (outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()).sqrt()
 
 
 def detect(
@@ -221,10 +234,9 @@ def detect(
     suppression: Suppression,
 ) -> list[dict[str, Tensor]]:
     """{"boxes" [K, 4], "scores" [K], "labels" [K]} of each image, best first."""
-    chances = outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()
     starts = [sum(places.levels[:level]) for level in range(len(places.levels))]
     found = []
-    for scores, sides in zip(chances.sqrt(), outputs["bbox_regression"], strict=True):
+    for scores, sides in zip(_chances(outputs), outputs["bbox_regression"], strict=True):
         classes = scores.shape[-1]
         parts: list[tuple[Tensor, Tensor]] = []
         for start, length in zip(starts, places.levels, strict=True):

@@ -147,6 +147,15 @@ class QueryHead:
             distilled = distilled + found["loss_ddf"] * weights["loss_ddf"]
         return fine, distilled
 
+    def candidates(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Every query's "boxes" [B, Q, 4], xyxy in shares of the picture, and "scores" [B, Q, C],
+        before any is chosen.
+        """
+        last = outputs["layers"][0]
+        logits = last["logits"]
+        scores = logits.softmax(-1)[..., :-1] if self.family == "detr" else logits.sigmoid()
+        return {"boxes": box_convert(last["pred_boxes"], "cxcywh", "xyxy"), "scores": scores}
+
     def detect(
         self, outputs: Mapping[str, Any], contents: Tensor, suppression: Suppression
     ) -> list[dict[str, Tensor]]:
