@@ -119,11 +119,11 @@ def _difference(right: Sequence[Tensor], answer: Sequence[Tensor]) -> float:
     if len(right) == 1 or ordered <= TOLERANCE or ordered == float("inf"):
         return ordered
     scales = [tensor.abs().max().clamp(min=1e-12) for tensor in right]
-    sides = [
+    ours, theirs = (
         torch.cat([t.flatten(1) / scale for t, scale in zip(side, scales, strict=True)], dim=1)
         for side in (right, answer)
-    ]
-    apart = torch.cdist(*sides, p=float("inf"))  # [N, N]
+    )
+    apart = torch.cdist(ours, theirs, p=float("inf"))  # [N, N]
     return max(float(apart.amin(0).max()), float(apart.amin(1).max()))
 
 
