@@ -352,3 +352,41 @@ def test_pictures_on_two_processes_go_on_with_equal_bits(
     out = launch(cases, tmp_path / "two", models)
     for case in cases:
         assert_same_end(out, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runs", "kinds"), [(segmented, ("full", "tiles")), (detected, ("full", "queries"))]
+)
+def test_gradients_of_pictures_do_not_depend_on_how_a_batch_is_cut(
+    runs: Callable[[Path], Any],
+    kinds: tuple[str, ...],
+    tmp_path: Path,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cross-entropy plus Dice, positive locations, matched queries: each term has its own count."""
+    shared, known = runs(tmp_path)
+    still = {"task.augmentation": "none", "method": "full", "method.batch_norm": "freeze"}
+    cases = {
+        (kind, name): Case(
+            f"{kind}-{name}", {**shared, **known[kind], **CUT, **still, "train.micro_batch": size}
+        )
+        for kind in kinds
+        for name, size in (("whole", 12), ("micro", 3), ("shared", 6))
+    }
+    out = tmp_path / "one"
+    out.mkdir()
+    monkeypatch.setenv("FINETUNE_CACHE", str(out / "cache"))
+    for (_, name), case in cases.items():
+        if name != "shared":
+            run_case(case, out, models["model"], models["data"])
+    halves = [case for (_, name), case in cases.items() if name == "shared"]
+    two = launch(halves, tmp_path / "two", models)
+    for kind in kinds:
+        whole = load_file(out / f"{kind}-whole.safetensors")
+        first = {name: tensor for name, tensor in whole.items() if name.startswith("0/")}
+        for place in (out / f"{kind}-micro", two / f"{kind}-shared"):
+            cut = load_file(place.with_suffix(".safetensors"))
+            cut = {name: tensor for name, tensor in cut.items() if name.startswith("0/")}
+            assert difference(first, cut) < 1e-5, place
