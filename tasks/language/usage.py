@@ -84,7 +84,7 @@ def code_of(config: Any, is_causal: bool, template: str | None) -> tuple[str, st
     blanks = {
         "repository": REPOSITORY,
         "base": BASE,
-        "settings": _settings(config),
+        "settings": _settings(config, "pipe.tokenizer" if is_causal else "tokenizer"),
         "example": _example(config),
         "template": f"\ntokenizer.chat_template = {template!r}" if template else "",
     }
@@ -92,8 +92,8 @@ def code_of(config: Any, is_causal: bool, template: str | None) -> tuple[str, st
     return code, adapted
 
 
-def _settings(config: DecodingConfig) -> str:
-    """What `generate` is told, so that it writes as here."""
+def _settings(config: DecodingConfig, tokenizer: str) -> str:
+    """What `generate` is told, so that it writes as here; `tokenizer` names that of the code."""
     told: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "do_sample": False}
     if config.temperature > 0:
         told |= {"do_sample": True, "temperature": config.temperature}
@@ -103,7 +103,7 @@ def _settings(config: DecodingConfig) -> str:
     if config.stop:
         told["stop_strings"] = config.stop
     words = [f"{name}={value!r}" for name, value in told.items()]
-    return ", ".join(words + ["tokenizer=tokenizer"] * bool(config.stop))
+    return ", ".join(words + [f"tokenizer={tokenizer}"] * bool(config.stop))
 
 
 def _example(config: Any) -> str:

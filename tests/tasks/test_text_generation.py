@@ -3,6 +3,7 @@ in the libraries that it comes from."""
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from finetune.testing import check_task
 from tasks import TextGeneration
 from tasks.language import scores
 from tasks.language.language_models import Isolation, LanguageModel, load_language_model
+from tasks.language.usage import code_of
 from tasks.pretrained import load_network
 from tests.lives import one_thread
 from tests.tiny_models import answered_rows, text_rows
@@ -314,6 +316,25 @@ def test_keys_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         set_up(folders[network], rows, **keys)
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_code_on_the_card_uses_no_name_that_it_does_not_define(is_causal: bool) -> None:
+    config = TextGeneration(stop=["end"], **TEMPLATES).config
+    for code in code_of(config, is_causal, None):
+        tree = list(ast.walk(ast.parse(code)))
+        bound = {node.id for node in tree if isinstance(node, ast.Name) and not is_read(node)}
+        bound |= {
+            alias.name for node in tree if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        bound |= {node.name for node in tree if isinstance(node, ast.FunctionDef)}
+        bound |= {node.arg for node in tree if isinstance(node, ast.arg)}
+        used = {node.id for node in tree if isinstance(node, ast.Name) and is_read(node)}
+        assert not used - bound - {"print"}
+
+
+def is_read(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Load)
 
 
 def test_missing_scorers_are_named_with_the_line_that_installs_them(
