@@ -266,6 +266,23 @@ def test_cached_pyramid_trains_as_the_live_one(
     assert losses["auto"] == pytest.approx(losses["off"], rel=1e-5)
 
 
+def test_pyramid_is_cached_in_bf16_as_it_is(
+    networks: dict[str, Path], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    keys = {"method": "frozen", "precision": "bf16"}
+    train(networks["fcos"], scenes, tmp_path / "run", **keys)
+    manifests = sorted((tmp_path / "cache").rglob("manifest.json"))
+    assert len(manifests) == 2  # train and test
+    for manifest in manifests:
+        for name, facts in json.loads(manifest.read_text()).items():
+            assert facts["dtype"] == "bfloat16"
+            size = (manifest.parent / f"{name}.bin").stat().st_size
+            assert size == 2 * np.prod(facts["shape"])
+    with pytest.raises(ModelError, match="method.cache_gib: the features would take"):
+        train(networks["fcos"], scenes, tmp_path / "other", **keys, cache_gib=1e-6, image_size=96)
+
+
 def test_detector_of_transformers_is_loaded_by_its_pipeline(
     networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
