@@ -12,17 +12,15 @@ collated, which a loader does beside the training. How they are timed says versu
 from __future__ import annotations
 
 import argparse
-import copy
-import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import clip_grad_norm_
-from versus_bare_loop import Clock, Numbers, Prepared, Seconds, median_ratio, our_block
+from versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
 
 from finetune.assembly import assemble
 from finetune.data import open_splits
@@ -84,27 +82,12 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
     return replace(live, task=collated, train=rows), made
 
 
-def bare_block(
-    network: Any, optimizer: Any, batches: list[Batch], start: int, steps: int, total: int
-) -> list[Seconds]:
-    """Seconds of each step but the first."""
-    clock = Clock()
-    network.train()
+def loss_of_torchvision(network: Any, batch: Batch) -> Tensor:
+    """The sum of torchvision's own losses; BatchNorm stands still, as ours does."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
-    parameters = list(network.parameters())
-    peaks = [group["peak_lr"] for group in optimizer.param_groups]
-    for step in range(start, start + steps):
-        losses = network(batches[step]["images"], batches[step]["truth"])
-        sum(losses.values()).backward()
-        clip_grad_norm_(parameters, 1.0)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * (total - step) / total
-        optimizer.step()
-        optimizer.zero_grad()
-        clock.tick(step)
-    return clock.seconds
+    return torch.stack(list(network(batch["images"], batch["truth"]).values())).sum()
 
 
 def main() -> None:
@@ -123,32 +106,14 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     total = options.blocks * options.steps
     live, batches = set_up(options.data, options.side, options.batch_size, total)
-    network = copy.deepcopy(live.model.network)
-    mean, std = (torch.tensor(values)[:, None, None] for values in _normalization(network))
+    bare = HandWritten(live, batches, loss_of_torchvision, total)
+    mean, std = (torch.tensor(values)[:, None, None] for values in _normalization(bare.network))
     for batch in batches:
         batch["images"] = list(batch["inputs"][INPUT] * std + mean)
-    named = dict(network.named_parameters())
-    groups = [
-        {**group, "params": [named[name] for name in group["names"]]}
-        for group in live.optimizer.optimizer.param_groups
-    ]
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    ours: list[Seconds] = []
-    bare: list[Seconds] = []
-    for block in range(options.blocks):
-        start = block * options.steps
-        for is_ours in (True, False) if block % 2 == 0 else (False, True):
-            if is_ours:
-                ours += our_block(live, start, options.steps)
-            else:
-                bare += bare_block(network, optimizer, batches, start, options.steps, total)
-    (our_time, our_work), (bare_time, bare_work) = zip(*ours, strict=True), zip(*bare, strict=True)
+    ratio = Ratio(*take_turns(live, bare.block, options.blocks, options.steps))
     print(
         f"{options.batch_size} images of {options.side} pixels, {torch.get_num_threads()} threads: "
-        f"ours {statistics.median(our_time):.3f} s a step, torchvision "
-        f"{statistics.median(bare_time):.3f} s; time over torchvision's: by the clock "
-        f"{1 / median_ratio(bare_time, our_time):.3f}, of the processor "
-        f"{1 / median_ratio(bare_work, our_work):.3f} (median of {len(ours)} steps)"
+        f"{ratio.describe('torchvision')}"
     )
 
 

@@ -17,11 +17,12 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
@@ -115,64 +116,112 @@ def our_block(live: Live, start: int, steps: int) -> list[Seconds]:
     return clock.seconds
 
 
-def bare_block(
-    network: Any, optimizer: Any, batches: list[Batch], start: int, steps: int, total: int
-) -> list[Seconds]:
-    """Seconds of each step but the first."""
-    clock = Clock()
-    network.train()
-    parameters = list(network.parameters())
-    peaks = [group["peak_lr"] for group in optimizer.param_groups]
-    for step in range(start, start + steps):
-        batch = batches[step]
-        logits = network(**batch["inputs"]).logits
-        functional.cross_entropy(logits, batch["targets"]).backward()
-        clip_grad_norm_(parameters, 1.0)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * (total - step) / total
-        optimizer.step()
-        optimizer.zero_grad()
-        clock.tick(step)
-    return clock.seconds
+@dataclass
+class HandWritten:
+    """A copy of a run's network in the loop that one would write, on batches made before.
+
+    Attributes:
+        loss: the mean loss of a batch by a network.
+        total: steps of the whole schedule.
+        precision: fp32 or bf16, of autocast.
+    """
+
+    live: Live
+    batches: list[Batch]
+    loss: Callable[[Any, Batch], Tensor]
+    total: int
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        self.network = copy.deepcopy(self.live.model.network)
+        named = dict(self.network.named_parameters())
+        groups = [
+            {**group, "params": [named[name] for name in group["names"]]}
+            for group in self.live.optimizer.optimizer.param_groups
+        ]
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
+
+    def block(self, start: int, steps: int) -> list[Seconds]:
+        """Seconds of each step but the first."""
+        clock, optimizer = Clock(), self.optimizer
+        self.network.train()
+        parameters = list(self.network.parameters())
+        peaks = [group["peak_lr"] for group in optimizer.param_groups]
+        for step in range(start, start + steps):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+                loss = self.loss(self.network, self.batches[step])
+            loss.backward()
+            clip_grad_norm_(parameters, 1.0)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * (self.total - step) / self.total
+            optimizer.step()
+            optimizer.zero_grad()
+            clock.tick(step)
+        return clock.seconds
 
 
-def compare(name: str, model: str, blocks: int, steps: int) -> float:
-    """Print steps/s of both loops for one size of batch; the ratio ours / hand-written."""
+def take_turns(
+    live: Live, other: Callable[[int, int], list[Seconds]], blocks: int, steps: int
+) -> tuple[list[Seconds], list[Seconds]]:
+    """The seconds of our steps and of the other's: A B, B A, so that a machine that grows slower
+    strikes both alike.
+    """
+    ours: list[Seconds] = []
+    others: list[Seconds] = []
+    for block in range(blocks):
+        start = block * steps
+        for is_ours in (True, False) if block % 2 == 0 else (False, True):
+            if is_ours:
+                ours += our_block(live, start, steps)
+            else:
+                others += other(start, steps)
+    return ours, others
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Times of our steps over those of another's, medians over all steps."""
+
+    ours: list[Seconds]
+    others: list[Seconds]
+
+    @property
+    def by_clock(self) -> float:
+        return self._median(0)
+
+    @property
+    def by_processor(self) -> float:
+        return self._median(1)
+
+    def describe(self, other: str) -> str:
+        mine, theirs = (statistics.median(s[0] for s in side) for side in (self.ours, self.others))
+        return (
+            f"ours {mine:.3f} s a step, {other} {theirs:.3f} s; time over {other}: by the clock "
+            f"{self.by_clock:.3f}, of the processor {self.by_processor:.3f} "
+            f"(median of {len(self.ours)} steps)"
+        )
+
+    def _median(self, kind: int) -> float:
+        pairs = zip(self.ours, self.others, strict=True)
+        return statistics.median(mine[kind] / theirs[kind] for mine, theirs in pairs)
+
+
+def loss_of_texts(network: Any, batch: Batch) -> Tensor:
+    """The mean cross-entropy of a batch of texts."""
+    return functional.cross_entropy(network(**batch["inputs"]).logits, batch["targets"])
+
+
+def compare(name: str, model: str, blocks: int, steps: int) -> None:
+    """Print steps/s of both loops for one size of batch, and their ratio ours / hand-written."""
     total = blocks * steps
     live, batches = set_up(name, model, total)
-    network = copy.deepcopy(live.model.network)
-    groups = [
-        {**group, "params": [dict(network.named_parameters())[name] for name in group["names"]]}
-        for group in live.optimizer.optimizer.param_groups
-    ]
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    ours: list[Seconds] = []
-    bare: list[Seconds] = []
-    for block in range(blocks):
-        # In turn A B, B A: a machine that grows slower strikes both alike.
-        sides = [(ours, True), (bare, False)]
-        for seconds, is_ours in sides if block % 2 == 0 else sides[::-1]:
-            start = block * steps
-            seconds += (
-                our_block(live, start, steps)
-                if is_ours
-                else bare_block(network, optimizer, batches, start, steps, total)
-            )
-    (our_time, our_work), (bare_time, bare_work) = zip(*ours, strict=True), zip(*bare, strict=True)
-    ratio = median_ratio(bare_time, our_time)
-    size = SIZES[name]
+    bare = HandWritten(live, batches, loss_of_texts, total)
+    ratio, size = Ratio(*take_turns(live, bare.block, blocks, steps)), SIZES[name]
     print(
         f"{name}: {size['batch_size']} rows of at most {size['max_length']} tokens: "
-        f"ours {1 / statistics.median(our_time):.2f} steps/s, "
-        f"hand-written {1 / statistics.median(bare_time):.2f} steps/s, ratio {ratio:.3f}; "
-        f"by processor time {median_ratio(bare_work, our_work):.3f} (median of {len(ours)} steps)"
+        f"{ratio.describe('hand-written')}; our steps a second over hand-written: by the clock "
+        f"{1 / ratio.by_clock:.3f}, by processor time {1 / ratio.by_processor:.3f}"
     )
-    return ratio
-
-
-def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the ratios of two lists."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def set_up(name: str, model: str, steps: int) -> tuple[Live, list[Batch]]:
