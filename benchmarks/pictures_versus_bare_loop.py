@@ -8,8 +8,7 @@ examples/fashion_mnist.py.
     python examples/make_scenes.py
     python benchmarks/pictures_versus_bare_loop.py segmentation --blocks 4 --steps 6
     python examples/fashion_mnist.py
-    python benchmarks/pictures_versus_bare_loop.py image-classification --batch-size 32 \\
-        --size 112 112 --bare bf16
+    python benchmarks/pictures_versus_bare_loop.py image-classification --batch-size 32 --bare bf16
 """
 
 from __future__ import annotations
@@ -63,21 +62,29 @@ def loss_of_pictures(network: Any, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """A task, the same with prepared batches, its pictures and its loss written by hand."""
+    """A task, the same with prepared batches, its pictures, their size in the network, keys of the
+    task, and its loss written by hand.
+    """
 
     task: type[Task]
     collated: type[Task]
     data: str
+    size: Any
     keys: dict[str, Any]
     loss: Callable[[Any, Batch], Tensor]
 
 
 KINDS = {
     "segmentation": Kind(
-        Segmentation, CollatedMasks, "data/scenes", {"loss": "cross_entropy"}, loss_of_masks
+        Segmentation,
+        CollatedMasks,
+        "data/scenes",
+        [128, 160],
+        {"loss": "cross_entropy"},
+        loss_of_masks,
     ),
     "image-classification": Kind(
-        ImageClassification, CollatedPictures, "data/fashion-mnist", {}, loss_of_pictures
+        ImageClassification, CollatedPictures, "data/fashion-mnist", 112, {}, loss_of_pictures
     ),
 }
 
@@ -86,7 +93,7 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
     """Our run, ready to train for so many steps, and the batches of these steps."""
     kind = KINDS[name]
     keys = {
-        "task": {"name": name, "image_size": options.size, **kind.keys},
+        "task": {"name": name, "image_size": options.size or kind.size, **kind.keys},
         "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
         "data": options.data or kind.data,
         "method": "full",
@@ -116,7 +123,7 @@ def main() -> None:
     )
     parser.add_argument("task", choices=KINDS)
     parser.add_argument("--data", help="another folder of pictures")
-    parser.add_argument("--size", type=int, nargs=2, default=[128, 160], help="height and width")
+    parser.add_argument("--size", type=int, help="pixels of a side")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--blocks", type=int, default=4, help="blocks of each loop")
     parser.add_argument("--steps", type=int, default=6, help="steps a block")
@@ -130,9 +137,8 @@ def main() -> None:
     live, batches = set_up(options.task, options, total)
     bare = HandWritten(live, batches, KINDS[options.task].loss, total, options.bare)
     ratio = Ratio(*take_turns(live, bare.block, options.blocks, options.steps))
-    height, width = options.size
     print(
-        f"{options.batch_size} pictures of {height} x {width}, {torch.get_num_threads()} threads, "
+        f"{options.batch_size} pictures, {torch.get_num_threads()} threads, "
         f"ours in {options.ours}, hand-written in {options.bare}: {ratio.describe('hand-written')}"
     )
 

@@ -107,8 +107,12 @@ def test_rarer_models_predict_alike(cases: dict[str, Case], world: World) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    [Case("bert", "lora", keys=POOLED), Case("timm", "lora", use=SEGMENT)],
-    ids=["pooled", "unet"],
+    [
+        Case("bert", "lora", keys=POOLED),
+        Case("timm", "lora", use=SEGMENT),
+        Case("rt-detr-v2", "lora", use=DETECT),
+    ],
+    ids=["pooled", "unet", "detector"],
 )
 def test_adapter_that_peft_cannot_load_is_refused(case: Case, world: World) -> None:
     run = world.train(case)

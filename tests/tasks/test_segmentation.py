@@ -30,7 +30,15 @@ from tasks.vision.joint_augmentation import IGNORE
 from tasks.vision.preprocessing import INPUT
 from tests.command_line import finetune as command
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread
-from tests.tiny_scenes import SHAPES, SIZE, scene_folder, scene_rows, tiny_segformer, tiny_upernet
+from tests.tiny_scenes import (
+    SHAPES,
+    SIZE,
+    save_mask,
+    scene_folder,
+    scene_rows,
+    tiny_segformer,
+    tiny_upernet,
+)
 from tests.tiny_vision import tiny_timm
 
 NETWORKS = ("resnet", "efficientnet", "convnext")
@@ -354,7 +362,7 @@ def test_a_run_learns_saves_and_predicts(
     keys |= {"data.validation": 0, "log_every": 1}
     run = train(networks[name], scenes, tmp_path / "run", method=method, lr=1e-3, **keys)
     lost = [line["loss"] for line in run.folder.history() if line["split"] == "train"]
-    assert sum(lost[-3:]) < sum(lost[:3])
+    assert max(lost[-3:]) < 0.8 * lost[0]
     files = [str(scenes / "test" / "images" / f"{n:05}.jpg") for n in range(3)]
     said = finetune.load(run.path, device="cpu")(files)
     for one in said:
@@ -394,12 +402,13 @@ def test_final_of_transformers_works_in_its_pipeline(
 def test_features_of_the_pyramid_train_as_live_ones_do(
     networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
-    keys = {"method": "frozen", "epochs": 1}
+    keys = {"method": "frozen", "epochs": 1, "log_every": 1}
     cached = train(networks["resnet"], scenes, tmp_path / "cached", **keys)
     alive = train(networks["resnet"], scenes, tmp_path / "live", **keys, cache="off")
     for ours, theirs in zip(cached.folder.history(), alive.folder.history(), strict=True):
-        # Another composition of a batch has other last bits, which five steps make larger.
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        # Another composition of a batch has other last bits, which steps make larger.
+        tolerance = 1e-6 if ours["step"] < 3 else 1e-3
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
     with pytest.raises(ModelError, match="method.cache_gib: the features would take"):
         train(networks["resnet"], scenes, tmp_path / "x", **keys, cache_gib=1e-4, image_size=64)
 
@@ -457,6 +466,23 @@ def test_a_stopped_run_ends_with_the_bits_of_an_unstopped_one(
     assert stopped is not None
     assert often.steps == once.steps
     assert left_behind(stopped) == left_behind(unstopped)
+
+
+def test_class_that_a_split_lacks_is_said_and_leaves_the_mean(
+    networks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes = scene_folder(tmp_path / "scenes", 8, 4)
+    star = SHAPES.index("star")
+    for path in (scenes / "test" / "masks").iterdir():
+        with Image.open(path) as image:
+            classes = np.asarray(image)
+        save_mask(path, np.where(classes == star, IGNORE, classes))
+    run = train(networks["resnet"], scenes, tmp_path / "run", method="frozen", epochs=1)
+    assert "no pixel of test is star, so that is not measured" in capsys.readouterr().out
+    found = run.metrics["test"]
+    known = [found[f"iou/{name}"] for name in SHAPES if f"iou/{name}" in found]
+    assert set(SHAPES[:-1]) <= {name.removeprefix("iou/") for name in found}
+    assert found["mean_iou"] == pytest.approx(np.mean(known))
 
 
 def test_masks_that_do_not_fit_are_found_before_training(
