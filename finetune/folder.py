@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
 from finetune.checkpoint import write_json
 from finetune.config import RunConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
@@ -196,6 +199,8 @@ def check_same_run(
     for key, value in now.items():
         section, _, leaf = key.partition(".")
         stored, filled = held["given"].get(key), resolved[section].get(leaf)
+        if key not in held["given"]:  # it is younger than the run
+            stored = _default(getattr(given, section), leaf)
         if value == stored or (value is not None and value == filled):
             continue
         if key in FREE_KEYS or (extend and key in LENGTH_KEYS):
@@ -222,3 +227,10 @@ def check_same_run(
         resolved[section][leaf] = value
     task = given.task.model_validate(resolved["task"])
     return RunConfig(**(resolved | {"task": task}))
+
+
+def _default(section: BaseModel, key: str) -> Any:
+    """What a key of a section is when nothing is said, JSON-able; None where it must be said."""
+    fields = type(section).model_fields
+    found = fields[key].get_default(call_default_factory=True) if key in fields else None
+    return to_jsonable_python(None if found is PydanticUndefined else found)

@@ -218,6 +218,16 @@ def test_another_run_in_the_same_folder_is_refused_and_fresh_replaces_it(train: 
     assert "lr: 0.01" in (again.path / "config.yaml").read_text()
 
 
+def test_run_from_before_a_key_existed_is_the_same_run_under_its_default(train: Train) -> None:
+    run = train(ROWS)
+    held = run.folder.read("run.json")
+    del held["given"]["optim.l1_head"], held["given"]["data.limit"]
+    (run.path / "run.json").write_text(json.dumps(held))
+    assert train(ROWS).metrics == run.metrics
+    with pytest.raises(CheckpointError, match=r"optim.l1_head: .* in the run, 0.1 now"):
+        train(ROWS, l1_head=0.1)
+
+
 def test_extend_trains_a_finished_run_longer(bert_folder: Path, tmp_path: Path) -> None:
     keys = {"data": ROWS, "model": str(bert_folder), "output": str(tmp_path / "run")}
     finetune.train("text-classification", epochs=1, **keys)
