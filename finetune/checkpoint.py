@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.errors import CheckpointError
+from finetune.sharding import share_of
 
 MANIFEST = "manifest.json"
 TENSORS = ("model", "optimizer")
@@ -176,7 +177,7 @@ def load_changed(
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            expected[name].copy_(tensor)
+            expected[name].copy_(share_of(tensor, expected[name]))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -212,7 +213,7 @@ def load_optimizer(
         parameter = parameters[name]
         # Only a fused kernel wants its count of steps beside the parameters.
         if isinstance(value, Tensor) and (key != "step" or optimizer.defaults.get("fused")):
-            value = value.to(parameter.device)
+            value = share_of(value.to(parameter.device), parameter)
         optimizer.state[parameter][key] = value
 
 

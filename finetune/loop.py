@@ -26,6 +26,7 @@ from finetune.losses import RunningLoss, global_counts
 from finetune.methods.method import head_weights
 from finetune.model import Batch
 from finetune.optim import FiniteGuard, penalize, rate_factor, set_rate, trained_parameters
+from finetune.sharding import is_sharded, whole
 from finetune.signals import Interrupted, Signals
 
 
@@ -104,7 +105,7 @@ def train(
             # Clip, refuse what is not finite, update.
             accelerator.unscale_gradients()  # nothing is scaled but under fp16
             penalize(penalized, optim.l1_head)
-            norm = clip_grad_norm_(trained, optim.max_grad_norm or math.inf)
+            norm = whole(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
             guard.check(norm, step)
             set_rate(live.optimizer, rate_factor(optim, step, live.total_steps))
             optimizer.step()
@@ -160,7 +161,8 @@ def wrap(live: Live) -> nn.Module:
     # precision, for prepared.
     accelerator._models.clear()
     vars(model).pop("_is_accelerate_prepared", None)
-    return accelerator.prepare_model(model)  # type: ignore[no-any-return]
+    # Sharded weights take care of their gradients themselves.
+    return accelerator.prepare_model(model, evaluation_mode=is_sharded(model))  # type: ignore[no-any-return]
 
 
 def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[Piece, Batch]]:
