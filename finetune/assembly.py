@@ -235,7 +235,7 @@ def _check_keys(config: RunConfig, method: Method) -> None:
     model, optim = config.model, config.optim
     if model.quantize and method.trains_pretrained:
         raise ConfigError(
-            f"model.quantize={model.quantize}: weights of 4 bits cannot be trained by "
+            f"model.quantize={model.quantize}: weights of few bits cannot be trained by "
             f"method={method.name}; use method=lora, or leave model.quantize out"
         )
     drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}

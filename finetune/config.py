@@ -49,8 +49,10 @@ class ModelConfig(Section):
     match: Literal["name", "order"] = "name"
     """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
     """
-    quantize: Literal["4bit"] | None = None
-    """4bit: pretrained weights are held in 4 bits (NF4), for method=lora on a CUDA device."""
+    quantize: Literal["4bit", "8bit"] | None = None
+    """Pretrained weights are held in 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a CUDA
+    device.
+    """
     dropout: Share | None = None
     """Share of activations that are dropped in training wherever the network drops some; null: what
     it was trained with.

@@ -79,7 +79,7 @@ def train(
             # logging steps only.
             looks = device.type == "cpu" or accelerator.num_processes == 1
             if (looks or step % config.log_every == 0) and bool(told > 0):
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 running.store()
                 journal.save(progress)
                 raise Interrupted(step, signals.received)
@@ -119,12 +119,14 @@ def train(
             journal.tick(step)
 
             if step % config.log_every == 0 or is_last:
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 values = running.take() | {
-                    "grad_norm": float(norm),
                     "lr": max(group["lr"] for group in live.optimizer.param_groups),
                     "epoch": step / epoch_steps,
                 }
+                # Not finite only where the loss scaler has skipped the update.
+                values |= {"grad_norm": float(norm)} if bool(norm.isfinite()) else {}
+                values |= {"skipped": progress.skipped} if is_scaled else {}
                 seconds = time.perf_counter() - since
                 journal.log(step, values | {"samples_per_second": samples / seconds})
                 samples, since = 0, time.perf_counter()
@@ -132,7 +134,7 @@ def train(
             improved = False
             is_due = evaluate_every != "never" and (step % evaluate_every == 0 or is_last)
             if journal.evaluates and is_due:
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 paused = time.perf_counter()
                 metrics = journal.evaluate(step)
                 if select is not None:
@@ -142,7 +144,7 @@ def train(
 
             has_ended = is_last or progress.stopped
             if improved or has_ended or (save_every != "never" and step % save_every == 0):
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 running.store()
                 journal.save(progress)
 

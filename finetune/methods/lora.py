@@ -226,7 +226,7 @@ class Lora(Method):
             elif not _is_of_bits(module):
                 module.merge()
                 base = module.get_base_layer()
-            else:  # its weights are whole again, which peft's layer for 4 bits does not expect
+            else:  # its weights are whole again, which peft's layers for few bits do not expect
                 base = module.get_base_layer()
                 delta = module.get_delta_weight(module.active_adapters[0])
                 base.weight.data += delta.to(base.weight.dtype)
@@ -314,7 +314,7 @@ def _matrices(model: TransferModel, layer: str) -> tuple[Tensor, Tensor]:
 
 
 def _is_of_bits(module: Any) -> bool:
-    """Whether it is peft's layer around weights of 4 bits."""
+    """Whether it is peft's layer around weights of 4 or 8 bits."""
     return type(module).__module__.endswith("lora.bnb")
 
 

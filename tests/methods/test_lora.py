@@ -36,7 +36,8 @@ LINEAR = {
     },
 }
 CONV1D = {
-    name: {**LINEAR[name], "rank_pattern": {"c_attn": 4}} for name in ("dora", "rslora", "pissa", "eva")
+    name: {**LINEAR[name], "rank_pattern": {"c_attn": 4}}
+    for name in ("dora", "rslora", "pissa", "eva")
 }
 CASES = [("bert", name) for name in LINEAR] + [("gpt2", name) for name in CONV1D]
 
