@@ -9,23 +9,23 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from finetune.config import LoraConfig
-from finetune.errors import ModelError, nearest
+from finetune.errors import ModelError
 from finetune.methods.eva import starting_directions
 from finetune.methods.method import HEAD, Method, named_parts, train_parts
+from finetune.methods.targets import by_layer, chosen_targets
 from finetune.model import Batch, TransferModel
 
 if TYPE_CHECKING:
     import peft
 
-_Value = TypeVar("_Value")
 # peft's loaders expect the names of a network inside a PeftModel.
 PEFT_PREFIX = "base_model.model."
 
@@ -234,39 +234,6 @@ class Lora(Method):
             setattr(model.network.get_submodule(parent), child, base)
         if hasattr(model.network, "peft_config"):
             del model.network.peft_config  # transformers would save the network as an adapter
-
-
-def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
-    """The layers to adapt: all that the network offers, or those that `wanted` names.
-
-    A wanted name is a layer's whole name or its last words. Raises ModelError if no layer has it.
-    """
-    if not model.lora_targets:
-        raise ModelError(
-            "method=lora finds no layer to adapt in this network; "
-            "use method=frozen, partial or full"
-        )
-    if wanted is None:
-        return model.lora_targets
-    return list(by_layer("method.targets", dict.fromkeys(wanted), model.lora_targets))
-
-
-def by_layer(key: str, wanted: Mapping[str, _Value], layers: Sequence[str]) -> dict[str, _Value]:
-    """{whole name of a layer: value} from {name or its last words: value}; the last one holds.
-
-    Raises ModelError if no layer has a wanted name.
-    """
-    found: dict[str, _Value] = {}
-    for ending, value in wanted.items():
-        matches = [name for name in layers if name == ending or name.endswith("." + ending)]
-        if not matches:
-            endings = {name.rpartition(".")[2] for name in layers}
-            raise ModelError(
-                f"{key}: no layer that LoRA can adapt is called {ending!r}; "
-                f"{nearest(ending, endings)}"
-            )
-        found |= dict.fromkeys(matches, value)
-    return found
 
 
 def _without_embeddings(network: nn.Module) -> nn.Module:
