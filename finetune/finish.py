@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from finetune.account import tell
-from finetune.assembly import Prepared, whole_model
+from finetune.assembly import Prepared
+from finetune.building import whole_model
 from finetune.card import Story, write_cards
 from finetune.checkpoint import read_checkpoint
 from finetune.data import Splits

@@ -21,7 +21,7 @@ FLOORS = [
     "cli api",
     "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection contact_sheet catalogue starter",
     "loop hub journal results",
-    "evaluation features prediction export solver testing",
+    "building evaluation features prediction export solver testing",
     "losses",
     "live",
     "data methods optim ema registry defaults tasks",
