@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import pickle
+import signal
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -15,6 +17,7 @@ from finetune.data.loading import _Batches, measured_split
 from finetune.data.plan import Piece
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.overrides import load_config
+from finetune.signals import Signals
 from finetune.sources import locate, resolve_model
 from tasks import TextClassification
 from tests.tiny_models import text_rows
@@ -99,8 +102,6 @@ class _Windows:
     name = "nt"
 
     def __init__(self, synced: list[int]) -> None:
-        import os
-
         self._os, self._synced = os, synced
         self.O_RDONLY, self.O_RDWR, self.close = os.O_RDONLY, os.O_RDWR, os.close
 
@@ -111,6 +112,16 @@ class _Windows:
 
     def fsync(self, handle: int) -> None:
         self._synced.append(handle)
+
+
+def test_break_of_windows_is_an_order_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another signal stands for SIGBREAK; it is really sent."""
+    before = signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signals.received == signal.SIGUSR1
+    assert signal.getsignal(signal.SIGUSR1) == before
 
 
 def test_worker_can_be_spawned(bert_folder: Path) -> None:
