@@ -11,6 +11,7 @@ from torch import nn
 
 from finetune.config import OptimConfig
 from finetune.errors import ConfigError, FinetuneError, nearest
+from finetune.sharding import is_split
 
 # Of those of timm: what needs another package or a second backward pass, and what a checkpoint
 # cannot hold, since it keeps lists of tensors and draws from a generator of its own.
@@ -39,7 +40,9 @@ def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.
     if config.name == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
     elif config.name == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
+        # The fused kernel is not known to tensors that are split among processes.
+        is_whole = not any(is_split(parameter) for group in groups for parameter in group["params"])
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
     else:
         from timm.optim import create_optimizer_v2
 

@@ -2,7 +2,8 @@
 arXiv:2304.11277), by torch's `fully_shard`.
 
 Each block of the network is fetched whole when a pass reaches it. What is saved, evaluated and
-exported is whole again, so no file tells how many processes there were.
+exported is whole again, so no file tells how many processes there were. Importing torch's part of
+it takes seconds, which a run without it does not pay.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from finetune.config import PartialConfig, RunConfig
 from finetune.errors import ConfigError, ModelError
@@ -55,6 +53,9 @@ def shard(model: TransferModel, device: torch.device, processes: int) -> str:
     An optimizer must be built afterwards: the parameters are new ones. Raises ModelError for a
     network that cannot be split.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (processes,))
     units = _units(model)
     try:
@@ -71,13 +72,13 @@ def shard(model: TransferModel, device: torch.device, processes: int) -> str:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether this process holds only a share of the weights."""
-    return isinstance(model, FSDPModule)
+    return hasattr(model, "unshard")
 
 
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
     """Inside, every process holds all weights, to read: passes need no other process."""
-    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    units: list[Any] = [module for module in model.modules() if is_sharded(module)]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
@@ -92,7 +93,7 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may be split; every process must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_split(tensor) else tensor  # type: ignore[attr-defined,no-any-return]
 
 
 def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
@@ -104,16 +105,23 @@ def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         value = whole(tensor.detach())  # one at a time: a GPU need not hold all of them
         if keep:
-            found[name] = value.cpu() if isinstance(tensor, DTensor) else value
+            found[name] = value.cpu() if is_split(tensor) else value
     return found
 
 
 def share_of(value: Tensor, like: Any) -> Tensor:
     """What this process holds of `value` if it is split as `like` is; each process has `value`."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:
+    if not is_split(like) or value.shape != like.shape:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     value = value.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def is_split(tensor: Any) -> bool:
+    """Whether it is a DTensor."""
+    return hasattr(tensor, "full_tensor")
 
 
 def _units(model: TransferModel) -> list[nn.Module]:
