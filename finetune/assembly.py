@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 
+from finetune.building import build_network, first_batches
 from finetune.config import FrozenConfig, RunConfig
 from finetune.console import Console
 from finetune.data import Splits
@@ -26,6 +26,7 @@ from finetune.methods import Method, make_method
 from finetune.methods.method import head_weights
 from finetune.model import TransferModel
 from finetune.optim import build_optimizer, trained_parameters
+from finetune.sharding import check_sharding, shard
 from finetune.task import Length, Mendable, Task
 
 
@@ -53,17 +54,21 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     _check_keys(config, method)
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
-    torch.manual_seed(config.train.seed)  # a new head and new adapters are functions of the seed
-    model = task.build_model(config.model)
-    notes += [*model.notes, *method.apply(model)]
+    batches = None
+    if method.reads_batches:
+        batches = first_batches(splits.train, task, config.train.seed, accelerator.device)
+    model, said = build_network(config, task, method, accelerator.device, batches)
+    notes += said
     if config.model.activation_checkpointing:
         model.checkpoint_activations()
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
     if config.optim.l1_head:
         head_weights(model)  # of which there must be some
+    if config.train.shard and accelerator.num_processes > 1:
+        check_sharding(config, config.train.precision or "fp32")
+        notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
-    model.to(accelerator.device)
 
     named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     parts, lengths = dict[str, Split](), dict[str, list[Length]]()
@@ -175,7 +180,7 @@ def _check_keys(config: RunConfig, method: Method) -> None:
     model, optim = config.model, config.optim
     if model.quantize and method.trains_pretrained:
         raise ConfigError(
-            f"model.quantize={model.quantize}: weights of 4 bits cannot be trained by "
+            f"model.quantize={model.quantize}: weights of few bits cannot be trained by "
             f"method={method.name}; use method=lora, or leave model.quantize out"
         )
     drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}

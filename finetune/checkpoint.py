@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.errors import CheckpointError
+from finetune.sharding import share_of
 
 MANIFEST = "manifest.json"
 TENSORS = ("model", "optimizer")
@@ -67,12 +68,13 @@ def save_checkpoint(
                 {key: value.detach().cpu().contiguous() for key, value in named.items()},
                 beside / _file_name(name),
             )
-        (beside / "state.json").write_text(json.dumps({"step": step, **state}))
+        (beside / "state.json").write_text(json.dumps({"step": step, **state}), encoding="utf-8")
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(beside.iterdir())
         }
-        (beside / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
+        manifest = json.dumps({"step": step, "files": files}, indent=1)
+        (beside / MANIFEST).write_text(manifest, encoding="utf-8")
         for path in (*beside.iterdir(), beside):
             sync(path)
         if final.exists():  # damaged, or it would have been left
@@ -106,7 +108,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises CheckpointError with the first disagreement.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, facts in manifest["files"].items():
             path = folder / name
             is_whole = path.parent == folder and path.stat().st_size == facts["bytes"]
@@ -117,7 +119,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         missing = {"state.json", *map(_file_name, TENSORS)} - manifest["files"].keys()
         if missing:
             raise CheckpointError(f"{folder}: holds no {min(missing)}; it is passed over")
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return Checkpoint(folder, int(manifest["step"]), state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
@@ -140,7 +142,7 @@ def remove_old(root: Path, keep: int, *, step: int, best: int | None) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside and rename, so that a reader never sees half of it."""
     beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+    beside.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
     sync(beside)
     beside.replace(path)
 
@@ -176,7 +178,7 @@ def load_changed(
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
-            expected[name].copy_(tensor)
+            expected[name].copy_(share_of(tensor, expected[name]))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -212,7 +214,7 @@ def load_optimizer(
         parameter = parameters[name]
         # Only a fused kernel wants its count of steps beside the parameters.
         if isinstance(value, Tensor) and (key != "step" or optimizer.defaults.get("fused")):
-            value = value.to(parameter.device)
+            value = share_of(value.to(parameter.device), parameter)
         optimizer.state[parameter][key] = value
 
 

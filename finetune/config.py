@@ -49,8 +49,10 @@ class ModelConfig(Section):
     match: Literal["name", "order"] = "name"
     """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
     """
-    quantize: Literal["4bit"] | None = None
-    """4bit: pretrained weights are held in 4 bits (NF4), for method=lora on a CUDA device."""
+    quantize: Literal["4bit", "8bit"] | None = None
+    """Pretrained weights are held in 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a CUDA
+    device.
+    """
     dropout: Share | None = None
     """Share of activations that are dropped in training wherever the network drops some; null: what
     it was trained with.
@@ -156,10 +158,13 @@ class LoraConfig(Section):
     """Learn the length of each weight vector apart from its direction (DoRA, Liu et al. 2024,
     arXiv:2402.09353).
     """
-    init: Literal["zero", "pissa", "olora"] = "zero"
+    init: Literal["zero", "pissa", "olora", "eva"] = "zero"
     """What adapters start as. zero: nothing; pissa: the largest singular directions of their layer
     (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis (Buyukakyuz 2024,
-    arXiv:2406.01775). The last two take that part out of the layer until adapters are merged.
+    arXiv:2406.01775); these two take that part out of the layer until adapters are merged. eva: the
+    directions that explain most of their inputs over some training rows; layers with more to
+    explain are given up to twice the rank, others less or none (Paischer et al. 2024,
+    arXiv:2410.07170).
     """
     targets: list[str] | None = None
     """Names of layers, or their endings; null: all layers that the network offers."""
@@ -259,6 +264,10 @@ class TrainConfig(Section):
     """length: rows of similar length share a batch, which saves padding; random: no such order."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Of the network's computation; parameters stay float32."""
+    shard: bool = False
+    """Whether weights, gradients and the optimizer's state are split among the processes (FSDP2),
+    which saves memory; evaluation needs all weights on each device. One process has all of them.
+    """
     deterministic: bool = False
     """Whether a GPU may use deterministic kernels only: equal bits from equal seeds, but slower. A
     CPU needs no such key.

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from finetune.config import RunConfig
+from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.notation import flatten
 
@@ -133,13 +134,18 @@ def _factor_of_size(method: str, model: TransferModel, kind: str) -> tuple[float
 def choose_precision(asked: str | None, device: torch.device) -> tuple[str, str]:
     """The precision of the network's computation, and why.
 
-    It is what was asked for, else the launcher's, else what the device has.
+    It is what was asked for, else the launcher's, else what the device has. Raises ConfigError for
+    fp16 on a CPU, where accelerate scales no loss and would compute in float32 without a word.
     """
-    if asked is not None:
-        return asked, "asked for"
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched in ("bf16", "fp16"):
-        return launched, "what accelerate was launched with"
+    wanted = asked or (launched if launched in ("bf16", "fp16") else None)
+    if wanted == "fp16" and device.type == "cpu":
+        raise ConfigError(
+            "train.precision=fp16: needs a GPU, and this run is on a CPU; use bf16 or fp32, or "
+            "leave it out"
+        )
+    if wanted is not None:
+        return wanted, "asked for" if asked else "what accelerate was launched with"
     if has_native_bf16(device):
         return "bf16", f"this {device.type} computes bf16 natively"
     return "fp32", f"this {device.type} has no native bf16"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import CheckpointError
+from finetune.sharding import share_of
 
 
 class Ema:
@@ -57,7 +58,7 @@ class Ema:
         if tensors.keys() != self._averages.keys():
             raise CheckpointError(f"{place}: averages other weights than this run; use --fresh")
         for name, value in tensors.items():
-            self._averages[name].copy_(value)
+            self._averages[name].copy_(share_of(value, self._averages[name]))
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:

@@ -148,7 +148,7 @@ class _Parts:
     def begin(self) -> None:
         """Make the folder; parts of another network, or of a table of another size, go."""
         manifest = self.folder / "manifest.json"
-        held = json.loads(manifest.read_text()) if manifest.is_file() else None
+        held = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
         try:
             if held != self.facts:
                 shutil.rmtree(self.folder, ignore_errors=True)

@@ -177,7 +177,7 @@ def _build(
     del files
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def _settle(beside: Path, folder: Path) -> None:
@@ -196,7 +196,7 @@ def _settle(beside: Path, folder: Path) -> None:
 
 
 def _open(folder: Path) -> dict[str, Tensor]:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return {name: _map_file(folder / f"{name}.bin", **facts) for name, facts in manifest.items()}
 
 

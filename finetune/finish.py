@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune.account import tell
 from finetune.assembly import Prepared
+from finetune.building import whole_model
 from finetune.card import Story, write_cards
 from finetune.checkpoint import read_checkpoint
 from finetune.data import Splits
@@ -17,6 +18,7 @@ from finetune.folder import RunFolder
 from finetune.journal import RunJournal, load_weights
 from finetune.live import Progress
 from finetune.metadata import base_reference
+from finetune.model import TransferModel
 from finetune.results import show_results
 from finetune.task import Prediction
 
@@ -36,11 +38,12 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None
-    if live.accelerator.is_main_process:
+    model = whole_model(live)
+    if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         _write_reports(prepared, evaluations, folder)
         story = tell(prepared, splits, results, selected, step)
-        difference = _export(prepared, folder, story)
+        difference = _export(model, prepared, folder, story)
         facts = {
             "step": step,
             "metrics": results,
@@ -52,9 +55,8 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live.accelerator.wait_for_everyone()
 
 
-def _export(prepared: Prepared, folder: RunFolder, story: Story) -> float:
+def _export(model: TransferModel, prepared: Prepared, folder: RunFolder, story: Story) -> float:
     live = prepared.live
-    model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
     rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
     return export_model(
         model,

@@ -33,6 +33,7 @@ from finetune.notation import flatten, parse_value, to_yaml
 FREE_KEYS = frozenset(
     {
         "train.workers",
+        "train.shard",
         "train.log_every",
         "train.save_every",
         "train.keep_checkpoints",

@@ -24,6 +24,7 @@ from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
 from finetune.live import Live, Progress
 from finetune.optim import trained_parameters
+from finetune.sharding import gather, unsharded
 from finetune.trackers import track
 
 
@@ -90,7 +91,8 @@ class RunJournal:
         live = self.live
         share_buffers(live)
         block, workers = evaluation_block(live), live.config.train.workers
-        with live.ema.in_place() if live.ema is not None else contextlib.nullcontext():
+        averages = live.ema.in_place() if live.ema is not None else contextlib.nullcontext()
+        with averages, unsharded(live.model):
             return evaluate_split(
                 live.model, live.task, split, live.accelerator, block=block, workers=workers
             )
@@ -98,20 +100,20 @@ class RunJournal:
     def save(self, progress: Progress) -> None:
         """Write a checkpoint of all that going on needs, and point at the last and the best."""
         live = self.live
+        tensors, rest = optimizer_tensors(live.optimizer.optimizer)
+        named = {
+            "model": changed_tensors(live.model.network, trained_names(live)),
+            "optimizer": tensors,
+            **({"ema": live.ema.tensors()} if live.ema is not None else {}),
+        }
+        held = {name: gather(value, keep=self._writes) for name, value in named.items()}
         if self._writes:
-            trained = trained_names(live)
-            tensors, rest = optimizer_tensors(live.optimizer.optimizer)
             scaler = live.accelerator.scaler
             state = {
                 "progress": asdict(progress),
                 "optimizer": rest,
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "processes": live.accelerator.num_processes,
-            }
-            held = {
-                "model": changed_tensors(live.model.network, trained),
-                "optimizer": tensors,
-                **({"ema": live.ema.tensors()} if live.ema is not None else {}),
             }
             root, step, best = self.folder.checkpoints, progress.step, progress.best_step
             save_checkpoint(root, step, held, state)

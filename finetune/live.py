@@ -30,6 +30,8 @@ class Progress:
     loss_sums: dict[str, list[float]] = field(default_factory=dict)
     """Of each term, by process, over the steps since the last line of the log."""
     loss_steps: int = 0
+    skipped: int = 0
+    """Updates that the loss scaler of fp16 has left out, since their gradients overflowed."""
 
     def note_evaluation(self, value: float, patience: int | None) -> bool:
         """Take an evaluation into account; True if it is the best so far.

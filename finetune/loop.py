@@ -26,6 +26,7 @@ from finetune.losses import RunningLoss, global_counts
 from finetune.methods.method import head_weights
 from finetune.model import Batch
 from finetune.optim import FiniteGuard, penalize, rate_factor, set_rate, trained_parameters
+from finetune.sharding import is_sharded, whole
 from finetune.signals import Interrupted, Signals
 
 
@@ -78,7 +79,7 @@ def train(
             # logging steps only.
             looks = device.type == "cpu" or accelerator.num_processes == 1
             if (looks or step % config.log_every == 0) and bool(told > 0):
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 running.store()
                 journal.save(progress)
                 raise Interrupted(step, signals.received)
@@ -104,7 +105,7 @@ def train(
             # Clip, refuse what is not finite, update.
             accelerator.unscale_gradients()  # nothing is scaled but under fp16
             penalize(penalized, optim.l1_head)
-            norm = clip_grad_norm_(trained, optim.max_grad_norm or math.inf)
+            norm = whole(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
             guard.check(norm, step)
             set_rate(live.optimizer, rate_factor(optim, step, live.total_steps))
             optimizer.step()
@@ -118,12 +119,14 @@ def train(
             journal.tick(step)
 
             if step % config.log_every == 0 or is_last:
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 values = running.take() | {
-                    "grad_norm": float(norm),
                     "lr": max(group["lr"] for group in live.optimizer.param_groups),
                     "epoch": step / epoch_steps,
                 }
+                # Not finite only where the loss scaler has skipped the update.
+                values |= {"grad_norm": float(norm)} if bool(norm.isfinite()) else {}
+                values |= {"skipped": progress.skipped} if is_scaled else {}
                 seconds = time.perf_counter() - since
                 journal.log(step, values | {"samples_per_second": samples / seconds})
                 samples, since = 0, time.perf_counter()
@@ -131,7 +134,7 @@ def train(
             improved = False
             is_due = evaluate_every != "never" and (step % evaluate_every == 0 or is_last)
             if journal.evaluates and is_due:
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 paused = time.perf_counter()
                 metrics = journal.evaluate(step)
                 if select is not None:
@@ -141,7 +144,7 @@ def train(
 
             has_ended = is_last or progress.stopped
             if improved or has_ended or (save_every != "never" and step % save_every == 0):
-                guard.confirm(step)
+                progress.skipped += guard.confirm(step)
                 running.store()
                 journal.save(progress)
 
@@ -160,7 +163,8 @@ def wrap(live: Live) -> nn.Module:
     # precision, for prepared.
     accelerator._models.clear()
     vars(model).pop("_is_accelerate_prepared", None)
-    return accelerator.prepare_model(model)  # type: ignore[no-any-return]
+    # Sharded weights take care of their gradients themselves.
+    return accelerator.prepare_model(model, evaluation_mode=is_sharded(model))  # type: ignore[no-any-return]
 
 
 def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[Piece, Batch]]:

@@ -97,7 +97,8 @@ def _base_card(model: ModelConfig, base: str) -> Mapping[str, Any]:
         if folder is not None:
             text = (folder / "README.md").read_text(encoding="utf-8")
         elif base:
-            text = Path(hf_hub_download(base, "README.md", revision=model.revision)).read_text()
+            card = hf_hub_download(base, "README.md", revision=model.revision)
+            text = Path(card).read_text(encoding="utf-8")
         else:
             return {}
         held = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}

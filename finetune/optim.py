@@ -11,6 +11,7 @@ from torch import nn
 
 from finetune.config import OptimConfig
 from finetune.errors import ConfigError, FinetuneError, nearest
+from finetune.sharding import is_split
 
 # Of those of timm: what needs another package or a second backward pass, and what a checkpoint
 # cannot hold, since it keeps lists of tensors and draws from a generator of its own.
@@ -39,7 +40,9 @@ def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.
     if config.name == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
     elif config.name == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=True)
+        # The fused kernel is not known to tensors that are split among processes.
+        is_whole = not any(is_split(parameter) for group in groups for parameter in group["params"])
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
     else:
         from timm.optim import create_optimizer_v2
 
@@ -102,9 +105,10 @@ class FiniteGuard:
     """Keeps a gradient that is not finite from reaching the weights.
 
     On a CPU, and for optimizers without a fused kernel, `check` raises before the update. A fused
-    optimizer on a GPU is told to skip the update on the device instead, and every one after it,
-    until `confirm` raises on a step that logs: no step waits for the host. Under a loss scaler the
-    scaler's own skips are normal, and are left to it.
+    optimizer on a CUDA device is told to skip the update on the device instead, and every one after
+    it, until `confirm` raises on a step that logs: no step waits for the host. (Kernels of other
+    devices do not all heed that.) Under a loss scaler the scaler's own skips are normal, and are
+    counted.
     """
 
     def __init__(
@@ -112,23 +116,31 @@ class FiniteGuard:
     ) -> None:
         self.optimizer = optimizer
         self.scaled = scaled
-        self.deferred = device.type != "cpu" and bool(optimizer.defaults.get("fused"))
+        self.deferred = device.type == "cuda" and bool(optimizer.defaults.get("fused"))
         self.found: torch.Tensor | None = None
 
     def check(self, norm: torch.Tensor, step: int) -> None:
         """Take the L2 norm of the whole gradient into account before update `step`."""
-        if self.scaled:
-            return
         bad = ~torch.isfinite(norm)
+        if self.scaled:
+            self.found = bad.float() if self.found is None else self.found + bad.float()
+            return
         if not self.deferred:
             self._raise_if(bool(bad), step)
             return
         self.found = bad.float() if self.found is None else torch.maximum(self.found, bad.float())
         self.optimizer.found_inf = self.found  # type: ignore[attr-defined]  # read by fused kernels, as GradScaler sets it
 
-    def confirm(self, step: int) -> None:
-        """Raise if an update was skipped on the device."""
+    def confirm(self, step: int) -> int:
+        """Raise if an update was skipped on the device; how many the loss scaler has skipped since
+        it was asked last.
+        """
+        if self.scaled:
+            skipped = 0 if self.found is None else int(self.found)
+            self.found = None
+            return skipped
         self._raise_if(self.found is not None and bool(self.found > 0), step)
+        return 0
 
     def _raise_if(self, bad: bool, step: int) -> None:
         if bad:

@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState
 
 from finetune.errors import ConfigError
 
+TRUE = ("1", "true", "yes")
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -24,6 +25,11 @@ def this_process() -> PartialState:
     Raises ConfigError if the launcher started several that do not see each other: each would train
     alone and write into the same folder.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in TRUE:
+        raise ConfigError(
+            "launch: accelerate was asked to shard the model; leave --use_fsdp out (or `FSDP` in "
+            "its config file) and set train.shard=true"
+        )
     # Without an accelerator a plain PartialState makes each of several processes rank 0 of 1.
     state = PartialState(cpu=not torch.accelerator.is_available() or _asked_for_cpu())
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -98,4 +104,4 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def _asked_for_cpu() -> bool:
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in TRUE

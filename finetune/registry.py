@@ -47,7 +47,9 @@ def find_task(name: str) -> type[Task]:
 
 
 def _from_module(name: str) -> type[Task]:
-    module_name, _, class_name = name.partition(":")
+    module_name, _, class_name = name.rpartition(":")  # C: may be a drive
+    if not class_name.isidentifier():
+        raise ConfigError(f"task.name: {name!r} names no class; write file.py:Class")
     from finetune.task import Task
 
     module = _import(module_name, "task.name")
@@ -62,8 +64,8 @@ def _from_module(name: str) -> type[Task]:
 
 def find_object(name: str, key: str) -> Any:
     """What stands under file.py:name or module:name. Raises ConfigError that names `key`."""
-    module_name, _, object_name = name.partition(":")
-    if not (module_name and object_name):
+    module_name, _, object_name = name.rpartition(":")
+    if not (module_name and object_name.isidentifier()):
         raise ConfigError(
             f"{key}: {name!r} names nothing; write file.py:function, or module:function"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,4 +244,5 @@ def _last_word(reference: str) -> str:
     vague = {"data", "model", "train", "dataset", "."}
     parts = [part for part in Path(reference.replace("://", "/")).parts if part.strip("/\\.")]
     telling = [part for part in parts if Path(part).stem not in vague]
-    return Path(telling[-1]).stem if telling else "data"
+    word = Path(telling[-1]).stem if telling else "data"
+    return re.sub(r'[<>:"|?*\\/]+', "-", word)  # which Windows allows in no name

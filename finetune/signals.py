@@ -24,7 +24,8 @@ class Interrupted(FinetuneError):  # noqa: N818 - no error, but an order that wa
 
 
 class Signals:
-    """Notes SIGTERM and SIGINT while it is entered, so that a step is never cut in half.
+    """Notes SIGTERM and SIGINT, and SIGBREAK of Windows, which kills by SIGTERM, while it is
+    entered, so that a step is never cut in half.
 
     A second SIGINT is obeyed at once.
     """
@@ -33,9 +34,9 @@ class Signals:
         self.received = 0
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
+            known = (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGBREAK", None))
             self._before = {
-                number: signal.signal(number, self._note)
-                for number in (signal.SIGTERM, signal.SIGINT)
+                number: signal.signal(number, self._note) for number in known if number is not None
             }
         return self
 

@@ -35,7 +35,8 @@ def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> 
     """
     layer = _only_linear(model)
     order = np.random.default_rng(seed).permutation(len(split))
-    layer.double()
+    home = layer.weight.device
+    layer.to("cpu" if home.type == "mps" else home, torch.float64)  # an Apple GPU has no float64
     try:
         losses = _cross_validate(model, task, split, order, layer)
         best = min(losses, key=lambda strength: losses[strength])
@@ -43,7 +44,7 @@ def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> 
         batch = _batch(task, split, np.sort(order), layer.weight.device)
         final = _minimise(model, task, batch, layer, best, _find_axes(batch, layer))
     finally:
-        layer.float()
+        layer.to(home, torch.float32)
     return {"l2": best, "cross_validation_loss": losses[best], "loss": final}
 
 

@@ -53,10 +53,10 @@ def from_pretrained(
 def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     """A network in float32: a half-precision checkpoint would be trained in half precision.
 
-    The weights of a GGUF file are dequantized; with model.quantize they are held in 4 bits.
+    The weights of a GGUF file are dequantized; with model.quantize they are held in 4 or 8 bits.
     """
     if source.quantize is not None:
-        arguments |= _four_bits(source)
+        arguments |= _few_bits(source)
     if source.dropout is not None or source.drop_path is not None:
         arguments |= config_keys(source, from_pretrained("AutoConfig", source))
     network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
@@ -65,8 +65,9 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     return network
 
 
-def _four_bits(source: ModelConfig) -> dict[str, Any]:
-    """Arguments for weights in NF4 (Dettmers et al. 2023, arXiv:2305.14314) on this GPU.
+def _few_bits(source: ModelConfig) -> dict[str, Any]:
+    """Arguments for weights in NF4 (Dettmers et al. 2023, arXiv:2305.14314) or LLM.int8 (Dettmers
+    et al. 2022, arXiv:2208.07339) on this GPU.
 
     Raises ModelError without a CUDA device or bitsandbytes, and for weights quantized before.
     """
@@ -78,7 +79,7 @@ def _four_bits(source: ModelConfig) -> dict[str, Any]:
         )
     if not torch.cuda.is_available():
         raise ModelError(
-            f"{place}: weights of 4 bits need a CUDA device, and there is none; leave it out "
+            f"{place}: weights of few bits need a CUDA device, and there is none; leave it out "
             "(model.activation_checkpointing=true saves memory on every device)"
         )
     if find_spec("bitsandbytes") is None:
@@ -86,12 +87,15 @@ def _four_bits(source: ModelConfig) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     narrow = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=narrow,
-    )
+    if source.quantize == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=narrow,
+        )
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 

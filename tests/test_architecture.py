@@ -21,12 +21,12 @@ FLOORS = [
     "cli api",
     "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection contact_sheet catalogue starter",
     "loop hub journal results",
-    "evaluation features prediction export solver testing",
+    "building evaluation features prediction export solver testing",
     "losses",
     "live",
     "data methods optim ema registry defaults tasks",
     "schema",
-    "folder overrides notation shipped card limits metadata processes trackers checkpoint task model sources config",
+    "folder overrides notation shipped card limits metadata processes trackers checkpoint sharding task model sources config",
     "patience console plotting tabulation writing signals errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from finetune.checkpoint import newest_good
 from finetune.errors import ConfigError
+from finetune.folder import RunFolder
 from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched
 from tests.toy import Letters
 
@@ -93,6 +95,31 @@ def test_stopped_run_on_packed_rows_ends_with_the_bits_of_an_unstopped_one(
     assert stopped is not None
     assert often.steps == once.steps
     assert left_behind(stopped) == left_behind(unstopped)
+
+
+def test_stopped_run_that_began_as_eva_ends_with_the_bits_of_an_unstopped_one(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    """Each life finds the directions of its adapters, and so their ranks, anew."""
+    keys = {"method": "lora", "method.init": "eva", "train.epochs": 1}
+    unstopped = live(load(tmp_path / "once", bert_folder, news_csv, keys))
+    loaded = load(tmp_path / "often", bert_folder, news_csv, keys)
+    assert live(loaded, stop=Stop(2)) is None
+    stopped = live(loaded)
+    assert unstopped is not None
+    assert stopped is not None
+    assert left_behind(stopped) == left_behind(unstopped)
+    shapes = {
+        len(t) for n, t in checkpointed(stopped).items() if n.endswith("lora_A.default.weight")
+    }
+    assert len(shapes) > 1
+
+
+def checkpointed(folder: RunFolder) -> dict[str, torch.Tensor]:
+    """What the newest checkpoint has of the network."""
+    checkpoint, _ = newest_good(folder.checkpoints)
+    assert checkpoint is not None
+    return checkpoint.tensors("model")
 
 
 def test_one_seed_gives_the_same_bits_and_another_gives_others(

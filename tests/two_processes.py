@@ -24,6 +24,7 @@ from torch import Tensor
 from finetune import loop
 from finetune.folder import RunFolder
 from finetune.processes import this_process
+from finetune.sharding import whole
 from tests.lives import Seen, Stop, history, left_behind, live, load
 
 
@@ -77,7 +78,7 @@ def gradients() -> Iterator[dict[str, Tensor]]:
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"], strict=True):
                 if parameter.grad is not None:
-                    found[f"{steps[0]}/{name}"] = parameter.grad.clone()
+                    found[f"{steps[0]}/{name}"] = whole(parameter.grad).clone()
         steps[0] += 1
         usual(optimizer, factor)
 

@@ -163,8 +163,17 @@ class _OneWay(torch.utils.data.Sampler[Piece]):
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """A nest of dicts and lists with every tensor on `device`, copied without waiting."""
-    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))
+    """A nest of dicts and lists with every tensor on `device`; on a CUDA device, copied without
+    waiting. An Apple GPU, which has no float64, gets float32.
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        if device.type == "mps" and tensor.dtype == torch.float64:
+            tensor = tensor.float()
+        # Only pinned memory stays as it is until it was copied, and only CUDA devices have it.
+        return tensor.to(device, non_blocking=device.type == "cuda")
+
+    return map_tensors(value, move)
 
 
 def as_float32(outputs: Any) -> Any:

@@ -70,7 +70,7 @@ class TrainPlan:
         return self._drawn(step)[0]
 
     def pieces(self, step: int, process: int) -> list[Piece]:
-        """The micro-batches of one process at a step, at least one.
+        """The micro-batches of one process at a step, as many as every other has.
 
         Rows are dealt by length, so that all processes pad alike and finish together.
         """
@@ -84,7 +84,9 @@ class TrainPlan:
             return Piece(indices, step, epoch, slot, filler, before)
 
         own = [piece(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
-        return own or [piece(parts[-1][-1:], len(parts) + process, filler=True)]
+        if len(own) < rounds:  # by one at most
+            own.append(piece(parts[-1][-1:], len(parts) + process, filler=True))
+        return own
 
     def useful_share(self, steps: int, cost: Callable[[Sequence[int]], int]) -> float:
         """Useful over computed units (tokens) in the first `steps` steps.

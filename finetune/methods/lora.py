@@ -9,22 +9,23 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from finetune.config import LoraConfig
-from finetune.errors import ModelError, nearest
+from finetune.errors import ModelError
+from finetune.methods.eva import starting_directions
 from finetune.methods.method import HEAD, Method, named_parts, train_parts
-from finetune.model import TransferModel
+from finetune.methods.targets import by_layer, chosen_targets
+from finetune.model import Batch, TransferModel
 
 if TYPE_CHECKING:
     import peft
 
-_Value = TypeVar("_Value")
 # peft's loaders expect the names of a network inside a PeftModel.
 PEFT_PREFIX = "base_model.model."
 
@@ -40,13 +41,34 @@ class Lora(Method):
         self.batch_norm = config.batch_norm
         self._first: dict[str, tuple[Tensor, Tensor]] = {}
         """What the two matrices beside each layer began as, where that was taken out of it."""
+        self._directions: dict[str, Tensor] = {}
+        """What A [rank, C] of each layer begins as, where it was found in training batches."""
+
+    @property
+    def reads_batches(self) -> bool:
+        return self.config.init == "eva"
+
+    def observe(self, model: TransferModel, batches: Iterable[Batch]) -> list[str]:
+        targets = chosen_targets(model, self.config.targets)
+        known = by_layer("method.rank_pattern", self.config.rank_pattern, targets)
+        self._check_layers(model, targets, known)
+        ranks = {name: known.get(name, self.config.rank) for name in targets}
+        self._directions = starting_directions(model, ranks, batches)
+        sizes = [len(directions) for directions in self._directions.values()]
+        return [
+            f"EVA: ranks of {min(sizes)} to {max(sizes)} beside {len(sizes)} of {len(targets)} "
+            "layers, by what training rows give them"
+        ]
 
     def apply(self, model: TransferModel) -> list[str]:
         import peft  # ten seconds of imports that the other methods need not pay
 
         train_parts(model, len(model.blocks))
         targets = chosen_targets(model, self.config.targets)
-        facts = self._peft_facts(model, targets)
+        facts = self._peft_facts(model)
+        if self.reads_batches:
+            assert self._directions, "observe comes before apply"
+            targets = list(self._directions)
         self._check_layers(model, targets, facts["rank_pattern"])
         adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
         holder = _without_embeddings(model.network)
@@ -55,7 +77,10 @@ class Lora(Method):
         # Injection froze all but the adapters.
         for name, parameter, part in named_parts(model):
             parameter.requires_grad_(part == HEAD or _is_adapter(name))
-        if self.config.init != "zero":
+        for name, directions in self._directions.items():
+            adapter: Any = model.network.get_submodule(name)
+            adapter.lora_A["default"].weight.data.copy_(directions)
+        if self.config.init in ("pissa", "olora"):
             self._first = {name: _matrices(model, name) for name in targets}
         return [self._check_size(model, len(targets), adapted)]
 
@@ -87,7 +112,7 @@ class Lora(Method):
             if init == "zero":
                 continue
             # peft's own code for olora takes the weights of a Conv1D [in, out] for [out, in].
-            if kind not in (("Linear", "Conv1D") if init == "pissa" else ("Linear",)):
+            if kind not in (("Linear",) if init == "olora" else ("Linear", "Conv1D")):
                 raise ModelError(
                     f"method.init={init}: {name} is a {kind}, which it does not know; name other "
                     "layers in method.targets, or use method.init=zero"
@@ -98,16 +123,25 @@ class Lora(Method):
                     f"less than the rank {rank}; lower method.rank or method.rank_pattern"
                 )
 
-    def _peft_facts(self, model: TransferModel, targets: list[str]) -> dict[str, Any]:
+    def _peft_facts(self, model: TransferModel) -> dict[str, Any]:
         """What peft is told of single layers."""
+        targets = chosen_targets(model, self.config.targets)
         if self.config.train_tokens and not model.new_rows:
             raise ModelError(
                 "method.train_tokens: the network has an embedding of every token already; add "
                 "words by task.add_tokens, or leave it out"
             )
+        ranks = by_layer("method.rank_pattern", self.config.rank_pattern, targets)
+        alphas = by_layer("method.alpha_pattern", self.config.alpha_pattern, targets)
+        for name, directions in self._directions.items():
+            ratio = len(directions) / ranks.get(name, self.config.rank)
+            # The scale, alpha / rank or alpha / sqrt(rank), stays what it was.
+            factor = math.sqrt(ratio) if self.config.rslora else ratio
+            alphas[name] = alphas.get(name, self.config.alpha) * factor
+            ranks[name] = len(directions)
         return {
-            "rank_pattern": by_layer("method.rank_pattern", self.config.rank_pattern, targets),
-            "alpha_pattern": by_layer("method.alpha_pattern", self.config.alpha_pattern, targets),
+            "rank_pattern": ranks,
+            "alpha_pattern": alphas,
             "trainable_token_indices": model.new_rows if self.config.train_tokens else None,
         }
 
@@ -118,7 +152,7 @@ class Lora(Method):
         usual = {
             "r": self.config.rank,
             "lora_alpha": self.config.alpha,
-            "init_lora_weights": True if init == "zero" else init,
+            "init_lora_weights": True if init in ("zero", "eva") else init,
         }
         with warnings.catch_warnings():
             # That peft could not convert it with patterns under rslora: `_as_plain` can.
@@ -138,7 +172,7 @@ class Lora(Method):
         from safetensors.torch import save_file
 
         targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
-        facts = self._peft_facts(model, targets) | {
+        facts = self._peft_facts(model) | {
             "task_type": None,
             # Whole names: peft takes them as endings, and "dense" would be half of a BERT.
             "modules_to_save": model.heads or None,
@@ -192,7 +226,7 @@ class Lora(Method):
             elif not _is_of_bits(module):
                 module.merge()
                 base = module.get_base_layer()
-            else:  # its weights are whole again, which peft's layer for 4 bits does not expect
+            else:  # its weights are whole again, which peft's layers for few bits do not expect
                 base = module.get_base_layer()
                 delta = module.get_delta_weight(module.active_adapters[0])
                 base.weight.data += delta.to(base.weight.dtype)
@@ -200,39 +234,6 @@ class Lora(Method):
             setattr(model.network.get_submodule(parent), child, base)
         if hasattr(model.network, "peft_config"):
             del model.network.peft_config  # transformers would save the network as an adapter
-
-
-def chosen_targets(model: TransferModel, wanted: list[str] | None) -> list[str]:
-    """The layers to adapt: all that the network offers, or those that `wanted` names.
-
-    A wanted name is a layer's whole name or its last words. Raises ModelError if no layer has it.
-    """
-    if not model.lora_targets:
-        raise ModelError(
-            "method=lora finds no layer to adapt in this network; "
-            "use method=frozen, partial or full"
-        )
-    if wanted is None:
-        return model.lora_targets
-    return list(by_layer("method.targets", dict.fromkeys(wanted), model.lora_targets))
-
-
-def by_layer(key: str, wanted: Mapping[str, _Value], layers: Sequence[str]) -> dict[str, _Value]:
-    """{whole name of a layer: value} from {name or its last words: value}; the last one holds.
-
-    Raises ModelError if no layer has a wanted name.
-    """
-    found: dict[str, _Value] = {}
-    for ending, value in wanted.items():
-        matches = [name for name in layers if name == ending or name.endswith("." + ending)]
-        if not matches:
-            endings = {name.rpartition(".")[2] for name in layers}
-            raise ModelError(
-                f"{key}: no layer that LoRA can adapt is called {ending!r}; "
-                f"{nearest(ending, endings)}"
-            )
-        found |= dict.fromkeys(matches, value)
-    return found
 
 
 def _without_embeddings(network: nn.Module) -> nn.Module:
@@ -280,7 +281,7 @@ def _matrices(model: TransferModel, layer: str) -> tuple[Tensor, Tensor]:
 
 
 def _is_of_bits(module: Any) -> bool:
-    """Whether it is peft's layer around weights of 4 bits."""
+    """Whether it is peft's layer around weights of 4 or 8 bits."""
     return type(module).__module__.endswith("lora.bnb")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config import OptimConfig
 from finetune.errors import ModelError
-from finetune.model import TransferModel
+from finetune.model import Batch, TransferModel
 
 HEAD = -1
 """The part that is new; parts from 0 are blocks, counted from the input."""
@@ -36,6 +36,17 @@ class Method(ABC):
         """Settle once which parameters will be trained, and put adapters into the network; a
         sentence for each thing that a person should know of it.
         """
+
+    @property
+    def reads_batches(self) -> bool:
+        """Whether the method is shown training batches before `apply`."""
+        return False
+
+    def observe(self, model: TransferModel, batches: Iterable[Batch]) -> list[str]:
+        """Settle what depends on the training data, by passes through the pretrained network on its
+        device; a sentence for each thing that a person should know of it.
+        """
+        return []
 
     @property
     def caches_features(self) -> bool:

@@ -57,7 +57,8 @@ def _by_lists(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
         lines = folder / f"{name}.txt"
         split = split_of(name) or "train"
         if lines.is_file() and split not in found:
-            stems = [line.split()[0] for line in lines.read_text().splitlines() if line.strip()]
+            text = lines.read_text(encoding="utf-8")
+            stems = [line.split()[0] for line in text.splitlines() if line.strip()]
             found[split] = [by_stem[stem] for stem in stems if stem in by_stem]
     return {split: own for split, own in found.items() if own}
 

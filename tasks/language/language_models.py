@@ -71,7 +71,7 @@ class LanguageModel(TransferModel):
     def widen(self) -> None:
         if getattr(self.network, "is_quantized", False):
             self.network.dequantize(torch.float32)  # type: ignore[operator]
-            self.network.float()  # the parts that 4 bits would have spoilt
+            self.network.float()  # the parts that few bits would have spoilt
 
     def save(self, folder: Path) -> None:
         with quiet_transformers():

@@ -25,6 +25,7 @@ LINEAR = {
     "rslora": {"rslora": True},
     "pissa": {"init": "pissa"},
     "olora": {"init": "olora"},
+    "eva": {"init": "eva", "rslora": True},
     "patterns": {"rank_pattern": {"query": 4, "layer.1.attention.self.query": 2}},
     "all": {
         "dora": True,
@@ -35,7 +36,8 @@ LINEAR = {
     },
 }
 CONV1D = {
-    name: {**LINEAR[name], "rank_pattern": {"c_attn": 4}} for name in ("dora", "rslora", "pissa")
+    name: {**LINEAR[name], "rank_pattern": {"c_attn": 4}}
+    for name in ("dora", "rslora", "pissa", "eva")
 }
 CASES = [("bert", name) for name in LINEAR] + [("gpt2", name) for name in CONV1D]
 
@@ -76,6 +78,48 @@ def test_patterns_set_rank_and_scale_of_their_layers(bert_folder: Path) -> None:
     assert [layer.query.scaling["default"] for layer in layers] == [16 / 4, 16 / 2, 16 / 4]
     assert [layer.key.scaling["default"] for layer in layers] == [4 / 8] * 3
     assert layers[0].value.r["default"] == 8
+
+
+def test_eva_begins_along_the_principal_inputs_of_each_layer(bert_folder: Path) -> None:
+    """Against torch's SVD of what the layers of the pretrained network are given, without padding."""
+    model, given = native(bert_folder), dict[str, list[torch.Tensor]]()
+    layers = {name: model.network.get_submodule(name) for name in model.lora_targets}
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda _, values, name=name: given.setdefault(name, []).append(values[0])
+        )
+        for name, layer in layers.items()
+    ]
+    batches = [inputs(seed) for seed in range(6)]
+    for batch in batches:
+        model.eval()({"inputs": batch})
+    for hook in hooks:
+        hook.remove()
+    masks = [batch["attention_mask"].bool() for batch in batches]
+    apply(model, LoraConfig(init="eva", rank=4))
+    known = {name: layer.lora_A["default"].weight for name, layer in found(model).items()}
+    for name, directions in known.items():
+        vectors = torch.cat([v[mask] for v, mask in zip(given[name], masks, strict=True)])
+        vectors = vectors[: len(vectors) // 32 * 32] - vectors.mean(0)
+        best = torch.linalg.svd(vectors, full_matrices=False).S[: len(directions)].norm()
+        assert (vectors @ directions.T).norm() > 0.98 * best, name
+        identity = directions @ directions.T
+        assert torch.allclose(identity, torch.eye(len(directions)), atol=1e-4), name
+    ranks = [len(directions) for directions in known.values()]
+    assert sum(ranks) == 4 * len(layers)
+    assert max(ranks) <= 8
+    assert len(set(ranks)) > 1
+    assert {layer.scaling["default"] for layer in found(model).values()} == {16 / 4}
+    again = native(bert_folder)
+    apply(again, LoraConfig(init="eva", rank=4))
+    for name, layer in found(again).items():
+        assert torch.equal(layer.lora_A["default"].weight, known[name])
+
+
+def found(model: TransferModel) -> dict[str, Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return {n: m for n, m in model.network.named_modules() if isinstance(m, LoraLayer)}
 
 
 def test_dora_of_convolutions_is_merged(tmp_path: Path) -> None:

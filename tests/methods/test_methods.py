@@ -36,6 +36,8 @@ def native(folder: Path) -> TextModel:
 
 def apply(model: TransferModel, config: Any) -> Any:
     method = make_method(config)
+    if method.reads_batches:
+        method.observe(model, [{"inputs": inputs(seed)} for seed in range(6)])
     method.apply(model)
     return method
 
@@ -44,8 +46,8 @@ def trained(model: TransferModel) -> set[str]:
     return {name for name, p in model.network.named_parameters() if p.requires_grad}
 
 
-def inputs() -> dict[str, Tensor]:
-    ids = torch.randint(5, 30, (4, 9), generator=torch.Generator().manual_seed(0))
+def inputs(seed: int = 0) -> dict[str, Tensor]:
+    ids = torch.randint(5, 30, (4, 9), generator=torch.Generator().manual_seed(seed))
     mask = torch.ones_like(ids)
     mask[0, 5:] = 0
     ids[0, 5:] = 0

@@ -33,7 +33,7 @@ from finetune.methods import make_method
 from finetune.prediction import Predictor
 from finetune.task import Row
 from finetune.testing import check_task
-from tasks import TextGeneration
+from tasks import TextGeneration, pretrained
 from tasks.language import scores
 from tasks.language.language_models import Isolation, LanguageModel, load_language_model
 from tasks.language.usage import code_of
@@ -374,11 +374,29 @@ def test_activations_computed_again_give_the_same_gradient(gpt2_folder: Path) ->
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-def test_four_bits_need_a_cuda_device(gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_few_bits_need_a_cuda_device(
+    bits: Any, gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    source = ModelConfig(name=str(gpt2_folder), quantize="4bit")
-    with pytest.raises(ModelError, match="4 bits need a CUDA device"):
+    source = ModelConfig(name=str(gpt2_folder), quantize=bits)
+    with pytest.raises(ModelError, match=rf"quantize={bits}: weights of few bits need a CUDA dev"):
         load_network("AutoModelForCausalLM", source)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_few_bits_are_asked_of_transformers_on_a_cuda_device(
+    bits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CUDA device and bitsandbytes are pretended; the config is that of transformers."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(pretrained, "find_spec", lambda _: object())
+    arguments = pretrained._few_bits(ModelConfig(name="some/model", quantize=bits))
+    asked = arguments["quantization_config"]
+    assert (asked.load_in_4bit, asked.load_in_8bit) == (bits == "4bit", bits == "8bit")
+    assert arguments["device_map"] == {"": 1}
 
 
 # ---- writing
@@ -511,18 +529,19 @@ def test_weights_of_a_gguf_file_are_trained_and_its_mark_is_forgotten(tmp_path: 
 
 
 @pytest.mark.slow
-def test_adapters_beside_weights_of_four_bits_are_merged_into_whole_ones(
-    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
+    bits: Any, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the CPU backend of bitsandbytes, which the kit does not offer: slow, but the same layers."""
     pytest.importorskip("bitsandbytes")
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    arguments = {"quantization_config": four, "device_map": {"": "cpu"}}
-    monkeypatch.setattr("tasks.pretrained._four_bits", lambda _: arguments)
+    few = BitsAndBytesConfig(**{f"load_in_{bits}": True, "bnb_4bit_quant_type": "nf4"})
+    arguments = {"quantization_config": few, "device_map": {"": "cpu"}}
+    monkeypatch.setattr("tasks.pretrained._few_bits", lambda _: arguments)
     table = Dataset.from_list(ANSWERED)
     task, cpu = TextGeneration(**TEMPLATES), torch.device("cpu")
     task.choose_columns(table[:])
-    source = ModelConfig(name=str(llama_folder), quantize="4bit")
+    source = ModelConfig(name=str(llama_folder), quantize=bits)
     task.setup(table, source, frozen=False)
     model, method = task.build_model(source), make_method(LoraConfig())
     method.apply(model)
@@ -534,7 +553,9 @@ def test_adapters_beside_weights_of_four_bits_are_merged_into_whole_ones(
         optimizer.step()
     before = compute_outputs(model, task, ANSWERED, cpu)
     model.widen()
-    assert relative_difference(before, compute_outputs(model, task, ANSWERED, cpu)) <= 1e-3
+    # LLM.int8 rounds what its layers are given, too.
+    close = 1e-3 if bits == "4bit" else 5e-2
+    assert relative_difference(before, compute_outputs(model, task, ANSWERED, cpu)) <= close
     whole = compute_outputs(model, task, ANSWERED, cpu)
     method.merge(model)
     task.save(model, tmp_path)
