@@ -199,7 +199,7 @@ class FrozenConfig(Section):
     """How the head is trained.
 
     loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
-    strength by cross-validation.
+    strength by cross-validation, or 1 / rows on a backbone that was tuned on them.
     """
     views: PositiveInt = 1
     """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken

@@ -134,7 +134,12 @@ def fit(
         finally:
             journal.console.stop_steps()
     elif progress.step == 0:
-        found = solve_head(live.model, live.task, live.train, seed=live.config.train.seed)
+        # Rows that tuned the backbone are no judges of a strength: it is that of C = 1 then, as
+        # for the head of SetFit.
+        strength = 1 / len(live.train) if live.method.contrastive_steps else None
+        found = solve_head(
+            live.model, live.task, live.train, seed=live.config.train.seed, strength=strength
+        )
         words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         journal.console.print(f"solved: {words}")
         progress.step = 1
