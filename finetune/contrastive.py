@@ -45,7 +45,7 @@ def tune_backbone(live: Live, found_in: Path | None, console: Console) -> str:
     """Tune the backbone in place, or take it from the checkpoint in a folder; what was done.
 
     All processes do the same, and end with the bits of the first one. Raises ConfigError for rows
-    that do not have one class each.
+    that do not have one class each, ModelError where a step does not fit into memory.
     """
     if found_in is not None:
         checkpoint, faults = newest_good(found_in)
@@ -55,7 +55,14 @@ def tune_backbone(live: Live, found_in: Path | None, console: Console) -> str:
             names, tensors = _backbone_names(live), checkpoint.tensors("model")
             load_changed(live.model.network, names, tensors, checkpoint.folder)
             return str(checkpoint.state["told"])
-    losses = _train(live, console)
+    try:
+        losses = _train(live, console)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            "method.contrastive: the rows of a step, which are compared with each other, do not "
+            f"fit into memory; lower train.batch_size (now {live.config.train.batch_size}), or set "
+            "model.activation_checkpointing=true"
+        ) from error
     if live.accelerator.num_processes > 1:
         for tensor in _backbone(live).values():
             tensor.copy_(broadcast(tensor.contiguous()))

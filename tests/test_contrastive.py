@@ -248,6 +248,17 @@ def test_rows_of_one_class_are_refused(bert_folder: Path, tmp_path: Path) -> Non
         live(load(tmp_path / "run", bert_folder, data, keys))
 
 
+def test_step_that_does_not_fit_names_the_batch(
+    bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(contrastive, "contrastive_loss", full)
+    with pytest.raises(ModelError, match=r"lower train\.batch_size \(now 12\)"):
+        live(load(tmp_path / "run", bert_folder, news_csv, TUNED))
+
+
 @pytest.mark.parametrize("given", [None, 3e-4])
 def test_rate_of_the_phase_is_that_of_the_backbone(
     given: float | None,
