@@ -101,7 +101,7 @@ def _train(live: Live, console: Console) -> list[float]:
             vectors = _only_vector(live.model.features(to_device(inputs, device)))
         own = torch.from_numpy(classes[indices]).to(device)
         loss = contrastive_loss(vectors, own, config.method.contrastive_temperature)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         guard.check(clip_grad_norm_(trained, config.optim.max_grad_norm or math.inf), step)
         set_rate(optimizer, rate_factor(config.optim, step, steps))
         optimizer.step()
@@ -109,7 +109,7 @@ def _train(live: Live, console: Console) -> list[float]:
         losses.append(loss.detach())
     guard.confirm(steps)
     live.method.apply(live.model)  # frozen again
-    return torch.stack(losses).tolist()  # type: ignore[no-any-return]
+    return torch.stack(losses).tolist()
 
 
 def contrastive_loss(vectors: Tensor, classes: Tensor, temperature: float) -> Tensor:
