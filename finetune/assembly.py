@@ -17,6 +17,7 @@ from finetune.data import Splits
 from finetune.data.loading import Split, measured_split
 from finetune.data.parts import PartRows, in_parts
 from finetune.data.plan import TrainPlan
+from finetune.data.sampling import classes_of
 from finetune.defaults import fill_defaults
 from finetune.ema import Ema
 from finetune.errors import ConfigError, DataError
@@ -178,16 +179,16 @@ def _live(
 def _check_keys(config: RunConfig, method: Method) -> None:
     """Refuse keys that mean nothing beside each other. Raises ConfigError."""
     model, optim = config.model, config.optim
-    if model.quantize and method.trains_pretrained:
+    if model.quantize and (method.trains_pretrained or method.contrastive_steps):
         raise ConfigError(
             f"model.quantize={model.quantize}: weights of few bits cannot be trained by "
             f"method={method.name}; use method=lora, or leave model.quantize out"
         )
     drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}
     _refuse(
-        drops if method.name == "frozen" else {},
+        drops if method.name == "frozen" and not method.contrastive_steps else {},
         "method=frozen runs the pretrained network as it is, where nothing is dropped; leave it "
-        "out, or use method=lora, partial or full",
+        "out, or use method=lora, partial or full, or method.contrastive",
     )
     loops = {
         "train.sampling": config.train.sampling if config.train.sampling != "each" else None,
@@ -213,18 +214,11 @@ def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | 
     """
     if config.train.sampling != "balanced":
         return None, []
-    rows: Any = train.rows
-    known: dict[Any, int] = {}
-    found = [task.class_of(row) for row in rows]
-    if None in found:
-        raise ConfigError(
-            f"train.sampling=balanced: a row of {config.task.name} does not have one class here; "
-            "leave it out"
-        )
-    classes = np.array([known.setdefault(own, len(known)) for own in found], dtype=np.int64)
-    sizes, drawn = np.bincount(classes), len(classes) / len(known)
+    classes = classes_of(task, train.rows, "train.sampling=balanced")
+    sizes = np.bincount(classes)
+    drawn = len(classes) / len(sizes)
     note = (
-        f"sampling: an epoch draws {drawn:.4g} rows of each of {len(known)} classes, those of the "
+        f"sampling: an epoch draws {drawn:.4g} rows of each of {len(sizes)} classes, those of the "
         f"rarest {drawn / sizes.min():.2g} times, of the largest {drawn / sizes.max():.2g} times"
     )
     return classes, [note]

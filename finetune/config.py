@@ -95,13 +95,17 @@ class DataConfig(Section):
     that know them.
     """
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of splits made by share."""
+    """Seed of splits made by share, and of rows that are drawn by `limit` and `per_class`."""
     group: str | None = None
     """A column whose equal values stay in one split."""
     map: str | None = None
     """file.py:function or module:function that makes another row of each row; None drops one."""
     limit: PositiveInt | None = None
     """At most so many rows a split, for a quick try."""
+    per_class: PositiveInt | None = None
+    """Exactly so many rows of each class are drawn from train, after shares were cut off it; other
+    splits stay whole.
+    """
     delimiter: str | None = None
     """Between the cells of a CSV; null: found in the first line."""
     encoding: str | list[str] = "utf-8"
@@ -184,6 +188,13 @@ class FrozenConfig(Section):
     """Only the head is trained, on features of the frozen backbone."""
 
     name: Literal["frozen"] = "frozen"
+    contrastive: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the backbone is tuned before it is frozen, for few rows of each class: vectors
+    of one class are drawn together (supervised contrastive loss, Khosla et al. 2020,
+    arXiv:2004.11362). A step sees train.batch_size rows and takes the rate optim.lr.
+    """
+    contrastive_temperature: PositiveFloat = 0.1
+    """Similarities are divided by it in that loss: less of it makes near rows count for more."""
     cache: Literal["auto", "off"] = "auto"
     """Whether features are computed once and kept on disk.
 
@@ -193,7 +204,7 @@ class FrozenConfig(Section):
     """How the head is trained.
 
     loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
-    strength by cross-validation.
+    strength by cross-validation, or 1 / rows on a backbone that was tuned on them.
     """
     views: PositiveInt = 1
     """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken

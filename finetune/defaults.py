@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from finetune.config import RunConfig
+from finetune.config import FrozenConfig, RunConfig
 from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.notation import flatten
@@ -100,7 +100,12 @@ def fill_defaults(
         "optim.head_lr": (recipe.head_lr * factor, reason),
         "optim.layer_decay": (1.0, "one rate for all blocks"),
     }
-    if config.optim.lr is not None and config.optim.head_lr is None:
+    tunes = isinstance(config.method, FrozenConfig) and config.method.contrastive > 0
+    if tunes:
+        usual = RECIPES["full", kind]
+        factor, size = _factor_of_size("full", model, kind)
+        filled["optim.lr"] = (usual.lr * factor, f"of contrastive tuning: {usual.reason}{size}")
+    elif config.optim.lr is not None and config.optim.head_lr is None:
         only_head = config.method.name == "frozen"
         ratio = 1 if only_head else recipe.head_lr / recipe.lr
         why = "the only rate there is" if only_head else f"{ratio:g} times optim.lr, for a new head"

@@ -4,6 +4,7 @@ config.yaml     the config with every default filled in
 run.json        the config as given, the digests of the data, the environment
 metrics.jsonl   a line for each log and each evaluation
 checkpoints/    step-000400/ ...
+contrastive/    step-000050/: the backbone, where it was tuned by contrast before the first step
 last.json       best.json
 reports/        <split>/: what the task draws of its result; what was said before training
 trackers/       what trackers write into files
@@ -61,6 +62,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def contrastive(self) -> Path:
+        return self.path / "contrastive"
 
     @property
     def final(self) -> Path:
@@ -131,7 +136,7 @@ class RunFolder:
         """Remove what a run wrote, and nothing else."""
         if not self.exists:
             return
-        for name in ("checkpoints", "final", "reports", "trackers"):
+        for name in ("checkpoints", "contrastive", "final", "reports", "trackers"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         # run.json last: a folder without it is taken for somebody else's.
         for name in ("results.json", "config.yaml", *OTHER_FILES, "run.json"):

@@ -17,6 +17,7 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     config = live.config
     trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in live.model.network.parameters())
+    before = ", the others before, by contrast" if live.method.contrastive_steps else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
     tables = [splits.train, splits.validation or [], splits.test or []]
@@ -24,7 +25,7 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
         "labels": _label_counts(live.task.stratum(row) for rows in tables for row in rows),
         "length": _lengths(prepared),
         "network": f"{type(_named(live.model.network)).__name__} from {config.model.name}",
-        "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%})",
+        "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
         "device": f"{live.accelerator.device.type}, {processes}, {config.train.precision}",
         "steps": _steps(prepared),
         "batch": _batch(prepared),

@@ -12,6 +12,7 @@ from finetune.assembly import Prepared, assemble, cache_features
 from finetune.checkpoint import load_optimizer, newest_good
 from finetune.config import RunConfig
 from finetune.console import Console
+from finetune.contrastive import keep_backbone, tune_backbone
 from finetune.data import Splits, open_splits
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError, nearest
@@ -86,7 +87,12 @@ def _train(
     """From splits to final/. `held` is the config of the run that goes on, if one does."""
     precision, _ = choose_precision((held or given).train.precision, this_process().device)
     accelerator = make_accelerator(precision, given.output.trackers, folder.trackers)
-    prepared = cache_features(assemble(held or given, task, splits, accelerator), console)
+    prepared = assemble(held or given, task, splits, accelerator)
+    live, told = prepared.live, None
+    if live.method.contrastive_steps:
+        told = tune_backbone(live, None if fresh else folder.contrastive, console)
+        prepared.notes.append(told)
+    prepared = cache_features(prepared, console)
     console.facts(header(prepared, splits))
     if given.output.hub is not None and (note := note_missing_token(given.output.hub)):
         console.print(note)
@@ -95,6 +101,8 @@ def _train(
             folder.clear()
         folder.begin(given, digests, environment(accelerator))
         folder.write_config(prepared.live.config)
+        if told is not None:
+            keep_backbone(live, told, folder.contrastive)
     accelerator.wait_for_everyone()
 
     with tracked(accelerator, folder.path, flatten(prepared.live.config)):
@@ -127,7 +135,12 @@ def fit(
         finally:
             journal.console.stop_steps()
     elif progress.step == 0:
-        found = solve_head(live.model, live.task, live.train, seed=live.config.train.seed)
+        # Rows that tuned the backbone are no judges of a strength: it is that of C = 1 then, as
+        # for the head of SetFit.
+        strength = 1 / len(live.train) if live.method.contrastive_steps else None
+        found = solve_head(
+            live.model, live.task, live.train, seed=live.config.train.seed, strength=strength
+        )
         words = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
         journal.console.print(f"solved: {words}")
         progress.step = 1

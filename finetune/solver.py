@@ -3,7 +3,7 @@
 Logistic regression for labels and ridge regression for numbers are what this makes of their losses:
 the mean loss plus l2 / 2 times the squared weights (not the bias), minimised by L-BFGS in float64
 along the principal axes of the features. The strength l2 is the one with the lowest held-out loss
-in 5-fold cross-validation on the training split.
+in 5-fold cross-validation on the training split, unless it is given.
 """
 
 from __future__ import annotations
@@ -27,25 +27,30 @@ FOLDS = 5
 WORSE = 2
 
 
-def solve_head(model: TransferModel, task: Task, split: Split, *, seed: int) -> dict[str, float]:
-    """Put the head at its optimum on `split`; the chosen strength and the losses that chose it.
+def solve_head(
+    model: TransferModel, task: Task, split: Split, *, seed: int, strength: float | None = None
+) -> dict[str, float]:
+    """Put the head at its optimum on `split`; the strength, the loss, and the one that chose it.
 
-    Raises ModelError if the head is not one linear layer, for which alone the optimum is the
-    optimum.
+    `strength` is given where cross-validation cannot choose it. Raises ModelError if the head is
+    not one linear layer, for which alone the optimum is the optimum.
     """
     layer = _only_linear(model)
     order = np.random.default_rng(seed).permutation(len(split))
     home = layer.weight.device
     layer.to("cpu" if home.type == "mps" else home, torch.float64)  # an Apple GPU has no float64
     try:
-        losses = _cross_validate(model, task, split, order, layer)
-        best = min(losses, key=lambda strength: losses[strength])
+        losses = dict[float, float]()
+        if strength is None:
+            losses = _cross_validate(model, task, split, order, layer)
+            strength = min(losses, key=losses.__getitem__)
         _reset(layer)
         batch = _batch(task, split, np.sort(order), layer.weight.device)
-        final = _minimise(model, task, batch, layer, best, _find_axes(batch, layer))
+        final = _minimise(model, task, batch, layer, strength, _find_axes(batch, layer))
     finally:
         layer.to(home, torch.float32)
-    return {"l2": best, "cross_validation_loss": losses[best], "loss": final}
+    chosen_by = {"cross_validation_loss": losses[strength]} if losses else {}
+    return {"l2": strength, **chosen_by, "loss": final}
 
 
 def _cross_validate(

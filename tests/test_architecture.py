@@ -20,7 +20,7 @@ FLOORS = [
     "__main__",
     "cli api",
     "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection contact_sheet catalogue starter",
-    "loop hub journal results",
+    "loop contrastive hub journal results",
     "building evaluation features prediction export solver testing",
     "losses",
     "live",

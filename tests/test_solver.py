@@ -152,3 +152,13 @@ def test_head_of_several_layers_is_refused(
     live.model.network.head = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 3))
     with pytest.raises(ModelError, match="solves one linear layer, but this head is head"):
         solve_head(live.model, live.task, live.train, seed=0)
+
+
+def test_strength_that_is_given_is_taken(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
+    """The head of a backbone that was tuned on the same rows, which no cross-validation judges."""
+    live = prepared(tmp_path, bert_folder, news_csv)
+    solve(live, 1e-2)
+    expected = live.model.network.head.weight.detach().clone()
+    found = solve_head(live.model, live.task, live.train, seed=0, strength=1e-2)
+    assert found.keys() == {"l2", "loss"}
+    assert torch.allclose(live.model.network.head.weight, expected, atol=1e-5)

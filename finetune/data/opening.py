@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from finetune.config import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import TaskReader, from_object, no_reader, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
-from finetune.data.splits import count_copies, split_by_share
+from finetune.data.splits import count_copies, draw_per_class, split_by_share
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
 from finetune.task import Row, Task
@@ -57,6 +58,8 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
     _note_copies(roles, identity, task)
     if roles.shares:
         _cut(roles, identity, config, task)
+    if config.per_class is not None:
+        _draw_per_class(roles, config.per_class, config.split_seed, task)
     sizes = ", ".join(
         f"{len(tables[role])} {role}" for role in ("train", *HELD_OUT) if role in tables
     )
@@ -192,3 +195,28 @@ def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task: T
             f" (data.split_seed={config.split_seed})"
         )
     roles.tables["train"] = rows.select(parts["train"])
+
+
+def _draw_per_class(roles: Roles, count: int, seed: int, task: Task) -> None:
+    """Leave `count` rows of each class in train."""
+    rows = roles.tables["train"]
+    strata = [task.stratum(row) for row in rows]
+    if any(stratum is None or isinstance(stratum, float | tuple) for stratum in strata):
+        raise DataError(
+            f"data.per_class={count}: rows of train do not have one class each, by which they could"
+            " be drawn; use data.limit"
+        )
+    few = {name: size for name, size in Counter(strata).items() if size < count}
+    if few:
+        least = min(few.values())
+        named = ", ".join(f"{name!r} has {size}" for name, size in list(few.items())[:10])
+        raise DataError(
+            f"data.per_class={count}: train has fewer rows of {len(few)} classes: {named}; "
+            f"set data.per_class to at most {least}, or give more rows of them"
+        )
+    kept = draw_per_class(strata, count, seed)
+    roles.tables["train"] = rows.select(kept)
+    roles.notes.append(
+        f"train: {len(kept)} of {len(rows)} rows are drawn, {count} of each of"
+        f" {len(kept) // count} classes (data.per_class, data.split_seed={seed})"
+    )

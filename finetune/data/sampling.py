@@ -5,7 +5,26 @@ Shapes: N rows, C classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from finetune.errors import ConfigError
+from finetune.task import Task
+
+
+def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
+    """The class of each row, int64 [N] from 0, which `key` of the config needs.
+
+    Raises ConfigError for rows that do not have one class.
+    """
+    known: dict[Any, int] = {}
+    found = [task.class_of(row) for row in rows]
+    if None in found:
+        raise ConfigError(
+            f"{key}: the rows of this task do not have one class each here; leave it out"
+        )
+    return np.array([known.setdefault(own, len(known)) for own in found], dtype=np.int64)
 
 
 def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -15,7 +34,7 @@ def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarra
     which epoch e is what stands from e * N on. A class deals all of its rows, shuffled, before it
     deals one of them again: over the epochs no row of a large class is left out.
     """
-    count, members = len(classes), _members(classes)
+    count, members = len(classes), split_by_class(classes)
     rows, turns = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
     begin = epoch * count
     for own, dealt in enumerate(members):
@@ -29,7 +48,7 @@ def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarra
     return rows, turns
 
 
-def _members(classes: np.ndarray) -> list[np.ndarray]:
+def split_by_class(classes: np.ndarray) -> list[np.ndarray]:
     """The rows of each class."""
     ends = np.cumsum(np.bincount(classes))[:-1]
     return np.split(np.argsort(classes, kind="stable"), ends)

@@ -53,6 +53,21 @@ def split_by_share(
     return {name: sorted(indices) for name, indices in parts.items()}
 
 
+def draw_per_class(classes: Sequence[Hashable], count: int, seed: int) -> list[int]:
+    """Sorted indices of `count` rows of each class, which must have so many: a pure function.
+
+    Of one seed, a smaller count draws a part of what a larger one does.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for row, own in enumerate(classes):
+        members.setdefault(own, []).append(row)
+    drawn: list[int] = []
+    for order, rows in enumerate(members.values()):
+        assert len(rows) >= count, "the caller says which classes are too small"
+        drawn += np.random.default_rng([seed, order, 0xFE]).permutation(rows)[:count].tolist()
+    return sorted(drawn)
+
+
 def count_copies(identity: Sequence[Hashable]) -> int:
     """How many rows would go if each was kept once."""
     return len(identity) - len(set(identity))

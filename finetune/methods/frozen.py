@@ -1,4 +1,4 @@
-"""Feature extraction: the backbone stays as pretrained, and only the head is trained."""
+"""Feature extraction: the backbone stays as it is, and only the head is trained."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ class Frozen(Method):
 
     def __init__(self, config: FrozenConfig) -> None:
         self.config = config
+        self.contrastive_steps = config.contrastive
 
     def apply(self, model: TransferModel) -> list[str]:
         if not model.heads:
             raise ModelError(
                 "method=frozen leaves nothing to train: this network has no new head; "
                 "use method=lora, partial or full"
+            )
+        if self.contrastive_steps and not model.cacheable:
+            raise ModelError(
+                "method.contrastive compares the vectors that the head reads, and this head reads "
+                "more than one vector a row; use task.head=pooled, or leave it out"
             )
         train_parts(model, len(model.blocks))
         if self.solves_head and not (self.caches_features and model.cacheable):

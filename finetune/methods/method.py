@@ -26,6 +26,9 @@ class Method(ABC):
     trains_pretrained = True
     """Whether the pretrained weights themselves are trained, at least some."""
 
+    contrastive_steps: int = 0
+    """In how many steps the pretrained weights are tuned by contrast before the first step."""
+
     batch_norm: Literal["train", "freeze"] | None = None
     """freeze: BatchNorm keeps its averages in the blocks that are trained, too; None: as the model
     has it.

@@ -233,3 +233,29 @@ def test_open_rows_takes_one_table_or_the_split_that_is_named(tmp_path: Path) ->
     rows, notes = open_rows(rows_of(30), DataConfig(limit=5))
     assert len(rows) == 5
     assert notes == ["5 of 30 rows are drawn (data.limit)"]
+
+
+def test_per_class_draws_from_train_alone(task: Task) -> None:
+    splits = opened(task, rows_of(100), validation=0.1, test=0.2, per_class=4)
+    assert sizes(splits) == (8, 10, 20)
+    assert sorted(splits.train["label"]) == ["a"] * 4 + ["b"] * 4
+    assert told(splits, "8 of 70 rows are drawn, 4 of each of 2 classes")
+    whole = opened(task, rows_of(100), validation=0.1, test=0.2)
+    assert splits.test.to_list() == whole.test.to_list()
+    other = opened(task, {"train": rows_of(100)}, validation=0, per_class=4, split_seed=1)
+    first = opened(task, {"train": rows_of(100)}, validation=0, per_class=4)
+    assert other.train["text"] != first.train["text"]
+
+
+def test_per_class_of_more_rows_than_a_class_has_is_refused(task: Task) -> None:
+    rows = [*rows_of(20), {"text": "alone", "label": "rare"}]
+    with pytest.raises(
+        DataError, match=r"of 1 classes: 'rare' has 1; set data\.per_class to at mo"
+    ):
+        opened(task, {"train": rows}, validation=0, per_class=5)
+
+
+def test_per_class_without_classes_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(task), "stratum", lambda self, row: None)
+    with pytest.raises(DataError, match=r"do not have one class each.*use data\.limit"):
+        opened(task, {"train": rows_of(10)}, validation=0, per_class=2)

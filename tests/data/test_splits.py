@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.splits import count_copies, split_by_share
+from finetune.data.splits import count_copies, draw_per_class, split_by_share
 
 
 @st.composite
@@ -127,3 +127,14 @@ def test_split_by_share_without_shares_is_all_train() -> None:
 
 def test_count_copies_counts_what_would_go() -> None:
     assert count_copies(["a", "b", "a", "a"]) == 2
+
+
+def test_draw_per_class_is_exact_and_a_function_of_the_seed() -> None:
+    classes = ["a", "b", "c"] * 20 + ["a"] * 30
+    drawn = draw_per_class(classes, 7, seed=0)
+    assert drawn == sorted(set(drawn))
+    assert Counter(classes[row] for row in drawn) == {"a": 7, "b": 7, "c": 7}
+    assert drawn == draw_per_class(classes, 7, seed=0)
+    assert len({tuple(draw_per_class(classes, 7, seed)) for seed in range(5)}) == 5
+    assert set(drawn) < set(draw_per_class(classes, 9, seed=0))
+    assert draw_per_class(["x", "y"], 1, seed=0) == [0, 1]

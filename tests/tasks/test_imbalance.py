@@ -112,7 +112,7 @@ def test_balanced_run_draws_classes_alike_and_its_report_shows_support(
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"task.kind": "several"}, r"train.sampling=balanced: .* does not have one class"),
+        ({"task.kind": "several"}, r"train.sampling=balanced: .* do not have one class"),
         (
             {"method": "frozen", "method.solver": "exact"},
             r"train.sampling=balanced: method.solver=exact takes no steps",
