@@ -23,7 +23,7 @@ from finetune.processes import this_process
 from tests.lives import Stop, one_thread
 from tests.test_exactness import LIVES, METHODS
 from tests.tiny_detectors import tiny_detector
-from tests.tiny_models import text_csv, tiny_bert, tiny_gpt2
+from tests.tiny_models import models_and_data, tiny_gpt2
 from tests.tiny_scenes import scene_folder
 from tests.tiny_vision import shape_folder, tiny_timm
 from tests.two_processes import Case, run_case, to_json
@@ -98,12 +98,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("two")
-    return {
-        "model": tiny_bert(folder / "bert"),
-        "plain": tiny_bert(folder / "plain", dropout=0, spread=0.1),
-        "data": text_csv(folder / "news.csv"),
-    }
+    return models_and_data(tmp_path_factory.mktemp("two"))
 
 
 def launch(cases: list[Case], out: Path, models: dict[str, Path]) -> Path:

@@ -15,7 +15,7 @@ from finetune.processes import this_process
 from finetune.sharding import check_sharding
 from tests.lives import Stop, live, load, one_thread
 from tests.test_distributed import assert_same_end, difference, launch
-from tests.tiny_models import text_csv, tiny_bert, tiny_gpt2
+from tests.tiny_models import models_and_data, tiny_gpt2
 from tests.two_processes import Case, run_case
 
 STOPS = [Stop(1, rank=1), Stop(3, "saved"), Stop(4)]
@@ -39,12 +39,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("sharding")
-    return {
-        "model": tiny_bert(folder / "bert"),
-        "plain": tiny_bert(folder / "plain", dropout=0, spread=0.1),
-        "data": text_csv(folder / "news.csv"),
-    }
+    return models_and_data(tmp_path_factory.mktemp("sharding"))
 
 
 def finals(folder: Path) -> dict[str, Tensor]:

@@ -270,3 +270,12 @@ def _save(
     )
     fast.save_pretrained(folder)
     return folder
+
+
+def models_and_data(folder: Path) -> dict[str, Path]:
+    """What runs of several processes share: a BERT with dropout, a plain one, and labelled texts."""
+    return {
+        "model": tiny_bert(folder / "bert"),
+        "plain": tiny_bert(folder / "plain", dropout=0, spread=0.1),
+        "data": text_csv(folder / "news.csv"),
+    }
