@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,11 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its final
 ConfigWords = Annotated[list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE ...]")]
 DataWords = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE ...]")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that the network computes at once.")]
+
+Precision = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None,
+    typer.Option(help="Of the computation; left out, the device chooses."),
+]
 
 
 @app.callback()
@@ -130,6 +135,7 @@ def embed(
     words: Annotated[list[str], typer.Argument(metavar="DATA [KEY=VALUE ...]")],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
     batch_size: BatchSize = 32,
+    precision: Precision = None,
 ) -> None:
     """Write a vector of every row of DATA: its number from 0, and what a head would read.
 
@@ -143,7 +149,7 @@ def embed(
     """
     from finetune.embedding import embed_rows
 
-    embed_rows(model, words, output, batch_size)
+    embed_rows(model, words, output, batch_size, precision)
 
 
 @app.command()

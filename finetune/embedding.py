@@ -69,11 +69,18 @@ class Embedder:
         return torch.stack([found[index] for index in range(len(rows))]).numpy()
 
 
-def embed_rows(model: str, words: Sequence[str], output: Path, batch_size: int) -> int:
+def embed_rows(
+    model: str,
+    words: Sequence[str],
+    output: Path,
+    batch_size: int,
+    precision: str | None = None,
+) -> int:
     """Write {"row": its number from 0, "vector": float32 [H]} for all rows that `words` name.
 
     Returns their number. Rows that cannot be read end it, or are left out under on_error=skip; so
-    do the numbers of rows. Raises FinetuneError.
+    do the numbers of rows. `precision` is that of the network's computation; left out, the device
+    chooses. Raises FinetuneError.
     """
     if output.suffix != SUFFIX:
         raise ConfigError(f"-o {output}: vectors are written as parquet; name a {SUFFIX} file")
@@ -81,15 +88,15 @@ def embed_rows(model: str, words: Sequence[str], output: Path, batch_size: int) 
     console = Console(speaks=state.is_main_process)
     source, keys = _split_words(words)
     table, notes = open_rows(source.reference, source.config, source.split)
-    precision, reason = choose_precision(None, state.device)
-    accelerator = make_accelerator(precision)
+    chosen, reason = choose_precision(precision, state.device)
+    accelerator = make_accelerator(chosen)
     task, network = _find_network(model, table, keys, notes)
     embedder = Embedder(task, network.to(accelerator.device).eval(), accelerator, batch_size)
-    where = f"{accelerator.device.type}, {precision}: {reason}"
+    where = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": where}
     console.facts({name: text for name, text in facts.items() if text})
 
-    digest = digest_model(network, precision)
+    digest = digest_model(network, chosen)
     digest.update(task.config.model_dump_json().encode())
     parts = _Parts(output, digest.hexdigest(), len(table))
     if state.is_main_process:

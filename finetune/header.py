@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import torch
+
 from finetune.assembly import Prepared
 from finetune.console import format_count
 from finetune.data import Splits
@@ -26,7 +28,7 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
         "length": _lengths(prepared),
         "network": f"{type(_named(live.model.network)).__name__} from {config.model.name}",
         "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
-        "device": f"{live.accelerator.device.type}, {processes}, {config.train.precision}",
+        "device": f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
         "steps": _steps(prepared),
         "batch": _batch(prepared),
         "choices": "\n".join(prepared.notes),
@@ -35,6 +37,12 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
         ),
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def _device(device: torch.device) -> str:
+    if device.type != "cpu":
+        return device.type
+    return f"cpu, {format_count(torch.get_num_threads(), 'thread')}"
 
 
 def _label_counts(strata: Iterable[object]) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
@@ -39,6 +40,8 @@ def this_process() -> PartialState:
             "on CPUs use "
             "`ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m finetune train ...`"
         )
+    if state.device.type == "cpu" and launched == 1:
+        _use_all_cores()
     return state
 
 
@@ -100,7 +103,19 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
         "datasets": datasets.__version__,
         "device": accelerator.device.type,
         "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
     }
+
+
+def _use_all_cores() -> None:
+    """Take the cores that `accelerate launch` leaves idle: without `--cpu` it allows a process one
+    thread, also where there is no GPU to do the work.
+    """
+    is_launched = os.environ.get("ACCELERATE_USE_CPU") == "False"
+    if is_launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        can_tell = hasattr(os, "sched_getaffinity")  # Linux; elsewhere a process has all cores
+        allowed = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+        torch.set_num_threads(min(psutil.cpu_count(logical=False) or 1, allowed))
 
 
 def _asked_for_cpu() -> bool:

@@ -171,6 +171,7 @@ def test_train_again_says_that_the_run_is_finished(
 ) -> None:
     words = ["task=text-classification", f"model={bert_folder}", "method=full", "epochs=4"]
     words += [f"data.train={news_csv}", f"data.validation={held_csv}", "lr=3e-3", "batch_size=8"]
+    words += ["precision=fp32"]
     before = (finished_run / "results.json").stat().st_mtime_ns
     assert finetune("train", *words, f"output={finished_run}") == 0
     assert "this run is finished" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from accelerate import PartialState
 from safetensors.torch import load_file
@@ -282,6 +283,28 @@ def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.Mo
     ):
         this_process()
     assert PartialState().num_processes == 1
+
+
+@pytest.mark.parametrize(("words", "takes_all"), [((), True), (("--cpu",), False)])
+def test_accelerate_launch_leaves_no_core_idle(
+    words: tuple[str, ...], takes_all: bool, tmp_path: Path
+) -> None:
+    """It allows one thread unless it is told that there is only a CPU; then it is believed."""
+    script = tmp_path / "threads.py"
+    script.write_text(
+        "import torch\n"
+        "from finetune.processes import this_process\n"
+        "torch.set_num_threads(1)\n"
+        "this_process()\n"
+        "print('threads', torch.get_num_threads())\n"
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", *words, str(script)]
+    found = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    cores = min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
+    assert f"threads {cores if takes_all else 1}\n" in found.stdout
 
 
 def classified(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

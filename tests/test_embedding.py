@@ -18,6 +18,7 @@ from tests.lives import Killed
 from tests.tiny_models import WIDTH, text_rows
 from tests.tiny_vision import shape_folder, tiny_timm
 
+EXACT = ("--precision", "fp32")  # some CPUs would choose bf16
 ROWS = [{"id": f"n{place}", **row} for place, row in enumerate(text_rows(11, seed=5))]
 
 
@@ -55,7 +56,7 @@ def test_vectors_of_texts_are_those_of_the_network(
     bert_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "features.parquet"
-    assert finetune("embed", bert_folder, table, "-o", output, "--batch-size", 3) == 0
+    assert finetune("embed", bert_folder, table, "-o", output, "--batch-size", 3, *EXACT) == 0
     rows, vectors = read(output)
     assert rows == list(range(11))
     assert vectors.shape == (11, WIDTH)
@@ -102,11 +103,11 @@ def test_what_is_done_is_not_done_again(
 
     monkeypatch.setattr(embedding.Embedder, "__call__", failing)
     with pytest.raises(Killed):
-        finetune("embed", bert_folder, table, "-o", output)
+        finetune("embed", bert_folder, table, "-o", output, *EXACT)
     assert not output.exists()
     rows = [*ROWS[:4], {**ROWS[4], "text": "another text"}, *ROWS[5:]]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert finetune("embed", bert_folder, table, "-o", output) == 0
+    assert finetune("embed", bert_folder, table, "-o", output, *EXACT) == 0
     assert computed == [4, 4, 3, 4, 3], "the changed window and the one that was lost"
     assert "1 part found done" in capsys.readouterr().out
     expected = mean_pooled(bert_folder, [row["text"] for row in rows])
@@ -118,7 +119,7 @@ def test_rows_that_are_left_out_keep_the_numbers_of_the_others(
 ) -> None:
     table, output = tmp_path / "rows.csv", tmp_path / "features.parquet"
     table.write_text("text,n\nshares fell,1\n  ,2\nthe match was won,3\n")
-    assert finetune("embed", bert_folder, table, "-o", output) == 2
+    assert finetune("embed", bert_folder, table, "-o", output, *EXACT) == 2
     assert "row 2: text is empty" in capsys.readouterr().err
     assert finetune("embed", bert_folder, table, "on_error=skip", "-o", output) == 0
     assert read(output)[0] == [0, 2]

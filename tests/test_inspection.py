@@ -36,7 +36,12 @@ def test_a_run_is_shown_and_nothing_is_written(
     before = files(Path.cwd(), feature_cache, bert_folder)
     Path("own.yaml").write_text("optim: {weight_decay: 0.5}\n")
     before = files(Path.cwd(), feature_cache, bert_folder)
-    assert finetune("inspect", "own.yaml", *words, f"method={method}", "batch_size=16") == 0
+    assert (
+        finetune(
+            "inspect", "own.yaml", *words, f"method={method}", "batch_size=16", "precision=fp32"
+        )
+        == 0
+    )
     assert files(Path.cwd(), feature_cache, bert_folder) == before
     output = capsys.readouterr().out
     lines = {line.split("=")[0].strip(): line for line in output.splitlines() if "=" in line}
