@@ -30,6 +30,9 @@ class Recipe:
 _FROZEN = Recipe(
     1e-3, 1e-2, 30, "a new head on fixed features: steps are cheap, and a large rate is safe"
 )
+_FROZEN_DEEP = Recipe(
+    1e-3, 1e-3, 30, "a new head of several layers on fixed features takes a smaller rate"
+)
 _LORA = Recipe(
     5e-4, 2e-3, 3, "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning"
 )
@@ -91,6 +94,8 @@ def fill_defaults(
     """The config without the nulls that this network decides, and {key: reason} of each."""
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
+    if recipe is _FROZEN and _matrices_of_head(model) > 1:
+        recipe = _FROZEN_DEEP
     factor, size = _factor_of_size(config.method.name, model, kind)
     reason = recipe.reason + size
     precision, precision_reason = choose_precision(config.train.precision, device)
@@ -122,6 +127,11 @@ def fill_defaults(
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
         key: why for key, (_, why) in chosen.items()
     }
+
+
+def _matrices_of_head(model: TransferModel) -> int:
+    parts = [model.network.get_submodule(name) for name in model.heads]
+    return sum(p.ndim > 1 for part in parts for p in part.parameters())
 
 
 def _factor_of_size(method: str, model: TransferModel, kind: str) -> tuple[float, str]:

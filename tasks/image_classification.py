@@ -118,6 +118,7 @@ class ImageClassification(PictureTask, LabelledTask):
         model = build(
             self.source_,
             names,
+            self.config.hidden_head(),
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: index for index, name in enumerate(names)},
@@ -206,6 +207,11 @@ class ImageClassification(PictureTask, LabelledTask):
             "activation": usage.ACTIVATIONS[kind],
             "preprocessing": self.processor_ or to_timm(self.preprocessing_),
         }
+        if self.config.head_hidden:
+            blanks["place"] = model.heads[0]
+            blanks["scores"] = usage.scores(usage.ACTIVATIONS[kind], self.config.head_hidden)
+            code = usage.HIDDEN_IMAGE if self.processor_ else usage.HIDDEN_TIMM_IMAGE
+            return About(self.name, code=usage.fill(code, **blanks), base=self._base_on_hub(model))
         if self.processor_ is not None:
             code, adapted = usage.IMAGE, usage.ADAPTED_IMAGE
             return About(

@@ -60,7 +60,7 @@ class TextClassificationConfig(TargetConfig):
     lists those that it breaks.
     """
     head: Literal["auto", "native", "pooled"] = "auto"
-    """native: the head of the library's own class; pooled: a linear head on pooled states."""
+    """native: the head of the library's own class; pooled: a new head on pooled states."""
     pooling: Literal["mean", "cls", "last"] | None = None
     """How states are pooled under a pooled head; null: mean for encoders, last for decoders."""
 
@@ -142,7 +142,9 @@ class TextClassification(LabelledTask):
     def build_model(self, source: ModelConfig) -> TransferModel:
         names = dict(enumerate(self.targets_.names))
         if self.head_ == "pooled":
-            model: TextModel = load_pooled(source, self.pooling_, len(names))
+            model: TextModel = load_pooled(
+                source, self.pooling_, len(names), self.config.hidden_head()
+            )
         else:
             model = load_native(
                 source,
@@ -240,7 +242,9 @@ class TextClassification(LabelledTask):
         }
         note = usage.CUT_OTHERWISE.get(self.config.truncation, "")
         if self.head_ == "pooled":
-            code = usage.fill(usage.POOLED_TEXT, pooled=usage.POOLED[self.pooling_], **blanks)
+            scores = usage.scores(usage.ACTIVATIONS[kind], self.config.head_hidden)
+            pooled = usage.POOLED[self.pooling_]
+            code = usage.fill(usage.POOLED_TEXT, pooled=pooled, scores=scores, **blanks)
             return About(self.name, code=note + code)
         code = usage.fill(usage.PAIR_OF_TEXTS if pair else usage.TEXT, **blanks)
         # New words are rows of the embeddings, which an adapter has not.
@@ -254,13 +258,18 @@ class TextClassification(LabelledTask):
 
     def _settle_head(self, kind: str, frozen: bool) -> list[str]:
         self.pooling_ = self.config.pooling or ("last" if kind == "decoder" else "mean")
+        if self.config.head == "native" and self.config.head_hidden:
+            raise ConfigError(
+                "task.head_hidden: is a layer of a pooled head; leave it out, or task.head=native"
+            )
         if self.config.head != "auto":
             self.head_ = self.config.head
             return []
-        self.head_ = "pooled" if frozen or self.config.pooling else "native"
+        asked = [key for key in ("pooling", "head_hidden") if getattr(self.config, key)]
+        self.head_ = "pooled" if frozen or asked else "native"
         reason = "the network's own class"
-        if self.config.pooling:
-            reason = "as task.pooling is set"
+        if asked:
+            reason = f"as task.{asked[0]} is set"
         elif frozen:
             reason = f"{self.pooling_} pooling serves a frozen backbone best"
         return [f"head: {self.head_}, {reason}"]
@@ -281,6 +290,11 @@ class TextClassification(LabelledTask):
             raise ConfigError(
                 f"task.truncation: {config.truncation} cuts one text, not a pair; "
                 "use head or tail, or join the two columns"
+            )
+        if config.truncation == "windows" and config.head_hidden:
+            raise ConfigError(
+                "task.truncation: the logits of windows are pooled as those of a linear head; "
+                "leave task.head_hidden out, or use head, tail or head-tail"
             )
         if config.truncation == "windows":
             check_windows(self.tokenizer_, config.max_length, config.window_overlap)

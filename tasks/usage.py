@@ -51,7 +51,8 @@ def classify(text):
     inputs = tokenizer({texts}, truncation=True, max_length={max_length}, return_tensors="pt")
     with torch.inference_mode():
         states = backbone(**inputs).last_hidden_state[0]  # [tokens, features]
-    scores = (head["weight"] @ {pooled} + head["bias"]){activation}
+    vector = {pooled}
+    {scores}
     return dict(zip(labels, scores.tolist()))
 
 
@@ -108,6 +109,30 @@ def classify(path):
 print(classify("picture.jpg"))
 """
 
+HIDDEN_TIMM_IMAGE = """
+import timm
+import torch
+from huggingface_hub import hf_hub_download
+from PIL import Image
+from safetensors.torch import load_file
+
+model = timm.create_model("hf-hub:{repository}", pretrained=True, num_classes=0).eval()
+head = load_file(hf_hub_download("{repository}", "head.safetensors"))
+transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+labels = {labels}
+
+
+def classify(path):
+    pixels = transform(Image.open(path).convert("RGB")).unsqueeze(0)  # [1, 3, height, width]
+    with torch.inference_mode():
+        vector = model(pixels)[0]
+    {scores}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify("picture.jpg"))
+"""
+
 ADAPTED_TIMM_IMAGE = """
 import timm
 import torch
@@ -125,6 +150,31 @@ def classify(path):
     pixels = transform(Image.open(path).convert("RGB")).unsqueeze(0)  # [1, 3, height, width]
     with torch.inference_mode():
         scores = model(pixels)[0]{activation}
+    return dict(zip(labels, scores.tolist()))
+
+
+print(classify("picture.jpg"))
+"""
+
+HIDDEN_IMAGE = """
+import torch
+from huggingface_hub import hf_hub_download
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("{repository}").eval()
+model.set_submodule("{place}", torch.nn.Identity())
+head = load_file(hf_hub_download("{repository}", "head.safetensors"))
+processor = AutoImageProcessor.from_pretrained("{repository}")
+labels = {labels}
+
+
+def classify(path):
+    inputs = processor(Image.open(path).convert("RGB"), return_tensors="pt")
+    with torch.inference_mode():
+        vector = model(**inputs).logits[0]
+    {scores}
     return dict(zip(labels, scores.tolist()))
 
 
@@ -166,7 +216,15 @@ ACTIVATIONS = {
     "multi_label_classification": ".sigmoid()",
     "regression": "",
 }
+_LINEAR = 'scores = (head["weight"] @ vector + head["bias"])'
+_HIDDEN = """hidden = torch.nn.functional.gelu(head["hidden.weight"] @ vector + head["hidden.bias"])
+    scores = (head["logits.weight"] @ hidden + head["logits.bias"])"""
 POOLED = {"mean": "states.mean(0)", "cls": "states[0]", "last": "states[-1]"}
+
+
+def scores(activation: str, width: int | None) -> str:
+    """How a head that lies in a file of its own makes `scores` of `vector`."""
+    return (_HIDDEN if width else _LINEAR) + activation
 
 
 def fill(code: str, **values: object) -> str:

@@ -14,7 +14,7 @@ from finetune.hub import push
 from tests.strangers import Case, World
 from tests.tiny_detectors import MAKERS
 
-POOLED = {"task.head": "pooled"}
+POOLED, HIDDEN = {"task.head": "pooled"}, {"task.head_hidden": 8}
 CLASSIFY, DETECT, SEGMENT = "classify-image", "detect", "segment"
 WRITE, CHAT = "write", "chat"
 WRITERS = ("gpt2", "t5", "bart")
@@ -29,6 +29,7 @@ CASES = {
     "text-lora": Case("bert", "lora"),
     "text-lora-adapter": Case("bert", "lora", "adapter"),
     "timm-lora": Case("timm", "lora", use=CLASSIFY),
+    "timm-hidden": Case("timm", "frozen", use=CLASSIFY, keys=HIDDEN),
     "detector-lora": Case("rt-detr-v2", "lora", use=DETECT),
     "unet-lora": Case("timm", "lora", use=SEGMENT),
     "segformer-full": Case("segformer", use=SEGMENT),
@@ -40,6 +41,8 @@ CLASSIFIERS = {
     "timm-lora-adapter": Case("timm", "lora", "adapter", CLASSIFY),
     "vit-full": Case("vit", use=CLASSIFY),
     "text-full": Case("bert"),
+    "text-hidden": Case("bert", "frozen", keys=HIDDEN),
+    "vit-hidden": Case("vit", "lora", use=CLASSIFY, keys=HIDDEN),
     "text-partial": Case("bert", "partial"),
     "text-pooled-full": Case("bert", "full", keys=POOLED),
     "text-frozen-native": Case("bert", "frozen", keys={"task.head": "native"}),

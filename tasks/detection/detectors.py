@@ -21,6 +21,7 @@ from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from tasks.heads.fcos import build_fcos
 from tasks.heads.queries import family_of
+from tasks.pretrained import quiet_transformers
 from tasks.seams import calls_noted, find_blocks
 from tasks.vision import tiles
 from tasks.vision.backbones import adaptable_layers, kind_of, timm_stages
@@ -198,7 +199,8 @@ class QueryModel(Detector):
         return {"layers": [last, *layers, first]}
 
     def save(self, folder: Path) -> None:
-        self.network.save_pretrained(folder)
+        with quiet_transformers():
+            self.network.save_pretrained(folder)
 
 
 def _lay_out_gradient(_: nn.Module, __: Any, output: Tensor) -> None:

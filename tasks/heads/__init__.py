@@ -1,1 +1,1 @@
-"""Heads of detection: how what a network says of an image becomes losses and boxes."""
+"""Heads: how what a network says of a row or an image becomes logits, or losses and boxes."""

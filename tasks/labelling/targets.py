@@ -14,13 +14,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
 from finetune.config import NonNegative, TaskConfig
 from finetune.errors import ConfigError
 from finetune.task import Prediction
+from tasks.heads.vectors import HiddenShape
 from tasks.labelling import metrics
 from tasks.labelling.imbalance import class_weights, log_priors
 from tasks.labelling.labels import (
@@ -69,6 +70,14 @@ class TargetConfig(TaskConfig):
     loss, and not in predictions, which so favour rare labels (Menon et al. 2021, arXiv:2007.07314),
     for kind=single; 1: to serve all labels alike. Not beside balanced weights or sampling.
     """
+    head_hidden: PositiveInt | None = None
+    """Features of a hidden layer of the head, which is saved beside the network; null: none."""
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of activations that a head with a hidden layer drops in training."""
+
+    def hidden_head(self) -> HiddenShape | None:
+        """What a head with a hidden layer is like, if one is asked for."""
+        return HiddenShape(self.head_hidden, self.head_dropout) if self.head_hidden else None
 
 
 class Targets(ABC):

@@ -16,6 +16,7 @@ from finetune.config import ModelConfig
 from finetune.errors import ModelError
 from finetune.model import Batch
 from finetune.sources import resolve_model
+from tasks.heads.vectors import HiddenShape, make_head, read_head, save_head
 from tasks.labelling.logits import LogitsModel
 from tasks.language.windows import COUNT, Pooling, pool_windows
 from tasks.pretrained import kind_of, load_network, quiet_transformers
@@ -120,12 +121,12 @@ class NativeTextModel(TextModel):
 
 
 class PooledNetwork(nn.Module):
-    """A bare backbone, its states pooled to one vector a row, and a linear head."""
+    """A bare backbone, its states pooled to one vector a row, and a head that reads it."""
 
-    def __init__(self, backbone: Any, pooling: str, outputs: int) -> None:
+    def __init__(self, backbone: Any, pooling: str, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.config.hidden_size, outputs)
+        self.head = head
         self.pooling = pooling
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class PooledNetwork(nn.Module):
 
 
 class PooledTextModel(TextModel):
-    """A bare backbone under a pooling and a linear head: what frozen features serve best."""
+    """A bare backbone under a pooling and a head of vectors: what frozen features serve best."""
 
     network: PooledNetwork
 
@@ -181,17 +182,11 @@ class PooledTextModel(TextModel):
         return self.network.head(vectors)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        """The backbone as AutoModel loads it, and head.safetensors beside it."""
-        from safetensors.torch import save_file
-
+        """The backbone as AutoModel loads it, and the head beside it."""
         self.settle()
         with quiet_transformers():
             self.network.backbone.save_pretrained(folder)
-        save_file(
-            self.network.head.state_dict(),
-            folder / "head.safetensors",
-            metadata={"pooling": self.network.pooling},
-        )
+        save_head(self.network.head, folder, pooling=self.network.pooling)
 
     def adapter_config(self) -> dict[str, Any]:
         return {"task_type": "FEATURE_EXTRACTION", "base_model_name_or_path": self.base}
@@ -215,24 +210,26 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
     return model
 
 
-def load_pooled(source: ModelConfig, pooling: str, outputs: int) -> PooledTextModel:
+def load_pooled(
+    source: ModelConfig, pooling: str, outputs: int, hidden: HiddenShape | None = None
+) -> PooledTextModel:
     """A backbone by AutoModel, in float32, with a new head."""
-    backbone = load_network("AutoModel", source)
-    if getattr(backbone, "pooler", None) is not None:
-        # Unread, so it would get no gradient, which a distributed run cannot have.
-        backbone.pooler = None
-    model = PooledTextModel(PooledNetwork(backbone, pooling, outputs))
+    backbone = _load_backbone(source)
+    head = make_head(backbone.config.hidden_size, hidden, outputs)
+    model = PooledTextModel(PooledNetwork(backbone, pooling, head))
     model.base = resolve_model(source.name)
     return model
 
 
 def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
     """What PooledTextModel.save wrote."""
-    from safetensors import safe_open
+    head, facts = read_head(Path(folder.name))
+    return PooledTextModel(PooledNetwork(_load_backbone(folder), facts["pooling"], head))
 
-    with safe_open(Path(folder.name) / "head.safetensors", "pt") as file:
-        pooling = file.metadata()["pooling"]
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    model = load_pooled(folder, pooling, len(state["weight"]))
-    model.network.head.load_state_dict(state)
-    return model
+
+def _load_backbone(source: ModelConfig) -> Any:
+    backbone = load_network("AutoModel", source)
+    if getattr(backbone, "pooler", None) is not None:
+        # Unread, so it would get no gradient, which a distributed run cannot have.
+        backbone.pooler = None
+    return backbone

@@ -7,7 +7,8 @@ Shapes: B images, H, W pixels, F features, C outputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from finetune.checkpoint import write_json
 from finetune.errors import ModelError
 from finetune.model import Batch
+from tasks.heads.vectors import HiddenHead, HiddenShape, save_head
 from tasks.labelling.logits import LogitsModel
+from tasks.pretrained import quiet_transformers
 from tasks.seams import calls_noted, find_blocks, has_parameters, head_input
 from tasks.vision.preprocessing import INPUT
 
@@ -82,6 +85,21 @@ class VisionModel(LogitsModel):
             return self._head(batch["features"]["pooled"])  # type: ignore[no-any-return]
         return self.run(self._laid_out(batch["inputs"][INPUT]))
 
+    @contextmanager
+    def head_apart(self, folder: Path) -> Iterator[None]:
+        """Inside, the network is without a hidden head, which no other library knows: it is saved
+        into a file of its own.
+        """
+        if not isinstance(self._head, HiddenHead):
+            yield
+            return
+        save_head(self._head, folder)
+        self.network.set_submodule(self.heads[0], nn.Identity())
+        try:
+            yield
+        finally:
+            self.network.set_submodule(self.heads[0], self._head)
+
     def _laid_out(self, images: Tensor) -> Tensor:
         return images.to(memory_format=torch.channels_last) if self._channels_last else images
 
@@ -92,8 +110,7 @@ class TimmModel(VisionModel):
     network: Any
 
     def __init__(self, network: Any, size: Size, labels: Sequence[str] = ()) -> None:
-        named = network.pretrained_cfg["classifier"]
-        heads = [named] if isinstance(named, str) else list(named)
+        heads = head_names(network)
         self.labels = list(labels)
         super().__init__(network, heads, timm_stages(network, heads), size)
 
@@ -109,9 +126,10 @@ class TimmModel(VisionModel):
         """As timm.create_model("local-dir:<folder>", pretrained=True) and transformers load it."""
         self.settle()
         names = {"label_names": self.labels} if self.labels else {}
-        timm.models.save_for_hf(
-            self.network, str(folder), model_config=names, safe_serialization=True
-        )
+        with self.head_apart(folder):
+            timm.models.save_for_hf(
+                self.network, str(folder), model_config=names, safe_serialization=True
+            )
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         # It stands in the config twice, and transformers' wrapper of timm chokes on the second.
         config.get("model_args", {}).pop("num_classes", None)
@@ -127,12 +145,7 @@ class TransformersModel(VisionModel):
     network: PreTrainedModel
 
     def __init__(self, network: PreTrainedModel, size: Size) -> None:
-        base = network.base_model_prefix
-        heads = [
-            name
-            for name, child in network.named_children()
-            if name != base and has_parameters(child)
-        ]
+        heads = head_names(network)
         super().__init__(network, heads, find_blocks(network, heads), size)
 
     def run(self, images: Tensor) -> Tensor:
@@ -146,10 +159,33 @@ class TransformersModel(VisionModel):
 
     def save(self, folder: Path) -> None:
         self.settle()
-        self.network.save_pretrained(folder)
+        with self.head_apart(folder), quiet_transformers():
+            self.network.save_pretrained(folder)
 
     def adapter_config(self) -> dict[str, Any]:
         return {"base_model_name_or_path": self.base}
+
+
+def head_names(network: Any) -> list[str]:
+    """The parts of a classifier of timm or of transformers that make its logits."""
+    if hasattr(network, "pretrained_cfg"):
+        named = network.pretrained_cfg["classifier"]
+        return [named] if isinstance(named, str) else list(named)
+    base = network.base_model_prefix
+    children = network.named_children()
+    return [name for name, child in children if name != base and has_parameters(child)]
+
+
+def hide_layer(network: Any, hidden: HiddenShape) -> None:
+    """Put a head with a hidden layer in the place of a linear one. Raises ModelError."""
+    names = head_names(network)
+    last = network.get_submodule(names[0])
+    if len(names) > 1 or not isinstance(last, nn.Linear):
+        raise ModelError(
+            f"task.head_hidden: the head of {type(network).__name__} ({', '.join(names)}) is not "
+            "one linear layer, in whose place another could stand; leave it out"
+        )
+    network.set_submodule(names[0], HiddenHead(last.in_features, hidden, last.out_features))
 
 
 def kind_of(network: nn.Module, heads: Sequence[str]) -> str:

@@ -19,8 +19,15 @@ from finetune.config import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.sources import resolve_model
 from tasks.dropping import check_drop_path, refuse_drop_path, timm_arguments
+from tasks.heads.vectors import HEAD_FILE, HiddenShape, read_head
 from tasks.pretrained import from_pretrained, load_network
-from tasks.vision.backbones import TimmModel, TransformersModel, VisionModel
+from tasks.vision.backbones import (
+    TimmModel,
+    TransformersModel,
+    VisionModel,
+    head_names,
+    hide_layer,
+)
 from tasks.vision.preprocessing import (
     Preprocessing,
     from_processor,
@@ -74,14 +81,23 @@ def find_source(model: ModelConfig, size: int | None, crop: float | None) -> Vis
     return VisionSource(model, held, None, processor, note)
 
 
-def build(source: VisionSource, names: Sequence[str], **config: Any) -> VisionModel:
-    """The pretrained network with a new head for `names`; `config` goes to one of transformers."""
-    size = source.preprocessing.size
-    if source.timm_name is None:
+def build(
+    source: VisionSource, names: Sequence[str], hidden: HiddenShape | None = None, **config: Any
+) -> VisionModel:
+    """The pretrained network with a new head for `names`; `config` goes to one of transformers.
+    Raises ModelError.
+    """
+    size, is_timm = source.preprocessing.size, source.timm_name is not None
+    if is_timm:
+        network = create_timm(source, len(names))
+    else:
         network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
+    if hidden is not None:
+        hide_layer(network, hidden)
+    if not is_timm:
         model: VisionModel = TransformersModel(network, size)
     else:
-        model = TimmModel(create_timm(source, len(names)), size, names)
+        model = TimmModel(network, size, names)
         model.network.pretrained_cfg.update(to_timm(source.preprocessing))
         _quiet_head(model.last_layer())
     model.base = resolve_model(source.model.name)
@@ -90,13 +106,18 @@ def build(source: VisionSource, names: Sequence[str], **config: Any) -> VisionMo
 
 def load_folder(model: ModelConfig, preprocessing: Preprocessing) -> VisionModel:
     """What `VisionModel.save` wrote, by its own library."""
-    name = timm_name(model)
+    folder, name = Path(model.name), timm_name(model)
+    has_hidden = (folder / HEAD_FILE).is_file()
     if name is None:
-        return TransformersModel(load_network(AUTO, model), preprocessing.size)
-    network = timm.create_model(name, pretrained=True)
-    names = network.pretrained_cfg.get("label_names") or _timm_folder(Path(model.name)).get(
-        "label_names"
-    )
+        network = load_network(AUTO, model)
+    else:
+        less = {"num_classes": 0} if has_hidden else {}
+        network = timm.create_model(name, pretrained=True, **less)
+    if has_hidden:
+        network.set_submodule(head_names(network)[0], read_head(folder)[0])
+    if name is None:
+        return TransformersModel(network, preprocessing.size)
+    names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
     return TimmModel(network, preprocessing.size, names or ())
 
 
