@@ -2,7 +2,7 @@
 
 Both train LoRA adapters of the same shape on SmolLM2-135M, from the same weights and at the same
 rates, on articles of BBC News; loss is on the headlines alone. Ours is the shipped config: batches
-of similar length, packed, with the output layer where there is loss. The Trainer has its defaults,
+of similar length, with the output layer where there is loss. The Trainer has its defaults,
 and a collator that pads. Both run in one process in turn, a block of steps each, so that what else
 the machine does strikes both alike; loading, tokenizing and measuring are left out of the times.
 
@@ -77,15 +77,16 @@ class Clock:
         self.processor += time.process_time() - self._start[1]
 
 
-def set_up(rows: int, folder: str) -> Prepared:
+def set_up(rows: int, precision: str, folder: str) -> Prepared:
     """Our side: the shipped config on `rows` training rows, one epoch."""
     share = HELD_OUT / (rows + HELD_OUT)
     keys = {"data.limit": rows + HELD_OUT, "data.test": share, "output": folder, "epochs": 1}
+    keys["precision"] = precision
     loaded = load_config(CONFIG, keys, lambda name: find_task(name).Config)
     config = loaded.config
     task = find_task(config.task.name)(config.task)
     splits = open_splits(config.data, task)
-    return assemble(config, task, splits, make_accelerator(config.train.precision or "fp32"))
+    return assemble(config, task, splits, make_accelerator(precision))
 
 
 def trainer_side(ours: Prepared, network: Any, folder: str, callback: Any) -> Any:
@@ -112,6 +113,8 @@ def trainer_side(ours: Prepared, network: Any, folder: str, callback: Any) -> An
         logging_steps=live.config.train.log_every,
         report_to="none",
         disable_tqdm=True,
+        use_cpu=live.accelerator.device.type == "cpu",
+        bf16=live.config.train.precision == "bf16",
     )
     collate = DataCollatorForSeq2Seq(task.tokenizer_)  # type: ignore[attr-defined]
     return Trainer(network, settings, collate, rows, callbacks=[callback])
@@ -155,12 +158,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=240, help="for training, beside 80 held out")
     parser.add_argument("--block", type=int, default=10, help="steps of one side at a time")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of both")
     arguments = parser.parse_args()
     threads = os.environ.get("OMP_NUM_THREADS")
-    print(f"{torch.get_num_threads()} threads (OMP_NUM_THREADS={threads}), fp32", flush=True)
+    print(
+        f"{torch.get_num_threads()} threads (OMP_NUM_THREADS={threads}), {arguments.precision}",
+        flush=True,
+    )
     mine, theirs = Clock(), Clock()
     with tempfile.TemporaryDirectory() as folder:
-        ours = set_up(arguments.rows, folder)
+        ours = set_up(arguments.rows, arguments.precision, folder)
         assert isinstance(ours.live.model, LanguageModel)
         print(f"untrained perplexity {perplexity(ours, ours.live.model):.2f}", flush=True)
         network = copy.deepcopy(ours.live.model.network)
