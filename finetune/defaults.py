@@ -30,9 +30,6 @@ class Recipe:
 _FROZEN = Recipe(
     1e-3, 1e-2, 30, "a new head on fixed features: steps are cheap, and a large rate is safe"
 )
-_FROZEN_DEEP = Recipe(
-    1e-3, 1e-3, 30, "a new head of several layers on fixed features takes a smaller rate"
-)
 _LORA = Recipe(
     5e-4, 2e-3, 3, "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning"
 )
@@ -85,6 +82,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 # searched 2e-5 to 5e-5). Below the other, compact encoders take up to 3e-4 (Turc et al. 2019,
 # arXiv:1908.08962); the rates of vision networks above are for networks of that size.
 LARGE, SMALL = 200_000_000, 50_000_000
+LAYERED = 1e-3  # what a head of several layers bears
 TEXT_KINDS = ("encoder", "decoder")
 
 
@@ -94,15 +92,14 @@ def fill_defaults(
     """The config without the nulls that this network decides, and {key: reason} of each."""
     kind = model.kind if ("full", model.kind) in RECIPES else "encoder"
     recipe = RECIPES[config.method.name, kind]
-    if recipe is _FROZEN and _matrices_of_head(model) > 1:
-        recipe = _FROZEN_DEEP
     factor, size = _factor_of_size(config.method.name, model, kind)
     reason = recipe.reason + size
+    head_lr, layered = _head_rate(recipe.head_lr * factor, model)
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
         "optim.lr": (recipe.lr * factor, reason),
-        "optim.head_lr": (recipe.head_lr * factor, reason),
+        "optim.head_lr": (head_lr, layered or reason),
         "optim.layer_decay": (1.0, "one rate for all blocks"),
     }
     tunes = isinstance(config.method, FrozenConfig) and config.method.contrastive > 0
@@ -129,9 +126,15 @@ def fill_defaults(
     }
 
 
-def _matrices_of_head(model: TransferModel) -> int:
+def _head_rate(usual: float, model: TransferModel) -> tuple[float, str]:
+    """The rate of the head, and why, if it is not the usual one: layers upon layers that are all
+    new, such as a decoder of segmentation, diverge at what a single layer bears.
+    """
     parts = [model.network.get_submodule(name) for name in model.heads]
-    return sum(p.ndim > 1 for part in parts for p in part.parameters())
+    layers = sum(parameter.ndim > 1 for part in parts for parameter in part.parameters())
+    if layers < 2 or usual <= LAYERED:
+        return usual, ""
+    return LAYERED, f"a head of {layers} new layers takes no more"
 
 
 def _factor_of_size(method: str, model: TransferModel, kind: str) -> tuple[float, str]:

@@ -114,7 +114,7 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
         "batch": _outline(batch),
         "outputs": _outline(outputs),
         "loss": ", ".join(f"{name} {value:.4f}" for name, value in losses.items()) + ", untrained",
-        "prediction": f"{_json(said)}, untrained",
+        "prediction": f"{_excerpt(_json(said))}, untrained",
     }
     return {name: text for name, text in facts.items() if text}
 

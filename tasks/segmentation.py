@@ -19,14 +19,20 @@ from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
-from finetune.task import About, Prediction, Rng, Row, Sample, Stats
+from finetune.task import About, Picture, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.mask_folders import read_masks
 from tasks.labelling.columns import find_column
 from tasks.masks import losses as losses
 from tasks.masks.coding import MaskCoding
 from tasks.masks.config import SegmentationConfig
 from tasks.masks.reader import MASK_NAMES, MaskReader
-from tasks.masks.results import decide, draw_prediction, segments, to_pipeline
+from tasks.masks.results import (
+    decide,
+    draw_prediction,
+    mask_picture,
+    segments,
+    to_pipeline,
+)
 from tasks.masks.usage import code_of
 from tasks.vision import tiles
 from tasks.vision.augmentation import is_active, settle_augmentation
@@ -96,6 +102,7 @@ class Segmentation(PictureTask):
         from tasks.vision.sources import find_source
 
         terms = losses.parse_loss(self.config.loss)
+        losses.check_weights(terms, self.config.class_weights)
         self.coding_, facts = self._masks.learn(train, self.config)
         self.weights_, weighing = self._masks.weigh(self.coding_, facts, self.config.class_weights)
         self.source_ = find_source(source, None, None)
@@ -225,6 +232,11 @@ class Segmentation(PictureTask):
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
         image = read_image(self.image_of(row), self.config.max_pixels)
         return draw_prediction(image, prediction, self.coding_.names, folder, name)
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        pixels = map(self.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        pairs = zip(pixels, batch["targets"], strict=True)
+        return [mask_picture(seen, mask.cpu(), self.coding_.names) for seen, mask in pairs]
 
     def show(self, sample: Sample) -> str:
         pixels = sample["inputs"][INPUT]

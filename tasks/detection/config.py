@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from finetune.config import Section
 from tasks.annotations.boxes import Convention
@@ -19,6 +19,12 @@ class TileConfig(Section):
     """Pixels of the side of a tile."""
     overlap: Annotated[int, Field(ge=0)] = 64
     """Pixels that neighbours share at least: the size of a usual object."""
+
+    @model_validator(mode="after")
+    def _advances(self) -> TileConfig:
+        if self.overlap >= self.size:
+            raise ValueError(f"tiles of {self.size} pixels overlap by at most {self.size - 1}")
+        return self
 
 
 class ObjectDetectionConfig(JointAugmentationConfig):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from tasks.masks.coding import Code, Encoding, Labels
 from tasks.vision.images import MAX_PIXELS
@@ -29,8 +36,8 @@ class SegmentationConfig(JointAugmentationConfig):
     """Values of pixels that count for nothing; null: 255, where it is not one of two classes."""
     encoding: Encoding = "auto"
     """How masks say their classes; auto: found by looking."""
-    decoder: str = "unet"
-    """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer."""
+    decoder: str | None = None
+    """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""
     image_size: Size | None = None
     """Pixels of the input, square or [height, width], to which a picture is squeezed; null: what
     the network was trained with.
@@ -47,6 +54,23 @@ class SegmentationConfig(JointAugmentationConfig):
     """Weights of the classes in cross_entropy and focal; balanced: by the root of their rarity."""
     max_pixels: PositiveInt = MAX_PIXELS
     """A picture with more is refused, for it may be made to fill the memory."""
+
+    @field_validator("tile")
+    @classmethod
+    def _is_the_input(cls, tile: int | None, info: ValidationInfo) -> int | None:
+        if tile is not None and info.data.get("image_size") is not None:
+            raise ValueError("tiles are the input; leave image_size or tile out")
+        return tile
+
+    @field_validator("overlap")
+    @classmethod
+    def _advances(cls, overlap: int | None, info: ValidationInfo) -> int | None:
+        tile = info.data.get("tile")
+        if overlap is not None and tile is None:
+            raise ValueError("is of tiles, and there are none; set task.tile, or leave it out")
+        if overlap is not None and tile is not None and overlap >= tile:
+            raise ValueError(f"tiles of {tile} pixels overlap by at most {tile - 1}")
+        return overlap
 
     @property
     def tile_overlap(self) -> int:

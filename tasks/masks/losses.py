@@ -132,6 +132,15 @@ def parse_loss(text: str | Mapping[str, float]) -> dict[str, float]:
     return found
 
 
+def check_weights(terms: Iterable[str], weights: object) -> None:
+    """Raise ConfigError if classes have weights that no term takes."""
+    if weights is not None and not {"cross_entropy", "focal"} & set(terms):
+        raise ConfigError(
+            f"task.class_weights: {' and '.join(terms)} weigh all classes alike; leave the "
+            "weights out, or add cross_entropy or focal to task.loss"
+        )
+
+
 def areas(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
     """Pixels that are rightly predicted, predicted, and of each class: int64 [K, 3].
 

@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.task import Prediction
+from finetune.task import Picture, Prediction
+from tasks.vision.joint_augmentation import IGNORE
 
 _AT_ONCE = 1 << 24
 """Values of logits that are enlarged at once, so that 150 classes of a large picture fit."""
@@ -110,12 +111,10 @@ def draw_prediction(
     classes = np.zeros((image.height, image.width), np.uint8)
     for item in prediction["segments"]:
         classes[unpack(item["mask"])] = names.index(item["label"])
-    mask = Image.fromarray(classes)
-    mask.putpalette([value for color in colors for value in color])
+    mask = _in_colors(classes, colors)
     paths = [folder / f"{name}-mask.png", folder / f"{name}-overlay.png"]
     mask.save(paths[0])
-    veil = Image.fromarray(np.where(classes == 0, 0, 140).astype(np.uint8))
-    shown = Image.composite(mask.convert("RGB"), image, veil)
+    shown = _veiled(image, mask)
     labels = [item["label"] for item in prediction["segments"]]
     _with_legend(shown, {label: colors[names.index(label)] for label in labels}).save(paths[1])
     lines = (
@@ -124,6 +123,28 @@ def draw_prediction(
     )
     (folder / "legend.tsv").write_text("value\tcolor\tclass\n" + "".join(lines), encoding="utf-8")
     return paths
+
+
+def mask_picture(pixels: Tensor, mask: Tensor, names: Sequence[str]) -> Picture:
+    """A picture uint8 [3, H, W] under its mask [H, W], what is ignored in white; the classes."""
+    classes: NDArray[np.uint8] = mask.numpy()
+    colors = [*palette(len(names)), *[(255, 255, 255)] * (IGNORE + 1 - len(names))]
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    present = [names[number] for number in np.unique(classes) if number != IGNORE]
+    shown = _veiled(image, _in_colors(classes, colors))
+    return Picture(", ".join(present) or "all ignored", np.asarray(shown))
+
+
+def _in_colors(classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]) -> Image.Image:
+    mask = Image.fromarray(classes)
+    mask.putpalette([value for color in colors for value in color])
+    return mask
+
+
+def _veiled(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """A picture with a mask over all that is not of the first class."""
+    veil = Image.fromarray(np.where(np.asarray(mask) == 0, 0, 140).astype(np.uint8))
+    return Image.composite(mask.convert("RGB"), image, veil)
 
 
 def _with_legend(picture: Image.Image, colors: dict[str, tuple[int, int, int]]) -> Image.Image:

@@ -31,13 +31,19 @@ DECODERS = {
     "segformer": "Segformer",
 }
 AUTO = "AutoModelForSemanticSegmentation"
+# What timm and smp raise where a decoder asks of an encoder what it cannot give.
+_REFUSALS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
 
 
 def build(
-    source: VisionSource, decoder: str, names: Sequence[str], size: tuple[int, int]
+    source: VisionSource, decoder: str | None, names: Sequence[str], size: tuple[int, int]
 ) -> SegmentationModel:
-    """The pretrained network with a new head for `names`. Raises ModelError."""
+    """The pretrained network with a new head for `names`. Raises ConfigError or ModelError."""
     if source.timm_name is None:
+        if decoder is not None:
+            raise ConfigError(
+                f"task.decoder: {source.model.name} of transformers has its own; leave it out"
+            )
         network = load_network(
             AUTO,
             source.model,
@@ -48,7 +54,7 @@ def build(
         )
         model: SegmentationModel = TransformersModel(network, size)
     else:
-        model = SmpModel(_build_smp(source, decoder, len(names)), size)
+        model = SmpModel(_build_smp(source, decoder or "unet", len(names)), size)
     model.base = resolve_model(source.model.name)
     return model
 
@@ -81,10 +87,11 @@ def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:
             classes=classes,
             **timm_arguments(source.model, classifies=False),
         )
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except _REFUSALS as error:
+        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"model.name: {architecture} cannot be the encoder of task.decoder={decoder} "
-            f"({str(error).strip().splitlines()[0]}); take another network or decoder"
+            f"model.name: {architecture} cannot be the encoder of task.decoder={decoder} ({why}); "
+            "take another network or decoder"
         ) from error
     load_encoder(network.encoder.model, whole)
     # The head stays as smp starts it. One near 0 takes all classes for one: 300 steps of a Unet

@@ -25,7 +25,7 @@ size, mean, std = {size}, {mean}, {std}  # of the input: height and width, by ch
 
 def segment(path):
     picture = Image.open(path).convert("RGB")
-    pixels = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC)) / 255
+    pixels = np.asarray(picture.resize(size[::-1], Image.Resampling.{resampling})) / 255
     inputs = torch.tensor((pixels - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]
     padding = (0, -size[1] % 32, 0, -size[0] % 32)
     with torch.inference_mode():
@@ -87,6 +87,7 @@ def code_of(
         "size": preprocessing.size,
         "mean": preprocessing.mean,
         "std": preprocessing.std,
+        "resampling": preprocessing.mode.upper(),
         "processor": processor,
     }
     codes = (SMP, "") if processor is None else (TRANSFORMERS, ADAPTED_TRANSFORMERS)

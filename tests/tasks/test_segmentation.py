@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import finetune
-from finetune.config import LoraConfig, ModelConfig
+from finetune.config import LoraConfig, ModelConfig, RunConfig
+from finetune.defaults import fill_defaults
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import relative_difference
 from finetune.methods import make_method
@@ -94,15 +95,15 @@ def train(network: Path, data: Any, folder: Path, **keys: Any) -> Any:
     [
         ("resnet", "unet"),
         ("convnext", "fpn"),
-        ("segformer", "unet"),
-        pytest.param("upernet", "unet", marks=pytest.mark.slow),
+        ("segformer", None),
+        pytest.param("upernet", None, marks=pytest.mark.slow),
         pytest.param("efficientnet", "deeplabv3plus", marks=pytest.mark.slow),
         pytest.param("resnet", "upernet", marks=pytest.mark.slow),
         pytest.param("resnet", "segformer", marks=pytest.mark.slow),
     ],
 )
 def test_every_network_keeps_the_contract(
-    name: str, decoder: str, networks: dict[str, Path], scenes: Path
+    name: str, decoder: str | None, networks: dict[str, Path], scenes: Path
 ) -> None:
     task = Segmentation(decoder=decoder, image_size=[32, 48])
     check_task(task, scene_rows(scenes), str(networks[name]))
@@ -199,10 +200,55 @@ def test_a_decoder_that_is_unknown_or_does_not_fit_is_refused(
         build(networks["resnet"], scenes, decoder="unett")
     with pytest.raises(ConfigError, match="there is no loss 'dise'; did you mean 'dice'"):
         build(networks["resnet"], scenes, loss="dise")
+    with pytest.raises(ConfigError, match="decoder: .* of transformers has its own; leave it out"):
+        build(networks["segformer"], scenes, decoder="fpn")
+    with pytest.raises(ConfigError, match="class_weights: dice .*cross_entropy or focal"):
+        build(networks["resnet"], scenes, loss="dice", class_weights="balanced")
     with pytest.raises(ModelError, match="cannot be the encoder"):
         build(ModelConfig(name=str(networks["segformer"] / ".." / "vit")), scenes) if (
             tiny_timm(networks["segformer"].parent / "vit", "test_vit", img_size=32)
         ) else None
+
+
+@pytest.mark.parametrize(
+    ("keys", "remedy"),
+    [
+        ({"tile": 64, "overlap": 64}, "overlap by at most 63"),
+        ({"overlap": 8}, "set task.tile"),
+        ({"tile": 64, "image_size": 96}, "leave image_size or tile out"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(keys: dict[str, int], remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        Segmentation(**keys)
+
+
+def test_a_decoder_of_many_new_layers_takes_a_smaller_rate(
+    networks: dict[str, Path], scenes: Path
+) -> None:
+    """UPerNet over Swin diverged at the rate of a single layer."""
+    _, model = build(networks["resnet"], scenes, decoder="upernet")
+    config = RunConfig(task=Segmentation.Config(), model=ModelConfig(name="resnet"))
+    filled, reasons = fill_defaults(config, model, torch.device("cpu"))
+    assert filled.optim.head_lr == 1e-3
+    assert "new layers" in reasons["optim.head_lr"]
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_inspect_draws_pictures_under_their_masks(
+    tiled: bool, networks: dict[str, Path], scenes: Path, tmp_path: Path
+) -> None:
+    keys: dict[str, Any] = {"tile": 32, "image_size": None} if tiled else {"image_size": [64, 96]}
+    task, _ = build(networks["resnet"], scenes, augmentation="none", **keys)
+    window = {"window": (0, 0, 32, 32)} if tiled else {}
+    samples = [task.encode({**row, **window}) for row in scene_rows(scenes)]
+    sample = next(each for each in samples if each["target"]["mask"].any())
+    [seen] = task.pictures(task.collate([sample]))
+    mask = sample["target"]["mask"].numpy()
+    plain = task.preprocessing_.restore(sample["inputs"][INPUT]).permute(1, 2, 0).numpy()
+    assert (seen.pixels != plain).any(2)[mask > 0].mean() > 0.9
+    assert np.array_equal(seen.pixels[mask == 0], plain[mask == 0])
+    assert seen.caption == ", ".join(task.coding_.names[n] for n in np.unique(mask))
 
 
 # ---- large images
@@ -233,7 +279,9 @@ def test_windows_joined_are_the_whole_picture(size: tuple[int, int]) -> None:
 def test_tiles_are_trained_and_whole_pictures_are_measured(
     networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
-    run = train(networks["resnet"], scenes, tmp_path, method="frozen", tile=32, epochs=1)
+    run = train(
+        networks["resnet"], scenes, tmp_path, method="frozen", tile=32, image_size=None, epochs=1
+    )
     assert "mean_iou" in run.metrics["test"]
     said = run.predict([str(scenes / "test" / "images" / "00001.jpg")])[0]
     assert all(one["mask"].size == SIZE for one in said)
@@ -242,7 +290,7 @@ def test_tiles_are_trained_and_whole_pictures_are_measured(
 def test_a_tile_beyond_the_picture_is_filled_and_counts_for_nothing(
     networks: dict[str, Path], scenes: Path
 ) -> None:
-    task, _ = build(networks["resnet"], scenes, tile=64, augmentation="none")
+    task, _ = build(networks["resnet"], scenes, tile=64, image_size=None, augmentation="none")
     rows = scene_rows(scenes, 3)
     parts = task.parts(rows)
     assert parts is not None
