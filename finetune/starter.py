@@ -11,7 +11,7 @@ import yaml
 
 from finetune.arguments import config_and_overrides, refuse
 from finetune.config import READING, DataConfig
-from finetune.data import read
+from finetune.data import Tables, read
 from finetune.data.opening import FIRST_VALUES
 from finetune.data.roles import find_split
 from finetune.errors import ConfigError, DataError
@@ -20,6 +20,7 @@ from finetune.overrides import section_faults
 from finetune.registry import find_task, task_names
 from finetune.shipped import find_config, shipped_configs
 from finetune.sources import locate
+from finetune.task import Task
 
 # With more distinct values a column is described by an example.
 FEW = 20
@@ -94,33 +95,49 @@ class _Guess:
 
 
 def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
-    """The task that makes most of the columns, and what it settled."""
+    """The task that makes most of the columns, and what it settled.
+
+    Tasks that know the format, such as COCO, come before those that would read it as a table.
+    """
     data, own = _by_section(keys)
     refuse(section_faults("data", DataConfig, data, "command line"))
-    tables = read(reference, DataConfig(**data))
-    rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
-    notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows)]
+    config, faults = DataConfig(**data), list[str]()
+    names = [str(keys["task"])] if "task" in keys else sorted(task_names())
+    tasks = [task for name in names if (task := _make(name, own, faults))]
+    path = locate(reference)
+    knowing = [task for task in tasks if path and task.read(path, config.format) is not None]
+    shared = None if knowing else read(reference, config)
     found: list[_Guess] = []
-    faults: list[str] = []
-    for name in [str(keys["task"])] if "task" in keys else sorted(task_names()):
+    for task in knowing or tasks:
         try:
-            settled, said = _settle(name, own, rows)
-            found.append(_Guess(name, settled, data, [*notes, *said]))
-        except (ConfigError, DataError) as error:
-            faults.append(f"{name}: {error}")
+            tables = shared or read(reference, config, task.read)
+            found.append(_settle(task, reference, tables, data))
+        except DataError as error:
+            faults.append(f"{task.name}: {error}")
     if not found:
         hint = f"as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
-    return max(found, key=lambda guess: len(guess.keys))
+    best = max(found, key=lambda guess: len(guess.keys))
+    others = [guess.task for guess in found if knowing and guess is not best]
+    best.notes.extend(f"Another task that reads these data: task={name}" for name in others)
+    return best
 
 
-def _settle(name: str, own: dict[str, Any], rows: Any) -> tuple[dict[str, Any], list[str]]:
-    """The keys that a task makes of these rows, and why. Raises FinetuneError if it makes none."""
+def _make(name: str, own: dict[str, Any], faults: list[str]) -> Task | None:
+    """A task with some keys of its own; None, and a fault more, if it has no such keys."""
     task_class, values = find_task(name), {"name": name, **own}
-    refuse(section_faults("task", task_class.Config, values, "command line"))
-    task = task_class(task_class.Config(**values))
+    found = section_faults("task", task_class.Config, values, "command line")
+    faults += [f"{name}: {fault}" for fault in found]
+    return None if found else task_class(task_class.Config(**values))
+
+
+def _settle(task: Task, reference: str, tables: Tables, data: dict[str, Any]) -> _Guess:
+    """The keys that a task makes of these rows, and why. Raises DataError if it makes none."""
+    rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
     said = task.choose_columns(rows[:FIRST_VALUES])
-    return task.config.model_dump(mode="json", exclude_defaults=True, exclude={"name"}), said
+    settled = task.config.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows), *said]
+    return _Guess(task.name, settled, data, notes)
 
 
 def _by_section(keys: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,7 @@ from finetune.registry import find_task
 from finetune.shipped import shipped_configs
 from tests.command_line import finetune
 from tests.tiny_models import text_rows
+from tests.tiny_scenes import scene_folder
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,16 @@ def test_a_data_file_gives_a_config_that_loads(capsys: Any) -> None:
     assert "cells end at a semicolon" in text
     assert "topic (str): 3 different, business, sport, tech" in text
     assert "finetune train news.yaml" in text
+
+
+def test_pictures_with_masks_and_boxes_are_known_by_their_format(capsys: Any) -> None:
+    scene_folder(Path("scenes"))
+    assert finetune("init", "scenes") == 0
+    text, config = Path("scenes.yaml").read_text(), load("scenes.yaml")
+    assert config.task.name == "segmentation"
+    assert "# Another task that reads these data: task=object-detection" in text
+    assert finetune("init", "scenes", "task=object-detection", "-o", "boxes.yaml") == 0
+    assert load("boxes.yaml").task.name == "object-detection"
 
 
 def test_keys_settle_what_the_columns_leave_open(capsys: Any) -> None:
