@@ -26,7 +26,7 @@ FLOORS = [
     "live",
     "data methods optim ema registry defaults tasks",
     "schema",
-    "folder overrides notation shipped card limits metadata processes trackers checkpoint sharding task model sources config",
+    "folder overrides notation shipped card limits metadata processes trackers checkpoint integrity sharding task model sources config",
     "patience console plotting tabulation writing signals errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
