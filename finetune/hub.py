@@ -118,7 +118,8 @@ def collect(final: Path, repository: str, what: str, license: str | None = None)
     adapter = final / ADAPTER
     if what != "merged" and not adapter.is_dir():
         raise HubError(
-            f"{final}: holds no adapter (the method was not lora); push it with --what merged"
+            f"{final}: holds no adapter (the method was not lora, or this is a copy of the merged "
+            "network alone); push it with --what merged"
         )
     if what != "merged" and not (adapter / CARD).is_file():
         raise HubError(
