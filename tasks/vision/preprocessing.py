@@ -103,8 +103,7 @@ class Preprocessing:
     def normalize(self, image: Tensor) -> Tensor:
         """A picture uint8 [3, H, W] as float32 around 0."""
         mean, std = self._by_channel()
-        # Divided by 255, as timm does; a product with 1 / 255 rounds otherwise.
-        return (image.contiguous().float() / (1 / self.scale) - mean) / std
+        return (image.contiguous().float() * self.scale - mean) / std
 
     def restore(self, image: Tensor) -> Tensor:
         """What `normalize` was given, uint8 [3, H, W]: to look at."""

@@ -358,9 +358,8 @@ def test_final_of_timm_loads_with_timm_alone(
     assert names == list(SHAPES)
     assert said["label"] == names[int(scores.argmax())]
     with Image.open(file) as picture:
-        assert torch.equal(
-            run.predictor.adapter.encode({"image": file})["inputs"][INPUT], transform(picture)
-        )
+        ours = run.predictor.adapter.encode({"image": file})["inputs"][INPUT]
+        torch.testing.assert_close(ours, transform(picture), rtol=0, atol=1e-6)
     assert said["score"] == pytest.approx(float(scores.max()), abs=1e-6)
     # Its pipeline resizes by torchvision, which rounds some pixels otherwise.
     theirs = transformers.pipeline("image-classification", str(final), device="cpu")(str(file))[0]
