@@ -22,8 +22,15 @@ from finetune.config import DataConfig
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
 from finetune.data.pictures import is_pattern
-from finetune.errors import ConfigError, DataError, nearest
-from finetune.prediction import WINDOW, Predictor, best_device, load_task, model_folder
+from finetune.errors import ConfigError, DataError
+from finetune.prediction import (
+    WINDOW,
+    Predictor,
+    best_device,
+    check_columns,
+    load_task,
+    model_folder,
+)
 from finetune.processes import this_process
 from finetune.sources import locate
 from finetune.task import Prediction, Row, Task
@@ -165,14 +172,8 @@ class _Join:
 def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
     """The rows that can be predicted, all of their columns kept."""
     table, notes = open_rows(source.reference, source.config, source.split, task.read)
-    columns = task.input_columns()
-    for column in columns:
-        if column not in table.column_names:
-            raise DataError(
-                f"{source.reference}: has no column {column!r}, which the model was trained on; "
-                f"{nearest(column, table.column_names)}"
-            )
-    on_error = source.config.on_error
+    check_columns(source.reference, table.column_names, task)
+    columns, on_error = task.input_columns(), source.config.on_error
     table, faults = check_rows(source.reference, table, task, on_error, columns=columns)
     return table, [*notes, *faults]
 

@@ -20,6 +20,7 @@ from finetune.tabulation import BY_LABEL, by_label, overall
 from finetune.task import BASE, REPOSITORY, About, Length
 
 MOST_LABELS = 50
+ADAPTER_HEADING = "### The adapter"
 # Keys that say where and how fast, not what was trained.
 _UNTOLD = re.compile(
     r"^(output\.|data\.(source|train|validation|test)$|model\.name$|(task|method)\.name$"
@@ -83,6 +84,19 @@ def write_card(story: Story, relation: str, *, with_adapter: bool = False) -> st
     return _without_folders("\n".join(lines))
 
 
+def without_adapter(text: str) -> str:
+    """A card without the part on the adapter, for a place where that is not."""
+    return re.sub(rf"^{ADAPTER_HEADING}$.*?(?=^## )", "", text, count=1, flags=re.M | re.S)
+
+
+def renamed(text: str, repository: str) -> str:
+    """A card for another place: its title says what the model is called there now."""
+    title = re.search(r"^# (.*)$", text, re.M)
+    is_place = title and re.fullmatch(r"[\w.-]+/[\w.-]+", title[1])
+    old = re.escape(title[1] if title and is_place else REPOSITORY)
+    return re.sub(rf"(?<![\w./-]){old}(?![\w/-]|\.\w)", lambda _: repository, text)
+
+
 def _results(story: Story) -> Iterator[str]:
     for split, metrics in story.results.items():
         mark = ""
@@ -120,8 +134,21 @@ def _use(story: Story, relation: str, base: str, with_adapter: bool) -> Iterator
     kit = f'import finetune\n\npredictor = finetune.load("{REPOSITORY}")\npredictor([...])'
     yield from ("With finetune-kit, which keeps what rows are read as:", "", *_code(kit))
     if with_adapter and adapter_code:
-        nested = adapter_code.replace(f'"{REPOSITORY}"', f'"{REPOSITORY}", subfolder="adapter"')
-        yield from ("If `adapter/` was pushed too, with peft:", "", *_code(nested))
+        told = adapter_code if base_id(story.config, about) else ""
+        yield from (ADAPTER_HEADING, "", *_nested(told, base))
+
+
+def _nested(code: str, base: str) -> Iterator[str]:
+    """How the adapter in the model's own folder is used; no code: its network is no hub's."""
+    if code:
+        nested = code.replace(f'"{REPOSITORY}"', f'"{REPOSITORY}", subfolder="adapter"')
+        yield from ("`adapter/` alone, with peft:", "", *_code(nested))
+        return
+    yield (
+        f"`adapter/` is a LoRA adapter of `{base}`, which is no id of a hub, so no code for it "
+        "would run as it stands here; its own card shows the code for weights that are at hand."
+    )
+    yield ""
 
 
 def _data(story: Story) -> Iterator[str]:
@@ -144,7 +171,8 @@ def _data(story: Story) -> Iterator[str]:
 
 
 def _training(story: Story) -> Iterator[str]:
-    yield from (*_table(["", ""], story.facts.items()), "")
+    facts = {what: text.replace("\n", "; ") for what, text in story.facts.items()}
+    yield from (*_table(["", ""], facts.items()), "")
     values = {key: value for key, value in flatten(story.config).items() if value is not None}
     told = {key: value for key, value in values.items() if not _UNTOLD.match(key)}
     yield from (*_table(["key", "value"], told.items()), "")

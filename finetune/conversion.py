@@ -26,7 +26,7 @@ from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import relative_difference
 from finetune.model import TransferModel
 from finetune.notation import parse_value
-from finetune.prediction import load_task, model_folder, unlabelled
+from finetune.prediction import check_columns, load_task, model_folder, unlabelled
 from finetune.task import Row, Task
 
 FORMATS = ("onnx",)
@@ -73,7 +73,7 @@ def convert(run: str, words: Sequence[str], to: str, output: Path | None) -> flo
     rows, place = _rows(Path(run), words, task)
     model = task.load_model(folder).eval()
     target = output or folder.with_name(to)
-    target.mkdir(parents=True, exist_ok=True)
+    _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {place}"})
     _export(model, task, rows, target / MODEL)
     difference = _judge(compare(model, task, rows, target / MODEL), console)
@@ -88,6 +88,14 @@ def convert(run: str, words: Sequence[str], to: str, output: Path | None) -> flo
             shutil.copy(path, target)
     console.print(f"written: {target}")
     return difference
+
+
+def _make_folder(target: Path) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = "is a file" if target.is_file() else f"cannot be written ({error})"
+        raise ConfigError(f"-o {target}: {what}; name a folder") from error
 
 
 def compare(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> list[float]:
@@ -216,9 +224,7 @@ def _rows(run: Path, words: Sequence[str], task: Task) -> tuple[list[Row], str]:
         table, _ = open_rows(place, source.config, source.split, task.read)
     else:
         table, place = _rows_of_run(run, task)
-    columns = task.input_columns()
-    if missing := [column for column in columns if column not in table.column_names]:
-        raise DataError(f"{place}: has no column {missing[0]!r}")
+    check_columns(place, table.column_names, task)
     step = max(1, len(table) // (4 * ROWS))
     drawn = table.__getitems__(list(range(0, len(table), step))[: 4 * ROWS])
     rows = [unlabelled(row, task) for row in drawn]
@@ -249,7 +255,8 @@ def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
     rows = tables[role]
     if config.map is not None:
         rows, _, _ = map_rows(role, rows, config.map, None)
-    return rows, f"{config.source or getattr(config, role)} ({role})"
+    own = getattr(config, role)  # a file of its own, or a share of another's rows
+    return rows, f"{own if isinstance(own, str) else config.source or config.train} ({role})"
 
 
 @contextlib.contextmanager

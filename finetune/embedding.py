@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,12 @@ from finetune.data.loading import to_device
 from finetune.data.opening import FIRST_VALUES
 from finetune.data.plan import blocks_by_length
 from finetune.defaults import choose_precision
-from finetune.errors import ConfigError, DataError, FinetuneError, ModelError
+from finetune.errors import ConfigError, DataError, FinetuneError, ModelError, nearest
 from finetune.features import digest_model
 from finetune.model import TransferModel
 from finetune.notation import split_override
 from finetune.overrides import section_faults
-from finetune.prediction import WINDOW, load_task, model_folder, unlabelled
+from finetune.prediction import WINDOW, check_columns, load_task, model_folder, unlabelled
 from finetune.processes import make_accelerator, this_process
 from finetune.registry import find_task, task_names
 from finetune.task import Row, Task
@@ -228,9 +228,7 @@ def _find_network(
     else:
         task = _find_task(table[:FIRST_VALUES], keys, notes)
         network = task.build_embedder(ModelConfig(name=reference))
-    for column in task.input_columns():
-        if column not in table.column_names:
-            raise DataError(f"the rows have no column {column!r}, which the model was trained on")
+    check_columns("the rows", table.column_names, task)
     if not network.cacheable:
         raise ModelError(
             f"{reference}: the head of this network reads no single vector of a row; train with a "
@@ -261,10 +259,8 @@ def _find_task(columns: Any, keys: dict[str, Any], notes: list[str]) -> Task:
     """The one task that reads these columns and has vectors of rows."""
     found: list[tuple[Task, list[str]]] = []
     faults: list[str] = []
-    for name in [str(keys["name"])] if "name" in keys else sorted(task_names()):
-        kind = find_task(name)
-        if "name" not in keys and kind.build_embedder is Task.build_embedder:
-            continue
+    names = [str(keys["name"])] if "name" in keys else _embedding_tasks(keys)
+    for name, kind in zip(names, map(find_task, names), strict=True):
         values = {"name": name, **keys}
         try:
             refuse(section_faults("task", kind.Config, values, "command line"))
@@ -272,16 +268,30 @@ def _find_task(columns: Any, keys: dict[str, Any], notes: list[str]) -> Task:
             found.append((task, task.choose_inputs(columns)))
         except FinetuneError as error:
             faults.append(f"{name}: {error}")
-    if len(found) != 1:
-        names = " or ".join(task.name for task, _ in found)
-        raise DataError(
-            "\n".join(["embed: which task reads these columns?", *faults])
-            if not found
-            else f"embed: {names} could read these columns; choose with task=NAME"
-        )
+    if not found:
+        raise DataError("\n".join(["embed: which task reads these columns?", *faults]))
+    if len(found) > 1:
+        both = " or ".join(task.name for task, _ in found)
+        raise DataError(f"embed: {both} could read these columns; choose with task=NAME")
     task, said = found[0]
     notes += said
     return task
+
+
+def _embedding_tasks(keys: Collection[str]) -> list[str]:
+    """The tasks with vectors of rows that have these keys. Raises ConfigError if none has them."""
+    fields = {
+        name: find_task(name).Config.model_fields.keys()
+        for name in sorted(task_names())
+        if find_task(name).build_embedder is not Task.build_embedder
+    }
+    found = [name for name, known in fields.items() if known >= {*keys}]
+    if not found:
+        known = set[str]().union(*fields.values())
+        odd = {key: nearest(key, known) for key in keys if key not in known}
+        refuse([f"task.{key}: no task with vectors has it; {hint}" for key, hint in odd.items()])
+        raise ConfigError(f"embed: no one task has the keys {', '.join(keys)}; name one: task=NAME")
+    return found
 
 
 def _one_vector(features: dict[str, Tensor]) -> Tensor:

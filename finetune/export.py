@@ -69,9 +69,14 @@ def export_model(
 
 
 def write_task(path: Path, task: Task, name: str, base: str) -> None:
-    """Write what `finetune.load` needs to know beside the network, and what that was made of."""
+    """Write what `finetune.load` needs to know beside the network, and what that was made of.
+
+    The files beside it are named, so that one which goes missing is found.
+    """
     config = task.config.model_dump(mode="json")
-    write_json(path, {"name": name, "config": config, "state": task.state(), "base": base})
+    files = sorted(beside.name for beside in path.parent.iterdir() if beside.is_file())
+    held = {"name": name, "config": config, "state": task.state(), "base": base, "files": files}
+    write_json(path, held)
 
 
 def compute_outputs(

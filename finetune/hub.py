@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.card import renamed, without_adapter
 from finetune.console import Console, format_count
 from finetune.errors import ConfigError, HubError
+from finetune.integrity import check_files, read_json
+from finetune.licences import check_licence
+from finetune.metadata import LICENCE
 from finetune.patience import redact, with_patience
 from finetune.prediction import model_folder, read_task
-from finetune.task import BASE, REPOSITORY
+from finetune.task import BASE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 WHAT = ("merged", "adapter", "both")
 CARD, ADAPTER, ADAPTER_CONFIG = "README.md", "adapter", "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # Of an earlier model in the same repository, which a loader would mix with the new one.
 REPLACED = ("*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG, f"{ADAPTER}/*")
 _PLACE = re.compile(r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9][\w.-]*/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
@@ -70,6 +76,8 @@ def push(
     Raises HubError; the run is never changed.
     """
     check_repository(repository)
+    if license is not None:
+        check_licence("--license", license)
     upload = collect(model_folder(run), repository, what, license)
     console = Console()
     if dry_run:
@@ -110,7 +118,8 @@ def collect(final: Path, repository: str, what: str, license: str | None = None)
     adapter = final / ADAPTER
     if what != "merged" and not adapter.is_dir():
         raise HubError(
-            f"{final}: holds no adapter (the method was not lora); push it with --what merged"
+            f"{final}: holds no adapter (the method was not lora, or this is a copy of the merged "
+            "network alone); push it with --what merged"
         )
     if what != "merged" and not (adapter / CARD).is_file():
         raise HubError(
@@ -119,35 +128,56 @@ def collect(final: Path, repository: str, what: str, license: str | None = None)
             "task.head=native)"
         )
     folder = adapter if what == "adapter" else final
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    names = set(_files(folder))
     if what == "merged":
-        names = [name for name in names if not name.startswith(f"{ADAPTER}/")]
+        names = {name for name in names if not name.startswith(f"{ADAPTER}/")}
+    held = read_task(final)
+    check_files(folder, names.union(ADAPTER_FILES if what == "adapter" else held.get("files", [])))
+    if CARD not in names:
+        raise HubError(
+            f"{folder / CARD}: is missing, and without a card nobody knows what the model is; "
+            "write one there, or train again"
+        )
     written: dict[str, bytes] = {}
-    for name in names:
+    for name in sorted(names):
         if Path(name).name == CARD:
-            written[name] = _card(folder / name, repository, license).encode()
+            card = _card(folder / name, repository, license)
+            written[name] = (without_adapter(card) if what == "merged" else card).encode()
         elif Path(name).name == ADAPTER_CONFIG:
-            written[name] = _adapter_config(
-                folder / name, read_task(final).get("base", "")
-            ).encode()
-    return Upload(folder, [name for name in names if name not in written], written)
+            written[name] = _adapter_config(folder / name, held.get("base", "")).encode()
+    return Upload(folder, sorted(names - written.keys()), written)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """The files of a folder; hidden ones are of other programs, caches of a download among them."""
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in inside.parts):
+            yield inside.as_posix()
 
 
 def _card(path: Path, repository: str, license: str | None) -> str:
     """The card as it reads at its place on the hub."""
-    text = path.read_text(encoding="utf-8").replace(REPOSITORY, repository)
-    if license is None:
-        return text
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
-    card = ModelCard(text)
-    setattr(card.data, "license", license)  # noqa: B010 - typed for cards of every kind
+    try:
+        text = renamed(path.read_text(encoding="utf-8"), repository)
+        if license is None:
+            return text
+        card = ModelCard(text)
+    except (ValueError, YAMLError) as error:
+        raise HubError(f"{path}: is no card of a model ({error}); mend its head") from error
+    # The other two are the name and the address of an `other` licence.
+    told = {"license": license} | ({} if license == "other" else dict.fromkeys(LICENCE[1:]))
+    for key, value in told.items():
+        setattr(card.data, key, value)
     return str(card)
 
 
 def _adapter_config(path: Path, base: str) -> str:
     """The adapter's config with a base that means something elsewhere."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     config["base_model_name_or_path"] = base or BASE
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 

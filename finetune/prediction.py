@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from finetune.data.loading import to_device
 from finetune.data.parts import rows_at_once
 from finetune.data.plan import blocks_by_length
 from finetune.errors import ConfigError, DataError, ModelError, nearest
+from finetune.integrity import check_files, read_json
 from finetune.model import TransferModel
 from finetune.overrides import section_faults
 from finetune.patience import redact, with_patience
@@ -64,6 +64,7 @@ class Predictor:
         start = 1
         while window := list(islice(source, WINDOW)):
             for number, row in enumerate(window, start):
+                check_columns(f"row {number}", row, self.adapter)
                 for fault in self.adapter.validate(unlabelled(row, self.adapter)):
                     raise DataError(f"row {number}: {fault}")
             yield from self.window(window, batch_size)
@@ -102,11 +103,10 @@ def load(
     read, and code that comes with the model runs only if it is trusted. Raises ModelError if there
     is no such model, or if this kit did not make it.
     """
+    place = find_device(device) if device else best_device()
     folder = model_folder(reference, revision, token)
     task = load_task(folder, keys, trust_remote_code=trust_remote_code)
-    return Predictor(
-        task, task.load_model(folder), torch.device(device) if device else best_device()
-    )
+    return Predictor(task, task.load_model(folder), place)
 
 
 def load_task(
@@ -117,8 +117,10 @@ def load_task(
     Raises ConfigError for `keys` that predictions of the task do not change.
     """
     held = read_task(folder)
-    if not any(folder.glob("*.safetensors")):
+    weights = {path.name for path in folder.glob("*.safetensors")}
+    if not weights:
         raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
+    check_files(folder, weights.union(held.get("files", [])))
     task_class = find_task(held["name"])
     task = task_class(task_class.Config.model_validate(held["config"]))
     adjust_task(task, keys or {})
@@ -155,6 +157,8 @@ def model_folder(
                 f"{path}: this run has no final model yet; run its training command again"
             )
         return _checked(path, str(path))
+    if path.exists():
+        raise ModelError(f"{reference}: is a file; give a run, its final/, or a hub id OWNER/NAME")
     if str(reference).startswith((".", "/", "~")) or str(reference).count("/") != 1:
         raise ModelError(
             f"{reference}: there is no such folder; give a run, its final/, or a hub id OWNER/NAME"
@@ -175,7 +179,8 @@ def _from_hub(reference: str, revision: str | None, token: str | None) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         # A hub may echo what it was sent, so the exceptions behind this one are not shown.
-        said = redact(f"{error} {error.__cause__ or ''}".strip(), token)
+        behind = "" if isinstance(error, HfHubHTTPError) else error.__cause__ or ""
+        said = redact(" ".join(f"{error} {behind}".split()), token)
         raise ModelError(
             f"{reference}: neither a folder here nor to be had from the hub: {said}"
         ) from None
@@ -202,6 +207,20 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name. Raises ConfigError if this machine, or this torch, has none such."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = " or ".join(sorted({"cpu", best_device().type}))
+        said = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"device: {str(name)!r} cannot be used here ({said}); write {here}, or leave it out"
+        ) from error
+    return device
+
+
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
     """Rows from whatever holds them: one row, rows, a table, or bare values of the one column."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
@@ -214,6 +233,16 @@ def as_rows(value: Any, task: Task) -> Iterable[Row]:
     return (row if isinstance(row, dict) else task.row_of(row) for row in value)
 
 
+def check_columns(place: str, columns: Collection[str], task: Task) -> None:
+    """Raise DataError if a column that a prediction reads is not among those of the rows."""
+    for column in task.input_columns():
+        if column not in columns:
+            raise DataError(
+                f"{place}: has no column {column!r}, which the model was trained on; "
+                f"{nearest(column, columns)}"
+            )
+
+
 def unlabelled(row: Row, task: Task) -> Row:
     """The columns that a prediction reads: a label that training never saw must not stop it."""
     columns = task.input_columns()
@@ -222,13 +251,10 @@ def unlabelled(row: Row, task: Task) -> Row:
 
 def read_task(folder: Path) -> dict[str, Any]:
     """What `write_task` wrote: the task's name, config and state. Raises ModelError."""
-    try:
-        held: dict[str, Any] = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-        if not {"name", "config", "state"} <= held.keys():
-            raise ValueError("it names no task, config and state")
-        return held
-    except (OSError, ValueError) as error:
+    held = read_json(folder / "task.json")
+    if not isinstance(held, dict) or not {"name", "config", "state"} <= held.keys():
         raise ModelError(
-            f"{folder / 'task.json'}: cannot be read ({error}); "
+            f"{folder / 'task.json'}: names no task, config and state; "
             "the folder holds no model of this kit"
-        ) from error
+        )
+    return held

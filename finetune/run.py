@@ -21,6 +21,7 @@ from finetune.folder import RunFolder, check_free, check_same_run
 from finetune.header import header
 from finetune.hub import check_repository, note_missing_token, push_finished
 from finetune.journal import RunJournal, load_weights
+from finetune.licences import check_licence
 from finetune.live import Live, Progress
 from finetune.loop import train
 from finetune.notation import flatten
@@ -47,6 +48,8 @@ def run(
     check_trackers(given.output.trackers)
     if given.output.hub is not None:
         check_repository(given.output.hub)
+    if given.output.license is not None:
+        check_licence("output.license", given.output.license)
     state = this_process()
     console = Console(speaks=state.is_main_process)
     folder = RunFolder(Path(given.output.dir or default_folder(given, data)))

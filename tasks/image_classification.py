@@ -40,7 +40,7 @@ from tasks.vision.augmentation import (
 )
 from tasks.vision.images import MAX_PIXELS, path_of, read_image
 from tasks.vision.picture_task import PictureTask
-from tasks.vision.preprocessing import INPUT, Preprocessing, to_tensor, to_timm
+from tasks.vision.preprocessing import INPUT, Preprocessing, as_seen, to_tensor, to_timm
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
     from tasks.vision.backbones import VisionModel
@@ -146,15 +146,15 @@ class ImageClassification(PictureTask, LabelledTask):
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         try:
-            image = to_tensor(read_image(self.image_of(row), self.config.max_pixels))
+            picture = read_image(self.image_of(row), self.config.max_pixels)
         except DataError as error:
             raise DataError(
                 f"{path_of(self.image_of(row)) or self.input_columns()[0]} {error}"
             ) from error
         if rng is not None and self.augmentation_ is not None:
-            pixels = self.augmentation_(image, rng)
+            pixels = self.augmentation_(to_tensor(picture), rng)
         else:
-            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(image))
+            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(as_seen(picture)))
         return self.with_target({"inputs": {INPUT: pixels}}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:

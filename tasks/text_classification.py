@@ -112,7 +112,7 @@ class TextClassification(LabelledTask):
 
     def row_of(self, value: Any) -> Row:
         columns = self.input_columns()
-        values = [value] if isinstance(value, str) else list(value)
+        values = list(value) if isinstance(value, list | tuple) else [value]
         if len(values) != len(columns):
             raise DataError(
                 f"{self.name}: {value!r} does not fit the columns {', '.join(columns)}; give dicts"

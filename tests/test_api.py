@@ -256,6 +256,43 @@ def test_load_refuses_a_folder_without_a_model(tmp_path: Path, run: finetune.Run
         finetune.Run(unfinished)
 
 
+def test_load_refuses_a_file(tmp_path: Path) -> None:
+    (tmp_path / "news.csv").touch()
+    with pytest.raises(ModelError, match="is a file; give a run"):
+        finetune.load(tmp_path / "news.csv")
+
+
+def test_load_says_how_a_damaged_model_is_written_anew(run: finetune.Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    path = copy / "final" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ModelError, match=r"model.safetensors: is damaged .*results.json and run"):
+        finetune.load(copy)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta:x", "cuda:99"])
+def test_load_refuses_a_device_that_is_not_here(device: str, run: finetune.Run) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"device: '{device}' cannot be used here .* or leave it"
+    ):
+        finetune.load(run.path, device=device)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([5], "row 1: text is 5, not text"),
+        ([{"text": "a goal"}, {"txt": "a"}], "row 2: has no column 'text'.* did you mean 'txt'"),
+        ([("a", "b")], "does not fit the columns text; give dicts"),
+    ],
+)
+def test_rows_that_cannot_be_predicted_are_named(
+    rows: list[Any], said: str, run: finetune.Run
+) -> None:
+    with pytest.raises(DataError, match=said):
+        run.predict(rows)
+
+
 def test_evaluate_module_is_computed_beside_the_metrics(train: Train, tmp_path: Path) -> None:
     module = tmp_path / "modules" / "hits"
     module.mkdir(parents=True)

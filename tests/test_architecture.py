@@ -26,8 +26,8 @@ FLOORS = [
     "live",
     "data methods optim ema registry defaults tasks",
     "schema",
-    "folder overrides notation shipped card limits metadata processes trackers checkpoint sharding task model sources config",
-    "patience console plotting tabulation writing signals errors",
+    "folder overrides notation shipped card limits metadata processes trackers checkpoint integrity sharding task model sources config",
+    "patience console plotting tabulation writing signals licences errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import finetune
-from finetune.card import Story, write_card, write_cards
+from finetune.card import Story, renamed, write_card, write_cards
 from finetune.config import DataConfig, LoraConfig, ModelConfig, OutputConfig, RunConfig, TaskConfig
 from finetune.limits import find_limits
 from finetune.metadata import base_reference, data_reference, licence
@@ -84,6 +84,32 @@ def test_adapter_is_one_of_its_base_model() -> None:
     cannot = replace(story(), about=About("text-classification"))
     assert write_cards(cannot, with_adapter=True).keys() == {"README.md"}
     assert write_cards(story(), with_adapter=False).keys() == {"README.md"}
+
+
+def test_adapter_in_the_model_has_code_if_that_runs_elsewhere() -> None:
+    text = write_cards(story(), with_adapter=True)["README.md"]
+    assert "### The adapter\n" in text
+    assert "peft('owner/bert')" in text
+    local = story(config=config("/home/someone/models/bert"))
+    text = write_cards(local, with_adapter=True)["README.md"]
+    assert "peft(" not in text
+    assert "`bert`, which is no id of a hub" in text
+
+
+def test_card_for_another_place_bears_its_name() -> None:
+    text = write_card(story(config=config("me/news-base")), "finetune")
+    first = renamed(text, "me/news")
+    assert "# me/news\n" in first
+    assert "OWNER/NAME" not in first
+    again = renamed(first, "you/copy")
+    assert "name: you/copy" in again
+    assert 'finetune.load("you/copy")' in again
+    assert "me/news-base" in again, "what it came from keeps its name"
+
+
+def test_choices_of_a_run_are_told_apart() -> None:
+    text = write_card(story(facts={"choices": "head: native\nlength: 9"}), "finetune")
+    assert "| choices | head: native; length: 9 |" in text
 
 
 def test_licence_is_asked_for_or_that_of_the_base_or_unknown(tmp_path: Path) -> None:

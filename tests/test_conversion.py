@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from finetune.conversion import TOLERANCE, _difference, convert
+from finetune.conversion import TOLERANCE, _difference, _rows_of_run, convert
 from finetune.errors import ModelError
-from finetune.prediction import load
+from finetune.prediction import load, load_task
 from tests.command_line import finetune as command
 from tests.lives import one_thread
 from tests.strangers import Case, World
@@ -111,6 +112,36 @@ def test_network_that_cannot_be_exported_says_why(
     monkeypatch.setattr("torch.onnx.export", export)
     with pytest.raises(ModelError, match="cannot be written as ONNX: no operator for aten.x"):
         convert(str(finished_run), [], "onnx", tmp_path / "onnx")
+
+
+def test_export_into_a_file_is_refused(
+    finished_run: Path, held_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("export", finished_run, "-o", held_csv) == 2
+    assert f"-o {held_csv}: is a file; name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        ({"source": "NEWS", "test": "HELD"}, "HELD (test)"),
+        ({"source": "NEWS", "validation": 0.2, "test": 0.2}, "NEWS (train)"),
+        ({"train": "NEWS", "validation": 0.2}, "NEWS (train)"),
+    ],
+)
+def test_rows_are_named_by_the_file_that_holds_them(
+    data: dict[str, Any],
+    place: str,
+    finished_run: Path,
+    tmp_path: Path,
+    news_csv: Path,
+    held_csv: Path,
+) -> None:
+    files = {"NEWS": str(news_csv), "HELD": str(held_csv)}
+    held = {key: files.get(str(value), value) for key, value in data.items()}
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": held}))
+    name, _, role = place.partition(" ")
+    assert _rows_of_run(tmp_path, load_task(finished_run / "final"))[1] == f"{files[name]} {role}"
 
 
 def test_outputs_that_differ_are_refused(

@@ -126,6 +126,20 @@ def test_rows_that_are_left_out_keep_the_numbers_of_the_others(
     assert "1 left out" in capsys.readouterr().out
 
 
+def test_only_tasks_that_have_the_keys_are_told_of(
+    bert_folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.parquet"
+    assert finetune("embed", bert_folder, table, "task.text=body", "-o", output) == 2
+    said = capsys.readouterr().err
+    assert "there is no column 'body'" in said
+    assert "image" not in said
+    assert finetune("embed", bert_folder, table, "task.txt=body", "-o", output) == 2
+    assert "task.txt: no task with vectors has it; did you mean 'text'?" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 import finetune
-from finetune.errors import ConfigError, HubError, ModelError
+from finetune.errors import ConfigError, FinetuneError, HubError, ModelError
 from finetune.hub import push
 from tests.command_line import finetune as command
 from tests.hub_server import Fault, serve_hub
@@ -186,6 +187,86 @@ def test_what_cannot_be_pushed_is_refused_before_the_hub_is_asked(
     assert not written(root)
 
 
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "cut-weights": ("model.safetensors", halve, "is damaged"),
+    "cut-json": ("task.json", lambda path: path.write_text("{"), "is damaged"),
+    "no-config": ("config.json", Path.unlink, "is missing"),
+    "no-card": ("README.md", Path.unlink, "is missing, and without a card"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_broken_model_is_not_pushed(
+    name: str, run: finetune.Run, root: Path, tmp_path: Path
+) -> None:
+    file, damage, said = DAMAGES[name]
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    damage(folder / file)
+    for dry_run in (True, False):
+        with hub(root), pytest.raises(FinetuneError, match=f"{file}: {said}"):
+            push(folder, "me/news", dry_run=dry_run, license="mit")
+    assert not written(root)
+
+
+def test_broken_adapter_is_not_pushed(run: finetune.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    (folder / "adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors: is missing"):
+        push(folder, "me/news", what="adapter", dry_run=True)
+
+
+def test_files_of_a_download_are_not_pushed(
+    run: finetune.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    (folder / ".cache" / "huggingface").mkdir(parents=True)
+    (folder / ".cache" / "huggingface" / "config.json.metadata").write_text("of the client")
+    push(folder, "me/news", dry_run=True)
+    assert "metadata" not in capsys.readouterr().out.split("---")[0]
+
+
+def test_card_tells_of_an_adapter_only_where_one_is_pushed(run: finetune.Run, root: Path) -> None:
+    with hub(root):
+        push(run.path, "me/merged")
+        push(run.path, "me/both", what="both")
+    merged, both = (
+        (root / "models" / "me" / name / "README.md").read_text() for name in ("merged", "both")
+    )
+    assert "adapter" not in merged.partition("## Data")[0].partition("## Use")[2]
+    assert "`adapter/` is a LoRA adapter of `bert`, which is no id of a hub" in both
+    assert "## Data" in merged
+
+
+def test_model_pushed_on_to_another_place_is_called_by_that(run: finetune.Run, root: Path) -> None:
+    with hub(root):
+        push(run.path, "me/news")
+        push("me/news", "me/news-copy")
+        card = (root / "models/me/news-copy/README.md").read_text()
+        assert finetune.load("me/news-copy")(ROWS) == run.predict(ROWS)
+    assert "# me/news-copy\n" in card
+    assert 'finetune.load("me/news-copy")' in card
+    assert "me/news" not in card.replace("me/news-copy", "")
+
+
+@pytest.mark.parametrize(
+    ("license", "remedy"), [("apache2.0", "did you mean 'apache-2.0'"), ("1234", "or write other")]
+)
+def test_licence_that_no_hub_knows_is_refused(
+    license: str, remedy: str, run: finetune.Run, bert_folder: Path, news_csv: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"--license: '{license}'.*{remedy}"):
+        push(run.path, "me/news", dry_run=True, license=license)
+    with pytest.raises(ConfigError, match=f"output.license: '{license}'.*{remedy}"):
+        finetune.train(
+            "text-classification",
+            **{"data": str(news_csv), "model": str(bert_folder), "output.license": license},
+        )
+
+
 @pytest.mark.parametrize(
     ("place", "status"),
     [("create", 500), ("/large/", 403), ("commit", 403)],
@@ -264,8 +345,9 @@ def test_hub_that_cannot_be_reached_is_an_error_of_the_hub(
 
 
 def test_model_that_is_not_on_the_hub_is_an_error_of_the_model(root: Path) -> None:
-    with hub(root), pytest.raises(ModelError, match="me/nws: neither a folder here nor"):
+    with hub(root), pytest.raises(ModelError, match="me/nws: neither a folder here nor") as caught:
         finetune.load("me/nws")
+    assert str(caught.value).count("404") == 1
 
 
 def test_no_file_names_the_folder_of_the_pretrained_network(

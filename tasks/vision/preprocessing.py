@@ -36,6 +36,8 @@ class Preprocessing:
             is squeezed into `size`.
         mean, std: by channel, of pixels in 0..1.
         scale: what a pixel of 0..255 is multiplied by first.
+        by_pillow: whether the network's library resizes with Pillow, as timm does: torchvision
+            rounds some pixels otherwise, by one step of 255.
     """
 
     size: tuple[int, int]
@@ -44,6 +46,7 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     scale: float = 1 / 255
+    by_pillow: bool = False
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
@@ -74,25 +77,33 @@ class Preprocessing:
 
     def fit(self, image: Tensor) -> Tensor:
         """A picture uint8 [3, H, W] of any size, in `size`."""
-        from torchvision.transforms.v2 import InterpolationMode
-        from torchvision.transforms.v2.functional import center_crop, resize
+        from torchvision.transforms.v2.functional import center_crop
 
-        mode = InterpolationMode(self.mode)
         if self.edge is None:
-            squeezed: Tensor = resize(image, list(self.size), mode, antialias=True)
-            return squeezed
+            return self._resize(image, list(self.size))
         height, width = image.shape[-2:]
         if max(height, width) > _LONGEST * min(height, width):
             longest = _LONGEST * min(height, width)
             image = center_crop(image, [min(height, longest), min(width, longest)])
-        image = resize(image, [self.edge], mode, antialias=True)
-        cropped: Tensor = center_crop(image, list(self.size))
+        cropped: Tensor = center_crop(self._resize(image, [self.edge]), list(self.size))
         return cropped
+
+    def _resize(self, image: Tensor, size: list[int]) -> Tensor:
+        """To (H, W), or to an H or W of the shorter side."""
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2.functional import resize
+
+        if self.by_pillow:
+            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+            mode = InterpolationMode(self.interpolation)
+            return as_seen(resize(picture, size, mode, antialias=True))
+        resized: Tensor = resize(image, size, InterpolationMode(self.mode), antialias=True)
+        return resized
 
     def normalize(self, image: Tensor) -> Tensor:
         """A picture uint8 [3, H, W] as float32 around 0."""
         mean, std = self._by_channel()
-        return (image.float() * self.scale - mean) / std
+        return (image.contiguous().float() * self.scale - mean) / std
 
     def restore(self, image: Tensor) -> Tensor:
         """What `normalize` was given, uint8 [3, H, W]: to look at."""
@@ -107,7 +118,12 @@ class Preprocessing:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """An RGB picture as uint8 [3, H, W]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return as_seen(image).contiguous()
+
+
+def as_seen(image: Image.Image) -> Tensor:
+    """The same, colour beside colour in memory as Pillow has it: to hand it back costs nothing."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocessing:
@@ -120,6 +136,7 @@ def from_timm(config: Mapping[str, Any]) -> Preprocessing:
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        by_pillow=True,
     )
 
 

@@ -357,8 +357,11 @@ def test_final_of_timm_loads_with_timm_alone(
     said = finetune.load(run.path)([str(file)])[0]
     assert names == list(SHAPES)
     assert said["label"] == names[int(scores.argmax())]
-    # Pillow and torchvision round a resized pixel differently by one step of 255.
-    assert said["score"] == pytest.approx(float(scores.max()), abs=0.02)
+    with Image.open(file) as picture:
+        ours = run.predictor.adapter.encode({"image": file})["inputs"][INPUT]
+        torch.testing.assert_close(ours, transform(picture), rtol=0, atol=1e-6)
+    assert said["score"] == pytest.approx(float(scores.max()), abs=1e-6)
+    # Its pipeline resizes by torchvision, which rounds some pixels otherwise.
     theirs = transformers.pipeline("image-classification", str(final), device="cpu")(str(file))[0]
     assert theirs["label"] == said["label"]
     assert theirs["score"] == pytest.approx(said["score"], abs=0.02)
