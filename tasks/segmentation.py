@@ -96,7 +96,7 @@ class Segmentation(PictureTask):
         from tasks.vision.sources import find_source
 
         terms = losses.parse_loss(self.config.loss)
-        self.coding_, facts = self._masks.learn(train, self.config)
+        self.coding_, facts = self._masks.learn(train)
         self.weights_, weighing = self._masks.weigh(self.coding_, facts, self.config.class_weights)
         self.source_ = find_source(source, None, None)
         self.preprocessing_ = self.source_.preprocessing.squeezed(self.config.input_size)
@@ -241,7 +241,7 @@ class Segmentation(PictureTask):
 
     @property
     def _masks(self) -> MaskReader:
-        return MaskReader(self.config.mask or "mask", self.config.image or "image")
+        return MaskReader(self.config)
 
     def _scene(self, row: Row) -> Scene:
         try:

@@ -16,8 +16,16 @@ from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.task import Row
-from tasks.annotations.masks import MaskFacts, count_values, find_facts, paint_objects, read_mask
-from tasks.masks.coding import MaskCoding, learn_coding
+from tasks.annotations.masks import (
+    MaskFacts,
+    Values,
+    count_values,
+    find_facts,
+    paint_objects,
+    read_mask,
+)
+from tasks.masks.coding import MaskCoding, has_colors, is_meant, learn_coding
+from tasks.masks.config import SegmentationConfig
 from tasks.vision.images import digest_image, path_of, read_image
 
 MASK_NAMES = (
@@ -38,15 +46,19 @@ _MOST_FAULTS = 5
 
 @dataclass(frozen=True)
 class MaskReader:
-    """Reads the masks of rows.
+    """Reads the masks of rows as the config says, once its columns are known."""
 
-    Attributes:
-        column: of the mask: a picture, a .npy, or the objects of a COCO row.
-        image: column of the image.
-    """
+    config: SegmentationConfig
 
-    column: str
-    image: str
+    @property
+    def column(self) -> str:
+        """Of the mask: a picture, a .npy, an array, or the objects of a COCO row."""
+        return self.config.mask or "mask"
+
+    @property
+    def as_colors(self) -> bool:
+        """Whether a palette stands for its colours, and not for its indices."""
+        return self.config.encoding == "color" or has_colors(self.config.labels)
 
     def faults(self, row: Row, image: Any, coding: MaskCoding | None) -> Iterator[str]:
         """What is wrong with the mask of a good picture; values only once `coding` is known."""
@@ -56,7 +68,8 @@ class MaskReader:
             yield f"{named} is missing"
             return
         if holds_objects(cell):
-            bare = [item["category"] for item in cell if not (item["polygons"] or item["counts"])]
+            outlines = ("polygons", "counts", "fault")
+            bare = [it["category"] for it in cell if not any(it.get(name) for name in outlines)]
             if bare:
                 yield f"{named}: {len(bare)} of {len(cell)} objects have no outline ({bare[0]})"
                 return
@@ -64,7 +77,7 @@ class MaskReader:
         try:
             facts = self.facts(row, (height, width))
         except DataError as error:
-            yield f"{named} {error}"
+            yield str(error) if holds_objects(cell) else f"{named} {error}"
             return
         if facts.size != (height, width):
             sizes = f"{facts.size[1]} x {facts.size[0]} pixels, the image {width} x {height}"
@@ -77,30 +90,38 @@ class MaskReader:
         """What the mask of a row holds. Raises DataError."""
         cell = row[self.column]
         if not holds_objects(cell):
-            return find_facts(cell)
+            return find_facts(cell, self.as_colors)
         if size is None:
-            width, height = image_size(row[self.image])
+            width, height = image_size(row[self.config.image or "image"])
             size = height, width
-        return count_values(paint_objects(cell, size), "objects")
+        return count_values(self._paint(cell, size), "objects")
 
     def classes(self, row: Row, size: tuple[int, int], coding: MaskCoding) -> Tensor | None:
         """The class of each pixel, uint8 [H, W]; None for a row without a mask."""
         cell = row.get(self.column)
         if cell is None:
             return None
-        values = paint_objects(cell, size) if holds_objects(cell) else read_mask(cell)[0]
-        return torch.from_numpy(coding.classes(values))
+        if holds_objects(cell):
+            return torch.from_numpy(coding.classes(self._paint(cell, size)))
+        return torch.from_numpy(coding.classes(read_mask(cell, self.as_colors)[0]))
 
-    def learn(self, rows: Any, config: Any) -> tuple[MaskCoding, list[MaskFacts]]:
+    def _paint(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Values:
+        config = self.config
+        meant = [item for item in objects if is_meant(item, config.labels, config.ignore)]
+        return paint_objects(meant, size)
+
+    def learn(self, rows: Any) -> tuple[MaskCoding, list[MaskFacts]]:
         """What the values of the masks of all rows mean, and what the masks hold."""
-        facts, categories = [], dict[int, str]()
+        facts, places, categories = [], [], dict[int, str]()
         for row in rows:
+            cell = row[self.column]
             facts.append(self.facts(row))
-            if holds_objects(row[self.column]):
-                categories |= {it["category_id"]: it["category"] for it in row[self.column]}
+            places.append(path_of(cell) or row.get("file") or "")
+            if holds_objects(cell):
+                categories |= {item["category_id"]: item["category"] for item in cell}
         known = dict(sorted(categories.items())) if facts[0].kind == "objects" else None
-        coding = learn_coding(facts, config.labels, config.ignore, config.encoding, known)
-        return coding, facts
+        keys = self.config.labels, self.config.ignore, self.config.encoding
+        return learn_coding(facts, *keys, known, places), facts
 
     def weigh(
         self,
