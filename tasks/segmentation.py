@@ -108,7 +108,7 @@ class Segmentation(PictureTask):
         self.config = self.config.model_copy(update=keys)
         self._set_augmentation()
         notes = [self.source_.note, self.coding_.describe(), weighing, self._describe_input(), note]
-        notes += self._masks.lacking("train", facts, self.coding_)
+        notes += self._masks.remarks("train", facts, self.coding_)
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 
     def state(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Segmentation(PictureTask):
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         facts = (self._masks.facts(row) for row in rows)
-        return self._masks.lacking(split, facts, self.coding_)
+        return self._masks.remarks(split, facts, self.coding_)
 
     # ---- one row through the house
 

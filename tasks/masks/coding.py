@@ -77,6 +77,11 @@ class MaskCoding:
         total = _total(facts, self.greys)
         return np.array([total[value] for value in self.values], np.int64)
 
+    def ignored_in(self, facts: Iterable[MaskFacts]) -> str:
+        """The values of ignored pixels that some mask has, as a person writes them."""
+        total = _total(facts, self.greys)
+        return ", ".join(written(value, self.kind) for value in self.ignored if total[value])
+
     def describe(self) -> str:
         """A sentence on how masks are read."""
         pairs = [

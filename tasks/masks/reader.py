@@ -42,6 +42,7 @@ MASK_NAMES = (
     "objects",
 )
 _MOST_FAULTS = 5
+_NEARLY = 0.999  # share of the pixels that count
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,32 @@ class MaskReader:
         pairs = zip(coding.names, found.tolist(), strict=True)
         return found, "class weights: " + ", ".join(f"{name} {value:.2f}" for name, value in pairs)
 
-    def lacking(self, split: str, facts: Iterable[MaskFacts], coding: MaskCoding) -> list[str]:
-        """A sentence if no mask of a split holds some class."""
+    def remarks(self, split: str, facts: Iterable[MaskFacts], coding: MaskCoding) -> list[str]:
+        """Sentences on the classes that no mask of a split holds, and on what is ignored in it.
+
+        Raises DataError if all of it is.
+        """
+        facts = list(facts)
         counts = coding.count(facts)
-        missing = [name for name, count in zip(coding.names, counts, strict=True) if not count]
+        pixels, counted = sum(one.size[0] * one.size[1] for one in facts), int(counts.sum())
         fate = "learned" if split == "train" else "measured"
-        said = f"warning: no pixel of {split} is {', '.join(missing)}, so that is not {fate}"
-        return [said] if missing else []
+        ignored = coding.ignored_in(facts)
+        if not counted:
+            remedy = f", or leave it out with data.{split}=0" * (split in ("validation", "test"))
+            raise DataError(
+                f"{split}: all pixels of its {len(facts)} masks are ignored ({ignored}), so "
+                f"nothing can be {fate}; give it masks of {', '.join(coding.names)}{remedy}"
+            )
+        said, share = [], f"{1 - counted / pixels:.1%} of the pixels of {split} are ignored"
+        if counted < pixels and counts.max() >= _NEARLY * counted:
+            only = coding.names[int(counts.argmax())]
+            said = [f"warning: {share} ({ignored}), all others are {only}: is {ignored} a class?"]
+        elif counted < pixels / 2:
+            said = [f"warning: {share} ({ignored})"]
+        missing = [name for name, count in zip(coding.names, counts, strict=True) if not count]
+        if missing:
+            said += [f"warning: no pixel of {split} is {', '.join(missing)}, so that is not {fate}"]
+        return said
 
     def digest(self, row: Row) -> Any:
         """A value that changes when the mask of a row does."""
