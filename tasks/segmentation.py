@@ -25,7 +25,7 @@ from tasks.labelling.columns import find_column
 from tasks.masks import losses as losses
 from tasks.masks.coding import MaskCoding
 from tasks.masks.config import SegmentationConfig
-from tasks.masks.reader import MASK_NAMES, MaskReader
+from tasks.masks.reader import MASK_NAMES, MaskReader, check_masks
 from tasks.masks.results import decide, draw_prediction, segments, to_pipeline
 from tasks.masks.usage import code_of
 from tasks.vision import tiles
@@ -52,6 +52,8 @@ class Segmentation(PictureTask):
     Config = SegmentationConfig
     config: SegmentationConfig
 
+    unused_: Sequence[str] = ()
+    """What `read` left out."""
     coding_: MaskCoding
     weights_: Tensor | None
     preprocessing_: Preprocessing
@@ -62,10 +64,13 @@ class Segmentation(PictureTask):
     # ---- what is known before a network is loaded
 
     def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
-        found, legend = read_masks(path, format)
-        if self.config.labels is None and legend:
-            self.config = self.config.model_copy(update={"labels": legend})
-        return found
+        found = read_masks(path, format)
+        if found is None:
+            return None
+        if self.config.labels is None and found.legend:
+            self.config = self.config.model_copy(update={"labels": found.legend})
+        self.unused_ = [*self.unused_, *found.notes]
+        return found.splits
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         notes = self.choose_inputs(columns)
@@ -74,8 +79,9 @@ class Segmentation(PictureTask):
         seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]
         asked = columns if self.config.mask else rest
         mask, note = find_column(self.config.mask, "mask", asked, MASK_NAMES, seen)
+        check_masks(mask, columns[mask])
         self.config = self.config.model_copy(update={"mask": mask})
-        return [*notes, *([note] if note else [])]
+        return [*dict.fromkeys(self.unused_), *notes, *([note] if note else [])]
 
     def validate(self, row: Row) -> Iterator[str]:
         faults = list(self.image_faults(row))

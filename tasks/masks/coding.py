@@ -220,9 +220,10 @@ def _by_order(
         )
         return values, names, [0] if one_based else []
     if kind == "color":
+        plain = "; or leave task.encoding out, if they are plain values" * (encoding == "color")
         raise DataError(
             "task.labels: masks are colours, so labels need them too: "
-            "task.labels={name: '#ff0000', ...}"
+            f"task.labels={{name: '#ff0000', ...}}{plain}"
         )
     count = len(labels)
     one_based = encoding == "one-based" or (encoding == "auto" and max(seen, default=0) == count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -59,7 +60,8 @@ class MaskReader:
     @property
     def as_colors(self) -> bool:
         """Whether a palette stands for its colours, and not for its indices."""
-        return self.config.encoding == "color" or has_colors(self.config.labels)
+        named = self.config.encoding == "auto" and has_colors(self.config.labels)
+        return named or self.config.encoding == "color"
 
     def faults(self, row: Row, image: Any, coding: MaskCoding | None) -> Iterator[str]:
         """What is wrong with the mask of a good picture; values only once `coding` is known."""
@@ -83,6 +85,8 @@ class MaskReader:
         if facts.size != (height, width):
             sizes = f"{facts.size[1]} x {facts.size[0]} pixels, the image {width} x {height}"
             yield f"{named} has {sizes}"
+        elif coding is not None and (renamed := self._renamed(cell, coding)):
+            yield renamed
         elif coding is not None and (unknown := coding.unknown(facts)):
             listed = ", ".join(unknown[:_MOST_FAULTS])
             yield f"{named} has values that are no class: {listed}"
@@ -110,6 +114,18 @@ class MaskReader:
         config = self.config
         meant = [item for item in objects if is_meant(item, config.labels, config.ignore)]
         return paint_objects(meant, size)
+
+    def _renamed(self, cell: Any, coding: MaskCoding) -> str:
+        """What is wrong if an object's category has another name than in train, else ""."""
+        if not holds_objects(cell) or isinstance(self.config.labels, Mapping):
+            return ""
+        names = dict(zip(coding.values, coding.names, strict=True))
+        for item in cell:
+            known = names.get(item["category_id"], item["category"])
+            if known != item["category"]:
+                whose = f"category_id {item['category_id']} is {item['category']!r}"
+                return f"{item.get('place') or self.column}: {whose}, in train {known!r}"
+        return ""
 
     def learn(self, rows: Any) -> tuple[MaskCoding, list[MaskFacts]]:
         """What the values of the masks of all rows mean, and what the masks hold."""
@@ -180,6 +196,16 @@ class MaskReader:
         if cell is None or holds_objects(cell):
             return hashlib.sha256(repr(cell).encode()).hexdigest()
         return digest_image(cell)
+
+
+def check_masks(column: str, cells: Sequence[Any]) -> None:
+    """Refuse a column of words, such as the names of folders. Raises DataError."""
+    words = [cell for cell in cells if isinstance(cell, str) and cell and not Path(cell).suffix]
+    if words and len(words) == len(cells):
+        raise DataError(
+            f"task.mask: column {column!r} holds {words[0]!r:.60}, which is no mask; put a folder"
+            " masks/ beside images/, with files of the same names, or set task.mask=COLUMN"
+        )
 
 
 def holds_objects(cell: Any) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from finetune.errors import ConfigError, DataError
 from tasks import Segmentation
 from tasks.annotations.coco import find_coco, read_coco, split_of
-from tasks.annotations.mask_folders import read_legend, read_mask_folder
+from tasks.annotations.legends import read_legend
+from tasks.annotations.mask_folders import read_mask_folder, read_masks
 from tasks.annotations.masks import (
     NO_OBJECT,
     count_values,
@@ -25,6 +27,7 @@ from tasks.annotations.masks import (
 from tasks.masks.coding import MaskCoding, learn_coding
 from tasks.masks.config import SegmentationConfig
 from tasks.masks.reader import MaskReader
+from tasks.masks.results import draw_prediction, segments
 from tasks.vision.joint_augmentation import IGNORE
 from tests.tiny_scenes import SHAPES, SIZE, save_mask, scene_folder
 
@@ -236,6 +239,64 @@ def test_other_layouts_are_read(tmp_path: Path) -> None:
         Segmentation().read(tmp_path / "one" / "labels", "voc")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:255,0,9::\n"),
+        ("class_dict.csv", "name, r, g, b\nground,0,0,0\ncar,255,0,9\n"),
+        ("legend.tsv", "value\tcolor\tclass\n0\t#000000\tground\n1\t#ff0009\tcar\n"),
+    ],
+)
+def test_a_legend_of_colours_is_read(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_legend(tmp_path) == {"ground": [0, 0, 0], "car": [255, 0, 9]}
+    (tmp_path / name).write_text(f"{text}nonsense\n")
+    with pytest.raises(DataError, match="is 'nonsense', not "):
+        read_legend(tmp_path)
+
+
+def test_a_drawn_legend_reads_the_masks_that_were_drawn(tmp_path: Path) -> None:
+    prediction = {"segments": segments(torch.tensor(SQUARE), torch.ones(3, 3), "abc")}
+    mask, _ = draw_prediction(Image.new("RGB", (3, 3)), prediction, "abc", tmp_path, "1")
+    reader = MaskReader(SegmentationConfig(labels=read_legend(tmp_path)))
+    coding, _ = reader.learn([{"mask": str(mask)}])
+    classes = reader.classes({"mask": str(mask)}, (3, 3), coding)
+    assert classes is not None
+    assert classes.tolist() == SQUARE.tolist()
+
+
+def test_a_folder_of_pascal_voc_is_found_in_its_devkit(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        for folder in ("JPEGImages", "SegmentationClass"):
+            save_mask(tmp_path / year / folder / "a.png", SQUARE)
+        lists = tmp_path / year / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\n")
+        if year == "VOC2007":
+            found = read_masks(tmp_path, "auto")
+            assert found is not None
+            assert found.splits["train"][0]["file"] == "JPEGImages/a.png"
+    with pytest.raises(DataError, match="holds VOC2007, VOC2012; name one: .*VOC2012"):
+        read_masks(tmp_path, "auto")
+
+
+def test_masks_without_pictures_are_counted(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png", "masks/b.png", "masks/c.npy"):
+        save_mask(tmp_path / name, SQUARE)
+    task = Segmentation()
+    rows = task.read(tmp_path, "auto")
+    assert rows is not None
+    columns = {name: [row[name] for row in rows["train"]] for name in rows["train"][0]}
+    said = task.choose_columns(columns)
+    assert said[0].startswith("masks without a picture, which are not used: 2, ")
+    assert said[0].endswith("c.npy")
+
+
+def test_names_of_folders_are_no_masks() -> None:
+    with pytest.raises(DataError, match="column 'label' holds 'images', which is no mask; put a"):
+        Segmentation().choose_columns({"image": ["images/a.png"], "label": ["images"]})
+
+
 # ---- COCO
 
 
@@ -302,6 +363,16 @@ def test_objects_that_labels_leave_out_are_background() -> None:
     assert classes is not None
     assert classes[:, :4].eq(1).all()
     assert classes[:, 4:].eq(0).all()
+
+
+def test_a_category_of_another_name_than_in_train_is_a_fault() -> None:
+    row = {"mask": [outlined(3, 0), outlined(9, 4)], "image": Image.new("RGB", (8, 8))}
+    reader = MaskReader(SegmentationConfig())
+    coding, _ = reader.learn([row])
+    assert list(reader.faults(row, row["image"], coding)) == []
+    other = {**row, "mask": [{**outlined(3, 0), "category": "wolf"}]}
+    (fault,) = reader.faults(other, row["image"], coding)
+    assert fault == "train.json, annotation 5: category_id 3 is 'wolf', in train 'dog'"
 
 
 def outlined(category: int, left: float, **keys: Any) -> dict[str, Any]:
