@@ -52,7 +52,7 @@ def read_mask(value: Any, as_colors: bool = False) -> tuple[Values, Kind]:
     if isinstance(value, Image.Image):
         return _from_picture(value, as_colors)
     if is_array(value):
-        return _checked(to_array(value)), "index"
+        return _checked(to_array(value).squeeze()), "index"
     content, name = _content(value)
     if name.endswith(".npy") or content.startswith(b"\x93NUMPY"):
         return _from_array(content), "index"
@@ -169,7 +169,10 @@ def _content(value: Any) -> tuple[bytes, str]:
     if isinstance(value, bytes):
         return value, path or ""
     if path is None or not path.strip():
-        raise DataError("is missing" if not value else f"is {type(value).__name__}, no mask")
+        wanted = "a path, bytes, a picture, or an array of integers [H, W]"
+        raise DataError(
+            "is missing" if not value else f"is {type(value).__name__}, where a mask is {wanted}"
+        )
     try:
         return Path(path).expanduser().read_bytes(), path.lower()
     except OSError as error:

@@ -191,8 +191,10 @@ def test_an_encoding_that_masks_have_not_is_refused(encoding: str, tmp_path: Pat
 
 def test_an_array_is_a_mask(tmp_path: Path) -> None:
     large = np.kron(SQUARE, np.ones((2, 2), int))
-    for cell in (large, large.astype(np.uint8), large.tolist()):
+    for cell in (large, large.astype(np.uint8), large.tolist(), large[..., None].tolist()):
         assert coded(learned(cell), cell) == large.tolist()
+    with pytest.raises(DataError, match="is list, where a mask is a path, .* an array of integers"):
+        read_mask((large / 1).tolist())
 
 
 def test_an_unknown_value_names_the_first_mask_that_has_it(tmp_path: Path) -> None:
