@@ -51,6 +51,7 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     rows, notes = open_rows(source.reference, source.config, source.split, task.read)
     notes += task.choose_columns(rows[:FIRST_VALUES])
     rows, faults = check_rows(source.reference, rows, task, source.config.on_error)
+    notes += task.compare(source.split or source.reference, rows)
     precision, reason = _precision(Path(run), state.device)
     accelerator = make_accelerator(precision)
     processes = format_count(accelerator.num_processes, "process", "es")

@@ -25,7 +25,7 @@ from tasks.labelling.columns import find_column
 from tasks.masks import losses as losses
 from tasks.masks.coding import MaskCoding
 from tasks.masks.config import SegmentationConfig
-from tasks.masks.reader import MASK_NAMES, MaskReader
+from tasks.masks.reader import MASK_NAMES, MaskReader, check_masks
 from tasks.masks.results import (
     decide,
     draw_prediction,
@@ -58,6 +58,8 @@ class Segmentation(PictureTask):
     Config = SegmentationConfig
     config: SegmentationConfig
 
+    unused_: Sequence[str] = ()
+    """What `read` left out."""
     coding_: MaskCoding
     weights_: Tensor | None
     preprocessing_: Preprocessing
@@ -68,10 +70,13 @@ class Segmentation(PictureTask):
     # ---- what is known before a network is loaded
 
     def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
-        found, legend = read_masks(path, format)
-        if self.config.labels is None and legend:
-            self.config = self.config.model_copy(update={"labels": legend})
-        return found
+        found = read_masks(path, format)
+        if found is None:
+            return None
+        if self.config.labels is None and found.legend:
+            self.config = self.config.model_copy(update={"labels": found.legend})
+        self.unused_ = [*self.unused_, *found.notes]
+        return found.splits
 
     def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         notes = self.choose_inputs(columns)
@@ -80,8 +85,9 @@ class Segmentation(PictureTask):
         seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]
         asked = columns if self.config.mask else rest
         mask, note = find_column(self.config.mask, "mask", asked, MASK_NAMES, seen)
+        check_masks(mask, columns[mask])
         self.config = self.config.model_copy(update={"mask": mask})
-        return [*notes, *([note] if note else [])]
+        return [*dict.fromkeys(self.unused_), *notes, *([note] if note else [])]
 
     def validate(self, row: Row) -> Iterator[str]:
         faults = list(self.image_faults(row))
@@ -103,7 +109,7 @@ class Segmentation(PictureTask):
 
         terms = losses.parse_loss(self.config.loss)
         losses.check_weights(terms, self.config.class_weights)
-        self.coding_, facts = self._masks.learn(train, self.config)
+        self.coding_, facts = self._masks.learn(train)
         self.weights_, weighing = self._masks.weigh(self.coding_, facts, self.config.class_weights)
         self.source_ = find_source(source, None, None)
         self.preprocessing_ = self.source_.preprocessing.squeezed(self.config.input_size)
@@ -115,7 +121,7 @@ class Segmentation(PictureTask):
         self.config = self.config.model_copy(update=keys)
         self._set_augmentation()
         notes = [self.source_.note, self.coding_.describe(), weighing, self._describe_input(), note]
-        notes += self._masks.lacking("train", facts, self.coding_)
+        notes += self._masks.remarks("train", facts, self.coding_)
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 
     def state(self) -> dict[str, Any]:
@@ -151,7 +157,7 @@ class Segmentation(PictureTask):
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         facts = (self._masks.facts(row) for row in rows)
-        return self._masks.lacking(split, facts, self.coding_)
+        return self._masks.remarks(split, facts, self.coding_)
 
     # ---- one row through the house
 
@@ -253,7 +259,7 @@ class Segmentation(PictureTask):
 
     @property
     def _masks(self) -> MaskReader:
-        return MaskReader(self.config.mask or "mask", self.config.image or "image")
+        return MaskReader(self.config)
 
     def _scene(self, row: Row) -> Scene:
         try:

@@ -8,9 +8,11 @@ The format is that of cocodataset.org/#format-data. A row holds a picture and al
 
     {"image": "train/images/1.jpg", "file": "images/1.jpg", "width": 640, "height": 480,
      "objects": [{"id": 1, "category": "cat", "category_id": 17, "bbox": [left, top, width, height],
-                  "area": 900.0, "iscrowd": 0, "polygons": [[x, y, ...]], "counts": ""}]}
+                  "area": 900.0, "iscrowd": 0, "polygons": [[x, y, ...]], "counts": "", "size": [],
+                  "place": "train.json, annotation 1", "fault": ""}]}
 
-`counts` are run lengths in COCO's compressed text, "" where the object is given by polygons.
+`counts` are run lengths in COCO's compressed text of a mask of `size` (H, W), "" where the object
+is given by polygons. `fault` says why its outline could not be read.
 """
 
 from __future__ import annotations
@@ -86,8 +88,16 @@ def _rows(file: Path) -> Iterator[Row]:
     try:
         categories = {item["id"]: str(item["name"]) for item in held["categories"]}
         objects: dict[Any, list[dict[str, Any]]] = {item["id"]: [] for item in held["images"]}
-        for item in held["annotations"]:
-            objects[item["image_id"]].append(_object(item, categories))
+        for number, item in enumerate(held["annotations"], start=1):
+            name = f"annotation {item.get('id', f'number {number}')}"
+            for key, known in (("image_id", objects), ("category_id", categories)):
+                if item[key] not in known:
+                    raise DataError(
+                        f"{file}: {name} has the {key} {item[key]!r}, which"
+                        " the file does not list; list it, or remove the annotation"
+                    )
+            read = _object(item, categories[item["category_id"]], f"{file.name}, {name}")
+            objects[item["image_id"]].append(read)
         root = _picture_folder(file, [item["file_name"] for item in held["images"]])
         for item in held["images"]:
             yield {
@@ -97,35 +107,45 @@ def _rows(file: Path) -> Iterator[Row]:
                 "height": int(item.get("height") or 0),
                 "objects": objects[item["id"]],
             }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{file}: is no whole COCO file: {type(error).__name__} {error}; an annotation names"
-            " an image_id and a category_id that the file lists"
+            f"{file}: is no whole COCO file: {type(error).__name__} {error}; images have an id and"
+            " a file_name, categories an id and a name, annotations an image_id and a category_id"
         ) from error
 
 
-def _object(item: Mapping[str, Any], categories: Mapping[Any, str]) -> dict[str, Any]:
-    shape = item.get("segmentation") or []
-    box = [float(value) for value in item.get("bbox") or []]
+def _object(item: Mapping[str, Any], category: str, place: str) -> dict[str, Any]:
+    try:
+        outline = _outline(item.get("segmentation") or [])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        fault = f"its segmentation is neither [[x, y, ...]] nor run lengths: {error}"
+        outline = {**_outline([]), "fault": fault}
     return {
         "id": int(item.get("id") or 0),
-        "category": categories[item["category_id"]],
+        "category": category,
         "category_id": int(item["category_id"]),
-        "bbox": box,
+        "bbox": [float(value) for value in item.get("bbox") or []],
         "area": float(item.get("area") or 0),
         "iscrowd": int(item.get("iscrowd") or 0),
-        "polygons": [[float(x) for x in points] for points in shape]
-        if isinstance(shape, list)
-        else [],
-        "counts": _compressed(shape) if isinstance(shape, Mapping) else "",
+        **outline,
+        "place": place,
     }
+
+
+def _outline(shape: Any) -> dict[str, Any]:
+    """What a row says of an object's outline, from COCO's segmentation."""
+    found: dict[str, Any] = {"polygons": [], "counts": "", "size": [], "fault": ""}
+    if isinstance(shape, Mapping):
+        size = [int(side) for side in shape["size"]]
+        return {**found, "counts": _compressed(shape), "size": size}
+    return {**found, "polygons": [[float(x) for x in points] for points in shape]}
 
 
 def _compressed(lengths: Mapping[str, Any]) -> str:
     """Run lengths in COCO's text, which is short, from that or from a list of numbers."""
     counts = lengths["counts"]
-    if isinstance(counts, str | bytes):
-        return counts.decode() if isinstance(counts, bytes) else counts
+    if isinstance(counts, str):
+        return counts
     from faster_coco_eval.core import mask
 
     height, width = lengths["size"]

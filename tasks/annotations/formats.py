@@ -33,14 +33,10 @@ def read_boxes(path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
 
 
 def _coco_boxes(path: Path) -> dict[str, list[Row]]:
-    names = find_coco(path)
-    return {
-        split: [_from_coco(row, names[split][0].name) for row in rows]
-        for split, rows in read_coco(path).items()
-    }
+    return {split: list(map(_from_coco, rows)) for split, rows in read_coco(path).items()}
 
 
-def _from_coco(row: Row, file: str) -> Row:
+def _from_coco(row: Row) -> Row:
     objects = [
         {
             "bbox": item["bbox"],
@@ -48,8 +44,8 @@ def _from_coco(row: Row, file: str) -> Row:
             "category": item["category"],
             "iscrowd": item["iscrowd"],
             "area": item["area"],
-            "place": f"{file}, annotation {item['id']}",
-            "fault": "",
+            "place": item["place"],
+            "fault": "",  # that of an outline is none of a box
         }
         for item in row["objects"]
     ]

@@ -5,8 +5,8 @@
     images/1.jpg        masks/1.png                no splits
     JPEGImages/1.jpg    SegmentationClass/1.png    ImageSets/Segmentation/train.txt   Pascal VOC
 
-A picture and its mask bear one name, but for an ending such as _mask. Names of classes stand in
-classes.txt (a line each, from value 0) or labelmap.txt (name:red,green,blue).
+A picture and its mask bear one name, but for an ending such as _mask. Names of classes stand in a
+legend, see `tasks.annotations.legends`.
 
 A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png", "file": "train/images/1.jpg"}
 """
@@ -14,13 +14,15 @@ A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png", "file": "tra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.data.pictures import is_picture, visible
 from finetune.errors import DataError
 from finetune.task import Row
 from tasks.annotations.coco import find_coco, read_coco, split_of
+from tasks.annotations.legends import Legend, read_legend
 
 PICTURES = ("images", "image", "imgs", "img", "jpegimages", "photos")
 MASKS = (
@@ -37,26 +39,44 @@ MASKS = (
 )
 _ENDING = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelids)$", re.IGNORECASE)
 
-Legend = list[str] | dict[str, list[int]]
-"""Names of the values 0, 1, ..., or {name: [red, green, blue]}."""
+_SHOWN = 3
+_LISTS = Path("ImageSets") / "Segmentation"
 
 
-def read_masks(path: Path, format: str) -> tuple[dict[str, list[Row]] | None, Legend | None]:
-    """The splits of a path whose rows have masks, and what its legend says; None: it has none.
+@dataclass(frozen=True)
+class Found:
+    """The splits of a path whose rows have masks, what its legend says, and what was not used."""
+
+    splits: dict[str, list[Row]]
+    legend: Legend | None = None
+    notes: Sequence[str] = ()
+
+
+def read_masks(path: Path, format: str) -> Found | None:
+    """The rows of a path, None: it has no masks.
 
     `format` is data.format. Raises DataError if the path is not of a format that is asked for.
     """
     if format in ("auto", "mask-folder", "voc"):
-        if found := read_mask_folder(path):
-            return found, read_legend(path)
+        home = _home(path) if path.is_dir() else path
+        if found := read_mask_folder(home):
+            # Those that no list of Pascal VOC names are of other splits.
+            lone = [] if (home / _LISTS).is_dir() else lone_masks(found)
+            note = f"masks without a picture, which are not used: {len(lone)}, {_shown(lone)}"
+            return Found(found, read_legend(home), [note] if lone else [])
         if format != "auto":
             raise DataError(
                 f"{path}: holds no pictures with masks; a folder images/ beside a folder masks/,"
                 " each whole or by split, or JPEGImages/ beside SegmentationClass/"
             )
     if format == "coco" or (format == "auto" and find_coco(path)):
-        return read_coco(path), None
-    return None, None
+        return Found(read_coco(path))
+    return None
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(map(str, paths[:_SHOWN])) + more
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:
@@ -64,7 +84,7 @@ def read_mask_folder(root: Path) -> dict[str, list[Row]]:
     if not root.is_dir():
         return {}
     splits: dict[str, list[Row]] = {}
-    lists = root / "ImageSets" / "Segmentation"
+    lists = root / _LISTS
     folders = {child.name: child for child in visible(root) if child.is_dir()}
     pair = _pair(root)
     if pair and lists.is_dir():
@@ -86,24 +106,25 @@ def read_mask_folder(root: Path) -> dict[str, list[Row]]:
     return {split: rows for split, rows in splits.items() if rows}
 
 
-def read_legend(root: Path) -> Legend | None:
-    """What classes.txt or labelmap.txt of a folder says of the values; None without either."""
-    names, colors = root / "classes.txt", root / "labelmap.txt"
-    if names.is_file():
-        lines = names.read_text(encoding="utf-8").splitlines()
-        return [line.strip() for line in lines if line.strip()]
-    if not colors.is_file():
-        return None
-    found: dict[str, list[int]] = {}
-    for number, line in enumerate(colors.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, _, rest = line.partition(":")
-        try:
-            found[name.strip()] = [int(value) for value in rest.partition(":")[0].split(",")]
-        except ValueError:
-            raise DataError(f"{colors}: line {number} is {line!r}, not name:r,g,b") from None
-    return found
+def lone_masks(splits: Mapping[str, Sequence[Row]]) -> list[Path]:
+    """The masks beside those of rows that are no row's."""
+    own = {row["mask"] for rows in splits.values() for row in rows} - {None}
+    folders = sorted({Path(mask).parent for mask in own})
+    return [
+        path
+        for folder in folders
+        for path in visible(folder)
+        if _may_be_mask(path) and path.as_posix() not in own
+    ]
+
+
+def _home(root: Path) -> Path:
+    """The folder itself, or the one of Pascal VOC in it, which is then a VOCdevkit."""
+    inside = [child for child in visible(root) if (child / _LISTS).is_dir() and _pair(child)]
+    if len(inside) > 1:
+        names = ", ".join(child.name for child in inside)
+        raise DataError(f"{root}: holds {names}; name one: {inside[-1]}")
+    return inside[0] if inside else root
 
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:

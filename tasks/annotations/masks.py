@@ -18,13 +18,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from finetune.errors import DataError
-from tasks.vision.images import MAX_PIXELS, path_of
+from tasks.annotations.boxes import are_finite
+from tasks.vision.images import MAX_PIXELS, is_array, path_of, to_array
 
 Values = NDArray[np.int32]
 Kind = Literal["index", "color", "objects"]
+_MOST_OF_JPEG = 2  # 0 and 255 may survive; of more, some are what lies between them
+_FAR = 10  # sides of a picture that an outline may reach beyond it
 MOST_VALUES = 512
 """A mask with more different values is a photograph, or was blurred by lossy compression."""
 NO_OBJECT = -1
@@ -40,23 +43,28 @@ class MaskFacts:
     counts: Mapping[int, int]
 
 
-def read_mask(value: Any) -> tuple[Values, Kind]:
+def read_mask(value: Any, as_colors: bool = False) -> tuple[Values, Kind]:
     """The value of each pixel [H, W]; a colour is 65536 red + 256 green + blue.
 
-    Raises DataError with what is wrong, unnamed.
+    `as_colors` reads a palette or grey as the colours that it shows. Raises DataError with what is
+    wrong, unnamed.
     """
     if isinstance(value, Image.Image):
-        return _from_picture(value)
-    if isinstance(value, list | np.ndarray):  # what `datasets` makes of an array
-        return _checked(np.asarray(value)), "index"
+        return _from_picture(value, as_colors)
+    if is_array(value):
+        return _checked(to_array(value).squeeze()), "index"
     content, name = _content(value)
     if name.endswith(".npy") or content.startswith(b"\x93NUMPY"):
         return _from_array(content), "index"
+    if not content:
+        raise DataError("is empty: it has 0 bytes")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return _from_picture(image)
+            return _from_picture(image, as_colors)
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError("is no picture in a format that can be read") from None
     except Exception as error:  # a decoder may raise anything on a broken file
         raise DataError(f"cannot be read as a picture: {error}") from error
 
@@ -66,22 +74,52 @@ def paint_objects(objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -
 
     Large objects are painted first, so that small ones stay visible on them.
     """
-    from faster_coco_eval.core import mask
-
-    height, width = size
     values = np.full(size, NO_OBJECT, np.int32)
     for item in sorted(objects, key=lambda item: -float(item["area"] or 0)):
-        shape: Any = [points for points in item["polygons"] or [] if len(points) >= 6]
-        if item["counts"]:
-            shape = {"size": [height, width], "counts": item["counts"].encode()}
-        elif shape:
-            shape = mask.merge(mask.frPyObjects(shape, height, width))
-        if shape:
-            values[mask.decode(shape).astype(bool)] = item["category_id"]
+        try:
+            values[_area_of(item, size)] = item["category_id"]
+        except DataError as error:
+            raise DataError(f"{item.get('place') or repr(item['category'])}: {error}") from error
     return values
 
 
-def find_facts(value: Any) -> MaskFacts:
+def _area_of(item: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where an object lies, [H, W]. Raises DataError."""
+    from faster_coco_eval.core import mask
+
+    if item.get("fault"):
+        raise DataError(item["fault"])
+    height, width = size
+    outlines = [points for points in item["polygons"] or [] if len(points) >= 6]
+    if item["counts"]:
+        own = list(item.get("size") or size)
+        if own != [height, width]:
+            whose = f"its run lengths are of [height, width] {own}, the image has {[height, width]}"
+            raise DataError(whose)
+        shape: Any = {"size": own, "counts": item["counts"].encode()}
+    elif outlines:
+        _check_reach(outlines, size)
+        shape = mask.merge(mask.frPyObjects(outlines, height, width))
+    else:
+        return np.zeros(size, bool)
+    try:
+        return mask.decode(shape).astype(bool)  # type: ignore[no-any-return]
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"its run lengths cannot be read: {error}") from error
+
+
+def _check_reach(outlines: Sequence[Sequence[float]], size: tuple[int, int]) -> None:
+    """Refuse what no outline can be: every step along one takes memory, so 1e9 pixels take all."""
+    for points in outlines:
+        far = [x for x in points if not are_finite([x]) or abs(x) > _FAR * max(size)]
+        if far:
+            raise DataError(
+                f"its outline has the coordinate {far[0]:g}, far from the image of {size[1]} x "
+                f"{size[0]} pixels"
+            )
+
+
+def find_facts(value: Any, as_colors: bool = False) -> MaskFacts:
     """What a mask holds; a file is read once, however often it is asked for. Raises DataError."""
     path = path_of(value)
     if path is not None:
@@ -89,17 +127,17 @@ def find_facts(value: Any) -> MaskFacts:
             found = Path(path).stat()
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from error
-        return _facts_of_file(path, found.st_mtime_ns, found.st_size)
-    return count_values(*read_mask(value))
+        return _facts_of_file(path, found.st_mtime_ns, found.st_size, as_colors)
+    return _facts_of(value, as_colors)
 
 
-def count_values(values: Values, kind: Kind) -> MaskFacts:
+def count_values(values: Values, kind: Kind, most: int = MOST_VALUES) -> MaskFacts:
     """How many pixels have each value. Raises DataError for more values than a mask has."""
     found, counts = np.unique(values, return_counts=True)
-    if len(found) > MOST_VALUES:
+    if len(found) > most:
         raise DataError(
             f"has {len(found)} different values, so it is no mask; a mask that was saved as JPEG"
-            " has lost its values"
+            " has lost its values: save it as PNG"
         )
     numbers = dict(zip(found.tolist(), counts.tolist(), strict=True))
     height, width = values.shape
@@ -107,8 +145,20 @@ def count_values(values: Values, kind: Kind) -> MaskFacts:
 
 
 @lru_cache(maxsize=1 << 18)
-def _facts_of_file(path: str, changed: int, size: int) -> MaskFacts:
-    return count_values(*read_mask(path))
+def _facts_of_file(path: str, changed: int, size: int, as_colors: bool) -> MaskFacts:
+    return _facts_of(path, as_colors)
+
+
+def _facts_of(value: Any, as_colors: bool) -> MaskFacts:
+    most = _MOST_OF_JPEG if _is_jpeg(value) else MOST_VALUES
+    return count_values(*read_mask(value, as_colors), most)
+
+
+def _is_jpeg(value: Any) -> bool:
+    """Whether a mask was compressed so that edges between its values hold others."""
+    if isinstance(value, Image.Image):
+        return value.format in ("JPEG", "MPO")
+    return not is_array(value) and _content(value)[0].startswith(b"\xff\xd8\xff")
 
 
 def _content(value: Any) -> tuple[bytes, str]:
@@ -119,19 +169,25 @@ def _content(value: Any) -> tuple[bytes, str]:
     if isinstance(value, bytes):
         return value, path or ""
     if path is None or not path.strip():
-        raise DataError("is missing" if not value else f"is {type(value).__name__}, no mask")
+        wanted = "a path, bytes, a picture, or an array of integers [H, W]"
+        raise DataError(
+            "is missing" if not value else f"is {type(value).__name__}, where a mask is {wanted}"
+        )
     try:
         return Path(path).expanduser().read_bytes(), path.lower()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
 
 
-def _from_picture(image: Image.Image) -> tuple[Values, Kind]:
+def _from_picture(image: Image.Image, as_colors: bool) -> tuple[Values, Kind]:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"has {image.width} x {image.height} pixels, over the limit of a picture")
+    is_deep = image.mode.startswith("I")
+    if not is_deep and image.mode != "F" and as_colors:
+        image = image.convert("RGB")
     if image.mode in ("LA", "PA", "La"):
         image = image.getchannel(0)
-    if image.mode in ("1", "L", "P") or image.mode.startswith("I"):
+    if image.mode in ("1", "L", "P") or is_deep:
         return np.asarray(image).astype(np.int32), "index"  # of a palette: the index
     if image.mode == "F":
         raise DataError("holds fractions, where classes are whole numbers")

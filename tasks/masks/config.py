@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -20,6 +21,10 @@ from tasks.vision.joint_augmentation import JointAugmentationConfig
 Size = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, int | str) else value
+
+
 class SegmentationConfig(JointAugmentationConfig):
     """What is read from a row and what is made of it."""
 
@@ -30,12 +35,17 @@ class SegmentationConfig(JointAugmentationConfig):
     """Column of the mask, which may be a picture, a .npy or COCO's objects; null: found."""
     labels: Labels | None = None
     """Names of the classes by value, or {name: value}, a value being a number or a colour
-    "#ff0000"; null: found in the masks.
+    "#ff0000"; of COCO the categories that are classes, in this order, all others being background;
+    null: found in the masks, or in classes.txt, labelmap.txt, class_dict.csv or legend.tsv.
     """
-    ignore: list[Code] | None = None
-    """Values of pixels that count for nothing; null: 255, where it is not one of two classes."""
+    ignore: Annotated[list[Code], BeforeValidator(_as_list)] | None = None
+    """Values, or COCO's categories, of pixels that count for nothing: they have no loss and no
+    metric, and what they stand for is no class; null: 255, where it is not one of two classes.
+    """
     encoding: Encoding = "auto"
-    """How masks say their classes; auto: found by looking."""
+    """How masks say their classes; color reads a palette as the colours that it shows; auto: found
+    by looking.
+    """
     decoder: str | None = None
     """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""
     image_size: Size | None = None

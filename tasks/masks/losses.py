@@ -155,12 +155,12 @@ def areas(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
 def area_metrics(areas: Tensor, names: Sequence[str]) -> dict[str, float]:
     """Metrics of a split from areas [N, K, 3].
 
-    IoU and Dice of a class are those of all pixels of the split together; the means are over the
-    classes that are predicted or true somewhere.
+    IoU and Dice of a class are those of all pixels of the split together. A class that no pixel has
+    is not measured: its IoU could only be 0, and the means would jump with one stray pixel of it.
     """
     hits, said, true = areas.double().sum(0).unbind(1)  # [K] each
     union = said + true - hits
-    known = union > 0
+    known = true > 0
     iou, dice = hits / union.clamp(min=1), 2 * hits / (said + true).clamp(min=1)
     found = {
         "mean_iou": _mean(iou[known]),

@@ -1,8 +1,8 @@
 """A row's image -> an upright RGB picture, whatever kind of file it is; or what is wrong with it.
 
-An image is a path, bytes, {"bytes": ..., "path": ...} as `datasets` stores it, or a PIL image. Of
-an animation the first frame is read. Transparent parts become white. 16-bit grey is scaled, not
-clipped. No address is fetched.
+An image is a path, bytes, {"bytes": ..., "path": ...} as `datasets` stores it, a PIL image, or
+values from 0 to 255 as an array or lists [H, W] or [H, W, 3]. Of an animation the first frame is
+read. Transparent parts become white. 16-bit grey is scaled, not clipped. No address is fetched.
 
 Shapes: H rows, W columns of pixels.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune.errors import DataError
@@ -35,6 +36,7 @@ _WHITE = (255, 255, 255, 255)
 
 def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture of a cell in mode RGB, upright. Raises DataError with what is wrong, unnamed."""
+    value = _from_array(value) if is_array(value) else value
     if isinstance(value, Image.Image):
         return _to_rgb(value, max_pixels)
     source = _source(value)
@@ -72,7 +74,10 @@ def find_fault(value: Any, max_pixels: int = MAX_PIXELS) -> str | None:
 
 
 def digest_image(value: Any) -> str:
-    """Of the bytes of an image's file; of the pixels of a PIL image."""
+    """Of the bytes of an image's file; of the pixels of a PIL image or an array."""
+    if is_array(value):
+        pixels = to_array(value)
+        return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     if isinstance(value, Image.Image):
         return hashlib.sha256(f"{value.mode} {value.size}".encode() + value.tobytes()).hexdigest()
     source = _source(value)
@@ -87,6 +92,7 @@ def digest_image(value: Any) -> str:
 
 def picture_size(value: Any) -> tuple[int, int]:
     """(H, W) of the upright picture, from the head of its file. Raises DataError, unnamed."""
+    value = _from_array(value) if is_array(value) else value
     if isinstance(value, Image.Image):
         return value.height, value.width
     source = _source(value)
@@ -106,12 +112,36 @@ def path_of(value: Any) -> str | None:
     return str(value) if isinstance(value, str | Path) and not _ADDRESS.match(str(value)) else None
 
 
+def is_array(value: Any) -> bool:
+    """Whether a cell is an array of [H, W, ...], or the lists that `datasets` makes of one.
+
+    A list of fewer than 5 values in a list of lists is a box.
+    """
+    if isinstance(value, list):
+        return (
+            bool(value)
+            and isinstance(value[0], list)
+            and (len(value[0]) > 4 and isinstance(value[0][0], int | list))
+        )
+    return isinstance(value, np.ndarray)
+
+
+def to_array(value: Any) -> NDArray[Any]:
+    """A cell that `is_array` as one. Raises DataError for rows of different lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError("is a list of lists of different lengths, not an array") from error
+
+
 def looks_like_image(value: Any) -> bool:
-    """Whether a cell may hold an image: a path by its ending, bytes, a stored or a PIL image."""
+    """Whether a cell may hold an image: a path by its ending, bytes, an array, a stored or a PIL
+    image.
+    """
     if isinstance(value, str | Path):
         return Path(value).suffix.lower() in Image.registered_extensions()
     is_stored = isinstance(value, Mapping) and {"bytes", "path"} <= value.keys()
-    return is_stored or isinstance(value, bytes | Image.Image)
+    return is_stored or isinstance(value, bytes | Image.Image) or is_array(value)
 
 
 def _source(value: Any) -> Path | bytes:
@@ -126,7 +156,21 @@ def _source(value: Any) -> Path | bytes:
         return Path(value).expanduser()
     if value is None or value == "":
         raise DataError("is missing")
-    raise DataError(f"is {type(value).__name__}, not a path, bytes or a picture")
+    raise DataError(
+        f"is {type(value).__name__}, not a path, bytes, a picture or an array of whole numbers"
+    )
+
+
+def _from_array(value: Any) -> Image.Image:
+    """Grey [H, W] or colours [H, W, 3] of 0 to 255 as a picture. Raises DataError."""
+    pixels = to_array(value)
+    shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    whole = np.issubdtype(pixels.dtype, np.integer)
+    if not (shaped and whole and pixels.size and pixels.min() >= 0 and pixels.max() <= 255):
+        raise DataError(
+            f"is {pixels.dtype} {list(pixels.shape)}, where uint8 [H, W] or [H, W, 3] is wanted"
+        )
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def _file_size(path: Path) -> int:

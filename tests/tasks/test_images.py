@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from finetune.errors import DataError
-from tasks.vision.images import digest_image, find_fault, looks_like_image, read_image
+from tasks.vision.images import digest_image, find_fault, looks_like_image, picture_size, read_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -191,3 +191,17 @@ def test_a_picture_within_the_users_own_limit_is_read_without_a_warning(tmp_path
     code = f"from tasks.vision.images import *; print(read_image({str(large)!r}, 90_000_000).size)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("(10000, 9000)\n", "")
+
+
+@pytest.mark.parametrize("given", [np.array, lambda pixels: np.asarray(pixels).tolist()])
+def test_an_array_is_a_picture(given: Any) -> None:
+    value = given(np.asarray(noise()))
+    assert looks_like_image(value)
+    assert np.array_equal(np.asarray(read_image(value)), np.asarray(noise()))
+    assert picture_size(value) == (12, 20)
+    assert digest_image(value) != digest_image(given(np.asarray(noise())[::-1]))
+    assert not looks_like_image([[1, 2, 3, 4], [5, 6, 7, 8]])  # boxes
+    with pytest.raises(DataError, match=r"float64 \[5, 5\], where uint8 \[H, W\]"):
+        read_image(np.zeros((5, 5)))
+    with pytest.raises(DataError, match=r"lists of different lengths"):
+        read_image([[1, 2, 3, 4, 5], [1, 2, 3, 4]])

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from finetune.errors import ConfigError, DataError
 from tasks import Segmentation
 from tasks.annotations.coco import find_coco, read_coco, split_of
-from tasks.annotations.mask_folders import read_legend, read_mask_folder
-from tasks.annotations.masks import NO_OBJECT, find_facts, paint_objects, read_mask
+from tasks.annotations.legends import read_legend
+from tasks.annotations.mask_folders import read_mask_folder, read_masks
+from tasks.annotations.masks import (
+    NO_OBJECT,
+    count_values,
+    find_facts,
+    paint_objects,
+    read_mask,
+)
 from tasks.masks.coding import MaskCoding, learn_coding
+from tasks.masks.config import SegmentationConfig
+from tasks.masks.reader import MaskReader
+from tasks.masks.results import draw_prediction, segments
 from tasks.vision.joint_augmentation import IGNORE
 from tests.tiny_scenes import SHAPES, SIZE, save_mask, scene_folder
 
@@ -117,9 +129,10 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
         learned(str(save_mask(tmp_path / "a.npy", SQUARE / 2)))
     with pytest.raises(DataError, match="hold only class 0"):
         learned(str(save_mask(tmp_path / "empty.png", SQUARE * 0)))
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
-    with pytest.raises(DataError, match="cannot be read as a picture"):
-        read_mask(str(tmp_path / "broken.png"))
+    for content, what in ((b"", "is empty"), (b"\x89PNG no", "is no picture in a format")):
+        (tmp_path / "broken.png").write_bytes(content)
+        with pytest.raises(DataError, match=what):
+            read_mask(str(tmp_path / "broken.png"))
     with pytest.raises(ConfigError, match="'red' is no value"):
         learned(str(tmp_path / "a.png"), labels={"a": "red"}) if save_mask(
             tmp_path / "a.png", SQUARE
@@ -132,6 +145,62 @@ def test_unknown_values_of_another_split_are_told(tmp_path: Path) -> None:
     assert coding.unknown(other) == ["5", "6", "7"]
     colors = find_facts(str(save_mask(tmp_path / "c.png", np.eye(3)[..., None] * [9, 0, 0])))
     assert coding.unknown(colors) == ["of kind color"]
+
+
+def test_an_ignored_value_is_no_class_and_stands_once(tmp_path: Path) -> None:
+    path = str(save_mask(tmp_path / "a.png", SQUARE))
+    coding = learned(path, labels=["a", "b", "c"], ignore=[1])
+    assert coding.names == ("a", "c")
+    assert coded(coding, path) == [[0, 0, IGNORE], [0, 1, 1], [IGNORE, IGNORE, 0]]
+    assert coding.describe().endswith("0 a, 2 c; ignored: 1, so no class: b")
+    assert coding == MaskCoding.from_state(json.loads(json.dumps(coding.state())))
+    named = learned(path, labels={"a": 0, "b": 1, "c": 2}, ignore=[0])
+    assert (named.names, named.ignored) == (("b", "c"), (0,))
+    with pytest.raises(DataError, match="hold only class 2; give two"):
+        learned(path, ignore=[0, 1], encoding="one-based")
+    four = str(save_mask(tmp_path / "b.png", np.arange(25).reshape(5, 5) % 5))
+    coding = learned(four, ignore=[0, 1, 2], encoding="one-based")
+    assert (coding.names, coding.ignored) == (("class 3", "class 4"), (0, 1, 2))
+    assert Segmentation(ignore=255).config.ignore == [255]
+
+
+def test_grey_jpeg_has_lost_its_values(tmp_path: Path) -> None:
+    Image.fromarray((np.eye(30) * 255).astype(np.uint8)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="saved as JPEG has lost its values: save it as PNG"):
+        learned(str(tmp_path / "a.jpg"))
+
+
+def test_a_palette_is_read_as_its_colours_where_those_are_asked_for(tmp_path: Path) -> None:
+    image = Image.fromarray(SQUARE.astype(np.uint8))
+    image.putpalette([9, 9, 9, 200, 0, 0, 0, 0, 200])
+    image.save(tmp_path / "a.png")
+    facts = [find_facts(str(tmp_path / "a.png"), as_colors=True)]
+    labels = {"car": "#c80000", "ground": [9, 9, 9], "tree": "#0000c8"}
+    coding = learn_coding(facts, labels, None, "color")
+    values, _ = read_mask(str(tmp_path / "a.png"), as_colors=True)
+    assert coding.classes(values).tolist() == np.array([1, 0, 2])[SQUARE].tolist()
+
+
+@pytest.mark.parametrize("encoding", ["color", "index"])
+def test_an_encoding_that_masks_have_not_is_refused(encoding: str, tmp_path: Path) -> None:
+    values = SQUARE if encoding == "color" else np.eye(3)[..., None] * [9, 0, 0]
+    path = save_mask(tmp_path / ("a.npy" if encoding == "color" else "a.png"), values)
+    with pytest.raises(DataError, match=f"task.encoding={encoding}: masks hold"):
+        learned(str(path), encoding=encoding)
+
+
+def test_an_array_is_a_mask(tmp_path: Path) -> None:
+    large = np.kron(SQUARE, np.ones((2, 2), int))
+    for cell in (large, large.astype(np.uint8), large.tolist(), large[..., None].tolist()):
+        assert coded(learned(cell), cell) == large.tolist()
+    with pytest.raises(DataError, match="is list, where a mask is a path, .* an array of integers"):
+        read_mask((large / 1).tolist())
+
+
+def test_an_unknown_value_names_the_first_mask_that_has_it(tmp_path: Path) -> None:
+    facts = [find_facts(SQUARE + 7 * (n > 0)) for n in range(3)]
+    with pytest.raises(DataError, match=r"no class: 7 \(in 2, the first b.png\), 8 \(in 2"):
+        learn_coding(facts, ["a", "b", "c"], None, "index", None, ["a.png", "b.png", "c.png"])
 
 
 # ---- where masks lie
@@ -172,6 +241,64 @@ def test_other_layouts_are_read(tmp_path: Path) -> None:
         Segmentation().read(tmp_path / "one" / "labels", "voc")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labelmap.txt", "# label:color_rgb:parts:actions\nground:0,0,0::\ncar:255,0,9::\n"),
+        ("class_dict.csv", "name, r, g, b\nground,0,0,0\ncar,255,0,9\n"),
+        ("legend.tsv", "value\tcolor\tclass\n0\t#000000\tground\n1\t#ff0009\tcar\n"),
+    ],
+)
+def test_a_legend_of_colours_is_read(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_legend(tmp_path) == {"ground": [0, 0, 0], "car": [255, 0, 9]}
+    (tmp_path / name).write_text(f"{text}nonsense\n")
+    with pytest.raises(DataError, match="is 'nonsense', not "):
+        read_legend(tmp_path)
+
+
+def test_a_drawn_legend_reads_the_masks_that_were_drawn(tmp_path: Path) -> None:
+    prediction = {"segments": segments(torch.tensor(SQUARE), torch.ones(3, 3), "abc")}
+    mask, _ = draw_prediction(Image.new("RGB", (3, 3)), prediction, "abc", tmp_path, "1")
+    reader = MaskReader(SegmentationConfig(labels=read_legend(tmp_path)))
+    coding, _ = reader.learn([{"mask": str(mask)}])
+    classes = reader.classes({"mask": str(mask)}, (3, 3), coding)
+    assert classes is not None
+    assert classes.tolist() == SQUARE.tolist()
+
+
+def test_a_folder_of_pascal_voc_is_found_in_its_devkit(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        for folder in ("JPEGImages", "SegmentationClass"):
+            save_mask(tmp_path / year / folder / "a.png", SQUARE)
+        lists = tmp_path / year / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("a\n")
+        if year == "VOC2007":
+            found = read_masks(tmp_path, "auto")
+            assert found is not None
+            assert found.splits["train"][0]["file"] == "JPEGImages/a.png"
+    with pytest.raises(DataError, match="holds VOC2007, VOC2012; name one: .*VOC2012"):
+        read_masks(tmp_path, "auto")
+
+
+def test_masks_without_pictures_are_counted(tmp_path: Path) -> None:
+    for name in ("images/a.png", "masks/a.png", "masks/b.png", "masks/c.npy"):
+        save_mask(tmp_path / name, SQUARE)
+    task = Segmentation()
+    rows = task.read(tmp_path, "auto")
+    assert rows is not None
+    columns = {name: [row[name] for row in rows["train"]] for name in rows["train"][0]}
+    said = task.choose_columns(columns)
+    assert said[0].startswith("masks without a picture, which are not used: 2, ")
+    assert said[0].endswith("c.npy")
+
+
+def test_names_of_folders_are_no_masks() -> None:
+    with pytest.raises(DataError, match="column 'label' holds 'images', which is no mask; put a"):
+        Segmentation().choose_columns({"image": ["images/a.png"], "label": ["images"]})
+
+
 # ---- COCO
 
 
@@ -204,12 +331,90 @@ def test_coco_polygons_are_painted_small_ones_last(tmp_path: Path) -> None:
     assert (painted == 3).sum() == 60
     held["annotations"][0]["category_id"] = 4
     (tmp_path / "all.json").write_text(json.dumps(held))
-    with pytest.raises(DataError, match="is no whole COCO file: KeyError 4"):
+    with pytest.raises(DataError, match="annotation number 1 has the category_id 4, which the"):
         read_coco(tmp_path / "all.json")
     (tmp_path / "all.json").write_text('{"images": []}')
     assert find_coco(tmp_path / "all.json") == {}
     with pytest.raises(DataError, match="holds no COCO annotations"):
         read_coco(tmp_path / "all.json")
+
+
+CATEGORIES = {3: "dog", 9: "cat", 12: "cow"}
+
+
+def test_labels_choose_and_order_categories() -> None:
+    facts = [find_facts_of_objects(3, 9)]
+    assert learn_coding(facts, None, None, "auto", CATEGORIES).names[1:] == ("dog", "cat", "cow")
+    coding = learn_coding(facts, ["cat", "dog"], None, "auto", CATEGORIES)
+    assert (coding.names, coding.values) == (("background", "cat", "dog"), (NO_OBJECT, 9, 3))
+    coding = learn_coding(
+        facts, {"pet": "cat", "background": "background", "hund": 3}, None, "auto", CATEGORIES
+    )
+    assert (coding.names, coding.values) == (("pet", "background", "hund"), (9, NO_OBJECT, 3))
+    coding = learn_coding(facts, None, ["dog"], "auto", CATEGORIES)
+    assert (coding.names, coding.ignored) == (("background", "cat", "cow"), (3,))
+    with pytest.raises(ConfigError, match="task.labels: no object of train is 'dgo'; did you mean"):
+        learn_coding(facts, ["dgo"], None, "auto", CATEGORIES)
+
+
+def test_objects_that_labels_leave_out_are_background() -> None:
+    row = {"mask": [outlined(3, 0), outlined(9, 4)], "image": Image.new("RGB", (8, 8))}
+    reader = MaskReader(SegmentationConfig(labels=["dog"]))
+    coding, _ = reader.learn([row])
+    classes = reader.classes(row, (8, 8), coding)
+    assert classes is not None
+    assert classes[:, :4].eq(1).all()
+    assert classes[:, 4:].eq(0).all()
+
+
+def test_a_category_of_another_name_than_in_train_is_a_fault() -> None:
+    row = {"mask": [outlined(3, 0), outlined(9, 4)], "image": Image.new("RGB", (8, 8))}
+    reader = MaskReader(SegmentationConfig())
+    coding, _ = reader.learn([row])
+    assert list(reader.faults(row, row["image"], coding)) == []
+    other = {**row, "mask": [{**outlined(3, 0), "category": "wolf"}]}
+    (fault,) = reader.faults(other, row["image"], coding)
+    assert fault == "train.json, annotation 5: category_id 3 is 'wolf', in train 'dog'"
+
+
+def outlined(category: int, left: float, **keys: Any) -> dict[str, Any]:
+    corners = [left, 0, left + 4, 0, left + 4, 8, left, 8]
+    own = {"category": CATEGORIES[category], "category_id": category, "area": 32, "counts": ""}
+    return {**own, "polygons": [corners], "place": "train.json, annotation 5", **keys}
+
+
+def find_facts_of_objects(*categories: int) -> Any:
+    objects = [outlined(category, 4 * place) for place, category in enumerate(categories)]
+    return count_values(paint_objects(objects, (8, 8)), "objects")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "what"),
+    [
+        ([[1, 2, float("nan"), 4, 5, 6]], "its outline has the coordinate nan, far from the image"),
+        ([[1, 2, 3, 4, 5, 1e9]], r"its outline has the coordinate 1e\+09"),
+        ([1, 2, 3, 4, 5, 6], r"its segmentation is neither \[\[x, y, ...\]\] nor run lengths"),
+        ({"size": [8, 8], "counts": "!!!bad"}, "its run lengths cannot be read"),
+        ({"size": [10, 10], "counts": "0T3"}, r"of \[height, width\] \[10, 10\], the image has"),
+        ({"size": [8, 8], "counts": [5, 5]}, "its segmentation is neither|its run lengths"),
+        ({"size": [8, 8], "counts": "05"}, "its run lengths cannot be read"),
+    ],
+)
+def test_a_broken_outline_is_a_fault_of_its_row(
+    segmentation: Any, what: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    broken = {"id": 5, "image_id": 1, "category_id": 3, "segmentation": segmentation}
+    held = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 3, "name": "dog"}],
+        "annotations": [broken],
+    }
+    (tmp_path / "all.json").write_text(json.dumps(held))
+    task = Segmentation(image="image", mask="objects")
+    (fault,) = task.validate(read_coco(tmp_path / "all.json")["train"][0])
+    assert fault.startswith("all.json, annotation 5: ")
+    assert re.search(what, fault)
 
 
 def test_the_split_is_a_word_of_the_name() -> None:

@@ -25,7 +25,7 @@ from finetune.export import relative_difference
 from finetune.methods import make_method
 from finetune.testing import check_task
 from tasks import Segmentation
-from tasks.masks.losses import LOSSES, areas, count_items, parse_loss
+from tasks.masks.losses import LOSSES, area_metrics, areas, count_items, parse_loss
 from tasks.masks.networks import SegmentationModel
 from tasks.vision.joint_augmentation import IGNORE
 from tasks.vision.preprocessing import INPUT
@@ -527,10 +527,49 @@ def test_class_that_a_split_lacks_is_said_and_leaves_the_mean(
         save_mask(path, np.where(classes == star, IGNORE, classes))
     run = train(networks["resnet"], scenes, tmp_path / "run", method="frozen", epochs=1)
     assert "no pixel of test is star, so that is not measured" in capsys.readouterr().out
+    assert command("evaluate", str(run.path), str(scenes), "split=test") == 0
+    assert "no pixel of test is star, so that is not measured" in capsys.readouterr().out
     found = run.metrics["test"]
-    known = [found[f"iou/{name}"] for name in SHAPES if f"iou/{name}" in found]
-    assert set(SHAPES[:-1]) <= {name.removeprefix("iou/") for name in found}
+    assert "iou/star" not in found
+    known = [found[f"iou/{name}"] for name in SHAPES if name != "star"]
     assert found["mean_iou"] == pytest.approx(np.mean(known))
+
+
+def test_class_that_no_pixel_has_is_not_measured_where_it_is_predicted() -> None:
+    stats = areas(torch.tensor([[0, 1, 2, 2]]), torch.tensor([[0, 1, 1, IGNORE]]), 3)[None]
+    found = area_metrics(stats, ["a", "b", "c"])
+    assert (found["iou/a"], found["iou/b"], found["mean_iou"]) == (1, 0.5, 0.75)
+    assert "iou/c" not in found
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_that_is_ignored_throughout_is_refused(
+    split: str, networks: dict[str, Path], scenes: Path
+) -> None:
+    task, _ = build(networks["resnet"], scenes)
+    rows = scene_rows(scenes)
+    blank = [{**row, "mask": Image.new("L", SIZE, IGNORE)} for row in rows]
+    with pytest.raises(
+        DataError, match=f"{split}: all pixels of its 6 masks are ignored .255., so"
+    ):
+        task.compare(split, blank)
+
+
+def test_a_split_with_one_class_beside_what_is_ignored_is_told(
+    networks: dict[str, Path], scenes: Path
+) -> None:
+    task, _ = build(networks["resnet"], scenes)
+    mask = np.zeros(SIZE[::-1], np.uint8)
+    mask[:12] = IGNORE
+    row = {**scene_rows(scenes)[0], "mask": Image.fromarray(mask)}
+    said = task.compare("test", [row])
+    assert said[0] == (
+        "warning: 25.0% of the pixels of test are ignored (255), all others are class 0: is 255 a"
+        " class?"
+    )
+    mask[:30], mask[-1] = IGNORE, 1
+    said = task.compare("test", [{**row, "mask": Image.fromarray(mask)}])
+    assert said[0] == "warning: 62.5% of the pixels of test are ignored (255)"
 
 
 def test_masks_that_do_not_fit_are_found_before_training(
