@@ -53,6 +53,9 @@ class ModelConfig(Section):
     """Pretrained weights are held in 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a CUDA
     device.
     """
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """How a network of transformers computes attention in training; null: as its library chooses.
+    """
     dropout: Share | None = None
     """Share of activations that are dropped in training wherever the network drops some; null: what
     it was trained with.

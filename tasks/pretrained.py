@@ -57,6 +57,8 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     """
     if source.quantize is not None:
         arguments |= _few_bits(source)
+    if source.attention is not None:
+        arguments |= {"attn_implementation": source.attention}
     if source.dropout is not None or source.drop_path is not None:
         arguments |= config_keys(source, from_pretrained("AutoConfig", source))
     network = from_pretrained(auto, source, dtype=torch.float32, **arguments)

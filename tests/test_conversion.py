@@ -58,7 +58,7 @@ EXPORTED = {
     "fcos": Case("efficientnet", use="detect", keys=SMALL),
     **{name: Case(name, use="detect") for name in MAKERS},
     "unet": Case("timm", use="segment"),
-    "unet-tiles": Case("timm", use="segment", keys={"task.tile": 32}),
+    "unet-tiles": Case("timm", use="segment", keys={"task.tile": 32, "task.image_size": None}),
     "segformer": Case("segformer", use="segment"),
 }
 

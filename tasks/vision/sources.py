@@ -167,6 +167,11 @@ def _timm_config(name: str) -> dict[str, Any]:
 def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) -> Any:
     """A network of timm with a new classifier, which `classifies` says is used."""
     name, size = str(source.timm_name), source.preprocessing.size
+    if source.model.attention is not None:
+        raise ModelError(
+            f"model.attention={source.model.attention}: {source.model.name} is of timm, which "
+            "chooses by itself; leave it out"
+        )
     sized = _timm_config(name).get("fixed_input_size", False)
     arguments: dict[str, Any] = {"img_size": size} if sized else {}
     arguments |= timm_arguments(source.model, classifies=classifies)

@@ -105,6 +105,12 @@ def images(count: int = 4) -> torch.Tensor:
     return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
+def test_timm_is_told_nothing_of_attention(networks: dict[str, Path]) -> None:
+    source = ModelConfig(name=str(networks["timm-vit"]), attention="eager")
+    with pytest.raises(ModelError, match=r"model\.attention=eager: .* leave it out"):
+        build(source)
+
+
 # ---- the contract, the seam
 
 

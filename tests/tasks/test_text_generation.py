@@ -148,6 +148,17 @@ def test_output_layer_says_at_lossy_positions_what_it_says_at_all(
     assert (together - alone).abs().max() <= 10 * CLOSE * (alone.max() - alone.min())
 
 
+def test_attention_is_computed_as_asked(llama_folder: Path) -> None:
+    def load(attention: str) -> Any:
+        source = ModelConfig(name=str(llama_folder), attention=attention)
+        return load_network("AutoModelForCausalLM", source)
+
+    assert load("eager").config._attn_implementation == "eager"
+    assert load("sdpa").config._attn_implementation == "sdpa"
+    with pytest.raises(ModelError, match="[Ff]lash"):
+        load("flash_attention_2")
+
+
 def test_network_that_cannot_keep_rows_apart_is_trained_unpacked(
     gpt2_folder: Path, tmp_path: Path
 ) -> None:
