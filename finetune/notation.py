@@ -34,6 +34,10 @@ _FLOAT = re.compile(
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
+# "{headline}" begins a text with the blank of a column in it; YAML would take it for a mapping.
+_TEMPLATE = re.compile(r"\{[^{}:,]+\}")
+
+
 class _Dumper(yaml.SafeDumper):
     """YAML that `_Loader` and other readers take alike: text that looks like a number is quoted."""
 
@@ -73,7 +77,7 @@ def _parse_word(text: str, value: str) -> Any:
 
     YAML alone would make nothing of # and |, and a fault of a comma.
     """
-    is_nested = value.startswith(("[", "{", '"', "'"))
+    is_nested = value.startswith(("[", "{", '"', "'")) and not _TEMPLATE.match(value)
     try:
         parsed = parse_value(value)
     except yaml.YAMLError as error:

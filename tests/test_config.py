@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finetune.config import FullConfig, LoraConfig, RunConfig, TaskConfig
 from finetune.errors import ConfigError
-from finetune.notation import flatten, parse_value, to_yaml
+from finetune.notation import flatten, parse_value, split_override, to_yaml
 from finetune.overrides import Loaded, load_config
 from finetune.registry import find_task
 from finetune.shipped import shipped_configs
@@ -284,6 +284,15 @@ def test_values_are_read_as_people_write_them(text: str, value: Any) -> None:
     found = parse_value(text)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["{headline}", "{body}\nTL;DR:", "{q}: {a}"])
+def test_a_template_of_columns_is_text(text: str) -> None:
+    assert split_override(f"task.prompt={text}") == ("task.prompt", text)
+
+
+def test_a_mapping_is_no_template() -> None:
+    assert split_override("rank_pattern={query: 16}") == ("rank_pattern", {"query": 16})
 
 
 def test_value_may_hold_an_equals_sign() -> None:
