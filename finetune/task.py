@@ -99,7 +99,7 @@ class Task(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
     prediction_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys of the config that may be others for predictions than for training."""
+    """Keys of the config that predictions and their evaluation may have otherwise than training."""
     trusts_code: bool = False
     """Whether code in a folder that `restore` and `load_model` read may run: the user says so."""
 

@@ -50,7 +50,9 @@ class TextGeneration(Task):
     name = "text-generation"
     Config = TextGenerationConfig
     config: TextGenerationConfig
-    prediction_keys = frozenset(DecodingConfig.model_fields) - frozenset(TaskConfig.model_fields)
+    prediction_keys = frozenset(
+        {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
+    )
 
     tokenizer_: Any = None
     network_config_: Any = None
