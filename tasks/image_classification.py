@@ -23,11 +23,11 @@ from finetune.model import Batch, TransferModel
 from finetune.task import About, Picture, Rng, Row, Sample, Stats
 from tasks import usage
 from tasks.labelling import metrics
+from tasks.labelling.config import TargetConfig
 from tasks.labelling.labelled import LabelledTask
 from tasks.labelling.targets import (
     Number,
     SingleLabel,
-    TargetConfig,
     learn_targets,
     restore_targets,
 )

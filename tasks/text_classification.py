@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
 
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError, DataError
@@ -21,48 +20,19 @@ from finetune.task import About, Length, Rng, Row, Sample
 from tasks import usage
 from tasks.labelling.columns import TEXT_NAMES, find_column, prose_columns
 from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import Number, TargetConfig, learn_targets, restore_targets
+from tasks.labelling.targets import Number, learn_targets, restore_targets
 from tasks.language.backbones import TextModel, load_native, load_pooled, load_pooled_folder
+from tasks.language.config import TextClassificationConfig
 from tasks.language.text import encode_ends, load_tokenizer, longest_input, pad, token_lengths
 from tasks.language.vocabulary import add_words, broken_words, embed_words, name_rows
 from tasks.language.windows import (
     COUNT,
-    Pooling,
     check_windows,
     encode_windows,
     split_windows,
     window_length,
 )
 from tasks.pretrained import from_pretrained, kind_of
-
-
-class TextClassificationConfig(TargetConfig):
-    """What is read from a row and what is made of it."""
-
-    name: str = "text-classification"
-    text: str | Annotated[list[str], Field(min_length=1, max_length=2)] | None = None
-    """Column of the text, or two columns for a pair; null: found."""
-    max_length: PositiveInt = 256
-    """Tokens of a text that the network reads."""
-    truncation: Literal["head", "tail", "head-tail", "windows"] = "head"
-    """What is read of a text that is too long: one end; a quarter from its head and the rest from
-    its tail (Sun et al. 2019, arXiv:1905.05583); or all of it, in windows of max_length tokens
-    whose answers are pooled.
-    """
-    window_overlap: Annotated[int, Field(ge=0)] = 32
-    """Tokens that a window shares with the one before it."""
-    window_pooling: Pooling = "mean"
-    """How the logits of windows become those of the row."""
-    max_windows: PositiveInt = 8
-    """Windows that are read of one text at most."""
-    add_tokens: tuple[str, ...] = ()
-    """Words that the tokenizer shall keep whole; each starts as the mean of its pieces. `inspect`
-    lists those that it breaks.
-    """
-    head: Literal["auto", "native", "pooled"] = "auto"
-    """native: the head of the library's own class; pooled: a new head on pooled states."""
-    pooling: Literal["mean", "cls", "last"] | None = None
-    """How states are pooled under a pooled head; null: mean for encoders, last for decoders."""
 
 
 class TextClassification(LabelledTask):

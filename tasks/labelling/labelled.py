@@ -15,9 +15,10 @@ from finetune.model import Batch, TransferModel
 from finetune.task import Prediction, Row, Sample, Stats, Task
 from tasks.labelling import metrics
 from tasks.labelling.columns import LABEL_NAMES, counts_rows, find_column
+from tasks.labelling.config import TargetConfig
 from tasks.labelling.confusion import write_confusion
 from tasks.labelling.labels import parse_number, split_labels
-from tasks.labelling.targets import KINDS, SingleLabel, TargetConfig, Targets, kind_of_values
+from tasks.labelling.targets import KINDS, SingleLabel, Targets, kind_of_values
 
 
 class LabelledTask(Task):

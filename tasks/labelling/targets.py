@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.config import NonNegative, TaskConfig
 from finetune.errors import ConfigError
 from finetune.task import Prediction
-from tasks.heads.vectors import HiddenShape
 from tasks.labelling import metrics
+from tasks.labelling.config import Kind, TargetConfig
 from tasks.labelling.imbalance import class_weights, log_priors
 from tasks.labelling.labels import (
     class_label_names,
@@ -34,50 +32,6 @@ from tasks.labelling.labels import (
     sort_labels,
     split_labels,
 )
-
-Kind = Literal["single", "several", "number"]
-
-
-class TargetConfig(TaskConfig):
-    """The keys of a task whose rows have labels or a number."""
-
-    label: str | None = None
-    """Column of the label; null: found."""
-    kind: Kind | None = None
-    """single: one label of several; several: any number of labels; number: regression.
-
-    null: found in the values.
-    """
-    labels: list[str] | None = None
-    """Names of the labels in their order; null: those of the training split, sorted."""
-    delimiter: str | None = None
-    """Between the labels of a cell, for kind=several; null: found."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Probability from which a label is predicted, for kind=several."""
-    class_weights: Literal["balanced"] | dict[str, float] | None = None
-    """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a target that is spread over all labels, for kind=single.
-
-    Szegedy et al. 2016, arXiv:1512.00567.
-    """
-    focal_gamma: NonNegative = 0.0
-    """Exponent by which rows that are already right weigh less (Lin et al. 2017, arXiv:1708.02002),
-    for kind=single; 0: cross-entropy.
-    """
-    logit_adjustment: NonNegative = 0.0
-    """How much the logarithm of a label's share of the training rows is added to its logit in the
-    loss, and not in predictions, which so favour rare labels (Menon et al. 2021, arXiv:2007.07314),
-    for kind=single; 1: to serve all labels alike. Not beside balanced weights or sampling.
-    """
-    head_hidden: PositiveInt | None = None
-    """Features of a hidden layer of the head, which is saved beside the network; null: none."""
-    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of activations that a head with a hidden layer drops in training."""
-
-    def hidden_head(self) -> HiddenShape | None:
-        """What a head with a hidden layer is like, if one is asked for."""
-        return HiddenShape(self.head_hidden, self.head_dropout) if self.head_hidden else None
 
 
 class Targets(ABC):
