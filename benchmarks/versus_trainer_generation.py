@@ -170,7 +170,8 @@ def main() -> None:
         ours = set_up(arguments.rows, arguments.precision, folder)
         assert isinstance(ours.live.model, LanguageModel)
         print(f"untrained perplexity {perplexity(ours, ours.live.model):.2f}", flush=True)
-        network = copy.deepcopy(ours.live.model.network)
+        network: Any = copy.deepcopy(ours.live.model.network)
+        network.set_attn_implementation("sdpa")  # what its library chooses by itself
         callback = in_turn(ours, arguments.block, mine, theirs)
         trainer_side(ours, network, folder, callback).train()
         for name, clock in (("ours", mine), ("Trainer", theirs)):
