@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from finetune.arguments import config_and_overrides, refuse
 from finetune.config import READING, DataConfig
 from finetune.data import Tables, read
 from finetune.data.opening import FIRST_VALUES
+from finetune.data.readers import from_task
 from finetune.data.roles import find_split
 from finetune.errors import ConfigError, DataError
 from finetune.notation import parse_value, split_override
@@ -104,13 +105,11 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
     config, faults = DataConfig(**data), list[str]()
     names = [str(keys["task"])] if "task" in keys else sorted(task_names())
     tasks = [task for name in names if (task := _make(name, own, faults))]
-    path = locate(reference)
-    knowing = [task for task in tasks if path and task.read(path, config.format) is not None]
-    shared = None if knowing else read(reference, config)
+    known = list(_known(tasks, reference, config.format))
+    shared = Tables({}) if known else read(reference, config)
     found: list[_Guess] = []
-    for task in knowing or tasks:
+    for task, tables in known or [(task, shared) for task in tasks]:
         try:
-            tables = shared or read(reference, config, task.read)
             found.append(_settle(task, reference, tables, data))
         except DataError as error:
             faults.append(f"{task.name}: {error}")
@@ -118,9 +117,18 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
         hint = f"as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
     best = max(found, key=lambda guess: len(guess.keys))
-    others = [guess.task for guess in found if knowing and guess is not best]
+    others = [guess.task for guess in found if known and guess is not best]
     best.notes.extend(f"Another task that reads these data: task={name}" for name in others)
     return best
+
+
+def _known(tasks: Sequence[Task], reference: str, format: str) -> Iterator[tuple[Task, Tables]]:
+    """The tasks that know the format of a path, each with what it reads there."""
+    path = locate(reference)
+    for task in tasks:
+        splits = task.read(path, format) if path else None
+        if splits is not None:
+            yield task, from_task(splits, reference)
 
 
 def _make(name: str, own: dict[str, Any], faults: list[str]) -> Task | None:

@@ -26,13 +26,7 @@ from tasks.masks import losses as losses
 from tasks.masks.coding import MaskCoding
 from tasks.masks.config import SegmentationConfig
 from tasks.masks.reader import MASK_NAMES, MaskReader, check_masks
-from tasks.masks.results import (
-    decide,
-    draw_prediction,
-    mask_picture,
-    segments,
-    to_pipeline,
-)
+from tasks.masks.results import decide, draw_prediction, mask_picture, segments, to_pipeline
 from tasks.masks.usage import code_of
 from tasks.vision import tiles
 from tasks.vision.augmentation import is_active, settle_augmentation

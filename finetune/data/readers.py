@@ -53,7 +53,7 @@ def read(reference: str, config: DataConfig, by_task: TaskReader = no_reader) ->
         return _as_stored(_read_hub(reference, config))
     known = by_task(path, config.format)
     if known is not None:
-        return _from_task(known, reference)
+        return from_task(known, reference)
     if config.format in TASK_FORMATS:
         raise DataError(
             f"{reference}: data.format={config.format} is no format that this task reads;"
@@ -70,7 +70,8 @@ def read(reference: str, config: DataConfig, by_task: TaskReader = no_reader) ->
     return _as_stored(Tables(splits, decoder.notes() + notes))
 
 
-def _from_task(splits: Mapping[str, Sequence[Row]], reference: str) -> Tables:
+def from_task(splits: Mapping[str, Sequence[Row]], reference: str) -> Tables:
+    """The tables of splits that a task has read. Raises DataError for one without rows."""
     tables = Tables({})
     for name, rows in splits.items():
         if not rows:

@@ -13,7 +13,7 @@ that what is said of it can be found in the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,14 +83,9 @@ def to_corners(
 def is_numbers(box: Any) -> bool:
     """Whether a box has four finite numbers."""
     try:
-        return len(box) == 4 and are_finite(box)
+        return len(box) == 4 and all(math.isfinite(float(value)) for value in box)
     except (TypeError, ValueError):
         return False
-
-
-def are_finite(values: Iterable[Any]) -> bool:
-    """Whether all are numbers that a coordinate can be, neither nan nor infinite."""
-    return all(math.isfinite(float(value)) for value in values)
 
 
 def fits(box: Sequence[float], convention: Convention, size: tuple[int, int]) -> bool:

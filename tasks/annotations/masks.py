@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from finetune.errors import DataError
-from tasks.annotations.boxes import are_finite
 from tasks.vision.images import MAX_PIXELS, is_array, path_of, to_array
 
 Values = NDArray[np.int32]
 Kind = Literal["index", "color", "objects"]
+_JPEG = b"\xff\xd8\xff"
 _MOST_OF_JPEG = 2  # 0 and 255 may survive; of more, some are what lies between them
 _FAR = 10  # sides of a picture that an outline may reach beyond it
 MOST_VALUES = 512
@@ -53,7 +53,10 @@ def read_mask(value: Any, as_colors: bool = False) -> tuple[Values, Kind]:
         return _from_picture(value, as_colors)
     if is_array(value):
         return _checked(to_array(value).squeeze()), "index"
-    content, name = _content(value)
+    return _decoded(*_content(value), as_colors)
+
+
+def _decoded(content: bytes, name: str, as_colors: bool) -> tuple[Values, Kind]:
     if name.endswith(".npy") or content.startswith(b"\x93NUMPY"):
         return _from_array(content), "index"
     if not content:
@@ -111,7 +114,7 @@ def _area_of(item: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_
 def _check_reach(outlines: Sequence[Sequence[float]], size: tuple[int, int]) -> None:
     """Refuse what no outline can be: every step along one takes memory, so 1e9 pixels take all."""
     for points in outlines:
-        far = [x for x in points if not are_finite([x]) or abs(x) > _FAR * max(size)]
+        far = [x for x in points if not abs(x) <= _FAR * max(size)]  # nan is not, either
         if far:
             raise DataError(
                 f"its outline has the coordinate {far[0]:g}, far from the image of {size[1]} x "
@@ -150,15 +153,14 @@ def _facts_of_file(path: str, changed: int, size: int, as_colors: bool) -> MaskF
 
 
 def _facts_of(value: Any, as_colors: bool) -> MaskFacts:
-    most = _MOST_OF_JPEG if _is_jpeg(value) else MOST_VALUES
-    return count_values(*read_mask(value, as_colors), most)
-
-
-def _is_jpeg(value: Any) -> bool:
-    """Whether a mask was compressed so that edges between its values hold others."""
     if isinstance(value, Image.Image):
-        return value.format in ("JPEG", "MPO")
-    return not is_array(value) and _content(value)[0].startswith(b"\xff\xd8\xff")
+        is_jpeg, found = value.format in ("JPEG", "MPO"), read_mask(value, as_colors)
+    elif is_array(value):
+        is_jpeg, found = False, read_mask(value)
+    else:
+        content, name = _content(value)
+        is_jpeg, found = content.startswith(_JPEG), _decoded(content, name, as_colors)
+    return count_values(*found, _MOST_OF_JPEG if is_jpeg else MOST_VALUES)
 
 
 def _content(value: Any) -> tuple[bytes, str]:

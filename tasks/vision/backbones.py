@@ -176,8 +176,20 @@ def head_names(network: Any) -> list[str]:
     return [name for name, child in children if name != base and has_parameters(child)]
 
 
-def hide_layer(network: Any, hidden: HiddenShape) -> None:
-    """Put a head with a hidden layer in the place of a linear one. Raises ModelError."""
+def put_head(network: Any, head: nn.Module | None) -> Any:
+    """The network with another head, if there is one, in the place of its own."""
+    if head is not None:
+        network.set_submodule(head_names(network)[0], head)
+    return network
+
+
+def hide_layer(network: Any, hidden: HiddenShape | None) -> Any:
+    """The network with a hidden layer, if one is asked for, before its linear one.
+
+    Raises ModelError.
+    """
+    if hidden is None:
+        return network
     names = head_names(network)
     last = network.get_submodule(names[0])
     if len(names) > 1 or not isinstance(last, nn.Linear):
@@ -185,7 +197,7 @@ def hide_layer(network: Any, hidden: HiddenShape) -> None:
             f"task.head_hidden: the head of {type(network).__name__} ({', '.join(names)}) is not "
             "one linear layer, in whose place another could stand; leave it out"
         )
-    network.set_submodule(names[0], HiddenHead(last.in_features, hidden, last.out_features))
+    return put_head(network, HiddenHead(last.in_features, hidden, last.out_features))
 
 
 def kind_of(network: nn.Module, heads: Sequence[str]) -> str:

@@ -25,8 +25,8 @@ from tasks.vision.backbones import (
     TimmModel,
     TransformersModel,
     VisionModel,
-    head_names,
     hide_layer,
+    put_head,
 )
 from tasks.vision.preprocessing import (
     Preprocessing,
@@ -87,17 +87,13 @@ def build(
     """The pretrained network with a new head for `names`; `config` goes to one of transformers.
     Raises ModelError.
     """
-    size, is_timm = source.preprocessing.size, source.timm_name is not None
-    if is_timm:
-        network = create_timm(source, len(names))
-    else:
+    size = source.preprocessing.size
+    if source.timm_name is None:
         network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
-    if hidden is not None:
-        hide_layer(network, hidden)
-    if not is_timm:
-        model: VisionModel = TransformersModel(network, size)
+        model: VisionModel = TransformersModel(hide_layer(network, hidden), size)
     else:
-        model = TimmModel(network, size, names)
+        network = create_timm(source, len(names))
+        model = TimmModel(hide_layer(network, hidden), size, names)
         model.network.pretrained_cfg.update(to_timm(source.preprocessing))
         _quiet_head(model.last_layer())
     model.base = resolve_model(source.model.name)
@@ -106,19 +102,14 @@ def build(
 
 def load_folder(model: ModelConfig, preprocessing: Preprocessing) -> VisionModel:
     """What `VisionModel.save` wrote, by its own library."""
-    folder, name = Path(model.name), timm_name(model)
-    has_hidden = (folder / HEAD_FILE).is_file()
+    folder, name, size = Path(model.name), timm_name(model), preprocessing.size
+    head = read_head(folder)[0] if (folder / HEAD_FILE).is_file() else None
     if name is None:
-        network = load_network(AUTO, model)
-    else:
-        less = {"num_classes": 0} if has_hidden else {}
-        network = timm.create_model(name, pretrained=True, **less)
-    if has_hidden:
-        network.set_submodule(head_names(network)[0], read_head(folder)[0])
-    if name is None:
-        return TransformersModel(network, preprocessing.size)
+        return TransformersModel(put_head(load_network(AUTO, model), head), size)
+    less = {} if head is None else {"num_classes": 0}
+    network = put_head(timm.create_model(name, pretrained=True, **less), head)
     names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
-    return TimmModel(network, preprocessing.size, names or ())
+    return TimmModel(network, size, names or ())
 
 
 def timm_name(model: ModelConfig) -> str | None:
