@@ -172,6 +172,9 @@ def main() -> None:
         print(f"untrained perplexity {perplexity(ours, ours.live.model):.2f}", flush=True)
         network: Any = copy.deepcopy(ours.live.model.network)
         network.set_attn_implementation("sdpa")  # what its library chooses by itself
+        for module in network.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = True  # as peft has it by itself
         callback = in_turn(ours, arguments.block, mine, theirs)
         trainer_side(ours, network, folder, callback).train()
         for name, clock in (("ours", mine), ("Trainer", theirs)):

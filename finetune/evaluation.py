@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from finetune.casting import cast_once
 from finetune.data.loading import Split, as_float32, load_batches, to_device
 from finetune.data.parts import rows_at_once
 from finetune.data.plan import Piece, blocks_by_length
@@ -52,9 +53,9 @@ def evaluate_split(
     batches = load_batches(split, task, pieces, seed=0, device=accelerator.device, workers=workers)
     found: list[tuple[Piece, Stats, dict[str, float], dict[str, float], list[Prediction]]] = []
     model.eval()
-    for piece, batch in batches:
-        batch = to_device(batch, accelerator.device)
-        with torch.inference_mode():
+    with torch.inference_mode(), cast_once(model, accelerator):
+        for piece, batch in batches:
+            batch = to_device(batch, accelerator.device)
             with accelerator.autocast():
                 outputs = model(batch)
                 predictions = task.predict(model, batch) if task.scores_predictions else []
@@ -62,7 +63,7 @@ def evaluate_split(
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
-        found.append((piece, stats, sums, counts, predictions))
+            found.append((piece, stats, sums, counts, predictions))
     # One collective for the whole split; blocks in equal order give equal sums everywhere.
     found = sorted(gather_object(found), key=lambda part: part[0].slot)
 

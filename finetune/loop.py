@@ -19,6 +19,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from finetune.casting import cast_once
 from finetune.data.loading import as_float32, load_batches, to_device
 from finetune.data.plan import Piece, TrainPlan
 from finetune.live import Journal, Live, Progress
@@ -61,7 +62,7 @@ def train(
     running = RunningLoss(progress, accelerator)
     samples, since = 0, time.perf_counter()
 
-    with Signals() as signals:
+    with Signals() as signals, cast_once(live.model, accelerator, trained):
         while progress.step < live.total_steps and not progress.stopped:
             step = progress.step
             if live.method.unfreeze(live.model, step / epoch_steps):

@@ -33,6 +33,8 @@ class TransferModel(nn.Module):
         batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
         notes: sentences on what was settled while the network was built.
         new_rows: rows of pretrained embeddings that are new, {dotted name: indices}.
+        reads_weights: whether its passes compute something from weights themselves, as DoRA does
+            from their norms; those must be whole then.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class TransferModel(nn.Module):
         self.batch_norm = batch_norm
         self.notes: list[str] = []
         self.new_rows: dict[str, list[int]] = {}
+        self.reads_weights = False
 
     @property
     def cacheable(self) -> bool:

@@ -24,7 +24,7 @@ FLOORS = [
     "building evaluation features prediction export solver testing",
     "losses",
     "live",
-    "data methods optim ema registry defaults tasks",
+    "data methods optim ema casting registry defaults tasks",
     "schema",
     "folder overrides notation shipped card limits metadata processes trackers checkpoint integrity sharding task model sources config",
     "patience console plotting tabulation writing signals licences errors",

@@ -74,6 +74,12 @@ class Lora(Method):
         holder = _without_embeddings(model.network)
         peft.inject_adapter_in_model(self._peft_config(targets, **facts), holder)
         model.network.peft_config = holder.peft_config
+        model.reads_weights = self.config.dora or self.config.train_tokens
+        layers: Iterable[Any] = model.network.modules()
+        for module in layers:
+            if _is_adapted(module) and not _is_of_bits(module):
+                # peft would widen what autocast made narrow, and autocast narrow it again.
+                module.cast_input_dtype_enabled = False
         # Injection froze all but the adapters.
         for name, parameter, part in named_parts(model):
             parameter.requires_grad_(part == HEAD or _is_adapter(name))
