@@ -3,8 +3,9 @@
 Both train LoRA adapters of the same shape on SmolLM2-135M, from the same weights and at the same
 rates, on articles of BBC News; loss is on the headlines alone. Ours is the shipped config: batches
 of similar length, with the output layer where there is loss. The Trainer has its defaults,
-and a collator that pads. Both run in one process in turn, a block of steps each, so that what else
-the machine does strikes both alike; loading, tokenizing and measuring are left out of the times.
+and a collator that pads. Each side runs in a process of its own, as its user would start it, and
+they take turns, a block of steps each, so that what else the machine does strikes both alike;
+loading, tokenizing and measuring are left out of the times.
 
     python benchmarks/versus_trainer_generation.py --rows 240 --block 10
 
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
+import json
 import math
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -37,6 +40,9 @@ from tasks.language.language_models import LanguageModel
 
 CONFIG = "bbc-headlines"
 HELD_OUT = 80
+SIDES = ("ours", "Trainer")
+MARK = "@ "
+"""Begins the lines that a side tells; others are of libraries."""
 
 
 class BlockEndedError(Exception):
@@ -89,8 +95,8 @@ def set_up(rows: int, precision: str, folder: str) -> Prepared:
     return assemble(config, task, splits, make_accelerator(precision))
 
 
-def trainer_side(ours: Prepared, network: Any, folder: str, callback: Any) -> Any:
-    """A Trainer with its defaults, on the same rows; its adapters begin as ours do."""
+def make_trainer(ours: Prepared, network: Any, folder: str, callback: Any) -> Any:
+    """A Trainer with its defaults, on the same rows."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     live = ours.live
@@ -120,29 +126,52 @@ def trainer_side(ours: Prepared, network: Any, folder: str, callback: Any) -> An
     return Trainer(network, settings, collate, rows, callbacks=[callback])
 
 
-def in_turn(ours: Prepared, block: int, mine: Clock, theirs: Clock) -> Any:
-    """A callback of the Trainer: after each block of its steps, ours takes as many."""
+def await_turn() -> None:
+    """Until the process that compares the sides lets this one go on."""
+    sys.stdin.readline()
+
+
+def end_turn(**facts: Any) -> None:
+    """Tell the process that compares the sides how this one stands."""
+    print(MARK + json.dumps(facts), flush=True)
+
+
+def run_ours(ours: Prepared, block: int, clock: Clock) -> None:
+    """Our loop, a block of steps at each turn."""
+    total = ours.live.total_steps
+    for start in range(0, total, block):
+        end_turn()
+        await_turn()
+        clock.until = min(start + block, total)
+        clock.start()
+        with contextlib.suppress(BlockEndedError):
+            train(ours.live, Progress(step=start), clock, None)
+        clock.stop()
+
+
+def run_trainer(ours: Prepared, block: int, clock: Clock, folder: str) -> None:
+    """The Trainer on our network, which has the settings that its own libraries choose."""
     from transformers import TrainerCallback
 
-    class InTurn(TrainerCallback):
+    class Turns(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            theirs.start()
+            end_turn()
+            await_turn()
+            clock.start()
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-            if state.global_step % block and state.global_step != ours.live.total_steps:
-                return
-            theirs.stop()
-            stop = state.global_step
-            progress = Progress(step=(stop - 1) // block * block)
-            mine.until = stop
-            mine.start()
-            with contextlib.suppress(BlockEndedError):
-                train(ours.live, progress, mine, None)
-            mine.stop()
-            print(f"step {stop}: ours {mine.wall:.1f} s, Trainer {theirs.wall:.1f} s", flush=True)
-            theirs.start()
+            is_last = state.global_step == ours.live.total_steps
+            if is_last or state.global_step % block == 0:
+                clock.stop()
+            if not is_last and state.global_step % block == 0:
+                self.on_train_begin()
 
-    return InTurn()
+    network: Any = ours.live.model.network
+    network.set_attn_implementation("sdpa")
+    for module in network.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module.cast_input_dtype_enabled = True
+    make_trainer(ours, network, folder, Turns()).train()
 
 
 def perplexity(ours: Prepared, model: LanguageModel) -> float:
@@ -153,40 +182,84 @@ def perplexity(ours: Prepared, model: LanguageModel) -> float:
     return found.metrics["perplexity"]
 
 
+def run_side(arguments: argparse.Namespace) -> None:
+    """One side, in a process of its own."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = set_up(arguments.rows, arguments.precision, folder)
+        model = ours.live.model
+        assert isinstance(model, LanguageModel)
+        untrained = perplexity(ours, model)
+        if arguments.side == "ours":
+            run_ours(ours, arguments.block, clock)
+        else:
+            run_trainer(ours, arguments.block, clock, folder)
+        end_turn(
+            wall=clock.wall,
+            processor=clock.processor,
+            untrained=untrained,
+            perplexity=perplexity(ours, model),
+        )
+
+
+def start_side(side: str) -> subprocess.Popen[str]:
+    """A process for one side. The Trainer's keeps the allocator as the system sets it."""
+    untouched = {"MALLOC_PERTURB_": "0"} if side == "Trainer" else {}
+    return subprocess.Popen(
+        [sys.executable, *sys.argv, "--side", side],
+        env=os.environ | untouched,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def told_by(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What a side says at the end of its turn. Raises RuntimeError if it ended before."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(MARK):
+            return json.loads(line.removeprefix(MARK))  # type: ignore[no-any-return]
+    raise RuntimeError("a side ended before its steps were done; its error stands above")
+
+
+def take_turns(processes: dict[str, subprocess.Popen[str]]) -> dict[str, dict[str, Any]]:
+    """Let one side after the other take a block of steps until both are done: what they took."""
+    found = {side: told_by(process) for side, process in processes.items()}
+    while not all(found.values()):
+        for side, process in processes.items():
+            assert process.stdin is not None
+            print(file=process.stdin, flush=True)
+            found[side] = told_by(process)
+    return found
+
+
 def main() -> None:
     """Train both sides in turn, and print what they took and reached."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=240, help="for training, beside 80 held out")
     parser.add_argument("--block", type=int, default=10, help="steps of one side at a time")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of both")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.side is not None:
+        run_side(arguments)
+        return
     threads = os.environ.get("OMP_NUM_THREADS")
     print(
         f"{torch.get_num_threads()} threads (OMP_NUM_THREADS={threads}), {arguments.precision}",
         flush=True,
     )
-    mine, theirs = Clock(), Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        ours = set_up(arguments.rows, arguments.precision, folder)
-        assert isinstance(ours.live.model, LanguageModel)
-        print(f"untrained perplexity {perplexity(ours, ours.live.model):.2f}", flush=True)
-        network: Any = copy.deepcopy(ours.live.model.network)
-        network.set_attn_implementation("sdpa")  # what its library chooses by itself
-        for module in network.modules():
-            if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = True  # as peft has it by itself
-        callback = in_turn(ours, arguments.block, mine, theirs)
-        trainer_side(ours, network, folder, callback).train()
-        for name, clock in (("ours", mine), ("Trainer", theirs)):
-            model = ours.live.model if clock is mine else LanguageModel(network)
-            reached = perplexity(ours, model)
-            print(
-                f"{name:>8}  {clock.wall:.1f} s, {clock.processor:.1f} s of the processor, "
-                f"perplexity {reached:.2f}"
-            )
+    found = take_turns({side: start_side(side) for side in SIDES})
+    for side, facts in found.items():
+        print(
+            f"{side:>8}  {facts['wall']:.1f} s, {facts['processor']:.1f} s of the processor, "
+            f"perplexity from {facts['untrained']:.2f} to {facts['perplexity']:.2f}"
+        )
+    ours, theirs = (found[side] for side in SIDES)
     print(
-        f"ours / Trainer: {mine.wall / theirs.wall:.2f} by the clock, "
-        f"{mine.processor / theirs.processor:.2f} by the processor"
+        f"ours / Trainer: {ours['wall'] / theirs['wall']:.2f} by the clock, "
+        f"{ours['processor'] / theirs['processor']:.2f} by the processor"
     )
 
 
