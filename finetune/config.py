@@ -19,10 +19,14 @@ Format = Literal[_TABLES, _FOLDERS]
 
 
 class Section(BaseModel):
-    """A part of the config: immutable, and without keys that are not named here."""
+    """A part of the config: immutable, of finite numbers, without keys that are not named here."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
 

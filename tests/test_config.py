@@ -177,6 +177,7 @@ def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> 
         "blocks=2",
         "data.encodin=x",
         "method.rank=-1",
+        "optim.head_lr=.inf",
         source=file,
     )
     for part in [
@@ -187,9 +188,10 @@ def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> 
         "blocks: method=lora has no such key, method=partial has",
         "data.encodin: unknown key; did you mean 'encoding'?",
         "method.rank: -1: should be greater than 0",
+        "optim.head_lr: inf: should be a finite number",
     ]:
         assert part in text, (part, text)
-    assert text.count("(command line)") == 7
+    assert text.count("(command line)") == 8
 
 
 def test_fault_in_a_file_names_the_file(file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from finetune.config import NonNegative, TaskConfig
 from tasks.heads.vectors import HiddenShape
@@ -28,7 +28,7 @@ class TargetConfig(TaskConfig):
     """Between the labels of a cell, for kind=several; null: found."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability from which a label is predicted, for kind=several."""
-    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
     """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target that is spread over all labels, for kind=single.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from peft import AutoPeftModelForSequenceClassification
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -232,6 +233,12 @@ def test_class_weights_of_other_labels_are_refused(bert_folder: Path) -> None:
         set_up(bert_folder, labelled("a", "b"), class_weights={"a": 1, "c": 2})
     with pytest.raises(ConfigError, match=r"task.class_weights.*number"):
         set_up(bert_folder, NUMBER, class_weights="balanced")
+
+
+@pytest.mark.parametrize("weight", [-2, 0, float("nan"), float("inf")])
+def test_class_weights_that_no_loss_can_use_are_refused(weight: float) -> None:
+    with pytest.raises(ValidationError, match=r"class_weights.*\n.*(finite|greater)"):
+        TextClassification(class_weights={"a": 1, "b": weight})
 
 
 # ---- length
