@@ -39,12 +39,13 @@ def broken_words(tokenizer: Any, texts: Iterable[str]) -> list[tuple[str, int, i
 def add_words(tokenizer: Any, words: Sequence[str]) -> dict[str, list[int]]:
     """Add words to a tokenizer; {word: the pieces that it was before}.
 
-    Raises ConfigError for a word that is one token already.
+    Of a word that it does not know that is the token for all such words. Raises ConfigError for a
+    word that is one token already.
     """
     pieces = {}
     for word in words:
         ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-        if len(ids) < 2:
+        if not ids or (len(ids) == 1 and ids[0] != tokenizer.unk_token_id):
             raise ConfigError(
                 f"task.add_tokens: {word!r} is one token already; leave it out"
                 if word.strip()

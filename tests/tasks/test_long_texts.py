@@ -136,6 +136,13 @@ def test_words_that_a_tokenizer_breaks_are_listed(gpt2_folder: Path) -> None:
     assert task.survey(rows[:2]) == {}
 
 
+def test_word_that_a_tokenizer_does_not_know_is_added(bert_folder: Path) -> None:
+    task, model = set_up(bert_folder, add_tokens=["quantum"])
+    tokenizer, weight = task.tokenizer_, model.network.get_input_embeddings().weight
+    (token,) = tokenizer("quantum", add_special_tokens=False)["input_ids"]
+    assert torch.equal(weight[token], weight[tokenizer.unk_token_id])
+
+
 def test_word_that_is_one_token_is_refused(bert_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"'market' is one token already"):
         set_up(bert_folder, add_tokens=["market"])
