@@ -26,7 +26,8 @@ def cast_once(
 ) -> Iterator[None]:
     """While this lasts, layers whose weight is not among `trained` compute with a narrow copy.
 
-    It is the copy that autocast would make, so the outputs are the same to the last bit. The
+    It is the copy that autocast would make, so the outputs are the same to the last bit; only a
+    network that asks for the type of a weight (T5, ViT) may draw LoRA's dropout in that type. The
     parameters themselves stay in float32 where they were: what is saved or counted does not change.
     """
     dtype = NARROW.get(accelerator.mixed_precision)
