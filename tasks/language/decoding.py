@@ -27,7 +27,7 @@ class DecodingConfig(TaskConfig):
     """Sample from so many of the likeliest tokens; null: from all."""
     beams: PositiveInt = 1
     """Texts that are followed at once; the likeliest one is taken."""
-    stop: list[str] = Field(default_factory=list)
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Texts that end what is written, and are not part of it."""
     sampling_seed: Annotated[int, Field(ge=0)] = 0
     """Of what is sampled: the same prompts in the same batches give the same texts."""
@@ -43,9 +43,8 @@ def generate(
             told = zlib.crc32(prompts["input_ids"].cpu().numpy().tobytes())
             mixed = np.random.SeedSequence([config.sampling_seed, told]).generate_state(1)
             torch.manual_seed(int(mixed[0]))
-        stops = {"stop_strings": config.stop, "tokenizer": tokenizer} if config.stop else {}
         settings = _settings(network, tokenizer, config)
-        written = network.generate(**prompts, generation_config=settings, **stops)
+        written = network.generate(**prompts, generation_config=settings, tokenizer=tokenizer)
     if not network.config.is_encoder_decoder:
         written = written[:, prompts["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(written, skip_special_tokens=True)
@@ -68,6 +67,7 @@ def _settings(network: Any, tokenizer: Any, config: DecodingConfig) -> Any:
         num_beams=config.beams,
         repetition_penalty=1.0,
         use_cache=True,
+        stop_strings=config.stop or None,
         eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=held.bos_token_id,

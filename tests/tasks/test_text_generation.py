@@ -442,6 +442,13 @@ def test_stop_string_ends_what_is_written(gpt2_folder: Path) -> None:
     assert short == whole[: whole.index(stop)].strip()
 
 
+def test_empty_stop_string_would_end_every_text_and_is_refused(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="task.stop"):
+        train(gpt2_folder, tmp_path / "run", ANSWERED, stop=[""], **TEMPLATES)
+
+
 # ---- whole runs
 
 
