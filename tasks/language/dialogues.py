@@ -51,10 +51,10 @@ def settle_template(tokenizer: Any, given: str | None, begins: bool) -> list[str
 
 
 def is_dialogue(values: Sequence[Any]) -> bool:
-    """Whether the first values of a column are lists of messages."""
-    known = [value for value in values if value is not None]
+    """Whether the first values of a column are lists of messages, empty ones aside."""
+    known = [value for value in values if value is not None and value != []]
     return bool(known) and all(
-        isinstance(value, list) and value and isinstance(value[0], Mapping) for value in known
+        isinstance(value, list) and isinstance(value[0], Mapping) for value in known
     )
 
 
@@ -86,7 +86,11 @@ def dialogue_faults(column: str, value: Any) -> Iterator[str]:
         if not isinstance(message["role"], str):
             yield f"{column}: message {number} has no role"
         if not isinstance(message["content"], str) and not message.get("tool_calls"):
-            yield f"{column}: message {number} has no content"
+            yield f"{column}: message {number} has {_shown(message['content'])}"
+
+
+def _shown(content: Any) -> str:
+    return "no content" if content is None else f"the content {content!r:.80}, not text"
 
 
 def before_answer(messages: Sequence[Message]) -> list[Message]:

@@ -48,6 +48,10 @@ def test_dialogues_are_found_by_their_values_and_text_is_what_is_left() -> None:
     task = TextGeneration()
     task.choose_columns({"id": [1], "talk": chats})
     assert task.config.messages == "talk"
+    # So that the empty one is named as a fault of its row.
+    task = TextGeneration()
+    task.choose_columns({"talk": [*chats, [], None]})
+    assert task.config.messages == "talk"
     task = TextGeneration()
     task.choose_columns({"story": TEXTS, "n": [1, 2]})
     assert task.config.text == "{story}"
@@ -97,6 +101,10 @@ def test_row_without_its_completion_is_one_to_predict() -> None:
         ([], "not a list of messages"),
         ([{"content": "x"}], "message 1 has no role"),
         ([{"role": "user", "content": None}], "message 1 has no content"),
+        (
+            [{"role": "user", "content": [{"text": "x"}]}],
+            "has the content [{'text': 'x'}], not text",
+        ),
     ],
 )
 def test_dialogue_that_is_none_is_a_fault(messages: Any, said: str) -> None:
