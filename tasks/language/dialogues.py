@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 from finetune.errors import DataError
 
 MESSAGE_NAMES = ("messages", "conversations", "conversation", "chat", "dialogue")
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+# Of any case: a turn of "Assistant" would not be learned, nor would a template know it.
+ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 # For networks without a template of their own. It needs no token that they do not have.
 PLAIN_TEMPLATE = (
     "{start}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}"
@@ -69,7 +75,8 @@ def messages_of(value: Any) -> list[Message]:
             for name, item in message.items()
             if name not in ("role", "from", "content", "value") and item is not None
         }
-        found.append({"role": ROLES.get(role, role), "content": content, **rest})
+        known = ROLES.get(role.lower(), role) if isinstance(role, str) else role
+        found.append({"role": known, "content": content, **rest})
     return found
 
 

@@ -113,10 +113,20 @@ def test_dialogue_that_is_none_is_a_fault(messages: Any, said: str) -> None:
 
 
 def test_dialogue_of_other_names_is_understood() -> None:
-    told = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello", "weight": None}]
+    told = [{"from": "Human", "value": "Hi"}, {"from": "gpt", "value": "Hello", "weight": None}]
     assert messages_of(told) == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello"},
+    ]
+
+
+def test_roles_are_known_in_any_case_and_others_kept() -> None:
+    told = [{"role": role, "content": "x"} for role in ("System", "USER", "Assistant", "Critic")]
+    assert [message["role"] for message in messages_of(told)] == [
+        "system",
+        "user",
+        "assistant",
+        "Critic",
     ]
 
 
