@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError, FinetuneError, nearest
 
 if TYPE_CHECKING:  # it loads torch, and listing names must not
     from finetune.task import Task
@@ -98,12 +98,23 @@ def _import(module_name: str, asked_by: str) -> ModuleType:
         assert spec is not None and spec.loader is not None, file
         module = importlib.util.module_from_spec(spec)
         sys.modules[key] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[key]  # half a module, which the next look would take for the whole
+            raise
         return module
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{asked_by}: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
             f"nor a module: {error}"
+        ) from error
+    except FinetuneError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{asked_by}: {module_name!r} cannot be imported: {type(error).__name__}: {error}; "
+            "mend that file"
         ) from error
 
 

@@ -94,6 +94,17 @@ def test_missing_file_is_named(my_file: Path) -> None:
         find_task("nowhere:Mine")
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("def broken(:", "SyntaxError.*line 1"), ("1 / 0", "ZeroDivisionError: division by zero")],
+)
+def test_file_that_fails_is_named_each_time(my_file: Path, code: str, said: str) -> None:
+    my_file.with_name("failing.py").write_text(code)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"'failing.py' cannot be imported: {said}"):
+            find_task("failing.py:Mine")
+
+
 def test_missing_import_inside_a_file_is_named(my_file: Path) -> None:
     my_file.with_name("needs.py").write_text("import not_installed_anywhere")
     with pytest.raises(ConfigError, match="not_installed_anywhere"):
