@@ -47,7 +47,7 @@ def settle_template(tokenizer: Any, given: str | None, begins: bool) -> list[str
             raise DataError(
                 f"task.chat_template: {given!r} is neither a file here nor a Jinja template"
             )
-        tokenizer.chat_template = Path(given).read_text(encoding="utf-8") if is_file else given
+        tokenizer.chat_template = _read(Path(given)) if is_file else given
         return [f"chat template: {given}" if is_file else "chat template: the one given"]
     if tokenizer.chat_template is not None:
         return []
@@ -134,18 +134,26 @@ def pieces_of(tokenizer: Any, messages: Sequence[Message]) -> list[Piece]:
     return [piece for piece in (*pieces, Piece(whole[start:], False)) if piece.text]
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"task.chat_template: {file} is no UTF-8: {error}; save it as such"
+        ) from error
+
+
 def _render(tokenizer: Any, messages: Sequence[Message], **how: bool) -> str:
     if not messages:
         return ""
-    from jinja2.exceptions import TemplateError
-
     try:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **how))
-    except (TemplateError, TypeError, IndexError) as error:
+    except Exception as error:  # a template is a program, and may fail like one
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(
-            f"task.chat_template: the template cannot write a dialogue of {roles}: {error}; mend"
-            " the rows, or give another template with task.chat_template=FILE"
+            f"task.chat_template: the template cannot write a dialogue of {roles}:"
+            f" {type(error).__name__}: {error}; mend the rows, or give another"
+            " template with task.chat_template=FILE"
         ) from error
 
 

@@ -224,6 +224,19 @@ def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Pa
     assert saved.chat_template == file.read_text().rstrip("\n")
 
 
+def test_template_that_fails_is_refused(gpt2_folder: Path) -> None:
+    with pytest.raises(DataError, match="cannot write a dialogue of .*: ZeroDivisionError"):
+        task, _, _ = set_up(gpt2_folder, CHATS, chat_template="{{ 1 / 0 }}")
+        task.lengths(CHATS)
+
+
+def test_template_file_of_another_encoding_is_refused(gpt2_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "turns.jinja"
+    file.write_bytes("{{ 'é' }}".encode("latin-1"))
+    with pytest.raises(DataError, match=r"turns.jinja is no UTF-8.*0xe9"):
+        set_up(gpt2_folder, CHATS, chat_template=str(file))
+
+
 def test_template_that_rewrites_earlier_turns_is_refused(gpt2_folder: Path) -> None:
     rewriting = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
     with pytest.raises(DataError, match="writes a turn otherwise"):
