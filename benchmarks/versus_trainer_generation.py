@@ -161,9 +161,10 @@ def run_trainer(ours: Prepared, block: int, clock: Clock, folder: str) -> None:
 
         def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
             is_last = state.global_step == ours.live.total_steps
-            if is_last or state.global_step % block == 0:
-                clock.stop()
-            if not is_last and state.global_step % block == 0:
+            if state.global_step % block and not is_last:
+                return
+            clock.stop()
+            if not is_last:
                 self.on_train_begin()
 
     network: Any = ours.live.model.network

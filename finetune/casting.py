@@ -43,13 +43,13 @@ def cast_once(
         and module.weight.dtype == torch.float32
         and id(module.weight) not in changing
     ]
-    copies: dict[int, Tensor] = {}
+    # One copy serves all layers that share a weight. All are made before any is used: memory may
+    # run out, and nothing must be left behind then.
+    weights: dict[int, Tensor] = {id(layer.weight): layer.weight for layer in layers}
+    copies = {key: weight.detach().to(dtype) for key, weight in weights.items()}
     for layer in layers:
-        weight = layer.weight
-        if id(weight) not in copies:  # one serves all layers that share it
-            copies[id(weight)] = weight.detach().to(dtype)
         # Found before the parameter of the same name, which the module goes on to hold.
-        vars(layer)["weight"] = copies[id(weight)]
+        vars(layer)["weight"] = copies[id(layer.weight)]
     try:
         yield
     finally:

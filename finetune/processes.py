@@ -118,8 +118,9 @@ def _keep_freed_memory() -> None:
     It gives large tensors back to the system, which then fills each page of the next one with
     zeros: a tenth of a step. What the user's environment says of its allocator holds.
     """
-    library = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-    if library is not None and not any(name.startswith("MALLOC_") for name in os.environ):
+    is_told = any(name.startswith("MALLOC_") for name in os.environ)
+    if platform.libc_ver()[0] == "glibc" and not is_told:
+        library = ctypes.CDLL(None)
         for parameter, size in MALLOC.items():
             library.mallopt(parameter, size)
 
