@@ -10,6 +10,7 @@ import torch
 from finetune.assembly import Prepared
 from finetune.console import format_count
 from finetune.data import Splits
+from finetune.data.loading import cut_note
 from finetune.notation import flatten
 
 
@@ -61,15 +62,10 @@ def _label(label: object) -> str:
 def _lengths(prepared: Prepared) -> str:
     """How many rows were cut, and how much of them."""
     lengths = [length for part in prepared.lengths.values() for length in part]
-    cut = [length.cut for length in lengths if length.cut]
-    whole = sum(length.used + length.cut for length in lengths)
     longest = max(length.used for length in lengths)
     if longest == 1:
         return ""
-    if not cut:
-        return f"at most {longest}, nothing is cut"
-    share = f"which loses {sum(cut) / whole:.0%} of all tokens"
-    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens, {share}"
+    return cut_note(lengths) or f"at most {longest}, nothing is cut"
 
 
 def _steps(prepared: Prepared) -> str:

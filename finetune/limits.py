@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from finetune.console import format_count
+from finetune.data.loading import cut_note
 from finetune.tabulation import by_label, overall
 
 if TYPE_CHECKING:
@@ -78,14 +79,8 @@ def _of_labels(story: Story) -> Iterator[str]:
 
 def _of_lengths(story: Story) -> Iterator[str]:
     for split, lengths in story.lengths.items():
-        cut = [length for length in lengths if length.cut]
-        if cut:
-            longest, lost = max(length.used for length in cut), sum(length.cut for length in cut)
-            whole = sum(length.used + length.cut for length in lengths)
-            yield (
-                f"{len(cut)} of {len(lengths)} rows of {split} were cut to {longest} tokens, which "
-                f"loses {lost / whole:.0%} of all tokens: what stands there was not read."
-            )
+        if note := cut_note(lengths):
+            yield f"In {split} {note}: what stands there was not read."
 
 
 def _named(counts: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ from finetune.arguments import Source
 from finetune.checkpoint import write_json
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
-from finetune.data.loading import measured_split
+from finetune.data.loading import cut_note, measured_split
 from finetune.data.opening import FIRST_VALUES
 from finetune.defaults import choose_precision, has_native_bf16
 from finetune.errors import ConfigError
@@ -60,8 +60,8 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     console.facts({name: text for name, text in facts.items() if text})
 
     model = task.load_model(folder).to(accelerator.device)
-    split, _, left_out = measured_split(source.split or source.reference, rows, task)
-    for note in left_out:
+    split, lengths, left_out = measured_split(source.split or source.reference, rows, task)
+    for note in filter(None, [*left_out, cut_note(lengths)]):
         console.print(note)
     metrics = evaluate_split(model, task, split, accelerator, block=batch_size).metrics
     show_metrics(f"{len(split)} rows of {source.reference}", {split.name: metrics}, console)

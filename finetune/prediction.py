@@ -33,12 +33,16 @@ class Predictor:
     """A task with its fine-tuned model: called with rows, it predicts each of them, in order.
 
     It stands where a pipeline of transformers does, in `evaluate.evaluator` say.
+
+    Attributes:
+        cut: how many of the rows predicted so far the model could not read to their end.
     """
 
     def __init__(self, adapter: Task, model: TransferModel, device: torch.device) -> None:
         self.adapter = adapter
         self.model = model.to(device).eval()
         self.device = device
+        self.cut = 0
 
     @property
     def task(self) -> str:
@@ -75,7 +79,9 @@ class Predictor:
     ) -> list[Prediction]:
         """Predictions for good rows that are in memory; `advance` is told of every batch."""
         rows = [unlabelled(row, self.adapter) for row in rows]
-        lengths = np.array([length.used for length in self.adapter.lengths(rows)], dtype=np.int64)
+        measured = self.adapter.lengths(rows)
+        self.cut += sum(length.cut > 0 for length in measured)
+        lengths = np.array([length.used for length in measured], dtype=np.int64)
         found: dict[int, Prediction] = {}
         for piece in blocks_by_length(lengths, rows_at_once(self.adapter, batch_size)):
             batch = self.adapter.collate(

@@ -125,6 +125,8 @@ class TextGeneration(Task):
         if model.is_causal and self.config.packing is not False:
             self.packs_, self._codec = model.isolation is not None, None
             model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
+        elif self.config.packing and not model.is_causal:
+            model.notes.append("packing: off, since a sequence-to-sequence network takes none")
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
@@ -175,6 +177,7 @@ class TextGeneration(Task):
         return {"perplexity": math.exp(min(mean, 700.0))}
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
+        self._check_room()
         texts = generate(model.network, self.tokenizer_, batch["prompts"], self.config)
         return [{"generated_text": text} for text in texts]
 
@@ -228,6 +231,7 @@ class TextGeneration(Task):
         is_text = self.config.kind == "text"
         if self.config.generate:
             check_scorers()
+            self._check_room()
         if self.config.generate and is_text:
             raise ConfigError(
                 "task.generate: plain text has no answer to compare with; set task.prompt and "
@@ -237,6 +241,14 @@ class TextGeneration(Task):
             raise ConfigError(
                 "task.text: a sequence-to-sequence network reads one text and writes another; set "
                 "task.prompt and task.completion"
+            )
+
+    def _check_room(self) -> None:
+        positions = getattr(self.network_config_, "max_position_embeddings", None)
+        if positions is not None and self.config.max_new_tokens >= positions:
+            raise ConfigError(
+                f"task.max_new_tokens: {self.config.max_new_tokens} leaves no room for a prompt in "
+                f"a network of {positions} positions; set less"
             )
 
     def _settle_length(self) -> list[str]:

@@ -186,7 +186,7 @@ def test_limits_that_the_data_do_not_show_are_not_told() -> None:
 
 def test_limits_of_lengths_and_of_what_was_not_measured() -> None:
     lengths = {"train": [Length(8, 8), Length(4)], "test": [Length(8)] * 40}
-    assert "1 of 2 rows of train were cut to 8 tokens, which loses 40% of all" in limits(
+    assert "In train 1 of 2 rows are cut to 8 tokens, which loses 40% of all" in limits(
         lengths=lengths
     )
     assert "not measured there: rare" in limits(results={"test": metrics(support=0)})
@@ -221,7 +221,7 @@ def test_card_of_a_run_tells_what_its_files_hold(bert_folder: Path, tmp_path: Pa
         assert each.metric_value == pytest.approx(value, abs=1e-6)
     assert f"{results['reload_difference']:.1e} of the largest" in text
     assert "1 of 41 rows left out" in text
-    assert "were cut to 12 tokens" in text
+    assert "are cut to 12 tokens" in text
     assert str(tmp_path) not in text
     assert str(bert_folder) not in text
     assert '"OWNER/NAME"' in text

@@ -98,7 +98,8 @@ class CausalCodec(Codec):
 
     def length(self, row: Exchange) -> Length:
         if row.pieces is None:
-            return Length(len(self._prompt(row)))
+            used, whole = len(self._prompt(row)), len(self._asked(row))
+            return Length(used, max(whole - used, 0))
         whole = self._whole(row.pieces)
         used = cut(whole, self.longest, self.truncation, self._kept)
         return Length(len(used.ids) if used.learned_count else 0, len(whole.ids) - len(used.ids))
@@ -170,11 +171,13 @@ class CausalCodec(Codec):
             return tokens
         return end(begin(tokens, self.start), self.tokenizer.eos_token_id)
 
-    def _prompt(self, row: Exchange) -> list[int]:
+    def _asked(self, row: Exchange) -> list[int]:
         tokens = tokenize(self.tokenizer, [Piece(row.asked, False)])
-        ids = (begin(tokens, self.start) if self.is_closed else tokens).ids
+        return (begin(tokens, self.start) if self.is_closed else tokens).ids
+
+    def _prompt(self, row: Exchange) -> list[int]:
         nothing = self.tokenizer.eos_token_id if self.start is None else self.start
-        return tail(ids, self.longest_prompt, self._kept) or [nothing]
+        return tail(self._asked(row), self.longest_prompt, self._kept) or [nothing]
 
     def _bins(self, lengths: Sequence[int]) -> Bins:
         return pack(lengths, self.longest) if self.packs else [[row] for row in range(len(lengths))]

@@ -25,7 +25,10 @@ def settle_template(given: str, key: str, columns: Iterable[str]) -> str:
     try:
         fields = list(_fields(given))
     except ValueError as error:
-        raise DataError(f"{key}: {given!r} is no template: {error}; write braces twice") from error
+        raise DataError(
+            f"{key}: {given!r} is no template: {error}; a field is {{column}}, and braces that are "
+            "text are written twice"
+        ) from error
     if not fields:
         raise DataError(
             f"{key}: {given!r} is no column and has no {{column}} in it; {nearest(given, names)}"
@@ -64,10 +67,10 @@ def _fields(template: str) -> Iterator[str]:
     for _, field, spec, conversion in Formatter().parse(template):
         if field is None:
             continue
-        if not field or spec or conversion:
-            raise ValueError(
-                f"a field is {{column}}, without a format such as {spec or conversion!r}"
-            )
+        if spec or conversion:
+            raise ValueError(f"{field} is given a format, {spec or conversion!r}")
+        if not field:
+            raise ValueError("a field has no name")
         yield field
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finetune.config import ModelConfig
 from finetune.task import Length
-from tasks.pretrained import from_pretrained, quiet_transformers
+from tasks.pretrained import from_pretrained
 
 # A tokenizer that knows no longest input names a number above this.
 UNBOUNDED = 1_000_000
@@ -26,6 +26,8 @@ def load_tokenizer(source: ModelConfig) -> Any:
     tokenizer = from_pretrained("AutoTokenizer", source, remedy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    # Tokens are counted before they are cut, of which transformers would warn.
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
 
 
@@ -47,10 +49,8 @@ def token_lengths(
     found = []
     for start in range(0, len(texts), 1000):
         part = slice(start, start + 1000)
-        with quiet_transformers():  # which would warn of every text that is cut
-            encoded = tokenizer(
-                list(texts[part]), list(pairs[part]) if pairs else None, return_attention_mask=False
-            )
+        second = list(pairs[part]) if pairs else None
+        encoded = tokenizer(list(texts[part]), second, return_attention_mask=False)
         sizes = [len(ids) for ids in encoded["input_ids"]]
         found += [Length(min(size, longest), max(size - longest, 0)) for size in sizes]
     return found
@@ -60,8 +60,7 @@ def encode_ends(tokenizer: Any, text: str, longest: int) -> dict[str, list[int]]
     """A text of which, if it is too long, a quarter of the tokens is read from its head and the
     others from its tail. Special tokens stand at the ends, so they are kept.
     """
-    with quiet_transformers():
-        encoded = tokenizer(text)
+    encoded = tokenizer(text)
     head = longest // 4
     return {
         name: ids if len(ids) <= longest else [*ids[:head], *ids[head - longest :]]

@@ -62,7 +62,8 @@ def test_dialogues_are_found_by_their_values_and_text_is_what_is_left() -> None:
     [
         ({"prompt": "{bdy}", "completion": "{title}"}, "no column 'bdy'.*body"),
         ({"prompt": "bdy", "completion": "{title}"}, "is no column and has no {column}"),
-        ({"prompt": "{body:>10}", "completion": "{title}"}, "without a format"),
+        ({"prompt": "{body:>10}", "completion": "{title}"}, "body is given a format, '>10'"),
+        ({"prompt": "{}", "completion": "{title}"}, "a field has no name; a field is {column}"),
         ({"prompt": "{body", "completion": "{title}"}, "is no template"),
         ({"prompt": "{body}"}, "task.completion: is missing"),
         ({"prompt": "{body}", "text": "{body}"}, "exclude each other"),

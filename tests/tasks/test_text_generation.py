@@ -181,6 +181,11 @@ def test_packing_can_be_switched_off(gpt2_folder: Path) -> None:
     assert not any("packing" in note for note in notes)
 
 
+def test_packing_asked_of_a_network_that_takes_none_is_said(t5_folder: Path) -> None:
+    _, _, notes = set_up(t5_folder, ANSWERED, **TEMPLATES, packing=True)
+    assert any(note.startswith("packing: off") for note in notes)
+
+
 # ---- what carries loss
 
 
@@ -460,6 +465,25 @@ def test_empty_stop_string_would_end_every_text_and_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="task.stop"):
         train(gpt2_folder, tmp_path / "run", ANSWERED, stop=[""], **TEMPLATES)
+
+
+def test_prompts_that_are_cut_are_counted(gpt2_folder: Path) -> None:
+    task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, max_new_tokens=8)
+    predictor = Predictor(task, model, torch.device("cpu"))
+    long = ANSWERED[0] | {"body": "the match " * 200}
+    predictor([*ANSWERED, long])
+    assert predictor.cut == 1
+
+
+def test_text_that_leaves_no_room_for_its_prompt_is_refused(gpt2_folder: Path) -> None:
+    positions = AutoConfig.from_pretrained(gpt2_folder).max_position_embeddings
+    keys = TEMPLATES | {"max_new_tokens": positions}
+    task, model, _ = set_up(gpt2_folder, ANSWERED, **keys)  # to learn, nothing is written
+    said = f"task.max_new_tokens: {positions} leaves no room"
+    with pytest.raises(ConfigError, match=said):
+        Predictor(task, model, torch.device("cpu"))(ANSWERED)
+    with pytest.raises(ConfigError, match=said):
+        set_up(gpt2_folder, ANSWERED, **keys, generate=True)
 
 
 # ---- whole runs
