@@ -200,7 +200,7 @@ class FrozenConfig(Section):
     of one class are drawn together (supervised contrastive loss, Khosla et al. 2020,
     arXiv:2004.11362). A step sees train.batch_size rows and takes the rate optim.lr.
     """
-    contrastive_temperature: PositiveFloat = 0.1
+    contrastive_temperature: Annotated[float, Field(ge=0.001)] = 0.1
     """Similarities are divided by it in that loss: less of it makes near rows count for more."""
     cache: Literal["auto", "off"] = "auto"
     """Whether features are computed once and kept on disk.

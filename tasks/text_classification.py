@@ -8,6 +8,7 @@ Shapes: B rows, T tokens, C classes (1 for a number).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class TextClassification(LabelledTask):
         self.tokenizer_ = load_tokenizer(source)
         self._pieces = add_words(self.tokenizer_, self.config.add_tokens)
         notes = [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
-        self._check_truncation()
+        self._check_length()
         return notes
 
     def state(self) -> dict[str, Any]:
@@ -213,8 +214,10 @@ class TextClassification(LabelledTask):
         note = usage.CUT_OTHERWISE.get(self.config.truncation, "")
         if self.head_ == "pooled":
             scores = usage.scores(usage.ACTIVATIONS[kind], self.config.head_hidden)
-            pooled = usage.POOLED[self.pooling_]
-            code = usage.fill(usage.POOLED_TEXT, pooled=pooled, scores=scores, **blanks)
+            blanks |= {"pooled": usage.POOLED[self.pooling_], "scores": scores}
+            has_pooler = "add_pooling_layer" in signature(type(model.encoder)).parameters
+            blanks["no_pooler"] = ", add_pooling_layer=False" if has_pooler else ""
+            code = usage.fill(usage.POOLED_TEXT, **blanks)
             return About(self.name, code=note + code)
         code = usage.fill(usage.PAIR_OF_TEXTS if pair else usage.TEXT, **blanks)
         # New words are rows of the embeddings, which an adapter has not.
@@ -254,8 +257,14 @@ class TextClassification(LabelledTask):
         self.config = self.config.model_copy(update={"max_length": longest})
         return [note]
 
-    def _check_truncation(self) -> None:
-        config = self.config
+    def _check_length(self) -> None:
+        config, is_pair = self.config, len(self.input_columns()) == 2
+        specials = self.tokenizer_.num_special_tokens_to_add(pair=is_pair)
+        if config.max_length <= specials:
+            raise ConfigError(
+                f"task.max_length: of {config.max_length} tokens nothing is left for a text, since "
+                f"{specials} begin and end it; raise it"
+            )
         if config.truncation in ("head-tail", "windows") and isinstance(config.text, list):
             raise ConfigError(
                 f"task.truncation: {config.truncation} cuts one text, not a pair; "

@@ -42,7 +42,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{repository}")
-backbone = AutoModel.from_pretrained("{repository}").eval()
+backbone = AutoModel.from_pretrained("{repository}"{no_pooler}).eval()
 head = load_file(hf_hub_download("{repository}", "head.safetensors"))
 labels = {labels}
 

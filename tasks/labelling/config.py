@@ -42,7 +42,8 @@ class TargetConfig(TaskConfig):
     logit_adjustment: NonNegative = 0.0
     """How much the logarithm of a label's share of the training rows is added to its logit in the
     loss, and not in predictions, which so favour rare labels (Menon et al. 2021, arXiv:2007.07314),
-    for kind=single; 1: to serve all labels alike. Not beside balanced weights or sampling.
+    for kind=single; 1: to serve all labels alike. Beside balanced weights or sampling, which do
+    the same, rare labels are favoured twice.
     """
     head_hidden: PositiveInt | None = None
     """Features of a hidden layer of the head, which is saved beside the network; null: none."""

@@ -98,8 +98,8 @@ class CausalCodec(Codec):
 
     def length(self, row: Exchange) -> Length:
         if row.pieces is None:
-            used, whole = len(self._prompt(row)), len(self._asked(row))
-            return Length(used, max(whole - used, 0))
+            read = len(self._prompt(row))
+            return Length(read, max(len(self._asked(row)) - read, 0))
         whole = self._whole(row.pieces)
         used = cut(whole, self.longest, self.truncation, self._kept)
         return Length(len(used.ids) if used.learned_count else 0, len(whole.ids) - len(used.ids))

@@ -269,6 +269,17 @@ def test_length_is_that_of_the_encoded_row(keys: dict[str, Any], bert_folder: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("rows", "keys", "specials"), [(SINGLE, {}, 2), (PAIR, {"text": ["first", "second"]}, 3)]
+)
+def test_length_that_leaves_nothing_of_a_text_is_refused(
+    rows: list[Row], keys: dict[str, Any], specials: int, bert_folder: Path
+) -> None:
+    set_up(bert_folder, rows, max_length=specials + 1, **keys)
+    with pytest.raises(ConfigError, match=f"task.max_length: of {specials} tokens nothing is left"):
+        set_up(bert_folder, rows, max_length=specials, **keys)
+
+
 def test_more_tokens_than_the_network_takes_are_not_asked_for(bert_folder: Path) -> None:
     table = Dataset.from_list(SINGLE)
     task = TextClassification(max_length=512, text="text", label="label", kind="single")
