@@ -450,13 +450,14 @@ def test_final_of_transformers_works_in_its_pipeline(
 def test_features_of_the_pyramid_train_as_live_ones_do(
     networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
-    keys = {"method": "frozen", "epochs": 1, "log_every": 1}
+    # Adam would step as far along a gradient of rounding alone as along any other.
+    keys = {"method": "frozen", "epochs": 1, "log_every": 1, "optim.name": "sgd", "lr": 0.01}
     cached = train(networks["resnet"], scenes, tmp_path / "cached", **keys)
     alive = train(networks["resnet"], scenes, tmp_path / "live", **keys, cache="off")
-    for ours, theirs in zip(cached.folder.history(), alive.folder.history(), strict=True):
-        # Another composition of a batch has other last bits, which steps make larger.
-        tolerance = 1e-6 if ours["step"] < 3 else 1e-3
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance)
+    history = cached.folder.history()
+    for ours, theirs in zip(history, alive.folder.history(), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert history[-1]["loss"] < 0.95 * history[1]["loss"]
     with pytest.raises(ModelError, match="method.cache_gib: the features would take"):
         train(networks["resnet"], scenes, tmp_path / "x", **keys, cache_gib=1e-4, image_size=64)
 
