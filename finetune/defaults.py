@@ -122,7 +122,9 @@ def fill_defaults(
         filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if held[key] is None}
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
-        key: why for key, (_, why) in chosen.items()
+        key: why
+        for key, (_, why) in chosen.items()
+        if key != "optim.head_lr" or model.heads  # of no head, its rate means nothing
     }
 
 

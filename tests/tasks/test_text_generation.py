@@ -26,8 +26,9 @@ from transformers import (
 )
 
 import finetune
-from finetune.config import LoraConfig, ModelConfig
+from finetune.config import LoraConfig, ModelConfig, RunConfig
 from finetune.data.loading import measured_split
+from finetune.defaults import fill_defaults
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods import make_method
@@ -388,6 +389,14 @@ def test_output_layer_is_no_target_of_lora(folders: dict[str, Path]) -> None:
         assert targets
         assert not any(target is output for target in targets)
         assert model.heads == []
+
+
+def test_nothing_is_said_of_the_rate_of_a_head_that_there_is_none_of(gpt2_folder: Path) -> None:
+    config = RunConfig(task=TextGeneration.Config(), model=ModelConfig(name=str(gpt2_folder)))
+    _, model, _ = set_up(gpt2_folder, PLAIN)
+    _, reasons = fill_defaults(config, model, torch.device("cpu"))
+    assert "optim.lr" in reasons
+    assert "optim.head_lr" not in reasons
 
 
 def test_activations_computed_again_give_the_same_gradient(gpt2_folder: Path) -> None:
