@@ -10,7 +10,7 @@ import torch
 from finetune.assembly import Prepared
 from finetune.console import format_count
 from finetune.data import Splits
-from finetune.data.loading import cut_note
+from finetune.limits import cut_note
 from finetune.notation import flatten
 
 

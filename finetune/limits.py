@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from finetune.console import format_count
-from finetune.data.loading import cut_note
 from finetune.tabulation import by_label, overall
 
 if TYPE_CHECKING:
     from finetune.card import Story
+    from finetune.task import Length
 
 FEW_ROWS = 50  # of a label in train
 FEW_MEASURED = 1000  # rows of a held-out split
@@ -29,6 +29,17 @@ def find_limits(story: Story) -> Iterator[str]:
         "Rows unlike those above (another source, language, time or camera) were not measured, nor "
         "were fairness between groups, calibration, or inputs made to mislead."
     )
+
+
+def cut_note(lengths: Sequence[Length]) -> str:
+    """How many rows are cut, and how much of all of them that loses; nothing if none is."""
+    cut = [length for length in lengths if length.cut]
+    if not cut:
+        return ""
+    longest, lost = max(length.used for length in cut), sum(length.cut for length in cut)
+    whole = sum(length.used + length.cut for length in lengths)
+    share = f"which loses {lost / whole:.0%} of all tokens"
+    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens, {share}"
 
 
 def _of_measurement(story: Story) -> Iterator[str]:

@@ -10,12 +10,13 @@ from finetune.arguments import Source
 from finetune.checkpoint import write_json
 from finetune.console import Console, format_count
 from finetune.data import check_rows, open_rows
-from finetune.data.loading import cut_note, measured_split
+from finetune.data.loading import measured_split
 from finetune.data.opening import FIRST_VALUES
 from finetune.defaults import choose_precision, has_native_bf16
 from finetune.errors import ConfigError
 from finetune.evaluation import evaluate_split
 from finetune.folder import RunFolder
+from finetune.limits import cut_note
 from finetune.notation import parse_value
 from finetune.prediction import load_task, model_folder
 from finetune.processes import make_accelerator, this_process

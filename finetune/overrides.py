@@ -6,7 +6,7 @@ The entries of all layers are gathered in a draft, with where each value came fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from finetune.config import (
 from finetune.errors import ConfigError, nearest
 from finetune.notation import read_yaml, split_override
 from finetune.shipped import find_config
+from finetune.synonyms import meant_key
 
 METHODS: dict[str, type[Section]] = {
     "full": FullConfig,
@@ -198,13 +199,9 @@ def _put_leaf(
                 f"method={' and '.join(others)} has ({origin})"
             )
             return
-        choices = {*fields, *(name for names in fields.values() for name in names)}
-        dotted = {f"{section}.{name}" for section, names in fields.items() for name in names}
         if schemas["task"] is _UnknownTask:
             return  # it may be a key of the task that was not found
-        draft.faults.append(
-            f"{key}: unknown key; {nearest(key, dotted if '.' in key else choices)} ({origin})"
-        )
+        draft.faults.append(f"{key}: unknown key; {meant_key(key, fields)} ({origin})")
 
 
 def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
@@ -217,6 +214,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
             f"({draft.origins['method.name']})"
         )
     models = {**schemas, "method": METHODS.get(method, Section)}
+    fields = {section: schema.model_fields for section, schema in models.items()}
     for section, schema in models.items():
         if schema is Section:
             continue
@@ -232,7 +230,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
         try:
             sections[section] = schema.model_validate(values)
         except ValidationError as error:
-            faults += _sentences(section, schema, error, draft.origins)
+            faults += _sentences(section, fields, error, draft.origins)
     if faults:
         raise ConfigError("\n  ".join(["the config has faults:", *faults]))
     return RunConfig(**sections)
@@ -246,20 +244,23 @@ def section_faults(
         schema.model_validate(values)
     except ValidationError as error:
         origins = {f"{section}.{key}": origin for key in values}
-        return list(_sentences(section, schema, error, origins))
+        return list(_sentences(section, {section: schema.model_fields}, error, origins))
     return []
 
 
 def _sentences(
-    section: str, schema: type[Section], error: ValidationError, origins: Mapping[str, str]
+    section: str,
+    fields: Mapping[str, Collection[str]],
+    error: ValidationError,
+    origins: Mapping[str, str],
 ) -> Iterable[str]:
-    """One sentence for each key that pydantic refused."""
+    """One sentence for each key of `section` that pydantic refused."""
     by_key: dict[str, list[str]] = {}
     for fault in error.errors():
         leaf = str(fault["loc"][0]) if fault["loc"] else ""
         key = f"{section}.{leaf}"
         if fault["type"] == "extra_forbidden":
-            by_key[key] = [f"unknown key; {nearest(leaf, schema.model_fields)}"]
+            by_key[key] = [f"unknown key; {meant_key(key, fields)}"]
             continue
         message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
         by_key.setdefault(key, [f"{fault['input']!r}:"]).append(message)

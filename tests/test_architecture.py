@@ -27,7 +27,7 @@ FLOORS = [
     "data methods optim ema casting registry defaults tasks",
     "schema",
     "folder overrides notation shipped card limits metadata processes trackers checkpoint integrity sharding task model sources config",
-    "patience console plotting tabulation writing signals licences errors",
+    "patience console plotting tabulation writing signals licences synonyms errors",
 ]
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

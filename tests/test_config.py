@@ -194,6 +194,22 @@ def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> 
     assert text.count("(command line)") == 8
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.lr", "optim.lr"),
+        ("training.batch_size", "train.batch_size"),
+        ("learning_rate", "optim.lr"),
+        ("optim.num_train_epochs", "train.epochs"),
+        ("lora_r", "method.rank"),
+    ],
+)
+def test_key_of_another_section_or_library_is_answered_with_ours(
+    key: str, meant: str, file: Path
+) -> None:
+    assert f"{key}: unknown key; did you mean '{meant}'?" in faults(f"{key}=3", source=file)
+
+
 def test_fault_in_a_file_names_the_file(file: Path) -> None:
     file.write_text(file.read_text() + "  epochs: many\n")
     assert f"({file})" in faults(source=file)

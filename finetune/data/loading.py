@@ -75,17 +75,6 @@ def measured_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length
     return Split(name, rows, used), lengths, notes
 
 
-def cut_note(lengths: Sequence[Length]) -> str:
-    """How many rows are cut, and how much of all of them that loses; nothing if none is."""
-    cut = [length for length in lengths if length.cut]
-    if not cut:
-        return ""
-    longest, lost = max(length.used for length in cut), sum(length.cut for length in cut)
-    whole = sum(length.used + length.cut for length in lengths)
-    share = f"which loses {lost / whole:.0%} of all tokens"
-    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens, {share}"
-
-
 class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
     """Maps a piece of a plan to its batch.
 

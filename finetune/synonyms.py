@@ -1,0 +1,55 @@
+"""What was meant by a key that no section has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from finetune.errors import nearest
+
+# What the Trainer of transformers, and peft, call a key; spelling alone would not find these.
+ELSEWHERE = {
+    "batch": "batch_size",
+    "bf16": "precision",
+    "bs": "batch_size",
+    "eval_batch_size": "micro_batch",
+    "eval_steps": "evaluate_every",
+    "eval_strategy": "evaluate_every",
+    "fp16": "precision",
+    "gradient_accumulation_steps": "micro_batch",
+    "learning_rate": "lr",
+    "load_in_4bit": "quantize",
+    "load_in_8bit": "quantize",
+    "logging_steps": "log_every",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_r": "rank",
+    "lr_scheduler_type": "schedule",
+    "max_seq_length": "max_length",
+    "metric_for_best_model": "best",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "micro_batch",
+    "push_to_hub": "hub",
+    "r": "rank",
+    "report_to": "trackers",
+    "save_steps": "save_every",
+    "save_total_limit": "keep_checkpoints",
+    "target_modules": "targets",
+}
+
+
+def meant_key(key: str, fields: Mapping[str, Collection[str]]) -> str:
+    """The sentence "did you mean ...?" for a key that is none, or the list of choices.
+
+    `fields` are the keys of each section. First comes the same key of another section, then what
+    other libraries call so, then what is spelt alike.
+    """
+    section, dot, leaf = key.rpartition(".")
+    for name in (leaf, ELSEWHERE.get(leaf)):
+        homes = [f"{home}.{name}" for home, names in fields.items() if name in names]
+        if homes:
+            return f"did you mean {' or '.join(map(repr, homes))}?"
+    if section in fields:
+        return nearest(leaf, fields[section])
+    if dot:
+        return nearest(key, {f"{home}.{name}" for home, names in fields.items() for name in names})
+    return nearest(key, {*fields, *(name for names in fields.values() for name in names)})
