@@ -22,7 +22,7 @@ from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Ta
 from tasks.language import prompts
 from tasks.language.codecs import CausalCodec, Codec, CodecConfig, make_codec
 from tasks.language.decoding import DecodingConfig, generate
-from tasks.language.dialogues import messages_of, settle_template
+from tasks.language.dialogues import check_answered, messages_of, settle_template
 from tasks.language.language_models import ISOLATIONS, load_language_model
 from tasks.language.prompts import Exchange
 from tasks.language.samples import Sampled, write_samples
@@ -104,7 +104,8 @@ class TextGeneration(Task):
         self.tokenizer_ = load_tokenizer(source)
         self._check_keys()
         notes = [*end_notes(self.tokenizer_), *self._settle_length()]
-        if self.config.kind == "chat":
+        if self.config.messages is not None:
+            check_answered(self.config.messages, train[self.config.messages])
             begins = start_token(self.tokenizer_) is not None
             own = self.tokenizer_.chat_template
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)

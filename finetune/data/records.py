@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,21 @@ def _build(columns: dict[str, list[Any]], place: str) -> Dataset:
     except _MISFIT as error:
         # Arrow does not say which column it was.
         for name, values in columns.items():
-            try:
-                Dataset.from_dict({name: values})
-            except _MISFIT as cause:
-                reason = str(cause).splitlines()[0]
+            if reason := _misfit(values):
+                number = bisect_left(
+                    range(len(values)), True, key=lambda n: _misfit(values[:n]) != ""
+                )
                 raise DataError(
-                    f"{place}: the values of column {name!r} have no common type: {reason}"
-                ) from cause
+                    f"{place}: the values of column {name!r} have no common type: row {number} "
+                    f"breaks it, {values[number - 1]!r:.80} ({reason}); write all values alike"
+                ) from error
         raise DataError(f"{place}: {error}") from error
+
+
+def _misfit(values: list[Any]) -> str:
+    """Why Arrow finds no type for these values; nothing if it does."""
+    try:
+        Dataset.from_dict({"values": values})
+    except _MISFIT as error:
+        return str(error).splitlines()[0]
+    return ""

@@ -5,7 +5,7 @@ A message: {"role": "user", "content": "What is the capital of France?"}
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +94,19 @@ def dialogue_faults(column: str, value: Any) -> Iterator[str]:
             yield f"{column}: message {number} has no role"
         if not isinstance(message["content"], str) and not message.get("tool_calls"):
             yield f"{column}: message {number} has {_shown(message['content'])}"
+
+
+def check_answered(column: str, dialogues: Iterable[Any]) -> None:
+    """Raise DataError if no turn of any dialogue is an assistant's: nothing would be learned."""
+    roles = set[str]()
+    for dialogue in dialogues:
+        roles |= {message["role"] for message in messages_of(dialogue)}
+        if "assistant" in roles:
+            return
+    raise DataError(
+        f"task.messages={column}: no turn is an assistant's, so there is nothing to learn; the "
+        f"roles are {', '.join(sorted(roles))}, known ones are {', '.join(ROLES)}"
+    )
 
 
 def _shown(content: Any) -> str:

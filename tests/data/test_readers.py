@@ -50,6 +50,12 @@ def test_from_object_takes_paths(tmp_path: Path) -> None:
     assert as_lists(path) == as_lists({"train": str(path)}) == {"train": ROWS}
 
 
+def test_row_whose_values_fit_no_type_is_named() -> None:
+    rows = [{"n": [1]}, {"n": [2]}, {"n": [[3]]}, {"n": [4]}]
+    with pytest.raises(DataError, match=r"column 'n' have no common type: row 3 breaks it, \[\[3"):
+        from_object(rows, DataConfig())
+
+
 def test_from_object_reads_mixed_columns_of_a_frame_as_text() -> None:
     frame = pd.DataFrame(
         {"text": ["a", "b", None], "label": pd.Series([1, "x", None], dtype=object)}

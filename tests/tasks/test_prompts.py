@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from finetune.errors import DataError
 from tasks import TextGeneration
-from tasks.language.dialogues import messages_of
+from tasks.language.dialogues import check_answered, messages_of
 from tasks.language.packing import best_fit, computed, pack
 from tasks.language.scores import score_texts
 from tasks.language.templates import columns_of, fill, settle_template, template_faults
@@ -129,6 +129,15 @@ def test_roles_are_known_in_any_case_and_others_kept() -> None:
         "assistant",
         "Critic",
     ]
+
+
+def test_dialogues_in_which_no_assistant_speaks_are_refused() -> None:
+    def told(*roles: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": "x"} for role in roles]
+
+    check_answered("chat", [told("user"), told("user", "Assistant")])
+    with pytest.raises(DataError, match="task.messages=chat: .*; the roles are assistnt, user,"):
+        check_answered("chat", [told("user"), told("user", "assistnt")])
 
 
 def test_template_looks_inside_nested_columns_and_keeps_braces() -> None:
