@@ -304,7 +304,7 @@ def test_values_are_read_as_people_write_them(text: str, value: Any) -> None:
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize("text", ["{headline}", "{body}\nTL;DR:", "{q}: {a}"])
+@pytest.mark.parametrize("text", ["{headline}", "{body}\nTL;DR:", "{q}: {a}", "[INST] {q} [/INST]"])
 def test_a_template_of_columns_is_text(text: str) -> None:
     assert split_override(f"task.prompt={text}") == ("task.prompt", text)
 
