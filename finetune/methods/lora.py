@@ -72,7 +72,10 @@ class Lora(Method):
         self._check_layers(model, targets, facts["rank_pattern"])
         adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
         holder = _without_embeddings(model.network)
-        peft.inject_adapter_in_model(self._peft_config(targets, **facts), holder)
+        with warnings.catch_warnings():
+            # peft tells layers that hold their weight transposed, GPT-2's, by itself.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            peft.inject_adapter_in_model(self._peft_config(targets, **facts), holder)
         model.network.peft_config = holder.peft_config
         model.reads_weights = self.config.dora or self.config.train_tokens
         layers: Iterable[Any] = model.network.modules()
