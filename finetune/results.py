@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from finetune.console import Console
 from finetune.folder import RunFolder
@@ -18,9 +19,8 @@ MOST_LABELS = 30
 def show_results(folder: RunFolder, console: Console) -> None:
     """The tables of metrics of a finished run, and what to do next."""
     results = folder.read("results.json")
-    show_metrics(
-        f"results of step {results['step']}", results["metrics"], console, results["selected_on"]
-    )
+    title, selected = f"results of step {results['step']}", results["selected_on"]
+    show_metrics(title, results["metrics"], console, selected, _untrained(folder))
     difference = results["reload_difference"]
     console.print(f"saved and reloaded: the outputs differ by {difference:.1e} of the largest")
     console.facts(
@@ -35,14 +35,22 @@ def show_results(folder: RunFolder, console: Console) -> None:
 
 
 def show_metrics(
-    title: str, metrics: Metrics, console: Console, selected: str | None = None
+    title: str,
+    metrics: Metrics,
+    console: Console,
+    selected: str | None = None,
+    untrained: Metrics = MappingProxyType({}),
 ) -> None:
-    """A table of the metrics of each split, and one by label; `selected` marks a split."""
+    """A table of the metrics of each split, and one by label; `selected` marks a split.
+
+    What was `untrained` stands beside them.
+    """
     if not metrics:
         return
     names = dict.fromkeys(name for split in metrics.values() for name in overall(split))
-    columns = [f"{name}*" if name == selected else name for name in metrics]
-    rows = [[name, *(split.get(name, "") for split in metrics.values())] for name in names]
+    columns = {f"{name}*" if name == selected else name: split for name, split in metrics.items()}
+    columns |= {f"{name}, untrained": split for name, split in untrained.items()}
+    rows = [[name, *(split.get(name, "") for split in columns.values())] for name in names]
     console.table(title, ["metric", *columns], rows)
     for name, split in metrics.items():
         labels = by_label(split)
@@ -50,3 +58,8 @@ def show_metrics(
             console.table(f"{name} by label", ["label", *BY_LABEL], labels)
     if selected:
         console.print(f"* {selected} selected the checkpoint, so its metrics are a little too good")
+
+
+def _untrained(folder: RunFolder) -> Metrics:
+    """What was measured before the first step."""
+    return {line["split"]: line for line in folder.history() if line["step"] == 0}

@@ -204,6 +204,11 @@ def test_evaluate_without_data_shows_what_training_measured(
     assert "accuracy" in output
     assert "│ business │" in output
     assert "finetune predict" in output
+    first = json.loads((finished_run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0
+    row = next(line for line in output.splitlines() if line.startswith("│ accuracy"))
+    assert row.split()[-2] == f"{first['accuracy']:.4f}"  # beside the trained one
+    assert "validation, untrained" in output
     stored = json.loads((finished_run / "results.json").read_text())["metrics"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == stored
     assert finetune("evaluate", finished_run / "final") == 2
