@@ -618,7 +618,9 @@ def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
     bits: Any, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the CPU backend of bitsandbytes, which the kit does not offer: slow, but the same layers."""
-    pytest.importorskip("bitsandbytes")
+    layers = pytest.importorskip("bitsandbytes.nn.modules")
+    # Some CPUs would pack weights anew for inference, which takes larger layers than these.
+    monkeypatch.setattr(layers, "has_avx512bf16", lambda: False, raising=False)
     few = BitsAndBytesConfig(**{f"load_in_{bits}": True, "bnb_4bit_quant_type": "nf4"})
     arguments = {"quantization_config": few, "device_map": {"": "cpu"}}
     monkeypatch.setattr("tasks.pretrained._few_bits", lambda _: arguments)
@@ -638,7 +640,7 @@ def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
     before = compute_outputs(model, task, ANSWERED, cpu)
     model.widen()
     # LLM.int8 rounds what its layers are given, too.
-    close = 1e-3 if bits == "4bit" else 5e-2
+    close = 1e-3 if bits == "4bit" else 0.1
     assert relative_difference(before, compute_outputs(model, task, ANSWERED, cpu)) <= close
     whole = compute_outputs(model, task, ANSWERED, cpu)
     method.merge(model)
