@@ -164,15 +164,6 @@ def watched() -> Iterator[Watched]:
         yield found
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Tiny matrices on several threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def left_behind(folder: RunFolder) -> dict[str, Any]:
     """All that a finished run leaves and that must not depend on how often it was stopped."""
     checkpoint, faults = newest_good(folder.checkpoints)
