@@ -50,10 +50,6 @@ class TextClassification(LabelledTask):
 
     # ---- what is known before a network is loaded
 
-    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_inputs(columns)
-        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
-
     def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
         if isinstance(config.text, list):
