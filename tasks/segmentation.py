@@ -29,7 +29,7 @@ from tasks.masks.results import decide, draw_prediction, mask_picture, segments,
 from tasks.masks.usage import code_of
 from tasks.vision import tiles
 from tasks.vision.augmentation import is_active, settle_augmentation
-from tasks.vision.images import looks_like_image, path_of
+from tasks.vision.images import looks_like_image, path_of, picture_size
 from tasks.vision.joint_augmentation import JOINT_PRESETS, JointAugmentation, Scene
 from tasks.vision.picture_task import PictureTask
 from tasks.vision.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
@@ -148,13 +148,10 @@ class Segmentation(PictureTask):
         if self.config.tile is None:
             return None
         side = self.preprocessing_.size
-        sizes = (self.picture_of(row).size for row in rows)
+        sizes = (picture_size(self.image_of(row)) for row in rows)
         return [
-            [
-                {"window": window}
-                for window in tiles.windows((height, width), side, self.config.tile_overlap)
-            ]
-            for width, height in sizes
+            [{"window": window} for window in tiles.windows(size, side, self.config.tile_overlap)]
+            for size in sizes
         ]
 
     @property
