@@ -23,12 +23,8 @@ from tasks import usage
 from tasks.labelling import metrics
 from tasks.labelling.config import TargetConfig
 from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import (
-    Number,
-    SingleLabel,
-    learn_targets,
-    restore_targets,
-)
+from tasks.labelling.targets import Number, SingleLabel, learn_targets, restore_targets
+from tasks.pretrained import label_keys
 from tasks.vision.augmentation import (
     Augmentation,
     AugmentationConfig,
@@ -112,9 +108,7 @@ class ImageClassification(PictureTask, LabelledTask):
             self.source_,
             names,
             self.config.hidden_head(),
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: index for index, name in enumerate(names)},
+            **label_keys(names),
             problem_type=self.targets_.problem_type,
         )
         if isinstance(self.targets_, Number):
