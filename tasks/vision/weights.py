@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError
 from finetune.sources import locate
+from tasks.seams import lies_in
 
 _LISTED = 3
 
@@ -29,8 +30,8 @@ def load_weights(
     given = _read(reference)
     wanted: dict[str, Tensor] = dict(network.state_dict())
     ordered = _in_order(given, wanted, reference, heads) if match == "order" else given
-    placed = {name: tensor for name, tensor in ordered.items() if not _is_head(name, heads)}
-    missing = [n for n in wanted if n not in placed and not _is_head(n, heads) and not _counts(n)]
+    placed = {name: tensor for name, tensor in ordered.items() if not lies_in(name, heads)}
+    missing = [n for n in wanted if n not in placed and not lies_in(n, heads) and not _counts(n)]
     odd = [name for name in placed if name not in wanted]
     if missing or odd:
         raise ModelError(
@@ -56,7 +57,7 @@ def _in_order(
             "these are not the weights of this architecture"
         )
     renamed = dict(zip(here, there, strict=True))
-    body = {name: given[other] for name, other in renamed.items() if not _is_head(name, heads)}
+    body = {name: given[other] for name, other in renamed.items() if not lies_in(name, heads)}
     _check_shapes(body, wanted, reference, renamed)
     return body
 
@@ -89,10 +90,6 @@ def _read(reference: str) -> dict[str, Tensor]:
     if not tensors:
         raise ModelError(f"model.weights: {reference} holds no tensors by name")
     return tensors
-
-
-def _is_head(name: str, heads: Sequence[str]) -> bool:
-    return any(name.startswith(f"{head}.") for head in heads)
 
 
 def _counts(name: str) -> bool:
