@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from finetune.checkpoint import write_json
+from finetune.checkpoint import step_name, write_json
 from finetune.config import RunConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.notation import flatten, parse_value, to_yaml
@@ -84,6 +84,10 @@ class RunFolder:
         return (self.path / "run.json").is_file()
 
     @property
+    def has_config(self) -> bool:
+        return (self.path / "config.yaml").is_file()
+
+    @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
 
@@ -106,9 +110,9 @@ class RunFolder:
 
     def point(self, last: int, best: int | None, value: float | None) -> None:
         """Write last.json and best.json, which name the checkpoints that a person looks for."""
-        self.write("last.json", {"checkpoint": f"step-{last:06d}", "step": last})
+        self.write("last.json", {"checkpoint": step_name(last), "step": last})
         if best is not None:
-            found = {"checkpoint": f"step-{best:06d}", "step": best, "value": value}
+            found = {"checkpoint": step_name(best), "step": best, "value": value}
             self.write("best.json", found)
 
     def begin(
@@ -126,6 +130,15 @@ class RunFolder:
             raise ConfigError(
                 f"output.dir: {self.path} cannot be written ({error}); name another folder"
             ) from error
+
+    def read_config(self) -> dict[str, dict[str, Any]]:
+        """The sections of config.yaml. Raises CheckpointError if the run has not come so far."""
+        path = self.path / "config.yaml"
+        try:
+            sections: dict[str, dict[str, Any]] = parse_value(path.read_text(encoding="utf-8"))
+            return sections
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); {self._advice()}") from error
 
     def write_config(self, config: RunConfig) -> None:
         beside = self.path / ".config.yaml.partial"
@@ -195,10 +208,9 @@ def check_same_run(
     None if that run never got to a config. Raises CheckpointError or DataError with the differences
     and the ways out.
     """
-    if not (folder.path / "config.yaml").is_file():
+    if not folder.has_config:
         return None
-    held = folder.read("run.json")
-    resolved = parse_value((folder.path / "config.yaml").read_text(encoding="utf-8"))
+    held, resolved = folder.read("run.json"), folder.read_config()
     now = flatten(given)
     changed: dict[str, Any] = {}
     differences = []
