@@ -211,28 +211,18 @@ def check_same_run(
     if not folder.has_config:
         return None
     held, resolved = folder.read("run.json"), folder.read_config()
-    now = flatten(given)
-    changed: dict[str, Any] = {}
-    differences = []
-    for key, value in now.items():
-        section, _, leaf = key.partition(".")
-        stored, filled = held["given"].get(key), resolved[section].get(leaf)
-        if key not in held["given"]:  # it is younger than the run
-            stored = _default(getattr(given, section), leaf)
-        if value == stored or (value is not None and value == filled):
-            continue
-        if key in FREE_KEYS or (extend and key in LENGTH_KEYS):
+    free = FREE_KEYS | LENGTH_KEYS if extend else FREE_KEYS
+    changed, differences = dict[str, Any](), dict[str, str]()
+    for key, (value, before) in _changes(given, held["given"], resolved).items():
+        if key in free:
             changed[key] = value
         else:
-            differences.append(
-                f"  {key}: {stored if stored is not None else filled} in the run, {value} now"
-            )
-    is_longer = any(key in difference for key in LENGTH_KEYS for difference in differences)
-    hint = "use --extend to train longer, or " if is_longer else ""
+            differences[key] = f"  {key}: {before} in the run, {value} now"
+    hint = "use --extend to train longer, or " if LENGTH_KEYS & differences.keys() else ""
     ways = f"{hint}output.dir=... for a second run, or --fresh to replace this one"
     if differences:
         raise CheckpointError(
-            "\n".join([f"{folder.path}: holds another run:", *differences, f"  {ways}"])
+            "\n".join([f"{folder.path}: holds another run:", *differences.values(), f"  {ways}"])
         )
     if dict(digests) != held["data"]:
         names = sorted({name for name, _ in digests.items() ^ held["data"].items()})
@@ -245,6 +235,23 @@ def check_same_run(
         resolved[section][leaf] = value
     task = given.task.model_validate(resolved["task"])
     return RunConfig(**(resolved | {"task": task}))
+
+
+def _changes(
+    given: RunConfig, before: Mapping[str, Any], resolved: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Any, Any]]:
+    """{key: (its value now, what it was)} of the keys that are other than those the run was given,
+    and than what was filled in for them.
+    """
+    found = {}
+    for key, value in flatten(given).items():
+        section, _, leaf = key.partition(".")
+        stored, filled = before.get(key), resolved[section].get(leaf)
+        if key not in before:  # it is younger than the run
+            stored = _default(getattr(given, section), leaf)
+        if value != stored and (value is None or value != filled):
+            found[key] = value, stored if stored is not None else filled
+    return found
 
 
 def _default(section: BaseModel, key: str) -> Any:
