@@ -10,8 +10,11 @@ import torch
 from finetune.assembly import Prepared
 from finetune.console import format_count
 from finetune.data import Splits
+from finetune.errors import listed
 from finetune.limits import cut_note
 from finetune.notation import flatten
+
+MOST_LABELS = 20
 
 
 def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
@@ -51,9 +54,8 @@ def _label_counts(strata: Iterable[object]) -> str:
     counts = Counter(label for label in strata if label is not None)
     if not counts:
         return ""
-    named = [f"{_label(label)} {count}" for label, count in counts.most_common(20)]
-    more = f", and {len(counts) - 20} more" if len(counts) > 20 else ""
-    return f"{len(counts)} labels: {', '.join(named)}{more}"
+    named = (f"{_label(label)} {count}" for label, count in counts.most_common())
+    return f"{len(counts)} labels: {listed(named, MOST_LABELS)}"
 
 
 def _label(label: object) -> str:

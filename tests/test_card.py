@@ -192,6 +192,8 @@ def test_limits_of_lengths_and_of_what_was_not_measured() -> None:
     assert "No row was held out" in limits(results={})
     found = {"test": {"mean_iou": 0.4, "iou/cat": 0.0, "iou/dog": 0.8}}
     assert "nothing in test was found: cat." in limits(results=found)
+    many = {"test": {f"iou/{number}": 0.0 for number in range(13)}}
+    assert "was found: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more." in limits(results=many)
     only = {"validation": metrics()}
     lengths = {"train": [Length(1)], "validation": [Length(1)] * 40}
     assert "There was no test split" in limits(results=only, selected="validation", lengths=lengths)

@@ -13,7 +13,7 @@ from typing import Literal
 import timm
 from torch import Tensor, nn
 
-from finetune.errors import ModelError
+from finetune.errors import ModelError, listed
 from finetune.sources import locate
 from tasks.seams import lies_in
 
@@ -34,9 +34,10 @@ def load_weights(
     missing = [n for n in wanted if n not in placed and not lies_in(n, heads) and not _counts(n)]
     odd = [name for name in placed if name not in wanted]
     if missing or odd:
+        lacking, loose = (listed(names, _LISTED) or "none" for names in (missing, odd))
         raise ModelError(
             f"model.weights: the names in {reference} are not those of the network: "
-            f"{_list(missing)} missing, {_list(odd)} without a place; try model.match=order"
+            f"{lacking} missing, {loose} without a place; try model.match=order"
         )
     _check_shapes(placed, wanted, reference)
     network.load_state_dict(placed, strict=False)
@@ -94,8 +95,3 @@ def _read(reference: str) -> dict[str, Tensor]:
 
 def _counts(name: str) -> bool:
     return name.endswith("num_batches_tracked")
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more if names else "none"
