@@ -35,7 +35,7 @@ _HOMES = {
     "load": "prediction",
     "Length": "task",
     "Task": "task",
-    "TransferModel": "task",
+    "TransferModel": "model",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",

@@ -44,11 +44,10 @@ def tell(
 
 def _count_labels(splits: Splits, task: Any) -> dict[str, dict[str, int]]:
     """{label: {split: rows}}, the most frequent first; a row may have several labels or none."""
-    tables = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     found: dict[str, dict[str, int]] = {}
-    for split, rows in tables.items():
+    for split, rows in splits.named.items():
         counts: Counter[str] = Counter()
-        for stratum in map(task.stratum, rows or []):
+        for stratum in map(task.stratum, rows):
             labels = stratum if isinstance(stratum, tuple) else (stratum,)
             counts.update(str(label) for label in labels if label is not None)
         for label, count in counts.items():

@@ -71,11 +71,8 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
 
-    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     parts, lengths = dict[str, Split](), dict[str, list[Length]]()
-    for name, rows in named.items():
-        if rows is None:
-            continue
+    for name, rows in splits.named.items():
         if name == "train":
             rows, said = in_parts(rows, task)
         else:
@@ -226,13 +223,11 @@ def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | 
 
 def _check_labels(splits: Splits, task: Task) -> None:
     """Now that the labels are known: a held-out split must have no other ones."""
-    for name, rows in (("validation", splits.validation), ("test", splits.test)):
-        faults = [
-            fault
-            for row in rows or []
-            for fault in task.validate(row)
-            if not isinstance(fault, Mendable)
-        ]
+    for name, rows in splits.named.items():
+        if name == "train":
+            continue
+        found = (fault for row in rows for fault in task.validate(row))
+        faults = [fault for fault in found if not isinstance(fault, Mendable)]
         if faults:
             raise DataError(
                 f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "

@@ -17,7 +17,7 @@ from finetune.data.plan import blocks_by_length
 from finetune.live import Live
 from finetune.methods import Method
 from finetune.model import Batch, TransferModel
-from finetune.optim import trained_parameters
+from finetune.optim import trained_names
 from finetune.sharding import gather, is_sharded
 from finetune.task import Task
 
@@ -65,7 +65,7 @@ def whole_model(live: Live) -> TransferModel | None:
     model: TransferModel = accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
     if not is_sharded(model):
         return model
-    names = {name for name, _ in trained_parameters(live.optimizer)}
+    names = trained_names(live.optimizer)
     tensors = gather(changed_tensors(model.network, names), keep=accelerator.is_main_process)
     if not accelerator.is_main_process:
         return None

@@ -56,7 +56,7 @@ def save_checkpoint(
     after it was saved must not lose it for a moment. Raises CheckpointError if the disk does not
     take it.
     """
-    final = root / f"step-{step:06d}"
+    final = root / step_name(step)
     with contextlib.suppress(CheckpointError):
         return read_checkpoint(final).folder
     beside = root / f".{final.name}.partial"
@@ -88,6 +88,11 @@ def save_checkpoint(
             "Free some space or set output.dir to another disk, and run the same command again"
         ) from error
     return final
+
+
+def step_name(step: int) -> str:
+    """What the folder of a step's checkpoint is called."""
+    return f"step-{step:06d}"
 
 
 def newest_good(root: Path) -> tuple[Checkpoint | None, list[str]]:

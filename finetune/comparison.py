@@ -10,7 +10,6 @@ from typing import Any
 from finetune.console import Console, format_value
 from finetune.errors import ConfigError
 from finetune.folder import RunFolder
-from finetune.notation import parse_value
 from finetune.tabulation import overall
 
 MISSING = ""
@@ -73,16 +72,8 @@ def compare_runs(runs: Sequence[str | Path]) -> tuple[list[str], Cells, Cells]:
 def _config(folder: RunFolder) -> dict[str, Any]:
     """{"section.key": value} of a run's resolved config, without where it lies."""
     folder.read("run.json")  # so that a folder that is no run is refused
-    path = folder.path / "config.yaml"
-    try:
-        tree = parse_value(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error}); the run has not come so far"
-        ) from error
-    flat = {
-        f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()
-    }
+    sections = folder.read_config().items()
+    flat = {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
     return {key: value for key, value in flat.items() if not key.startswith(_PLACES)}
 
 

@@ -24,8 +24,8 @@ from finetune.data.mapping import map_rows
 from finetune.data.roles import Role, assign_roles
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import relative_difference
+from finetune.folder import RunFolder
 from finetune.model import TransferModel
-from finetune.notation import parse_value
 from finetune.prediction import check_columns, load_task, model_folder, unlabelled
 from finetune.task import Row, Task
 
@@ -244,10 +244,10 @@ def _first_parts(rows: list[Row], task: Task) -> list[Row]:
 
 def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
     """The rows that a run was measured on, else those that it was trained on, and their place."""
-    path = run / "config.yaml"
-    if not path.is_file():
+    folder = RunFolder(run)
+    if not folder.has_config:
         raise ConfigError(f"export: {run} does not tell its data; name rows: export {run} DATA")
-    config = DataConfig(**parse_value(path.read_text(encoding="utf-8"))["data"])
+    config = DataConfig(**folder.read_config()["data"])
     if config.source is None and config.train is None:
         raise ConfigError(f"export: {run} was trained on data made in Python; name rows: DATA")
     tables = assign_roles(config, None, task.read).tables

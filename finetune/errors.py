@@ -1,4 +1,7 @@
-"""The faults that a user can mend. Every message gives the place, the value and the remedy."""
+"""The faults that a user can mend, and words for their messages.
+
+Every message gives the place, the value and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -39,3 +42,10 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean {plain[close[0]]!r}?"
     return f"choose from: {', '.join(choices)}" if choices else "nothing is known here"
+
+
+def listed(words: Iterable[object], most: int) -> str:
+    """The first `most` of some words with commas between them, and how many more there are."""
+    said = list(map(str, words))
+    more = f" and {len(said) - most} more" if len(said) > most else ""
+    return ", ".join(said[:most]) + more

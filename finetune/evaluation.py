@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import accelerate
 import torch
@@ -32,6 +33,16 @@ class Evaluation:
     predictions: list[Prediction] = field(default_factory=list)
 
 
+class _Part(NamedTuple):
+    """What one batch of a split gives."""
+
+    piece: Piece
+    stats: Stats
+    sums: dict[str, float]
+    counts: dict[str, float]
+    predictions: list[Prediction]
+
+
 def evaluate_split(
     model: TransferModel,
     task: Task,
@@ -51,7 +62,7 @@ def evaluate_split(
         split.lengths, block, accelerator.process_index, accelerator.num_processes
     )
     batches = load_batches(split, task, pieces, seed=0, device=accelerator.device, workers=workers)
-    found: list[tuple[Piece, Stats, dict[str, float], dict[str, float], list[Prediction]]] = []
+    found: list[_Part] = []
     model.eval()
     with torch.inference_mode(), cast_once(model, accelerator):
         for piece, batch in batches:
@@ -63,17 +74,19 @@ def evaluate_split(
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
-            found.append((piece, stats, sums, counts, predictions))
+            found.append(_Part(piece, stats, sums, counts, predictions))
     # One collective for the whole split; blocks in equal order give equal sums everywhere.
-    found = sorted(gather_object(found), key=lambda part: part[0].slot)
+    found = sorted(gather_object(found), key=lambda part: part.piece.slot)
 
-    order = torch.argsort(torch.tensor([index for piece, *_ in found for index in piece.indices]))
-    stats = {name: _join([part[1][name] for part in found])[order] for name in found[0][1]}
-    losses = mean_loss(_summed([part[2] for part in found]), _summed([part[3] for part in found]))
+    order = torch.argsort(torch.tensor([index for part in found for index in part.piece.indices]))
+    stats = {name: _join([part.stats[name] for part in found])[order] for name in found[0].stats}
+    losses = mean_loss(
+        _summed([part.sums for part in found]), _summed([part.counts for part in found])
+    )
     metrics = losses | task.summarize(stats)
     said: list[Prediction] = []
     if task.scores_predictions:
-        unordered = [prediction for part in found for prediction in part[4]]
+        unordered = [prediction for part in found for prediction in part.predictions]
         said = [unordered[place] for place in order.tolist()]
         metrics |= task.score(said, split.rows.__getitems__(list(range(len(split)))))
     return Evaluation(metrics, stats, said)

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,20 @@ from torch import Tensor
 
 from finetune.checkpoint import sync
 from finetune.data.loading import Split, encoding_rng, load_batches, to_device
-from finetune.data.plan import blocks_by_length
+from finetune.data.plan import Piece, blocks_by_length
 from finetune.errors import ModelError
 from finetune.methods.method import HEAD, named_parts
-from finetune.model import TransferModel
+from finetune.model import Batch, TransferModel
 from finetune.task import Sample, Task
 
 # Rows computed together. A constant, because another composition of a batch gives other last bits.
 BLOCK = 32
 # Seconds after which an unfinished build is taken for one that was killed.
 ABANDONED = 7 * 24 * 3600
+
+
+Batches = Iterator[tuple[Piece, Batch]]
+Watch = Callable[[Batches, int], Batches]
 
 
 @dataclass(frozen=True)
@@ -102,12 +106,13 @@ def with_features(
     split: Split,
     accelerator: accelerate.Accelerator,
     plan: CachePlan,
-    progress: Any = iter,
+    progress: Watch,
 ) -> tuple[Split, str]:
     """The split with its features, read from the cache or computed now, and which it was.
 
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
-    Raises ModelError if they would take more than the plan's limit.
+    `progress` is given the batches and their number, and passes them on. Raises ModelError if the
+    features would take more than the plan's limit.
     """
     base, found = digest_model(model, plan.precision), list[dict[str, Tensor]]()
     targets: list[Sample] = []
@@ -146,7 +151,7 @@ def _build(
     folder: Path,
     plan: CachePlan,
     epoch: int | None,
-    progress: Any,
+    progress: Watch,
 ) -> None:
     """Compute all features into files in `folder`: each process those of its rows."""
     rank, processes = accelerator.process_index, accelerator.num_processes

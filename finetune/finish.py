@@ -10,7 +10,7 @@ from finetune.account import tell
 from finetune.assembly import Prepared
 from finetune.building import whole_model
 from finetune.card import Story, write_cards
-from finetune.checkpoint import read_checkpoint
+from finetune.checkpoint import read_checkpoint, step_name
 from finetune.data import Splits
 from finetune.evaluation import Evaluation
 from finetune.export import export_model, sample_rows
@@ -32,7 +32,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live, folder, console = prepared.live, journal.folder, journal.console
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
-        load_weights(live, read_checkpoint(folder.checkpoints / f"step-{step:06d}"))
+        load_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
     if live.ema is not None:
         live.ema.settle()  # the checkpoint has the weights apart, for a run that is trained longer
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}

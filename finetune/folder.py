@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from finetune.checkpoint import write_json
+from finetune.checkpoint import step_name, write_json
 from finetune.config import RunConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.notation import flatten, parse_value, to_yaml
@@ -84,6 +84,10 @@ class RunFolder:
         return (self.path / "run.json").is_file()
 
     @property
+    def has_config(self) -> bool:
+        return (self.path / "config.yaml").is_file()
+
+    @property
     def finished(self) -> bool:
         return (self.path / "results.json").is_file()
 
@@ -106,9 +110,9 @@ class RunFolder:
 
     def point(self, last: int, best: int | None, value: float | None) -> None:
         """Write last.json and best.json, which name the checkpoints that a person looks for."""
-        self.write("last.json", {"checkpoint": f"step-{last:06d}", "step": last})
+        self.write("last.json", {"checkpoint": step_name(last), "step": last})
         if best is not None:
-            found = {"checkpoint": f"step-{best:06d}", "step": best, "value": value}
+            found = {"checkpoint": step_name(best), "step": best, "value": value}
             self.write("best.json", found)
 
     def begin(
@@ -126,6 +130,15 @@ class RunFolder:
             raise ConfigError(
                 f"output.dir: {self.path} cannot be written ({error}); name another folder"
             ) from error
+
+    def read_config(self) -> dict[str, dict[str, Any]]:
+        """The sections of config.yaml. Raises CheckpointError if the run has not come so far."""
+        path = self.path / "config.yaml"
+        try:
+            sections: dict[str, dict[str, Any]] = parse_value(path.read_text(encoding="utf-8"))
+            return sections
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); {self._advice()}") from error
 
     def write_config(self, config: RunConfig) -> None:
         beside = self.path / ".config.yaml.partial"
@@ -195,32 +208,21 @@ def check_same_run(
     None if that run never got to a config. Raises CheckpointError or DataError with the differences
     and the ways out.
     """
-    if not (folder.path / "config.yaml").is_file():
+    if not folder.has_config:
         return None
-    held = folder.read("run.json")
-    resolved = parse_value((folder.path / "config.yaml").read_text(encoding="utf-8"))
-    now = flatten(given)
-    changed: dict[str, Any] = {}
-    differences = []
-    for key, value in now.items():
-        section, _, leaf = key.partition(".")
-        stored, filled = held["given"].get(key), resolved[section].get(leaf)
-        if key not in held["given"]:  # it is younger than the run
-            stored = _default(getattr(given, section), leaf)
-        if value == stored or (value is not None and value == filled):
-            continue
-        if key in FREE_KEYS or (extend and key in LENGTH_KEYS):
+    held, resolved = folder.read("run.json"), folder.read_config()
+    free = FREE_KEYS | LENGTH_KEYS if extend else FREE_KEYS
+    changed, differences = dict[str, Any](), dict[str, str]()
+    for key, (value, before) in _changes(given, held["given"], resolved).items():
+        if key in free:
             changed[key] = value
         else:
-            differences.append(
-                f"  {key}: {stored if stored is not None else filled} in the run, {value} now"
-            )
-    is_longer = any(key in difference for key in LENGTH_KEYS for difference in differences)
-    hint = "use --extend to train longer, or " if is_longer else ""
+            differences[key] = f"  {key}: {before} in the run, {value} now"
+    hint = "use --extend to train longer, or " if LENGTH_KEYS & differences.keys() else ""
     ways = f"{hint}output.dir=... for a second run, or --fresh to replace this one"
     if differences:
         raise CheckpointError(
-            "\n".join([f"{folder.path}: holds another run:", *differences, f"  {ways}"])
+            "\n".join([f"{folder.path}: holds another run:", *differences.values(), f"  {ways}"])
         )
     if dict(digests) != held["data"]:
         names = sorted({name for name, _ in digests.items() ^ held["data"].items()})
@@ -233,6 +235,23 @@ def check_same_run(
         resolved[section][leaf] = value
     task = given.task.model_validate(resolved["task"])
     return RunConfig(**(resolved | {"task": task}))
+
+
+def _changes(
+    given: RunConfig, before: Mapping[str, Any], resolved: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Any, Any]]:
+    """{key: (its value now, what it was)} of the keys that are other than those the run was given,
+    and than what was filled in for them.
+    """
+    found = {}
+    for key, value in flatten(given).items():
+        section, _, leaf = key.partition(".")
+        stored, filled = before.get(key), resolved[section].get(leaf)
+        if key not in before:  # it is younger than the run
+            stored = _default(getattr(given, section), leaf)
+        if value != stored and (value is None or value != filled):
+            found[key] = value, stored if stored is not None else filled
+    return found
 
 
 def _default(section: BaseModel, key: str) -> Any:

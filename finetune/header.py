@@ -10,8 +10,11 @@ import torch
 from finetune.assembly import Prepared
 from finetune.console import format_count
 from finetune.data import Splits
+from finetune.errors import listed
 from finetune.limits import cut_note
 from finetune.notation import flatten
+
+MOST_LABELS = 20
 
 
 def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
@@ -23,11 +26,12 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     before = ", the others before, by contrast" if live.method.contrastive_steps else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
-    tables = [splits.train, splits.validation or [], splits.test or []]
+    strata = (live.task.stratum(row) for rows in splits.named.values() for row in rows)
+    network = getattr(live.model.network, "backbone", live.model.network)  # of a library, not ours
     facts = {
-        "labels": _label_counts(live.task.stratum(row) for rows in tables for row in rows),
+        "labels": _label_counts(strata),
         "length": _lengths(prepared),
-        "network": f"{type(_named(live.model.network)).__name__} from {config.model.name}",
+        "network": f"{type(network).__name__} from {config.model.name}",
         "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
         "device": f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
         "steps": _steps(prepared),
@@ -50,9 +54,8 @@ def _label_counts(strata: Iterable[object]) -> str:
     counts = Counter(label for label in strata if label is not None)
     if not counts:
         return ""
-    named = [f"{_label(label)} {count}" for label, count in counts.most_common(20)]
-    more = f", and {len(counts) - 20} more" if len(counts) > 20 else ""
-    return f"{len(counts)} labels: {', '.join(named)}{more}"
+    named = (f"{_label(label)} {count}" for label, count in counts.most_common())
+    return f"{len(counts)} labels: {listed(named, MOST_LABELS)}"
 
 
 def _label(label: object) -> str:
@@ -88,10 +91,6 @@ def _batch(prepared: Prepared) -> str:
         return how
     useful = plan.useful_share(min(plan.steps_per_epoch, 200), live.task.cost)
     return f"{how}; {useful:.0%} of the computed tokens are no padding"
-
-
-def _named(network: object) -> object:
-    return getattr(network, "backbone", network)
 
 
 def _number(value: object) -> str:

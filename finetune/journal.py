@@ -23,7 +23,7 @@ from finetune.data.loading import Split
 from finetune.evaluation import Evaluation, evaluate_split
 from finetune.folder import RunFolder
 from finetune.live import Live, Progress
-from finetune.optim import trained_parameters
+from finetune.optim import trained_names
 from finetune.sharding import gather, unsharded
 from finetune.trackers import track
 
@@ -102,7 +102,7 @@ class RunJournal:
         live = self.live
         tensors, rest = optimizer_tensors(live.optimizer.optimizer)
         named = {
-            "model": changed_tensors(live.model.network, trained_names(live)),
+            "model": changed_tensors(live.model.network, trained_names(live.optimizer)),
             "optimizer": tensors,
             **({"ema": live.ema.tensors()} if live.ema is not None else {}),
         }
@@ -127,15 +127,10 @@ class RunJournal:
             track(self.live.accelerator, split, step, values)
 
 
-def trained_names(live: Live) -> set[str]:
-    """The parameters that the optimizer holds."""
-    return {name for name, _ in trained_parameters(live.optimizer)}
-
-
 def load_weights(live: Live, checkpoint: Checkpoint) -> None:
     """Put what a checkpoint holds of the network into the model, and its averages beside it."""
-    tensors = checkpoint.tensors("model")
-    load_changed(live.model.network, trained_names(live), tensors, checkpoint.folder)
+    names, tensors = trained_names(live.optimizer), checkpoint.tensors("model")
+    load_changed(live.model.network, names, tensors, checkpoint.folder)
     if live.ema is not None:
         live.ema.load(checkpoint.tensors("ema"), str(checkpoint.folder))
 

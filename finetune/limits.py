@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from finetune.console import format_count
+from finetune.errors import listed
 from finetune.tabulation import by_label, overall
 
 if TYPE_CHECKING:
@@ -79,11 +80,11 @@ def _of_labels(story: Story) -> Iterator[str]:
             if support and recall == 0
         }
         if unmeasured:
-            names = ", ".join(map(str, unmeasured[:NAMED]))
+            names = listed(unmeasured, NAMED)
             yield f"Labels without a row in {split}, so not measured there: {names}."
         nothing = [key for key, value in metrics.items() if value == 0]
         if lost := [key.partition("/")[2] for key in nothing if key.startswith(BY_CLASS)]:
-            yield f"Classes of which nothing in {split} was found: {', '.join(lost[:NAMED])}."
+            yield f"Classes of which nothing in {split} was found: {listed(lost, NAMED)}."
         if missed:
             yield f"Labels of which no row of {split} was recognised: {_named(missed)}."
 
@@ -97,6 +98,4 @@ def _of_lengths(story: Story) -> Iterator[str]:
 def _named(counts: Mapping[str, int]) -> str:
     """The labels with the fewest rows, and how many of each."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
-    words = [f"{label} ({count})" for label, count in ordered[:NAMED]]
-    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
-    return ", ".join(words) + more
+    return listed((f"{label} ({count})" for label, count in ordered), NAMED)

@@ -17,7 +17,6 @@ from finetune.errors import ConfigError
 from finetune.evaluation import evaluate_split
 from finetune.folder import RunFolder
 from finetune.limits import cut_note
-from finetune.notation import parse_value
 from finetune.prediction import load_task, model_folder
 from finetune.processes import make_accelerator, this_process
 from finetune.results import show_metrics, show_results
@@ -53,7 +52,7 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     notes += task.choose_columns(rows[:FIRST_VALUES])
     rows, faults = check_rows(source.reference, rows, task, source.config.on_error)
     notes += task.compare(source.split or source.reference, rows)
-    precision, reason = _precision(Path(run), state.device)
+    precision, reason = _precision(RunFolder(Path(run)), state.device)
     accelerator = make_accelerator(precision)
     processes = format_count(accelerator.num_processes, "process", "es")
     where = f"{accelerator.device.type}, {processes}, {precision}: {reason}"
@@ -71,12 +70,11 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     return metrics
 
 
-def _precision(run: Path, device: torch.device) -> tuple[str, str]:
+def _precision(run: RunFolder, device: torch.device) -> tuple[str, str]:
     """That of the run, if this device computes it; else what training would choose here."""
-    config = run / "config.yaml"
-    if not config.is_file():
+    if not run.has_config:
         return choose_precision(None, device)
-    asked = parse_value(config.read_text(encoding="utf-8"))["train"]["precision"]
+    asked = run.read_config()["train"]["precision"]
     here = asked == "fp32" or device.type == "cuda" or (asked == "bf16" and has_native_bf16(device))
     return (asked, "as in training") if here else choose_precision(None, device)
 

@@ -63,6 +63,11 @@ def trained_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.P
     ]
 
 
+def trained_names(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of the parameters that an optimizer holds."""
+    return {name for name, _ in trained_parameters(optimizer)}
+
+
 @torch.no_grad()
 def penalize(weights: Iterable[nn.Parameter], strength: float) -> None:
     """Add the gradient of `strength` times the L1 norm of some weights to theirs."""

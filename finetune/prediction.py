@@ -15,6 +15,7 @@ from finetune.console import Console
 from finetune.data.loading import to_device
 from finetune.data.parts import rows_at_once
 from finetune.data.plan import blocks_by_length
+from finetune.data.records import is_frame
 from finetune.errors import ConfigError, DataError, ModelError, nearest
 from finetune.integrity import check_files, read_json
 from finetune.model import TransferModel
@@ -229,7 +230,7 @@ def find_device(name: str | torch.device) -> torch.device:
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
     """Rows from whatever holds them: one row, rows, a table, or bare values of the one column."""
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame
+    if is_frame(value):
         return [
             dict(zip(value.columns, cells, strict=True))
             for cells in value.itertuples(index=False, name=None)

@@ -232,15 +232,13 @@ def evaluate_untrained(
 
 def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
     """A digest of the rows of each split: what they say and what they are labelled."""
-    named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     found = {}
-    for name, rows in named.items():
-        if rows is not None:
-            digest = hashlib.sha256()
-            for row in rows:
-                told = repr((task.identity(row), task.truth(row)))
-                digest.update(told.encode("utf-8", "surrogatepass"))
-            found[name] = digest.hexdigest()
+    for name, rows in splits.named.items():
+        digest = hashlib.sha256()
+        for row in rows:
+            told = repr((task.identity(row), task.truth(row)))
+            digest.update(told.encode("utf-8", "surrogatepass"))
+        found[name] = digest.hexdigest()
     return found
 
 

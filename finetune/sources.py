@@ -10,7 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from finetune.errors import DataError, FinetuneError, ModelError, nearest
+from finetune.errors import DataError, FinetuneError, ModelError, listed, nearest
 
 PACKAGE_SCHEME = "pkg://"
 # A name with one of these endings means a file, so a missing one is a misspelt path and no hub id.
@@ -133,5 +133,5 @@ def _what_is_near(path: Path) -> str:
     ]
     hint = nearest(path.name, names)
     if hint.startswith("choose from") and len(names) > _LISTED:
-        hint = f"choose from: {', '.join(sorted(names)[:_LISTED])} and {len(names) - _LISTED} more"
+        hint = f"choose from: {listed(sorted(names), _LISTED)}"
     return f"in {path.parent} there is no {path.name!r}; {hint if names else 'the folder is empty'}"

@@ -100,29 +100,16 @@ class Task(ABC):
     Config: ClassVar[type[TaskConfig]]
     prediction_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys of the config that predictions and their evaluation may have otherwise than training."""
-    trusts_code: bool = False
-    """Whether code in a folder that `restore` and `load_model` read may run: the user says so."""
-
-    def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
-        self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
-
-    def saved(self, folder: Path | str) -> ModelConfig:
-        """A folder that `save` wrote, as a model to load."""
-        return ModelConfig(name=str(folder), trust_remote_code=self.trusts_code)
-
     export_axes: ClassVar[Sequence[str]] = ()
     """The first axes of every input that an exported network leaves open: ("batch", "length").
 
     Empty: the network cannot be exported.
     """
+    trusts_code: bool = False
+    """Whether code in a folder that `restore` and `load_model` read may run: the user says so."""
 
-    def exported(self, outputs: Any) -> dict[str, Tensor]:
-        """What an exported network says, by name, every tensor [B, ...].
-
-        Several tensors are of items [B, N, ...], boxes and their scores say, whose order means
-        nothing.
-        """
-        return {"logits": outputs}
+    def __init__(self, config: TaskConfig | None = None, **keys: Any) -> None:
+        self.config: Any = config if config is not None else self.Config(name=self.name, **keys)
 
     # ---- what is known before a network is loaded
 
@@ -179,12 +166,6 @@ class Task(ABC):
         """A hashable value whose shares are kept alike in all splits made by fraction."""
         return None
 
-    def class_of(self, row: Row) -> Hashable | None:
-        """The one class of a training row, after `setup`, for train.sampling=balanced; None: it has
-        none, or may have several.
-        """
-        return None
-
     # ---- learning labels, loading what encodes
 
     @property
@@ -219,6 +200,16 @@ class Task(ABC):
     def save(self, model: TransferModel, folder: Path) -> None:
         """Write the network and what encodes for it into `folder`."""
         model.save(folder)
+
+    def saved(self, folder: Path | str) -> ModelConfig:
+        """A folder that `save` wrote, as a model to load."""
+        return ModelConfig(name=str(folder), trust_remote_code=self.trusts_code)
+
+    def class_of(self, row: Row) -> Hashable | None:
+        """The one class of a training row, which train.sampling=balanced and method.contrastive
+        ask for; None: it has none, or may have several.
+        """
+        return None
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         """What a person should know of a held-out split: a class that it lacks, say."""
@@ -293,6 +284,14 @@ class Task(ABC):
         """Write pictures of a prediction into `folder`, their names beginning with `name`."""
         raise ConfigError(f"--draw: {self.name} has no pictures to draw; leave it out")
 
+    def exported(self, outputs: Any) -> dict[str, Tensor]:
+        """What an exported network says, by name, every tensor [B, ...].
+
+        Several tensors are of items [B, N, ...], boxes and their scores say, whose order means
+        nothing.
+        """
+        return {"logits": outputs}
+
     def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """As `choose_columns`, but only what the network reads: rows to embed have no label."""
         return self.choose_columns(columns)
@@ -318,7 +317,7 @@ class Task(ABC):
 
     def pictures(self, batch: Batch) -> list[Picture]:
         """The samples of a batch as a person can look at them: what the network reads, and what it
-        should say. None: there is nothing to look at.
+        should say. []: there is nothing to look at.
         """
         return []
 

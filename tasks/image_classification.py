@@ -16,21 +16,15 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
-from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Picture, Rng, Row, Sample, Stats
 from tasks import usage
 from tasks.labelling import metrics
 from tasks.labelling.config import TargetConfig
 from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import (
-    Number,
-    SingleLabel,
-    learn_targets,
-    restore_targets,
-)
+from tasks.labelling.targets import Number, SingleLabel, learn_targets, restore_targets
+from tasks.pretrained import label_keys
 from tasks.vision.augmentation import (
     Augmentation,
     AugmentationConfig,
@@ -38,7 +32,7 @@ from tasks.vision.augmentation import (
     mix,
     settle_augmentation,
 )
-from tasks.vision.images import MAX_PIXELS, path_of, read_image
+from tasks.vision.images import MAX_PIXELS
 from tasks.vision.picture_task import PictureTask
 from tasks.vision.preprocessing import INPUT, Preprocessing, as_seen, to_tensor, to_timm
 
@@ -74,15 +68,10 @@ class ImageClassification(PictureTask, LabelledTask):
     config: ImageClassificationConfig
 
     preprocessing_: Preprocessing
-    processor_: dict[str, Any] | None
     source_: VisionSource
     augmentation_: Augmentation | None
 
     # ---- what is known before a network is loaded
-
-    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_inputs(columns)
-        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
 
     def validate(self, row: Row) -> Iterator[str]:
         yield from self.image_faults(row)
@@ -119,9 +108,7 @@ class ImageClassification(PictureTask, LabelledTask):
             self.source_,
             names,
             self.config.hidden_head(),
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: index for index, name in enumerate(names)},
+            **label_keys(names),
             problem_type=self.targets_.problem_type,
         )
         if isinstance(self.targets_, Number):
@@ -133,11 +120,6 @@ class ImageClassification(PictureTask, LabelledTask):
 
         return load_folder(self.saved(folder), self.preprocessing_)
 
-    def save(self, model: TransferModel, folder: Path) -> None:
-        model.save(folder)
-        if self.processor_ is not None:
-            write_json(folder / "preprocessor_config.json", self.processor_)
-
     # ---- one row through the house
 
     @property
@@ -145,12 +127,7 @@ class ImageClassification(PictureTask, LabelledTask):
         return is_active(self.config)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        try:
-            picture = read_image(self.image_of(row), self.config.max_pixels)
-        except DataError as error:
-            raise DataError(
-                f"{path_of(self.image_of(row)) or self.input_columns()[0]} {error}"
-            ) from error
+        picture = self.picture_of(row)
         if rng is not None and self.augmentation_ is not None:
             pixels = self.augmentation_(to_tensor(picture), rng)
         else:
@@ -187,10 +164,6 @@ class ImageClassification(PictureTask, LabelledTask):
             scores, targets = stats["scores"].numpy(), stats["target"].numpy()
             found["top5_accuracy"] = metrics.top_accuracy(scores, targets, TOP)
         return found
-
-    def show(self, sample: Sample) -> str:
-        pixels = sample["inputs"][INPUT]
-        return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
     def build_embedder(self, source: ModelConfig) -> TransferModel:
         from tasks.vision.sources import build

@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
-from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.formats import read_boxes
@@ -33,10 +30,10 @@ from tasks.detection.rows import ObjectReader
 from tasks.heads.suppression import Suppression, join_tiles
 from tasks.vision.augmentation import is_active, settle_augmentation
 from tasks.vision.canvas import Canvas, to_picture
-from tasks.vision.images import path_of, picture_size, read_image
+from tasks.vision.images import picture_size
 from tasks.vision.joint_augmentation import JOINT_PRESETS
 from tasks.vision.picture_task import PictureTask
-from tasks.vision.preprocessing import INPUT, to_tensor
+from tasks.vision.preprocessing import to_tensor
 from tasks.vision.tiles import Window, windows
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
@@ -60,7 +57,6 @@ class ObjectDetection(PictureTask):
     class_names_: list[str] | None = None
     canvas_: Canvas
     masks_: bool = False
-    processor_: dict[str, Any] | None
     source_: DetectorSource
     head_: Head
 
@@ -148,11 +144,6 @@ class ObjectDetection(PictureTask):
         self.head_ = head_of(model)
         return model
 
-    def save(self, model: TransferModel, folder: Path) -> None:
-        model.save(folder)
-        if self.processor_ is not None:
-            write_json(folder / "preprocessor_config.json", self.processor_)
-
     # ---- one row through the house
 
     @property
@@ -172,7 +163,7 @@ class ObjectDetection(PictureTask):
         return [Length(len(self._windows_of(row))) for row in rows]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        image = to_tensor(self._picture(row))
+        image = to_tensor(self.picture_of(row))
         size = (int(image.shape[-2]), int(image.shape[-1]))
         truth = self._objects.truth(row, size) if self._objects.column in row else None
         encoder = Encoder(self.config, self.canvas_, self.masks_)
@@ -229,7 +220,7 @@ class ObjectDetection(PictureTask):
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
         assert self.labels_ is not None
-        image = self._picture(row)
+        image = self.picture_of(row)
         truth = None
         if row.get(self._objects.column) is not None:
             truth = true_marks(self._objects.truth(row, (image.height, image.width)), self.labels_)
@@ -242,7 +233,7 @@ class ObjectDetection(PictureTask):
         assert self.labels_ is not None
         path = folder / "contact-sheet.jpg"
         least = self.config.score_threshold
-        draw_sheet(lambda n: self._picture(rows[n]), stats, self.labels_, least).save(path)
+        draw_sheet(lambda n: self.picture_of(rows[n]), stats, self.labels_, least).save(path)
         return [path]
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
@@ -252,9 +243,9 @@ class ObjectDetection(PictureTask):
         )
 
     def show(self, sample: Sample) -> str:
-        pixels, target = sample["inputs"][INPUT], sample.get("target")
+        target = sample.get("target")
         boxes = "" if target is None else f", {sum(map(len, target['boxes']))} boxes"
-        return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}{boxes}"
+        return super().show(sample) + boxes
 
     def about(self, model: TransferModel) -> About:
         if self.processor_ is None or self.config.tile is not None:  # what joins tiles is here
@@ -267,13 +258,6 @@ class ObjectDetection(PictureTask):
     def _objects(self) -> ObjectReader:
         column = self.config.objects or "objects"
         return ObjectReader(column, self.config.boxes, self.labels_, self.class_names_)
-
-    def _picture(self, row: Row) -> Image.Image:
-        cell = self.image_of(row)
-        try:
-            return read_image(cell, self.config.max_pixels)
-        except DataError as error:
-            raise DataError(f"{path_of(cell) or self.input_columns()[0]} {error}") from error
 
     def _windows_of(self, row: Row, size: tuple[int, int] | None = None) -> list[Window]:
         """What is seen of a row: the tile that it is a part of, or all of its picture."""

@@ -6,7 +6,7 @@ Importing transformers takes seconds, so it is done when something is loaded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,15 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     if source.name.lower().endswith(GGUF):
         _forget_quantization(network)
     return network
+
+
+def label_keys(names: Sequence[str]) -> dict[str, Any]:
+    """What a config of transformers holds of the labels of a network."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
 
 
 def _few_bits(source: ModelConfig) -> dict[str, Any]:

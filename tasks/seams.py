@@ -26,7 +26,7 @@ def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...
             lists.append(name)
     blocks: list[list[str]] = [[]]
     for name, _ in network.named_parameters():
-        if any(name == head or name.startswith(f"{head}.") for head in heads):
+        if lies_in(name, heads):
             continue
         holder = next((outer for outer in lists if name.startswith(f"{outer}.")), None)
         if holder is not None:
@@ -62,6 +62,11 @@ def encoder_stages(encoder: nn.Module, prefix: str) -> list[tuple[str, ...]]:
     if own:
         blocks[0][:0] = own
     return [tuple(block) for block in blocks]
+
+
+def lies_in(name: str, parts: Sequence[str]) -> bool:
+    """Whether a dotted name is that of one of the parts, or of something in it."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def has_parameters(module: nn.Module) -> bool:

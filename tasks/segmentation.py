@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from finetune.checkpoint import write_json
 from finetune.config import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Picture, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.mask_folders import read_masks
 from tasks.labelling.columns import find_column
-from tasks.masks import losses as losses
+from tasks.masks import losses
 from tasks.masks.coding import MaskCoding
 from tasks.masks.config import SegmentationConfig
 from tasks.masks.reader import MASK_NAMES, MaskReader, check_masks
@@ -30,12 +29,8 @@ from tasks.masks.results import decide, draw_prediction, mask_picture, segments,
 from tasks.masks.usage import code_of
 from tasks.vision import tiles
 from tasks.vision.augmentation import is_active, settle_augmentation
-from tasks.vision.images import looks_like_image, path_of, read_image
-from tasks.vision.joint_augmentation import (
-    JOINT_PRESETS,
-    JointAugmentation,
-    Scene,
-)
+from tasks.vision.images import looks_like_image, path_of, picture_size
+from tasks.vision.joint_augmentation import JOINT_PRESETS, JointAugmentation, Scene
 from tasks.vision.picture_task import PictureTask
 from tasks.vision.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
 
@@ -57,7 +52,6 @@ class Segmentation(PictureTask):
     coding_: MaskCoding
     weights_: Tensor | None
     preprocessing_: Preprocessing
-    processor_: dict[str, Any] | None
     source_: VisionSource
     augmentation_: JointAugmentation
 
@@ -144,11 +138,6 @@ class Segmentation(PictureTask):
 
         return self._tiled(load_folder(self.saved(folder), self.preprocessing_.size))
 
-    def save(self, model: TransferModel, folder: Path) -> None:
-        model.save(folder)
-        if self.processor_ is not None:
-            write_json(folder / "preprocessor_config.json", self.processor_)
-
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         facts = (self._masks.facts(row) for row in rows)
         return self._masks.remarks(split, facts, self.coding_)
@@ -159,13 +148,10 @@ class Segmentation(PictureTask):
         if self.config.tile is None:
             return None
         side = self.preprocessing_.size
-        sizes = (read_image(self.image_of(row), self.config.max_pixels).size for row in rows)
+        sizes = (picture_size(self.image_of(row)) for row in rows)
         return [
-            [
-                {"window": window}
-                for window in tiles.windows((height, width), side, self.config.tile_overlap)
-            ]
-            for width, height in sizes
+            [{"window": window} for window in tiles.windows(size, side, self.config.tile_overlap)]
+            for size in sizes
         ]
 
     @property
@@ -230,17 +216,13 @@ class Segmentation(PictureTask):
         return to_pipeline(prediction)
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
-        image = read_image(self.image_of(row), self.config.max_pixels)
+        image = self.picture_of(row)
         return draw_prediction(image, prediction, self.coding_.names, folder, name)
 
     def pictures(self, batch: Batch) -> list[Picture]:
         pixels = map(self.preprocessing_.restore, batch["inputs"][INPUT].cpu())
         pairs = zip(pixels, batch["targets"], strict=True)
         return [mask_picture(seen, mask.cpu(), self.coding_.names) for seen, mask in pairs]
-
-    def show(self, sample: Sample) -> str:
-        pixels = sample["inputs"][INPUT]
-        return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
 
     def about(self, model: TransferModel) -> About:
         library = "segmentation-models-pytorch" if self.processor_ is None else "transformers"
@@ -256,9 +238,9 @@ class Segmentation(PictureTask):
         return MaskReader(self.config)
 
     def _scene(self, row: Row) -> Scene:
+        image = to_tensor(self.picture_of(row))
+        height, width = image.shape[-2:]
         try:
-            image = to_tensor(read_image(self.image_of(row), self.config.max_pixels))
-            height, width = image.shape[-2:]
             return Scene(image, self._masks.classes(row, (height, width), self.coding_))
         except DataError as error:
             raise DataError(f"{path_of(self.image_of(row)) or 'image'} {error}") from error

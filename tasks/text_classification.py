@@ -24,7 +24,14 @@ from tasks.labelling.labelled import LabelledTask
 from tasks.labelling.targets import Number, learn_targets, restore_targets
 from tasks.language.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.language.config import TextClassificationConfig
-from tasks.language.text import encode_ends, load_tokenizer, longest_input, pad, token_lengths
+from tasks.language.text import (
+    encode_ends,
+    load_tokenizer,
+    longest_input,
+    pad,
+    settle_length,
+    token_lengths,
+)
 from tasks.language.vocabulary import add_words, broken_words, embed_words, name_rows
 from tasks.language.windows import (
     COUNT,
@@ -33,7 +40,7 @@ from tasks.language.windows import (
     split_windows,
     window_length,
 )
-from tasks.pretrained import from_pretrained, kind_of
+from tasks.pretrained import from_pretrained, kind_of, label_keys
 
 
 class TextClassification(LabelledTask):
@@ -49,10 +56,6 @@ class TextClassification(LabelledTask):
     tokenizer_: Any = None
 
     # ---- what is known before a network is loaded
-
-    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_inputs(columns)
-        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
 
     def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         config, notes = self.config, []
@@ -111,7 +114,7 @@ class TextClassification(LabelledTask):
         self._set_sides()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        names = dict(enumerate(self.targets_.names))
+        names = self.targets_.names
         if self.head_ == "pooled":
             model: TextModel = load_pooled(
                 source, self.pooling_, len(names), self.config.hidden_head()
@@ -119,9 +122,7 @@ class TextClassification(LabelledTask):
         else:
             model = load_native(
                 source,
-                num_labels=len(names),
-                id2label=names,
-                label2id={name: index for index, name in names.items()},
+                **label_keys(names),
                 problem_type=self.targets_.problem_type,
                 pad_token_id=self.tokenizer_.pad_token_id,
             )
@@ -250,12 +251,9 @@ class TextClassification(LabelledTask):
     def _settle_length(self, network: Any) -> list[str]:
         self._set_sides()
         longest = longest_input(self.tokenizer_, network)
-        if longest is None or self.config.max_length <= longest:
-            return []
-        asked = self.config.max_length
-        note = f"max_length: {longest}, the most that this network takes, in place of {asked}"
-        self.config = self.config.model_copy(update={"max_length": longest})
-        return [note]
+        length, notes = settle_length(self.config.max_length, longest)
+        self.config = self.config.model_copy(update={"max_length": length})
+        return notes
 
     def _check_length(self) -> None:
         config, is_pair = self.config, len(self.input_columns()) == 2

@@ -28,7 +28,7 @@ from tasks.language.prompts import Exchange
 from tasks.language.samples import Sampled, write_samples
 from tasks.language.scores import check_scorers, score_texts
 from tasks.language.templates import fill
-from tasks.language.text import load_tokenizer, longest_input
+from tasks.language.text import load_tokenizer, longest_input, settle_length
 from tasks.language.tokens import end_notes, start_token
 from tasks.language.usage import code_of
 from tasks.pretrained import from_pretrained
@@ -254,9 +254,6 @@ class TextGeneration(Task):
 
     def _settle_length(self) -> list[str]:
         longest = longest_input(self.tokenizer_, self.network_config_)
-        if longest is None or self.config.max_length <= longest:
-            return []
-        asked = self.config.max_length
-        note = f"max_length: {longest}, the most that this network takes, in place of {asked}"
-        self.config = self.config.model_copy(update={"max_length": longest})
-        return [note]
+        length, notes = settle_length(self.config.max_length, longest)
+        self.config = self.config.model_copy(update={"max_length": length})
+        return notes

@@ -6,8 +6,9 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers and datasets read them
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Two workers with two threads each on two cores wait for each other most of the time.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before torch reads it: tiny matrices on several threads only wait for each other, and so do the
+# threads of two workers on two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -25,7 +25,8 @@ from finetune import loop, run
 from finetune.checkpoint import newest_good
 from finetune.data.loading import map_tensors
 from finetune.folder import RunFolder
-from finetune.journal import RunJournal, trained_names
+from finetune.journal import RunJournal
+from finetune.optim import trained_names
 from finetune.overrides import Loaded, load_config
 from finetune.registry import find_task
 from finetune.signals import Interrupted
@@ -153,7 +154,7 @@ def watched() -> Iterator[Watched]:
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
     def watching(live: Any, *others: Any) -> None:
-        found.before, found.trained = snapshot(live), trained_names(live)
+        found.before, found.trained = snapshot(live), trained_names(live.optimizer)
         try:
             fit(live, *others)
         finally:
@@ -162,15 +163,6 @@ def watched() -> Iterator[Watched]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "fit", watching)
         yield found
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Tiny matrices on several threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def left_behind(folder: RunFolder) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import pytest
 import finetune
 from finetune.hub import push
 from tests.hub_server import serve_hub
-from tests.lives import one_thread
 from tests.test_hub import at
 from tests.tiny_detectors import MAKERS, tiny_detector
 from tests.tiny_models import (
@@ -204,15 +203,13 @@ class World:
         if (place / "results.json").exists():
             return finetune.Run(place)
         keys |= {"output.base_model": f"base/{case.model}", "output": str(place)}
-        with one_thread():
-            return finetune.train(use.task, data=use.data, **keys)
+        return finetune.train(use.task, data=use.data, **keys)
 
     def _network(self, name: str) -> Path:
         """A pretrained network, here and on the hub."""
         here = self.folder / "models" / name
         if not here.exists():
-            with one_thread():
-                NETWORKS[name](here)
+            NETWORKS[name](here)
             (here / "README.md").write_text("---\nlicense: mit\n---\n")
             shutil.copytree(here, self.hub / "models" / "base" / name)
         return here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from datasets import Dataset, DatasetDict
 import finetune
 from finetune.errors import CheckpointError, ConfigError, DataError, ModelError
 from tasks import TextClassification
-from tests.lives import one_thread
 from tests.tiny_models import LABELS, text_rows
 
 ROWS = text_rows(24)
@@ -60,12 +59,6 @@ def Share() -> Any:  # noqa: N802 - stands for a class
     return Module()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
 Train = Callable[..., finetune.Run]
 
 
@@ -85,17 +78,16 @@ def train(bert_folder: Path, tmp_path: Path) -> Train:
 @pytest.fixture(scope="module")
 def run(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> finetune.Run:
     """A finished run."""
-    with one_thread():
-        return finetune.train(
-            "text-classification",
-            data=ROWS,
-            model=str(bert_folder),
-            method="lora",
-            epochs=1,
-            log_every=1,
-            batch_size=8,
-            output=str(tmp_path_factory.mktemp("api") / "run"),
-        )
+    return finetune.train(
+        "text-classification",
+        data=ROWS,
+        model=str(bert_folder),
+        method="lora",
+        epochs=1,
+        log_every=1,
+        batch_size=8,
+        output=str(tmp_path_factory.mktemp("api") / "run"),
+    )
 
 
 def data_frame() -> Any:

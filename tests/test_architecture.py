@@ -1,4 +1,4 @@
-"""The direction of dependence (DESIGN sections 2 and 3), proved by parsing every import."""
+"""The direction of dependence (see CONTRIBUTING.md), proved by parsing every import."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from finetune.config import DataConfig, LoraConfig, ModelConfig, OutputConfig, R
 from finetune.limits import find_limits
 from finetune.metadata import base_reference, data_reference, licence
 from finetune.task import About, Length
-from tests.lives import one_thread
 from tests.tiny_models import text_rows
 
 LABELS = ("rare", "common")
@@ -193,6 +192,8 @@ def test_limits_of_lengths_and_of_what_was_not_measured() -> None:
     assert "No row was held out" in limits(results={})
     found = {"test": {"mean_iou": 0.4, "iou/cat": 0.0, "iou/dog": 0.8}}
     assert "nothing in test was found: cat." in limits(results=found)
+    many = {"test": {f"iou/{number}": 0.0 for number in range(13)}}
+    assert "was found: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more." in limits(results=many)
     only = {"validation": metrics()}
     lengths = {"train": [Length(1)], "validation": [Length(1)] * 40}
     assert "There was no test split" in limits(results=only, selected="validation", lengths=lengths)
@@ -203,16 +204,15 @@ def test_card_of_a_run_tells_what_its_files_hold(bert_folder: Path, tmp_path: Pa
     rows = [*text_rows(40), {"text": " ", "label": "tech"}]
     rows[1] = dict(rows[0])
     keys = {"model": str(bert_folder), "method": "full", "max_steps": 2, "batch_size": 8}
-    with one_thread():
-        run = finetune.train(
-            "text-classification",
-            data=rows,
-            output=str(tmp_path / "run"),
-            on_error="skip",
-            max_length=12,
-            test=0.25,
-            **keys,
-        )
+    run = finetune.train(
+        "text-classification",
+        data=rows,
+        output=str(tmp_path / "run"),
+        on_error="skip",
+        max_length=12,
+        test=0.25,
+        **keys,
+    )
     text = (run.path / "final" / "README.md").read_text()
     card, results = ModelCard(text), json.loads((run.path / "results.json").read_text())
     assert {each.dataset_split for each in card.data.eval_results} == set(run.metrics)

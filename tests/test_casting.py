@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from finetune.casting import cast_once
 from finetune.folder import RunFolder
 from finetune.processes import make_accelerator
 from tasks.language.language_models import LanguageModel
-from tests.lives import left_behind, live, load, one_thread
+from tests.lives import left_behind, live, load
 from tests.tiny_models import tiny_t5
 
 WRITTEN = {
@@ -28,12 +28,6 @@ WRITTEN = {
     "task.max_new_tokens": 3,
 }
 LORA = {"method": "lora", "method.dropout": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from finetune.checkpoint import newest_good
 from finetune.contrastive import contrastive_loss, draw_rows
 from finetune.errors import ConfigError, ModelError
 from finetune.folder import RunFolder
-from tests.lives import Killed, Stop, digest, left_behind, live, load, one_thread, watched
+from tests.lives import Killed, Stop, digest, left_behind, live, load, watched
 from tests.tiny_models import text_rows
 from tests.tiny_vision import shape_folder, tiny_timm
 
@@ -27,10 +26,8 @@ TUNED = {"method": "frozen", "method.contrastive": 4, "optim.lr": 1e-3, "task.po
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "own-cache"))
-    with one_thread():
-        yield
 
 
 @pytest.fixture

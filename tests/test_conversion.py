@@ -14,7 +14,6 @@ from finetune.conversion import TOLERANCE, _difference, _rows_of_run, convert
 from finetune.errors import ModelError
 from finetune.prediction import load, load_task
 from tests.command_line import finetune as command
-from tests.lives import one_thread
 from tests.strangers import Case, World
 from tests.tiny_detectors import MAKERS
 from tests.tiny_models import text_rows
@@ -67,8 +66,7 @@ EXPORTED = {
 @pytest.mark.parametrize("name", EXPORTED)
 def test_networks_of_pictures_are_exported_and_compared(name: str, world: World) -> None:
     run = world.train(EXPORTED[name])
-    with one_thread():
-        assert convert(str(run.path), [], "onnx", None) < 1e-4
+    assert convert(str(run.path), [], "onnx", None) < 1e-4
     assert (run.path / "onnx" / "model.onnx").is_file()
 
 
@@ -77,8 +75,7 @@ def test_best_candidate_of_a_detector_is_the_first_prediction(world: World) -> N
     import onnxruntime
 
     run = world.train(EXPORTED["fcos"])
-    with one_thread():
-        convert(str(run.path), [], "onnx", None)
+    convert(str(run.path), [], "onnx", None)
     session = onnxruntime.InferenceSession(run.path / "onnx" / "model.onnx")
     task = run.predictor.adapter
     for path in world.uses["detect"].rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,16 +18,10 @@ from finetune.data.plan import Piece
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError
 from finetune.optim import FiniteGuard
-from tests.lives import Seen, Stop, history, left_behind, live, load, one_thread
+from tests.lives import Seen, Stop, history, left_behind, live, load
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 HALF = {"method": "full", "train.precision": "fp16", "train.log_every": 1, "train.micro_batch": 12}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 # ---- fp16 with the loss scaler

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from finetune.errors import ConfigError
 from finetune.processes import this_process
-from tests.lives import Stop, one_thread
+from tests.lives import Stop
 from tests.test_exactness import LIVES, METHODS
 from tests.tiny_detectors import tiny_detector
 from tests.tiny_models import models_and_data, tiny_gpt2
@@ -89,12 +89,6 @@ CACHED = [
     for precision in ("fp32", "bf16")
 ]
 CACHED.append(Case("contrastive", {"method": "frozen", "method.contrastive": 3}))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

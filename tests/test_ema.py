@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,8 @@ from finetune.checkpoint import newest_good, read_checkpoint
 from finetune.ema import Ema
 from finetune.errors import CheckpointError, ConfigError, ModelError
 from finetune.optim import trained_parameters
-from tests.lives import Stop, left_behind, live, load, one_thread
+from tests.lives import Stop, left_behind, live, load
 from tests.tiny_models import tiny_bert
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def test_ema_follows_its_decay_and_gives_the_weights_back() -> None:

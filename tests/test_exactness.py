@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from finetune.checkpoint import newest_good
 from finetune.errors import ConfigError
 from finetune.folder import RunFolder
-from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched
+from tests.lives import Seen, Stop, left_behind, live, load, watched
 from tests.toy import Letters
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -38,12 +37,6 @@ LIVES = [
     Stop(8, "saved"),
     Stop(8, "finish"),  # and after it, before final/
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def everyday(method: str, workers: int, precision: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import finetune
 from finetune.errors import DataError
 from finetune.registry import find_task
 from finetune.testing import check_task
-from tests.lives import one_thread
 from tests.tiny_models import TOPICS, text_rows
 
 ROOT = Path(__file__).parent.parent
@@ -22,10 +20,8 @@ TAGGING = "examples/token_tagging.py:TokenTagging"
 
 
 @pytest.fixture(autouse=True)
-def _at_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where an example is named from
-    with one_thread():
-        yield
 
 
 def tagged_rows(count: int) -> list[dict[str, list[str]]]:

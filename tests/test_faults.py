@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,9 @@ from finetune.model import Batch
 from finetune.signals import Signals
 from tasks.language.backbones import TextModel
 from tasks.text_classification import TextClassification
-from tests.lives import Seen, Stop, left_behind, live, load, one_thread, watched
+from tests.lives import Seen, Stop, left_behind, live, load, watched
 from tests.tiny_models import tiny_bert
 from tests.two_processes import gradients
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

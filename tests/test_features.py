@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,16 @@ from finetune.data.loading import to_device
 from finetune.errors import ModelError
 from finetune.features import cache_root
 from tasks.language.backbones import NativeTextModel, PooledTextModel
-from tests.lives import Killed, Seen, Stop, live, load, one_thread, watched
+from tests.lives import Killed, Seen, Stop, live, load, watched
 from tests.tiny_models import text_csv, text_rows, tiny_bert
 
 FROZEN = {"method": "frozen", "task.pooling": "mean"}
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "own-cache"))
-    with one_thread():
-        yield tmp_path / "own-cache" / "features"
+    return tmp_path / "own-cache" / "features"
 
 
 @pytest.fixture

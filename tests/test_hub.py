@@ -21,7 +21,6 @@ from finetune.errors import ConfigError, FinetuneError, HubError, ModelError
 from finetune.hub import push
 from tests.command_line import finetune as command
 from tests.hub_server import Fault, serve_hub
-from tests.lives import one_thread
 from tests.tiny_models import text_rows
 
 TOKEN = "hf_canaryCANARYcanaryCANARYcanary1234"
@@ -33,7 +32,7 @@ def run(
     bert_folder: Path, news_csv: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> finetune.Run:
     """A finished LoRA run, trained while a token stood in the environment."""
-    with one_thread(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", TOKEN)
         folder = tmp_path_factory.mktemp("hub") / "run"
         keys = {"model": str(bert_folder), "method": "lora", "epochs": 1, "output": str(folder)}
@@ -180,8 +179,7 @@ def test_what_cannot_be_pushed_is_refused_before_the_hub_is_asked(
         with pytest.raises(ConfigError, match="a/b/c"):
             push(run.path, "a/b/c")
         keys = {"model": str(bert_folder), "max_steps": 1, "output": str(tmp_path / "full")}
-        with one_thread():
-            full = finetune.train("text-classification", data=news_csv, method="full", **keys)
+        full = finetune.train("text-classification", data=news_csv, method="full", **keys)
         with pytest.raises(HubError, match="holds no adapter"):
             push(full.path, "me/news", what="adapter")
     assert not written(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from finetune.errors import ConfigError
 from finetune.processes import this_process
 from finetune.sharding import check_sharding
-from tests.lives import Stop, live, load, one_thread
+from tests.lives import Stop, live, load
 from tests.test_distributed import assert_same_end, difference, launch
 from tests.tiny_models import models_and_data, tiny_gpt2
 from tests.two_processes import Case, run_case
@@ -29,12 +28,6 @@ def cases(keys: dict[str, dict[str, Any]], stops: list[Stop]) -> list[Case]:
         Case(name, {**STEADY, **SHARD, **own}, stops, has_dropout=False)
         for name, own in keys.items()
     ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

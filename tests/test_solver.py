@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,10 @@ from torch import nn
 from finetune import run, solver
 from finetune.errors import ModelError
 from finetune.solver import STRENGTHS, solve_head
-from tests.lives import Seen, Stop, left_behind, live, load, one_thread
+from tests.lives import Seen, Stop, left_behind, live, load
 from tests.tiny_models import text_rows
 
 EXACT = {"method": "frozen", "method.solver": "exact", "task.pooling": "mean"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 class Stopped(BaseException):

@@ -7,7 +7,7 @@ import gzip
 import zlib
 from pathlib import Path
 
-from finetune.errors import DataError
+from finetune.errors import DataError, listed
 
 _NAMED = 3
 _BYTE_ORDER_MARK = "\ufeff"
@@ -43,8 +43,7 @@ class Decoder:
         """A sentence for each encoding that stood in for the first."""
         return [
             f"{len(files)} of {self._files} files {'is' if len(files) == 1 else 'are'} not"
-            f" {self.encodings[0]}, read as {encoding}: {', '.join(files[:_NAMED])}"
-            + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")
+            f" {self.encodings[0]}, read as {encoding}: {listed(files, _NAMED)}"
             for encoding, files in self._others.items()
         ]
 

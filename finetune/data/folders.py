@@ -16,7 +16,7 @@ from finetune.config import DataConfig
 from finetune.data.decoding import Decoder
 from finetune.data.pictures import complete_paths, count_pictures, read_pictures, visible
 from finetune.data.tables import FORMATS, read_table, table_format
-from finetune.errors import DataError
+from finetune.errors import DataError, listed
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -203,8 +203,5 @@ def _split_of_file(path: Path, config: DataConfig) -> str | None:
 def _unread(folder: Path, paths: Sequence[Path]) -> list[str]:
     if not paths:
         return []
-    names = ", ".join(path.relative_to(folder).as_posix() for path in paths[:_NAMED])
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return [
-        f"{folder}: {len(paths)} files or folders are not data and were not read: {names}{more}"
-    ]
+    names = listed((path.relative_to(folder).as_posix() for path in paths), _NAMED)
+    return [f"{folder}: {len(paths)} files or folders are not data and were not read: {names}"]

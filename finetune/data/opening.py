@@ -31,6 +31,12 @@ class Splits:
     test: Dataset | None
     notes: list[str]
 
+    @property
+    def named(self) -> dict[str, Dataset]:
+        """Those that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in found.items() if rows is not None}
+
 
 def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
     """The checked splits that the config names, or those of `given`: data made in Python.

@@ -15,7 +15,7 @@ from finetune.config import DataConfig
 from finetune.data.decoding import Decoder
 from finetune.data.folders import read_folder
 from finetune.data.pictures import complete_paths, read_picture_files, undecoded
-from finetune.data.records import from_columns, from_frame, from_records
+from finetune.data.records import from_columns, from_frame, from_records, is_frame
 from finetune.data.tables import FORMATS, read_table
 from finetune.errors import DataError
 from finetune.sources import locate
@@ -105,15 +105,10 @@ def _holds_splits(value: Mapping[Any, Any]) -> bool:
     """Whether a dict means splits and not columns: its values are tables or references."""
     return isinstance(value, DatasetDict) or all(
         isinstance(part, str | Path | Dataset)
-        or _is_frame(part)
+        or is_frame(part)
         or (isinstance(part, Sequence) and all(isinstance(row, Mapping) for row in part[:1]))
         for part in value.values()
     )
-
-
-def _is_frame(value: Any) -> bool:
-    """Whether it is a pandas DataFrame, asked without importing pandas."""
-    return hasattr(value, "iloc") and hasattr(value, "columns")
 
 
 def _one_table(
@@ -124,7 +119,7 @@ def _one_table(
     if isinstance(value, str | Path):
         tables = read(str(value), config, by_task)
         return only_split(tables.splits, str(value)), tables.notes
-    if _is_frame(value):
+    if is_frame(value):
         return from_frame(value, place)
     if isinstance(value, Mapping):
         columns = {str(name): list(values) for name, values in value.items()}

@@ -39,6 +39,11 @@ def from_columns(columns: Mapping[str, Sequence[Any]], place: str) -> tuple[Data
     return _build(settled, place), notes
 
 
+def is_frame(value: Any) -> bool:
+    """Whether it is a pandas DataFrame, asked without importing pandas."""
+    return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
 def from_frame(frame: pd.DataFrame, place: str) -> tuple[Dataset, list[str]]:
     """A table of a pandas DataFrame without its index."""
     names = [str(name) for name in frame.columns]

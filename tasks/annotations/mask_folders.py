@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.data.pictures import is_picture, visible
-from finetune.errors import DataError
+from finetune.errors import DataError, listed
 from finetune.task import Row
 from tasks.annotations.coco import find_coco, read_coco, split_of
 from tasks.annotations.legends import Legend, read_legend
@@ -62,7 +62,8 @@ def read_masks(path: Path, format: str) -> Found | None:
         if found := read_mask_folder(home):
             # Those that no list of Pascal VOC names are of other splits.
             lone = [] if (home / _LISTS).is_dir() else lone_masks(found)
-            note = f"masks without a picture, which are not used: {len(lone)}, {_shown(lone)}"
+            named = listed(lone, _SHOWN)
+            note = f"masks without a picture, which are not used: {len(lone)}, {named}"
             return Found(found, read_legend(home), [note] if lone else [])
         if format != "auto":
             raise DataError(
@@ -72,11 +73,6 @@ def read_masks(path: Path, format: str) -> Found | None:
     if format == "coco" or (format == "auto" and find_coco(path)):
         return Found(read_coco(path))
     return None
-
-
-def _shown(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(map(str, paths[:_SHOWN])) + more
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:

@@ -1,4 +1,4 @@
-"""A mask as people have it -> the value of each pixel; folders of pictures and masks -> rows.
+"""A mask as people have it -> the value of each pixel; folders of them are `mask_folders`.
 
 A mask is a path, bytes, {"bytes", "path"} or a PIL image: an index, palette or 16-bit PNG, a
 picture of colours, or a .npy of integers; or rows of integers; or the objects of a COCO row. What

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError, DataError, listed, nearest
 from tasks.annotations.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
@@ -102,16 +102,9 @@ def learn_categories(
         labels = [name for name in names if counts[name]]
     else:
         labels = sort_labels(counts)
-    listed = ", ".join(f"{name} {counts[name]}" for name in labels[:_LISTED])
-    more = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
-    return (
-        labels,
-        names,
-        (
-            f"objects: {counts.total()} of {len(labels)} classes ({listed}{more}); "
-            f"{empty} pictures have none"
-        ),
-    )
+    said = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
+    held = f"objects: {counts.total()} of {len(labels)} classes ({said})"
+    return labels, names, f"{held}; {empty} pictures have none"
 
 
 def _check_given(given: Sequence[str], counts: Counter[str]) -> None:
@@ -119,8 +112,8 @@ def _check_given(given: Sequence[str], counts: Counter[str]) -> None:
         raise ConfigError("task.labels: every class is named once, and has a name")
     unknown = [(name, count) for name, count in counts.most_common() if name not in given]
     if unknown:
-        listed = ", ".join(f"{name!r} ({count} objects)" for name, count in unknown[:_LISTED])
-        raise DataError(f"task.labels: does not name {listed}; {nearest(unknown[0][0], given)}")
+        said = listed((f"{name!r} ({count} objects)" for name, count in unknown), _LISTED)
+        raise DataError(f"task.labels: does not name {said}; {nearest(unknown[0][0], given)}")
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:

@@ -22,7 +22,7 @@ from finetune.model import Batch, TransferModel
 from tasks.heads.fcos import build_fcos
 from tasks.heads.queries import family_of
 from tasks.pretrained import quiet_transformers
-from tasks.seams import calls_noted, find_blocks
+from tasks.seams import calls_noted, find_blocks, lies_in
 from tasks.vision import tiles
 from tasks.vision.backbones import adaptable_layers, kind_of, timm_stages
 from tasks.vision.canvas import Canvas
@@ -218,7 +218,6 @@ def class_heads(network: nn.Module) -> list[str]:
     """The layers that are sized by the labels, by their names."""
     found: list[str] = []
     for name, _ in network.named_modules():
-        nested = any(name.startswith(f"{outer}.") for outer in found)
-        if name.rpartition(".")[2] in CLASS_HEADS and not nested:
+        if name.rpartition(".")[2] in CLASS_HEADS and not lies_in(name, found):
             found.append(name)
     return found

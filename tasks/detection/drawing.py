@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from finetune.task import Prediction
+from tasks.detection.results import SIDES
 from tasks.detection.rows import Truth
 from tasks.masks.results import palette
 
@@ -31,9 +32,8 @@ class Mark:
 
 def predicted_marks(prediction: Prediction) -> list[Mark]:
     """The boxes of a prediction of object detection."""
-    sides = ("xmin", "ymin", "xmax", "ymax")
     return [
-        Mark(tuple(item["box"][side] for side in sides), item["label"], item["score"])
+        Mark(tuple(item["box"][side] for side in SIDES), item["label"], item["score"])
         for item in prediction["detections"]
     ]
 

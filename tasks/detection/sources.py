@@ -24,7 +24,7 @@ from tasks.detection.detectors import FcosModel, QueryModel, class_heads, descri
 from tasks.heads.fcos import FcosHead
 from tasks.heads.pyramid import PYRAMID_STRIDES
 from tasks.heads.queries import QueryHead, family_of
-from tasks.pretrained import from_pretrained, load_network
+from tasks.pretrained import from_pretrained, label_keys, load_network
 from tasks.vision.canvas import Canvas, from_detection_processor, to_detection_processor
 from tasks.vision.sources import VisionSource, create_timm, find_source, timm_name
 
@@ -131,11 +131,7 @@ def head_of(model: TransferModel) -> Head:
 
 
 def _build_native(source: DetectorSource, names: Sequence[str]) -> TransferModel:
-    facts: dict[str, Any] = {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: index for index, name in enumerate(names)},
-    }
+    facts = label_keys(names)
     held = from_pretrained("AutoConfig", source.model)
     if getattr(held, "num_denoising", 0):
         # Noised copies of the true boxes would be drawn anew for every micro-batch.

@@ -29,6 +29,10 @@ class LabelledTask(Task):
 
     # ---- what is known before a network is loaded
 
+    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+        notes = self.choose_inputs(columns)
+        return [*notes, *self.choose_label(columns, {*self.input_columns(), "file"})]
+
     def choose_label(self, columns: Mapping[str, Sequence[Any]], taken: set[str]) -> list[str]:
         """Settle the label's column, none of `taken`, and its kind; a sentence for each choice."""
         config, notes = self.config, []

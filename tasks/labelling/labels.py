@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError, DataError, listed, nearest
 
 LONGEST_NAME = 200  # characters
 MOST_CLASSES = 1000
@@ -177,9 +177,8 @@ def _check_given(given: Sequence[str]) -> list[str]:
 def _check_known(counts: Counter[str | None], names: Sequence[str], fault: str) -> None:
     unknown = [(str(name), rows) for name, rows in counts.most_common() if name not in names]
     if unknown:
-        listed = ", ".join(f"{name!r} ({rows} rows)" for name, rows in unknown[:MOST_LISTED])
-        more = f" and {len(unknown) - MOST_LISTED} more" if len(unknown) > MOST_LISTED else ""
-        raise DataError(f"{fault}: {listed}{more}; {nearest(unknown[0][0], names)}")
+        said = listed((f"{name!r} ({rows} rows)" for name, rows in unknown), MOST_LISTED)
+        raise DataError(f"{fault}: {said}; {nearest(unknown[0][0], names)}")
 
 
 def _check_looks_like_labels(names: list[str], rows: int, place: str) -> None:

@@ -17,7 +17,6 @@ from tasks.pretrained import from_pretrained
 
 # A tokenizer that knows no longest input names a number above this.
 UNBOUNDED = 1_000_000
-PADDING = {"attention_mask": 0, "token_type_ids": 0}
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
@@ -40,6 +39,17 @@ def longest_input(tokenizer: Any, config: Any) -> int | None:
         # They number positions from the padding id on.
         positions -= (config.pad_token_id or 0) + 1
     return int(positions)
+
+
+def settle_length(asked: int, longest: int | None) -> tuple[int, list[str]]:
+    """The tokens that are read where a network takes `longest` at most, and a sentence if those are
+    fewer than asked for.
+    """
+    if longest is None or asked <= longest:
+        return asked, []
+    return longest, [
+        f"max_length: {longest}, the most that this network takes, in place of {asked}"
+    ]
 
 
 def token_lengths(
@@ -73,7 +83,7 @@ def pad(samples: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str
     longest = max(len(sample["input_ids"]) for sample in samples)
     inputs = {}
     for name in samples[0]:
-        filling = pad_id if name == "input_ids" else PADDING.get(name, 0)
+        filling = pad_id if name == "input_ids" else 0
         values = [[*sample[name], *[filling] * (longest - len(sample[name]))] for sample in samples]
         inputs[name] = torch.tensor(values, dtype=torch.long)
     return inputs

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError, DataError, listed, nearest
 from tasks.annotations.masks import NO_OBJECT, Kind, MaskFacts, Values, as_indices, is_grey
 from tasks.vision.joint_augmentation import IGNORE
 
@@ -88,11 +88,10 @@ class MaskCoding:
             f"{'elsewhere' if value == NO_OBJECT else written(value, self.kind)} {name}"
             for value, name in zip(self.values, self.names, strict=True)
         ]
-        more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
         ignored = ", ".join(written(value, self.kind) for value in self.ignored) or "nothing"
         what = {"index": "values", "color": "colours", "objects": "categories"}[self.kind]
         left_out = f", so no class: {', '.join(self.left_out)}" if self.left_out else ""
-        return f"masks: {what} {', '.join(pairs[:_SHOWN])}{more}; ignored: {ignored}{left_out}"
+        return f"masks: {what} {listed(pairs, _SHOWN)}; ignored: {ignored}{left_out}"
 
 
 def learn_coding(
@@ -246,10 +245,10 @@ def _check(coding: MaskCoding, facts: Sequence[MaskFacts], places: Sequence[str]
         for value in coding.unknown(one):
             unknown.setdefault(value, []).append(place)
     if unknown:
-        most = sorted(unknown.items(), key=lambda pair: -len(pair[1]))[:_SHOWN]
-        listed = ", ".join(f"{value} (in {_counted(where)})" for value, where in most)
+        often = sorted(unknown.items(), key=lambda pair: -len(pair[1]))
+        said = listed((f"{value} (in {_counted(where)})" for value, where in often), _SHOWN)
         raise DataError(
-            f"masks: have values that are no class: {listed}; name them in task.labels, or leave"
+            f"masks: have values that are no class: {said}; name them in task.labels, or leave"
             " their pixels out with task.ignore"
         )
 

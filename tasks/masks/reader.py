@@ -27,7 +27,7 @@ from tasks.annotations.masks import (
 )
 from tasks.masks.coding import MaskCoding, has_colors, is_meant, learn_coding
 from tasks.masks.config import SegmentationConfig
-from tasks.vision.images import digest_image, path_of, read_image
+from tasks.vision.images import digest_image, path_of, picture_size
 
 MASK_NAMES = (
     "mask",
@@ -76,7 +76,7 @@ class MaskReader:
             if bare:
                 yield f"{named}: {len(bare)} of {len(cell)} objects have no outline ({bare[0]})"
                 return
-        width, height = image_size(image)
+        height, width = picture_size(image)
         try:
             facts = self.facts(row, (height, width))
         except DataError as error:
@@ -96,9 +96,7 @@ class MaskReader:
         cell = row[self.column]
         if not holds_objects(cell):
             return find_facts(cell, self.as_colors)
-        if size is None:
-            width, height = image_size(row[self.config.image or "image"])
-            size = height, width
+        size = size or picture_size(row[self.config.image or "image"])
         return count_values(self._paint(cell, size), "objects")
 
     def classes(self, row: Row, size: tuple[int, int], coding: MaskCoding) -> Tensor | None:
@@ -211,8 +209,3 @@ def check_masks(column: str, cells: Sequence[Any]) -> None:
 def holds_objects(cell: Any) -> bool:
     """Whether a cell holds objects and no picture."""
     return isinstance(cell, list) and all(isinstance(item, dict) for item in cell)
-
-
-def image_size(image: Any) -> tuple[int, int]:
-    """(width, height) of a picture, upright."""
-    return read_image(image).size

@@ -20,7 +20,7 @@ from finetune.errors import ConfigError, ModelError, nearest
 from finetune.sources import resolve_model
 from tasks.dropping import timm_arguments
 from tasks.masks.networks import SegmentationModel, SmpModel, TransformersModel
-from tasks.pretrained import load_network
+from tasks.pretrained import label_keys, load_network
 from tasks.vision.sources import VisionSource, create_timm
 
 DECODERS = {
@@ -45,12 +45,7 @@ def build(
                 f"task.decoder: {source.model.name} of transformers has its own; leave it out"
             )
         network = load_network(
-            AUTO,
-            source.model,
-            ignore_mismatched_sizes=True,
-            num_labels=len(names),
-            id2label=dict(enumerate(names)),
-            label2id={name: index for index, name in enumerate(names)},
+            AUTO, source.model, ignore_mismatched_sizes=True, **label_keys(names)
         )
         model: SegmentationModel = TransformersModel(network, size)
     else:

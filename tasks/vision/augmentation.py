@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -22,8 +22,6 @@ from tasks.vision.preprocessing import Preprocessing
 
 Preset = Literal["none", "light", "medium", "heavy"]
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Presets = Mapping[str, Mapping[str, Any]]
 
@@ -162,12 +160,11 @@ def drawing_from(rng: Rng) -> Iterator[None]:
         yield
 
 
-class Mix:
+class Mix(NamedTuple):
     """How a batch was mixed: every row with a partner of the same batch, `share` of it its own."""
 
-    def __init__(self, partners: list[int], share: float) -> None:
-        self.partners = partners
-        self.share = share
+    partners: list[int]
+    share: float
 
 
 def mix(images: Tensor, config: AugmentationConfig, rng: Rng) -> tuple[Tensor, Mix | None]:

@@ -22,7 +22,7 @@ from finetune.model import Batch
 from tasks.heads.vectors import HiddenHead, HiddenShape, save_head
 from tasks.labelling.logits import LogitsModel
 from tasks.pretrained import quiet_transformers
-from tasks.seams import calls_noted, find_blocks, has_parameters, head_input
+from tasks.seams import calls_noted, find_blocks, has_parameters, head_input, lies_in
 from tasks.vision.preprocessing import INPUT
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def kind_of(network: nn.Module, heads: Sequence[str]) -> str:
     """ "cnn" if most parameters that are no head lie in convolutions, else "vit"."""
     convolved = others = 0
     for name, module in network.named_modules():
-        if not _inside(name, heads):
+        if not lies_in(name, heads):
             own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
             is_patching = isinstance(module, nn.Conv2d) and module.stride == module.kernel_size
             is_convolution = isinstance(module, nn.Conv2d) and (
@@ -231,7 +231,7 @@ def adaptable_layers(network: nn.Module, heads: Sequence[str]) -> list[str]:
         if isinstance(module, nn.Conv2d):
             plain &= module.groups == 1 and module.dilation == (1, 1)
             plain &= module.padding_mode == "zeros"
-        if plain and not _inside(name, heads):
+        if plain and not lies_in(name, heads):
             found.append(name)
     return found
 
@@ -244,7 +244,7 @@ def timm_stages(network: Any, heads: Sequence[str]) -> list[tuple[str, ...]]:
     parameters = dict(network.named_parameters())
     blocks: list[list[str]] = []
     for _, names in sorted(groups.items()):
-        own = [name for name in names if not _inside(name, heads)]
+        own = [name for name in names if not lies_in(name, heads)]
         if blocks and all(parameters[name].ndim == 1 for name in own):
             blocks[-1] += own
         elif own:
@@ -264,7 +264,3 @@ def _modules_of(parameters: Mapping[str, Any], names: Sequence[str]) -> list[str
             part = outer
         found[part] = None
     return list(found)
-
-
-def _inside(name: str, parts: Sequence[str]) -> bool:
-    return any(name == part or name.startswith(f"{part}.") for part in parts)

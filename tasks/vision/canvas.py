@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.vision.preprocessing import RESAMPLING, Preprocessing
+from tasks.vision.preprocessing import Preprocessing, pixel_keys
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,7 @@ def from_detection_processor(processor: Mapping[str, Any], side: int | None) -> 
         height, width = int(size["height"]), int(size["width"])
     else:
         height = width = int(size.get("shortest_edge") or 800)
-    normalizes = processor.get("do_normalize", True)
-    return Canvas(
-        size=(height, width),
-        keeps_aspect=not squeezes,
-        mean=tuple(processor["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
-        std=tuple(processor["image_std"]) if normalizes else (1.0, 1.0, 1.0),
-        scale=processor.get("rescale_factor", 1 / 255)
-        if processor.get("do_rescale", True)
-        else 1.0,
-        interpolation=RESAMPLING[int(processor.get("resample") or 2)],
-    )
+    return Canvas((height, width), not squeezes, **pixel_keys(processor))
 
 
 def to_detection_processor(processor: Mapping[str, Any], canvas: Canvas) -> dict[str, Any]:

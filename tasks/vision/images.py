@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of a camera, in EXIF
+# What reading such a note may raise.
+_BROKEN_NOTE = (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError)
 _WHITE = (255, 255, 255, 255)
 
 
@@ -94,10 +96,10 @@ def picture_size(value: Any) -> tuple[int, int]:
     """(H, W) of the upright picture, from the head of its file. Raises DataError, unnamed."""
     value = _from_array(value) if is_array(value) else value
     if isinstance(value, Image.Image):
-        return value.height, value.width
+        return _upright_size(value)
     source = _source(value)
     if isinstance(source, bytes):
-        return _upright_size(io.BytesIO(source))
+        return _size_in(io.BytesIO(source))
     try:
         found = source.stat()
     except OSError as error:
@@ -203,16 +205,24 @@ def _digest_of_file(path: str, changed: int, size: int) -> str:
 @lru_cache(maxsize=1 << 18)
 def _size_of_file(path: str, changed: int, size: int) -> tuple[int, int]:
     with Path(path).open("rb") as file:
-        return _upright_size(file)
+        return _size_in(file)
 
 
-def _upright_size(file: Any) -> tuple[int, int]:
+def _size_in(file: BinaryIO) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
-            return (image.width, image.height) if turned else (image.height, image.width)
+            return _upright_size(image)
     except Exception as error:  # a decoder may raise anything on a broken file
         raise DataError(f"is broken: {error}") from error
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(H, W) as its camera was held."""
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+    except _BROKEN_NOTE:
+        turned = False
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -235,7 +245,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """The picture as its camera was held. A broken note of that does not break the picture."""
     try:
         return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
+    except _BROKEN_NOTE:
         return image
 
 

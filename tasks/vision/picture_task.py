@@ -1,21 +1,31 @@
-"""What tasks share whose rows hold a picture: its column, its faults, what tells it from others."""
+"""What tasks share whose rows hold a picture: its column, its faults, reading and saving."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from finetune.task import Row, Task
+from PIL import Image
+
+from finetune.checkpoint import write_json
+from finetune.errors import DataError
+from finetune.model import TransferModel
+from finetune.task import Row, Sample, Task
 from tasks.labelling.columns import find_column
-from tasks.vision.images import digest_image, find_fault, looks_like_image, path_of
+from tasks.vision.images import digest_image, find_fault, looks_like_image, path_of, read_image
+from tasks.vision.preprocessing import INPUT
 
 IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
 
 
 class PictureTask(Task):
     """A task with an image column. Its config has the keys `image` and `max_pixels`."""
+
+    processor_: dict[str, Any] | None
+    """Config of the image processor, of a network of transformers."""
 
     def choose_inputs(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
         """Settle the image's column; a sentence if it was chosen here."""
@@ -50,3 +60,20 @@ class PictureTask(Task):
     def image_of(self, row: Row) -> Any:
         """The cell of a row's picture."""
         return row.get(self.input_columns()[0])
+
+    def picture_of(self, row: Row) -> Image.Image:
+        """A row's picture, upright and in RGB. Raises DataError that names it."""
+        cell = self.image_of(row)
+        try:
+            return read_image(cell, self.config.max_pixels)
+        except DataError as error:
+            raise DataError(f"{path_of(cell) or self.input_columns()[0]} {error}") from error
+
+    def show(self, sample: Sample) -> str:
+        pixels = sample["inputs"][INPUT]
+        return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
+
+    def save(self, model: TransferModel, folder: Path) -> None:
+        model.save(folder)
+        if self.processor_ is not None:
+            write_json(folder / "preprocessor_config.json", self.processor_)

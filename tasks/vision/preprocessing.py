@@ -158,7 +158,6 @@ def from_processor(processor: Mapping[str, Any]) -> Preprocessing:
     """From the config of an image processor of transformers."""
     size = {name: value for name, value in (processor.get("size") or {}).items() if value}
     crop = processor.get("crop_size") if processor.get("do_center_crop") else None
-    normalizes = processor.get("do_normalize", True)
     short = size.get("shortest_edge")
     edge: int | None = None
     if short is None:
@@ -172,16 +171,19 @@ def from_processor(processor: Mapping[str, Any]) -> Preprocessing:
             if processor.get("crop_pct") and short < 384
             else None
         )
-    return Preprocessing(
-        size=final,
-        edge=edge,
-        interpolation=RESAMPLING[int(processor.get("resample") or 2)],
-        mean=tuple(processor["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
-        std=tuple(processor["image_std"]) if normalizes else (1.0, 1.0, 1.0),
-        scale=processor.get("rescale_factor", 1 / 255)
-        if processor.get("do_rescale", True)
-        else 1.0,
-    )
+    return Preprocessing(final, edge, **pixel_keys(processor))
+
+
+def pixel_keys(processor: Mapping[str, Any]) -> dict[str, Any]:
+    """How an image processor resamples, scales and normalizes, as keys of a `Preprocessing`."""
+    normalizes = processor.get("do_normalize", True)
+    rescales = processor.get("do_rescale", True)
+    return {
+        "interpolation": RESAMPLING[int(processor.get("resample") or 2)],
+        "mean": tuple(processor["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
+        "std": tuple(processor["image_std"]) if normalizes else (1.0, 1.0, 1.0),
+        "scale": processor.get("rescale_factor", 1 / 255) if rescales else 1.0,
+    }
 
 
 def to_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tasks.vision.backbones import (
     TimmModel,
     TransformersModel,
     VisionModel,
+    head_names,
     hide_layer,
     put_head,
 )
@@ -179,9 +180,7 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
         ) from error
     check_drop_path(source.model, network)
     if weights is not None:
-        heads = network.pretrained_cfg["classifier"]
-        heads = [heads] if isinstance(heads, str) else list(heads)
-        load_weights(network, weights, source.model.match, heads)
+        load_weights(network, weights, source.model.match, head_names(network))
     return network
 
 

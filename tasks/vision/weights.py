@@ -13,8 +13,9 @@ from typing import Literal
 import timm
 from torch import Tensor, nn
 
-from finetune.errors import ModelError
+from finetune.errors import ModelError, listed
 from finetune.sources import locate
+from tasks.seams import lies_in
 
 _LISTED = 3
 
@@ -29,13 +30,14 @@ def load_weights(
     given = _read(reference)
     wanted: dict[str, Tensor] = dict(network.state_dict())
     ordered = _in_order(given, wanted, reference, heads) if match == "order" else given
-    placed = {name: tensor for name, tensor in ordered.items() if not _is_head(name, heads)}
-    missing = [n for n in wanted if n not in placed and not _is_head(n, heads) and not _counts(n)]
+    placed = {name: tensor for name, tensor in ordered.items() if not lies_in(name, heads)}
+    missing = [n for n in wanted if n not in placed and not lies_in(n, heads) and not _counts(n)]
     odd = [name for name in placed if name not in wanted]
     if missing or odd:
+        lacking, loose = (listed(names, _LISTED) or "none" for names in (missing, odd))
         raise ModelError(
             f"model.weights: the names in {reference} are not those of the network: "
-            f"{_list(missing)} missing, {_list(odd)} without a place; try model.match=order"
+            f"{lacking} missing, {loose} without a place; try model.match=order"
         )
     _check_shapes(placed, wanted, reference)
     network.load_state_dict(placed, strict=False)
@@ -56,7 +58,7 @@ def _in_order(
             "these are not the weights of this architecture"
         )
     renamed = dict(zip(here, there, strict=True))
-    body = {name: given[other] for name, other in renamed.items() if not _is_head(name, heads)}
+    body = {name: given[other] for name, other in renamed.items() if not lies_in(name, heads)}
     _check_shapes(body, wanted, reference, renamed)
     return body
 
@@ -91,14 +93,5 @@ def _read(reference: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_head(name: str, heads: Sequence[str]) -> bool:
-    return any(name.startswith(f"{head}.") for head in heads)
-
-
 def _counts(name: str) -> bool:
     return name.endswith("num_batches_tracked")
-
-
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more if names else "none"

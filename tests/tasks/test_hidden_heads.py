@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,11 @@ from finetune.testing import check_task
 from tasks import ImageClassification, TextClassification
 from tasks.heads.vectors import HiddenHead, HiddenShape
 from tasks.vision.backbones import hide_layer
-from tests.lives import one_thread
 from tests.tiny_models import text_rows
 from tests.tiny_vision import shape_folder, shape_rows, tiny_timm, tiny_vit
 
 HIDDEN: dict[str, Any] = {"task.head_hidden": 8, "task.head_dropout": 0.2}
 Train = Callable[..., finetune.Run]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.mark.parametrize("maker", [tiny_timm, tiny_vit])

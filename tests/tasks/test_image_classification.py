@@ -6,7 +6,6 @@ import gzip
 import json
 import runpy
 import sys
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from tasks import ImageClassification
 from tasks.vision.backbones import VisionModel
 from tasks.vision.preprocessing import INPUT
 from tests.command_line import finetune as command_line
-from tests.lives import Seen, Stop, digest, left_behind, live, load, one_thread
+from tests.lives import Seen, Stop, digest, left_behind, live, load
 from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,22 +55,15 @@ EVERYDAY = [
 NETWORKS = ("resnet", "efficientnet", "timm-vit", "vit")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("networks")
-    with one_thread():
-        return {
-            "resnet": tiny_timm(root / "resnet"),
-            "efficientnet": tiny_timm(root / "efficientnet", "test_efficientnet"),
-            "timm-vit": tiny_timm(root / "timm-vit", "test_vit", img_size=SIZE),
-            "vit": tiny_vit(root / "vit"),
-        }
+    return {
+        "resnet": tiny_timm(root / "resnet"),
+        "efficientnet": tiny_timm(root / "efficientnet", "test_efficientnet"),
+        "timm-vit": tiny_timm(root / "timm-vit", "test_vit", img_size=SIZE),
+        "vit": tiny_vit(root / "vit"),
+    }
 
 
 @pytest.fixture(scope="module")

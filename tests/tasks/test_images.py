@@ -83,12 +83,19 @@ def test_a_rotated_photo_is_turned_upright() -> None:
     exif[0x0112] = 6  # the camera was turned: the left of the file is the top of the scene
     read = read_image(encoded(image, "PNG", exif=exif))
     assert read.size == (8, 16)
+    opened = Image.open(io.BytesIO(encoded(image, "PNG", exif=exif)))
+    assert picture_size(encoded(image, "PNG", exif=exif)) == picture_size(opened) == (16, 8)
     assert (pixel(read, 4, 2), pixel(read, 4, 13)) == (RED, WHITE)
 
 
-def test_a_broken_note_of_rotation_breaks_no_picture() -> None:
-    junk = b"Exif\x00\x00MM\x00*" + struct.pack(">I", 4_000_000) + b"\xff" * 9
-    assert read_image(encoded(noise(), "JPEG", exif=junk)).size == (20, 12)
+@pytest.mark.parametrize(
+    ("kind", "junk"),
+    [("JPEG", b"MM\x00*" + struct.pack(">I", 4_000_000) + b"\xff" * 9), ("PNG", b"no note")],
+)
+def test_a_broken_note_of_rotation_breaks_no_picture(kind: str, junk: bytes) -> None:
+    content = encoded(noise(), kind, exif=b"Exif\x00\x00" + junk)
+    assert read_image(content).size == (20, 12)
+    assert picture_size(content) == (12, 20)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])

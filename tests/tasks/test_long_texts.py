@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,11 @@ from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import TextClassification
-from tests.lives import Stop, left_behind, live, load, one_thread
+from tests.lives import Stop, left_behind, live, load
 from tests.tiny_models import text_rows
 
 ROWS = text_rows(12)
 WINDOWS = {"truncation": "windows", "max_length": 12, "window_overlap": 3}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def set_up(

@@ -367,6 +367,13 @@ def test_objects_that_labels_leave_out_are_background() -> None:
     assert classes[:, 4:].eq(0).all()
 
 
+def test_a_picture_of_any_size_is_compared_with_its_mask(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")  # more than Pillow's own limit
+    row = {"mask": np.zeros((8, 8), np.uint8)}
+    faults = list(MaskReader(SegmentationConfig()).faults(row, str(tmp_path / "large.png"), None))
+    assert faults == ["mask has 8 x 8 pixels, the image 10000 x 9000"]
+
+
 def test_a_category_of_another_name_than_in_train_is_a_fault() -> None:
     row = {"mask": [outlined(3, 0), outlined(9, 4)], "image": Image.new("RGB", (8, 8))}
     reader = MaskReader(SegmentationConfig())

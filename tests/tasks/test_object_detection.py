@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from tasks.vision import tiles
 from tasks.vision.canvas import Canvas
 from tasks.vision.joint_augmentation import JOINT_PRESETS
 from tasks.vision.preprocessing import INPUT
-from tests.lives import Seen, Stop, left_behind, live, load, one_thread
+from tests.lives import Seen, Stop, left_behind, live, load
 from tests.tiny_detectors import MAKERS, tiny_detector
 from tests.tiny_scenes import scene_folder
 from tests.tiny_vision import tiny_timm
@@ -44,18 +43,11 @@ SIDE = 64
 SMALL = {"image_size": SIDE, "fpn_width": 64, "head_convs": 1}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("detectors")
-    with one_thread():
-        made = {name: tiny_detector(root / name, name) for name in MAKERS}
-        return {"fcos": tiny_timm(root / "timm", "test_efficientnet"), **made}
+    made = {name: tiny_detector(root / name, name) for name in MAKERS}
+    return {"fcos": tiny_timm(root / "timm", "test_efficientnet"), **made}
 
 
 @pytest.fixture(scope="module")

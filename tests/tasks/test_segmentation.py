@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from tasks.masks.networks import SegmentationModel
 from tasks.vision.joint_augmentation import IGNORE
 from tasks.vision.preprocessing import INPUT
 from tests.command_line import finetune as command
-from tests.lives import Seen, Stop, left_behind, live, load, one_thread
+from tests.lives import Seen, Stop, left_behind, live, load
 from tests.tiny_scenes import (
     SHAPES,
     SIZE,
@@ -45,23 +44,16 @@ from tests.tiny_vision import tiny_timm
 NETWORKS = ("resnet", "efficientnet", "convnext")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("networks")
-    with one_thread():
-        return {
-            "resnet": tiny_timm(root / "resnet"),
-            "efficientnet": tiny_timm(root / "efficientnet", "test_efficientnet"),
-            "convnext": tiny_timm(root / "convnext", "test_convnext"),
-            "segformer": tiny_segformer(root / "segformer"),
-            "upernet": tiny_upernet(root / "upernet"),
-        }
+    return {
+        "resnet": tiny_timm(root / "resnet"),
+        "efficientnet": tiny_timm(root / "efficientnet", "test_efficientnet"),
+        "convnext": tiny_timm(root / "convnext", "test_convnext"),
+        "segformer": tiny_segformer(root / "segformer"),
+        "upernet": tiny_upernet(root / "upernet"),
+    }
 
 
 @pytest.fixture(scope="module")

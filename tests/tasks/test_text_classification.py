@@ -3,7 +3,7 @@ in the libraries that it comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from finetune.model import TransferModel
 from finetune.task import Row
 from finetune.testing import check_task
 from tasks import TextClassification
-from tests.lives import one_thread
 from tests.tiny_models import LABELS, LONGEST, text_rows
 
 CLOSE = 1e-5
@@ -35,12 +34,6 @@ PAIR = [
     {"first": one["text"], "second": other["text"], "label": one["label"] == other["label"]}
     for one, other in zip(SINGLE, reversed(text_rows(11)[3:]), strict=True)
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def set_up(
@@ -320,10 +313,9 @@ def lora_run(
 
 
 def train(model: Path, data: Any, folder: Path, **keys: Any) -> finetune.Run:
-    with one_thread():
-        return finetune.train(
-            "text-classification", data=data, model=str(model), output=str(folder), epochs=2, **keys
-        )
+    return finetune.train(
+        "text-classification", data=data, model=str(model), output=str(folder), epochs=2, **keys
+    )
 
 
 def said_by_transformers(folder: Path, rows: list[Row]) -> list[dict[str, Any]]:

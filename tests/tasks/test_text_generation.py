@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ from tasks.language.language_models import Isolation, LanguageModel, load_langua
 from tasks.language.usage import code_of
 from tasks.pretrained import load_network
 from tests.command_line import finetune as command
-from tests.lives import one_thread
 from tests.tiny_models import answered_rows, text_rows
 
 CLOSE = 1e-5
@@ -61,12 +59,6 @@ CHATS = [
     }
     for row in ANSWERED
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -499,10 +491,9 @@ def test_text_that_leaves_no_room_for_its_prompt_is_refused(gpt2_folder: Path) -
 
 
 def train(model: Path, folder: Path, rows: list[Row], **keys: Any) -> finetune.Run:
-    with one_thread():
-        return finetune.train(
-            "text-generation", data=rows, model=str(model), output=str(folder), lr=3e-3, **keys
-        )
+    return finetune.train(
+        "text-generation", data=rows, model=str(model), output=str(folder), lr=3e-3, **keys
+    )
 
 
 def dialogues(rows: list[Row]) -> list[Row]:
