@@ -17,6 +17,7 @@ from typing import Any
 from finetune.data.pictures import is_picture
 from finetune.errors import DataError
 from finetune.task import Row
+from tasks.annotations.boxes import written
 
 _PICTURE = ("image", "filename", "file_name", "file", "path", "image_path", "img", "image_id")
 _CLASS = ("class", "label", "category", "name", "class_name", "category_name")
@@ -120,12 +121,4 @@ def _object(
         box = [float(word) for word in words]
     except ValueError:
         fault = f"box {words} is not four numbers"
-    return {
-        "bbox": box,
-        "form": form,
-        "category": (line[category] or "").strip(),
-        "iscrowd": 0,
-        "area": 0.0,
-        "place": place,
-        "fault": fault,
-    }
+    return written(box, form, (line[category] or "").strip(), place, fault)

@@ -36,7 +36,28 @@ _WORDS = {
 BOX_NAMES = ("bbox", "box", "boxes", "bboxes")
 CATEGORY_NAMES = ("category", "label", "labels", "class", "categories", "category_id", "name")
 SLACK = 1.0  # pixels by which a rounded box may reach over the border
-_SHARE_SLACK = 1e-3
+SHARE_SLACK = 1e-3
+
+
+def written(
+    bbox: Sequence[float],
+    form: str,
+    category: str,
+    place: str,
+    fault: str = "",
+    iscrowd: int = 0,
+    area: float = 0.0,
+) -> dict[str, Any]:
+    """An object as a reader of files gives it to a row."""
+    return {
+        "bbox": bbox,
+        "form": form,
+        "category": category,
+        "iscrowd": iscrowd,
+        "area": area,
+        "place": place,
+        "fault": fault,
+    }
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ def is_numbers(box: Any) -> bool:
 def fits(box: Sequence[float], convention: Convention, size: tuple[int, int]) -> bool:
     """Whether a box, read so, has an area and lies in the picture."""
     shares = convention.endswith("-shares")
-    if shares and max(map(abs, box)) > 1 + _SHARE_SLACK:
+    if shares and max(map(abs, box)) > 1 + SHARE_SLACK:
         return False
     if not shares and max(box) <= 1:  # a box of one pixel or less is hardly meant
         return False

@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune.task import Row
 from tasks.annotations.box_table import is_box_table, read_box_table
+from tasks.annotations.boxes import written
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.voc import find_voc, read_voc
 from tasks.annotations.yolo import find_yolo, read_yolo
@@ -37,16 +38,16 @@ def _coco_boxes(path: Path) -> dict[str, list[Row]]:
 
 
 def _from_coco(row: Row) -> Row:
+    # The fault of an outline is none of a box.
     objects = [
-        {
-            "bbox": item["bbox"],
-            "form": "xywh",
-            "category": item["category"],
-            "iscrowd": item["iscrowd"],
-            "area": item["area"],
-            "place": item["place"],
-            "fault": "",  # that of an outline is none of a box
-        }
+        written(
+            item["bbox"],
+            "xywh",
+            item["category"],
+            item["place"],
+            iscrowd=item["iscrowd"],
+            area=item["area"],
+        )
         for item in row["objects"]
     ]
     return {"image": row["image"], "file": row["file"], "objects": objects}

@@ -18,6 +18,7 @@ from xml.parsers import expat
 from finetune.data.pictures import SUFFIXES, is_picture, visible
 from finetune.errors import DataError
 from finetune.task import Row
+from tasks.annotations.boxes import written
 from tasks.annotations.coco import split_of
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -118,15 +119,8 @@ class _Parser:
                 fault = f"its <bndbox> has no <{error.args[0]}>"
             except ValueError as error:
                 fault = f"its <bndbox> holds no number: {error}"
-            yield {
-                "bbox": box,
-                "form": "xyxy",
-                "category": item.get("name", ""),
-                "iscrowd": int(item.get("difficult") == "1"),
-                "area": 0.0,
-                "place": f"{self._place}:{item['line']}",
-                "fault": fault,
-            }
+            place, is_difficult = f"{self._place}:{item['line']}", item.get("difficult") == "1"
+            yield written(box, "xyxy", item.get("name", ""), place, fault, int(is_difficult))
 
     def _start(self, tag: str, _: dict[str, str]) -> None:
         self._path.append(tag)

@@ -20,9 +20,9 @@ import yaml
 from finetune.data.pictures import is_picture
 from finetune.errors import DataError
 from finetune.task import Row
+from tasks.annotations.boxes import SHARE_SLACK, written
 from tasks.annotations.coco import split_of
 
-_SHARE_SLACK = 1e-3
 _SPLITS = ("train", "val", "valid", "validation", "test")
 
 
@@ -118,15 +118,7 @@ def _objects(file: Path, place: str, names: Mapping[int, str]) -> Iterator[dict[
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             box, category, fault = _parse(line.split(), names)
-            yield {
-                "bbox": box,
-                "form": "cxcywh-shares",
-                "category": category,
-                "iscrowd": 0,
-                "area": 0.0,
-                "place": f"{place}:{number}",
-                "fault": fault,
-            }
+            yield written(box, "cxcywh-shares", category, f"{place}:{number}", fault)
 
 
 def _parse(words: list[str], names: Mapping[int, str]) -> tuple[list[float], str, str]:
@@ -145,7 +137,7 @@ def _parse(words: list[str], names: Mapping[int, str]) -> tuple[list[float], str
         values = [min(across) + width / 2, min(down) + height / 2, width, height]
     if len(values) != 4:
         return [], "", f"has {len(values)} numbers after its class, where a box has 4"
-    if max(values) > 1 + _SHARE_SLACK:
+    if max(values) > 1 + SHARE_SLACK:
         numbers = ", ".join(f"{value:g}" for value in values)
         fault = f"box [{numbers}] has values over 1: pixels, where YOLO has shares of the picture"
         return values, names[number], fault

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.errors import ConfigError, DataError, listed, nearest
+from finetune.errors import DataError, listed, nearest
 from tasks.annotations.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
@@ -16,7 +16,7 @@ from tasks.annotations.boxes import (
     is_numbers,
     objects_in,
 )
-from tasks.labelling.labels import label_text, sort_labels
+from tasks.labelling.labels import check_known, given_names, label_text, sort_labels
 from tasks.vision.images import find_fault, picture_size
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
@@ -96,8 +96,8 @@ def learn_categories(
     if not counts:
         raise DataError(f"task.objects: no row has an object in column {column!r}")
     if given is not None:
-        _check_given(given, counts)
-        labels = list(given)
+        labels = given_names(given)
+        check_known(counts, labels, "task.labels: does not name", "objects")
     elif names is not None:
         labels = [name for name in names if counts[name]]
     else:
@@ -105,15 +105,6 @@ def learn_categories(
     said = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
     held = f"objects: {counts.total()} of {len(labels)} classes ({said})"
     return labels, names, f"{held}; {empty} pictures have none"
-
-
-def _check_given(given: Sequence[str], counts: Counter[str]) -> None:
-    if len(set(given)) < len(given) or not all(given):
-        raise ConfigError("task.labels: every class is named once, and has a name")
-    unknown = [(name, count) for name, count in counts.most_common() if name not in given]
-    if unknown:
-        said = listed((f"{name!r} ({count} objects)" for name, count in unknown), _LISTED)
-        raise DataError(f"task.labels: does not name {said}; {nearest(unknown[0][0], given)}")
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:

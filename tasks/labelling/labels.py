@@ -96,11 +96,11 @@ def learn_labels(
         raise DataError(f"{place}: {error}") from error
     counts.pop(None, None)
     if given is not None:
-        names = _check_given(given)
-        _check_known(counts, names, f"{place}: not in task.labels")
+        names = given_names(given)
+        check_known(counts, names, f"{place}: not in task.labels")
         return names
     if class_names is not None:
-        _check_known(counts, class_names, f"{place}: not in the ClassLabel")
+        check_known(counts, class_names, f"{place}: not in the ClassLabel")
         return list(class_names)
     found = [name for name in counts if name is not None]
     _check_looks_like_labels(found, counts.total(), place)
@@ -164,7 +164,8 @@ def parse_number(value: Any) -> float | None:
 # ---- what is wrong with a column
 
 
-def _check_given(given: Sequence[str]) -> list[str]:
+def given_names(given: Sequence[str]) -> list[str]:
+    """The names of task.labels. Raises ConfigError if one is empty or stands there twice."""
     names = [label_text(name) for name in given]
     for name, count in Counter(names).items():
         if name is None:
@@ -174,10 +175,11 @@ def _check_given(given: Sequence[str]) -> list[str]:
     return [name for name in names if name is not None]
 
 
-def _check_known(counts: Counter[str | None], names: Sequence[str], fault: str) -> None:
-    unknown = [(str(name), rows) for name, rows in counts.most_common() if name not in names]
+def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: str = "rows") -> None:
+    """Raise DataError, which begins with `fault`, if something is counted that has no name."""
+    unknown = [(str(name), count) for name, count in counts.most_common() if name not in names]
     if unknown:
-        said = listed((f"{name!r} ({rows} rows)" for name, rows in unknown), MOST_LISTED)
+        said = listed((f"{name!r} ({count} {what})" for name, count in unknown), MOST_LISTED)
         raise DataError(f"{fault}: {said}; {nearest(unknown[0][0], names)}")
 
 
