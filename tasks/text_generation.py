@@ -150,6 +150,9 @@ class TextGeneration(Task):
             )
         return found
 
+    def lengths_to_predict(self, rows: Sequence[Row]) -> list[Length]:
+        return [self.codec_.prompt_length(self._exchange(row)) for row in rows]
+
     def cost(self, lengths: Sequence[int]) -> int:
         return self.codec_.cost(lengths)
 

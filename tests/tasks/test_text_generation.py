@@ -484,6 +484,26 @@ def test_prompts_that_are_cut_are_counted(gpt2_folder: Path) -> None:
     assert predictor.cut == 1
 
 
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_prompt_that_is_cut_to_leave_room_for_what_is_written_is_counted(
+    kind: str, gpt2_folder: Path
+) -> None:
+    rows = CHATS if kind == "chat" else PLAIN
+    task, model, _ = set_up(gpt2_folder, rows, max_new_tokens=100)
+    predictor = Predictor(task, model, torch.device("cpu"))
+    predictor([task.row_of("the match " * 55), task.row_of("the match")])
+    assert predictor.cut == 1, "the network reads such a row whole, but writes nothing behind it"
+
+
+def test_dialogues_that_are_to_be_answered_are_as_long_as_what_is_read(
+    folders: dict[str, Path],
+) -> None:
+    for network in ("gpt2", "t5"):
+        task, _, _ = set_up(folders[network], CHATS)
+        found = task.lengths_to_predict([task.row_of("goal"), task.row_of("goal " * 9)])
+        assert 0 < found[0].used < found[1].used
+
+
 def test_text_that_leaves_no_room_for_its_prompt_is_refused(gpt2_folder: Path) -> None:
     positions = AutoConfig.from_pretrained(gpt2_folder).max_position_embeddings
     keys = TEMPLATES | {"max_new_tokens": positions}
