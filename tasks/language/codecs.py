@@ -250,7 +250,7 @@ class Seq2SeqCodec(Codec):
     def _target(self, answer: str) -> list[int]:
         ids: list[int] = self.tokenizer(text_target=answer).input_ids
         last = self.tokenizer.eos_token_id
-        return ids if ids[-1:] == [last] else [*ids, last]
+        return ids if last is None or ids[-1:] == [last] else [*ids, last]
 
 
 def make_codec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -269,6 +270,32 @@ def test_missing_padding_token_is_the_end_token_and_said(llama_folder: Path) -> 
 
 
 LONG = [{"body": "market " * 120, "answer": " business business"}, *ANSWERED]
+
+
+def without_tokens(folder: Path, copy: Path, *names: str) -> Path:
+    """A copy of a model whose tokenizer does not know these tokens by their names."""
+    shutil.copytree(folder, copy)
+    file = copy / "tokenizer_config.json"
+    held = json.loads(file.read_text())
+    file.write_text(json.dumps({key: item for key, item in held.items() if key not in names}))
+    return copy
+
+
+def test_tokenizer_with_nothing_to_pad_with_is_refused(gpt2_folder: Path, tmp_path: Path) -> None:
+    names = ("pad_token", "eos_token", "unk_token")
+    folder = without_tokens(gpt2_folder, tmp_path / "gpt2", *names)
+    with pytest.raises(ModelError, match="without a padding, an end or an unknown token"):
+        set_up(folder, ANSWERED, **TEMPLATES)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_answer_ends_open_where_the_tokenizer_has_no_end_token(
+    network: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = without_tokens(folders[network], tmp_path / network, "eos_token")
+    task, model, _ = set_up(folder, ANSWERED, **TEMPLATES)
+    batch = task.collate([task.encode(row) for row in ANSWERED])
+    assert len(model(batch)) == batch["count"]["loss"] > 0
 
 
 @pytest.mark.parametrize(
