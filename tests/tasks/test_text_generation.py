@@ -27,12 +27,13 @@ from transformers import (
 )
 
 import finetune
-from finetune.config import LoraConfig, ModelConfig, RunConfig
+from finetune.config import LoraConfig, ModelConfig, PartialConfig, RunConfig
 from finetune.data.loading import measured_split
 from finetune.defaults import fill_defaults
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods import make_method
+from finetune.methods.method import named_parts
 from finetune.prediction import Predictor
 from finetune.task import Row
 from finetune.testing import check_task
@@ -637,9 +638,24 @@ def test_frozen_leaves_nothing_to_train(gpt2_folder: Path, tmp_path: Path) -> No
         train(gpt2_folder, tmp_path / "run", PLAIN * 4, method="frozen")
 
 
+@pytest.mark.parametrize("network", ["t5", "llama"])
+def test_blocks_are_unfrozen_from_the_last_one_on_where_there_is_no_head(
+    network: str, folders: dict[str, Path]
+) -> None:
+    _, model, _ = set_up(folders[network], ANSWERED, **TEMPLATES)
+    method = make_method(PartialConfig(blocks=2, unfreeze_every=1))
+    notes = method.apply(model)
+    assert ["no new head" in note for note in notes] == [True]
+    found = []
+    for epoch in (0, 0.9, 1, 5):
+        changed = method.unfreeze(model, epoch)
+        found.append((changed, len({part for _, p, part in named_parts(model) if p.requires_grad})))
+    assert found == [(True, 1), (False, 1), (True, 2), (False, 2)]
+
+
 @pytest.mark.parametrize("network", ["t5", "gpt2"])
 def test_last_blocks_are_trained(network: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    keys = {"method": "partial", "max_steps": 2, "batch_size": 4}
+    keys = {"method": "partial", "max_steps": 2, "batch_size": 4, "unfreeze_every": 0.05}
     run = train(folders[network], tmp_path / "run", answered_rows(20), **TEMPLATES, **keys)
     assert run.metrics["validation"]["perplexity"] > 1
 
