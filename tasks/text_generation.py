@@ -137,6 +137,15 @@ class TextGeneration(Task):
         model.save(folder)
         self.tokenizer_.save_pretrained(folder)
 
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        if not self.config.generate:
+            return []
+        asked, codec = map(self._exchange, rows), self.codec_
+        cut = sum(codec.prompt_length(row).cut > 0 and not codec.length(row).cut for row in asked)
+        room = f"to leave room for task.max_new_tokens={self.config.max_new_tokens}"
+        said = f"{split}: {cut} of {len(rows)} prompts are cut where text is written, {room}"
+        return [said] if cut else []
+
     # ---- one row through the house
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
@@ -241,6 +250,18 @@ class TextGeneration(Task):
                 "task.generate: plain text has no answer to compare with; set task.prompt and "
                 "task.completion, or task.generate=false"
             )
+        if self.config.chat_template is not None and self.config.kind != "chat":
+            raise ConfigError(
+                "task.chat_template: writes dialogues, and these rows are none; name their column "
+                "with task.messages, or leave it out"
+            )
+        for key in ("top_p", "top_k"):
+            default = type(self.config).model_fields[key].default
+            if self.config.temperature == 0 and getattr(self.config, key) != default:
+                raise ConfigError(
+                    f"task.{key}: is for text that is sampled, and at task.temperature=0 none is; "
+                    f"set task.temperature=0.7, say, or leave task.{key} out"
+                )
         if is_text and self.network_config_.is_encoder_decoder:
             raise ConfigError(
                 "task.text: a sequence-to-sequence network reads one text and writes another; set "

@@ -63,7 +63,7 @@ def _settings(network: Any, tokenizer: Any, config: DecodingConfig) -> Any:
         do_sample=samples,
         temperature=config.temperature if samples else 1.0,
         top_p=config.top_p,
-        top_k=config.top_k or 0 if samples else 50,  # which is not read, and its default
+        top_k=config.top_k or (0 if samples else 50),  # 50 is its default, so it warns of no such
         num_beams=config.beams,
         repetition_penalty=1.0,
         use_cache=True,

@@ -369,6 +369,9 @@ def test_encoder_is_refused(bert_folder: Path) -> None:
     [
         ("t5", PLAIN, {}, "task.text: a sequence-to-sequence network"),
         ("gpt2", PLAIN, {"generate": True}, "task.generate: plain text has no answer"),
+        ("gpt2", PLAIN, {"chat_template": "{{ x }}"}, "task.chat_template: writes dialogues"),
+        ("gpt2", PLAIN, {"top_k": 5}, "task.top_k: is for text that is sampled"),
+        ("gpt2", PLAIN, {"top_p": 0.5}, "task.top_p: is for text that is sampled"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(
@@ -521,6 +524,15 @@ def test_prompt_that_is_cut_to_leave_room_for_what_is_written_is_counted(
     predictor = Predictor(task, model, torch.device("cpu"))
     predictor([task.row_of("the match " * 55), task.row_of("the match")])
     assert predictor.cut == 1, "the network reads such a row whole, but writes nothing behind it"
+
+
+def test_held_out_prompts_that_are_cut_where_text_is_written_are_counted(gpt2_folder: Path) -> None:
+    long = ANSWERED[0] | {"body": "the match " * 60}
+    for asked, said in [(True, ["held: 1 of 7 prompts are cut"]), (False, [])]:
+        keys = {"max_new_tokens": 100, "generate": asked}
+        task, _, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, **keys)
+        notes = task.compare("held", [*ANSWERED, long])
+        assert [note.partition(" where")[0] for note in notes] == said
 
 
 def test_dialogues_that_are_to_be_answered_are_as_long_as_what_is_read(
