@@ -52,7 +52,10 @@ def _label_counts(strata: Iterable[object]) -> str:
         return ""
     named = [f"{_label(label)} {count}" for label, count in counts.most_common(20)]
     more = f", and {len(counts) - 20} more" if len(counts) > 20 else ""
-    return f"{len(counts)} labels: {', '.join(named)}{more}"
+    names = {name for label in counts for name in (label if isinstance(label, tuple) else [label])}
+    is_combined = any(isinstance(label, tuple) and len(label) != 1 for label in counts)
+    how = f" in {len(counts)} combinations" if is_combined else ""
+    return f"{len(names)} labels{how}: {', '.join(named)}{more}"
 
 
 def _label(label: object) -> str:
