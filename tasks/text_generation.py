@@ -109,6 +109,8 @@ class TextGeneration(Task):
             begins = start_token(self.tokenizer_) is not None
             own = self.tokenizer_.chat_template
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
+            if self.network_config_.is_encoder_decoder:
+                notes.append("dialogues: the last turn is learned; this network reads the others")
             settled = self.tokenizer_.chat_template
             self.template_ = settled if settled != own else None
         return notes

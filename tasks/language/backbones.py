@@ -245,6 +245,6 @@ def _check_decoder(backbone: Any, source: ModelConfig) -> None:
     except ValueError as error:
         raise ModelError(
             f"model.name: {source.name} ({backbone.config.model_type}) has a decoder that must be "
-            "given a text of its own, so no vector of a text can be pooled; take method=lora, "
-            "partial or full with task.head=native, or an encoder"
+            "given a text of its own, so no vector of a text can be pooled; write "
+            "task.head=native, or take an encoder"
         ) from error

@@ -294,7 +294,7 @@ def test_more_tokens_than_the_network_takes_are_not_asked_for(bert_folder: Path)
 def test_network_whose_decoder_wants_a_text_of_its_own_has_no_vectors_to_pool(
     t5_folder: Path, bart_folder: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"task\.head=native, or an encoder"):
+    with pytest.raises(ModelError, match=r"task\.head=native, or take an encoder"):
         set_up(t5_folder, SINGLE, head="pooled")
     set_up(t5_folder, SINGLE, head="native")
     set_up(bart_folder, SINGLE, head="pooled")

@@ -218,6 +218,14 @@ def test_assistant_turns_and_their_ends_carry_loss(gpt2_folder: Path) -> None:
     assert asked.endswith("user: Sure?\nassistant:")
 
 
+def test_that_only_the_last_turn_is_learned_is_said(folders: dict[str, Path]) -> None:
+    said = [
+        any("the last turn is learned" in note for note in set_up(folders[name], CHATS)[2])
+        for name in NETWORKS
+    ]
+    assert said == [False, False, True, True]
+
+
 def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "turns.jinja"
     file.write_text(
