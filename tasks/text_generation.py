@@ -21,8 +21,8 @@ from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
 from tasks.language import prompts
 from tasks.language.codecs import CausalCodec, Codec, CodecConfig, make_codec
-from tasks.language.decoding import DecodingConfig, generate
-from tasks.language.dialogues import check_answered, messages_of, settle_template
+from tasks.language.decoding import DecodingConfig, end_tokens, generate
+from tasks.language.dialogues import check_answered, messages_of, settle_template, turn_end
 from tasks.language.language_models import ISOLATIONS, load_language_model
 from tasks.language.prompts import Exchange
 from tasks.language.samples import Sampled, write_samples
@@ -58,6 +58,7 @@ class TextGeneration(Task):
     network_config_: Any = None
     packs_: bool = False
     template_: str | None = None  # of dialogues, where it is not the pretrained tokenizer's own
+    _turn_end: int | None = None
     _codec: tuple[Any, Codec] | None = None
 
     # ---- what is known before a network is loaded
@@ -111,6 +112,7 @@ class TextGeneration(Task):
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
             if self.network_config_.is_encoder_decoder:
                 notes.append("dialogues: the last turn is learned; this network reads the others")
+            self._turn_end = turn_end(self.tokenizer_, train[self.config.messages])
             settled = self.tokenizer_.chat_template
             self.template_ = settled if settled != own else None
         return notes
@@ -125,6 +127,13 @@ class TextGeneration(Task):
 
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = load_language_model(source, self.network_config_, self.tokenizer_)
+        ends = end_tokens(model.network, self.tokenizer_)
+        if model.is_causal and ends and self._turn_end not in {None, *ends}:
+            known = " or ".join(repr(self.tokenizer_.decode([token])) for token in sorted(ends))
+            model.notes.append(
+                f"chat template: a turn does not end with {known}, "
+                "so what is written ends at task.max_new_tokens, or at a text of task.stop"
+            )
         if model.is_causal and self.config.packing is not False:
             self.packs_, self._codec = model.isolation is not None, None
             model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")

@@ -163,6 +163,17 @@ def pieces_of(tokenizer: Any, messages: Sequence[Message]) -> list[Piece]:
     return [piece for piece in (*pieces, Piece(whole[start:], False)) if piece.text]
 
 
+def turn_end(tokenizer: Any, dialogues: Iterable[Any]) -> int | None:
+    """The last token that is learned of a turn, in the first dialogue that has one."""
+    for dialogue in dialogues:
+        pieces = pieces_of(tokenizer, messages_of(dialogue))
+        learned = [piece.text.rstrip() for piece in pieces if piece.is_learned]
+        if any(learned):
+            text = next(filter(None, learned))
+            return int(tokenizer(text, add_special_tokens=False).input_ids[-1])
+    return None
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")

@@ -240,6 +240,18 @@ def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Pa
     assert saved.chat_template == file.read_text().rstrip("\n")
 
 
+@pytest.mark.parametrize(("end", "is_said"), [("", True), ("{{ eos_token }}", False)])
+def test_template_whose_turns_do_not_end_is_told_of(
+    end: str, is_said: bool, llama_folder: Path
+) -> None:
+    turns = "{% for message in messages %}{{ message.role }}: {{ message.content }}"
+    keys = {"chat_template": f"{turns}{end}\n{{% endfor %}}"}
+    notes = set_up(llama_folder, CHATS, **keys)[2]
+    assert any("a turn does not end with '</s>'" in note for note in notes) == is_said
+    plain = set_up(llama_folder, CHATS)[2]
+    assert not any("does not end" in note for note in plain)
+
+
 def test_template_that_fails_is_refused(gpt2_folder: Path) -> None:
     with pytest.raises(DataError, match="cannot write a dialogue of .*: ZeroDivisionError"):
         task, _, _ = set_up(gpt2_folder, CHATS, chat_template="{{ 1 / 0 }}")
