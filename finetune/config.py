@@ -145,7 +145,9 @@ class PartialConfig(Section):
     blocks: PositiveInt = 2
     """How many blocks are trained, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
-    """Epochs until one more block is trained, beginning with the head alone; null: all at once."""
+    """Epochs until one more block is trained, beginning with the head alone, or with the last block
+    where there is no new head; null: all at once.
+    """
     batch_norm: BatchNorm | None = None
     """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
 

@@ -55,7 +55,10 @@ def _label_counts(strata: Iterable[object]) -> str:
     if not counts:
         return ""
     named = (f"{_label(label)} {count}" for label, count in counts.most_common())
-    return f"{len(counts)} labels: {listed(named, MOST_LABELS)}"
+    names = {name for label in counts for name in (label if isinstance(label, tuple) else [label])}
+    is_combined = any(isinstance(label, tuple) and len(label) != 1 for label in counts)
+    how = f" in {len(counts)} combinations" if is_combined else ""
+    return f"{len(names)} labels{how}: {listed(named, MOST_LABELS)}"
 
 
 def _label(label: object) -> str:

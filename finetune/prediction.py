@@ -80,7 +80,7 @@ class Predictor:
     ) -> list[Prediction]:
         """Predictions for good rows that are in memory; `advance` is told of every batch."""
         rows = [unlabelled(row, self.adapter) for row in rows]
-        measured = self.adapter.lengths(rows)
+        measured = self.adapter.lengths_to_predict(rows)
         self.cut += sum(length.cut > 0 for length in measured)
         lengths = np.array([length.used for length in measured], dtype=np.int64)
         found: dict[int, Prediction] = {}

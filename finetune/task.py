@@ -235,6 +235,10 @@ class Task(ABC):
         """
         return [Length(1)] * len(rows)
 
+    def lengths_to_predict(self, rows: Sequence[Row]) -> list[Length]:
+        """As `lengths`, of rows that are to be predicted: of these, other parts may be read."""
+        return self.lengths(rows)
+
     def cost(self, lengths: Sequence[int]) -> int:
         """What the network computes for a batch of rows of these lengths, padding included."""
         return max(lengths) * len(lengths)

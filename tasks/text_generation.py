@@ -21,8 +21,8 @@ from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
 from tasks.language import prompts
 from tasks.language.codecs import CausalCodec, Codec, CodecConfig, make_codec
-from tasks.language.decoding import DecodingConfig, generate
-from tasks.language.dialogues import check_answered, messages_of, settle_template
+from tasks.language.decoding import DecodingConfig, end_tokens, generate
+from tasks.language.dialogues import check_answered, messages_of, settle_template, turn_end
 from tasks.language.language_models import ISOLATIONS, load_language_model
 from tasks.language.prompts import Exchange
 from tasks.language.samples import Sampled, write_samples
@@ -58,6 +58,7 @@ class TextGeneration(Task):
     network_config_: Any = None
     packs_: bool = False
     template_: str | None = None  # of dialogues, where it is not the pretrained tokenizer's own
+    _turn_end: int | None = None
     _codec: tuple[Any, Codec] | None = None
 
     # ---- what is known before a network is loaded
@@ -109,6 +110,9 @@ class TextGeneration(Task):
             begins = start_token(self.tokenizer_) is not None
             own = self.tokenizer_.chat_template
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
+            if self.network_config_.is_encoder_decoder:
+                notes.append("dialogues: the last turn is learned; this network reads the others")
+            self._turn_end = turn_end(self.tokenizer_, train[self.config.messages])
             settled = self.tokenizer_.chat_template
             self.template_ = settled if settled != own else None
         return notes
@@ -123,6 +127,13 @@ class TextGeneration(Task):
 
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = load_language_model(source, self.network_config_, self.tokenizer_)
+        ends = end_tokens(model.network, self.tokenizer_)
+        if model.is_causal and ends and self._turn_end not in {None, *ends}:
+            known = " or ".join(repr(self.tokenizer_.decode([token])) for token in sorted(ends))
+            model.notes.append(
+                f"chat template: a turn does not end with {known}, "
+                "so what is written ends at task.max_new_tokens, or at a text of task.stop"
+            )
         if model.is_causal and self.config.packing is not False:
             self.packs_, self._codec = model.isolation is not None, None
             model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
@@ -137,6 +148,15 @@ class TextGeneration(Task):
         model.save(folder)
         self.tokenizer_.save_pretrained(folder)
 
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        if not self.config.generate:
+            return []
+        asked, codec = map(self._exchange, rows), self.codec_
+        cut = sum(codec.prompt_length(row).cut > 0 and not codec.length(row).cut for row in asked)
+        room = f"to leave room for task.max_new_tokens={self.config.max_new_tokens}"
+        said = f"{split}: {cut} of {len(rows)} prompts are cut where text is written, {room}"
+        return [said] if cut else []
+
     # ---- one row through the house
 
     def lengths(self, rows: Sequence[Row]) -> list[Length]:
@@ -149,6 +169,9 @@ class TextGeneration(Task):
                 "or dropped"
             )
         return found
+
+    def lengths_to_predict(self, rows: Sequence[Row]) -> list[Length]:
+        return [self.codec_.prompt_length(self._exchange(row)) for row in rows]
 
     def cost(self, lengths: Sequence[int]) -> int:
         return self.codec_.cost(lengths)
@@ -238,6 +261,18 @@ class TextGeneration(Task):
                 "task.generate: plain text has no answer to compare with; set task.prompt and "
                 "task.completion, or task.generate=false"
             )
+        if self.config.chat_template is not None and self.config.kind != "chat":
+            raise ConfigError(
+                "task.chat_template: writes dialogues, and these rows are none; name their column "
+                "with task.messages, or leave it out"
+            )
+        for key in ("top_p", "top_k"):
+            default = type(self.config).model_fields[key].default
+            if self.config.temperature == 0 and getattr(self.config, key) != default:
+                raise ConfigError(
+                    f"task.{key}: is for text that is sampled, and at task.temperature=0 none is; "
+                    f"set task.temperature=0.7, say, or leave task.{key} out"
+                )
         if is_text and self.network_config_.is_encoder_decoder:
             raise ConfigError(
                 "task.text: a sequence-to-sequence network reads one text and writes another; set "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.command_line import finetune
+from tests.tiny_models import text_rows
 
 
 @pytest.fixture
@@ -57,6 +59,16 @@ def test_a_run_is_shown_and_nothing_is_written(
     assert "MiB weights" in output
     assert ("features, once" in output) == (method == "frozen")
     assert output.endswith("nothing was trained, nothing was written\n")
+
+
+def test_labels_that_rows_have_several_of_are_counted_apart_from_their_combinations(
+    words: list[str], capsys: Any
+) -> None:
+    labels = [["sport", "tech"], ["business", "tech"]] * 6
+    rows = [{**row, "label": own} for row, own in zip(text_rows(12), labels, strict=True)]
+    Path("several.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert finetune("inspect", *words, "method=full", "data=several.jsonl") == 0
+    assert "3 labels in 2 combinations: " in capsys.readouterr().out
 
 
 def test_the_untrained_loss_is_that_of_the_first_evaluation(words: list[str], capsys: Any) -> None:

@@ -31,13 +31,16 @@ class Partial(Method):
             )
         train_parts(model, available - self.config.blocks)
         self._trained = self.config.blocks
-        return []
+        if self.config.unfreeze_every is None or model.heads:
+            return []
+        return ["method.unfreeze_every: this network has no new head, so the last block is first"]
 
     def unfreeze(self, model: TransferModel, epoch: float) -> bool:
         if self.config.unfreeze_every is None:
             return False
         # The margin keeps an epoch that is a rounded quotient of steps from falling just short.
-        trained = min(self.config.blocks, int(epoch / self.config.unfreeze_every + 1e-9))
+        stage = int(epoch / self.config.unfreeze_every + 1e-9)
+        trained = min(self.config.blocks, stage if model.heads else stage + 1)
         if trained == self._trained:
             return False
         train_parts(model, len(model.blocks) - trained)

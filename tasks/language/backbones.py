@@ -232,4 +232,19 @@ def _load_backbone(source: ModelConfig) -> Any:
     if getattr(backbone, "pooler", None) is not None:
         # Unread, so it would get no gradient, which a distributed run cannot have.
         backbone.pooler = None
+    if backbone.config.is_encoder_decoder:
+        _check_decoder(backbone, source)
     return backbone
+
+
+def _check_decoder(backbone: Any, source: ModelConfig) -> None:
+    """Raise ModelError for a network like T5, whose decoder does not read the text by itself."""
+    try:
+        with torch.inference_mode():
+            backbone.eval()(input_ids=torch.zeros(1, 2, dtype=torch.long))
+    except ValueError as error:
+        raise ModelError(
+            f"model.name: {source.name} ({backbone.config.model_type}) has a decoder that must be "
+            "given a text of its own, so no vector of a text can be pooled; write "
+            "task.head=native, or take an encoder"
+        ) from error

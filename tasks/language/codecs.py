@@ -62,6 +62,10 @@ class Codec:
         """Tokens that are read and that are cut; none are read of a row that loses its answer."""
         raise NotImplementedError
 
+    def prompt_length(self, row: Exchange) -> Length:
+        """Tokens of what is asked that are read and that are cut."""
+        raise NotImplementedError
+
     def encode(self, row: Exchange) -> Sample:
         raise NotImplementedError
 
@@ -98,11 +102,14 @@ class CausalCodec(Codec):
 
     def length(self, row: Exchange) -> Length:
         if row.pieces is None:
-            read = len(self._prompt(row))
-            return Length(read, max(len(self._asked(row)) - read, 0))
+            return self.prompt_length(row)
         whole = self._whole(row.pieces)
         used = cut(whole, self.longest, self.truncation, self._kept)
         return Length(len(used.ids) if used.learned_count else 0, len(whole.ids) - len(used.ids))
+
+    def prompt_length(self, row: Exchange) -> Length:
+        read = len(self._prompt(row))
+        return Length(read, max(len(self._asked(row)) - read, 0))
 
     def encode(self, row: Exchange) -> Sample:
         prompt = self._prompt(row)
@@ -194,16 +201,20 @@ class Seq2SeqCodec(Codec):
     decoder_start: int = 0
 
     def length(self, row: Exchange) -> Length:
-        source = self.tokenizer(row.asked).input_ids
-        over = max(len(source) - self.longest, 0)
+        source, over = self.prompt_length(row)
         if row.answer is None:
             # A dialogue that ends with a question teaches nothing.
-            return Length(len(source) - over if row.pieces is None else 0, over)
+            return Length(source if row.pieces is None else 0, over)
         target = self._target(row.answer)
         over += max(len(target) - self.longest, 0)
         if over and self.truncation in ("drop", "refuse"):
             return Length(0, over)
-        return Length(len(source) + len(target) - over, over)
+        return Length(source + min(len(target), self.longest), over)
+
+    def prompt_length(self, row: Exchange) -> Length:
+        source = self.tokenizer(row.asked).input_ids
+        read = min(len(source), self.longest)
+        return Length(read, len(source) - read)
 
     def encode(self, row: Exchange) -> Sample:
         self.tokenizer.truncation_side = "left" if self.truncation == "prompt" else "right"
@@ -239,7 +250,7 @@ class Seq2SeqCodec(Codec):
     def _target(self, answer: str) -> list[int]:
         ids: list[int] = self.tokenizer(text_target=answer).input_ids
         last = self.tokenizer.eos_token_id
-        return ids if ids[-1:] == [last] else [*ids, last]
+        return ids if last is None or ids[-1:] == [last] else [*ids, last]
 
 
 def make_codec(

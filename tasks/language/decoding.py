@@ -51,24 +51,28 @@ def generate(
     return [_before(text, config.stop).strip() for text in texts]
 
 
+def end_tokens(network: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end what is written."""
+    known = network.generation_config.eos_token_id
+    return {*(known if isinstance(known, list) else [known]), tokenizer.eos_token_id} - {None}
+
+
 def _settings(network: Any, tokenizer: Any, config: DecodingConfig) -> Any:
     from transformers import GenerationConfig
 
     held = network.generation_config
-    known = held.eos_token_id
-    ends = {*(known if isinstance(known, list) else [known]), tokenizer.eos_token_id} - {None}
     samples = config.temperature > 0
     return GenerationConfig(
         max_new_tokens=config.max_new_tokens,
         do_sample=samples,
         temperature=config.temperature if samples else 1.0,
         top_p=config.top_p,
-        top_k=config.top_k or 0 if samples else 50,  # which is not read, and its default
+        top_k=config.top_k or (0 if samples else 50),  # 50 is its default, so it warns of no such
         num_beams=config.beams,
         repetition_penalty=1.0,
         use_cache=True,
         stop_strings=config.stop or None,
-        eos_token_id=sorted(ends),
+        eos_token_id=sorted(end_tokens(network, tokenizer)),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=held.bos_token_id,
         decoder_start_token_id=held.decoder_start_token_id,

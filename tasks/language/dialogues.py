@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from finetune.errors import DataError
 
 MESSAGE_NAMES = ("messages", "conversations", "conversation", "chat", "dialogue")
+# What a dialogue may call; public sets keep them in a column beside it.
+TOOL_NAMES = ("tools", "functions")
 # Of any case: a turn of "Assistant" would not be learned, nor would a template know it.
 ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {
     "human": "user",
@@ -96,6 +98,20 @@ def dialogue_faults(column: str, value: Any) -> Iterator[str]:
             yield f"{column}: message {number} has {_shown(message['content'])}"
 
 
+def unread_notes(columns: Mapping[str, Sequence[Any]], column: str) -> list[str]:
+    """What of rows with dialogues a person may think is read: tools, weights of turns."""
+    notes = [
+        f"{name}: column {name!r} is not read, so the template is told of no tools"
+        for name in TOOL_NAMES
+        if name in columns
+    ]
+    dialogues = [value for value in columns[column] if isinstance(value, list)]
+    messages = [message for value in dialogues for message in value if isinstance(message, Mapping)]
+    if any(message.get("weight") == 0 for message in messages):
+        notes.append("weight: is not read, so turns of weight 0 are learned like the others")
+    return notes
+
+
 def check_answered(column: str, dialogues: Iterable[Any]) -> None:
     """Raise DataError if no turn of any dialogue is an assistant's: nothing would be learned."""
     roles = set[str]()
@@ -145,6 +161,17 @@ def pieces_of(tokenizer: Any, messages: Sequence[Message]) -> list[Piece]:
         pieces += [Piece(whole[start : len(before)], False), Piece(whole[len(before) : end], True)]
         start = end
     return [piece for piece in (*pieces, Piece(whole[start:], False)) if piece.text]
+
+
+def turn_end(tokenizer: Any, dialogues: Iterable[Any]) -> int | None:
+    """The last token that is learned of a turn, in the first dialogue that has one."""
+    for dialogue in dialogues:
+        pieces = pieces_of(tokenizer, messages_of(dialogue))
+        learned = [piece.text.rstrip() for piece in pieces if piece.is_learned]
+        if any(learned):
+            text = next(filter(None, learned))
+            return int(tokenizer(text, add_special_tokens=False).input_ids[-1])
+    return None
 
 
 def _read(file: Path) -> str:

@@ -24,6 +24,7 @@ from tasks.language.dialogues import (
     messages_of,
     pieces_of,
     render_prompt,
+    unread_notes,
 )
 from tasks.language.templates import columns_of, fill, settle_template, template_faults
 
@@ -96,7 +97,7 @@ def choose_prompts(
         return _found(columns)
     if given == ["messages"]:
         column, _ = find_column(config.messages, "messages", columns, (), ())
-        return {"messages": column}, []
+        return {"messages": column}, unread_notes(columns, column)
     if given == ["text"]:
         return {"text": settle_template(str(config.text), "task.text", columns)}, []
     for name in ("prompt", "completion"):
@@ -116,7 +117,8 @@ def _found(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, str | None],
     named = [lowered[name] for name in MESSAGE_NAMES if lowered.get(name) in dialogues]
     if named or len(dialogues) == 1:
         column = [*named, *dialogues][0]
-        return {"messages": column}, [f"messages: column {column!r}, which holds dialogues"]
+        note = f"messages: column {column!r}, which holds dialogues"
+        return {"messages": column}, [note, *unread_notes(columns, column)]
     for asked, answered in PAIRS:
         if asked in lowered and answered in lowered:
             prompt, completion = f"{{{lowered[asked]}}}", f"{{{lowered[answered]}}}"

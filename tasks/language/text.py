@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.config import ModelConfig
+from finetune.errors import ModelError
 from finetune.task import Length
 from tasks.pretrained import from_pretrained
 
@@ -20,11 +21,17 @@ UNBOUNDED = 1_000_000
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
-    """The tokenizer of a network, with a padding token."""
+    """The tokenizer of a network, with a padding token. Raises ModelError where none can be one."""
     remedy = "The folder needs tokenizer.json or the files that it is made from"
     tokenizer = from_pretrained("AutoTokenizer", source, remedy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"model.name: {source.name!r} has a tokenizer without a padding, an end or an unknown "
+            "token, so rows of unequal length cannot share a batch; name one of its tokens in "
+            'tokenizer_config.json: "pad_token": "<pad>"'
+        )
     # Tokens are counted before they are cut, of which transformers would warn.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer

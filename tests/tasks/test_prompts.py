@@ -43,6 +43,15 @@ def test_prompt_and_completion_are_found_by_their_names(
     assert len(notes) == 1
 
 
+def test_what_is_not_read_beside_a_dialogue_is_said() -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    weighed = [[turns[0], turns[1] | {"weight": 0}], None]
+    for keys in ({}, {"messages": "messages"}):
+        notes = TextGeneration(**keys).choose_columns({"messages": weighed, "tools": [[], []]})
+        assert [note.partition(":")[0] for note in notes[-2:]] == ["tools", "weight"]
+        assert len(TextGeneration(**keys).choose_columns({"messages": [turns]})) == 1 - len(keys)
+
+
 def test_dialogues_are_found_by_their_values_and_text_is_what_is_left() -> None:
     chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]]
     task = TextGeneration()

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import finetune
 from finetune.config import ModelConfig
-from finetune.errors import ConfigError, DataError
+from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import compute_outputs
 from finetune.model import TransferModel
 from finetune.task import Row
@@ -282,6 +282,15 @@ def test_more_tokens_than_the_network_takes_are_not_asked_for(bert_folder: Path)
 
 
 # ---- what a network says of a row
+
+
+def test_network_whose_decoder_wants_a_text_of_its_own_has_no_vectors_to_pool(
+    t5_folder: Path, bart_folder: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"task\.head=native, or take an encoder"):
+        set_up(t5_folder, SINGLE, head="pooled")
+    set_up(t5_folder, SINGLE, head="native")
+    set_up(bart_folder, SINGLE, head="pooled")
 
 
 @pytest.mark.parametrize("head", ["native", "pooled"])

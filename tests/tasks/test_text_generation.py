@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from transformers import (
 )
 
 import finetune
-from finetune.config import LoraConfig, ModelConfig, RunConfig
+from finetune.config import LoraConfig, ModelConfig, PartialConfig, RunConfig
 from finetune.data.loading import measured_split
 from finetune.defaults import fill_defaults
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods import make_method
+from finetune.methods.method import named_parts
 from finetune.prediction import Predictor
 from finetune.task import Row
 from finetune.testing import check_task
@@ -208,6 +210,14 @@ def test_assistant_turns_and_their_ends_carry_loss(gpt2_folder: Path) -> None:
     assert asked.endswith("user: Sure?\nassistant:")
 
 
+def test_that_only_the_last_turn_is_learned_is_said(folders: dict[str, Path]) -> None:
+    said = [
+        any("the last turn is learned" in note for note in set_up(folders[name], CHATS)[2])
+        for name in NETWORKS
+    ]
+    assert said == [False, False, True, True]
+
+
 def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "turns.jinja"
     file.write_text(
@@ -220,6 +230,18 @@ def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Pa
     task.save(model, tmp_path / "saved")
     saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert saved.chat_template == file.read_text().rstrip("\n")
+
+
+@pytest.mark.parametrize(("end", "is_said"), [("", True), ("{{ eos_token }}", False)])
+def test_template_whose_turns_do_not_end_is_told_of(
+    end: str, is_said: bool, llama_folder: Path
+) -> None:
+    turns = "{% for message in messages %}{{ message.role }}: {{ message.content }}"
+    keys = {"chat_template": f"{turns}{end}\n{{% endfor %}}"}
+    notes = set_up(llama_folder, CHATS, **keys)[2]
+    assert any("a turn does not end with '</s>'" in note for note in notes) == is_said
+    plain = set_up(llama_folder, CHATS)[2]
+    assert not any("does not end" in note for note in plain)
 
 
 def test_template_that_fails_is_refused(gpt2_folder: Path) -> None:
@@ -261,6 +283,32 @@ def test_missing_padding_token_is_the_end_token_and_said(llama_folder: Path) -> 
 
 
 LONG = [{"body": "market " * 120, "answer": " business business"}, *ANSWERED]
+
+
+def without_tokens(folder: Path, copy: Path, *names: str) -> Path:
+    """A copy of a model whose tokenizer does not know these tokens by their names."""
+    shutil.copytree(folder, copy)
+    file = copy / "tokenizer_config.json"
+    held = json.loads(file.read_text())
+    file.write_text(json.dumps({key: item for key, item in held.items() if key not in names}))
+    return copy
+
+
+def test_tokenizer_with_nothing_to_pad_with_is_refused(gpt2_folder: Path, tmp_path: Path) -> None:
+    names = ("pad_token", "eos_token", "unk_token")
+    folder = without_tokens(gpt2_folder, tmp_path / "gpt2", *names)
+    with pytest.raises(ModelError, match="without a padding, an end or an unknown token"):
+        set_up(folder, ANSWERED, **TEMPLATES)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_answer_ends_open_where_the_tokenizer_has_no_end_token(
+    network: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = without_tokens(folders[network], tmp_path / network, "eos_token")
+    task, model, _ = set_up(folder, ANSWERED, **TEMPLATES)
+    batch = task.collate([task.encode(row) for row in ANSWERED])
+    assert len(model(batch)) == batch["count"]["loss"] > 0
 
 
 @pytest.mark.parametrize(
@@ -333,6 +381,9 @@ def test_encoder_is_refused(bert_folder: Path) -> None:
     [
         ("t5", PLAIN, {}, "task.text: a sequence-to-sequence network"),
         ("gpt2", PLAIN, {"generate": True}, "task.generate: plain text has no answer"),
+        ("gpt2", PLAIN, {"chat_template": "{{ x }}"}, "task.chat_template: writes dialogues"),
+        ("gpt2", PLAIN, {"top_k": 5}, "task.top_k: is for text that is sampled"),
+        ("gpt2", PLAIN, {"top_p": 0.5}, "task.top_p: is for text that is sampled"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(
@@ -476,6 +527,35 @@ def test_prompts_that_are_cut_are_counted(gpt2_folder: Path) -> None:
     assert predictor.cut == 1
 
 
+@pytest.mark.parametrize("kind", ["chat", "text"])
+def test_prompt_that_is_cut_to_leave_room_for_what_is_written_is_counted(
+    kind: str, gpt2_folder: Path
+) -> None:
+    rows = CHATS if kind == "chat" else PLAIN
+    task, model, _ = set_up(gpt2_folder, rows, max_new_tokens=100)
+    predictor = Predictor(task, model, torch.device("cpu"))
+    predictor([task.row_of("the match " * 55), task.row_of("the match")])
+    assert predictor.cut == 1, "the network reads such a row whole, but writes nothing behind it"
+
+
+def test_held_out_prompts_that_are_cut_where_text_is_written_are_counted(gpt2_folder: Path) -> None:
+    long = ANSWERED[0] | {"body": "the match " * 60}
+    for asked, said in [(True, ["held: 1 of 7 prompts are cut"]), (False, [])]:
+        keys = {"max_new_tokens": 100, "generate": asked}
+        task, _, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, **keys)
+        notes = task.compare("held", [*ANSWERED, long])
+        assert [note.partition(" where")[0] for note in notes] == said
+
+
+def test_dialogues_that_are_to_be_answered_are_as_long_as_what_is_read(
+    folders: dict[str, Path],
+) -> None:
+    for network in ("gpt2", "t5"):
+        task, _, _ = set_up(folders[network], CHATS)
+        found = task.lengths_to_predict([task.row_of("goal"), task.row_of("goal " * 9)])
+        assert 0 < found[0].used < found[1].used
+
+
 def test_text_that_leaves_no_room_for_its_prompt_is_refused(gpt2_folder: Path) -> None:
     positions = AutoConfig.from_pretrained(gpt2_folder).max_position_embeddings
     keys = TEMPLATES | {"max_new_tokens": positions}
@@ -581,9 +661,24 @@ def test_frozen_leaves_nothing_to_train(gpt2_folder: Path, tmp_path: Path) -> No
         train(gpt2_folder, tmp_path / "run", PLAIN * 4, method="frozen")
 
 
+@pytest.mark.parametrize("network", ["t5", "llama"])
+def test_blocks_are_unfrozen_from_the_last_one_on_where_there_is_no_head(
+    network: str, folders: dict[str, Path]
+) -> None:
+    _, model, _ = set_up(folders[network], ANSWERED, **TEMPLATES)
+    method = make_method(PartialConfig(blocks=2, unfreeze_every=1))
+    notes = method.apply(model)
+    assert ["no new head" in note for note in notes] == [True]
+    found = []
+    for epoch in (0, 0.9, 1, 5):
+        changed = method.unfreeze(model, epoch)
+        found.append((changed, len({part for _, p, part in named_parts(model) if p.requires_grad})))
+    assert found == [(True, 1), (False, 1), (True, 2), (False, 2)]
+
+
 @pytest.mark.parametrize("network", ["t5", "gpt2"])
 def test_last_blocks_are_trained(network: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    keys = {"method": "partial", "max_steps": 2, "batch_size": 4}
+    keys = {"method": "partial", "max_steps": 2, "batch_size": 4, "unfreeze_every": 0.05}
     run = train(folders[network], tmp_path / "run", answered_rows(20), **TEMPLATES, **keys)
     assert run.metrics["validation"]["perplexity"] > 1
 
