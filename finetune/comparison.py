@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.console import Console, format_value
+from finetune.console import Console, format_setting
 from finetune.errors import ConfigError
 from finetune.folder import RunFolder
 from finetune.notation import parse_value
@@ -97,7 +97,5 @@ def _short_names(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = (
-        "null" if value is None else format_value(value) if isinstance(value, str) else str(value)
-    )
+    text = "null" if value is None else format_setting(value)
     return text if len(text) <= 40 else f"...{text[-37:]}"

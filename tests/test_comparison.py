@@ -40,6 +40,17 @@ def test_only_what_differs_is_shown_beside_the_metrics(
     assert len({row["validation/accuracy"] for row in rows}) == 1
 
 
+def test_rates_are_shown_without_the_noise_of_binary_fractions(
+    finished_run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("lr: 0.5", f"lr: {3e-5 * 10}", 1))
+    assert finetune("compare", finished_run, other) == 0
+    said = capsys.readouterr().out
+    assert "0.0003 " in said
+    assert "0.00030000" not in said
+
+
 def test_run_that_is_not_finished_is_compared_by_its_config(
     finished_run: Path, other: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_columns_that_are_set_are_taken_in_silence() -> None:
         ({}, ["text", "one", "two"], ["task.label", "'one', 'two'", "task.label=COLUMN"]),
         ({"text": "bdy"}, ["body", "label"], ["task.text", "'bdy'", "body"]),
         ({"label": "lable"}, ["text", "label"], ["task.label", "'lable'", "label"]),
+        ({"label": "topic"}, ["text"], ["task.label", "'topic'", "read as input"]),
         ({"text": ["first", "secnd"]}, ["first", "second", "label"], ["'secnd'", "second"]),
         ({}, ["label"], ["task.label", "there are: none"]),
     ],
