@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +18,12 @@ def find_config(name: str | Path) -> Path:
     matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]
     if len(matches) == 1:
         return matches[0]
-    names = [*shipped, *(file.stem for file in shipped.values())]
+    if matches:
+        names = [key for key, file in shipped.items() if file in matches]
+        raise ConfigError(f"CONFIG: {str(name)!r} may be {' or '.join(names)}; give the whole name")
+    stems = Counter(file.stem for file in shipped.values())
+    beside = [str(file) for file in path.parent.glob("*.y*ml")]
+    names = [*shipped, *(stem for stem, count in stems.items() if count == 1), *beside]
     raise ConfigError(
         f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
         f"{nearest(str(name), names)}"
