@@ -12,6 +12,7 @@ from finetune.errors import ConfigError
 from finetune.folder import RunFolder
 from finetune.notation import parse_value
 from finetune.tabulation import overall
+from finetune.writing import naming
 
 MISSING = ""
 # Where a run lies says nothing of what it is.
@@ -38,7 +39,7 @@ def show_comparison(runs: Sequence[str], output: Path | None = None) -> None:
     console.table("metrics", ["metric", *names], [[key, *cells] for key, cells in metrics.items()])
     if output is not None:
         columns = {"run": names, **keys, **metrics}
-        with output.open("w", encoding="utf-8", newline="") as file:
+        with naming(output), output.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(columns)
             table.writerows(zip(*columns.values(), strict=True))

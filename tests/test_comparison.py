@@ -62,6 +62,13 @@ def test_run_that_is_not_finished_is_compared_by_its_config(
     assert metrics["validation/accuracy"][1] == ""
 
 
+def test_folder_that_is_not_there_is_named(
+    finished_run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune("compare", finished_run, other, "-o", tmp_path / "none" / "runs.csv") == 2
+    assert "runs.csv: cannot be written" in capsys.readouterr().err
+
+
 def test_what_is_no_run_is_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

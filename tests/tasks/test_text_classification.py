@@ -230,8 +230,10 @@ def test_balanced_weights_are_inverse_to_the_frequency(bert_folder: Path) -> Non
 
 
 def test_class_weights_of_other_labels_are_refused(bert_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"task.class_weights.*'c'"):
+    with pytest.raises(ConfigError, match=r"task.class_weights: 'c' is no label"):
         set_up(bert_folder, labelled("a", "b"), class_weights={"a": 1, "c": 2})
+    with pytest.raises(ConfigError, match=r"task.class_weights: has no weight of 'b'; add {b: 1}"):
+        set_up(bert_folder, labelled("a", "b"), class_weights={"a": 1})
     with pytest.raises(ConfigError, match=r"task.class_weights.*number"):
         set_up(bert_folder, NUMBER, class_weights="balanced")
 
