@@ -8,11 +8,18 @@ from pathlib import Path
 
 from finetune.errors import ConfigError, nearest
 
+DATA = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
+
 
 def find_config(name: str | Path) -> Path:
     """A config by path, or by the whole or last part of the name of a shipped one."""
     path = Path(name)
     if path.is_file():
+        if path.suffix.lower() in DATA:
+            raise ConfigError(
+                f"CONFIG: {str(name)!r} holds data; name it as data={name}, or let "
+                f"`finetune init {name}` write a config for it"
+            )
         return path
     shipped = shipped_configs()
     matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]

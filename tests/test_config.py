@@ -269,6 +269,14 @@ def test_missing_config_is_answered_with_the_nearest() -> None:
         load_config("bbc-new", [], task_config)
 
 
+def test_data_in_the_place_of_a_config_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text,label\na: b: c,d\n")
+    with pytest.raises(
+        ConfigError, match=r"holds data; name it as data=.*news\.csv.*finetune init"
+    ):
+        find_config(tmp_path / "news.csv")
+
+
 def test_name_that_two_shipped_configs_share_is_answered_with_both() -> None:
     with pytest.raises(ConfigError, match="object-detection/scenes or segmentation/scenes"):
         find_config("scenes")
