@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import RunConfig
-from finetune.console import format_value
+from finetune.console import format_setting, format_value
 from finetune.limits import find_limits
 from finetune.metadata import base_id, base_reference, data_reference, front_matter
 from finetune.notation import flatten
@@ -175,7 +175,8 @@ def _training(story: Story) -> Iterator[str]:
     yield from (*_table(["", ""], facts.items()), "")
     values = {key: value for key, value in flatten(story.config).items() if value is not None}
     told = {key: value for key, value in values.items() if not _UNTOLD.match(key)}
-    yield from (*_table(["key", "value"], told.items()), "")
+    typed = [(key, format_setting(value)) for key, value in told.items()]
+    yield from (*_table(["key", "value"], typed), "")
     versions = ", ".join(f"{name} {value}" for name, value in story.versions.items())
     yield from ([f"Weights of step {story.step}; {versions}.", ""] if versions else [])
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.console import Console, format_value
+from finetune.console import Console, format_setting
 from finetune.errors import ConfigError
 from finetune.folder import RunFolder
 from finetune.tabulation import overall
+from finetune.writing import naming
 
 MISSING = ""
 # Where a run lies says nothing of what it is.
@@ -37,7 +38,7 @@ def show_comparison(runs: Sequence[str], output: Path | None = None) -> None:
     console.table("metrics", ["metric", *names], [[key, *cells] for key, cells in metrics.items()])
     if output is not None:
         columns = {"run": names, **keys, **metrics}
-        with output.open("w", encoding="utf-8", newline="") as file:
+        with naming(output), output.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(columns)
             table.writerows(zip(*columns.values(), strict=True))
@@ -88,7 +89,5 @@ def _short_names(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = (
-        "null" if value is None else format_value(value) if isinstance(value, str) else str(value)
-    )
+    text = "null" if value is None else format_setting(value)
     return text if len(text) <= 40 else f"...{text[-37:]}"

@@ -138,6 +138,11 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def format_setting(value: Any) -> str:
+    """A value of a config as one would type it: nothing of a small rate is rounded away."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
 def format_count(count: int, word: str, ending: str = "s") -> str:
     """A number of things: 1 process, 2 processes."""
     return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"

@@ -147,7 +147,7 @@ def _factor_of_size(method: str, model: TransferModel, kind: str) -> tuple[float
     if parameters > LARGE and method != "lora":  # Adapters of large networks keep their rate.
         return 0.4, f", less for {parameters / 1e6:.0f} M parameters"
     if parameters < SMALL and kind in TEXT_KINDS:
-        return 2, f", twice that for only {parameters / 1e6:.0f} M parameters"
+        return 2, f", twice that for only {parameters / 1e6:.3g} M parameters"
     return 1, ""
 
 

@@ -79,7 +79,8 @@ def _steps(prepared: Prepared) -> str:
     if live.method.solves_head:
         return "solved to the optimum, no steps"
     epochs = live.total_steps / live.plan.steps_per_epoch
-    return f"{live.total_steps}, {live.plan.steps_per_epoch} an epoch, {epochs:g} epochs"
+    ending = "" if epochs == 1 else "s"
+    return f"{live.total_steps}, {live.plan.steps_per_epoch} an epoch, {epochs:g} epoch{ending}"
 
 
 def _batch(prepared: Prepared) -> str:

@@ -37,8 +37,9 @@ def cut_note(lengths: Sequence[Length]) -> str:
     cut = [length for length in lengths if length.cut]
     if not cut:
         return ""
-    longest, lost = max(length.used for length in cut), sum(length.cut for length in cut)
-    whole = sum(length.used + length.cut for length in lengths)
+    longest = max(length.used - length.repeated for length in cut)
+    lost = sum(length.cut for length in cut)
+    whole = sum(length.used - length.repeated + length.cut for length in lengths)
     share = f"which loses {lost / whole:.0%} of all tokens"
     return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens, {share}"
 

@@ -20,6 +20,7 @@ from finetune.limits import cut_note
 from finetune.prediction import load_task, model_folder
 from finetune.processes import make_accelerator, this_process
 from finetune.results import show_metrics, show_results
+from finetune.writing import naming
 
 
 def show_run(run: str, output: Path | None) -> None:
@@ -35,7 +36,8 @@ def show_run(run: str, output: Path | None) -> None:
     if this_process().is_main_process:
         show_results(folder, Console())
         if output is not None:
-            write_json(output, metrics)
+            with naming(output):
+                write_json(output, metrics)
 
 
 def measure(run: str, source: Source, output: Path | None, batch_size: int) -> dict[str, float]:
@@ -66,7 +68,8 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     metrics = evaluate_split(model, task, split, accelerator, block=batch_size).metrics
     show_metrics(f"{len(split)} rows of {source.reference}", {split.name: metrics}, console)
     if output is not None and state.is_main_process:
-        write_json(output, metrics)
+        with naming(output):
+            write_json(output, metrics)
     return metrics
 
 

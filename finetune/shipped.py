@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.errors import ConfigError, nearest
+
+DATA = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 def find_config(name: str | Path) -> Path:
     """A config by path, or by the whole or last part of the name of a shipped one."""
     path = Path(name)
     if path.is_file():
+        if path.suffix.lower() in DATA:
+            raise ConfigError(
+                f"CONFIG: {str(name)!r} holds data; name it as data={name}, or let "
+                f"`finetune init {name}` write a config for it"
+            )
         return path
     shipped = shipped_configs()
     matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]
     if len(matches) == 1:
         return matches[0]
-    names = [*shipped, *(file.stem for file in shipped.values())]
+    if matches:
+        names = [key for key, file in shipped.items() if file in matches]
+        raise ConfigError(f"CONFIG: {str(name)!r} may be {' or '.join(names)}; give the whole name")
+    stems = Counter(file.stem for file in shipped.values())
+    beside = [str(file) for file in path.parent.glob("*.y*ml")]
+    names = [*shipped, *(stem for stem, count in stems.items() if count == 1), *beside]
     raise ConfigError(
         f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
         f"{nearest(str(name), names)}"

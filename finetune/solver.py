@@ -162,8 +162,8 @@ def _only_linear(model: TransferModel) -> nn.Linear:
     if len(modules) == 1 and isinstance(modules[0], nn.Linear):
         return modules[0]
     raise ModelError(
-        f"method.solver=exact solves one linear layer, but this head is {', '.join(model.heads)}; "
-        "use solver=loop"
+        f"method.solver=exact solves one linear layer, and the head ({', '.join(model.heads)}) "
+        "has another shape; use method.solver=loop"
     )
 
 

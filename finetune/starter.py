@@ -22,6 +22,7 @@ from finetune.registry import find_task, task_names
 from finetune.shipped import find_config, shipped_configs
 from finetune.sources import locate
 from finetune.task import Task
+from finetune.writing import naming
 
 # With more distinct values a column is described by an example.
 FEW = 20
@@ -44,8 +45,9 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
         text = shipped.read_text(encoding="utf-8")
     else:
         text = starter_config(name, dict(map(split_override, overrides)), target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
     print(f"wrote {target}\n  look   finetune inspect {target}\n  train  finetune train {target}")
     return target
 

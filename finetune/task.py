@@ -59,10 +59,14 @@ class Picture(NamedTuple):
 
 
 class Length(NamedTuple):
-    """How much of a row the network computes, and how much was cut away, in the task's unit."""
+    """How much of a row the network computes, and how much was cut away, in the task's unit.
+
+    Of what is computed, `repeated` was computed before: what a window shares with another.
+    """
 
     used: int
     cut: int = 0
+    repeated: int = 0
 
 
 REPOSITORY, BASE = "OWNER/NAME", "BASE"

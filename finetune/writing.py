@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,29 +45,31 @@ def open_writer(path: Path, types: Mapping[str, pa.DataType] | None = None) -> I
     """
     beside = path.with_name(f".{path.name}.partial")
     writer = _parquet_writer if path.suffix.lower() == ".parquet" else _text_writer
-    with _naming(path):
+    with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with writer(beside, path.suffix.lower(), types or {}) as write:
+        with ExitStack() as stack:
+            with naming(path):
+                write = stack.enter_context(writer(beside, path.suffix.lower(), types or {}))
 
             def write_or_say(rows: Sequence[Row]) -> None:
-                with _naming(path):
+                with naming(path):
                     write(rows)
 
             yield write_or_say
-        with _naming(path):
+        with naming(path):
             beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """A fault of the disk becomes one that names the file."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}") from error
+        raise DataError(f"{path}: cannot be written: {error}; name another file by -o") from error
 
 
 def write_lines(file: TextIO, rows: Sequence[Row]) -> None:

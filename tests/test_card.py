@@ -12,7 +12,15 @@ from huggingface_hub import ModelCard
 
 import finetune
 from finetune.card import Story, renamed, write_card, write_cards
-from finetune.config import DataConfig, LoraConfig, ModelConfig, OutputConfig, RunConfig, TaskConfig
+from finetune.config import (
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    OptimConfig,
+    OutputConfig,
+    RunConfig,
+    TaskConfig,
+)
 from finetune.limits import find_limits
 from finetune.metadata import base_reference, data_reference, licence
 from finetune.task import About, Length
@@ -109,6 +117,13 @@ def test_card_for_another_place_bears_its_name() -> None:
 def test_choices_of_a_run_are_told_apart() -> None:
     text = write_card(story(facts={"choices": "head: native\nlength: 9"}), "finetune")
     assert "| choices | head: native; length: 9 |" in text
+
+
+def test_small_rates_are_told_as_they_were_set() -> None:
+    small = OptimConfig(lr=3e-5, l1_head=1e-6)
+    text = write_card(story(config=config().model_copy(update={"optim": small})), "finetune")
+    assert "| optim.lr | 3e-05 |" in text
+    assert "| optim.l1_head | 1e-06 |" in text
 
 
 def test_licence_is_asked_for_or_that_of_the_base_or_unknown(tmp_path: Path) -> None:

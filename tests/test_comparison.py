@@ -40,6 +40,17 @@ def test_only_what_differs_is_shown_beside_the_metrics(
     assert len({row["validation/accuracy"] for row in rows}) == 1
 
 
+def test_rates_are_shown_without_the_noise_of_binary_fractions(
+    finished_run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace("lr: 0.5", f"lr: {3e-5 * 10}", 1))
+    assert finetune("compare", finished_run, other) == 0
+    said = capsys.readouterr().out
+    assert "0.0003 " in said
+    assert "0.00030000" not in said
+
+
 def test_run_that_is_not_finished_is_compared_by_its_config(
     finished_run: Path, other: Path
 ) -> None:
@@ -49,6 +60,13 @@ def test_run_that_is_not_finished_is_compared_by_its_config(
     assert keys == {"optim.lr": [0.003, 0.5]}
     assert metrics["step"][1] == "not finished"
     assert metrics["validation/accuracy"][1] == ""
+
+
+def test_folder_that_is_not_there_is_named(
+    finished_run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune("compare", finished_run, other, "-o", tmp_path / "none" / "runs.csv") == 2
+    assert "runs.csv: cannot be written" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_refused(

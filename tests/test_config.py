@@ -16,7 +16,7 @@ from finetune.errors import ConfigError
 from finetune.notation import flatten, parse_value, split_override, to_yaml
 from finetune.overrides import Loaded, load_config
 from finetune.registry import find_task
-from finetune.shipped import shipped_configs
+from finetune.shipped import find_config, shipped_configs
 
 
 class NewsConfig(TaskConfig):
@@ -202,6 +202,10 @@ def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> 
         ("learning_rate", "optim.lr"),
         ("optim.num_train_epochs", "train.epochs"),
         ("lora_r", "method.rank"),
+        ("evaluation_strategy", "train.evaluate_every"),
+        ("test_size", "data.test"),
+        ("hub_model_id", "output.hub"),
+        ("init_lora_weights", "method.init"),
     ],
 )
 def test_key_of_another_section_or_library_is_answered_with_ours(
@@ -263,6 +267,30 @@ def test_file_that_is_no_mapping_is_refused(file: Path) -> None:
 def test_missing_config_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"CONFIG: there is no file 'bbc-new'.*bbc-news"):
         load_config("bbc-new", [], task_config)
+
+
+def test_data_in_the_place_of_a_config_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text,label\na: b: c,d\n")
+    with pytest.raises(
+        ConfigError, match=r"holds data; name it as data=.*news\.csv.*finetune init"
+    ):
+        find_config(tmp_path / "news.csv")
+
+
+def test_name_that_two_shipped_configs_share_is_answered_with_both() -> None:
+    with pytest.raises(ConfigError, match="object-detection/scenes or segmentation/scenes"):
+        find_config("scenes")
+
+
+def test_misspelt_config_is_answered_with_the_file_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reviews.yaml").touch()
+    with pytest.raises(ConfigError, match=r"did you mean '.*reviews\.yaml'"):
+        find_config(tmp_path / "reveiws.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"did you mean 'reviews\.yaml'"):
+        find_config("reveiws.yaml")
 
 
 def test_shipped_configs_are_found_by_name() -> None:

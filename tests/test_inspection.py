@@ -31,6 +31,16 @@ def files(*folders: Path) -> dict[Path, int]:
     }
 
 
+def test_one_epoch_and_a_small_network_are_told_as_what_they_are(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune("inspect", *words, "method=full", "epochs=1") == 0
+    output = capsys.readouterr().out
+    assert "an epoch, 1 epoch\n" in output
+    assert "only 0.0" in output
+    assert "only 0 M" not in output
+
+
 @pytest.mark.parametrize("method", ["full", "lora", "partial", "frozen"])
 def test_a_run_is_shown_and_nothing_is_written(
     method: str, words: list[str], feature_cache: Path, bert_folder: Path, capsys: Any

@@ -143,7 +143,9 @@ def test_head_of_several_layers_is_refused(
 ) -> None:
     live = prepared(tmp_path, bert_folder, news_csv)
     live.model.network.head = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 3))
-    with pytest.raises(ModelError, match="solves one linear layer, but this head is head"):
+    with pytest.raises(
+        ModelError, match=r"one linear layer, and the head \(head\) has .* method\.solver=loop"
+    ):
         solve_head(live.model, live.task, live.train, seed=0)
 
 

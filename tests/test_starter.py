@@ -48,6 +48,12 @@ def test_a_file_that_is_there_is_not_overwritten(capsys: Any) -> None:
     assert Path("bbc-news.yaml").read_text() == "mine"
 
 
+def test_a_folder_that_takes_no_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert finetune("init", "bbc-news", "-o", "file/news.yaml") == 2
+    assert "file/news.yaml: cannot be written" in capsys.readouterr().err
+
+
 def test_a_data_file_gives_a_config_that_loads(capsys: Any) -> None:
     write_rows("news.csv", "id", "body", "topic")
     assert finetune("init", "news.csv") == 0

@@ -76,6 +76,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_takes_no_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(DataError, match=r"rows\.csv: cannot be written.*by -o"),
+        open_writer(tmp_path / "rows.csv") as writer,
+    ):
+        writer(ROWS)
+
+
 def test_check_output_refuses_what_would_be_regretted(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_text("text\na\n")

@@ -69,7 +69,8 @@ def check_names(names: Sequence[str], place: str) -> None:
     for position, name in enumerate(names, start=1):
         if not name:
             raise DataError(
-                f"{place}: column {position} has no name; columns: {', '.join(map(repr, names))}"
+                f"{place}: column {position} has no name; columns: {', '.join(map(repr, names))}; "
+                "name it, or leave it out (pandas writes its index so, but for to_csv(index=False))"
             )
         if names.index(name) + 1 < position:
             raise DataError(

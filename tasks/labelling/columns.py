@@ -36,9 +36,10 @@ def find_column(
     """
     if wanted is not None:
         if wanted not in columns:
-            raise DataError(
-                f"task.{role}: there is no column {wanted!r}; {nearest(wanted, columns)}"
+            hint = (
+                nearest(wanted, columns) if columns else "nor any other that is not read as input"
             )
+            raise DataError(f"task.{role}: there is no column {wanted!r}; {hint}")
         return wanted, None
     lowered = {name.lower(): name for name in columns}
     for name in usual:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, nearest
 
 
 def class_weights(
@@ -23,9 +23,14 @@ def class_weights(
         return None
     if wanted == "balanced":
         return [float(len(targets) / (len(names) * count)) for count in _counts(names, targets)]
-    if set(wanted) != set(names):
-        odd = ", ".join(repr(name) for name in sorted(set(wanted) ^ set(names)))
-        raise ConfigError(f"task.class_weights: must weigh every label and no other; look at {odd}")
+    for name in wanted:
+        if name not in names:
+            raise ConfigError(f"task.class_weights: {name!r} is no label; {nearest(name, names)}")
+    if missing := [name for name in names if name not in wanted]:
+        more = ", ".join(f"{name}: 1" for name in missing)
+        raise ConfigError(
+            f"task.class_weights: has no weight of {', '.join(map(repr, missing))}; add {{{more}}}"
+        )
     return [float(wanted[name]) for name in names]
 
 

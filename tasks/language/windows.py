@@ -49,13 +49,13 @@ def check_windows(tokenizer: Any, longest: int, overlap: int) -> None:
 
 
 def window_length(length: Length, longest: int, specials: int, overlap: int, most: int) -> Length:
-    """What windows make of a text that would be cut to `longest`: tokens read, tokens cut away."""
+    """What windows make of a text that would be cut to `longest`, in tokens."""
     content = length.used + length.cut - specials
     first, step = longest - specials, longest - specials - overlap
     count = 1 + max(0, -(-(content - first) // step))
     read = min(content, first + (min(count, most) - 1) * step)
     repeats = (min(count, most) - 1) * (overlap + specials)
-    return Length(read + specials + repeats, content - read)
+    return Length(read + specials + repeats, content - read, repeats)
 
 
 def split_windows(inputs: Sequence[Mapping[str, Sequence[int]]]) -> list[dict[str, Sequence[int]]]:

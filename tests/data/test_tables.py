@@ -111,7 +111,7 @@ def test_csv_finds_a_quote_that_swallows_the_file(write: Any) -> None:
         ("text,label\n", "no rows"),
         ("text,label", "no rows"),
         ("text,text\na,b\n", "columns 1 and 2 are both called 'text'"),
-        ("text,\na,b\n", "column 2 has no name"),
+        ("text,\na,b\n", "column 2 has no name.*index=False"),
     ],
 )
 def test_csv_refuses_what_is_no_table(write: Any, content: str, message: str) -> None:

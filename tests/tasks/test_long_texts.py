@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from finetune.config import ModelConfig
 from finetune.errors import ConfigError
+from finetune.limits import cut_note
 from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import TextClassification
@@ -71,6 +72,13 @@ def test_lengths_are_those_of_the_windows(bert_folder: Path) -> None:
             read = length.used - 2 - (len(own["windows"]) - 1) * 5
             assert length.cut == len(row["text"].split()) - read
             assert (length.cut > 0) == (len(row["text"].split()) > 10 + 7 * (most - 1))
+
+
+def test_loss_by_a_limit_of_windows_counts_each_token_once(bert_folder: Path) -> None:
+    """Windows of 10 words that share 3: two read 17 of 40 words, and [CLS] and [SEP] of 42 tokens."""
+    task, _ = set_up(bert_folder, **WINDOWS, max_windows=2)
+    lengths = task.lengths([{"text": " ".join(["bank"] * 40), "label": "business"}])
+    assert cut_note(lengths) == "1 of 1 rows are cut to 19 tokens, which loses 55% of all tokens"
 
 
 def test_both_ends_are_read(bert_folder: Path) -> None:

@@ -125,6 +125,7 @@ def test_columns_that_are_set_are_taken_in_silence() -> None:
         ({}, ["text", "one", "two"], ["task.label", "'one', 'two'", "task.label=COLUMN"]),
         ({"text": "bdy"}, ["body", "label"], ["task.text", "'bdy'", "body"]),
         ({"label": "lable"}, ["text", "label"], ["task.label", "'lable'", "label"]),
+        ({"label": "topic"}, ["text"], ["task.label", "'topic'", "read as input"]),
         ({"text": ["first", "secnd"]}, ["first", "second", "label"], ["'secnd'", "second"]),
         ({}, ["label"], ["task.label", "there are: none"]),
     ],
@@ -222,8 +223,10 @@ def test_balanced_weights_are_inverse_to_the_frequency(bert_folder: Path) -> Non
 
 
 def test_class_weights_of_other_labels_are_refused(bert_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"task.class_weights.*'c'"):
+    with pytest.raises(ConfigError, match=r"task.class_weights: 'c' is no label"):
         set_up(bert_folder, labelled("a", "b"), class_weights={"a": 1, "c": 2})
+    with pytest.raises(ConfigError, match=r"task.class_weights: has no weight of 'b'; add {b: 1}"):
+        set_up(bert_folder, labelled("a", "b"), class_weights={"a": 1})
     with pytest.raises(ConfigError, match=r"task.class_weights.*number"):
         set_up(bert_folder, NUMBER, class_weights="balanced")
 
