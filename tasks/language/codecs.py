@@ -201,7 +201,8 @@ class Seq2SeqCodec(Codec):
     decoder_start: int = 0
 
     def length(self, row: Exchange) -> Length:
-        source, over = self.prompt_length(row)
+        asked = self.prompt_length(row)
+        source, over = asked.used, asked.cut
         if row.answer is None:
             # A dialogue that ends with a question teaches nothing.
             return Length(source if row.pieces is None else 0, over)
