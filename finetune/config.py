@@ -305,7 +305,8 @@ class TrainConfig(Section):
     early_stopping: PositiveInt | None = None
     """Evaluations without improvement after which training ends; null: never."""
     best: str | None = None
-    """Metric that selects the final checkpoint; null: the task's metric.
+    """Metric that selects the final checkpoint, of equal ones that of less loss; null: the task's
+    metric.
 
     + or - before it gives its direction (+f1_macro, -loss); "last" takes the last checkpoint.
     """

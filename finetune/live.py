@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ class Progress:
 
     step: int = 0
     best_value: float | None = None
+    best_loss: float = 0.0
+    """Of the evaluation that gave `best_value`."""
     best_step: int | None = None
     stale: int = 0
     """Evaluations since the best one."""
@@ -33,13 +36,16 @@ class Progress:
     skipped: int = 0
     """Updates that the loss scaler of fp16 has left out, since their gradients overflowed."""
 
-    def note_evaluation(self, value: float, patience: int | None) -> bool:
+    def note_evaluation(self, value: float, loss: float, patience: int | None) -> bool:
         """Take an evaluation into account; True if it is the best so far.
 
-        Larger values are better; one that is not a number is never best.
+        Larger values are better, and of equal ones, which few rows often give, that of less loss;
+        one that is not a number is never best.
         """
-        if value == value and (self.best_value is None or value > self.best_value):
-            self.best_value, self.best_step, self.stale = value, self.step, 0
+        best = None if self.best_value is None else (self.best_value, -self.best_loss)
+        if not math.isnan(value) and (best is None or (value, -loss) > best):
+            self.best_value, self.best_loss = value, loss
+            self.best_step, self.stale = self.step, 0
             return True
         self.stale += 1
         self.stopped = patience is not None and self.stale >= patience

@@ -139,7 +139,8 @@ def train(
                 paused = time.perf_counter()
                 metrics = journal.evaluate(step)
                 if select is not None:
-                    improved = progress.note_evaluation(select(metrics), config.early_stopping)
+                    value, loss = select(metrics), metrics["loss"]
+                    improved = progress.note_evaluation(value, loss, config.early_stopping)
                 live.method.train_mode(live.model)
                 since += time.perf_counter() - paused
 
