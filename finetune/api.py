@@ -95,9 +95,14 @@ def train(
 
     `task` is a name, the keys of the config's section, or a Task; `data` a reference (file, folder,
     hub set, pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or
-    {split: any of these}. Everything else is a key of the config: `method="lora"`, `epochs=3`,
-    `optim={"lr": 1e-4}`. Raises FinetuneError.
+    {split: any of these}; `validation` and `test` may be such data, too. Everything else is a key
+    of the config: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. Raises FinetuneError.
     """
+    held_out = {name: overrides[name] for name in ("validation", "test") if name in overrides}
+    tables = {name: value for name, value in held_out.items() if not _is_setting(value)}
+    if tables and data is not None:
+        overrides = {name: value for name, value in overrides.items() if name not in tables}
+        data = {"train": data, **tables}
     given = None if data is None or _is_section(data) else data
     reference = str(data) if isinstance(data, Path) else data
     sections = {"model": model, "data": reference if given is None else None}
@@ -126,12 +131,14 @@ def compare(*runs: Run | str | Path) -> pandas.DataFrame:
     return pandas.DataFrame(list(rows.values()), index=list(rows), columns=names)
 
 
+def _is_setting(value: Any) -> bool:
+    """Whether a value is one that a key of the config holds, rather than rows."""
+    return value is None or isinstance(value, str | int | float | Path)
+
+
 def _is_section(data: Any) -> bool:
     """Whether `data` is a reference, or keys of the config's section, rather than rows."""
     if not isinstance(data, Mapping):
         return isinstance(data, str | Path)
-    plain = (
-        value is None or isinstance(value, str | int | float) or name == "encoding"
-        for name, value in data.items()
-    )
+    plain = (_is_setting(value) or name == "encoding" for name, value in data.items())
     return all(plain) and set(data) <= set(DataConfig.model_fields)

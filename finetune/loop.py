@@ -26,7 +26,14 @@ from finetune.live import Journal, Live, Progress
 from finetune.losses import RunningLoss, global_counts
 from finetune.methods.method import head_weights
 from finetune.model import Batch
-from finetune.optim import FiniteGuard, penalize, rate_factor, set_rate, trained_parameters
+from finetune.optim import (
+    FiniteGuard,
+    penalize,
+    rate_factor,
+    set_rate,
+    told_rate,
+    trained_parameters,
+)
 from finetune.sharding import is_sharded, whole
 from finetune.signals import Interrupted, Signals
 
@@ -122,7 +129,7 @@ def train(
             if step % config.log_every == 0 or is_last:
                 progress.skipped += guard.confirm(step)
                 values = running.take() | {
-                    "lr": max(group["lr"] for group in live.optimizer.param_groups),
+                    "lr": told_rate(live.optimizer, optim),
                     "epoch": step / epoch_steps,
                 }
                 # Not finite only where the loss scaler has skipped the update.

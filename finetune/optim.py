@@ -82,6 +82,13 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
+def told_rate(optimizer: torch.optim.Optimizer, config: OptimConfig) -> float:
+    """The rate at this step that began as optim.lr; where only a head is trained, the head's."""
+    groups = optimizer.param_groups
+    others = [group for group in groups if group["peak_lr"] != config.head_lr]
+    return float(max(group["lr"] for group in others or groups))
+
+
 def rate_factor(config: OptimConfig, step: int, total: int) -> float:
     """The share of the peak learning rate at which update `step` (from 0) of `total` is made.
 

@@ -263,7 +263,7 @@ def _sentences(
             by_key[key] = [f"unknown key; {meant_key(key, fields)}"]
             continue
         message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        by_key.setdefault(key, [f"{fault['input']!r}:"]).append(message)
+        by_key.setdefault(key, [f"{fault['input']!r:.80}:"]).append(message)
     for key, messages in by_key.items():
         head, *rest = messages
         origin = origins.get(key, "default")

@@ -139,6 +139,17 @@ def test_train_takes_the_section_of_data(train: Train, tmp_path: Path) -> None:
     assert train({**section, "validation": 0}).metrics == {}
 
 
+def test_held_out_rows_may_be_given_beside_those_to_train_on(train: Train) -> None:
+    import pandas
+
+    frame = pandas.DataFrame(ROWS)
+    metrics = train(frame[:15], validation=frame[15:], test=ROWS[:5]).metrics
+    supports = {
+        name: sum(found[f"support/{label}"] for label in LABELS) for name, found in metrics.items()
+    }
+    assert supports == {"validation": len(ROWS) - 15, "test": 5}
+
+
 def test_train_takes_the_section_of_a_task(train: Train) -> None:
     trained = train(ROWS, {"name": "text-classification", "labels": LABELS[::-1]})
     assert trained.predictor.adapter.config.labels == LABELS[::-1]

@@ -30,6 +30,7 @@ from finetune.optim import (
     check_optimizer,
     rate_factor,
     set_rate,
+    told_rate,
 )
 
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
@@ -156,6 +157,17 @@ def test_set_rate_scales_every_group_from_its_peak() -> None:
     for factor in (0.5, 0.25, 1.0):
         set_rate(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == [p * factor for p in peaks]
+
+
+def test_rate_that_is_told_is_that_of_the_key_and_not_the_heads() -> None:
+    model, method = toy(), make_method(FullConfig())
+    method.apply(model)
+    optimizer = build_optimizer(OPTIM, method.param_groups(model, OPTIM))
+    set_rate(optimizer, 0.5)
+    assert told_rate(optimizer, OPTIM) == 0.5 * OPTIM.lr
+    groups = method.param_groups(model, OPTIM)
+    heads = [group for group in groups if group["lr"] == OPTIM.head_lr]
+    assert told_rate(build_optimizer(OPTIM, heads), OPTIM) == OPTIM.head_lr
 
 
 # ---- optimizers by name
