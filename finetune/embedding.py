@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from finetune.arguments import Source, refuse, source_of
@@ -47,18 +48,25 @@ SUFFIX = ".parquet"
 DIGEST = b"made_of"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Embedder:
-    """A network whose `features` are vectors [B, H], and the task that encodes for it."""
+    """A network whose `features` are vectors [B, H], and the task that encodes for it.
+
+    Attributes:
+        cut: how many of the rows so far the network could not read to their end.
+    """
 
     task: Task
     model: TransferModel
     accelerator: Accelerator
     batch_size: int
+    cut: int = 0
 
     def __call__(self, rows: Sequence[Row]) -> np.ndarray:
         """The vectors of good rows, float32 [N, H]."""
-        lengths = np.array([length.used for length in self.task.lengths(rows)], dtype=np.int64)
+        measured = self.task.lengths(rows)
+        self.cut += sum(length.cut > 0 for length in measured)
+        lengths = np.array([length.used for length in measured], dtype=np.int64)
         found: dict[int, Tensor] = {}
         for piece in blocks_by_length(lengths, self.batch_size):
             batch = self.task.collate([self.task.encode(rows[index]) for index in piece.indices])
@@ -109,9 +117,12 @@ def embed_rows(
             kept += _embed_window(embedder, table, place, parts, source)
             advance(min(WINDOW, len(table)))
     accelerator.wait_for_everyone()
+    cut = sum(gather_object([embedder.cut])) if processes > 1 else embedder.cut
     if not state.is_main_process:
         return 0
     done = parts.join()
+    if cut:
+        console.print(f"{cut} of {done} rows are longer than the network reads: they were cut")
     found = f", {format_count(kept, 'part')} found done" if kept else ""
     left = f", {len(table) - done} left out" if done < len(table) else ""
     console.print(f"{done} rows with vectors{left}{found}: {output}")

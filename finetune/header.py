@@ -26,7 +26,7 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     before = ", the others before, by contrast" if live.method.contrastive_steps else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
-    strata = (live.task.stratum(row) for rows in splits.named.values() for row in rows)
+    strata = map(live.task.stratum, splits.train)
     network = getattr(live.model.network, "backbone", live.model.network)  # of a library, not ours
     facts = {
         "labels": _label_counts(strata),
@@ -58,7 +58,7 @@ def _label_counts(strata: Iterable[object]) -> str:
     names = {name for label in counts for name in (label if isinstance(label, tuple) else [label])}
     is_combined = any(isinstance(label, tuple) and len(label) != 1 for label in counts)
     how = f" in {len(counts)} combinations" if is_combined else ""
-    return f"{len(names)} labels{how}: {listed(named, MOST_LABELS)}"
+    return f"{len(names)} labels{how} in train: {listed(named, MOST_LABELS)}"
 
 
 def _label(label: object) -> str:

@@ -189,16 +189,24 @@ def test_a_line_that_cannot_be_predicted_is_named(
     assert "für" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("predict", "1 of 12 rows are longer than the model reads: they were cut"),
+        ("evaluate", "1 of 12 rows are cut to "),
+        ("embed", "1 of 12 rows are longer than the network reads: they were cut"),
+    ],
+)
 def test_rows_that_are_cut_are_counted(
-    command: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    said: str,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     long = {"text": "shares fell " * 200, "label": ROWS[0]["label"]}
     table = tmp_path / "rows.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, long]))
-    assert finetune(command, finished_run, table) == 0
-    said = "".join(capsys.readouterr())
-    if command == "predict":
-        assert "1 of 12 rows are longer than the model reads: they were cut" in said
-    else:
-        assert "1 of 12 rows are cut to " in said
+    output = ["-o", tmp_path / "vectors.parquet"] if command == "embed" else []
+    assert finetune(command, finished_run, table, *output) == 0
+    assert said in "".join(capsys.readouterr())

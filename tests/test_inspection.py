@@ -78,7 +78,7 @@ def test_labels_that_rows_have_several_of_are_counted_apart_from_their_combinati
     rows = [{**row, "label": own} for row, own in zip(text_rows(12), labels, strict=True)]
     Path("several.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert finetune("inspect", *words, "method=full", "data=several.jsonl") == 0
-    assert "3 labels in 2 combinations: " in capsys.readouterr().out
+    assert "3 labels in 2 combinations in train: " in capsys.readouterr().out
 
 
 def test_the_untrained_loss_is_that_of_the_first_evaluation(words: list[str], capsys: Any) -> None:

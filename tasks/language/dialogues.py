@@ -94,22 +94,22 @@ def dialogue_faults(column: str, value: Any) -> Iterator[str]:
     for number, message in enumerate(messages_of(value), start=1):
         if not isinstance(message["role"], str):
             yield f"{column}: message {number} has no role"
-        if not isinstance(message["content"], str) and not message.get("tool_calls"):
+        is_answer = message["role"] == "assistant"
+        if message.get("tool_calls"):
+            continue
+        if not isinstance(message["content"], str):
             yield f"{column}: message {number} has {_shown(message['content'])}"
+        elif is_answer and not message["content"].strip():
+            yield f"{column}: message {number}, an assistant's, is empty"
 
 
-def unread_notes(columns: Mapping[str, Sequence[Any]], column: str) -> list[str]:
-    """What of rows with dialogues a person may think is read: tools, weights of turns."""
-    notes = [
+def unread_notes(columns: Iterable[str]) -> list[str]:
+    """What of rows with dialogues a person may think is read: tools."""
+    return [
         f"{name}: column {name!r} is not read, so the template is told of no tools"
         for name in TOOL_NAMES
         if name in columns
     ]
-    dialogues = [value for value in columns[column] if isinstance(value, list)]
-    messages = [message for value in dialogues for message in value if isinstance(message, Mapping)]
-    if any(message.get("weight") == 0 for message in messages):
-        notes.append("weight: is not read, so turns of weight 0 are learned like the others")
-    return notes
 
 
 def check_answered(column: str, dialogues: Iterable[Any]) -> None:
@@ -141,13 +141,14 @@ def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
 
 
 def pieces_of(tokenizer: Any, messages: Sequence[Message]) -> list[Piece]:
-    """The text of a dialogue in pieces: what assistants say is learned, with the token behind it.
+    """The text of a dialogue in pieces: what assistants say is learned, with the token behind it,
+    but for turns of the weight 0.
 
     Raises DataError for a template whose earlier turns look otherwise once later ones follow.
     """
     whole, pieces, start = _render(tokenizer, messages), list[Piece](), 0
     for place, message in enumerate(messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or message.get("weight") == 0:
             continue
         before = _render(tokenizer, messages[:place], add_generation_prompt=True)
         after = _render(tokenizer, messages[: place + 1])

@@ -97,7 +97,7 @@ def choose_prompts(
         return _found(columns)
     if given == ["messages"]:
         column, _ = find_column(config.messages, "messages", columns, (), ())
-        return {"messages": column}, unread_notes(columns, column)
+        return {"messages": column}, unread_notes(columns)
     if given == ["text"]:
         return {"text": settle_template(str(config.text), "task.text", columns)}, []
     for name in ("prompt", "completion"):
@@ -118,7 +118,7 @@ def _found(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, str | None],
     if named or len(dialogues) == 1:
         column = [*named, *dialogues][0]
         note = f"messages: column {column!r}, which holds dialogues"
-        return {"messages": column}, [note, *unread_notes(columns, column)]
+        return {"messages": column}, [note, *unread_notes(columns)]
     for asked, answered in PAIRS:
         if asked in lowered and answered in lowered:
             prompt, completion = f"{{{lowered[asked]}}}", f"{{{lowered[answered]}}}"

@@ -45,10 +45,9 @@ def test_prompt_and_completion_are_found_by_their_names(
 
 def test_what_is_not_read_beside_a_dialogue_is_said() -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    weighed = [[turns[0], turns[1] | {"weight": 0}], None]
     for keys in ({}, {"messages": "messages"}):
-        notes = TextGeneration(**keys).choose_columns({"messages": weighed, "tools": [[], []]})
-        assert [note.partition(":")[0] for note in notes[-2:]] == ["tools", "weight"]
+        notes = TextGeneration(**keys).choose_columns({"messages": [turns], "tools": [[]]})
+        assert notes[-1].startswith("tools: column 'tools' is not read")
         assert len(TextGeneration(**keys).choose_columns({"messages": [turns]})) == 1 - len(keys)
 
 
@@ -111,6 +110,7 @@ def test_row_without_its_completion_is_one_to_predict() -> None:
         ([], "not a list of messages"),
         ([{"content": "x"}], "message 1 has no role"),
         ([{"role": "user", "content": None}], "message 1 has no content"),
+        ([{"role": "assistant", "content": " "}], "message 1, an assistant's, is empty"),
         (
             [{"role": "user", "content": [{"text": "x"}]}],
             "has the content [{'text': 'x'}], not text",

@@ -247,7 +247,7 @@ def test_text_that_is_too_long_is_cut_where_asked_and_counted(
     words = ["market"] + ["the"] * 58 + ["goal"]
     rows = [*SINGLE, {"text": " ".join(words), "label": "sport"}]
     task, _ = set_up(bert_folder, rows, truncation=truncation)
-    assert task.lengths(rows)[-1] == (LONGEST, 60 + 2 - LONGEST)  # [CLS] and [SEP] count
+    assert task.lengths(rows)[-1] == (LONGEST, 60 + 2 - LONGEST, 0)  # [CLS] and [SEP] count
     shown = task.show(task.encode(rows[-1])).split()
     assert len(shown) == LONGEST
     assert ("market" in shown, "goal" in shown) == (truncation == "head", truncation == "tail")

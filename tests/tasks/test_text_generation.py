@@ -206,6 +206,9 @@ def test_assistant_turns_and_their_ends_carry_loss(gpt2_folder: Path) -> None:
     assert any(note.startswith("chat template: the tokenizer has none") for note in notes)
     answer = CHATS[0]["messages"][2]["content"]
     assert learned_text(task, CHATS[0]) == f" {answer}<|endoftext|> yes<|endoftext|>"
+    weighed = [dict(message) for message in CHATS[0]["messages"]]
+    weighed[2]["weight"] = 0
+    assert learned_text(task, {"messages": weighed}) == " yes<|endoftext|>"
     asked = task.tokenizer_.decode(task.encode(CHATS[0])["inputs"]["prompt_ids"])
     assert asked.endswith("user: Sure?\nassistant:")
 
