@@ -23,7 +23,13 @@ from tasks import usage
 from tasks.labelling import metrics
 from tasks.labelling.config import TargetConfig
 from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import Number, SingleLabel, learn_targets, restore_targets
+from tasks.labelling.targets import (
+    Number,
+    SingleLabel,
+    label_remarks,
+    learn_targets,
+    restore_targets,
+)
 from tasks.pretrained import label_keys
 from tasks.vision.augmentation import (
     Augmentation,
@@ -85,7 +91,8 @@ class ImageClassification(PictureTask, LabelledTask):
         keys, note = settle_augmentation(self.config, frozen=frozen)
         self.config = self.config.model_copy(update=keys)
         self._set_augmentation()
-        return [text for text in (self.source_.note, self._describe_input(), note) if text]
+        notes = label_remarks(self.config, self.targets_.names)
+        return [*notes, *filter(None, (self.source_.note, self._describe_input(), note))]
 
     def state(self) -> dict[str, Any]:
         return {

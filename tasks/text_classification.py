@@ -7,7 +7,7 @@ Shapes: B rows, T tokens, C classes (1 for a number).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from finetune.task import About, Length, Rng, Row, Sample
 from tasks import usage
 from tasks.labelling.columns import TEXT_NAMES, find_column, prose_columns
 from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import Number, learn_targets, restore_targets
+from tasks.labelling.targets import Number, label_remarks, learn_targets, restore_targets
 from tasks.language.backbones import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.language.config import TextClassificationConfig
 from tasks.language.text import (
@@ -31,8 +31,9 @@ from tasks.language.text import (
     pad,
     settle_length,
     token_lengths,
+    unknown_note,
 )
-from tasks.language.vocabulary import add_words, broken_words, embed_words, name_rows
+from tasks.language.vocabulary import add_words, added_note, broken_words, embed_words, name_rows
 from tasks.language.windows import (
     COUNT,
     check_windows,
@@ -100,7 +101,13 @@ class TextClassification(LabelledTask):
         network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
         self._pieces = add_words(self.tokenizer_, self.config.add_tokens)
-        notes = [*self._settle_head(kind_of(network), frozen), *self._settle_length(network)]
+        notes = [
+            *label_remarks(self.config, self.targets_.names),
+            *self._settle_head(kind_of(network), frozen),
+            *self._settle_length(network),
+            *added_note(self._pieces, self._texts_of(train)),
+            *unknown_note(self.tokenizer_, self._texts_of(train)),
+        ]
         self._check_length()
         return notes
 
@@ -187,8 +194,7 @@ class TextClassification(LabelledTask):
         return " ".join(self.tokenizer_.convert_ids_to_tokens(sample["inputs"]["input_ids"]))
 
     def survey(self, rows: Sequence[Row]) -> dict[str, str]:
-        texts = (text for row in rows for text in self._texts(row))
-        found = broken_words(self.tokenizer_, texts)
+        found = broken_words(self.tokenizer_, self._texts_of(rows))
         named = [f"{word} ({pieces} pieces, {count} times)" for word, pieces, count in found]
         told = f"{', '.join(named)}; task.add_tokens keeps a word whole"
         return {"broken words": told} if named else {}
@@ -226,6 +232,9 @@ class TextClassification(LabelledTask):
         return About(self.name, "transformers", note + code, adapted)
 
     # ---- parts
+
+    def _texts_of(self, rows: Iterable[Row]) -> Iterator[str]:
+        return (text for row in rows for text in self._texts(row))
 
     def _texts(self, row: Row) -> list[Any]:
         return [row.get(column) for column in self.input_columns()]

@@ -28,7 +28,7 @@ from tasks.language.prompts import Exchange
 from tasks.language.samples import Sampled, write_samples
 from tasks.language.scores import check_scorers, score_texts
 from tasks.language.templates import fill
-from tasks.language.text import load_tokenizer, longest_input, settle_length
+from tasks.language.text import load_tokenizer, longest_input, settle_length, unknown_note
 from tasks.language.tokens import end_notes, start_token
 from tasks.language.usage import code_of
 from tasks.pretrained import from_pretrained
@@ -115,7 +115,8 @@ class TextGeneration(Task):
             self._turn_end = turn_end(self.tokenizer_, train[self.config.messages])
             settled = self.tokenizer_.chat_template
             self.template_ = settled if settled != own else None
-        return notes
+        texts = (f"{said.asked}{said.answer or ''}" for said in map(self._exchange, train))
+        return [*notes, *unknown_note(self.tokenizer_, texts)]
 
     def state(self) -> dict[str, Any]:
         return {}

@@ -17,7 +17,7 @@ from tasks.labelling import metrics
 from tasks.labelling.columns import LABEL_NAMES, counts_rows, find_column
 from tasks.labelling.config import TargetConfig
 from tasks.labelling.confusion import write_confusion
-from tasks.labelling.labels import parse_number, split_labels
+from tasks.labelling.labels import label_text, parse_number, split_labels
 from tasks.labelling.targets import KINDS, SingleLabel, Targets, kind_of_values
 
 
@@ -64,9 +64,13 @@ class LabelledTask(Task):
         value = row[self.config.label or ""]
         if self.config.kind == "number":
             return None
+        # After setup the numbers of a ClassLabel have names.
+        state = self.targets_.state if hasattr(self, "targets_") else {}
+        names = state.get("class_names")
         if self.config.kind == "several":
-            return tuple(split_labels(value, self.config.delimiter))
-        return str(value)
+            delimiter = state.get("delimiter", self.config.delimiter)
+            return tuple(split_labels(value, delimiter, names))
+        return label_text(value, names) if state else str(value).strip()
 
     def class_of(self, row: Row) -> int | None:
         if not isinstance(self.targets_, SingleLabel):

@@ -256,6 +256,21 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     return targets
 
 
+def label_remarks(config: TargetConfig, names: Sequence[str]) -> list[str]:
+    """What a person should know of the labels of a run before it is trained."""
+    notes, seen = [], dict[str, str]()
+    if config.class_weights == "balanced" and config.logit_adjustment:
+        notes.append(
+            "task.logit_adjustment and task.class_weights=balanced do the same, so rare labels are "
+            "favoured twice; one of them is enough"
+        )
+    for name in names:
+        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            notes.append(f"labels: {other!r} and {name!r} are two, though they look alike")
+    return notes
+
+
 def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
     """Targets from the `state` of targets that were learned."""
     return KINDS[config.kind or "single"](config, state)

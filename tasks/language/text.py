@@ -5,7 +5,8 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from tasks.pretrained import from_pretrained
 
 # A tokenizer that knows no longest input names a number above this.
 UNBOUNDED = 1_000_000
+# Texts that tell whether a tokenizer knows what they are written in, and the share of unknown
+# tokens that is worth a word.
+SAMPLED, MUCH = 200, 0.02
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
@@ -35,6 +39,19 @@ def load_tokenizer(source: ModelConfig) -> Any:
     # Tokens are counted before they are cut, of which transformers would warn.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
+
+
+def unknown_note(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """A sentence on a tokenizer that does not know much of what the first texts are written in."""
+    some = list(islice(texts, SAMPLED))
+    ids = [i for own in tokenizer(some, add_special_tokens=False)["input_ids"] for i in own]
+    share = ids.count(tokenizer.unk_token_id) / max(len(ids), 1)
+    if share < MUCH:
+        return []
+    return [
+        f"tokens: {share:.0%} of those of the first {len(some)} texts are {tokenizer.unk_token}, "
+        "for words and signs that this network cannot tell apart; another may know them"
+    ]
 
 
 def longest_input(tokenizer: Any, config: Any) -> int | None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from finetune.errors import ConfigError
+from finetune.console import format_count
+from finetune.errors import ConfigError, listed
 
 _WORD = re.compile(r"[^\W\d_][\w-]*")
 # A word that is worth a token of its own: seen so often, in so many pieces.
@@ -54,6 +55,22 @@ def add_words(tokenizer: Any, words: Sequence[str]) -> dict[str, list[int]]:
         pieces[word] = list(ids)
     tokenizer.add_tokens(list(words))
     return pieces
+
+
+def added_note(words: Iterable[str], texts: Iterable[str]) -> list[str]:
+    """A sentence on words that were added, and which of them no text has."""
+    unseen = list(words)
+    if not unseen:
+        return []
+    said = (
+        f"add_tokens: {format_count(len(unseen), 'token')}, each the mean of its pieces at first; "
+        "under method=lora, method.train_tokens=true trains them"
+    )
+    for text in texts:
+        unseen = [word for word in unseen if word not in text]
+        if not unseen:
+            break
+    return [f"{said}; in no training row: {listed(unseen, LISTED)}" if unseen else said]
 
 
 def embed_words(network: Any, tokenizer: Any, pieces: Mapping[str, Sequence[int]]) -> None:

@@ -205,12 +205,15 @@ def test_integer_labels_are_sorted_by_size(bert_folder: Path) -> None:
 def test_labels_of_a_data_set_keep_its_order(bert_folder: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "maybe", "a"])})
     rows = Dataset.from_list(labelled(0, 2, 1, 0), features=features)
-    assert label_names(bert_folder, rows) == ["no", "maybe", "a"]
+    task, _ = set_up(bert_folder, rows)
+    assert task.targets_.names == ["no", "maybe", "a"]
+    assert [task.stratum(row) for row in rows] == ["no", "a", "maybe", "no"]
     names = ClassLabel(names=["z", "b", "a"])
     features = Features({"text": Value("string"), "label": Sequence(names)})
     rows = Dataset.from_list(labelled([0], [2, 0], [], [1]), features=features)
     task, _ = set_up(bert_folder, rows)
     assert task.targets_.names == ["z", "b", "a"]
+    assert [task.stratum(row) for row in rows] == [("z",), ("a", "z"), (), ("b",)]
     assert task.targets_.target([2, 0]) == [1.0, 0.0, 1.0]
 
 
@@ -282,6 +285,48 @@ def test_more_tokens_than_the_network_takes_are_not_asked_for(bert_folder: Path)
     notes = task.setup(table, ModelConfig(name=str(bert_folder)), frozen=False)
     assert task.config.max_length == LONGEST
     assert any(note.startswith(f"max_length: {LONGEST}") and "512" in note for note in notes)
+
+
+# ---- what is worth a word before training
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "said"),
+    [
+        (
+            labelled("sport", "Sport ", "tech"),
+            {},
+            "labels: 'Sport' and 'sport' are two, though they look alike",
+        ),
+        (
+            labelled("a", "a", "b"),
+            {"class_weights": "balanced", "logit_adjustment": 1.0},
+            "so rare labels are favoured twice",
+        ),
+        (
+            [{"text": "на рынке рост", "label": "a"}, {"text": "the market", "label": "b"}],
+            {},
+            "60% of those of the first 2 texts are [UNK]",
+        ),
+        (
+            [{"text": "xyzzy rose", "label": "a"}, {"text": "the market", "label": "b"}],
+            {"add_tokens": ["xyzzy", "plugh"]},
+            "add_tokens: 2 tokens, each the mean of its pieces at first; under method=lora, "
+            "method.train_tokens=true trains them; in no training row: plugh",
+        ),
+    ],
+    ids=["labels", "weights", "unknown", "added"],
+)
+def test_what_a_person_may_have_overlooked_is_said(
+    rows: list[Row], keys: dict[str, Any], said: str, bert_folder: Path
+) -> None:
+    def notes(rows: list[Row], **keys: Any) -> str:
+        task, table = TextClassification(**keys), Dataset.from_list(rows)
+        task.choose_columns(table[:100])
+        return "; ".join(task.setup(table, ModelConfig(name=str(bert_folder)), frozen=False))
+
+    assert said in notes(rows, **keys)
+    assert said.partition(" ")[2] not in notes(SINGLE, class_weights="balanced")
 
 
 # ---- what a network says of a row
