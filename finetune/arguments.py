@@ -72,6 +72,12 @@ def refuse(faults: Sequence[str]) -> None:
 
 
 def _one_name(words: Sequence[str], what: str) -> tuple[str | None, list[str]]:
+    if option := next((word for word in words if word.startswith("--")), None):
+        key = option.lstrip("-").partition("=")[0].replace("-", "_") or "key"
+        raise ConfigError(
+            f"command line: there is no option {option}; keys of a config are written without "
+            f"dashes: {key}=VALUE"
+        )
     overrides = [word for word in words if _KEY_VALUE.match(word)]
     names = [word for word in words if not _KEY_VALUE.match(word)]
     if len(names) > 1:

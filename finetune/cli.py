@@ -32,6 +32,9 @@ Precision = Annotated[
     typer.Option(help="Of the computation; left out, the device chooses."),
 ]
 
+# What looks like an option is left to the words, which know how keys are written.
+KEYS = {"ignore_unknown_options": True}
+
 
 @app.callback()
 def finetune() -> None:
@@ -43,7 +46,7 @@ def finetune() -> None:
     """
 
 
-@app.command()
+@app.command(context_settings=KEYS)
 def train(
     words: ConfigWords = None,
     fresh: Annotated[
@@ -152,7 +155,7 @@ def embed(
     embed_rows(model, words, output, batch_size, precision)
 
 
-@app.command()
+@app.command(context_settings=KEYS)
 def inspect(
     words: ConfigWords = None,
     draw: Annotated[

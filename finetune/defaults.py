@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config import FrozenConfig, RunConfig
 from finetune.errors import ConfigError
@@ -121,10 +122,14 @@ def fill_defaults(
         )
         filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if held[key] is None}
+    # What is chosen for parts that the network has not needs no reason.
+    told = set(chosen)
+    if not model.heads:
+        told.discard("optim.head_lr")
+    if not any(isinstance(module, _BatchNorm) for module in model.network.modules()):
+        told.discard("method.batch_norm")
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
-        key: why
-        for key, (_, why) in chosen.items()
-        if key != "optim.head_lr" or model.heads  # of no head, its rate means nothing
+        key: why for key, (_, why) in chosen.items() if key in told
     }
 
 

@@ -40,8 +40,9 @@ def cut_note(lengths: Sequence[Length]) -> str:
     longest = max(length.used - length.repeated for length in cut)
     lost = sum(length.cut for length in cut)
     whole = sum(length.used - length.repeated + length.cut for length in lengths)
-    share = f"which loses {lost / whole:.0%} of all tokens"
-    return f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens, {share}"
+    share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
+    rows = f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens"
+    return f"{rows}, which loses {share} of all tokens"
 
 
 def _of_measurement(story: Story) -> Iterator[str]:

@@ -64,7 +64,8 @@ def run(
     state.wait_for_everyone()  # all have looked at the folder before one of them writes into it
     if held is not None and folder.finished and not extend:
         console.print(
-            "this run is finished: --fresh replaces it, --extend with more epochs trains it longer"
+            "this run is finished: --fresh (in Python fresh=True) replaces it, --extend with more "
+            "epochs trains it longer"
         )
         show_results(folder, console)
         publish(folder, given, state.is_main_process)

@@ -59,6 +59,12 @@ def test_split_override_names_the_word_that_is_no_list() -> None:
         split_override("k=[a, b")
 
 
+@pytest.mark.parametrize("words", [["--lr", "1e-4"], ["news.yaml", "--lr=1e-4"]])
+def test_keys_with_dashes_are_answered_with_how_they_are_written(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="there is no option --lr.*without dashes: lr=VALUE"):
+        config_and_overrides(words)
+
+
 def test_source_of_takes_keys_with_and_without_their_section() -> None:
     source = source_of(["delimiter=;", "news.csv", "data.encoding=cp1252", "split=test"])
     assert source.reference == "news.csv"
