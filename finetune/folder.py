@@ -219,7 +219,8 @@ def check_same_run(
         else:
             differences[key] = f"  {key}: {before} in the run, {value} now"
     hint = "use --extend to train longer, or " if LENGTH_KEYS & differences.keys() else ""
-    ways = f"{hint}output.dir=... for a second run, or --fresh (in Python fresh=True) to replace this one"
+    replacing = "--fresh (in Python fresh=True) to replace this one"
+    ways = f"{hint}output.dir=... for a second run, or {replacing}"
     if differences:
         raise CheckpointError(
             "\n".join([f"{folder.path}: holds another run:", *differences.values(), f"  {ways}"])
