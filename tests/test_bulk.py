@@ -69,6 +69,22 @@ def test_columns_are_kept_and_predictions_are_those_of_python(
     assert captured.out == ""
 
 
+def test_probability_of_every_label_has_a_column(
+    finished_run: Path, table: Path, expected: list[dict[str, Any]]
+) -> None:
+    output = table.with_name("scores.csv")
+    assert finetune("predict", finished_run, table, "-o", output, "scores=all") == 0
+    for row, said in zip(read(output), expected, strict=True):
+        scores = {
+            key.partition("/")[2]: float(value)
+            for key, value in row.items()
+            if key.startswith("predicted_score/")
+        }
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+        assert max(scores, key=scores.__getitem__) == row["predicted_label"] == said["label"]
+        assert scores[said["label"]] == pytest.approx(said["score"], abs=1e-6)
+
+
 def test_labels_that_training_never_saw_do_not_stop_a_prediction(
     finished_run: Path, tmp_path: Path
 ) -> None:

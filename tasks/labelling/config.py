@@ -28,6 +28,10 @@ class TargetConfig(TaskConfig):
     """Between the labels of a cell, for kind=several; null: found."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability from which a label is predicted, for kind=several."""
+    scores: Literal["best", "all"] = "best"
+    """What a prediction holds beside its label. best: the probability of that; all: of every label
+    as well, as score/<label>.
+    """
     class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
     """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -25,6 +25,7 @@ class LabelledTask(Task):
     """A task with a label column. What is read, and by which network, the adapter says."""
 
     config: TargetConfig
+    prediction_keys = frozenset({"threshold", "scores"})
     targets_: Targets
 
     # ---- what is known before a network is loaded

@@ -70,6 +70,12 @@ class Targets(ABC):
     def predictions(self, scores: Tensor) -> list[Prediction]:
         """One prediction for each row of scores [B, C]."""
 
+    def all_scores(self, row: Sequence[float]) -> Prediction:
+        """{"score/<label>": probability} of every label of a row, if task.scores asks for it."""
+        if self.config.scores != "all":
+            return {}
+        return {f"score/{name}": score for name, score in zip(self.names, row, strict=True)}
+
     def describe(self, target: Any) -> str:
         """A target in words."""
         return f"{target:g}"
@@ -122,9 +128,11 @@ class SingleLabel(Targets):
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
         """{"label": name, "score": probability}, as the pipelines of transformers give it."""
-        best = scores.max(dim=1)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [{"label": self.names[index], "score": score} for index, score in pairs]
+        best = scores.argmax(dim=1).tolist()
+        return [
+            {"label": self.names[index], "score": row[index], **self.all_scores(row)}
+            for index, row in zip(best, scores.tolist(), strict=True)
+        ]
 
     def describe(self, target: int) -> str:
         return self.names[target]
@@ -167,7 +175,8 @@ class SeveralLabels(Targets):
             chosen = [index for index, score in enumerate(row) if score >= self.config.threshold]
             chosen.sort(key=row.__getitem__, reverse=True)
             labels = [self.names[index] for index in chosen]
-            found.append({"label": labels, "score": [row[index] for index in chosen]})
+            told = {"label": labels, "score": [row[index] for index in chosen]}
+            found.append(told | self.all_scores(row))
         return found
 
     def describe(self, target: Sequence[float]) -> str:

@@ -443,3 +443,16 @@ def test_several_labels_are_those_over_the_threshold(bert_folder: Path) -> None:
     said = task.targets_.predictions(torch.tensor([[0.4, 0.1, 0.9], [0.1, 0.2, 0.3]]))
     assert [prediction["label"] for prediction in said] == [[LABELS[2], LABELS[0]], []]
     assert said[0]["score"] == pytest.approx([0.9, 0.4])
+
+
+def test_threshold_and_scores_can_be_changed_when_a_model_is_loaded(
+    bert_folder: Path, tmp_path: Path
+) -> None:
+    run = train(bert_folder, SEVERAL * 4, tmp_path / "run", method="lora")
+    row = {"text": SEVERAL[0]["text"]}
+    assert finetune.load(run.path, threshold=0.999)([row])[0]["label"] == []
+    said = finetune.load(run.path, threshold=0.001, scores="all")([row])[0]
+    assert sorted(said["label"]) == sorted(LABELS)
+    assert {f"score/{name}": said[f"score/{name}"] for name in LABELS} == {
+        f"score/{name}": score for name, score in zip(said["label"], said["score"], strict=True)
+    }
