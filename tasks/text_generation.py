@@ -76,7 +76,8 @@ class TextGeneration(Task):
 
     def identity(self, row: Row) -> Any:
         if self.config.messages is not None:
-            return repr(messages_of(row[self.config.messages]))
+            said = messages_of(row[self.config.messages])
+            return repr((said, row[self.config.tools]) if self.config.tools else said)
         return fill(self.config.prompt or self.config.text or "{text}", row)
 
     def truth(self, row: Row) -> Any:
@@ -86,7 +87,7 @@ class TextGeneration(Task):
         columns = self.input_columns()
         if self.config.kind == "chat":
             held = [{"role": "user", "content": value}] if isinstance(value, str) else value
-            return {columns[0]: held}
+            return {columns[0]: held, **dict.fromkeys(columns[1:])}
         if len(columns) != 1:
             raise DataError(
                 f"{self.name}: {value!r:.80} does not fit the columns {', '.join(columns)};"
@@ -110,6 +111,8 @@ class TextGeneration(Task):
             begins = start_token(self.tokenizer_) is not None
             own = self.tokenizer_.chat_template
             notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
+            if self.config.tools and "tools" not in str(self.tokenizer_.chat_template):
+                notes.append("chat template: it writes no tools, so the network is told of none")
             if self.network_config_.is_encoder_decoder:
                 notes.append("dialogues: the last turn is learned; this network reads the others")
             self._turn_end = turn_end(self.tokenizer_, train[self.config.messages])

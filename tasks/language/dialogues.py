@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.errors import DataError
+from tasks.language.tools import Tool, without_nulls
 
 MESSAGE_NAMES = ("messages", "conversations", "conversation", "chat", "dialogue")
-# What a dialogue may call; public sets keep them in a column beside it.
-TOOL_NAMES = ("tools", "functions")
 # Of any case: a turn of "Assistant" would not be learned, nor would a template know it.
 ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {
     "human": "user",
@@ -73,7 +72,7 @@ def messages_of(value: Any) -> list[Message]:
         role = message.get("role", message.get("from"))
         content = message.get("content", message.get("value"))
         rest = {
-            name: item
+            name: without_nulls(item)
             for name, item in message.items()
             if name not in ("role", "from", "content", "value") and item is not None
         }
@@ -103,15 +102,6 @@ def dialogue_faults(column: str, value: Any) -> Iterator[str]:
             yield f"{column}: message {number}, an assistant's, is empty"
 
 
-def unread_notes(columns: Iterable[str]) -> list[str]:
-    """What of rows with dialogues a person may think is read: tools."""
-    return [
-        f"{name}: column {name!r} is not read, so the template is told of no tools"
-        for name in TOOL_NAMES
-        if name in columns
-    ]
-
-
 def check_answered(column: str, dialogues: Iterable[Any]) -> None:
     """Raise DataError if no turn of any dialogue is an assistant's: nothing would be learned."""
     roles = set[str]()
@@ -135,23 +125,27 @@ def before_answer(messages: Sequence[Message]) -> list[Message]:
     return held[:-1] if held and held[-1]["role"] == "assistant" else held
 
 
-def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
+def render_prompt(
+    tokenizer: Any, messages: Sequence[Message], tools: list[Tool] | None = None
+) -> str:
     """A dialogue up to the point where the network begins to speak."""
-    return _render(tokenizer, messages, add_generation_prompt=True)
+    return _render(tokenizer, messages, tools=tools, add_generation_prompt=True)
 
 
-def pieces_of(tokenizer: Any, messages: Sequence[Message]) -> list[Piece]:
+def pieces_of(
+    tokenizer: Any, messages: Sequence[Message], tools: list[Tool] | None = None
+) -> list[Piece]:
     """The text of a dialogue in pieces: what assistants say is learned, with the token behind it,
     but for turns of the weight 0.
 
     Raises DataError for a template whose earlier turns look otherwise once later ones follow.
     """
-    whole, pieces, start = _render(tokenizer, messages), list[Piece](), 0
+    whole, pieces, start = _render(tokenizer, messages, tools=tools), list[Piece](), 0
     for place, message in enumerate(messages):
         if message["role"] != "assistant" or message.get("weight") == 0:
             continue
-        before = _render(tokenizer, messages[:place], add_generation_prompt=True)
-        after = _render(tokenizer, messages[: place + 1])
+        before = render_prompt(tokenizer, messages[:place], tools)
+        after = _render(tokenizer, messages[: place + 1], tools=tools)
         if not (whole.startswith(after) and after.startswith(before)):
             raise DataError(
                 "task.chat_template: the template writes a turn otherwise once another follows, so"
@@ -184,7 +178,7 @@ def _read(file: Path) -> str:
         ) from error
 
 
-def _render(tokenizer: Any, messages: Sequence[Message], **how: bool) -> str:
+def _render(tokenizer: Any, messages: Sequence[Message], **how: Any) -> str:
     if not messages:
         return ""
     try:

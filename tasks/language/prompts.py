@@ -24,9 +24,9 @@ from tasks.language.dialogues import (
     messages_of,
     pieces_of,
     render_prompt,
-    unread_notes,
 )
 from tasks.language.templates import columns_of, fill, settle_template, template_faults
+from tasks.language.tools import TOOL_NAMES, tool_faults, tools_of
 
 Kind = Literal["chat", "prompt", "text"]
 # What public sets call a question and its answer.
@@ -71,6 +71,10 @@ class PromptConfig(TaskConfig):
     """What is to be written: a column, or a template such as " {headline}"."""
     messages: str | None = None
     """Column of a dialogue: a list of roles and contents; every assistant turn is learned."""
+    tools: str | None = None
+    """Column of the tools that a dialogue may call: a list of JSON schemas, or its JSON text; null:
+    found.
+    """
     text: str | None = None
     """Column or template of plain text, of which everything is learned."""
 
@@ -94,10 +98,13 @@ def choose_prompts(
         keys = " and ".join(f"task.{name}" for name in given)
         raise DataError(f"{keys} exclude each other; a row is a dialogue, a prompt or a text")
     if not given:
-        return _found(columns)
+        return _found(config, columns)
+    if config.tools is not None and given != ["messages"]:
+        raise DataError("task.tools: are those of a dialogue; set task.messages, or leave it out")
     if given == ["messages"]:
         column, _ = find_column(config.messages, "messages", columns, (), ())
-        return {"messages": column}, unread_notes(columns)
+        beside, notes = _with_tools(config, columns)
+        return {"messages": column, **beside}, notes
     if given == ["text"]:
         return {"text": settle_template(str(config.text), "task.text", columns)}, []
     for name in ("prompt", "completion"):
@@ -111,14 +118,31 @@ def choose_prompts(
     }, []
 
 
-def _found(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, str | None], list[str]]:
+def _with_tools(
+    config: PromptConfig, columns: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, str | None], list[str]]:
+    """The column of tools beside a dialogue, if there is one, and a sentence."""
+    if config.tools is not None:
+        column, _ = find_column(config.tools, "tools", columns, (), ())
+        return {"tools": column}, []
+    for column in (name for name in TOOL_NAMES if name in columns):
+        if any(fault for value in columns[column] for fault in tool_faults(column, value)):
+            return {}, [f"tools: column {column!r} holds none, so it is not read"]
+        return {"tools": column}, [f"tools: column {column!r}, by its name"]
+    return {}, []
+
+
+def _found(
+    config: PromptConfig, columns: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, str | None], list[str]]:
     lowered = {name.lower(): name for name in columns}
     dialogues = [name for name, values in columns.items() if is_dialogue(values)]
     named = [lowered[name] for name in MESSAGE_NAMES if lowered.get(name) in dialogues]
     if named or len(dialogues) == 1:
         column = [*named, *dialogues][0]
         note = f"messages: column {column!r}, which holds dialogues"
-        return {"messages": column}, [note, *unread_notes(columns)]
+        beside, notes = _with_tools(config, columns)
+        return {"messages": column, **beside}, [note, *notes]
     for asked, answered in PAIRS:
         if asked in lowered and answered in lowered:
             prompt, completion = f"{{{lowered[asked]}}}", f"{{{lowered[answered]}}}"
@@ -133,7 +157,7 @@ def _found(columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, str | None],
 def prompt_columns(config: PromptConfig) -> list[str]:
     """The columns that a prediction reads."""
     if config.messages is not None:
-        return [config.messages]
+        return [config.messages, *([config.tools] if config.tools else [])]
     return columns_of(config.prompt or config.text or "{text}")
 
 
@@ -141,6 +165,8 @@ def prompt_faults(config: PromptConfig, row: Row) -> Iterator[str]:
     """What is wrong with a row; one without the columns of its completion is one to predict."""
     if config.messages is not None:
         yield from dialogue_faults(config.messages, row.get(config.messages))
+        if config.tools is not None:
+            yield from tool_faults(config.tools, row.get(config.tools))
         return
     asked = config.prompt or config.text or "{text}"
     yield from _text_faults(asked, "prompt" if config.prompt else "text", row)
@@ -164,8 +190,8 @@ def answer(config: PromptConfig, row: Row) -> str | None:
     """What should be written in answer to a row; None for plain text and unanswered rows."""
     if config.messages is not None:
         messages = messages_of(row[config.messages])
-        is_answered = len(before_answer(messages)) < len(messages)
-        return str(messages[-1]["content"]) if is_answered else None
+        said = messages[-1]["content"] if len(before_answer(messages)) < len(messages) else None
+        return said if isinstance(said, str) else None  # a call of a tool may say nothing
     if config.completion is None or not has_answer(config, row):
         return None
     return fill(config.completion, row)
@@ -175,8 +201,9 @@ def exchange_of(config: PromptConfig, tokenizer: Any, row: Row) -> Exchange:
     """The texts of a row; a dialogue is written by the tokenizer's template."""
     if config.messages is not None:
         messages = messages_of(row[config.messages])
-        asked = render_prompt(tokenizer, before_answer(messages))
-        return Exchange(asked, pieces_of(tokenizer, messages), answer(config, row))
+        tools = tools_of(row.get(config.tools)) if config.tools else None
+        asked = render_prompt(tokenizer, before_answer(messages), tools)
+        return Exchange(asked, pieces_of(tokenizer, messages, tools), answer(config, row))
     if config.prompt is None:
         text = fill(config.text or "{text}", row)
         return Exchange(text, [Piece(text, True)])

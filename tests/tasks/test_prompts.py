@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tasks.language.packing import best_fit, computed, pack
 from tasks.language.scores import score_texts
 from tasks.language.templates import columns_of, fill, settle_template, template_faults
 from tasks.language.tokens import Tokens, cut
+from tasks.language.tools import tools_of
 from tasks.sample_rows import WORDS, bbc_headline
 
 TEXTS = ["a goal", "the market is new"]
@@ -43,12 +45,50 @@ def test_prompt_and_completion_are_found_by_their_names(
     assert len(notes) == 1
 
 
-def test_what_is_not_read_beside_a_dialogue_is_said() -> None:
+WEATHER = {"name": "weather", "parameters": {"properties": {"city": {"type": "string"}}}}
+CALL = {"type": "function", "function": WEATHER}
+
+
+def test_tools_are_found_beside_a_dialogue() -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     for keys in ({}, {"messages": "messages"}):
-        notes = TextGeneration(**keys).choose_columns({"messages": [turns], "tools": [[]]})
-        assert notes[-1].startswith("tools: column 'tools' is not read")
-        assert len(TextGeneration(**keys).choose_columns({"messages": [turns]})) == 1 - len(keys)
+        task = TextGeneration(**keys)
+        notes = task.choose_columns({"messages": [turns], "functions": [json.dumps([WEATHER])]})
+        assert notes[-1] == "tools: column 'functions', by its name"
+        assert task.input_columns() == ["messages", "functions"]
+        task = TextGeneration(**keys)
+        notes = task.choose_columns({"messages": [turns], "tools": ["hammer"]})
+        assert notes[-1] == "tools: column 'tools' holds none, so it is not read"
+        assert task.input_columns() == ["messages"]
+    with pytest.raises(DataError, match="task.tools: are those of a dialogue"):
+        TextGeneration(text="text", tools="tools").choose_columns({"text": TEXTS, "tools": TEXTS})
+
+
+@pytest.mark.parametrize(
+    ("cell", "tools"),
+    [
+        (None, None),
+        ("", None),
+        ([], None),
+        ([CALL], [CALL]),
+        ([WEATHER], [CALL]),
+        (json.dumps([CALL]), [CALL]),
+        # What one type of a column makes of schemas with other keys.
+        ([CALL | {"function": WEATHER | {"strict": None}}], [CALL]),
+    ],
+)
+def test_tools_are_read_as_public_sets_hold_them(cell: Any, tools: Any) -> None:
+    assert tools_of(cell) == tools
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"), [("[{", "is not valid JSON"), ("[1]", "is no list"), ({"a": 1}, "is no list")]
+)
+def test_tools_that_are_none_are_a_fault(cell: Any, said: str) -> None:
+    row = {"chat": [{"role": "user", "content": "Hi"}], "tools": cell}
+    (fault,) = TextGeneration(messages="chat", tools="tools").validate(row)
+    assert fault.startswith("tools: ")
+    assert said in fault
 
 
 def test_dialogues_are_found_by_their_values_and_text_is_what_is_left() -> None:

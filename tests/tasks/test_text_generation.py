@@ -221,6 +221,55 @@ def test_that_only_the_last_turn_is_learned_is_said(folders: dict[str, Path]) ->
     assert said == [False, False, True, True]
 
 
+def test_tools_and_their_calls_are_written_by_the_template_as_by_transformers(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    def tool(name: str, argument: str) -> dict[str, Any]:
+        schema = {"type": "object", "properties": {argument: {"type": "string"}}}
+        return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+    def row(name: str, argument: str, value: str) -> Row:
+        call = {"type": "function", "function": {"name": name, "arguments": {argument: value}}}
+        said = {"role": "assistant", "content": None, "tool_calls": [call]}
+        result = {"role": "tool", "content": "goal", "tool_calls": None}
+        answer = {"role": "assistant", "content": "the goal", "tool_calls": None}
+        asked = {"role": "user", "content": "the match", "tool_calls": None}
+        return {"messages": [asked, said, result, answer], "tools": [tool(name, argument)]}
+
+    rows = [row("score", "team", "market"), row("price", "share", "bank")] * 4
+    file = tmp_path / "turns.jinja"
+    file.write_text(
+        "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ m.role }}: "
+        "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% else %}{{ m.content }}{% endif %}"
+        "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    keys = {"chat_template": str(file), "max_new_tokens": 4, "validation": 0}
+    run = train(llama_folder, tmp_path / "run", rows, max_steps=2, batch_size=4, **keys)
+    writer = finetune.load(run.path)
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "final")
+    for held, plain in zip(Dataset.from_list(rows), rows, strict=True):
+        # A column of one type fills what schemas and calls do not have with nulls.
+        assert "null" in json.dumps(held["tools"])
+        spoken = [{k: v for k, v in turn.items() if v is not None} for turn in plain["messages"]]
+        how = {"tools": plain["tools"], "add_generation_prompt": True, "tokenize": False}
+        prompt = writer.adapter.encode(held)["inputs"]["prompt_ids"]
+        whole = tokenizer.apply_chat_template(spoken[:-1], **how)
+        assert tokenizer.decode(prompt) == whole
+        learned = learned_text(writer.adapter, held)
+        assert '"arguments"' in learned
+        assert "the goal" in learned
+        assert "parameters" not in learned
+    assert (
+        writer(["the match"])[0]["generated_text"]
+        == writer([{"messages": [{"role": "user", "content": "the match"}], "tools": None}])[0][
+            "generated_text"
+        ]
+    )
+    notes = set_up(llama_folder, rows)[2]
+    assert any("writes no tools" in note for note in notes)
+
+
 def test_template_that_is_given_writes_the_turns(gpt2_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "turns.jinja"
     file.write_text(
