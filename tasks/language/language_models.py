@@ -57,6 +57,12 @@ class LanguageModel(TransferModel):
         )
         self.base = base
         self.is_causal = is_causal
+        if is_causal:
+            # Padding stands behind a row, where nothing looks at it. transformers would warn that a
+            # mask may be missing, and make a GPU wait to find out.
+            for part in network.modules():
+                if hasattr(part, "warn_if_padding_and_no_attention_mask"):
+                    part.warn_if_padding_and_no_attention_mask = _needs_no_mask
         self.isolation = find_isolation(network) if is_causal else None
 
     def forward(self, batch: Batch) -> Tensor:
@@ -80,6 +86,9 @@ class LanguageModel(TransferModel):
     def adapter_config(self) -> dict[str, Any]:
         kind = "CAUSAL_LM" if self.is_causal else "SEQ_2_SEQ_LM"
         return {"task_type": kind, "base_model_name_or_path": self.base}
+
+
+def _needs_no_mask(*_: Any) -> None: ...
 
 
 @contextlib.contextmanager

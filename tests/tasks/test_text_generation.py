@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,6 +168,16 @@ def test_network_that_cannot_keep_rows_apart_is_trained_unpacked(
     assert any(note.startswith("packing: off") for note in notes)
     batch = task.collate([task.encode(row) for row in PLAIN])
     assert len(batch["inputs"]["input_ids"]) == len(PLAIN)
+
+
+def test_no_mask_is_missed_behind_rows_that_are_padded(
+    gpt2_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    task, model, _ = set_up(gpt2_folder, PLAIN, packing=False)
+    model.network.config.pad_token_id = task.tokenizer_.pad_token_id
+    model(task.collate([task.encode(row) for row in PLAIN]))
+    assert "attention_mask" not in caplog.text
 
 
 def test_packing_can_be_switched_off(gpt2_folder: Path) -> None:
