@@ -98,15 +98,17 @@ def train(
     {split: any of these}; `validation` and `test` may be such data, too. Everything else is a key
     of the config: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. Raises FinetuneError.
     """
-    held_out = {name: overrides[name] for name in ("validation", "test") if name in overrides}
-    tables = {name: value for name, value in held_out.items() if not _is_setting(value)}
+    held_out = {name: overrides.get(name) for name in ("validation", "test")}
+    tables = {name: rows for name, rows in held_out.items() if _is_rows(rows)}
     if tables and data is not None:
         overrides = {name: value for name, value in overrides.items() if name not in tables}
         data = {"train": data, **tables}
     given = None if data is None or _is_section(data) else data
-    reference = str(data) if isinstance(data, Path) else data
-    sections = {"model": model, "data": reference if given is None else None}
+    sections = {"model": model, "data": data if given is None else None}
     overrides |= {name: value for name, value in sections.items() if value is not None}
+    overrides = {
+        name: str(value) if isinstance(value, Path) else value for name, value in overrides.items()
+    }
     if isinstance(task, Task):
         task_class = type(task)
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
@@ -131,14 +133,17 @@ def compare(*runs: Run | str | Path) -> pandas.DataFrame:
     return pandas.DataFrame(list(rows.values()), index=list(rows), columns=names)
 
 
-def _is_setting(value: Any) -> bool:
-    """Whether a value is one that a key of the config holds, rather than rows."""
-    return value is None or isinstance(value, str | int | float | Path)
+def _is_rows(value: Any) -> bool:
+    """Whether a value is data, rather than what a key of the config holds."""
+    return value is not None and not isinstance(value, str | int | float | Path)
 
 
 def _is_section(data: Any) -> bool:
     """Whether `data` is a reference, or keys of the config's section, rather than rows."""
     if not isinstance(data, Mapping):
         return isinstance(data, str | Path)
-    plain = (_is_setting(value) or name == "encoding" for name, value in data.items())
+    plain = (
+        name == "encoding" or not (_is_rows(value) or isinstance(value, Path))
+        for name, value in data.items()
+    )
     return all(plain) and set(data) <= set(DataConfig.model_fields)

@@ -84,6 +84,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 # arXiv:1908.08962); the rates of vision networks above are for networks of that size.
 LARGE, SMALL = 200_000_000, 50_000_000
 LAYERED = 1e-3  # what a head of several layers bears
+NO_PART = "this network has no such part"
 TEXT_KINDS = ("encoder", "decoder")
 
 
@@ -122,14 +123,10 @@ def fill_defaults(
         )
         filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if held[key] is None}
-    # What is chosen for parts that the network has not needs no reason.
-    told = set(chosen)
-    if not model.heads:
-        told.discard("optim.head_lr")
-    if not any(isinstance(module, _BatchNorm) for module in model.network.modules()):
-        told.discard("method.batch_norm")
+    has_norms = any(isinstance(module, _BatchNorm) for module in model.network.modules())
+    moot = {"optim.head_lr": not model.heads, "method.batch_norm": not has_norms}
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
-        key: why for key, (_, why) in chosen.items() if key in told
+        key: NO_PART if moot.get(key) else why for key, (_, why) in chosen.items()
     }
 
 

@@ -133,6 +133,17 @@ def test_train_takes_a_task_of_its_own_config(train: Train) -> None:
     assert {said["label"] for said in trained.predict(["a goal"])} <= set(LABELS)
 
 
+def test_train_takes_paths(train: Train, tmp_path: Path, bert_folder: Path) -> None:
+    files = {"train": tmp_path / "a.csv", "validation": tmp_path / "b.csv"}
+    for file in files.values():
+        file.write_text("text,label\na goal,sport\na bank,business\n")
+    places = {"model": bert_folder, "output": tmp_path / "apart"}
+    assert train(files["train"], validation=files["validation"], **places).metrics.keys() == {
+        "validation"
+    }
+    assert train(files, fresh=True).metrics.keys() == {"validation"}
+
+
 def test_train_takes_the_section_of_data(train: Train, tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_bytes("text,label\nAktien für alle,tech\na goal,sport\n".encode())
     section = {"source": str(tmp_path / "news.csv"), "encoding": ["utf-8", "cp1252"]}

@@ -29,7 +29,7 @@ from transformers import (
 import finetune
 from finetune.config import LoraConfig, ModelConfig, PartialConfig, RunConfig
 from finetune.data.loading import measured_split
-from finetune.defaults import fill_defaults
+from finetune.defaults import NO_PART, fill_defaults
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods import make_method
@@ -497,12 +497,11 @@ def test_output_layer_is_no_target_of_lora(folders: dict[str, Path]) -> None:
         assert model.heads == []
 
 
-def test_nothing_is_said_of_the_rate_of_a_head_that_there_is_none_of(gpt2_folder: Path) -> None:
+def test_rate_of_a_head_that_there_is_none_of_has_no_reason(gpt2_folder: Path) -> None:
     config = RunConfig(task=TextGeneration.Config(), model=ModelConfig(name=str(gpt2_folder)))
     _, model, _ = set_up(gpt2_folder, PLAIN)
     _, reasons = fill_defaults(config, model, torch.device("cpu"))
-    assert "optim.lr" in reasons
-    assert "optim.head_lr" not in reasons
+    assert reasons["optim.head_lr"] == NO_PART != reasons["optim.lr"]
 
 
 def test_activations_computed_again_give_the_same_gradient(gpt2_folder: Path) -> None:
