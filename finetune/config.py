@@ -55,7 +55,7 @@ class ModelConfig(Section):
     """
     quantize: Literal["4bit", "8bit"] | None = None
     """Pretrained weights are held in 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a CUDA
-    device.
+    device; when training has ended they are made whole in the memory of the host, 4 bytes each.
     """
     attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
     """How a network of transformers computes attention in training; null: as its library chooses.

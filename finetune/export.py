@@ -37,14 +37,14 @@ def export_model(
 
     The difference is over `rows`, as a share of the largest output; `cards` makes of it, and of
     whether there is an adapter, the text of each card by its path. The live model is merged on the
-    way. Raises ModelError if the reloaded model differs by more than the tolerance; the folder is
-    not written then.
+    way, and empty afterwards: two of them may not fit where one was trained. Raises ModelError if
+    the reloaded model differs by more than the tolerance; the folder is not written then.
     """
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    device = next(model.parameters()).device
     model.widen()
+    device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
     model.settle()
     has_adapter = method.save_adapter(model, beside / "adapter")
@@ -52,6 +52,7 @@ def export_model(
     task.save(model, beside)
     write_task(beside / "task.json", task, task_name, base)
 
+    model.to("meta")
     reloaded = task.load_model(beside).to(device)
     difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
     if not difference <= TOLERANCE:

@@ -82,7 +82,9 @@ class TransferModel(nn.Module):
         raise NotImplementedError
 
     def widen(self) -> None:
-        """Hold in float32 what was held in fewer bits, so that adapters can be folded into it."""
+        """Hold in float32 what was held in fewer bits, so that adapters can be folded into it: in
+        the memory of the host, since the whole weights may not fit beside a GPU's few bits.
+        """
 
     def settle(self) -> None:
         """Fold into the network what training kept beside it; the outputs stay as they are."""

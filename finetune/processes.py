@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from finetune.errors import ConfigError
 TRUE = ("1", "true", "yes")
 # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes.
 MALLOC = {-3: 2**30, -1: 2**31 - 1}
+# The others wait while one process writes the final model, and uploads it.
+PATIENCE = timedelta(hours=4)
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -35,7 +38,8 @@ def this_process() -> PartialState:
             "its config file) and set train.shard=true"
         )
     # Without an accelerator a plain PartialState makes each of several processes rank 0 of 1.
-    state = PartialState(cpu=not torch.accelerator.is_available() or _asked_for_cpu())
+    is_cpu = not torch.accelerator.is_available() or _asked_for_cpu()
+    state = PartialState(cpu=is_cpu, timeout=PATIENCE)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != state.num_processes:
         raise ConfigError(

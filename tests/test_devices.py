@@ -12,13 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import finetune
 from finetune import defaults, loop, run, solver
 from finetune.data import loading
 from finetune.data.plan import Piece
 from finetune.defaults import choose_precision
 from finetune.errors import ConfigError
+from finetune.model import TransferModel
 from finetune.optim import FiniteGuard
+from tasks import TextClassification
 from tests.lives import Seen, Stop, history, left_behind, live, load
+from tests.tiny_models import text_rows
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 HALF = {"method": "full", "train.precision": "fp16", "train.log_every": 1, "train.micro_batch": 12}
@@ -203,3 +207,32 @@ def test_exact_solver_leaves_an_apple_gpu_for_float64(monkeypatch: pytest.Monkey
     found = solver.solve_head(anything, anything, anything, seed=0)
     assert json.dumps(found)
     assert moves == [("cpu", torch.float64), (MPS, torch.float32)]
+
+
+# ---- memory
+
+
+def test_the_trained_model_makes_room_before_the_final_one_is_reloaded(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one model and its optimizer fill a device, a second model is one too many."""
+    seen: list[tuple[TransferModel, set[str]]] = []
+    save, load = TextClassification.save, TextClassification.load_model
+
+    def saving(self: TextClassification, model: TransferModel, folder: Path) -> None:
+        save(self, model, folder)
+        seen.append((model, set()))
+
+    def loading(self: TextClassification, folder: Path | str) -> TransferModel:
+        live, devices = seen[-1]
+        devices |= {parameter.device.type for parameter in live.parameters()}
+        return load(self, folder)
+
+    monkeypatch.setattr(TextClassification, "save", saving)
+    monkeypatch.setattr(TextClassification, "load_model", loading)
+    rows = text_rows(12)
+    for method in ("full", "lora", "frozen"):
+        output = tmp_path / method
+        keys = {"model": bert_folder, "output": output, "method": method, "max_steps": 1}
+        finetune.train("text-classification", data=rows, **keys)
+    assert [devices for _, devices in seen] == [{"meta"}] * 3

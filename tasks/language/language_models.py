@@ -75,9 +75,22 @@ class LanguageModel(TransferModel):
             return self.network(**inputs, use_cache=False).logits  # type: ignore[no-any-return]
 
     def widen(self) -> None:
-        if getattr(self.network, "is_quantized", False):
-            self.network.dequantize(torch.float32)  # type: ignore[operator]
-            self.network.float()  # the parts that few bits would have spoilt
+        network: Any = self.network
+        if not getattr(network, "is_quantized", False):
+            return
+        from transformers.integrations import dequantize_and_replace
+
+        quantizer = network.hf_quantizer
+        held = [name for name, part in network.named_modules() if _is_of_bits(part)]
+        for name in held:
+            # The whole weights of a layer or two at a time stand beside the few bits on a GPU.
+            part = network.get_submodule(name.rpartition(".")[0])
+            if any(map(_is_of_bits, part.modules())):
+                with quiet_transformers():
+                    dequantize_and_replace(part, quantizer.quantization_config, torch.float32)
+                part.to("cpu")
+        quantizer.remove_quantization_config(network)
+        network.to("cpu", torch.float32)  # the parts that few bits would have spoilt
 
     def save(self, folder: Path) -> None:
         with quiet_transformers():
@@ -89,6 +102,10 @@ class LanguageModel(TransferModel):
 
 
 def _needs_no_mask(*_: Any) -> None: ...
+
+
+def _is_of_bits(part: nn.Module) -> bool:
+    return type(part).__module__.startswith("bitsandbytes.")
 
 
 @contextlib.contextmanager
