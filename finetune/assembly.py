@@ -62,6 +62,10 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     notes += said
     if config.model.activation_checkpointing:
         model.checkpoint_activations()
+    if config.output.dtype != "float32" and not model.may_round:
+        raise ConfigError(
+            f"output.dtype: {config.output.dtype} is for networks that write text; leave it out"
+        )
     config, reasons = fill_defaults(config, model, accelerator.device)
     config = config.model_copy(update={"task": task.config})
     if config.optim.l1_head:

@@ -323,6 +323,10 @@ class OutputConfig(Section):
     """
     hub: str | None = None
     """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights of the final model, for text generation: those of 16 bits take half the room,
+    and are rounded. The adapter of method=lora is float32 all the same.
+    """
     license: str | None = None
     """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
     base_model: str | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,25 +23,43 @@ from finetune.task import Row, Task
 TOLERANCE = 1e-4
 
 
-def export_model(
-    model: TransferModel,
-    task: Task,
-    method: Method,
-    rows: Sequence[Row],
-    folder: Path,
-    *,
-    cards: Callable[[float, bool], Mapping[str, str]],
-    base: str,
-    task_name: str,
-) -> float:
-    """Write `folder` whole or not at all; the largest difference of the reloaded model's outputs.
+@dataclass(frozen=True)
+class Final:
+    """What is written of a run, and where.
 
-    The difference is over `rows`, as a share of the largest output; `cards` makes of it, and of
-    whether there is an adapter, the text of each card by its path. The live model is merged on the
-    way, and empty afterwards: two of them may not fit where one was trained. Raises ModelError if
-    the reloaded model differs by more than the tolerance; the folder is not written then.
+    Attributes:
+        folder: the place of the final model.
+        task_name: how the config names the task.
+        base: the reference of the pretrained network.
+        dtype: of the weights, where they are rounded.
+        cards: the difference of the reloaded model, and whether there is an adapter -> the text of
+            each card by its path.
     """
-    beside = folder.with_name(f".{folder.name}.partial")
+
+    folder: Path
+    task_name: str
+    base: str
+    dtype: torch.dtype
+    cards: Callable[[float, bool], Mapping[str, str]]
+
+
+class Differences(NamedTuple):
+    """Of outputs, as shares of the largest: after reloading, and after rounding."""
+
+    reloaded: float
+    rounded: float = 0.0
+
+
+def export_model(
+    model: TransferModel, task: Task, method: Method, rows: Sequence[Row], final: Final
+) -> Differences:
+    """Write the final model whole or not at all; how far the outputs on `rows` moved.
+
+    The live model is merged and rounded on the way, and empty afterwards: two of them may not fit
+    where one was trained. Raises ModelError if merging or reloading changes outputs by more than
+    the tolerance; nothing is written then.
+    """
+    beside = final.folder.with_name(f".{final.folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     model.widen()
@@ -49,24 +68,50 @@ def export_model(
     model.settle()
     has_adapter = method.save_adapter(model, beside / "adapter")
     method.merge(model)
-    task.save(model, beside)
-    write_task(beside / "task.json", task, task_name, base)
+    rounded = 0.0
+    if final.dtype == torch.float32:
+        task.save(model, beside)
+    else:
+        merged = compute_outputs(model, task, rows, device)
+        _check(relative_difference(before, merged), final.folder, beside)
+        cast_parameters(model, final.dtype)
+        task.save(model, beside)
+        cast_parameters(model, torch.float32)
+        before = compute_outputs(model, task, rows, device)
+        rounded = relative_difference(merged, before)
+    write_task(beside / "task.json", task, final.task_name, final.base)
 
     model.to("meta")
     reloaded = task.load_model(beside).to(device)
     difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
-    if not difference <= TOLERANCE:
-        shutil.rmtree(beside)
-        raise ModelError(
-            f"{folder}: the reloaded model differs from the trained one by {difference:.1e} "
-            f"of its largest output (tolerance {TOLERANCE:.0e}); nothing was written. "
-            "The checkpoints are unharmed; please report this"
-        )
-    for name, text in cards(difference, has_adapter).items():
+    _check(difference, final.folder, beside)
+    for name, text in final.cards(difference, has_adapter).items():
         (beside / name).write_text(text, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.replace(folder)
-    return difference
+    # safetensors lets only the owner read what it writes, but others may serve the model.
+    mode = (beside / "task.json").stat().st_mode
+    for path in beside.rglob("*.safetensors"):
+        path.chmod(mode)
+    shutil.rmtree(final.folder, ignore_errors=True)
+    beside.replace(final.folder)
+    return Differences(difference, rounded)
+
+
+def cast_parameters(model: TransferModel, dtype: torch.dtype) -> None:
+    """Give all parameters a type; buffers, the frequencies of positions say, keep theirs."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _check(difference: float, folder: Path, beside: Path) -> None:
+    """Remove `beside` and raise ModelError if outputs differ by more than the tolerance."""
+    if difference <= TOLERANCE:
+        return
+    shutil.rmtree(beside)
+    raise ModelError(
+        f"{folder}: the reloaded model differs from the trained one by {difference:.1e} "
+        f"of its largest output (tolerance {TOLERANCE:.0e}); nothing was written. "
+        "The checkpoints are unharmed; please report this"
+    )
 
 
 def write_task(path: Path, task: Task, name: str, base: str) -> None:

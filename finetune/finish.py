@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from finetune.account import tell
 from finetune.assembly import Prepared
 from finetune.building import whole_model
@@ -13,7 +15,7 @@ from finetune.card import Story, write_cards
 from finetune.checkpoint import read_checkpoint, step_name
 from finetune.data import Splits
 from finetune.evaluation import Evaluation
-from finetune.export import export_model, sample_rows
+from finetune.export import Differences, Final, export_model, sample_rows
 from finetune.folder import RunFolder
 from finetune.journal import RunJournal, load_weights
 from finetune.live import Progress
@@ -43,33 +45,34 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         _write_reports(prepared, evaluations, folder)
         story = tell(prepared, splits, results, selected, step)
-        difference = _export(model, prepared, folder, story)
+        differences = _export(model, prepared, folder, story)
         facts = {
             "step": step,
             "metrics": results,
             "selected_on": selected,
-            "reload_difference": difference,
+            "reload_difference": differences.reloaded,
+            "rounding_difference": differences.rounded,
         }
         folder.write("results.json", facts)
         show_results(folder, console)
     live.accelerator.wait_for_everyone()
 
 
-def _export(model: TransferModel, prepared: Prepared, folder: RunFolder, story: Story) -> float:
+def _export(
+    model: TransferModel, prepared: Prepared, folder: RunFolder, story: Story
+) -> Differences:
     live = prepared.live
     rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
-    return export_model(
-        model,
-        live.task,
-        live.method,
-        rows,
+    final = Final(
         folder.final,
+        live.config.task.name,
+        base_reference(live.config, story.about),
+        getattr(torch, live.config.output.dtype),
         cards=lambda difference, with_adapter: write_cards(
             replace(story, difference=difference), with_adapter=with_adapter
         ),
-        base=base_reference(live.config, story.about),
-        task_name=live.config.task.name,
     )
+    return export_model(model, live.task, live.method, rows, final)
 
 
 def keep_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -35,7 +35,10 @@ class TransferModel(nn.Module):
         new_rows: rows of pretrained embeddings that are new, {dotted name: indices}.
         reads_weights: whether its passes compute something from weights themselves, as DoRA does
             from their norms; those must be whole then.
+        may_round: whether the final weights may be rounded to 16 bits by output.dtype.
     """
+
+    may_round: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -23,6 +23,10 @@ def show_results(folder: RunFolder, console: Console) -> None:
     show_metrics(title, results["metrics"], console, selected, _untrained(folder))
     difference = results["reload_difference"]
     console.print(f"saved and reloaded: the outputs differ by {difference:.1e} of the largest")
+    if rounding := results.get("rounding_difference"):
+        console.print(
+            f"rounded by output.dtype: the outputs moved by {rounding:.1e} of the largest"
+        )
     console.facts(
         {
             "model": str(folder.final),

@@ -133,6 +133,17 @@ def test_train_takes_a_task_of_its_own_config(train: Train) -> None:
     assert {said["label"] for said in trained.predict(["a goal"])} <= set(LABELS)
 
 
+def test_whoever_may_read_the_final_model_may_load_it(run: finetune.Run) -> None:
+    files = [path for path in (run.path / "final").rglob("*") if path.is_file()]
+    assert any(path.parent.name == "adapter" for path in files)
+    assert len({path.stat().st_mode for path in files}) == 1
+
+
+def test_weights_are_rounded_for_networks_that_write_only(train: Train) -> None:
+    with pytest.raises(ConfigError, match="output.dtype: float16 is for networks that write text"):
+        train(ROWS, **{"output.dtype": "float16"})
+
+
 def test_train_takes_paths(train: Train, tmp_path: Path, bert_folder: Path) -> None:
     files = {"train": tmp_path / "a.csv", "validation": tmp_path / "b.csv"}
     for file in files.values():

@@ -45,6 +45,8 @@ class LanguageModel(TransferModel):
         base: the reference that the network was loaded from.
     """
 
+    may_round = True
+
     def __init__(self, network: Any, base: str = "") -> None:
         blocks = find_blocks(network, [])
         is_causal = not network.config.is_encoder_decoder

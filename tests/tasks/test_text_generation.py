@@ -15,10 +15,12 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     BloomConfig,
@@ -706,6 +708,28 @@ def test_adapter_loads_with_peft_and_says_what_the_merged_model_says(
         merged = AutoModelForCausalLM.from_pretrained(final)(ids).logits
         adapted = AutoPeftModelForCausalLM.from_pretrained(final / "adapter")(ids).logits
     assert (merged - adapted).abs().max() <= CLOSE * merged.abs().max()
+
+
+@pytest.mark.parametrize("network", ["llama", "bart"])
+def test_final_weights_are_rounded_where_asked_and_the_adapter_is_not(
+    network: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {**TEMPLATES, "method": "lora", "max_steps": 2, "output.dtype": "bfloat16"}
+    run = train(folders[network], tmp_path / "run", ANSWERED * 4, **keys)
+    assert "rounded by output.dtype" in capsys.readouterr().out
+    differences = run.folder.read("results.json")
+    assert 1e-5 < differences["rounding_difference"] < 0.1
+    assert differences["reload_difference"] < 1e-6
+    final = run.path / "final"
+    held = load_file(final / "model.safetensors")
+    held.pop("final_logits_bias", None)  # a buffer of BART's, and no weight
+    assert {tensor.dtype for tensor in held.values()} == {torch.bfloat16}
+    adapter = load_file(final / "adapter" / "adapter_model.safetensors").values()
+    assert {tensor.dtype for tensor in adapter} == {torch.float32}
+    auto = AutoModelForCausalLM if network == "llama" else AutoModelForSeq2SeqLM
+    assert auto.from_pretrained(final).dtype == torch.bfloat16
+    predictor = finetune.load(run.path)
+    assert {parameter.dtype for parameter in predictor.model.parameters()} == {torch.float32}
 
 
 def test_keys_of_writing_can_be_changed_when_a_model_is_loaded(lora_run: finetune.Run) -> None:
