@@ -6,6 +6,7 @@ Importing transformers takes seconds, so it is done when something is loaded.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +58,8 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     """
     if source.quantize is not None:
         arguments |= _few_bits(source)
+        # It warns at every product that LLM.int8 rounds its input.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if source.attention is not None:
         arguments |= {"attn_implementation": source.attention}
     if source.dropout is not None or source.drop_path is not None:

@@ -787,7 +787,11 @@ def test_weights_of_a_gguf_file_are_trained_and_its_mark_is_forgotten(tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
-    bits: Any, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bits: Any,
+    llama_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """On the CPU backend of bitsandbytes, which the kit does not offer: slow, but the same layers."""
     layers = pytest.importorskip("bitsandbytes.nn.modules")
@@ -810,6 +814,7 @@ def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
         task.loss(model(batch), batch)["loss"].backward()
         optimizer.step()
     before = compute_outputs(model, task, ANSWERED, cpu)
+    assert "MatMul8bitLt" not in caplog.text
     model.widen()
     # LLM.int8 rounds what its layers are given, too.
     close = 1e-3 if bits == "4bit" else 0.1
