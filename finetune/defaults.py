@@ -84,7 +84,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 # arXiv:1908.08962); the rates of vision networks above are for networks of that size.
 LARGE, SMALL = 200_000_000, 50_000_000
 LAYERED = 1e-3  # what a head of several layers bears
-NO_PART = "this network has no such part"
+MOOT = "means nothing here, where nothing of the kind is trained"
 TEXT_KINDS = ("encoder", "decoder")
 
 
@@ -123,11 +123,22 @@ def fill_defaults(
         )
         filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if held[key] is None}
-    has_norms = any(isinstance(module, _BatchNorm) for module in model.network.modules())
-    moot = {"optim.head_lr": not model.heads, "method.batch_norm": not has_norms}
+    moot = _moot_keys(config, model)
     return replace(config, {key: value for key, (value, _) in chosen.items()}), {
-        key: NO_PART if moot.get(key) else why for key, (_, why) in chosen.items()
+        key: MOOT if key in moot else why for key, (_, why) in chosen.items()
     }
+
+
+def _moot_keys(config: RunConfig, model: TransferModel) -> set[str]:
+    """Keys for what this run does not train, or this network does not have."""
+    found = set[str]()
+    if isinstance(config.method, FrozenConfig) and not config.method.contrastive:
+        found |= {"optim.lr", "optim.layer_decay"}
+    if not model.heads:
+        found.add("optim.head_lr")
+    if not any(isinstance(module, _BatchNorm) for module in model.network.modules()):
+        found.add("method.batch_norm")
+    return found
 
 
 def _head_rate(usual: float, model: TransferModel) -> tuple[float, str]:

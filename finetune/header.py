@@ -10,7 +10,7 @@ import torch
 from finetune.assembly import Prepared
 from finetune.console import format_count
 from finetune.data import Splits
-from finetune.defaults import NO_PART
+from finetune.defaults import MOOT
 from finetune.errors import listed
 from finetune.limits import cut_note
 from finetune.notation import flatten
@@ -41,7 +41,7 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
         "defaults": "\n".join(
             f"{key}={_number(values[key])}: {why}"
             for key, why in prepared.reasons.items()
-            if why != NO_PART
+            if why != MOOT
         ),
     }
     return {name: text for name, text in facts.items() if text}

@@ -31,7 +31,7 @@ from transformers import (
 import finetune
 from finetune.config import LoraConfig, ModelConfig, PartialConfig, RunConfig
 from finetune.data.loading import measured_split
-from finetune.defaults import NO_PART, fill_defaults
+from finetune.defaults import MOOT, fill_defaults
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export import compute_outputs, relative_difference
 from finetune.methods import make_method
@@ -499,11 +499,11 @@ def test_output_layer_is_no_target_of_lora(folders: dict[str, Path]) -> None:
         assert model.heads == []
 
 
-def test_rate_of_a_head_that_there_is_none_of_has_no_reason(gpt2_folder: Path) -> None:
+def test_rate_of_a_head_that_there_is_none_of_is_said_to_mean_nothing(gpt2_folder: Path) -> None:
     config = RunConfig(task=TextGeneration.Config(), model=ModelConfig(name=str(gpt2_folder)))
     _, model, _ = set_up(gpt2_folder, PLAIN)
     _, reasons = fill_defaults(config, model, torch.device("cpu"))
-    assert reasons["optim.head_lr"] == NO_PART != reasons["optim.lr"]
+    assert reasons["optim.head_lr"] == MOOT != reasons["optim.lr"]
 
 
 def test_activations_computed_again_give_the_same_gradient(gpt2_folder: Path) -> None:
