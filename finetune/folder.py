@@ -43,6 +43,7 @@ FREE_KEYS = frozenset(
         "output.dir",
         "output.trackers",
         "output.hub",
+        "output.dtype",
         "output.license",
         "output.base_model",
         "method.cache_gib",
