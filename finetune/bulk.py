@@ -28,6 +28,7 @@ from finetune.prediction import (
     Predictor,
     best_device,
     check_columns,
+    check_precision,
     load_task,
     model_folder,
 )
@@ -41,7 +42,12 @@ _LONGEST_PATH = 1024
 
 
 def predict_rows(
-    run: str, source: Source, output: Path | None, batch_size: int, drawings: Path | None = None
+    run: str,
+    source: Source,
+    output: Path | None,
+    batch_size: int,
+    drawings: Path | None = None,
+    precision: str | None = None,
 ) -> int:
     """Predict all rows of `source` into `output`, or as JSON lines to the standard output.
 
@@ -69,7 +75,8 @@ def predict_rows(
         schema = table.features.arrow_schema
         rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
     device = best_device() if state.num_processes == 1 else state.device
-    predictor = Predictor(task, task.load_model(folder), device)
+    precision = check_precision(precision, device)
+    predictor = Predictor(task, task.load_model(folder), device, precision)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     done = 0
     draw = _Drawing(task, drawings)

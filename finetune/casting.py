@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from finetune.data.loading import as_float32
 from finetune.model import TransferModel
 from finetune.sharding import is_sharded
 
@@ -22,7 +22,7 @@ NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextlib.contextmanager
 def cast_once(
-    model: TransferModel, accelerator: Accelerator, trained: Iterable[nn.Parameter] = ()
+    model: TransferModel, precision: str, trained: Iterable[nn.Parameter] = ()
 ) -> Iterator[None]:
     """While this lasts, layers whose weight is not among `trained` compute with a narrow copy.
 
@@ -30,7 +30,7 @@ def cast_once(
     network that asks for the type of a weight (T5, ViT) may draw LoRA's dropout in that type. The
     parameters themselves stay in float32 where they were: what is saved or counted does not change.
     """
-    dtype = NARROW.get(accelerator.mixed_precision)
+    dtype = NARROW.get(precision)
     if dtype is None or model.reads_weights or is_sharded(model):
         yield
         return
@@ -55,6 +55,23 @@ def cast_once(
     finally:
         for layer in layers:
             del vars(layer)["weight"]
+
+
+@contextlib.contextmanager
+def computing_in(precision: str, model: TransferModel, device: torch.device) -> Iterator[None]:
+    """While this lasts, the passes of a model that is not trained compute in this precision; what
+    they give is float32.
+    """
+    dtype = NARROW.get(precision)
+    if dtype is None:
+        yield
+        return
+    handle = model.register_forward_hook(lambda *passed: as_float32(passed[-1]))
+    try:
+        with torch.autocast(device.type, dtype), cast_once(model, precision):
+            yield
+    finally:
+        handle.remove()
 
 
 def _kinds() -> tuple[type[nn.Module], ...]:

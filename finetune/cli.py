@@ -111,6 +111,10 @@ def predict(
         Path | None, typer.Option("--draw", help="Write pictures of the predictions here.")
     ] = None,
     batch_size: BatchSize = 32,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None,
+        typer.Option(help="Of the computation; left out, fp32, as the libraries compute."),
+    ] = None,
 ) -> None:
     """Predict every row of DATA, or every line of the standard input, and keep its columns.
 
@@ -127,7 +131,7 @@ def predict(
     source = source_of(words or [], missing="-", takes_options=True)
     from finetune.bulk import predict_rows
 
-    predict_rows(run, source, output, batch_size, draw)
+    predict_rows(run, source, output, batch_size, draw, precision)
 
 
 @app.command()

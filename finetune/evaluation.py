@@ -64,7 +64,7 @@ def evaluate_split(
     batches = load_batches(split, task, pieces, seed=0, device=accelerator.device, workers=workers)
     found: list[_Part] = []
     model.eval()
-    with torch.inference_mode(), cast_once(model, accelerator):
+    with torch.inference_mode(), cast_once(model, accelerator.mixed_precision):
         for piece, batch in batches:
             batch = to_device(batch, accelerator.device)
             with accelerator.autocast():

@@ -69,7 +69,8 @@ def train(
     running = RunningLoss(progress, accelerator)
     samples, since = 0, time.perf_counter()
 
-    with Signals() as signals, cast_once(live.model, accelerator, trained):
+    narrow = cast_once(live.model, accelerator.mixed_precision, trained)
+    with Signals() as signals, narrow:
         while progress.step < live.total_steps and not progress.stopped:
             step = progress.step
             if live.method.unfreeze(live.model, step / epoch_steps):

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.casting import computing_in
 from finetune.config import READING
 from finetune.console import Console
 from finetune.data.loading import to_device
 from finetune.data.parts import rows_at_once
 from finetune.data.plan import blocks_by_length
 from finetune.data.records import is_frame
+from finetune.defaults import choose_precision
 from finetune.errors import ConfigError, DataError, ModelError, nearest
 from finetune.integrity import check_files, read_json
 from finetune.model import TransferModel
@@ -24,6 +26,7 @@ from finetune.patience import redact, with_patience
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task
 
+PRECISIONS = ("fp32", "bf16", "fp16")
 # Rows read ahead of a stream, so that rows of similar length can share a batch.
 WINDOW = 1024
 # Files that may hold code, which no model of this kit has: they are not even fetched.
@@ -36,13 +39,17 @@ class Predictor:
     It stands where a pipeline of transformers does, in `evaluate.evaluator` say.
 
     Attributes:
+        precision: of its computation: fp32, bf16 or fp16.
         cut: how many of the rows predicted so far the model could not read to their end.
     """
 
-    def __init__(self, adapter: Task, model: TransferModel, device: torch.device) -> None:
+    def __init__(
+        self, adapter: Task, model: TransferModel, device: torch.device, precision: str = "fp32"
+    ) -> None:
         self.adapter = adapter
         self.model = model.to(device).eval()
         self.device = device
+        self.precision = precision
         self.cut = 0
 
     @property
@@ -84,14 +91,14 @@ class Predictor:
         self.cut += sum(length.cut > 0 for length in measured)
         lengths = np.array([length.used for length in measured], dtype=np.int64)
         found: dict[int, Prediction] = {}
-        for piece in blocks_by_length(lengths, rows_at_once(self.adapter, batch_size)):
-            batch = self.adapter.collate(
-                [self.adapter.encode(rows[index]) for index in piece.indices]
-            )
-            with torch.inference_mode():
+        with torch.inference_mode(), computing_in(self.precision, self.model, self.device):
+            for piece in blocks_by_length(lengths, rows_at_once(self.adapter, batch_size)):
+                batch = self.adapter.collate(
+                    [self.adapter.encode(rows[index]) for index in piece.indices]
+                )
                 predictions = self.adapter.predict(self.model, to_device(batch, self.device))
-            found.update(zip(piece.indices, predictions, strict=True))
-            advance(len(piece.indices))
+                found.update(zip(piece.indices, predictions, strict=True))
+                advance(len(piece.indices))
         return [found[index] for index in range(len(rows))]
 
 
@@ -99,6 +106,7 @@ def load(
     reference: str | Path,
     *,
     device: str | torch.device | None = None,
+    precision: str | None = None,
     revision: str | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
@@ -106,14 +114,16 @@ def load(
 ) -> Predictor:
     """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
 
-    `keys` of the task replace those it was trained with: score_threshold=0.5, say. No pickle is
-    read, and code that comes with the model runs only if it is trusted. Raises ModelError if there
-    is no such model, or if this kit did not make it.
+    `keys` of the task replace those it was trained with: score_threshold=0.5, say. Left out,
+    `precision` is fp32; bf16 is faster where the device has it, and rounds. No pickle is read, and
+    code that comes with the model runs only if it is trusted. Raises ModelError if there is no such
+    model, or if this kit did not make it.
     """
     place = find_device(device) if device else best_device()
+    precision = check_precision(precision, place)
     folder = model_folder(reference, revision, token)
     task = load_task(folder, keys, trust_remote_code=trust_remote_code)
-    return Predictor(task, task.load_model(folder), place)
+    return Predictor(task, task.load_model(folder), place, precision)
 
 
 def load_task(
@@ -206,6 +216,15 @@ def _checked(folder: Path, reference: str) -> Path:
     raise ModelError(
         f"{reference}: holds no model of this kit (no task.json); give a run folder or its final/"
     )
+
+
+def check_precision(asked: str | None, device: torch.device) -> str:
+    """The precision of predictions: what is asked for, else fp32. Raises ConfigError."""
+    if asked is None:
+        return "fp32"
+    if asked not in PRECISIONS:
+        raise ConfigError(f"precision: {asked!r} is none; {nearest(asked, PRECISIONS)}")
+    return choose_precision(asked, device)[0]
 
 
 def best_device() -> torch.device:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from finetune.errors import ConfigError
 from finetune.prediction import load
 from tests.command_line import finetune, launch
 from tests.tiny_models import text_rows
@@ -83,6 +84,32 @@ def test_probability_of_every_label_has_a_column(
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
         assert max(scores, key=scores.__getitem__) == row["predicted_label"] == said["label"]
         assert scores[said["label"]] == pytest.approx(said["score"], abs=1e-6)
+
+
+def test_predictions_in_bf16_are_rounded_and_those_after_them_are_not(
+    finished_run: Path, table: Path, expected: list[dict[str, Any]]
+) -> None:
+    texts = [row["text"] for row in ROWS]
+    predictor = load(finished_run, device="cpu", precision="bf16")
+    rounded = [said["score"] for said in predictor(texts)]
+    scores = [said["score"] for said in expected]
+    assert rounded != scores
+    assert rounded == pytest.approx(scores, abs=0.02)
+    predictor.precision = "fp32"
+    assert predictor(texts) == expected
+    output = table.with_name("rounded.jsonl")
+    assert finetune("predict", finished_run, table, "-o", output, "--precision", "bf16") == 0
+    assert [row["predicted_score"] for row in read(output)] == pytest.approx(rounded, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"), [("fp16", "needs a GPU"), ("float16", "choose from: bf16, fp16, fp32")]
+)
+def test_precision_that_there_is_not_is_refused(
+    precision: str, said: str, finished_run: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(finished_run, device="cpu", precision=precision)
 
 
 def test_labels_that_training_never_saw_do_not_stop_a_prediction(

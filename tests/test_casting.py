@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM
 from finetune import evaluation, loop
 from finetune.casting import cast_once
 from finetune.folder import RunFolder
-from finetune.processes import make_accelerator
 from tasks.language.language_models import LanguageModel
 from tests.lives import left_behind, live, load
 from tests.tiny_models import tiny_t5
@@ -78,7 +77,7 @@ def test_copies_are_narrow_and_only_of_what_is_not_trained(gpt2: LanguageModel) 
     block, embedding, output = network.transformer.h[0], network.transformer.wte, network.lm_head
     learned = block.mlp.c_fc.weight
     before = {name: tensor.clone() for name, tensor in gpt2.state_dict().items()}
-    with cast_once(gpt2, make_accelerator("bf16"), [learned]):
+    with cast_once(gpt2, "bf16", [learned]):
         assert block.attn.c_attn.weight.dtype == output.weight.dtype == torch.bfloat16
         assert block.mlp.c_fc.weight is learned
         # What looks words up, or scales, is no operand of a product that autocast narrows.
@@ -91,5 +90,5 @@ def test_copies_are_narrow_and_only_of_what_is_not_trained(gpt2: LanguageModel) 
 
 def test_in_float32_nothing_is_copied(gpt2: LanguageModel) -> None:
     network: Any = gpt2.network
-    with cast_once(gpt2, make_accelerator("fp32")):
+    with cast_once(gpt2, "fp32"):
         assert network.lm_head.weight is network.transformer.wte.weight
