@@ -249,7 +249,7 @@ def test_held_out_dialogues_may_be_without_the_column_of_tools(
 def test_end_of_a_turn_is_no_unknown_token(gpt2_folder: Path) -> None:
     """GPT-2 calls its end token the unknown one, too, though none of its bytes is unknown."""
     turns = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "goal"}]
-    task, _, notes = set_up(gpt2_folder, [{"messages": turns}])
+    task, _, notes = set_up(gpt2_folder, [{"messages": turns * 2}])
     assert task.tokenizer_.unk_token == task.tokenizer_.eos_token
     assert not any(note.startswith("tokens:") for note in notes)
 
