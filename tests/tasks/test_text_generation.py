@@ -254,6 +254,23 @@ def test_end_of_a_turn_is_no_unknown_token(gpt2_folder: Path) -> None:
     assert not any(note.startswith("tokens:") for note in notes)
 
 
+def test_process_that_writes_waits_for_no_other(
+    gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that was split, transformers waits at every token for those with no batch."""
+    task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, max_new_tokens=2)
+    network, seen = model.network, list[Any]()
+    generate = network.generate
+
+    def noting(**keys: Any) -> Tensor:
+        seen.append(keys.get("synced_gpus"))
+        return generate(**keys)  # type: ignore[no-any-return,operator]
+
+    monkeypatch.setattr(network, "generate", noting)
+    task.predict(model, task.collate([task.encode(ANSWERED[0])]))
+    assert seen == [False]
+
+
 def test_that_only_the_last_turn_is_learned_is_said(folders: dict[str, Path]) -> None:
     said = [
         any("the last turn is learned" in note for note in set_up(folders[name], CHATS)[2])
