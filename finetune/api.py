@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.comparison import compare_runs
 from finetune.config import DataConfig
+from finetune.data.readers import holds_splits
+from finetune.errors import ConfigError
 from finetune.folder import RunFolder
 from finetune.hub import push
 from finetune.overrides import load_config
@@ -102,13 +104,11 @@ def train(
     tables = {name: rows for name, rows in held_out.items() if _is_rows(rows)}
     if tables and data is not None:
         overrides = {name: value for name, value in overrides.items() if name not in tables}
-        data = {"train": data, **tables}
+        data = _with_splits(data, tables)
     given = None if data is None or _is_section(data) else data
     sections = {"model": model, "data": data if given is None else None}
     overrides |= {name: value for name, value in sections.items() if value is not None}
-    overrides = {
-        name: str(value) if isinstance(value, Path) else value for name, value in overrides.items()
-    }
+    overrides = {name: _without_paths(value) for name, value in overrides.items()}
     if isinstance(task, Task):
         task_class = type(task)
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
@@ -138,12 +138,29 @@ def _is_rows(value: Any) -> bool:
     return value is not None and not isinstance(value, str | int | float | Path)
 
 
+def _without_paths(value: Any) -> Any:
+    """A value of a config, or the keys of a section, with text in place of paths."""
+    if isinstance(value, Mapping):
+        return {name: _without_paths(item) for name, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _with_splits(data: Any, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Data with other splits of it. Raises ConfigError for a section of the config, not data."""
+    if not isinstance(data, Mapping):
+        return {"train": data, **tables}
+    if _is_section(data) and not set(data) <= {"train", "validation", "test"}:
+        names = " and ".join(tables)
+        raise ConfigError(
+            f"data: rows for {names} do not go with keys of the section, "
+            f"{', '.join(data)}; give what to train on as data=, and the keys beside it"
+        )
+    return {**data, **tables} if holds_splits(data) else {"train": data, **tables}
+
+
 def _is_section(data: Any) -> bool:
     """Whether `data` is a reference, or keys of the config's section, rather than rows."""
     if not isinstance(data, Mapping):
         return isinstance(data, str | Path)
-    plain = (
-        name == "encoding" or not (_is_rows(value) or isinstance(value, Path))
-        for name, value in data.items()
-    )
+    plain = (name == "encoding" or not _is_rows(value) for name, value in data.items())
     return all(plain) and set(data) <= set(DataConfig.model_fields)

@@ -75,8 +75,8 @@ def _one_name(words: Sequence[str], what: str) -> tuple[str | None, list[str]]:
     if option := next((word for word in words if word.startswith("--")), None):
         key = option.lstrip("-").partition("=")[0].replace("-", "_") or "key"
         raise ConfigError(
-            f"command line: there is no option {option}; keys of a config are written without "
-            f"dashes: {key}=VALUE"
+            f"command line: there is no option {option}, --help lists them; keys of a config are "
+            f"written without dashes: {key}=VALUE"
         )
     overrides = [word for word in words if _KEY_VALUE.match(word)]
     names = [word for word in words if not _KEY_VALUE.match(word)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ def export_model(
     # safetensors lets only the owner read what it writes, but others may serve the model.
     mode = (beside / "task.json").stat().st_mode
     for path in beside.rglob("*.safetensors"):
-        path.chmod(mode)
+        with contextlib.suppress(OSError):  # mounted drives may know no such rights
+            path.chmod(mode)
     shutil.rmtree(final.folder, ignore_errors=True)
     beside.replace(final.folder)
     return Differences(difference, rounded)

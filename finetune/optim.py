@@ -85,8 +85,9 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def told_rate(optimizer: torch.optim.Optimizer, config: OptimConfig) -> float:
     """The rate at this step that began as optim.lr; where only a head is trained, the head's."""
     groups = optimizer.param_groups
+    begun = [group for group in groups if group["peak_lr"] == config.lr]
     others = [group for group in groups if group["peak_lr"] != config.head_lr]
-    return float(max(group["lr"] for group in others or groups))
+    return float(max(group["lr"] for group in begun or others or groups))
 
 
 def rate_factor(config: OptimConfig, step: int, total: int) -> float:

@@ -57,8 +57,9 @@ def open_writer(path: Path, types: Mapping[str, pa.DataType] | None = None) -> I
                     write(rows)
 
             yield write_or_say
-        with naming(path):
-            beside.replace(path)
+            with naming(path):
+                stack.close()  # which writes what was held back
+                beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 

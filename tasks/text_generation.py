@@ -77,7 +77,7 @@ class TextGeneration(Task):
     def identity(self, row: Row) -> Any:
         if self.config.messages is not None:
             said = messages_of(row[self.config.messages])
-            return repr((said, row[self.config.tools]) if self.config.tools else said)
+            return repr((said, row.get(self.config.tools)) if self.config.tools else said)
         return fill(self.config.prompt or self.config.text or "{text}", row)
 
     def truth(self, row: Row) -> Any:
@@ -220,7 +220,10 @@ class TextGeneration(Task):
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         written = [said["generated_text"] for said in predictions]
-        return score_texts(written, [self._reference(row) for row in rows])
+        pairs = list(zip(written, map(self._reference, rows), strict=True))
+        # A turn that only calls a tool says nothing that what is written could be compared with.
+        told = [pair for pair in pairs if pair[1]] or pairs
+        return score_texts(*zip(*told, strict=True))
 
     def report_change(
         self,

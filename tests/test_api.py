@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -139,6 +140,16 @@ def test_whoever_may_read_the_final_model_may_load_it(run: finetune.Run) -> None
     assert len({path.stat().st_mode for path in files}) == 1
 
 
+def test_final_model_is_written_where_no_rights_can_be_set(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert train(ROWS).predict(["a goal"])
+
+
 def test_weights_are_rounded_for_networks_that_write_only(train: Train) -> None:
     with pytest.raises(ConfigError, match="output.dtype: float16 is for networks that write text"):
         train(ROWS, **{"output.dtype": "float16"})
@@ -153,6 +164,23 @@ def test_train_takes_paths(train: Train, tmp_path: Path, bert_folder: Path) -> N
         "validation"
     }
     assert train(files, fresh=True).metrics.keys() == {"validation"}
+
+
+def test_train_takes_paths_in_sections(train: Train, tmp_path: Path, bert_folder: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na goal,sport\na bank,business\n")
+    section = {"source": tmp_path / "a.csv", "validation": 0}
+    places = {"model": {"name": bert_folder}, "output": {"dir": tmp_path / "apart"}}
+    assert train(section, **places).path == tmp_path / "apart"
+
+
+def test_train_takes_other_splits_beside_those_of_data(train: Train) -> None:
+    rows = pd.DataFrame(ROWS)
+    splits = {"train": rows[:8], "test": rows[8:10]}
+    assert train(splits, validation=rows[10:]).metrics.keys() == {"validation", "test"}
+    columns = rows[:8].to_dict("list")
+    assert train(columns, validation=rows[10:], fresh=True).metrics.keys() == {"validation"}
+    with pytest.raises(ConfigError, match=r"rows for validation do not go with .*split_seed"):
+        train({"source": "a.csv", "split_seed": 1}, validation=rows[10:])
 
 
 def test_train_takes_the_section_of_data(train: Train, tmp_path: Path) -> None:

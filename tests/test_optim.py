@@ -168,6 +168,8 @@ def test_rate_that_is_told_is_that_of_the_key_and_not_the_heads() -> None:
     groups = method.param_groups(model, OPTIM)
     heads = [group for group in groups if group["lr"] == OPTIM.head_lr]
     assert told_rate(build_optimizer(OPTIM, heads), OPTIM) == OPTIM.head_lr
+    alike = OPTIM.model_copy(update={"head_lr": OPTIM.lr, "layer_decay": 0.5})
+    assert told_rate(build_optimizer(alike, method.param_groups(model, alike)), alike) == OPTIM.lr
 
 
 # ---- optimizers by name

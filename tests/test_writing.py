@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,17 @@ def test_check_output_refuses_what_would_be_regretted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose from: .csv"):
         check_output(tmp_path / "rows")
     check_output(tmp_path / "new.parquet", source)
+
+
+def test_a_disk_that_is_full_at_the_end_is_a_fault_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What few rows give is held back, and written when the file is closed."""
+
+    class Full(io.StringIO):
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
+    with pytest.raises(DataError, match=r"rows.csv: cannot be written: .*No space left"):
+        write(tmp_path / "rows.csv")

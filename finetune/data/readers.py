@@ -89,7 +89,7 @@ def from_object(value: Any, config: DataConfig, by_task: TaskReader = no_reader)
     """
     if isinstance(value, str | Path):
         return read(str(value), config, by_task)
-    if isinstance(value, Mapping) and _holds_splits(value):
+    if isinstance(value, Mapping) and holds_splits(value):
         tables = Tables({})
         for name, part in value.items():
             rows, notes = _one_table(part, config, f"data[{name!r}]", by_task)
@@ -101,10 +101,10 @@ def from_object(value: Any, config: DataConfig, by_task: TaskReader = no_reader)
     return _as_stored(tables)
 
 
-def _holds_splits(value: Mapping[Any, Any]) -> bool:
+def holds_splits(value: Mapping[Any, Any]) -> bool:
     """Whether a dict means splits and not columns: its values are tables or references."""
     return isinstance(value, DatasetDict) or all(
-        isinstance(part, str | Path | Dataset)
+        isinstance(part, str | Path | Dataset | Mapping)
         or is_frame(part)
         or (isinstance(part, Sequence) and all(isinstance(row, Mapping) for row in part[:1]))
         for part in value.values()

@@ -44,7 +44,10 @@ def generate(
             mixed = np.random.SeedSequence([config.sampling_seed, told]).generate_state(1)
             torch.manual_seed(int(mixed[0]))
         settings = _settings(network, tokenizer, config)
-        written = network.generate(**prompts, generation_config=settings, tokenizer=tokenizer)
+        # Every process holds all weights here, and some have fewer batches: they do not wait for
+        # each other at every token, as transformers would have it for a network that was split.
+        how = {"generation_config": settings, "tokenizer": tokenizer, "synced_gpus": False}
+        written = network.generate(**prompts, **how)
     if not network.config.is_encoder_decoder:
         written = written[:, prompts["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(written, skip_special_tokens=True)

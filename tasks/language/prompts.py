@@ -187,11 +187,13 @@ def has_answer(config: PromptConfig, row: Row) -> bool:
 
 
 def answer(config: PromptConfig, row: Row) -> str | None:
-    """What should be written in answer to a row; None for plain text and unanswered rows."""
+    """What should be written in answer to a row; None for plain text, for unanswered rows, and for
+    a last turn that has the weight 0 or only calls a tool.
+    """
     if config.messages is not None:
-        messages = messages_of(row[config.messages])
-        said = messages[-1]["content"] if len(before_answer(messages)) < len(messages) else None
-        return said if isinstance(said, str) else None  # a call of a tool may say nothing
+        last = messages_of(row[config.messages])[-1]
+        said = last["content"] if last["role"] == "assistant" and last.get("weight") != 0 else None
+        return said if isinstance(said, str) and said.strip() else None
     if config.completion is None or not has_answer(config, row):
         return None
     return fill(config.completion, row)

@@ -43,6 +43,8 @@ def load_tokenizer(source: ModelConfig) -> Any:
 
 def unknown_note(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     """A sentence on a tokenizer that does not know much of what the first texts are written in."""
+    if tokenizer.unk_token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+        return []  # of tokens that are bytes, as those of GPT-2, none is unknown
     some = list(islice(texts, SAMPLED))
     ids = [i for own in tokenizer(some, add_special_tokens=False)["input_ids"] for i in own]
     share = ids.count(tokenizer.unk_token_id) / max(len(ids), 1)

@@ -29,7 +29,8 @@ def tools_of(value: Any) -> list[Tool] | None:
         return None
     if not isinstance(held, list) or not all(isinstance(tool, Mapping) for tool in held):
         raise DataError(f"{value!r:.80} is no list of tools, each a JSON schema")
-    return [_in_full(without_nulls(tool)) for tool in held]
+    # Nulls of a text were written there: a default, say.
+    return [_in_full(dict(tool) if held is not value else without_nulls(tool)) for tool in held]
 
 
 def tool_faults(column: str, value: Any) -> Iterator[str]:

@@ -73,6 +73,7 @@ def test_tools_are_found_beside_a_dialogue() -> None:
         ([CALL], [CALL]),
         ([WEATHER], [CALL]),
         (json.dumps([CALL]), [CALL]),
+        (json.dumps([CALL | {"default": None}]), [CALL | {"default": None}]),
         # What one type of a column makes of schemas with other keys.
         ([CALL | {"function": WEATHER | {"strict": None}}], [CALL]),
     ],

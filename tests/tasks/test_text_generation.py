@@ -226,6 +226,51 @@ def test_assistant_turns_and_their_ends_carry_loss(gpt2_folder: Path) -> None:
     assert asked.endswith("user: Sure?\nassistant:")
 
 
+def test_last_turn_that_is_none_to_learn_is_no_answer(t5_folder: Path) -> None:
+    """One of the weight 0, and one that only calls a tool: a column of text fills in ""."""
+    task, _, _ = set_up(t5_folder, CHATS)
+    for change in ({"weight": 0}, {"content": "", "tool_calls": [{"name": "score"}]}):
+        row = {"messages": [*CHATS[0]["messages"][:-1], CHATS[0]["messages"][-1] | change]}
+        assert "target" not in task.encode(row)
+        assert task.lengths([row])[0].used == 0
+        written = [{"generated_text": text} for text in ("yes", "anything")]
+        assert task.score(written, [CHATS[0], row])["rougeL"] == 1
+
+
+def test_held_out_dialogues_may_be_without_the_column_of_tools(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    told = [row | {"tools": '[{"name": "score"}]'} for row in CHATS]
+    keys = {"max_steps": 1, "batch_size": 4, "max_new_tokens": 4, "method": "full"}
+    run = train(llama_folder, tmp_path, told[2:], validation=CHATS[:2], **keys)
+    assert run.predictor.adapter.config.tools == "tools"
+
+
+def test_end_of_a_turn_is_no_unknown_token(gpt2_folder: Path) -> None:
+    """GPT-2 calls its end token the unknown one, too, though none of its bytes is unknown."""
+    turns = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "goal"}]
+    task, _, notes = set_up(gpt2_folder, [{"messages": turns * 2}])
+    assert task.tokenizer_.unk_token == task.tokenizer_.eos_token
+    assert not any(note.startswith("tokens:") for note in notes)
+
+
+def test_process_that_writes_waits_for_no_other(
+    gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a network that was split, transformers waits at every token for those with no batch."""
+    task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, max_new_tokens=2)
+    network, seen = model.network, list[Any]()
+    generate = network.generate
+
+    def noting(**keys: Any) -> Tensor:
+        seen.append(keys.get("synced_gpus"))
+        return generate(**keys)  # type: ignore[no-any-return,operator]
+
+    monkeypatch.setattr(network, "generate", noting)
+    task.predict(model, task.collate([task.encode(ANSWERED[0])]))
+    assert seen == [False]
+
+
 def test_that_only_the_last_turn_is_learned_is_said(folders: dict[str, Path]) -> None:
     said = [
         any("the last turn is learned" in note for note in set_up(folders[name], CHATS)[2])
