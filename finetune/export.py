@@ -76,13 +76,19 @@ def export_model(
         merged = compute_outputs(model, task, rows, device)
         _check(relative_difference(before, merged), final.folder, beside)
         cast_parameters(model, final.dtype)
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            shutil.rmtree(beside)
+            raise ModelError(
+                f"output.dtype={str(final.dtype).removeprefix('torch.')}: some weights are too "
+                "large for it, and nothing was written; go on with output.dtype=bfloat16"
+            )
         task.save(model, beside)
         cast_parameters(model, torch.float32)
         before = compute_outputs(model, task, rows, device)
         rounded = relative_difference(merged, before)
     write_task(beside / "task.json", task, final.task_name, final.base)
 
-    model.to("meta")
+    _empty(model)
     reloaded = task.load_model(beside).to(device)
     difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
     _check(difference, final.folder, beside)
@@ -96,6 +102,13 @@ def export_model(
     shutil.rmtree(final.folder, ignore_errors=True)
     beside.replace(final.folder)
     return Differences(difference, rounded)
+
+
+def _empty(model: TransferModel) -> None:
+    """Give back the memory of all parameters, which an optimizer may still hold, and of buffers."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.new_empty(0)
+    model.to("meta")
 
 
 def cast_parameters(model: TransferModel, dtype: torch.dtype) -> None:

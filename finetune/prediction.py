@@ -251,12 +251,21 @@ def as_rows(value: Any, task: Task) -> Iterable[Row]:
     """Rows from whatever holds them: one row, rows, a table, or bare values of the one column."""
     if is_frame(value):
         return [
-            dict(zip(value.columns, cells, strict=True))
+            dict(zip(value.columns, map(_as_lists, cells), strict=True))
             for cells in value.itertuples(index=False, name=None)
         ]
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         value = [value]
     return (row if isinstance(row, dict) else task.row_of(row) for row in value)
+
+
+def _as_lists(cell: Any) -> Any:
+    """A cell of a DataFrame, with lists where pandas has made arrays of a table's lists."""
+    if isinstance(cell, np.ndarray) and cell.dtype == object:
+        return [_as_lists(item) for item in cell]
+    if isinstance(cell, dict):
+        return {key: _as_lists(item) for key, item in cell.items()}
+    return cell
 
 
 def check_columns(place: str, columns: Collection[str], task: Task) -> None:

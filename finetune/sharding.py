@@ -41,6 +41,11 @@ def check_sharding(config: RunConfig, precision: str) -> None:
             config.model.quantize is not None,
             "holds weights that cannot be split",
         ),
+        "task.generate=true": (
+            getattr(config.task, "generate", False),
+            "passes by the module whose weights are split; write and score texts afterwards, with "
+            "finetune evaluate RUN DATA task.generate=true",
+        ),
     }
     for key, (is_asked, why) in faults.items():
         if is_asked:

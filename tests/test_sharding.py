@@ -123,6 +123,10 @@ def test_run_of_two_processes_goes_on_in_one(tmp_path: Path, models: dict[str, P
         ({"optim": "lamb"}, "optim.name=lamb is not known.*use adamw or sgd"),
         ({"train.precision": "fp16"}, "precision=fp16 has a loss scaler"),
         ({"model.quantize": "8bit"}, "quantize=8bit holds weights that cannot be split"),
+        (
+            {"task": "text-generation", "task.text": "text", "task.generate": True},
+            "task.generate=true passes by the module whose weights are split",
+        ),
     ],
 )
 def test_keys_that_sharding_does_not_serve_are_refused(

@@ -777,6 +777,28 @@ def test_final_weights_are_rounded_where_asked_and_the_adapter_is_not(
     assert {parameter.dtype for parameter in predictor.model.parameters()} == {torch.float32}
 
 
+def test_weights_too_large_for_float16_are_refused_with_what_holds_them(
+    gpt2_folder: Path, tmp_path: Path
+) -> None:
+    network = AutoModelForCausalLM.from_pretrained(gpt2_folder)
+    network.transformer.wte.weight.data[0, 0] = 1e6
+    network.save_pretrained(tmp_path / "large")
+    AutoTokenizer.from_pretrained(gpt2_folder).save_pretrained(tmp_path / "large")
+    keys = {"max_steps": 1, "output.dtype": "float16", "precision": "fp32"}
+    with pytest.raises(ModelError, match=r"output.dtype=float16: .*output.dtype=bfloat16"):
+        train(tmp_path / "large", tmp_path / "run", PLAIN * 4, **keys)
+
+
+def test_dialogues_of_a_data_frame_are_answered(lora_run: finetune.Run, tmp_path: Path) -> None:
+    import pandas
+
+    rows = [{"messages": [{"role": "user", "content": "the match"}]}]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    assert lora_run.predict(pandas.read_parquet(tmp_path / "rows.parquet")) == lora_run.predict(
+        rows
+    )
+
+
 def test_keys_of_writing_can_be_changed_when_a_model_is_loaded(lora_run: finetune.Run) -> None:
     row = {"messages": [{"role": "user", "content": "the match"}]}
     short = finetune.load(lora_run.path, max_new_tokens=1)([row])
