@@ -107,6 +107,7 @@ def export_model(
 def _empty(model: TransferModel) -> None:
     """Give back the memory of all parameters, which an optimizer may still hold, and of buffers."""
     for parameter in model.parameters():
+        parameter.grad = None
         parameter.data = parameter.data.new_empty(0)
     model.to("meta")
 
