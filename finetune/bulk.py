@@ -92,7 +92,7 @@ def predict_rows(
             done += len(part)
             if write is not None:
                 write([join(row, said) for row, said in zip(part, predictions, strict=True)])
-    cut = sum(gather_object([predictor.cut])) if state.num_processes > 1 else predictor.cut
+    cut = sum(gather_object([predictor.cut]))
     if cut:
         console.print(f"{cut} of {done} rows are longer than the model reads: they were cut")
     if output is not None:

@@ -117,7 +117,7 @@ def embed_rows(
             kept += _embed_window(embedder, table, place, parts, source)
             advance(min(WINDOW, len(table)))
     accelerator.wait_for_everyone()
-    cut = sum(gather_object([embedder.cut])) if processes > 1 else embedder.cut
+    cut = sum(gather_object([embedder.cut]))
     if not state.is_main_process:
         return 0
     done = parts.join()

@@ -70,22 +70,14 @@ def export_model(
     has_adapter = method.save_adapter(model, beside / "adapter")
     method.merge(model)
     rounded = 0.0
-    if final.dtype == torch.float32:
-        task.save(model, beside)
-    else:
+    if final.dtype != torch.float32:
         merged = compute_outputs(model, task, rows, device)
         _check(relative_difference(before, merged), final.folder, beside)
-        cast_parameters(model, final.dtype)
-        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-            shutil.rmtree(beside)
-            raise ModelError(
-                f"output.dtype={str(final.dtype).removeprefix('torch.')}: some weights are too "
-                "large for it, and nothing was written; go on with output.dtype=bfloat16"
-            )
-        task.save(model, beside)
-        cast_parameters(model, torch.float32)
+        _round(model, final.dtype, beside)
         before = compute_outputs(model, task, rows, device)
         rounded = relative_difference(merged, before)
+        _cast(model, final.dtype)
+    task.save(model, beside)
     write_task(beside / "task.json", task, final.task_name, final.base)
 
     _empty(model)
@@ -112,7 +104,21 @@ def _empty(model: TransferModel) -> None:
     model.to("meta")
 
 
-def cast_parameters(model: TransferModel, dtype: torch.dtype) -> None:
+def _round(model: TransferModel, dtype: torch.dtype, beside: Path) -> None:
+    """Give all parameters values that a type of 16 bits has. Remove `beside` and raise ModelError
+    if it has none for some of them.
+    """
+    _cast(model, dtype)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        shutil.rmtree(beside)
+        raise ModelError(
+            f"output.dtype={str(dtype).removeprefix('torch.')}: some weights are too large for it, "
+            "and nothing was written; go on with output.dtype=bfloat16"
+        )
+    _cast(model, torch.float32)
+
+
+def _cast(model: TransferModel, dtype: torch.dtype) -> None:
     """Give all parameters a type; buffers, the frequencies of positions say, keep theirs."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -77,13 +77,13 @@ def _parse_word(text: str, value: str) -> Any:
 
     YAML alone would make nothing of # and |, and a fault of a comma.
     """
-    key = text.partition("=")[0]
     is_nested = value.startswith(("[", "{", '"', "'")) and not _TEMPLATE.match(value)
     try:
         parsed = parse_value(value)
     except yaml.YAMLError as error:
         if not is_nested or _TEMPLATE.search(value):  # "[INST] {body} [/INST]" is no list
             return value
+        key = text.partition("=")[0]
         raise ConfigError(
             f"command line: the value of {text!r} is not valid YAML: {error}\n"
             f"  text that begins with {value[0]} is written in quotes of its own, "

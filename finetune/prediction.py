@@ -23,10 +23,10 @@ from finetune.integrity import check_files, read_json
 from finetune.model import TransferModel
 from finetune.overrides import section_faults
 from finetune.patience import redact, with_patience
+from finetune.processes import MIXED
 from finetune.registry import find_task
 from finetune.task import Prediction, Row, Task
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 # Rows read ahead of a stream, so that rows of similar length can share a batch.
 WINDOW = 1024
 # Files that may hold code, which no model of this kit has: they are not even fetched.
@@ -222,8 +222,8 @@ def check_precision(asked: str | None, device: torch.device) -> str:
     """The precision of predictions: what is asked for, else fp32. Raises ConfigError."""
     if asked is None:
         return "fp32"
-    if asked not in PRECISIONS:
-        raise ConfigError(f"precision: {asked!r} is none; {nearest(asked, PRECISIONS)}")
+    if asked not in MIXED:
+        raise ConfigError(f"precision: {asked!r} is none; {nearest(asked, MIXED)}")
     return choose_precision(asked, device)[0]
 
 

@@ -108,11 +108,12 @@ class CausalCodec(Codec):
         return Length(len(used.ids) if used.learned_count else 0, len(whole.ids) - len(used.ids))
 
     def prompt_length(self, row: Exchange) -> Length:
-        read = len(self._prompt(row))
-        return Length(read, max(len(self._asked(row)) - read, 0))
+        asked = self._asked(row)
+        read = len(self._prompt(asked))
+        return Length(read, max(len(asked) - read, 0))
 
     def encode(self, row: Exchange) -> Sample:
-        prompt = self._prompt(row)
+        prompt = self._prompt(self._asked(row))
         if row.pieces is None:
             return {"inputs": {"input_ids": prompt, "prompt_ids": prompt}}
         tokens = cut(self._whole(row.pieces), self.longest, self.truncation, self._kept)
@@ -182,9 +183,9 @@ class CausalCodec(Codec):
         tokens = tokenize(self.tokenizer, [Piece(row.asked, False)])
         return (begin(tokens, self.start) if self.is_closed else tokens).ids
 
-    def _prompt(self, row: Exchange) -> list[int]:
+    def _prompt(self, asked: list[int]) -> list[int]:
         nothing = self.tokenizer.eos_token_id if self.start is None else self.start
-        return tail(self._asked(row), self.longest_prompt, self._kept) or [nothing]
+        return tail(asked, self.longest_prompt, self._kept) or [nothing]
 
     def _bins(self, lengths: Sequence[int]) -> Bins:
         return pack(lengths, self.longest) if self.packs else [[row] for row in range(len(lengths))]
