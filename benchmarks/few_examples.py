@@ -47,8 +47,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def write_rows(folder: Path, test_rows: int) -> None:
     """train.jsonl and test.jsonl, of articles of which none is a copy of another."""
-    from finetune.config import DataConfig
-    from finetune.data import open_rows
+    from finetune.config.schema import DataConfig
+    from finetune.data.opening import open_rows
 
     table, _ = open_rows(DATA, DataConfig(encoding=["utf-8", "cp1252"]))
     rows = [{"text": row["text"], "label": row["label"]} for row in table]

@@ -26,16 +26,16 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-from finetune.assembly import assemble
-from finetune.data import open_splits
-from finetune.data.loading import load_batches
-from finetune.live import Live, Progress
-from finetune.loop import train
+from finetune.batching.data_loader import load_batches
+from finetune.config.loading import load_config
+from finetune.data.opening import open_splits
+from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
-from finetune.overrides import load_config
-from finetune.processes import make_accelerator
 from finetune.registry import find_task
 from finetune.task import Rng, Row, Sample
+from finetune.training.loop import train
+from finetune.training.setup import assemble
+from finetune.training.state import Live, Progress
 from tasks import TextClassification
 
 CPU = torch.device("cpu")

@@ -53,8 +53,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def write_rows(folder: Path, count: int) -> None:
     """The same train.jsonl and test.jsonl for both sides."""
-    from finetune.config import DataConfig
-    from finetune.data import open_rows
+    from finetune.config.schema import DataConfig
+    from finetune.data.opening import open_rows
 
     table, _ = open_rows(DATA, DataConfig(encoding=["utf-8", "cp1252"]))
     rows = [{"text": row["text"], "label": row["label"]} for row in table]
@@ -71,7 +71,7 @@ def write_rows(folder: Path, count: int) -> None:
 def ours(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
     """Seconds of training and accuracy of this kit."""
     import finetune
-    import finetune.run as engine
+    import finetune.training.run as engine
 
     seconds, fit = [0.0], engine.fit
 
@@ -113,7 +113,7 @@ def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
         TrainingArguments,
     )
 
-    from finetune.sources import resolve_model
+    from finetune.io.references import resolve_model
 
     path = resolve_model(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(path)

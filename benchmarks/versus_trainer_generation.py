@@ -29,14 +29,14 @@ from typing import Any
 
 import torch
 
-from finetune.assembly import Prepared, assemble
-from finetune.data import open_splits
-from finetune.evaluation import evaluate_split
-from finetune.loop import Progress, train
-from finetune.overrides import load_config
-from finetune.processes import make_accelerator
+from finetune.config.loading import load_config
+from finetune.data.opening import open_splits
+from finetune.distributed.launch import make_accelerator
+from finetune.inference.evaluation import evaluate_split
 from finetune.registry import find_task
-from tasks.language.language_models import LanguageModel
+from finetune.training.loop import Progress, train
+from finetune.training.setup import Prepared, assemble
+from tasks.generation.language_models import LanguageModel
 
 CONFIG = "bbc-headlines"
 HELD_OUT = 80

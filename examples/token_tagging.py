@@ -16,14 +16,14 @@ from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
 from finetune import Length, Task, TransferModel
-from finetune.config import ModelConfig, TaskConfig
+from finetune.config.schema import ModelConfig, TaskConfig
+from finetune.io.references import resolve_model
 from finetune.model import Batch
-from finetune.sources import resolve_model
 from finetune.task import Prediction, Rng, Row, Sample, Stats
-from tasks.labelling.columns import find_column
-from tasks.language.text import load_tokenizer, pad
-from tasks.pretrained import quiet_transformers
-from tasks.seams import find_blocks, linear_layers
+from tasks.backbones.pretrained import quiet_transformers
+from tasks.backbones.seams import find_blocks, linear_layers
+from tasks.classification.label_columns import find_column
+from tasks.text.tokenization import load_tokenizer, pad
 
 NO_TAG = -100  # of special tokens, padding, and all but the first token of a word
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         HubError,
         ModelError,
     )
+    from finetune.inference.predictor import Predictor, load
     from finetune.model import TransferModel
-    from finetune.prediction import Predictor, load
     from finetune.task import Length, Task
 
 __version__ = "0.1.0"
@@ -31,8 +31,8 @@ _HOMES = {
     "Run": "api",
     "compare": "api",
     "train": "api",
-    "Predictor": "prediction",
-    "load": "prediction",
+    "Predictor": "inference.predictor",
+    "load": "inference.predictor",
     "Length": "task",
     "Task": "task",
     "TransferModel": "model",

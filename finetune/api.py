@@ -7,18 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.comparison import compare_runs
-from finetune.config import DataConfig
+from finetune.config.loading import load_config
+from finetune.config.schema import DataConfig
 from finetune.data.readers import holds_splits
 from finetune.errors import ConfigError
-from finetune.folder import RunFolder
-from finetune.hub import push
-from finetune.overrides import load_config
-from finetune.prediction import Predictor, load
+from finetune.export.hub import push
+from finetune.inference.predictor import Predictor, load
+from finetune.io.run_folder import RunFolder
 from finetune.registry import find_task
-from finetune.run import run
-from finetune.tabulation import overall
+from finetune.reporting.comparison import compare_runs
+from finetune.reporting.metric_tables import overall
 from finetune.task import Task
+from finetune.training.run import run
 
 if TYPE_CHECKING:
     import pandas
@@ -61,13 +61,13 @@ class Run:
     def push(self, repository: str, **keys: Any) -> str:
         """Upload final/ to a model hub; the address of the model there.
 
-        The keys are those of `finetune.hub.push`: private, dry_run, what, license, token.
+        The keys are those of `finetune.export.hub.push`: private, dry_run, what, license, token.
         """
         return push(self.path, repository, **keys)
 
     def plot(self) -> Figure:
         """Losses, the learning rate and held-out metrics over the steps."""
-        from finetune.plotting import plot_history
+        from finetune.reporting.plots import plot_history
 
         return plot_history(self.folder.history())
 

@@ -6,7 +6,7 @@ Every message gives the place, the value and the remedy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FinetuneError(Exception):
@@ -31,6 +31,12 @@ class CheckpointError(FinetuneError):
 
 class HubError(FinetuneError):
     """A model hub that did not take or give what was asked."""
+
+
+def refuse_all(place: str, faults: Sequence[str]) -> None:
+    """Raise ConfigError with every fault that was found at a place, if there are any."""
+    if faults:
+        raise ConfigError("\n  ".join([f"{place} has faults:", *faults]))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ Shapes: B samples in a batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +18,10 @@ Batch = dict[str, Any]
 
 "inputs" is {name: Tensor}, "features" {name: Tensor [B, ...]}, "count" {loss term: Tensor []}.
 """
+
+
+HEAD = -1
+"""The part of a model that is new; parts from 0 on are blocks, counted from the input."""
 
 
 class TransferModel(nn.Module):
@@ -121,3 +125,46 @@ class TransferModel(nn.Module):
     def adapter_config(self) -> dict[str, Any]:
         """What peft's config of an adapter says of this network, such as its task_type."""
         return {}
+
+
+def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]:
+    """(name in the network, parameter, index of its block or HEAD) for every parameter.
+
+    Raises ModelError for a parameter that lies in no block and no head: a fault of the adapter.
+    """
+    part_by_prefix = dict.fromkeys(model.heads, HEAD)
+    part_by_prefix |= {name: index for index, names in enumerate(model.blocks) for name in names}
+    for name, parameter in model.network.named_parameters():
+        prefix = name
+        while prefix not in part_by_prefix:
+            prefix, dot, _ = prefix.rpartition(".")
+            if not dot:
+                raise ModelError(
+                    f"{type(model).__name__}: parameter {name!r} lies in no block and no head"
+                )
+        yield name, parameter, part_by_prefix[prefix]
+
+
+def head_weights(model: TransferModel) -> list[nn.Parameter]:
+    """The weights of the head, without norms and biases. Raises ModelError if there is no head."""
+    found = [p for _, p, part in named_parts(model) if part == HEAD and p.ndim > 1]
+    if not found:
+        raise ModelError(
+            "optim.l1_head: this network has no new head whose weights could be penalized; "
+            "leave it out (optim.weight_decay is for all weights)"
+        )
+    return found
+
+
+def train_parts(model: TransferModel, first_block: int) -> None:
+    """Train the head and the blocks from `first_block` on; freeze the others."""
+    for _, parameter, part in named_parts(model):
+        parameter.requires_grad_(part == HEAD or part >= first_block)
+
+
+def part_named(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
+    """The module or parameter of a dotted name."""
+    part: Any = network
+    for step in name.split("."):
+        part = getattr(part, step)
+    return part  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from finetune.config import ModelConfig, TaskConfig
+from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.model import Batch, TransferModel
 

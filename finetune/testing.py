@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.config import ModelConfig
-from finetune.data.loading import tensors_in
-from finetune.data.parts import in_parts
+from finetune.batching.parts import in_parts
+from finetune.config.schema import ModelConfig
+from finetune.distributed.devices import tensors_in
 from finetune.errors import ModelError
-from finetune.export import compute_outputs, relative_difference
-from finetune.methods.method import HEAD, named_parts, part_named
-from finetune.model import TransferModel
+from finetune.export.final_model import compute_outputs, relative_difference
+from finetune.model import HEAD, TransferModel, named_parts, part_named
 from finetune.task import Row, Sample, Task
 
 # Of the largest value; another composition of a batch reorders float32 sums.

@@ -16,35 +16,36 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from finetune.config import ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Picture, Rng, Row, Sample, Stats
-from tasks import usage
-from tasks.labelling import metrics
-from tasks.labelling.config import TargetConfig
-from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import (
+from tasks.backbones.pretrained import label_keys
+from tasks.backbones.vector_heads import hidden_shape
+from tasks.classification import classification_metrics as metrics
+from tasks.classification import classifier_code as usage
+from tasks.classification.label_config import TargetConfig
+from tasks.classification.labelled import LabelledTask
+from tasks.classification.targets import (
     Number,
     SingleLabel,
     label_remarks,
     learn_targets,
     restore_targets,
 )
-from tasks.pretrained import label_keys
-from tasks.vision.augmentation import (
+from tasks.image.augmentation import (
     Augmentation,
     AugmentationConfig,
     is_active,
     mix,
     settle_augmentation,
 )
-from tasks.vision.images import MAX_PIXELS
-from tasks.vision.picture_task import PictureTask
-from tasks.vision.preprocessing import INPUT, Preprocessing, as_seen, to_tensor, to_timm
+from tasks.image.image_reading import MAX_PIXELS
+from tasks.image.picture_task import PictureTask
+from tasks.image.preprocessing import INPUT, Preprocessing, as_seen, to_tensor, to_timm
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
-    from tasks.vision.backbones import VisionModel
-    from tasks.vision.sources import VisionSource
+    from tasks.backbones.vision_models import VisionModel
+    from tasks.backbones.vision_sources import VisionSource
 
 TOP = 5
 
@@ -108,13 +109,13 @@ class ImageClassification(PictureTask, LabelledTask):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        from tasks.vision.sources import build
+        from tasks.backbones.vision_sources import build
 
         names = self.targets_.names
         model = build(
             self.source_,
             names,
-            self.config.hidden_head(),
+            hidden_shape(self.config),
             **label_keys(names),
             problem_type=self.targets_.problem_type,
         )
@@ -123,7 +124,7 @@ class ImageClassification(PictureTask, LabelledTask):
         return model
 
     def load_model(self, folder: Path | str) -> VisionModel:
-        from tasks.vision.sources import load_folder
+        from tasks.backbones.vision_sources import load_folder
 
         return load_folder(self.saved(folder), self.preprocessing_)
 
@@ -173,7 +174,7 @@ class ImageClassification(PictureTask, LabelledTask):
         return found
 
     def build_embedder(self, source: ModelConfig) -> TransferModel:
-        from tasks.vision.sources import build
+        from tasks.backbones.vision_sources import build
 
         self._settle_source(source)
         self.augmentation_ = None
@@ -215,7 +216,7 @@ class ImageClassification(PictureTask, LabelledTask):
     # ---- parts
 
     def _settle_source(self, source: ModelConfig) -> None:
-        from tasks.vision.sources import find_source
+        from tasks.backbones.vision_sources import find_source
 
         self.source_ = find_source(source, self.config.image_size, self.config.center_crop)
         self.preprocessing_ = self.source_.preprocessing

@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from finetune.config import ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats
-from tasks.annotations.formats import read_boxes
-from tasks.detection.columns import find_objects, learn_categories, settle_convention
-from tasks.detection.config import ObjectDetectionConfig
+from tasks.annotations.box_formats import read_boxes
+from tasks.detection.detection_config import ObjectDetectionConfig
+from tasks.detection.detection_encoder import Encoder, pad, stack
+from tasks.detection.detection_metrics import LOW, MOST, diagnose, summarize_boxes
+from tasks.detection.detections import code_of, say, to_pipeline
 from tasks.detection.drawing import draw_pair, draw_sheet, predicted_marks, true_marks
-from tasks.detection.inputs import Encoder, pad, stack
-from tasks.detection.metrics import LOW, MOST, diagnose, summarize_boxes
-from tasks.detection.results import code_of, say, to_pipeline
-from tasks.detection.rows import ObjectReader
-from tasks.heads.suppression import Suppression, join_tiles
-from tasks.vision.augmentation import is_active, settle_augmentation
-from tasks.vision.canvas import Canvas, to_picture
-from tasks.vision.images import picture_size
-from tasks.vision.joint_augmentation import JOINT_PRESETS
-from tasks.vision.picture_task import PictureTask
-from tasks.vision.preprocessing import to_tensor
-from tasks.vision.tiles import Window, windows
+from tasks.detection.object_columns import find_objects, learn_categories, settle_convention
+from tasks.detection.object_reader import ObjectReader
+from tasks.detection.suppression import Suppression, join_tiles
+from tasks.image.augmentation import is_active, settle_augmentation
+from tasks.image.canvas import Canvas, to_picture
+from tasks.image.image_reading import picture_size
+from tasks.image.joint_augmentation import JOINT_PRESETS
+from tasks.image.picture_task import PictureTask
+from tasks.image.preprocessing import to_tensor
+from tasks.image.tiles import Window, windows
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
-    from tasks.detection.sources import DetectorSource, Head
+    from tasks.detection.detector_sources import DetectorSource, Head
 
 LEAST = 0.01
 """Score from which on a detection counts in the metrics."""
@@ -97,7 +97,7 @@ class ObjectDetection(PictureTask):
         return "ap", "max"
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.detection.sources import find_detector
+        from tasks.detection.detector_sources import find_detector
 
         self.labels_, self.class_names_, counted = learn_categories(
             train, self._objects.column, self.config.labels
@@ -129,7 +129,7 @@ class ObjectDetection(PictureTask):
         self.processor_ = state["processor"]
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        from tasks.detection.sources import build_detector, head_of
+        from tasks.detection.detector_sources import build_detector, head_of
 
         assert self.labels_ is not None
         shape = {"width": self.config.fpn_width, "convolutions": self.config.head_convs}
@@ -138,7 +138,7 @@ class ObjectDetection(PictureTask):
         return model
 
     def load_model(self, folder: Path | str) -> TransferModel:
-        from tasks.detection.sources import head_of, load_detector
+        from tasks.detection.detector_sources import head_of, load_detector
 
         model = load_detector(Path(folder))
         self.head_ = head_of(model)

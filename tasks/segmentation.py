@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from finetune.config import ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Picture, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.mask_folders import read_masks
-from tasks.labelling.columns import find_column
-from tasks.masks import losses
-from tasks.masks.coding import MaskCoding
-from tasks.masks.config import SegmentationConfig
-from tasks.masks.reader import MASK_NAMES, MaskReader, check_masks
-from tasks.masks.results import decide, draw_prediction, mask_picture, segments, to_pipeline
-from tasks.masks.usage import code_of
-from tasks.vision import tiles
-from tasks.vision.augmentation import is_active, settle_augmentation
-from tasks.vision.images import looks_like_image, path_of, picture_size
-from tasks.vision.joint_augmentation import JOINT_PRESETS, JointAugmentation, Scene
-from tasks.vision.picture_task import PictureTask
-from tasks.vision.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
+from tasks.classification.label_columns import find_column
+from tasks.image import tiles
+from tasks.image.augmentation import is_active, settle_augmentation
+from tasks.image.image_reading import looks_like_image, path_of, picture_size
+from tasks.image.joint_augmentation import JOINT_PRESETS, JointAugmentation, Scene
+from tasks.image.picture_task import PictureTask
+from tasks.image.preprocessing import INPUT, Preprocessing, to_processor, to_tensor
+from tasks.masks import mask_losses as losses
+from tasks.masks.mask_coding import MaskCoding
+from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks
+from tasks.masks.segmentation_code import code_of
+from tasks.masks.segmentation_config import SegmentationConfig
+from tasks.masks.segments import decide, draw_prediction, mask_picture, segments, to_pipeline
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
-    from tasks.masks.networks import SegmentationModel
-    from tasks.vision.sources import VisionSource
+    from tasks.backbones.vision_sources import VisionSource
+    from tasks.masks.segmentation_models import SegmentationModel
 
 
 class Segmentation(PictureTask):
@@ -93,7 +93,7 @@ class Segmentation(PictureTask):
     # ---- learning labels, loading what encodes
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.vision.sources import find_source
+        from tasks.backbones.vision_sources import find_source
 
         terms = losses.parse_loss(self.config.loss)
         losses.check_weights(terms, self.config.class_weights)
@@ -128,13 +128,13 @@ class Segmentation(PictureTask):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> SegmentationModel:
-        from tasks.masks.sources import build
+        from tasks.masks.segmentation_sources import build
 
         size = self.preprocessing_.size
         return self._tiled(build(self.source_, self.config.decoder, self.coding_.names, size))
 
     def load_model(self, folder: Path | str) -> SegmentationModel:
-        from tasks.masks.sources import load_folder
+        from tasks.masks.segmentation_sources import load_folder
 
         return self._tiled(load_folder(self.saved(folder), self.preprocessing_.size))
 

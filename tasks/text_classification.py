@@ -14,17 +14,26 @@ from typing import Any
 
 import torch
 
-from finetune.config import ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Rng, Row, Sample
-from tasks import usage
-from tasks.labelling.columns import TEXT_NAMES, find_column, prose_columns
-from tasks.labelling.labelled import LabelledTask
-from tasks.labelling.targets import Number, label_remarks, learn_targets, restore_targets
-from tasks.language.backbones import TextModel, load_native, load_pooled, load_pooled_folder
-from tasks.language.config import TextClassificationConfig
-from tasks.language.text import (
+from tasks.backbones.pretrained import from_pretrained, kind_of, label_keys
+from tasks.backbones.vector_heads import hidden_shape
+from tasks.classification import classifier_code as usage
+from tasks.classification.label_columns import TEXT_NAMES, find_column, prose_columns
+from tasks.classification.labelled import LabelledTask
+from tasks.classification.targets import Number, label_remarks, learn_targets, restore_targets
+from tasks.text.text_config import TextClassificationConfig
+from tasks.text.text_models import TextModel, load_native, load_pooled, load_pooled_folder
+from tasks.text.text_windows import (
+    COUNT,
+    check_windows,
+    encode_windows,
+    split_windows,
+    window_length,
+)
+from tasks.text.tokenization import (
     encode_ends,
     load_tokenizer,
     longest_input,
@@ -33,15 +42,7 @@ from tasks.language.text import (
     token_lengths,
     unknown_note,
 )
-from tasks.language.vocabulary import add_words, added_note, broken_words, embed_words, name_rows
-from tasks.language.windows import (
-    COUNT,
-    check_windows,
-    encode_windows,
-    split_windows,
-    window_length,
-)
-from tasks.pretrained import from_pretrained, kind_of, label_keys
+from tasks.text.vocabulary import add_words, added_note, broken_words, embed_words, name_rows
 
 
 class TextClassification(LabelledTask):
@@ -124,7 +125,7 @@ class TextClassification(LabelledTask):
         names = self.targets_.names
         if self.head_ == "pooled":
             model: TextModel = load_pooled(
-                source, self.pooling_, len(names), self.config.hidden_head()
+                source, self.pooling_, len(names), hidden_shape(self.config)
             )
         else:
             model = load_native(

@@ -15,23 +15,23 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.config import ModelConfig, TaskConfig
+from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
-from tasks.language import prompts
-from tasks.language.codecs import CausalCodec, Codec, CodecConfig, make_codec
-from tasks.language.decoding import DecodingConfig, end_tokens, generate
-from tasks.language.dialogues import check_answered, messages_of, settle_template, turn_end
-from tasks.language.language_models import ISOLATIONS, load_language_model
-from tasks.language.prompts import Exchange
-from tasks.language.samples import Sampled, write_samples
-from tasks.language.scores import check_scorers, score_texts
-from tasks.language.templates import fill
-from tasks.language.text import load_tokenizer, longest_input, settle_length, unknown_note
-from tasks.language.tokens import end_notes, start_token
-from tasks.language.usage import code_of
-from tasks.pretrained import from_pretrained
+from tasks.backbones.pretrained import from_pretrained
+from tasks.generation import prompts
+from tasks.generation.codecs import CausalCodec, Codec, CodecConfig, make_codec
+from tasks.generation.decoding import DecodingConfig, end_tokens, generate
+from tasks.generation.dialogues import check_answered, messages_of, settle_template, turn_end
+from tasks.generation.generation_code import code_of
+from tasks.generation.language_models import ISOLATIONS, load_language_model
+from tasks.generation.prompts import Exchange
+from tasks.generation.samples import Sampled, write_samples
+from tasks.generation.templates import fill
+from tasks.generation.text_metrics import check_scorers, score_texts
+from tasks.generation.tokens import end_notes, start_token
+from tasks.text.tokenization import load_tokenizer, longest_input, settle_length, unknown_note
 
 
 class TextGenerationConfig(CodecConfig, DecodingConfig):

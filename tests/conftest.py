@@ -28,7 +28,9 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT on disk, with dropout."""
-    from tests.tiny_models import tiny_bert  # torch and transformers, for the tests that ask
+    from tests.support.tiny_models import (
+        tiny_bert,  # torch and transformers, for the tests that ask
+    )
 
     return tiny_bert(tmp_path_factory.mktemp("models") / "bert")
 
@@ -36,7 +38,7 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 on disk, with dropout."""
-    from tests.tiny_models import tiny_gpt2
+    from tests.support.tiny_models import tiny_gpt2
 
     return tiny_gpt2(tmp_path_factory.mktemp("models") / "gpt2")
 
@@ -44,7 +46,7 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def news_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """50 texts of unequal length with 3 labels."""
-    from tests.tiny_models import text_csv
+    from tests.support.tiny_models import text_csv
 
     return text_csv(tmp_path_factory.mktemp("data") / "news.csv")
 
@@ -52,7 +54,7 @@ def news_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def held_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 other texts of the same kind as those of `news_csv`."""
-    from tests.tiny_models import text_csv
+    from tests.support.tiny_models import text_csv
 
     return text_csv(tmp_path_factory.mktemp("data") / "held.csv", count=30, seed=1)
 
@@ -62,7 +64,7 @@ def finished_run(
     tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, news_csv: Path, held_csv: Path
 ) -> Path:
     """A run that was trained by the command line on `news_csv` and validated on `held_csv`."""
-    from tests.command_line import finetune
+    from tests.support.command_line import finetune
 
     folder = tmp_path_factory.mktemp("runs") / "news"
     words = ["task=text-classification", f"model={bert_folder}", "method=full", "epochs=4"]
@@ -76,7 +78,7 @@ def finished_run(
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama on disk."""
-    from tests.tiny_models import tiny_llama
+    from tests.support.tiny_models import tiny_llama
 
     return tiny_llama(tmp_path_factory.mktemp("models") / "llama")
 
@@ -84,7 +86,7 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny T5 on disk."""
-    from tests.tiny_models import tiny_t5
+    from tests.support.tiny_models import tiny_t5
 
     return tiny_t5(tmp_path_factory.mktemp("models") / "t5")
 
@@ -92,6 +94,6 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bart_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BART on disk."""
-    from tests.tiny_models import tiny_bart
+    from tests.support.tiny_models import tiny_bart
 
     return tiny_bart(tmp_path_factory.mktemp("models") / "bart")

@@ -15,7 +15,7 @@ from datasets import Dataset, DatasetDict
 import finetune
 from finetune.errors import CheckpointError, ConfigError, DataError, ModelError
 from tasks import TextClassification
-from tests.tiny_models import LABELS, text_rows
+from tests.support.tiny_models import LABELS, text_rows
 
 ROWS = text_rows(24)
 FRESH = text_rows(6, seed=9)

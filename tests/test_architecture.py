@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -14,21 +15,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# From the top of the house to its ground. A module may import what stands on its floor or below;
-# a package's name stands for all of its modules. A new module must be given a floor here.
-FLOORS = [
-    "__main__",
+# The rooms of the engine, low to high; what lies in a row may not import from its own row or from a
+# higher one. Beside the rooms lie the modules that users and authors of tasks import.
+LAYERS = [
+    "errors",
+    "config",
+    "model",
+    "task",
+    "registry distributed",
+    "methods io",
+    "optim",
+    "batching data reporting",
+    "inference",
+    "export",
+    "training testing",
     "cli api",
-    "run finish account assembly header arguments measurement bulk embedding comparison conversion inspection contact_sheet catalogue starter",
-    "loop contrastive hub journal results",
-    "building evaluation features prediction export solver testing",
-    "losses",
-    "live",
-    "data methods optim ema casting registry defaults tasks",
-    "schema",
-    "folder overrides notation shipped card limits metadata processes trackers checkpoint integrity sharding task model sources config",
-    "patience console plotting tabulation writing signals licences synonyms errors",
+    "__main__",
 ]
+# The rooms of the adapters, likewise; the adapters themselves stand above all of them.
+TASK_LAYERS = [
+    "classification",
+    "image",
+    "backbones annotations",
+    "text",
+    "generation detection masks",
+]
+FEWEST, MOST = 4, 12  # files in a room
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "peft", "timm", "pandas", "sklearn"}
@@ -81,16 +93,18 @@ def graph(package: str) -> dict[str, set[str]]:
     return edges
 
 
-def floor_of(module: str) -> int:
-    """The index of a module's floor; the package `finetune` itself, which holds names only, is the
-    ground, and `tasks` with all of its modules stands on one.
-    """
-    if module == "finetune":
-        return len(FLOORS)
-    name = module.removeprefix("finetune.").partition(".")[0]
-    found = [level for level, names in enumerate(FLOORS) if name in names.split()]
-    assert len(found) == 1, f"{module} stands on {len(found)} floors; give it one in FLOORS"
-    return found[0]
+def room_of(module: str) -> str:
+    """The room of a module, or its own name where it lies beside the rooms."""
+    return module.split(".")[1]
+
+
+def rooms(package: str) -> dict[str, list[str]]:
+    """{room: its modules} of a package."""
+    found: dict[str, list[str]] = {}
+    for name in modules(package):
+        if name.count(".") == 2:
+            found.setdefault(room_of(name), []).append(name)
+    return found
 
 
 def place(path: Path, node: ast.AST) -> str:
@@ -117,23 +131,47 @@ def test_engine_imports_no_task(engine: dict[str, Path]) -> None:
     assert not wrong
 
 
-def test_every_module_stands_on_one_floor(everything: dict[str, Path]) -> None:
-    for name in everything:
-        floor_of(name)
-    listed = {name for names in FLOORS for name in names.split()} - {"tasks"}
-    assert listed == {name.split(".")[1] for name in everything if name.startswith("finetune.")}
+def test_every_room_of_the_engine_has_one_layer(engine: dict[str, Path]) -> None:
+    listed = [name for names in LAYERS for name in names.split()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {room_of(name) for name in engine if "." in name}
 
 
-def test_no_module_imports_from_a_higher_floor(everything: dict[str, Path]) -> None:
+@pytest.mark.parametrize(("package", "layers"), [("finetune", LAYERS), ("tasks", TASK_LAYERS)])
+def test_lower_layers_never_import_higher_ones(package: str, layers: list[str]) -> None:
+    level = {room: number for number, names in enumerate(layers) for room in names.split()}
     steps = [
         (name, found)
-        for name, path in everything.items()
-        for found in imports(path) & everything.keys()
-        if found != name
+        for name, targets in graph(package).items()
+        for found in targets
+        if room_of(name) in level and room_of(name) != room_of(found)
     ]
-    assert len(steps) > 100
-    wrong = [f"{name} imports {found}" for name, found in steps if floor_of(found) < floor_of(name)]
+    assert len(steps) > 30
+    top = len(layers)
+    wrong = [
+        f"{name} imports {found}"
+        for name, found in steps
+        if level.get(room_of(found), top) >= level[room_of(name)]
+    ]
     assert not wrong
+
+
+@pytest.mark.parametrize("package", ["finetune", "tasks"])
+def test_rooms_hold_few_files_and_say_what_they_hold(package: str) -> None:
+    for room, names in rooms(package).items():
+        assert FEWEST <= len(names) <= MOST, f"{package}/{room} holds {len(names)} files"
+        said = ast.get_docstring(parse(ROOT / package / room / "__init__.py")) or ""
+        assert 2 <= len(said.splitlines()) <= 6, f"{package}/{room}/__init__.py: {said!r}"
+
+
+def test_top_of_the_engine_holds_what_users_and_authors_of_tasks_import() -> None:
+    files = [path for path in (ROOT / "finetune").iterdir() if path.is_file()]
+    assert len(files) <= 10, sorted(path.name for path in files)
+
+
+def test_no_two_modules_share_a_name(everything: dict[str, Path]) -> None:
+    stems = Counter(path.stem for path in everything.values() if path.stem != "__init__")
+    assert not [stem for stem, count in stems.items() if count > 1]
 
 
 @pytest.mark.parametrize("package", ["finetune", "tasks"])
@@ -226,7 +264,10 @@ def test_nothing_is_pickled(everything: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import finetune", "from finetune.cli import app; app(['--help'], standalone_mode=False)"],
+    [
+        "import finetune",
+        "from finetune.cli.main import app; app(['--help'], standalone_mode=False)",
+    ],
     ids=["import", "help"],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(statement: str) -> None:

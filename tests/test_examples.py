@@ -12,7 +12,7 @@ import finetune
 from finetune.errors import DataError
 from finetune.registry import find_task
 from finetune.testing import check_task
-from tests.tiny_models import TOPICS, text_rows
+from tests.support.tiny_models import TOPICS, text_rows
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

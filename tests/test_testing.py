@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.config import ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
 from finetune.task import Length, Prediction, Rng, Row, Sample, Stats
 from finetune.testing import check_task
 from tasks import TextClassification
-from tests.tiny_models import text_rows
+from tests.support.tiny_models import text_rows
 
 ROWS = text_rows(6)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
-from finetune.config import DataConfig
-from finetune.data.decoding import Decoder
-from finetune.data.pictures import complete_paths, count_pictures, read_pictures, visible
+from finetune.config.schema import DataConfig
+from finetune.data.encodings import Decoder
+from finetune.data.image_files import complete_paths, count_pictures, read_pictures, visible
 from finetune.data.tables import FORMATS, read_table, table_format
 from finetune.errors import DataError, listed
 

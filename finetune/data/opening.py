@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from finetune.config import DataConfig
+from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import TaskReader, from_object, no_reader, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation

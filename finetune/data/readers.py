@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-from finetune.config import DataConfig
-from finetune.data.decoding import Decoder
+from finetune.config.schema import DataConfig
+from finetune.data.encodings import Decoder
 from finetune.data.folders import read_folder
-from finetune.data.pictures import complete_paths, read_picture_files, undecoded
+from finetune.data.image_files import complete_paths, read_picture_files, undecoded
 from finetune.data.records import from_columns, from_frame, from_records, is_frame
 from finetune.data.tables import FORMATS, read_table
 from finetune.errors import DataError
-from finetune.sources import locate
+from finetune.io.references import locate
 from finetune.task import Row
 
 

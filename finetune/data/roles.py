@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from finetune.config import DataConfig
+from finetune.config.schema import DataConfig
 from finetune.data.folders import split_name
 from finetune.data.readers import Tables, TaskReader, from_object, no_reader, only_split, read
 from finetune.errors import DataError, nearest
-from finetune.sources import locate
+from finetune.io.references import locate
 
 Role = Literal["train", "validation", "test"]
 HELD_OUT: tuple[Role, ...] = ("validation", "test")

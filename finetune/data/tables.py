@@ -18,10 +18,10 @@ import pyarrow.csv
 import pyarrow.parquet
 from datasets import Dataset
 
-from finetune.config import DataConfig
-from finetune.data.decoding import Decoder
-from finetune.data.faults import Faults
+from finetune.config.schema import DataConfig
+from finetune.data.encodings import Decoder
 from finetune.data.records import check_names, from_records, plain
+from finetune.data.validation import Faults
 from finetune.errors import DataError
 
 FORMATS = {

@@ -1,6 +1,4 @@
-"""The methods: which parameters of a network are trained, and how. A method never sees a task."""
+"""The methods: which parameters of a network are trained, and how.
 
-from finetune.methods.choice import make_method
-from finetune.methods.method import Method
-
-__all__ = ["Method", "make_method"]
+A method sees a `TransferModel` and never a task. Optimizers are in `finetune.optim`.
+"""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from finetune.config import FrozenConfig, FullConfig, LoraConfig, PartialConfig
+from finetune.config.schema import FrozenConfig, FullConfig, LoraConfig, PartialConfig
+from finetune.methods.base import Method
 from finetune.methods.frozen import Frozen
 from finetune.methods.full import Full
 from finetune.methods.lora import Lora
-from finetune.methods.method import Method
 from finetune.methods.partial import Partial
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.data.loading import to_device
+from finetune.distributed.devices import to_device
 from finetune.model import Batch, TransferModel
 
 # A layer may be given so many times the rank that was asked for it.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from finetune.config import FrozenConfig
+from finetune.config.schema import FrozenConfig
 from finetune.errors import ModelError
-from finetune.methods.method import Method, train_parts
-from finetune.model import TransferModel
+from finetune.methods.base import Method
+from finetune.model import TransferModel, train_parts
 
 
 class Frozen(Method):

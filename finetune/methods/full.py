@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from finetune.config import FullConfig
-from finetune.methods.method import Method
+from finetune.config.schema import FullConfig
+from finetune.methods.base import Method
 from finetune.model import TransferModel
 
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from finetune.config import LoraConfig
+from finetune.config.schema import LoraConfig
 from finetune.errors import ModelError
+from finetune.methods.base import Method
 from finetune.methods.eva import starting_directions
-from finetune.methods.method import HEAD, Method, named_parts, train_parts
-from finetune.methods.targets import by_layer, chosen_targets
-from finetune.model import Batch, TransferModel
+from finetune.methods.lora_layers import by_layer, chosen_targets
+from finetune.model import HEAD, Batch, TransferModel, named_parts, train_parts
 
 if TYPE_CHECKING:
     import peft

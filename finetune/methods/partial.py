@@ -5,10 +5,10 @@ Gradual unfreezing follows Howard & Ruder 2018 (ULMFiT, arXiv:1801.06146).
 
 from __future__ import annotations
 
-from finetune.config import PartialConfig
+from finetune.config.schema import PartialConfig
 from finetune.errors import ModelError
-from finetune.methods.method import Method, train_parts
-from finetune.model import TransferModel
+from finetune.methods.base import Method
+from finetune.model import TransferModel, train_parts
 
 
 class Partial(Method):

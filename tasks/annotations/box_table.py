@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.pictures import is_picture
+from finetune.data.image_files import is_picture
 from finetune.errors import DataError
 from finetune.task import Row
 from tasks.annotations.boxes import written

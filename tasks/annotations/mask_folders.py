@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.pictures import is_picture, visible
+from finetune.data.image_files import is_picture, visible
 from finetune.errors import DataError, listed
 from finetune.task import Row
 from tasks.annotations.coco import find_coco, read_coco, split_of

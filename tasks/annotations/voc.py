@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from finetune.data.pictures import SUFFIXES, is_picture, visible
+from finetune.data.image_files import SUFFIXES, is_picture, visible
 from finetune.errors import DataError
 from finetune.task import Row
 from tasks.annotations.boxes import written

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from finetune.data.pictures import is_picture
+from finetune.data.image_files import is_picture
 from finetune.errors import DataError
 from finetune.task import Row
 from tasks.annotations.boxes import SHARE_SLACK, written

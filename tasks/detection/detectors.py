@@ -16,17 +16,17 @@ from accelerate.utils import concatenate
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from finetune.checkpoint import write_json
 from finetune.errors import ModelError
+from finetune.io.files import write_json
 from finetune.model import Batch, TransferModel
-from tasks.heads.fcos import build_fcos
-from tasks.heads.queries import family_of
-from tasks.pretrained import quiet_transformers
-from tasks.seams import calls_noted, find_blocks, lies_in
-from tasks.vision import tiles
-from tasks.vision.backbones import adaptable_layers, kind_of, timm_stages
-from tasks.vision.canvas import Canvas
-from tasks.vision.preprocessing import INPUT
+from tasks.backbones.pretrained import quiet_transformers
+from tasks.backbones.seams import calls_noted, find_blocks, lies_in
+from tasks.backbones.vision_models import adaptable_layers, kind_of, timm_stages
+from tasks.detection.fcos import build_fcos
+from tasks.detection.queries import family_of
+from tasks.image import tiles
+from tasks.image.canvas import Canvas
+from tasks.image.preprocessing import INPUT
 
 CLASS_HEADS = ("class_embed", "enc_score_head", "denoising_class_embed", "class_labels_classifier")
 """What the detectors of transformers call the layers that are sized by the labels."""
@@ -152,7 +152,7 @@ class QueryModel(Detector):
     """A detector of transformers.
 
     Outputs, in both modes: {"layers": what each supervised layer says, the last one first}; see
-    `tasks.heads.queries`.
+    `tasks.detection.queries`.
     """
 
     network: Any

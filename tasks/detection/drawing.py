@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from finetune.task import Prediction
-from tasks.detection.results import SIDES
-from tasks.detection.rows import Truth
-from tasks.masks.results import palette
+from tasks.detection.detections import SIDES
+from tasks.detection.object_reader import Truth
+from tasks.image.palette import palette
 
 LINE = 14  # pixels of a line of text
 GAP = 6  # pixels between pictures

@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` reads it
 
 import pytest
 
-from finetune.config import DataConfig, TaskConfig
+from finetune.config.schema import DataConfig, TaskConfig
 from finetune.errors import DataError, nearest
 from finetune.task import Row, Task
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from finetune.config import DataConfig
+from finetune.config.schema import DataConfig
 from finetune.data.readers import Tables, read
 from finetune.errors import DataError
 

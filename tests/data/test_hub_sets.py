@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from tests.hub_server import COMMIT, serve_hub
+from tests.support.hub_server import COMMIT, serve_hub
 
 READ = """
 import json, sys
-from finetune.config import DataConfig
+from finetune.config.schema import DataConfig
 from finetune.data.readers import read
 from finetune.errors import DataError
 answers = []

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.config import DataConfig
-from finetune.data import open_splits
+from finetune.config.schema import DataConfig
+from finetune.data.opening import open_splits
 from finetune.errors import ConfigError, DataError
-from finetune.run import digest_splits
+from finetune.training.run import digest_splits
 from tasks import TextClassification
 
 ROWS = [{"story": f"line {n}\nthe rest of {n}", "label": "ab"[n % 2]} for n in range(12)]

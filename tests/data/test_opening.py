@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from finetune.config import DataConfig
-from finetune.data import Splits, open_rows, open_splits
+from finetune.config.schema import DataConfig
+from finetune.data.opening import Splits, open_rows, open_splits
 from finetune.errors import DataError
 from finetune.task import Task
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from finetune.config import DataConfig
+from finetune.config.schema import DataConfig
 from finetune.data.readers import from_object, read
 from finetune.errors import DataError
 

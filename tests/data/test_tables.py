@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset
 
-from finetune.config import DataConfig
-from finetune.data.decoding import Decoder
+from finetune.config.schema import DataConfig
+from finetune.data.encodings import Decoder
 from finetune.data.tables import read_table
 from finetune.errors import DataError
 

@@ -11,14 +11,14 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch import nn
 
-from finetune.config import LoraConfig, ModelConfig
+from finetune.config.schema import LoraConfig, ModelConfig
 from finetune.errors import ModelError
-from finetune.export import relative_difference
+from finetune.export.final_model import relative_difference
 from finetune.model import TransferModel
 from tasks import ImageClassification, TextClassification, TextGeneration
 from tests.methods.test_methods import apply, disturb, inputs, native, outputs, trained
-from tests.tiny_models import text_rows
-from tests.tiny_vision import shape_rows, tiny_timm
+from tests.support.tiny_models import text_rows
+from tests.support.tiny_vision import shape_rows, tiny_timm
 
 LINEAR = {
     "dora": {"dora": True},

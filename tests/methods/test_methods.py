@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.checkpoint import changed_tensors
-from finetune.config import (
+from finetune.config.schema import (
     FrozenConfig,
     FullConfig,
     LoraConfig,
@@ -19,9 +18,10 @@ from finetune.config import (
     PartialConfig,
 )
 from finetune.errors import ModelError
-from finetune.methods import make_method
+from finetune.io.checkpoint import changed_tensors
+from finetune.methods.choice import make_method
 from finetune.model import TransferModel
-from tasks.language.backbones import TextModel, load_native, load_pooled
+from tasks.text.text_models import TextModel, load_native, load_pooled
 
 
 @pytest.fixture(params=["bert", "gpt2"])

@@ -104,8 +104,9 @@ def make_rows(folder: Path) -> dict[str, dict[str, str]]:
 
 def trace(network: Path, data: dict[str, str], keys: dict[str, Any], folder: Path) -> Any:
     """What one run logs and measures, and the digests of the tensors it ends with."""
-    import finetune
     from safetensors.numpy import load_file
+
+    import finetune
 
     usual = {"epochs": 2, "precision": "fp32", "log_every": 1}
     given = {f"data.{name}": value for name, value in data.items()}

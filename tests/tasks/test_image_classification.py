@@ -21,21 +21,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import finetune
-import finetune.data as finetune_data
-from finetune.config import DataConfig, FullConfig, LoraConfig, ModelConfig, PartialConfig
-from finetune.contact_sheet import EPOCHS, GAP, LINE, ROWS
+from finetune.cli.contact_sheet import EPOCHS, GAP, LINE, ROWS
+from finetune.config.schema import DataConfig, FullConfig, LoraConfig, ModelConfig, PartialConfig
+from finetune.data.opening import open_splits
+from finetune.data.readers import read
 from finetune.errors import DataError, ModelError
-from finetune.export import relative_difference
-from finetune.methods import make_method
-from finetune.methods.method import named_parts
-from finetune.model import TransferModel
+from finetune.export.final_model import relative_difference
+from finetune.methods.choice import make_method
+from finetune.model import TransferModel, named_parts
 from finetune.testing import check_task
 from tasks import ImageClassification
-from tasks.vision.backbones import VisionModel
-from tasks.vision.preprocessing import INPUT
-from tests.command_line import finetune as command_line
-from tests.lives import Seen, Stop, digest, left_behind, live, load
-from tests.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
+from tasks.backbones.vision_models import VisionModel
+from tasks.image.preprocessing import INPUT
+from tests.support.command_line import finetune as command_line
+from tests.support.lives import Seen, Stop, digest, left_behind, live, load
+from tests.support.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
 
 ROOT = Path(__file__).parent.parent.parent
 METHODS: dict[str, dict[str, Any]] = {
@@ -431,7 +431,7 @@ def test_inspect_draws_the_pictures_that_training_reads(
     assert f"is drawn in {path}" in capsys.readouterr().out
     loaded = load(tmp_path, networks["resnet"], pictures, {"task": "image-classification"})
     task, _ = build(networks["resnet"])
-    rows = finetune_data.open_splits(loaded.config.data, task).train
+    rows = open_splits(loaded.config.data, task).train
     with Image.open(path) as sheet:
         wide = SIZE * 4 + GAP  # so small an input is shown four times as large
         assert sheet.width == (EPOCHS + 1) * wide + GAP
@@ -520,7 +520,7 @@ def test_made_shapes_are_a_function_of_the_seed(
         made.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert made[0] == made[1]
     assert len(made[0]) == 18
-    splits = finetune_data.read(str(tmp_path / "one"), DataConfig()).splits
+    splits = read(str(tmp_path / "one"), DataConfig()).splits
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 12, "test": 6}
 
 

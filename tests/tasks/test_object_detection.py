@@ -19,25 +19,25 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import finetune
-from finetune.config import FullConfig, ModelConfig
+from finetune.config.schema import FullConfig, ModelConfig
 from finetune.errors import ConfigError, ModelError
-from finetune.methods import make_method
+from finetune.inference.model_loading import adjust_task
+from finetune.methods.choice import make_method
 from finetune.model import TransferModel
-from finetune.prediction import adjust_task
 from finetune.testing import check_task
 from tasks import ObjectDetection
-from tasks.annotations.formats import read_boxes
+from tasks.annotations.box_formats import read_boxes
+from tasks.detection.detection_encoder import Encoder
 from tasks.detection.detectors import FcosModel
-from tasks.detection.inputs import Encoder
-from tasks.detection.rows import Truth
-from tasks.vision import tiles
-from tasks.vision.canvas import Canvas
-from tasks.vision.joint_augmentation import JOINT_PRESETS
-from tasks.vision.preprocessing import INPUT
-from tests.lives import Seen, Stop, left_behind, live, load
-from tests.tiny_detectors import MAKERS, tiny_detector
-from tests.tiny_scenes import scene_folder
-from tests.tiny_vision import tiny_timm
+from tasks.detection.object_reader import Truth
+from tasks.image import tiles
+from tasks.image.canvas import Canvas
+from tasks.image.joint_augmentation import JOINT_PRESETS
+from tasks.image.preprocessing import INPUT
+from tests.support.lives import Seen, Stop, left_behind, live, load
+from tests.support.tiny_detectors import MAKERS, tiny_detector
+from tests.support.tiny_scenes import scene_folder
+from tests.support.tiny_vision import tiny_timm
 
 SIDE = 64
 SMALL = {"image_size": SIDE, "fpn_width": 64, "head_convs": 1}
@@ -129,7 +129,7 @@ def test_weights_of_another_names_go_in_by_their_order(rows: list[dict[str, Any]
     )
     _, model = build(source, rows)
     held = [t for n, t in model.network.backbone.body.state_dict().items() if "tracked" not in n]
-    from finetune.sources import locate
+    from finetune.io.references import locate
 
     path = locate(str(source.weights))
     given = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)

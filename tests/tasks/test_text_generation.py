@@ -29,23 +29,24 @@ from transformers import (
 )
 
 import finetune
-from finetune.config import LoraConfig, ModelConfig, PartialConfig, RunConfig
-from finetune.data.loading import measured_split
-from finetune.defaults import MOOT, fill_defaults
+from finetune.batching.data_loader import measured_split
+from finetune.config.schema import LoraConfig, ModelConfig, PartialConfig, RunConfig
 from finetune.errors import ConfigError, DataError, ModelError
-from finetune.export import compute_outputs, relative_difference
-from finetune.methods import make_method
-from finetune.methods.method import named_parts
-from finetune.prediction import Predictor
+from finetune.export.final_model import compute_outputs, relative_difference
+from finetune.inference.predictor import Predictor
+from finetune.methods.choice import make_method
+from finetune.model import named_parts
 from finetune.task import Row
 from finetune.testing import check_task
-from tasks import TextGeneration, pretrained
-from tasks.language import scores
-from tasks.language.language_models import Isolation, LanguageModel, load_language_model
-from tasks.language.usage import code_of
-from tasks.pretrained import load_network
-from tests.command_line import finetune as command
-from tests.tiny_models import answered_rows, text_rows
+from finetune.training.recipes import MOOT, fill_defaults
+from tasks import TextGeneration
+from tasks.backbones import pretrained
+from tasks.backbones.pretrained import load_network
+from tasks.generation import text_metrics as scores
+from tasks.generation.generation_code import code_of
+from tasks.generation.language_models import Isolation, LanguageModel, load_language_model
+from tests.support.command_line import finetune as command
+from tests.support.tiny_models import answered_rows, text_rows
 
 CLOSE = 1e-5
 NETWORKS = ["gpt2", "llama", "t5", "bart"]
@@ -866,7 +867,7 @@ def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
     monkeypatch.setattr(layers, "has_avx512bf16", lambda: False, raising=False)
     few = BitsAndBytesConfig(**{f"load_in_{bits}": True, "bnb_4bit_quant_type": "nf4"})
     arguments = {"quantization_config": few, "device_map": {"": "cpu"}}
-    monkeypatch.setattr("tasks.pretrained._few_bits", lambda _: arguments)
+    monkeypatch.setattr("tasks.backbones.pretrained._few_bits", lambda _: arguments)
     table = Dataset.from_list(ANSWERED)
     task, cpu = TextGeneration(**TEMPLATES), torch.device("cpu")
     task.choose_columns(table[:])

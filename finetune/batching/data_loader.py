@@ -1,0 +1,162 @@
+"""From rows to batches on their way to the device.
+
+Rows are encoded and collated in this process or in workers, with the same result.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from finetune.batching.plan import Piece
+from finetune.errors import DataError
+from finetune.model import Batch
+from finetune.task import Length, Row, Sample, Task
+
+# Names the stream of random numbers, so that encoding and collating never draw the same ones.
+_ENCODE, _COLLATE = 1, 2
+
+
+class Rows(Sized, Protocol):
+    """A split: a datasets.Dataset, or anything that gives rows by their positions."""
+
+    def __getitems__(self, keys: list[int]) -> list[Row]: ...
+
+
+class Features(Protocol):
+    """Features computed before, by the positions of their rows and how often each was drawn."""
+
+    def take(self, indices: Sequence[int], turns: Sequence[int] = ()) -> dict[str, Tensor]: ...
+
+    def samples(self, indices: Sequence[int]) -> list[Sample]: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of a split, the length of each for the network, and their features if cached.
+
+    Attributes:
+        lengths: int64 [N], in the task's own unit.
+    """
+
+    name: str
+    rows: Rows
+    lengths: np.ndarray
+    features: Features | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def measured_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length], list[str]]:
+    """The split of `rows` that have a length, their lengths, and a note if others were left out.
+
+    Raises DataError if none is left.
+    """
+    lengths = task.lengths(rows)
+    kept = [place for place, length in enumerate(lengths) if length.used]
+    notes = []
+    if len(kept) < len(lengths):
+        left_out = f"{len(lengths) - len(kept)} of {len(lengths)} rows"
+        if not kept:
+            raise DataError(
+                f"{name}: of {left_out} nothing is left to learn; let the task read more of a row"
+            )
+        notes.append(f"{name}: {left_out} are left out, since nothing is left of them to learn")
+        rows, lengths = rows.select(kept), [lengths[place] for place in kept]
+    used = np.array([length.used for length in lengths], dtype=np.int64)
+    return Split(name, rows, used), lengths, notes
+
+
+class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
+    """Maps a piece of a plan to its batch.
+
+    What is random depends on the position alone, not on the worker.
+    """
+
+    def __init__(self, split: Split, task: Task, seed: int, mixes: bool) -> None:
+        self.split = split
+        self.task = task
+        self.seed = seed
+        self.mixes = mixes
+
+    def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
+        indices = list(piece.indices)
+        # A row that an epoch draws twice is augmented in two ways.
+        turns = piece.turns or (() if piece.epoch is None else (piece.epoch,) * len(indices))
+        if self.split.features is not None:
+            samples = self.split.features.samples(indices)
+            batch = self.task.collate(samples, self._collating_rng(piece))
+            batch["features"] = self.split.features.take(indices, turns)
+            return piece, batch
+        rows = self.split.rows.__getitems__(indices)
+        samples = [
+            self.task.encode(row, encoding_rng(self.seed, turn, index))
+            for index, turn, row in zip(indices, turns or [None] * len(rows), rows, strict=True)
+        ]
+        return piece, self.task.collate(samples, self._collating_rng(piece))
+
+    def _collating_rng(self, piece: Piece) -> np.random.Generator | None:
+        if piece.epoch is None or not self.mixes:
+            return None
+        return np.random.default_rng([self.seed, piece.step, _COLLATE, piece.slot])
+
+
+def encoding_rng(seed: int, turn: int | None, index: int) -> np.random.Generator | None:
+    """What a row is encoded with: a function of the row and its turn (how often it was drawn
+    before: the epoch, where each draws all rows), so the same in any batch.
+
+    Without a turn nothing is random.
+    """
+    return None if turn is None else np.random.default_rng([seed, turn, _ENCODE, index])
+
+
+def load_batches(
+    split: Split,
+    task: Task,
+    pieces: Iterable[Piece],
+    *,
+    seed: int,
+    device: torch.device,
+    workers: int = 0,
+    mixes: bool = True,
+) -> Iterator[tuple[Piece, Batch]]:
+    """The batches of `pieces` in their order, in the memory of this process.
+
+    They are pinned where a GPU will fetch them. Without `mixes` collating is given no rng:
+    features of a row must hold nothing of another.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(split, task, seed, mixes),
+        batch_size=None,
+        sampler=_OneWay(pieces),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        # Without its own generator the loader would draw from the global one, which dropout reads.
+        generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=_leave_signals_to_parent,
+    )
+    return iter(loader)
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """A terminal or a scheduler signals the whole group, but the parent still needs its batches."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class _OneWay(torch.utils.data.Sampler[Piece]):
+    """An iterable of pieces as the sampler that DataLoader asks for."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[Piece]:
+        return iter(self.pieces)

@@ -1,0 +1,103 @@
+"""A sheet of what the network will see: rows as they are, as training varies them, and batches.
+
+The pictures are the task's, of the very batches that the training loop will read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from finetune.batching.data_loader import load_batches
+from finetune.batching.plan import Piece
+from finetune.errors import ConfigError, nearest
+from finetune.task import Picture
+from finetune.training.state import Live
+
+ROWS = 6
+EPOCHS = 7
+GAP = 6  # pixels between pictures
+LINE = 14  # pixels of a line of text
+LEAST = 112  # pixels: smaller pictures are shown in whole multiples
+FORMATS = (".png", ".jpg", ".webp")
+
+Line = tuple[str, list[Picture]]
+"""Pictures side by side, and what is said above them; empty: nothing."""
+
+
+def check_sheet(path: Path) -> None:
+    """Raise ConfigError if no sheet can be written to this path."""
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(
+            f"--draw {path}: the ending tells no format of a picture; "
+            f"{nearest(path.suffix, FORMATS)}"
+        )
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        what = "is a folder" if path.is_dir() else "lies in no folder that is there"
+        raise ConfigError(f"--draw {path}: {what}; name a file in a folder that exists")
+
+
+def draw_sheet(live: Live, path: Path) -> None:
+    """Write the sheet of a run that is ready to train. Raises ConfigError if there is nothing to
+    see.
+    """
+    lines = list(_lines(live))
+    if not all(pictures for _, pictures in lines):
+        raise ConfigError(
+            f"--draw {path}: {live.config.task.name} has nothing to look at; leave it out"
+        )
+    try:
+        _paste(lines).save(path)
+    except OSError as error:
+        raise ConfigError(f"--draw {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _lines(live: Live) -> Iterator[Line]:
+    """For each of some rows, itself and what the first epochs make of it; then the first batch."""
+    piece = live.plan.pieces(0, live.accelerator.process_index)[0]
+    if live.task.augments:
+        epochs = (None, *range(EPOCHS))
+        for number, index in enumerate(piece.indices[:ROWS]):
+            seen = _pictures(live, [Piece((index,), epoch=epoch) for epoch in epochs])
+            drawn = [Picture(f"epoch {n}", one.pixels) for n, one in enumerate(seen[1:], start=1)]
+            title = "" if number else "rows as they are, and as they are trained on"
+            yield title, [*seen[:1], *drawn]
+    cells = _pictures(live, [piece])
+    for start in range(0, max(len(cells), 1), EPOCHS + 1):
+        yield "" if start else "the first batch", cells[start : start + EPOCHS + 1]
+
+
+def _pictures(live: Live, pieces: Sequence[Piece]) -> list[Picture]:
+    """Of all samples of some batches, which are made as those of the training loop are."""
+    rows = replace(live.train, features=None)
+    seed, device = live.config.train.seed, live.accelerator.device
+    batches = load_batches(rows, live.task, pieces, seed=seed, device=device)
+    return [picture for _, batch in batches for picture in live.task.pictures(batch)]
+
+
+def _paste(lines: Sequence[Line]) -> Image.Image:
+    shapes = [picture.pixels.shape for _, pictures in lines for picture in pictures]
+    height, width = (max(sizes) for sizes in list(zip(*shapes, strict=True))[:2])
+    scale = max(1, math.ceil(LEAST / max(height, width)))
+    high, wide = height * scale + GAP + LINE, width * scale + GAP
+    most = max(len(pictures) for _, pictures in lines)
+    titles = sum(bool(title) for title, _ in lines) * LINE
+    sheet = Image.new("RGB", (wide * most + GAP, high * len(lines) + titles + GAP), "white")
+    pen, top = ImageDraw.Draw(sheet), GAP
+    for title, pictures in lines:
+        if title:
+            pen.text((GAP, top), title, fill="black")
+            top += LINE
+        for place, picture in enumerate(pictures):
+            left, (rows, columns) = GAP + place * wide, picture.pixels.shape[:2]
+            fits = int((wide - GAP) // pen.textlength("n"))
+            pen.text((left, top), picture.caption[:fits], fill="black")
+            size = columns * scale, rows * scale
+            shown = Image.fromarray(picture.pixels).resize(size, Image.Resampling.NEAREST)
+            sheet.paste(shown, (left, top + LINE))
+        top += high
+    return sheet

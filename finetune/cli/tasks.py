@@ -1,0 +1,81 @@
+"""What there is to choose from: the installed tasks, and every key that a config may hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from finetune.config.json_schema import config_schema
+from finetune.config.loading import METHODS, SECTIONS
+from finetune.registry import find_task, task_names
+
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def show_tasks() -> None:
+    """Print the names of the installed tasks; none is imported."""
+    points = task_names()
+    width = max(map(len, points), default=0)
+    for name, point in sorted(points.items()):
+        print(f"{name:<{width}}  {point.value}")
+    print("\nA task of your own: task=file.py:Class. All keys of one: finetune tasks NAME")
+
+
+def show_keys(name: str) -> None:
+    """Print every key of a config for this task, by section: its type, default and meaning."""
+    sections: dict[str, type[BaseModel]] = {"task": find_task(name).Config}
+    sections |= {key: value for key, value in SECTIONS.items() if key == "model" or key == "data"}
+    sections |= {f"method={key}": METHODS[key] for key in ("frozen", "lora", "partial", "full")}
+    sections |= {key: value for key, value in SECTIONS.items() if key not in sections}
+    for title, schema in sections.items():
+        print("\n".join(section_lines(title, schema)), end="\n\n")
+
+
+def show_schema() -> None:
+    """Print the JSON schema of a config for any of the installed tasks."""
+    tasks = {name: find_task(name).Config for name in sorted(task_names())}
+    print(json.dumps(config_schema(tasks), indent=1))
+
+
+def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:
+    """A section as lines: what it is, then two for each key."""
+    meaning = (schema.__doc__ or "").strip().partition("\n")[0]
+    yield f"{title}: {meaning}"
+    described = schema.model_json_schema()
+    required = described.get("required", [])
+    for key, facts in described.get("properties", {}).items():
+        if key == "name" and "const" in facts:
+            continue  # it stands in the title
+        default = " (must be set)" if key in required else f" = {json.dumps(facts.get('default'))}"
+        yield f"  {key}: {kind_of(facts)}{default}"
+        if "description" in facts:
+            yield from (f"      {line}" for line in facts["description"].splitlines() if line)
+
+
+def kind_of(facts: dict[str, Any]) -> str:
+    """The values that a JSON schema allows, in a few words: `int > 0 | null`."""
+    if "anyOf" in facts:
+        return " | ".join(kind_of(choice) for choice in facts["anyOf"])
+    if "const" in facts:
+        return str(facts["const"])
+    if "enum" in facts:
+        return " | ".join(map(str, facts["enum"]))
+    match facts.get("type"):
+        case "array":
+            return f"[{kind_of(facts.get('items', {}))}, ...]"
+        case "object":
+            return f"{{name: {kind_of(facts.get('additionalProperties') or {})}}}"
+        case "string":
+            return "text"
+        case "null":
+            return "null"
+        case "boolean":
+            return "true | false"
+        case "integer" | "number" as kind:
+            held = [name for name in _BOUNDS if name in facts]
+            bounds = [f"{_BOUNDS[name]} {facts[name]:g}" for name in held]
+            return " ".join([kind, ", ".join(bounds)]).strip()
+    return "any"

@@ -1,0 +1,350 @@
+"""The config of a run: its sections, their keys, units and defaults.
+
+Reading YAML and overrides into it is `finetune.config.loading`; the values that a network and a
+method choose for keys left at null are `finetune.training.recipes`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+BatchNorm = Literal["train", "freeze"]
+_TABLES = Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow"]
+_FOLDERS = Literal["text-folder", "image-folder", "hub", "coco", "yolo", "voc", "mask-folder"]
+Format = Literal[_TABLES, _FOLDERS]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, of finite numbers, without keys that are not named here."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class TaskConfig(Section):
+    """The keys that every task has; an adapter adds its own."""
+
+    name: str
+    """Name of a task, or file.py:Class, or module:Class."""
+    metrics: list[str] = []
+    """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
+
+
+class ModelConfig(Section):
+    """Which pretrained network."""
+
+    name: str
+    """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files of an installed package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    weights: str | None = None
+    """A file or pkg://<package>/<path> of weights for the architecture timm/<name>: safetensors, or
+    torch files without any code in them.
+    """
+    match: Literal["name", "order"] = "name"
+    """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
+    """
+    quantize: Literal["4bit", "8bit"] | None = None
+    """Pretrained weights are held in 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a CUDA
+    device; when training has ended they are made whole in the memory of the host, 4 bytes each.
+    """
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """How a network of transformers computes attention in training; null: as its library chooses.
+    """
+    dropout: Share | None = None
+    """Share of activations that are dropped in training wherever the network drops some; null: what
+    it was trained with.
+    """
+    drop_path: Share | None = None
+    """Share of the samples for which the last residual branch is left out in training, less towards
+    the input (stochastic depth, Huang et al. 2016, arXiv:1603.09382); null: what its library takes.
+    """
+    activation_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass, which saves memory and costs
+    about a third of the time.
+    """
+    trust_remote_code: bool = False
+    """Whether code that comes with the weights may run."""
+
+
+class DataConfig(Section):
+    """Which data, and how it is split."""
+
+    source: str | None = None
+    """A file, a folder, a hub data set or pkg://<package>/<path>, with its splits inside."""
+    train: str | None = None
+    """A path or the name of a split in `source`; null: the split "train", or everything."""
+    validation: str | Share | None = None
+    """A path, the name of a split, or a share of train; it selects the checkpoint.
+
+    0: none; null: chosen.
+    """
+    test: str | Share | None = None
+    """A path, the name of a split, or a share of train; it selects nothing.
+
+    0: none; null: the split "test".
+    """
+    subset: str | None = None
+    """Name of a configuration of a hub data set."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub data set."""
+    format: Format = "auto"
+    """How the files are read; auto: by their names. coco, yolo, voc and mask-folder are for tasks
+    that know them.
+    """
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of splits made by share, and of rows that are drawn by `limit` and `per_class`."""
+    group: str | None = None
+    """A column whose equal values stay in one split."""
+    map: str | None = None
+    """file.py:function or module:function that makes another row of each row; None drops one."""
+    limit: PositiveInt | None = None
+    """At most so many rows a split, for a quick try."""
+    per_class: PositiveInt | None = None
+    """Exactly so many rows of each class are drawn from train, after shares were cut off it; other
+    splits stay whole.
+    """
+    delimiter: str | None = None
+    """Between the cells of a CSV; null: found in the first line."""
+    encoding: str | list[str] = "utf-8"
+    """Of text files; of a list, the first that decodes a file is taken.
+
+    Files that needed another than the first are counted.
+    """
+    on_error: Literal["stop", "skip", "clip"] = "stop"
+    """What is done about rows that cannot be used.
+
+    stop: list them and end; skip: leave them out and count them; clip: keep and count those that
+    are mended by cutting (boxes that reach out of their picture), and end at others.
+    """
+
+
+class FullConfig(Section):
+    """Every parameter is trained."""
+
+    name: Literal["full"] = "full"
+    batch_norm: BatchNorm | None = None
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
+    train, but for detectors, whose batches are small.
+    """
+
+
+class PartialConfig(Section):
+    """The last blocks and the head are trained."""
+
+    name: Literal["partial"] = "partial"
+    blocks: PositiveInt = 2
+    """How many blocks are trained, counted from the output."""
+    unfreeze_every: PositiveFloat | None = None
+    """Epochs until one more block is trained, beginning with the head alone, or with the last block
+    where there is no new head; null: all at once.
+    """
+    batch_norm: BatchNorm | None = None
+    """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
+
+    null: train, but for detectors, whose batches are small.
+    """
+
+
+class LoraConfig(Section):
+    """Low-rank adapters are trained beside frozen layers (Hu et al. 2021, arXiv:2106.09685)."""
+
+    name: Literal["lora"] = "lora"
+    rank: PositiveInt = 8
+    """Rank of the two matrices beside each layer."""
+    alpha: PositiveFloat = 16
+    """Their output is scaled by alpha / rank."""
+    dropout: Share = 0.05
+    """Share of a layer's input that is dropped before its adapter."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Learn the length of each weight vector apart from its direction (DoRA, Liu et al. 2024,
+    arXiv:2402.09353).
+    """
+    init: Literal["zero", "pissa", "olora", "eva"] = "zero"
+    """What adapters start as. zero: nothing; pissa: the largest singular directions of their layer
+    (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis (Buyukakyuz 2024,
+    arXiv:2406.01775); these two take that part out of the layer until adapters are merged. eva: the
+    directions that explain most of their inputs over some training rows; layers with more to
+    explain are given up to twice the rank, others less or none (Paischer et al. 2024,
+    arXiv:2410.07170).
+    """
+    targets: list[str] | None = None
+    """Names of layers, or their endings; null: all layers that the network offers."""
+    rank_pattern: dict[str, PositiveInt] = {}
+    """Another rank for some layers: {name or ending: rank}; of several that fit, the last."""
+    alpha_pattern: dict[str, PositiveFloat] = {}
+    """Another alpha for some layers: {name or ending: alpha}; of several that fit, the last."""
+    train_tokens: bool = False
+    """Whether the embeddings of tokens that are new to the network, of task.add_tokens say, are
+    trained.
+    """
+    batch_norm: BatchNorm = "freeze"
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+
+
+class FrozenConfig(Section):
+    """Only the head is trained, on features of the frozen backbone."""
+
+    name: Literal["frozen"] = "frozen"
+    contrastive: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the backbone is tuned before it is frozen, for few rows of each class: vectors
+    of one class are drawn together (supervised contrastive loss, Khosla et al. 2020,
+    arXiv:2004.11362). A step sees train.batch_size rows and takes the rate optim.lr.
+    """
+    contrastive_temperature: Annotated[float, Field(ge=0.001)] = 0.1
+    """Similarities are divided by it in that loss: less of it makes near rows count for more."""
+    cache: Literal["auto", "off"] = "auto"
+    """Whether features are computed once and kept on disk.
+
+    auto: where the network allows it; off: they are computed at every step.
+    """
+    solver: Literal["loop", "exact"] = "loop"
+    """How the head is trained.
+
+    loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
+    strength by cross-validation, or 1 / rows on a backbone that was tuned on them.
+    """
+    views: PositiveInt = 1
+    """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken
+    in turn by the epochs.
+    """
+    cache_gib: PositiveFloat = 8
+    """The most that the features of this run may take on disk, in GiB."""
+
+
+MethodConfig = Annotated[
+    FullConfig | PartialConfig | LoraConfig | FrozenConfig, Field(discriminator="name")
+]
+
+
+class OptimConfig(Section):
+    """How a gradient becomes an update."""
+
+    name: str = "adamw"
+    """adamw, sgd, or the name of an optimizer of timm.optim."""
+    lr: NonNegative | None = None
+    """Peak learning rate of pretrained and adapter parameters."""
+    head_lr: NonNegative | None = None
+    """Peak learning rate of the head."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each block's learning rate as a share of the next one's, counted towards the input."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled L2 strength; not on norms and biases."""
+    l1_head: NonNegative = 0.0
+    """Strength of an L1 penalty on the weights of the head, not on norms and biases: its gradient
+    is added once an optimizer step.
+    """
+    momentum: Share = 0.9
+    """Of sgd."""
+    warmup_ratio: Share = 0.06
+    """Share of all steps in which the rate rises from 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of steps, which wins over warmup_ratio."""
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
+    """How the rate falls after the warm-up; wsd: constant, then linear to 0."""
+    decay_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of all steps in which wsd decays."""
+    max_grad_norm: NonNegative = 1.0
+    """Gradients are scaled down to this L2 norm; 0: never."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay a step of an exponential moving average of the weights, which is what is evaluated and
+    saved; it is less in the first steps. null: the weights as they are.
+    """
+
+
+class TrainConfig(Section):
+    """How long, in what portions, and what is kept."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of head, order, augmentation and dropout."""
+    epochs: PositiveFloat | None = None
+    """Passes over the training split."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps; wins over epochs."""
+    batch_size: PositiveInt = 32
+    """Samples an optimizer step, over all processes and micro-batches."""
+    micro_batch: PositiveInt | None = None
+    """Samples that one device holds at once; null: its whole share, halved when memory runs out."""
+    sampling: Literal["each", "balanced"] = "each"
+    """each: an epoch draws every row once; balanced: it draws as many rows of each class, those of
+    rare ones several times.
+    """
+    batching: Literal["length", "random"] = "length"
+    """length: rows of similar length share a batch, which saves padding; random: no such order."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Of the network's computation; parameters stay float32."""
+    shard: bool = False
+    """Whether weights, gradients and the optimizer's state are split among the processes (FSDP2),
+    which saves memory; evaluation needs all weights on each device. One process has all of them.
+    """
+    deterministic: bool = False
+    """Whether a GPU may use deterministic kernels only: equal bits from equal seeds, but slower. A
+    CPU needs no such key.
+    """
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that encode rows beside the training process."""
+    log_every: PositiveInt = 10
+    """Steps between lines of metrics."""
+    evaluate_every: PositiveInt | Literal["epoch", "never"] = "epoch"
+    """Steps between evaluations on the validation split."""
+    save_every: PositiveInt | Literal["epoch", "never"] = "epoch"
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: PositiveInt = 2
+    """Newest checkpoints kept, beside the best one."""
+    early_stopping: PositiveInt | None = None
+    """Evaluations without improvement after which training ends; null: never."""
+    best: str | None = None
+    """Metric that selects the final checkpoint, of equal ones that of less loss; null: the task's
+    metric.
+
+    + or - before it gives its direction (+f1_macro, -loss); "last" takes the last checkpoint.
+    """
+
+
+class OutputConfig(Section):
+    """Where results go."""
+
+    dir: str | None = None
+    """The run folder; null: runs/<data>-<model>-<method>."""
+    trackers: list[str] = []
+    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
+    Accelerate's.
+    """
+    hub: str | None = None
+    """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights of the final model, for text generation: those of 16 bits take half the room,
+    and are rounded. The adapter of method=lora is float32 all the same.
+    """
+    license: str | None = None
+    """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
+    base_model: str | None = None
+    """Hub id of the pretrained network, on the card, where model.name is a copy of it on disk."""
+
+
+class RunConfig(Section):
+    """All of a run."""
+
+    task: Any
+    """The task's own section, validated by its Config."""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    method: MethodConfig = LoraConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    output: OutputConfig = OutputConfig()
+
+
+# The keys of `data` that say how one table is read; the others are about the splits of a run.
+READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")

@@ -1,0 +1,37 @@
+"""All that a run has to tell of itself on its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune.config.schema import RunConfig
+from finetune.task import About, Length
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that a run has to tell of itself.
+
+    Attributes:
+        lengths: of every row, by split, in the task's unit.
+        labels: {label: {split: rows}}; {} for a task without them.
+        notes: what was settled about the data, and how many rows were left out.
+        facts: network, parameters, device, steps, batch: {what: how much}.
+        results: {split: {metric: value}} of step `step`.
+        selected: the split that selected the checkpoint.
+        difference: of the outputs of the saved and reloaded model, as a share of the largest.
+    """
+
+    config: RunConfig
+    about: About
+    lengths: Mapping[str, Sequence[Length]]
+    labels: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str]
+    facts: Mapping[str, str]
+    results: Mapping[str, Mapping[str, float]]
+    selected: str | None
+    step: int
+    difference: float = 0.0
+    versions: Mapping[str, Any] = field(default_factory=dict)

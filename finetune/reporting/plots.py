@@ -1,0 +1,60 @@
+"""Pictures of a run: losses, the learning rate and metrics over the steps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from finetune.reporting.metric_tables import overall
+
+MOST_CURVES = 4  # of metrics of a split: more hide each other
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows by itself, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=90)
+        return buffer.getvalue()
+
+
+def plot_history(lines: Sequence[dict[str, Any]]) -> Drawing:
+    """Three panels from the lines of metrics.jsonl: loss, learning rate, held-out metrics."""
+    figure = Drawing(figsize=(12, 3.5), layout="constrained")
+    loss, rate, metrics = figure.subplots(1, 3)
+    splits = list(dict.fromkeys(line["split"] for line in lines))
+    for split in splits:
+        _draw(loss, lines, split, "loss", split)
+    _draw(rate, lines, "train", "lr", "train")
+    for split in splits:
+        if split != "train":
+            for name in _shown(lines, split):
+                _draw(metrics, lines, split, name, f"{split} {name}")
+    for axes, title in ((loss, "loss"), (rate, "learning rate"), (metrics, "metrics")):
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if len(axes.get_lines()) > 1:
+            axes.legend(frameon=False)
+    return figure
+
+
+def _shown(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
+    """The first metrics of a split that are of no label and no loss."""
+    line = next(line for line in lines if line["split"] == split)
+    numbers = {name: value for name, value in line.items() if name not in ("step", "split")}
+    names = [name for name in overall(numbers) if not name.startswith("loss")]
+    return names[:MOST_CURVES]
+
+
+def _draw(axes: Axes, lines: Sequence[dict[str, Any]], split: str, name: str, label: str) -> None:
+    found = [line for line in lines if line["split"] == split and name in line]
+    if found:
+        steps, values = [line["step"] for line in found], [line[name] for line in found]
+        marker = "o" if len(found) < 30 else None
+        axes.plot(steps, values, label=label, marker=marker, markersize=3)

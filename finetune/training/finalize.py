@@ -1,0 +1,142 @@
+"""The end of a run: the best weights, their metrics, the reports and final/."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from finetune.data.opening import Splits
+from finetune.distributed.launch import environment
+from finetune.export.card_data import Story
+from finetune.export.card_metadata import base_reference
+from finetune.export.final_model import Differences, Final, export_model, sample_rows
+from finetune.export.model_card import write_cards
+from finetune.inference.evaluation import Evaluation
+from finetune.io.checkpoint import read_checkpoint, step_name
+from finetune.io.run_folder import RunFolder
+from finetune.model import TransferModel
+from finetune.reporting.metric_tables import show_results
+from finetune.task import Prediction
+from finetune.training.network import whole_model
+from finetune.training.recorder import RunJournal, load_weights
+from finetune.training.setup import Prepared
+from finetune.training.state import Progress
+from finetune.training.summary import header
+
+UNTRAINED = "untrained.json"
+# Rows whose predictions before and after training are set side by side.
+COMPARED = 40
+
+
+def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
+    """Measure the selected checkpoint, write reports, final/ and results.json, and show them."""
+    live, folder, console = prepared.live, journal.folder, journal.console
+    step = progress.best_step if progress.best_step is not None else progress.step
+    if step != progress.step:
+        load_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
+    if live.ema is not None:
+        live.ema.settle()  # the checkpoint has the weights apart, for a run that is trained longer
+    evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
+    has_selected = prepared.validation is not None and progress.best_step is not None
+    selected = "validation" if has_selected else None
+    model = whole_model(live)
+    if model is not None and live.accelerator.is_main_process:
+        results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        _write_reports(prepared, evaluations, folder)
+        story = tell(prepared, splits, results, selected, step)
+        differences = _export(model, prepared, folder, story)
+        facts = {
+            "step": step,
+            "metrics": results,
+            "selected_on": selected,
+            "reload_difference": differences.reloaded,
+            "rounding_difference": differences.rounded,
+        }
+        folder.write("results.json", facts)
+        show_results(folder, console)
+    live.accelerator.wait_for_everyone()
+
+
+def _export(
+    model: TransferModel, prepared: Prepared, folder: RunFolder, story: Story
+) -> Differences:
+    live = prepared.live
+    rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
+    final = Final(
+        folder.final,
+        live.config.task.name,
+        base_reference(live.config, story.about),
+        getattr(torch, live.config.output.dtype),
+        cards=lambda difference, with_adapter: write_cards(
+            replace(story, difference=difference), with_adapter=with_adapter
+        ),
+    )
+    return export_model(model, live.task, live.method, rows, final)
+
+
+def keep_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
+    """Keep some of what is said before the first step, to be set beside what is said at the end."""
+    (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
+    folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})
+
+
+def _write_reports(
+    prepared: Prepared, evaluations: Mapping[str, Evaluation], folder: RunFolder
+) -> None:
+    task = prepared.live.task
+    for split in prepared.held_out:
+        evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
+        rows: Any = split.rows
+        target.mkdir(parents=True, exist_ok=True)
+        task.report(evaluation.stats, target, rows)
+        if (target / UNTRAINED).is_file() and evaluation.predictions:
+            before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
+            shown = rows.__getitems__(list(range(len(before))))
+            task.report_change(shown, before, evaluation.predictions[: len(before)], target)
+
+
+TOLD = ("length", "network", "parameters", "device", "steps", "batch", "choices")
+VERSIONS = ("python", "torch", "transformers", "datasets")
+
+
+def tell(
+    prepared: Prepared,
+    splits: Splits,
+    results: Mapping[str, Mapping[str, float]],
+    selected: str | None,
+    step: int,
+) -> Story:
+    """The story of a run whose model is about to be saved."""
+    live = prepared.live
+    facts = header(prepared, splits)
+    versions = environment(live.accelerator)
+    notes = [note for note in splits.notes if not note.startswith("rows: ")]
+    return Story(
+        config=live.config,
+        about=live.task.about(live.model),
+        lengths=prepared.lengths,
+        labels=_count_labels(splits, live.task),
+        notes=notes,
+        facts={name: facts[name] for name in TOLD if name in facts},
+        results=results,
+        selected=selected,
+        step=step,
+        versions={name: versions[name] for name in VERSIONS},
+    )
+
+
+def _count_labels(splits: Splits, task: Any) -> dict[str, dict[str, int]]:
+    """{label: {split: rows}}, the most frequent first; a row may have several labels or none."""
+    found: dict[str, dict[str, int]] = {}
+    for split, rows in splits.named.items():
+        counts: Counter[str] = Counter()
+        for stratum in map(task.stratum, rows):
+            labels = stratum if isinstance(stratum, tuple) else (stratum,)
+            counts.update(str(label) for label in labels if label is not None)
+        for label, count in counts.items():
+            found.setdefault(label, {})[split] = count
+    return dict(sorted(found.items(), key=lambda item: -sum(item[1].values())))

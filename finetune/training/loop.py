@@ -1,0 +1,244 @@
+"""The training loop: one function, read top to bottom. It knows neither task nor method nor model.
+
+Every number that it needs to go on is in `Progress`; order and randomness are functions of the
+step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from finetune.batching.data_loader import load_batches
+from finetune.batching.plan import Piece, TrainPlan
+from finetune.distributed.devices import as_float32, to_device
+from finetune.distributed.fsdp import is_sharded, whole
+from finetune.distributed.precision import cast_once
+from finetune.distributed.signals import Interrupted, Signals
+from finetune.model import Batch, head_weights
+from finetune.optim.gradient_guard import FiniteGuard
+from finetune.optim.optimizers import penalize, trained_parameters
+from finetune.optim.schedules import rate_factor, set_rate, told_rate
+from finetune.training.losses import RunningLoss, global_counts
+from finetune.training.state import Journal, Live, Progress
+
+
+def train(
+    live: Live,
+    progress: Progress,
+    journal: Journal,
+    select: Callable[[dict[str, float]], float] | None,
+) -> None:
+    """Train from `progress.step` to the last step, or until early stopping.
+
+    `select` turns the metrics of an evaluation into a number that is larger for a better
+    checkpoint; without it the last one is taken. Raises Interrupted after SIGTERM or SIGINT, with a
+    checkpoint written, and FinetuneError before an update whose gradient is not finite.
+    """
+    config, optim, plan = live.config.train, live.config.optim, live.plan
+    accelerator, device = live.accelerator, live.accelerator.device
+    epoch_steps, rank = plan.steps_per_epoch, accelerator.process_index
+    evaluate_every = epoch_steps if config.evaluate_every == "epoch" else config.evaluate_every
+    save_every = epoch_steps if config.save_every == "epoch" else config.save_every
+    trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
+    penalized = head_weights(live.model) if optim.l1_head else []
+    live.method.unfreeze(live.model, progress.step / epoch_steps)
+    wrapped = wrap(live)
+    live.method.train_mode(live.model)
+    stream = _stream(live, plan, progress.step)
+    # Without a loss scaler the optimizer needs no wrapper; that of accelerate searches the import
+    # path for a package at every step, which costs as much as a small update.
+    is_scaled = accelerator.scaler is not None
+    optimizer = live.optimizer if is_scaled else live.optimizer.optimizer
+    guard = FiniteGuard(live.optimizer.optimizer, scaled=is_scaled, device=device)
+    running = RunningLoss(progress, accelerator)
+    samples, since = 0, time.perf_counter()
+
+    narrow = cast_once(live.model, accelerator.mixed_precision, trained)
+    with Signals() as signals, narrow:
+        while progress.step < live.total_steps and not progress.stopped:
+            step = progress.step
+            if live.method.unfreeze(live.model, step / epoch_steps):
+                # DDP reduces the gradients of what was trainable when it was built.
+                wrapped = wrap(live)
+                live.method.train_mode(live.model)
+
+            # The micro-batches of this step, and what each loss term counts over all of them and
+            # all processes.
+            batches = [next(stream) for _ in plan.pieces(step, rank)]
+            own = [batch for piece, batch in batches if not piece.filler]
+            terms = list(batches[0][1]["count"])
+            counts, told = global_counts(own, terms, signals.received != 0, accelerator)
+            # Reading what was reduced makes a GPU wait, so several of them look for a signal on
+            # logging steps only.
+            looks = device.type == "cpu" or accelerator.num_processes == 1
+            if (looks or step % config.log_every == 0) and bool(told > 0):
+                progress.skipped += guard.confirm(step)
+                running.store()
+                journal.save(progress)
+                raise Interrupted(step, signals.received)
+
+            # Forward and backward. Dropout is a function of seed, step and process.
+            seed_dropout(seed_of(config.seed, step, rank), device)
+            try:
+                losses = _accumulate(live, wrapped, batches, counts)
+            except RuntimeError as error:
+                if not _can_retry(error, plan, accelerator):
+                    raise
+                error.__traceback__ = None  # it holds the tensors of the failed pass
+                plan = replace(plan, micro_batch=-(-min(plan.micro_batch, plan.batch_size) // 2))
+                journal.note(
+                    f"step {step}: out of memory; micro-batches of {plan.micro_batch} from here on"
+                )
+                optimizer.zero_grad()
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                stream = _stream(live, plan, step)
+                continue
+
+            # Clip, refuse what is not finite, update.
+            accelerator.unscale_gradients()  # nothing is scaled but under fp16
+            penalize(penalized, optim.l1_head)
+            norm = whole(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
+            guard.check(norm, step)
+            set_rate(live.optimizer, rate_factor(optim, step, live.total_steps))
+            optimizer.step()
+            optimizer.zero_grad()
+            running.add(losses)
+            samples += plan.size(step)
+            progress.step = step = step + 1
+            if live.ema is not None:
+                live.ema.update(step)
+            is_last = step == live.total_steps
+            journal.tick(step)
+
+            if step % config.log_every == 0 or is_last:
+                progress.skipped += guard.confirm(step)
+                values = running.take() | {
+                    "lr": told_rate(live.optimizer, optim),
+                    "epoch": step / epoch_steps,
+                }
+                # Not finite only where the loss scaler has skipped the update.
+                values |= {"grad_norm": float(norm)} if bool(norm.isfinite()) else {}
+                values |= {"skipped": progress.skipped} if is_scaled else {}
+                seconds = time.perf_counter() - since
+                journal.log(step, values | {"samples_per_second": samples / seconds})
+                samples, since = 0, time.perf_counter()
+
+            improved = False
+            is_due = evaluate_every != "never" and (step % evaluate_every == 0 or is_last)
+            if journal.evaluates and is_due:
+                progress.skipped += guard.confirm(step)
+                paused = time.perf_counter()
+                metrics = journal.evaluate(step)
+                if select is not None:
+                    value, loss = select(metrics), metrics["loss"]
+                    improved = progress.note_evaluation(value, loss, config.early_stopping)
+                live.method.train_mode(live.model)
+                since += time.perf_counter() - paused
+
+            has_ended = is_last or progress.stopped
+            if improved or has_ended or (save_every != "never" and step % save_every == 0):
+                progress.skipped += guard.confirm(step)
+                running.store()
+                journal.save(progress)
+
+        # A signal that came while the last step was measured and saved: what is left takes minutes.
+        if _any_process(signals.received != 0, accelerator):
+            raise Interrupted(progress.step, signals.received)
+
+
+def wrap(live: Live) -> nn.Module:
+    """The model as accelerate runs it: in mixed precision, and over processes where there are
+    several.
+    """
+    accelerator = live.accelerator
+    model = accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
+    # What an earlier stage of unfreezing left: accelerate would take the model, now in full
+    # precision, for prepared.
+    accelerator._models.clear()
+    vars(model).pop("_is_accelerate_prepared", None)
+    # Sharded weights take care of their gradients themselves.
+    return accelerator.prepare_model(model, evaluation_mode=is_sharded(model))  # type: ignore[no-any-return]
+
+
+def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[Piece, Batch]]:
+    """All batches of this process from step `start` on; one set of workers for the whole run."""
+    rank = live.accelerator.process_index
+    pieces = (piece for step in range(start, live.total_steps) for piece in plan.pieces(step, rank))
+    config = live.config.train
+    return load_batches(
+        live.train,
+        live.task,
+        pieces,
+        seed=config.seed,
+        device=live.accelerator.device,
+        workers=config.workers,
+    )
+
+
+def _accumulate(
+    live: Live, wrapped: nn.Module, batches: list[tuple[Piece, Batch]], counts: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The gradient of a whole step; the loss terms of this process's share of it, over the global
+    counts.
+    """
+    accelerator, losses = live.accelerator, dict[str, Tensor]()
+    for place, (piece, batch) in enumerate(batches):
+        is_last = place == len(batches) - 1
+        with contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped):
+            batch = to_device(batch, accelerator.device)
+            outputs = as_float32(wrapped(batch))
+            weight = 0.0 if piece.filler else 1.0
+            terms = {
+                term: value * weight / counts[term]
+                for term, value in live.task.loss(outputs, batch).items()
+            }
+            loss = torch.stack(list(terms.values())).sum()
+            # A loss that is not finite spoils the gradient, whatever its derivative: all processes
+            # see that in the norm, and none has to wait for a look at its own loss.
+            loss = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
+            # DDP takes the mean over processes, but the counts are of all of them: the sum is
+            # wanted.
+            accelerator.backward(loss * accelerator.num_processes)
+        for term, value in terms.items():
+            losses[term] = losses[term] + value.detach() if term in losses else value.detach()
+    return losses
+
+
+def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -> bool:
+    """Whether memory ran out, and smaller micro-batches may do: of a GPU's allocator memory tells
+    by the class of its error, of others by its words. Several processes would have to agree.
+    """
+    is_memory = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+    return is_memory and plan.micro_batch > 1 and accelerator.num_processes == 1
+
+
+def _any_process(told: bool, accelerator: Accelerator) -> bool:
+    flag = torch.tensor(float(told), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+def seed_of(*position: int) -> int:
+    """A seed that is a function of a position, without pattern over neighbouring positions."""
+    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the generators that dropout draws from.
+
+    torch.manual_seed also asks every other kind of device, and formats a stack for each: 0.3 ms.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -1,0 +1,148 @@
+"""What happens beside the loop: lines of metrics, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import accelerate
+from accelerate.utils import broadcast
+
+from finetune.batching.data_loader import Split
+from finetune.distributed.fsdp import gather, unsharded
+from finetune.inference.evaluation import Evaluation, evaluate_split
+from finetune.io.checkpoint import (
+    Checkpoint,
+    changed_tensors,
+    load_changed,
+    optimizer_tensors,
+    remove_old,
+    save_checkpoint,
+)
+from finetune.io.run_folder import RunFolder
+from finetune.optim.optimizers import trained_names
+from finetune.reporting.console import Console
+from finetune.reporting.trackers import track
+from finetune.training.state import Live, Progress
+
+
+class RunJournal:
+    """The journal of one run: writes into its folder and to the console."""
+
+    def __init__(
+        self, live: Live, folder: RunFolder, console: Console, validation: Split | None
+    ) -> None:
+        self.live = live
+        self.folder = folder
+        self.console = console
+        self.validation = validation
+        self._writes = live.accelerator.is_main_process
+        self._begun = (0, time.perf_counter())
+        self._first: dict[str, float] = {}
+        """Metrics before training, if this process's life saw them."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether there is a split to evaluate on while training."""
+        return self.validation is not None
+
+    def begin(self, step: int) -> None:
+        """Start the clock and the bar at the first step of this process's life."""
+        self._begun = (step, time.perf_counter())
+        self.console.start_steps(step, self.live.total_steps)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._append("train", step, values)
+        first, start = self._begun
+        seconds_a_step = (time.perf_counter() - start) / max(step - first, 1)
+        total = self.live.total_steps
+        self.console.log(step, total, values, seconds_a_step * (total - step))
+
+    def tick(self, step: int) -> None:
+        self.console.tick(step)
+
+    def note(self, text: str) -> None:
+        self.console.print(text)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        assert self.validation is not None
+        evaluation = self.evaluate_on(self.validation, step)
+        metrics = evaluation.metrics
+        name, _ = self.live.task.metric
+        shown = {key: metrics[key] for key in dict.fromkeys(["loss", name]) if key in metrics}
+        words = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
+        self.console.print(f"step {step}/{self.live.total_steps}  {self.validation.name}: {words}")
+        if remark := self.live.task.remark(evaluation.stats, metrics, self._first):
+            self.console.print(remark)
+        return metrics
+
+    def evaluate_on(self, split: Split, step: int) -> Evaluation:
+        """Evaluate on any split, and note it in the history."""
+        evaluation = self.measure(split)
+        self._append(split.name, step, evaluation.metrics)
+        if step == 0:
+            self._first = evaluation.metrics
+        return evaluation
+
+    def measure(self, split: Split) -> Evaluation:
+        """Evaluate on any split."""
+        live = self.live
+        share_buffers(live)
+        block, workers = evaluation_block(live), live.config.train.workers
+        averages = live.ema.in_place() if live.ema is not None else contextlib.nullcontext()
+        with averages, unsharded(live.model):
+            return evaluate_split(
+                live.model, live.task, split, live.accelerator, block=block, workers=workers
+            )
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint of all that going on needs, and point at the last and the best."""
+        live = self.live
+        tensors, rest = optimizer_tensors(live.optimizer.optimizer)
+        named = {
+            "model": changed_tensors(live.model.network, trained_names(live.optimizer)),
+            "optimizer": tensors,
+            **({"ema": live.ema.tensors()} if live.ema is not None else {}),
+        }
+        held = {name: gather(value, keep=self._writes) for name, value in named.items()}
+        if self._writes:
+            scaler = live.accelerator.scaler
+            state = {
+                "progress": asdict(progress),
+                "optimizer": rest,
+                "scaler": scaler.state_dict() if scaler is not None else None,
+                "processes": live.accelerator.num_processes,
+            }
+            root, step, best = self.folder.checkpoints, progress.step, progress.best_step
+            save_checkpoint(root, step, held, state)
+            self.folder.point(step, best, progress.best_value)
+            remove_old(root, live.config.train.keep_checkpoints, step=step, best=best)
+        live.accelerator.wait_for_everyone()
+
+    def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
+        if self._writes:
+            self.folder.append({"step": step, "split": split, **values})
+            track(self.live.accelerator, split, step, values)
+
+
+def load_weights(live: Live, checkpoint: Checkpoint) -> None:
+    """Put what a checkpoint holds of the network into the model, and its averages beside it."""
+    names, tensors = trained_names(live.optimizer), checkpoint.tensors("model")
+    load_changed(live.model.network, names, tensors, checkpoint.folder)
+    if live.ema is not None:
+        live.ema.load(checkpoint.tensors("ema"), str(checkpoint.folder))
+
+
+def evaluation_block(live: Live) -> int:
+    """Rows evaluated together: what training holds at once, whatever the number of processes."""
+    return min(live.config.train.micro_batch or live.config.train.batch_size, 64)
+
+
+def share_buffers(live: Live) -> None:
+    """Give every process the buffers of the first: each has moved its own BatchNorm averages."""
+    accelerator: accelerate.Accelerator = live.accelerator
+    if accelerator.num_processes > 1:
+        for buffer in live.model.buffers():
+            buffer.copy_(broadcast(buffer.contiguous()))

@@ -1,0 +1,104 @@
+"""The header of a run: what will be trained on what, as a person reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+
+from finetune.config.yaml import flatten
+from finetune.data.opening import Splits
+from finetune.errors import listed
+from finetune.export.limitations import cut_note
+from finetune.reporting.console import format_count
+from finetune.training.recipes import MOOT
+from finetune.training.setup import Prepared
+
+MOST_LABELS = 20
+
+
+def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
+    """{what: how much}, in the order of reading."""
+    live = prepared.live
+    config = live.config
+    trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
+    total = sum(p.numel() for p in live.model.network.parameters())
+    before = ", the others before, by contrast" if live.method.contrastive_steps else ""
+    values = flatten(config)
+    processes = format_count(live.accelerator.num_processes, "process", "es")
+    strata = map(live.task.stratum, splits.train)
+    network = getattr(live.model.network, "backbone", live.model.network)  # of a library, not ours
+    facts = {
+        "labels": _label_counts(strata),
+        "length": _lengths(prepared),
+        "network": f"{type(network).__name__} from {config.model.name}",
+        "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
+        "device": f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
+        "steps": _steps(prepared),
+        "batch": _batch(prepared),
+        "choices": "\n".join(prepared.notes),
+        "defaults": "\n".join(
+            f"{key}={_number(values[key])}: {why}"
+            for key, why in prepared.reasons.items()
+            if why != MOOT
+        ),
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _device(device: torch.device) -> str:
+    if device.type != "cpu":
+        return device.type
+    return f"cpu, {format_count(torch.get_num_threads(), 'thread')}"
+
+
+def _label_counts(strata: Iterable[object]) -> str:
+    counts = Counter(label for label in strata if label is not None)
+    if not counts:
+        return ""
+    named = (f"{_label(label)} {count}" for label, count in counts.most_common())
+    names = {name for label in counts for name in (label if isinstance(label, tuple) else [label])}
+    is_combined = any(isinstance(label, tuple) and len(label) != 1 for label in counts)
+    how = f" in {len(counts)} combinations" if is_combined else ""
+    return f"{len(names)} labels{how} in train: {listed(named, MOST_LABELS)}"
+
+
+def _label(label: object) -> str:
+    return "+".join(map(str, label)) or "(none)" if isinstance(label, tuple) else str(label)
+
+
+def _lengths(prepared: Prepared) -> str:
+    """How many rows were cut, and how much of them."""
+    lengths = [length for part in prepared.lengths.values() for length in part]
+    longest = max(length.used for length in lengths)
+    if longest == 1:
+        return ""
+    return cut_note(lengths) or f"at most {longest}, nothing is cut"
+
+
+def _steps(prepared: Prepared) -> str:
+    live = prepared.live
+    if live.method.solves_head:
+        return "solved to the optimum, no steps"
+    epochs = live.total_steps / live.plan.steps_per_epoch
+    ending = "" if epochs == 1 else "s"
+    return f"{live.total_steps}, {live.plan.steps_per_epoch} an epoch, {epochs:g} epoch{ending}"
+
+
+def _batch(prepared: Prepared) -> str:
+    live = prepared.live
+    plan = live.plan
+    pieces = [plan.pieces(0, process) for process in range(plan.processes)]
+    sizes = [[len(piece.indices) for piece in own if not piece.filler] for own in pieces]
+    how = f"{plan.batch_size} samples, the first step as {', '.join(map(str, sizes))}"
+    if live.train.features is not None:
+        return f"{how} of cached features"
+    if plan.lengths.max() == 1:
+        return how
+    useful = plan.useful_share(min(plan.steps_per_epoch, 200), live.task.cost)
+    return f"{how}; {useful:.0%} of the computed tokens are no padding"
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,164 @@
+"""Loading from transformers: in float32, without its noise, with errors that name the remedy.
+
+Importing transformers takes seconds, so it is done when something is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetune.config.schema import ModelConfig
+from finetune.errors import ModelError
+from finetune.io.references import resolve_model
+from tasks.backbones.dropout import config_keys
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+GGUF = ".gguf"
+
+
+def from_pretrained(
+    auto: str,
+    source: ModelConfig,
+    remedy: str = "Give a hub id, a folder with config.json and safetensors, or pkg://PACKAGE/PATH",
+    **arguments: Any,
+) -> Any:
+    """What an Auto class of transformers loads from a reference. Raises ModelError."""
+    import transformers
+
+    facts = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    name, gguf = _split_gguf(resolve_model(source.name))
+    try:
+        with quiet_transformers():
+            return getattr(transformers, auto).from_pretrained(name, **facts, **gguf, **arguments)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if "trust_remote_code" in str(error) and not source.trust_remote_code:
+            remedy = (
+                "Read that code; to let it run: model.trust_remote_code=true in training, "
+                "finetune.load(..., trust_remote_code=True) afterwards"
+            )
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"model.name: {source.name!r} cannot be loaded by {auto}: {first} {remedy}"
+        ) from error
+
+
+def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
+    """A network in float32: a half-precision checkpoint would be trained in half precision.
+
+    The weights of a GGUF file are dequantized; with model.quantize they are held in 4 or 8 bits.
+    """
+    if source.quantize is not None:
+        arguments |= _few_bits(source)
+        # It warns at every product that LLM.int8 rounds its input.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if source.attention is not None:
+        arguments |= {"attn_implementation": source.attention}
+    if source.dropout is not None or source.drop_path is not None:
+        arguments |= config_keys(source, from_pretrained("AutoConfig", source))
+    network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
+    if source.name.lower().endswith(GGUF):
+        _forget_quantization(network)
+    return network
+
+
+def label_keys(names: Sequence[str]) -> dict[str, Any]:
+    """What a config of transformers holds of the labels of a network."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
+def _few_bits(source: ModelConfig) -> dict[str, Any]:
+    """Arguments for weights in NF4 (Dettmers et al. 2023, arXiv:2305.14314) or LLM.int8 (Dettmers
+    et al. 2022, arXiv:2208.07339) on this GPU.
+
+    Raises ModelError without a CUDA device or bitsandbytes, and for weights quantized before.
+    """
+    place = f"model.quantize={source.quantize}"
+    if source.name.lower().endswith(GGUF):
+        raise ModelError(
+            f"{place}: {source.name} is quantized in its own way; name the hub id or folder of the "
+            "whole weights, or leave model.quantize out"
+        )
+    if not torch.cuda.is_available():
+        raise ModelError(
+            f"{place}: weights of few bits need a CUDA device, and there is none; leave it out "
+            "(model.activation_checkpointing=true saves memory on every device)"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(f"{place}: needs bitsandbytes; pip install 'finetune-kit[quantize]'")
+    from transformers import BitsAndBytesConfig
+
+    narrow = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if source.quantize == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=narrow,
+        )
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _split_gguf(name: str) -> tuple[str, dict[str, str]]:
+    """A name as transformers takes it: of a GGUF file its folder, and the file beside it."""
+    path = Path(name)
+    if path.suffix.lower() != GGUF:
+        return name, {}
+    if find_spec("gguf") is None:
+        raise ModelError(
+            f"model.name: {path.name} is a GGUF file, which the package gguf reads; "
+            "pip install 'finetune-kit[generation]'"
+        )
+    return str(path.parent), {"gguf_file": path.name}
+
+
+def _forget_quantization(network: Any) -> None:
+    """Take the mark of a quantized network off one whose weights are plain float32.
+
+    With it peft adapts no layer of it, and what is saved cannot be loaded.
+    """
+    network = network[0] if isinstance(network, tuple) else network
+    for name in ("is_quantized", "quantization_method", "hf_quantizer"):
+        if hasattr(network, name):
+            delattr(network, name)
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the reports and bars of transformers: what matters of them, the kit says itself."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def kind_of(config: PretrainedConfig) -> str:
+    """Whether a network is an "encoder", or a "decoder", which reads to the left only."""
+    from transformers.models.auto import modeling_auto as known
+
+    causal = config.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = config.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "decoder" if causal and not masked else "encoder"

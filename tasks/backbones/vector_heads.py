@@ -1,0 +1,72 @@
+"""Heads that read one vector of a row: a linear layer, or one behind a hidden layer.
+
+No other library knows the second kind, so it is saved beside its network, in a file of its own.
+
+Shapes: B rows, H features of a vector, W of the hidden layer, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from tasks.classification.label_config import TargetConfig
+
+HEAD_FILE = "head.safetensors"
+
+
+class HiddenShape(NamedTuple):
+    """The hidden layer of a head: its features, and the share of activations that are dropped."""
+
+    width: int
+    dropout: float = 0.0
+
+
+def hidden_shape(config: TargetConfig) -> HiddenShape | None:
+    """The hidden layer that a config asks for, if it does."""
+    return HiddenShape(config.head_hidden, config.head_dropout) if config.head_hidden else None
+
+
+class HiddenHead(nn.Module):
+    """Vectors [B, H] -> logits [B, C], by a hidden layer [B, W] with GELU."""
+
+    def __init__(self, features: int, shape: HiddenShape, outputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, shape.width)
+        self.logits = nn.Linear(shape.width, outputs)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        hidden = gelu(self.hidden(self.dropout(vectors)))  # [B, W]
+        return self.logits(self.dropout(hidden))  # type: ignore[no-any-return]
+
+
+def make_head(features: int, hidden: HiddenShape | None, outputs: int) -> nn.Module:
+    """A new head from vectors [B, H] to outputs [B, C]."""
+    return HiddenHead(features, hidden, outputs) if hidden else nn.Linear(features, outputs)
+
+
+def save_head(head: nn.Module, folder: Path, **facts: str) -> None:
+    """Write a head and what else is known of it."""
+    from safetensors.torch import save_file
+
+    save_file(head.state_dict(), folder / HEAD_FILE, metadata=facts or None)
+
+
+def read_head(folder: Path) -> tuple[nn.Module, Mapping[str, str]]:
+    """What `save_head` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(folder / HEAD_FILE, "pt") as file:
+        facts = file.metadata() or {}
+        state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    is_linear = "weight" in state
+    first, last = ("weight", "weight") if is_linear else ("hidden.weight", "logits.weight")
+    width, features = state[first].shape
+    head = make_head(features, None if is_linear else HiddenShape(width), len(state[last]))
+    head.load_state_dict(state)
+    return head, facts

@@ -1,0 +1,194 @@
+"""Augmentation of images: its keys and presets, and how it is drawn.
+
+Everything is drawn from the rng that is given, a function of seed, epoch and row; so it is the same
+with any number of workers, and after a run was stopped and started again.
+
+Shapes: B rows, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from finetune.config.schema import NonNegative, TaskConfig
+from finetune.task import Rng
+from tasks.image.preprocessing import Preprocessing
+
+Preset = Literal["none", "light", "medium", "heavy"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+Presets = Mapping[str, Mapping[str, Any]]
+
+
+class FlipConfig(TaskConfig):
+    """The keys that all tasks share which augment images, whatever they are labelled with."""
+
+    augmentation: Preset | None = None
+    """What the keys below are where they are null; null: light, or none for a frozen backbone."""
+    horizontal_flip: Probability | None = None
+    """Probability that left and right are swapped. Not for digits, text or left-hand traffic."""
+    vertical_flip: Probability | None = None
+    """Probability that top and bottom are swapped."""
+    color_jitter: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Most by which brightness, contrast and saturation change, as a share of themselves."""
+
+
+class AugmentationConfig(FlipConfig):
+    """The keys of a task that augments images with a label for the whole of each."""
+
+    crop_scale: Range | None = None
+    """Least and most of a picture's area in a random crop, which is resized to the input."""
+    rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
+    """Strength of two random operations (Cubuk et al. 2020, arXiv:1909.13719); 0: none."""
+    trivial_augment: bool | None = None
+    """One random operation of random strength (Mueller & Hutter 2021, arXiv:2103.10158)."""
+    random_erasing: Probability | None = None
+    """Probability that a rectangle is erased (Zhong et al. 2020, arXiv:1708.04896)."""
+    mixup: NonNegative | None = None
+    """Alpha of the share by which two pictures are blended (Zhang et al. 2018, arXiv:1710.09412);
+    0: never.
+    """
+    cutmix: NonNegative | None = None
+    """Alpha of the area that one picture takes of another (Yun et al. 2019, arXiv:1905.04899);
+    0: never.
+    """
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {
+        "crop_scale": [1.0, 1.0],
+        "horizontal_flip": 0.0,
+        "vertical_flip": 0.0,
+        "color_jitter": 0.0,
+        "rand_augment": 0,
+        "trivial_augment": False,
+        "random_erasing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    }
+}
+PRESETS["light"] = PRESETS["none"] | {"crop_scale": [0.6, 1.0], "horizontal_flip": 0.5}
+PRESETS["medium"] = PRESETS["light"] | {
+    "crop_scale": [0.35, 1.0],
+    "color_jitter": 0.2,
+    "trivial_augment": True,
+    "random_erasing": 0.1,
+}
+PRESETS["heavy"] = PRESETS["light"] | {
+    "crop_scale": [0.2, 1.0],
+    "color_jitter": 0.3,
+    "rand_augment": 9,
+    "random_erasing": 0.25,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+}
+
+
+def settle_augmentation(
+    config: FlipConfig, *, frozen: bool, presets: Presets = PRESETS
+) -> tuple[dict[str, Any], str]:
+    """Every key of the augmentation with its value, and the sentence that says what was chosen."""
+    preset = config.augmentation or ("none" if frozen else "light")
+    given = {name: getattr(config, name) for name in presets["none"]}
+    keys = {
+        name: presets[preset][name] if value is None else value for name, value in given.items()
+    }
+    why = "" if config.augmentation else ", for a frozen backbone" if frozen else ", the default"
+    active = [f"{name}={value}" for name, value in keys.items() if value != presets["none"][name]]
+    listed = f": {', '.join(active)}" if active else ""
+    return {"augmentation": preset, **keys}, f"augmentation: {preset}{why}{listed}"
+
+
+def is_active(config: FlipConfig, presets: Presets = PRESETS) -> bool:
+    """Whether a settled config changes a picture at all."""
+    return any(
+        getattr(config, name) not in (value, None) for name, value in presets["none"].items()
+    )
+
+
+class Augmentation:
+    """The random transforms of a settled config, from a picture of any size to an input."""
+
+    def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
+        from torchvision.transforms import v2  # a second of imports that no config needs
+
+        size, mode = list(preprocessing.size), v2.InterpolationMode(preprocessing.mode)
+        # What an operation leaves empty gets the mean colour, which the network takes for nothing.
+        fill = [min(max(mean, 0.0), 1.0) * 255 for mean in preprocessing.mean]
+        crops = list(config.crop_scale or [1, 1]) != [1, 1]
+        steps: list[Any] = [
+            v2.RandomResizedCrop(size, tuple(config.crop_scale or ()), interpolation=mode)
+            if crops
+            else v2.Lambda(preprocessing.fit)
+        ]
+        if config.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip(config.horizontal_flip))
+        if config.vertical_flip:
+            steps.append(v2.RandomVerticalFlip(config.vertical_flip))
+        if config.color_jitter:
+            strength = config.color_jitter
+            steps.append(v2.ColorJitter(strength, strength, strength, hue=strength / 6))
+        if config.rand_augment:
+            steps.append(v2.RandAugment(2, config.rand_augment, fill=fill))
+        if config.trivial_augment:
+            steps.append(v2.TrivialAugmentWide(fill=fill))
+        steps.append(v2.Lambda(preprocessing.normalize))
+        if config.random_erasing:
+            steps.append(v2.RandomErasing(config.random_erasing))
+        self._steps = v2.Compose(steps)
+
+    def __call__(self, image: Tensor, rng: Rng) -> Tensor:
+        """A picture uint8 [3, H, W] as float32 input, by draws of `rng` alone."""
+        with drawing_from(rng):
+            return self._steps(image)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def drawing_from(rng: Rng) -> Iterator[None]:
+    """Let torchvision draw by `rng`.
+
+    It draws from torch's global generator, which dropout reads: that is lent, and given back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        yield
+
+
+class Mix(NamedTuple):
+    """How a batch was mixed: every row with a partner of the same batch, `share` of it its own."""
+
+    partners: list[int]
+    share: float
+
+
+def mix(images: Tensor, config: AugmentationConfig, rng: Rng) -> tuple[Tensor, Mix | None]:
+    """Images [B, 3, H, W] blended by MixUp or cut by CutMix, by one draw a batch; None: neither."""
+    choices = [name for name in ("mixup", "cutmix") if getattr(config, name)]
+    if not choices or len(images) < 2:
+        return images, None
+    name = choices[int(rng.integers(len(choices)))]
+    alpha = getattr(config, name)
+    share = float(rng.beta(alpha, alpha))
+    partners = rng.permutation(len(images)).tolist()
+    if name == "mixup":
+        return images * share + images[partners] * (1 - share), Mix(partners, share)
+    top, bottom, left, right = _window(images.shape[-2], images.shape[-1], 1 - share, rng)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[partners, :, top:bottom, left:right]
+    cut = (bottom - top) * (right - left) / (images.shape[-2] * images.shape[-1])
+    return mixed, Mix(partners, 1 - cut)
+
+
+def _window(height: int, width: int, area: float, rng: Rng) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of a rectangle of this share of the area, cut at the borders."""
+    half_height, half_width = (side * area**0.5 / 2 for side in (height, width))
+    middle, center = rng.uniform(0, height), rng.uniform(0, width)
+    top, bottom = (round(min(max(middle + d, 0), height)) for d in (-half_height, half_height))
+    left, right = (round(min(max(center + d, 0), width)) for d in (-half_width, half_width))
+    return top, bottom, left, right

@@ -1,1 +1,0 @@
-"""What tasks with a column of labels share: finding it, targets, losses, metrics."""

@@ -1,1 +1,0 @@
-"""Pictures on their way to a network, and the networks that read them."""

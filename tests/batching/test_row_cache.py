@@ -1,0 +1,239 @@
+"""Cached features are the live ones, are found again, and are never taken for those of something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from finetune.batching import row_cache as cache
+from finetune.batching.row_cache import cache_root
+from finetune.distributed.devices import to_device
+from finetune.errors import ModelError
+from finetune.training import run
+from tasks.text.text_models import NativeTextModel, PooledTextModel
+from tests.support.lives import Killed, Seen, Stop, live, load, watched
+from tests.support.tiny_models import text_csv, text_rows, tiny_bert
+
+FROZEN = {"method": "frozen", "task.pooling": "mean"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "own-cache"))
+    return tmp_path / "own-cache" / "features"
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches whose features are computed."""
+    sizes: list[int] = []
+    for kind in (PooledTextModel, NativeTextModel):
+        usual = kind.features
+
+        def features(
+            self: Any, inputs: Mapping[str, Tensor], usual: Any = usual
+        ) -> dict[str, Tensor]:
+            sizes.append(len(inputs["input_ids"]))
+            return usual(self, inputs)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(kind, "features", features)
+    return sizes
+
+
+def train(folder: Path, model: Path, data: Path, **keys: Any) -> None:
+    loaded = load(folder, model, data, {**FROZEN, **keys})
+    assert live(loaded, stop=Stop(8, "finish")) is None
+
+
+@pytest.mark.parametrize("head", ["pooled", "native"])
+@pytest.mark.parametrize("network", ["bert", "gpt2"])
+def test_cached_features_equal_live_ones(
+    head: str,
+    network: str,
+    gpt2_folder: Path,
+    news_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_pooler = tiny_bert(tmp_path / "bert", pooler=True)
+    model_folder = {"bert": with_pooler, "gpt2": gpt2_folder}[network]
+    checked = []
+
+    def compare(live: Any, *_: Any) -> None:
+        split, task, model = live.train, live.task, live.model.eval()
+        if split.features is None:  # a head that reads more than one vector has no cache
+            raise Killed
+        for start in range(0, len(split), 7):
+            indices = list(range(start, min(start + 7, len(split))))
+            samples = [task.encode(row) for row in split.rows.__getitems__(indices)]
+            inputs = to_device(task.collate(samples), live.accelerator.device)["inputs"]
+            with torch.inference_mode():
+                fresh = model.features(inputs)
+            for name, values in split.features.take(indices).items():
+                checked.append(float((values - fresh[name]).abs().max()))
+        raise Killed
+
+    monkeypatch.setattr(run, "fit", compare)
+    keys = {"method": "frozen", "task.head": head, "train.precision": "fp32"}
+    live(load(tmp_path / "run", model_folder, news_csv, keys))
+    assert max(checked, default=0) < 1e-5
+    assert checked or (head, network) == ("native", "gpt2")
+
+
+@pytest.mark.parametrize("head", ["pooled", "native"])
+def test_training_on_cached_features_equals_training_on_live_ones(
+    head: str, news_csv: Path, tmp_path: Path
+) -> None:
+    """Dropout included: what stands before the head is in evaluation mode in both."""
+    model = tiny_bert(tmp_path / "bert", pooler=True)
+    ends = []
+    for name in ("auto", "off"):
+        keys = {"task.pooling": None, "task.head": head, "method.cache": name}
+        with watched() as network:
+            train(tmp_path / name, model, news_csv, **keys)
+        ends.append({name: network.after[name] for name in network.trained})
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-5) for name in ends[0])
+
+
+def test_second_run_finds_the_features(
+    computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "first", bert_folder, news_csv)
+    assert sum(computed) == 50
+    computed.clear()
+    train(tmp_path / "second", bert_folder, news_csv, **{"train.seed": 5, "optim.lr": 0.1})
+    assert computed == []
+
+
+def test_every_row_is_computed_once_in_fixed_blocks(
+    computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    train(tmp_path, bert_folder, news_csv, **{"train.batch_size": 7})
+    assert computed == [32, 8, 10]  # train 40, validation 10
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "max_length": {"task.max_length": 10},
+    "truncation": {"task.max_length": 10, "task.truncation": "tail"},
+    "pooling": {"task.pooling": "cls"},
+    "precision": {"train.precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_features_of_other_settings_are_computed_anew(
+    change: str, computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "first", bert_folder, news_csv, **{"task.max_length": 12})
+    computed.clear()
+    train(tmp_path / "second", bert_folder, news_csv, **{"task.max_length": 12, **CHANGES[change]})
+    assert sum(computed) == 50
+
+
+def test_features_of_other_weights_are_computed_anew(
+    computed: list[int], news_csv: Path, tmp_path: Path
+) -> None:
+    model = tiny_bert(tmp_path / "bert")
+    train(tmp_path / "first", model, news_csv)
+    file = model / "model.safetensors"
+    tensors = load_file(file)
+    name = "bert.encoder.layer.0.output.dense.bias"
+    tensors[name] = tensors[name].clone()
+    tensors[name][3] += 1e-6
+    save_file(tensors, file, metadata={"format": "pt"})
+    computed.clear()
+    train(tmp_path / "second", model, news_csv)
+    assert sum(computed) == 50
+
+
+def test_features_of_other_texts_are_computed_anew(
+    computed: list[int], bert_folder: Path, tmp_path: Path
+) -> None:
+    data = text_csv(tmp_path / "news.csv")
+    train(tmp_path / "first", bert_folder, data)
+    computed.clear()
+    first = text_rows()[0]["text"]
+    data.write_text(data.read_text().replace(first, first.replace(" ", " the ", 1)))
+    train(tmp_path / "second", bert_folder, data)
+    assert sum(computed) in (40, 10)  # the other split is the same
+
+
+def test_build_that_was_killed_leaves_nothing_that_is_taken_for_whole(
+    computed: list[int],
+    own_cache: Path,
+    bert_folder: Path,
+    news_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual, left = cache.to_device, [1]
+
+    def killed(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return usual(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "to_device", killed)
+        assert live(load(tmp_path / "run", bert_folder, news_csv, FROZEN)) is None
+    assert not list(own_cache.glob("*/manifest.json"))
+    computed.clear()
+    train(tmp_path / "run", bert_folder, news_csv)
+    assert sum(computed) == 50
+
+
+def test_two_runs_that_build_the_same_features_do_not_meet(
+    own_cache: Path, bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    """One that is in the middle of its build must not be disturbed by one that begins."""
+    usual, seen = cache.load_batches, Seen()
+    nested = []
+
+    def interrupting(*arguments: Any, **keys: Any) -> Any:
+        for place, batch in enumerate(usual(*arguments, **keys)):
+            if place == 1 and not nested:
+                nested.append(True)
+                train(tmp_path / "inner", bert_folder, news_csv)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "load_batches", interrupting)
+        loaded = load(tmp_path / "outer", bert_folder, news_csv, FROZEN)
+        assert live(loaded, seen=seen, stop=Stop(8, "finish")) is None
+    outer = seen.steps
+    other = Seen()
+    loaded = load(tmp_path / "third", bert_folder, news_csv, FROZEN)
+    assert live(loaded, seen=other, stop=Stop(8, "finish")) is None
+    assert other.steps == outer
+    assert not [path for path in own_cache.iterdir() if "partial" in path.name]
+
+
+def test_too_large_features_are_refused_with_the_two_ways_out(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    keys = {**FROZEN, "method.cache_gib": 1e-7}
+    with pytest.raises(
+        ModelError, match=r"method.cache_gib: .*raise method.cache_gib, or set method"
+    ):
+        live(load(tmp_path, bert_folder, news_csv, keys))
+
+
+def test_cache_lies_where_it_is_told(own_cache: Path) -> None:
+    assert cache_root() == own_cache
+
+
+def test_each_row_is_taken_from_the_view_whose_turn_it_is() -> None:
+    """Under balanced sampling a row comes twice in an epoch: it is not to look the same."""
+    views = [{"pooled": torch.arange(3.0) + 10 * view} for view in range(2)]
+    stored = cache.StoredFeatures(views, [{}] * 3)
+    assert stored.take([2, 0, 2], [0, 3, 1])["pooled"].tolist() == [2, 10, 12]
+    assert stored.take([2, 0], [4, 6])["pooled"].tolist() == [2, 0]
+    assert stored.take([1])["pooled"].tolist() == [1]

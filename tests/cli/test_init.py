@@ -1,0 +1,109 @@
+"""`finetune init`: what it writes is a config that loads, and it overwrites nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.config.loading import load_config
+from finetune.config.shipped import shipped_configs
+from finetune.registry import find_task
+from tests.support.command_line import finetune
+from tests.support.tiny_models import text_rows
+from tests.support.tiny_scenes import scene_folder
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(path: str) -> Any:
+    return load_config(path, [], lambda name: find_task(name).Config).config
+
+
+def write_rows(path: str, *names: str) -> None:
+    lines = [";".join(names)]
+    for number, row in enumerate(text_rows(30)):
+        cells = {"topic": row["label"], "id": f"n{number}"}
+        lines.append(";".join(cells.get(name, f"{row['text']} {name}") for name in names))
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+def test_a_shipped_config_is_copied_by_its_name(capsys: Any) -> None:
+    assert finetune("init", "bbc-news") == 0
+    shipped = shipped_configs()["text-classification/bbc-news"]
+    assert Path("bbc-news.yaml").read_bytes() == shipped.read_bytes()
+    assert "finetune train bbc-news.yaml" in capsys.readouterr().out
+    assert finetune("init", "text-classification/bbc-news", "-o", "deep/mine.yaml") == 0
+    assert Path("deep/mine.yaml").read_bytes() == shipped.read_bytes()
+
+
+def test_a_file_that_is_there_is_not_overwritten(capsys: Any) -> None:
+    Path("bbc-news.yaml").write_text("mine")
+    assert finetune("init", "bbc-news") == 2
+    assert "remove it, or write another with -o FILE" in capsys.readouterr().err
+    assert Path("bbc-news.yaml").read_text() == "mine"
+
+
+def test_a_folder_that_takes_no_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("file").touch()
+    assert finetune("init", "bbc-news", "-o", "file/news.yaml") == 2
+    assert "file/news.yaml: cannot be written" in capsys.readouterr().err
+
+
+def test_a_data_file_gives_a_config_that_loads(capsys: Any) -> None:
+    write_rows("news.csv", "id", "body", "topic")
+    assert finetune("init", "news.csv") == 0
+    assert "finetune inspect news.yaml" in capsys.readouterr().out
+    config = load("news.yaml")
+    assert (config.task.text, config.task.label, config.task.kind) == ("body", "topic", "single")
+    assert config.data.source == "news.csv"
+    text = Path("news.yaml").read_text()
+    assert "30 rows" in text
+    assert "cells end at a semicolon" in text
+    assert "topic (str): 3 different, business, sport, tech" in text
+    assert "finetune train news.yaml" in text
+
+
+def test_pictures_with_masks_and_boxes_are_known_by_their_format(capsys: Any) -> None:
+    scene_folder(Path("scenes"))
+    assert finetune("init", "scenes") == 0
+    text, config = Path("scenes.yaml").read_text(), load("scenes.yaml")
+    assert config.task.name == "segmentation"
+    assert "# Another task that reads these data: task=object-detection" in text
+    assert finetune("init", "scenes", "task=object-detection", "-o", "boxes.yaml") == 0
+    assert load("boxes.yaml").task.name == "object-detection"
+
+
+def test_keys_settle_what_the_columns_leave_open(capsys: Any) -> None:
+    write_rows("news.csv", "first", "second", "topic")
+    assert finetune("init", "news.csv") == 2
+    assert "finetune init news.csv task.text=COLUMN" in capsys.readouterr().err
+    assert not Path("news.yaml").exists()
+    words = ["task.text=second", "delimiter=;", "-o", "mine.yaml"]
+    assert finetune("init", "news.csv", *words) == 0
+    config = load("mine.yaml")
+    assert (config.task.text, config.data.delimiter) == ("second", ";")
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["bbc-new"], "did you mean 'bbc-news'?"),
+        (["news.csv"], "no such file"),
+        (["encoding=cp1252"], "name a shipped config or a data file"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_a_remedy(words: list[str], remedy: str, capsys: Any) -> None:
+    assert finetune("init", *words) == 2
+    assert remedy in capsys.readouterr().err
+    assert list(Path().iterdir()) == []
+
+
+def test_a_wrong_key_is_refused(capsys: Any) -> None:
+    write_rows("news.csv", "body", "topic")
+    assert finetune("init", "news.csv", "task.txt=body") == 2
+    assert "did you mean 'text'?" in capsys.readouterr().err

@@ -1,0 +1,271 @@
+"""The command line as a shell sees it: words, exit codes, and what stands on which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune.distributed.signals import Interrupted
+from tests.support.command_line import finetune
+
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "embed",
+    "inspect",
+    "compare",
+    "export",
+    "push",
+    "tasks",
+    "init",
+)
+HEAVY = ("torch", "transformers", "datasets", "pydantic", "rich", "numpy")
+
+
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_loads_nothing_that_is_slow() -> None:
+    code = (
+        "import sys; sys.argv = ['finetune', '--help']\n"
+        "from finetune.cli.main import main\n"
+        "try: main()\n"
+        "finally: print('loaded', *sys.modules)"
+    )
+    output = python(code).stdout
+    assert all(f"  {command} " in output for command in COMMANDS)
+    assert not {*HEAVY} & {*output.partition("loaded")[2].split()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune(command, "--help") == 0
+    assert f"\n  finetune {command} " in capsys.readouterr().out
+
+
+def test_module_is_the_same_command() -> None:
+    words = [sys.executable, "-m", "finetune", "tasks"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "text-classification" in found.stdout
+
+
+def test_train_tells_all_config_faults_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune("train", "bbc-news", "eposh=3", "lr=fast", "method.rnk=4", "method=lora") == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert "eposh: unknown key; did you mean 'epochs'? (command line)" in captured.err
+    assert "optim.lr: 'fast'" in captured.err
+    assert "method.rnk: unknown key; did you mean 'rank'?" in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["bbc-new"], "'bbc-news'"),
+        ([], "no task is named"),
+        (["task=text-clasification", "model=x", "data=x.csv"], "'text-classification'"),
+        (["bbc-news", "epochs", "3"], "write everything else as key=value"),
+    ],
+)
+def test_train_answers_a_wrong_name_with_a_remedy(
+    words: list[str], remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune("train", *words) == 2
+    assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ("task.label=topic", "there is no column 'topic'"),
+        ("optim=adamww", "did you mean 'adamw'?"),
+        ("data.train=nws.csv", "no such file"),
+        ("data.group=author", "no column 'author'"),
+    ],
+)
+def test_train_refuses_faults_of_data_before_a_model_is_loaded(
+    change: str,
+    remedy: str,
+    news_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["task=text-classification", f"data.train={news_csv}", "model=no/such-model"]
+    assert finetune("train", *words, change) == 2
+    assert remedy in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_main_process_prints_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert finetune("train", "bbc-new") == 2
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_exits_as_its_signal_says(
+    number: int,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise Interrupted(7, number)
+
+    monkeypatch.setattr("finetune.training.run.run", stop)
+    assert finetune("train", "bbc-news") == code
+    assert "run the same command to go on" in capsys.readouterr().err
+
+
+def test_an_unforeseen_fault_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("finetune.training.run.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        finetune("train", "bbc-news")
+
+
+def test_options_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "finetune.training.run.run", lambda loaded, task, **flags: seen.update(flags)
+    )
+    assert finetune("train", "lr=1e-3", "--fresh", "bbc-news", "epochs=2", "--extend") == 0
+    assert seen == {"fresh": True, "extend": True}
+    assert finetune("train", "bbc-news", "--lr", "1e-3") == 2
+
+
+def test_push_is_private_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "finetune.export.hub.push", lambda *words, **keys: seen.append((words, keys))
+    )
+    assert finetune("push", "runs/news", "me/news") == 0
+    assert finetune("push", "runs/news", "me/news", "--public", "--what", "both", "--dry-run") == 0
+    quiet = {"private": True, "dry_run": False, "what": "merged", "license": None}
+    assert seen[0] == (("runs/news", "me/news"), quiet)
+    assert seen[1][1] == quiet | {"private": False, "dry_run": True, "what": "both"}
+
+
+# ---- a finished run
+
+
+def test_train_again_says_that_the_run_is_finished(
+    finished_run: Path, bert_folder: Path, news_csv: Path, held_csv: Path, capsys: Any
+) -> None:
+    words = ["task=text-classification", f"model={bert_folder}", "method=full", "epochs=4"]
+    words += [f"data.train={news_csv}", f"data.validation={held_csv}", "lr=3e-3", "batch_size=8"]
+    words += ["precision=fp32"]
+    before = (finished_run / "results.json").stat().st_mtime_ns
+    assert finetune("train", *words, f"output={finished_run}") == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert finetune("train", *words, f"output={finished_run}", "lr=1e-3") == 2
+    assert "optim.lr: 0.003 in the run, 0.001 now" in capsys.readouterr().err
+    assert (finished_run / "results.json").stat().st_mtime_ns == before
+
+
+def test_fresh_leaves_the_old_run_where_the_new_one_cannot_begin(
+    finished_run: Path, news_csv: Path, capsys: Any
+) -> None:
+    words = ["task=text-classification", "model=./no/such/model", f"data={news_csv}", "--fresh"]
+    assert finetune("train", *words, f"output={finished_run}") == 2
+    assert (finished_run / "final" / "model.safetensors").is_file()
+
+
+def test_saving_shows_no_bars_of_other_libraries(finished_run: Path, capfd: Any) -> None:
+    from finetune.inference.predictor import load
+
+    predictor = load(finished_run, device="cpu")
+    predictor.adapter.save(predictor.model, finished_run.parent / "copy")
+    assert capfd.readouterr().err == ""
+
+
+def test_evaluate_without_data_shows_what_training_measured(
+    finished_run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert finetune("evaluate", finished_run, "-o", tmp_path / "metrics.json") == 0
+    output = capsys.readouterr().out
+    assert "accuracy" in output
+    assert "│ business │" in output
+    assert "finetune predict" in output
+    first = json.loads((finished_run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0
+    row = next(line for line in output.splitlines() if line.startswith("│ accuracy"))
+    assert row.split()[-2] == f"{first['accuracy']:.4f}"  # beside the trained one
+    assert "validation, untrained" in output
+    stored = json.loads((finished_run / "results.json").read_text())["metrics"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == stored
+    assert finetune("evaluate", finished_run / "final") == 2
+    assert "name the rows to measure on" in capsys.readouterr().err
+
+
+def test_evaluate_gives_the_metrics_of_training(
+    finished_run: Path, held_csv: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert finetune("evaluate", finished_run, held_csv, "-o", tmp_path / "metrics.json") == 0
+    measured = json.loads((tmp_path / "metrics.json").read_text())
+    stored = json.loads((finished_run / "results.json").read_text())["metrics"]["validation"]
+    assert measured == pytest.approx(stored, abs=1e-6)
+    assert stored["accuracy"] > 0.5  # what is compared was learned
+
+
+def test_support_is_shown_as_a_whole_number(
+    finished_run: Path, held_csv: Path, capsys: Any
+) -> None:
+    assert finetune("evaluate", finished_run, held_csv, "limit=9") == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "│ sport" in line]
+    assert rows[0].split("│")[-2].strip().isdigit()
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "remedy"),
+    [
+        ("text,lable\na,tech\n", [], "did you mean 'lable'?"),
+        ("text,label\na,tech\nb,cooking\n", [], "row 2: label is 'cooking', which no row of train"),
+        ("text,label\na,tech\n", ["--output", "x.csv"], "name a .json file"),
+    ],
+)
+def test_evaluate_refuses_rows_that_cannot_be_measured(
+    rows: str, keys: list[str], remedy: str, finished_run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "rows.csv").write_text(rows)
+    assert finetune("evaluate", finished_run, tmp_path / "rows.csv", *keys) == 2
+    assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_evaluate_on_two_processes_gives_the_same_metrics(
+    finished_run: Path, held_csv: Path, tmp_path: Path
+) -> None:
+    for processes in ("1", "2"):
+        words = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "-m", "finetune"]
+        words += [
+            "evaluate",
+            str(finished_run),
+            str(held_csv),
+            "-o",
+            f"{tmp_path}/{processes}.json",
+        ]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, *words], env=environment, check=True)
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()

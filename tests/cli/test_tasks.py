@@ -1,0 +1,69 @@
+"""Tasks are listed without importing them, and no key of a config is left out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+from pydantic import Field, PositiveInt
+
+from finetune.cli.tasks import section_lines
+from finetune.config.loading import METHODS, SECTIONS
+from finetune.config.schema import Section
+from finetune.registry import find_task
+from tests.support.command_line import finetune
+
+
+def test_tasks_are_listed_without_importing_them() -> None:
+    code = (
+        "import sys; from finetune.cli.tasks import show_tasks; show_tasks()\n"
+        "print('loaded', *sys.modules)"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    listed, _, loaded = output.partition("loaded")
+    assert "text-classification" in listed
+    assert not {"torch", "transformers", "tasks"} & {*loaded.split()}
+
+
+def test_keys_of_a_task_and_of_the_engine_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune("tasks", "text-classification") == 0
+    lines = capsys.readouterr().out.splitlines()
+    schemas = [find_task("text-classification").Config, *SECTIONS.values(), *METHODS.values()]
+    for schema in schemas:
+        for key, field in schema.model_fields.items():
+            if key == "name" and schema in METHODS.values():
+                continue
+            at = [line for line in lines if line.startswith(f"  {key}: ")]
+            assert at, f"{schema.__name__}.{key} is not shown"
+            if field.description:
+                assert any(field.description.split("\n")[0].strip() in line for line in lines)
+
+
+def test_keys_of_an_unknown_task_exit_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finetune("tasks", "text-clasification") == 2
+    assert "did you mean 'text-classification'?" in capsys.readouterr().err
+
+
+class Example(Section):
+    """Keys of many kinds."""
+
+    must: str
+    """Without a default."""
+    size: PositiveInt | Literal["epoch"] | None = None
+    names: list[str] = Field(default=[])
+    weights: dict[str, float] | None = None
+    fast: bool = False
+
+
+def test_section_lines_say_type_and_default() -> None:
+    assert list(section_lines("example", Example)) == [
+        "example: Keys of many kinds.",
+        "  must: text (must be set)",
+        "      Without a default.",
+        "  size: integer > 0 | epoch | null = null",
+        "  names: [text, ...] = []",
+        "  weights: {name: number} | null = null",
+        "  fast: true | false = false",
+    ]

@@ -1,0 +1,112 @@
+"""Every shipped config is valid; its header carries commands that work and what they measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from finetune.cli.arguments import config_and_overrides
+from finetune.config.json_schema import config_schema
+from finetune.config.loading import load_config
+from finetune.config.shipped import find_config, shipped_configs
+from finetune.config.yaml import read_yaml
+from finetune.errors import ConfigError
+from finetune.registry import find_task, task_names
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "configs" / "config.schema.json"
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+COMMAND = re.compile(r"^(?:finetune train|(?:\S+=\S+ )*accelerate launch .*-m finetune train)\b")
+MEASURED = re.compile(
+    r"\b(?:accuracy|f1|rmse|ap|map|iou|dice|perplexity|rouge)\w*\s+\d*\.\d{2,}", re.I
+)
+
+
+def header(path: Path) -> list[str]:
+    """The lines of the comment that a config begins with."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return lines
+
+
+def commands(path: Path) -> list[str]:
+    return [line for line in header(path) if COMMAND.match(line)]
+
+
+def test_configs_are_found() -> None:
+    assert CONFIGS
+    assert sorted(shipped_configs().values()) == CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_is_valid(path: Path) -> None:
+    loaded = load_config(path, [], lambda name: find_task(name).Config)
+    assert loaded.config.data.source or loaded.config.data.train
+    assert loaded.config.task.name == path.parent.name, "configs lie in the folder of their task"
+    assert not loaded.notes
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_header_holds_commands_for_this_config_and_what_was_measured(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert commands(path), "the header gives no `finetune train` or `accelerate launch` command"
+    for command in commands(path):
+        # A result may stand behind the command, as a comment of the shell.
+        words = shlex.split(command.partition("finetune train")[2], comments=True)
+        given, overrides = config_and_overrides([word for word in words if word[0] != "-"])
+        assert given is not None, f"{command}: names no config"
+        assert find_config(given).resolve() == path, f"{command}: is of another config"
+        load_config(given, overrides, lambda name: find_task(name).Config)
+    text = "\n".join(header(path))
+    assert MEASURED.search(text) or "Not measured yet" in text, "the header holds no result"
+
+
+def test_shipped_schema_is_that_of_this_version() -> None:
+    tasks = {name: find_task(name).Config for name in sorted(task_names())}
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == config_schema(tasks), (
+        "write it again: finetune tasks --schema > configs/config.schema.json"
+    )
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_keeps_the_schema(path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    validator.check_schema(validator.schema)
+    validator.validate(read_yaml(path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_valid"),
+    [
+        ({"task": "text-classification", "model": "bert", "data": "a.csv", "epochs": 2}, True),
+        ({"task": "mine.py:Mine", "model": "bert", "method": "lora", "optim.lr": 1e-3}, True),
+        ({"task": {"name": "segmentation", "decoder": "fpn"}, "model": "timm/x"}, True),
+        ({"task": {"name": "mine.py:Mine", "tags": ["a"]}, "model": {"name": "bert"}}, True),
+        ({"task": "text-classification", "model": "bert", "epoch": 2}, False),
+        ({"task": "text-clasification", "model": "bert"}, False),
+        ({"task": {"name": "segmentation", "decodr": "fpn"}, "model": "timm/x"}, False),
+        ({"task": "segmentation", "model": "x", "method": {"name": "full", "rank": 4}}, False),
+        ({"task": "segmentation", "model": "x", "train": {"batch_size": 0}}, False),
+    ],
+)
+def test_schema_takes_and_refuses_what_the_kit_does(keys: dict[str, Any], is_valid: bool) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert validator.is_valid(keys) == is_valid
+    if "mine.py" not in str(keys["task"]):  # there is no such file to load
+        try:
+            load_config(None, keys, lambda name: find_task(name).Config)
+        except ConfigError:
+            assert not is_valid
+        else:
+            assert is_valid

@@ -1,0 +1,350 @@
+"""Two processes are as good as one: equal bits where we promise them, 1e-6 where sums are reordered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from accelerate import PartialState
+from safetensors.torch import load_file
+
+from finetune.distributed.launch import this_process
+from finetune.errors import ConfigError
+from tests.support.lives import LIVES, METHODS, Stop
+from tests.support.tiny_detectors import tiny_detector
+from tests.support.tiny_models import models_and_data, tiny_gpt2
+from tests.support.tiny_scenes import scene_folder
+from tests.support.tiny_vision import shape_folder, tiny_timm
+from tests.support.two_processes import Case, assert_same_end, difference, launch, result, run_case
+
+# Of two processes, one is told to stop; both are killed, as by a machine that goes down.
+FEW_STOPS = [Stop(1, rank=1), Stop(2, "loading", rank=0), Stop(4, "saved"), Stop(8, "finish")]
+ALL_STOPS = [
+    Stop(
+        stop.step, stop.phase, rank=stop.step % 2 if stop.phase in ("sigterm", "loading") else None
+    )
+    for stop in LIVES
+]
+# The method whose gradients DDP must learn anew as it goes, and the one of the most gradients.
+EVERYDAY = ("full", "partial")
+STOPPED = [Case(f"{name}-0-fp32", METHODS[name], FEW_STOPS) for name in EVERYDAY]
+PRODUCT = [
+    Case(
+        f"{name}-{workers}-{precision}",
+        {**METHODS[name], "train.workers": workers, "train.precision": precision},
+        ALL_STOPS,
+    )
+    for name, workers, precision in product(METHODS, (0, 2), ("fp32", "bf16"))
+]
+# 37 rows in steps of 12: the last step has one row, and one process has none.
+CUT = {
+    "method": "full",
+    "optim": "sgd",
+    "optim.lr": 0.05,
+    "optim.max_grad_norm": 0,
+    "data.validation": 0,
+    "data.limit": 37,
+    "train.epochs": 1,
+}
+WHOLE = Case("whole", {**CUT, "train.micro_batch": 12}, has_dropout=False)
+MICRO = Case("micro", {**CUT, "train.micro_batch": 3}, has_dropout=False)
+SHARED = Case("shared", {**CUT, "train.micro_batch": 6}, has_dropout=False)
+LORA = {**CUT, "method": "lora", "method.dropout": 0}
+WHOLE_LORA = Case("whole-lora", {**LORA, "train.micro_batch": 12}, has_dropout=False)
+SHARED_LORA = Case("shared-lora", {**LORA, "train.micro_batch": 6}, has_dropout=False)
+EVEN = {
+    **CUT,
+    "task.logit_adjustment": 1.0,
+    "train.sampling": "balanced",
+    "optim.l1_head": 0.01,
+    "optim.ema": 0.5,
+}
+WHOLE_EVEN = Case("whole-even", {**EVEN, "train.micro_batch": 12}, has_dropout=False)
+MICRO_EVEN = Case("micro-even", {**EVEN, "train.micro_batch": 3}, has_dropout=False)
+SHARED_EVEN = Case("shared-even", {**EVEN, "train.micro_batch": 6}, has_dropout=False)
+WRITING = {
+    **CUT,
+    "task": {
+        "name": "text-generation",
+        "prompt": "{text}\nTopic:",
+        "completion": " {label}",
+        "max_length": 128,
+    },
+}
+CACHED = [
+    Case(f"frozen-{precision}", {"method": "frozen", "train.precision": precision})
+    for precision in ("fp32", "bf16")
+]
+CACHED.append(Case("contrastive", {"method": "frozen", "method.contrastive": 3}))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return models_and_data(tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    """A language model on packed rows, its batch cut in different ways."""
+    keys = {**WRITING, "model": str(tiny_gpt2(tmp_path_factory.mktemp("gpt2"), dropout=0))}
+    sizes = {"writing-whole": 12, "writing-micro": 3, "writing-shared": 6}
+    return {
+        name: Case(name, {**keys, "train.micro_batch": size}, has_dropout=False)
+        for name, size in sizes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def two(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path], writing: dict[str, Case]
+) -> Path:
+    cases = [SHARED, SHARED_LORA, SHARED_EVEN, writing["writing-shared"], *CACHED, *STOPPED]
+    return launch(cases, tmp_path_factory.mktemp("launch") / "two", models)
+
+
+@pytest.fixture(scope="module")
+def one(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path], writing: dict[str, Case]
+) -> Path:
+    """The same runs, and other cuts of the batch, in this one process."""
+    out = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNE_CACHE", str(out / "cache"))
+        cut = (writing["writing-whole"], writing["writing-micro"])
+        for case in (WHOLE, MICRO, WHOLE_LORA, WHOLE_EVEN, MICRO_EVEN, *cut, *CACHED, *STOPPED):
+            model = models["model" if case.has_dropout else "plain"]
+            result = run_case(Case(case.name, case.keys), out, model, models["data"])
+            (out / f"{case.name}.json").write_text(json.dumps(result))
+    return out
+
+
+@pytest.mark.parametrize("method", EVERYDAY)
+def test_stopped_run_of_two_processes_ends_with_the_bits_of_an_unstopped_one(
+    method: str, two: Path
+) -> None:
+    assert_same_end(two, Case(f"{method}-0-fp32", {}))
+
+
+@pytest.mark.slow
+def test_all_stops_of_two_processes(
+    tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]
+) -> None:
+    out = launch(PRODUCT, tmp_path_factory.mktemp("launch") / "all", models)
+    for case in PRODUCT:
+        assert_same_end(out, case)
+
+
+def test_gradients_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:
+    whole = load_file(one / "whole.safetensors")
+    assert {name.partition("/")[0] for name in whole} == {"0", "1", "2", "3"}
+    assert difference(whole, load_file(one / "micro.safetensors")) < 1e-6
+    assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
+    lora = load_file(one / "whole-lora.safetensors")
+    assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
+
+
+def test_balanced_penalized_and_averaged_steps_do_not_depend_on_how_a_batch_is_cut(
+    one: Path, two: Path
+) -> None:
+    whole = load_file(one / "whole-even.safetensors")
+    averages = load_file(one / "whole-even" / "once" / "final" / "model.safetensors")
+    for name, folder in (("micro-even", one), ("shared-even", two)):
+        assert difference(whole, load_file(folder / f"{name}.safetensors")) < 1e-6
+        final = load_file(folder / name / "once" / "final" / "model.safetensors")
+        assert difference(averages, final) < 1e-6
+
+
+def test_gradients_of_packed_rows_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:
+    """The loss is for each token of a completion over the whole step."""
+    whole = load_file(one / "writing-whole.safetensors")
+    assert difference(whole, load_file(one / "writing-micro.safetensors")) < 1e-6
+    assert difference(whole, load_file(two / "writing-shared.safetensors")) < 1e-6
+
+
+def test_cuts_are_what_they_say(one: Path, two: Path) -> None:
+    """Four micro-batches of 3; two processes of 6; a last step of one row."""
+    sizes = {
+        name: [[len(rows) for rows in step] for step in result(folder, name)["seen"]]
+        for folder, name in ((one, "whole"), (one, "micro"), (two, "shared"))
+    }
+    assert sizes == {
+        "whole": [[12], [12], [12], [1]],
+        "micro": [[3, 3, 3, 3]] * 3 + [[1]],
+        "shared": [[6], [6], [6], [1]],  # of the first process
+    }
+
+
+@pytest.mark.parametrize("method", EVERYDAY)
+def test_evaluation_on_two_processes_gives_the_metrics_of_one(
+    method: str, one: Path, two: Path
+) -> None:
+    """Before training, where the weights are the same: exactly."""
+    first = [result(folder, f"{method}-0-fp32")["history"][0] for folder in (one, two)]
+    assert first[0]["step"] == 0
+    assert first[0]["split"] == "validation"
+    assert first[0] == first[1]
+    assert sum(value for key, value in first[0].items() if key.startswith("support/")) == 10
+
+
+def test_features_of_two_processes_are_those_of_one(one: Path, two: Path) -> None:
+    found = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.bin")}
+        for folder in (one / "cache", two / "cache")
+    ]
+    # Two splits in two precisions, and of a tuned backbone: their names hold its digest.
+    assert len(found[0]) == 6
+    assert found[0] == found[1]
+
+
+def test_logged_loss_is_of_all_processes(one: Path, two: Path) -> None:
+    """Without dropout; the mean over rows does not depend on who has them."""
+    losses = [
+        [line["loss"] for line in result(folder, name)["history"] if line["split"] == "train"]
+        for folder, name in ((one, "whole"), (two, "shared"))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert this_process().num_processes == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError, match=r"2 processes were started, but this one sees 1.*torchrun"
+    ):
+        this_process()
+    assert PartialState().num_processes == 1
+
+
+@pytest.mark.parametrize(("words", "takes_all"), [((), True), (("--cpu",), False)])
+def test_accelerate_launch_leaves_no_core_idle(
+    words: tuple[str, ...], takes_all: bool, tmp_path: Path
+) -> None:
+    """It allows one thread unless it is told that there is only a CPU; then it is believed."""
+    script = tmp_path / "threads.py"
+    script.write_text(
+        "import torch\n"
+        "from finetune.distributed.launch import this_process\n"
+        "torch.set_num_threads(1)\n"
+        "this_process()\n"
+        "print('threads', torch.get_num_threads())\n"
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", *words, str(script)]
+    found = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    cores = min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
+    assert f"threads {cores if takes_all else 1}\n" in found.stdout
+
+
+def classified(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The keys of all runs that classify images, and those of each."""
+    shared = {
+        "task": "image-classification",
+        "task.augmentation": "heavy",
+        "model": str(tiny_timm(folder / "resnet")),
+        "data.source": str(shape_folder(folder / "shapes")),
+    }
+    return shared, {
+        "full": {"method": "full"},
+        "lora": {"method": "lora", "method.rank": 2},
+        "views": {"method": "frozen", "method.views": 2},
+        "live": {"method": "frozen", "method.cache": "off"},
+        "bf16": {"method": "full", "train.precision": "bf16"},
+    }
+
+
+def segmented(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    shared = {
+        "task": "segmentation",
+        "task.augmentation": "heavy",
+        "task.image_size": 32,
+        "task.loss": "cross_entropy + dice",
+        "model": str(tiny_timm(folder / "resnet")),
+        "data.source": str(scene_folder(folder / "scenes")),
+    }
+    return shared, {
+        "full": {"method": "full"},
+        "lora": {"method": "lora", "method.rank": 2},
+        "views": {"method": "frozen", "method.views": 2},
+        "tiles": {"method": "full", "task.image_size": None, "task.tile": 32},
+    }
+
+
+def detected(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    shared = {
+        "task": "object-detection",
+        "task.augmentation": "heavy",
+        "task.image_size": 64,
+        "model": str(tiny_timm(folder / "efficientnet", "test_efficientnet")),
+        "data.source": str(scene_folder(folder / "scenes")),
+    }
+    return shared, {
+        "full": {"method": "full"},
+        "views": {"method": "frozen", "method.views": 2},
+        "tiles": {"method": "full", "task.tile": {"size": 32, "overlap": 8}},
+        "queries": {"method": "lora", "model": str(tiny_detector(folder / "rt", "rt-detr-v2"))},
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [classified, segmented, detected])
+def test_pictures_on_two_processes_go_on_with_equal_bits(
+    runs: Callable[[Path], Any], tmp_path: Path, models: dict[str, Path]
+) -> None:
+    shared, kinds = runs(tmp_path)
+    stops = [Stop(1, rank=1), Stop(2, "loading", rank=0), Stop(3, "log")]
+    cases = [
+        Case(f"{name}-{workers}", {**shared, **keys, "train.workers": workers}, stops)
+        for name, keys in kinds.items()
+        for workers in (0, 2)
+    ]
+    out = launch(cases, tmp_path / "two", models)
+    for case in cases:
+        assert_same_end(out, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runs", "kinds"), [(segmented, ("full", "tiles")), (detected, ("full", "queries"))]
+)
+def test_gradients_of_pictures_do_not_depend_on_how_a_batch_is_cut(
+    runs: Callable[[Path], Any],
+    kinds: tuple[str, ...],
+    tmp_path: Path,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cross-entropy plus Dice, positive locations, matched queries: each term has its own count."""
+    shared, known = runs(tmp_path)
+    still = {"task.augmentation": "none", "method": "full", "method.batch_norm": "freeze"}
+    cases = {
+        (kind, name): Case(
+            f"{kind}-{name}", {**shared, **known[kind], **CUT, **still, "train.micro_batch": size}
+        )
+        for kind in kinds
+        for name, size in (("whole", 12), ("micro", 3), ("shared", 6))
+    }
+    out = tmp_path / "one"
+    out.mkdir()
+    monkeypatch.setenv("FINETUNE_CACHE", str(out / "cache"))
+    for (_, name), case in cases.items():
+        if name != "shared":
+            run_case(case, out, models["model"], models["data"])
+    halves = [case for (_, name), case in cases.items() if name == "shared"]
+    two = launch(halves, tmp_path / "two", models)
+    for kind in kinds:
+        whole = load_file(out / f"{kind}-whole.safetensors")
+        first = {name: tensor for name, tensor in whole.items() if name.startswith("0/")}
+        for place in (out / f"{kind}-micro", two / f"{kind}-shared"):
+            cut = load_file(place.with_suffix(".safetensors"))
+            cut = {name: tensor for name, tensor in cut.items() if name.startswith("0/")}
+            assert difference(first, cut) < 1e-5, place

@@ -1,0 +1,123 @@
+"""A published model is used by a stranger: with its plain library, in a process without this kit.
+
+The code is what stands on the card. A further model joins with a line in CASES.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import finetune
+from finetune.export.hub import push
+from tests.support.strangers import Case, World
+from tests.support.tiny_detectors import MAKERS
+
+POOLED, HIDDEN = {"task.head": "pooled"}, {"task.head_hidden": 8}
+CLASSIFY, DETECT, SEGMENT = "classify-image", "detect", "segment"
+WRITE, CHAT = "write", "chat"
+WRITERS = ("gpt2", "t5", "bart")
+METHODS = ("full", "frozen", "lora", "partial")
+# What peft itself does with nothing but the adapter's place.
+AUTO_PEFT = (
+    r'base = .*\nmodel = PeftModel.from_pretrained\(base, (".*")\)',
+    r"from peft import AutoPeftModelForCausalLM"
+    r"\n\nmodel = AutoPeftModelForCausalLM.from_pretrained(\1)",
+)
+CASES = {
+    "text-lora": Case("bert", "lora"),
+    "text-lora-adapter": Case("bert", "lora", "adapter"),
+    "timm-lora": Case("timm", "lora", use=CLASSIFY),
+    "timm-hidden": Case("timm", "frozen", use=CLASSIFY, keys=HIDDEN),
+    "detector-lora": Case("rt-detr-v2", "lora", use=DETECT),
+    "unet-lora": Case("timm", "lora", use=SEGMENT),
+    "segformer-full": Case("segformer", use=SEGMENT),
+    "chat-lora": Case("llama", "lora", use=CHAT),
+    "chat-lora-adapter": Case("llama", "lora", "adapter", use=CHAT),
+}
+CLASSIFIERS = {
+    "text-pooled": Case("bert", "frozen"),
+    "timm-lora-adapter": Case("timm", "lora", "adapter", CLASSIFY),
+    "vit-full": Case("vit", use=CLASSIFY),
+    "text-full": Case("bert"),
+    "text-hidden": Case("bert", "frozen", keys=HIDDEN),
+    "vit-hidden": Case("vit", "lora", use=CLASSIFY, keys=HIDDEN),
+    "text-partial": Case("bert", "partial"),
+    "text-pooled-full": Case("bert", "full", keys=POOLED),
+    "text-frozen-native": Case("bert", "frozen", keys={"task.head": "native"}),
+    "decoder-lora-adapter": Case("gpt2", "lora", "adapter"),
+    "decoder-pooled": Case("gpt2", "frozen"),
+    "timm-frozen": Case("timm", "frozen", use=CLASSIFY),
+    "timm-partial": Case("timm", "partial", use=CLASSIFY),
+    "vit-lora": Case("vit", "lora", use=CLASSIFY),
+    "vit-lora-adapter": Case("vit", "lora", "adapter", CLASSIFY),
+    "vit-frozen": Case("vit", "frozen", use=CLASSIFY),
+}
+DETECTORS = {
+    **{f"{name}-full": Case(name, use=DETECT) for name in MAKERS},
+    **{f"d-fine-{method}": Case("d-fine", method, use=DETECT) for method in ("frozen", "partial")},
+    "d-fine-lora": Case("d-fine", "lora", use=DETECT, keys={"method.rank": 2}),
+}
+SEGMENTERS = {
+    **{f"unet-{method}": Case("timm", method, use=SEGMENT) for method in METHODS},
+    **{f"segformer-{method}": Case("segformer", method, use=SEGMENT) for method in METHODS[1:]},
+    "fpn-full": Case("timm", use=SEGMENT, keys={"task.decoder": "fpn"}),
+    "segformer-lora-adapter": Case("segformer", "lora", "adapter", SEGMENT),
+    "upernet-full": Case("upernet", use=SEGMENT),
+    "upernet-lora-adapter": Case("upernet", "lora", "adapter", SEGMENT),
+}
+LANGUAGE_MODELS = {
+    **{f"{name}-lora": Case(name, "lora", use=WRITE) for name in WRITERS},
+    **{f"{name}-lora-adapter": Case(name, "lora", "adapter", WRITE) for name in WRITERS},
+    "gpt2-full": Case("gpt2", use=WRITE),
+    "gpt2-lora-auto": Case("gpt2", "lora", "adapter", WRITE, change=AUTO_PEFT),
+    "t5-partial": Case("t5", "partial", use=WRITE),
+    "chat-full": Case("llama", use=CHAT),
+    "chat-partial": Case("llama", "partial", use=CHAT),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def answers(world: World) -> dict[str, tuple[Any, Any]]:
+    return world.publish_and_read(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_card_shows_code_that_predicts_alike(
+    name: str, world: World, answers: dict[str, tuple[Any, Any]]
+) -> None:
+    world.assert_same(CASES[name], *answers[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "cases",
+    [CLASSIFIERS, DETECTORS, SEGMENTERS, LANGUAGE_MODELS],
+    ids=["classifiers", "detectors", "segmenters", "language-models"],
+)
+def test_rarer_models_predict_alike(cases: dict[str, Case], world: World) -> None:
+    for name, answer in world.publish_and_read(cases).items():
+        print(name)
+        world.assert_same(cases[name], *answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("bert", "lora", keys=POOLED),
+        Case("timm", "lora", use=SEGMENT),
+        Case("rt-detr-v2", "lora", use=DETECT),
+    ],
+    ids=["pooled", "unet", "detector"],
+)
+def test_adapter_that_peft_cannot_load_is_refused(case: Case, world: World) -> None:
+    run = world.train(case)
+    with pytest.raises(finetune.HubError, match="--what merged.*task.head=native"):
+        push(run.path, "me/refused", what="adapter")

@@ -1,0 +1,177 @@
+"""`finetune embed`: a vector of every row, in order, stopped and started as one likes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from finetune.inference import embedding
+from tests.support.command_line import finetune, launch
+from tests.support.lives import Killed
+from tests.support.tiny_models import WIDTH, text_rows
+from tests.support.tiny_vision import shape_folder, tiny_timm
+
+EXACT = ("--precision", "fp32")  # some CPUs would choose bf16
+ROWS = [{"id": f"n{place}", **row} for place, row in enumerate(text_rows(11, seed=5))]
+
+
+@pytest.fixture(autouse=True)
+def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "WINDOW", 4)  # three windows, the last one incomplete
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def read(path: Path) -> tuple[list[int], np.ndarray]:
+    held = pq.read_table(path).to_pydict()
+    assert list(held) == ["row", "vector"]
+    return held["row"], np.array(held["vector"], dtype=np.float32)
+
+
+def mean_pooled(model: Path, texts: list[str]) -> np.ndarray:
+    """What transformers alone makes of each text."""
+    tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model)
+    network.eval()
+    found = []
+    for text in texts:
+        with torch.inference_mode():
+            states = network(**tokenizer(text, return_tensors="pt")).last_hidden_state
+        found.append(states[0].mean(0).numpy())
+    return np.stack(found)
+
+
+def test_vectors_of_texts_are_those_of_the_network(
+    bert_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "features.parquet"
+    assert finetune("embed", bert_folder, table, "-o", output, "--batch-size", 3, *EXACT) == 0
+    rows, vectors = read(output)
+    assert rows == list(range(11))
+    assert vectors.shape == (11, WIDTH)
+    assert np.allclose(vectors, mean_pooled(bert_folder, [r["text"] for r in ROWS]), atol=1e-5)
+    assert not output.with_name("features.parquet.parts").exists()
+
+
+def test_vectors_of_pictures_are_what_a_classifier_reads(tmp_path: Path) -> None:
+    model, data = tiny_timm(tmp_path / "timm"), shape_folder(tmp_path / "shapes", count=6)
+    assert finetune("embed", model, data, "-o", tmp_path / "features.parquet") == 0
+    rows, vectors = read(tmp_path / "features.parquet")
+    assert rows == list(range(6))
+    assert len(np.unique(vectors.round(6), axis=0)) == 6
+
+
+def test_fine_tuned_run_gives_what_its_head_reads(
+    finished_run: Path, table: Path, tmp_path: Path
+) -> None:
+    from finetune.inference.predictor import load
+
+    assert finetune("embed", finished_run, table, "-o", tmp_path / "features.parquet") == 0
+    _, vectors = read(tmp_path / "features.parquet")
+    predictor = load(finished_run, device="cpu")
+    logits = predictor.model.network.classifier(torch.from_numpy(vectors))
+    labels = [predictor.adapter.targets_.names[index] for index in logits.argmax(1).tolist()]
+    assert labels == [said["label"] for said in predictor([row["text"] for row in ROWS])]
+
+
+def test_what_is_done_is_not_done_again(
+    bert_folder: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output, computed = tmp_path / "features.parquet", list[int]()
+    usual = embedding.Embedder.__call__
+
+    def failing(self: Any, rows: Any) -> Any:
+        computed.append(len(rows))
+        if len(computed) == 3:
+            raise Killed
+        return usual(self, rows)
+
+    monkeypatch.setattr(embedding.Embedder, "__call__", failing)
+    with pytest.raises(Killed):
+        finetune("embed", bert_folder, table, "-o", output, *EXACT)
+    assert not output.exists()
+    rows = [*ROWS[:4], {**ROWS[4], "text": "another text"}, *ROWS[5:]]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert finetune("embed", bert_folder, table, "-o", output, *EXACT) == 0
+    assert computed == [4, 4, 3, 4, 3], "the changed window and the one that was lost"
+    assert "1 part found done" in capsys.readouterr().out
+    expected = mean_pooled(bert_folder, [row["text"] for row in rows])
+    assert np.allclose(read(output)[1], expected, atol=1e-5)
+
+
+def test_rows_that_are_left_out_keep_the_numbers_of_the_others(
+    bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, output = tmp_path / "rows.csv", tmp_path / "features.parquet"
+    table.write_text("text,n\nshares fell,1\n  ,2\nthe match was won,3\n")
+    assert finetune("embed", bert_folder, table, "-o", output, *EXACT) == 2
+    assert "row 2: text is empty" in capsys.readouterr().err
+    assert finetune("embed", bert_folder, table, "on_error=skip", "-o", output) == 0
+    assert read(output)[0] == [0, 2]
+    assert "1 left out" in capsys.readouterr().out
+
+
+def test_only_tasks_that_have_the_keys_are_told_of(
+    bert_folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.parquet"
+    assert finetune("embed", bert_folder, table, "task.text=body", "-o", output) == 2
+    said = capsys.readouterr().err
+    assert "there is no column 'body'" in said
+    assert "image" not in said
+    assert finetune("embed", bert_folder, table, "task.txt=body", "-o", output) == 2
+    assert "task.txt: no task with vectors has it; did you mean 'text'?" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["rows.jsonl", "-o", "x.csv"], "name a .parquet file"),
+        (["rows.jsonl", "task.text=body", "-o", "x.parquet"], "there is no column 'body'"),
+        (["rows.jsonl", "task=image-classification", "-o", "x.parquet"], "image"),
+    ],
+)
+def test_faults_are_answered_with_a_remedy(
+    words: list[str],
+    remedy: str,
+    bert_folder: Path,
+    table: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(table.parent)
+    assert finetune("embed", bert_folder, *words) == 2
+    assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_vectors_of_one(
+    bert_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import finetune.inference.embedding as e, finetune.cli.main as c; e.WINDOW = 4; c.main()"
+    )
+    found = []
+    for processes in (1, 2):
+        output = tmp_path / f"{processes}.parquet"
+        launch(script, processes, "embed", str(bert_folder), str(table), "-o", str(output))
+        found.append(read(output))
+    assert found[0][0] == found[1][0]
+    assert np.allclose(found[0][1], found[1][1], atol=1e-6)

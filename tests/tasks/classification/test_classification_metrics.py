@@ -1,0 +1,339 @@
+"""Metrics against cases worked out by hand, and against scikit-learn where it can say."""
+
+from __future__ import annotations
+
+import math
+import socket
+import textwrap
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from finetune.errors import ConfigError
+from tasks.classification.classification_metrics import (
+    classification_metrics,
+    confusion_matrix,
+    evaluate_module,
+    multilabel_metrics,
+    regression_metrics,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def random_scores(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities with ties, and targets that they know something of."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, classes, rows)
+    logits = rng.integers(0, 4, (rows, classes)) + 2.0 * np.eye(classes)[targets]
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), targets
+
+
+def names(classes: int) -> list[str]:
+    return [f"c{index}" for index in range(classes)]
+
+
+# ---- one label a row
+
+
+def test_classification_metrics_by_hand() -> None:
+    # true 0 0 1 1, predicted 0 1 1 1: class 1 is hit twice in three predictions
+    scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]])
+    metrics = classification_metrics(scores, np.array([0, 0, 1, 1]), ["no", "yes"])
+    assert metrics == pytest.approx(
+        {
+            "accuracy": 3 / 4,
+            "matthews": 1 / math.sqrt(3),
+            "roc_auc": 1.0,
+            "f1_macro": (2 / 3 + 4 / 5) / 2,
+            "f1_micro": 3 / 4,
+            "precision/no": 1.0,
+            "precision/yes": 2 / 3,
+            "recall/no": 1 / 2,
+            "recall/yes": 1.0,
+            "f1/no": 2 / 3,
+            "f1/yes": 4 / 5,
+            "support/no": 2.0,
+            "support/yes": 2.0,
+        }
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12])
+def test_classification_metrics_equals_sklearn(classes: int) -> None:
+    scores, targets = random_scores(300, classes, seed=classes)
+    predicted = scores.argmax(axis=1)
+    ranked = scores[:, 1] if classes == 2 else scores
+    metrics = classification_metrics(scores, targets, names(classes))
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(targets, predicted),
+        "matthews": sklearn_metrics.matthews_corrcoef(targets, predicted),
+        "roc_auc": sklearn_metrics.roc_auc_score(targets, ranked, multi_class="ovr"),
+        "f1_macro": sklearn_metrics.f1_score(targets, predicted, average="macro"),
+        "f1_micro": sklearn_metrics.f1_score(targets, predicted, average="micro"),
+    }
+    assert {key: metrics[key] for key in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_classification_metrics_of_each_class_equals_sklearn() -> None:
+    scores, targets = random_scores(200, 5, seed=0)
+    metrics = classification_metrics(scores, targets, names(5))
+    expected = sklearn_metrics.classification_report(
+        targets, scores.argmax(axis=1), target_names=names(5), output_dict=True
+    )
+    for name in names(5):
+        assert metrics[f"precision/{name}"] == pytest.approx(expected[name]["precision"])
+        assert metrics[f"recall/{name}"] == pytest.approx(expected[name]["recall"])
+        assert metrics[f"f1/{name}"] == pytest.approx(expected[name]["f1-score"])
+        assert metrics[f"support/{name}"] == expected[name]["support"]
+
+
+def test_classification_metrics_macro_f1_leaves_out_classes_that_do_not_occur() -> None:
+    scores, targets = random_scores(60, 3, seed=1)
+    wide = np.pad(scores, ((0, 0), (0, 4)))
+    expected = sklearn_metrics.f1_score(targets, scores.argmax(axis=1), average="macro")
+    assert classification_metrics(wide, targets, names(7))["f1_macro"] == pytest.approx(expected)
+
+
+def test_classification_metrics_macro_f1_counts_a_class_that_is_only_predicted() -> None:
+    scores = np.eye(3)[[0, 1, 2]]
+    metrics = classification_metrics(scores, np.array([0, 1, 1]), names(3))
+    assert metrics["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_classification_metrics_roc_auc_takes_the_classes_that_occur() -> None:
+    scores, targets = random_scores(80, 4, seed=2)
+    kept = targets < 2
+    scores, targets = scores[kept], targets[kept]
+    expected = np.mean([sklearn_metrics.roc_auc_score(targets == c, scores[:, c]) for c in (0, 1)])
+    metrics = classification_metrics(scores, targets, names(4))
+    assert metrics["roc_auc"] == pytest.approx(expected)
+
+
+def test_classification_metrics_gives_an_absent_class_zeros() -> None:
+    metrics = classification_metrics(np.eye(3)[[0, 1]], np.array([0, 1]), names(3))
+    assert [metrics[f"{key}/c2"] for key in ("precision", "recall", "f1", "support")] == [0] * 4
+
+
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_classification_metrics_of_one_class_has_no_roc_auc(predicted: int) -> None:
+    metrics = classification_metrics(np.eye(2)[[predicted] * 5], np.zeros(5, int), names(2))
+    assert "roc_auc" not in metrics
+    assert metrics["matthews"] == 0
+    assert metrics["accuracy"] == 1 - predicted
+
+
+# ---- several labels a row
+
+
+def test_multilabel_metrics_by_hand() -> None:
+    scores = np.array([[0.9, 0.2], [0.6, 0.5], [0.1, 0.4]])
+    targets = np.array([[1, 0], [0, 1], [0, 1]])
+    metrics = multilabel_metrics(scores, targets, ["a", "b"], threshold=0.5)
+    assert metrics == pytest.approx(
+        {
+            "subset_accuracy": 1 / 3,
+            "roc_auc": 1.0,
+            "f1_macro": 2 / 3,
+            "f1_micro": 2 / 3,
+            "precision/a": 1 / 2,
+            "precision/b": 1.0,
+            "recall/a": 1.0,
+            "recall/b": 1 / 2,
+            "f1/a": 2 / 3,
+            "f1/b": 2 / 3,
+            "support/a": 1.0,
+            "support/b": 2.0,
+        }
+    )
+
+
+def test_multilabel_metrics_equals_sklearn() -> None:
+    rng = np.random.default_rng(3)
+    targets = rng.integers(0, 2, (100, 4))
+    scores = np.round(0.3 * targets + 0.7 * rng.random((100, 4)), 1)
+    predicted = (scores >= 0.4).astype(int)
+    metrics = multilabel_metrics(scores, targets, names(4), threshold=0.4)
+    expected = {
+        "subset_accuracy": sklearn_metrics.accuracy_score(targets, predicted),
+        "roc_auc": sklearn_metrics.roc_auc_score(targets, scores),
+        "f1_macro": sklearn_metrics.f1_score(targets, predicted, average="macro"),
+        "f1_micro": sklearn_metrics.f1_score(targets, predicted, average="micro"),
+    }
+    assert {key: metrics[key] for key in expected} == pytest.approx(expected)
+
+
+def test_multilabel_metrics_roc_auc_leaves_out_labels_of_one_value() -> None:
+    scores = np.array([[0.9, 0.2], [0.1, 0.5]])
+    metrics = multilabel_metrics(scores, np.array([[1, 1], [0, 1]]), names(2), threshold=0.5)
+    assert metrics["roc_auc"] == 1.0
+
+
+def test_multilabel_metrics_of_a_single_label() -> None:
+    scores, targets = np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [0]])
+    metrics = multilabel_metrics(scores, targets, ["only"], threshold=0.5)
+    assert (metrics["precision/only"], metrics["support/only"]) == (0.5, 1.0)
+
+
+def test_multilabel_metrics_without_any_label_is_zero() -> None:
+    metrics = multilabel_metrics(np.zeros((3, 2)), np.zeros((3, 2)), names(2), threshold=0.5)
+    assert metrics["subset_accuracy"] == 1
+    assert metrics["f1_macro"] == metrics["f1_micro"] == 0
+    assert "roc_auc" not in metrics
+
+
+# ---- numbers
+
+
+def test_regression_metrics_by_hand() -> None:
+    metrics = regression_metrics(np.array([1.0, 2.0, 9.0]), np.array([1.0, 3.0, 5.0]))
+    assert metrics == pytest.approx(
+        {
+            "rmse": math.sqrt(17 / 3),
+            "mae": 5 / 3,
+            "r2": 1 - 17 / 8,
+            "pearson": 16 / math.sqrt(8 * 38),
+            "spearman": 1.0,
+        }
+    )
+
+
+def test_regression_metrics_of_constant_values_has_no_correlation() -> None:
+    metrics = regression_metrics(np.full(3, 0.1), np.array([1.0, 2.0, 3.0]))
+    assert set(metrics) == {"rmse", "mae", "r2"}
+
+
+@pytest.mark.parametrize("targets", [[0.1, 0.1, 0.1], [0.0, 0.0, 0.0]])
+def test_regression_metrics_of_constant_targets_has_errors_only(targets: list[float]) -> None:
+    metrics = regression_metrics(np.array([1.0, 2.0, 3.0]), np.array(targets))
+    assert set(metrics) == {"rmse", "mae"}
+
+
+def test_regression_metrics_of_one_row_is_finite() -> None:
+    assert regression_metrics(np.array([2.0]), np.array([5.0])) == {"rmse": 3.0, "mae": 3.0}
+
+
+# ---- confusion
+
+
+def test_confusion_matrix_has_true_classes_as_rows() -> None:
+    matrix = confusion_matrix(np.array([1, 1, 0]), np.array([0, 0, 0]), classes=3)
+    assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 0]]
+
+
+# ---- modules of the library `evaluate`
+
+
+@pytest.fixture
+def write_module(tmp_path: Path) -> Any:
+    """A function that writes a local `evaluate` module whose _compute has the given body."""
+
+    def write(name: str, body: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(
+            textwrap.dedent(
+                f"""
+                import datasets
+                import evaluate
+
+
+                class Local(evaluate.Metric):
+                    def _info(self):
+                        number = datasets.Value("int64")
+                        features = {{"predictions": number, "references": number}}
+                        return evaluate.MetricInfo(
+                            description="", citation="", features=datasets.Features(features)
+                        )
+
+                    def _compute(self, predictions, references, average="binary"):
+                        {body}
+                """
+            )
+        )
+        return str(folder)
+
+    return write
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The hosts that something looked up, on a machine whose hub is switched off."""
+    import evaluate
+
+    reached: list[Any] = []
+
+    def refuse(host: Any, *_: Any, **__: Any) -> None:
+        reached.append(host)
+        raise socket.gaierror("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)
+    monkeypatch.setattr(evaluate.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    return reached
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_evaluate_module_runs_a_local_module(write_module: Any) -> None:
+    body = 'return {"equal": sum(p == r for p, r in zip(predictions, references))}'
+    module = write_module("my_metric", body)
+    assert evaluate_module(module, np.array([0, 1, 2]), [0, 1, 1]) == {"my_metric/equal": 2.0}
+
+
+def test_evaluate_module_takes_the_path_of_the_script(write_module: Any) -> None:
+    folder = write_module("by_script", 'return {"by_script": 0.5}')
+    assert evaluate_module(f"{folder}/by_script.py", [0], [0]) == {"by_script/by_script": 0.5}
+
+
+def test_evaluate_module_keeps_finite_numbers_only(write_module: Any) -> None:
+    module = write_module("mixed", 'return {"a": 1, "b": "x", "c": [1.0], "d": float("nan")}')
+    assert evaluate_module(module, [0], [0]) == {"mixed/a": 1.0}
+
+
+def test_evaluate_module_does_not_reach_for_the_network_with_a_local_module(
+    write_module: Any, no_network: list[Any]
+) -> None:
+    evaluate_module(write_module("quiet", 'return {"a": 1}'), [0], [0])
+    assert no_network == []
+
+
+def test_evaluate_module_offline_does_not_ask_the_hub(no_network: list[Any]) -> None:
+    with pytest.raises(ConfigError):
+        evaluate_module("no_such_metric_anywhere", [0], [0])
+    assert no_network == []
+
+
+@pytest.mark.usefixtures("no_network")
+def test_evaluate_module_names_place_value_and_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"task\.metrics: .*'no_such_metric'.*local module"):
+        evaluate_module("no_such_metric", [0], [0])
+
+
+def test_evaluate_module_that_fails_is_named(write_module: Any) -> None:
+    module = write_module("broken", 'raise ValueError("only text, please")')
+    with pytest.raises(ConfigError, match=r"broken.*only text, please"):
+        evaluate_module(module, [0], [0])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "classes", "macro"), [([0, 1], 0, 0), ([0, 2], 0, 1), ([0, 1], 3, 1)]
+)
+def test_evaluate_module_averages_f1_of_more_than_two_classes(
+    write_module: Any, predictions: list[int], classes: int, macro: int
+) -> None:
+    module = write_module("f1", 'return {"macro": int(average == "macro")}')
+    results = evaluate_module(module, predictions, [0, 1], classes=classes)
+    assert results == {"f1/macro": macro}

@@ -1,0 +1,73 @@
+"""The confusion matrix as files."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.classification.confusion import write_confusion
+
+
+def names(classes: int) -> list[str]:
+    return [f"class {index}" for index in range(classes)]
+
+
+def matrix_of(classes: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 5000, (classes, classes))
+
+
+def test_write_confusion_writes_a_table_that_reads_back(tmp_path: Path) -> None:
+    matrix = matrix_of(3)
+    awkward = ["a,b", 'say "c"', "línea\ndos"]
+    table = write_confusion(matrix, awkward, tmp_path)[0]
+    with table.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[1:] == awkward
+    assert [row[0] for row in rows] == awkward
+    assert [[int(cell) for cell in row[1:]] for row in rows] == matrix.tolist()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 31, 100])
+def test_write_confusion_draws_a_picture_of_sensible_size(classes: int, tmp_path: Path) -> None:
+    picture = write_confusion(matrix_of(classes), names(classes), tmp_path)[1]
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert 150 <= min(image.size) <= max(image.size) <= 4000
+
+
+def test_write_confusion_keeps_long_names_from_crowding_the_picture_out(tmp_path: Path) -> None:
+    _, picture = write_confusion(matrix_of(2), ["x" * 200, "y" * 200], tmp_path)
+    with Image.open(picture) as image:
+        assert max(image.size) < 800
+
+
+def test_write_confusion_draws_names_that_are_no_formulas(tmp_path: Path) -> None:
+    assert len(write_confusion(matrix_of(2), ["under $5", r"$\frac{$"], tmp_path)) == 2
+
+
+def test_write_confusion_is_silent_about_scripts_that_the_font_lacks(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_confusion(matrix_of(2), ["体育", "政治"], tmp_path)
+
+
+def test_write_confusion_of_no_rows_draws_zeros(tmp_path: Path) -> None:
+    assert len(write_confusion(np.zeros((2, 2), int), names(2), tmp_path)) == 2
+
+
+def test_write_confusion_of_many_classes_writes_the_table_alone(tmp_path: Path) -> None:
+    assert write_confusion(matrix_of(101), names(101), tmp_path) == [tmp_path / "confusion.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["confusion.csv"]
+
+
+def test_write_confusion_leaves_pyplot_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    write_confusion(matrix_of(2), names(2), tmp_path)

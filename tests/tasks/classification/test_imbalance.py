@@ -1,0 +1,127 @@
+"""Classes of unequal size: logit adjustment in the loss alone, balanced sampling, support in reports."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn import functional
+
+from finetune.config.schema import ModelConfig
+from finetune.errors import ConfigError
+from finetune.testing import check_task
+from finetune.training import run
+from tasks import ImageClassification, TextClassification
+from tests.support.lives import Stop, live, load
+from tests.support.tiny_models import text_rows
+from tests.support.tiny_vision import shape_rows, tiny_timm
+
+LABELS = ["rare", "usual"]
+
+
+def unequal(rows: list[dict[str, Any]], rare: int = 2) -> list[dict[str, Any]]:
+    """The same rows, `rare` of them of a rare class."""
+    return [row | {"label": LABELS[place >= rare]} for place, row in enumerate(rows)]
+
+
+def logits() -> Tensor:
+    return torch.tensor([[1.0, 0.5], [0.2, 0.1], [-1.0, 2.0]])
+
+
+def learned(task: Any, model: Path, rows: list[dict[str, Any]]) -> Any:
+    table = Dataset.from_list(rows)
+    task.choose_columns(table[:100])
+    task.setup(table, ModelConfig(name=str(model)), frozen=False)
+    return task
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_logit_adjustment_moves_the_loss_and_no_prediction(
+    kind: str, bert_folder: Path, tmp_path: Path
+) -> None:
+    if kind == "text":
+        model, rows, make = bert_folder, unequal(text_rows(12)), TextClassification
+    else:
+        model, rows = tiny_timm(tmp_path / "resnet"), unequal(shape_rows(12))
+        make = ImageClassification
+    task, plain = learned(make(logit_adjustment=1.5), model, rows), learned(make(), model, rows)
+    targets = torch.tensor([0, 1, 1])
+    priors = torch.tensor([2 / 12, 10 / 12])
+    expected = functional.cross_entropy(logits() + 1.5 * priors.log(), targets, reduction="sum")
+    found = task.loss(logits(), {"targets": targets})["loss"]
+    torch.testing.assert_close(found, expected)
+    assert found > plain.loss(logits(), {"targets": targets})["loss"]
+    scores = task.targets_.scores(logits())
+    assert torch.equal(scores, plain.targets_.scores(logits()))
+    check_task(make(logit_adjustment=1.0), rows, str(model))
+
+
+def test_class_without_rows_has_a_finite_prior(bert_folder: Path) -> None:
+    keys = {"labels": [*LABELS, "none"], "logit_adjustment": 1.0}
+    task = learned(TextClassification(**keys), bert_folder, unequal(text_rows(12)))
+    assert task.targets_.state["log_priors"][2] == pytest.approx(math.log(1 / 12))
+
+
+def test_logit_adjustment_of_numbers_is_refused(bert_folder: Path) -> None:
+    rows = [row | {"label": place / 3} for place, row in enumerate(text_rows(12))]
+    with pytest.raises(ConfigError, match=r"task.logit_adjustment: .*kind is number; remove it"):
+        learned(TextClassification(logit_adjustment=1.0), bert_folder, rows)
+
+
+def as_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_balanced_run_draws_classes_alike_and_its_report_shows_support(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    data = as_csv(tmp_path / "news.csv", unequal(text_rows(40), rare=10))
+    rows: list[int] = []
+    usual = run.fit
+
+    def noting(live: Any, *others: Any) -> None:
+        labels = [LABELS.index(row["label"]) for row in live.train.rows]
+        steps = range(live.plan.steps_per_epoch)
+        rows.extend(labels[row] for step in steps for row in live.plan.rows(step))
+        usual(live, *others)
+
+    monkeypatch.setattr(run, "fit", noting)
+    keys = {"method": "frozen", "train.sampling": "balanced", "epochs": 1}
+    folder = live(load(tmp_path / "run", bert_folder, data, keys))
+    assert folder is not None
+    assert np.bincount(rows).tolist() == [16, 16]
+    metrics = folder.read("results.json")["metrics"]["validation"]
+    assert (metrics["support/rare"], metrics["support/usual"]) == (2, 6)
+    said = capsys.readouterr().out
+    assert "16 rows of each of 2 classes, those of the rarest 2 times" in " ".join(said.split())
+    assert "support" in said
+    assert "| rare |" in (folder.final / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"task.kind": "several"}, r"train.sampling=balanced: .* do not have one class"),
+        (
+            {"method": "frozen", "method.solver": "exact"},
+            r"train.sampling=balanced: method.solver=exact takes no steps",
+        ),
+    ],
+)
+def test_balanced_sampling_without_a_meaning_is_refused(
+    keys: dict[str, Any], words: str, bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    loaded = load(tmp_path / "run", bert_folder, news_csv, keys | {"train.sampling": "balanced"})
+    with pytest.raises(ConfigError, match=words):
+        live(loaded, stop=Stop(0))

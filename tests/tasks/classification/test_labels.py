@@ -1,0 +1,271 @@
+"""What becomes of the cells of a label column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from finetune.errors import ConfigError, DataError
+from tasks.classification.labels import (
+    class_label_names,
+    find_delimiter,
+    label_index,
+    label_text,
+    learn_labels,
+    parse_number,
+    sort_labels,
+    split_labels,
+)
+
+NAN = float("nan")
+
+
+# ---- one label
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("sport", "sport"),
+        ("  sport\n", "sport"),
+        ("007", "007"),
+        (5, "5"),
+        (-1, "-1"),
+        (1.0, "1"),
+        (True, "true"),
+        (np.int64(3), "3"),
+        (np.float32(2), "2"),
+        (np.bool_(False), "false"),
+        (np.str_("a"), "a"),
+    ],
+)
+def test_label_text_is_the_same_however_a_label_is_written(value: Any, text: str) -> None:
+    assert label_text(value) == text
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", NAN, np.float64("nan")])
+def test_label_text_of_an_empty_cell_is_none(value: Any) -> None:
+    assert label_text(value) is None
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, b"a"])
+def test_label_text_refuses_what_is_no_label(value: Any) -> None:
+    with pytest.raises(DataError, match="is no label"):
+        label_text(value)
+
+
+@pytest.mark.parametrize("value", [0.5, float("inf")])
+def test_label_text_of_a_fraction_offers_regression(value: float) -> None:
+    with pytest.raises(DataError, match="kind=number"):
+        label_text(value)
+
+
+@pytest.mark.parametrize(("value", "text"), [(1, "pos"), (-1, None), ("pos", "pos"), (0.0, "neg")])
+def test_label_text_looks_integers_up_in_class_names(value: Any, text: str | None) -> None:
+    assert label_text(value, ["neg", "pos"]) == text
+
+
+def test_label_text_outside_of_class_names_is_an_error() -> None:
+    with pytest.raises(DataError, match="the label 2 is outside"):
+        label_text(2, ["neg", "pos"])
+
+
+# ---- the names of classes
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["b", "a", "b"], ["a", "b"]),
+        (["10", "9", "-1"], ["-1", "9", "10"]),
+        ([100, 7, 5.0], ["5", "7", "100"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+        (["01", "1", "10"], ["01", "1", "10"]),
+        ([True, False, "true"], ["false", "true"]),
+        ([" a", "a ", None, "", NAN, "b"], ["a", "b"]),
+        ([1, -1], ["-1", "1"]),
+    ],
+)
+def test_learn_labels_puts_names_in_order(values: list[Any], names: list[str]) -> None:
+    assert learn_labels(values) == names
+
+
+def test_sort_labels_gives_each_name_once() -> None:
+    assert sort_labels(["10", "9", "10"]) == ["9", "10"]
+
+
+def test_learn_labels_keeps_the_order_that_is_given() -> None:
+    assert learn_labels(["a", "b"], ["c", "b", "a"]) == ["c", "b", "a"]
+
+
+def test_learn_labels_names_what_is_not_given_its_rows_and_the_nearest() -> None:
+    with pytest.raises(DataError, match=r"'Sports' \(2 rows\); did you mean 'sport'\?"):
+        learn_labels(["sport", "Sports", "Sports"], ["sport", "news"])
+
+
+def test_learn_labels_lists_five_unknown_labels_at_most() -> None:
+    with pytest.raises(DataError, match=r"'4' \(1 rows\) and 15 more"):
+        learn_labels(range(20), ["a", "b"])
+
+
+@pytest.mark.parametrize(("given", "fault"), [(["a", "a"], "2 times"), (["a", " "], "is empty")])
+def test_learn_labels_refuses_names_that_are_given_badly(given: list[str], fault: str) -> None:
+    with pytest.raises(ConfigError, match=rf"task\.labels: .*{fault}"):
+        learn_labels(["a"], given)
+
+
+def test_learn_labels_takes_class_names_even_if_not_all_occur() -> None:
+    assert learn_labels([2, 0, -1], None, ["z", "y", "x"]) == ["z", "y", "x"]
+
+
+def test_learn_labels_given_wins_over_class_names() -> None:
+    assert learn_labels([0, 1], ["y", "z"], ["z", "y"]) == ["y", "z"]
+
+
+def test_learn_labels_refuses_texts_that_class_names_lack() -> None:
+    with pytest.raises(DataError, match=r"not in the ClassLabel: '0'"):
+        learn_labels(["0"], None, ["z", "y"])
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([None, ""], "no row has a label"),
+        (["a"] * 3, "all 3 rows have the label 'a'"),
+        (["a", "x" * 201], "201 characters"),
+        ([f"text {i}" for i in range(11)] + ["a"] * 9, "12 different values in 20 rows"),
+        ([f"id {i // 3}" for i in range(3003)], "1001 different values"),
+    ],
+)
+def test_learn_labels_refuses_a_column_that_looks_like_no_label(
+    values: list[Any], fault: str
+) -> None:
+    with pytest.raises(DataError, match=rf"task\.label: .*{fault}"):
+        learn_labels(values)
+
+
+@pytest.mark.parametrize("values", [range(20), [f"{i}.5" for i in range(20)], [0.5, 1.0]])
+def test_learn_labels_of_numbers_offers_regression(values: Any) -> None:
+    with pytest.raises(DataError, match=r"task\.label: .*kind=number"):
+        learn_labels(values)
+
+
+def test_learn_labels_of_texts_does_not_offer_regression() -> None:
+    with pytest.raises(DataError) as caught:
+        learn_labels([f"text {i}" for i in range(20)])
+    assert "regression" not in str(caught.value)
+
+
+def test_learn_labels_allows_as_many_values_as_half_the_rows() -> None:
+    assert len(learn_labels(list(range(10)) * 2)) == 10
+
+
+def test_learn_labels_asks_nothing_of_few_rows() -> None:
+    assert len(learn_labels(range(19))) == 19
+
+
+def test_learn_labels_takes_any_number_of_names_that_are_given() -> None:
+    many = [f"species {i}" for i in range(1500)]
+    assert learn_labels(many, many) == many
+
+
+# ---- the place of a label
+
+
+def test_label_index_finds_labels_by_their_text() -> None:
+    names = ["5", "7", "100"]
+    assert [label_index(value, names) for value in (7, "7", 7.0, " 7 ", "100")] == [1, 1, 1, 1, 2]
+
+
+def test_label_index_does_not_take_an_integer_for_a_place() -> None:
+    with pytest.raises(DataError, match="the label '1' is unknown"):
+        label_index(1, ["5", "7", "100"])
+
+
+def test_label_index_of_a_class_number_goes_by_its_name() -> None:
+    assert label_index(0, ["b", "a"], class_names=["a", "b"]) == 1
+
+
+def test_label_index_offers_the_nearest_name() -> None:
+    with pytest.raises(DataError, match="did you mean 'sport'"):
+        label_index("sprot", ["news", "sport"])
+
+
+def test_label_index_of_an_empty_cell_is_an_error() -> None:
+    with pytest.raises(DataError, match="missing"):
+        label_index(" ", ["a", "b"])
+
+
+def test_class_label_names_are_found_for_values_and_for_lists() -> None:
+    kind = ClassLabel(names=["neg", "pos"])
+    features = Features({"one": kind, "several": List(kind), "text": Value("string")})
+    rows = Dataset.from_list([{"one": 1, "several": [0, 1], "text": "x"}], features=features)
+    found = [class_label_names(rows, column) for column in ("one", "several", "text", "none")]
+    assert found == [["neg", "pos"], ["neg", "pos"], None, None]
+
+
+def test_class_label_names_of_plain_rows_are_none() -> None:
+    assert class_label_names([{"label": 1}], "label") is None
+
+
+# ---- several labels
+
+
+@pytest.mark.parametrize(
+    ("value", "labels"),
+    [
+        ("a;b", ["a", "b"]),
+        ("a | b|a", ["a", "b"]),
+        ("a, b", ["a", "b"]),
+        ("Smith, J; Doe, K", ["Smith, J", "Doe, K"]),
+        ("a;;b;", ["a", "b"]),
+        ("a", ["a"]),
+        ("", []),
+        (None, []),
+        (NAN, []),
+        (["b", "a", "b", " ", None], ["b", "a"]),
+        ((1, 2.0), ["1", "2"]),
+        (np.array([3, 1]), ["3", "1"]),
+        ([], []),
+        (4, ["4"]),
+    ],
+)
+def test_split_labels_gives_each_label_once(value: Any, labels: list[str]) -> None:
+    assert split_labels(value) == labels
+
+
+def test_split_labels_takes_the_delimiter_that_is_given() -> None:
+    assert split_labels("a, b / c", delimiter="/") == ["a, b", "c"]
+
+
+def test_split_labels_looks_class_numbers_up() -> None:
+    assert split_labels([1, 0], class_names=["neg", "pos"]) == ["pos", "neg"]
+
+
+@pytest.mark.parametrize(
+    ("column", "delimiter"),
+    [(["a, b", "c;d"], ";"), (["a", "b|c, d"], "|"), (["a,b"], ","), (["a", None, 3], ";")],
+)
+def test_find_delimiter_is_one_for_the_whole_column(column: list[Any], delimiter: str) -> None:
+    assert find_delimiter(column) == delimiter
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1, 1.0), ("1.5", 1.5), (" -2e3 ", -2000.0), (np.float32(0.5), 0.5), (0, 0.0)],
+)
+def test_parse_number_reads_numbers_and_texts(value: Any, number: float) -> None:
+    assert parse_number(value) == number
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "nan", NAN, "inf", float("-inf"), "1,5", "1_0", "x", True, [1], 10**400]
+)
+def test_parse_number_of_anything_else_is_none(value: Any) -> None:
+    assert parse_number(value) is None

@@ -1,0 +1,276 @@
+"""Contrastive tuning: its loss, its batches, and a run whose backbone is no longer the pretrained one."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import finetune
+from finetune.errors import ConfigError, ModelError
+from finetune.io.checkpoint import newest_good
+from finetune.io.run_folder import RunFolder
+from finetune.training import contrastive, run
+from finetune.training.contrastive import contrastive_loss, draw_rows
+from tests.support.lives import Killed, Stop, digest, left_behind, live, load, watched
+from tests.support.tiny_models import text_rows
+from tests.support.tiny_vision import shape_folder, tiny_timm
+
+TUNED = {"method": "frozen", "method.contrastive": 4, "optim.lr": 1e-3, "task.pooling": "mean"}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "own-cache"))
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The contrastive steps that are made."""
+    made: list[int] = []
+    usual = contrastive.contrastive_loss
+
+    def counted(*given: Any) -> torch.Tensor:
+        made.append(len(made))
+        return usual(*given)
+
+    monkeypatch.setattr(contrastive, "contrastive_loss", counted)
+    return made
+
+
+# ---- loss and batches
+
+
+def test_loss_is_that_of_the_paper() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(7, 5, generator=generator)
+    classes, temperature = torch.tensor([0, 0, 1, 2, 1, 0, 2]), 0.3
+    units = [vector / vector.norm() for vector in vectors]
+    total = 0.0
+    for anchor in range(7):
+        others = [place for place in range(7) if place != anchor]
+        whole = sum(math.exp(float(units[anchor] @ units[a]) / temperature) for a in others)
+        alike = [place for place in others if classes[place] == classes[anchor]]
+        shares = [math.exp(float(units[anchor] @ units[p]) / temperature) / whole for p in alike]
+        total -= sum(map(math.log, shares)) / len(alike)
+    assert float(contrastive_loss(vectors, classes, temperature)) == pytest.approx(total / 7)
+
+
+def test_row_alone_in_its_class_is_only_told_apart() -> None:
+    vectors = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    loss = contrastive_loss(vectors, torch.tensor([0, 1, 0]), 0.1)
+    loss.backward()
+    assert vectors.grad is not None
+    assert torch.isfinite(vectors.grad).all()
+    assert vectors.grad[1].any()
+    nothing = contrastive_loss(vectors, torch.tensor([0, 1, 2]), 0.1)
+    assert float(nothing.detach()) == 0
+
+
+def test_rows_of_a_step_are_of_all_classes_alike() -> None:
+    members = [np.arange(0, 30), np.arange(30, 34), np.array([34])]
+    drawn = [draw_rows(members, 12, seed=3, step=step) for step in range(80)]
+    for rows in drawn:
+        assert Counter(np.digitize(rows, [30, 34]).tolist()) == {0: 4, 1: 4, 2: 4}
+        assert len(set(rows[rows < 34].tolist())) == 8  # no row twice while there are others
+        assert (rows == 34).sum() == 4
+    assert set(np.concatenate(drawn).tolist()) == set(range(35))
+    assert np.array_equal(drawn[5], draw_rows(members, 12, seed=3, step=5))
+    assert not np.array_equal(drawn[5], draw_rows(members, 12, seed=4, step=5))
+
+
+def test_step_of_many_classes_holds_two_rows_of_each_that_it_draws() -> None:
+    members = np.split(np.arange(300), 100)
+    counts = Counter((draw_rows(members, 9, seed=0, step=0) // 3).tolist())
+    assert sorted(counts.values()) == [2, 2, 2, 3]
+
+
+# ---- a run
+
+
+def test_tuned_backbone_is_what_is_cached_saved_and_reloaded(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    plain = {**TUNED, "method.contrastive": 0}
+    assert live(load(tmp_path / "plain", bert_folder, news_csv, plain)) is not None
+    before = {path.name for path in (tmp_path / "own-cache" / "features").iterdir()}
+    with watched() as network:
+        folder = live(load(tmp_path / "run", bert_folder, news_csv, TUNED))
+    assert folder is not None
+    features = {path.name for path in (tmp_path / "own-cache" / "features").iterdir()} - before
+    assert len(features) == 2, "the features of the pretrained backbone were taken"
+    assert network.trained == {"head.weight", "head.bias"}
+    assert network.changed <= network.trained  # frozen again after the phase
+
+    final = load_file(folder.final / "model.safetensors")
+    pretrained = load_file(tmp_path / "plain" / "final" / "model.safetensors")
+    held = newest_good(folder.contrastive)[0]
+    assert held is not None
+    tuned = held.tensors("model")
+    assert final.keys() == pretrained.keys()
+    for name, tensor in final.items():
+        assert torch.equal(tensor, tuned[f"backbone.{name}"])
+    moved = [name for name, tensor in final.items() if not torch.equal(tensor, pretrained[name])]
+    assert "encoder.layer.0.attention.self.query.weight" in moved
+    assert folder.read("results.json")["reload_difference"] < 1e-6
+
+    texts = [row["text"] for row in text_rows(6)]
+    assert len(finetune.load(folder.path)(texts)) == 6
+    card = (folder.final / "README.md").read_text()
+    assert "contrastive tuning: 4 steps of 12 rows" in card
+    assert "| method.contrastive | 4 |" in card
+
+
+def test_phase_draws_the_vectors_of_a_class_together(
+    bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[list[float]] = []
+    usual = contrastive._train
+    monkeypatch.setattr(
+        contrastive, "_train", lambda *given: losses.append(usual(*given)) or losses[-1]
+    )
+    keys = {**TUNED, "method.contrastive": 30, "train.batch_size": 18}
+    assert live(load(tmp_path / "run", bert_folder, news_csv, keys)) is not None
+    assert np.mean(losses[0][-5:]) < np.mean(losses[0][:5]) - 0.2
+
+
+@pytest.mark.parametrize("solver", ["loop", "exact"])
+def test_run_that_was_killed_ends_with_the_same_bits(
+    solver: str, steps: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    keys = {**TUNED, "method.solver": solver}
+    once = live(load(tmp_path / "once", bert_folder, news_csv, keys))
+    assert once is not None
+    loaded = load(tmp_path / "often", bert_folder, news_csv, keys)
+    _kill_in_phase(loaded, steps)
+    steps.clear()
+    assert live(loaded, stop=Stop(1, "save" if solver == "exact" else "tick")) is None
+    assert len(steps) == 4, "killed in the phase, it is begun again"
+    steps.clear()
+    assert live(loaded, stop=Stop(8, "finish")) is None
+    often = live(loaded)
+    assert steps == [], "killed after the phase, it is not done again"
+    assert often is not None
+    assert left_behind(often) == left_behind(once)
+    assert _tuned(often) == _tuned(once)
+
+
+def _kill_in_phase(loaded: Any, steps: list[int]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        usual = contrastive.set_rate
+
+        def killing(*given: Any) -> None:
+            usual(*given)
+            if len(steps) % 4 == 2:
+                raise Killed
+
+        patch.setattr(contrastive, "set_rate", killing)
+        steps.clear()
+        assert live(loaded) is None
+    assert len(steps) == 2
+
+
+def _tuned(folder: RunFolder) -> dict[str, str]:
+    held = newest_good(folder.contrastive)[0]
+    assert held is not None
+    return {name: digest(tensor) for name, tensor in held.tensors("model").items()}
+
+
+def test_fresh_run_tunes_anew(
+    steps: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    first = live(load(tmp_path / "run", bert_folder, news_csv, TUNED))
+    assert first is not None
+    before = _tuned(first)
+    steps.clear()
+    again = live(load(first.path, bert_folder, news_csv, {**TUNED, "train.seed": 1}), fresh=True)
+    assert again is not None
+    assert len(steps) == 4
+    assert _tuned(again) != before
+    plain = {**TUNED, "method.contrastive": 0}
+    assert live(load(first.path, bert_folder, news_csv, plain), fresh=True) is not None
+    assert not first.contrastive.exists()
+
+
+def test_pictures_are_tuned_and_averages_of_batchnorm_kept(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {
+        "task": {"name": "image-classification", "augmentation": "light"},
+        "method": "frozen",
+        "method.contrastive": 2,
+        "data.per_class": 4,
+    }
+    model, data = tiny_timm(tmp_path / "resnet"), shape_folder(tmp_path / "shapes", 30)
+    folder = live(load(tmp_path / "run", model, data, keys))
+    assert folder is not None
+    held = newest_good(folder.contrastive)[0]
+    assert held is not None
+    tuned, pretrained = held.tensors("model"), load_file(model / "model.safetensors")
+    averages = [name for name in tuned if name.endswith("running_mean")]
+    assert averages
+    assert all(torch.equal(tuned[name], pretrained[name]) for name in averages)
+    assert any(not torch.equal(tensor, pretrained[name]) for name, tensor in tuned.items())
+
+
+# ---- what is refused, what is chosen
+
+
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "several labels": ({"task.kind": "several"}, ConfigError, "do not have one class each"),
+    "a small batch": ({"train.batch_size": 3}, ConfigError, "train.batch_size=3 are too few"),
+    "a head on many vectors": ({"task.pooling": None, "task.head": "native"}, ModelError, "pooled"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_has_no_pairs_is_refused(
+    reason: str, gpt2_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    keys, error, words = REFUSED[reason]
+    with pytest.raises(error, match=words):
+        live(load(tmp_path / "run", gpt2_folder, news_csv, {**TUNED, **keys}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_of_one_class_are_refused(bert_folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "one.csv"
+    data.write_text("text,label\n" + "".join(f"{row['text']},a\n" for row in text_rows(20)))
+    keys = {**TUNED, "task.labels": ["a", "b"]}
+    with pytest.raises(ConfigError, match="all rows are of one class"):
+        live(load(tmp_path / "run", bert_folder, data, keys))
+
+
+def test_step_that_does_not_fit_names_the_batch(
+    bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(contrastive, "contrastive_loss", full)
+    with pytest.raises(ModelError, match=r"lower train\.batch_size \(now 12\)"):
+        live(load(tmp_path / "run", bert_folder, news_csv, TUNED))
+
+
+@pytest.mark.parametrize("given", [None, 3e-4])
+def test_rate_of_the_phase_is_that_of_the_backbone(
+    given: float | None,
+    bert_folder: Path,
+    news_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(live: Any, *_: Any) -> str:
+        found.append(live.config.optim)
+        raise Killed
+
+    found: list[Any] = []
+    monkeypatch.setattr(run, "tune_backbone", stop)
+    keys = {**TUNED, "optim.lr": given, "model.dropout": 0.2}
+    assert live(load(tmp_path / "run", bert_folder, news_csv, keys)) is None
+    assert found[0].lr == pytest.approx(given or 1e-4)  # that of method=full for so small a network
+    assert found[0].head_lr == 1e-2  # the head's is not touched by it

@@ -1,0 +1,60 @@
+"""Which evaluation is the best, and when no better one is waited for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+import finetune
+from finetune.training.state import Progress
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "best"),
+    [
+        ([(0.5, 1.0), (0.7, 1.2), (0.6, 0.1)], 1),
+        ([(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 1),  # of equal ones, that of less loss
+        ([(0.5, 1.0), (0.5, 1.0)], 0),
+        ([(math.nan, 1.0), (0.5, 1.0), (math.nan, 0.1)], 1),
+        ([(0.5, 1.0), (0.5, math.nan), (0.6, math.nan)], 2),
+    ],
+)
+def test_best_evaluation(evaluations: list[tuple[float, float]], best: int) -> None:
+    progress = Progress()
+    for step, (value, loss) in enumerate(evaluations):
+        progress.step = step
+        assert progress.note_evaluation(value, loss, None) == (progress.best_step == step)
+    assert progress.best_step == best
+    assert not progress.stopped
+
+
+def test_patience_counts_evaluations_since_the_best() -> None:
+    progress = Progress()
+    told = [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0), (0.6, 1.0)]
+    for value, loss in told:
+        progress.note_evaluation(value, loss, 2)
+        assert not progress.stopped
+    progress.note_evaluation(0.1, 0.1, 2)
+    assert progress.stopped
+
+
+def test_a_run_that_does_not_get_better_ends_early_and_keeps_its_first_step(
+    bert_folder: Path, news_csv: Path, held_csv: Path, tmp_path: Path
+) -> None:
+    run = finetune.train(
+        "text-classification",
+        data={"train": news_csv, "validation": held_csv},
+        model=str(bert_folder),
+        method="full",
+        lr=0,
+        head_lr=0,
+        epochs=9,
+        early_stopping=2,
+        output=str(tmp_path / "run"),
+    )
+    steps = [line["step"] for line in run.folder.history() if line["split"] == "validation"]
+    epoch = steps[1]
+    assert steps == [0, epoch, 2 * epoch, 3 * epoch]
+    assert run.folder.read("results.json")["step"] == epoch
