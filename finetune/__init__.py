@@ -3,6 +3,7 @@
     run = finetune.train("text-classification", data="news.csv", model="bert-base-uncased")
     run.metrics, run.predict(["Shares fell ..."]), run.push("me/news")
 
+What authors of tasks import is here, too: `Task`, its parts and the types that pass through it.
 Names are imported when they are first asked for (PEP 562), so `import finetune` loads no torch.
 """
 
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.api import Run, compare, train
+    from finetune.config.formats import DataFormat, TaskTables
+    from finetune.config.schema import ModelConfig, TaskConfig
     from finetune.errors import (
         CheckpointError,
         ConfigError,
@@ -22,40 +25,66 @@ if TYPE_CHECKING:
         ModelError,
     )
     from finetune.inference.predictor import Predictor, load
-    from finetune.model import TransferModel
-    from finetune.task import Length, Task
+    from finetune.model import Batch, TransferModel
+    from finetune.task import Task
+    from finetune.task_parts import (
+        CardFacts,
+        Embedder,
+        Length,
+        Onnx,
+        Prediction,
+        Resolved,
+        Rng,
+        Row,
+        Rows,
+        Sample,
+        Stats,
+        Views,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Run": "api",
-    "compare": "api",
-    "train": "api",
-    "Predictor": "inference.predictor",
-    "load": "inference.predictor",
-    "Length": "task",
+    **dict.fromkeys(("Run", "compare", "train"), "api"),
+    **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
+    **dict.fromkeys(("Batch", "TransferModel"), "model"),
+    **dict.fromkeys(("DataFormat", "TaskTables"), "config.formats"),
+    **dict.fromkeys(("ModelConfig", "TaskConfig"), "config.schema"),
+    **dict.fromkeys(("CardFacts", "Embedder", "Length", "Onnx", "Prediction"), "task_parts"),
+    **dict.fromkeys(("Resolved", "Rng", "Row", "Rows", "Sample", "Stats", "Views"), "task_parts"),
     "Task": "task",
-    "TransferModel": "model",
-    "CheckpointError": "errors",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "FinetuneError": "errors",
-    "HubError": "errors",
-    "ModelError": "errors",
+    **dict.fromkeys(("CheckpointError", "ConfigError", "DataError"), "errors"),
+    **dict.fromkeys(("FinetuneError", "HubError", "ModelError"), "errors"),
 }
 
 __all__ = [
+    "Batch",
+    "CardFacts",
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DataFormat",
+    "Embedder",
     "FinetuneError",
     "HubError",
     "Length",
+    "ModelConfig",
     "ModelError",
+    "Onnx",
+    "Prediction",
     "Predictor",
+    "Resolved",
+    "Rng",
+    "Row",
+    "Rows",
     "Run",
+    "Sample",
+    "Stats",
     "Task",
+    "TaskConfig",
+    "TaskTables",
     "TransferModel",
+    "Views",
     "compare",
     "load",
     "train",

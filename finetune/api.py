@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.loading import load_config
-from finetune.config.schema import DataConfig
+from finetune.config.schema import DataConfig, TaskConfig
 from finetune.data.readers import holds_splits
 from finetune.errors import ConfigError
 from finetune.export.hub import push
@@ -114,13 +114,13 @@ def train(
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
         loaded = load_config(config, overrides, lambda _: task_class.Config)
+        used = _unchanged(task, loaded.config.task)
     else:
         if task is not None:
             overrides["task"] = task
         loaded = load_config(config, overrides, lambda name: find_task(name).Config)
-        task_class = find_task(loaded.config.task.name)
-    made = task_class(loaded.config.task)
-    return Run(run(loaded, made, data=given, fresh=fresh, extend=extend).path)
+        used = find_task(loaded.config.task.name)(loaded.config.task)
+    return Run(run(loaded, used, data=given, fresh=fresh, extend=extend).path)
 
 
 def compare(*runs: Run | str | Path) -> pandas.DataFrame:
@@ -131,6 +131,18 @@ def compare(*runs: Run | str | Path) -> pandas.DataFrame:
     names, keys, metrics = compare_runs(paths)
     rows = {**metrics, **keys}
     return pandas.DataFrame(list(rows.values()), index=list(rows), columns=names)
+
+
+def _unchanged(task: Task, config: TaskConfig) -> Task:
+    """The task, which is trained as it is. Raises ConfigError for other keys beside it."""
+    asked = config.model_dump(exclude={"name"})
+    held = task.config.model_dump(exclude={"name"})
+    if other := [key for key, value in asked.items() if value != held[key]]:
+        raise ConfigError(
+            f"task.{other[0]}: the task is given as an object, which has its own keys; set "
+            f"{type(task).__name__}({other[0]}=...)"
+        )
+    return task
 
 
 def _is_rows(value: Any) -> bool:

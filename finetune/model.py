@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 
 Batch = dict[str, Any]
@@ -119,12 +120,21 @@ class TransferModel(nn.Module):
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Write the network into `folder` in the layout of its own library."""
-        raise NotImplementedError
+        """Write the network into `folder` in the layout of its own library.
+
+        By default that is `save_pretrained` of the network.
+        """
+        network: Any = self.network
+        network.save_pretrained(folder)
 
     def adapter_config(self) -> dict[str, Any]:
         """What peft's config of an adapter says of this network, such as its task_type."""
         return {}
+
+
+def saved_model(folder: Path | str, *, trust_remote_code: bool = False) -> ModelConfig:
+    """A folder that `Task.save` wrote, as a model to load."""
+    return ModelConfig(name=str(folder), trust_remote_code=trust_remote_code)
 
 
 def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]:

@@ -24,8 +24,9 @@ from finetune.config.schema import ModelConfig
 from finetune.distributed.devices import tensors_in
 from finetune.errors import ModelError
 from finetune.export.final_model import compute_outputs, relative_difference
-from finetune.model import HEAD, TransferModel, named_parts, part_named
-from finetune.task import Row, Sample, Task
+from finetune.model import HEAD, TransferModel, named_parts, part_named, saved_model
+from finetune.task import Task
+from finetune.task_parts import Row, Sample
 
 # Of the largest value; another composition of a batch reorders float32 sums.
 CLOSE = 1e-5
@@ -43,14 +44,15 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
     source = model if isinstance(model, ModelConfig) else ModelConfig(name=model)
     table = datasets.Dataset.from_list(list(rows))
     rows = list(table)
-    task.choose_columns(table[:100])
-    faults = [fault for row in rows for fault in task.validate(row)]
-    assert not faults, f"validate finds fault with good rows: {faults[0]}"
+    given = task.config.model_copy(deep=True)
+    task.settle(task.rows.resolve(table[:100]).keys)
+    check_rows(task, rows)
     task.setup(table, source, frozen=False)
+    check_rows(task, rows)
+    check_encoding(task, rows)
     torch.manual_seed(0)
     network = task.build_model(source)
     network.eval()
-    check_encoding(task, rows)
     check_seam(network)
     check_sums(task, network, rows)
     check_modes(task, network, rows)
@@ -58,10 +60,26 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
     check_features(task, network, list(in_parts(table, task)[0])[: len(rows)])
     check_judgement(task, network, rows)
     check_reload(task, network, rows)
+    assert task.config == given, "the config was changed; settle keys with Task.settle"
+
+
+def check_rows(task: Task, rows: Sequence[Row]) -> None:
+    """The rows part finds no fault with good rows, before setup and after, and names labels."""
+    own = task.rows
+    faults = [fault for row in rows for fault in own.validate(row)]
+    assert not faults, f"rows.validate finds fault with good rows: {faults[0]}"
+    assert own.validate_many(rows) == [[] for _ in rows], "rows.validate_many differs from validate"
+    for row in rows:
+        labels = own.labels(row)
+        assert isinstance(labels, tuple), f"rows.labels gives {labels!r}, not a tuple"
+        assert len(set(labels)) == len(labels), f"rows.labels names a label twice: {labels}"
+        hash(own.identity(row))
 
 
 def check_encoding(task: Task, rows: Sequence[Row]) -> None:
-    """encode is a function of the row, or of row and rng; lengths fit the rows."""
+    """encode and collate need no model; encode is a function of the row, or of row and rng; lengths
+    fit the rows.
+    """
     assert _same(task.encode(rows[0]), task.encode(rows[0])), "encode without rng is random"
     drawn = [task.encode(rows[0], np.random.default_rng(7)) for _ in range(2)]
     assert _same(*drawn), (
@@ -72,8 +90,9 @@ def check_encoding(task: Task, rows: Sequence[Row]) -> None:
     assert all(length.used >= 1 and length.cut >= 0 for length in lengths), (
         "a length is below 1, or cut below 0"
     )
-    identities = {task.identity(row) for row in rows}
-    assert identities and {task.stratum(row) for row in rows}, "identity or stratum is missing"
+    task.collate([task.encode(row) for row in rows])
+    unseen = [fault for row in rows for fault in task.unseen(row)]
+    assert not unseen, f"unseen names what the training rows hold: {unseen[0]}"
 
 
 def check_seam(model: TransferModel) -> None:
@@ -192,12 +211,13 @@ def check_reload(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task.save(model, folder)
-        again = type(task)(type(task.config).model_validate_json(task.config.model_dump_json()))
-        again.restore(state, folder)
+        config = type(task.config).model_validate_json(task.resolved_.model_dump_json())
+        again, source = type(task)(config), saved_model(folder)
+        again.restore(state, source)
         assert _same(task.encode(rows[0]), again.encode(rows[0])), (
             "a restored task encodes otherwise"
         )
-        after = compute_outputs(again.load_model(folder), again, rows, torch.device("cpu"))
+        after = compute_outputs(again.load_model(source), again, rows, torch.device("cpu"))
     difference = relative_difference(before, after)
     assert difference <= CLOSE, (
         f"the reloaded model differs by {difference:.1e} of its largest output"

@@ -1,6 +1,8 @@
-"""The adapters: each wraps a pretrained network for one task.
+"""The tasks: each wraps a pretrained network and says what a row is, how it is judged, what a
+prediction looks like.
 
-It says what a row is, how it is judged and what a prediction looks like.
+Building blocks for a task of your own are here, too: they find columns, load tokenizers and
+networks of transformers, and name the blocks and layers of a network.
 """
 
 from __future__ import annotations
@@ -9,18 +11,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tasks.backbones.pretrained import from_pretrained, label_keys, load_network
+    from tasks.backbones.seams import find_blocks, linear_layers
+    from tasks.classification.label_columns import find_column
     from tasks.image_classification import ImageClassification
     from tasks.object_detection import ObjectDetection
     from tasks.segmentation import Segmentation
+    from tasks.text.tokenization import load_tokenizer, pad
     from tasks.text_classification import TextClassification
     from tasks.text_generation import TextGeneration
 
 _HOMES = {
-    "ImageClassification": "tasks.image_classification",
-    "ObjectDetection": "tasks.object_detection",
-    "Segmentation": "tasks.segmentation",
-    "TextClassification": "tasks.text_classification",
-    "TextGeneration": "tasks.text_generation",
+    "ImageClassification": "image_classification",
+    "ObjectDetection": "object_detection",
+    "Segmentation": "segmentation",
+    "TextClassification": "text_classification",
+    "TextGeneration": "text_generation",
+    "find_blocks": "backbones.seams",
+    "find_column": "classification.label_columns",
+    "from_pretrained": "backbones.pretrained",
+    "label_keys": "backbones.pretrained",
+    "linear_layers": "backbones.seams",
+    "load_network": "backbones.pretrained",
+    "load_tokenizer": "text.tokenization",
+    "pad": "text.tokenization",
 }
 
 __all__ = [
@@ -29,11 +43,19 @@ __all__ = [
     "Segmentation",
     "TextClassification",
     "TextGeneration",
+    "find_blocks",
+    "find_column",
+    "from_pretrained",
+    "label_keys",
+    "linear_layers",
+    "load_network",
+    "load_tokenizer",
+    "pad",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import an adapter when it is first asked for (PEP 562): the others stay unloaded."""
+    """Import a public name when it is first asked for (PEP 562): the other tasks stay unloaded."""
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        return getattr(import_module(f"tasks.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'tasks' has no attribute {name!r}")

@@ -11,29 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
-from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats
-from tasks.annotations.box_formats import read_boxes
+from finetune.task import Parts, Task
+from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad, stack
-from tasks.detection.detection_metrics import LOW, MOST, diagnose, summarize_boxes
-from tasks.detection.detections import code_of, say, to_pipeline
-from tasks.detection.drawing import draw_pair, draw_sheet, predicted_marks, true_marks
-from tasks.detection.object_columns import find_objects, learn_categories, settle_convention
-from tasks.detection.object_reader import ObjectReader
+from tasks.detection.detection_metrics import MOST, summarize_boxes
+from tasks.detection.detection_views import DetectionViews, say
+from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
 from tasks.image.augmentation import is_active, settle_augmentation
 from tasks.image.canvas import Canvas, to_picture
 from tasks.image.image_reading import picture_size
 from tasks.image.joint_augmentation import JOINT_PRESETS
-from tasks.image.picture_task import PictureTask
-from tasks.image.preprocessing import to_tensor
+from tasks.image.preprocessing import save_processor, to_tensor
 from tasks.image.tiles import Window, windows
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
@@ -43,73 +40,62 @@ LEAST = 0.01
 """Score from which on a detection counts in the metrics."""
 
 
-class ObjectDetection(PictureTask):
+class ObjectDetection(Task):
     """Find objects with FCOS on any pyramid of timm, or with a detector of transformers."""
 
     name = "object-detection"
-    export_axes = ("batch",)
     Config = ObjectDetectionConfig
+    metric = ("ap", "max")
     config: ObjectDetectionConfig
-
-    prediction_keys = frozenset({"score_threshold", "nms_overlap"})
+    resolved_: ObjectDetectionConfig
 
     labels_: list[str] | None = None
     class_names_: list[str] | None = None
     canvas_: Canvas
     masks_: bool = False
+    processor_: dict[str, Any] | None
+    """Config of the image processor, of a network of transformers."""
     source_: DetectorSource
     head_: Head
 
-    # ---- what is known before a network is loaded
+    @property
+    def rows(self) -> ObjectRows:
+        return ObjectRows(self.resolved_, self.class_names_)
 
-    def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
-        return read_boxes(path, format)
+    @property
+    def views(self) -> DetectionViews:
+        return DetectionViews(self)
 
-    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        notes = self.choose_inputs(columns)
-        objects, note = find_objects(self.config.objects, columns)
-        keys: dict[str, Any] = {"objects": objects}
-        notes += [note] if note else []
-        if self.config.boxes is None:
-            image = self.input_columns()[0]
-            keys["boxes"], note = settle_convention(columns[image], columns[objects])
-            notes += [note] if note else []
-        self.config = self.config.model_copy(update=keys)
-        return notes
+    @property
+    def onnx(self) -> Onnx:
+        """Boxes and scores of all candidates: how many remain is known from the values alone."""
+        return Onnx(axes=("batch",), outputs=lambda outputs: self.head_.candidates(outputs))
 
-    def validate(self, row: Row) -> Iterator[str]:
-        faults = list(self.image_faults(row))
-        if not faults and self._objects.column in row:
-            faults = list(self._objects.faults(row, picture_size(self.image_of(row))))
-        yield from faults
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in their order."""
+        assert self.labels_ is not None, "classes are learned by setup, or taken back by restore"
+        return self.labels_
 
-    def truth(self, row: Row) -> Any:
-        return repr(row.get(self._objects.column))
-
-    def stratum(self, row: Row) -> Any:
-        seen = self._objects.read(row) if self._objects.column in row else []
-        return str(self._objects.category(seen[0])) if seen else "no object"
+    def unseen(self, row: Row) -> Iterator[str]:
+        yield from self.rows.objects.unseen(row, self.labels)
 
     # ---- learning labels, loading what encodes
 
-    @property
-    def metric(self) -> tuple[str, Literal["max", "min"]]:
-        return "ap", "max"
-
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.detection.detector_sources import find_detector
+        from tasks.detection.detector_sources import find_detector, make_head
 
         self.labels_, self.class_names_, counted = learn_categories(
-            train, self._objects.column, self.config.labels
+            train, self.rows.objects.column, self.resolved_.labels
         )
         self.source_ = find_detector(
-            source, self.config.detector, self.config.image_size, self.labels_
+            source, self.resolved_.detector, self.resolved_.image_size, self.labels
         )
-        self.canvas_ = self.source_.canvas
+        self.canvas_, self.head_ = self.source_.canvas, make_head(self.source_, self.labels)
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
         self.masks_ = self.processor_ is not None and self.canvas_.keeps_aspect
-        keys, note = settle_augmentation(self.config, frozen=frozen, presets=JOINT_PRESETS)
-        self.config = self.config.model_copy(update=keys)
+        keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
+        self.settle(keys)
         height, width = self.canvas_.size
         how = "the picture fits in" if self.canvas_.keeps_aspect else "squeezed"
         return [counted, self.source_.note, f"input: {height} x {width} pixels, {how}", note]
@@ -123,50 +109,57 @@ class ObjectDetection(PictureTask):
             "processor": self.processor_,
         }
 
-    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
+    def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
+        from tasks.detection.detector_sources import load_head
+
         self.labels_, self.class_names_ = state["labels"], state["class_names"]
         self.canvas_, self.masks_ = Canvas.from_state(state["canvas"]), state["masks"]
         self.processor_ = state["processor"]
+        is_native = self.processor_ is not None
+        self.head_ = load_head(source, self.canvas_, is_native=is_native)
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        from tasks.detection.detector_sources import build_detector, head_of
+        from tasks.detection.detector_sources import build_detector
 
-        assert self.labels_ is not None
-        shape = {"width": self.config.fpn_width, "convolutions": self.config.head_convs}
-        model = build_detector(self.source_, self.labels_, **shape)
-        self.head_ = head_of(model)
-        return model
+        config = self.resolved_
+        return build_detector(
+            self.source_, self.labels, width=config.fpn_width, convolutions=config.head_convs
+        )
 
-    def load_model(self, folder: Path | str) -> TransferModel:
-        from tasks.detection.detector_sources import head_of, load_detector
+    def load_model(self, source: ModelConfig) -> TransferModel:
+        from tasks.detection.detector_sources import load_detector
 
-        model = load_detector(Path(folder))
-        self.head_ = head_of(model)
-        return model
+        return load_detector(source, is_native=self.processor_ is not None)
+
+    def save(self, model: TransferModel, folder: Path) -> None:
+        model.save(folder)
+        save_processor(self.processor_, folder)
 
     # ---- one row through the house
 
     @property
     def augments(self) -> bool:
-        return is_active(self.config, JOINT_PRESETS)
+        return is_active(self.resolved_, JOINT_PRESETS)
 
-    def parts(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]] | None:
-        """The tiles of each picture, by their windows; of those without objects too."""
-        if self.config.tile is None:
-            return None
-        sizes = [picture_size(self.image_of(row)) for row in rows]
+    @property
+    def parts(self) -> Parts | None:
+        return self._tiles if self.resolved_.tile is not None else None
+
+    def _tiles(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]]:
+        """The tiles of each image, by their windows; of those without objects too."""
+        sizes = [picture_size(self.rows.cell(row)) for row in rows]
         return [[{"window": list(window)} for window in self._windows(size)] for size in sizes]
 
-    def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        if self.config.tile is None:
+    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
+        if self.resolved_.tile is None:
             return [Length(1)] * len(rows)
         return [Length(len(self._windows_of(row))) for row in rows]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        image = to_tensor(self.picture_of(row))
+        image, objects = to_tensor(self.rows.image(row)), self.rows.objects
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        truth = self._objects.truth(row, size) if self._objects.column in row else None
-        encoder = Encoder(self.config, self.canvas_, self.masks_)
+        truth = objects.truth(row, size, self.labels) if objects.column in row else None
+        encoder = Encoder(self.resolved_, self.canvas_, self.masks_)
         return encoder(image, truth, self._windows_of(row, size), rng)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
@@ -181,10 +174,6 @@ class ObjectDetection(PictureTask):
         truth["present"] = torch.tensor([len(t["truth"]["true_labels"]) for t in targets])
         batch["targets"] = {"head": wanted, "truth": truth}
         return batch
-
-    def exported(self, outputs: Any) -> dict[str, Tensor]:
-        """Boxes and scores of all candidates: how many remain is known from the values alone."""
-        return self.head_.candidates(outputs)
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, Tensor] = self.head_.losses(outputs, batch["targets"]["head"])
@@ -201,80 +190,31 @@ class ObjectDetection(PictureTask):
         return stats | truth
 
     def summarize(self, stats: Stats) -> dict[str, float]:
-        assert self.labels_ is not None
-        return summarize_boxes(stats, self.labels_)
-
-    def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
-        if not metrics["ap50"] < LOW:
-            return ""
-        return diagnose(stats, metrics["loss"], first.get("loss")) or ""
+        return summarize_boxes(stats, self.labels)
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """{"detections": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""
-        assert self.labels_ is not None
-        found = self._detect(model(batch), batch, self.config.score_threshold)
-        return [say(each, self.labels_) for each in found]
+        found = self._detect(model(batch), batch, self.resolved_.score_threshold)
+        return [say(each, self.labels) for each in found]
 
-    def present(self, prediction: Prediction) -> Any:
-        return to_pipeline(prediction)
-
-    def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
-        assert self.labels_ is not None
-        image = self.picture_of(row)
-        truth = None
-        if row.get(self._objects.column) is not None:
-            truth = true_marks(self._objects.truth(row, (image.height, image.width)), self.labels_)
-        path = folder / f"{name}.png"
-        draw_pair(image, predicted_marks(prediction), truth, self.labels_).save(path)
-        return [path]
-
-    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
-        """A contact sheet: what is found and what is true, on pictures spread over the split."""
-        assert self.labels_ is not None
-        path = folder / "contact-sheet.jpg"
-        least = self.config.score_threshold
-        draw_sheet(lambda n: self.picture_of(rows[n]), stats, self.labels_, least).save(path)
-        return [path]
-
-    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
-        missing = sorted(set(self.labels_ or []) - self._objects.present(rows))
-        return [f"{split}: shows no {', '.join(missing)}: nothing is measured of that"] * bool(
-            missing
-        )
-
-    def show(self, sample: Sample) -> str:
-        target = sample.get("target")
-        boxes = "" if target is None else f", {sum(map(len, target['boxes']))} boxes"
-        return super().show(sample) + boxes
-
-    def about(self, model: TransferModel) -> About:
-        if self.processor_ is None or self.config.tile is not None:  # what joins tiles is here
-            return About(self.name)
-        return About(self.name, "transformers", code_of(self.config.score_threshold))
-
-    # ---- parts
-
-    @property
-    def _objects(self) -> ObjectReader:
-        column = self.config.objects or "objects"
-        return ObjectReader(column, self.config.boxes, self.labels_, self.class_names_)
+    # ---- tiles
 
     def _windows_of(self, row: Row, size: tuple[int, int] | None = None) -> list[Window]:
         """What is seen of a row: the tile that it is a part of, or all of its picture."""
         if row.get("window"):
             left, top, right, bottom = row["window"]
             return [(left, top, right, bottom)]
-        return self._windows(size or picture_size(self.image_of(row)))
+        return self._windows(size or picture_size(self.rows.cell(row)))
 
     def _windows(self, size: tuple[int, int]) -> list[Window]:
-        tile = self.config.tile
+        tile = self.resolved_.tile
         if tile is None:
             return [(0, 0, size[1], size[0])]
         return windows(size, (tile.size, tile.size), tile.overlap)
 
     def _detect(self, outputs: Any, batch: Batch, least: float) -> list[dict[str, Tensor]]:
         """Of each row, in pixels of its picture: {"boxes" [K, 4], "scores" [K], "labels" [K]}."""
-        keeps = Suppression(least, self.config.nms_overlap, MOST)
+        keeps = Suppression(least, self.resolved_.nms_overlap, MOST)
         frames = batch["frames"]
         found = self.head_.detect(outputs, frames[:, :2], keeps)
         for each, frame in zip(found, frames, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.task import Row
+from finetune.task_parts import Row
 
 WORDS = 120
 

@@ -8,9 +8,9 @@ Shapes: B rows, K bins, T tokens, N positions that carry loss, V words of the vo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -18,17 +18,15 @@ from torch.nn import functional
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
-from finetune.task import About, Length, Prediction, Rng, Row, Sample, Stats, Task
+from finetune.task import Score, Task
+from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
 from tasks.backbones.pretrained import from_pretrained
-from tasks.generation import prompts
-from tasks.generation.codecs import CausalCodec, Codec, CodecConfig, make_codec
+from tasks.generation.codecs import Codec, CodecConfig, make_codec
 from tasks.generation.decoding import DecodingConfig, end_tokens, generate
-from tasks.generation.dialogues import check_answered, messages_of, settle_template, turn_end
-from tasks.generation.generation_code import code_of
+from tasks.generation.dialogues import check_answered, settle_template, turn_end
+from tasks.generation.generation_views import GenerationViews
 from tasks.generation.language_models import ISOLATIONS, load_language_model
-from tasks.generation.prompts import Exchange
-from tasks.generation.samples import Sampled, write_samples
-from tasks.generation.templates import fill
+from tasks.generation.prompts import Exchange, PromptRows, answer, exchange_of
 from tasks.generation.text_metrics import check_scorers, score_texts
 from tasks.generation.tokens import end_notes, start_token
 from tasks.text.tokenization import load_tokenizer, longest_input, settle_length, unknown_note
@@ -36,6 +34,10 @@ from tasks.text.tokenization import load_tokenizer, longest_input, settle_length
 
 class TextGenerationConfig(CodecConfig, DecodingConfig):
     """What is read from a row, what of it is learned, and how text is written."""
+
+    prediction_keys: ClassVar[frozenset[str]] = frozenset(
+        {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
+    )
 
     name: str = "text-generation"
     chat_template: str | None = None
@@ -50,82 +52,49 @@ class TextGeneration(Task):
     name = "text-generation"
     Config = TextGenerationConfig
     config: TextGenerationConfig
-    prediction_keys = frozenset(
-        {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
-    )
+    metric = ("perplexity", "min")
+    resolved_: TextGenerationConfig
 
     tokenizer_: Any = None
     network_config_: Any = None
-    packs_: bool = False
     template_: str | None = None  # of dialogues, where it is not the pretrained tokenizer's own
     _turn_end: int | None = None
     _codec: tuple[Any, Codec] | None = None
 
-    # ---- what is known before a network is loaded
-
-    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        keys, notes = prompts.choose_prompts(self.config, columns)
-        self.config = self.config.model_copy(update=keys)
-        return notes
-
-    def validate(self, row: Row) -> Iterator[str]:
-        yield from prompts.prompt_faults(self.config, row)
-
-    def input_columns(self) -> list[str]:
-        return prompts.prompt_columns(self.config)
-
-    def identity(self, row: Row) -> Any:
-        if self.config.messages is not None:
-            said = messages_of(row[self.config.messages])
-            return repr((said, row.get(self.config.tools)) if self.config.tools else said)
-        return fill(self.config.prompt or self.config.text or "{text}", row)
-
-    def truth(self, row: Row) -> Any:
-        return prompts.answer(self.config, row)
-
-    def row_of(self, value: Any) -> Row:
-        columns = self.input_columns()
-        if self.config.kind == "chat":
-            held = [{"role": "user", "content": value}] if isinstance(value, str) else value
-            return {columns[0]: held, **dict.fromkeys(columns[1:])}
-        if len(columns) != 1:
-            raise DataError(
-                f"{self.name}: {value!r:.80} does not fit the columns {', '.join(columns)};"
-                " give dicts"
-            )
-        return {columns[0]: value}
-
-    # ---- the tokenizer and the network
+    @property
+    def rows(self) -> PromptRows:
+        return PromptRows(self.resolved_)
 
     @property
-    def metric(self) -> tuple[str, Literal["max", "min"]]:
-        return "perplexity", "min"
+    def views(self) -> GenerationViews:
+        return GenerationViews(self)
+
+    # ---- the tokenizer and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
         self._check_keys()
         notes = [*end_notes(self.tokenizer_), *self._settle_length()]
-        if self.config.messages is not None:
-            check_answered(self.config.messages, train[self.config.messages])
+        if self.resolved_.messages is not None:
+            check_answered(self.resolved_.messages, train[self.resolved_.messages])
             begins = start_token(self.tokenizer_) is not None
             own = self.tokenizer_.chat_template
-            notes += settle_template(self.tokenizer_, self.config.chat_template, begins)
-            if self.config.tools and "tools" not in str(self.tokenizer_.chat_template):
+            notes += settle_template(self.tokenizer_, self.resolved_.chat_template, begins)
+            if self.resolved_.tools and "tools" not in str(self.tokenizer_.chat_template):
                 notes.append("chat template: it writes no tools, so the network is told of none")
             if self.network_config_.is_encoder_decoder:
                 notes.append("dialogues: the last turn is learned; this network reads the others")
-            self._turn_end = turn_end(self.tokenizer_, train[self.config.messages])
+            self._turn_end = turn_end(self.tokenizer_, train[self.resolved_.messages])
             settled = self.tokenizer_.chat_template
             self.template_ = settled if settled != own else None
-        texts = (f"{said.asked}{said.answer or ''}" for said in map(self._exchange, train))
+        texts = (f"{said.asked}{said.answer or ''}" for said in map(self.exchange, train))
         return [*notes, *unknown_note(self.tokenizer_, texts)]
 
     def state(self) -> dict[str, Any]:
         return {}
 
-    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
-        source = self.saved(folder)
+    def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
 
@@ -138,50 +107,40 @@ class TextGeneration(Task):
                 f"chat template: a turn does not end with {known}, "
                 "so what is written ends at task.max_new_tokens, or at a text of task.stop"
             )
-        if model.is_causal and self.config.packing is not False:
-            self.packs_, self._codec = model.isolation is not None, None
+        if model.is_causal and self.resolved_.packing is not False:
+            self.settle({"packing": model.isolation is not None})
             model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
-        elif self.config.packing and not model.is_causal:
+        elif self.resolved_.packing and not model.is_causal:
             model.notes.append("packing: off, since a sequence-to-sequence network takes none")
         return model
 
-    def load_model(self, folder: Path | str) -> TransferModel:
-        return self.build_model(self.saved(folder))
+    def load_model(self, source: ModelConfig) -> TransferModel:
+        return self.build_model(source)
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
         self.tokenizer_.save_pretrained(folder)
 
-    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
-        if not self.config.generate:
-            return []
-        asked, codec = map(self._exchange, rows), self.codec_
-        cut = sum(codec.prompt_length(row).cut > 0 and not codec.length(row).cut for row in asked)
-        room = f"to leave room for task.max_new_tokens={self.config.max_new_tokens}"
-        said = f"{split}: {cut} of {len(rows)} prompts are cut where text is written, {room}"
-        return [said] if cut else []
-
     # ---- one row through the house
 
-    def lengths(self, rows: Sequence[Row]) -> list[Length]:
-        found = [self.codec_.length(self._exchange(row)) for row in rows]
+    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
+        if predicting:
+            return [self.codec_.prompt_length(self.exchange(row)) for row in rows]
+        found = [self.codec_.length(self.exchange(row)) for row in rows]
         too_long = sum(length.cut > 0 for length in found)
-        if too_long and self.config.truncation == "refuse":
+        if too_long and self.resolved_.truncation == "refuse":
             raise DataError(
                 f"task.truncation=refuse: {too_long} of {len(rows)} rows have more than "
-                f"{self.config.max_length} tokens; raise task.max_length, or let such rows be cut "
-                "or dropped"
+                f"{self.resolved_.max_length} tokens; raise task.max_length, or let such rows be "
+                "cut or dropped"
             )
         return found
-
-    def lengths_to_predict(self, rows: Sequence[Row]) -> list[Length]:
-        return [self.codec_.prompt_length(self._exchange(row)) for row in rows]
 
     def cost(self, lengths: Sequence[int]) -> int:
         return self.codec_.cost(lengths)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        return self.codec_.encode(self._exchange(row))
+        return self.codec_.encode(self.exchange(row))
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
@@ -206,76 +165,59 @@ class TextGeneration(Task):
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         self._check_room()
-        texts = generate(model.network, self.tokenizer_, batch["prompts"], self.config)
+        texts = generate(model.network, self.tokenizer_, batch["prompts"], self.resolved_)
         return [{"generated_text": text} for text in texts]
 
-    def about(self, model: TransferModel) -> About:
-        is_causal = isinstance(self.codec_, CausalCodec)
-        codes = code_of(self.config, is_causal, self.template_)
-        return About("text-generation", "transformers", *codes)
-
     @property
-    def scores_predictions(self) -> bool:
-        return self.config.generate
+    def score(self) -> Score | None:
+        return self._score if self.resolved_.generate else None
 
-    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+    def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         written = [said["generated_text"] for said in predictions]
-        pairs = list(zip(written, map(self._reference, rows), strict=True))
+        pairs = list(zip(written, map(self.reference, rows), strict=True))
         # A turn that only calls a tool says nothing that what is written could be compared with.
         told = [pair for pair in pairs if pair[1]] or pairs
         return score_texts(*zip(*told, strict=True))
 
-    def report_change(
-        self,
-        rows: Sequence[Row],
-        before: Sequence[Prediction],
-        after: Sequence[Prediction],
-        folder: Path,
-    ) -> list[Path]:
-        texts = [[said["generated_text"] for said in some] for some in (before, after)]
-        asked = [self._exchange(row).asked for row in rows]
-        samples = zip(asked, map(self._reference, rows), *texts, strict=True)
-        return write_samples([Sampled(*sample) for sample in samples], folder)
+    # ---- rows as tokens
 
-    def show(self, sample: Sample) -> str:
-        return self.codec_.show(sample)
+    def reference(self, row: Row) -> str:
+        """The text that should be written for a row, "" if it does not tell."""
+        return (answer(self.resolved_, row) or "").strip()
 
-    # ---- parts
-
-    def _reference(self, row: Row) -> str:
-        return (prompts.answer(self.config, row) or "").strip()
-
-    def _exchange(self, row: Row) -> Exchange:
-        return prompts.exchange_of(self.config, self.tokenizer_, row)
+    def exchange(self, row: Row) -> Exchange:
+        """A row as what is asked and what is answered."""
+        return exchange_of(self.resolved_, self.tokenizer_, row)
 
     @property
     def codec_(self) -> Codec:
         """How rows become tokens under the keys as they are; some may change after training."""
-        if self._codec is None or self._codec[0] is not self.config:
+        if self._codec is None or self._codec[0] is not self.resolved_:
             longest = longest_input(self.tokenizer_, self.network_config_)
-            room = None if longest is None else longest - self.config.max_new_tokens
-            facts = (self.tokenizer_, self.network_config_, room, self.packs_)
-            self._codec = (self.config, make_codec(self.config, *facts))
+            room = None if longest is None else longest - self.resolved_.max_new_tokens
+            packs = bool(self.resolved_.packing)
+            facts = (self.tokenizer_, self.network_config_, room, packs)
+            self._codec = (self.resolved_, make_codec(self.resolved_, *facts))
         return self._codec[1]
 
     def _check_keys(self) -> None:
-        is_text = self.config.kind == "text"
-        if self.config.generate:
+        is_text = self.resolved_.kind == "text"
+        if self.resolved_.generate:
             check_scorers()
             self._check_room()
-        if self.config.generate and is_text:
+        if self.resolved_.generate and is_text:
             raise ConfigError(
                 "task.generate: plain text has no answer to compare with; set task.prompt and "
                 "task.completion, or task.generate=false"
             )
-        if self.config.chat_template is not None and self.config.kind != "chat":
+        if self.resolved_.chat_template is not None and self.resolved_.kind != "chat":
             raise ConfigError(
                 "task.chat_template: writes dialogues, and these rows are none; name their column "
                 "with task.messages, or leave it out"
             )
         for key in ("top_p", "top_k"):
-            default = type(self.config).model_fields[key].default
-            if self.config.temperature == 0 and getattr(self.config, key) != default:
+            default = type(self.resolved_).model_fields[key].default
+            if self.resolved_.temperature == 0 and getattr(self.resolved_, key) != default:
                 raise ConfigError(
                     f"task.{key}: is for text that is sampled, and at task.temperature=0 none is; "
                     f"set task.temperature=0.7, say, or leave task.{key} out"
@@ -288,14 +230,14 @@ class TextGeneration(Task):
 
     def _check_room(self) -> None:
         positions = getattr(self.network_config_, "max_position_embeddings", None)
-        if positions is not None and self.config.max_new_tokens >= positions:
+        if positions is not None and self.resolved_.max_new_tokens >= positions:
             raise ConfigError(
-                f"task.max_new_tokens: {self.config.max_new_tokens} leaves no room for a prompt in "
-                f"a network of {positions} positions; set less"
+                f"task.max_new_tokens: {self.resolved_.max_new_tokens} leaves no room for a prompt "
+                f"in a network of {positions} positions; set less"
             )
 
     def _settle_length(self) -> list[str]:
         longest = longest_input(self.tokenizer_, self.network_config_)
-        length, notes = settle_length(self.config.max_length, longest)
-        self.config = self.config.model_copy(update={"max_length": length})
+        length, notes = settle_length(self.resolved_.max_length, longest)
+        self.settle({"max_length": length})
         return notes

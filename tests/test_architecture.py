@@ -21,6 +21,7 @@ LAYERS = [
     "errors",
     "config",
     "model",
+    "task_parts",
     "task",
     "registry distributed",
     "methods io",

@@ -22,6 +22,7 @@ from finetune.io import files
 from finetune.io.references import locate, resolve_model
 from finetune.training import run
 from tasks import TextClassification
+from tests.support.contract import resolve
 from tests.support.tiny_models import text_rows
 
 PATHS = [r"C:\data\news.csv", "C:/data/news.csv", r"D:\news", r"data\news", r"\\server\share\news"]
@@ -130,7 +131,7 @@ def test_worker_can_be_spawned(bert_folder: Path) -> None:
     """Windows and macOS start workers anew, which get what they need as a pickle."""
     rows = Dataset.from_list(text_rows(6))
     task = TextClassification()
-    task.choose_columns(rows[:])
+    resolve(task, rows[:])
     source = ModelConfig(name=str(bert_folder))
     task.setup(rows, source, frozen=False)
     task.build_model(source)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
-from finetune.task import Length, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
 from finetune.testing import check_task
 from tasks import TextClassification
+from tasks.text.text_rows import TextRows
 from tests.support.tiny_models import text_rows
 
 ROWS = text_rows(6)
@@ -64,13 +65,43 @@ class GlobalAugmentation(TextClassification):
 
 
 class LengthOfNothing(TextClassification):
-    def lengths(self, rows: Sequence[Row]) -> list[Length]:
+    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         return [Length(0) for _ in rows]
 
 
-class SuspiciousOfGoodRows(TextClassification):
+class SuspiciousRows(TextRows):
     def validate(self, row: Row) -> Any:
         yield f"{row['text'][:9]}... is no literature"
+
+
+class SuspiciousOfGoodRows(TextClassification):
+    @property
+    def rows(self) -> TextRows:
+        return SuspiciousRows(self.resolved_)
+
+
+class ChangedConfig(TextClassification):
+    def setup(self, *given: Any, frozen: bool) -> list[str]:
+        self.config = self.config.model_copy(update={"max_length": 9})
+        return super().setup(*given, frozen=frozen)
+
+
+class NeedsItsModel(TextClassification):
+    padding: int
+
+    def build_model(self, source: ModelConfig) -> TransferModel:
+        model = super().build_model(source)
+        self.padding = model.network.config.pad_token_id
+        return model
+
+    def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
+        assert hasattr(self, "padding"), "the model was not built"
+        return super().collate(samples, rng)
+
+
+class ForgetfulOfLabels(TextClassification):
+    def unseen(self, row: Row) -> Any:
+        yield "a label that no row of train has"
 
 
 class MissingBlock(TextClassification):
@@ -144,15 +175,15 @@ class PredictionReadsTheLabel(TextClassification):
 
 
 class ForgottenHead(TextClassification):
-    def load_model(self, folder: Path | str) -> TransferModel:
-        model = super().load_model(folder)
+    def load_model(self, source: ModelConfig) -> TransferModel:
+        model = super().load_model(source)
         nn.init.ones_(model.network.classifier.weight)
         return model
 
 
 class ForgottenSide(TextClassification):
-    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
-        super().restore(state, folder)
+    def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
+        super().restore(state, source)
         self.tokenizer_.truncation_side = "left"
 
 
@@ -167,6 +198,9 @@ class ForgottenSide(TextClassification):
         (GlobalAugmentation(), "encode draws from something else than its rng"),
         (LengthOfNothing(), "a length is below 1"),
         (SuspiciousOfGoodRows(), "validate finds fault with good rows: .* is no literature"),
+        (ChangedConfig(), "the config was changed"),
+        (NeedsItsModel(), "the model was not built"),
+        (ForgetfulOfLabels(), "unseen names what the training rows hold"),
         (MissingBlock(), "lies in no block and no head"),
         (HeadForLora(), "lora_targets offers classifier, which lies in a head"),
         (UnusedLayer(), "these parameters get no gradient.*classifier.spare"),

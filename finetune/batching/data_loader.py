@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from finetune.batching.plan import Piece
 from finetune.errors import DataError
 from finetune.model import Batch
-from finetune.task import Length, Row, Sample, Task
+from finetune.task import Task
+from finetune.task_parts import Length, Row, Sample
 
 # Names the stream of random numbers, so that encoding and collating never draw the same ones.
 _ENCODE, _COLLATE = 1, 2

@@ -7,7 +7,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetune.task import Row, Task
+from finetune.task import Task
+from finetune.task_parts import Row
 
 
 class PartRows(Sequence[Row]):
@@ -43,13 +44,12 @@ def rows_at_once(task: Task, asked: int) -> int:
 
     One where training sees parts: a row may then be of any size.
     """
-    return asked if task.parts([]) is None else 1
+    return asked if task.parts is None else 1
 
 
 def in_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, list[str]]:
     """The rows as training sees them, and a sentence if that is in parts."""
-    parts = task.parts(rows)
-    if parts is None:
+    if task.parts is None:
         return rows, []
-    cut = PartRows(rows, parts)
+    cut = PartRows(rows, task.parts(rows))
     return cut, [f"train: {len(rows)} rows are seen in {len(cut)} parts"]

@@ -33,7 +33,8 @@ from finetune.distributed.devices import to_device
 from finetune.errors import ModelError
 from finetune.io.files import publish, remove
 from finetune.model import HEAD, Batch, TransferModel, named_parts
-from finetune.task import Sample, Task
+from finetune.task import Task
+from finetune.task_parts import Sample
 
 # Rows computed together. A constant, because another composition of a batch gives other last bits.
 BLOCK = 32

@@ -18,13 +18,14 @@ def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
 
     Raises ConfigError for rows that do not have one class.
     """
-    known: dict[Any, int] = {}
-    found = [task.class_of(row) for row in rows]
-    if None in found:
+    known: dict[str, int] = {}
+    task_rows = task.rows
+    found = [task_rows.labels(row) for row in rows]
+    if any(len(own) != 1 for own in found):
         raise ConfigError(
             f"{key}: the rows of this task do not have one class each here; leave it out"
         )
-    return np.array([known.setdefault(own, len(known)) for own in found], dtype=np.int64)
+    return np.array([known.setdefault(own, len(known)) for (own,) in found], dtype=np.int64)
 
 
 def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import Piece
+from finetune.config.formats import WRITTEN_IMAGES
 from finetune.errors import ConfigError, nearest
-from finetune.task import Picture
+from finetune.task_parts import Picture
 from finetune.training.state import Live
 
 ROWS = 6
@@ -23,7 +24,6 @@ EPOCHS = 7
 GAP = 6  # pixels between pictures
 LINE = 14  # pixels of a line of text
 LEAST = 112  # pixels: smaller pictures are shown in whole multiples
-FORMATS = (".png", ".jpg", ".webp")
 
 Line = tuple[str, list[Picture]]
 """Pictures side by side, and what is said above them; empty: nothing."""
@@ -31,10 +31,10 @@ Line = tuple[str, list[Picture]]
 
 def check_sheet(path: Path) -> None:
     """Raise ConfigError if no sheet can be written to this path."""
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in WRITTEN_IMAGES:
         raise ConfigError(
             f"--draw {path}: the ending tells no format of a picture; "
-            f"{nearest(path.suffix, FORMATS)}"
+            f"{nearest(path.suffix, WRITTEN_IMAGES)}"
         )
     if path.is_dir() or not path.absolute().parent.is_dir():
         what = "is a folder" if path.is_dir() else "lies in no folder that is there"
@@ -76,7 +76,7 @@ def _pictures(live: Live, pieces: Sequence[Piece]) -> list[Picture]:
     rows = replace(live.train, features=None)
     seed, device = live.config.train.seed, live.accelerator.device
     batches = load_batches(rows, live.task, pieces, seed=seed, device=device)
-    return [picture for _, batch in batches for picture in live.task.pictures(batch)]
+    return [picture for _, batch in batches for picture in live.task.views.pictures(batch)]
 
 
 def _paste(lines: Sequence[Line]) -> Image.Image:

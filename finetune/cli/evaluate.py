@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,8 +20,11 @@ from finetune.inference.model_loading import load_task, model_folder
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import naming
+from finetune.model import saved_model
 from finetune.reporting.console import Console, format_count
 from finetune.reporting.metric_tables import show_metrics, show_results
+from finetune.task import Task
+from finetune.task_parts import Row
 
 
 def show_run(run: str, output: Path | None) -> None:
@@ -50,10 +54,12 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     console = Console(speaks=state.is_main_process)
     folder = model_folder(run)
     task = load_task(folder, source.options)
-    rows, notes = open_rows(source.reference, source.config, source.split, task.read)
-    notes += task.choose_columns(rows[:FIRST_VALUES])
-    rows, faults = check_rows(source.reference, rows, task, source.config.on_error)
-    notes += task.compare(source.split or source.reference, rows)
+    rows, notes = open_rows(source.reference, source.config, source.split, task.config.formats)
+    resolved = task.rows.resolve(rows[:FIRST_VALUES])
+    task.settle(resolved.keys)
+    notes += resolved.notes
+    rows, faults = check_rows(source.reference, rows, labeled_faults(task), source.config.on_error)
+    notes += task.views.compare(source.split or source.reference, rows)
     precision, reason = _precision(RunFolder(Path(run)), state.device)
     accelerator = make_accelerator(precision)
     processes = format_count(accelerator.num_processes, "process", "es")
@@ -61,7 +67,7 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
     facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": where}
     console.facts({name: text for name, text in facts.items() if text})
 
-    model = task.load_model(folder).to(accelerator.device)
+    model = task.load_model(saved_model(folder)).to(accelerator.device)
     split, lengths, left_out = measured_split(source.split or source.reference, rows, task)
     for note in filter(None, [*left_out, cut_note(lengths)]):
         console.print(note)
@@ -71,6 +77,16 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
         with naming(output):
             write_json(output, metrics)
     return metrics
+
+
+def labeled_faults(task: Task) -> Callable[[Sequence[Row]], list[list[str]]]:
+    """What is wrong with rows that a trained task is to be measured on."""
+
+    def check(rows: Sequence[Row]) -> list[list[str]]:
+        found = task.rows.validate_many(rows)
+        return [own or list(task.unseen(row)) for own, row in zip(found, rows, strict=True)]
+
+    return check
 
 
 def _precision(run: RunFolder, device: torch.device) -> tuple[str, str]:

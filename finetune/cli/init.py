@@ -126,10 +126,11 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
 def _known(tasks: Sequence[Task], reference: str, format: str) -> Iterator[tuple[Task, Tables]]:
     """The tasks that know the format of a path, each with what it reads there."""
     path = locate(reference)
-    for task in tasks:
-        splits = task.read(path, format) if path else None
-        if splits is not None:
-            yield task, from_task(splits, reference)
+    for task in tasks if path is not None else []:
+        for each in task.config.formats:
+            if path is not None and each.claims(path, format):
+                yield task, from_task(each.read(path), reference)
+                break
 
 
 def _make(name: str, own: dict[str, Any], faults: list[str]) -> Task | None:
@@ -143,9 +144,11 @@ def _make(name: str, own: dict[str, Any], faults: list[str]) -> Task | None:
 def _settle(task: Task, reference: str, tables: Tables, data: dict[str, Any]) -> _Guess:
     """The keys that a task makes of these rows, and why. Raises DataError if it makes none."""
     rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
-    said = task.choose_columns(rows[:FIRST_VALUES])
-    settled = task.config.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-    notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows), *said]
+    task.settle(tables.keys)
+    resolved = task.rows.resolve(rows[:FIRST_VALUES])
+    task.settle(resolved.keys)
+    settled = task.resolved_.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows), *resolved.notes]
     return _Guess(task.name, settled, data, notes)
 
 

@@ -30,7 +30,8 @@ from finetune.inference.evaluation import mean_loss
 from finetune.model import Batch
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console, format_duration
-from finetune.task import Row, Task
+from finetune.task import Task
+from finetune.task_parts import Row
 from finetune.training.setup import Prepared, assemble, caches_features
 from finetune.training.state import Live
 from finetune.training.summary import header
@@ -66,7 +67,7 @@ def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
     console.heading("run")
     facts = {"data": "\n".join([*loaded.notes, *splits.notes]), **header(prepared, splits)}
     facts.pop("defaults", None)  # they stand beside their keys
-    console.facts(facts | task.survey(splits.train))
+    console.facts(facts | task.views.survey(splits.train))
     console.heading("one row")
     console.facts(walk_row(prepared))
     console.heading("estimates")
@@ -111,7 +112,7 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
     facts = {
         "row": "\n".join(f"{name}: {_excerpt(value)}" for name, value in row.items()),
         "sample": _outline(sample),
-        "read as": live.task.show(sample)[: 4 * _EXCERPT],
+        "read as": live.task.views.show(sample)[: 4 * _EXCERPT],
         "batch": _outline(batch),
         "outputs": _outline(outputs),
         "loss": ", ".join(f"{name} {value:.4f}" for name, value in losses.items()) + ", untrained",

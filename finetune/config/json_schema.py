@@ -12,17 +12,22 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from finetune.config.formats import FORMATS
 from finetune.config.loading import METHODS, SCALAR_KEY, SECTIONS
+from finetune.config.schema import TaskConfig
 
 _References = Mapping[Any, dict[str, Any]]  # of each model to its definition
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _OWN_TASK = {"type": "string", "pattern": ":", "description": "file.py:Class or module:Class"}
 
 
-def config_schema(tasks: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+def config_schema(tasks: Mapping[str, type[TaskConfig]]) -> dict[str, Any]:
     """The schema for some tasks, {name: Config}, and for those in files of one's own."""
     schemas = [*tasks.values(), *METHODS.values(), *SECTIONS.values()]
     references, rest = models_json_schema([(schema, "validation") for schema in schemas])
+    own_formats = {each.name for schema in tasks.values() for each in schema.formats}
+    format = rest["$defs"]["DataConfig"]["properties"]["format"]
+    format["enum"] = [*FORMATS, *sorted(own_formats - {*FORMATS})]
     found: _References = {schema: reference for (schema, _), reference in references.items()}
     own = {"type": "object", "properties": {"name": _OWN_TASK}, "required": ["name"]}
     kinds: dict[str, list[dict[str, Any]]] = {
@@ -53,7 +58,7 @@ def _named(reference: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _leaves(
-    tasks: Mapping[str, type[BaseModel]],
+    tasks: Mapping[str, type[TaskConfig]],
     definitions: Mapping[str, Any],
     found: _References,
 ) -> Iterator[tuple[str, dict[str, Any]]]:

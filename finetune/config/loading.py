@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from finetune.config.aliases import meant_key
+from finetune.config.formats import FORMATS
 from finetune.config.schema import (
     DataConfig,
     FrozenConfig,
@@ -231,8 +232,18 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
             sections[section] = schema.model_validate(values)
         except ValidationError as error:
             faults += _sentences(section, fields, error, draft.origins)
+    if "data" in sections and schemas["task"] is not _UnknownTask:
+        origin = draft.origins.get("data.format", "default")
+        found = format_fault(sections["data"].format, schemas["task"])  # type: ignore[arg-type]
+        faults += [f"data.format: {found} ({origin})"] if found else []
     refuse_all("the config", faults)
     return RunConfig(**sections)
+
+
+def format_fault(format: str, task: type[TaskConfig]) -> str:
+    """What is wrong with a value of data.format for a task; "" if it is read."""
+    known = {*FORMATS, *(each.name for each in task.formats)}
+    return "" if format in known else f"unknown format {format!r}; {nearest(format, known)}"
 
 
 def section_faults(

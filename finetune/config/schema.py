@@ -6,16 +6,15 @@ method choose for keys left at null are `finetune.training.recipes`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from finetune.config.formats import DataFormat
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 BatchNorm = Literal["train", "freeze"]
-_TABLES = Literal["auto", "csv", "tsv", "jsonl", "parquet", "arrow"]
-_FOLDERS = Literal["text-folder", "image-folder", "hub", "coco", "yolo", "voc", "mask-folder"]
-Format = Literal[_TABLES, _FOLDERS]
 
 
 class Section(BaseModel):
@@ -35,6 +34,10 @@ class TaskConfig(Section):
 
     name: str
     """Name of a task, or file.py:Class, or module:Class."""
+    prediction_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that predictions and their evaluation may set otherwise than training."""
+    formats: ClassVar[tuple[DataFormat, ...]] = ()
+    """Formats of data that only this task reads."""
     metrics: list[str] = []
     """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
 
@@ -97,9 +100,9 @@ class DataConfig(Section):
     """Name of a configuration of a hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a hub data set."""
-    format: Format = "auto"
-    """How the files are read; auto: by their names. coco, yolo, voc and mask-folder are for tasks
-    that know them.
+    format: str = "auto"
+    """How the files are read: csv, tsv, jsonl, parquet, arrow, text-folder, image-folder, hub, or a
+    format that the task registers, such as coco; auto: by their names.
     """
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of splits made by share, and of rows that are drawn by `limit` and `per_class`."""

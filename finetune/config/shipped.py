@@ -6,16 +6,15 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
+from finetune.config.formats import TABLE_ENDINGS
 from finetune.errors import ConfigError, nearest
-
-DATA = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 def find_config(name: str | Path) -> Path:
     """A config by path, or by the whole or last part of the name of a shipped one."""
     path = Path(name)
     if path.is_file():
-        if path.suffix.lower() in DATA:
+        if path.suffix.lower() in TABLE_ENDINGS:
             raise ConfigError(
                 f"CONFIG: {str(name)!r} holds data; name it as data={name}, or let "
                 f"`finetune init {name}` write a config for it"

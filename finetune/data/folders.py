@@ -12,10 +12,11 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
+from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
 from finetune.data.encodings import Decoder
 from finetune.data.image_files import complete_paths, count_pictures, read_pictures, visible
-from finetune.data.tables import FORMATS, read_table, table_format
+from finetune.data.tables import read_table, table_format
 from finetune.errors import DataError, listed
 
 _SPLIT_NAMES = {
@@ -145,7 +146,7 @@ def _read_texts(
             f"{folder}: holds no data that can be read (it holds {held}); a folder holds class"
             " folders of .txt files or of pictures, folders or files called train, validation and"
             " test"
-            f" ({', '.join(FORMATS)}), or a saved Dataset"
+            f" ({', '.join(TABLES)}), or a saved Dataset"
         )
     return Dataset.from_dict(columns), _unread(folder, unread)
 
@@ -189,12 +190,12 @@ def _data_files(children: Sequence[Path], config: DataConfig) -> list[Path]:
     files = [child for child in children if child.is_file()]
     known = [file for file in files if table_format(file)]
     # With a format given, a file whose name tells none is taken at the config's word.
-    return known or (files if config.format in FORMATS else [])
+    return known or (files if config.format in TABLES else [])
 
 
 def _split_of_file(path: Path, config: DataConfig) -> str | None:
     """train for train.csv, train-00000-of-00002.parquet and news_train.csv."""
-    if config.format not in FORMATS and not table_format(path):
+    if config.format not in TABLES and not table_format(path):
         return None
     words = re.split(r"[-_. ]", path.name.partition(".")[0])
     return split_name(words[0]) or split_name(words[-1])

@@ -15,19 +15,16 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, Image
 
+from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
-    | {".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}
-)
 _ADDRESS = ("http://", "https://", "s3://", "gs://", "hf://", "file://", "/", "~", "\\")
 _LOOKED_AT = 100  # first values of a column
 
 
 def is_picture(name: str | Path) -> bool:
     """Whether the ending of a name is that of a picture."""
-    return Path(name).suffix.lower() in SUFFIXES
+    return Path(name).suffix.lower() in IMAGE_ENDINGS
 
 
 def count_pictures(folder: Path) -> int:

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
-from finetune.data.readers import TaskReader, from_object, no_reader, only_split
+from finetune.data.readers import from_object, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
-from finetune.data.splits import count_copies, draw_per_class, split_by_share
+from finetune.data.splits import count_copies, draw_per_class, split_by_share, strata_of
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
-from finetune.task import Row, Task
+from finetune.task import Task
+from finetune.task_parts import Row, Rows
 
 FIRST_VALUES = 100
 
@@ -43,7 +45,8 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
 
     Raises DataError for data that cannot be read, rows that cannot be used, an empty split.
     """
-    roles = assign_roles(config, given, task.read)
+    roles = assign_roles(config, given, task.config.formats)
+    task.settle({k: v for k, v in roles.keys.items() if getattr(task.config, k) is None})
     tables = roles.tables
     numbers = {role: _limit(roles, role, config) for role in tables}
     if config.map is not None:
@@ -52,20 +55,25 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
                 role, tables[role], config.map, numbers[role]
             )
             roles.notes += notes
-    roles.notes += task.choose_columns(tables["train"][:FIRST_VALUES])
+    resolved = task.rows.resolve(tables["train"][:FIRST_VALUES])
+    task.settle(resolved.keys)
+    roles.notes += resolved.notes
+    task_rows = task.rows
     for role, rows in list(tables.items()):
-        if role != "train" and not _has_what_task_reads(roles, role, task):
+        if role != "train" and not _has_what_task_reads(roles, role, task_rows):
             del tables[role]
             continue
-        tables[role], notes = check_rows(role, rows, task, config.on_error, numbers[role])
+        tables[role], notes = check_rows(
+            role, rows, task_rows.validate_many, config.on_error, numbers[role]
+        )
         roles.notes += notes
     settle_validation(roles, config)
-    identity = [task.identity(row) for row in tables["train"]]
-    _note_copies(roles, identity, task)
+    identity = [task_rows.identity(row) for row in tables["train"]]
+    _note_copies(roles, identity, task_rows)
     if roles.shares:
-        _cut(roles, identity, config, task)
+        _cut(roles, identity, config, task_rows)
     if config.per_class is not None:
-        _draw_per_class(roles, config.per_class, config.split_seed, task)
+        _draw_per_class(roles, config.per_class, config.split_seed, task_rows)
     sizes = ", ".join(
         f"{len(tables[role])} {role}" for role in ("train", *HELD_OUT) if role in tables
     )
@@ -77,13 +85,13 @@ def open_rows(
     reference_or_object: Any,
     config: DataConfig,
     split: str | None = None,
-    by_task: TaskReader = no_reader,
+    formats: Sequence[DataFormat] = (),
 ) -> tuple[Dataset, list[str]]:
     """One table of rows, as for a prediction, and notes on how it was read.
 
     `split` chooses one of several.
     """
-    tables = from_object(reference_or_object, config, by_task)
+    tables = from_object(reference_or_object, config, formats)
     is_named = isinstance(reference_or_object, str)
     rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
     drawn, numbers = _draw(rows, config)
@@ -118,14 +126,16 @@ def _draw(rows: Dataset, config: DataConfig) -> tuple[Dataset, Sequence[int] | N
     return rows.select(indices), [index + 1 for index in indices]
 
 
-def _has_what_task_reads(roles: Roles, role: Role, task: Task) -> bool:
+def _has_what_task_reads(roles: Roles, role: Role, task_rows: Rows) -> bool:
     """Whether a held-out split can be measured on.
 
     One that was found by its name and has no labels is not asked for, so it is left out with a
     note. Raises DataError for a missing column.
     """
     rows, row = roles.tables[role], roles.tables["train"][0]
-    missing = [name for name in row if name not in rows.column_names and _reads(task, row, name)]
+    missing = [
+        name for name in row if name not in rows.column_names and _reads(task_rows, row, name)
+    ]
     if missing:
         raise DataError(
             f"{role}: has no column {', '.join(map(repr, missing))}, which train has;"
@@ -134,17 +144,17 @@ def _has_what_task_reads(roles: Roles, role: Role, task: Task) -> bool:
     if role not in roles.found:
         return True
     shared = [name for name in rows.column_names if name in row]
-    empty = [name for name in shared if _is_empty(rows, name) and _reads(task, row, name)]
+    empty = [name for name in shared if _is_empty(rows, name) and _reads(task_rows, row, name)]
     if empty:
         names = ", ".join(map(repr, empty))
         roles.notes.append(f"{role}: not used, since {names} is empty in all {len(rows)} rows")
     return not empty
 
 
-def _reads(task: Task, row: Row, column: str) -> bool:
+def _reads(task_rows: Rows, row: Row, column: str) -> bool:
     """Whether a good row without this column is a bad row: only the task knows what it reads."""
     try:
-        return any(True for _ in task.validate({**row, column: None}))
+        return any(True for _ in task_rows.validate({**row, column: None}))
     except (KeyError, TypeError, AttributeError, ValueError):
         return True
 
@@ -157,7 +167,7 @@ def _is_empty(rows: Dataset, column: str) -> bool:
     )
 
 
-def _note_copies(roles: Roles, identity: Sequence[Hashable], task: Task) -> None:
+def _note_copies(roles: Roles, identity: Sequence[Hashable], task_rows: Rows) -> None:
     """Count rows that are alike, within train and between train and splits that came ready-made."""
     copies = count_copies(identity)
     if copies:
@@ -168,7 +178,7 @@ def _note_copies(roles: Roles, identity: Sequence[Hashable], task: Task) -> None
     known = set(identity)
     for role in HELD_OUT:
         rows = roles.tables.get(role, [])
-        twins = sum(task.identity(row) in known for row in rows)
+        twins = sum(task_rows.identity(row) in known for row in rows)
         if twins:
             # Kept: a published split is not ours to change.
             roles.notes.append(
@@ -177,7 +187,7 @@ def _note_copies(roles: Roles, identity: Sequence[Hashable], task: Task) -> None
             )
 
 
-def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task: Task) -> None:
+def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task_rows: Rows) -> None:
     """Cut the shares off train."""
     rows, groups = roles.tables["train"], None
     if config.group is not None:
@@ -185,7 +195,7 @@ def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task: T
             hint = nearest(config.group, rows.column_names)
             raise DataError(f"data.group: there is no column {config.group!r}; {hint}")
         groups = rows[config.group]
-    strata = [task.stratum(row) for row in rows]
+    strata = strata_of([task_rows.labels(row) for row in rows])
     shares = {str(role): share for role, share in roles.shares.items()}
     parts = split_by_share(shares, config.split_seed, identity, strata, groups)
     for role, share in roles.shares.items():
@@ -203,15 +213,16 @@ def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task: T
     roles.tables["train"] = rows.select(parts["train"])
 
 
-def _draw_per_class(roles: Roles, count: int, seed: int, task: Task) -> None:
+def _draw_per_class(roles: Roles, count: int, seed: int, task_rows: Rows) -> None:
     """Leave `count` rows of each class in train."""
     rows = roles.tables["train"]
-    strata = [task.stratum(row) for row in rows]
-    if any(stratum is None or isinstance(stratum, float | tuple) for stratum in strata):
+    labels = [task_rows.labels(row) for row in rows]
+    if any(len(own) != 1 for own in labels):
         raise DataError(
             f"data.per_class={count}: rows of train do not have one class each, by which they could"
             " be drawn; use data.limit"
         )
+    strata = [own for (own,) in labels]
     few = {name: size for name, size in Counter(strata).items() if size < count}
     if few:
         least = min(few.values())

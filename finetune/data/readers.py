@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
+from finetune.config.formats import FORMATS, DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.data.encodings import Decoder
 from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, read_picture_files, undecoded
 from finetune.data.records import from_columns, from_frame, from_records, is_frame
-from finetune.data.tables import FORMATS, read_table
-from finetune.errors import DataError
+from finetune.data.tables import read_table
+from finetune.errors import DataError, nearest
 from finetune.io.references import locate
-from finetune.task import Row
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,11 @@ class Tables:
 
     splits: dict[str, Dataset]
     notes: list[str] = field(default_factory=list)
+    keys: dict[str, Any] = field(default_factory=dict)
+    """Keys of the task that the source itself tells, such as the names of classes."""
 
 
-TaskReader = Callable[[Path, str], Mapping[str, Sequence[Row]] | None]
-"""`Task.read`: the splits of a path in a format, or None if the task does not know it."""
-TASK_FORMATS = ("coco", "yolo", "voc", "mask-folder")
-
-
-def no_reader(path: Path, format: str) -> None:
-    """The reader of a task that knows no format of its own."""
-
-
-def read(reference: str, config: DataConfig, by_task: TaskReader = no_reader) -> Tables:
+def read(reference: str, config: DataConfig, formats: Sequence[DataFormat] = ()) -> Tables:
     """The splits behind a reference; a source without splits is one, "train".
 
     What the task knows how to read, it reads; all else is read here.
@@ -51,13 +44,14 @@ def read(reference: str, config: DataConfig, by_task: TaskReader = no_reader) ->
     if path is None:
         _check_hub_is_meant(reference, config)
         return _as_stored(_read_hub(reference, config))
-    known = by_task(path, config.format)
-    if known is not None:
-        return from_task(known, reference)
-    if config.format in TASK_FORMATS:
+    for each in formats:
+        if each.claims(path, config.format):
+            return from_task(each.read(path), reference)
+    if config.format not in FORMATS:
+        known = {*FORMATS, *(each.name for each in formats)}
         raise DataError(
-            f"{reference}: data.format={config.format} is no format that this task reads;"
-            " leave data.format out, or name the task that the data are for"
+            f"{reference}: this task does not read data.format={config.format}; "
+            f"{nearest(config.format, known)} Or name the task that the data is for"
         )
     decoder = Decoder(config.encoding)
     if path.is_file():
@@ -70,10 +64,10 @@ def read(reference: str, config: DataConfig, by_task: TaskReader = no_reader) ->
     return _as_stored(Tables(splits, decoder.notes() + notes))
 
 
-def from_task(splits: Mapping[str, Sequence[Row]], reference: str) -> Tables:
-    """The tables of splits that a task has read. Raises DataError for one without rows."""
-    tables = Tables({})
-    for name, rows in splits.items():
+def from_task(found: TaskTables, reference: str) -> Tables:
+    """What a task has read, as tables. Raises DataError for a split without rows."""
+    tables = Tables({}, list(found.notes), dict(found.keys))
+    for name, rows in found.splits.items():
         if not rows:
             raise DataError(f"{reference}: split {name} has no rows")
         tables.splits[name], notes = from_records(rows, reference)
@@ -81,23 +75,23 @@ def from_task(splits: Mapping[str, Sequence[Row]], reference: str) -> Tables:
     return tables
 
 
-def from_object(value: Any, config: DataConfig, by_task: TaskReader = no_reader) -> Tables:
+def from_object(value: Any, config: DataConfig, formats: Sequence[DataFormat] = ()) -> Tables:
     """The splits of data made in Python, or of a reference.
 
     A table is a Dataset, a DataFrame, a list of dicts or a dict of columns; several are a
     DatasetDict or a dict of tables and references.
     """
     if isinstance(value, str | Path):
-        return read(str(value), config, by_task)
+        return read(str(value), config, formats)
     if isinstance(value, Mapping) and holds_splits(value):
         tables = Tables({})
         for name, part in value.items():
-            rows, notes = _one_table(part, config, f"data[{name!r}]", by_task)
-            tables.splits[str(name)] = rows
-            tables.notes.extend(notes)
+            own = _one_table(part, config, f"data[{name!r}]", formats)
+            tables.splits[str(name)] = own.splits["train"]
+            tables.notes.extend(own.notes)
+            tables.keys.update(own.keys)
     else:
-        rows, notes = _one_table(value, config, "data", by_task)
-        tables = Tables({"train": rows}, notes)
+        tables = _one_table(value, config, "data", formats)
     return _as_stored(tables)
 
 
@@ -111,14 +105,18 @@ def holds_splits(value: Mapping[Any, Any]) -> bool:
     )
 
 
-def _one_table(
-    value: Any, config: DataConfig, place: str, by_task: TaskReader
-) -> tuple[Dataset, list[str]]:
+def _one_table(value: Any, config: DataConfig, place: str, formats: Sequence[DataFormat]) -> Tables:
+    """A table, or a reference that leads to one, as the split "train"."""
+    if isinstance(value, str | Path):
+        tables = read(str(value), config, formats)
+        return replace(tables, splits={"train": only_split(tables.splits, str(value))})
+    rows, notes = _made_in_python(value, place)
+    return Tables({"train": rows}, notes)
+
+
+def _made_in_python(value: Any, place: str) -> tuple[Dataset, list[str]]:
     if isinstance(value, Dataset):
         return value, []
-    if isinstance(value, str | Path):
-        tables = read(str(value), config, by_task)
-        return only_split(tables.splits, str(value)), tables.notes
     if is_frame(value):
         return from_frame(value, place)
     if isinstance(value, Mapping):
@@ -135,7 +133,7 @@ def _one_table(
                 )
         return from_records(value, place)
     raise DataError(
-        f"{place}: {type(value).__name__} is no data set; give a path, a hub id, a Dataset, a"
+        f"{place}: {type(value).__name__} is not a data set; give a path, a hub id, a Dataset, a"
         " DatasetDict, a DataFrame, a list of dicts, or a dict of splits (a data set that streams"
         " must be loaded whole)"
     )
@@ -152,7 +150,7 @@ def only_split(splits: Mapping[str, Dataset], place: str, split: str | None = No
 
 
 def _check_hub_is_meant(reference: str, config: DataConfig) -> None:
-    if config.format in (*FORMATS, *TASK_FORMATS) or config.format.endswith("-folder"):
+    if config.format not in ("auto", "hub"):
         raise DataError(
             f"{reference}: no such file or folder, and data.format={config.format} rules out a hub"
             " data set; mend the path, or write data.format=auto"
@@ -193,7 +191,7 @@ def _as_stored(tables: Tables) -> Tables:
             if isinstance(feature, ClassLabel):
                 rows = _hide(rows, column)
         splits[split] = rows
-    return Tables(splits, tables.notes)
+    return replace(tables, splits=splits)
 
 
 def _hide(rows: Dataset, column: str) -> Dataset:

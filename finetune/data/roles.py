@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from datasets import Dataset
 
+from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
 from finetune.data.folders import split_name
-from finetune.data.readers import Tables, TaskReader, from_object, no_reader, only_split, read
+from finetune.data.readers import Tables, from_object, only_split, read
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
 
@@ -30,13 +31,17 @@ class Roles:
     found: set[Role] = field(default_factory=set)
     """Taken for a split's name alone: nobody asked for these, so they may be dropped."""
     notes: list[str] = field(default_factory=list)
+    keys: dict[str, Any] = field(default_factory=dict)
+    """Keys of the task that the sources themselves tell."""
 
 
-def assign_roles(config: DataConfig, given: Any = None, by_task: TaskReader = no_reader) -> Roles:
+def assign_roles(
+    config: DataConfig, given: Any = None, formats: Sequence[DataFormat] = ()
+) -> Roles:
     """Read everything that the config names; `given` is data made in Python, for `data.source`."""
     where = str(config.source) if given is None else "the data given"
-    search = _Search(config, _read_source(config, given, by_task), where, by_task)
-    roles = Roles({"train": search.train()}, notes=search.notes)
+    search = _Search(config, _read_source(config, given, formats), where, formats)
+    roles = Roles({"train": search.train()}, notes=search.notes, keys=search.keys)
     for role in HELD_OUT:
         wanted = getattr(config, role)
         if isinstance(wanted, str):
@@ -87,11 +92,12 @@ class _Search:
     config: DataConfig
     source: Tables
     where: str
-    by_task: TaskReader
+    formats: Sequence[DataFormat]
     notes: list[str] = field(init=False)
+    keys: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.notes = list(self.source.notes)
+        self.notes, self.keys = list(self.source.notes), dict(self.source.keys)
 
     def take(self, role: str, split: str) -> Dataset:
         rows = self.source.splits[split]
@@ -119,22 +125,23 @@ class _Search:
                 f"data.{role}: {name!r} is no file here and no split of {self.where};"
                 f" {nearest(name, splits)}"
             )
-        tables = read(name, self.config, self.by_task)
+        tables = read(name, self.config, self.formats)
         # A path may hold splits of its own: the one of this role is meant.
         inside = find_split(tables.splits, role)
         if inside is None or len(tables.splits) == 1:
             rows = only_split(tables.splits, f"data.{role}={name}")
         else:
             rows = tables.splits[inside]
+        self.keys = {**tables.keys, **self.keys}
         self.notes += [*tables.notes, f"{role}: {name}, {len(rows)} rows"]
         return rows
 
 
-def _read_source(config: DataConfig, given: Any, by_task: TaskReader) -> Tables:
+def _read_source(config: DataConfig, given: Any, formats: Sequence[DataFormat]) -> Tables:
     if given is not None:
-        return from_object(given, config, by_task)
+        return from_object(given, config, formats)
     if config.source is not None:
-        return read(config.source, config, by_task)
+        return read(config.source, config, formats)
     if config.train is None:
         raise DataError(
             "data: no data are named; add data=FILE: a file, a folder, a hub data set or"

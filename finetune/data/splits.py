@@ -24,10 +24,8 @@ def split_by_share(
 
     Rows of equal identity stay together, so do rows of a group (None: of no group), and whatever
     these two link. Every stratum stands in train; of each other split it makes its share, to
-    within the size of one component. Numbers with a fraction and None are no strata.
+    within the size of one component.
     """
-    if any(stratum is None or isinstance(stratum, float) for stratum in strata):
-        strata = [None] * len(identity)
     names = sorted(name for name in shares if shares[name] > 0)
     parts: dict[str, list[int]] = {"train": [], **{name: [] for name in shares}}
     # What rounding left over in one stratum is owed by the next, or 1000 classes of 4 rows would
@@ -51,6 +49,15 @@ def split_by_share(
         most = max(map(len, members)) / 2
         owed = {name: min(max(missing[name], -most), most) for name in names}
     return {name: sorted(indices) for name, indices in parts.items()}
+
+
+def strata_of(labels: Sequence[tuple[str, ...]]) -> list[str]:
+    """The stratum of each row: its label, the rarest of several, "" for none.
+
+    Combinations of labels would be strata of a row or two each, all of which training would get.
+    """
+    counts = Counter(label for own in labels for label in own)
+    return [min(own, key=lambda label: (counts[label], label), default="") for own in labels]
 
 
 def draw_per_class(classes: Sequence[Hashable], count: int, seed: int) -> list[int]:

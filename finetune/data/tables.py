@@ -18,21 +18,15 @@ import pyarrow.csv
 import pyarrow.parquet
 from datasets import Dataset
 
+from finetune.config.formats import COMPRESSED, TABLES
 from finetune.config.schema import DataConfig
 from finetune.data.encodings import Decoder
 from finetune.data.records import check_names, from_records, plain
 from finetune.data.validation import Faults
 from finetune.errors import DataError
 
-FORMATS = {
-    "csv": [".csv"],
-    "tsv": [".tsv", ".tab"],
-    "jsonl": [".jsonl", ".ndjson", ".json"],
-    "parquet": [".parquet", ".pq"],
-    "arrow": [".arrow", ".feather", ".ipc"],
-}
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_BY_SUFFIX = {suffix: name for name, suffixes in FORMATS.items() for suffix in suffixes}
+_BY_SUFFIX = {suffix: name for name, suffixes in TABLES.items() for suffix in suffixes}
 # How much of a CSV one thread parses at once, in bytes.
 _BLOCK = 1 << 26
 _HEADER = 1 << 20
@@ -44,18 +38,18 @@ def table_format(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         name = _BY_SUFFIX.get(suffixes[-2]) if len(suffixes) > 1 else None
-        return name if name in ("csv", "tsv", "jsonl") else None
+        return name if name in COMPRESSED else None
     return _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
 
 
 def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
     """The rows of one file, and notes on how they were read."""
-    name = config.format if config.format in FORMATS else table_format(path)
+    name = config.format if config.format in TABLES else table_format(path)
     if name is None:
-        known = ", ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+        known = ", ".join(suffix for suffixes in TABLES.values() for suffix in suffixes)
         raise DataError(
             f"{path}: the name does not tell the format; known endings: {known} (csv and jsonl also"
-            f" with .gz), or write data.format={'|'.join(FORMATS)}"
+            f" with .gz), or write data.format={'|'.join(TABLES)}"
         )
     readers: dict[str, Callable[[Path, DataConfig, Decoder], tuple[Dataset, list[str]]]] = {
         "csv": _read_csv,

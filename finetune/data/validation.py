@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from datasets import Dataset
 
 from finetune.errors import DataError
-from finetune.task import Mendable, Row, Task
+from finetune.task_parts import Mendable, Row
 
 OnError = Literal["stop", "skip", "clip"]
 
@@ -60,16 +60,17 @@ TOGETHER = 256
 def check_rows(
     split: str,
     rows: Dataset,
-    task: Task,
+    validate: Callable[[Sequence[Row]], list[list[str]]],
     on_error: OnError,
     numbers: Sequence[int] | None = None,
     columns: Sequence[str] = (),
 ) -> tuple[Dataset, list[str]]:
     """The rows that can be used, and a note if some were left out.
 
-    `numbers` are the rows' numbers in their file, from 1, a header not counted; None: as here.
-    `columns` are those that count, as for a prediction, which reads no label; none named: all.
-    Raises DataError with the faults under "stop", and under both if no row is left.
+    `validate` gives the faults of some rows, a list for each. `numbers` are the rows' numbers in
+    their file, from 1, a header not counted; None: as here. `columns` are those that count, as for
+    a prediction, which reads no label; none named: all. Raises DataError with the faults under
+    "stop", and under both if no row is left.
     """
     faults = Faults(split)
     kept: list[int] = []
@@ -77,9 +78,7 @@ def check_rows(
     read = rows.select_columns(list(columns)) if columns else rows
     for start in range(0, len(rows), TOGETHER):
         some = read.__getitems__(list(range(start, min(start + TOGETHER, len(rows)))))
-        for index, (row, whats) in enumerate(
-            zip(some, task.validate_rows(some), strict=True), start
-        ):
+        for index, (row, whats) in enumerate(zip(some, validate(some), strict=True), start):
             if whats and on_error == "clip" and all(isinstance(w, Mendable) for w in whats):
                 mended += 1
                 kept.append(index)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.config.schema import RunConfig
-from finetune.task import About, Length
+from finetune.task_parts import CardFacts, Length
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Story:
     """
 
     config: RunConfig
-    about: About
+    about: CardFacts
     lengths: Mapping[str, Sequence[Length]]
     labels: Mapping[str, Mapping[str, int]]
     notes: Sequence[str]

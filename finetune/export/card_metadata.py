@@ -13,14 +13,14 @@ from finetune.config.schema import ModelConfig, RunConfig
 from finetune.errors import FinetuneError
 from finetune.io.references import locate
 from finetune.reporting.metric_tables import overall
-from finetune.task import REPOSITORY, About
+from finetune.task_parts import REPOSITORY, CardFacts
 
 UNKNOWN = "unknown"
 LICENCE = ("license", "license_name", "license_link")
 
 
 def front_matter(
-    config: RunConfig, about: About, results: Mapping[str, Mapping[str, float]], relation: str
+    config: RunConfig, about: CardFacts, results: Mapping[str, Mapping[str, float]], relation: str
 ) -> str:
     """The YAML at the head of a card; `relation` is what the model is to its base model."""
     from huggingface_hub import ModelCardData
@@ -40,7 +40,7 @@ def front_matter(
     return f"---\n{card.to_yaml()}\n---"
 
 
-def base_id(config: RunConfig, about: About) -> str:
+def base_id(config: RunConfig, about: CardFacts) -> str:
     """The hub id of the pretrained network, or ""."""
     if config.output.base_model is not None:
         return config.output.base_model
@@ -49,7 +49,7 @@ def base_id(config: RunConfig, about: About) -> str:
     return config.model.name if is_on_hub(config.model.name) else ""
 
 
-def base_reference(config: RunConfig, about: About) -> str:
+def base_reference(config: RunConfig, about: CardFacts) -> str:
     """What the pretrained network is called in public: a hub id, pkg://..., or a folder's name."""
     name = config.model.name
     return base_id(config, about) or (name if "://" in name else Path(name).name)
@@ -110,7 +110,9 @@ def _base_card(model: ModelConfig, base: str) -> Mapping[str, Any]:
     return held if isinstance(held, Mapping) else {}
 
 
-def _results(config: RunConfig, about: About, results: Mapping[str, Mapping[str, float]]) -> Any:
+def _results(
+    config: RunConfig, about: CardFacts, results: Mapping[str, Mapping[str, float]]
+) -> Any:
     """Every metric of a whole split that is a number, as the hub's model-index has it."""
     from huggingface_hub import EvalResult
 

@@ -15,8 +15,9 @@ from finetune.distributed.devices import tensors_in, to_device
 from finetune.errors import ModelError
 from finetune.io.files import atomic, write_json
 from finetune.methods.base import Method
-from finetune.model import TransferModel
-from finetune.task import Row, Task
+from finetune.model import TransferModel, saved_model
+from finetune.task import Task
+from finetune.task_parts import Row
 
 # Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong
 # weight costs far more.
@@ -34,6 +35,7 @@ class Final:
         dtype: of the weights, where they are rounded.
         cards: the difference of the reloaded model, and whether there is an adapter -> the text of
             each card by its path.
+        trust_remote_code: whether code that came with the pretrained network may run.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Final:
     base: str
     dtype: torch.dtype
     cards: Callable[[float, bool], Mapping[str, str]]
+    trust_remote_code: bool = False
 
 
 class Differences(NamedTuple):
@@ -80,7 +83,8 @@ def export_model(
         write_task(beside / "task.json", task, final.task_name, final.base)
 
         _empty(model)
-        reloaded = task.load_model(beside).to(device)
+        source = saved_model(beside, trust_remote_code=final.trust_remote_code)
+        reloaded = task.load_model(source).to(device)
         difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
         _check(difference, final.folder)
         for name, text in final.cards(difference, has_adapter).items():
@@ -143,7 +147,7 @@ def write_task(path: Path, task: Task, name: str, base: str) -> None:
 
     The files beside it are named, so that one which goes missing is found.
     """
-    config = task.config.model_dump(mode="json")
+    config = task.resolved_.model_dump(mode="json")
     files = sorted(beside.name for beside in path.parent.iterdir() if beside.is_file())
     held = {"name": name, "config": config, "state": task.state(), "base": base, "files": files}
     write_json(path, held)

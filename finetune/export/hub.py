@@ -22,7 +22,7 @@ from finetune.inference.model_loading import model_folder, read_task
 from finetune.io.hub_retry import redact, with_patience
 from finetune.io.integrity import check_files, read_json
 from finetune.reporting.console import Console, format_count
-from finetune.task import BASE
+from finetune.task_parts import BASE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -12,7 +12,7 @@ from finetune.reporting.metric_tables import by_label, overall
 
 if TYPE_CHECKING:
     from finetune.export.card_data import Story
-    from finetune.task import Length
+    from finetune.task_parts import Length
 
 FEW_ROWS = 50  # of a label in train
 FEW_MEASURED = 1000  # rows of a held-out split

@@ -16,7 +16,7 @@ from finetune.export.card_metadata import base_id, base_reference, data_referenc
 from finetune.export.limitations import find_limits
 from finetune.reporting.console import format_setting, format_value
 from finetune.reporting.metric_tables import BY_LABEL, by_label, overall
-from finetune.task import BASE, REPOSITORY
+from finetune.task_parts import BASE, REPOSITORY
 
 MOST_LABELS = 50
 ADAPTER_HEADING = "### The adapter"

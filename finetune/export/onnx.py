@@ -26,9 +26,10 @@ from finetune.export.final_model import relative_difference
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.predictor import check_columns, unlabelled
 from finetune.io.run_folder import RunFolder
-from finetune.model import TransferModel
+from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
-from finetune.task import Row, Task
+from finetune.task import Task
+from finetune.task_parts import Row
 
 FORMATS = ("onnx",)
 INSTALL = "pip install 'finetune-kit[onnx]'"
@@ -48,14 +49,15 @@ class Network(nn.Module):
 
     def __init__(self, model: TransferModel, task: Task) -> None:
         super().__init__()
+        assert task.onnx is not None, "a task that cannot be exported is refused before"
         self.model = model
-        self.task = task
+        self.outputs = task.onnx.outputs
 
     def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         return list(self.named(inputs).values())
 
     def named(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.task.exported(self.model({"inputs": inputs}))
+        return self.outputs(self.model({"inputs": inputs}))
 
 
 def convert(run: str, source: Source | None, to: str, output: Path | None) -> float:
@@ -68,11 +70,11 @@ def convert(run: str, source: Source | None, to: str, output: Path | None) -> fl
     console = Console()
     folder = model_folder(run)
     task = load_task(folder)
-    if not task.export_axes:
+    if task.onnx is None:
         raise ModelError(f"export: {task.name} cannot be written as {to}; its final/ is PyTorch's")
     check_installed()
     rows, place = _rows(Path(run), source, task)
-    model = task.load_model(folder).eval()
+    model = task.load_model(saved_model(folder)).eval()
     target = output or folder.with_name(to)
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {place}"})
@@ -161,7 +163,8 @@ def check_installed() -> None:
 
 def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> None:
     inputs = _inputs(task, [*rows, *rows][:3])
-    axes = dict.fromkeys(range(len(task.export_axes)), torch.export.Dim.DYNAMIC)
+    assert task.onnx is not None, "a task that cannot be exported is refused before"
+    axes = dict.fromkeys(range(len(task.onnx.axes)), torch.export.Dim.DYNAMIC)
     network = Network(model, task).eval()
     with torch.inference_mode():
         outputs = list(network.named(inputs))
@@ -221,14 +224,16 @@ def _rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]
     """Rows to compare on: of `source`, else of the data that the run was trained with."""
     if source is not None:
         place = source.reference
-        table, _ = open_rows(place, source.config, source.split, task.read)
+        table, _ = open_rows(place, source.config, source.split, task.config.formats)
     else:
         table, place = _rows_of_run(run, task)
     check_columns(place, table.column_names, task)
     step = max(1, len(table) // (4 * ROWS))
     drawn = table.__getitems__(list(range(0, len(table), step))[: 4 * ROWS])
     rows = [unlabelled(row, task) for row in drawn]
-    good = [row for row, faults in zip(rows, task.validate_rows(rows), strict=True) if not faults]
+    good = [
+        row for row, faults in zip(rows, task.rows.validate_many(rows), strict=True) if not faults
+    ]
     if not good:
         raise DataError(f"{place}: holds no row that can be read; name other DATA")
     return _first_parts(good[:ROWS], task), place
@@ -236,10 +241,9 @@ def _rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]
 
 def _first_parts(rows: list[Row], task: Task) -> list[Row]:
     """Of a row that is seen in parts, the first one: the network reads one part at a time."""
-    cut = task.parts(rows)
-    return (
-        rows if cut is None else [{**row, **parts[0]} for row, parts in zip(rows, cut, strict=True)]
-    )
+    if task.parts is None:
+        return rows
+    return [{**row, **parts[0]} for row, parts in zip(rows, task.parts(rows), strict=True)]
 
 
 def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
@@ -250,7 +254,7 @@ def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
     config = DataConfig(**folder.read_config()["data"])
     if config.source is None and config.train is None:
         raise ConfigError(f"export: {run} was trained on data made in Python; name rows: DATA")
-    tables = assign_roles(config, None, task.read).tables
+    tables = assign_roles(config, None, task.config.formats).tables
     role: Role = next(role for role in ("test", "validation", "train") if role in tables)
     rows = tables[role]
     if config.map is not None:

@@ -30,8 +30,10 @@ from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.predictor import WINDOW, Predictor, check_columns
 from finetune.io.references import locate
 from finetune.io.table_writer import Write, check_output, open_writer, write_lines
+from finetune.model import saved_model
 from finetune.reporting.console import Console, format_count
-from finetune.task import Prediction, Row, Task
+from finetune.task import Task
+from finetune.task_parts import Prediction, Row
 
 STANDARD_INPUT = "-"
 _LONGEST_PATH = 1024
@@ -72,7 +74,7 @@ def predict_rows(
         rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
     device = best_device() if state.num_processes == 1 else state.device
     precision = check_precision(precision, device)
-    predictor = Predictor(task, task.load_model(folder), device, precision)
+    predictor = Predictor(task, task.load_model(saved_model(folder)), device, precision)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     done = 0
     draw = _Drawing(task, drawings)
@@ -115,7 +117,7 @@ class _Drawing:
             self._folder.mkdir(parents=True, exist_ok=True)
             for row, said in zip(rows, predictions, strict=True):
                 self._done += 1
-                self.written += len(self._task.draw(row, said, self._folder, self._name(row)))
+                self.written += len(self._task.views.draw(row, said, self._folder, self._name(row)))
         except OSError as error:
             raise DataError(f"--draw {self._folder}: cannot be written: {error}") from error
 
@@ -177,10 +179,12 @@ class _Join:
 
 def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
     """The rows that can be predicted, all of their columns kept."""
-    table, notes = open_rows(source.reference, source.config, source.split, task.read)
+    table, notes = open_rows(source.reference, source.config, source.split, task.config.formats)
     check_columns(source.reference, table.column_names, task)
-    columns, on_error = task.input_columns(), source.config.on_error
-    table, faults = check_rows(source.reference, table, task, on_error, columns=columns)
+    columns, on_error = task.rows.inputs, source.config.on_error
+    table, faults = check_rows(
+        source.reference, table, task.rows.validate_many, on_error, columns=columns
+    )
     return table, [*notes, *faults]
 
 
@@ -190,8 +194,8 @@ def _lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
         console.print("one text a line; Ctrl-D ends")
     left_out = 0
     for number, raw in enumerate(sys.stdin.buffer, start=1):
-        row = task.row_of(_decode(raw, number, config.encoding).rstrip("\r\n"))
-        whats = list(task.validate(row))
+        row = task.rows.from_value(_decode(raw, number, config.encoding).rstrip("\r\n"))
+        whats = list(task.rows.validate(row))
         if not whats:
             yield row
         elif config.on_error == "skip":

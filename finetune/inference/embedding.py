@@ -39,17 +39,18 @@ from finetune.errors import ConfigError, DataError, FinetuneError, ModelError, n
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.predictor import WINDOW, check_columns, unlabelled
 from finetune.io.files import atomic, write_json
-from finetune.model import TransferModel
+from finetune.model import TransferModel, saved_model
 from finetune.registry import find_task, task_names
 from finetune.reporting.console import Console, format_count
-from finetune.task import Row, Task
+from finetune.task import Task
+from finetune.task_parts import Row
 
 SUFFIX = ".parquet"
 DIGEST = b"made_of"
 
 
 @dataclass
-class Embedder:
+class RowEmbedder:
     """A network whose `features` are vectors [B, H], and the task that encodes for it.
 
     Attributes:
@@ -99,13 +100,13 @@ def embed_rows(
     chosen, reason = choose_precision(precision, state.device)
     accelerator = make_accelerator(chosen)
     task, network = _find_network(model, table, keys, notes)
-    embedder = Embedder(task, network.to(accelerator.device).eval(), accelerator, batch_size)
+    embedder = RowEmbedder(task, network.to(accelerator.device).eval(), accelerator, batch_size)
     where = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": where}
     console.facts({name: text for name, text in facts.items() if text})
 
     digest = digest_model(network, chosen)
-    digest.update(task.config.model_dump_json().encode())
+    digest.update(task.resolved_.model_dump_json().encode())
     parts = _Parts(output, digest.hexdigest(), len(table))
     if state.is_main_process:
         parts.begin()
@@ -130,14 +131,14 @@ def embed_rows(
 
 
 def _embed_window(
-    embedder: Embedder, table: Any, place: int, parts: _Parts, source: Source
+    embedder: RowEmbedder, table: Any, place: int, parts: _Parts, source: Source
 ) -> bool:
     """Embed one window of rows into its part; True if that was there."""
     task, first = embedder.task, place * WINDOW
     indices = list(range(first, min(first + WINDOW, len(table))))
     rows = [unlabelled(row, task) for row in table.__getitems__(indices)]
     good = []
-    for index, row, faults in zip(indices, rows, task.validate_rows(rows), strict=True):
+    for index, row, faults in zip(indices, rows, task.rows.validate_many(rows), strict=True):
         if not faults:
             good.append((index, row))
         elif source.config.on_error == "stop":
@@ -146,7 +147,9 @@ def _embed_window(
                 "rows out with on_error=skip. What is done is kept: the same command goes on"
             )
     kept = [row for _, row in good]
-    digest = hashlib.sha256(repr([task.identity(row) for row in kept]).encode("utf-8", "replace"))
+    digest = hashlib.sha256(
+        repr([task.rows.identity(row) for row in kept]).encode("utf-8", "replace")
+    )
     if parts.holds(place, digest.hexdigest()):
         return True
     vectors = embedder(kept) if kept else np.zeros((0, 0), dtype=np.float32)
@@ -222,12 +225,12 @@ def _find_network(
     """The network of a run, or a pretrained one under the task that the columns fit."""
     if _is_of_this_kit(reference):
         folder = model_folder(reference)
-        task = load_task(folder)
-        task.config = task.config.model_copy(update=keys)
-        network = task.load_model(folder)
+        task = load_task(folder, {key: keys[key] for key in keys if key != "name"}, embeds=True)
+        network = task.load_model(saved_model(folder))
     else:
         task = _find_task(table[:FIRST_VALUES], keys, notes)
-        network = task.build_embedder(ModelConfig(name=reference))
+        assert task.embedder is not None, "_find_task takes no other"
+        network = task.embedder.build(ModelConfig(name=reference))
     check_columns("the rows", table.column_names, task)
     if not network.cacheable:
         raise ModelError(
@@ -265,7 +268,11 @@ def _find_task(columns: Any, keys: Mapping[str, Any], notes: list[str]) -> Task:
         try:
             refuse_all("task", section_faults("task", kind.Config, values, "command line"))
             task = kind(kind.Config(**values))
-            found.append((task, task.choose_inputs(columns)))
+            if task.embedder is None:
+                raise ModelError(f"embed: {name} has no vector of a row")
+            resolved = task.rows.resolve(columns, with_targets=False)
+            task.settle(resolved.keys)
+            found.append((task, resolved.notes))
         except FinetuneError as error:
             faults.append(f"{name}: {error}")
     if not found:
@@ -280,11 +287,7 @@ def _find_task(columns: Any, keys: Mapping[str, Any], notes: list[str]) -> Task:
 
 def _embedding_tasks(keys: Collection[str]) -> list[str]:
     """The tasks with vectors of rows that have these keys. Raises ConfigError if none has them."""
-    fields = {
-        name: find_task(name).Config.model_fields.keys()
-        for name in sorted(task_names())
-        if find_task(name).build_embedder is not Task.build_embedder
-    }
+    fields = {name: find_task(name).Config.model_fields.keys() for name in sorted(task_names())}
     found = [name for name, known in fields.items() if known >= {*keys}]
     if not found:
         known = set[str]().union(*fields.values())

@@ -17,7 +17,8 @@ from finetune.batching.plan import Piece, blocks_by_length
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.precision import cast_once
 from finetune.model import TransferModel
-from finetune.task import Prediction, Stats, Task
+from finetune.task import Task
+from finetune.task_parts import Prediction, Stats
 
 # A term without an item has the sum 0, and 0 / tiny is 0.
 TINY = 1e-12
@@ -60,7 +61,7 @@ def evaluate_split(
     Rows are sorted by length and cut into blocks that do not depend on the number of processes, so
     that no row is counted twice and any number of processes gives the same metrics.
     """
-    block = rows_at_once(task, block)
+    block, score = rows_at_once(task, block), task.score
     pieces = blocks_by_length(
         split.lengths, block, accelerator.process_index, accelerator.num_processes
     )
@@ -72,7 +73,7 @@ def evaluate_split(
             batch = to_device(batch, accelerator.device)
             with accelerator.autocast():
                 outputs = model(batch)
-                predictions = task.predict(model, batch) if task.scores_predictions else []
+                predictions = task.predict(model, batch) if score is not None else []
             outputs = as_float32(outputs)
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
@@ -88,10 +89,10 @@ def evaluate_split(
     )
     metrics = losses | task.summarize(stats)
     said: list[Prediction] = []
-    if task.scores_predictions:
+    if score is not None:
         unordered = [prediction for part in found for prediction in part.predictions]
         said = [unordered[place] for place in order.tolist()]
-        metrics |= task.score(said, split.rows.__getitems__(list(range(len(split)))))
+        metrics |= score(said, split.rows.__getitems__(list(range(len(split)))))
     return Evaluation(metrics, stats, said)
 
 

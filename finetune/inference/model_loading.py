@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import section_faults
-from finetune.config.schema import READING
+from finetune.config.schema import READING, TaskConfig
 from finetune.errors import ModelError, nearest, refuse_all
 from finetune.io.hub_retry import redact, with_patience
 from finetune.io.integrity import check_files, read_json
+from finetune.model import saved_model
 from finetune.registry import find_task
 from finetune.reporting.console import Console
 from finetune.task import Task
@@ -20,11 +21,16 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", 
 
 
 def load_task(
-    folder: Path, keys: Mapping[str, Any] | None = None, *, trust_remote_code: bool = False
+    folder: Path,
+    keys: Mapping[str, Any] | None = None,
+    *,
+    embeds: bool = False,
+    trust_remote_code: bool = False,
 ) -> Task:
     """The task of a final model with what it learned; the network is not loaded.
 
-    Raises ConfigError for `keys` that predictions of the task do not change.
+    Raises ConfigError for `keys` that predictions of the task do not change; to embed rows, any key
+    of the task may be another one, such as the column that is read.
     """
     held = read_task(folder)
     weights = {path.name for path in folder.glob("*.safetensors")}
@@ -32,25 +38,30 @@ def load_task(
         raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
     check_files(folder, weights.union(held.get("files", [])))
     task_class = find_task(held["name"])
-    task = task_class(task_class.Config.model_validate(held["config"]))
-    adjust_task(task, keys or {})
-    task.trusts_code = trust_remote_code
-    task.restore(held["state"], folder)
+    config = task_class.Config.model_validate(held["config"])
+    allowed = type(config).model_fields if embeds else config.prediction_keys
+    task = task_class(changed_config(config, keys or {}, allowed))
+    task.restore(held["state"], saved_model(folder, trust_remote_code=trust_remote_code))
     return task
 
 
-def adjust_task(task: Task, keys: Mapping[str, Any]) -> None:
-    """Give a trained task the keys that may be others for predictions. Raises ConfigError."""
+def changed_config(
+    config: TaskConfig, keys: Mapping[str, Any], allowed: Collection[str]
+) -> TaskConfig:
+    """The config of a trained task with other values for some of the keys that are `allowed`.
+
+    Raises ConfigError.
+    """
     faults = [
-        f"{key}: is no key that predictions of {task.name} change; "
-        f"{nearest(key, {*task.prediction_keys, *READING})}"
+        f"{key}: predictions of {config.name} do not change this key; "
+        f"{nearest(key, {*allowed, *READING})}"
         for key in keys
-        if key not in task.prediction_keys
+        if key not in allowed
     ]
-    values = {**task.config.model_dump(), **keys}
-    faults = faults or section_faults("task", type(task.config), values, "for predictions")
+    values = {**config.model_dump(), **keys}
+    faults = faults or section_faults("task", type(config), values, "for predictions")
     refuse_all("predicting with other keys", faults)
-    task.config = type(task.config).model_validate(values)
+    return type(config).model_validate(values)
 
 
 def model_folder(

@@ -17,8 +17,9 @@ from finetune.distributed.devices import best_device, find_device, to_device
 from finetune.distributed.precision import check_precision, computing_in
 from finetune.errors import DataError, nearest
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.model import TransferModel
-from finetune.task import Prediction, Row, Task
+from finetune.model import TransferModel, saved_model
+from finetune.task import Task
+from finetune.task_parts import Prediction, Row
 
 # Rows read ahead of a stream, so that rows of similar length can share a batch.
 WINDOW = 1024
@@ -46,7 +47,7 @@ class Predictor:
     @property
     def task(self) -> str:
         """The name of the pipeline whose predictions these are like."""
-        return self.adapter.about(self.model).pipeline or self.adapter.name
+        return self.adapter.views.card(self.model).pipeline or self.adapter.name
 
     def __call__(self, rows: Any, batch_size: int = 32, **_: Any) -> list[Any]:
         """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
@@ -56,7 +57,7 @@ class Predictor:
         else a pipeline may be told (truncation=True), the model has settled.
         """
         rows = as_rows(rows, self.adapter)
-        return list(map(self.adapter.present, self.stream(rows, batch_size)))
+        return list(map(self.adapter.views.present, self.stream(rows, batch_size)))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
         """Predictions in the order of `rows`, read a window at a time.
@@ -68,7 +69,7 @@ class Predictor:
         while window := list(islice(source, WINDOW)):
             for number, row in enumerate(window, start):
                 check_columns(f"row {number}", row, self.adapter)
-                for fault in self.adapter.validate(unlabelled(row, self.adapter)):
+                for fault in self.adapter.rows.validate(unlabelled(row, self.adapter)):
                     raise DataError(f"row {number}: {fault}")
             yield from self.window(window, batch_size)
             start += len(window)
@@ -78,7 +79,7 @@ class Predictor:
     ) -> list[Prediction]:
         """Predictions for good rows that are in memory; `advance` is told of every batch."""
         rows = [unlabelled(row, self.adapter) for row in rows]
-        measured = self.adapter.lengths_to_predict(rows)
+        measured = self.adapter.lengths(rows, predicting=True)
         self.cut += sum(length.cut > 0 for length in measured)
         lengths = np.array([length.used for length in measured], dtype=np.int64)
         found: dict[int, Prediction] = {}
@@ -114,7 +115,8 @@ def load(
     precision = check_precision(precision, place)
     folder = model_folder(reference, revision, token)
     task = load_task(folder, keys, trust_remote_code=trust_remote_code)
-    return Predictor(task, task.load_model(folder), place, precision)
+    source = saved_model(folder, trust_remote_code=trust_remote_code)
+    return Predictor(task, task.load_model(source), place, precision)
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
@@ -126,7 +128,7 @@ def as_rows(value: Any, task: Task) -> Iterable[Row]:
         ]
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         value = [value]
-    return (row if isinstance(row, dict) else task.row_of(row) for row in value)
+    return (row if isinstance(row, dict) else task.rows.from_value(row) for row in value)
 
 
 def _as_lists(cell: Any) -> Any:
@@ -140,7 +142,7 @@ def _as_lists(cell: Any) -> Any:
 
 def check_columns(place: str, columns: Collection[str], task: Task) -> None:
     """Raise DataError if a column that a prediction reads is not among those of the rows."""
-    for column in task.input_columns():
+    for column in task.rows.inputs:
         if column not in columns:
             raise DataError(
                 f"{place}: has no column {column!r}, which the model was trained on; "
@@ -150,5 +152,5 @@ def check_columns(place: str, columns: Collection[str], task: Task) -> None:
 
 def unlabelled(row: Row, task: Task) -> Row:
     """The columns that a prediction reads: a label that training never saw must not stop it."""
-    columns = task.input_columns()
+    columns = task.rows.inputs
     return {name: row.get(name) for name in columns} if columns else row

@@ -10,14 +10,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from finetune.config.formats import FILE_ENDINGS
 from finetune.errors import DataError, FinetuneError, ModelError, listed, nearest
 
 PACKAGE_SCHEME = "pkg://"
-# A name with one of these endings means a file, so a missing one is a misspelt path and no hub id.
-_DATA = {".csv", ".tsv", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".txt"}
-_OTHER = {".feather", ".ipc", ".gz", ".zip", ".yaml", ".yml"}
-_WEIGHTS = {".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
-FILE_SUFFIXES = frozenset(_DATA | _OTHER | _WEIGHTS)
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _HUB_URL = re.compile(r"^(?:https?://huggingface\.co|hf:/)/(?:datasets/|models/)?([^/?#]+/[^/?#]+)")
 _PATH_START = re.compile(r"^(?:\.{1,2}(?:[/\\]|$)|/|~|[A-Za-z]:[/\\]|\\)")
@@ -56,7 +52,7 @@ def _must_be_path(reference: str) -> bool:
         or "\\" in reference
         or reference.count("/") > 1
         or reference.endswith("/")
-        or Path(reference).suffix.lower() in FILE_SUFFIXES
+        or Path(reference).suffix.lower() in FILE_ENDINGS
     )
 
 

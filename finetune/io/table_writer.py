@@ -16,22 +16,21 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet
 
+from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.io.files import atomic
 
 Row = Mapping[str, Any]
 Write = Callable[[Sequence[Row]], None]
 
-TABLES = {".csv": ",", ".tsv": "\t"}
-SUFFIXES = (*TABLES, ".jsonl", ".json", ".parquet")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
     """Raise ConfigError if `path` tells no format, is a folder, or is the file that is read."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"-o {path}: the ending does not tell the format; {nearest(path.suffix, SUFFIXES)}"
-        )
+    if path.suffix.lower() not in WRITTEN_TABLES:
+        hint = nearest(path.suffix, WRITTEN_TABLES)
+        raise ConfigError(f"-o {path}: the ending does not tell the format; {hint}")
     if path.is_dir():
         raise ConfigError(f"-o {path}: is a folder; name a file")
     if source is not None and path.exists() and path.samefile(source):
@@ -85,7 +84,7 @@ def _text_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -> I
         elif suffix == ".json":
             yield from _json_items(file)
         else:
-            yield _csv_rows(file, TABLES[suffix])
+            yield _csv_rows(file, _DELIMITERS[suffix])
 
 
 def _json_items(file: TextIO) -> Iterator[Write]:

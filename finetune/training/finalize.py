@@ -20,7 +20,8 @@ from finetune.io.checkpoint import read_checkpoint, step_name
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
 from finetune.reporting.metric_tables import show_results
-from finetune.task import Prediction
+from finetune.task import Task
+from finetune.task_parts import Prediction
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_weights
 from finetune.training.setup import Prepared
@@ -74,6 +75,7 @@ def _export(
         cards=lambda difference, with_adapter: write_cards(
             replace(story, difference=difference), with_adapter=with_adapter
         ),
+        trust_remote_code=live.config.model.trust_remote_code,
     )
     return export_model(model, live.task, live.method, rows, final)
 
@@ -92,11 +94,11 @@ def _write_reports(
         evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
         rows: Any = split.rows
         target.mkdir(parents=True, exist_ok=True)
-        task.report(evaluation.stats, target, rows)
+        task.views.report(evaluation.stats, target, rows)
         if (target / UNTRAINED).is_file() and evaluation.predictions:
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
             shown = rows.__getitems__(list(range(len(before))))
-            task.report_change(shown, before, evaluation.predictions[: len(before)], target)
+            task.views.report_change(shown, before, evaluation.predictions[: len(before)], target)
 
 
 TOLD = ("length", "network", "parameters", "device", "steps", "batch", "choices")
@@ -117,7 +119,7 @@ def tell(
     notes = [note for note in splits.notes if not note.startswith("rows: ")]
     return Story(
         config=live.config,
-        about=live.task.about(live.model),
+        about=live.task.views.card(live.model),
         lengths=prepared.lengths,
         labels=_count_labels(splits, live.task),
         notes=notes,
@@ -129,14 +131,13 @@ def tell(
     )
 
 
-def _count_labels(splits: Splits, task: Any) -> dict[str, dict[str, int]]:
+def _count_labels(splits: Splits, task: Task) -> dict[str, dict[str, int]]:
     """{label: {split: rows}}, the most frequent first; a row may have several labels or none."""
     found: dict[str, dict[str, int]] = {}
     for split, rows in splits.named.items():
         counts: Counter[str] = Counter()
-        for stratum in map(task.stratum, rows):
-            labels = stratum if isinstance(stratum, tuple) else (stratum,)
-            counts.update(str(label) for label in labels if label is not None)
+        for labels in map(task.rows.labels, rows):
+            counts.update(labels)
         for label, count in counts.items():
             found.setdefault(label, {})[split] = count
     return dict(sorted(found.items(), key=lambda item: -sum(item[1].values())))

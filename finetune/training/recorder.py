@@ -74,7 +74,7 @@ class RunJournal:
         shown = {key: metrics[key] for key in dict.fromkeys(["loss", name]) if key in metrics}
         words = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
         self.console.print(f"step {step}/{self.live.total_steps}  {self.validation.name}: {words}")
-        if remark := self.live.task.remark(evaluation.stats, metrics, self._first):
+        if remark := self.live.task.views.remark(evaluation.stats, metrics, self._first):
             self.console.print(remark)
         return metrics
 

@@ -44,6 +44,7 @@ def run(
     where that is possible.
     """
     given = loaded.config
+    forget(task)
     check_optimizer(given.optim.name)
     check_trackers(given.output.trackers)
     if given.output.hub is not None:
@@ -75,6 +76,13 @@ def run(
         _train(given, held, task, splits, digests, folder, console, fresh=fresh)
     publish(folder, given, state.is_main_process)
     return folder
+
+
+def forget(task: Task) -> None:
+    """Drop what an earlier run of this task learned: attributes that end in `_`."""
+    for name in [name for name in vars(task) if name.endswith("_") and not name.startswith("_")]:
+        delattr(task, name)
+    task.resolved_ = task.config
 
 
 def _train(
@@ -233,11 +241,11 @@ def evaluate_untrained(
 
 def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
     """A digest of the rows of each split: what they say and what they are labelled."""
-    found = {}
+    found, task_rows = {}, task.rows
     for name, rows in splits.named.items():
         digest = hashlib.sha256()
         for row in rows:
-            told = repr((task.identity(row), task.truth(row)))
+            told = repr((task_rows.identity(row), task_rows.truth(row)))
             digest.update(told.encode("utf-8", "surrogatepass"))
         found[name] = digest.hexdigest()
     return found

@@ -25,7 +25,8 @@ from finetune.model import TransferModel, head_weights
 from finetune.optim.ema import Ema
 from finetune.optim.optimizers import build_optimizer, trained_parameters
 from finetune.reporting.console import Console
-from finetune.task import Length, Mendable, Task
+from finetune.task import Task
+from finetune.task_parts import Length
 from finetune.training.network import build_network, first_batches
 from finetune.training.recipes import fill_defaults
 from finetune.training.state import Live
@@ -51,7 +52,6 @@ class Prepared:
 def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
-    task.trusts_code = config.model.trust_remote_code
     _check_keys(config, method)
     notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
     _check_labels(splits, task)
@@ -67,7 +67,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
             f"output.dtype: {config.output.dtype} is for networks that write text; leave it out"
         )
     config, reasons = fill_defaults(config, model, accelerator.device)
-    config = config.model_copy(update={"task": task.config})
+    config = config.model_copy(update={"task": task.resolved_})
     if config.optim.l1_head:
         head_weights(model)  # of which there must be some
     if config.train.shard and accelerator.num_processes > 1:
@@ -80,7 +80,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
         if name == "train":
             rows, said = in_parts(rows, task)
         else:
-            said = task.compare(name, rows)
+            said = task.views.compare(name, rows)
         parts[name], lengths[name], left_out = measured_split(name, rows, task)
         notes += [*said, *left_out]
     classes, said = _classes(config, task, parts["train"])
@@ -230,8 +230,7 @@ def _check_labels(splits: Splits, task: Task) -> None:
     for name, rows in splits.named.items():
         if name == "train":
             continue
-        found = (fault for row in rows for fault in task.validate(row))
-        faults = [fault for fault in found if not isinstance(fault, Mendable)]
+        faults = [fault for row in rows for fault in task.unseen(row)]
         if faults:
             raise DataError(
                 f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "

@@ -27,10 +27,10 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     before = ", the others before, by contrast" if live.method.contrastive_steps else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
-    strata = map(live.task.stratum, splits.train)
+    labels = map(live.task.rows.labels, splits.train)
     network = getattr(live.model.network, "backbone", live.model.network)  # of a library, not ours
     facts = {
-        "labels": _label_counts(strata),
+        "labels": _label_counts(labels),
         "length": _lengths(prepared),
         "network": f"{type(network).__name__} from {config.model.name}",
         "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
@@ -53,19 +53,16 @@ def _device(device: torch.device) -> str:
     return f"cpu, {format_count(torch.get_num_threads(), 'thread')}"
 
 
-def _label_counts(strata: Iterable[object]) -> str:
-    counts = Counter(label for label in strata if label is not None)
+def _label_counts(rows: Iterable[tuple[str, ...]]) -> str:
+    """How many rows have each label; "" where none has any."""
+    held = list(rows)
+    counts = Counter(label for own in held for label in own)
     if not counts:
         return ""
-    named = (f"{_label(label)} {count}" for label, count in counts.most_common())
-    names = {name for label in counts for name in (label if isinstance(label, tuple) else [label])}
-    is_combined = any(isinstance(label, tuple) and len(label) != 1 for label in counts)
-    how = f" in {len(counts)} combinations" if is_combined else ""
-    return f"{len(names)} labels{how} in train: {listed(named, MOST_LABELS)}"
-
-
-def _label(label: object) -> str:
-    return "+".join(map(str, label)) or "(none)" if isinstance(label, tuple) else str(label)
+    named = listed((f"{label} {count}" for label, count in counts.most_common()), MOST_LABELS)
+    without = sum(not own for own in held)
+    rest = f"; {format_count(without, 'row')} without a label" if without else ""
+    return f"{len(counts)} labels in train: {named}{rest}"
 
 
 def _lengths(prepared: Prepared) -> str:

@@ -12,25 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.task import Row
+from finetune.config.formats import DataFormat, TaskTables
+from finetune.task_parts import Row
 from tasks.annotations.box_table import is_box_table, read_box_table
 from tasks.annotations.boxes import written
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.voc import find_voc, read_voc
 from tasks.annotations.yolo import find_yolo, read_yolo
-
-
-def read_boxes(path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
-    """The rows of a path in `format`, or in whichever it is under "auto"; None: none of them.
-
-    A row is {"image", "file", "objects"}; see `tasks.annotations.boxes`. Raises DataError.
-    """
-    for names, is_own, read in READERS:
-        # A table need not be one of boxes; the other formats are meant where they are named.
-        asked = format == names[0] if len(names) == 1 else format in names and is_own(path)
-        if asked or (format == "auto" and is_own(path)):
-            return read(path)
-    return None
 
 
 def _coco_boxes(path: Path) -> dict[str, list[Row]]:
@@ -53,12 +41,19 @@ def _from_coco(row: Row) -> Row:
     return {"image": row["image"], "file": row["file"], "objects": objects}
 
 
-Reader = tuple[
-    tuple[str, ...], Callable[[Path], Any], Callable[[Path], Mapping[str, Sequence[Row]]]
-]
-READERS: tuple[Reader, ...] = (
-    (("coco",), find_coco, _coco_boxes),
-    (("yolo",), find_yolo, read_yolo),
-    (("voc",), find_voc, read_voc),
-    (("csv", "tsv"), is_box_table, read_box_table),
+def _format(
+    name: str,
+    finds: Callable[[Path], Any],
+    read: Callable[[Path], Mapping[str, Sequence[Row]]],
+) -> DataFormat:
+    return DataFormat(name, lambda path: bool(finds(path)), lambda path: TaskTables(read(path)))
+
+
+# A table need not be one of boxes; the other formats are meant where they are named.
+BOX_FORMATS = (
+    _format("coco", find_coco, _coco_boxes),
+    _format("yolo", find_yolo, read_yolo),
+    _format("voc", find_voc, read_voc),
+    _format("csv", is_box_table, read_box_table),
+    _format("tsv", is_box_table, read_box_table),
 )

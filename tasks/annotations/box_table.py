@@ -16,7 +16,7 @@ from typing import Any
 
 from finetune.data.image_files import is_picture
 from finetune.errors import DataError
-from finetune.task import Row
+from finetune.task_parts import Row
 from tasks.annotations.boxes import written
 
 _PICTURE = ("image", "filename", "file_name", "file", "path", "image_path", "img", "image_id")

@@ -24,7 +24,7 @@ from typing import Any
 
 from finetune.data.folders import split_name
 from finetune.errors import DataError
-from finetune.task import Row
+from finetune.task_parts import Row
 
 _KEYS = {"images", "annotations", "categories"}
 _HEAD = 4096  # characters in which a file of another kind can be told

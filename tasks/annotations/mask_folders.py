@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.config.formats import DataFormat, TaskTables
 from finetune.data.image_files import is_picture, visible
 from finetune.errors import DataError, listed
-from finetune.task import Row
+from finetune.task_parts import Row
 from tasks.annotations.coco import find_coco, read_coco, split_of
-from tasks.annotations.legends import Legend, read_legend
+from tasks.annotations.legends import read_legend
 
 PICTURES = ("images", "image", "imgs", "img", "jpegimages", "photos")
 MASKS = (
@@ -43,36 +43,29 @@ _SHOWN = 3
 _LISTS = Path("ImageSets") / "Segmentation"
 
 
-@dataclass(frozen=True)
-class Found:
-    """The splits of a path whose rows have masks, what its legend says, and what was not used."""
-
-    splits: dict[str, list[Row]]
-    legend: Legend | None = None
-    notes: Sequence[str] = ()
+def has_masks(path: Path) -> bool:
+    """Whether a folder holds images with masks."""
+    return path.is_dir() and bool(read_mask_folder(_home(path)))
 
 
-def read_masks(path: Path, format: str) -> Found | None:
-    """The rows of a path, None: it has no masks.
+def read_masks(path: Path) -> TaskTables:
+    """The rows of a folder of images and masks, and the classes that its legend names.
 
-    `format` is data.format. Raises DataError if the path is not of a format that is asked for.
+    Raises DataError if there are none.
     """
-    if format in ("auto", "mask-folder", "voc"):
-        home = _home(path) if path.is_dir() else path
-        if found := read_mask_folder(home):
-            # Those that no list of Pascal VOC names are of other splits.
-            lone = [] if (home / _LISTS).is_dir() else lone_masks(found)
-            named = listed(lone, _SHOWN)
-            note = f"masks without a picture, which are not used: {len(lone)}, {named}"
-            return Found(found, read_legend(home), [note] if lone else [])
-        if format != "auto":
-            raise DataError(
-                f"{path}: holds no pictures with masks; a folder images/ beside a folder masks/,"
-                " each whole or by split, or JPEGImages/ beside SegmentationClass/"
-            )
-    if format == "coco" or (format == "auto" and find_coco(path)):
-        return Found(read_coco(path))
-    return None
+    home = _home(path) if path.is_dir() else path
+    found = read_mask_folder(home)
+    if not found:
+        raise DataError(
+            f"{path}: holds no pictures with masks; a folder images/ beside a folder masks/,"
+            " each whole or by split, or JPEGImages/ beside SegmentationClass/"
+        )
+    # Those that no list of Pascal VOC names are of other splits.
+    lone = [] if (home / _LISTS).is_dir() else lone_masks(found)
+    named = listed(lone, _SHOWN)
+    note = f"masks without a picture, which are not used: {len(lone)}, {named}"
+    legend = read_legend(home)
+    return TaskTables(found, [note] if lone else [], {"labels": legend} if legend else {})
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:
@@ -160,3 +153,12 @@ def _key(path: Path, root: Path) -> str:
     """The name that a picture and its mask share."""
     inside = path.relative_to(root)
     return (inside.parent / _ENDING.sub("", inside.stem)).as_posix()
+
+
+MASK_FORMATS = (
+    DataFormat("mask-folder", has_masks, read_masks),
+    DataFormat("voc", has_masks, read_masks),
+    DataFormat(
+        "coco", lambda path: bool(find_coco(path)), lambda path: TaskTables(read_coco(path))
+    ),
+)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from finetune.data.image_files import SUFFIXES, is_picture, visible
+from finetune.config.formats import IMAGE_ENDINGS
+from finetune.data.image_files import is_picture, visible
 from finetune.errors import DataError
-from finetune.task import Row
+from finetune.task_parts import Row
 from tasks.annotations.boxes import written
 from tasks.annotations.coco import split_of
 
@@ -81,7 +82,7 @@ def _picture(file: Path, named: str) -> Path:
     for folder in folders:
         if named and is_picture(named) and (folder / named).is_file():
             return folder / named
-        for suffix in sorted(SUFFIXES):
+        for suffix in sorted(IMAGE_ENDINGS):
             for ending in (suffix, suffix.upper()):
                 if (folder / f"{file.stem}{ending}").is_file():
                     return folder / f"{file.stem}{ending}"

@@ -19,7 +19,7 @@ import yaml
 
 from finetune.data.image_files import is_picture
 from finetune.errors import DataError
-from finetune.task import Row
+from finetune.task_parts import Row
 from tasks.annotations.boxes import SHARE_SLACK, written
 from tasks.annotations.coco import split_of
 

@@ -6,7 +6,7 @@ rooms of the other tasks have a `usage` of their own.
 
 from __future__ import annotations
 
-from finetune.task import BASE, REPOSITORY
+from finetune.task_parts import BASE, REPOSITORY
 
 TEXT = """
 from transformers import pipeline

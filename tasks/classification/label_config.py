@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -13,6 +13,8 @@ Kind = Literal["single", "several", "number"]
 
 class TargetConfig(TaskConfig):
     """The keys of a task whose rows have labels or a number."""
+
+    prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores"})
 
     label: str | None = None
     """Column of the label; null: found."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.errors import ConfigError
-from finetune.task import Prediction
+from finetune.task_parts import Prediction
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.imbalance import class_weights, log_priors
 from tasks.classification.label_config import Kind, TargetConfig

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from finetune.config.formats import DataFormat
 from finetune.config.schema import Section
+from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.boxes import Convention
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image.joint_augmentation import JointAugmentationConfig
@@ -29,6 +31,9 @@ class TileConfig(Section):
 
 class ObjectDetectionConfig(JointAugmentationConfig):
     """What is read from a row and what is made of it."""
+
+    prediction_keys: ClassVar[frozenset[str]] = frozenset({"score_threshold", "nms_overlap"})
+    formats: ClassVar[tuple[DataFormat, ...]] = BOX_FORMATS
 
     name: str = "object-detection"
     image: str | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.task import Rng, Sample
+from finetune.task_parts import Rng, Sample
 from tasks.detection.object_reader import Truth
 from tasks.image.canvas import Canvas, Frame
 from tasks.image.joint_augmentation import JointAugmentation, JointAugmentationConfig, Scene

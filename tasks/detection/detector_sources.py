@@ -110,27 +110,32 @@ def build_detector(
     return FcosModel(make_fcos(facts, body), facts)
 
 
-def load_detector(folder: Path) -> TransferModel:
+def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
     """What was saved, by its own library."""
-    if (
-        json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
-        == "fcos"
-    ):
-        return FcosModel.load(folder)
-    network = load_network(AUTO, ModelConfig(name=str(folder)))
+    if not is_native:
+        return FcosModel.load(Path(source.name))
+    network = load_network(AUTO, source)
     return QueryModel(network, class_heads(network))
 
 
-def head_of(model: TransferModel) -> Head:
-    """How the outputs of a detector are judged."""
-    if isinstance(model, FcosModel):
-        height, width = model.facts["size"]
-        return FcosHead((int(height), int(width)))
-    network: Any = model.network
-    return QueryHead(family_of(network), network.config)
+def make_head(source: DetectorSource, names: Sequence[str]) -> Head:
+    """How the outputs of a detector with heads for `names` are judged. Raises ModelError."""
+    if source.vision is not None:
+        return FcosHead(source.canvas.size)
+    config = from_pretrained("AutoConfig", source.model, **_config_keys(source, names))
+    return QueryHead(family_of(config), config)
 
 
-def _build_native(source: DetectorSource, names: Sequence[str]) -> TransferModel:
+def load_head(source: ModelConfig, canvas: Canvas, *, is_native: bool) -> Head:
+    """The same for a detector that was saved."""
+    if not is_native:
+        return FcosHead(canvas.size)
+    config = from_pretrained("AutoConfig", source)
+    return QueryHead(family_of(config), config)
+
+
+def _config_keys(source: DetectorSource, names: Sequence[str]) -> dict[str, Any]:
+    """What the config of a detector of transformers has in training beside its checkpoint's."""
     facts = label_keys(names)
     held = from_pretrained("AutoConfig", source.model)
     if getattr(held, "num_denoising", 0):
@@ -138,8 +143,14 @@ def _build_native(source: DetectorSource, names: Sequence[str]) -> TransferModel
         facts["num_denoising"] = 0
     if getattr(held, "anchor_image_size", None):
         facts["anchor_image_size"] = list(source.canvas.size)
+    return facts
+
+
+def _build_native(source: DetectorSource, names: Sequence[str]) -> TransferModel:
+    held = from_pretrained("AutoConfig", source.model)
+    facts = _config_keys(source, names)
     network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **facts)
-    family = family_of(network)
+    family = family_of(network.config)
     heads = class_heads(network)
     if list(held.id2label.values()) != list(names):
         for name in heads:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from finetune.task import Prediction
-from tasks.detection.detections import SIDES
+from finetune.task_parts import Prediction
 from tasks.detection.object_reader import Truth
 from tasks.image.palette import palette
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 LINE = 14  # pixels of a line of text
 GAP = 6  # pixels between pictures
 SHEET = 16

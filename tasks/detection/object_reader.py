@@ -5,15 +5,14 @@ Shapes: H, W pixels of a picture, M objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from finetune.errors import DataError, nearest
-from finetune.task import Mendable, Row
+from finetune.task_parts import Mendable, Row
 from tasks.annotations.boxes import Convention, Object, box_fault, objects_in
 from tasks.classification.labels import label_text
 from tasks.image.joint_augmentation import clip_boxes
@@ -52,14 +51,12 @@ class ObjectReader:
     Attributes:
         column: where they stand.
         convention: what their numbers are; None: what each says itself, else xyxy.
-        labels: the classes; None: not known yet, so any is good.
         class_names: of a ClassLabel, for objects whose category is a number of it.
     """
 
     column: str
     convention: Convention | None
-    labels: list[str] | None
-    class_names: list[str] | None
+    class_names: Sequence[str] | None
 
     def read(self, row: Row, size: tuple[int, int] = (1, 1)) -> list[Object]:
         """The objects of a row, whose picture is of `size` (H, W). Raises DataError."""
@@ -88,15 +85,26 @@ class ObjectReader:
             name = self.category(seen)
         except DataError as error:
             return str(error)
-        if name is None:
-            return "has no category"
-        if self.labels is not None and name not in self.labels:
-            return f"class {name!r} is unknown; {nearest(name, self.labels)}"
-        return ""
+        return "has no category" if name is None else ""
 
-    def truth(self, row: Row, size: tuple[int, int]) -> Truth:
-        """The objects of a row that have an area inside the picture."""
-        assert self.labels is not None
+    def categories(self, row: Row) -> Iterator[str]:
+        """The classes of a row's objects, in their order."""
+        for each in self.read(row) if row.get(self.column) is not None else []:
+            if (name := self.category(each)) is not None:
+                yield name
+
+    def unseen(self, row: Row, labels: Sequence[str]) -> Iterator[str]:
+        """Yield the objects of a row whose class is not among `labels`."""
+        for number, each in enumerate(self.read(row), start=1):
+            name = self.category(each)
+            if name is not None and name not in labels:
+                place = each.place or f"object {number}"
+                yield f"{place}: class {name!r} is unknown; {nearest(name, labels)}"
+
+    def truth(self, row: Row, size: tuple[int, int], labels: Sequence[str]) -> Truth:
+        """The objects of a row that have an area inside the picture, their classes as places in
+        `labels`.
+        """
         objects = self.read(row, size)
         boxes = torch.tensor([each.box or (0.0,) * 4 for each in objects]).reshape(-1, 4)
         boxes, kept = clip_boxes(boxes.float(), size)
@@ -106,12 +114,7 @@ class ObjectReader:
         names = [self.category(each) for each in left]
         return Truth(
             boxes,
-            torch.tensor([self.labels.index(str(name)) for name in names], dtype=torch.int64),
+            torch.tensor([labels.index(str(name)) for name in names], dtype=torch.int64),
             torch.where(given.isnan(), areas, given),
             torch.tensor([each.is_crowd for each in left], dtype=torch.bool),
         )
-
-    def present(self, rows: Any) -> set[str]:
-        """The classes that occur in rows."""
-        names = {self.category(each) for row in rows for each in self.read(row)}
-        return {name for name in names if name is not None}

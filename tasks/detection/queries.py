@@ -10,6 +10,7 @@ picture, as transformers has them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,20 @@ FAMILIES = {
 }
 
 
-def family_of(network: Any) -> str:
-    """Which losses train a network of transformers. Raises ModelError if none of ours."""
-    name = getattr(network.loss_function, "__name__", "")
+def family_of(config: PretrainedConfig) -> str:
+    """Which losses train the detector of a config. Raises ModelError if none of ours does."""
+    from transformers import AutoModelForObjectDetection
+    from transformers.loss.loss_utils import LOSS_MAPPING
+
+    known = AutoModelForObjectDetection._model_mapping
+    network = known[type(config)].__name__ if type(config) in known else type(config).__name__
+    # As transformers itself finds the loss of a class: by its name, or by what its name contains.
+    kinds = [network] if network in LOSS_MAPPING else re.findall("|".join(LOSS_MAPPING), network)
+    name = LOSS_MAPPING[kinds[0]].__name__ if kinds else ""
     if name not in FAMILIES:
         raise ModelError(
-            f"model.name: {type(network).__name__} is trained by {name or 'a loss'}, which is not "
-            "known here; take a checkpoint of RT-DETR, RT-DETR v2, D-FINE, DETR or YOLOS"
+            f"model.name: {network} is trained by {name or 'a loss'}, which is not known here; "
+            "take a checkpoint of RT-DETR, RT-DETR v2, D-FINE, DETR or YOLOS"
         )
     return FAMILIES[name]
 

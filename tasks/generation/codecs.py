@@ -19,7 +19,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from finetune.model import Batch
-from finetune.task import Length, Sample
+from finetune.task_parts import Length, Sample
 from tasks.generation.dialogues import Piece
 from tasks.generation.packing import Bins, computed, pack
 from tasks.generation.prompts import Exchange, PromptConfig

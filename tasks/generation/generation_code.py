@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune.task import BASE, REPOSITORY
+from finetune.task_parts import BASE, REPOSITORY
 from tasks.generation.decoding import DecodingConfig
 
 CAUSAL = """

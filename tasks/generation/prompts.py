@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from finetune.config.schema import TaskConfig
 from finetune.errors import DataError
-from finetune.task import Row
+from finetune.task_parts import Resolved, Row, Rows
 from tasks.classification.label_columns import TEXT_NAMES, find_column, prose_columns
 from tasks.generation.dialogues import (
     MESSAGE_NAMES,
@@ -85,6 +85,47 @@ class PromptConfig(TaskConfig):
         return "prompt" if self.prompt is not None else "text"
 
 
+class PromptRows(Rows):
+    """Rows of text generation."""
+
+    config: PromptConfig
+
+    @property
+    def inputs(self) -> list[str]:
+        if self.config.messages is not None:
+            return [self.config.messages, *([self.config.tools] if self.config.tools else [])]
+        return columns_of(self.config.prompt or self.config.text or "{text}")
+
+    def resolve(
+        self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
+    ) -> Resolved:
+        return Resolved(*choose_prompts(self.config, columns))
+
+    def validate(self, row: Row) -> Iterator[str]:
+        yield from prompt_faults(self.config, row)
+
+    def identity(self, row: Row) -> Any:
+        if self.config.messages is not None:
+            said = messages_of(row[self.config.messages])
+            return repr((said, row.get(self.config.tools)) if self.config.tools else said)
+        return fill(self.config.prompt or self.config.text or "{text}", row)
+
+    def truth(self, row: Row) -> Any:
+        return answer(self.config, row)
+
+    def from_value(self, value: Any) -> Row:
+        columns = self.inputs
+        if self.config.kind == "chat":
+            held = [{"role": "user", "content": value}] if isinstance(value, str) else value
+            return {columns[0]: held, **dict.fromkeys(columns[1:])}
+        if len(columns) != 1:
+            raise DataError(
+                f"{self.config.name}: {value!r:.80} does not fit the columns {', '.join(columns)};"
+                " give dicts"
+            )
+        return {columns[0]: value}
+
+
 def choose_prompts(
     config: PromptConfig, columns: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, str | None], list[str]]:
@@ -152,13 +193,6 @@ def _found(
             return {"prompt": f"{prompt}\n", "completion": completion}, [note]
     text, said = find_column(None, "text", columns, TEXT_NAMES, prose_columns(columns))
     return {"text": f"{{{text}}}"}, [said] if said else []
-
-
-def prompt_columns(config: PromptConfig) -> list[str]:
-    """The columns that a prediction reads."""
-    if config.messages is not None:
-        return [config.messages, *([config.tools] if config.tools else [])]
-    return columns_of(config.prompt or config.text or "{text}")
 
 
 def prompt_faults(config: PromptConfig, row: Row) -> Iterator[str]:

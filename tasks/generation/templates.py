@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any
 
 from finetune.errors import DataError, nearest
-from finetune.task import Row
+from finetune.task_parts import Row
 
 
 def settle_template(given: str, key: str, columns: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from finetune.config.schema import NonNegative, TaskConfig
-from finetune.task import Rng
+from finetune.task_parts import Rng
 from tasks.image.preprocessing import Preprocessing
 
 Preset = Literal["none", "light", "medium", "heavy"]

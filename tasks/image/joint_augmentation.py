@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from finetune.task import Rng
+from finetune.task_parts import Rng
 from tasks.image.augmentation import FlipConfig, Range, drawing_from
 
 IGNORE = 255

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from finetune.io.files import write_json
 
 INPUT = "pixel_values"  # what networks call their input, float32 [B, 3, H, W]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -199,3 +202,9 @@ def to_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -> 
     if processor.get("crop_size"):
         sizes["crop_size"] = {"height": height, "width": width}
     return {**processor, **sizes}
+
+
+def save_processor(processor: Mapping[str, Any] | None, folder: Path) -> None:
+    """Write the config of an image processor, of a network of transformers, beside its weights."""
+    if processor is not None:
+        write_json(folder / "preprocessor_config.json", processor)

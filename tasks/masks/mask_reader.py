@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, nearest
-from finetune.task import Row
+from finetune.task_parts import Row
 from tasks.annotations.mask_files import (
     MaskFacts,
     Values,
@@ -63,10 +63,9 @@ class MaskReader:
         named = self.config.encoding == "auto" and has_colors(self.config.labels)
         return named or self.config.encoding == "color"
 
-    def faults(self, row: Row, image: Any, coding: MaskCoding | None) -> Iterator[str]:
-        """What is wrong with the mask of a good picture; values only once `coding` is known."""
-        cell = row[self.column]
-        named = f"mask {path_of(cell)!r}" if path_of(cell) else self.column
+    def faults(self, row: Row, image: Any) -> Iterator[str]:
+        """Yield what is wrong with the mask of a good image; what its values mean is not asked."""
+        cell, named = row[self.column], self._named(row)
         if cell is None:
             yield f"{named} is missing"
             return
@@ -85,11 +84,22 @@ class MaskReader:
         if facts.size != (height, width):
             sizes = f"{facts.size[1]} x {facts.size[0]} pixels, the image {width} x {height}"
             yield f"{named} has {sizes}"
-        elif coding is not None and (renamed := self._renamed(cell, coding)):
+
+    def unseen(self, row: Row, coding: MaskCoding) -> Iterator[str]:
+        """Yield what the mask of a row holds that is not a class of `coding`."""
+        cell = row.get(self.column)
+        if cell is None:
+            return
+        if renamed := self._renamed(cell, coding):
             yield renamed
-        elif coding is not None and (unknown := coding.unknown(facts)):
+        elif unknown := coding.unknown(self.facts(row)):
             listed = ", ".join(unknown[:_MOST_FAULTS])
-            yield f"{named} has values that are no class: {listed}"
+            yield f"{self._named(row)} has values that are no class: {listed}"
+
+    def _named(self, row: Row) -> str:
+        """What a row's mask is called in messages."""
+        path = path_of(row[self.column])
+        return f"mask {path!r}" if path else self.column
 
     def facts(self, row: Row, size: tuple[int, int] | None = None) -> MaskFacts:
         """What the mask of a row holds. Raises DataError."""

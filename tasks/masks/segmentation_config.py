@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +14,8 @@ from pydantic import (
     field_validator,
 )
 
+from finetune.config.formats import DataFormat
+from tasks.annotations.mask_folders import MASK_FORMATS
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image.joint_augmentation import JointAugmentationConfig
 from tasks.masks.mask_coding import Code, Encoding, Labels
@@ -27,6 +29,8 @@ def _as_list(value: Any) -> Any:
 
 class SegmentationConfig(JointAugmentationConfig):
     """What is read from a row and what is made of it."""
+
+    formats: ClassVar[tuple[DataFormat, ...]] = MASK_FORMATS
 
     name: str = "segmentation"
     image: str | None = None

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.task import Picture, Prediction
+from finetune.task_parts import Picture, Prediction
 from tasks.image.joint_augmentation import IGNORE
 from tasks.image.palette import palette
 

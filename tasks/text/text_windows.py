@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError
-from finetune.task import Length
+from finetune.task_parts import Length
 
 COUNT = "windows"
 """In the inputs of a sample, the lengths of its windows; of a batch, how many a row has, [B]."""

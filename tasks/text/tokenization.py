@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
-from finetune.task import Length
+from finetune.task_parts import Length
 from tasks.backbones.pretrained import from_pretrained
 
 # A tokenizer that knows no longest input names a number above this.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,26 @@ import pytest
 from datasets import Dataset
 
 from finetune.batching.parts import PartRows, in_parts
+from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_rows, open_splits
 from finetune.errors import DataError
-from finetune.task import Row
-from tests.support.toy import Letters
+from tests.support.toy import Letters, LettersConfig
+
+
+def read_odd(path: Path) -> TaskTables:
+    words = path.read_text().split()
+    return TaskTables({"train": [{"text": word, "label": word[0]} for word in words]})
+
+
+class OddConfig(LettersConfig):
+    formats = (DataFormat("odd", lambda path: path.suffix == ".odd", read_odd),)
 
 
 class Reading(Letters):
-    """A toy whose rows may stand in a file of its own kind."""
+    """A toy whose rows may be in a file of its own kind."""
 
-    def read(self, path: Path, format: str) -> Mapping[str, Sequence[Row]] | None:
-        if format not in ("auto", "coco") or path.suffix != ".odd":
-            return None
-        words = path.read_text().split()
-        return {"train": [{"text": word, "label": word[0]} for word in words]}
+    Config = OddConfig
 
 
 def test_what_the_task_can_read_it_reads(tmp_path: Path) -> None:
@@ -35,20 +39,21 @@ def test_what_the_task_can_read_it_reads(tmp_path: Path) -> None:
     assert splits.train["text"][:2] == ["ab", "ba"]
     assert splits.validation is not None
     assert splits.validation["text"][:] == ["ab", "ba"]
-    rows, _ = open_rows(str(tmp_path / "a.odd"), DataConfig(format="coco"), None, Reading().read)
+    rows, _ = open_rows(str(tmp_path / "a.odd"), DataConfig(format="odd"), None, OddConfig.formats)
     assert len(rows) == 20
 
 
 def test_a_format_that_the_task_does_not_know_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.odd").write_text("ab")
-    with pytest.raises(DataError, match="data.format=yolo is no format that this task reads"):
+    with pytest.raises(DataError, match="this task does not read data.format=yolo"):
         open_splits(DataConfig(source=str(tmp_path / "a.odd"), format="yolo"), Reading())
 
 
 def test_parts_are_rows_with_the_keys_of_their_part() -> None:
     class Halves(Letters):
-        def parts(self, rows: Sequence[Row]) -> Any:
-            return [[{"half": n} for n in range(len(row["text"]))] for row in rows]
+        @property
+        def parts(self) -> Any:
+            return lambda rows: [[{"half": n} for n in range(len(row["text"]))] for row in rows]
 
     rows = Dataset.from_list([{"text": "ab"}, {"text": ""}, {"text": "c"}])
     cut, note = in_parts(rows, Halves())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` reads it
 
@@ -12,22 +12,24 @@ import pytest
 
 from finetune.config.schema import DataConfig, TaskConfig
 from finetune.errors import DataError, nearest
-from finetune.task import Row, Task
+from finetune.task import Task
+from finetune.task_parts import Resolved, Row, Rows
 
 
-class TwoColumns(Task):
-    """A classification task of which only the part that data needs is there."""
+class TextAndLabel(Rows):
+    """Rows of two columns."""
 
-    name = "two-columns"
-    Config = TaskConfig
-    metric = ("accuracy", "max")
+    seen: ClassVar[dict[str, list[Any]]] = {}
 
-    def choose_columns(self, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-        self.seen = {name: list(values) for name, values in columns.items()}
+    def resolve(
+        self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
+    ) -> Resolved:
+        self.seen.clear()
+        self.seen.update({name: list(values) for name, values in columns.items()})
         for column in ("text", "label"):
             if column not in columns:
                 raise DataError(f"task.{column}: no column {column!r}; {nearest(column, columns)}")
-        return ["text is read from 'text'"]
+        return Resolved({}, ["text is read from 'text'"])
 
     def validate(self, row: Row) -> Iterator[str]:
         if not (row["text"] or "").strip():
@@ -40,8 +42,20 @@ class TwoColumns(Task):
     def identity(self, row: Row) -> Any:
         return row["text"].strip()
 
-    def stratum(self, row: Row) -> Any:
-        return row["label"]
+    def labels(self, row: Row) -> tuple[str, ...]:
+        return (str(row["label"]),)
+
+
+class TwoColumns(Task):
+    """A classification task of which only the part that data needs is there."""
+
+    name = "two-columns"
+    Config = TaskConfig
+    metric = ("accuracy", "max")
+
+    @property
+    def rows(self) -> TextAndLabel:
+        return TextAndLabel(self.resolved_)
 
 
 # The network's half of the contract plays no part here.

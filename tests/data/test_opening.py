@@ -161,8 +161,8 @@ def test_limit_keeps_the_numbers_that_rows_have_in_their_file(task: Task) -> Non
 
 def test_columns_are_settled_once_and_on_train(task: Task) -> None:
     splits = opened(task, {"train": rows_of(300), "test": rows_of(4, 400)})
-    assert list(task.seen) == ["text", "label"]  # type: ignore[attr-defined]
-    assert task.seen["text"][0] == "text 0"  # type: ignore[attr-defined]
+    assert list(task.rows.seen) == ["text", "label"]  # type: ignore[attr-defined]
+    assert task.rows.seen["text"][0] == "text 0"  # type: ignore[attr-defined]
     assert splits.notes.count("text is read from 'text'") == 1
 
 
@@ -256,6 +256,6 @@ def test_per_class_of_more_rows_than_a_class_has_is_refused(task: Task) -> None:
 
 
 def test_per_class_without_classes_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(task), "stratum", lambda self, row: None)
+    monkeypatch.setattr(type(task.rows), "labels", lambda self, row: ())
     with pytest.raises(DataError, match=r"do not have one class each.*use data\.limit"):
         opened(task, {"train": rows_of(10)}, validation=0, per_class=2)

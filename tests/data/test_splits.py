@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.splits import count_copies, draw_per_class, split_by_share
+from finetune.data.splits import count_copies, draw_per_class, split_by_share, strata_of
 
 
 @st.composite
@@ -109,9 +110,16 @@ def test_split_by_share_links_no_rows_by_an_empty_group() -> None:
     assert len(parts["test"]) == 5
 
 
-def test_split_by_share_takes_numbers_for_no_strata() -> None:
-    for strata in ([index / 7 for index in range(10)], [None] * 10):
-        assert len(split_by_share({"test": 0.3}, 0, range(10), strata)["test"]) == 3
+def test_strata_of_rows_with_several_labels_are_their_rarest() -> None:
+    labels = [("a", "b"), ("a",), ("a", "c"), ("b", "a"), (), ("c", "b")]
+    assert strata_of(labels) == ["b", "a", "c", "b", "", "c"]
+
+
+def test_split_by_share_holds_out_rows_whose_combinations_of_labels_are_all_different() -> None:
+    pairs = list(itertools.combinations("abcdefghij", 2))
+    assert len(set(pairs)) == 45
+    held = split_by_share({"test": 0.2}, 0, range(45), strata_of(pairs))["test"]
+    assert 7 <= len(held) <= 11
 
 
 def test_split_by_share_depends_on_the_seed() -> None:

@@ -24,7 +24,7 @@ from finetune.export.card_data import Story
 from finetune.export.card_metadata import base_reference, data_reference, licence
 from finetune.export.limitations import find_limits
 from finetune.export.model_card import renamed, write_card, write_cards
-from finetune.task import About, Length
+from finetune.task_parts import CardFacts, Length
 from tests.support.tiny_models import text_rows
 
 LABELS = ("rare", "common")
@@ -53,7 +53,9 @@ def story(**changes: Any) -> Story:
     """A run on 200 training rows, of which 6 are rare, and 40 test rows."""
     held = Story(
         config=config(),
-        about=About("text-classification", "transformers", "load('OWNER/NAME')", "peft('BASE')"),
+        about=CardFacts(
+            "text-classification", "transformers", "load('OWNER/NAME')", "peft('BASE')"
+        ),
         lengths={"train": [Length(9)] * 200, "test": [Length(9)] * 40},
         labels={"common": {"train": 194, "test": 36}, "rare": {"train": 6, "test": 4}},
         notes=["train: 3 of 203 rows left out: text is empty (3)"],
@@ -89,7 +91,7 @@ def test_adapter_is_one_of_its_base_model() -> None:
     card = read(write_cards(story(), with_adapter=True)["adapter/README.md"])
     assert (card.data.base_model_relation, card.data.library_name) == ("adapter", "peft")
     assert "peft('owner/bert')" in card.text
-    cannot = replace(story(), about=About("text-classification"))
+    cannot = replace(story(), about=CardFacts("text-classification"))
     assert write_cards(cannot, with_adapter=True).keys() == {"README.md"}
     assert write_cards(story(), with_adapter=False).keys() == {"README.md"}
 
@@ -150,7 +152,7 @@ def test_licence_is_asked_for_or_that_of_the_base_or_unknown(tmp_path: Path) -> 
 def test_base_model_is_named_as_others_can_find_it(
     model: str, keys: dict[str, str], said: str
 ) -> None:
-    assert base_reference(config(model, **keys), About()) == said
+    assert base_reference(config(model, **keys), CardFacts()) == said
     card = read(write_card(story(config=config(model, **keys)), "finetune"))
     assert card.data.base_model == (said if said == "owner/bert" else None)
     assert "/home/someone" not in card.content

@@ -158,7 +158,7 @@ def test_outputs_that_differ_are_refused(
 def test_task_that_cannot_be_exported_says_so(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tasks.text_classification.TextClassification.export_axes", ())
+    monkeypatch.setattr("tasks.text_classification.TextClassification.onnx", None)
     assert command("export", finished_run) == 2
     assert "text-classification cannot be written as onnx" in capsys.readouterr().err
     assert command("export", finished_run, "--to", "tflite") == 2

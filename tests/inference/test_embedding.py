@@ -93,7 +93,7 @@ def test_what_is_done_is_not_done_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output, computed = tmp_path / "features.parquet", list[int]()
-    usual = embedding.Embedder.__call__
+    usual = embedding.RowEmbedder.__call__
 
     def failing(self: Any, rows: Any) -> Any:
         computed.append(len(rows))
@@ -101,7 +101,7 @@ def test_what_is_done_is_not_done_again(
             raise Killed
         return usual(self, rows)
 
-    monkeypatch.setattr(embedding.Embedder, "__call__", failing)
+    monkeypatch.setattr(embedding.RowEmbedder, "__call__", failing)
     with pytest.raises(Killed):
         finetune("embed", bert_folder, table, "-o", output, *EXACT)
     assert not output.exists()

@@ -14,9 +14,10 @@ from torch import nn
 from finetune.config.schema import LoraConfig, ModelConfig
 from finetune.errors import ModelError
 from finetune.export.final_model import relative_difference
-from finetune.model import TransferModel
+from finetune.model import TransferModel, saved_model
 from tasks import ImageClassification, TextClassification, TextGeneration
 from tests.methods.test_methods import apply, disturb, inputs, native, outputs, trained
+from tests.support.contract import resolve
 from tests.support.tiny_models import text_rows
 from tests.support.tiny_vision import shape_rows, tiny_timm
 
@@ -171,7 +172,7 @@ WORD = "fibromyalgia"
 
 def built(task: Any, folder: Path, rows: list[dict[str, Any]]) -> tuple[Any, TransferModel]:
     table, source = Dataset.from_list(rows), ModelConfig(name=str(folder))
-    task.choose_columns(table[:100])
+    resolve(task, table[:100])
     task.setup(table, source, frozen=False)
     torch.manual_seed(0)
     return task, task.build_model(source)
@@ -223,7 +224,12 @@ def test_embeddings_of_added_words_are_trained_saved_and_merged(
     assert not torch.equal(after[-1], table[-1])
     (tmp_path / "final").mkdir()
     task.save(model, tmp_path / "final")
-    assert relative_difference([before], [said(task.load_model(tmp_path / "final"), batch)]) < 1e-5
+    assert (
+        relative_difference(
+            [before], [said(task.load_model(saved_model(tmp_path / "final")), batch)]
+        )
+        < 1e-5
+    )
 
 
 def by_peft(adapter: Path, table: torch.Tensor, batch: Any) -> torch.Tensor:
@@ -263,4 +269,9 @@ def test_new_tokens_of_a_language_model_are_trained_where_it_reads_and_writes(
     assert relative_difference([before], [said(model, batch)]) < 1e-5
     (tmp_path / "final").mkdir()
     task.save(model, tmp_path / "final")
-    assert relative_difference([before], [said(task.load_model(tmp_path / "final"), batch)]) < 1e-5
+    assert (
+        relative_difference(
+            [before], [said(task.load_model(saved_model(tmp_path / "final")), batch)]
+        )
+        < 1e-5
+    )

@@ -90,6 +90,15 @@ def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
     return path
 
 
+def several_csv(path: Path, count: int = 50) -> Path:
+    """The rows of `text_rows` with two labels each, as a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows([row["text"], f"{row['label']};any"] for row in text_rows(count))
+    return path
+
+
 def tiny_bert(
     folder: Path,
     *,

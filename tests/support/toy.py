@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.model import Batch, TransferModel
-from finetune.task import Prediction, Rng, Row, Sample, Stats, Task
+from finetune.task import Task
+from finetune.task_parts import Prediction, Rng, Row, Rows, Sample, Stats
 
 LETTERS = "abcdefghilmnoprstu"
 WIDTH = 12
@@ -61,6 +62,13 @@ class LettersModel(TransferModel):
         save_file(self.network.state_dict(), folder / "model.safetensors")
 
 
+class LabeledRows(Rows):
+    """Rows of a text and its label."""
+
+    def labels(self, row: Row) -> tuple[str, ...]:
+        return (row["label"],)
+
+
 class Letters(Task):
     """Classify a text by the shares of its letters."""
 
@@ -72,8 +80,9 @@ class Letters(Task):
     def metric(self) -> tuple[str, Literal["max", "min"]]:
         return "accuracy", "max"
 
-    def stratum(self, row: Row) -> Any:
-        return row["label"]
+    @property
+    def rows(self) -> LabeledRows:
+        return LabeledRows(self.resolved_)
 
     def setup(self, train: Iterable[Row], source: ModelConfig, *, frozen: bool) -> list[str]:
         self.labels_ = sorted({row["label"] for row in train})
@@ -82,7 +91,7 @@ class Letters(Task):
     def state(self) -> dict[str, Any]:
         return {"labels": self.labels_}
 
-    def restore(self, state: Mapping[str, Any], folder: Path | str) -> None:
+    def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
         self.labels_ = list(state["labels"])
 
     def build_model(self, source: ModelConfig) -> TransferModel:
@@ -90,9 +99,9 @@ class Letters(Task):
             torch.manual_seed(0)
             return LettersModel(len(self.labels_))
 
-    def load_model(self, folder: Path | str) -> TransferModel:
+    def load_model(self, source: ModelConfig) -> TransferModel:
         model = LettersModel(len(self.labels_))
-        model.network.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+        model.network.load_state_dict(load_file(Path(source.name) / "model.safetensors"))
         return model
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:

@@ -34,6 +34,7 @@ from tasks import ImageClassification
 from tasks.backbones.vision_models import VisionModel
 from tasks.image.preprocessing import INPUT
 from tests.support.command_line import finetune as command_line
+from tests.support.contract import resolve
 from tests.support.lives import Seen, Stop, digest, left_behind, live, load
 from tests.support.tiny_vision import SHAPES, SIZE, shape_folder, shape_rows, tiny_timm, tiny_vit
 
@@ -78,7 +79,7 @@ def build(network: Path | ModelConfig, **keys: Any) -> tuple[ImageClassification
     source = network if isinstance(network, ModelConfig) else ModelConfig(name=str(network))
     rows = datasets.Dataset.from_list(shape_rows())
     task = ImageClassification(**keys)
-    task.choose_columns(rows[:10])
+    resolve(task, rows[:10])
     task.setup(rows, source, frozen=False)
     torch.manual_seed(0)
     model = task.build_model(source)
@@ -414,8 +415,10 @@ def test_identical_pictures_stay_in_one_split(tmp_path: Path) -> None:
     copy.write_bytes((data / "circle" / "000.png").read_bytes())
     task = ImageClassification()
     one, other = ({"image": str(data / "circle" / name)} for name in ("000.png", "copy.png"))
-    assert task.identity(one) == task.identity(other)
-    assert task.identity(one) != task.identity({"image": str(data / "circle" / "003.png")})
+    assert task.rows.identity(one) == task.rows.identity(other)
+    assert task.rows.identity(one) != task.rows.identity(
+        {"image": str(data / "circle" / "003.png")}
+    )
 
 
 # ---- what the network will see
@@ -445,7 +448,7 @@ def test_inspect_draws_the_pictures_that_training_reads(
     plain = {
         Image.fromarray(picture.pixels).tobytes()
         for row in rows
-        for picture in task.pictures(task.collate([task.encode(row)]))
+        for picture in task.views.pictures(task.collate([task.encode(row)]))
     }
     assert drawn[0] in plain
     assert len(set(drawn)) == len(drawn)  # every epoch is another draw

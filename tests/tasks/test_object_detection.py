@@ -21,12 +21,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import finetune
 from finetune.config.schema import FullConfig, ModelConfig
 from finetune.errors import ConfigError, ModelError
-from finetune.inference.model_loading import adjust_task
+from finetune.inference.model_loading import changed_config
 from finetune.methods.choice import make_method
 from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import ObjectDetection
-from tasks.annotations.box_formats import read_boxes
+from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.detection.detection_encoder import Encoder
 from tasks.detection.detectors import FcosModel
 from tasks.detection.object_reader import Truth
@@ -34,6 +34,7 @@ from tasks.image import tiles
 from tasks.image.canvas import Canvas
 from tasks.image.joint_augmentation import JOINT_PRESETS
 from tasks.image.preprocessing import INPUT
+from tests.support.contract import resolve
 from tests.support.lives import Seen, Stop, left_behind, live, load
 from tests.support.tiny_detectors import MAKERS, tiny_detector
 from tests.support.tiny_scenes import scene_folder
@@ -58,8 +59,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def rows(scenes: Path) -> list[dict[str, Any]]:
     """8 scenes, the first two of which show no object."""
-    found = read_boxes(scenes, "coco")
-    assert found is not None
+    found = BOX_FORMATS[0].read(scenes).splits
     chosen = [found["train"][place] for place in (0, 10, *range(1, 7))]
     assert [bool(row["objects"]) for row in chosen] == [False] * 2 + [True] * 6
     return chosen
@@ -71,7 +71,7 @@ def build(
     """A task that was set up on some scenes, and its model."""
     source = network if isinstance(network, ModelConfig) else ModelConfig(name=str(network))
     task, table = ObjectDetection(**{**SMALL, **keys}), datasets.Dataset.from_list(rows)
-    task.choose_columns(table[:100])
+    resolve(task, table[:100])
     notes = task.setup(table, source, frozen=False)
     task.notes = notes  # type: ignore[attr-defined]
     torch.manual_seed(0)
@@ -284,8 +284,7 @@ def test_detector_of_transformers_is_loaded_by_its_pipeline(
     pipeline = transformers.pipeline("object-detection", model=folder, threshold=0.0)
     path = str(scenes / "test" / "images" / "00001.jpg")
     theirs = pipeline(Image.open(path).convert("RGB"))
-    predictor = run.predictor
-    adjust_task(predictor.adapter, {"score_threshold": 0.0})
+    predictor = finetune.load(run.path, score_threshold=0.0)
     ours = predictor([{"image": path}])[0]
     assert ours
     assert set(ours[0]) == {"score", "label", "box"}
@@ -300,13 +299,14 @@ def test_detector_of_transformers_is_loaded_by_its_pipeline(
 
 
 def test_only_keys_of_prediction_change_at_prediction(rows: list[dict[str, Any]]) -> None:
-    task = ObjectDetection(**SMALL)
-    adjust_task(task, {"score_threshold": 0.7})
-    assert task.config.score_threshold == 0.7
-    with pytest.raises(ConfigError, match="image_size: is no key .* predictions"):
-        adjust_task(task, {"image_size": 32})
+    config = ObjectDetection(**SMALL).config
+    allowed = config.prediction_keys
+    changed = changed_config(config, {"score_threshold": 0.7}, allowed)
+    assert changed.score_threshold == 0.7  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="image_size: predictions .* do not change this key"):
+        changed_config(config, {"image_size": 32}, allowed)
     with pytest.raises(ConfigError, match="score_threshold"):
-        adjust_task(task, {"score_threshold": 7})
+        changed_config(config, {"score_threshold": 7}, allowed)
 
 
 def test_drawing_shows_what_is_said_beside_what_is_true(
@@ -315,8 +315,8 @@ def test_drawing_shows_what_is_said_beside_what_is_true(
     task, _ = build(networks["fcos"], rows)
     box = {"xmin": 5.0, "ymin": 6.0, "xmax": 30.0, "ymax": 40.0}
     said = {"detections": [{"score": 0.9, "label": "circle", "box": box}]}
-    [pair] = task.draw(rows[2], said, tmp_path, "pair")
-    [alone] = task.draw({"image": rows[2]["image"]}, said, tmp_path, "alone")
+    [pair] = task.views.draw(rows[2], said, tmp_path, "pair")
+    [alone] = task.views.draw({"image": rows[2]["image"]}, said, tmp_path, "alone")
     assert Image.open(alone).size == (64, 48)
     assert Image.open(pair).size[0] > 2 * 64
 
@@ -416,5 +416,6 @@ def test_state_survives_json(networks: dict[str, Path], rows: list[dict[str, Any
     task, _ = build(networks["detr"], rows)
     assert task.masks_
     again = ObjectDetection(**SMALL)
-    again.restore(json.loads(json.dumps(task.state())), "")
+    source = ModelConfig(name=str(networks["detr"]))
+    again.restore(json.loads(json.dumps(task.state())), source)
     assert again.state() == task.state()

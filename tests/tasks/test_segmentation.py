@@ -235,7 +235,7 @@ def test_inspect_draws_pictures_under_their_masks(
     window = {"window": (0, 0, 32, 32)} if tiled else {}
     samples = [task.encode({**row, **window}) for row in scene_rows(scenes)]
     sample = next(each for each in samples if each["target"]["mask"].any())
-    [seen] = task.pictures(task.collate([sample]))
+    [seen] = task.views.pictures(task.collate([sample]))
     mask = sample["target"]["mask"].numpy()
     plain = task.preprocessing_.restore(sample["inputs"][INPUT]).permute(1, 2, 0).numpy()
     assert (seen.pixels != plain).any(2)[mask > 0].mean() > 0.9
@@ -545,7 +545,7 @@ def test_a_split_that_is_ignored_throughout_is_refused(
     with pytest.raises(
         DataError, match=f"{split}: all pixels of its 6 masks are ignored .255., so"
     ):
-        task.compare(split, blank)
+        task.views.compare(split, blank)
 
 
 def test_a_split_with_one_class_beside_what_is_ignored_is_told(
@@ -555,13 +555,13 @@ def test_a_split_with_one_class_beside_what_is_ignored_is_told(
     mask = np.zeros(SIZE[::-1], np.uint8)
     mask[:12] = IGNORE
     row = {**scene_rows(scenes)[0], "mask": Image.fromarray(mask)}
-    said = task.compare("test", [row])
+    said = task.views.compare("test", [row])
     assert said[0] == (
         "warning: 25.0% of the pixels of test are ignored (255), all others are class 0: is 255 a"
         " class?"
     )
     mask[:30], mask[-1] = IGNORE, 1
-    said = task.compare("test", [{**row, "mask": Image.fromarray(mask)}])
+    said = task.views.compare("test", [{**row, "mask": Image.fromarray(mask)}])
     assert said[0] == "warning: 62.5% of the pixels of test are ignored (255)"
 
 

@@ -20,9 +20,10 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import compute_outputs
 from finetune.model import TransferModel
-from finetune.task import Row
+from finetune.task_parts import Row
 from finetune.testing import check_task
 from tasks import TextClassification
+from tests.support.contract import resolve
 from tests.support.tiny_models import LABELS, LONGEST, text_rows
 
 CLOSE = 1e-5
@@ -42,7 +43,7 @@ def set_up(
     """A task that has seen `rows`, and its untrained network."""
     table = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
     task, source = TextClassification(**keys), ModelConfig(name=str(model))
-    task.choose_columns(table[:100])
+    resolve(task, table[:100])
     task.setup(table, source, frozen=False)
     torch.manual_seed(0)
     return task, task.build_model(source)
@@ -105,8 +106,8 @@ def test_columns_and_kind_are_guessed(
     columns: Mapping[str, list[Any]], text: str, label: str, kind: str
 ) -> None:
     task = TextClassification()
-    notes = task.choose_columns(columns)
-    assert (task.config.text, task.config.label, task.config.kind) == (text, label, kind)
+    notes = resolve(task, columns)
+    assert (task.resolved_.text, task.resolved_.label, task.resolved_.kind) == (text, label, kind)
     assert any(repr(text) in note for note in notes), notes
     assert any(repr(label) in note for note in notes), notes
     assert kind == "single" or any(note.startswith(f"kind: {kind}") for note in notes)
@@ -114,8 +115,8 @@ def test_columns_and_kind_are_guessed(
 
 def test_columns_that_are_set_are_taken_in_silence() -> None:
     task = TextClassification(text="label", label="text", kind="single")
-    assert task.choose_columns({"text": ["x"], "label": PROSE}) == []
-    assert (task.config.text, task.config.label) == ("label", "text")
+    assert resolve(task, {"text": ["x"], "label": PROSE}) == []
+    assert (task.resolved_.text, task.resolved_.label) == ("label", "text")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_column_that_cannot_be_found_is_an_error_with_the_choices(
     keys: dict[str, Any], columns: list[str], said: list[str]
 ) -> None:
     with pytest.raises(DataError) as caught:
-        TextClassification(**keys).choose_columns(dict.fromkeys(columns, PROSE))
+        resolve(TextClassification(**keys), dict.fromkeys(columns, PROSE))
     assert all(part in str(caught.value) for part in said), caught.value
 
 
@@ -153,17 +154,19 @@ def test_column_that_cannot_be_found_is_an_error_with_the_choices(
 )
 def test_unusable_row_is_found(row: Row, said: str) -> None:
     task = TextClassification(text="text", label="label", kind="single")
-    assert list(task.validate(row)) == [said]
+    assert list(task.rows.validate(row)) == [said]
 
 
 def test_row_without_the_label_column_is_one_to_predict() -> None:
     task = TextClassification(text="text", label="label", kind="single")
-    assert not list(task.validate({"text": "a"}))
+    assert not list(task.rows.validate({"text": "a"}))
 
 
 def test_number_that_is_none_is_found() -> None:
     task = TextClassification(text="text", label="label", kind="number")
-    assert list(task.validate({"text": "a", "label": "high"})) == ["label is 'high', not a number"]
+    assert list(task.rows.validate({"text": "a", "label": "high"})) == [
+        "label is 'high', not a number"
+    ]
 
 
 def test_label_that_training_has_not_seen_is_refused_in_a_held_out_split(
@@ -207,13 +210,13 @@ def test_labels_of_a_data_set_keep_its_order(bert_folder: Path) -> None:
     rows = Dataset.from_list(labelled(0, 2, 1, 0), features=features)
     task, _ = set_up(bert_folder, rows)
     assert task.targets_.names == ["no", "maybe", "a"]
-    assert [task.stratum(row) for row in rows] == ["no", "a", "maybe", "no"]
+    assert [task.rows.labels(row) for row in rows] == [("no",), ("a",), ("maybe",), ("no",)]
     names = ClassLabel(names=["z", "b", "a"])
     features = Features({"text": Value("string"), "label": Sequence(names)})
     rows = Dataset.from_list(labelled([0], [2, 0], [], [1]), features=features)
     task, _ = set_up(bert_folder, rows)
     assert task.targets_.names == ["z", "b", "a"]
-    assert [task.stratum(row) for row in rows] == [("z",), ("a", "z"), (), ("b",)]
+    assert [task.rows.labels(row) for row in rows] == [("z",), ("a", "z"), (), ("b",)]
     assert task.targets_.target([2, 0]) == [1.0, 0.0, 1.0]
 
 
@@ -251,7 +254,7 @@ def test_text_that_is_too_long_is_cut_where_asked_and_counted(
     rows = [*SINGLE, {"text": " ".join(words), "label": "sport"}]
     task, _ = set_up(bert_folder, rows, truncation=truncation)
     assert task.lengths(rows)[-1] == (LONGEST, 60 + 2 - LONGEST, 0)  # [CLS] and [SEP] count
-    shown = task.show(task.encode(rows[-1])).split()
+    shown = task.views.show(task.encode(rows[-1])).split()
     assert len(shown) == LONGEST
     assert ("market" in shown, "goal" in shown) == (truncation == "head", truncation == "tail")
     assert (shown[0], shown[-1]) == ("[CLS]", "[SEP]")
@@ -283,7 +286,7 @@ def test_more_tokens_than_the_network_takes_are_not_asked_for(bert_folder: Path)
     table = Dataset.from_list(SINGLE)
     task = TextClassification(max_length=512, text="text", label="label", kind="single")
     notes = task.setup(table, ModelConfig(name=str(bert_folder)), frozen=False)
-    assert task.config.max_length == LONGEST
+    assert task.resolved_.max_length == LONGEST
     assert any(note.startswith(f"max_length: {LONGEST}") and "512" in note for note in notes)
 
 
@@ -322,7 +325,7 @@ def test_what_a_person_may_have_overlooked_is_said(
 ) -> None:
     def notes(rows: list[Row], **keys: Any) -> str:
         task, table = TextClassification(**keys), Dataset.from_list(rows)
-        task.choose_columns(table[:100])
+        resolve(task, table[:100])
         return "; ".join(task.setup(table, ModelConfig(name=str(bert_folder)), frozen=False))
 
     assert said in notes(rows, **keys)

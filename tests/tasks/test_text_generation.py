@@ -35,8 +35,8 @@ from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import compute_outputs, relative_difference
 from finetune.inference.predictor import Predictor
 from finetune.methods.choice import make_method
-from finetune.model import named_parts
-from finetune.task import Row
+from finetune.model import named_parts, saved_model
+from finetune.task_parts import Row
 from finetune.testing import check_task
 from finetune.training.recipes import MOOT, fill_defaults
 from tasks import TextGeneration
@@ -46,6 +46,7 @@ from tasks.generation import text_metrics as scores
 from tasks.generation.generation_code import code_of
 from tasks.generation.language_models import Isolation, LanguageModel, load_language_model
 from tests.support.command_line import finetune as command
+from tests.support.contract import resolve
 from tests.support.tiny_models import answered_rows, text_rows
 
 CLOSE = 1e-5
@@ -100,7 +101,7 @@ def set_up(
     """A task that has seen `rows`, its untrained network, and what was said on the way."""
     table, source = Dataset.from_list(rows), ModelConfig(name=str(model))
     task = TextGeneration(**keys)
-    notes = task.choose_columns(table[:100])
+    notes = resolve(task, table[:100])
     notes += task.setup(table, source, frozen=False)
     network = task.build_model(source)
     assert isinstance(network, LanguageModel)
@@ -235,7 +236,7 @@ def test_last_turn_that_is_none_to_learn_is_no_answer(t5_folder: Path) -> None:
         assert "target" not in task.encode(row)
         assert task.lengths([row])[0].used == 0
         written = [{"generated_text": text} for text in ("yes", "anything")]
-        assert task.score(written, [CHATS[0], row])["rougeL"] == 1
+        assert task._score(written, [CHATS[0], row])["rougeL"] == 1
 
 
 def test_held_out_dialogues_may_be_without_the_column_of_tools(
@@ -432,7 +433,7 @@ def test_row_that_is_too_long_is_cut(how: str, used: int, learned: str, gpt2_fol
     assert length.cut > 0
     if used:
         assert learned_text(task, LONG[0]) == learned
-        assert task.show(task.encode(LONG[0])).endswith(f"Topic:«{learned}»")
+        assert task.views.show(task.encode(LONG[0])).endswith(f"Topic:«{learned}»")
 
 
 def test_rows_that_lose_their_completion_are_left_out_and_counted(gpt2_folder: Path) -> None:
@@ -617,7 +618,7 @@ def test_stop_string_ends_what_is_written(gpt2_folder: Path) -> None:
     task, model, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, max_new_tokens=12)
     whole = Predictor(task, model, torch.device("cpu"))(ANSWERED[:1])[0]["generated_text"]
     stop = whole[len(whole) // 2 : len(whole) // 2 + 2]
-    task.config = task.config.model_copy(update={"stop": [stop]})
+    task.settle({"stop": [stop]})
     short = Predictor(task, model, torch.device("cpu"))(ANSWERED[:1])[0]["generated_text"]
     assert short == whole[: whole.index(stop)].strip()
 
@@ -644,7 +645,7 @@ def test_prompt_that_is_cut_to_leave_room_for_what_is_written_is_counted(
     rows = CHATS if kind == "chat" else PLAIN
     task, model, _ = set_up(gpt2_folder, rows, max_new_tokens=100)
     predictor = Predictor(task, model, torch.device("cpu"))
-    predictor([task.row_of("the match " * 55), task.row_of("the match")])
+    predictor([task.rows.from_value("the match " * 55), task.rows.from_value("the match")])
     assert predictor.cut == 1, "the network reads such a row whole, but writes nothing behind it"
 
 
@@ -653,7 +654,7 @@ def test_held_out_prompts_that_are_cut_where_text_is_written_are_counted(gpt2_fo
     for asked, said in [(True, ["held: 1 of 7 prompts are cut"]), (False, [])]:
         keys = {"max_new_tokens": 100, "generate": asked}
         task, _, _ = set_up(gpt2_folder, ANSWERED, **TEMPLATES, **keys)
-        notes = task.compare("held", [*ANSWERED, long])
+        notes = task.views.compare("held", [*ANSWERED, long])
         assert [note.partition(" where")[0] for note in notes] == said
 
 
@@ -662,7 +663,9 @@ def test_dialogues_that_are_to_be_answered_are_as_long_as_what_is_read(
 ) -> None:
     for network in ("gpt2", "t5"):
         task, _, _ = set_up(folders[network], CHATS)
-        found = task.lengths_to_predict([task.row_of("goal"), task.row_of("goal " * 9)])
+        found = task.lengths(
+            [task.rows.from_value("goal"), task.rows.from_value("goal " * 9)], predicting=True
+        )
         assert 0 < found[0].used < found[1].used
 
 
@@ -805,7 +808,7 @@ def test_keys_of_writing_can_be_changed_when_a_model_is_loaded(lora_run: finetun
     short = finetune.load(lora_run.path, max_new_tokens=1)([row])
     assert len(short[0]["generated_text"]) < len(lora_run.predict([row])[0]["generated_text"])
     with pytest.raises(
-        ConfigError, match="temprature: is no key that predictions of text-generation change"
+        ConfigError, match="temprature: predictions of text-generation do not change this key"
     ):
         finetune.load(lora_run.path, temprature=1)
 
@@ -870,7 +873,7 @@ def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
     monkeypatch.setattr("tasks.backbones.pretrained._few_bits", lambda _: arguments)
     table = Dataset.from_list(ANSWERED)
     task, cpu = TextGeneration(**TEMPLATES), torch.device("cpu")
-    task.choose_columns(table[:])
+    resolve(task, table[:])
     source = ModelConfig(name=str(llama_folder), quantize=bits)
     task.setup(table, source, frozen=False)
     model, method = task.build_model(source), make_method(LoraConfig())
@@ -891,5 +894,5 @@ def test_adapters_beside_weights_of_few_bits_are_merged_into_whole_ones(
     method.merge(model)
     task.save(model, tmp_path)
     assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
-    after = compute_outputs(task.load_model(tmp_path), task, ANSWERED, cpu)
+    after = compute_outputs(task.load_model(saved_model(tmp_path)), task, ANSWERED, cpu)
     assert relative_difference(whole, after) <= CLOSE

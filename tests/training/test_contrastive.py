@@ -19,7 +19,7 @@ from finetune.io.run_folder import RunFolder
 from finetune.training import contrastive, run
 from finetune.training.contrastive import contrastive_loss, draw_rows
 from tests.support.lives import Killed, Stop, digest, left_behind, live, load, watched
-from tests.support.tiny_models import text_rows
+from tests.support.tiny_models import several_csv, text_rows
 from tests.support.tiny_vision import shape_folder, tiny_timm
 
 TUNED = {"method": "frozen", "method.contrastive": 4, "optim.lr": 1e-3, "task.pooling": "mean"}
@@ -232,8 +232,10 @@ def test_what_has_no_pairs_is_refused(
     reason: str, gpt2_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     keys, error, words = REFUSED[reason]
+    is_several = "task.kind" in keys
+    data = several_csv(tmp_path / "several.csv") if is_several else news_csv
     with pytest.raises(error, match=words):
-        live(load(tmp_path / "run", gpt2_folder, news_csv, {**TUNED, **keys}))
+        live(load(tmp_path / "run", gpt2_folder, data, {**TUNED, **keys}))
     assert not (tmp_path / "run").exists()
 
 

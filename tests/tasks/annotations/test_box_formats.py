@@ -15,9 +15,10 @@ from finetune.config.schema import DataConfig
 from finetune.data.opening import open_splits
 from finetune.errors import ConfigError, DataError
 from tasks import ObjectDetection
-from tasks.annotations.box_formats import read_boxes
+from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.boxes import find_convention
-from tasks.detection.object_columns import learn_categories
+from tasks.detection.object_rows import learn_categories
+from tests.support.contract import resolve
 
 SIZE = (100, 80)  # (width, height) of the pictures
 # The true objects of the pictures: class, left, top, right, bottom.
@@ -125,7 +126,7 @@ def test_every_format_says_the_same_objects(name: str, tmp_path: Path) -> None:
     assert task.labels_ == ["cat", "dog"]
     assert sorted(Path(row["image"]).stem for row in rows) == list(TRUTH)
     for row in rows:
-        truth = task._objects.truth(row, (SIZE[1], SIZE[0]))
+        truth = task.rows.objects.truth(row, (SIZE[1], SIZE[0]), task.labels)
         wanted = TRUTH[Path(row["image"]).stem]
         assert [task.labels_[n] for n in truth.labels.tolist()] == [kind for kind, *_ in wanted]
         found = [[round(value, 3) for value in box] for box in truth.boxes.tolist()]
@@ -158,13 +159,18 @@ def test_hub_layout_is_read_by_its_class_label_and_its_boxes(tmp_path: Path) -> 
         features=features,
     )
     task = ObjectDetection()
-    notes = task.choose_columns(rows[:])
+    notes = resolve(task, rows[:])
     assert "boxes: xywh, in which alone the first 3 boxes fit" in notes
-    assert not [fault for row in rows for fault in task.validate(row)]
+    assert not [fault for row in rows for fault in task.rows.validate(row)]
     task.labels_, task.class_names_, said = learn_categories(rows, "objects", None)
     assert task.labels_ == ["dog", "cat"]
     assert "1 pictures have none" in said
-    assert task._objects.truth(rows[0], (80, 100)).boxes.tolist()[0] == [10, 20, 40, 60]
+    assert task.rows.objects.truth(rows[0], (80, 100), task.labels).boxes.tolist()[0] == [
+        10,
+        20,
+        40,
+        60,
+    ]
 
 
 def test_boxes_that_fit_in_two_conventions_are_asked_for() -> None:
@@ -174,8 +180,8 @@ def test_boxes_that_fit_in_two_conventions_are_asked_for() -> None:
         "objects": [[{"bbox": [5, 6, 20, 20], "label": "a"}]],
     }
     with pytest.raises(DataError, match="fit in several conventions"):
-        ObjectDetection().choose_columns(rows)
-    ObjectDetection(boxes="xyxy").choose_columns(rows)
+        resolve(ObjectDetection(), rows)
+    resolve(ObjectDetection(boxes="xyxy"), rows)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +234,12 @@ def test_clip_keeps_what_cutting_mends_and_stops_at_the_rest(tmp_path: Path) -> 
     task, rows, notes = opened(path, on_error="clip")
     assert "train: 1 of 3 rows are mended by cutting (data.on_error)" in notes
     task.labels_, task.class_names_, _ = learn_categories(rows, "objects", None)
-    assert task._objects.truth(rows[0], (80, 100)).boxes.tolist()[0] == [60, 20, 100, 60]
+    assert task.rows.objects.truth(rows[0], (80, 100), task.labels).boxes.tolist()[0] == [
+        60,
+        20,
+        100,
+        60,
+    ]
     path.write_text(text.replace("50,8,90,40", "90,8,50,40"))
     with pytest.raises(DataError, match="is reversed"):
         opened(path, on_error="clip")
@@ -263,7 +274,8 @@ def test_fault_of_an_xml_file_has_its_line(tmp_path: Path) -> None:
 def test_class_that_only_a_held_out_split_has_is_named_with_its_file(tmp_path: Path) -> None:
     task, rows, _ = opened(write_csv(tmp_path))
     task.labels_ = ["cat"]
-    faults = [fault for row in rows for fault in task.validate(row)]
+    assert not [fault for row in rows for fault in task.rows.validate(row)]
+    faults = [fault for row in rows for fault in task.unseen(row)]
     assert [fault.partition(";")[0] for fault in faults] == [
         "boxes.csv:3: class 'dog' is unknown",
         "boxes.csv:5: class 'dog' is unknown",
@@ -277,7 +289,7 @@ def test_class_that_only_a_held_out_split_has_is_named_with_its_file(tmp_path: P
 
 def test_a_table_without_boxes_is_no_format_of_detection(tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text("text,label\nhi,a\n")
-    assert read_boxes(tmp_path / "news.csv", "auto") is None
-    assert read_boxes(tmp_path, "auto") is None
+    for path in (tmp_path / "news.csv", tmp_path):
+        assert not [each.name for each in BOX_FORMATS if each.claims(path, "auto")]
     with pytest.raises(DataError, match=r"holds no data.yaml of YOLO"):
-        read_boxes(tmp_path, "yolo")
+        next(each for each in BOX_FORMATS if each.claims(tmp_path, "yolo")).read(tmp_path)

@@ -19,8 +19,9 @@ from finetune.errors import ConfigError
 from finetune.testing import check_task
 from finetune.training import run
 from tasks import ImageClassification, TextClassification
+from tests.support.contract import resolve
 from tests.support.lives import Stop, live, load
-from tests.support.tiny_models import text_rows
+from tests.support.tiny_models import several_csv, text_rows
 from tests.support.tiny_vision import shape_rows, tiny_timm
 
 LABELS = ["rare", "usual"]
@@ -37,7 +38,7 @@ def logits() -> Tensor:
 
 def learned(task: Any, model: Path, rows: list[dict[str, Any]]) -> Any:
     table = Dataset.from_list(rows)
-    task.choose_columns(table[:100])
+    resolve(task, table[:100])
     task.setup(table, ModelConfig(name=str(model)), frozen=False)
     return task
 
@@ -122,6 +123,8 @@ def test_balanced_run_draws_classes_alike_and_its_report_shows_support(
 def test_balanced_sampling_without_a_meaning_is_refused(
     keys: dict[str, Any], words: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    loaded = load(tmp_path / "run", bert_folder, news_csv, keys | {"train.sampling": "balanced"})
+    is_several = "task.kind" in keys
+    data = several_csv(tmp_path / "several.csv") if is_several else news_csv
+    loaded = load(tmp_path / "run", bert_folder, data, keys | {"train.sampling": "balanced"})
     with pytest.raises(ConfigError, match=words):
         live(loaded, stop=Stop(0))

@@ -18,6 +18,7 @@ from tasks.generation.text_metrics import score_texts
 from tasks.generation.tokens import Tokens, cut
 from tasks.generation.tools import tools_of
 from tasks.sample_rows import WORDS, bbc_headline
+from tests.support.contract import resolve
 
 TEXTS = ["a goal", "the market is new"]
 
@@ -40,8 +41,8 @@ def test_prompt_and_completion_are_found_by_their_names(
     columns: dict[str, Any], found: tuple[str, str]
 ) -> None:
     task = TextGeneration()
-    notes = task.choose_columns(columns)
-    assert (task.config.prompt, task.config.completion) == found
+    notes = resolve(task, columns)
+    assert (task.resolved_.prompt, task.resolved_.completion) == found
     assert len(notes) == 1
 
 
@@ -53,15 +54,15 @@ def test_tools_are_found_beside_a_dialogue() -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     for keys in ({}, {"messages": "messages"}):
         task = TextGeneration(**keys)
-        notes = task.choose_columns({"messages": [turns], "functions": [json.dumps([WEATHER])]})
+        notes = resolve(task, {"messages": [turns], "functions": [json.dumps([WEATHER])]})
         assert notes[-1] == "tools: column 'functions', by its name"
-        assert task.input_columns() == ["messages", "functions"]
+        assert task.rows.inputs == ["messages", "functions"]
         task = TextGeneration(**keys)
-        notes = task.choose_columns({"messages": [turns], "tools": ["hammer"]})
+        notes = resolve(task, {"messages": [turns], "tools": ["hammer"]})
         assert notes[-1] == "tools: column 'tools' holds none, so it is not read"
-        assert task.input_columns() == ["messages"]
+        assert task.rows.inputs == ["messages"]
     with pytest.raises(DataError, match="task.tools: are those of a dialogue"):
-        TextGeneration(text="text", tools="tools").choose_columns({"text": TEXTS, "tools": TEXTS})
+        resolve(TextGeneration(text="text", tools="tools"), {"text": TEXTS, "tools": TEXTS})
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_tools_are_read_as_public_sets_hold_them(cell: Any, tools: Any) -> None:
 )
 def test_tools_that_are_none_are_a_fault(cell: Any, said: str) -> None:
     row = {"chat": [{"role": "user", "content": "Hi"}], "tools": cell}
-    (fault,) = TextGeneration(messages="chat", tools="tools").validate(row)
+    (fault,) = TextGeneration(messages="chat", tools="tools").rows.validate(row)
     assert fault.startswith("tools: ")
     assert said in fault
 
@@ -95,15 +96,15 @@ def test_tools_that_are_none_are_a_fault(cell: Any, said: str) -> None:
 def test_dialogues_are_found_by_their_values_and_text_is_what_is_left() -> None:
     chats = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]]
     task = TextGeneration()
-    task.choose_columns({"id": [1], "talk": chats})
-    assert task.config.messages == "talk"
+    resolve(task, {"id": [1], "talk": chats})
+    assert task.resolved_.messages == "talk"
     # So that the empty one is named as a fault of its row.
     task = TextGeneration()
-    task.choose_columns({"talk": [*chats, [], None]})
-    assert task.config.messages == "talk"
+    resolve(task, {"talk": [*chats, [], None]})
+    assert task.resolved_.messages == "talk"
     task = TextGeneration()
-    task.choose_columns({"story": TEXTS, "n": [1, 2]})
-    assert task.config.text == "{story}"
+    resolve(task, {"story": TEXTS, "n": [1, 2]})
+    assert task.resolved_.text == "{story}"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_dialogues_are_found_by_their_values_and_text_is_what_is_left() -> None:
 )
 def test_keys_that_no_column_fits_are_refused(keys: dict[str, str], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        TextGeneration(**keys).choose_columns({"body": TEXTS, "title": TEXTS})
+        resolve(TextGeneration(**keys), {"body": TEXTS, "title": TEXTS})
 
 
 # ---- rows
@@ -136,12 +137,12 @@ def test_keys_that_no_column_fits_are_refused(keys: dict[str, str], said: str) -
 )
 def test_row_that_cannot_be_used_is_a_fault(row: dict[str, Any], said: str) -> None:
     task = TextGeneration(prompt="{body}", completion="{title}")
-    assert said in list(task.validate(row))
+    assert said in list(task.rows.validate(row))
 
 
 def test_row_without_its_completion_is_one_to_predict() -> None:
     task = TextGeneration(prompt="{body}", completion="{title}")
-    assert not list(task.validate({"body": "x"}))
+    assert not list(task.rows.validate({"body": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_row_without_its_completion_is_one_to_predict() -> None:
     ],
 )
 def test_dialogue_that_is_none_is_a_fault(messages: Any, said: str) -> None:
-    faults = list(TextGeneration(messages="chat").validate({"chat": messages}))
+    faults = list(TextGeneration(messages="chat").rows.validate({"chat": messages}))
     assert any(said in fault for fault in faults)
 
 

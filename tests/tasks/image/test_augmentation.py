@@ -19,6 +19,7 @@ from finetune.errors import ConfigError
 from tasks.image.augmentation import PRESETS, mix
 from tasks.image.preprocessing import INPUT
 from tasks.image_classification import ImageClassification, ImageClassificationConfig
+from tests.support.contract import resolve
 from tests.support.lives import digest
 from tests.support.tiny_vision import SIZE, shape_rows, tiny_timm
 
@@ -40,7 +41,7 @@ def ready(network: Path, **keys: Any) -> tuple[ImageClassification, datasets.Dat
     rows = datasets.Dataset.from_list(shape_rows(24))
     rows = rows.cast_column("image", datasets.Image(decode=False))
     task = ImageClassification(**keys)
-    task.choose_columns(rows[:10])
+    resolve(task, rows[:10])
     task.setup(rows, ModelConfig(name=str(network)), frozen=False)
     return task, rows
 
@@ -84,7 +85,7 @@ def test_presets_change_pictures_more_and_more(network: Path, preset: str) -> No
 
 def test_a_key_wins_over_its_preset(network: Path) -> None:
     task, _ = ready(network, augmentation="heavy", mixup=0.0, cutmix=0.0, rand_augment=0)
-    assert (task.config.mixup, task.config.random_erasing) == (0.0, 0.25)
+    assert (task.resolved_.mixup, task.resolved_.random_erasing) == (0.0, 0.25)
     alone, rows = ready(network, augmentation="none", horizontal_flip=1.0)
     flipped = alone.encode(rows[0], np.random.default_rng(0))["inputs"][INPUT]
     assert torch.equal(flipped, alone.encode(rows[0])["inputs"][INPUT].flip(2))
@@ -93,7 +94,7 @@ def test_a_key_wins_over_its_preset(network: Path) -> None:
 def test_a_frozen_backbone_is_not_augmented_by_default(network: Path) -> None:
     rows = datasets.Dataset.from_list(shape_rows(24))
     task = ImageClassification()
-    task.choose_columns(rows[:10])
+    resolve(task, rows[:10])
     notes = task.setup(rows, ModelConfig(name=str(network)), frozen=True)
     assert "augmentation: none, for a frozen backbone" in notes
     assert not task.augments

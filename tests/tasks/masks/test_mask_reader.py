@@ -23,12 +23,13 @@ from tasks.annotations.mask_files import (
     paint_objects,
     read_mask,
 )
-from tasks.annotations.mask_folders import read_mask_folder, read_masks
+from tasks.annotations.mask_folders import MASK_FORMATS, read_mask_folder, read_masks
 from tasks.image.joint_augmentation import IGNORE
 from tasks.masks.mask_coding import MaskCoding, learn_coding
 from tasks.masks.mask_reader import MaskReader
 from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.masks.segments import draw_prediction, segments
+from tests.support.contract import resolve
 from tests.support.tiny_scenes import SHAPES, SIZE, save_mask, scene_folder
 
 SQUARE = np.array([[0, 0, 1], [0, 2, 2], [1, 1, 0]])
@@ -236,9 +237,9 @@ def test_other_layouts_are_read(tmp_path: Path) -> None:
     assert read_legend(tmp_path / "voc") == {"ground": [0, 0, 0], "car": [255, 0, 0]}
     assert read_mask_folder(tmp_path) == {}
     (tmp_path / "one" / "labels").mkdir()
-    assert Segmentation().read(tmp_path / "nowhere", "auto") is None
+    assert not [each for each in MASK_FORMATS if each.claims(tmp_path / "nowhere", "auto")]
     with pytest.raises(DataError, match="holds no pictures with masks"):
-        Segmentation().read(tmp_path / "one" / "labels", "voc")
+        read_masks(tmp_path / "one" / "labels")
 
 
 @pytest.mark.parametrize(
@@ -275,28 +276,23 @@ def test_a_folder_of_pascal_voc_is_found_in_its_devkit(tmp_path: Path) -> None:
         lists.mkdir(parents=True)
         (lists / "train.txt").write_text("a\n")
         if year == "VOC2007":
-            found = read_masks(tmp_path, "auto")
-            assert found is not None
+            found = read_masks(tmp_path)
             assert found.splits["train"][0]["file"] == "JPEGImages/a.png"
     with pytest.raises(DataError, match="holds VOC2007, VOC2012; name one: .*VOC2012"):
-        read_masks(tmp_path, "auto")
+        read_masks(tmp_path)
 
 
 def test_masks_without_pictures_are_counted(tmp_path: Path) -> None:
     for name in ("images/a.png", "masks/a.png", "masks/b.png", "masks/c.npy"):
         save_mask(tmp_path / name, SQUARE)
-    task = Segmentation()
-    rows = task.read(tmp_path, "auto")
-    assert rows is not None
-    columns = {name: [row[name] for row in rows["train"]] for name in rows["train"][0]}
-    said = task.choose_columns(columns)
-    assert said[0].startswith("masks without a picture, which are not used: 2, ")
-    assert said[0].endswith("c.npy")
+    (said,) = read_masks(tmp_path).notes
+    assert said.startswith("masks without a picture, which are not used: 2, ")
+    assert said.endswith("c.npy")
 
 
 def test_names_of_folders_are_no_masks() -> None:
     with pytest.raises(DataError, match="column 'label' holds 'images', which is no mask; put a"):
-        Segmentation().choose_columns({"image": ["images/a.png"], "label": ["images"]})
+        resolve(Segmentation(), {"image": ["images/a.png"], "label": ["images"]})
 
 
 # ---- COCO
@@ -370,7 +366,7 @@ def test_objects_that_labels_leave_out_are_background() -> None:
 def test_a_picture_of_any_size_is_compared_with_its_mask(tmp_path: Path) -> None:
     Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")  # more than Pillow's own limit
     row = {"mask": np.zeros((8, 8), np.uint8)}
-    faults = list(MaskReader(SegmentationConfig()).faults(row, str(tmp_path / "large.png"), None))
+    faults = list(MaskReader(SegmentationConfig()).faults(row, str(tmp_path / "large.png")))
     assert faults == ["mask has 8 x 8 pixels, the image 10000 x 9000"]
 
 
@@ -378,9 +374,9 @@ def test_a_category_of_another_name_than_in_train_is_a_fault() -> None:
     row = {"mask": [outlined(3, 0), outlined(9, 4)], "image": Image.new("RGB", (8, 8))}
     reader = MaskReader(SegmentationConfig())
     coding, _ = reader.learn([row])
-    assert list(reader.faults(row, row["image"], coding)) == []
+    assert list(reader.faults(row, row["image"])) == list(reader.unseen(row, coding)) == []
     other = {**row, "mask": [{**outlined(3, 0), "category": "wolf"}]}
-    (fault,) = reader.faults(other, row["image"], coding)
+    (fault,) = reader.unseen(other, coding)
     assert fault == "train.json, annotation 5: category_id 3 is 'wolf', in train 'dog'"
 
 
@@ -419,7 +415,7 @@ def test_a_broken_outline_is_a_fault_of_its_row(
     }
     (tmp_path / "all.json").write_text(json.dumps(held))
     task = Segmentation(image="image", mask="objects")
-    (fault,) = task.validate(read_coco(tmp_path / "all.json")["train"][0])
+    (fault,) = task.rows.validate(read_coco(tmp_path / "all.json")["train"][0])
     assert fault.startswith("all.json, annotation 5: ")
     assert re.search(what, fault)
 

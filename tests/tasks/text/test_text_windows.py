@@ -15,6 +15,7 @@ from finetune.export.limitations import cut_note
 from finetune.model import TransferModel
 from finetune.testing import check_task
 from tasks import TextClassification
+from tests.support.contract import resolve
 from tests.support.lives import Stop, left_behind, live, load
 from tests.support.tiny_models import text_rows
 
@@ -30,7 +31,7 @@ def set_up(
         ModelConfig(name=str(model)),
         Dataset.from_list(ROWS),
     )
-    task.choose_columns(table[:100])
+    resolve(task, table[:100])
     task.setup(table, source, frozen=frozen)
     torch.manual_seed(0)
     return task, task.build_model(source).eval()
@@ -133,8 +134,8 @@ def test_added_words_are_whole_and_start_as_the_mean_of_their_pieces(gpt2_folder
 def test_words_that_a_tokenizer_breaks_are_listed(gpt2_folder: Path) -> None:
     task, _ = set_up(gpt2_folder)
     rows = [{"text": f"the fibromyalgia of the market {place}"} for place in range(6)]
-    assert task.survey(rows)["broken words"].startswith("fibromyalgia (")
-    assert task.survey(rows[:2]) == {}
+    assert task.views.survey(rows)["broken words"].startswith("fibromyalgia (")
+    assert task.views.survey(rows[:2]) == {}
 
 
 def test_word_that_a_tokenizer_does_not_know_is_added(bert_folder: Path) -> None:

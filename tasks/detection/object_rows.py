@@ -1,12 +1,16 @@
-"""Which column holds the objects of a picture, how their boxes are written, which classes occur."""
+"""Rows with an image and its objects: their column, the convention of boxes, the classes.
+
+A row: {"image": "street/1.jpg", "objects": [{"bbox": [12.0, 30.5, 80.0, 99.0], "category": "a"}]}
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, listed, nearest
+from finetune.task_parts import Resolved, Row
 from tasks.annotations.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
@@ -17,10 +21,56 @@ from tasks.annotations.boxes import (
     objects_in,
 )
 from tasks.classification.labels import check_known, given_names, label_text, sort_labels
+from tasks.detection.detection_config import ObjectDetectionConfig
+from tasks.detection.object_reader import ObjectReader
 from tasks.image.image_reading import find_fault, picture_size
+from tasks.image.picture_rows import PictureRows
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
 _LISTED = 5
+
+
+class ObjectRows(PictureRows):
+    """Rows of object detection.
+
+    Attributes:
+        class_names: of a ClassLabel, for objects whose category is a number of it.
+    """
+
+    config: ObjectDetectionConfig
+
+    def __init__(
+        self, config: ObjectDetectionConfig, class_names: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(config)
+        column = config.objects or "objects"
+        self.objects = ObjectReader(column, config.boxes, class_names)
+
+    def resolve(
+        self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
+    ) -> Resolved:
+        keys, notes = self.resolve_inputs(columns)
+        if not with_targets:
+            return Resolved(keys, notes)
+        objects, note = find_objects(self.config.objects, columns)
+        keys |= {"objects": objects}
+        notes += [note] if note else []
+        if self.config.boxes is None:
+            keys["boxes"], note = settle_convention(columns[keys["image"]], columns[objects])
+            notes += [note] if note else []
+        return Resolved(keys, notes)
+
+    def validate(self, row: Row) -> Iterator[str]:
+        faults = list(super().validate(row))
+        if not faults and self.objects.column in row:
+            faults = list(self.objects.faults(row, picture_size(self.cell(row))))
+        yield from faults
+
+    def labels(self, row: Row) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.objects.categories(row)))
+
+    def truth(self, row: Row) -> Any:
+        return repr(row.get(self.objects.column))
 
 
 def find_objects(

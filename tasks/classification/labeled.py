@@ -1,0 +1,84 @@
+"""What tasks with a label column share of the forward pass: targets, loss, metrics, predictions.
+
+Outputs are logits [B, C]; what a label means is `tasks.classification.targets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from finetune.model import Batch, TransferModel
+from finetune.task import Score, Task
+from finetune.task_parts import Prediction, Row, Sample, Stats
+from tasks.classification import classification_metrics as metrics
+from tasks.classification.label_config import TargetConfig
+from tasks.classification.targets import KINDS, Targets
+
+
+class LabeledTask(Task):
+    """A task with a label column. What is read, and by which network, a subclass says."""
+
+    config: TargetConfig
+    resolved_: TargetConfig
+    targets_: Targets | None = None
+
+    @property
+    def metric(self) -> tuple[str, Literal["max", "min"]]:
+        return KINDS[self.resolved_.kind or "single"].metric
+
+    @property
+    def targets(self) -> Targets:
+        """The meaning of the label column, which `setup` learned."""
+        assert self.targets_ is not None, "labels are learned by setup, or taken back by restore"
+        return self.targets_
+
+    def unseen(self, row: Row) -> Iterator[str]:
+        label = row.get(self.resolved_.label or "")
+        for name in self.targets.unseen(label):
+            yield f"{self.resolved_.label} is {name!r}, which no row of train has"
+
+    # ---- targets, loss, metrics
+
+    def with_target(self, sample: Sample, row: Row) -> Sample:
+        """The sample with its target, if the row has a label."""
+        label = row.get(self.resolved_.label or "")
+        if label is not None and label != "":
+            sample["target"] = self.targets.target(label)
+        return sample
+
+    def with_targets(self, batch: Batch, samples: Sequence[Sample]) -> Batch:
+        """The batch with its targets and their count, if every sample has one."""
+        if all("target" in sample for sample in samples):
+            batch["targets"], count = self.targets.stack([sample["target"] for sample in samples])
+            batch["count"] = {"loss": count}
+        return batch
+
+    def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": self.targets.loss(outputs, batch["targets"])}
+
+    def measure(self, outputs: Tensor, batch: Batch) -> Stats:
+        return {"scores": self.targets.scores(outputs), "target": batch["targets"]}
+
+    def summarize(self, stats: Stats) -> dict[str, float]:
+        return self.targets.summarize(stats["scores"].numpy(), stats["target"].numpy())
+
+    def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
+        return self.targets.predictions(self.targets.scores(model(batch).float()).cpu())
+
+    # ---- evaluate modules
+
+    @property
+    def score(self) -> Score | None:
+        return self._score if self.resolved_.metrics else None
+
+    def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+        references = [self.targets.target(row[self.resolved_.label or ""]) for row in rows]
+        answers: list[Any] = [said.get("label", said["score"]) for said in predictions]
+        predicted = [self.targets.target(answer) for answer in answers]
+        classes, found = len(self.targets.names), dict[str, float]()
+        for name in self.resolved_.metrics:
+            found |= metrics.evaluate_module(name, predicted, references, classes=classes)
+        return found

@@ -1,0 +1,69 @@
+"""What people see of image classification: images as the network reads them, the code on a card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from finetune.model import Batch, TransferModel
+from finetune.task_parts import CardFacts, Picture, Sample
+from tasks.classification import classifier_code as code
+from tasks.classification.label_views import LabelViews
+from tasks.image.picture_rows import describe_pixels
+from tasks.image.preprocessing import INPUT, to_timm
+
+if TYPE_CHECKING:
+    from tasks.image_classification import ImageClassification
+
+
+class ImageViews(LabelViews):
+    """Views of image classification."""
+
+    def __init__(self, task: ImageClassification) -> None:
+        super().__init__(task.targets_)
+        self.task = task
+
+    def show(self, sample: Sample) -> str:
+        return describe_pixels(sample["inputs"][INPUT])
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        targets = self.task.targets
+        said = [targets.describe(target) for target in batch["targets"].tolist()]
+        if "mix" in batch:
+            own = round(100 * float(batch["mix"]["share"]))
+            others = map(targets.describe, batch["mix"]["targets"].tolist())
+            said = [f"{a} {own}%, {b}" for a, b in zip(said, others, strict=True)]
+        pixels = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        shown = [picture.permute(1, 2, 0).numpy() for picture in pixels]
+        return list(map(Picture, said, shown))
+
+    def card(self, model: TransferModel) -> CardFacts:
+        config, kind = self.task.resolved_, self.task.targets.problem_type
+        processor = self.task.processor_
+        blanks = {
+            "labels": self.task.targets.names,
+            "several": ", top_k=None" if kind == "multi_label_classification" else "",
+            "activation": code.ACTIVATIONS[kind],
+            "preprocessing": processor or to_timm(self.task.preprocessing_),
+        }
+        if config.head_hidden:
+            blanks["place"] = model.heads[0]
+            blanks["scores"] = code.scores(code.ACTIVATIONS[kind], config.head_hidden)
+            text = code.fill(code.HIDDEN_IMAGE if processor else code.HIDDEN_TIMM_IMAGE, **blanks)
+            return CardFacts(config.name, code=text, base=self._base_on_hub(model))
+        if processor is not None:
+            whole, adapted = code.IMAGE, code.ADAPTED_IMAGE
+            library, base = "transformers", None
+        else:
+            whole, adapted = code.TIMM_IMAGE, code.ADAPTED_TIMM_IMAGE
+            library, base = "timm", self._base_on_hub(model)
+        return CardFacts(
+            config.name, library, code.fill(whole, **blanks), code.fill(adapted, **blanks), base
+        )
+
+    def _base_on_hub(self, model: TransferModel) -> str | None:
+        """The hub id of an architecture of timm with its own weights."""
+        source = self.task.source_.model if hasattr(self.task, "source_") else None
+        if source is None or not source.name.startswith("timm/"):
+            return None
+        config: Any = model.network.pretrained_cfg
+        return "" if source.weights else str(config.get("hf_hub_id") or "")

@@ -1,0 +1,48 @@
+"""Rows with an image and its mask.
+
+A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png"}; see `tasks.masks.mask_reader`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from finetune.task_parts import Resolved, Row
+from tasks.classification.label_columns import find_column
+from tasks.image.image_reading import looks_like_image
+from tasks.image.picture_rows import PictureRows
+from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks
+from tasks.masks.segmentation_config import SegmentationConfig
+
+
+class MaskRows(PictureRows):
+    """Rows of segmentation."""
+
+    config: SegmentationConfig
+
+    @property
+    def masks(self) -> MaskReader:
+        return MaskReader(self.config)
+
+    def resolve(
+        self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
+    ) -> Resolved:
+        keys, notes = self.resolve_inputs(columns)
+        if not with_targets:
+            return Resolved(keys, notes)
+        rest = {name: own for name, own in columns.items() if name not in (keys["image"], "file")}
+        seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]
+        asked = columns if self.config.mask else rest
+        mask, note = find_column(self.config.mask, "mask", asked, MASK_NAMES, seen)
+        check_masks(mask, columns[mask])
+        return Resolved(keys | {"mask": mask}, [*notes, *([note] if note else [])])
+
+    def validate(self, row: Row) -> Iterator[str]:
+        faults = list(super().validate(row))
+        yield from faults
+        if not faults and self.masks.column in row:
+            yield from self.masks.faults(row, self.cell(row))
+
+    def truth(self, row: Row) -> Any:
+        return self.masks.digest(row)

@@ -1,0 +1,51 @@
+"""What people see of segmentation: masks over images, segments, the code on a card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finetune.model import Batch, TransferModel
+from finetune.task_parts import CardFacts, Picture, Prediction, Row, Sample, Views
+from tasks.image.picture_rows import describe_pixels
+from tasks.image.preprocessing import INPUT
+from tasks.masks.segmentation_code import code_of
+from tasks.masks.segments import draw_prediction, mask_picture, to_pipeline
+
+if TYPE_CHECKING:
+    from tasks.segmentation import Segmentation
+
+
+class SegmentationViews(Views):
+    """Views of segmentation."""
+
+    def __init__(self, task: Segmentation) -> None:
+        self.task = task
+
+    def show(self, sample: Sample) -> str:
+        return describe_pixels(sample["inputs"][INPUT])
+
+    def pictures(self, batch: Batch) -> list[Picture]:
+        pixels = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        pairs = zip(pixels, batch["targets"], strict=True)
+        return [mask_picture(seen, mask.cpu(), self.task.coding_.names) for seen, mask in pairs]
+
+    def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
+        masks = self.task.rows.masks
+        return masks.remarks(split, (masks.facts(row) for row in rows), self.task.coding_)
+
+    def present(self, prediction: Prediction) -> Any:
+        return to_pipeline(prediction)
+
+    def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
+        image = self.task.rows.image(row)
+        return draw_prediction(image, prediction, self.task.coding_.names, folder, name)
+
+    def card(self, model: TransferModel) -> CardFacts:
+        processor = self.task.processor_
+        library = "segmentation-models-pytorch" if processor is None else "transformers"
+        if self.task.resolved_.tile is not None:  # what joins tiles is here
+            return CardFacts("image-segmentation", library)
+        codes = code_of(self.task.coding_.names, self.task.preprocessing_, processor)
+        return CardFacts("image-segmentation", library, *codes)
