@@ -29,7 +29,7 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
-from finetune.registry import find_task
+from finetune.registry import KINDS
 from finetune.task import Task
 from finetune.training.setup import assemble
 from finetune.training.state import Live
@@ -74,7 +74,7 @@ class Kind:
     loss: Callable[[Any, Batch], Tensor]
 
 
-KINDS = {
+PARTS = {
     "segmentation": Kind(
         Segmentation,
         CollatedMasks,
@@ -91,7 +91,7 @@ KINDS = {
 
 def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, list[Batch]]:
     """Our run, ready to train for so many steps, and the batches of these steps."""
-    kind = KINDS[name]
+    kind = PARTS[name]
     keys = {
         "task": {"name": name, "image_size": options.size or kind.size, **kind.keys},
         "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
@@ -103,7 +103,7 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
         "optim.warmup_steps": 0,
         "output": tempfile.gettempdir(),
     }
-    config = load_config(None, keys, lambda task: find_task(task).Config).config
+    config = load_config(None, keys, KINDS).config
     task, collated = kind.task(config.task), kind.collated(config.task)
     accelerator = make_accelerator(options.ours)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("task", choices=KINDS)
+    parser.add_argument("task", choices=PARTS)
     parser.add_argument("--data", help="another folder of pictures")
     parser.add_argument("--size", type=int, help="pixels of a side")
     parser.add_argument("--batch-size", type=int, default=4)
@@ -135,7 +135,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     total = options.blocks * options.steps
     live, batches = set_up(options.task, options, total)
-    bare = HandWritten(live, batches, KINDS[options.task].loss, total, options.bare)
+    bare = HandWritten(live, batches, PARTS[options.task].loss, total, options.bare)
     ratio = Ratio(*take_turns(live, bare.block, options.blocks, options.steps))
     print(
         f"{options.batch_size} pictures, {torch.get_num_threads()} threads, "

@@ -33,7 +33,7 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.inference.evaluation import evaluate_split
-from finetune.registry import find_task
+from finetune.registry import KINDS, find_task
 from finetune.training.loop import Progress, train
 from finetune.training.setup import Prepared, assemble
 from tasks.generation.language_models import LanguageModel
@@ -88,7 +88,7 @@ def set_up(rows: int, precision: str, folder: str) -> Prepared:
     share = HELD_OUT / (rows + HELD_OUT)
     keys = {"data.limit": rows + HELD_OUT, "data.test": share, "output": folder, "epochs": 1}
     keys["precision"] = precision
-    loaded = load_config(CONFIG, keys, lambda name: find_task(name).Config)
+    loaded = load_config(CONFIG, keys, KINDS)
     config = loaded.config
     task = find_task(config.task.name)(config.task)
     splits = open_splits(config.data, task)

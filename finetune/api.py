@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from finetune.errors import ConfigError
 from finetune.export.hub import push
 from finetune.inference.predictor import Predictor, load
 from finetune.io.run_folder import RunFolder
-from finetune.registry import find_task
+from finetune.registry import KINDS, find_task
 from finetune.reporting.comparison import compare_runs
 from finetune.reporting.metric_tables import overall
 from finetune.task import Task
@@ -113,12 +114,12 @@ def train(
         task_class = type(task)
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
-        loaded = load_config(config, overrides, lambda _: task_class.Config)
+        loaded = load_config(config, overrides, replace(KINDS, task=lambda _: task_class.Config))
         used = _unchanged(task, loaded.config.task)
     else:
         if task is not None:
             overrides["task"] = task
-        loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+        loaded = load_config(config, overrides, KINDS)
         used = find_task(loaded.config.task.name)(loaded.config.task)
     return Run(run(loaded, used, data=given, fresh=fresh, extend=extend).path)
 

@@ -1,4 +1,4 @@
-"""A task by its name: an entry point of `finetune.tasks`, module:Class or file.py:Class.
+"""Tasks and methods by name: entry points, module:Class, or file.py:Class.
 
 Listing names imports nothing.
 """
@@ -8,15 +8,22 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from finetune.config.loading import Kinds
 from finetune.errors import ConfigError, FinetuneError, nearest
+from finetune.methods import METHODS
 
-if TYPE_CHECKING:  # it loads torch, and listing names must not
+if TYPE_CHECKING:  # they load torch, and listing names must not
+    from finetune.config.schema import MethodConfig
+    from finetune.methods.base import Method
     from finetune.task import Task
+
+METHOD_GROUP = "finetune.methods"
 
 
 def task_names() -> dict[str, EntryPoint]:
@@ -24,42 +31,78 @@ def task_names() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group="finetune.tasks")}
 
 
+def method_names() -> dict[str, EntryPoint]:
+    """The methods of this kit and of installed packages by name, not imported."""
+    own = (EntryPoint(name, place, METHOD_GROUP) for name, place in METHODS.items())
+    return {point.name: point for point in (*own, *entry_points(group=METHOD_GROUP))}
+
+
 def find_task(name: str) -> type[Task]:
     """The class of a task.
 
     Raises ConfigError if there is none of that name, or if it cannot be imported.
     """
+    from finetune.task import Task
+
+    found: type[Task] = _find("task", name, task_names(), Task)
+    return found
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises ConfigError if there is none of that name, or if it cannot be imported.
+    """
+    from finetune.methods.base import Method
+
+    found: type[Method] = _find("method", name, method_names(), Method)
+    return found
+
+
+def make_method(config: MethodConfig) -> Method:
+    """The method that a config section asks for."""
+    return find_method(config.name)(config)
+
+
+KINDS = Kinds(
+    task=lambda name: find_task(name).Config,
+    method=lambda name: find_method(name).Config,
+    methods=method_names,
+)
+"""What is installed, for `load_config`."""
+
+
+def _find(what: str, name: str, points: Mapping[str, EntryPoint], base: type) -> Any:
+    """A subclass of `base` by its name, or as module:Class or file.py:Class."""
+    key = f"{what}.name"
     if ":" in name:
-        return _from_module(name)
-    points = task_names()
+        return _from_module(name, key, base)
     if name not in points:
         raise ConfigError(
-            f"task.name: no task is called {name!r}; {nearest(name, points)} "
-            "A task of your own is file.py:Class."
+            f"{key}: unknown {what} {name!r}; {nearest(name, points)} "
+            f"A {what} of your own is file.py:Class."
         )
     point = points[name]
     try:
-        return _checked(point.load(), name)
+        return _checked(point.load(), name, key, base)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"task.name: {name!r} ({point.value}) cannot be imported: {error}{_shadow(point)}"
+            f"{key}: {name!r} ({point.value}) cannot be imported: {error}{_shadow(point)}"
         ) from error
 
 
-def _from_module(name: str) -> type[Task]:
+def _from_module(name: str, key: str, base: type) -> Any:
     module_name, _, class_name = name.rpartition(":")  # C: may be a drive
     if not class_name.isidentifier():
-        raise ConfigError(f"task.name: {name!r} names no class; write file.py:Class")
-    from finetune.task import Task
-
-    module = _import(module_name, "task.name")
+        raise ConfigError(f"{key}: {name!r} names no class; write file.py:Class")
+    module = _import(module_name, key)
     kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    classes = [key for key, kind in kinds.items() if issubclass(kind, Task)]
+    classes = [key for key, kind in kinds.items() if issubclass(kind, base)]
     if class_name not in vars(module):
         raise ConfigError(
-            f"task.name: {module_name} has no class {class_name!r}; {nearest(class_name, classes)}"
+            f"{key}: {module_name} has no class {class_name!r}; {nearest(class_name, classes)}"
         )
-    return _checked(vars(module)[class_name], name)
+    return _checked(vars(module)[class_name], name, key, base)
 
 
 def find_object(name: str, key: str) -> Any:
@@ -127,12 +170,10 @@ def _leads_to(module_name: str, file: Path) -> bool:
     return spec is not None and spec.origin == str(file.resolve())
 
 
-def _checked(found: object, name: str) -> type[Task]:
-    from finetune.task import Task
-
-    if not (isinstance(found, type) and issubclass(found, Task)):
+def _checked(found: object, name: str, key: str, base: type) -> Any:
+    if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
-            f"task.name: {name!r} is {found!r}, which is no subclass of finetune.Task"
+            f"{key}: {name!r} is {found!r}, not a subclass of {base.__module__}.{base.__name__}"
         )
     return found
 

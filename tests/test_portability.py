@@ -6,6 +6,7 @@ import ast
 import os
 import pickle
 import signal
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -20,6 +21,7 @@ from finetune.distributed.signals import Signals
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.io import files
 from finetune.io.references import locate, resolve_model
+from finetune.registry import KINDS
 from finetune.training import run
 from tasks import TextClassification
 from tests.support.contract import resolve
@@ -40,7 +42,9 @@ def test_path_of_windows_is_no_address_and_no_hub_id(path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_path_of_windows_survives_the_command_line_and_yaml(path: str, tmp_path: Path) -> None:
     usual = ["task=text-classification", "model=" + path]
-    loaded = load_config(None, [*usual, f"data={path}", f"output={path}"], lambda _: TaskConfig)
+    loaded = load_config(
+        None, [*usual, f"data={path}", f"output={path}"], replace(KINDS, task=lambda _: TaskConfig)
+    )
     assert loaded.config.data.source == path
     assert loaded.config.model.name == path
     assert loaded.config.output.dir == path
@@ -48,7 +52,7 @@ def test_path_of_windows_survives_the_command_line_and_yaml(path: str, tmp_path:
     written.write_text(
         f"task: text-classification\nmodel: {path}\ndata: {path}\n", encoding="utf-8"
     )
-    loaded = load_config(written, [], lambda _: TaskConfig)
+    loaded = load_config(written, [], replace(KINDS, task=lambda _: TaskConfig))
     assert loaded.config.data.source == path
     assert loaded.config.model.name == path
 

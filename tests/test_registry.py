@@ -82,7 +82,7 @@ def test_file_that_would_hide_a_module_is_refused(my_file: Path) -> None:
 
 
 def test_class_that_is_no_task_is_refused(my_file: Path) -> None:
-    with pytest.raises(ConfigError, match="no subclass of finetune.Task"):
+    with pytest.raises(ConfigError, match="not a subclass of finetune.task.Task"):
         find_task("my_tasks_file.py:NoTask")
 
 

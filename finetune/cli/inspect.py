@@ -187,10 +187,10 @@ def time_steps(prepared: Prepared) -> Cost:
         epochs = live.total_steps / live.plan.steps_per_epoch
         parts = {f"training, {live.total_steps} steps:": epoch * epochs}
         parts["one evaluation of the held-out rows:"] = held_out
-    if tuned := live.method.contrastive_steps:
+    if (tuned := live.method.contrastive) is not None:
         batch = live.config.train.batch_size * float(live.train.lengths.mean())
         # A backward pass costs about two forward ones.
-        parts[f"contrastive tuning, {tuned} steps:"] = 3 * forward * tuned * batch
+        parts[f"contrastive tuning, {tuned.steps} steps:"] = 3 * forward * tuned.steps * batch
     length = int(live.train.lengths[list(longest.indices)].max())
     return Cost(length, len(longest.indices), seconds, peak, parts)
 

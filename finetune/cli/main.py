@@ -307,10 +307,10 @@ def _load(words: list[str] | None) -> tuple[Loaded, Task]:
     """The config that the words of a command line mean, and its task."""
     from finetune.cli.arguments import config_and_overrides
     from finetune.config.loading import load_config
-    from finetune.registry import find_task
+    from finetune.registry import KINDS, find_task
 
     config, overrides = config_and_overrides(words)
-    loaded = load_config(config, overrides, lambda name: find_task(name).Config)
+    loaded = load_config(config, overrides, KINDS)
     return loaded, find_task(loaded.config.task.name)(loaded.config.task)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from finetune.config.json_schema import config_schema
-from finetune.config.loading import METHODS, SECTIONS
-from finetune.registry import find_task, task_names
+from finetune.config.loading import SECTIONS
+from finetune.registry import find_method, find_task, method_names, task_names
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -28,7 +28,7 @@ def show_keys(name: str) -> None:
     """Print every key of a config for this task, by section: its type, default and meaning."""
     sections: dict[str, type[BaseModel]] = {"task": find_task(name).Config}
     sections |= {key: value for key, value in SECTIONS.items() if key == "model" or key == "data"}
-    sections |= {f"method={key}": METHODS[key] for key in ("frozen", "lora", "partial", "full")}
+    sections |= {f"method={key}": find_method(key).Config for key in method_names()}
     sections |= {key: value for key, value in SECTIONS.items() if key not in sections}
     for title, schema in sections.items():
         print("\n".join(section_lines(title, schema)), end="\n\n")
@@ -37,7 +37,8 @@ def show_keys(name: str) -> None:
 def show_schema() -> None:
     """Print the JSON schema of a config for any of the installed tasks."""
     tasks = {name: find_task(name).Config for name in sorted(task_names())}
-    print(json.dumps(config_schema(tasks), indent=1))
+    methods = {name: find_method(name).Config for name in method_names()}
+    print(json.dumps(config_schema(tasks, methods), indent=1))
 
 
 def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:

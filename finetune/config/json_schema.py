@@ -13,33 +13,35 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from finetune.config.formats import FORMATS
-from finetune.config.loading import METHODS, SCALAR_KEY, SECTIONS
-from finetune.config.schema import TaskConfig
+from finetune.config.loading import SCALAR_KEY, SECTIONS
+from finetune.config.schema import MethodConfig, TaskConfig
 
 _References = Mapping[Any, dict[str, Any]]  # of each model to its definition
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_OWN_TASK = {"type": "string", "pattern": ":", "description": "file.py:Class or module:Class"}
+_OWN = {"type": "string", "pattern": ":", "description": "file.py:Class or module:Class"}
 
 
-def config_schema(tasks: Mapping[str, type[TaskConfig]]) -> dict[str, Any]:
-    """The schema for some tasks, {name: Config}, and for those in files of one's own."""
-    schemas = [*tasks.values(), *METHODS.values(), *SECTIONS.values()]
+def config_schema(
+    tasks: Mapping[str, type[TaskConfig]], methods: Mapping[str, type[MethodConfig]]
+) -> dict[str, Any]:
+    """The schema for some tasks and methods, {name: Config}, and for those in one's own files."""
+    schemas = [*tasks.values(), *methods.values(), *SECTIONS.values()]
     references, rest = models_json_schema([(schema, "validation") for schema in schemas])
     own_formats = {each.name for schema in tasks.values() for each in schema.formats}
     format = rest["$defs"]["DataConfig"]["properties"]["format"]
     format["enum"] = [*FORMATS, *sorted(own_formats - {*FORMATS})]
     found: _References = {schema: reference for (schema, _), reference in references.items()}
-    own = {"type": "object", "properties": {"name": _OWN_TASK}, "required": ["name"]}
+    own = {"type": "object", "properties": {"name": _OWN}, "required": ["name"]}
     kinds: dict[str, list[dict[str, Any]]] = {
-        "task": [{"enum": sorted(tasks)}, _OWN_TASK, own],
-        "method": [{"enum": sorted(METHODS)}],
+        "task": [{"enum": sorted(tasks)}, _OWN, own],
+        "method": [{"enum": sorted(methods)}, _OWN, own],
     }
     kinds["task"] += [_named(found[schema], name) for name, schema in tasks.items()]
-    kinds["method"] += [_named(found[schema], name) for name, schema in METHODS.items()]
+    kinds["method"] += [_named(found[schema], name) for name, schema in methods.items()]
     for section, schema in SECTIONS.items():
         scalar = [{"type": "string"}] if section in SCALAR_KEY else []
         kinds[section] = [*scalar, found[schema], {"type": "null"}]
-    leaves = dict(_leaves(tasks, rest["$defs"], found))
+    leaves = dict(_leaves(tasks, methods, rest["$defs"], found))
     dotted = "|".join(kinds)
     return {
         "$schema": _DIALECT,
@@ -59,13 +61,14 @@ def _named(reference: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _leaves(
     tasks: Mapping[str, type[TaskConfig]],
+    methods: Mapping[str, type[MethodConfig]],
     definitions: Mapping[str, Any],
     found: _References,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The keys that only one section has, with what they may hold in any of its kinds."""
     sections: dict[str, Iterable[type[BaseModel]]] = {
         "task": tasks.values(),
-        "method": METHODS.values(),
+        "method": methods.values(),
         **{name: [schema] for name, schema in SECTIONS.items()},
     }
     homes: dict[str, set[str]] = {}

@@ -16,14 +16,12 @@ from pydantic import ConfigDict, ValidationError
 from finetune.config.aliases import meant_key
 from finetune.config.formats import FORMATS
 from finetune.config.schema import (
+    DEFAULT_METHOD,
     DataConfig,
-    FrozenConfig,
-    FullConfig,
-    LoraConfig,
+    MethodConfig,
     ModelConfig,
     OptimConfig,
     OutputConfig,
-    PartialConfig,
     RunConfig,
     Section,
     TaskConfig,
@@ -33,12 +31,6 @@ from finetune.config.shipped import find_config
 from finetune.config.yaml import read_yaml, split_override
 from finetune.errors import ConfigError, nearest, refuse_all
 
-METHODS: dict[str, type[Section]] = {
-    "full": FullConfig,
-    "frozen": FrozenConfig,
-    "lora": LoraConfig,
-    "partial": PartialConfig,
-}
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig,
     "data": DataConfig,
@@ -54,7 +46,15 @@ SCALAR_KEY |= {"data": "source", "output": "dir"}
 # model must not pass to another.
 OWN_KEYS = ("task", "method", "model")
 
-TaskConfigs = Callable[[str], type[TaskConfig]]
+
+@dataclass(frozen=True)
+class Kinds:
+    """Where the sections of tasks and methods are found by name; they raise ConfigError."""
+
+    task: Callable[[str], type[TaskConfig]]
+    method: Callable[[str], type[MethodConfig]]
+    methods: Callable[[], Iterable[str]]
+    """The names of all installed methods."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _Draft:
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:
         held = self.values.setdefault(section, {})
-        old = held.get("name", LoraConfig().name if section == "method" else value)
+        old = held.get("name", DEFAULT_METHOD if section == "method" else value)
         if key == "name" and old != value and section in OWN_KEYS:
             dropped = sorted(set(held) - {"name"})
             if dropped:
@@ -99,11 +99,12 @@ class _Draft:
 def load_config(
     source: str | Path | None,
     overrides: Sequence[str] | Mapping[str, Any],
-    task_config: TaskConfigs,
+    kinds: Kinds,
 ) -> Loaded:
     """A config from a file (or the name of a shipped one, or None) and overrides, which win.
 
-    `task_config` gives the Config of a task by its name. Raises ConfigError with every fault found.
+    `kinds` finds the section of a task or method by its name. Raises ConfigError with every fault
+    found.
     """
     layers: list[tuple[str, list[tuple[str, Any]]]] = []
     if source is not None:
@@ -119,19 +120,17 @@ def load_config(
     for origin, entries in layers:
         for key, value in entries:
             _put_names(draft, key, value, origin)
-    schemas = dict(SECTIONS)
-    faults = []
-    try:
-        schemas["task"] = _find_schema(draft, task_config)
-    except ConfigError as error:
-        faults, schemas["task"] = [str(error)], _UnknownTask
+    faults = list[str]()
+    schemas = SECTIONS | _named_sections(draft, kinds, faults)
     draft = _Draft(faults=faults)
     for origin, entries in layers:
         # A name drops the keys of an earlier layer, but its own keys may stand before it.
         for key, value in entries:
             _put_names(draft, key, value, origin)
+        # The leaves of a layer are those of the method named up to there.
+        schemas_here = schemas | _named_sections(draft, kinds, [], ("method",))
         for key, value in entries:
-            _put(draft, schemas, key, value, origin)
+            _put(draft, schemas_here, kinds, key, value, origin)
     return Loaded(_check(draft, schemas), draft.origins, draft.notes)
 
 
@@ -142,10 +141,37 @@ class _UnknownTask(TaskConfig):
     name: str = ""
 
 
-def _find_schema(draft: _Draft, task_config: TaskConfigs) -> type[TaskConfig]:
-    if "task" not in draft.values:
-        raise ConfigError("task: no task is named; add task=NAME (`finetune tasks` lists them)")
-    return task_config(str(draft.values["task"]["name"]))
+class _UnknownMethod(MethodConfig):
+    """The same for a method."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = ""
+
+
+def _named_sections(
+    draft: _Draft, kinds: Kinds, faults: list[str], sections: Sequence[str] = ("task", "method")
+) -> dict[str, type[Section]]:
+    """The sections of the task and the method of a draft; what is not found is told in `faults`."""
+    find = {"task": kinds.task, "method": kinds.method}
+    unknown: dict[str, type[Section]] = {"task": _UnknownTask, "method": _UnknownMethod}
+    found = dict[str, type[Section]]()
+    for section in sections:
+        try:
+            found[section] = find[section](_name_of(draft, section))
+        except ConfigError as error:
+            faults.append(str(error))
+            found[section] = unknown[section]
+    return found
+
+
+def _name_of(draft: _Draft, section: str) -> str:
+    """The task or the method that a config names."""
+    name = draft.values.get(section, {}).get("name")
+    if name is not None:
+        return str(name)
+    if section == "method":
+        return DEFAULT_METHOD
+    raise ConfigError("task: no task is named; add task=NAME (`finetune tasks` lists them)")
 
 
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
@@ -160,10 +186,15 @@ def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
 
 
 def _put(
-    draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str
+    draft: _Draft,
+    schemas: Mapping[str, type[Section]],
+    kinds: Kinds,
+    key: str,
+    value: Any,
+    origin: str,
 ) -> None:
     section, dot, leaf = key.partition(".")
-    known = section in schemas or section == "method"
+    known = section in schemas
     if known and dot:
         draft.put(section, leaf, value, origin)
     elif known and isinstance(value, Mapping):
@@ -174,54 +205,48 @@ def _put(
     elif known and value is None and not dot:
         return  # an empty section in YAML
     else:
-        _put_leaf(draft, schemas, key, value, origin)
+        _put_leaf(draft, schemas, kinds, key, value, origin)
 
 
 def _put_leaf(
-    draft: _Draft, schemas: Mapping[str, type[Section]], key: str, value: Any, origin: str
+    draft: _Draft,
+    schemas: Mapping[str, type[Section]],
+    kinds: Kinds,
+    key: str,
+    value: Any,
+    origin: str,
 ) -> None:
     """A key without its section: its section is found if only one has it."""
-    method = draft.values.get("method", {}).get("name", LoraConfig().name)
     fields = {section: schema.model_fields for section, schema in schemas.items()}
-    fields["method"] = METHODS[method].model_fields if method in METHODS else {}
     homes = [section for section, names in fields.items() if key in names]
     if len(homes) == 1:
         draft.put(homes[0], key, value, origin)
-    elif homes:
+        return
+    if homes:
         draft.faults.append(
             f"{key}: stands in several sections; "
             f"write {' or '.join(f'{home}.{key}' for home in homes)} ({origin})"
         )
-    else:
-        others = [name for name, schema in METHODS.items() if key in schema.model_fields]
-        if others:
-            draft.faults.append(
-                f"{key}: method={method} has no such key, "
-                f"method={' and '.join(others)} has ({origin})"
-            )
-            return
-        if schemas["task"] is _UnknownTask:
-            return  # it may be a key of the task that was not found
+        return
+    others = [name for name in kinds.methods() if key in kinds.method(name).model_fields]
+    if others:
+        draft.faults.append(
+            f"{key}: method={_name_of(draft, 'method')} has no such key, "
+            f"method={' and '.join(others)} has ({origin})"
+        )
+    elif _UnknownTask not in schemas.values() and _UnknownMethod not in schemas.values():
+        # Otherwise it may be a key of what was not found.
         draft.faults.append(f"{key}: unknown key; {meant_key(key, fields)} ({origin})")
 
 
 def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
     faults = list(draft.faults)
     sections: dict[str, Any] = {}
-    method = draft.values.get("method", {}).get("name", LoraConfig().name)
-    if method not in METHODS:
-        faults.append(
-            f"method.name: {method!r} is no method; {nearest(str(method), METHODS)} "
-            f"({draft.origins['method.name']})"
-        )
-    models = {**schemas, "method": METHODS.get(method, Section)}
-    fields = {section: schema.model_fields for section, schema in models.items()}
-    for section, schema in models.items():
-        if schema is Section:
-            continue
+    fields = {section: schema.model_fields for section, schema in schemas.items()}
+    for section, schema in schemas.items():
         values = draft.values.get(section, {})
         if section == "method":
-            values = {"name": method, **values}
+            values = {"name": _name_of(draft, section), **values}
         if section == "model" and "name" not in values:
             faults.append(
                 "model.name: no pretrained network is named; add model=NAME "

@@ -15,6 +15,7 @@ from finetune.config.formats import DataFormat
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 BatchNorm = Literal["train", "freeze"]
+DEFAULT_METHOD = "lora"
 
 
 class Section(BaseModel):
@@ -131,104 +132,11 @@ class DataConfig(Section):
     """
 
 
-class FullConfig(Section):
-    """Every parameter is trained."""
+class MethodConfig(Section):
+    """The keys that every method has; a method adds its own."""
 
-    name: Literal["full"] = "full"
-    batch_norm: BatchNorm | None = None
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
-    train, but for detectors, whose batches are small.
-    """
-
-
-class PartialConfig(Section):
-    """The last blocks and the head are trained."""
-
-    name: Literal["partial"] = "partial"
-    blocks: PositiveInt = 2
-    """How many blocks are trained, counted from the output."""
-    unfreeze_every: PositiveFloat | None = None
-    """Epochs until one more block is trained, beginning with the head alone, or with the last block
-    where there is no new head; null: all at once.
-    """
-    batch_norm: BatchNorm | None = None
-    """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
-
-    null: train, but for detectors, whose batches are small.
-    """
-
-
-class LoraConfig(Section):
-    """Low-rank adapters are trained beside frozen layers (Hu et al. 2021, arXiv:2106.09685)."""
-
-    name: Literal["lora"] = "lora"
-    rank: PositiveInt = 8
-    """Rank of the two matrices beside each layer."""
-    alpha: PositiveFloat = 16
-    """Their output is scaled by alpha / rank."""
-    dropout: Share = 0.05
-    """Share of a layer's input that is dropped before its adapter."""
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
-    dora: bool = False
-    """Learn the length of each weight vector apart from its direction (DoRA, Liu et al. 2024,
-    arXiv:2402.09353).
-    """
-    init: Literal["zero", "pissa", "olora", "eva"] = "zero"
-    """What adapters start as. zero: nothing; pissa: the largest singular directions of their layer
-    (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis (Buyukakyuz 2024,
-    arXiv:2406.01775); these two take that part out of the layer until adapters are merged. eva: the
-    directions that explain most of their inputs over some training rows; layers with more to
-    explain are given up to twice the rank, others less or none (Paischer et al. 2024,
-    arXiv:2410.07170).
-    """
-    targets: list[str] | None = None
-    """Names of layers, or their endings; null: all layers that the network offers."""
-    rank_pattern: dict[str, PositiveInt] = {}
-    """Another rank for some layers: {name or ending: rank}; of several that fit, the last."""
-    alpha_pattern: dict[str, PositiveFloat] = {}
-    """Another alpha for some layers: {name or ending: alpha}; of several that fit, the last."""
-    train_tokens: bool = False
-    """Whether the embeddings of tokens that are new to the network, of task.add_tokens say, are
-    trained.
-    """
-    batch_norm: BatchNorm = "freeze"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
-
-
-class FrozenConfig(Section):
-    """Only the head is trained, on features of the frozen backbone."""
-
-    name: Literal["frozen"] = "frozen"
-    contrastive: Annotated[int, Field(ge=0)] = 0
-    """Steps in which the backbone is tuned before it is frozen, for few rows of each class: vectors
-    of one class are drawn together (supervised contrastive loss, Khosla et al. 2020,
-    arXiv:2004.11362). A step sees train.batch_size rows and takes the rate optim.lr.
-    """
-    contrastive_temperature: Annotated[float, Field(ge=0.001)] = 0.1
-    """Similarities are divided by it in that loss: less of it makes near rows count for more."""
-    cache: Literal["auto", "off"] = "auto"
-    """Whether features are computed once and kept on disk.
-
-    auto: where the network allows it; off: they are computed at every step.
-    """
-    solver: Literal["loop", "exact"] = "loop"
-    """How the head is trained.
-
-    loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
-    strength by cross-validation, or 1 / rows on a backbone that was tuned on them.
-    """
-    views: PositiveInt = 1
-    """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken
-    in turn by the epochs.
-    """
-    cache_gib: PositiveFloat = 8
-    """The most that the features of this run may take on disk, in GiB."""
-
-
-MethodConfig = Annotated[
-    FullConfig | PartialConfig | LoraConfig | FrozenConfig, Field(discriminator="name")
-]
+    name: str
+    """frozen, lora, partial, full, bitfit, ia3, or file.py:Class."""
 
 
 class OptimConfig(Section):
@@ -343,7 +251,8 @@ class RunConfig(Section):
     """The task's own section, validated by its Config."""
     model: ModelConfig
     data: DataConfig = DataConfig()
-    method: MethodConfig = LoraConfig()
+    method: Any
+    """The method's own section, validated by its Config."""
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     output: OutputConfig = OutputConfig()

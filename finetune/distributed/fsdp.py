@@ -15,23 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.config.schema import PartialConfig, RunConfig
+from finetune.config.schema import RunConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.model import TransferModel
 
 
-def check_sharding(config: RunConfig, precision: str) -> None:
-    """Refuse keys that have no meaning, or no test, beside train.shard. Raises ConfigError."""
-    method, optim = config.method, config.optim.name
+def check_sharding(config: RunConfig, precision: str, method_fault: str) -> None:
+    """Refuse keys that have no meaning, or no test, beside train.shard. Raises ConfigError.
+
+    `method_fault` is what the method has against it, "" for nothing.
+    """
+    optim = config.optim.name
+    if method_fault:
+        raise ConfigError(f"train.shard: {method_fault}; or leave train.shard out")
     faults = {
-        "method=frozen": (
-            method.name == "frozen",
-            "trains a small head alone, of which there is nothing to split",
-        ),
-        "method.unfreeze_every": (
-            isinstance(method, PartialConfig) and method.unfreeze_every is not None,
-            "trains other weights later than those that are split at first",
-        ),
         f"optim.name={optim}": (
             optim not in ("adamw", "sgd"),
             "is not known to update parts of a weight as it would the whole; use adamw or sgd",

@@ -232,8 +232,8 @@ def check_same_run(
     for key, value in changed.items():
         section, _, leaf = key.partition(".")
         resolved[section][leaf] = value
-    task = given.task.model_validate(resolved["task"])
-    return RunConfig(**(resolved | {"task": task}))
+    own = {name: getattr(given, name).model_validate(resolved[name]) for name in ("task", "method")}
+    return RunConfig(**(resolved | own))
 
 
 def _changes(

@@ -1,44 +1,102 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft.
-
-They are injected in place: `inject_adapter_in_model` keeps the name of every module, so the seam of
-dotted names holds.
-"""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft."""
 
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from finetune.config.schema import LoraConfig
+from finetune.config.schema import BatchNorm, MethodConfig, Share
 from finetune.errors import ModelError
-from finetune.methods.base import Method
+from finetune.methods import adapter_layers as layers
+from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
 from finetune.methods.eva import starting_directions
-from finetune.methods.lora_layers import by_layer, chosen_targets
-from finetune.model import HEAD, Batch, TransferModel, named_parts, train_parts
+from finetune.model import Batch, TransferModel, train_parts
 
 if TYPE_CHECKING:
     import peft
 
-# peft's loaders expect the names of a network inside a PeftModel.
-PEFT_PREFIX = "base_model.model."
+
+class LoraConfig(MethodConfig):
+    """Low-rank adapters are trained beside frozen layers (Hu et al. 2021, arXiv:2106.09685)."""
+
+    name: Literal["lora"] = "lora"
+    rank: PositiveInt = 8
+    """Rank of the two matrices beside each layer."""
+    alpha: PositiveFloat = 16
+    """Their output is scaled by alpha / rank."""
+    dropout: Share = 0.05
+    """Share of a layer's input that is dropped before its adapter."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+    dora: bool = False
+    """Learn the length of each weight vector apart from its direction (DoRA, Liu et al. 2024,
+    arXiv:2402.09353).
+    """
+    init: Literal["zero", "pissa", "olora", "eva"] = "zero"
+    """What adapters start as. zero: nothing; pissa: the largest singular directions of their layer
+    (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis (Buyukakyuz 2024,
+    arXiv:2406.01775); these two take that part out of the layer until adapters are merged. eva: the
+    directions that explain most of their inputs over some training rows; layers with more to
+    explain are given up to twice the rank, others less or none (Paischer et al. 2024,
+    arXiv:2410.07170).
+    """
+    targets: list[str] | None = None
+    """Names of layers, or their endings; null: all layers that the network offers."""
+    rank_pattern: dict[str, PositiveInt] = {}  # noqa: RUF012 - pydantic copies it
+    """Another rank for some layers: {name or ending: rank}; of several that fit, the last."""
+    alpha_pattern: dict[str, PositiveFloat] = {}  # noqa: RUF012
+    """Another alpha for some layers: {name or ending: alpha}; of several that fit, the last."""
+    train_tokens: bool = False
+    """Whether the embeddings of tokens that are new to the network, of task.add_tokens say, are
+    trained.
+    """
+    batch_norm: BatchNorm = "freeze"
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
 
 
 class Lora(Method):
     """Adapters of low rank on the layers that the network offers, and the head, are trained."""
 
     name = "lora"
+    Config = LoraConfig
+    config: LoraConfig
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "encoder": Recipe(
+            5e-4,
+            2e-3,
+            3,
+            "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning",
+        ),
+        "decoder": Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
+        "seq2seq": Recipe(
+            1e-3,
+            2e-3,
+            3,
+            "LoRA on an encoder and a decoder: T5 and BART take larger rates than GPTs",
+        ),
+        "cnn": Recipe(2e-3, 5e-3, 5, "adapters of a convolutional network take a large rate"),
+        "vit": Recipe(
+            5e-4,
+            2e-3,
+            5,
+            "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning",
+        ),
+        "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
+        "query-detector": Recipe(5e-4, 1e-3, 20, NEW_CLASSES),
+    }
     trains_pretrained = False
+    takes_quantized = True
+    keeps_rate_when_large = True
 
-    def __init__(self, config: LoraConfig) -> None:
-        self.config = config
-        self.batch_norm = config.batch_norm
+    def __init__(self, config: LoraConfig | None = None) -> None:
+        super().__init__(config)
         self._first: dict[str, tuple[Tensor, Tensor]] = {}
         """What the two matrices beside each layer began as, where that was taken out of it."""
         self._directions: dict[str, Tensor] = {}
@@ -49,8 +107,8 @@ class Lora(Method):
         return self.config.init == "eva"
 
     def observe(self, model: TransferModel, batches: Iterable[Batch]) -> list[str]:
-        targets = chosen_targets(model, self.config.targets)
-        known = by_layer("method.rank_pattern", self.config.rank_pattern, targets)
+        targets = layers.chosen_targets(model, self.config.targets, self.name)
+        known = layers.by_layer("method.rank_pattern", self.config.rank_pattern, targets)
         self._check_layers(model, targets, known)
         ranks = {name: known.get(name, self.config.rank) for name in targets}
         self._directions = starting_directions(model, ranks, batches)
@@ -61,31 +119,22 @@ class Lora(Method):
         ]
 
     def apply(self, model: TransferModel) -> list[str]:
-        import peft  # ten seconds of imports that the other methods need not pay
-
         train_parts(model, len(model.blocks))
-        targets = chosen_targets(model, self.config.targets)
+        targets = layers.chosen_targets(model, self.config.targets, self.name)
         facts = self._peft_facts(model)
         if self.reads_batches:
             assert self._directions, "observe comes before apply"
             targets = list(self._directions)
         self._check_layers(model, targets, facts["rank_pattern"])
         adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
-        holder = _without_embeddings(model.network)
-        with warnings.catch_warnings():
-            # peft tells layers that hold their weight transposed, GPT-2's, by itself.
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-            peft.inject_adapter_in_model(self._peft_config(targets, **facts), holder)
-        model.network.peft_config = holder.peft_config
+        config = self._peft_config(targets, **facts)
+        layers.inject(config, model, (".lora_", ".trainable_tokens_delta."))
         model.reads_weights = self.config.dora or self.config.train_tokens
-        layers: Iterable[Any] = model.network.modules()
-        for module in layers:
-            if _is_adapted(module) and not _is_of_bits(module):
+        modules: Iterable[Any] = model.network.modules()
+        for module in filter(layers.is_adapted, modules):
+            if not layers.is_of_bits(module):
                 # peft would widen what autocast made narrow, and autocast narrow it again.
                 module.cast_input_dtype_enabled = False
-        # Injection froze all but the adapters.
-        for name, parameter, part in named_parts(model):
-            parameter.requires_grad_(part == HEAD or _is_adapter(name))
         for name, directions in self._directions.items():
             adapter: Any = model.network.get_submodule(name)
             adapter.lora_A["default"].weight.data.copy_(directions)
@@ -134,14 +183,14 @@ class Lora(Method):
 
     def _peft_facts(self, model: TransferModel) -> dict[str, Any]:
         """What peft is told of single layers."""
-        targets = chosen_targets(model, self.config.targets)
+        targets = layers.chosen_targets(model, self.config.targets, self.name)
         if self.config.train_tokens and not model.new_rows:
             raise ModelError(
                 "method.train_tokens: the network has an embedding of every token already; add "
                 "words by task.add_tokens, or leave it out"
             )
-        ranks = by_layer("method.rank_pattern", self.config.rank_pattern, targets)
-        alphas = by_layer("method.alpha_pattern", self.config.alpha_pattern, targets)
+        ranks = layers.by_layer("method.rank_pattern", self.config.rank_pattern, targets)
+        alphas = layers.by_layer("method.alpha_pattern", self.config.alpha_pattern, targets)
         for name, directions in self._directions.items():
             ratio = len(directions) / ranks.get(name, self.config.rank)
             # The scale, alpha / rank or alpha / sqrt(rank), stays what it was.
@@ -170,17 +219,14 @@ class Lora(Method):
                 lora_dropout=self.config.dropout,
                 use_rslora=self.config.rslora,
                 use_dora=self.config.dora,
-                # One anchored expression: peft takes the names of a list as endings.
-                target_modules="^(?:" + "|".join(re.escape(name) for name in targets) + ")$",
+                target_modules=layers.exactly(targets),
                 **(usual | facts),
             )
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
-        """Write adapter_config.json and adapter_model.safetensors, with the head, as peft does."""
         import peft
-        from safetensors.torch import save_file
 
-        targets = [name for name, module in model.network.named_modules() if _is_adapted(module)]
+        named = model.network.named_modules()
         facts = self._peft_facts(model) | {
             "task_type": None,
             # Whole names: peft takes them as endings, and "dense" would be half of a BERT.
@@ -191,18 +237,9 @@ class Lora(Method):
         state = peft.get_peft_model_state_dict(model.network, save_embedding_layers=whole)
         if self._first:
             facts |= self._as_plain(state, facts)
+        targets = [name for name, module in named if layers.is_adapted(module)]
         config = self._peft_config(targets, **(facts | model.adapter_config()))
-        config.inference_mode = True
-        for head in model.heads:  # with its buffers: a BatchNorm's averages moved in training
-            held = model.network.get_submodule(head).state_dict()
-            state |= {f"{head}.{name}": tensor for name, tensor in held.items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            _with_prefix(name): tensor.detach().cpu().contiguous().clone()
-            for name, tensor in state.items()
-        }
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-        config.save_pretrained(str(folder))
+        layers.save(config, state, model, folder)
         return True
 
     def _as_plain(self, state: dict[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,59 +264,11 @@ class Lora(Method):
         }
 
     def merge(self, model: TransferModel) -> None:
-        for name, module in list(model.network.named_modules()):
-            if _is_token_wrapper(module):
-                base = module.unload_and_optionally_merge_module(True, False, None)
-            elif not _is_adapted(module):
-                continue
-            elif not _is_of_bits(module):
-                module.merge()
-                base = module.get_base_layer()
-            else:  # its weights are whole again, which peft's layers for few bits do not expect
-                base = module.get_base_layer()
-                delta = module.get_delta_weight(module.active_adapters[0])
-                base.weight.data += delta.to(base.weight.dtype)
-            parent, _, child = name.rpartition(".")
-            setattr(model.network.get_submodule(parent), child, base)
-        if hasattr(model.network, "peft_config"):
-            del model.network.peft_config  # transformers would save the network as an adapter
-
-
-def _without_embeddings(network: nn.Module) -> nn.Module:
-    """What peft can change in place of the network.
-
-    It asks a network that ties weights for its input embeddings, which a detector has not: that one
-    is given as a bare module that holds the same layers.
-    """
-    try:
-        getattr(network, "get_input_embeddings", list)()
-        return network
-    except NotImplementedError:
-        bare = nn.Module()
-        bare._modules = network._modules
-        return bare
+        layers.merge(model)
 
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _is_adapted(module: nn.Module) -> bool:
-    from peft.tuners.lora import LoraLayer
-
-    return isinstance(module, LoraLayer)
-
-
-def _is_adapter(name: str) -> bool:
-    """Whether it is the name of a parameter that LoRA put into the network."""
-    return ".lora_" in name or ".trainable_tokens_delta." in name
-
-
-def _is_token_wrapper(module: Any) -> bool:
-    """Whether it is peft's module around embeddings of which some rows are trained."""
-    from peft.utils.other import TrainableTokensWrapper
-
-    return isinstance(module, TrainableTokensWrapper)
 
 
 def _matrices(model: TransferModel, layer: str) -> tuple[Tensor, Tensor]:
@@ -287,12 +276,3 @@ def _matrices(model: TransferModel, layer: str) -> tuple[Tensor, Tensor]:
     adapter: Any = model.network.get_submodule(layer)
     (a,), (b,) = adapter.lora_A.values(), adapter.lora_B.values()
     return a.weight.detach().cpu().clone(), b.weight.detach().cpu().clone()
-
-
-def _is_of_bits(module: Any) -> bool:
-    """Whether it is peft's layer around weights of 4 or 8 bits."""
-    return type(module).__module__.endswith("lora.bnb")
-
-
-def _with_prefix(name: str) -> str:
-    return name if name.startswith(PEFT_PREFIX) else PEFT_PREFIX + name

@@ -27,11 +27,11 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import Piece
 from finetune.batching.sampling import classes_of, split_by_class
-from finetune.config.schema import FrozenConfig, FullConfig
 from finetune.distributed.devices import to_device
 from finetune.errors import ConfigError, ModelError
 from finetune.io.checkpoint import changed_tensors, load_changed, newest_good, save_checkpoint
-from finetune.methods.full import Full
+from finetune.methods.base import Contrastive
+from finetune.methods.full import Full, FullConfig
 from finetune.model import HEAD, named_parts
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import build_optimizer, trained_parameters
@@ -80,13 +80,18 @@ def tune_backbone(live: Live, found_in: Path | None, console: Console) -> str:
 def keep_backbone(live: Live, told: str, folder: Path) -> None:
     """Write the tuned backbone as a checkpoint, for a run that goes on later."""
     held = {"model": _backbone(live), "optimizer": dict[str, Tensor]()}
-    save_checkpoint(folder, live.method.contrastive_steps, held, {"told": told})
+    save_checkpoint(folder, _asked(live).steps, held, {"told": told})
+
+
+def _asked(live: Live) -> Contrastive:
+    assert live.method.contrastive is not None, "the run has a contrastive phase"
+    return live.method.contrastive
 
 
 def _train(live: Live, console: Console) -> list[float]:
     """All steps of the phase; the loss of each."""
-    config, device, steps = live.config, live.accelerator.device, live.method.contrastive_steps
-    assert isinstance(config.method, FrozenConfig)
+    config, device, asked = live.config, live.accelerator.device, _asked(live)
+    steps = asked.steps
     classes = _check_classes(live)
     tuning = Full(FullConfig(batch_norm="freeze"))  # averages of few rows are poor ones
     tuning.apply(live.model)
@@ -103,7 +108,7 @@ def _train(live: Live, console: Console) -> list[float]:
         with _autocast(live):
             vectors = _only_vector(live.model.features(to_device(inputs, device)))
         own = torch.from_numpy(classes[indices]).to(device)
-        loss = contrastive_loss(vectors, own, config.method.contrastive_temperature)
+        loss = contrastive_loss(vectors, own, asked.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
         guard.check(clip_grad_norm_(trained, config.optim.max_grad_norm or math.inf), step)
         set_rate(optimizer, rate_factor(config.optim, step, steps))
@@ -151,7 +156,7 @@ def _batches(live: Live, classes: np.ndarray) -> Iterator[tuple[list[int], dict[
     size, seed = live.config.train.batch_size, live.config.train.seed
     members = split_by_class(classes)
     pieces = []
-    for step in range(live.method.contrastive_steps):
+    for step in range(_asked(live).steps):
         indices = tuple(draw_rows(members, size, seed, step).tolist())
         # Whatever is augmented is augmented anew, a row that comes twice in two ways.
         turns = tuple(range(step * size, (step + 1) * size))
@@ -172,7 +177,7 @@ def _batches(live: Live, classes: np.ndarray) -> Iterator[tuple[list[int], dict[
 def _check_classes(live: Live) -> np.ndarray:
     """The class of each row, int64 [N], and that there is something to contrast."""
     classes = classes_of(live.task, live.train.rows, "method.contrastive")
-    place = f"method.contrastive={live.method.contrastive_steps}"
+    place = f"method.contrastive={_asked(live).steps}"
     if len(np.unique(classes)) < 2:
         raise ConfigError(f"{place}: all rows are of one class; give rows of another, too")
     size = live.config.train.batch_size

@@ -101,7 +101,7 @@ def _train(
     accelerator = make_accelerator(precision, given.output.trackers, folder.trackers)
     prepared = assemble(held or given, task, splits, accelerator)
     live, told = prepared.live, None
-    if live.method.contrastive_steps:
+    if live.method.contrastive is not None:
         told = tune_backbone(live, None if fresh else folder.contrastive, console)
         prepared.notes.append(told)
     prepared = cache_features(prepared, console)
@@ -149,7 +149,7 @@ def fit(
     elif progress.step == 0:
         # Rows that tuned the backbone are no judges of a strength: it is that of C = 1 then, as
         # for the head of SetFit.
-        strength = 1 / len(live.train) if live.method.contrastive_steps else None
+        strength = 1 / len(live.train) if live.method.contrastive is not None else None
         found = solve_head(
             live.model, live.task, live.train, seed=live.config.train.seed, strength=strength
         )
@@ -258,7 +258,11 @@ def default_folder(config: RunConfig, data: Any = None) -> str:
         raise ConfigError(
             "data.source: no data is named; add data=FILE, a folder, a hub data set or pkg://..."
         )
-    words = [_last_word(source or "data"), _last_word(config.model.name), config.method.name]
+    words = [
+        _last_word(source or "data"),
+        _last_word(config.model.name),
+        _last_word(config.method.name.rpartition(":")[2]),
+    ]
     return str(Path("runs") / "-".join(words))
 
 

@@ -15,15 +15,15 @@ from finetune.batching.parts import PartRows, in_parts
 from finetune.batching.plan import TrainPlan
 from finetune.batching.row_cache import CachePlan, with_features
 from finetune.batching.sampling import classes_of
-from finetune.config.schema import FrozenConfig, RunConfig
+from finetune.config.schema import RunConfig
 from finetune.data.opening import Splits
 from finetune.distributed.fsdp import check_sharding, shard
 from finetune.errors import ConfigError, DataError
 from finetune.methods.base import Method
-from finetune.methods.choice import make_method
 from finetune.model import TransferModel, head_weights
 from finetune.optim.ema import Ema
 from finetune.optim.optimizers import build_optimizer, trained_parameters
+from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.task_parts import Length
@@ -53,7 +53,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     """Load the network, apply the method, fill in defaults, plan the steps."""
     method = make_method(config.method)
     _check_keys(config, method)
-    notes = task.setup(splits.train, config.model, frozen=method.name == "frozen")
+    notes = task.setup(splits.train, config.model, frozen=method.freezes_backbone)
     _check_labels(splits, task)
     batches = None
     if method.reads_batches:
@@ -66,12 +66,12 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
         raise ConfigError(
             f"output.dtype: {config.output.dtype} is for networks that write text; leave it out"
         )
-    config, reasons = fill_defaults(config, model, accelerator.device)
+    config, reasons = fill_defaults(config, method, model, accelerator.device)
     config = config.model_copy(update={"task": task.resolved_})
     if config.optim.l1_head:
         head_weights(model)  # of which there must be some
     if config.train.shard and accelerator.num_processes > 1:
-        check_sharding(config, config.train.precision or "fp32")
+        check_sharding(config, config.train.precision or "fp32", method.sharding_fault)
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
 
@@ -91,7 +91,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
 
 def caches_features(live: Live) -> bool:
     """Whether the features that the head reads are computed once, before the first step."""
-    return live.method.caches_features and live.model.cacheable
+    return live.method.feature_cache is not None and live.model.cacheable
 
 
 def cache_features(prepared: Prepared, console: Console) -> Prepared:
@@ -122,10 +122,10 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
 
 
 def _cache_plan(live: Live) -> CachePlan:
-    config = live.config
-    assert isinstance(config.method, FrozenConfig) and config.train.precision is not None
-    views = config.method.views if live.task.augments else 1
-    return CachePlan(config.train.precision, config.method.cache_gib, views, config.train.seed)
+    train, cache = live.config.train, live.method.feature_cache
+    assert cache is not None and train.precision is not None
+    views = cache.views if live.task.augments else 1
+    return CachePlan(train.precision, cache.limit_gib, views, train.seed)
 
 
 def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tuple[Split, str]:
@@ -139,9 +139,9 @@ def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tu
     )
 
 
-def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
+def total_steps(config: RunConfig, method: Method, steps_per_epoch: int) -> int:
     """Optimizer steps of a run; max_steps wins over epochs, and an exact solver takes one."""
-    if isinstance(config.method, FrozenConfig) and config.method.solver == "exact":
+    if method.solves_head:
         return 1
     if config.train.max_steps is not None:
         return config.train.max_steps
@@ -170,7 +170,7 @@ def _live(
         classes=classes,
     )
     optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
-    steps = total_steps(config, plan.steps_per_epoch)
+    steps = total_steps(config, method, plan.steps_per_epoch)
     ema = None
     if config.optim.ema is not None:
         ema = Ema(trained_parameters(optimizer), config.optim.ema)
@@ -180,14 +180,14 @@ def _live(
 def _check_keys(config: RunConfig, method: Method) -> None:
     """Refuse keys that mean nothing beside each other. Raises ConfigError."""
     model, optim = config.model, config.optim
-    if model.quantize and (method.trains_pretrained or method.contrastive_steps):
+    if model.quantize and (not method.takes_quantized or method.contrastive is not None):
         raise ConfigError(
             f"model.quantize={model.quantize}: weights of few bits cannot be trained by "
             f"method={method.name}; use method=lora, or leave model.quantize out"
         )
     drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}
     _refuse(
-        drops if method.name == "frozen" and not method.contrastive_steps else {},
+        drops if method.freezes_backbone and method.contrastive is None else {},
         "method=frozen runs the pretrained network as it is, where nothing is dropped; leave it "
         "out, or use method=lora, partial or full, or method.contrastive",
     )

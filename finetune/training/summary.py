@@ -24,7 +24,7 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     config = live.config
     trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in live.model.network.parameters())
-    before = ", the others before, by contrast" if live.method.contrastive_steps else ""
+    before = ", the others before, by contrast" if live.method.contrastive is not None else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
     labels = map(live.task.rows.labels, splits.train)

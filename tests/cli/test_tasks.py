@@ -10,9 +10,10 @@ import pytest
 from pydantic import Field, PositiveInt
 
 from finetune.cli.tasks import section_lines
-from finetune.config.loading import METHODS, SECTIONS
+from finetune.config.loading import SECTIONS
 from finetune.config.schema import Section
-from finetune.registry import find_task
+from finetune.methods import METHODS
+from finetune.registry import find_method, find_task
 from tests.support.command_line import finetune
 
 
@@ -30,10 +31,11 @@ def test_tasks_are_listed_without_importing_them() -> None:
 def test_keys_of_a_task_and_of_the_engine_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune("tasks", "text-classification") == 0
     lines = capsys.readouterr().out.splitlines()
-    schemas = [find_task("text-classification").Config, *SECTIONS.values(), *METHODS.values()]
+    methods = [find_method(name).Config for name in METHODS]
+    schemas = [find_task("text-classification").Config, *SECTIONS.values(), *methods]
     for schema in schemas:
         for key, field in schema.model_fields.items():
-            if key == "name" and schema in METHODS.values():
+            if key == "name" and schema in methods:
                 continue
             at = [line for line in lines if line.startswith(f"  {key}: ")]
             assert at, f"{schema.__name__}.{key} is not shown"

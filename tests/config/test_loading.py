@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.config.loading import Loaded, load_config
-from finetune.config.schema import FullConfig, LoraConfig, RunConfig, TaskConfig
+from finetune.config.schema import RunConfig, TaskConfig
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import flatten, parse_value, split_override, to_yaml
 from finetune.errors import ConfigError
-from finetune.registry import find_task
+from finetune.methods.full import FullConfig
+from finetune.methods.lora import LoraConfig
+from finetune.registry import KINDS
 
 
 class NewsConfig(TaskConfig):
@@ -43,12 +46,15 @@ def task_config(name: str) -> type[TaskConfig]:
     return {"news": NewsConfig, "other": OtherConfig}[name]
 
 
+FOUND = replace(KINDS, task=task_config)
+
+
 def load(*overrides: str, source: Path | None = None) -> RunConfig:
     return loaded(*overrides, source=source).config
 
 
 def loaded(*overrides: str, source: Path | None = None) -> Loaded:
-    return load_config(source, overrides, task_config)
+    return load_config(source, overrides, FOUND)
 
 
 def faults(*overrides: str, source: Path | None = None) -> str:
@@ -107,7 +113,7 @@ def test_file_and_overrides_and_mapping_agree(file: Path) -> None:
     config = load("lr=5e-5", source=file)
     assert config.optim.lr == 5e-5
     assert config.method == LoraConfig(rank=4, targets=["query"])
-    mapping = load_config(file, {"lr": 5e-5}, task_config).config
+    mapping = load_config(file, {"lr": 5e-5}, FOUND).config
     assert mapping == config
 
 
@@ -220,7 +226,7 @@ def test_fault_in_a_file_names_the_file(file: Path) -> None:
 
 
 def test_unknown_method_is_answered_with_the_nearest() -> None:
-    assert "method.name: 'lor' is no method; did you mean 'lora'?" in faults(
+    assert "method.name: unknown method 'lor'; did you mean 'lora'?" in faults(
         "task=news", "model=b", "method=lor"
     )
 
@@ -235,7 +241,7 @@ def test_faults_are_told_although_the_task_is_misspelt() -> None:
         load_config(
             None,
             ["task=text-clasification", "model=b", "lr=fast", "method.rnk=4", "truncation=tail"],
-            lambda name: find_task(name).Config,
+            KINDS,
         )
     told = str(caught.value).splitlines()[1:]
     assert [line.strip().partition(":")[0] for line in told] == [
@@ -266,7 +272,7 @@ def test_file_that_is_no_mapping_is_refused(file: Path) -> None:
 
 def test_missing_config_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"CONFIG: there is no file 'bbc-new'.*bbc-news"):
-        load_config("bbc-new", [], task_config)
+        load_config("bbc-new", [], FOUND)
 
 
 def test_data_in_the_place_of_a_config_are_told_apart(tmp_path: Path) -> None:
@@ -369,10 +375,10 @@ def test_config_written_as_yaml_is_read_back(
     labels: list[str], name: str, rate: float | None, epochs: float
 ) -> None:
     overrides = {"task": "news", "task.labels": labels, "model.name": name, "train.epochs": epochs}
-    config = load_config(None, {**overrides, "optim.lr": rate}, task_config).config
+    config = load_config(None, {**overrides, "optim.lr": rate}, FOUND).config
     text = to_yaml(config)
     tree = parse_value(text)
-    again = load_config(None, tree, task_config).config
+    again = load_config(None, tree, FOUND).config
     assert again == config
     # And by any other reader of YAML, as far as text is concerned.
     assert yaml.safe_load(text)["task"]["labels"] == labels

@@ -12,6 +12,7 @@ from torch import Tensor
 from finetune.distributed.fsdp import check_sharding
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError
+from finetune.registry import make_method
 from tests.support.lives import Stop, live, load
 from tests.support.tiny_models import models_and_data, tiny_gpt2
 from tests.support.two_processes import Case, assert_same_end, difference, launch, run_case
@@ -133,7 +134,8 @@ def test_keys_that_sharding_does_not_serve_are_refused(
 ) -> None:
     config = load(tmp_path, "model", tmp_path, {**SHARD, **keys}).config
     with pytest.raises(ConfigError, match=rf"train.shard: .*{words}.*leave train.shard out"):
-        check_sharding(config, config.train.precision or "fp32")
+        method = make_method(config.method)
+        check_sharding(config, config.train.precision or "fp32", method.sharding_fault)
 
 
 def test_launch_that_shards_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard
 import finetune
 from finetune.config.schema import (
     DataConfig,
-    LoraConfig,
     ModelConfig,
     OptimConfig,
     OutputConfig,
@@ -24,6 +23,7 @@ from finetune.export.card_data import Story
 from finetune.export.card_metadata import base_reference, data_reference, licence
 from finetune.export.limitations import find_limits
 from finetune.export.model_card import renamed, write_card, write_cards
+from finetune.methods.lora import LoraConfig
 from finetune.task_parts import CardFacts, Length
 from tests.support.tiny_models import text_rows
 

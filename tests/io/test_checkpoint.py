@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.config.schema import LoraConfig, ModelConfig, RunConfig, TaskConfig, TrainConfig
+from finetune.config.schema import ModelConfig, RunConfig, TaskConfig, TrainConfig
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.io import checkpoint
 from finetune.io.checkpoint import (
@@ -29,6 +29,7 @@ from finetune.io.checkpoint import (
     save_checkpoint,
 )
 from finetune.io.run_folder import RunFolder, check_free, check_same_run
+from finetune.methods.lora import LoraConfig
 
 
 class Killed(BaseException):

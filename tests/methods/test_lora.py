@@ -11,9 +11,10 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch import nn
 
-from finetune.config.schema import LoraConfig, ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.export.final_model import relative_difference
+from finetune.methods.lora import LoraConfig
 from finetune.model import TransferModel, saved_model
 from tasks import ImageClassification, TextClassification, TextGeneration
 from tests.methods.test_methods import apply, disturb, inputs, native, outputs, trained

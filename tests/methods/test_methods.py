@@ -9,18 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.config.schema import (
-    FrozenConfig,
-    FullConfig,
-    LoraConfig,
-    ModelConfig,
-    OptimConfig,
-    PartialConfig,
-)
+from finetune.config.schema import ModelConfig, OptimConfig
 from finetune.errors import ModelError
 from finetune.io.checkpoint import changed_tensors
-from finetune.methods.choice import make_method
+from finetune.methods.frozen import FrozenConfig
+from finetune.methods.full import FullConfig
+from finetune.methods.lora import LoraConfig
+from finetune.methods.partial import PartialConfig
 from finetune.model import TransferModel
+from finetune.registry import make_method
 from tasks.text.text_models import TextModel, load_native, load_pooled
 
 

@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 from timm.optim import list_optimizers
 from torch import nn
 
-from finetune.config.schema import FullConfig, OptimConfig, PartialConfig
+from finetune.config.schema import OptimConfig
 from finetune.errors import ConfigError, FinetuneError
 from finetune.io.checkpoint import load_optimizer, optimizer_tensors
-from finetune.methods.choice import make_method
+from finetune.methods.full import FullConfig
+from finetune.methods.partial import PartialConfig
 from finetune.model import TransferModel, named_parts
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import EXCLUDED, build_optimizer, check_optimizer
 from finetune.optim.schedules import rate_factor, set_rate, told_rate
+from finetune.registry import make_method
 
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 

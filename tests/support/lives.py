@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from finetune.distributed.signals import Interrupted
 from finetune.io.checkpoint import newest_good
 from finetune.io.run_folder import RunFolder
 from finetune.optim.optimizers import trained_names
-from finetune.registry import find_task
+from finetune.registry import KINDS, find_task
 from finetune.task import Task
 from finetune.training import loop, run
 from finetune.training.recorder import RunJournal
@@ -122,9 +122,8 @@ def load(
         "train.keep_checkpoints": 2,
         "output": str(folder),
     }
-    return load_config(
-        None, {**usual, **(keys or {})}, lambda name: (task or find_task(name)).Config
-    )
+    kinds = KINDS if task is None else replace(KINDS, task=lambda _: task.Config)
+    return load_config(None, {**usual, **(keys or {})}, kinds)
 
 
 def live(

@@ -22,13 +22,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import finetune
 from finetune.cli.contact_sheet import EPOCHS, GAP, LINE, ROWS
-from finetune.config.schema import DataConfig, FullConfig, LoraConfig, ModelConfig, PartialConfig
+from finetune.config.schema import DataConfig, ModelConfig
 from finetune.data.opening import open_splits
 from finetune.data.readers import read
 from finetune.errors import DataError, ModelError
 from finetune.export.final_model import relative_difference
-from finetune.methods.choice import make_method
+from finetune.methods.full import FullConfig
+from finetune.methods.lora import LoraConfig
+from finetune.methods.partial import PartialConfig
 from finetune.model import TransferModel, named_parts
+from finetune.registry import make_method
 from finetune.testing import check_task
 from tasks import ImageClassification
 from tasks.backbones.vision_models import VisionModel

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import finetune
-from finetune.config.schema import FullConfig, ModelConfig
+from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.inference.model_loading import changed_config
-from finetune.methods.choice import make_method
+from finetune.methods.full import FullConfig
 from finetune.model import TransferModel
+from finetune.registry import make_method
 from finetune.testing import check_task
 from tasks import ObjectDetection
 from tasks.annotations.box_formats import BOX_FORMATS

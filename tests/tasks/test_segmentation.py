@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import finetune
-from finetune.config.schema import LoraConfig, ModelConfig, RunConfig
+from finetune.config.schema import ModelConfig, RunConfig
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import relative_difference
-from finetune.methods.choice import make_method
+from finetune.methods.lora import Lora, LoraConfig
+from finetune.registry import make_method
 from finetune.testing import check_task
 from finetune.training.recipes import fill_defaults
 from tasks import Segmentation
@@ -220,8 +221,9 @@ def test_a_decoder_of_many_new_layers_takes_a_smaller_rate(
 ) -> None:
     """UPerNet over Swin diverged at the rate of a single layer."""
     _, model = build(networks["resnet"], scenes, decoder="upernet")
-    config = RunConfig(task=Segmentation.Config(), model=ModelConfig(name="resnet"))
-    filled, reasons = fill_defaults(config, model, torch.device("cpu"))
+    source, method = ModelConfig(name="resnet"), LoraConfig()
+    config = RunConfig(task=Segmentation.Config(), model=source, method=method)
+    filled, reasons = fill_defaults(config, Lora(method), model, torch.device("cpu"))
     assert filled.optim.head_lr == 1e-3
     assert "new layers" in reasons["optim.head_lr"]
 

@@ -30,12 +30,14 @@ from transformers import (
 
 import finetune
 from finetune.batching.data_loader import measured_split
-from finetune.config.schema import LoraConfig, ModelConfig, PartialConfig, RunConfig
+from finetune.config.schema import ModelConfig, RunConfig
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import compute_outputs, relative_difference
 from finetune.inference.predictor import Predictor
-from finetune.methods.choice import make_method
+from finetune.methods.lora import Lora, LoraConfig
+from finetune.methods.partial import PartialConfig
 from finetune.model import named_parts, saved_model
+from finetune.registry import make_method
 from finetune.task_parts import Row
 from finetune.testing import check_task
 from finetune.training.recipes import MOOT, fill_defaults
@@ -547,9 +549,10 @@ def test_output_layer_is_no_target_of_lora(folders: dict[str, Path]) -> None:
 
 
 def test_rate_of_a_head_that_there_is_none_of_is_said_to_mean_nothing(gpt2_folder: Path) -> None:
-    config = RunConfig(task=TextGeneration.Config(), model=ModelConfig(name=str(gpt2_folder)))
+    source, method = ModelConfig(name=str(gpt2_folder)), LoraConfig()
+    config = RunConfig(task=TextGeneration.Config(), model=source, method=method)
     _, model, _ = set_up(gpt2_folder, PLAIN)
-    _, reasons = fill_defaults(config, model, torch.device("cpu"))
+    _, reasons = fill_defaults(config, Lora(method), model, torch.device("cpu"))
     assert reasons["optim.head_lr"] == MOOT != reasons["optim.lr"]
 
 

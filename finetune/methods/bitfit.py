@@ -1,0 +1,59 @@
+"""BitFit (Ben Zaken et al. 2021, arXiv:2106.10199): only biases, norms and the head are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from finetune.config.schema import BatchNorm, MethodConfig
+from finetune.errors import ModelError
+from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
+from finetune.model import HEAD, TransferModel, named_parts
+
+_REASON = "biases and norms are few, and take about ten times the rate of full fine-tuning"
+
+
+class BitFitConfig(MethodConfig):
+    """Biases, norms and the head are trained (Ben Zaken et al. 2021, arXiv:2106.10199)."""
+
+    name: Literal["bitfit"] = "bitfit"
+    batch_norm: BatchNorm = "freeze"
+    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+
+
+class BitFit(Method):
+    """Every pretrained parameter of one axis, and the head, are trained.
+
+    What is trained is part of the network, so nothing is kept apart or merged: checkpoints hold it,
+    and `final/` is the whole network.
+    """
+
+    name = "bitfit"
+    Config = BitFitConfig
+    config: BitFitConfig
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "encoder": Recipe(5e-4, 2e-3, 3, _REASON),
+        "decoder": Recipe(2e-4, 1e-3, 3, _REASON),
+        "seq2seq": Recipe(1e-3, 2e-3, 3, _REASON),
+        "cnn": Recipe(2e-3, 5e-3, 5, _REASON),
+        "vit": Recipe(5e-4, 2e-3, 5, _REASON),
+        "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
+        "query-detector": Recipe(5e-4, 1e-3, 20, NEW_CLASSES),
+    }
+    keeps_rate_when_large = True
+    sharding_fault = (
+        "method=bitfit trains a few small parameters, of which there is little to split"
+    )
+
+    def apply(self, model: TransferModel) -> list[str]:
+        count = total = 0
+        for _, parameter, part in named_parts(model):
+            is_vector = parameter.ndim <= 1 and part != HEAD
+            parameter.requires_grad_(is_vector or part == HEAD)
+            count += parameter.numel() * is_vector
+            total += parameter.numel() * (part != HEAD)
+        if not count:
+            raise ModelError(
+                "method=bitfit finds no bias and no norm in this network; use method=lora or full"
+            )
+        return [f"BitFit: {count:,} of {total:,} pretrained parameters are biases or norms"]
