@@ -161,7 +161,7 @@ class CardFacts:
         library: what the hub calls the library that loads the model.
         code: Python that loads the model from REPOSITORY with that library, without this kit, and
             predicts one row.
-        adapter_code: the same for a LoRA adapter on the network BASE; "" if peft cannot load it.
+        adapter_code: the same for an adapter on the network BASE; "" if peft cannot load it.
         base: hub id of the pretrained network, where model.name does not tell it; "" if none is.
     """
 

@@ -69,7 +69,7 @@ def measure(run: str, source: Source, output: Path | None, batch_size: int) -> d
 
     model = task.load_model(saved_model(folder)).to(accelerator.device)
     split, lengths, left_out = measured_split(source.split or source.reference, rows, task)
-    for note in filter(None, [*left_out, cut_note(lengths)]):
+    for note in filter(None, [*left_out, cut_note(lengths, task.views.length_unit)]):
         console.print(note)
     metrics = evaluate_split(model, task, split, accelerator, block=batch_size).metrics
     show_metrics(f"{len(split)} rows of {source.reference}", {split.name: metrics}, console)

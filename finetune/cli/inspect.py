@@ -34,7 +34,7 @@ from finetune.task import Task
 from finetune.task_parts import Row
 from finetune.training.setup import Prepared, assemble, caches_features
 from finetune.training.state import Live
-from finetune.training.summary import header
+from finetune.training.summary import describe_run
 
 MIB = 2**20
 # Tensors that an optimizer keeps for each parameter.
@@ -65,8 +65,9 @@ def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
     for line in config_lines(loaded, prepared):
         console.print(f"  {line}")
     console.heading("run")
-    facts = {"data": "\n".join([*loaded.notes, *splits.notes]), **header(prepared, splits)}
-    facts.pop("defaults", None)  # they stand beside their keys
+    facts = {"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])}
+    # The defaults stand beside their keys.
+    facts |= describe_run(prepared, splits).lines(with_defaults=False)
     console.facts(facts | task.views.survey(splits.train))
     console.heading("one row")
     console.facts(walk_row(prepared))

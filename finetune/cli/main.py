@@ -284,7 +284,7 @@ def push(
     ] = False,
     what: Annotated[
         str,
-        typer.Option(metavar="merged|adapter|both", help="The network, its LoRA adapter, or both."),
+        typer.Option(metavar="merged|adapter|both", help="The network, its adapter, or both."),
     ] = "merged",
     license: Annotated[
         str | None, typer.Option(help="Of the model: apache-2.0, mit ...; else as its card has it.")

@@ -39,6 +39,11 @@ class Splits:
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: rows for name, rows in found.items() if rows is not None}
 
+    @property
+    def sizes(self) -> str:
+        """The sentence on how many rows each split has."""
+        return "rows: " + ", ".join(f"{len(rows)} {name}" for name, rows in self.named.items())
+
 
 def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
     """The checked splits that the config names, or those of `given`: data made in Python.
@@ -74,10 +79,6 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
         _cut(roles, identity, config, task_rows)
     if config.per_class is not None:
         _draw_per_class(roles, config.per_class, config.split_seed, task_rows)
-    sizes = ", ".join(
-        f"{len(tables[role])} {role}" for role in ("train", *HELD_OUT) if role in tables
-    )
-    roles.notes.append(f"rows: {sizes}")
     return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.config.schema import RunConfig
+from finetune.reporting.run_facts import RunFacts
 from finetune.task_parts import CardFacts, Length
 
 
@@ -15,10 +16,10 @@ class Story:
     """All that a run has to tell of itself.
 
     Attributes:
-        lengths: of every row, by split, in the task's unit.
+        adapter: what the method's adapter is called, "" if it keeps none apart.
+        lengths: of every row, by split, in `length_unit`.
         labels: {label: {split: rows}}; {} for a task without them.
         notes: what was settled about the data, and how many rows were left out.
-        facts: network, parameters, device, steps, batch: {what: how much}.
         results: {split: {metric: value}} of step `step`.
         selected: the split that selected the checkpoint.
         difference: of the outputs of the saved and reloaded model, as a share of the largest.
@@ -26,10 +27,12 @@ class Story:
 
     config: RunConfig
     about: CardFacts
+    adapter: str
     lengths: Mapping[str, Sequence[Length]]
+    length_unit: str
     labels: Mapping[str, Mapping[str, int]]
     notes: Sequence[str]
-    facts: Mapping[str, str]
+    facts: RunFacts
     results: Mapping[str, Mapping[str, float]]
     selected: str | None
     step: int

@@ -71,7 +71,7 @@ def push(
 ) -> str:
     """Upload the final model of a run to `repository`; the address of the model there.
 
-    `what` is the merged network, the LoRA adapter, or both; `license` replaces that of the card.
+    `what` is the merged network, its adapter, or both; `license` replaces that of the card.
     Pushing again after an interruption goes on, since files that the hub holds are not sent again.
     Raises HubError; the run is never changed.
     """
@@ -118,8 +118,8 @@ def collect(final: Path, repository: str, what: str, license: str | None = None)
     adapter = final / ADAPTER
     if what != "merged" and not adapter.is_dir():
         raise HubError(
-            f"{final}: holds no adapter (the method was not lora, or this is a copy of the merged "
-            "network alone); push it with --what merged"
+            f"{final}: holds no adapter (the method keeps none apart, or this is a copy of the "
+            "merged network alone); push it with --what merged"
         )
     if what != "merged" and not (adapter / CARD).is_file():
         raise HubError(

@@ -32,8 +32,11 @@ def find_limits(story: Story) -> Iterator[str]:
     )
 
 
-def cut_note(lengths: Sequence[Length]) -> str:
-    """How many rows are cut, and how much of all of them that loses; nothing if none is."""
+def cut_note(lengths: Sequence[Length], unit: str) -> str:
+    """How many rows are cut, and how much of all of them that loses; "" if none is.
+
+    `unit` is what lengths count, in the plural.
+    """
     cut = [length for length in lengths if length.cut]
     if not cut:
         return ""
@@ -41,8 +44,8 @@ def cut_note(lengths: Sequence[Length]) -> str:
     lost = sum(length.cut for length in cut)
     whole = sum(length.used - length.repeated + length.cut for length in lengths)
     share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
-    rows = f"{len(cut)} of {len(lengths)} rows are cut to {longest} tokens"
-    return f"{rows}, which loses {share} of all tokens"
+    rows = f"{len(cut)} of {len(lengths)} rows are cut to {longest} {unit}"
+    return f"{rows}, which loses {share} of all {unit}"
 
 
 def _of_measurement(story: Story) -> Iterator[str]:
@@ -93,7 +96,7 @@ def _of_labels(story: Story) -> Iterator[str]:
 
 def _of_lengths(story: Story) -> Iterator[str]:
     for split, lengths in story.lengths.items():
-        if note := cut_note(lengths):
+        if note := cut_note(lengths, story.length_unit):
             yield f"In {split} {note}: what stands there was not read."
 
 

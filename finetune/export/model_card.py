@@ -40,7 +40,7 @@ def write_card(story: Story, relation: str, *, with_adapter: bool = False) -> st
     """The text of README.md; `relation` is what the model is to its base: "finetune", "adapter"."""
     config, about = story.config, story.about
     base = base_reference(config, about)
-    kind = "A LoRA adapter of" if relation == "adapter" else "Fine-tuned from"
+    kind = f"{story.adapter} of" if relation == "adapter" else "Fine-tuned from"
     lines = [
         front_matter(config, about, story.results, relation),
         *("", f"# {REPOSITORY}", ""),
@@ -107,17 +107,17 @@ def _use(story: Story, relation: str, base: str, with_adapter: bool) -> Iterator
     yield from ("With finetune-kit, which keeps what rows are read as:", "", *_code(kit))
     if with_adapter and adapter_code:
         told = adapter_code if base_id(story.config, about) else ""
-        yield from (ADAPTER_HEADING, "", *_nested(told, base))
+        yield from (ADAPTER_HEADING, "", *_nested(told, story.adapter, base))
 
 
-def _nested(code: str, base: str) -> Iterator[str]:
+def _nested(code: str, adapter: str, base: str) -> Iterator[str]:
     """How the adapter in the model's own folder is used; no code: its network is no hub's."""
     if code:
         nested = code.replace(f'"{REPOSITORY}"', f'"{REPOSITORY}", subfolder="adapter"')
         yield from ("`adapter/` alone, with peft:", "", *_code(nested))
         return
     yield (
-        f"`adapter/` is a LoRA adapter of `{base}`, which is no id of a hub, so no code for it "
+        f"`adapter/` is the {adapter} of `{base}`, which is no id of a hub, so no code for it "
         "would run as it stands here; its own card shows the code for weights that are at hand."
     )
     yield ""
@@ -143,11 +143,20 @@ def _data(story: Story) -> Iterator[str]:
 
 
 def _training(story: Story) -> Iterator[str]:
-    facts = {what: text.replace("\n", "; ") for what, text in story.facts.items()}
-    yield from (*_table(["", ""], facts.items()), "")
+    told = story.facts
+    facts = {
+        "length": told.length,
+        "network": told.network,
+        "parameters": told.parameters,
+        "device": told.device,
+        "steps": told.steps,
+        "batch": told.batch,
+        "choices": "; ".join(told.choices),
+    }
+    yield from (*_table(["", ""], ((name, text) for name, text in facts.items() if text)), "")
     values = {key: value for key, value in flatten(story.config).items() if value is not None}
-    told = {key: value for key, value in values.items() if not _UNTOLD.match(key)}
-    typed = [(key, format_setting(value)) for key, value in told.items()]
+    shown = {key: value for key, value in values.items() if not _UNTOLD.match(key)}
+    typed = [(key, format_setting(value)) for key, value in shown.items()]
     yield from (*_table(["key", "value"], typed), "")
     versions = ", ".join(f"{name} {value}" for name, value in story.versions.items())
     yield from ([f"Weights of step {story.step}; {versions}.", ""] if versions else [])

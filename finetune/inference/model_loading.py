@@ -113,7 +113,7 @@ def _checked(folder: Path, reference: str) -> Path:
         return folder
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"{reference}: is a LoRA adapter without its network; load it with peft, as its card "
+            f"{reference}: is an adapter without its network; load it with peft, as its card "
             "shows, or push the run with --what both"
         )
     raise ModelError(

@@ -69,6 +69,9 @@ class Method(ABC):
     takes_quantized: ClassVar[bool] = False
     """Whether pretrained weights may be held in 4 or 8 bits."""
 
+    adapter: ClassVar[str] = ""
+    """What `save_adapter` writes is called, such as "LoRA adapter"; "" if it writes nothing."""
+
     keeps_rate_when_large: ClassVar[bool] = False
     """Whether large networks take the same rate as others, as for adapters."""
 

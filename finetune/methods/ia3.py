@@ -54,6 +54,7 @@ class Ia3(Method):
         "query-detector": Recipe(1e-3, 1e-3, 20, NEW_CLASSES),
     }
     trains_pretrained = False
+    adapter = "(IA)3 adapter"
     keeps_rate_when_large = True
     sharding_fault = "method=ia3 trains a few small vectors, of which there is little to split"
 

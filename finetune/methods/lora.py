@@ -93,6 +93,7 @@ class Lora(Method):
     }
     trains_pretrained = False
     takes_quantized = True
+    adapter = "LoRA adapter"
     keeps_rate_when_large = True
 
     def __init__(self, config: LoraConfig | None = None) -> None:

@@ -26,7 +26,7 @@ from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_weights
 from finetune.training.setup import Prepared
 from finetune.training.state import Progress
-from finetune.training.summary import header
+from finetune.training.summary import describe_run
 
 UNTRAINED = "untrained.json"
 # Rows whose predictions before and after training are set side by side.
@@ -101,7 +101,6 @@ def _write_reports(
             task.views.report_change(shown, before, evaluation.predictions[: len(before)], target)
 
 
-TOLD = ("length", "network", "parameters", "device", "steps", "batch", "choices")
 VERSIONS = ("python", "torch", "transformers", "datasets")
 
 
@@ -114,16 +113,16 @@ def tell(
 ) -> Story:
     """The story of a run whose model is about to be saved."""
     live = prepared.live
-    facts = header(prepared, splits)
     versions = environment(live.accelerator)
-    notes = [note for note in splits.notes if not note.startswith("rows: ")]
     return Story(
         config=live.config,
         about=live.task.views.card(live.model),
+        adapter=live.method.adapter,
         lengths=prepared.lengths,
+        length_unit=live.task.views.length_unit,
         labels=_count_labels(splits, live.task),
-        notes=notes,
-        facts={name: facts[name] for name in TOLD if name in facts},
+        notes=splits.notes,
+        facts=describe_run(prepared, splits),
         results=results,
         selected=selected,
         step=step,

@@ -31,7 +31,7 @@ from finetune.training.loop import train
 from finetune.training.recorder import RunJournal, load_weights
 from finetune.training.setup import Prepared, assemble, cache_features
 from finetune.training.state import Live, Progress
-from finetune.training.summary import header
+from finetune.training.summary import describe_run
 
 
 def run(
@@ -58,7 +58,7 @@ def run(
     console.heading(f"{given.task.name} by method {given.method.name}, in {folder.path}")
 
     splits = open_splits(given.data, task, data)
-    console.facts({"data": "\n".join([*loaded.notes, *splits.notes])})
+    console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
     digests = digest_splits(splits, task)
     going_on = folder.exists and not fresh
     held = check_same_run(folder, given, digests, extend=extend) if going_on else None
@@ -105,7 +105,7 @@ def _train(
         told = tune_backbone(live, None if fresh else folder.contrastive, console)
         prepared.notes.append(told)
     prepared = cache_features(prepared, console)
-    console.facts(header(prepared, splits))
+    console.facts(describe_run(prepared, splits).lines())
     if given.output.hub is not None and (note := note_missing_token(given.output.hub)):
         console.print(note)
     if accelerator.is_main_process:

@@ -12,14 +12,15 @@ from finetune.data.opening import Splits
 from finetune.errors import listed
 from finetune.export.limitations import cut_note
 from finetune.reporting.console import format_count
+from finetune.reporting.run_facts import RunFacts
 from finetune.training.recipes import MOOT
 from finetune.training.setup import Prepared
 
 MOST_LABELS = 20
 
 
-def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
-    """{what: how much}, in the order of reading."""
+def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
+    """What is trained on what."""
     live = prepared.live
     config = live.config
     trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
@@ -29,22 +30,21 @@ def header(prepared: Prepared, splits: Splits) -> dict[str, str]:
     processes = format_count(live.accelerator.num_processes, "process", "es")
     labels = map(live.task.rows.labels, splits.train)
     network = getattr(live.model.network, "backbone", live.model.network)  # of a library, not ours
-    facts = {
-        "labels": _label_counts(labels),
-        "length": _lengths(prepared),
-        "network": f"{type(network).__name__} from {config.model.name}",
-        "parameters": f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
-        "device": f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
-        "steps": _steps(prepared),
-        "batch": _batch(prepared),
-        "choices": "\n".join(prepared.notes),
-        "defaults": "\n".join(
+    return RunFacts(
+        labels=_label_counts(labels),
+        length=_lengths(prepared),
+        network=f"{type(network).__name__} from {config.model.name}",
+        parameters=f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
+        device=f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
+        steps=_steps(prepared),
+        batch=_batch(prepared),
+        choices=tuple(prepared.notes),
+        defaults=tuple(
             f"{key}={_number(values[key])}: {why}"
             for key, why in prepared.reasons.items()
             if why != MOOT
         ),
-    }
-    return {name: text for name, text in facts.items() if text}
+    )
 
 
 def _device(device: torch.device) -> str:
@@ -71,7 +71,8 @@ def _lengths(prepared: Prepared) -> str:
     longest = max(length.used for length in lengths)
     if longest == 1:
         return ""
-    return cut_note(lengths) or f"at most {longest}, nothing is cut"
+    unit = prepared.live.task.views.length_unit
+    return cut_note(lengths, unit) or f"at most {longest} {unit}, nothing is cut"
 
 
 def _steps(prepared: Prepared) -> str:
@@ -94,7 +95,8 @@ def _batch(prepared: Prepared) -> str:
     if plan.lengths.max() == 1:
         return how
     useful = plan.useful_share(min(plan.steps_per_epoch, 200), live.task.cost)
-    return f"{how}; {useful:.0%} of the computed tokens are no padding"
+    unit = live.task.views.length_unit
+    return f"{how}; {useful:.0%} of the computed {unit} are no padding"
 
 
 def _number(value: object) -> str:

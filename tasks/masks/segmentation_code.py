@@ -58,7 +58,7 @@ labels = {labels}
 base = transformers.AutoModelForSemanticSegmentation.from_pretrained(
     "{base}", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True
 )
-model = PeftModel.from_pretrained(base, "{repository}").merge_and_unload().eval()
+model = PeftModel.from_pretrained(base, "{repository}").base_model.model.eval()
 pixels_as = {processor}
 processor = getattr(transformers, pixels_as.pop("image_processor_type"))(**pixels_as)
 pipe = transformers.pipeline("image-segmentation", model, image_processor=processor)

@@ -221,7 +221,7 @@ def test_card_tells_of_an_adapter_only_where_one_is_pushed(run: finetune.Run, ro
         (root / "models" / "me" / name / "README.md").read_text() for name in ("merged", "both")
     )
     assert "adapter" not in merged.partition("## Data")[0].partition("## Use")[2]
-    assert "`adapter/` is a LoRA adapter of `bert`, which is no id of a hub" in both
+    assert "`adapter/` is the LoRA adapter of `bert`, which is no id of a hub" in both
     assert "## Data" in merged
 
 

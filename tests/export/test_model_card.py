@@ -24,6 +24,7 @@ from finetune.export.card_metadata import base_reference, data_reference, licenc
 from finetune.export.limitations import find_limits
 from finetune.export.model_card import renamed, write_card, write_cards
 from finetune.methods.lora import LoraConfig
+from finetune.reporting.run_facts import RunFacts
 from finetune.task_parts import CardFacts, Length
 from tests.support.tiny_models import text_rows
 
@@ -49,6 +50,10 @@ def metrics(rare_recall: float = 0.0, support: int = 4) -> dict[str, float]:
     return found
 
 
+def facts(*choices: str) -> RunFacts:
+    return RunFacts("", "", "Bert", "1 of 2 are trained", "cpu", "7", "4 samples", choices, ())
+
+
 def story(**changes: Any) -> Story:
     """A run on 200 training rows, of which 6 are rare, and 40 test rows."""
     held = Story(
@@ -56,10 +61,12 @@ def story(**changes: Any) -> Story:
         about=CardFacts(
             "text-classification", "transformers", "load('OWNER/NAME')", "peft('BASE')"
         ),
+        adapter="LoRA adapter",
+        length_unit="tokens",
         lengths={"train": [Length(9)] * 200, "test": [Length(9)] * 40},
         labels={"common": {"train": 194, "test": 36}, "rare": {"train": 6, "test": 4}},
         notes=["train: 3 of 203 rows left out: text is empty (3)"],
-        facts={"parameters": "1 of 2 are trained"},
+        facts=facts(),
         results={"test": metrics()},
         selected=None,
         step=7,
@@ -118,7 +125,7 @@ def test_card_for_another_place_bears_its_name() -> None:
 
 
 def test_choices_of_a_run_are_told_apart() -> None:
-    text = write_card(story(facts={"choices": "head: native\nlength: 9"}), "finetune")
+    text = write_card(story(facts=facts("head: native", "length: 9")), "finetune")
     assert "| choices | head: native; length: 9 |" in text
 
 
@@ -194,6 +201,8 @@ def test_limits_are_those_that_the_data_show() -> None:
 def test_limits_that_the_data_do_not_show_are_not_told() -> None:
     good = story(
         labels={label: {"train": 100, "test": 600} for label in LABELS},
+        adapter="LoRA adapter",
+        length_unit="tokens",
         lengths={"train": [Length(9)] * 200, "test": [Length(9)] * 1200},
         results={"test": metrics(rare_recall=0.8)},
     )

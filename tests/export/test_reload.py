@@ -18,7 +18,8 @@ POOLED, HIDDEN = {"task.head": "pooled"}, {"task.head_hidden": 8}
 CLASSIFY, DETECT, SEGMENT = "classify-image", "detect", "segment"
 WRITE, CHAT = "write", "chat"
 WRITERS = ("gpt2", "t5", "bart")
-METHODS = ("full", "frozen", "lora", "partial")
+METHODS = ("full", "frozen", "lora", "ia3", "bitfit", "partial")
+SMALL = ("ia3", "bitfit")
 # What peft itself does with nothing but the adapter's place.
 AUTO_PEFT = (
     r'base = .*\nmodel = PeftModel.from_pretrained\(base, (".*")\)',
@@ -28,6 +29,8 @@ AUTO_PEFT = (
 CASES = {
     "text-lora": Case("bert", "lora"),
     "text-lora-adapter": Case("bert", "lora", "adapter"),
+    "text-ia3-adapter": Case("bert", "ia3", "adapter"),
+    "text-bitfit": Case("bert", "bitfit"),
     "timm-lora": Case("timm", "lora", use=CLASSIFY),
     "timm-hidden": Case("timm", "frozen", use=CLASSIFY, keys=HIDDEN),
     "detector-lora": Case("rt-detr-v2", "lora", use=DETECT),
@@ -53,10 +56,19 @@ CLASSIFIERS = {
     "vit-lora": Case("vit", "lora", use=CLASSIFY),
     "vit-lora-adapter": Case("vit", "lora", "adapter", CLASSIFY),
     "vit-frozen": Case("vit", "frozen", use=CLASSIFY),
+    "text-ia3": Case("bert", "ia3"),
+    "decoder-ia3-adapter": Case("gpt2", "ia3", "adapter"),
+    "decoder-bitfit": Case("gpt2", "bitfit"),
+    "timm-ia3": Case("timm", "ia3", use=CLASSIFY),
+    "timm-bitfit": Case("timm", "bitfit", use=CLASSIFY),
+    "efficientnet-ia3": Case("efficientnet", "ia3", use=CLASSIFY),
+    "vit-ia3-adapter": Case("vit", "ia3", "adapter", CLASSIFY),
+    "vit-bitfit": Case("vit", "bitfit", use=CLASSIFY),
 }
 DETECTORS = {
     **{f"{name}-full": Case(name, use=DETECT) for name in MAKERS},
     **{f"d-fine-{method}": Case("d-fine", method, use=DETECT) for method in ("frozen", "partial")},
+    **{f"{name}-{method}": Case(name, method, use=DETECT) for name in MAKERS for method in SMALL},
     "d-fine-lora": Case("d-fine", "lora", use=DETECT, keys={"method.rank": 2}),
 }
 SEGMENTERS = {
@@ -65,15 +77,20 @@ SEGMENTERS = {
     "fpn-full": Case("timm", use=SEGMENT, keys={"task.decoder": "fpn"}),
     "segformer-lora-adapter": Case("segformer", "lora", "adapter", SEGMENT),
     "upernet-full": Case("upernet", use=SEGMENT),
+    "segformer-ia3-adapter": Case("segformer", "ia3", "adapter", SEGMENT),
     "upernet-lora-adapter": Case("upernet", "lora", "adapter", SEGMENT),
+    **{f"upernet-{method}": Case("upernet", method, use=SEGMENT) for method in SMALL},
 }
 LANGUAGE_MODELS = {
     **{f"{name}-lora": Case(name, "lora", use=WRITE) for name in WRITERS},
     **{f"{name}-lora-adapter": Case(name, "lora", "adapter", WRITE) for name in WRITERS},
+    **{f"{name}-ia3-adapter": Case(name, "ia3", "adapter", WRITE) for name in WRITERS},
+    **{f"{name}-{method}": Case(name, method, use=WRITE) for name in WRITERS for method in SMALL},
     "gpt2-full": Case("gpt2", use=WRITE),
     "gpt2-lora-auto": Case("gpt2", "lora", "adapter", WRITE, change=AUTO_PEFT),
     "t5-partial": Case("t5", "partial", use=WRITE),
     "chat-full": Case("llama", use=CHAT),
+    "chat-ia3-adapter": Case("llama", "ia3", "adapter", use=CHAT),
     "chat-partial": Case("llama", "partial", use=CHAT),
 }
 
