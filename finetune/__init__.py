@@ -3,7 +3,8 @@
     run = finetune.train("text-classification", data="news.csv", model="bert-base-uncased")
     run.metrics, run.predict(["Shares fell ..."]), run.push("me/news")
 
-What authors of tasks import is here, too: `Task`, its parts and the types that pass through it.
+What authors of tasks and methods import is here, too: `Task`, its parts, the types that pass
+through it, and `Method`.
 Names are imported when they are first asked for (PEP 562), so `import finetune` loads no torch.
 """
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.api import Run, compare, train
     from finetune.config.formats import DataFormat, TaskTables
-    from finetune.config.schema import ModelConfig, TaskConfig
+    from finetune.config.schema import MethodConfig, ModelConfig, TaskConfig
     from finetune.errors import (
         CheckpointError,
         ConfigError,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
         ModelError,
     )
     from finetune.inference.predictor import Predictor, load
-    from finetune.model import Batch, TransferModel
+    from finetune.methods.base import Method, Recipe
+    from finetune.model import HEAD, Batch, TransferModel, named_parts
     from finetune.task import Task
     from finetune.task_parts import (
         CardFacts,
@@ -47,9 +49,10 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Run", "compare", "train"), "api"),
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
-    **dict.fromkeys(("Batch", "TransferModel"), "model"),
+    **dict.fromkeys(("HEAD", "Batch", "TransferModel", "named_parts"), "model"),
+    **dict.fromkeys(("Method", "Recipe"), "methods.base"),
     **dict.fromkeys(("DataFormat", "TaskTables"), "config.formats"),
-    **dict.fromkeys(("ModelConfig", "TaskConfig"), "config.schema"),
+    **dict.fromkeys(("MethodConfig", "ModelConfig", "TaskConfig"), "config.schema"),
     **dict.fromkeys(("CardFacts", "Embedder", "Length", "Onnx", "Prediction"), "task_parts"),
     **dict.fromkeys(("Resolved", "Rng", "Row", "Rows", "Sample", "Stats", "Views"), "task_parts"),
     "Task": "task",
@@ -58,6 +61,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "HEAD",
     "Batch",
     "CardFacts",
     "CheckpointError",
@@ -68,11 +72,14 @@ __all__ = [
     "FinetuneError",
     "HubError",
     "Length",
+    "Method",
+    "MethodConfig",
     "ModelConfig",
     "ModelError",
     "Onnx",
     "Prediction",
     "Predictor",
+    "Recipe",
     "Resolved",
     "Rng",
     "Row",
@@ -87,6 +94,7 @@ __all__ = [
     "Views",
     "compare",
     "load",
+    "named_parts",
     "train",
 ]
 

@@ -7,6 +7,8 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import BertForSequenceClassification
 
 import finetune
 from finetune.errors import DataError
@@ -16,6 +18,7 @@ from tests.support.tiny_models import TOPICS, text_rows
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SURGICAL = "examples/surgical.py:Surgical"
 TAGGING = "examples/token_tagging.py:TokenTagging"
 
 
@@ -65,3 +68,33 @@ def test_token_tagging_says_what_is_wrong_with_rows(bert_folder: Path, tmp_path:
         finetune.train(TAGGING, data=rows, **keys)
     with pytest.raises(DataError, match=r"task.tags: there is no column 'tags'.*tag"):
         finetune.train(TAGGING, data=[{"words": ["a"], "tag": ["O"]}] * 8, **keys)
+
+
+def test_surgical_trains_the_chosen_blocks_alone(bert_folder: Path, tmp_path: Path) -> None:
+    keys = {"method": SURGICAL, "method.blocks": [1, -1], "epochs": 1, "lr": 1e-2}
+    run = finetune.train(
+        "text-classification",
+        data=text_rows(40),
+        model=str(bert_folder),
+        output=str(tmp_path / "run"),
+        head="native",
+        **keys,
+    )
+    before = BertForSequenceClassification.from_pretrained(bert_folder).state_dict()
+    after = BertForSequenceClassification.from_pretrained(run.path / "final").state_dict()
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    layers = {name.split(".")[3] for name in moved if ".encoder.layer." in name}
+    assert layers == {"0", "2"}, "block 0 is the embeddings, so block 1 is the first layer"
+    assert not any(".embeddings." in name for name in moved)
+    assert any("classifier" in name for name in moved)
+
+
+def test_surgical_refuses_a_block_that_is_not_there(bert_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(finetune.ModelError, match=r"no block 9; this network has \d, numbered 0"):
+        finetune.train(
+            "text-classification",
+            data=text_rows(40),
+            model=str(bert_folder),
+            output=str(tmp_path / "run"),
+            **{"method": SURGICAL, "method.blocks": [9]},
+        )

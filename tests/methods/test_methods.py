@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from torch import Tensor, nn
 from finetune.config.schema import ModelConfig, OptimConfig
 from finetune.errors import ModelError
 from finetune.io.checkpoint import changed_tensors
+from finetune.methods.bitfit import BitFitConfig
 from finetune.methods.frozen import FrozenConfig
 from finetune.methods.full import FullConfig
+from finetune.methods.ia3 import Ia3Config
 from finetune.methods.lora import LoraConfig
 from finetune.methods.partial import PartialConfig
 from finetune.model import TransferModel
@@ -82,6 +86,12 @@ def test_partial_trains_the_last_blocks_and_the_heads(folder: Path) -> None:
         assert parameter.requires_grad == name.startswith(last + heads), name
 
 
+def names_of(parts: Iterable[str], model: TransferModel) -> set[str]:
+    """The parameters of some parts of a network."""
+    prefixes = tuple(f"{part}." for part in parts)
+    return {name for name, _ in model.network.named_parameters() if name.startswith(prefixes)}
+
+
 def test_lora_trains_adapters_and_heads(folder: Path) -> None:
     model = native(folder)
     targets = model.lora_targets
@@ -94,9 +104,28 @@ def test_lora_trains_adapters_and_heads(folder: Path) -> None:
     }
 
 
+def test_ia3_trains_one_vector_a_layer_and_the_heads(folder: Path) -> None:
+    model = native(folder)
+    apply(model, Ia3Config())
+    for name in trained(model) - names_of(model.heads, model):
+        layer, _, rest = name.partition(".ia3_l.")
+        assert rest == "default", name
+        assert layer in model.lora_targets
+    assert names_of(model.heads, model) <= trained(model)
+
+
+def test_bitfit_trains_vectors_and_the_heads(folder: Path) -> None:
+    model = native(folder)
+    apply(model, BitFitConfig())
+    heads = names_of(model.heads, model)
+    vectors = {name for name, p in model.network.named_parameters() if p.ndim == 1}
+    assert trained(model) == heads | vectors
+
+
 def test_every_trained_parameter_gets_a_gradient(folder: Path) -> None:
     """DDP waits for ever for one that does not."""
-    for config in (FullConfig(), LoraConfig(), FrozenConfig(), PartialConfig(blocks=1)):
+    configs = (FullConfig(), LoraConfig(), Ia3Config(), FrozenConfig(), PartialConfig(blocks=1))
+    for config in (*configs, BitFitConfig()):
         for model in (native(folder), load_pooled(ModelConfig(name=str(folder)), "mean", 3)):
             apply(model, config).train_mode(model)
             model({"inputs": inputs()}).square().sum().backward()
@@ -202,14 +231,15 @@ def disturb(model: TransferModel) -> None:
         for name, parameter in model.network.named_parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
-            assert parameter.requires_grad or ".lora_" not in name
+            assert parameter.requires_grad or not re.search(r"\.(lora|ia3)_", name)
 
 
-def test_merged_network_equals_the_adapted_one(folder: Path) -> None:
+@pytest.mark.parametrize("config", [LoraConfig(), Ia3Config()], ids=["lora", "ia3"])
+def test_merged_network_equals_the_adapted_one(folder: Path, config: Any) -> None:
     model = native(folder)
     plain = {name for name, _ in model.network.named_parameters()}
     kinds = {name: type(module) for name, module in model.network.named_modules()}
-    method = apply(model, LoraConfig())
+    method = apply(model, config)
     disturb(model)
     before = outputs(model)
     method.merge(model)
@@ -220,11 +250,12 @@ def test_merged_network_equals_the_adapted_one(folder: Path) -> None:
     assert not hasattr(model.network, "peft_config")
 
 
-def test_adapter_alone_loads_with_peft(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [LoraConfig(), Ia3Config()], ids=["lora", "ia3"])
+def test_adapter_alone_loads_with_peft(folder: Path, config: Any, tmp_path: Path) -> None:
     from peft import AutoPeftModelForSequenceClassification
 
     model = native(folder)
-    method = apply(model, LoraConfig())
+    method = apply(model, config)
     disturb(model)
     before = outputs(model)
     assert method.save_adapter(model, tmp_path / "adapter")
@@ -236,19 +267,69 @@ def test_adapter_alone_loads_with_peft(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(loaded(**inputs()).logits, before)
 
 
-def test_checkpoint_of_lora_holds_what_is_trained_alone(bert_folder: Path) -> None:
+@pytest.mark.parametrize("config", [LoraConfig(), Ia3Config()], ids=["lora", "ia3"])
+def test_checkpoint_of_adapters_holds_what_is_trained_alone(bert_folder: Path, config: Any) -> None:
     model = native(bert_folder)
-    apply(model, LoraConfig())
+    apply(model, config)
     held = changed_tensors(model.network, trained(model))
     parameters = {name for name, _ in model.network.named_parameters()}
     assert held.keys() & parameters == trained(model)
 
 
-def test_only_lora_saves_an_adapter(bert_folder: Path, tmp_path: Path) -> None:
-    for config in (FullConfig(), FrozenConfig(), PartialConfig()):
+def test_methods_without_adapters_save_none(bert_folder: Path, tmp_path: Path) -> None:
+    for config in (FullConfig(), FrozenConfig(), PartialConfig(), BitFitConfig()):
         model = native(bert_folder)
         assert not apply(model, config).save_adapter(model, tmp_path / "adapter")
         assert not (tmp_path / "adapter").exists()
+
+
+# ---- (IA)3
+
+
+def test_ia3_begins_at_the_pretrained_network(folder: Path) -> None:
+    model = native(folder)
+    before = outputs(model)
+    apply(model, Ia3Config())
+    assert torch.equal(outputs(model), before)
+
+
+def test_ia3_rescales_the_layers_that_peft_names_for_a_bert(bert_folder: Path) -> None:
+    """The paper's l_k, l_v and l_ff; by its ending, peft also takes the output of attention."""
+    model = native(bert_folder)
+    apply(model, Ia3Config())
+    shapes = {
+        name.partition(".ia3_l.")[0]: tuple(p.shape)
+        for name, p in model.network.named_parameters()
+        if ".ia3_l." in name
+    }
+    layer = model.network.bert.encoder.layer[0]
+    wide, narrow = layer.output.dense.in_features, layer.attention.self.key.out_features
+    own = "bert.encoder.layer.0"
+    assert {name: size for name, size in shapes.items() if name.startswith(own)} == {
+        f"{own}.attention.self.key": (narrow, 1),
+        f"{own}.attention.self.value": (narrow, 1),
+        f"{own}.attention.output.dense": (1, narrow),
+        f"{own}.output.dense": (1, wide),
+    }
+
+
+def test_ia3_takes_the_layers_that_are_named(bert_folder: Path) -> None:
+    model = native(bert_folder)
+    apply(model, Ia3Config(targets=["query", "output.dense"], feedforward=["output.dense"]))
+    adapted = {name.partition(".ia3_l.")[0] for name in trained(model) if ".ia3_l." in name}
+    assert {name.rpartition(".")[2] for name in adapted} == {"query", "dense"}
+    with pytest.raises(ModelError, match=r"method.targets: .*'quer'; did you mean 'query'"):
+        apply(native(bert_folder), Ia3Config(targets=["quer"]))
+    with pytest.raises(ModelError, match=r"method.feedforward: .*'key'"):
+        apply(native(bert_folder), Ia3Config(targets=["query"], feedforward=["key"]))
+
+
+def test_decay_leaves_ia3_vectors_alone(bert_folder: Path) -> None:
+    """They start at 1: decay would switch layers off."""
+    model = native(bert_folder)
+    method = apply(model, Ia3Config())
+    for group in method.param_groups(model, OptimConfig(lr=1.0, head_lr=1.0, weight_decay=0.1)):
+        assert not (group["weight_decay"] and any(".ia3_l." in name for name in group["names"]))
 
 
 # ---- gradual unfreezing

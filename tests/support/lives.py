@@ -51,6 +51,8 @@ class Stop:
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "optim.layer_decay": 0.9},
     "lora": {"method": "lora"},
+    "ia3": {"method": "ia3"},
+    "bitfit": {"method": "bitfit"},
     "frozen-cached": {"method": "frozen"},
     "frozen-live": {"method": "frozen", "method.cache": "off"},
     "partial": {"method": "partial", "method.unfreeze_every": 0.5},
