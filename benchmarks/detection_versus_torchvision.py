@@ -69,14 +69,16 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
     config = load_config(None, keys, KINDS).config
     task = Keeping(config.task)
     live = assemble(config, task, open_splits(config.data, task), make_accelerator("fp32")).live
-    pieces = [piece for step in range(steps) for piece in live.plan.pieces(step, 0)]
-    made = [batch for _, batch in load_batches(live.train, task, pieces, seed=0, device=CPU)]
+    micro_batches = [
+        micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
+    ]
+    made = [batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)]
     collated = Collated(task.config)
     collated.restore(task.state(), "")
     collated.head_ = task.head_
     collated.batches = {
-        piece.indices: {name: part for name, part in batch.items() if name != "truth"}
-        for piece, batch in zip(pieces, made, strict=True)
+        micro_batch.indices: {name: part for name, part in batch.items() if name != "truth"}
+        for micro_batch, batch in zip(micro_batches, made, strict=True)
     }
     rows = replace(live.train, rows=Numbers(len(live.train)))
     return replace(live, task=collated, train=rows), made

@@ -107,11 +107,15 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
     task, collated = kind.task(config.task), kind.collated(config.task)
     accelerator = make_accelerator(options.ours)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
-    pieces = [piece for step in range(steps) for piece in live.plan.pieces(step, 0)]
-    made = [batch for _, batch in load_batches(live.train, task, pieces, seed=0, device=CPU)]
+    micro_batches = [
+        micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
+    ]
+    made = [batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)]
     collated.config = task.config
     collated.restore(task.state(), "")
-    collated.batches = {piece.indices: batch for piece, batch in zip(pieces, made, strict=True)}
+    collated.batches = {
+        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, made, strict=True)
+    }
     rows = replace(live.train, rows=Numbers(len(live.train)))
     return replace(live, task=collated, train=rows), made
 

@@ -247,10 +247,14 @@ def set_up(name: str, model: str, steps: int) -> tuple[Live, list[Batch]]:
     task, collated = TextClassification(config.task), Collated(config.task)
     splits = open_splits(config.data, task)
     live = assemble(config, task, splits, make_accelerator("fp32")).live
-    pieces = [piece for step in range(steps) for piece in live.plan.pieces(step, 0)]
-    made = [batch for _, batch in load_batches(live.train, task, pieces, seed=0, device=CPU)]
+    micro_batches = [
+        micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
+    ]
+    made = [batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)]
     collated.targets_ = task.targets_
-    collated.batches = {piece.indices: batch for piece, batch in zip(pieces, made, strict=True)}
+    collated.batches = {
+        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, made, strict=True)
+    }
     assert len(made) == len(collated.batches) == steps
     rows = replace(live.train, rows=Numbers(len(live.train)))
     return replace(live, task=collated, train=rows), made

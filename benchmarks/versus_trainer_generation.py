@@ -32,7 +32,7 @@ import torch
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
-from finetune.inference.evaluation import evaluate_split
+from finetune.inference.evaluation_loop import evaluate_split
 from finetune.registry import KINDS, find_task
 from finetune.training.loop import Progress, train
 from finetune.training.setup import Prepared, assemble

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         HubError,
         ModelError,
     )
+    from finetune.inference.evaluate import evaluate
     from finetune.inference.predictor import Predictor, load
     from finetune.methods.base import Method, Recipe
     from finetune.model import HEAD, Batch, TransferModel, named_parts
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Run", "compare", "train"), "api"),
+    "evaluate": "inference.evaluate",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
     **dict.fromkeys(("HEAD", "Batch", "TransferModel", "named_parts"), "model"),
     **dict.fromkeys(("Method", "Recipe"), "methods.base"),
@@ -93,6 +95,7 @@ __all__ = [
     "TransferModel",
     "Views",
     "compare",
+    "evaluate",
     "load",
     "named_parts",
     "train",

@@ -13,6 +13,7 @@ from finetune.config.schema import DataConfig, TaskConfig
 from finetune.data.readers import holds_splits
 from finetune.errors import ConfigError
 from finetune.export.hub import push
+from finetune.inference.evaluate import evaluate
 from finetune.inference.predictor import Predictor, load
 from finetune.io.run_folder import RunFolder
 from finetune.registry import KINDS, find_task
@@ -58,6 +59,10 @@ class Run:
     def predict(self, rows: Any, batch_size: int = 32) -> list[Any]:
         """A prediction for each row: dicts, a table, or bare texts."""
         return self.predictor(rows, batch_size)
+
+    def evaluate(self, data: Any, batch_size: int = 32, **keys: Any) -> dict[str, float]:
+        """The metrics of the final model on labeled rows; see `finetune.evaluate`."""
+        return evaluate(self.path, data, batch_size=batch_size, **keys)
 
     def push(self, repository: str, **keys: Any) -> str:
         """Upload final/ to a model hub; the address of the model there.

@@ -7,11 +7,11 @@ only some tasks offer. None of them is asked during a training step.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +22,18 @@ from finetune.model import Batch, TransferModel
 
 Row = dict[str, Any]
 """One raw example: a column name to its value."""
+
+
+class RowTable(Sized, Protocol):
+    """Rows by their positions: a datasets.Dataset, or anything that reads several rows at once."""
+
+    def __getitems__(self, keys: list[int]) -> list[Row]: ...
+
+
+def take_rows(rows: RowTable, positions: Iterable[int]) -> list[Row]:
+    """The rows at some positions, read together."""
+    return list(rows.__getitems__(list(positions)))
+
 
 Sample = dict[str, Any]
 """One encoded example, without batch axis and padding.

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.batching.data_loader import encode_batch
 from finetune.batching.parts import in_parts
 from finetune.config.schema import ModelConfig
 from finetune.distributed.devices import tensors_in
@@ -90,7 +91,7 @@ def check_encoding(task: Task, rows: Sequence[Row]) -> None:
     assert all(length.used >= 1 and length.cut >= 0 for length in lengths), (
         "a length is below 1, or cut below 0"
     )
-    task.collate([task.encode(row) for row in rows])
+    encode_batch(task, rows)
     unseen = [fault for row in rows for fault in task.unseen(row)]
     assert not unseen, f"unseen names what the training rows hold: {unseen[0]}"
 
@@ -137,7 +138,7 @@ def check_sums(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
 
 def check_modes(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
     """Outputs are of one kind in train and eval mode, so loss and measure serve both."""
-    batch = task.collate([task.encode(row) for row in rows])
+    batch = encode_batch(task, rows)
     shapes = []
     for training in (True, False):
         model.train(training)
@@ -150,7 +151,7 @@ def check_modes(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
 
 def check_gradients(task: Task, model: TransferModel, rows: Sequence[Row]) -> None:
     """Every parameter gets a gradient, or a distributed run would hang."""
-    batch = task.collate([task.encode(row) for row in rows])
+    batch = encode_batch(task, rows)
     model.zero_grad()
     torch.stack(list(task.loss(model(batch), batch).values())).sum().backward()  # type: ignore[no-untyped-call]
     idle = [name for name, parameter in model.network.named_parameters() if parameter.grad is None]
@@ -184,7 +185,7 @@ def check_judgement(task: Task, model: TransferModel, rows: Sequence[Row]) -> No
     measure is per sample; summarize gives floats, the selecting metric among them; predict says one
     thing a row.
     """
-    batch = task.collate([task.encode(row) for row in rows])
+    batch = encode_batch(task, rows)
     with torch.no_grad():
         outputs = model(batch)
         stats = task.measure(outputs, batch)

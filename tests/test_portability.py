@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from finetune import registry
 from finetune.batching.data_loader import _Batches, measured_split
-from finetune.batching.plan import Piece
+from finetune.batching.plan import MicroBatch
 from finetune.config.loading import load_config
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.distributed.signals import Signals
@@ -142,8 +142,8 @@ def test_worker_can_be_spawned(bert_folder: Path) -> None:
     split, _, _ = measured_split("train", rows, task)
     batches = _Batches(split, task, 0, True)
     again = pickle.loads(pickle.dumps(batches))
-    piece = Piece((0, 3), epoch=0)
-    ids = [each[piece][1]["inputs"]["input_ids"] for each in (batches, again)]
+    micro_batch = MicroBatch((0, 3), epoch=0)
+    ids = [each[micro_batch][1]["inputs"]["input_ids"] for each in (batches, again)]
     assert ids[0].equal(ids[1])
 
 

@@ -6,29 +6,24 @@ Rows are encoded and collated in this process or in workers, with the same resul
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from finetune.batching.plan import Piece
+from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.errors import DataError
 from finetune.model import Batch
 from finetune.task import Task
-from finetune.task_parts import Length, Row, Sample
+from finetune.task_parts import Length, Row, RowTable, Sample, take_rows
 
+_Found = TypeVar("_Found")
 # Names the stream of random numbers, so that encoding and collating never draw the same ones.
 _ENCODE, _COLLATE = 1, 2
-
-
-class Rows(Sized, Protocol):
-    """A split: a datasets.Dataset, or anything that gives rows by their positions."""
-
-    def __getitems__(self, keys: list[int]) -> list[Row]: ...
 
 
 class Features(Protocol):
@@ -48,7 +43,7 @@ class Split:
     """
 
     name: str
-    rows: Rows
+    rows: RowTable
     lengths: np.ndarray
     features: Features | None = None
 
@@ -76,8 +71,34 @@ def measured_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length
     return Split(name, rows, used), lengths, notes
 
 
-class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
-    """Maps a piece of a plan to its batch.
+def encode_batch(task: Task, rows: Iterable[Row]) -> Batch:
+    """One batch of rows without anything random, on the CPU."""
+    return task.collate([task.encode(row) for row in rows])
+
+
+def map_by_length(
+    task: Task,
+    rows: Sequence[Row],
+    lengths: Sequence[Length],
+    batch_size: int,
+    compute: Callable[[Batch], Sequence[_Found]],
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[_Found]:
+    """What `compute` gives for each row, in order; rows of similar length share a batch.
+
+    `advance` is told how many rows each batch had.
+    """
+    used = np.array([length.used for length in lengths], dtype=np.int64)
+    found: dict[int, _Found] = {}
+    for micro_batch in blocks_by_length(used, batch_size):
+        batch = encode_batch(task, (rows[index] for index in micro_batch.indices))
+        found.update(zip(micro_batch.indices, compute(batch), strict=True))
+        advance(len(micro_batch.indices))
+    return [found[index] for index in range(len(rows))]
+
+
+class _Batches(torch.utils.data.Dataset[tuple[MicroBatch, Batch]]):
+    """Maps a micro_batch of a plan to its batch.
 
     What is random depends on the position alone, not on the worker.
     """
@@ -88,26 +109,28 @@ class _Batches(torch.utils.data.Dataset[tuple[Piece, Batch]]):
         self.seed = seed
         self.mixes = mixes
 
-    def __getitem__(self, piece: Piece) -> tuple[Piece, Batch]:
-        indices = list(piece.indices)
+    def __getitem__(self, micro_batch: MicroBatch) -> tuple[MicroBatch, Batch]:
+        indices = list(micro_batch.indices)
         # A row that an epoch draws twice is augmented in two ways.
-        turns = piece.turns or (() if piece.epoch is None else (piece.epoch,) * len(indices))
+        turns = micro_batch.turns or (
+            () if micro_batch.epoch is None else (micro_batch.epoch,) * len(indices)
+        )
         if self.split.features is not None:
             samples = self.split.features.samples(indices)
-            batch = self.task.collate(samples, self._collating_rng(piece))
+            batch = self.task.collate(samples, self._collating_rng(micro_batch))
             batch["features"] = self.split.features.take(indices, turns)
-            return piece, batch
-        rows = self.split.rows.__getitems__(indices)
+            return micro_batch, batch
+        rows = take_rows(self.split.rows, indices)
         samples = [
             self.task.encode(row, encoding_rng(self.seed, turn, index))
             for index, turn, row in zip(indices, turns or [None] * len(rows), rows, strict=True)
         ]
-        return piece, self.task.collate(samples, self._collating_rng(piece))
+        return micro_batch, self.task.collate(samples, self._collating_rng(micro_batch))
 
-    def _collating_rng(self, piece: Piece) -> np.random.Generator | None:
-        if piece.epoch is None or not self.mixes:
+    def _collating_rng(self, micro_batch: MicroBatch) -> np.random.Generator | None:
+        if micro_batch.epoch is None or not self.mixes:
             return None
-        return np.random.default_rng([self.seed, piece.step, _COLLATE, piece.slot])
+        return np.random.default_rng([self.seed, micro_batch.step, _COLLATE, micro_batch.slot])
 
 
 def encoding_rng(seed: int, turn: int | None, index: int) -> np.random.Generator | None:
@@ -122,14 +145,14 @@ def encoding_rng(seed: int, turn: int | None, index: int) -> np.random.Generator
 def load_batches(
     split: Split,
     task: Task,
-    pieces: Iterable[Piece],
+    micro_batches: Iterable[MicroBatch],
     *,
     seed: int,
     device: torch.device,
     workers: int = 0,
     mixes: bool = True,
-) -> Iterator[tuple[Piece, Batch]]:
-    """The batches of `pieces` in their order, in the memory of this process.
+) -> Iterator[tuple[MicroBatch, Batch]]:
+    """The batches of `micro_batches` in their order, in the memory of this process.
 
     They are pinned where a GPU will fetch them. Without `mixes` collating is given no rng:
     features of a row must hold nothing of another.
@@ -137,7 +160,7 @@ def load_batches(
     loader: DataLoader[Any] = DataLoader(
         _Batches(split, task, seed, mixes),
         batch_size=None,
-        sampler=_OneWay(pieces),
+        sampler=_OneWay(micro_batches),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         # Without its own generator the loader would draw from the global one, which dropout reads.
@@ -153,11 +176,11 @@ def _leave_signals_to_parent(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class _OneWay(torch.utils.data.Sampler[Piece]):
-    """An iterable of pieces as the sampler that DataLoader asks for."""
+class _OneWay(torch.utils.data.Sampler[MicroBatch]):
+    """An iterable of micro_batches as the sampler that DataLoader asks for."""
 
-    def __init__(self, pieces: Iterable[Piece]) -> None:
-        self.pieces = pieces
+    def __init__(self, micro_batches: Iterable[MicroBatch]) -> None:
+        self.micro_batches = micro_batches
 
-    def __iter__(self) -> Iterator[Piece]:
-        return iter(self.pieces)
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return iter(self.micro_batches)

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts import Row, take_rows
 
 
 class PartRows(Sequence[Row]):
@@ -27,12 +27,12 @@ class PartRows(Sequence[Row]):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
-            return self.__getitems__(list(range(len(self))[key]))
-        return self.__getitems__([key])[0]
+            return take_rows(self, range(len(self))[key])
+        return take_rows(self, [key])[0]
 
     def __getitems__(self, keys: list[int]) -> list[Row]:
         chosen = [self._parts[key] for key in keys]
-        rows = self._rows.__getitems__([index for index, _ in chosen])
+        rows = take_rows(self._rows, (index for index, _ in chosen))
         return [{**row, **part} for row, (_, part) in zip(rows, chosen, strict=True)]
 
     def __iter__(self) -> Iterator[Row]:

@@ -8,8 +8,7 @@ run goes on from any step by asking for that step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +17,12 @@ from finetune.batching.sampling import balanced_rows
 
 # Rows are shuffled, then sorted by length within so many batches: an epoch stays mixed.
 BATCHES_SORTED_TOGETHER = 50
+# Of a plan: the one that trains, and the next one, whose first rows workers fetch ahead.
+EPOCHS_KEPT = 2
 
 
 @dataclass(frozen=True)
-class Piece:
+class MicroBatch:
     """What one process holds at once: the rows of a micro-batch, or of a block of an evaluation."""
 
     indices: tuple[int, ...]
@@ -42,7 +43,7 @@ class TrainPlan:
 
     Attributes:
         lengths: of all rows, int64 [N].
-        micro_batch: the most rows that one process holds at once.
+        micro_batch_size: the most rows that one process holds at once.
         by_length: whether rows of similar length share a batch.
         classes: of all rows, int64 [N] from 0, where an epoch draws as many rows of each class;
             None: it draws each row once.
@@ -50,11 +51,13 @@ class TrainPlan:
 
     lengths: np.ndarray
     batch_size: int
-    micro_batch: int
+    micro_batch_size: int
     seed: int
     by_length: bool = True
     processes: int = 1
     classes: np.ndarray | None = None
+    _epochs: dict[int, _Epoch] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The epochs that were drawn last, since every step asks for its own."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,23 +72,23 @@ class TrainPlan:
         """The rows of a step, longest first."""
         return self._drawn(step)[0]
 
-    def pieces(self, step: int, process: int) -> list[Piece]:
+    def micro_batches(self, step: int, process: int) -> list[MicroBatch]:
         """The micro-batches of one process at a step, as many as every other has.
 
         Rows are dealt by length, so that all processes pad alike and finish together.
         """
         epoch = step // self.steps_per_epoch
         rows, turns = self._drawn(step)
-        rounds = -(-len(rows) // (self.micro_batch * self.processes))
+        rounds = -(-len(rows) // (self.micro_batch_size * self.processes))
         parts = np.array_split(np.arange(len(rows)), min(rounds * self.processes, len(rows)))
 
-        def piece(part: np.ndarray, slot: int, filler: bool = False) -> Piece:
+        def take(part: np.ndarray, slot: int, filler: bool = False) -> MicroBatch:
             indices, before = tuple(rows[part].tolist()), tuple(turns[part].tolist())
-            return Piece(indices, step, epoch, slot, filler, before)
+            return MicroBatch(indices, step, epoch, slot, filler, before)
 
-        own = [piece(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
+        own = [take(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
         if len(own) < rounds:  # by one at most
-            own.append(piece(parts[-1][-1:], len(parts) + process, filler=True))
+            own.append(take(parts[-1][-1:], len(parts) + process, filler=True))
         return own
 
     def useful_share(self, steps: int, cost: Callable[[Sequence[int]], int]) -> float:
@@ -96,8 +99,8 @@ class TrainPlan:
         useful = computed = 0
         for step in range(steps):
             for process in range(self.processes):
-                for piece in self.pieces(step, process):
-                    lengths = self.lengths[list(piece.indices)]
+                for micro_batch in self.micro_batches(step, process):
+                    lengths = self.lengths[list(micro_batch.indices)]
                     useful += int(lengths.sum())
                     computed += cost(lengths.tolist())
         return useful / max(computed, 1)
@@ -105,24 +108,28 @@ class TrainPlan:
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The rows of a step, longest first, and how often each was drawn before."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        keys = _Key(self.lengths), _Key(self.classes)
-        drawn = _draw_epoch(*keys, self.batch_size, self.seed, self.by_length, epoch)
+        drawn = self._epoch(epoch)
         batch = drawn.batches[position]
         batch = batch[np.argsort(-self.lengths[drawn.rows[batch]], kind="stable")]
         return drawn.rows[batch], drawn.turns[batch]
 
+    def _epoch(self, epoch: int) -> _Epoch:
+        if epoch not in self._epochs:
+            while len(self._epochs) >= EPOCHS_KEPT:
+                del self._epochs[next(iter(self._epochs))]
+            self._epochs[epoch] = self._draw_epoch(epoch)
+        return self._epochs[epoch]
 
-class _Key:
-    """An array as the key of a cache: by identity, since a plan never changes its arrays."""
-
-    def __init__(self, array: np.ndarray | None) -> None:
-        self.array = array
-
-    def __hash__(self) -> int:
-        return id(self.array)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.array is other.array
+    def _draw_epoch(self, epoch: int) -> _Epoch:
+        count = len(self.lengths)
+        if self.classes is None:
+            rows, turns = np.arange(count), np.full(count, epoch)
+        else:
+            rows, turns = balanced_rows(self.classes, self.seed, epoch)
+        batches = _batches_of_epoch(
+            self.lengths[rows], self.batch_size, self.seed, self.by_length, epoch
+        )
+        return _Epoch(rows, turns, batches)
 
 
 class _Epoch(NamedTuple):
@@ -131,20 +138,6 @@ class _Epoch(NamedTuple):
     rows: np.ndarray
     turns: np.ndarray
     batches: list[np.ndarray]
-
-
-@lru_cache(maxsize=4)
-def _draw_epoch(
-    lengths: _Key, classes: _Key, batch_size: int, seed: int, by_length: bool, epoch: int
-) -> _Epoch:
-    assert lengths.array is not None
-    count = len(lengths.array)
-    if classes.array is None:
-        rows, turns = np.arange(count), np.full(count, epoch)
-    else:
-        rows, turns = balanced_rows(classes.array, seed, epoch)
-    batches = _batches_of_epoch(lengths.array[rows], batch_size, seed, by_length, epoch)
-    return _Epoch(rows, turns, batches)
 
 
 def _batches_of_epoch(
@@ -170,7 +163,7 @@ def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 def blocks_by_length(
     lengths: np.ndarray, block: int, process: int = 0, processes: int = 1
-) -> list[Piece]:
+) -> list[MicroBatch]:
     """Rows sorted by length in fixed blocks, block k for process k mod P.
 
     The blocks do not depend on P, so any number of processes computes the same bits.
@@ -178,5 +171,6 @@ def blocks_by_length(
     order = np.argsort(-lengths, kind="stable")
     starts = range(process * block, len(order), processes * block)
     return [
-        Piece(tuple(order[start : start + block].tolist()), slot=start // block) for start in starts
+        MicroBatch(tuple(order[start : start + block].tolist()), slot=start // block)
+        for start in starts
     ]

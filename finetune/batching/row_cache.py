@@ -27,22 +27,24 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from finetune.batching.data_loader import Split, encoding_rng, load_batches
-from finetune.batching.plan import Piece, blocks_by_length
+from finetune.batching.data_loader import Split, encoding_rng
+from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
 from finetune.errors import ModelError
 from finetune.io.files import publish, remove
 from finetune.model import HEAD, Batch, TransferModel, named_parts
 from finetune.task import Task
-from finetune.task_parts import Sample
+from finetune.task_parts import Sample, take_rows
 
 # Rows computed together. A constant, because another composition of a batch gives other last bits.
 BLOCK = 32
+# Of encoded rows that wait in memory for the network, as arrays.
+KEPT_BYTES = 2**29
 # Seconds after which an unfinished build is taken for one that was killed.
 ABANDONED = 7 * 24 * 3600
 
 
-Batches = Iterator[tuple[Piece, Batch]]
+Batches = Iterator[tuple[MicroBatch, Batch]]
 Watch = Callable[[Batches, int], Batches]
 
 
@@ -120,9 +122,9 @@ def with_features(
     computed = 0
     for epoch in plan.epochs:
         digest, targets = base.copy(), []
+        encoder = _Encoder(task, split, plan.seed, epoch)
         for index in range(len(split)):
-            row = split.rows.__getitems__([index])[0]
-            sample = task.encode(row, encoding_rng(plan.seed, epoch, index))
+            sample = dict(encoder.first(index))
             _digest_inputs(digest, sample.pop("inputs"))
             targets.append(sample)
         folder = cache_root() / digest.hexdigest()[:32]
@@ -132,7 +134,7 @@ def with_features(
         if not is_there:
             # A name of its own, for two runs may build the same features at once.
             beside = folder.with_name(f"{folder.name}.{name}.partial")
-            _build(model, task, split, accelerator, beside, plan, epoch, progress)
+            _build(model, encoder, accelerator, beside, plan, progress)
             if accelerator.is_main_process:
                 _settle(beside, folder)
             computed += 1
@@ -144,23 +146,54 @@ def with_features(
     return replace(split, features=StoredFeatures(found, targets)), note
 
 
+class _Encoder:
+    """The rows of a split as the network reads them: once for the digest, once for the features.
+
+    Encoded rows are kept between the two as far as memory allows; the others are encoded again.
+    """
+
+    def __init__(self, task: Task, split: Split, seed: int, epoch: int | None) -> None:
+        self.task = task
+        self.split = split
+        self._draw = (seed, epoch)
+        self._kept: dict[int, Sample] = {}
+        self._room = KEPT_BYTES
+
+    def first(self, index: int) -> Sample:
+        """A row that is asked for the first time."""
+        sample = self._encode(index)
+        size = sum(np.asarray(value).nbytes for value in sample["inputs"].values())
+        if size <= self._room:
+            self._kept[index] = sample
+            self._room -= size
+        return sample
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Rows that are asked for the last time."""
+        kept = self._kept
+        return self.task.collate(
+            [kept.pop(index) if index in kept else self._encode(index) for index in indices]
+        )
+
+    def _encode(self, index: int) -> Sample:
+        seed, epoch = self._draw
+        (row,) = take_rows(self.split.rows, [index])
+        return self.task.encode(row, encoding_rng(seed, epoch, index))
+
+
 def _build(
     model: TransferModel,
-    task: Task,
-    split: Split,
+    encoder: _Encoder,
     accelerator: accelerate.Accelerator,
     folder: Path,
     plan: CachePlan,
-    epoch: int | None,
     progress: Watch,
 ) -> None:
     """Compute all features into files in `folder`: each process those of its rows."""
     rank, processes = accelerator.process_index, accelerator.num_processes
-    blocks = blocks_by_length(split.lengths, BLOCK, rank, processes)
-    pieces = [replace(piece, epoch=epoch) for piece in blocks]
-    batches = load_batches(
-        split, task, pieces, seed=plan.seed, device=accelerator.device, mixes=False
-    )
+    rows = len(encoder.split)
+    blocks = blocks_by_length(encoder.split.lengths, BLOCK, rank, processes)
+    batches = ((block, encoder.batch(block.indices)) for block in blocks)
     if accelerator.is_main_process:
         with _writing(folder):
             folder.mkdir(parents=True)
@@ -168,18 +201,18 @@ def _build(
     model.eval()
     files: dict[str, Tensor] = {}
     manifest: dict[str, Any] = {}
-    for piece, batch in progress(batches, len(pieces)):
+    for micro_batch, batch in progress(batches, len(blocks)):
         with torch.inference_mode(), accelerator.autocast():
             features = model.features(to_device(batch["inputs"], accelerator.device))
         for name, values in features.items():  # [B, ...]
             if name not in files:
                 manifest[name] = {
                     "dtype": str(values.dtype).removeprefix("torch."),
-                    "shape": [len(split), *values.shape[1:]],
+                    "shape": [rows, *values.shape[1:]],
                 }
                 _check_size(manifest, plan)
                 files[name] = _map_file(folder / f"{name}.bin", **manifest[name], create=True)
-            files[name][list(piece.indices)] = values.cpu()
+            files[name][list(micro_batch.indices)] = values.cpu()
     del files
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

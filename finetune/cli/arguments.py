@@ -6,15 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finetune.config.loading import section_faults
-from finetune.config.schema import READING, DataConfig
 from finetune.config.yaml import split_override
-from finetune.data.source import Source
-from finetune.errors import ConfigError, nearest, refuse_all
+from finetune.data.source import Source, make_source
+from finetune.errors import ConfigError
 
 # A path that holds an equals sign is written ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
-SPLIT = "split"
 
 
 def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
@@ -31,24 +28,8 @@ def source_of(
     Raises ConfigError with every unknown key and every wrong value.
     """
     data, overrides = _one_name(words, "DATA")
-    data = data or missing
-    keys = {key.removeprefix("data."): value for key, value in map(split_override, overrides)}
-    choices = (*READING, SPLIT)
-    others = {key.removeprefix("task."): keys[key] for key in keys if key not in choices}
-    options = others if takes_options else {}
-    faults = [
-        f"{key}: is no key of reading rows; {nearest(key, choices)} (command line)"
-        for key in others
-        if key not in options
-    ]
-    if data is None:
-        faults.append("DATA: none is named; give a file, a folder, a hub data set or pkg://...")
-    values = {key: keys[key] for key in READING if key in keys}
-    faults += section_faults("data", DataConfig, values, "command line")
-    refuse_all("the command line", faults)
-    assert data is not None, "that is a fault"
-    split = keys.get(SPLIT)
-    return Source(data, DataConfig(**values), None if split is None else str(split), options)
+    keys = dict(map(split_override, overrides))
+    return make_source(data or missing, keys, "command line", takes_options=takes_options)
 
 
 def embedding_source(words: Sequence[str]) -> tuple[Source, dict[str, Any]]:

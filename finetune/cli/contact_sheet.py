@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from finetune.batching.data_loader import load_batches
-from finetune.batching.plan import Piece
+from finetune.batching.plan import MicroBatch
 from finetune.config.formats import WRITTEN_IMAGES
 from finetune.errors import ConfigError, nearest
 from finetune.task_parts import Picture
@@ -58,24 +58,24 @@ def draw_sheet(live: Live, path: Path) -> None:
 
 def _lines(live: Live) -> Iterator[Line]:
     """For each of some rows, itself and what the first epochs make of it; then the first batch."""
-    piece = live.plan.pieces(0, live.accelerator.process_index)[0]
+    micro_batch = live.plan.micro_batches(0, live.accelerator.process_index)[0]
     if live.task.augments:
         epochs = (None, *range(EPOCHS))
-        for number, index in enumerate(piece.indices[:ROWS]):
-            seen = _pictures(live, [Piece((index,), epoch=epoch) for epoch in epochs])
+        for number, index in enumerate(micro_batch.indices[:ROWS]):
+            seen = _pictures(live, [MicroBatch((index,), epoch=epoch) for epoch in epochs])
             drawn = [Picture(f"epoch {n}", one.pixels) for n, one in enumerate(seen[1:], start=1)]
             title = "" if number else "rows as they are, and as they are trained on"
             yield title, [*seen[:1], *drawn]
-    cells = _pictures(live, [piece])
+    cells = _pictures(live, [micro_batch])
     for start in range(0, max(len(cells), 1), EPOCHS + 1):
         yield "" if start else "the first batch", cells[start : start + EPOCHS + 1]
 
 
-def _pictures(live: Live, pieces: Sequence[Piece]) -> list[Picture]:
+def _pictures(live: Live, micro_batches: Sequence[MicroBatch]) -> list[Picture]:
     """Of all samples of some batches, which are made as those of the training loop are."""
     rows = replace(live.train, features=None)
     seed, device = live.config.train.seed, live.accelerator.device
-    batches = load_batches(rows, live.task, pieces, seed=seed, device=device)
+    batches = load_batches(rows, live.task, micro_batches, seed=seed, device=device)
     return [picture for _, batch in batches for picture in live.task.views.pictures(batch)]
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.batching.data_loader import load_batches
-from finetune.batching.plan import Piece, blocks_by_length
+from finetune.batching.data_loader import encode_batch, load_batches
+from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.batching.row_cache import BLOCK
 from finetune.cli.contact_sheet import check_sheet, draw_sheet
 from finetune.config.loading import Loaded
@@ -26,12 +26,12 @@ from finetune.data.opening import open_splits
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.inference.evaluation import mean_loss
+from finetune.inference.evaluation_loop import mean_loss
 from finetune.model import Batch
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console, format_duration
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts import Row, take_rows
 from finetune.training.setup import Prepared, assemble, caches_features
 from finetune.training.state import Live
 from finetune.training.summary import describe_run
@@ -99,14 +99,14 @@ def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:
 def walk_row(prepared: Prepared) -> dict[str, str]:
     """The first row of the first step: {what: as what it looks}, from the row to its prediction."""
     live = prepared.live
-    piece = live.plan.pieces(0, live.accelerator.process_index)[0]
-    row: Row = live.train.rows.__getitems__([piece.indices[0]])[0]
+    micro_batch = live.plan.micro_batches(0, live.accelerator.process_index)[0]
+    row: Row = take_rows(live.train.rows, [micro_batch.indices[0]])[0]
     sample = live.task.encode(row)
-    batch = _batch(live, piece)
+    batch = _batch(live, micro_batch)
     live.model.eval()
     with torch.inference_mode(), live.accelerator.autocast():
         outputs = live.model(batch)
-        alone = live.task.collate([live.task.encode(row)])
+        alone = encode_batch(live.task, [row])
         said = live.task.predict(live.model, to_device(alone, live.accelerator.device))[0]
     sums = {term: float(value) for term, value in live.task.loss(outputs, batch).items()}
     losses = mean_loss(sums, {term: float(count) for term, count in batch["count"].items()})
@@ -122,9 +122,9 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _batch(live: Live, piece: Piece) -> Batch:
+def _batch(live: Live, micro_batch: MicroBatch) -> Batch:
     device, seed = live.accelerator.device, live.config.train.seed
-    _, batch = next(load_batches(live.train, live.task, [piece], seed=seed, device=device))
+    _, batch = next(load_batches(live.train, live.task, [micro_batch], seed=seed, device=device))
     return to_device(batch, device)  # type: ignore[no-any-return]
 
 
@@ -166,12 +166,14 @@ def time_steps(prepared: Prepared) -> Cost:
     live = prepared.live
     cached = caches_features(live)
     steps = min(live.plan.steps_per_epoch, SAMPLED_STEPS)
-    pieces = [
-        p for step in range(steps) for p in live.plan.pieces(step, live.accelerator.process_index)
+    micro_batches = [
+        p
+        for step in range(steps)
+        for p in live.plan.micro_batches(step, live.accelerator.process_index)
     ]
     if cached:
-        pieces = blocks_by_length(live.train.lengths, BLOCK)
-    longest = max(pieces, key=lambda piece: _padded(live, piece))
+        micro_batches = blocks_by_length(live.train.lengths, BLOCK)
+    longest = max(micro_batches, key=lambda micro_batch: _padded(live, micro_batch))
     if live.accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = _seconds(live, longest, backward=not cached)
@@ -184,7 +186,9 @@ def time_steps(prepared: Prepared) -> Cost:
         every = (live.train, *prepared.held_out)
         parts = {"features, once, and then kept:": unit * sum(int(s.lengths.sum()) for s in every)}
     else:
-        epoch = unit * sum(_padded(live, p) for p in pieces) * live.plan.steps_per_epoch / steps
+        epoch = (
+            unit * sum(_padded(live, p) for p in micro_batches) * live.plan.steps_per_epoch / steps
+        )
         epochs = live.total_steps / live.plan.steps_per_epoch
         parts = {f"training, {live.total_steps} steps:": epoch * epochs}
         parts["one evaluation of the held-out rows:"] = held_out
@@ -196,14 +200,14 @@ def time_steps(prepared: Prepared) -> Cost:
     return Cost(length, len(longest.indices), seconds, peak, parts)
 
 
-def _padded(live: Live, piece: Piece) -> int:
+def _padded(live: Live, micro_batch: MicroBatch) -> int:
     """What a batch costs the network, padding included."""
-    return live.task.cost(live.train.lengths[list(piece.indices)].tolist())
+    return live.task.cost(live.train.lengths[list(micro_batch.indices)].tolist())
 
 
-def _seconds(live: Live, piece: Piece, *, backward: bool) -> float:
+def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
     """The shorter of two forward passes in the mode of training, each with its backward pass."""
-    batch, device = _batch(live, piece), live.accelerator.device
+    batch, device = _batch(live, micro_batch), live.accelerator.device
     live.method.train_mode(live.model)
     found = []
     for _ in range(2):  # the first one may pay for set-up

@@ -68,8 +68,10 @@ def train(
     accelerate launch -m finetune train news.yaml
     """
     loaded, task = _load(words)
+    from finetune.distributed.launch import keep_freed_memory
     from finetune.training.run import run  # after the config: its faults are answered sooner
 
+    keep_freed_memory()
     run(loaded, task, fresh=fresh, extend=extend)
 
 
@@ -91,7 +93,10 @@ def evaluate(
     from finetune.cli.arguments import source_of
 
     source = source_of(words, takes_options=True) if words else None
-    from finetune.cli.evaluate import measure, show_run
+    from finetune.cli.evaluate_command import measure, show_run
+    from finetune.distributed.launch import keep_freed_memory
+
+    keep_freed_memory()
 
     if source is None:
         show_run(run, output)
@@ -129,8 +134,10 @@ def predict(
     from finetune.cli.arguments import source_of
 
     source = source_of(words or [], missing="-", takes_options=True)
+    from finetune.distributed.launch import keep_freed_memory
     from finetune.inference.batch_predict import predict_rows
 
+    keep_freed_memory()
     predict_rows(run, source, output, batch_size, draw, precision)
 
 
@@ -157,8 +164,10 @@ def embed(
     from finetune.cli.arguments import embedding_source
 
     source, keys = embedding_source(words)
+    from finetune.distributed.launch import keep_freed_memory
     from finetune.inference.embedding import embed_rows
 
+    keep_freed_memory()
     embed_rows(model, source, keys, output, batch_size, precision)
 
 

@@ -39,8 +39,6 @@ class TaskConfig(Section):
     """Keys that predictions and their evaluation may set otherwise than training."""
     formats: ClassVar[tuple[DataFormat, ...]] = ()
     """Formats of data that only this task reads."""
-    metrics: list[str] = []
-    """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
 
 
 class ModelConfig(Section):

@@ -39,7 +39,7 @@ def split_by_share(
         missing = {name: shares[name] * rows + owed[name] for name in names}
         parts["train"] += members[0]  # a class that training never sees could not be learned
         for component in members[1:]:
-            name = max(names, key=missing.__getitem__, default="train")
+            name = max(names, key=lambda name: missing[name], default="train")
             # Taken only if that brings the split nearer to its share.
             if name != "train" and missing[name] > len(component) / 2:
                 missing[name] -= len(component)

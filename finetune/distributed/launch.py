@@ -47,10 +47,8 @@ def this_process() -> PartialState:
             "on CPUs use "
             "`ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m finetune train ...`"
         )
-    if state.device.type == "cpu":
-        _keep_freed_memory()
-        if launched == 1:
-            _use_all_cores()
+    if state.device.type == "cpu" and launched == 1:
+        _use_all_cores()
     return state
 
 
@@ -116,14 +114,16 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep what a step frees for the next one, up to what it took at most.
 
     It gives large tensors back to the system, which then fills each page of the next one with
-    zeros: a tenth of a step. What the user's environment says of its allocator holds.
+    zeros: a tenth of a step. It holds for the whole process, so only the command line, whose
+    process is its own, calls this. What the environment says of the allocator (MALLOC_...) holds.
     """
     is_told = any(name.startswith("MALLOC_") for name in os.environ)
-    if platform.libc_ver()[0] == "glibc" and not is_told:
+    is_cpu = not torch.accelerator.is_available() or _asked_for_cpu()
+    if is_cpu and not is_told and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         for parameter, size in MALLOC.items():
             library.mallopt(parameter, size)

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from finetune.batching.data_loader import encode_batch
 from finetune.distributed.devices import tensors_in, to_device
 from finetune.errors import ModelError
 from finetune.io.files import atomic, write_json
 from finetune.methods.base import Method
 from finetune.model import TransferModel, saved_model
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts import Row, take_rows
 
 # Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong
 # weight costs far more.
@@ -161,7 +162,7 @@ def compute_outputs(
     They are computed from the inputs themselves, not from cached features.
     """
     model.eval()
-    batch = to_device(task.collate([task.encode(row) for row in rows]), device)
+    batch = to_device(encode_batch(task, rows), device)
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         return [tensor.float() for tensor in tensors_in(model(batch))]
 
@@ -183,4 +184,4 @@ def sample_rows(rows: Any, count: int = 8) -> list[Row]:
     """A few rows, spread over a split."""
     size = len(rows)
     places = sorted({size * place // count for place in range(min(count, size))})
-    return list(rows.__getitems__(places))
+    return take_rows(rows, places)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from finetune.errors import listed
 from finetune.reporting.console import format_count
 from finetune.reporting.metric_tables import by_label, overall
+from finetune.reporting.run_facts import cut_note
 
 if TYPE_CHECKING:
     from finetune.export.card_data import Story
-    from finetune.task_parts import Length
 
 FEW_ROWS = 50  # of a label in train
 FEW_MEASURED = 1000  # rows of a held-out split
@@ -30,22 +30,6 @@ def find_limits(story: Story) -> Iterator[str]:
         "Rows unlike those above (another source, language, time or camera) were not measured, nor "
         "were fairness between groups, calibration, or inputs made to mislead."
     )
-
-
-def cut_note(lengths: Sequence[Length], unit: str) -> str:
-    """How many rows are cut, and how much of all of them that loses; "" if none is.
-
-    `unit` is what lengths count, in the plural.
-    """
-    cut = [length for length in lengths if length.cut]
-    if not cut:
-        return ""
-    longest = max(length.used - length.repeated for length in cut)
-    lost = sum(length.cut for length in cut)
-    whole = sum(length.used - length.repeated + length.cut for length in lengths)
-    share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
-    rows = f"{len(cut)} of {len(lengths)} rows are cut to {longest} {unit}"
-    return f"{rows}, which loses {share} of all {unit}"
 
 
 def _of_measurement(story: Story) -> Iterator[str]:
@@ -72,10 +56,10 @@ def _of_labels(story: Story) -> Iterator[str]:
     few = {label: count for label, count in train.items() if count < FEW_ROWS}
     if few:
         yield f"Labels with fewer than {FEW_ROWS} rows to learn from: {_named(few)}."
-    largest = max(train, key=train.__getitem__, default=None)
-    smallest = min(train, key=train.__getitem__, default=None)
-    if largest is not None and smallest is not None and train[largest] > LOPSIDED * train[smallest]:
-        counts = f"{train[largest]} rows of {largest!r}, {train[smallest]} of {smallest!r}"
+    ordered = sorted(train.items(), key=lambda item: item[1])
+    if ordered and ordered[-1][1] > LOPSIDED * ordered[0][1]:
+        (smallest, fewest), (largest, most) = ordered[0], ordered[-1]
+        counts = f"{most} rows of {largest!r}, {fewest} of {smallest!r}"
         yield f"The labels are unbalanced: {counts}."
     for split, metrics in story.results.items():
         unmeasured = [label for label, *_, support in by_label(metrics) if not support]

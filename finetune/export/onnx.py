@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
+from finetune.batching.data_loader import encode_batch
 from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.opening import open_rows
@@ -29,7 +30,7 @@ from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts import Row, take_rows
 
 FORMATS = ("onnx",)
 INSTALL = "pip install 'finetune-kit[onnx]'"
@@ -208,7 +209,7 @@ def _missing_operators() -> dict[Any, Any]:
 
 
 def _inputs(task: Task, rows: Sequence[Row]) -> dict[str, Tensor]:
-    inputs: Mapping[str, Tensor] = task.collate([task.encode(row) for row in rows])["inputs"]
+    inputs: Mapping[str, Tensor] = encode_batch(task, rows)["inputs"]
     return dict(inputs)
 
 
@@ -229,7 +230,7 @@ def _rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]
         table, place = _rows_of_run(run, task)
     check_columns(place, table.column_names, task)
     step = max(1, len(table) // (4 * ROWS))
-    drawn = table.__getitems__(list(range(0, len(table), step))[: 4 * ROWS])
+    drawn = take_rows(table, range(0, len(table), step)[: 4 * ROWS])
     rows = [unlabelled(row, task) for row in drawn]
     good = [
         row for row, faults in zip(rows, task.rows.validate_many(rows), strict=True) if not faults

@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from finetune.batching.plan import blocks_by_length
+from finetune.batching.data_loader import map_by_length
 from finetune.batching.row_cache import digest_model
 from finetune.config.loading import section_faults
 from finetune.config.schema import ModelConfig
@@ -39,11 +39,11 @@ from finetune.errors import ConfigError, DataError, FinetuneError, ModelError, n
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.predictor import WINDOW, check_columns, unlabelled
 from finetune.io.files import atomic, write_json
-from finetune.model import TransferModel, saved_model
+from finetune.model import Batch, TransferModel, saved_model
 from finetune.registry import find_task, task_names
 from finetune.reporting.console import Console, format_count
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts import Row, take_rows
 
 SUFFIX = ".parquet"
 DIGEST = b"made_of"
@@ -67,15 +67,13 @@ class RowEmbedder:
         """The vectors of good rows, float32 [N, H]."""
         measured = self.task.lengths(rows)
         self.cut += sum(length.cut > 0 for length in measured)
-        lengths = np.array([length.used for length in measured], dtype=np.int64)
-        found: dict[int, Tensor] = {}
-        for piece in blocks_by_length(lengths, self.batch_size):
-            batch = self.task.collate([self.task.encode(rows[index]) for index in piece.indices])
+
+        def embed(batch: Batch) -> list[Tensor]:
             inputs = to_device(batch["inputs"], self.accelerator.device)
             with torch.inference_mode(), self.accelerator.autocast():
-                features = self.model.features(inputs)
-            found.update(zip(piece.indices, _one_vector(features), strict=True))
-        return torch.stack([found[index] for index in range(len(rows))]).numpy()
+                return list(_one_vector(self.model.features(inputs)))
+
+        return torch.stack(map_by_length(self.task, rows, measured, self.batch_size, embed)).numpy()
 
 
 def embed_rows(
@@ -136,7 +134,7 @@ def _embed_window(
     """Embed one window of rows into its part; True if that was there."""
     task, first = embedder.task, place * WINDOW
     indices = list(range(first, min(first + WINDOW, len(table))))
-    rows = [unlabelled(row, task) for row in table.__getitems__(indices)]
+    rows = [unlabelled(row, task) for row in take_rows(table, indices)]
     good = []
     for index, row, faults in zip(indices, rows, task.rows.validate_many(rows), strict=True):
         if not faults:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import section_faults
+from finetune.config.retired import stored_section
 from finetune.config.schema import READING, TaskConfig
 from finetune.errors import ModelError, nearest, refuse_all
 from finetune.io.hub_retry import redact, with_patience
@@ -38,7 +39,7 @@ def load_task(
         raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
     check_files(folder, weights.union(held.get("files", [])))
     task_class = find_task(held["name"])
-    config = task_class.Config.model_validate(held["config"])
+    config = stored_section(task_class.Config, held["config"])
     allowed = type(config).model_fields if embeds else config.prediction_keys
     task = task_class(changed_config(config, keys or {}, allowed))
     task.restore(held["state"], saved_model(folder, trust_remote_code=trust_remote_code))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from finetune.batching.data_loader import map_by_length
 from finetune.batching.parts import rows_at_once
-from finetune.batching.plan import blocks_by_length
 from finetune.data.records import is_frame
 from finetune.distributed.devices import best_device, find_device, to_device
 from finetune.distributed.precision import check_precision, computing_in
-from finetune.errors import DataError, nearest
+from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.model import TransferModel, saved_model
+from finetune.model import Batch, TransferModel, saved_model
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row
 
@@ -49,13 +49,18 @@ class Predictor:
         """The name of the pipeline whose predictions these are like."""
         return self.adapter.views.card(self.model).pipeline or self.adapter.name
 
-    def __call__(self, rows: Any, batch_size: int = 32, **_: Any) -> list[Any]:
+    def __call__(
+        self, rows: Any, batch_size: int = 32, *, truncation: Literal[True] = True
+    ) -> list[Any]:
         """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
 
         Bare values fit where a prediction reads one column. A single row gives a list of one. Each
-        is of the types that the transformers pipeline gives, those of `stream` are JSON-able. What
-        else a pipeline may be told (truncation=True), the model has settled.
+        is of the types that the transformers pipeline gives, those of `stream` are JSON-able.
+        `truncation` is what the evaluators of the `evaluate` library tell every pipeline; long rows
+        are truncated as in training in any case.
         """
+        if truncation is not True:
+            raise ConfigError("truncation: rows are truncated as in training; leave it out")
         rows = as_rows(rows, self.adapter)
         return list(map(self.adapter.views.present, self.stream(rows, batch_size)))
 
@@ -81,17 +86,13 @@ class Predictor:
         rows = [unlabelled(row, self.adapter) for row in rows]
         measured = self.adapter.lengths(rows, predicting=True)
         self.cut += sum(length.cut > 0 for length in measured)
-        lengths = np.array([length.used for length in measured], dtype=np.int64)
-        found: dict[int, Prediction] = {}
+
+        def predict(batch: Batch) -> list[Prediction]:
+            return self.adapter.predict(self.model, to_device(batch, self.device))
+
+        at_once = rows_at_once(self.adapter, batch_size)
         with torch.inference_mode(), computing_in(self.precision, self.model, self.device):
-            for piece in blocks_by_length(lengths, rows_at_once(self.adapter, batch_size)):
-                batch = self.adapter.collate(
-                    [self.adapter.encode(rows[index]) for index in piece.indices]
-                )
-                predictions = self.adapter.predict(self.model, to_device(batch, self.device))
-                found.update(zip(piece.indices, predictions, strict=True))
-                advance(len(piece.indices))
-        return [found[index] for index in range(len(rows))]
+            return map_by_length(self.adapter, rows, measured, at_once, predict, advance)
 
 
 def load(

@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from finetune.config.retired import stored_section
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import CheckpointError, ConfigError, DataError
@@ -232,7 +233,10 @@ def check_same_run(
     for key, value in changed.items():
         section, _, leaf = key.partition(".")
         resolved[section][leaf] = value
-    own = {name: getattr(given, name).model_validate(resolved[name]) for name in ("task", "method")}
+    own = {
+        name: stored_section(type(getattr(given, name)), resolved[name])
+        for name in ("task", "method")
+    }
     return RunConfig(**(resolved | own))
 
 

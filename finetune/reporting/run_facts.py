@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from finetune.task_parts import Length
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,19 @@ class RunFacts:
             "defaults": "\n".join(self.defaults) if with_defaults else "",
         }
         return {name: text for name, text in found.items() if text}
+
+
+def cut_note(lengths: Sequence[Length], unit: str) -> str:
+    """How many rows are cut, and how much of all of them that loses; "" if none is.
+
+    `unit` is what lengths count, in the plural.
+    """
+    cut = [length for length in lengths if length.cut]
+    if not cut:
+        return ""
+    longest = max(length.used - length.repeated for length in cut)
+    lost = sum(length.cut for length in cut)
+    whole = sum(length.used - length.repeated + length.cut for length in lengths)
+    share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
+    rows = f"{len(cut)} of {len(lengths)} rows are cut to {longest} {unit}"
+    return f"{rows}, which loses {share} of all {unit}"

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from finetune.batching.data_loader import load_batches
-from finetune.batching.plan import Piece
+from finetune.batching.plan import MicroBatch
 from finetune.batching.sampling import classes_of, split_by_class
 from finetune.distributed.devices import to_device
 from finetune.errors import ConfigError, ModelError
@@ -155,23 +155,23 @@ def _batches(live: Live, classes: np.ndarray) -> Iterator[tuple[list[int], dict[
     """The rows of each step and what the network reads of them."""
     size, seed = live.config.train.batch_size, live.config.train.seed
     members = split_by_class(classes)
-    pieces = []
+    micro_batches = []
     for step in range(_asked(live).steps):
         indices = tuple(draw_rows(members, size, seed, step).tolist())
         # Whatever is augmented is augmented anew, a row that comes twice in two ways.
         turns = tuple(range(step * size, (step + 1) * size))
-        pieces.append(Piece(indices, step, epoch=step, turns=turns))
+        micro_batches.append(MicroBatch(indices, step, epoch=step, turns=turns))
     batches = load_batches(
         live.train,
         live.task,
-        pieces,
+        micro_batches,
         seed=seed,
         device=live.accelerator.device,
         workers=live.config.train.workers,
         mixes=False,
     )
-    for piece, batch in batches:
-        yield list(piece.indices), batch["inputs"]
+    for micro_batch, batch in batches:
+        yield list(micro_batch.indices), batch["inputs"]
 
 
 def _check_classes(live: Live) -> np.ndarray:

@@ -15,13 +15,13 @@ from finetune.export.card_data import Story
 from finetune.export.card_metadata import base_reference
 from finetune.export.final_model import Differences, Final, export_model, sample_rows
 from finetune.export.model_card import write_cards
-from finetune.inference.evaluation import Evaluation
+from finetune.inference.evaluation_loop import Evaluation
 from finetune.io.checkpoint import read_checkpoint, step_name
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
 from finetune.reporting.metric_tables import show_results
 from finetune.task import Task
-from finetune.task_parts import Prediction
+from finetune.task_parts import Prediction, take_rows
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_weights
 from finetune.training.setup import Prepared
@@ -97,7 +97,7 @@ def _write_reports(
         task.views.report(evaluation.stats, target, rows)
         if (target / UNTRAINED).is_file() and evaluation.predictions:
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
-            shown = rows.__getitems__(list(range(len(before))))
+            shown = take_rows(rows, range(len(before)))
             task.views.report_change(shown, before, evaluation.predictions[: len(before)], target)
 
 

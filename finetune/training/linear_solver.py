@@ -44,7 +44,7 @@ def solve_head(
         losses = dict[float, float]()
         if strength is None:
             losses = _cross_validate(model, task, split, order, layer)
-            strength = min(losses, key=losses.__getitem__)
+            strength = min(losses, key=lambda strength: losses[strength])
         _reset(layer)
         batch = _batch(task, split, np.sort(order), layer.weight.device)
         final = _minimise(model, task, batch, layer, strength, _find_axes(batch, layer))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from finetune.batching.data_loader import load_batches
-from finetune.batching.plan import Piece, TrainPlan
+from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.fsdp import is_sharded, whole
 from finetune.distributed.precision import cast_once
@@ -75,8 +75,8 @@ def train(
 
             # The micro-batches of this step, and what each loss term counts over all of them and
             # all processes.
-            batches = [next(stream) for _ in plan.pieces(step, rank)]
-            own = [batch for piece, batch in batches if not piece.filler]
+            batches = [next(stream) for _ in plan.micro_batches(step, rank)]
+            own = [batch for micro_batch, batch in batches if not micro_batch.filler]
             terms = list(batches[0][1]["count"])
             counts, told = global_counts(own, terms, signals.received != 0, accelerator)
             # Reading what was reduced makes a GPU wait, so several of them look for a signal on
@@ -96,10 +96,9 @@ def train(
                 if not _can_retry(error, plan, accelerator):
                     raise
                 error.__traceback__ = None  # it holds the tensors of the failed pass
-                plan = replace(plan, micro_batch=-(-min(plan.micro_batch, plan.batch_size) // 2))
-                journal.note(
-                    f"step {step}: out of memory; micro-batches of {plan.micro_batch} from here on"
-                )
+                half = -(-min(plan.micro_batch_size, plan.batch_size) // 2)
+                plan = replace(plan, micro_batch_size=half)
+                journal.note(f"step {step}: out of memory; micro-batches of {half} from here on")
                 optimizer.zero_grad()
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
@@ -122,8 +121,14 @@ def train(
             is_last = step == live.total_steps
             journal.tick(step)
 
-            if step % config.log_every == 0 or is_last:
+            # Whether the update was good is asked only where somebody reads of it or keeps it.
+            logs = step % config.log_every == 0 or is_last
+            evaluates = journal.evaluates and _is_due(evaluate_every, step, is_last)
+            saves = _is_due(save_every, step, is_last)
+            if logs or evaluates or saves:
                 progress.skipped += guard.confirm(step)
+
+            if logs:
                 values = running.take() | {
                     "lr": told_rate(live.optimizer, optim),
                     "epoch": step / epoch_steps,
@@ -136,9 +141,7 @@ def train(
                 samples, since = 0, time.perf_counter()
 
             improved = False
-            is_due = evaluate_every != "never" and (step % evaluate_every == 0 or is_last)
-            if journal.evaluates and is_due:
-                progress.skipped += guard.confirm(step)
+            if evaluates:
                 paused = time.perf_counter()
                 metrics = journal.evaluate(step)
                 if select is not None:
@@ -147,15 +150,18 @@ def train(
                 live.method.train_mode(live.model)
                 since += time.perf_counter() - paused
 
-            has_ended = is_last or progress.stopped
-            if improved or has_ended or (save_every != "never" and step % save_every == 0):
-                progress.skipped += guard.confirm(step)
+            if saves or improved or is_last or progress.stopped:
                 running.store()
                 journal.save(progress)
 
         # A signal that came while the last step was measured and saved: what is left takes minutes.
         if _any_process(signals.received != 0, accelerator):
             raise Interrupted(progress.step, signals.received)
+
+
+def _is_due(every: int | str, step: int, is_last: bool) -> bool:
+    """Whether something that is done every so many steps, or "never", is done after this one."""
+    return every != "never" and (is_last or step % int(every) == 0)
 
 
 def wrap(live: Live) -> nn.Module:
@@ -172,15 +178,19 @@ def wrap(live: Live) -> nn.Module:
     return accelerator.prepare_model(model, evaluation_mode=is_sharded(model))  # type: ignore[no-any-return]
 
 
-def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[Piece, Batch]]:
+def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[MicroBatch, Batch]]:
     """All batches of this process from step `start` on; one set of workers for the whole run."""
     rank = live.accelerator.process_index
-    pieces = (piece for step in range(start, live.total_steps) for piece in plan.pieces(step, rank))
+    micro_batches = (
+        micro_batch
+        for step in range(start, live.total_steps)
+        for micro_batch in plan.micro_batches(step, rank)
+    )
     config = live.config.train
     return load_batches(
         live.train,
         live.task,
-        pieces,
+        micro_batches,
         seed=config.seed,
         device=live.accelerator.device,
         workers=config.workers,
@@ -188,18 +198,21 @@ def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[Piece, Ba
 
 
 def _accumulate(
-    live: Live, wrapped: nn.Module, batches: list[tuple[Piece, Batch]], counts: dict[str, Tensor]
+    live: Live,
+    wrapped: nn.Module,
+    batches: list[tuple[MicroBatch, Batch]],
+    counts: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """The gradient of a whole step; the loss terms of this process's share of it, over the global
     counts.
     """
     accelerator, losses = live.accelerator, dict[str, Tensor]()
-    for place, (piece, batch) in enumerate(batches):
+    for place, (micro_batch, batch) in enumerate(batches):
         is_last = place == len(batches) - 1
         with contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped):
             batch = to_device(batch, accelerator.device)
             outputs = as_float32(wrapped(batch))
-            weight = 0.0 if piece.filler else 1.0
+            weight = 0.0 if micro_batch.filler else 1.0
             terms = {
                 term: value * weight / counts[term]
                 for term, value in live.task.loss(outputs, batch).items()
@@ -221,7 +234,7 @@ def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -
     by the class of its error, of others by its words. Several processes would have to agree.
     """
     is_memory = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
-    return is_memory and plan.micro_batch > 1 and accelerator.num_processes == 1
+    return is_memory and plan.micro_batch_size > 1 and accelerator.num_processes == 1
 
 
 def _any_process(told: bool, accelerator: Accelerator) -> bool:

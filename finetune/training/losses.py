@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from finetune.inference.evaluation import TINY, total_loss
+from finetune.inference.evaluation_loop import TINY, total_loss
 from finetune.model import Batch
 from finetune.training.state import Progress
 

@@ -51,8 +51,8 @@ def first_batches(rows: Any, task: Task, seed: int, device: torch.device) -> Ite
     chosen = np.random.default_rng([seed, 0x0E7A]).permutation(len(rows))[:OBSERVED]
     seen, _ = in_parts(rows.select(np.sort(chosen)), task)
     split, _, _ = measured_split("train", seen, task)
-    pieces = blocks_by_length(split.lengths, OBSERVED_TOGETHER)
-    for _, batch in load_batches(split, task, pieces, seed=seed, device=device, mixes=False):
+    micro_batches = blocks_by_length(split.lengths, OBSERVED_TOGETHER)
+    for _, batch in load_batches(split, task, micro_batches, seed=seed, device=device, mixes=False):
         yield batch
 
 

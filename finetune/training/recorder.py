@@ -12,7 +12,7 @@ from accelerate.utils import broadcast
 
 from finetune.batching.data_loader import Split
 from finetune.distributed.fsdp import gather, unsharded
-from finetune.inference.evaluation import Evaluation, evaluate_split
+from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.io.checkpoint import (
     Checkpoint,
     changed_tensors,

@@ -163,7 +163,7 @@ def _live(
     plan = TrainPlan(
         train.lengths,
         batch_size,
-        micro_batch=config.train.micro_batch or -(-batch_size // processes),
+        micro_batch_size=config.train.micro_batch or -(-batch_size // processes),
         seed=config.train.seed,
         by_length=config.train.batching == "length",
         processes=processes,

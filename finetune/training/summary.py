@@ -10,9 +10,8 @@ import torch
 from finetune.config.yaml import flatten
 from finetune.data.opening import Splits
 from finetune.errors import listed
-from finetune.export.limitations import cut_note
 from finetune.reporting.console import format_count
-from finetune.reporting.run_facts import RunFacts
+from finetune.reporting.run_facts import RunFacts, cut_note
 from finetune.training.recipes import MOOT
 from finetune.training.setup import Prepared
 
@@ -87,8 +86,11 @@ def _steps(prepared: Prepared) -> str:
 def _batch(prepared: Prepared) -> str:
     live = prepared.live
     plan = live.plan
-    pieces = [plan.pieces(0, process) for process in range(plan.processes)]
-    sizes = [[len(piece.indices) for piece in own if not piece.filler] for own in pieces]
+    micro_batches = [plan.micro_batches(0, process) for process in range(plan.processes)]
+    sizes = [
+        [len(micro_batch.indices) for micro_batch in own if not micro_batch.filler]
+        for own in micro_batches
+    ]
     how = f"{plan.batch_size} samples, the first step as {', '.join(map(str, sizes))}"
     if live.train.features is not None:
         return f"{how} of cached features"

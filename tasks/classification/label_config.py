@@ -16,6 +16,8 @@ class TargetConfig(TaskConfig):
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores"})
 
+    metrics: list[str] = []  # noqa: RUF012 - pydantic copies it
+    """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
     label: str | None = None
     """Column of the label; null: found."""
     kind: Kind | None = None

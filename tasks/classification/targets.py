@@ -173,7 +173,7 @@ class SeveralLabels(Targets):
         found = []
         for row in scores.tolist():
             chosen = [index for index, score in enumerate(row) if score >= self.config.threshold]
-            chosen.sort(key=row.__getitem__, reverse=True)
+            chosen.sort(key=lambda place: row[place], reverse=True)
             labels = [self.names[index] for index in chosen]
             told = {"label": labels, "score": [row[index] for index in chosen]}
             found.append(told | self.all_scores(row))

@@ -136,13 +136,50 @@ class FcosHead:
     def make_targets(
         self, boxes: Sequence[Tensor], labels: Sequence[Tensor], contents: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """See the function of this name; what part of the input a picture fills changes nothing."""
-        return make_targets(boxes, labels, self.places)
+        """What the positive locations of B images should say, and the count of each loss term.
+
+        Targets: "place" [P], counted through the batch, "class" [P], "box" [P, 4], "centerness"
+        [P]. An image without a positive location counts as one for the classes: its background is
+        learned too. What part of the input a picture fills (`contents`) changes nothing.
+        """
+        places = self.places
+        found: dict[str, list[Tensor]] = {"place": [], "class": [], "box": []}
+        counted = 0
+        for number, (own, classes) in enumerate(zip(boxes, labels, strict=True)):
+            matched = assign(own, places)
+            positive = (matched >= 0).nonzero()[:, 0]
+            found["place"].append(positive + number * len(places.squares))
+            found["class"].append(classes[matched[positive]])
+            found["box"].append(own[matched[positive]])
+            counted += max(len(positive), 1)
+        targets = {name: torch.cat(parts) for name, parts in found.items()}
+        targets["centerness"] = _centerness(targets, places)
+        positives = torch.tensor(float(len(targets["place"])))
+        return targets, {
+            "classes": torch.tensor(float(counted)),
+            "boxes": positives,
+            "centerness": positives.clone(),
+        }
 
     def losses(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        return losses(outputs, targets, self.places)
+        """Focal loss of the classes, GIoU loss of the boxes, cross-entropy of the centerness, as
+        sums.
+        """
+        logits = outputs["cls_logits"].flatten(0, 1)  # [B * L, C]
+        place = targets["place"]
+        wanted = torch.zeros_like(logits)
+        wanted[place, targets["class"]] = 1.0
+        boxes = _decode(outputs["bbox_regression"].flatten(0, 1)[place], place, self.places)
+        centerness = outputs["bbox_ctrness"].flatten()[place]
+        return {
+            "classes": sigmoid_focal_loss(logits, wanted, reduction="sum"),
+            "boxes": generalized_box_iou_loss(boxes, targets["box"], reduction="sum"),
+            "centerness": functional.binary_cross_entropy_with_logits(
+                centerness, targets["centerness"], reduction="sum"
+            ),
+        }
 
     def candidates(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every location's "boxes" [B, L, 4], xyxy in pixels of the input, and "scores" [B, L, C],
@@ -155,34 +192,24 @@ class FcosHead:
     def detect(
         self, outputs: Mapping[str, Tensor], contents: Tensor, suppression: Suppression
     ) -> list[dict[str, Tensor]]:
-        return detect(outputs, self.places, self.size, suppression)
-
-
-def make_targets(
-    boxes: Sequence[Tensor], labels: Sequence[Tensor], places: Locations
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the positive locations of B images should say, and the count of each loss term.
-
-    Targets: "place" [P], counted through the batch, "class" [P], "box" [P, 4], "centerness" [P]. An
-    image without a positive location counts as one for the classes: its background is learned too.
-    """
-    found: dict[str, list[Tensor]] = {"place": [], "class": [], "box": []}
-    counted = 0
-    for number, (own, classes) in enumerate(zip(boxes, labels, strict=True)):
-        matched = assign(own, places)
-        positive = (matched >= 0).nonzero()[:, 0]
-        found["place"].append(positive + number * len(places.squares))
-        found["class"].append(classes[matched[positive]])
-        found["box"].append(own[matched[positive]])
-        counted += max(len(positive), 1)
-    targets = {name: torch.cat(parts) for name, parts in found.items()}
-    targets["centerness"] = _centerness(targets, places)
-    positives = torch.tensor(float(len(targets["place"])))
-    return targets, {
-        "classes": torch.tensor(float(counted)),
-        "boxes": positives,
-        "centerness": positives.clone(),
-    }
+        """{"boxes" [K, 4], "scores" [K], "labels" [K]} of each image, best first."""
+        levels = self.places.levels
+        starts = [sum(levels[:level]) for level in range(len(levels))]
+        found = []
+        for scores, sides in zip(_chances(outputs), outputs["bbox_regression"], strict=True):
+            classes = scores.shape[-1]
+            parts: list[tuple[Tensor, Tensor]] = []
+            for start, length in zip(starts, levels, strict=True):
+                level = scores[start : start + length].flatten()  # [length * C]
+                best, index = level.topk(min(CANDIDATES, len(level)))
+                above = best > suppression.score
+                parts.append((best[above], index[above] + start * classes))
+            best, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+            place, labels = index // classes, index % classes
+            boxes = clip_boxes_to_image(_decode(sides[place], place, self.places), self.size)
+            keep = batched_nms(boxes, best, labels, suppression.overlap)[: suppression.most]
+            found.append({"boxes": boxes[keep], "scores": best[keep], "labels": labels[keep]})
+        return found
 
 
 def _centerness(targets: Mapping[str, Tensor], places: Locations) -> Tensor:
@@ -192,25 +219,6 @@ def _centerness(targets: Mapping[str, Tensor], places: Locations) -> Tensor:
     before, behind = centers - targets["box"][:, :2], targets["box"][:, 2:] - centers  # [P, 2]
     ratios = torch.minimum(before, behind) / torch.maximum(before, behind)
     return ratios.prod(dim=1).sqrt()
-
-
-def losses(
-    outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], places: Locations
-) -> dict[str, Tensor]:
-    """Focal loss of the classes, GIoU loss of the boxes, cross-entropy of the centerness: sums."""
-    logits = outputs["cls_logits"].flatten(0, 1)  # [B * L, C]
-    place = targets["place"]
-    wanted = torch.zeros_like(logits)
-    wanted[place, targets["class"]] = 1.0
-    boxes = _decode(outputs["bbox_regression"].flatten(0, 1)[place], place, places)
-    centerness = outputs["bbox_ctrness"].flatten()[place]
-    return {
-        "classes": sigmoid_focal_loss(logits, wanted, reduction="sum"),
-        "boxes": generalized_box_iou_loss(boxes, targets["box"], reduction="sum"),
-        "centerness": functional.binary_cross_entropy_with_logits(
-            centerness, targets["centerness"], reduction="sum"
-        ),
-    }
 
 
 def _decode(sides: Tensor, place: Tensor, places: Locations) -> Tensor:
@@ -225,28 +233,3 @@ def _decode(sides: Tensor, place: Tensor, places: Locations) -> Tensor:
 def _chances(outputs: Mapping[str, Tensor]) -> Tensor:
     """The score of each class at each location, [B, L, C]."""
     return (outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()).sqrt()
-
-
-def detect(
-    outputs: Mapping[str, Tensor],
-    places: Locations,
-    size: tuple[int, int],
-    suppression: Suppression,
-) -> list[dict[str, Tensor]]:
-    """{"boxes" [K, 4], "scores" [K], "labels" [K]} of each image, best first."""
-    starts = [sum(places.levels[:level]) for level in range(len(places.levels))]
-    found = []
-    for scores, sides in zip(_chances(outputs), outputs["bbox_regression"], strict=True):
-        classes = scores.shape[-1]
-        parts: list[tuple[Tensor, Tensor]] = []
-        for start, length in zip(starts, places.levels, strict=True):
-            level = scores[start : start + length].flatten()  # [length * C]
-            best, index = level.topk(min(CANDIDATES, len(level)))
-            above = best > suppression.score
-            parts.append((best[above], index[above] + start * classes))
-        best, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        place, labels = index // classes, index % classes
-        boxes = clip_boxes_to_image(_decode(sides[place], place, places), size)
-        keep = batched_nms(boxes, best, labels, suppression.overlap)[: suppression.most]
-        found.append({"boxes": boxes[keep], "scores": best[keep], "labels": labels[keep]})
-    return found

@@ -14,7 +14,7 @@ SHAPES = st.fixed_dictionaries(
     {
         "rows": st.integers(1, 150),
         "batch_size": st.integers(1, 40),
-        "micro_batch": st.integers(1, 50),
+        "micro_batch_size": st.integers(1, 50),
         "processes": st.integers(1, 9),
         "by_length": st.booleans(),
         "seed": st.integers(0, 3),
@@ -28,10 +28,13 @@ def plan_of(rows: int, seed: int, **facts: int) -> TrainPlan:
     return TrainPlan(lengths, seed=seed, **facts)  # type: ignore[arg-type]
 
 
-def pieces_of(plan: TrainPlan, step: int) -> list[list[tuple[int, ...]]]:
+def micro_batches_of(plan: TrainPlan, step: int) -> list[list[tuple[int, ...]]]:
     """By process, without fillers."""
-    own = [plan.pieces(step, process) for process in range(plan.processes)]
-    return [[piece.indices for piece in pieces if not piece.filler] for pieces in own]
+    own = [plan.micro_batches(step, process) for process in range(plan.processes)]
+    return [
+        [micro_batch.indices for micro_batch in micro_batches if not micro_batch.filler]
+        for micro_batches in own
+    ]
 
 
 @few
@@ -39,7 +42,13 @@ def pieces_of(plan: TrainPlan, step: int) -> list[list[tuple[int, ...]]]:
 def test_epoch_visits_each_row_once(shape: dict[str, int], epoch: int) -> None:
     plan = plan_of(**shape)
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
-    seen = [i for step in steps for own in pieces_of(plan, step) for piece in own for i in piece]
+    seen = [
+        i
+        for step in steps
+        for own in micro_batches_of(plan, step)
+        for micro_batch in own
+        for i in micro_batch
+    ]
     assert sorted(seen) == list(range(shape["rows"]))
 
 
@@ -47,8 +56,8 @@ def test_epoch_visits_each_row_once(shape: dict[str, int], epoch: int) -> None:
 @given(SHAPES, st.integers(0, 40))
 def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(shape: dict[str, int], step: int) -> None:
     plan = plan_of(**shape)
-    whole = plan_of(**{**shape, "processes": 1, "micro_batch": shape["batch_size"]})
-    cut = [i for own in pieces_of(plan, step) for piece in own for i in piece]
+    whole = plan_of(**{**shape, "processes": 1, "micro_batch_size": shape["batch_size"]})
+    cut = [i for own in micro_batches_of(plan, step) for micro_batch in own for i in micro_batch]
     assert sorted(cut) == sorted(whole.rows(step).tolist())
     assert len(cut) == plan.size(step) == len(plan.rows(step))
 
@@ -57,13 +66,17 @@ def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(shape: dict[str, int], st
 @given(SHAPES, st.integers(0, 40))
 def test_each_process_has_work_that_fits(shape: dict[str, int], step: int) -> None:
     plan = plan_of(**shape)
-    own = [plan.pieces(step, process) for process in range(plan.processes)]
+    own = [plan.micro_batches(step, process) for process in range(plan.processes)]
     assert all(own)
-    assert all(0 < len(p.indices) <= plan.micro_batch for pieces in own for p in pieces)
-    assert all(piece.step == step for pieces in own for piece in pieces)
-    assert len({len(pieces) for pieces in own}) == 1  # sharded weights are fetched by all at once
-    # Collating draws its random numbers by slot, so no two pieces may have the same.
-    slots = [piece.slot for pieces in own for piece in pieces]
+    assert all(
+        0 < len(p.indices) <= plan.micro_batch_size for micro_batches in own for p in micro_batches
+    )
+    assert all(micro_batch.step == step for micro_batches in own for micro_batch in micro_batches)
+    assert (
+        len({len(micro_batches) for micro_batches in own}) == 1
+    )  # sharded weights are fetched by all at once
+    # Collating draws its random numbers by slot, so no two micro_batches may have the same.
+    slots = [micro_batch.slot for micro_batches in own for micro_batch in micro_batches]
     assert len(set(slots)) == len(slots)
 
 
@@ -73,10 +86,12 @@ def test_only_a_process_with_too_few_rows_gets_a_filler(shape: dict[str, int]) -
     plan = plan_of(**shape)
     for step in range(plan.steps_per_epoch):
         for process in range(plan.processes):
-            pieces = plan.pieces(step, process)
-            if any(piece.filler for piece in pieces):
-                assert [piece.filler for piece in pieces[:-1]] == [False] * (len(pieces) - 1)
-                assert plan.size(step) < plan.processes * len(pieces)
+            micro_batches = plan.micro_batches(step, process)
+            if any(micro_batch.filler for micro_batch in micro_batches):
+                assert [micro_batch.filler for micro_batch in micro_batches[:-1]] == [False] * (
+                    len(micro_batches) - 1
+                )
+                assert plan.size(step) < plan.processes * len(micro_batches)
 
 
 @few
@@ -88,7 +103,7 @@ def test_all_batches_but_the_last_of_an_epoch_are_whole(shape: dict[str, int]) -
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
-    facts = {"batch_size": 8, "micro_batch": 8}
+    facts = {"batch_size": 8, "micro_batch_size": 8}
     first = [plan_of(60, 1, **facts).rows(step).tolist() for step in range(16)]
     assert first == [plan_of(60, 1, **facts).rows(step).tolist() for step in range(16)]
     assert first[:8] != first[8:]
@@ -99,7 +114,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 def test_batching_by_length_saves_padding() -> None:
     lengths = np.random.default_rng(0).integers(1, 200, 2000)
-    facts = {"batch_size": 32, "micro_batch": 32, "seed": 0}
+    facts = {"batch_size": 32, "micro_batch_size": 32, "seed": 0}
     steps = TrainPlan(lengths, **facts).steps_per_epoch
 
     def padded(some: Sequence[int]) -> int:
@@ -121,10 +136,10 @@ def test_blocks_cover_each_row_once_and_do_not_depend_on_processes(
     dealt = [
         p for rank in range(processes) for p in blocks_by_length(lengths, block, rank, processes)
     ]
-    assert sorted(i for piece in alone for i in piece.indices) == list(range(rows))
-    assert sorted(dealt, key=lambda piece: piece.slot) == alone
-    assert all(len(piece.indices) == block for piece in alone[:-1])
-    longest_first = [int(lengths[i]) for piece in alone for i in piece.indices]
+    assert sorted(i for micro_batch in alone for i in micro_batch.indices) == list(range(rows))
+    assert sorted(dealt, key=lambda micro_batch: micro_batch.slot) == alone
+    assert all(len(micro_batch.indices) == block for micro_batch in alone[:-1])
+    longest_first = [int(lengths[i]) for micro_batch in alone for i in micro_batch.indices]
     assert longest_first == sorted(longest_first, reverse=True)
 
 
@@ -135,15 +150,17 @@ UNEQUAL = np.random.default_rng(0).permutation([0] * 50 + [1] * 9 + [2])
 
 def balanced(**facts: int) -> TrainPlan:
     lengths = np.random.default_rng(1).integers(1, 100, len(UNEQUAL))
-    usual: dict[str, int] = {"batch_size": 8, "micro_batch": 3, "seed": 0}
+    usual: dict[str, int] = {"batch_size": 8, "micro_batch_size": 3, "seed": 0}
     return TrainPlan(lengths, **(usual | facts), classes=UNEQUAL)  # type: ignore[arg-type]
 
 
 def drawn(plan: TrainPlan, epoch: int) -> list[tuple[int, int]]:
     """(row, how often it was drawn before) of all that processes hold in an epoch."""
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
-    pieces = [p for step in steps for own in range(plan.processes) for p in plan.pieces(step, own)]
-    held = [zip(p.indices, p.turns, strict=True) for p in pieces if not p.filler]
+    micro_batches = [
+        p for step in steps for own in range(plan.processes) for p in plan.micro_batches(step, own)
+    ]
+    held = [zip(p.indices, p.turns, strict=True) for p in micro_batches if not p.filler]
     return [pair for pairs in held for pair in pairs]
 
 

@@ -17,6 +17,7 @@ from finetune.distributed.devices import to_device
 from finetune.errors import ModelError
 from finetune.training import run
 from tasks.text.text_models import NativeTextModel, PooledTextModel
+from tasks.text_classification import TextClassification
 from tests.support.lives import Killed, Seen, Stop, live, load, watched
 from tests.support.tiny_models import text_csv, text_rows, tiny_bert
 
@@ -194,18 +195,17 @@ def test_two_runs_that_build_the_same_features_do_not_meet(
     own_cache: Path, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     """One that is in the middle of its build must not be disturbed by one that begins."""
-    usual, seen = cache.load_batches, Seen()
-    nested = []
+    usual, seen = cache._Encoder.batch, Seen()
+    batches = []
 
-    def interrupting(*arguments: Any, **keys: Any) -> Any:
-        for place, batch in enumerate(usual(*arguments, **keys)):
-            if place == 1 and not nested:
-                nested.append(True)
-                train(tmp_path / "inner", bert_folder, news_csv)
-            yield batch
+    def interrupting(self: Any, indices: Any) -> Any:
+        batches.append(indices)
+        if len(batches) == 2:
+            train(tmp_path / "inner", bert_folder, news_csv)
+        return usual(self, indices)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "load_batches", interrupting)
+        patch.setattr(cache._Encoder, "batch", interrupting)
         loaded = load(tmp_path / "outer", bert_folder, news_csv, FROZEN)
         assert live(loaded, seen=seen, stop=Stop(8, "finish")) is None
     outer = seen.steps
@@ -237,3 +237,29 @@ def test_each_row_is_taken_from_the_view_whose_turn_it_is() -> None:
     assert stored.take([2, 0, 2], [0, 3, 1])["pooled"].tolist() == [2, 10, 12]
     assert stored.take([2, 0], [4, 6])["pooled"].tolist() == [2, 0]
     assert stored.take([1])["pooled"].tolist() == [1]
+
+
+def test_each_row_is_encoded_once_to_be_computed(
+    own_cache: Path,
+    bert_folder: Path,
+    news_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the digest and the network it waits in memory, where there is room for it."""
+    encoded: list[str] = []
+    usual = TextClassification.encode
+
+    def counted(self: Any, row: Any, rng: Any = None) -> Any:
+        encoded.append(row["text"])
+        return usual(self, row, rng)
+
+    monkeypatch.setattr(TextClassification, "encode", counted)
+    train(tmp_path / "roomy", bert_folder, news_csv, **{"data.validation": 0})
+    rows = len(set(encoded))
+    assert len(encoded) <= rows + 8, "each once, and a few for the check of the final model"
+    encoded.clear()
+    monkeypatch.setattr(cache, "KEPT_BYTES", 0)
+    other = {"data.validation": 0, "task.max_length": 16}
+    train(tmp_path / "tight", bert_folder, news_csv, **other)
+    assert len(encoded) >= 2 * rows

@@ -42,7 +42,7 @@ def test_a_table_without_splits_gives_a_fifth_to_validation(task: Task) -> None:
     splits = opened(task, rows_of(100))
     assert sizes(splits) == (80, 20, None)
     assert told(splits, "validation: 0.2 of train", "100 rows are under 10000")
-    assert told(splits, "rows: 80 train, 20 validation")
+    assert splits.sizes == "rows: 80 train, 20 validation"
     assert sorted(splits.train["label"]).count("a") == 40
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import finetune
 from finetune.batching import data_loader as loading
-from finetune.batching.plan import Piece
+from finetune.batching.plan import MicroBatch
 from finetune.distributed import devices
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError
@@ -158,7 +158,7 @@ def test_memory_is_pinned_for_cuda_alone(
     monkeypatch.setattr(loading, "DataLoader", loader)
     split: Any = SimpleNamespace(features=None)
     task: Any = SimpleNamespace()
-    assert not list(loading.load_batches(split, task, [Piece((0,))], seed=0, device=device))
+    assert not list(loading.load_batches(split, task, [MicroBatch((0,))], seed=0, device=device))
     assert asked["pin_memory"] is is_pinned
 
 

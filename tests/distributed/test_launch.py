@@ -1,4 +1,4 @@
-"""What a process settles for itself before it trains."""
+"""Settings of a process: memory that glibc keeps, and only when it is told to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-AGAIN = """
+PAGES = """
 import resource
 import torch
-from finetune.distributed.launch import this_process
+from finetune.distributed import launch
 
-this_process()
+launch.{asked}()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
@@ -23,11 +23,26 @@ print(min(faults() for _ in range(8)))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_memory_that_was_freed_is_taken_again_without_asking_the_system() -> None:
+def pages_asked_for(asked: str) -> int:
+    """Pages that the system must give for a tensor of 16384 pages that was freed before."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     environment["ACCELERATE_USE_CPU"] = "true"
     found = subprocess.run(
-        [sys.executable, "-c", AGAIN], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PAGES.format(asked=asked)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert int(found.stdout) < 1000, "of 16384 pages of 4 KiB"
+    return int(found.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_keep_freed_memory_takes_memory_again_without_asking_the_system() -> None:
+    # Where a process's heap begins is random, and now and then something stands in its way.
+    assert any(pages_asked_for("keep_freed_memory") < 1000 for _ in range(3))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_this_process_leaves_the_allocator_of_a_notebook_alone() -> None:
+    assert pages_asked_for("this_process") > 1000

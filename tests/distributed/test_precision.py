@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from finetune.distributed.precision import cast_once
-from finetune.inference import evaluation
+from finetune.inference import evaluation_loop
 from finetune.io.run_folder import RunFolder
 from finetune.training import loop
 from tasks.generation.language_models import LanguageModel
@@ -68,7 +68,7 @@ def test_a_run_is_the_same_to_the_last_bit_as_one_that_casts_at_every_use(
         return folder
 
     once = trained("once")
-    for module in (loop, evaluation):
+    for module in (loop, evaluation_loop):
         monkeypatch.setattr(module, "cast_once", lambda *_: contextlib.nullcontext())
     assert left_behind(once) == left_behind(trained("always"))
 

@@ -76,14 +76,14 @@ LIVES = [
 
 @dataclass
 class Seen:
-    """The pieces that were trained on, by step, each with a digest of its batch; later lives overwrite."""
+    """The micro_batches that were trained on, by step, each with a digest of its batch; later lives overwrite."""
 
     steps: dict[int, list[tuple[tuple[int, ...], str]]] = field(default_factory=dict)
     same_again: bool = True
     """Whether a step that is done again must be cut in the same way."""
 
     def note(self, batches: list[tuple[Any, Any]]) -> None:
-        found = [(piece.indices, digest(batch)) for piece, batch in batches]
+        found = [(micro_batch.indices, digest(batch)) for micro_batch, batch in batches]
         step = batches[0][0].step
         known = self.steps.get(step, found)
         assert known == found or not self.same_again, f"step {step} was done again, but differently"
@@ -237,10 +237,10 @@ def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
         stream = loop._stream
 
         def stopping_stream(live: Any, plan: Any, start: int) -> Any:
-            for piece, batch in stream(live, plan, start):
-                if piece.step == stop.step and concerned:
+            for micro_batch, batch in stream(live, plan, start):
+                if micro_batch.step == stop.step and concerned:
                     os.kill(os.getpid(), signal.SIGTERM)
-                yield piece, batch
+                yield micro_batch, batch
 
         patch.setattr(loop, "_stream", stopping_stream)
         return

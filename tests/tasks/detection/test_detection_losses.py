@@ -35,15 +35,16 @@ def test_losses_and_detections_of_fcos_are_torchvisions() -> None:
     images = torch.randn(3, 3, *SIZE)
     levels = list(network.backbone(images).values())
     outputs = network.head(levels)
-    places = fcos.locations(SIZE)
+    head = fcos.FcosHead(SIZE)
+    places = head.places
     anchors = network.anchor_generator(ImageList(images, [SIZE] * 3), levels)
     assert torch.equal(anchors[0], places.squares)
     assert places.levels == tuple(level.shape[2] * level.shape[3] for level in levels)
 
     truth = [{"boxes": b, "labels": n} for b, n in zip(BOXES, LABELS, strict=True)]
     native = network.compute_loss(truth, outputs, anchors, list(places.levels))
-    targets, count = fcos.make_targets(BOXES, LABELS, places)
-    ours = fcos.losses(outputs, targets, places)
+    targets, count = head.make_targets(BOXES, LABELS, torch.zeros(3, 4))
+    ours = head.losses(outputs, targets)
     positives = len(targets["place"])
     assert positives > 10
     for name, theirs in (
@@ -60,7 +61,7 @@ def test_losses_and_detections_of_fcos_are_torchvisions() -> None:
     split = {name: list(each.split(list(places.levels), 1)) for name, each in outputs.items()}
     squares = [list(each.split(list(places.levels))) for each in anchors]
     theirs = network.postprocess_detections(split, squares, [SIZE] * 3)
-    found = fcos.detect(outputs, places, SIZE, Suppression(0.05))
+    found = head.detect(outputs, torch.zeros(3, 4), Suppression(0.05))
     for one, other in zip(found, theirs, strict=True):
         assert len(one["scores"]) == 100
         for name in one:

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from finetune.inference.evaluation import _join
+from finetune.inference.evaluation_loop import _join
 from tasks.detection.detection_encoder import pad
 from tasks.detection.detection_metrics import diagnose, summarize_boxes
 from tasks.detection.suppression import Suppression, join_tiles

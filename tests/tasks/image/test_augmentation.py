@@ -54,15 +54,17 @@ def batches(network: Path, workers: int, start: int = 0, stop: int = 6) -> Itera
     lengths = np.ones(len(rows), dtype=np.int64)
     plan = TrainPlan(lengths, 8, 4, seed=3)
     split = Split("train", rows, lengths)
-    pieces = [piece for step in range(start, stop) for piece in plan.pieces(step, 0)]
+    micro_batches = [each for step in range(start, stop) for each in plan.micro_batches(step, 0)]
     device = torch.device("cpu")
-    for _, batch in load_batches(split, task, pieces, seed=3, device=device, workers=workers):
+    for _, batch in load_batches(
+        split, task, micro_batches, seed=3, device=device, workers=workers
+    ):
         yield digest(batch)
 
 
 def test_the_same_is_drawn_with_workers_and_after_a_resume(network: Path) -> None:
     whole = list(batches(network, 0))
-    assert len(set(whole)) == 12  # two pieces a step, and another draw in the second epoch
+    assert len(set(whole)) == 12  # two micro-batches a step, and another draw in the second epoch
     assert list(batches(network, 2)) == whole
     assert list(batches(network, 2, start=4)) == whole[8:]
 

@@ -11,8 +11,8 @@ from datasets import Dataset
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
-from finetune.export.limitations import cut_note
 from finetune.model import TransferModel
+from finetune.reporting.run_facts import cut_note
 from finetune.testing import check_task
 from tasks import TextClassification
 from tests.support.contract import resolve
@@ -79,7 +79,10 @@ def test_loss_by_a_limit_of_windows_counts_each_token_once(bert_folder: Path) ->
     """Windows of 10 words that share 3: two read 17 of 40 words, and [CLS] and [SEP] of 42 tokens."""
     task, _ = set_up(bert_folder, **WINDOWS, max_windows=2)
     lengths = task.lengths([{"text": " ".join(["bank"] * 40), "label": "business"}])
-    assert cut_note(lengths) == "1 of 1 rows are cut to 19 tokens, which loses 55% of all tokens"
+    assert (
+        cut_note(lengths, "tokens")
+        == "1 of 1 rows are cut to 19 tokens, which loses 55% of all tokens"
+    )
 
 
 def test_both_ends_are_read(bert_folder: Path) -> None:

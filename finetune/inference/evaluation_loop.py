@@ -13,12 +13,12 @@ from torch import Tensor
 
 from finetune.batching.data_loader import Split, load_batches
 from finetune.batching.parts import rows_at_once
-from finetune.batching.plan import Piece, blocks_by_length
+from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.precision import cast_once
 from finetune.model import TransferModel
 from finetune.task import Task
-from finetune.task_parts import Prediction, Stats
+from finetune.task_parts import Prediction, Stats, take_rows
 
 # A term without an item has the sum 0, and 0 / tiny is 0.
 TINY = 1e-12
@@ -40,7 +40,7 @@ class Evaluation:
 class _Part(NamedTuple):
     """What one batch of a split gives."""
 
-    piece: Piece
+    micro_batch: MicroBatch
     stats: Stats
     sums: dict[str, float]
     counts: dict[str, float]
@@ -62,14 +62,16 @@ def evaluate_split(
     that no row is counted twice and any number of processes gives the same metrics.
     """
     block, score = rows_at_once(task, block), task.score
-    pieces = blocks_by_length(
+    micro_batches = blocks_by_length(
         split.lengths, block, accelerator.process_index, accelerator.num_processes
     )
-    batches = load_batches(split, task, pieces, seed=0, device=accelerator.device, workers=workers)
+    batches = load_batches(
+        split, task, micro_batches, seed=0, device=accelerator.device, workers=workers
+    )
     found: list[_Part] = []
     model.eval()
     with torch.inference_mode(), cast_once(model, accelerator.mixed_precision):
-        for piece, batch in batches:
+        for micro_batch, batch in batches:
             batch = to_device(batch, accelerator.device)
             with accelerator.autocast():
                 outputs = model(batch)
@@ -78,11 +80,13 @@ def evaluate_split(
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
-            found.append(_Part(piece, stats, sums, counts, predictions))
+            found.append(_Part(micro_batch, stats, sums, counts, predictions))
     # One collective for the whole split; blocks in equal order give equal sums everywhere.
-    found = sorted(gather_object(found), key=lambda part: part.piece.slot)
+    found = sorted(gather_object(found), key=lambda part: part.micro_batch.slot)
 
-    order = torch.argsort(torch.tensor([index for part in found for index in part.piece.indices]))
+    order = torch.argsort(
+        torch.tensor([index for part in found for index in part.micro_batch.indices])
+    )
     stats = {name: _join([part.stats[name] for part in found])[order] for name in found[0].stats}
     losses = mean_loss(
         _summed([part.sums for part in found]), _summed([part.counts for part in found])
@@ -92,7 +96,7 @@ def evaluate_split(
     if score is not None:
         unordered = [prediction for part in found for prediction in part.predictions]
         said = [unordered[place] for place in order.tolist()]
-        metrics |= score(said, split.rows.__getitems__(list(range(len(split)))))
+        metrics |= score(said, take_rows(split.rows, range(len(split))))
     return Evaluation(metrics, stats, said)
 
 
