@@ -27,7 +27,7 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 from finetune.task_parts import Rng, Sample
 from finetune.training.setup import assemble
 from finetune.training.state import Live
@@ -66,7 +66,7 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
         "optim.warmup_steps": 0,
         "output": tempfile.gettempdir(),
     }
-    config = load_config(None, keys, KINDS).config
+    config = load_config(None, keys, INSTALLED).config
     task = Keeping(config.task)
     live = assemble(config, task, open_splits(config.data, task), make_accelerator("fp32")).live
     micro_batches = [

@@ -29,7 +29,7 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 from finetune.task import Task
 from finetune.training.setup import assemble
 from finetune.training.state import Live
@@ -103,7 +103,7 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
         "optim.warmup_steps": 0,
         "output": tempfile.gettempdir(),
     }
-    config = load_config(None, keys, KINDS).config
+    config = load_config(None, keys, INSTALLED).config
     task, collated = kind.task(config.task), kind.collated(config.task)
     accelerator = make_accelerator(options.ours)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live

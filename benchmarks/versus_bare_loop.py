@@ -31,9 +31,9 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 from finetune.task_parts import Rng, Row, Sample
-from finetune.training.loop import train
+from finetune.training.loop import train_steps
 from finetune.training.setup import assemble
 from finetune.training.state import Live, Progress
 from tasks import TextClassification
@@ -112,7 +112,7 @@ class Clock:
 def our_block(live: Live, start: int, steps: int) -> list[Seconds]:
     """Seconds of each step but the first."""
     clock = Clock()
-    train(replace(live, total_steps=start + steps), Progress(step=start), clock, None)
+    train_steps(replace(live, total_steps=start + steps), Progress(step=start), clock, None)
     return clock.seconds
 
 
@@ -243,7 +243,7 @@ def set_up(name: str, model: str, steps: int) -> tuple[Live, list[Batch]]:
         "optim.warmup_steps": 0,
         "output": tempfile.gettempdir(),
     }
-    config = load_config(None, keys, KINDS).config
+    config = load_config(None, keys, INSTALLED).config
     task, collated = TextClassification(config.task), Collated(config.task)
     splits = open_splits(config.data, task)
     live = assemble(config, task, splits, make_accelerator("fp32")).live

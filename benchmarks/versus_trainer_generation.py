@@ -33,8 +33,8 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.inference.evaluation_loop import evaluate_split
-from finetune.registry import KINDS, find_task
-from finetune.training.loop import Progress, train
+from finetune.registry import INSTALLED, find_task
+from finetune.training.loop import Progress, train_steps
 from finetune.training.setup import Prepared, assemble
 from tasks.generation.language_models import LanguageModel
 
@@ -88,7 +88,7 @@ def set_up(rows: int, precision: str, folder: str) -> Prepared:
     share = HELD_OUT / (rows + HELD_OUT)
     keys = {"data.limit": rows + HELD_OUT, "data.test": share, "output": folder, "epochs": 1}
     keys["precision"] = precision
-    loaded = load_config(CONFIG, keys, KINDS)
+    loaded = load_config(CONFIG, keys, INSTALLED)
     config = loaded.config
     task = find_task(config.task.name)(config.task)
     splits = open_splits(config.data, task)
@@ -145,7 +145,7 @@ def run_ours(ours: Prepared, block: int, clock: Clock) -> None:
         clock.until = min(start + block, total)
         clock.start()
         with contextlib.suppress(BlockEndedError):
-            train(ours.live, Progress(step=start), clock, None)
+            train_steps(ours.live, Progress(step=start), clock, None)
         clock.stop()
 
 

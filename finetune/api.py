@@ -16,7 +16,7 @@ from finetune.export.hub import push
 from finetune.inference.evaluate import evaluate
 from finetune.inference.predictor import Predictor, load
 from finetune.io.run_folder import RunFolder
-from finetune.registry import KINDS, find_task
+from finetune.registry import INSTALLED, find_task
 from finetune.reporting.comparison import compare_runs
 from finetune.reporting.metric_tables import overall
 from finetune.task import Task
@@ -119,12 +119,14 @@ def train(
         task_class = type(task)
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
-        loaded = load_config(config, overrides, replace(KINDS, task=lambda _: task_class.Config))
+        loaded = load_config(
+            config, overrides, replace(INSTALLED, task=lambda _: task_class.Config)
+        )
         used = _unchanged(task, loaded.config.task)
     else:
         if task is not None:
             overrides["task"] = task
-        loaded = load_config(config, overrides, KINDS)
+        loaded = load_config(config, overrides, INSTALLED)
         used = find_task(loaded.config.task.name)(loaded.config.task)
     return Run(run(loaded, used, data=given, fresh=fresh, extend=extend).path)
 

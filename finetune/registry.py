@@ -64,7 +64,7 @@ def make_method(config: MethodConfig) -> Method:
     return find_method(config.name)(config)
 
 
-KINDS = Kinds(
+INSTALLED = Kinds(
     task=lambda name: find_task(name).Config,
     method=lambda name: find_method(name).Config,
     methods=method_names,

@@ -47,9 +47,9 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
     rows = list(table)
     given = task.config.model_copy(deep=True)
     task.settle(task.rows.resolve(table[:100]).keys)
-    check_rows(task, rows)
+    check_rows_part(task, rows)
     task.setup(table, source, frozen=False)
-    check_rows(task, rows)
+    check_rows_part(task, rows)
     check_encoding(task, rows)
     torch.manual_seed(0)
     network = task.build_model(source)
@@ -64,7 +64,7 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
     assert task.config == given, "the config was changed; settle keys with Task.settle"
 
 
-def check_rows(task: Task, rows: Sequence[Row]) -> None:
+def check_rows_part(task: Task, rows: Sequence[Row]) -> None:
     """The rows part finds no fault with good rows, before setup and after, and names labels."""
     own = task.rows
     faults = [fault for row in rows for fault in own.validate(row)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.image_classification import ImageClassification
     from tasks.object_detection import ObjectDetection
     from tasks.segmentation import Segmentation
-    from tasks.text.tokenization import load_tokenizer, pad
+    from tasks.text.tokenization import load_tokenizer, pad_tokens
     from tasks.text_classification import TextClassification
     from tasks.text_generation import TextGeneration
 
@@ -34,7 +34,7 @@ _HOMES = {
     "linear_layers": "backbones.seams",
     "load_network": "backbones.pretrained",
     "load_tokenizer": "text.tokenization",
-    "pad": "text.tokenization",
+    "pad_tokens": "text.tokenization",
 }
 
 __all__ = [
@@ -50,7 +50,7 @@ __all__ = [
     "linear_layers",
     "load_network",
     "load_tokenizer",
-    "pad",
+    "pad_tokens",
 ]
 
 

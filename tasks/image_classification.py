@@ -151,10 +151,10 @@ class ImageClassification(LabeledTask):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> TransferModel:
-        from tasks.backbones.vision_sources import build
+        from tasks.backbones.vision_sources import build_vision_model
 
         names = self.targets.names
-        model = build(
+        model = build_vision_model(
             self.source_,
             names,
             hidden_shape(self.resolved_),
@@ -166,9 +166,9 @@ class ImageClassification(LabeledTask):
         return model
 
     def load_model(self, source: ModelConfig) -> VisionModel:
-        from tasks.backbones.vision_sources import load_folder
+        from tasks.backbones.vision_sources import load_vision_model
 
-        return load_folder(source, self.preprocessing_)
+        return load_vision_model(source, self.preprocessing_)
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)
@@ -220,11 +220,11 @@ class ImageClassification(LabeledTask):
         return found
 
     def _build_embedder(self, source: ModelConfig) -> TransferModel:
-        from tasks.backbones.vision_sources import build
+        from tasks.backbones.vision_sources import build_vision_model
 
         self._settle_source(source)
         self.augmentation_ = None
-        return build(self.source_, ["none"], num_labels=1)
+        return build_vision_model(self.source_, ["none"], num_labels=1)
 
     def _settle_source(self, source: ModelConfig) -> None:
         from tasks.backbones.vision_sources import find_source

@@ -21,7 +21,7 @@ from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.detection.detection_config import ObjectDetectionConfig
-from tasks.detection.detection_encoder import Encoder, pad, stack
+from tasks.detection.detection_encoder import Encoder, pad_boxes, stack
 from tasks.detection.detection_metrics import MOST, summarize_boxes
 from tasks.detection.detection_views import DetectionViews, say
 from tasks.detection.object_rows import ObjectRows, learn_categories
@@ -83,7 +83,7 @@ class ObjectDetection(Task):
     # ---- learning labels, loading what encodes
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.detection.detector_sources import find_detector, make_head
+        from tasks.detection.detector_sources import find_detector, make_detection_head
 
         self.labels_, self.class_names_, counted = learn_categories(
             train, self.rows.objects.column, self.resolved_.labels
@@ -91,7 +91,10 @@ class ObjectDetection(Task):
         self.source_ = find_detector(
             source, self.resolved_.detector, self.resolved_.image_size, self.labels
         )
-        self.canvas_, self.head_ = self.source_.canvas, make_head(self.source_, self.labels)
+        self.canvas_, self.head_ = (
+            self.source_.canvas,
+            make_detection_head(self.source_, self.labels),
+        )
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
         self.masks_ = self.processor_ is not None and self.canvas_.keeps_aspect
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
@@ -170,7 +173,9 @@ class ObjectDetection(Task):
         boxes = [each for target in targets for each in target["boxes"]]
         labels = [each for target in targets for each in target["labels"]]
         wanted, batch["count"] = self.head_.make_targets(boxes, labels, batch["frames"][:, :2])
-        truth = {name: pad([t["truth"][name] for t in targets]) for name in targets[0]["truth"]}
+        truth = {
+            name: pad_boxes([t["truth"][name] for t in targets]) for name in targets[0]["truth"]
+        }
         truth["present"] = torch.tensor([len(t["truth"]["true_labels"]) for t in targets])
         batch["targets"] = {"head": wanted, "truth": truth}
         return batch
@@ -183,7 +188,8 @@ class ObjectDetection(Task):
         """Detections "boxes" [B, K, 4], "scores", "labels" [B, K], "found" [B], and the truth."""
         found = self._detect(outputs, batch, LEAST)
         stats = {
-            name: pad([each[name] for each in found]) for name in ("boxes", "scores", "labels")
+            name: pad_boxes([each[name] for each in found])
+            for name in ("boxes", "scores", "labels")
         }
         stats["found"] = torch.tensor([len(each["scores"]) for each in found])
         truth: Stats = batch["targets"]["truth"]

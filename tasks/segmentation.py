@@ -108,15 +108,17 @@ class Segmentation(Task):
         self._set_augmentation()
 
     def build_model(self, source: ModelConfig) -> SegmentationModel:
-        from tasks.masks.segmentation_sources import build
+        from tasks.masks.segmentation_sources import build_segmenter
 
         size = self.preprocessing_.size
-        return self._tiled(build(self.source_, self.resolved_.decoder, self.coding_.names, size))
+        return self._tiled(
+            build_segmenter(self.source_, self.resolved_.decoder, self.coding_.names, size)
+        )
 
     def load_model(self, source: ModelConfig) -> SegmentationModel:
-        from tasks.masks.segmentation_sources import load_folder
+        from tasks.masks.segmentation_sources import load_segmenter
 
-        return self._tiled(load_folder(source, self.preprocessing_.size))
+        return self._tiled(load_segmenter(source, self.preprocessing_.size))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)

@@ -17,7 +17,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.model import Batch, TransferModel
 from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample
-from tasks.backbones.pretrained import from_pretrained, kind_of, label_keys
+from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
 from tasks.backbones.vector_heads import hidden_shape
 from tasks.classification.labeled import LabeledTask
 from tasks.classification.targets import Number, label_remarks, learn_targets, restore_targets
@@ -36,7 +36,7 @@ from tasks.text.tokenization import (
     encode_ends,
     load_tokenizer,
     longest_input,
-    pad,
+    pad_tokens,
     settle_length,
     token_lengths,
     unknown_note,
@@ -81,7 +81,7 @@ class TextClassification(LabeledTask):
         self._pieces = add_words(self.tokenizer_, self.resolved_.add_tokens)
         notes = [
             *label_remarks(self.resolved_, self.targets.names),
-            *self._settle_head(kind_of(network), frozen),
+            *self._settle_head(text_network_kind(network), frozen),
             *self._settle_length(network),
             *added_note(self._pieces, self.rows.all_texts(train)),
             *unknown_note(self.tokenizer_, self.rows.all_texts(train)),
@@ -161,7 +161,7 @@ class TextClassification(LabeledTask):
             inputs = [sample["inputs"] for sample in samples]
             counts = [len(each[COUNT]) for each in inputs if COUNT in each]
             texts = split_windows(inputs) if counts else inputs
-            batch["inputs"] = pad(texts, self.tokenizer_.pad_token_id)
+            batch["inputs"] = pad_tokens(texts, self.tokenizer_.pad_token_id)
             if counts:
                 batch["inputs"][COUNT] = torch.tensor(counts)
         return self.with_targets(batch, samples)
@@ -169,7 +169,7 @@ class TextClassification(LabeledTask):
     def _build_embedder(self, source: ModelConfig) -> TransferModel:
         network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
-        self._settle_head(kind_of(network), frozen=True)
+        self._settle_head(text_network_kind(network), frozen=True)
         self._settle_length(network)
         return load_pooled(source, self.pooling_, outputs=1)
 

@@ -23,7 +23,7 @@ from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
 from tasks.backbones.pretrained import from_pretrained
 from tasks.generation.codecs import Codec, CodecConfig, make_codec
 from tasks.generation.decoding import DecodingConfig, end_tokens, generate
-from tasks.generation.dialogues import check_answered, settle_template, turn_end
+from tasks.generation.dialogues import check_answered, settle_chat_template, turn_end
 from tasks.generation.generation_views import GenerationViews
 from tasks.generation.language_models import ISOLATIONS, load_language_model
 from tasks.generation.prompts import Exchange, PromptRows, answer, exchange_of
@@ -80,7 +80,7 @@ class TextGeneration(Task):
             check_answered(self.resolved_.messages, train[self.resolved_.messages])
             begins = start_token(self.tokenizer_) is not None
             own = self.tokenizer_.chat_template
-            notes += settle_template(self.tokenizer_, self.resolved_.chat_template, begins)
+            notes += settle_chat_template(self.tokenizer_, self.resolved_.chat_template, begins)
             if self.resolved_.tools and "tools" not in str(self.tokenizer_.chat_template):
                 notes.append("chat template: it writes no tools, so the network is told of none")
             if self.network_config_.is_encoder_decoder:

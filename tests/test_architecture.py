@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -236,6 +239,39 @@ def test_engine_asks_for_no_concrete_model(engine: dict[str, Path]) -> None:
                         wrong.append(f"{place(path, node)}: {ast.unparse(node)}")
     assert questions > 10, "hardly any isinstance was found: the parsing is broken"
     assert not wrong
+
+
+def test_no_two_functions_or_classes_share_a_public_name(everything: dict[str, Path]) -> None:
+    """A reader who searches for a name is to find one thing. A command is called as what it runs."""
+    homes: dict[str, list[str]] = {}
+    for module, path in everything.items():
+        if module == "finetune.cli.main":
+            continue
+        for node in parse(path).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_task_has_few_members() -> None:
+    from finetune.task import Task
+
+    own = {name for name in vars(Task) if not name.startswith("_")} | {"config", "resolved_"}
+    assert len(own) <= 28, sorted(own)
+
+
+def test_libraries_that_are_imported_are_declared(everything: dict[str, Path]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = chain(project["dependencies"], *project["optional-dependencies"].values())
+    declared = {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in wanted}
+    declared |= {"pydantic-core"}  # the half of pydantic that it pins
+    packages = packages_distributions()
+    for path in everything.values():
+        for name in {name.split(".")[0] for name in imports(path, typing=True)}:
+            if name in sys.stdlib_module_names or name in ("finetune", "tasks"):
+                continue
+            owners = {owner.lower().replace("_", "-") for owner in packages[name]}
+            assert owners & declared, f"{path}: imports {name}, which pyproject.toml does not name"
 
 
 def test_no_exception_is_caught_without_a_name(everything: dict[str, Path]) -> None:

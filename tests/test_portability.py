@@ -21,7 +21,7 @@ from finetune.distributed.signals import Signals
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.io import files
 from finetune.io.references import locate, resolve_model
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 from finetune.training import run
 from tasks import TextClassification
 from tests.support.contract import resolve
@@ -43,7 +43,9 @@ def test_path_of_windows_is_no_address_and_no_hub_id(path: str) -> None:
 def test_path_of_windows_survives_the_command_line_and_yaml(path: str, tmp_path: Path) -> None:
     usual = ["task=text-classification", "model=" + path]
     loaded = load_config(
-        None, [*usual, f"data={path}", f"output={path}"], replace(KINDS, task=lambda _: TaskConfig)
+        None,
+        [*usual, f"data={path}", f"output={path}"],
+        replace(INSTALLED, task=lambda _: TaskConfig),
     )
     assert loaded.config.data.source == path
     assert loaded.config.model.name == path
@@ -52,7 +54,7 @@ def test_path_of_windows_survives_the_command_line_and_yaml(path: str, tmp_path:
     written.write_text(
         f"task: text-classification\nmodel: {path}\ndata: {path}\n", encoding="utf-8"
     )
-    loaded = load_config(written, [], replace(KINDS, task=lambda _: TaskConfig))
+    loaded = load_config(written, [], replace(INSTALLED, task=lambda _: TaskConfig))
     assert loaded.config.data.source == path
     assert loaded.config.model.name == path
 

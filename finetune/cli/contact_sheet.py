@@ -41,7 +41,7 @@ def check_sheet(path: Path) -> None:
         raise ConfigError(f"--draw {path}: {what}; name a file in a folder that exists")
 
 
-def draw_sheet(live: Live, path: Path) -> None:
+def draw_contact_sheet(live: Live, path: Path) -> None:
     """Write the sheet of a run that is ready to train. Raises ConfigError if there is nothing to
     see.
     """

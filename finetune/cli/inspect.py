@@ -19,7 +19,7 @@ from torch import Tensor
 from finetune.batching.data_loader import encode_batch, load_batches
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.batching.row_cache import BLOCK
-from finetune.cli.contact_sheet import check_sheet, draw_sheet
+from finetune.cli.contact_sheet import check_sheet, draw_contact_sheet
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
 from finetune.data.opening import open_splits
@@ -59,7 +59,7 @@ def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
     accelerator = make_accelerator(choose_precision(given.train.precision, state.device)[0])
     prepared = assemble(given, task, splits, accelerator)
     if sheet is not None and state.is_main_process:
-        draw_sheet(prepared.live, sheet)
+        draw_contact_sheet(prepared.live, sheet)
 
     console.heading("config")
     for line in config_lines(loaded, prepared):

@@ -22,7 +22,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its final/, or OWNER/NAME.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, its final/, or OWNER/NAME.")
+]
 ConfigWords = Annotated[list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE ...]")]
 DataWords = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE ...]")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that the network computes at once.")]
@@ -77,7 +79,7 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Run,
+    run: RunArgument,
     words: DataWords = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the metrics to this .json file.")
@@ -106,7 +108,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Run,
+    run: RunArgument,
     words: DataWords = None,
     output: Annotated[
         Path | None,
@@ -258,7 +260,7 @@ def compare(
 
 @app.command()
 def export(
-    run: Run,
+    run: RunArgument,
     words: DataWords = None,
     to: Annotated[str, typer.Option(metavar="onnx", help="The format.")] = "onnx",
     output: Annotated[
@@ -283,7 +285,7 @@ def export(
 
 @app.command()
 def push(
-    run: Run,
+    run: RunArgument,
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model on the hub.")],
     public: Annotated[
         bool, typer.Option("--public", help="Make a repository that everyone can see.")
@@ -316,10 +318,10 @@ def _load(words: list[str] | None) -> tuple[Loaded, Task]:
     """The config that the words of a command line mean, and its task."""
     from finetune.cli.arguments import config_and_overrides
     from finetune.config.loading import load_config
-    from finetune.registry import KINDS, find_task
+    from finetune.registry import INSTALLED, find_task
 
     config, overrides = config_and_overrides(words)
-    loaded = load_config(config, overrides, KINDS)
+    loaded = load_config(config, overrides, INSTALLED)
     return loaded, find_task(loaded.config.task.name)(loaded.config.task)
 
 

@@ -51,24 +51,24 @@ def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:
         if key == "name" and "const" in facts:
             continue  # it stands in the title
         default = " (must be set)" if key in required else f" = {json.dumps(facts.get('default'))}"
-        yield f"  {key}: {kind_of(facts)}{default}"
+        yield f"  {key}: {describe_type(facts)}{default}"
         if "description" in facts:
             yield from (f"      {line}" for line in facts["description"].splitlines() if line)
 
 
-def kind_of(facts: dict[str, Any]) -> str:
+def describe_type(facts: dict[str, Any]) -> str:
     """The values that a JSON schema allows, in a few words: `int > 0 | null`."""
     if "anyOf" in facts:
-        return " | ".join(kind_of(choice) for choice in facts["anyOf"])
+        return " | ".join(describe_type(choice) for choice in facts["anyOf"])
     if "const" in facts:
         return str(facts["const"])
     if "enum" in facts:
         return " | ".join(map(str, facts["enum"]))
     match facts.get("type"):
         case "array":
-            return f"[{kind_of(facts.get('items', {}))}, ...]"
+            return f"[{describe_type(facts.get('items', {}))}, ...]"
         case "object":
-            return f"{{name: {kind_of(facts.get('additionalProperties') or {})}}}"
+            return f"{{name: {describe_type(facts.get('additionalProperties') or {})}}}"
         case "string":
             return "text"
         case "null":

@@ -80,7 +80,7 @@ def convert(run: str, source: Source | None, to: str, output: Path | None) -> fl
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {place}"})
     _export(model, task, rows, target / MODEL)
-    difference = _judge(compare(model, task, rows, target / MODEL), console)
+    difference = _judge(compare_outputs(model, task, rows, target / MODEL), console)
     if not difference <= TOLERANCE:
         (target / MODEL).unlink()
         raise ModelError(
@@ -102,7 +102,9 @@ def _make_folder(target: Path) -> None:
         raise ConfigError(f"-o {target}: {what}; name a folder") from error
 
 
-def compare(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> list[float]:
+def compare_outputs(
+    model: TransferModel, task: Task, rows: Sequence[Row], path: Path
+) -> list[float]:
     """How far the outputs of each row are from PyTorch's, as a share of the largest.
 
     Items count by the nearest item of the other side, as far as their order differs.

@@ -20,8 +20,8 @@ from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.io.files import atomic
 
-Row = Mapping[str, Any]
-Write = Callable[[Sequence[Row]], None]
+Record = Mapping[str, Any]
+Write = Callable[[Sequence[Record]], None]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -50,7 +50,7 @@ def open_writer(path: Path, types: Mapping[str, pa.DataType] | None = None) -> I
             beside = place.enter_context(atomic(path))
             write = stack.enter_context(writer(beside, path.suffix.lower(), types or {}))
 
-        def write_or_say(rows: Sequence[Row]) -> None:
+        def write_or_say(rows: Sequence[Record]) -> None:
             with naming(path):
                 write(rows)
 
@@ -69,7 +69,7 @@ def naming(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be written: {error}; name another file by -o") from error
 
 
-def write_lines(file: TextIO, rows: Sequence[Row]) -> None:
+def write_lines(file: TextIO, rows: Sequence[Record]) -> None:
     """JSON lines, seen by the reader of a pipe at once."""
     for row in rows:
         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
@@ -91,7 +91,7 @@ def _json_items(file: TextIO) -> Iterator[Write]:
     """Writes the items of one array, and closes it."""
     opening = "[\n"
 
-    def write(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[Record]) -> None:
         nonlocal opening
         for row in rows:
             file.write(opening + json.dumps(row, ensure_ascii=False, default=str))
@@ -105,7 +105,7 @@ def _csv_rows(file: TextIO, delimiter: str) -> Write:
     table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     names: list[str] = []
 
-    def write(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[Record]) -> None:
         if rows and not names:
             names.extend(rows[0])
             table.writerow(names)
@@ -124,7 +124,7 @@ def _cell(value: Any) -> Any:
 def _parquet_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -> Iterator[Write]:
     writer: pa.parquet.ParquetWriter | None = None
 
-    def write(rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[Record]) -> None:
         nonlocal writer
         if writer is None:
             found = pa.Table.from_pylist(list(rows)).schema

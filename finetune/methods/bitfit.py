@@ -10,7 +10,7 @@ from finetune.errors import ModelError
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
 from finetune.model import HEAD, TransferModel, named_parts
 
-_REASON = "biases and norms are few, and take about ten times the rate of full fine-tuning"
+_REASON = "biases and norms are few and take a large rate"
 
 
 class BitFitConfig(MethodConfig):
@@ -32,11 +32,11 @@ class BitFit(Method):
     Config = BitFitConfig
     config: BitFitConfig
     recipes: ClassVar[Mapping[str, Recipe]] = {
-        "encoder": Recipe(5e-4, 2e-3, 3, _REASON),
-        "decoder": Recipe(2e-4, 1e-3, 3, _REASON),
-        "seq2seq": Recipe(1e-3, 2e-3, 3, _REASON),
-        "cnn": Recipe(2e-3, 5e-3, 5, _REASON),
-        "vit": Recipe(5e-4, 2e-3, 5, _REASON),
+        "encoder": Recipe(1.5e-3, 2e-3, 3, _REASON),
+        "decoder": Recipe(1e-3, 1e-3, 3, _REASON),
+        "seq2seq": Recipe(2e-3, 2e-3, 3, _REASON),
+        "cnn": Recipe(1e-2, 5e-3, 5, _REASON),
+        "vit": Recipe(1.5e-3, 2e-3, 5, _REASON),
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(5e-4, 1e-3, 20, NEW_CLASSES),
     }

@@ -45,11 +45,11 @@ class Ia3(Method):
     Config = Ia3Config
     config: Ia3Config
     recipes: ClassVar[Mapping[str, Recipe]] = {
-        "encoder": Recipe(3e-3, 3e-3, 3, _REASON),
-        "decoder": Recipe(3e-3, 3e-3, 3, _REASON),
-        "seq2seq": Recipe(3e-3, 3e-3, 3, _REASON),
-        "cnn": Recipe(5e-3, 5e-3, 5, _REASON),
-        "vit": Recipe(3e-3, 3e-3, 5, _REASON),
+        "encoder": Recipe(1e-2, 3e-3, 3, _REASON),
+        "decoder": Recipe(5e-3, 3e-3, 3, _REASON),
+        "seq2seq": Recipe(5e-3, 3e-3, 3, _REASON),
+        "cnn": Recipe(2e-2, 5e-3, 5, _REASON),
+        "vit": Recipe(1e-2, 3e-3, 5, _REASON),
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(1e-3, 1e-3, 20, NEW_CLASSES),
     }

@@ -23,7 +23,7 @@ from finetune.reporting.metric_tables import show_results
 from finetune.task import Task
 from finetune.task_parts import Prediction, take_rows
 from finetune.training.network import whole_model
-from finetune.training.recorder import RunJournal, load_weights
+from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared
 from finetune.training.state import Progress
 from finetune.training.summary import describe_run
@@ -38,7 +38,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     live, folder, console = prepared.live, journal.folder, journal.console
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
-        load_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
+        load_checkpoint_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
     if live.ema is not None:
         live.ema.settle()  # the checkpoint has the weights apart, for a run that is trained longer
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}

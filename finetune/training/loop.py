@@ -33,7 +33,7 @@ from finetune.training.losses import RunningLoss, global_counts
 from finetune.training.state import Journal, Live, Progress
 
 
-def train(
+def train_steps(
     live: Live,
     progress: Progress,
     journal: Journal,

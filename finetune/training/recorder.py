@@ -127,7 +127,7 @@ class RunJournal:
             track(self.live.accelerator, split, step, values)
 
 
-def load_weights(live: Live, checkpoint: Checkpoint) -> None:
+def load_checkpoint_weights(live: Live, checkpoint: Checkpoint) -> None:
     """Put what a checkpoint holds of the network into the model, and its averages beside it."""
     names, tensors = trained_names(live.optimizer), checkpoint.tensors("model")
     load_changed(live.model.network, names, tensors, checkpoint.folder)

@@ -27,8 +27,8 @@ from finetune.task import Task
 from finetune.training.contrastive import keep_backbone, tune_backbone
 from finetune.training.finalize import finish, keep_untrained
 from finetune.training.linear_solver import solve_head
-from finetune.training.loop import train
-from finetune.training.recorder import RunJournal, load_weights
+from finetune.training.loop import train_steps
+from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared, assemble, cache_features
 from finetune.training.state import Live, Progress
 from finetune.training.summary import describe_run
@@ -69,12 +69,12 @@ def run(
             "epochs trains it longer"
         )
         show_results(folder, console)
-        publish(folder, given, state.is_main_process)
+        push_if_asked(folder, given, state.is_main_process)
         return folder
 
     with deterministic(given.train.deterministic):
         _train(given, held, task, splits, digests, folder, console, fresh=fresh)
-    publish(folder, given, state.is_main_process)
+    push_if_asked(folder, given, state.is_main_process)
     return folder
 
 
@@ -127,7 +127,7 @@ def _train(
         finish(prepared, progress, journal, splits)
 
 
-def publish(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
+def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
     """Push the final model if the config says so. Raises NotPushed; the run is finished then."""
     if config.output.hub is not None and is_main_process:
         push_finished(folder.path, config.output.hub)
@@ -143,7 +143,7 @@ def fit(
     if not live.method.solves_head:
         journal.begin(progress.step)
         try:
-            train(live, progress, journal, select)
+            train_steps(live, progress, journal, select)
         finally:
             journal.console.stop_steps()
     elif progress.step == 0:
@@ -169,7 +169,7 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
         folder.cut_history(checkpoint.step if checkpoint and checkpoint.step else -1)
     if checkpoint is None:
         return Progress()
-    load_weights(live, checkpoint)
+    load_checkpoint_weights(live, checkpoint)
     load_optimizer(
         live.optimizer.optimizer, checkpoint.tensors("optimizer"), checkpoint.state["optimizer"]
     )

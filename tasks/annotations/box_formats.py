@@ -15,7 +15,7 @@ from typing import Any
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.task_parts import Row
 from tasks.annotations.box_table import is_box_table, read_box_table
-from tasks.annotations.boxes import written
+from tasks.annotations.boxes import make_annotation
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.voc import find_voc, read_voc
 from tasks.annotations.yolo import find_yolo, read_yolo
@@ -28,7 +28,7 @@ def _coco_boxes(path: Path) -> dict[str, list[Row]]:
 def _from_coco(row: Row) -> Row:
     # The fault of an outline is none of a box.
     objects = [
-        written(
+        make_annotation(
             item["bbox"],
             "xywh",
             item["category"],

@@ -17,7 +17,7 @@ from typing import Any
 from finetune.data.image_files import is_picture
 from finetune.errors import DataError
 from finetune.task_parts import Row
-from tasks.annotations.boxes import written
+from tasks.annotations.boxes import make_annotation
 
 _PICTURE = ("image", "filename", "file_name", "file", "path", "image_path", "img", "image_id")
 _CLASS = ("class", "label", "category", "name", "class_name", "category_name")
@@ -121,4 +121,4 @@ def _object(
         box = [float(word) for word in words]
     except ValueError:
         fault = f"box {words} is not four numbers"
-    return written(box, form, (line[category] or "").strip(), place, fault)
+    return make_annotation(box, form, (line[category] or "").strip(), place, fault)

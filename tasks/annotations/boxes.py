@@ -39,7 +39,7 @@ SLACK = 1.0  # pixels by which a rounded box may reach over the border
 SHARE_SLACK = 1e-3
 
 
-def written(
+def make_annotation(
     bbox: Sequence[float],
     form: str,
     category: str,

@@ -24,7 +24,7 @@ from finetune.errors import DataError
 from tasks.image.image_reading import MAX_PIXELS, is_array, path_of, to_array
 
 Values = NDArray[np.int32]
-Kind = Literal["index", "color", "objects"]
+MaskKind = Literal["index", "color", "objects"]
 _JPEG = b"\xff\xd8\xff"
 _MOST_OF_JPEG = 2  # 0 and 255 may survive; of more, some are what lies between them
 _FAR = 10  # sides of a picture that an outline may reach beyond it
@@ -39,11 +39,11 @@ class MaskFacts:
     """What a mask holds: its size (H, W), what its values are, and how many pixels have each."""
 
     size: tuple[int, int]
-    kind: Kind
+    kind: MaskKind
     counts: Mapping[int, int]
 
 
-def read_mask(value: Any, as_colors: bool = False) -> tuple[Values, Kind]:
+def read_mask(value: Any, as_colors: bool = False) -> tuple[Values, MaskKind]:
     """The value of each pixel [H, W]; a colour is 65536 red + 256 green + blue.
 
     `as_colors` reads a palette or grey as the colours that it shows. Raises DataError with what is
@@ -56,7 +56,7 @@ def read_mask(value: Any, as_colors: bool = False) -> tuple[Values, Kind]:
     return _decoded(*_content(value), as_colors)
 
 
-def _decoded(content: bytes, name: str, as_colors: bool) -> tuple[Values, Kind]:
+def _decoded(content: bytes, name: str, as_colors: bool) -> tuple[Values, MaskKind]:
     if name.endswith(".npy") or content.startswith(b"\x93NUMPY"):
         return _from_array(content), "index"
     if not content:
@@ -134,7 +134,7 @@ def find_facts(value: Any, as_colors: bool = False) -> MaskFacts:
     return _facts_of(value, as_colors)
 
 
-def count_values(values: Values, kind: Kind, most: int = MOST_VALUES) -> MaskFacts:
+def count_values(values: Values, kind: MaskKind, most: int = MOST_VALUES) -> MaskFacts:
     """How many pixels have each value. Raises DataError for more values than a mask has."""
     found, counts = np.unique(values, return_counts=True)
     if len(found) > most:
@@ -181,7 +181,7 @@ def _content(value: Any) -> tuple[bytes, str]:
         raise DataError(f"cannot be read: {error.strerror}") from error
 
 
-def _from_picture(image: Image.Image, as_colors: bool) -> tuple[Values, Kind]:
+def _from_picture(image: Image.Image, as_colors: bool) -> tuple[Values, MaskKind]:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"has {image.width} x {image.height} pixels, over the limit of a picture")
     is_deep = image.mode.startswith("I")

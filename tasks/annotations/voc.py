@@ -19,7 +19,7 @@ from finetune.config.formats import IMAGE_ENDINGS
 from finetune.data.image_files import is_picture, visible
 from finetune.errors import DataError
 from finetune.task_parts import Row
-from tasks.annotations.boxes import written
+from tasks.annotations.boxes import make_annotation
 from tasks.annotations.coco import split_of
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -121,7 +121,9 @@ class _Parser:
             except ValueError as error:
                 fault = f"its <bndbox> holds no number: {error}"
             place, is_difficult = f"{self._place}:{item['line']}", item.get("difficult") == "1"
-            yield written(box, "xyxy", item.get("name", ""), place, fault, int(is_difficult))
+            yield make_annotation(
+                box, "xyxy", item.get("name", ""), place, fault, int(is_difficult)
+            )
 
     def _start(self, tag: str, _: dict[str, str]) -> None:
         self._path.append(tag)

@@ -20,7 +20,7 @@ import yaml
 from finetune.data.image_files import is_picture
 from finetune.errors import DataError
 from finetune.task_parts import Row
-from tasks.annotations.boxes import SHARE_SLACK, written
+from tasks.annotations.boxes import SHARE_SLACK, make_annotation
 from tasks.annotations.coco import split_of
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
@@ -118,7 +118,7 @@ def _objects(file: Path, place: str, names: Mapping[int, str]) -> Iterator[dict[
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             box, category, fault = _parse(line.split(), names)
-            yield written(box, "cxcywh-shares", category, f"{place}:{number}", fault)
+            yield make_annotation(box, "cxcywh-shares", category, f"{place}:{number}", fault)
 
 
 def _parse(words: list[str], names: Mapping[int, str]) -> tuple[list[float], str, str]:

@@ -155,7 +155,7 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def kind_of(config: PretrainedConfig) -> str:
+def text_network_kind(config: PretrainedConfig) -> str:
     """Whether a network is an "encoder", or a "decoder", which reads to the left only."""
     from transformers.models.auto import modeling_auto as known
 

@@ -45,7 +45,7 @@ class HiddenHead(nn.Module):
         return self.logits(self.dropout(hidden))  # type: ignore[no-any-return]
 
 
-def make_head(features: int, hidden: HiddenShape | None, outputs: int) -> nn.Module:
+def make_vector_head(features: int, hidden: HiddenShape | None, outputs: int) -> nn.Module:
     """A new head from vectors [B, H] to outputs [B, C]."""
     return HiddenHead(features, hidden, outputs) if hidden else nn.Linear(features, outputs)
 
@@ -67,6 +67,6 @@ def read_head(folder: Path) -> tuple[nn.Module, Mapping[str, str]]:
     is_linear = "weight" in state
     first, last = ("weight", "weight") if is_linear else ("hidden.weight", "logits.weight")
     width, features = state[first].shape
-    head = make_head(features, None if is_linear else HiddenShape(width), len(state[last]))
+    head = make_vector_head(features, None if is_linear else HiddenShape(width), len(state[last]))
     head.load_state_dict(state)
     return head, facts

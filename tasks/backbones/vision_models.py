@@ -28,7 +28,7 @@ from tasks.image.preprocessing import INPUT
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Size = tuple[int, int]
+HeightWidth = tuple[int, int]
 
 
 class VisionModel(LogitsModel):
@@ -43,9 +43,11 @@ class VisionModel(LogitsModel):
         network: nn.Module,
         heads: Sequence[str],
         blocks: Sequence[Sequence[str]],
-        size: Size,
+        size: HeightWidth,
     ) -> None:
-        super().__init__(network, heads=heads, blocks=blocks, kind=kind_of(network, heads))
+        super().__init__(
+            network, heads=heads, blocks=blocks, kind=vision_network_kind(network, heads)
+        )
         # Convolutions compute faster with the channels last, in training most of all.
         self._channels_last = self.kind == "cnn"
         module = network.get_submodule(heads[0]) if len(heads) == 1 else None
@@ -53,7 +55,7 @@ class VisionModel(LogitsModel):
         self._pools = False
         self._probe(size)
 
-    def _probe(self, size: Size) -> None:
+    def _probe(self, size: HeightWidth) -> None:
         """Run the network once. Raises ModelError if it does not take images of this size."""
         images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
         candidates = adaptable_layers(self.network, self.heads)
@@ -109,7 +111,7 @@ class TimmModel(VisionModel):
 
     network: Any
 
-    def __init__(self, network: Any, size: Size, labels: Sequence[str] = ()) -> None:
+    def __init__(self, network: Any, size: HeightWidth, labels: Sequence[str] = ()) -> None:
         heads = head_names(network)
         self.labels = list(labels)
         super().__init__(network, heads, timm_stages(network, heads), size)
@@ -139,12 +141,12 @@ class TimmModel(VisionModel):
         return {"base_model_name_or_path": self.base}
 
 
-class TransformersModel(VisionModel):
+class TransformersVisionModel(VisionModel):
     """An image-classification network of transformers with the head of its own class."""
 
     network: PreTrainedModel
 
-    def __init__(self, network: PreTrainedModel, size: Size) -> None:
+    def __init__(self, network: PreTrainedModel, size: HeightWidth) -> None:
         heads = head_names(network)
         super().__init__(network, heads, find_blocks(network, heads), size)
 
@@ -200,7 +202,7 @@ def hide_layer(network: Any, hidden: HiddenShape | None) -> Any:
     return put_head(network, HiddenHead(last.in_features, hidden, last.out_features))
 
 
-def kind_of(network: nn.Module, heads: Sequence[str]) -> str:
+def vision_network_kind(network: nn.Module, heads: Sequence[str]) -> str:
     """ "cnn" if most parameters that are no head lie in convolutions, else "vit"."""
     convolved = others = 0
     for name, module in network.named_modules():

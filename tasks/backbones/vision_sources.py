@@ -23,13 +23,13 @@ from tasks.backbones.pretrained import from_pretrained, load_network
 from tasks.backbones.vector_heads import HEAD_FILE, HiddenShape, read_head
 from tasks.backbones.vision_models import (
     TimmModel,
-    TransformersModel,
+    TransformersVisionModel,
     VisionModel,
     head_names,
     hide_layer,
     put_head,
 )
-from tasks.backbones.weight_files import load_weights
+from tasks.backbones.weight_files import load_weight_file
 from tasks.image.preprocessing import (
     Preprocessing,
     from_processor,
@@ -82,7 +82,7 @@ def find_source(model: ModelConfig, size: int | None, crop: float | None) -> Vis
     return VisionSource(model, held, None, processor, note)
 
 
-def build(
+def build_vision_model(
     source: VisionSource, names: Sequence[str], hidden: HiddenShape | None = None, **config: Any
 ) -> VisionModel:
     """The pretrained network with a new head for `names`; `config` goes to one of transformers.
@@ -91,7 +91,7 @@ def build(
     size = source.preprocessing.size
     if source.timm_name is None:
         network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
-        model: VisionModel = TransformersModel(hide_layer(network, hidden), size)
+        model: VisionModel = TransformersVisionModel(hide_layer(network, hidden), size)
     else:
         network = create_timm(source, len(names))
         model = TimmModel(hide_layer(network, hidden), size, names)
@@ -101,12 +101,12 @@ def build(
     return model
 
 
-def load_folder(model: ModelConfig, preprocessing: Preprocessing) -> VisionModel:
+def load_vision_model(model: ModelConfig, preprocessing: Preprocessing) -> VisionModel:
     """What `VisionModel.save` wrote, by its own library."""
     folder, name, size = Path(model.name), timm_name(model), preprocessing.size
     head = read_head(folder)[0] if (folder / HEAD_FILE).is_file() else None
     if name is None:
-        return TransformersModel(put_head(load_network(AUTO, model), head), size)
+        return TransformersVisionModel(put_head(load_network(AUTO, model), head), size)
     less = {} if head is None else {"num_classes": 0}
     network = put_head(timm.create_model(name, pretrained=True, **less), head)
     names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
@@ -180,7 +180,7 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
         ) from error
     check_drop_path(source.model, network)
     if weights is not None:
-        load_weights(network, weights, source.model.match, head_names(network))
+        load_weight_file(network, weights, source.model.match, head_names(network))
     return network
 
 

@@ -20,7 +20,7 @@ from tasks.backbones.seams import lies_in
 _LISTED = 3
 
 
-def load_weights(
+def load_weight_file(
     network: nn.Module, reference: str, match: Literal["name", "order"], heads: Sequence[str]
 ) -> None:
     """Put the tensors of a file into a network, all but those of its heads, which are new.

@@ -227,6 +227,6 @@ def scores(activation: str, width: int | None) -> str:
     return (_HIDDEN if width else _LINEAR) + activation
 
 
-def fill(code: str, **values: object) -> str:
+def fill_code(code: str, **values: object) -> str:
     """A piece of code with its blanks filled; the places on the hub stay open."""
     return code.format(repository=REPOSITORY, base=BASE, **values).strip()

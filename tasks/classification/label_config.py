@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from finetune.config.schema import NonNegative, TaskConfig
 
-Kind = Literal["single", "several", "number"]
+LabelKind = Literal["single", "several", "number"]
 
 
 class TargetConfig(TaskConfig):
@@ -20,7 +20,7 @@ class TargetConfig(TaskConfig):
     """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
     label: str | None = None
     """Column of the label; null: found."""
-    kind: Kind | None = None
+    kind: LabelKind | None = None
     """single: one label of several; several: any number of labels; number: regression.
 
     null: found in the values.

@@ -15,7 +15,7 @@ from finetune.task import Score, Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.targets import KINDS, Targets
+from tasks.classification.targets import TARGET_KINDS, Targets
 
 
 class LabeledTask(Task):
@@ -27,7 +27,7 @@ class LabeledTask(Task):
 
     @property
     def metric(self) -> tuple[str, Literal["max", "min"]]:
-        return KINDS[self.resolved_.kind or "single"].metric
+        return TARGET_KINDS[self.resolved_.kind or "single"].metric
 
     @property
     def targets(self) -> Targets:

@@ -21,7 +21,7 @@ from finetune.errors import ConfigError
 from finetune.task_parts import Prediction
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.imbalance import class_weights, log_priors
-from tasks.classification.label_config import Kind, TargetConfig
+from tasks.classification.label_config import LabelKind, TargetConfig
 from tasks.classification.labels import (
     class_label_names,
     find_delimiter,
@@ -218,14 +218,14 @@ class Number(Targets):
         return [{"score": value} for value in scores[:, 0].tolist()]
 
 
-KINDS: dict[str, type[Targets]] = {
+TARGET_KINDS: dict[str, type[Targets]] = {
     "single": SingleLabel,
     "several": SeveralLabels,
     "number": Number,
 }
 
 
-def kind_of_values(values: Sequence[Any]) -> Kind:
+def kind_of_values(values: Sequence[Any]) -> LabelKind:
     """What the first values of a label column are: lists: several labels, fractions: numbers."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, list | tuple) for value in known):
@@ -282,4 +282,4 @@ def label_remarks(config: TargetConfig, names: Sequence[str]) -> list[str]:
 
 def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
     """Targets from the `state` of targets that were learned."""
-    return KINDS[config.kind or "single"](config, state)
+    return TARGET_KINDS[config.kind or "single"](config, state)

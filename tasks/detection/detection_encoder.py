@@ -86,7 +86,7 @@ class Encoder:
         return mask
 
 
-def pad(parts: Sequence[Tensor]) -> Tensor:
+def pad_boxes(parts: Sequence[Tensor]) -> Tensor:
     """Tensors [M, ...] of several M in one, [B, largest M, ...], filled with 0."""
     return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
 

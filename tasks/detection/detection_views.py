@@ -11,7 +11,13 @@ from torch import Tensor
 from finetune.model import TransferModel
 from finetune.task_parts import REPOSITORY, CardFacts, Prediction, Row, Sample, Stats, Views
 from tasks.detection.detection_metrics import LOW, diagnose
-from tasks.detection.drawing import SIDES, draw_pair, draw_sheet, predicted_marks, true_marks
+from tasks.detection.drawing import (
+    SIDES,
+    draw_detection_sheet,
+    draw_pair,
+    predicted_marks,
+    true_marks,
+)
 from tasks.image.picture_rows import describe_pixels
 from tasks.image.preprocessing import INPUT
 
@@ -32,7 +38,7 @@ print(detect("picture.jpg"))
 """
 
 
-def code_of(threshold: float) -> str:
+def detection_card_code(threshold: float) -> str:
     """The code on the card of a detector of transformers; it defines `detect`: a path -> boxes.
 
     There is none for an adapter: peft asks a network for its input embeddings, which the detectors
@@ -58,7 +64,7 @@ def say(found: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:
     }
 
 
-def to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
+def detections_to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
     """The list that the object-detection pipeline of transformers gives: boxes in whole pixels."""
     return [
         {**item, "box": {side: int(value) for side, value in item["box"].items()}}
@@ -95,11 +101,13 @@ class DetectionViews(Views):
         """A contact sheet: detections and true boxes, on images spread over the split."""
         path, own = folder / "contact-sheet.jpg", self.task.rows
         least = self.task.resolved_.score_threshold
-        draw_sheet(lambda n: own.image(rows[n]), stats, self.task.labels, least).save(path)
+        draw_detection_sheet(lambda n: own.image(rows[n]), stats, self.task.labels, least).save(
+            path
+        )
         return [path]
 
     def present(self, prediction: Prediction) -> Any:
-        return to_pipeline(prediction)
+        return detections_to_pipeline(prediction)
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
         own, labels = self.task.rows, self.task.labels
@@ -115,4 +123,4 @@ class DetectionViews(Views):
         config = self.task.resolved_
         if self.task.processor_ is None or config.tile is not None:  # what joins tiles is here
             return CardFacts(config.name)
-        return CardFacts(config.name, "transformers", code_of(config.score_threshold))
+        return CardFacts(config.name, "transformers", detection_card_code(config.score_threshold))

@@ -118,7 +118,7 @@ def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
     return QueryModel(network, class_heads(network))
 
 
-def make_head(source: DetectorSource, names: Sequence[str]) -> Head:
+def make_detection_head(source: DetectorSource, names: Sequence[str]) -> Head:
     """How the outputs of a detector with heads for `names` are judged. Raises ModelError."""
     if source.vision is not None:
         return FcosHead(source.canvas.size)

@@ -21,7 +21,7 @@ from finetune.io.files import write_json
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import quiet_transformers
 from tasks.backbones.seams import calls_noted, find_blocks, lies_in
-from tasks.backbones.vision_models import adaptable_layers, kind_of, timm_stages
+from tasks.backbones.vision_models import adaptable_layers, timm_stages, vision_network_kind
 from tasks.detection.fcos import build_fcos
 from tasks.detection.queries import family_of
 from tasks.image import tiles
@@ -73,7 +73,7 @@ class FcosModel(Detector):
             batch_norm="freeze",
         )
         self.facts = dict(facts)
-        self._channels_last = kind_of(body, []) == "cnn"
+        self._channels_last = vision_network_kind(body, []) == "cnn"
         candidates = [prefix + name for name in adaptable_layers(body, [])]
         with calls_noted(network, candidates) as called:
             self.features({INPUT: torch.zeros(1, 3, *self.facts["size"])})

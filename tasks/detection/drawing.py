@@ -80,7 +80,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark], names: Sequence[str]) 
     return shown
 
 
-def draw_sheet(
+def draw_detection_sheet(
     picture: Callable[[int], Image.Image],
     stats: Mapping[str, Tensor],
     names: Sequence[str],

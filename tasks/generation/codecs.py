@@ -24,7 +24,7 @@ from tasks.generation.dialogues import Piece
 from tasks.generation.packing import Bins, computed, pack
 from tasks.generation.prompts import Exchange, PromptConfig
 from tasks.generation.tokens import Tokens, Truncation, begin, cut, end, start_token, tail, tokenize
-from tasks.text.tokenization import pad
+from tasks.text.tokenization import pad_tokens
 
 
 class CodecConfig(PromptConfig):
@@ -230,7 +230,9 @@ class Seq2SeqCodec(Codec):
         targets = [sample["target"] for sample in samples]
         read = [{"input_ids": [self.decoder_start, *ids[:-1]]} for ids in targets]
         filling = self.tokenizer.pad_token_id
-        inputs = self.prompts(samples) | {"decoder_input_ids": pad(read, filling)["input_ids"]}
+        inputs = self.prompts(samples) | {
+            "decoder_input_ids": pad_tokens(read, filling)["input_ids"]
+        }
         width = inputs["decoder_input_ids"].shape[1]
         found = [
             (row * width + place, token, row)
@@ -247,7 +249,7 @@ class Seq2SeqCodec(Codec):
     def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         sources = [sample["inputs"]["input_ids"] for sample in samples]
         masked = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sources]
-        return pad(masked, self.tokenizer.pad_token_id)
+        return pad_tokens(masked, self.tokenizer.pad_token_id)
 
     def _target(self, answer: str) -> list[int]:
         ids: list[int] = self.tokenizer(text_target=answer).input_ids

@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     is_learned: bool
 
 
-def settle_template(tokenizer: Any, given: str | None, begins: bool) -> list[str]:
+def settle_chat_template(tokenizer: Any, given: str | None, begins: bool) -> list[str]:
     """Give the tokenizer the template of a file or a text, or a plain one if it has none.
 
     `begins` says that texts begin with its start token. Returns a sentence on what was chosen.

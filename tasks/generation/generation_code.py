@@ -75,7 +75,7 @@ print(write({example}))
 """
 
 
-def code_of(config: Any, is_causal: bool, template: str | None) -> tuple[str, str]:
+def generation_card_code(config: Any, is_causal: bool, template: str | None) -> tuple[str, str]:
     """The code for a merged network and that for its adapter.
 
     `template` is the chat template that the base's own tokenizer has not.

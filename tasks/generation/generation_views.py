@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from finetune.model import TransferModel
 from finetune.task_parts import CardFacts, Prediction, Row, Sample, Views
 from tasks.generation.codecs import CausalCodec
-from tasks.generation.generation_code import code_of
+from tasks.generation.generation_code import generation_card_code
 
 if TYPE_CHECKING:
     from tasks.text_generation import TextGeneration
@@ -79,5 +79,5 @@ class GenerationViews(Views):
 
     def card(self, model: TransferModel) -> CardFacts:
         is_causal = isinstance(self.task.codec_, CausalCodec)
-        codes = code_of(self.task.resolved_, is_causal, self.task.template_)
+        codes = generation_card_code(self.task.resolved_, is_causal, self.task.template_)
         return CardFacts("text-generation", "transformers", *codes)

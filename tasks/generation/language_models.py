@@ -18,7 +18,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
-from tasks.backbones.pretrained import kind_of, load_network, quiet_transformers
+from tasks.backbones.pretrained import load_network, quiet_transformers, text_network_kind
 from tasks.backbones.seams import find_blocks, linear_layers
 from tasks.text.vocabulary import name_rows
 
@@ -183,7 +183,7 @@ def _logits(network: Any, **inputs: Tensor) -> Tensor:
 def load_language_model(source: ModelConfig, config: Any, tokenizer: Any) -> LanguageModel:
     """A network in float32 with an embedding for every token. Raises ModelError for an encoder."""
     is_causal = not config.is_encoder_decoder
-    if is_causal and kind_of(config) != "decoder":
+    if is_causal and text_network_kind(config) != "decoder":
         raise ModelError(
             f"model.name: {source.name} ({config.model_type}) reads in both directions and cannot"
             " write; give a causal or a sequence-to-sequence model: GPT-2, Llama, T5, BART ..."

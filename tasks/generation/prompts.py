@@ -25,10 +25,10 @@ from tasks.generation.dialogues import (
     pieces_of,
     render_prompt,
 )
-from tasks.generation.templates import columns_of, fill, settle_template, template_faults
+from tasks.generation.templates import columns_of, fill_template, find_template, template_faults
 from tasks.generation.tools import TOOL_NAMES, tool_faults, tools_of
 
-Kind = Literal["chat", "prompt", "text"]
+TextKind = Literal["chat", "prompt", "text"]
 # What public sets call a question and its answer.
 PAIRS = (
     ("prompt", "completion"),
@@ -79,7 +79,7 @@ class PromptConfig(TaskConfig):
     """Column or template of plain text, of which everything is learned."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TextKind:
         if self.messages is not None:
             return "chat"
         return "prompt" if self.prompt is not None else "text"
@@ -108,7 +108,7 @@ class PromptRows(Rows):
         if self.config.messages is not None:
             said = messages_of(row[self.config.messages])
             return repr((said, row.get(self.config.tools)) if self.config.tools else said)
-        return fill(self.config.prompt or self.config.text or "{text}", row)
+        return fill_template(self.config.prompt or self.config.text or "{text}", row)
 
     def truth(self, row: Row) -> Any:
         return answer(self.config, row)
@@ -147,14 +147,14 @@ def choose_prompts(
         beside, notes = _with_tools(config, columns)
         return {"messages": column, **beside}, notes
     if given == ["text"]:
-        return {"text": settle_template(str(config.text), "task.text", columns)}, []
+        return {"text": find_template(str(config.text), "task.text", columns)}, []
     for name in ("prompt", "completion"):
         if getattr(config, name) is None:
             raise DataError(
                 f"task.{name}: is missing; prompt and completion are each a column or a template"
             )
     return {
-        name: settle_template(getattr(config, name), f"task.{name}", columns)
+        name: find_template(getattr(config, name), f"task.{name}", columns)
         for name in ("prompt", "completion")
     }, []
 
@@ -210,7 +210,7 @@ def prompt_faults(config: PromptConfig, row: Row) -> Iterator[str]:
 
 def _text_faults(template: str, what: str, row: Row) -> Iterator[str]:
     faults = list(template_faults(template, row))
-    if not faults and not fill(template, row).strip():
+    if not faults and not fill_template(template, row).strip():
         faults = [f"the {what} is empty"]
     yield from faults
 
@@ -230,7 +230,7 @@ def answer(config: PromptConfig, row: Row) -> str | None:
         return said if isinstance(said, str) and said.strip() else None
     if config.completion is None or not has_answer(config, row):
         return None
-    return fill(config.completion, row)
+    return fill_template(config.completion, row)
 
 
 def exchange_of(config: PromptConfig, tokenizer: Any, row: Row) -> Exchange:
@@ -241,8 +241,8 @@ def exchange_of(config: PromptConfig, tokenizer: Any, row: Row) -> Exchange:
         asked = render_prompt(tokenizer, before_answer(messages), tools)
         return Exchange(asked, pieces_of(tokenizer, messages, tools), answer(config, row))
     if config.prompt is None:
-        text = fill(config.text or "{text}", row)
+        text = fill_template(config.text or "{text}", row)
         return Exchange(text, [Piece(text, True)])
-    asked, said = fill(config.prompt, row), answer(config, row)
+    asked, said = fill_template(config.prompt, row), answer(config, row)
     pieces = None if said is None else [Piece(asked, False), Piece(said, True)]
     return Exchange(asked, pieces, said)

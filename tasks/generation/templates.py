@@ -14,7 +14,7 @@ from finetune.errors import DataError, nearest
 from finetune.task_parts import Row
 
 
-def settle_template(given: str, key: str, columns: Iterable[str]) -> str:
+def find_template(given: str, key: str, columns: Iterable[str]) -> str:
     """The template that `given` means: itself, or the name of a column.
 
     Raises DataError if it has no field, or a field that no column fills.
@@ -44,7 +44,7 @@ def columns_of(template: str) -> list[str]:
     return list(dict.fromkeys(_column(field) for field in _fields(template)))
 
 
-def fill(template: str, row: Mapping[str, Any]) -> str:
+def fill_template(template: str, row: Mapping[str, Any]) -> str:
     """The template's text for a row. Raises KeyError for what is neither text nor number."""
     parts = []
     for literal, field, _, _ in Formatter().parse(template):

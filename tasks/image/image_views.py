@@ -48,7 +48,9 @@ class ImageViews(LabelViews):
         if config.head_hidden:
             blanks["place"] = model.heads[0]
             blanks["scores"] = code.scores(code.ACTIVATIONS[kind], config.head_hidden)
-            text = code.fill(code.HIDDEN_IMAGE if processor else code.HIDDEN_TIMM_IMAGE, **blanks)
+            text = code.fill_code(
+                code.HIDDEN_IMAGE if processor else code.HIDDEN_TIMM_IMAGE, **blanks
+            )
             return CardFacts(config.name, code=text, base=self._base_on_hub(model))
         if processor is not None:
             whole, adapted = code.IMAGE, code.ADAPTED_IMAGE
@@ -57,7 +59,11 @@ class ImageViews(LabelViews):
             whole, adapted = code.TIMM_IMAGE, code.ADAPTED_TIMM_IMAGE
             library, base = "timm", self._base_on_hub(model)
         return CardFacts(
-            config.name, library, code.fill(whole, **blanks), code.fill(adapted, **blanks), base
+            config.name,
+            library,
+            code.fill_code(whole, **blanks),
+            code.fill_code(adapted, **blanks),
+            base,
         )
 
     def _base_on_hub(self, model: TransferModel) -> str | None:

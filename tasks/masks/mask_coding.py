@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError, listed, nearest
-from tasks.annotations.mask_files import NO_OBJECT, Kind, MaskFacts, Values, as_indices, is_grey
+from tasks.annotations.mask_files import NO_OBJECT, MaskFacts, MaskKind, Values, as_indices, is_grey
 from tasks.image.joint_augmentation import IGNORE
 
 Encoding = Literal["auto", "index", "one-based", "binary", "color"]
@@ -38,7 +38,7 @@ class MaskCoding:
         left_out: names of those that would be classes, were their values not ignored.
     """
 
-    kind: Kind
+    kind: MaskKind
     values: tuple[int, ...]
     names: tuple[str, ...]
     ignored: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class MaskCoding:
             return [f"of kind {facts.kind}"]
         counts = dict(as_indices(facts.counts)) if self.greys else facts.counts
         odd = sorted(set(counts) - {*self.values, *self.ignored})
-        return [written(value, self.kind) for value in odd]
+        return [format_mask_value(value, self.kind) for value in odd]
 
     def count(self, facts: Iterable[MaskFacts]) -> NDArray[np.int64]:
         """How many pixels have each class, [K]."""
@@ -80,15 +80,19 @@ class MaskCoding:
     def ignored_in(self, facts: Iterable[MaskFacts]) -> str:
         """The values of ignored pixels that some mask has, as a person writes them."""
         total = _total(facts, self.greys)
-        return ", ".join(written(value, self.kind) for value in self.ignored if total[value])
+        return ", ".join(
+            format_mask_value(value, self.kind) for value in self.ignored if total[value]
+        )
 
     def describe(self) -> str:
         """A sentence on how masks are read."""
         pairs = [
-            f"{'elsewhere' if value == NO_OBJECT else written(value, self.kind)} {name}"
+            f"{'elsewhere' if value == NO_OBJECT else format_mask_value(value, self.kind)} {name}"
             for value, name in zip(self.values, self.names, strict=True)
         ]
-        ignored = ", ".join(written(value, self.kind) for value in self.ignored) or "nothing"
+        ignored = (
+            ", ".join(format_mask_value(value, self.kind) for value in self.ignored) or "nothing"
+        )
         what = {"index": "values", "color": "colours", "objects": "categories"}[self.kind]
         left_out = f", so no class: {', '.join(self.left_out)}" if self.left_out else ""
         return f"masks: {what} {listed(pairs, _SHOWN)}; ignored: {ignored}{left_out}"
@@ -120,7 +124,7 @@ def learn_coding(
 
 def _code_values(
     facts: Sequence[MaskFacts],
-    kind: Kind,
+    kind: MaskKind,
     labels: Labels | None,
     ignore: Sequence[Code] | None,
     encoding: Encoding,
@@ -208,14 +212,15 @@ def is_meant(item: Mapping[str, Any], labels: Labels | None, ignore: Sequence[Co
 
 
 def _by_order(
-    seen: Sequence[int], labels: Sequence[str] | None, encoding: Encoding, kind: Kind
+    seen: Sequence[int], labels: Sequence[str] | None, encoding: Encoding, kind: MaskKind
 ) -> tuple[list[int], tuple[str, ...], list[int]]:
     """Values and names of the classes, and what 0 is where it is no class: [0], ignored."""
     if labels is None:
         one_based = encoding == "one-based"
         values = [value for value in seen if not (one_based and value == 0)]
         names = tuple(
-            written(value, kind) if kind == "color" else f"class {value}" for value in values
+            format_mask_value(value, kind) if kind == "color" else f"class {value}"
+            for value in values
         )
         return values, names, [0] if one_based else []
     if kind == "color":
@@ -279,7 +284,7 @@ def has_colors(labels: Labels | None) -> bool:
     return any(isinstance(code, list) or str(code).startswith("#") for code in codes)
 
 
-def written(value: int, kind: Kind) -> str:
+def format_mask_value(value: int, kind: MaskKind) -> str:
     """A value as a person writes it."""
     return f"#{value:06x}" if kind == "color" else str(value)
 

@@ -72,7 +72,7 @@ print(segment("picture.jpg"))
 """
 
 
-def code_of(
+def segmentation_card_code(
     names: Sequence[str], preprocessing: Preprocessing, processor: Mapping[str, Any] | None
 ) -> tuple[str, str]:
     """The code for a merged network, and that for its adapter, "" if peft cannot load it.

@@ -20,7 +20,7 @@ from tasks.image.image_reading import MAX_PIXELS
 from tasks.image.joint_augmentation import JointAugmentationConfig
 from tasks.masks.mask_coding import Code, Encoding, Labels
 
-Size = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+ImageSize = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
 def _as_list(value: Any) -> Any:
@@ -52,7 +52,7 @@ class SegmentationConfig(JointAugmentationConfig):
     """
     decoder: str | None = None
     """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""
-    image_size: Size | None = None
+    image_size: ImageSize | None = None
     """Pixels of the input, square or [height, width], to which a picture is squeezed; null: what
     the network was trained with.
     """

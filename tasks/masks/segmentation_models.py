@@ -18,7 +18,7 @@ from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import quiet_transformers
 from tasks.backbones.seams import calls_noted, encoder_stages, find_blocks, has_parameters
-from tasks.backbones.vision_models import adaptable_layers, kind_of
+from tasks.backbones.vision_models import adaptable_layers, vision_network_kind
 from tasks.image import tiles
 from tasks.image.preprocessing import INPUT
 
@@ -154,7 +154,7 @@ class SmpModel(SegmentationModel):
             network,
             heads=heads,
             blocks=encoder_stages(network.encoder.model, "encoder.model"),
-            kind=kind_of(network, heads),
+            kind=vision_network_kind(network, heads),
         )
         self.size = size
         self._shapes: list[tuple[int, ...]] = []
@@ -201,7 +201,7 @@ class SmpModel(SegmentationModel):
         self.network.save_pretrained(folder)
 
 
-class TransformersModel(SegmentationModel):
+class TransformersSegmenter(SegmentationModel):
     """A semantic-segmentation network of transformers with the head of its own class.
 
     The features of an image are the maps that the head reads, where it reads a list of them.
@@ -221,7 +221,9 @@ class TransformersModel(SegmentationModel):
             if name not in body and has_parameters(child)
         ]
         blocks = find_blocks(network, heads)
-        super().__init__(network, heads=heads, blocks=blocks, kind=kind_of(network, heads))
+        super().__init__(
+            network, heads=heads, blocks=blocks, kind=vision_network_kind(network, heads)
+        )
         self.size = size
         self._levels: int | None = None
         # Its library pads nothing, and attention would see what is padded.

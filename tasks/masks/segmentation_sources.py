@@ -21,7 +21,7 @@ from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
 from tasks.backbones.pretrained import label_keys, load_network
 from tasks.backbones.vision_sources import VisionSource, create_timm
-from tasks.masks.segmentation_models import SegmentationModel, SmpModel, TransformersModel
+from tasks.masks.segmentation_models import SegmentationModel, SmpModel, TransformersSegmenter
 
 DECODERS = {
     "unet": "Unet",
@@ -35,7 +35,7 @@ AUTO = "AutoModelForSemanticSegmentation"
 _REFUSALS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
 
 
-def build(
+def build_segmenter(
     source: VisionSource, decoder: str | None, names: Sequence[str], size: tuple[int, int]
 ) -> SegmentationModel:
     """The pretrained network with a new head for `names`. Raises ConfigError or ModelError."""
@@ -47,18 +47,18 @@ def build(
         network = load_network(
             AUTO, source.model, ignore_mismatched_sizes=True, **label_keys(names)
         )
-        model: SegmentationModel = TransformersModel(network, size)
+        model: SegmentationModel = TransformersSegmenter(network, size)
     else:
         model = SmpModel(_build_smp(source, decoder or "unet", len(names)), size)
     model.base = resolve_model(source.model.name)
     return model
 
 
-def load_folder(source: ModelConfig, size: tuple[int, int]) -> SegmentationModel:
+def load_segmenter(source: ModelConfig, size: tuple[int, int]) -> SegmentationModel:
     """What `SegmentationModel.save` wrote, by its own library."""
     config = json.loads((Path(source.name) / "config.json").read_text(encoding="utf-8"))
     if "_model_class" not in config:
-        return TransformersModel(load_network(AUTO, source), size)
+        return TransformersSegmenter(load_network(AUTO, source), size)
     import segmentation_models_pytorch as smp
 
     with quiet_libraries():

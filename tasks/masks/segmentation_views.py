@@ -10,8 +10,8 @@ from finetune.model import Batch, TransferModel
 from finetune.task_parts import CardFacts, Picture, Prediction, Row, Sample, Views
 from tasks.image.picture_rows import describe_pixels
 from tasks.image.preprocessing import INPUT
-from tasks.masks.segmentation_code import code_of
-from tasks.masks.segments import draw_prediction, mask_picture, to_pipeline
+from tasks.masks.segmentation_code import segmentation_card_code
+from tasks.masks.segments import draw_prediction, mask_picture, segments_to_pipeline
 
 if TYPE_CHECKING:
     from tasks.segmentation import Segmentation
@@ -36,7 +36,7 @@ class SegmentationViews(Views):
         return masks.remarks(split, (masks.facts(row) for row in rows), self.task.coding_)
 
     def present(self, prediction: Prediction) -> Any:
-        return to_pipeline(prediction)
+        return segments_to_pipeline(prediction)
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
         image = self.task.rows.image(row)
@@ -47,5 +47,5 @@ class SegmentationViews(Views):
         library = "segmentation-models-pytorch" if processor is None else "transformers"
         if self.task.resolved_.tile is not None:  # what joins tiles is here
             return CardFacts("image-segmentation", library)
-        codes = code_of(self.task.coding_.names, self.task.preprocessing_, processor)
+        codes = segmentation_card_code(self.task.coding_.names, self.task.preprocessing_, processor)
         return CardFacts("image-segmentation", library, *codes)

@@ -78,7 +78,7 @@ def unpack(lengths: dict[str, Any]) -> NDArray[np.bool_]:
     return mask.decode(packed).astype(bool)  # type: ignore[no-any-return]
 
 
-def to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
+def segments_to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
     """As the image-segmentation pipeline gives it: label, score, and the mask as a picture in
     mode L, 255 where the class is.
     """

@@ -17,7 +17,7 @@ from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 from finetune.model import Batch
 from tasks.backbones.logits_model import LogitsModel
-from tasks.backbones.pretrained import kind_of, load_network, quiet_transformers
+from tasks.backbones.pretrained import load_network, quiet_transformers, text_network_kind
 from tasks.backbones.seams import (
     find_blocks,
     has_parameters,
@@ -25,7 +25,7 @@ from tasks.backbones.seams import (
     linear_layers,
     reads_one_vector,
 )
-from tasks.backbones.vector_heads import HiddenShape, make_head, read_head, save_head
+from tasks.backbones.vector_heads import HiddenShape, make_vector_head, read_head, save_head
 from tasks.text.text_windows import COUNT, Pooling, pool_windows
 
 
@@ -94,7 +94,7 @@ class NativeTextModel(TextModel):
             heads=heads,
             blocks=blocks,
             lora_targets=linear_layers(network, blocks),
-            kind=kind_of(network.config),
+            kind=text_network_kind(network.config),
         )
         self._head = network.get_submodule(heads[0]) if len(heads) == 1 else None
         self._reads_vector = isinstance(self._head, nn.Linear) and reads_one_vector(
@@ -156,7 +156,7 @@ class PooledTextModel(TextModel):
     def __init__(self, network: PooledNetwork) -> None:
         heads = ["head"]
         blocks = find_blocks(network, heads)
-        kind = kind_of(network.backbone.config)
+        kind = text_network_kind(network.backbone.config)
         super().__init__(
             network,
             heads=heads,
@@ -221,7 +221,7 @@ def load_pooled(
 ) -> PooledTextModel:
     """A backbone by AutoModel, in float32, with a new head."""
     backbone = _load_backbone(source)
-    head = make_head(backbone.config.hidden_size, hidden, outputs)
+    head = make_vector_head(backbone.config.hidden_size, hidden, outputs)
     model = PooledTextModel(PooledNetwork(backbone, pooling, head))
     model.base = resolve_model(source.name)
     return model

@@ -50,10 +50,10 @@ class TextViews(LabelViews):
         note = code.CUT_OTHERWISE.get(config.truncation, "")
         if self.task.head_ == "pooled":
             blanks |= self._pooled(model)
-            return CardFacts(config.name, code=note + code.fill(code.POOLED_TEXT, **blanks))
-        native = code.fill(code.PAIR_OF_TEXTS if is_pair else code.TEXT, **blanks)
+            return CardFacts(config.name, code=note + code.fill_code(code.POOLED_TEXT, **blanks))
+        native = code.fill_code(code.PAIR_OF_TEXTS if is_pair else code.TEXT, **blanks)
         # New words are rows of the embeddings, which an adapter has not.
-        adapted = "" if config.add_tokens else note + code.fill(code.ADAPTED_TEXT, **blanks)
+        adapted = "" if config.add_tokens else note + code.fill_code(code.ADAPTED_TEXT, **blanks)
         return CardFacts(config.name, "transformers", note + native, adapted)
 
     def _pooled(self, model: TransferModel) -> dict[str, str]:

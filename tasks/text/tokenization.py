@@ -104,7 +104,7 @@ def encode_ends(tokenizer: Any, text: str, longest: int) -> dict[str, list[int]]
     }
 
 
-def pad(samples: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
+def pad_tokens(samples: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
     """Encoded texts as tensors [B, T], padded on the right to the longest."""
     longest = max(len(sample["input_ids"]) for sample in samples)
     inputs = {}

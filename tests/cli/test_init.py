@@ -9,7 +9,7 @@ import pytest
 
 from finetune.config.loading import load_config
 from finetune.config.shipped import shipped_configs
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 from tests.support.command_line import finetune
 from tests.support.tiny_models import text_rows
 from tests.support.tiny_scenes import scene_folder
@@ -21,7 +21,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def load(path: str) -> Any:
-    return load_config(path, [], KINDS).config
+    return load_config(path, [], INSTALLED).config
 
 
 def write_rows(path: str, *names: str) -> None:

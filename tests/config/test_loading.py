@@ -19,7 +19,7 @@ from finetune.config.yaml import flatten, parse_value, split_override, to_yaml
 from finetune.errors import ConfigError
 from finetune.methods.full import FullConfig
 from finetune.methods.lora import LoraConfig
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 
 
 class NewsConfig(TaskConfig):
@@ -46,7 +46,7 @@ def task_config(name: str) -> type[TaskConfig]:
     return {"news": NewsConfig, "other": OtherConfig}[name]
 
 
-FOUND = replace(KINDS, task=task_config)
+FOUND = replace(INSTALLED, task=task_config)
 
 
 def load(*overrides: str, source: Path | None = None) -> RunConfig:
@@ -241,7 +241,7 @@ def test_faults_are_told_although_the_task_is_misspelt() -> None:
         load_config(
             None,
             ["task=text-clasification", "model=b", "lr=fast", "method.rnk=4", "truncation=tail"],
-            KINDS,
+            INSTALLED,
         )
     told = str(caught.value).splitlines()[1:]
     assert [line.strip().partition(":")[0] for line in told] == [

@@ -17,7 +17,7 @@ from finetune.config.loading import load_config
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import read_yaml
 from finetune.errors import ConfigError
-from finetune.registry import KINDS, find_method, find_task, method_names, task_names
+from finetune.registry import INSTALLED, find_method, find_task, method_names, task_names
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "configs" / "config.schema.json"
@@ -49,7 +49,7 @@ def test_configs_are_found() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_is_valid(path: Path) -> None:
-    loaded = load_config(path, [], KINDS)
+    loaded = load_config(path, [], INSTALLED)
     assert loaded.config.data.source or loaded.config.data.train
     assert loaded.config.task.name == path.parent.name, "configs lie in the folder of their task"
     assert not loaded.notes
@@ -67,7 +67,7 @@ def test_header_holds_commands_for_this_config_and_what_was_measured(
         given, overrides = config_and_overrides([word for word in words if word[0] != "-"])
         assert given is not None, f"{command}: names no config"
         assert find_config(given).resolve() == path, f"{command}: is of another config"
-        load_config(given, overrides, KINDS)
+        load_config(given, overrides, INSTALLED)
     text = "\n".join(header(path))
     assert MEASURED.search(text) or "Not measured yet" in text, "the header holds no result"
 
@@ -106,7 +106,7 @@ def test_schema_takes_and_refuses_what_the_kit_does(keys: dict[str, Any], is_val
     assert validator.is_valid(keys) == is_valid
     if "mine.py" not in str(keys["task"]):  # there is no such file to load
         try:
-            load_config(None, keys, KINDS)
+            load_config(None, keys, INSTALLED)
         except ConfigError:
             assert not is_valid
         else:

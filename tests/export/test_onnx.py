@@ -149,7 +149,7 @@ def test_outputs_that_differ_are_refused(
         path.write_bytes(b"")
 
     monkeypatch.setattr("finetune.export.onnx._export", export)
-    monkeypatch.setattr("finetune.export.onnx.compare", lambda *_: [float("inf")])
+    monkeypatch.setattr("finetune.export.onnx.compare_outputs", lambda *_: [float("inf")])
     with pytest.raises(ModelError, match="differ by inf"):
         convert(str(finished_run), None, "onnx", tmp_path / "onnx")
     assert not (tmp_path / "onnx" / "model.onnx").exists()

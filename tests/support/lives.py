@@ -27,7 +27,7 @@ from finetune.distributed.signals import Interrupted
 from finetune.io.checkpoint import newest_good
 from finetune.io.run_folder import RunFolder
 from finetune.optim.optimizers import trained_names
-from finetune.registry import KINDS, find_task
+from finetune.registry import INSTALLED, find_task
 from finetune.task import Task
 from finetune.training import loop, run
 from finetune.training.recorder import RunJournal
@@ -124,7 +124,7 @@ def load(
         "train.keep_checkpoints": 2,
         "output": str(folder),
     }
-    kinds = KINDS if task is None else replace(KINDS, task=lambda _: task.Config)
+    kinds = INSTALLED if task is None else replace(INSTALLED, task=lambda _: task.Config)
     return load_config(None, {**usual, **(keys or {})}, kinds)
 
 

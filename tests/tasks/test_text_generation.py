@@ -45,7 +45,7 @@ from tasks import TextGeneration
 from tasks.backbones import pretrained
 from tasks.backbones.pretrained import load_network
 from tasks.generation import text_metrics as scores
-from tasks.generation.generation_code import code_of
+from tasks.generation.generation_code import generation_card_code
 from tasks.generation.language_models import Isolation, LanguageModel, load_language_model
 from tests.support.command_line import finetune as command
 from tests.support.contract import resolve
@@ -510,7 +510,7 @@ def test_keys_that_do_not_fit_are_refused(
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_code_on_the_card_uses_no_name_that_it_does_not_define(is_causal: bool) -> None:
     config = TextGeneration(stop=["end"], **TEMPLATES).config
-    for code in code_of(config, is_causal, None):
+    for code in generation_card_code(config, is_causal, None):
         tree = list(ast.walk(ast.parse(code)))
         bound = {node.id for node in tree if isinstance(node, ast.Name) and not is_read(node)}
         bound |= {

@@ -11,8 +11,8 @@ from torch import nn
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError
-from tasks.backbones.vision_sources import build, find_source
-from tasks.masks.segmentation_sources import build as build_segmenter
+from tasks.backbones.vision_sources import build_vision_model, find_source
+from tasks.masks.segmentation_sources import build_segmenter
 from tasks.text.text_models import load_native, load_pooled
 from tests.support.lives import live, load
 from tests.support.tiny_vision import SIZE, tiny_timm, tiny_vit
@@ -41,7 +41,9 @@ def test_dropout_of_a_checkpoint_is_replaced(
 
 
 def vision(folder: Path | str, **keys: float) -> nn.Module:
-    return build(find_source(ModelConfig(name=str(folder), **keys), None, None), ["a", "b"])
+    return build_vision_model(
+        find_source(ModelConfig(name=str(folder), **keys), None, None), ["a", "b"]
+    )
 
 
 def paths(network: nn.Module) -> list[float]:

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from finetune.inference.evaluation_loop import _join
-from tasks.detection.detection_encoder import pad
+from tasks.detection.detection_encoder import pad_boxes
 from tasks.detection.detection_metrics import diagnose, summarize_boxes
 from tasks.detection.suppression import Suppression, join_tiles
 
@@ -62,7 +62,7 @@ def joined(scenes: list[dict[str, Tensor]], batch: int) -> dict[str, Tensor]:
     parts = []
     for start in range(0, len(scenes), batch):
         some = scenes[start : start + batch]
-        stats = {name: pad([each[name] for each in some]) for name in some[0]}
+        stats = {name: pad_boxes([each[name] for each in some]) for name in some[0]}
         stats["found"] = torch.tensor([len(each["scores"]) for each in some])
         stats["present"] = torch.tensor([len(each["true_labels"]) for each in some])
         parts.append(stats)

@@ -13,7 +13,7 @@ from finetune.errors import DataError
 from tasks import TextGeneration
 from tasks.generation.dialogues import check_answered, messages_of
 from tasks.generation.packing import best_fit, computed, pack
-from tasks.generation.templates import columns_of, fill, settle_template, template_faults
+from tasks.generation.templates import columns_of, fill_template, find_template, template_faults
 from tasks.generation.text_metrics import score_texts
 from tasks.generation.tokens import Tokens, cut
 from tasks.generation.tools import tools_of
@@ -192,9 +192,9 @@ def test_dialogues_in_which_no_assistant_speaks_are_refused() -> None:
 
 
 def test_template_looks_inside_nested_columns_and_keeps_braces() -> None:
-    template = settle_template("{{{t.en}}} {t[de]} {n}", "task.prompt", ["t", "n"])
+    template = find_template("{{{t.en}}} {t[de]} {n}", "task.prompt", ["t", "n"])
     row = {"t": {"en": "one", "de": "eins"}, "n": 1}
-    assert fill(template, row) == "{one} eins 1"
+    assert fill_template(template, row) == "{one} eins 1"
     assert columns_of(template) == ["t", "n"]
     assert list(template_faults(template, {"t": {"en": "one"}, "n": [1]})) == [
         "t[de] is None, not text",
@@ -204,7 +204,7 @@ def test_template_looks_inside_nested_columns_and_keeps_braces() -> None:
 
 def test_template_evaluates_nothing() -> None:
     with pytest.raises(KeyError):
-        fill("{t.__class__}", {"t": "x"})
+        fill_template("{t.__class__}", {"t": "x"})
 
 
 def test_headline_of_an_article_is_its_first_line() -> None:

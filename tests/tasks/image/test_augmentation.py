@@ -17,7 +17,7 @@ from finetune.batching.plan import TrainPlan
 from finetune.config.loading import load_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
-from finetune.registry import KINDS
+from finetune.registry import INSTALLED
 from tasks.image.augmentation import PRESETS, mix
 from tasks.image.preprocessing import INPUT
 from tasks.image_classification import ImageClassification, ImageClassificationConfig
@@ -107,7 +107,7 @@ def test_a_frozen_backbone_is_not_augmented_by_default(network: Path) -> None:
 def test_a_wrong_strength_is_refused_with_its_key() -> None:
     keys = {"task": "image-classification", "model": "x", "horizontal_flip": 2, "augmentation": "x"}
     with pytest.raises(ConfigError, match=r"task\.horizontal_flip: 2") as caught:
-        load_config(None, keys, replace(KINDS, task=lambda _: ImageClassificationConfig))
+        load_config(None, keys, replace(INSTALLED, task=lambda _: ImageClassificationConfig))
     assert "task.augmentation: 'x'" in str(caught.value)
 
 
