@@ -121,12 +121,11 @@ class TokenTagging(ft.Task):
         return sample
 
     def collate(self, samples: Sequence[ft.Sample], rng: ft.Rng | None = None) -> ft.Batch:
-        read = [sample["inputs"] for sample in samples]
-        inputs = tasks.pad_tokens(read, self.tokenizer_.pad_token_id)
-        batch: ft.Batch = {"inputs": inputs, "first": [sample["first"] for sample in samples]}
-        if all("target" in sample for sample in samples):
-            written = [{"input_ids": sample["target"]} for sample in samples]
-            targets = tasks.pad_tokens(written, NO_TAG)["input_ids"]
+        read, pad = [s["inputs"] for s in samples], self.tokenizer_.pad_token_id
+        batch = {"inputs": tasks.pad_tokens(read, pad), "first": [s["first"] for s in samples]}
+        tagged = [{"input_ids": s["target"]} for s in samples if "target" in s]
+        if len(tagged) == len(samples):
+            targets = tasks.pad_tokens(tagged, NO_TAG)["input_ids"]
             batch |= {"targets": targets, "count": {"loss": (targets != NO_TAG).sum().float()}}
         return batch
 
