@@ -130,8 +130,7 @@ class TokenTagging(ft.Task):
         return batch
 
     def loss(self, outputs: Tensor, batch: ft.Batch) -> dict[str, Tensor]:
-        logits, targets = outputs.flatten(0, 1), batch["targets"].flatten()
-        return {"loss": functional.cross_entropy(logits, targets, reduction="sum")}
+        return {"loss": functional.cross_entropy(outputs.mT, batch["targets"], reduction="sum")}
 
     def measure(self, outputs: Tensor, batch: ft.Batch) -> ft.Stats:
         right = outputs.argmax(2) == batch["targets"]  # [B, T]; nothing equals NO_TAG
