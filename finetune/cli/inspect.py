@@ -28,7 +28,7 @@ from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.inference.evaluation_loop import mean_loss
 from finetune.model import Batch
-from finetune.optim.optimizers import check_optimizer
+from finetune.optim.optimizers import OPTIMIZERS, check_optimizer
 from finetune.reporting.console import Console, format_duration
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
@@ -37,8 +37,6 @@ from finetune.training.state import Live
 from finetune.training.summary import describe_run
 
 MIB = 2**20
-# Tensors that an optimizer keeps for each parameter.
-STATES = {"adamw": 2, "sgd": 1}
 # Steps over which the cost of an epoch is measured; the others are like them.
 SAMPLED_STEPS = 200
 _EXCERPT = 160
@@ -136,8 +134,10 @@ def estimate(prepared: Prepared) -> dict[str, str]:
     live = prepared.live
     total = sum(p.nbytes for p in live.model.network.parameters())
     trained = sum(p.nbytes for group in live.optimizer.param_groups for p in group["params"])
-    states = STATES.get(live.config.optim.name)
-    known = f"{states * trained / MIB:.1f} MiB optimizer" if states else "the optimizer beside it"
+    kind = OPTIMIZERS.get(live.config.optim.name)
+    known = (
+        f"{kind.states * trained / MIB:.1f} MiB optimizer" if kind else "the optimizer beside it"
+    )
     facts = {"memory": f"{total / MIB:.1f} MiB weights, {trained / MIB:.1f} MiB gradients, {known}"}
     cost = time_steps(prepared)
     if cost.peak_bytes:

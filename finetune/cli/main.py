@@ -278,9 +278,9 @@ def export(
     from finetune.cli.arguments import source_of
 
     source = source_of(words) if words else None
-    from finetune.export.onnx import convert
+    from finetune.export.exporters import find_exporter
 
-    convert(run, source, to, output)
+    find_exporter(to)(run, source, output)
 
 
 @app.command()

@@ -9,23 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-TABLES: dict[str, tuple[str, ...]] = {
-    "csv": (".csv",),
-    "tsv": (".tsv", ".tab"),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
-    "parquet": (".parquet", ".pq"),
-    "arrow": (".arrow", ".feather", ".ipc"),
+
+class TableFormat(NamedTuple):
+    """A format of files that are one table each.
+
+    Attributes:
+        endings: what names of such files end with.
+        reader: module:function that reads one, (path, config, decoder) -> (rows, notes).
+        compressed: whether a file may also end with .gz.
+    """
+
+    endings: tuple[str, ...]
+    reader: str
+    compressed: bool = False
+
+
+TABLES = {
+    "csv": TableFormat((".csv",), "finetune.data.tables:read_csv", compressed=True),
+    "tsv": TableFormat((".tsv", ".tab"), "finetune.data.tables:read_csv", compressed=True),
+    "jsonl": TableFormat(
+        (".jsonl", ".ndjson", ".json"), "finetune.data.tables:read_jsonl", compressed=True
+    ),
+    "parquet": TableFormat((".parquet", ".pq"), "finetune.data.tables:read_parquet"),
+    "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.data.tables:read_arrow"),
 }
-"""Files that are one table each; their readers are in `finetune.data.tables`."""
-COMPRESSED = ("csv", "tsv", "jsonl")
-"""Tables that may also end with .gz."""
+"""Tables by the name of their format."""
 FOLDERS = ("text-folder", "image-folder")
 FORMATS = ("auto", *TABLES, *FOLDERS, "hub")
 """What data.format may be for every task."""
 
-TABLE_ENDINGS = frozenset(ending for endings in TABLES.values() for ending in endings)
+TABLE_ENDINGS = frozenset(ending for each in TABLES.values() for ending in each.endings)
 IMAGE_ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
     | {".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}

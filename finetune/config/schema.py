@@ -21,6 +21,13 @@ DEFAULT_METHOD = "lora"
 class Section(BaseModel):
     """A part of the config: immutable, of finite numbers, without keys that are not named here."""
 
+    free_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that do not change which weights a run ends with: a resumed run may change them."""
+    length_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say how long a run trains: one that is extended may change them."""
+    place_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say where and how fast, not what was trained: a card does not repeat them."""
+
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -33,6 +40,8 @@ class Section(BaseModel):
 class TaskConfig(Section):
     """The keys that every task has; an adapter adds its own."""
 
+    place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+
     name: str
     """Name of a task, or file.py:Class, or module:Class."""
     prediction_keys: ClassVar[frozenset[str]] = frozenset()
@@ -43,6 +52,9 @@ class TaskConfig(Section):
 
 class ModelConfig(Section):
     """Which pretrained network."""
+
+    free_keys: ClassVar[frozenset[str]] = frozenset({"activation_checkpointing"})
+    place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
     """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files of an installed package."""
@@ -80,6 +92,8 @@ class ModelConfig(Section):
 
 class DataConfig(Section):
     """Which data, and how it is split."""
+
+    place_keys: ClassVar[frozenset[str]] = frozenset({"source", "train", "validation", "test"})
 
     source: str | None = None
     """A file, a folder, a hub data set or pkg://<package>/<path>, with its splits inside."""
@@ -133,6 +147,8 @@ class DataConfig(Section):
 class MethodConfig(Section):
     """The keys that every method has; a method adds its own."""
 
+    place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+
     name: str
     """frozen, lora, partial, full, bitfit, ia3, or file.py:Class."""
 
@@ -174,6 +190,14 @@ class OptimConfig(Section):
 
 class TrainConfig(Section):
     """How long, in what portions, and what is kept."""
+
+    free_keys: ClassVar[frozenset[str]] = frozenset(
+        {"workers", "shard", "log_every", "save_every", "keep_checkpoints", "micro_batch"}
+    )
+    length_keys: ClassVar[frozenset[str]] = frozenset({"epochs", "max_steps", "early_stopping"})
+    place_keys: ClassVar[frozenset[str]] = frozenset(
+        {"workers", "log_every", "save_every", "keep_checkpoints"}
+    )
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Of head, order, augmentation and dropout."""
@@ -224,6 +248,11 @@ class TrainConfig(Section):
 class OutputConfig(Section):
     """Where results go."""
 
+    free_keys: ClassVar[frozenset[str]] = frozenset(
+        {"dir", "trackers", "hub", "dtype", "license", "base_model"}
+    )
+    place_keys: ClassVar[frozenset[str]] = free_keys
+
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
     trackers: list[str] = []
@@ -244,6 +273,11 @@ class OutputConfig(Section):
 
 class RunConfig(Section):
     """All of a run."""
+
+    def keys_of(self, kind: Literal["free_keys", "length_keys", "place_keys"]) -> set[str]:
+        """The keys of one kind in all sections, as "section.key"."""
+        sections = [(name, getattr(self, name)) for name in type(self).model_fields]
+        return {f"{name}.{key}" for name, section in sections for key in getattr(section, kind)}
 
     task: Any
     """The task's own section, validated by its Config."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from datasets import Dataset
 
-from finetune.config.formats import COMPRESSED, TABLES
+from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
 from finetune.data.encodings import Decoder
 from finetune.data.records import check_names, from_records, plain
@@ -26,7 +27,7 @@ from finetune.data.validation import Faults
 from finetune.errors import DataError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_BY_SUFFIX = {suffix: name for name, suffixes in TABLES.items() for suffix in suffixes}
+_BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
 # How much of a CSV one thread parses at once, in bytes.
 _BLOCK = 1 << 26
 _HEADER = 1 << 20
@@ -38,7 +39,7 @@ def table_format(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
         name = _BY_SUFFIX.get(suffixes[-2]) if len(suffixes) > 1 else None
-        return name if name in COMPRESSED else None
+        return name if name and TABLES[name].compressed else None
     return _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
 
 
@@ -46,25 +47,20 @@ def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
     """The rows of one file, and notes on how they were read."""
     name = config.format if config.format in TABLES else table_format(path)
     if name is None:
-        known = ", ".join(suffix for suffixes in TABLES.values() for suffix in suffixes)
+        known = ", ".join(ending for each in TABLES.values() for ending in each.endings)
         raise DataError(
             f"{path}: the name does not tell the format; known endings: {known} (csv and jsonl also"
             f" with .gz), or write data.format={'|'.join(TABLES)}"
         )
-    readers: dict[str, Callable[[Path, DataConfig, Decoder], tuple[Dataset, list[str]]]] = {
-        "csv": _read_csv,
-        "tsv": _read_csv,
-        "jsonl": _read_jsonl,
-        "parquet": _read_parquet,
-        "arrow": _read_arrow,
-    }
-    rows, notes = readers[name](path, config, decoder)
+    module, _, function = TABLES[name].reader.partition(":")
+    rows, notes = getattr(import_module(module), function)(path, config, decoder)
     if not len(rows):
         raise DataError(f"{path}: has columns ({', '.join(rows.column_names)}) but no rows")
     return rows, notes
 
 
-def _read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+    """A table of text whose first line names the columns (RFC 4180)."""
     text = decoder.text(path)
     if not text.strip():
         raise DataError(f"{path}: is empty; its first line must name the columns")
@@ -174,7 +170,8 @@ def _first_record(path: Path, text: str, delimiter: str) -> list[str]:
         ) from error
 
 
-def _read_jsonl(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+def read_jsonl(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+    """A JSON object on every line, or an array of objects."""
     text = decoder.text(path)
     if not text.strip():
         raise DataError(f"{path}: is empty; write one JSON object a line")
@@ -214,7 +211,8 @@ def _json_lines(text: str, faults: Faults) -> list[tuple[str, Any]]:
     return items
 
 
-def _read_parquet(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+def read_parquet(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+    """A parquet file, memory-mapped."""
     try:
         # ParquetFile and not read_table, which takes year=2024 in a folder's name for a column.
         table = pa.parquet.ParquetFile(path, memory_map=True).read()
@@ -223,7 +221,7 @@ def _read_parquet(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dat
     return _dataset(path, table), []
 
 
-def _read_arrow(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+def read_arrow(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
     """An IPC file or an IPC stream, memory-mapped."""
     try:
         source = pa.memory_map(str(path))

@@ -20,11 +20,6 @@ from finetune.task_parts import BASE, REPOSITORY
 
 MOST_LABELS = 50
 ADAPTER_HEADING = "### The adapter"
-# Keys that say where and how fast, not what was trained.
-_UNTOLD = re.compile(
-    r"^(output\.|data\.(source|train|validation|test)$|model\.name$|(task|method)\.name$"
-    r"|train\.(workers|log_every|keep_checkpoints|save_every)$|method\.cache_gib$)"
-)
 _PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:()'\"]+){2,}")
 
 
@@ -155,7 +150,8 @@ def _training(story: Story) -> Iterator[str]:
     }
     yield from (*_table(["", ""], ((name, text) for name, text in facts.items() if text)), "")
     values = {key: value for key, value in flatten(story.config).items() if value is not None}
-    shown = {key: value for key, value in values.items() if not _UNTOLD.match(key)}
+    untold = story.config.keys_of("place_keys")
+    shown = {key: value for key, value in values.items() if key not in untold}
     typed = [(key, format_setting(value)) for key, value in shown.items()]
     yield from (*_table(["key", "value"], typed), "")
     versions = ", ".join(f"{name} {value}" for name, value in story.versions.items())

@@ -32,7 +32,6 @@ from finetune.reporting.console import Console, format_count
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
 
-FORMATS = ("onnx",)
 INSTALL = "pip install 'finetune-kit[onnx]'"
 MODEL = "model.onnx"
 # Rows that are compared, and in what portions: sizes and lengths that the export did not see.
@@ -61,22 +60,20 @@ class Network(nn.Module):
         return self.outputs(self.model({"inputs": inputs}))
 
 
-def convert(run: str, source: Source | None, to: str, output: Path | None) -> float:
+def export_onnx(run: str, source: Source | None, output: Path | None) -> float:
     """Write the network of a final model to a folder; the largest difference of its outputs.
 
     Raises ModelError for a task or a network that cannot be exported, or whose outputs differ.
     """
-    if to not in FORMATS:
-        raise ConfigError(f"--to: {to!r} is no format; choose from: {', '.join(FORMATS)}")
     console = Console()
     folder = model_folder(run)
     task = load_task(folder)
     if task.onnx is None:
-        raise ModelError(f"export: {task.name} cannot be written as {to}; its final/ is PyTorch's")
+        raise ModelError(f"export: {task.name} cannot be written as ONNX; its final/ is PyTorch's")
     check_installed()
     rows, place = _rows(Path(run), source, task)
     model = task.load_model(saved_model(folder)).eval()
-    target = output or folder.with_name(to)
+    target = output or folder.with_name("onnx")
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {place}"})
     _export(model, task, rows, target / MODEL)

@@ -32,27 +32,6 @@ from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.io.checkpoint import step_name
 from finetune.io.files import write_json, write_text
 
-# Keys that do not change which weights a run ends with, so a resumed run may change them.
-FREE_KEYS = frozenset(
-    {
-        "train.workers",
-        "train.shard",
-        "train.log_every",
-        "train.save_every",
-        "train.keep_checkpoints",
-        "train.micro_batch",
-        "model.activation_checkpointing",
-        "output.dir",
-        "output.trackers",
-        "output.hub",
-        "output.dtype",
-        "output.license",
-        "output.base_model",
-        "method.cache_gib",
-        "task.metrics",
-    }
-)
-LENGTH_KEYS = frozenset({"train.epochs", "train.max_steps", "train.early_stopping"})
 OTHER_FILES = ("metrics.jsonl", "best.json", "last.json")
 
 
@@ -210,14 +189,15 @@ def check_same_run(
     if not folder.has_config:
         return None
     held, resolved = folder.read("run.json"), folder.read_config()
-    free = FREE_KEYS | LENGTH_KEYS if extend else FREE_KEYS
+    lengths = given.keys_of("length_keys")
+    free = given.keys_of("free_keys") | (lengths if extend else set())
     changed, differences = dict[str, Any](), dict[str, str]()
     for key, (value, before) in _changes(given, held["given"], resolved).items():
         if key in free:
             changed[key] = value
         else:
             differences[key] = f"  {key}: {before} in the run, {value} now"
-    hint = "use --extend to train longer, or " if LENGTH_KEYS & differences.keys() else ""
+    hint = "use --extend to train longer, or " if lengths & differences.keys() else ""
     replacing = "--fresh (in Python fresh=True) to replace this one"
     ways = f"{hint}output.dir=... for a second run, or {replacing}"
     if differences:

@@ -23,6 +23,9 @@ from finetune.model import TransferModel, train_parts
 class FrozenConfig(MethodConfig):
     """Only the head is trained, on features of the frozen backbone."""
 
+    free_keys: ClassVar[frozenset[str]] = frozenset({"cache_gib"})
+    place_keys: ClassVar[frozenset[str]] = frozenset({"name", "cache_gib"})
+
     name: Literal["frozen"] = "frozen"
     contrastive: Annotated[int, Field(ge=0)] = 0
     """Steps in which the backbone is tuned before it is frozen, for few rows of each class: vectors

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -12,6 +12,35 @@ from finetune.config.schema import OptimConfig
 from finetune.distributed.fsdp import is_split
 from finetune.errors import ConfigError, nearest
 
+Groups = list[dict[str, Any]]
+
+
+class OptimizerKind(NamedTuple):
+    """An optimizer of this kit.
+
+    Attributes:
+        build: (config, groups, the largest rate) -> the optimizer.
+        states: tensors that it keeps for each parameter, of the parameter's size.
+    """
+
+    build: Callable[[OptimConfig, Groups, float], torch.optim.Optimizer]
+    states: int
+
+
+def _adamw(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimizer:
+    """Loshchilov & Hutter 2019 (arXiv:1711.05101), with one fused kernel a step."""
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def _sgd(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimizer:
+    """SGD with momentum."""
+    # The fused kernel is not known to tensors that are split among processes.
+    is_whole = not any(is_split(parameter) for group in groups for parameter in group["params"])
+    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
+
+
+OPTIMIZERS = {"adamw": OptimizerKind(_adamw, states=2), "sgd": OptimizerKind(_sgd, states=1)}
+"""The optimizers of this kit by name; any other name is one of `timm.optim`."""
 # Of those of timm: what needs another package or a second backward pass, and what a checkpoint
 # cannot hold, since it keeps lists of tensors and draws from a generator of its own.
 EXCLUDED = ["fused*", "bnb*", "lookahead*", "adahessian", "kron*"]
@@ -19,29 +48,21 @@ EXCLUDED = ["fused*", "bnb*", "lookahead*", "adahessian", "kron*"]
 
 def check_optimizer(name: str) -> None:
     """Raise ConfigError if there is no optimizer of this name."""
-    if name in ("adamw", "sgd"):
+    if name in OPTIMIZERS:
         return
     from timm.optim import list_optimizers
 
-    names = {*list_optimizers(exclude_filters=EXCLUDED), "adamw", "sgd"}
+    names = {*list_optimizers(exclude_filters=EXCLUDED), *OPTIMIZERS}
     if name not in names:
-        raise ConfigError(f"optim.name: {name!r} is no optimizer; {nearest(name, names)}")
+        raise ConfigError(f"optim.name: unknown optimizer {name!r}; {nearest(name, names)}")
 
 
-def build_optimizer(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, each of which gives its own rate and weight decay.
-
-    AdamW is Loshchilov & Hutter 2019 (arXiv:1711.05101), with one fused kernel a step; SGD is with
-    momentum.
-    """
+def build_optimizer(config: OptimConfig, groups: Groups) -> torch.optim.Optimizer:
+    """The optimizer over `groups`, each of which gives its own rate and weight decay."""
     assert groups, "a method leaves something to train"
     lr = max(group["lr"] for group in groups)
-    if config.name == "adamw":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
-    elif config.name == "sgd":
-        # The fused kernel is not known to tensors that are split among processes.
-        is_whole = not any(is_split(parameter) for group in groups for parameter in group["params"])
-        optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
+    if config.name in OPTIMIZERS:
+        optimizer = OPTIMIZERS[config.name].build(config, groups, lr)
     else:
         from timm.optim import create_optimizer_v2
 

@@ -14,6 +14,7 @@ LabelKind = Literal["single", "several", "number"]
 class TargetConfig(TaskConfig):
     """The keys of a task whose rows have labels or a number."""
 
+    free_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores"})
 
     metrics: list[str] = []  # noqa: RUF012 - pydantic copies it

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from finetune.errors import ModelError
-from finetune.export.onnx import TOLERANCE, _difference, _rows_of_run, convert
+from finetune.export.onnx import TOLERANCE, _difference, _rows_of_run, export_onnx
 from finetune.inference.model_loading import load_task
 from finetune.inference.predictor import load
 from tests.support.command_line import finetune as command
@@ -67,7 +67,7 @@ EXPORTED = {
 @pytest.mark.parametrize("name", EXPORTED)
 def test_networks_of_pictures_are_exported_and_compared(name: str, world: World) -> None:
     run = world.train(EXPORTED[name])
-    assert convert(str(run.path), None, "onnx", None) < 1e-4
+    assert export_onnx(str(run.path), None, None) < 1e-4
     assert (run.path / "onnx" / "model.onnx").is_file()
 
 
@@ -76,7 +76,7 @@ def test_best_candidate_of_a_detector_is_the_first_prediction(world: World) -> N
     import onnxruntime
 
     run = world.train(EXPORTED["fcos"])
-    convert(str(run.path), None, "onnx", None)
+    export_onnx(str(run.path), None, None)
     session = onnxruntime.InferenceSession(run.path / "onnx" / "model.onnx")
     task = run.predictor.adapter
     for path in world.uses["detect"].rows:
@@ -109,7 +109,7 @@ def test_network_that_cannot_be_exported_says_why(
 
     monkeypatch.setattr("torch.onnx.export", export)
     with pytest.raises(ModelError, match="cannot be written as ONNX: no operator for aten.x"):
-        convert(str(finished_run), None, "onnx", tmp_path / "onnx")
+        export_onnx(str(finished_run), None, tmp_path / "onnx")
 
 
 def test_export_into_a_file_is_refused(
@@ -151,7 +151,7 @@ def test_outputs_that_differ_are_refused(
     monkeypatch.setattr("finetune.export.onnx._export", export)
     monkeypatch.setattr("finetune.export.onnx.compare_outputs", lambda *_: [float("inf")])
     with pytest.raises(ModelError, match="differ by inf"):
-        convert(str(finished_run), None, "onnx", tmp_path / "onnx")
+        export_onnx(str(finished_run), None, tmp_path / "onnx")
     assert not (tmp_path / "onnx" / "model.onnx").exists()
 
 
@@ -160,6 +160,6 @@ def test_task_that_cannot_be_exported_says_so(
 ) -> None:
     monkeypatch.setattr("tasks.text_classification.TextClassification.onnx", None)
     assert command("export", finished_run) == 2
-    assert "text-classification cannot be written as onnx" in capsys.readouterr().err
+    assert "text-classification cannot be written as ONNX" in capsys.readouterr().err
     assert command("export", finished_run, "--to", "tflite") == 2
     assert "choose from: onnx" in capsys.readouterr().err

@@ -140,6 +140,15 @@ def test_only_tasks_that_have_the_keys_are_told_of(
     )
 
 
+def test_embed_refuses_a_misspelt_key_of_a_run(
+    finished_run: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.parquet"
+    assert finetune("embed", finished_run, table, "task.txet=text", "-o", output) == 2
+    assert "txet: predictions of text-classification do not change" in capsys.readouterr().err
+    assert not output.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
