@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         HubError,
         ModelError,
     )
+    from finetune.inference.embedding import embed
     from finetune.inference.evaluate import evaluate
     from finetune.inference.predictor import Predictor, load
     from finetune.methods.base import Method, Recipe
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Run", "compare", "train"), "api"),
+    "embed": "inference.embedding",
     "evaluate": "inference.evaluate",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
     **dict.fromkeys(("HEAD", "Batch", "TransferModel", "named_parts"), "model"),
@@ -95,6 +97,7 @@ __all__ = [
     "TransferModel",
     "Views",
     "compare",
+    "embed",
     "evaluate",
     "load",
     "named_parts",

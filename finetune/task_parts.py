@@ -56,7 +56,7 @@ Prediction = dict[str, Any]
 Rng = np.random.Generator
 
 
-class Mendable(str):
+class Fixable(str):
     """A fault that `encode` repairs by itself, such as a box that reaches out of its image.
 
     Under data.on_error=clip a row is kept if it has no other faults.

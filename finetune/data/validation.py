@@ -14,7 +14,7 @@ from typing import Literal
 from datasets import Dataset
 
 from finetune.errors import DataError
-from finetune.task_parts import Mendable, Row, take_rows
+from finetune.task_parts import Fixable, Row, take_rows
 
 OnError = Literal["stop", "skip", "clip"]
 
@@ -79,7 +79,7 @@ def check_rows(
     for start in range(0, len(rows), TOGETHER):
         some = take_rows(read, range(start, min(start + TOGETHER, len(rows))))
         for index, (row, whats) in enumerate(zip(some, validate(some), strict=True), start):
-            if whats and on_error == "clip" and all(isinstance(w, Mendable) for w in whats):
+            if whats and on_error == "clip" and all(isinstance(w, Fixable) for w in whats):
                 mended += 1
                 kept.append(index)
             elif whats:

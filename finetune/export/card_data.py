@@ -12,7 +12,7 @@ from finetune.task_parts import CardFacts, Length
 
 
 @dataclass(frozen=True)
-class Story:
+class CardData:
     """All that a run has to tell of itself.
 
     Attributes:

@@ -12,7 +12,7 @@ from finetune.reporting.metric_tables import by_label, overall
 from finetune.reporting.run_facts import cut_note
 
 if TYPE_CHECKING:
-    from finetune.export.card_data import Story
+    from finetune.export.card_data import CardData
 
 FEW_ROWS = 50  # of a label in train
 FEW_MEASURED = 1000  # rows of a held-out split
@@ -21,7 +21,7 @@ NAMED = 10
 BY_CLASS = ("iou/", "ap/")  # metrics of a class: 0 is none of it found
 
 
-def find_limits(story: Story) -> Iterator[str]:
+def find_limits(story: CardData) -> Iterator[str]:
     """A sentence for each limit, the gravest first. Raises nothing: a card is always written."""
     yield from _of_measurement(story)
     yield from _of_labels(story)
@@ -32,7 +32,7 @@ def find_limits(story: Story) -> Iterator[str]:
     )
 
 
-def _of_measurement(story: Story) -> Iterator[str]:
+def _of_measurement(story: CardData) -> Iterator[str]:
     if not story.results:
         yield "No row was held out: how good it is on rows that it has not seen is not known."
     elif set(story.results) == {story.selected}:
@@ -51,7 +51,7 @@ def _of_measurement(story: Story) -> Iterator[str]:
         yield f"{split} has only {format_count(count, 'row')}, so its figures are rough{width}."
 
 
-def _of_labels(story: Story) -> Iterator[str]:
+def _of_labels(story: CardData) -> Iterator[str]:
     train = {label: counts.get("train", 0) for label, counts in story.labels.items()}
     few = {label: count for label, count in train.items() if count < FEW_ROWS}
     if few:
@@ -78,7 +78,7 @@ def _of_labels(story: Story) -> Iterator[str]:
             yield f"Labels of which no row of {split} was recognised: {_named(missed)}."
 
 
-def _of_lengths(story: Story) -> Iterator[str]:
+def _of_lengths(story: CardData) -> Iterator[str]:
     for split, lengths in story.lengths.items():
         if note := cut_note(lengths, story.length_unit):
             yield f"In {split} {note}: what stands there was not read."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.yaml import flatten
-from finetune.export.card_data import Story
+from finetune.export.card_data import CardData
 from finetune.export.card_metadata import base_id, base_reference, data_reference, front_matter
 from finetune.export.limitations import find_limits
 from finetune.reporting.console import format_setting, format_value
@@ -23,7 +23,7 @@ ADAPTER_HEADING = "### The adapter"
 _PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:()'\"]+){2,}")
 
 
-def write_cards(story: Story, *, with_adapter: bool) -> dict[str, str]:
+def write_cards(story: CardData, *, with_adapter: bool) -> dict[str, str]:
     """{path in final/: text} of the model's card, and of its adapter's where peft can load that."""
     cards = {"README.md": write_card(story, "finetune", with_adapter=with_adapter)}
     if with_adapter and story.about.adapter_code:
@@ -31,7 +31,7 @@ def write_cards(story: Story, *, with_adapter: bool) -> dict[str, str]:
     return cards
 
 
-def write_card(story: Story, relation: str, *, with_adapter: bool = False) -> str:
+def write_card(story: CardData, relation: str, *, with_adapter: bool = False) -> str:
     """The text of README.md; `relation` is what the model is to its base: "finetune", "adapter"."""
     config, about = story.config, story.about
     base = base_reference(config, about)
@@ -64,7 +64,7 @@ def renamed(text: str, repository: str) -> str:
     return re.sub(rf"(?<![\w./-]){old}(?![\w/-]|\.\w)", lambda _: repository, text)
 
 
-def _results(story: Story) -> Iterator[str]:
+def _results(story: CardData) -> Iterator[str]:
     for split, metrics in story.results.items():
         mark = ""
         if split == story.selected:
@@ -83,7 +83,7 @@ def _results(story: Story) -> Iterator[str]:
     yield ""
 
 
-def _use(story: Story, relation: str, base: str, with_adapter: bool) -> Iterator[str]:
+def _use(story: CardData, relation: str, base: str, with_adapter: bool) -> Iterator[str]:
     about = story.about
     adapter_code = about.adapter_code.replace(BASE, base)
     if relation == "adapter":
@@ -118,7 +118,7 @@ def _nested(code: str, adapter: str, base: str) -> Iterator[str]:
     yield ""
 
 
-def _data(story: Story) -> Iterator[str]:
+def _data(story: CardData) -> Iterator[str]:
     rows = []
     for split, lengths in story.lengths.items():
         cut = [length for length in lengths if length.cut]
@@ -137,7 +137,7 @@ def _data(story: Story) -> Iterator[str]:
         yield from (*(f"- {note}" for note in story.notes), "")
 
 
-def _training(story: Story) -> Iterator[str]:
+def _training(story: CardData) -> Iterator[str]:
     told = story.facts
     facts = {
         "length": told.length,

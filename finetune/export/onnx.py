@@ -25,7 +25,7 @@ from finetune.data.source import Source
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import relative_difference
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.inference.predictor import check_columns, unlabelled
+from finetune.inference.predictor import check_columns, input_columns
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
@@ -230,7 +230,7 @@ def _rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]
     check_columns(place, table.column_names, task)
     step = max(1, len(table) // (4 * ROWS))
     drawn = take_rows(table, range(0, len(table), step)[: 4 * ROWS])
-    rows = [unlabelled(row, task) for row in drawn]
+    rows = [input_columns(row, task) for row in drawn]
     good = [
         row for row, faults in zip(rows, task.rows.validate_many(rows), strict=True) if not faults
     ]

@@ -31,13 +31,13 @@ from finetune.batching.row_cache import digest_model
 from finetune.config.loading import section_faults
 from finetune.config.schema import ModelConfig
 from finetune.data.opening import FIRST_VALUES, open_rows
-from finetune.data.source import Source
+from finetune.data.source import Source, make_source
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError, DataError, FinetuneError, ModelError, nearest, refuse_all
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.inference.predictor import WINDOW, check_columns, unlabelled
+from finetune.inference.predictor import WINDOW, check_columns, input_columns
 from finetune.io.files import atomic, write_json
 from finetune.model import Batch, TransferModel, saved_model
 from finetune.registry import find_task, task_names
@@ -74,6 +74,27 @@ class RowEmbedder:
                 return list(_one_vector(self.model.features(inputs)))
 
         return torch.stack(map_by_length(self.task, rows, measured, self.batch_size, embed)).numpy()
+
+
+def embed(
+    model: str | Path,
+    data: Any,
+    output: str | Path,
+    *,
+    batch_size: int = 32,
+    precision: str | None = None,
+    **keys: Any,
+) -> int:
+    """Write a vector of every row of `data` to a parquet file; how many rows that are.
+
+    `model` is a pretrained network or a fine-tuned run, `data` whatever `finetune.train` takes.
+    `keys` say how it is read (limit=200), or are keys of the task ("task.max_length"); task=NAME
+    chooses one where the columns fit several. Raises FinetuneError.
+    """
+    own = {key: keys.pop(key) for key in list(keys) if key == "task" or key.startswith("task.")}
+    task_keys = {key.partition(".")[2] or "name": value for key, value in own.items()}
+    source = make_source(data, keys, "call")
+    return embed_rows(str(model), source, task_keys, Path(output), batch_size, precision)
 
 
 def embed_rows(
@@ -134,14 +155,14 @@ def _embed_window(
     """Embed one window of rows into its part; True if that was there."""
     task, first = embedder.task, place * WINDOW
     indices = list(range(first, min(first + WINDOW, len(table))))
-    rows = [unlabelled(row, task) for row in take_rows(table, indices)]
+    rows = [input_columns(row, task) for row in take_rows(table, indices)]
     good = []
     for index, row, faults in zip(indices, rows, task.rows.validate_many(rows), strict=True):
         if not faults:
             good.append((index, row))
         elif source.config.on_error == "stop":
             raise DataError(
-                f"{source.reference}: row {index + 1}: {'; '.join(faults)}; mend it, or leave such "
+                f"{source.name}: row {index + 1}: {'; '.join(faults)}; mend it, or leave such "
                 "rows out with on_error=skip. What is done is kept: the same command goes on"
             )
     kept = [row for _, row in good]

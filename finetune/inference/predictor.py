@@ -74,7 +74,7 @@ class Predictor:
         while window := list(islice(source, WINDOW)):
             for number, row in enumerate(window, start):
                 check_columns(f"row {number}", row, self.adapter)
-                for fault in self.adapter.rows.validate(unlabelled(row, self.adapter)):
+                for fault in self.adapter.rows.validate(input_columns(row, self.adapter)):
                     raise DataError(f"row {number}: {fault}")
             yield from self.window(window, batch_size)
             start += len(window)
@@ -83,7 +83,7 @@ class Predictor:
         self, rows: Sequence[Row], batch_size: int, advance: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
         """Predictions for good rows that are in memory; `advance` is told of every batch."""
-        rows = [unlabelled(row, self.adapter) for row in rows]
+        rows = [input_columns(row, self.adapter) for row in rows]
         measured = self.adapter.lengths(rows, predicting=True)
         self.cut += sum(length.cut > 0 for length in measured)
 
@@ -151,7 +151,7 @@ def check_columns(place: str, columns: Collection[str], task: Task) -> None:
             )
 
 
-def unlabelled(row: Row, task: Task) -> Row:
+def input_columns(row: Row, task: Task) -> Row:
     """The columns that a prediction reads: a label that training never saw must not stop it."""
     columns = task.rows.inputs
     return {name: row.get(name) for name in columns} if columns else row

@@ -15,7 +15,7 @@ def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["peak_lr"] * factor
 
 
-def told_rate(optimizer: torch.optim.Optimizer, config: OptimConfig) -> float:
+def logged_rate(optimizer: torch.optim.Optimizer, config: OptimConfig) -> float:
     """The rate at this step that began as optim.lr; where only a head is trained, the head's."""
     groups = optimizer.param_groups
     begun = [group for group in groups if group["peak_lr"] == config.lr]

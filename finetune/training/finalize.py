@@ -11,7 +11,7 @@ import torch
 
 from finetune.data.opening import Splits
 from finetune.distributed.launch import environment
-from finetune.export.card_data import Story
+from finetune.export.card_data import CardData
 from finetune.export.card_metadata import base_reference
 from finetune.export.final_model import Differences, Final, export_model, sample_rows
 from finetune.export.model_card import write_cards
@@ -63,7 +63,7 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
 
 
 def _export(
-    model: TransferModel, prepared: Prepared, folder: RunFolder, story: Story
+    model: TransferModel, prepared: Prepared, folder: RunFolder, story: CardData
 ) -> Differences:
     live = prepared.live
     rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
@@ -110,11 +110,11 @@ def tell(
     results: Mapping[str, Mapping[str, float]],
     selected: str | None,
     step: int,
-) -> Story:
+) -> CardData:
     """The story of a run whose model is about to be saved."""
     live = prepared.live
     versions = environment(live.accelerator)
-    return Story(
+    return CardData(
         config=live.config,
         about=live.task.views.card(live.model),
         adapter=live.method.adapter,

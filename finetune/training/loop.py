@@ -28,7 +28,7 @@ from finetune.distributed.signals import Interrupted, Signals
 from finetune.model import Batch, head_weights
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import penalize, trained_parameters
-from finetune.optim.schedules import rate_factor, set_rate, told_rate
+from finetune.optim.schedules import logged_rate, rate_factor, set_rate
 from finetune.training.losses import RunningLoss, global_counts
 from finetune.training.state import Journal, Live, Progress
 
@@ -130,7 +130,7 @@ def train_steps(
 
             if logs:
                 values = running.take() | {
-                    "lr": told_rate(live.optimizer, optim),
+                    "lr": logged_rate(live.optimizer, optim),
                     "epoch": step / epoch_steps,
                 }
                 # Not finite only where the loss scaler has skipped the update.

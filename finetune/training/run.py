@@ -44,7 +44,7 @@ def run(
     where that is possible.
     """
     given = loaded.config
-    forget(task)
+    clear_learned(task)
     check_optimizer(given.optim.name)
     check_trackers(given.output.trackers)
     if given.output.hub is not None:
@@ -78,7 +78,7 @@ def run(
     return folder
 
 
-def forget(task: Task) -> None:
+def clear_learned(task: Task) -> None:
     """Drop what an earlier run of this task learned: attributes that end in `_`."""
     for name in [name for name in vars(task) if name.endswith("_") and not name.startswith("_")]:
         delattr(task, name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import DataError, nearest
-from finetune.task_parts import Mendable, Row
+from finetune.task_parts import Fixable, Row
 from tasks.annotations.boxes import Convention, Object, box_fault, objects_in
 from tasks.classification.labels import label_text
 from tasks.image.joint_augmentation import clip_boxes
@@ -76,7 +76,7 @@ class ObjectReader:
             place = each.place or f"object {number}"
             fault, is_mended = box_fault(each, size)
             if fault:
-                yield (Mendable if is_mended else str)(f"{place}: {fault}")
+                yield (Fixable if is_mended else str)(f"{place}: {fault}")
             if not each.fault and (fault := self._category_fault(each)):
                 yield f"{place}: {fault}"
 

@@ -19,7 +19,7 @@ from finetune.config.schema import (
     RunConfig,
     TaskConfig,
 )
-from finetune.export.card_data import Story
+from finetune.export.card_data import CardData
 from finetune.export.card_metadata import base_reference, data_reference, licence
 from finetune.export.limitations import find_limits
 from finetune.export.model_card import renamed, write_card, write_cards
@@ -54,9 +54,9 @@ def facts(*choices: str) -> RunFacts:
     return RunFacts("", "", "Bert", "1 of 2 are trained", "cpu", "7", "4 samples", choices, ())
 
 
-def story(**changes: Any) -> Story:
+def story(**changes: Any) -> CardData:
     """A run on 200 training rows, of which 6 are rare, and 40 test rows."""
-    held = Story(
+    held = CardData(
         config=config(),
         about=CardFacts(
             "text-classification", "transformers", "load('OWNER/NAME')", "peft('BASE')"

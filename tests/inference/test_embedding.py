@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from finetune.errors import ConfigError
 from finetune.inference import embedding
 from tests.support.command_line import finetune, launch
 from tests.support.lives import Killed
@@ -138,6 +139,19 @@ def test_only_tasks_that_have_the_keys_are_told_of(
     assert "task.txt: no task with vectors has it; did you mean 'text'?" in (
         capsys.readouterr().err
     )
+
+
+def test_embed_from_python_writes_what_the_command_does(
+    bert_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    keys: dict[str, Any] = {"task.max_length": 8}
+    count = embedding.embed(bert_folder, ROWS, tmp_path / "python.parquet", **keys)
+    assert count == len(read(tmp_path / "python.parquet")[0])
+    output = tmp_path / "shell.parquet"
+    assert finetune("embed", bert_folder, table, "task.max_length=8", "-o", output) == 0
+    assert np.array_equal(read(output)[1], read(tmp_path / "python.parquet")[1])
+    with pytest.raises(ConfigError, match="limt: is no key of reading rows; did you mean 'limit'"):
+        embedding.embed(bert_folder, table, output, limt=3)
 
 
 def test_embed_refuses_a_misspelt_key_of_a_run(

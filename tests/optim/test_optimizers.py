@@ -25,7 +25,7 @@ from finetune.methods.partial import PartialConfig
 from finetune.model import TransferModel, named_parts
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import EXCLUDED, build_optimizer, check_optimizer
-from finetune.optim.schedules import rate_factor, set_rate, told_rate
+from finetune.optim.schedules import logged_rate, rate_factor, set_rate
 from finetune.registry import make_method
 
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
@@ -159,12 +159,12 @@ def test_rate_that_is_told_is_that_of_the_key_and_not_the_heads() -> None:
     method.apply(model)
     optimizer = build_optimizer(OPTIM, method.param_groups(model, OPTIM))
     set_rate(optimizer, 0.5)
-    assert told_rate(optimizer, OPTIM) == 0.5 * OPTIM.lr
+    assert logged_rate(optimizer, OPTIM) == 0.5 * OPTIM.lr
     groups = method.param_groups(model, OPTIM)
     heads = [group for group in groups if group["lr"] == OPTIM.head_lr]
-    assert told_rate(build_optimizer(OPTIM, heads), OPTIM) == OPTIM.head_lr
+    assert logged_rate(build_optimizer(OPTIM, heads), OPTIM) == OPTIM.head_lr
     alike = OPTIM.model_copy(update={"head_lr": OPTIM.lr, "layer_decay": 0.5})
-    assert told_rate(build_optimizer(alike, method.param_groups(model, alike)), alike) == OPTIM.lr
+    assert logged_rate(build_optimizer(alike, method.param_groups(model, alike)), alike) == OPTIM.lr
 
 
 # ---- optimizers by name
