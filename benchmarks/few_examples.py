@@ -1,14 +1,14 @@
-"""Few labelled rows of each class: contrastive tuning beside a frozen backbone, LoRA and all of it.
+"""Few labeled rows per class: contrastive tuning, a frozen backbone, LoRA and full fine-tuning.
 
-MiniLM on BBC News. Of each seed the same rows train all methods; the test rows, as many of each
-topic, are the same throughout. All heads are linear on mean vectors. What is tuned takes as many
-steps of as many rows; rates, and the epochs of a head on frozen vectors, are those that the kit
-chooses. No split selects anything.
+MiniLM on BBC News. For each seed, all methods train on the same rows; the test set is always the
+same and balanced by topic. All heads are linear on mean-pooled vectors. All methods that tune the
+backbone take the same number of steps at the same batch size; learning rates, and the epochs of a
+head on frozen features, are the kit's defaults. No split selects a checkpoint.
 
     python benchmarks/few_examples.py --per-class 8 16 --seeds 0 1 2 3 4
 
-Printed are the mean and the standard deviation over seeds of the accuracy on the test rows. Every
-cell is noted in FOLDER/cells.jsonl as it ends, and is not run again.
+Prints the mean and standard deviation of the test accuracy over seeds. Every finished cell is saved
+to FOLDER/cells.jsonl and not run again.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ Cell = dict[str, Any]
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Which cells, and how large."""
+    """Parse the cells to run and their sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--per-class", type=int, nargs="+", default=[8, 16], help="training rows")
+    parser.add_argument(
+        "--per-class", type=int, nargs="+", default=[8, 16], help="training rows per class"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
-    parser.add_argument("--max-length", type=int, default=128, help="tokens")
-    parser.add_argument("--steps", type=int, default=40, help="of all that tunes the backbone")
+    parser.add_argument("--max-length", type=int, default=128, help="in tokens")
+    parser.add_argument("--steps", type=int, default=40, help="of methods that tune the backbone")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--test-rows", type=int, default=50, help="of each topic")
-    parser.add_argument("--lr", type=float, help="of backbone or adapters; the kit's if left out")
+    parser.add_argument("--test-rows", type=int, default=50, help="per topic")
+    parser.add_argument("--lr", type=float, help="of backbone or adapters; default: the kit's")
     parser.add_argument("--folder", type=Path, default=Path("runs/few-examples"))
     return parser.parse_args()
 
 
 def write_rows(folder: Path, test_rows: int) -> None:
-    """train.jsonl and test.jsonl, of articles of which none is a copy of another."""
+    """Write train.jsonl and test.jsonl from the deduplicated articles."""
     from finetune.config.schema import DataConfig
     from finetune.data.opening import open_rows
 
@@ -58,8 +60,8 @@ def write_rows(folder: Path, test_rows: int) -> None:
     for row in rows:
         by_label[row["label"]].append(row)
     parts = {
-        "test": [row for own in by_label.values() for row in own[:test_rows]],
-        "train": [row for own in by_label.values() for row in own[test_rows:]],
+        "test": [row for labeled in by_label.values() for row in labeled[:test_rows]],
+        "train": [row for labeled in by_label.values() for row in labeled[test_rows:]],
     }
     for name, part in parts.items():
         lines = (json.dumps(row) + "\n" for row in part)
@@ -67,7 +69,7 @@ def write_rows(folder: Path, test_rows: int) -> None:
 
 
 def measure(cell: Cell, folder: Path) -> float:
-    """The accuracy on the test rows of one run."""
+    """Train one cell; return its accuracy on the test rows."""
     import finetune
 
     keys: dict[str, Any] = {"method": cell["method"], "max_steps": cell["steps"]}
@@ -98,7 +100,7 @@ def measure(cell: Cell, folder: Path) -> float:
 
 
 def main() -> None:
-    """Run the cells that are missing, and print the table."""
+    """Run the missing cells and print the table."""
     arguments = parse_arguments()
     folder: Path = arguments.folder / f"{arguments.test_rows}-test-rows"
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,41 +108,43 @@ def main() -> None:
         write_rows(folder, arguments.test_rows)
     path = folder / "cells.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    done = [json.loads(line) for line in lines]
+    finished = [json.loads(line) for line in lines]
     shared = {
         name: getattr(arguments, name) for name in ("max_length", "steps", "batch_size", "lr")
     }
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
-    # Seeds outside: what is stopped halfway is still a table, of fewer seeds.
+    accuracies: dict[tuple[str, int], list[float]] = defaultdict(list)
+    # Seeds in the outer loop: an interrupted benchmark still gives a full table, of fewer seeds.
     for seed in arguments.seeds:
         for per_class in arguments.per_class:
             for method in arguments.methods:
                 cell = {"method": method, "per_class": per_class, "seed": seed, **shared}
-                known = [each["accuracy"] for each in done if each["cell"] == cell]
+                known = [entry["accuracy"] for entry in finished if entry["cell"] == cell]
                 if not known:
-                    start, busy = time.perf_counter(), time.process_time()
+                    wall_start, cpu_start = time.perf_counter(), time.process_time()
                     known = [measure(cell, folder)]
-                    facts = {
+                    entry = {
                         "cell": cell,
                         "accuracy": known[0],
-                        "seconds": round(time.perf_counter() - start, 1),
-                        "processor_seconds": round(time.process_time() - busy, 1),
+                        "seconds": round(time.perf_counter() - wall_start, 1),
+                        "processor_seconds": round(time.process_time() - cpu_start, 1),
                     }
                     with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(facts) + "\n")
-                found[method, per_class].append(known[0])
+                        file.write(json.dumps(entry) + "\n")
+                accuracies[method, per_class].append(known[0])
     shutil.rmtree(folder / "run", ignore_errors=True)
-    show(arguments, found)
+    print_table(arguments, accuracies)
 
 
-def show(arguments: argparse.Namespace, found: dict[tuple[str, int], list[float]]) -> None:
-    """The table as Markdown."""
-    heads = [f"{count} a class" for count in arguments.per_class]
-    print(f"| method | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")
+def print_table(
+    arguments: argparse.Namespace, accuracies: dict[tuple[str, int], list[float]]
+) -> None:
+    """Print mean and standard deviation of the accuracies as a Markdown table."""
+    columns = [f"{count} per class" for count in arguments.per_class]
+    print(f"| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for method in arguments.methods:
-        cells = [found[method, count] for count in arguments.per_class]
-        words = [f"{mean(own):.4f} +- {stdev(own) if len(own) > 1 else 0:.4f}" for own in cells]
-        print(f"| `{method}` | {' | '.join(words)} |")
+        cells = [accuracies[method, count] for count in arguments.per_class]
+        texts = [f"{mean(cell):.4f} +- {stdev(cell) if len(cell) > 1 else 0:.4f}" for cell in cells]
+        print(f"| `{method}` | {' | '.join(texts)} |")
 
 
 if __name__ == "__main__":

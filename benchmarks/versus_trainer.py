@@ -1,15 +1,15 @@
-"""Our kit and transformers.Trainer with its defaults fine-tune the same network on the same rows.
+"""Our kit and transformers.Trainer with its defaults, fine-tuning one network on the same rows.
 
-Each side runs in a process of its own, in turn A B A B: MiniLM with the head of
-AutoModelForSequenceClassification on BBC News, every parameter trained. Rows, batch size, length,
-learning rate and epochs are the same; everything else is each side's default: for ours batches of
-similar length, for the Trainer random order, DataCollatorWithPadding and fused AdamW.
+Each side runs in its own process, in turn A B A B: MiniLM with the head of
+AutoModelForSequenceClassification on BBC News, all parameters trained. Rows, batch size, length,
+learning rate and epochs are the same; everything else is each side's default: batches of similar
+length for ours; random order, DataCollatorWithPadding and fused AdamW for the Trainer.
 
     python benchmarks/versus_trainer.py --max-length 512 --epochs 1 --repeats 2
 
-Printed are the seconds of the whole process (imports, reading, tokenizing, training, measuring the
-test rows, saving), those of the training alone and those that the process kept processors busy,
-which other work on the machine changes least, with the ratios ours / Trainer, and accuracies.
+Prints the time of the whole process (imports, reading, tokenizing, training, evaluating the test
+rows, saving), of the training alone, and the CPU time, which is least sensitive to other load on
+the machine, with the ratios ours / Trainer, and the accuracies.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ SIDES = ("ours", "trainer")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What is compared; --side and --folder are for the processes that are started."""
+    """Parse the arguments; --side and --folder are passed to the processes of the two sides."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--rows", type=int, default=2225, help="of BBC News; a fifth is for testing"
+        "--rows", type=int, default=2225, help="of BBC News; one fifth is the test split"
     )
-    parser.add_argument("--max-length", type=int, default=256, help="tokens")
+    parser.add_argument("--max-length", type=int, default=256, help="in tokens")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=5e-5, help="of backbone and head")
     parser.add_argument(
         "--precision", choices=["default", "fp32", "bf16"], default="default", help="of both sides"
     )
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each side")
+    parser.add_argument("--repeats", type=int, default=2, help="number of runs of each side")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def write_rows(folder: Path, count: int) -> None:
-    """The same train.jsonl and test.jsonl for both sides."""
+    """Write train.jsonl and test.jsonl, which both sides use."""
     from finetune.config.schema import DataConfig
     from finetune.data.opening import open_rows
 
     table, _ = open_rows(DATA, DataConfig(encoding=["utf-8", "cp1252"]))
     rows = [{"text": row["text"], "label": row["label"]} for row in table]
-    # A copy of a row on both sides of the split would be no test.
+    # Duplicates on both sides of the split would be leakage.
     rows = list({row["text"]: row for row in rows}.values())
     random.Random(0).shuffle(rows)
     rows = rows[:count]
@@ -69,15 +69,15 @@ def write_rows(folder: Path, count: int) -> None:
 
 
 def ours(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
-    """Seconds of training and accuracy of this kit."""
+    """Train with this kit; return training seconds and accuracy."""
     import finetune
     import finetune.training.run as engine
 
     seconds, fit = [0.0], engine.fit
 
-    def timed_fit(*given: Any) -> None:
+    def timed_fit(*arguments: Any) -> None:
         start = time.perf_counter()
-        fit(*given)
+        fit(*arguments)
         seconds[0] += time.perf_counter() - start
 
     engine.fit = timed_fit
@@ -102,7 +102,7 @@ def ours(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
 
 
 def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
-    """Seconds of training and accuracy of transformers.Trainer with its defaults."""
+    """Train with transformers.Trainer and its defaults; return training seconds and accuracy."""
     import torch
     from datasets import load_dataset
     from transformers import (
@@ -149,39 +149,39 @@ def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
     start = time.perf_counter()
     training.train()
     seconds = time.perf_counter() - start
-    answers = training.predict(data["test"])
+    predicted = training.predict(data["test"])
     training.save_model(str(output / "final"))
-    accuracy = float((answers.predictions.argmax(1) == answers.label_ids).mean())
+    accuracy = float((predicted.predictions.argmax(1) == predicted.label_ids).mean())
     return {"training": seconds, "accuracy": accuracy}
 
 
 def run_side(side: str, folder: Path, words: list[str]) -> dict[str, float]:
-    """One side in a process of its own."""
+    """Run one side in its own process; return its times and accuracy."""
     command = [sys.executable, __file__, *words, "--side", side, "--folder", str(folder)]
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    whole, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode != 0:
-        sys.exit(done.stderr)
-    processor = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    return {"whole": whole, "processor": processor, **json.loads(done.stdout.splitlines()[-1])}
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    whole, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode != 0:
+        sys.exit(process.stderr)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"whole": whole, "processor": processor, **json.loads(process.stdout.splitlines()[-1])}
 
 
 def main() -> None:
-    """Run both sides in turn and print what they took."""
+    """Run both sides in turn and print their times and accuracies."""
     arguments = parse_arguments()
     if arguments.side is not None:
         sides: dict[str, Callable[..., dict[str, float]]] = {"ours": ours, "trainer": trainer}
         with tempfile.TemporaryDirectory() as output:
             print(json.dumps(sides[arguments.side](arguments, Path(output) / "run")))
         return
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder), arguments.rows)
         for _ in range(arguments.repeats):
             for side in SIDES:
                 result = run_side(side, Path(folder), sys.argv[1:])
-                found[side].append(result)
+                results[side].append(result)
                 print(
                     f"{side:>8}  whole {result['whole']:.1f} s  training "
                     f"{result['training']:.1f} s  processor {result['processor']:.1f} s  "
@@ -189,7 +189,7 @@ def main() -> None:
                     flush=True,
                 )
     for name in ("whole", "training", "processor"):
-        mine, theirs = (median(result[name] for result in found[side]) for side in SIDES)
+        mine, theirs = (median(result[name] for result in results[side]) for side in SIDES)
         print(f"{name}: {mine:.1f} s / {theirs:.1f} s = {mine / theirs:.2f} (ours / Trainer)")
 
 

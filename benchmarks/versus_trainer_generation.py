@@ -1,16 +1,16 @@
-"""Our kit and transformers.Trainer teach one language model to write headlines, on the same rows.
+"""Our kit and transformers.Trainer, fine-tuning one language model to write headlines.
 
-Both train LoRA adapters of the same shape on SmolLM2-135M, from the same weights and at the same
-rates, on articles of BBC News; loss is on the headlines alone. Ours is the shipped config: batches
-of similar length, with the output layer where there is loss. The Trainer has its defaults,
-and a collator that pads. Each side runs in a process of its own, as its user would start it, and
-they take turns, a block of steps each, so that what else the machine does strikes both alike;
-loading, tokenizing and measuring are left out of the times.
+Both train LoRA adapters of the same shape on SmolLM2-135M, from the same weights, at the same
+learning rates and on the same articles of BBC News, with the loss on the headlines alone. Ours is
+the shipped config: batches of similar length, and the output layer computed only where there is
+loss. The Trainer has its defaults and a padding collator. Each side runs in its own process, as its
+users would start it. They alternate, a block of steps each, so that other load on the machine
+affects both equally. Loading, tokenizing and evaluation are not timed.
 
     python benchmarks/versus_trainer_generation.py --rows 240 --block 10
 
-Printed are seconds by the clock and of the processor, the ratios ours / Trainer, and the perplexity
-per token of held-out headlines, measured for both by the same code.
+Prints wall-clock and CPU seconds, the ratios ours / Trainer, and the perplexity per token on
+held-out headlines, computed for both by the same code.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ CONFIG = "bbc-headlines"
 HELD_OUT = 80
 SIDES = ("ours", "Trainer")
 MARK = "@ "
-"""Begins the lines that a side tells; others are of libraries."""
+"""Prefix of the result lines of a side; other lines are printed by libraries."""
 
 
 class BlockEndedError(Exception):
-    """The other side's turn: the schedule is that of the whole run, of which this was a part."""
+    """End of a block: the other side's turn. The schedule spans the whole run, not the block."""
 
 
 @dataclass
 class Clock:
-    """The journal of a run that is only timed, and the seconds of its blocks."""
+    """Run recorder that only times blocks of steps."""
 
     evaluates: bool = False
     until: int = 0
@@ -60,17 +60,17 @@ class Clock:
     _start: tuple[float, float] = field(default=(0.0, 0.0))
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Left to the loop's own cost: the values were computed for it."""
+        """Discard the values; computing them is part of the loop's cost."""
 
     def tick(self, step: int) -> None:
         if step == self.until:
             raise BlockEndedError
 
     def evaluate(self, step: int) -> dict[str, float]:
-        raise AssertionError("nothing is evaluated here")
+        raise AssertionError("the benchmark does not evaluate")
 
     def save(self, progress: Progress) -> None:
-        """Nothing is saved here."""
+        """Save nothing."""
 
     def note(self, text: str) -> None:
         print(text)
@@ -84,7 +84,7 @@ class Clock:
 
 
 def set_up(rows: int, precision: str, folder: str) -> Prepared:
-    """Our side: the shipped config on `rows` training rows, one epoch."""
+    """Prepare our side: the shipped config on `rows` training rows, one epoch."""
     share = HELD_OUT / (rows + HELD_OUT)
     keys = {"data.limit": rows + HELD_OUT, "data.test": share, "output": folder, "epochs": 1}
     keys["precision"] = precision
@@ -96,7 +96,7 @@ def set_up(rows: int, precision: str, folder: str) -> Prepared:
 
 
 def make_trainer(ours: Prepared, network: Any, folder: str, callback: Any) -> Any:
-    """A Trainer with its defaults, on the same rows."""
+    """Create a Trainer with its defaults, on the same rows."""
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
     live = ours.live
@@ -127,17 +127,17 @@ def make_trainer(ours: Prepared, network: Any, folder: str, callback: Any) -> An
 
 
 def await_turn() -> None:
-    """Until the process that compares the sides lets this one go on."""
+    """Wait until the comparing process starts this side's turn."""
     sys.stdin.readline()
 
 
 def end_turn(**facts: Any) -> None:
-    """Tell the process that compares the sides how this one stands."""
+    """Report `facts` to the comparing process and end this side's turn."""
     print(MARK + json.dumps(facts), flush=True)
 
 
 def run_ours(ours: Prepared, block: int, clock: Clock) -> None:
-    """Our loop, a block of steps at each turn."""
+    """Run our loop, one block of steps per turn."""
     total = ours.live.total_steps
     for start in range(0, total, block):
         end_turn()
@@ -150,7 +150,7 @@ def run_ours(ours: Prepared, block: int, clock: Clock) -> None:
 
 
 def run_trainer(ours: Prepared, block: int, clock: Clock, folder: str) -> None:
-    """The Trainer on our network, which has the settings that its own libraries choose."""
+    """Run the Trainer on our network, reset to its libraries' own settings."""
     from transformers import TrainerCallback
 
     class Turns(TrainerCallback):
@@ -176,15 +176,15 @@ def run_trainer(ours: Prepared, block: int, clock: Clock, folder: str) -> None:
 
 
 def perplexity(ours: Prepared, model: LanguageModel) -> float:
-    """Per token of the held-out headlines."""
+    """Compute the perplexity per token of the held-out headlines."""
     live = ours.live
     assert ours.test is not None
-    found = evaluate_split(model, live.task, ours.test, live.accelerator, block=4)
-    return found.metrics["perplexity"]
+    evaluation = evaluate_split(model, live.task, ours.test, live.accelerator, block=4)
+    return evaluation.metrics["perplexity"]
 
 
 def run_side(arguments: argparse.Namespace) -> None:
-    """One side, in a process of its own."""
+    """Run one side, in its own process."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         ours = set_up(arguments.rows, arguments.precision, folder)
@@ -204,43 +204,45 @@ def run_side(arguments: argparse.Namespace) -> None:
 
 
 def start_side(side: str) -> subprocess.Popen[str]:
-    """A process for one side. The Trainer's keeps the allocator as the system sets it."""
-    untouched = {"MALLOC_PERTURB_": "0"} if side == "Trainer" else {}
+    """Start the process of one side. The Trainer's uses the system's default allocator settings."""
+    allocator = {"MALLOC_PERTURB_": "0"} if side == "Trainer" else {}
     return subprocess.Popen(
         [sys.executable, *sys.argv, "--side", side],
-        env=os.environ | untouched,
+        env=os.environ | allocator,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def told_by(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What a side says at the end of its turn. Raises RuntimeError if it ended before."""
+def read_report(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Read what a side reports at the end of its turn. Raises RuntimeError if the side exited."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(MARK):
             return json.loads(line.removeprefix(MARK))  # type: ignore[no-any-return]
-    raise RuntimeError("a side ended before its steps were done; its error stands above")
+    raise RuntimeError("a side exited before its last step; see its error above")
 
 
 def take_turns(processes: dict[str, subprocess.Popen[str]]) -> dict[str, dict[str, Any]]:
-    """Let one side after the other take a block of steps until both are done: what they took."""
-    found = {side: told_by(process) for side, process in processes.items()}
-    while not all(found.values()):
+    """Alternate the sides, a block of steps each, until both finish; return their reports."""
+    reports = {side: read_report(process) for side, process in processes.items()}
+    while not all(reports.values()):
         for side, process in processes.items():
             assert process.stdin is not None
             print(file=process.stdin, flush=True)
-            found[side] = told_by(process)
-    return found
+            reports[side] = read_report(process)
+    return reports
 
 
 def main() -> None:
-    """Train both sides in turn, and print what they took and reached."""
+    """Train both sides in turn and print their times and perplexities."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=240, help="for training, beside 80 held out")
-    parser.add_argument("--block", type=int, default=10, help="steps of one side at a time")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of both")
+    parser.add_argument("--rows", type=int, default=240, help="training rows; 80 more are held out")
+    parser.add_argument("--block", type=int, default=10, help="steps per turn")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of both sides"
+    )
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side is not None:
@@ -251,16 +253,16 @@ def main() -> None:
         f"{torch.get_num_threads()} threads (OMP_NUM_THREADS={threads}), {arguments.precision}",
         flush=True,
     )
-    found = take_turns({side: start_side(side) for side in SIDES})
-    for side, facts in found.items():
+    reports = take_turns({side: start_side(side) for side in SIDES})
+    for side, facts in reports.items():
         print(
-            f"{side:>8}  {facts['wall']:.1f} s, {facts['processor']:.1f} s of the processor, "
+            f"{side:>8}  {facts['wall']:.1f} s wall clock, {facts['processor']:.1f} s CPU, "
             f"perplexity from {facts['untrained']:.2f} to {facts['perplexity']:.2f}"
         )
-    ours, theirs = (found[side] for side in SIDES)
+    ours, theirs = (reports[side] for side in SIDES)
     print(
-        f"ours / Trainer: {ours['wall'] / theirs['wall']:.2f} by the clock, "
-        f"{ours['processor'] / theirs['processor']:.2f} by the processor"
+        f"ours / Trainer: {ours['wall'] / theirs['wall']:.2f} wall clock, "
+        f"{ours['processor'] / theirs['processor']:.2f} CPU"
     )
 
 

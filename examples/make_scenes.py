@@ -1,12 +1,11 @@
-"""Scenes for detection and segmentation without any download: shapes on photographs.
+"""Generate a toy dataset for detection and segmentation: shapes on photographs, no download.
 
     python examples/make_scenes.py              # writes data/scenes/{train,test}/
 
-The photographs come with scikit-image. Each split holds images/*.jpg, masks/*.png (a pixel is the
-number of its class, 0 the background; the names stand in classes.txt) and annotations.json (COCO:
-boxes and masks of what is visible). A tenth of the pictures show no object. Every scene is a
-function of the seed and its number. Results on such scenes say that a setup works, never how good a
-network is.
+The photographs ship with scikit-image. Each split has images/*.jpg, masks/*.png (class indices, 0
+is the background; classes.txt has the names) and annotations.json (COCO: boxes and masks of the
+visible pixels). A tenth of the images contain no object. A scene depends on the seed and its number
+only. Results on this data show that a setup works, not how good a network is.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-# Corners of a regular polygon, or of a star with every second one drawn in.
+# Number of corners of regular polygons, and of points of stars.
 CORNERS = {"circle": 48, "square": 4, "triangle": 3}
 STARS = {"star": 5}
 SHAPES = [*CORNERS, *STARS]
-EMPTY_EVERY = 10  # one picture of so many shows no object
-LEAST_VISIBLE = 0.5  # share of a shape that no later one may hide
+EMPTY_EVERY = 10  # every 10th image contains no object
+LEAST_VISIBLE = 0.5  # share of a shape that must stay visible behind later ones
 COLORS = [(0, 0, 0), (230, 25, 75), (60, 180, 75), (67, 99, 216), (255, 225, 25)]
 
 
@@ -35,26 +34,26 @@ Objects = list[tuple[int, np.ndarray]]
 
 
 def outline(shape: str, center: np.ndarray, radius: float, turn: float) -> list[tuple[float, ...]]:
-    """The corners of a shape around `center`, in pixels; `turn` in radians."""
+    """Compute the corners of a shape around `center`, in pixels; `turn` in radians."""
     points = CORNERS.get(shape) or 2 * STARS[shape]
-    found = []
+    corners = []
     for number in range(points):
         reach = radius * (0.45 if shape in STARS and number % 2 else 1.0)
         angle = turn + 2 * math.pi * number / points
-        found.append((center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle)))
-    return found
+        corners.append((center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle)))
+    return corners
 
 
 def draw_scene(
     number: int, size: tuple[int, int], grounds: list[Image.Image], rng: np.random.Generator
 ) -> tuple[Image.Image, Objects]:
-    """Scene `number`: up to five shapes of random place, size, turn and colour on a photograph."""
+    """Draw up to five shapes of random position, size, rotation and color on a photograph."""
     width, height = size
     ground = grounds[rng.integers(len(grounds))]
     share = rng.uniform(0.5, 1.0)
     piece = (round(ground.width * share), round(ground.height * share))
     left, top = (
-        int(rng.integers(edge - own + 1)) for edge, own in zip(ground.size, piece, strict=True)
+        int(rng.integers(edge - side + 1)) for edge, side in zip(ground.size, piece, strict=True)
     )
     image = ground.crop((left, top, left + piece[0], top + piece[1])).resize(size)
     objects: Objects = []
@@ -79,7 +78,7 @@ def draw_scene(
 
 
 def index_mask(objects: Objects, size: tuple[int, int]) -> Image.Image:
-    """The number of the class of each pixel, with a palette to look at."""
+    """Draw a mask of class indices with a color palette for display."""
     classes = np.zeros(size[::-1], np.uint8)
     for kind, pixels in objects:
         classes[pixels] = kind
@@ -89,11 +88,11 @@ def index_mask(objects: Objects, size: tuple[int, int]) -> Image.Image:
 
 
 def annotation(kind: int, pixels: np.ndarray) -> dict[str, Any]:
-    """An object as COCO has it: box (left, top, width, height), area and run lengths."""
+    """Describe an object as in COCO: box (left, top, width, height), area and run-length mask."""
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
     left, top = int(columns[0]), int(rows[0])
     box = [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]
-    flat = pixels.flatten(order="F")  # run lengths go down the columns, and begin with background
+    flat = pixels.flatten(order="F")  # runs go down the columns and start with background
     ends = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff([0, *ends, flat.size]).tolist()
     runs = {"size": list(pixels.shape), "counts": [0, *counts] if flat[0] else counts}
@@ -121,13 +120,13 @@ def write_split(folder: Path, count: int, size: tuple[int, int], seed: list[int]
             ids = {"id": len(annotations) + 1, "image_id": number}
             annotations.append(ids | annotation(kind, pixels))
     categories = [{"id": place, "name": name} for place, name in enumerate(SHAPES, start=1)]
-    found = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "annotations.json").write_text(json.dumps(found))
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(coco))
     print(f"{count} scenes with {len(annotations)} objects in {folder}")
 
 
 def main() -> None:
-    """Write both splits."""
+    """Write both splits and the class names."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("data/scenes"))
     parser.add_argument("--train", type=int, default=100)

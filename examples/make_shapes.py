@@ -1,9 +1,9 @@
-"""A small image folder without any download: shapes on photographs that come with scikit-image.
+"""Generate a toy image folder for classification: shapes on photographs, no download.
 
     python examples/make_shapes.py              # writes data/shapes/{train,test}/<class>/
 
-Every picture is a function of the seed and its number. Results on such pictures say that a setup
-works, never how good a network is.
+The photographs ship with scikit-image. An image depends on the seed and its number only. Results on
+this data show that a setup works, not how good a network is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-SIDE = 96  # pixels of a picture
-# Corners of a regular polygon, or of a star with every second one drawn in.
+SIDE = 96  # width and height of an image in pixels
+# Number of corners of regular polygons, and of points of stars.
 CORNERS = {"triangle": 3, "square": 4, "hexagon": 6, "circle": 48}
 STARS = {"cross": 4, "star": 5}
 SHAPES = sorted({**CORNERS, **STARS})
@@ -26,18 +26,18 @@ SHAPES = sorted({**CORNERS, **STARS})
 def outline(
     shape: str, center: np.ndarray, radius: float, turn: float
 ) -> list[tuple[float, float]]:
-    """The corners of a shape around `center`, in pixels; `turn` in radians."""
+    """Compute the corners of a shape around `center`, in pixels; `turn` in radians."""
     points = CORNERS.get(shape) or 2 * STARS[shape]
-    found = []
+    corners = []
     for number in range(points):
         reach = radius * (0.4 if shape in STARS and number % 2 else 1.0)
         angle = turn + 2 * math.pi * number / points
-        found.append((center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle)))
-    return found
+        corners.append((center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle)))
+    return corners
 
 
 def draw(shape: str, grounds: list[Image.Image], rng: np.random.Generator) -> Image.Image:
-    """One shape of random place, size, turn and colour on a random piece of a photograph."""
+    """Draw a shape of random position, size, rotation and color on a crop of a photograph."""
     ground = grounds[rng.integers(len(grounds))]
     left, top = (int(rng.integers(edge - SIDE)) for edge in ground.size)
     image = ground.crop((left, top, left + SIDE, top + SIDE))
@@ -50,7 +50,7 @@ def draw(shape: str, grounds: list[Image.Image], rng: np.random.Generator) -> Im
 
 
 def main() -> None:
-    """Write both splits."""
+    """Write both splits as image folders."""
     from skimage import data
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -66,7 +66,7 @@ def main() -> None:
             path = options.folder / split / shape / f"{number:05}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(shape, grounds, np.random.default_rng([options.seed, order, number])).save(path)
-        print(f"{getattr(options, split)} pictures in {options.folder / split}")
+        print(f"{getattr(options, split)} images in {options.folder / split}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A method of one's own: only chosen blocks of the network, and the head, are trained.
+"""Custom method: train selected blocks of the network and the head.
 
-"Surgical fine-tuning" (Lee et al. 2023, arXiv:2210.11466): where the inputs changed, by another
-camera or another spelling, tuning the first blocks serves better than tuning the last ones.
+"Surgical fine-tuning" (Lee et al. 2023, arXiv:2210.11466): under an input shift, such as another
+camera or another spelling, tuning the first blocks works better than tuning the last ones.
 
     finetune train bbc-news method=examples/surgical.py:Surgical blocks=[0,1]
 """
@@ -12,26 +12,26 @@ import finetune as ft
 
 
 class SurgicalConfig(ft.MethodConfig):
-    """Which blocks are trained."""
+    """Keys of the method."""
 
     name: str = "examples/surgical.py:Surgical"
     blocks: tuple[int, ...] = (0,)
-    """Blocks to train, counted from the input: 0 is the embeddings or the stem; -1 the last one."""
+    """Blocks to train, counted from the input: 0 is the embeddings or the stem, -1 the last one."""
 
 
 class Surgical(ft.Method):
-    """Chosen blocks and the head are trained; all other blocks stay as they were pretrained."""
+    """Train selected blocks and the head; freeze all other blocks."""
 
     name = "surgical"
     Config = SurgicalConfig
 
     def recipe(self, kind: str) -> ft.Recipe:
-        """Rates and epochs that are used where the config gives none."""
-        rate = 5e-4 if kind == "cnn" else 1e-4
-        return ft.Recipe(rate, 1e-3, 3, "a few blocks take more change than the whole network")
+        """Return the default learning rates and epochs for a kind of network."""
+        lr = 5e-4 if kind == "cnn" else 1e-4
+        return ft.Recipe(lr, 1e-3, 3, "a few blocks tolerate higher rates than the whole network")
 
     def apply(self, model: ft.TransferModel) -> list[str]:
-        """Settle which parameters are trained; return sentences for the header of the run."""
+        """Set which parameters are trained; return notes for the header of the run."""
         count = len(model.blocks)
         unknown = [block for block in self.config.blocks if not -count <= block < count]
         if unknown:
@@ -39,7 +39,7 @@ class Surgical(ft.Method):
                 f"method.blocks: there is no block {unknown[0]}; this network has {count}, "
                 f"numbered 0 to {count - 1} from the input"
             )
-        chosen = {block % count for block in self.config.blocks}
+        trained = {block % count for block in self.config.blocks}
         for _, parameter, part in ft.named_parts(model):
-            parameter.requires_grad_(part == ft.HEAD or part in chosen)
-        return [f"surgical: blocks {sorted(chosen)} of {count} are trained"]
+            parameter.requires_grad_(part == ft.HEAD or part in trained)
+        return [f"surgical: training blocks {sorted(trained)} of {count}"]

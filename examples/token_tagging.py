@@ -1,4 +1,4 @@
-"""A task of one's own: tagging every word of a sentence (names, parts of speech) with a BERT.
+"""Custom task: token classification, such as named entities or parts of speech, with a BERT.
 
 A row: {"words": ["Sales", "rose", "76%"], "tags": ["O", "O", "FIGURE"]}
 
@@ -17,23 +17,23 @@ from torch.nn import functional
 import finetune as ft
 import tasks
 
-NO_TAG = -100  # of special tokens, padding, and all but the first token of a word
+NO_TAG = -100  # target of special tokens, padding, and all but the first token of a word
 
 
 class TokenTaggingConfig(ft.TaskConfig):
-    """Which columns are read, and how much of a sentence."""
+    """Keys of the task."""
 
     name: str = "examples/token_tagging.py:TokenTagging"
     words: str = "words"
-    """Column of the words of a sentence, a list of texts."""
+    """Column of the words of a sentence, a list of strings."""
     tags: str = "tags"
-    """Column of their tags, a list of texts of the same length."""
+    """Column of their tags, a list of strings of the same length."""
     max_length: int = 128
-    """Tokens that the network reads."""
+    """Maximum number of tokens; longer sentences are truncated."""
 
 
 class TaggedRows(ft.Rows):
-    """Rows of a list of words and a list of tags."""
+    """Rows with a list of words and a list of tags."""
 
     @property
     def inputs(self) -> list[str]:
@@ -49,14 +49,14 @@ class TaggedRows(ft.Rows):
         if not words:
             yield f"{self.config.words} is empty"
         elif self.config.tags in row and len(words) != len(tags or ()):
-            yield f"{len(words)} words have {len(tags or ())} tags"
+            yield f"{len(words)} words, but {len(tags or ())} tags"
 
     def labels(self, row: ft.Row) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row[self.config.tags] or ()))
 
 
 class Tagger(ft.TransferModel):
-    """A token-classification network of transformers; it gives logits [rows, tokens, tags]."""
+    """A token-classification model of transformers; outputs are logits [B, T, tags]."""
 
     def __init__(self, source: ft.ModelConfig, **labels: Any) -> None:
         network = tasks.load_network("AutoModelForTokenClassification", source, **labels)
@@ -69,7 +69,7 @@ class Tagger(ft.TransferModel):
 
 
 class TokenTagging(ft.Task):
-    """Tag every word of a sentence."""
+    """Token classification: one tag per word."""
 
     name = TokenTaggingConfig.model_fields["name"].default
     Config = TokenTaggingConfig
@@ -102,7 +102,7 @@ class TokenTagging(ft.Task):
 
     def unseen(self, row: ft.Row) -> Iterator[str]:
         for tag in set(self.rows.labels(row)) - set(self.tags_):
-            yield f"{self.config.tags} holds {tag!r}, which no row of train has"
+            yield f"{self.config.tags} contains {tag!r}, which does not occur in train"
 
     def lengths(self, rows: Sequence[ft.Row], *, predicting: bool = False) -> list[ft.Length]:
         sizes = [len(self._tokens(row, truncation=False)["input_ids"]) for row in rows]
@@ -111,7 +111,7 @@ class TokenTagging(ft.Task):
 
     def encode(self, row: ft.Row, rng: ft.Rng | None = None) -> ft.Sample:
         tokens = self._tokens(row, truncation=True)
-        # Where the first token of each word stands: it speaks for the word.
+        # Position of the first token of each word, which is the one that is tagged.
         first = {w: at for at, w in reversed([*enumerate(tokens.word_ids())]) if w is not None}
         sample: ft.Sample = {"inputs": dict(tokens), "first": [first[w] for w in sorted(first)]}
         if row.get(self.config.tags):
@@ -121,8 +121,8 @@ class TokenTagging(ft.Task):
         return sample
 
     def collate(self, samples: Sequence[ft.Sample], rng: ft.Rng | None = None) -> ft.Batch:
-        read, pad = [s["inputs"] for s in samples], self.tokenizer_.pad_token_id
-        batch = {"inputs": tasks.pad_tokens(read, pad), "first": [s["first"] for s in samples]}
+        inputs, pad = [s["inputs"] for s in samples], self.tokenizer_.pad_token_id
+        batch = {"inputs": tasks.pad_tokens(inputs, pad), "first": [s["first"] for s in samples]}
         tagged = [{"input_ids": s["target"]} for s in samples if "target" in s]
         if len(tagged) == len(samples):
             targets = tasks.pad_tokens(tagged, NO_TAG)["input_ids"]
@@ -133,14 +133,14 @@ class TokenTagging(ft.Task):
         return {"loss": functional.cross_entropy(outputs.mT, batch["targets"], reduction="sum")}
 
     def measure(self, outputs: Tensor, batch: ft.Batch) -> ft.Stats:
-        right = outputs.argmax(2) == batch["targets"]  # [B, T]; nothing equals NO_TAG
-        return {"right": right.sum(1), "words": (batch["targets"] != NO_TAG).sum(1)}
+        correct = outputs.argmax(2) == batch["targets"]  # [B, T]; NO_TAG never matches
+        return {"correct": correct.sum(1), "words": (batch["targets"] != NO_TAG).sum(1)}
 
     def summarize(self, stats: ft.Stats) -> dict[str, float]:
-        return {"accuracy": float(stats["right"].sum() / stats["words"].sum())}
+        return {"accuracy": float(stats["correct"].sum() / stats["words"].sum())}
 
     def predict(self, model: ft.TransferModel, batch: ft.Batch) -> list[ft.Prediction]:
-        """{"tags": [one for each word that was read]}."""
+        """Return {"tags": [one for each word before the truncation]} for each row."""
         rows = zip(model(batch).argmax(2).tolist(), batch["first"], strict=True)
         return [{"tags": [self.tags_[best[at]] for at in first]} for best, first in rows]
 

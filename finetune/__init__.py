@@ -3,9 +3,9 @@
     run = finetune.train("text-classification", data="news.csv", model="bert-base-uncased")
     run.metrics, run.predict(["Shares fell ..."]), run.push("me/news")
 
-What authors of tasks and methods import is here, too: `Task`, its parts, the types that pass
-through it, and `Method`.
-Names are imported when they are first asked for (PEP 562), so `import finetune` loads no torch.
+Authors of tasks and methods import their base classes from here, too: `Task`, its parts, the types
+that pass through it, and `Method`. Names are imported on first access (PEP 562), so
+`import finetune` does not load torch.
 """
 
 from __future__ import annotations

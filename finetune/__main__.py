@@ -1,4 +1,4 @@
-"""`python -m finetune` and `accelerate launch -m finetune`: the same as the command `finetune`."""
+"""Entry point of `python -m finetune` and `accelerate launch -m finetune`."""
 
 from finetune.cli.main import main
 

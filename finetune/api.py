@@ -1,4 +1,4 @@
-"""The kit from Python: train with keywords, and look at what came out."""
+"""Python interface: train with keyword arguments and inspect the results."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A finished run: its metrics, its history, its model."""
+    """A finished run: its metrics, its history and its final model."""
 
     def __init__(self, path: str | Path) -> None:
         self.folder = RunFolder(Path(path))
-        self.folder.read("results.json")  # so that a folder that is no finished run is refused here
+        self.folder.read("results.json")  # rejects a folder without a finished run right away
 
     @property
     def path(self) -> Path:
@@ -41,44 +41,44 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """{split: {metric: value}} of the final model."""
+        """Metrics of the final model, {split: {metric: value}}."""
         metrics: dict[str, dict[str, float]] = self.folder.read("results.json")["metrics"]
         return metrics
 
     def history(self) -> pandas.DataFrame:
-        """A row for each line of the log and each evaluation."""
+        """Return a table with one row per logged step and per evaluation."""
         import pandas
 
         return pandas.DataFrame(self.folder.history())
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The final model."""
+        """The final model, loaded on first access."""
         return load(self.path)
 
     def predict(self, rows: Any, batch_size: int = 32) -> list[Any]:
-        """A prediction for each row: dicts, a table, or bare texts."""
+        """Predict rows given as dicts, a table, or bare texts; return one prediction per row."""
         return self.predictor(rows, batch_size)
 
     def evaluate(self, data: Any, batch_size: int = 32, **keys: Any) -> dict[str, float]:
-        """The metrics of the final model on labeled rows; see `finetune.evaluate`."""
+        """Compute the metrics of the final model on labeled rows; see `finetune.evaluate`."""
         return evaluate(self.path, data, batch_size=batch_size, **keys)
 
     def push(self, repository: str, **keys: Any) -> str:
-        """Upload final/ to a model hub; the address of the model there.
+        """Upload final/ to a model hub and return the URL of the model.
 
-        The keys are those of `finetune.export.hub.push`: private, dry_run, what, license, token.
+        Takes the keywords of `finetune.export.hub.push`: private, dry_run, what, license, token.
         """
         return push(self.path, repository, **keys)
 
     def plot(self) -> Figure:
-        """Losses, the learning rate and held-out metrics over the steps."""
+        """Plot losses, the learning rate and held-out metrics over the steps."""
         from finetune.reporting.plots import plot_history
 
         return plot_history(self.folder.history())
 
     def _repr_html_(self) -> str:
-        """The metrics as a table, where a notebook shows them."""
+        """Render the metrics as an HTML table for notebooks."""
         import pandas
 
         table = pandas.DataFrame({name: overall(split) for name, split in self.metrics.items()})
@@ -99,20 +99,21 @@ def train(
     extend: bool = False,
     **overrides: Any,
 ) -> Run:
-    """Fine-tune, or go on where the same call stopped before.
+    """Fine-tune a model, or resume if the same call was interrupted before.
 
-    `task` is a name, the keys of the config's section, or a Task; `data` a reference (file, folder,
-    hub set, pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of dicts, or
-    {split: any of these}; `validation` and `test` may be such data, too. Everything else is a key
-    of the config: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. Raises FinetuneError.
+    `task` is a name, a dict of the config's task section, or a Task. `data` is a reference (file,
+    folder, hub data set, pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of
+    dicts, or {split: any of these}; `validation` and `test` accept the same. All other keywords are
+    config keys: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. `fresh` replaces an existing
+    run, `extend` trains a finished one longer. Raises FinetuneError.
     """
     held_out = {name: overrides.get(name) for name in ("validation", "test")}
     tables = {name: rows for name, rows in held_out.items() if _is_rows(rows)}
     if tables and data is not None:
         overrides = {name: value for name, value in overrides.items() if name not in tables}
         data = _with_splits(data, tables)
-    given = None if data is None or _is_section(data) else data
-    sections = {"model": model, "data": data if given is None else None}
+    rows = None if data is None or _is_section(data) else data
+    sections = {"model": model, "data": data if rows is None else None}
     overrides |= {name: value for name, value in sections.items() if value is not None}
     overrides = {name: _without_paths(value) for name, value in overrides.items()}
     if isinstance(task, Task):
@@ -122,17 +123,17 @@ def train(
         loaded = load_config(
             config, overrides, replace(INSTALLED, task=lambda _: task_class.Config)
         )
-        used = _unchanged(task, loaded.config.task)
+        task_object = _unchanged(task, loaded.config.task)
     else:
         if task is not None:
             overrides["task"] = task
         loaded = load_config(config, overrides, INSTALLED)
-        used = find_task(loaded.config.task.name)(loaded.config.task)
-    return Run(run(loaded, used, data=given, fresh=fresh, extend=extend).path)
+        task_object = find_task(loaded.config.task.name)(loaded.config.task)
+    return Run(run(loaded, task_object, data=rows, fresh=fresh, extend=extend).path)
 
 
 def compare(*runs: Run | str | Path) -> pandas.DataFrame:
-    """A column for each run: its metrics, and the keys of the config in which the runs differ."""
+    """Compare runs in a table: one column per run, with its metrics and differing config keys."""
     import pandas
 
     paths = [run.path if isinstance(run, Run) else run for run in runs]
@@ -142,44 +143,44 @@ def compare(*runs: Run | str | Path) -> pandas.DataFrame:
 
 
 def _unchanged(task: Task, config: TaskConfig) -> Task:
-    """The task, which is trained as it is. Raises ConfigError for other keys beside it."""
-    asked = config.model_dump(exclude={"name"})
-    held = task.config.model_dump(exclude={"name"})
-    if other := [key for key, value in asked.items() if value != held[key]]:
+    """Return `task` itself. Raises ConfigError if the config would change its keys."""
+    merged = config.model_dump(exclude={"name"})
+    own = task.config.model_dump(exclude={"name"})
+    if changed := [key for key, value in merged.items() if value != own[key]]:
         raise ConfigError(
-            f"task.{other[0]}: the task is given as an object, which has its own keys; set "
-            f"{type(task).__name__}({other[0]}=...)"
+            f"task.{changed[0]}: task is an object with its own keys, so the config cannot set "
+            f"them; write {type(task).__name__}({changed[0]}=...)"
         )
     return task
 
 
 def _is_rows(value: Any) -> bool:
-    """Whether a value is data, rather than what a key of the config holds."""
+    """True if a value is data rather than the value of a config key."""
     return value is not None and not isinstance(value, str | int | float | Path)
 
 
 def _without_paths(value: Any) -> Any:
-    """A value of a config, or the keys of a section, with text in place of paths."""
+    """Convert paths to strings in a config value or section."""
     if isinstance(value, Mapping):
         return {name: _without_paths(item) for name, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 
 def _with_splits(data: Any, tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Data with other splits of it. Raises ConfigError for a section of the config, not data."""
+    """Add splits to data. Raises ConfigError if `data` is a section of the config."""
     if not isinstance(data, Mapping):
         return {"train": data, **tables}
     if _is_section(data) and not set(data) <= {"train", "validation", "test"}:
         names = " and ".join(tables)
         raise ConfigError(
-            f"data: rows for {names} do not go with keys of the section, "
-            f"{', '.join(data)}; give what to train on as data=, and the keys beside it"
+            f"data: rows for {names} cannot be combined with a config section "
+            f"({', '.join(data)}); pass the training data as data=, and these keys as keywords"
         )
     return {**data, **tables} if holds_splits(data) else {"train": data, **tables}
 
 
 def _is_section(data: Any) -> bool:
-    """Whether `data` is a reference, or keys of the config's section, rather than rows."""
+    """True if `data` is a reference or a section of the config rather than rows."""
     if not isinstance(data, Mapping):
         return isinstance(data, str | Path)
     plain = (name == "encoding" or not _is_rows(value) for name, value in data.items())

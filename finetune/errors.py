@@ -1,4 +1,4 @@
-"""The faults that a user can mend, and words for their messages.
+"""Errors that a user can fix, and helpers that word their messages.
 
 Every message gives the place, the value and the remedy.
 """
@@ -10,48 +10,48 @@ from collections.abc import Iterable, Sequence
 
 
 class FinetuneError(Exception):
-    """A fault with a remedy: the command line prints it without a traceback and exits with 2."""
+    """Base of all errors with a remedy: printed without a traceback, exit code 2."""
 
 
 class ConfigError(FinetuneError):
-    """A key, a value or a combination of the config that cannot be."""
+    """Invalid key, value or combination of keys in a config or on the command line."""
 
 
 class DataError(FinetuneError):
-    """A data set that cannot be read, or rows that cannot be trained on."""
+    """Unreadable data set, or rows that fail validation."""
 
 
 class ModelError(FinetuneError):
-    """A network that cannot be found, loaded or treated as asked."""
+    """Model that cannot be found or loaded, or that does not support the requested operation."""
 
 
 class CheckpointError(FinetuneError):
-    """A run folder that cannot be resumed, loaded or written."""
+    """Run folder that cannot be resumed, loaded or written."""
 
 
 class HubError(FinetuneError):
-    """A model hub that did not take or give what was asked."""
+    """Failed upload to, or download from, a model hub."""
 
 
-def refuse_all(place: str, faults: Sequence[str]) -> None:
-    """Raise ConfigError with every fault that was found at a place, if there are any."""
+def raise_for_faults(place: str, faults: Sequence[str]) -> None:
+    """Raise one ConfigError that lists all `faults`; do nothing if there are none."""
     if faults:
-        raise ConfigError("\n  ".join([f"{place} has faults:", *faults]))
+        raise ConfigError("\n  ".join([f"{place} is invalid:", *faults]))
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The sentence "did you mean ...?" for a misspelt word, or the list of choices."""
+    """Return "did you mean ...?" for a misspelled word, or the list of valid choices."""
     choices = sorted(choices)
-    # Without case and with one kind of dash, so that Learning_Rate still finds learning-rate.
+    # Ignore case and the kind of dash, so that Learning_Rate still finds learning-rate.
     plain = {choice.lower().replace("_", "-"): choice for choice in choices}
     close = difflib.get_close_matches(word.lower().replace("_", "-"), plain, n=1, cutoff=0.6)
     if close:
         return f"did you mean {plain[close[0]]!r}?"
-    return f"choose from: {', '.join(choices)}" if choices else "nothing is known here"
+    return f"choose from: {', '.join(choices)}" if choices else "there are none to choose from"
 
 
 def listed(words: Iterable[object], most: int) -> str:
-    """The first `most` of some words with commas between them, and how many more there are."""
-    said = list(map(str, words))
-    more = f" and {len(said) - most} more" if len(said) > most else ""
-    return ", ".join(said[:most]) + more
+    """Join the first `most` words with commas; append "and N more" if some are left out."""
+    texts = list(map(str, words))
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

@@ -1,4 +1,4 @@
-"""The seam in a model: a pretrained network of another library, and the names of its parts.
+"""Wrapper around a pretrained network of another library: it names blocks, heads and LoRA targets.
 
 Shapes: B samples in a batch.
 """
@@ -15,32 +15,33 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 
 Batch = dict[str, Any]
-"""Samples collated: {"inputs" or "features", "targets", "count"}.
+"""Collated samples: {"inputs" or "features", "targets", "count"}.
 
 "inputs" is {name: Tensor}, "features" {name: Tensor [B, ...]}, "count" {loss term: Tensor []}.
 """
 
 
 HEAD = -1
-"""The part of a model that is new; parts from 0 on are blocks, counted from the input."""
+"""Index of the new part of a model; blocks have the indices from 0 on, counted from the input."""
 
 
 class TransferModel(nn.Module):
-    """A pretrained network and the names of its parts: the seam between pretrained and new.
+    """A pretrained network plus the names of its parts: the boundary between pretrained and new.
 
     Attributes:
-        network: the model exactly as its own library builds it: what is saved, reloaded and pushed.
-        heads: dotted names in `network` of what is new or resized; everything else is pretrained.
+        network: the model exactly as its own library builds it; this is what gets saved, reloaded
+            and pushed.
+        heads: dotted names in `network` of new or resized modules; everything else is pretrained.
         blocks: the pretrained parts from input to output, each a group of dotted names that is
-            trained or frozen as one. Blocks and heads together hold every parameter once.
-        lora_targets: dotted names of layers that LoRA may wrap.
-        kind: the row of the table of defaults that suits this network: "encoder", "decoder", ...
-        batch_norm: what method.batch_norm is where it is null; "freeze" for batches of few images.
-        notes: sentences on what was settled while the network was built.
-        new_rows: rows of pretrained embeddings that are new, {dotted name: indices}.
-        reads_weights: whether its passes compute something from weights themselves, as DoRA does
-            from their norms; those must be whole then.
-        may_round: whether the final weights may be rounded to 16 bits by output.dtype.
+            trained or frozen as a unit. Every parameter belongs to exactly one block or head.
+        lora_targets: dotted names of the layers that LoRA may wrap.
+        kind: row of the table of default hyperparameters: "encoder", "decoder", "cnn", ...
+        batch_norm: default of method.batch_norm; "freeze" suits training on few images per batch.
+        notes: choices made while the network was built, one sentence each, for the run's header.
+        new_rows: indices of newly added rows in pretrained embeddings, {dotted name: indices}.
+        reads_weights: True if the forward pass computes with the weights themselves, as DoRA does
+            with their norms; low-precision copies of them are then not used.
+        may_round: True if output.dtype may round the final weights to 16 bits.
     """
 
     may_round: ClassVar[bool] = False
@@ -68,43 +69,53 @@ class TransferModel(nn.Module):
 
     @property
     def cacheable(self) -> bool:
+        """True if `features` can be computed once per row and cached while the backbone is frozen.
+
+        False by default.
+        """
         return False
 
     @property
     def feature_kind(self) -> str:
-        """What, beyond weights and inputs, decides the features: a way of pooling, say.
+        """Settings beyond weights and inputs that determine the features, such as the pooling.
 
-        It is part of the cache's key.
+        Part of the cache key; by default the name of the class.
         """
         return type(self).__qualname__
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the head reads, every tensor [B, ...] and of one shape for all rows."""
-        raise NotImplementedError(f"{type(self).__name__} has no features that could be cached")
+        """Compute what the head reads, every tensor [B, ...] of the same shape for all rows."""
+        raise NotImplementedError(f"{type(self).__name__} has no cacheable features")
 
     def forward(self, batch: Batch) -> Any:
-        """Outputs from batch["features"] if there, else from batch["inputs"].
+        """Compute the outputs from batch["features"] if present, else from batch["inputs"].
 
-        They are of one kind in train and eval mode, so that loss and measure serve both.
+        The outputs have the same structure in train and eval mode, so that the task's `loss` and
+        `measure` accept both.
         """
         raise NotImplementedError
 
-    def widen(self) -> None:
-        """Hold in float32 what was held in fewer bits, so that adapters can be folded into it: in
-        the memory of the host, since the whole weights may not fit beside a GPU's few bits.
+    def dequantize(self) -> None:
+        """Convert quantized weights to float32, in host memory, so that adapters can be merged.
+
+        The float32 weights may not fit on the GPU beside the quantized ones. By default nothing is
+        quantized.
         """
 
-    def settle(self) -> None:
-        """Fold into the network what training kept beside it; the outputs stay as they are."""
+    def consolidate(self) -> None:
+        """Fold state kept outside `network` into its weights, without changing the outputs.
+
+        An example is the output scale of a regression. By default there is none.
+        """
 
     def checkpoint_activations(self) -> None:
-        """Let the network compute activations again in the backward pass, in place of keeping them.
+        """Turn on activation checkpointing: recompute activations in the backward pass.
 
-        Raises ModelError if its library cannot do that for it.
+        Raises ModelError if the network's library does not support it.
         """
         network: Any = getattr(self.network, "backbone", self.network)
         try:
-            # transformers: under its name from 5.24 on, or the one before.
+            # transformers renamed its switch in 5.24.
             if hasattr(network, "activation_checkpointing_enable"):
                 network.activation_checkpointing_enable({"use_reentrant": False})
             elif hasattr(network, "gradient_checkpointing_enable"):
@@ -112,35 +123,35 @@ class TransferModel(nn.Module):
             elif hasattr(network, "set_grad_checkpointing"):  # timm
                 network.set_grad_checkpointing(True)
             else:
-                raise ValueError("its library has no such switch")
+                raise ValueError("its library offers no switch for it")
         except (ValueError, NotImplementedError, AssertionError) as error:
             raise ModelError(
-                f"model.activation_checkpointing: {type(network).__name__} cannot do it ({error}); "
-                "set it to false, and lower train.micro_batch to save memory"
+                f"model.activation_checkpointing: not supported by {type(network).__name__} "
+                f"({error}); set it to false, and lower train.micro_batch to save memory"
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Write the network into `folder` in the layout of its own library.
+        """Write the network to `folder` in its own library's format.
 
-        By default that is `save_pretrained` of the network.
+        By default this calls `network.save_pretrained`.
         """
         network: Any = self.network
         network.save_pretrained(folder)
 
     def adapter_config(self) -> dict[str, Any]:
-        """What peft's config of an adapter says of this network, such as its task_type."""
+        """Return entries of peft's adapter config for this network, such as its task_type."""
         return {}
 
 
 def saved_model(folder: Path | str, *, trust_remote_code: bool = False) -> ModelConfig:
-    """A folder that `Task.save` wrote, as a model to load."""
+    """Return the model config that loads a folder written by `Task.save`."""
     return ModelConfig(name=str(folder), trust_remote_code=trust_remote_code)
 
 
 def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]:
-    """(name in the network, parameter, index of its block or HEAD) for every parameter.
+    """Yield (name in the network, parameter, index of its block or HEAD) for every parameter.
 
-    Raises ModelError for a parameter that lies in no block and no head: a fault of the adapter.
+    Raises ModelError for a parameter that belongs to no block or head, which is a bug in the task.
     """
     part_by_prefix = dict.fromkeys(model.heads, HEAD)
     part_by_prefix |= {name: index for index, names in enumerate(model.blocks) for name in names}
@@ -150,30 +161,31 @@ def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]
             prefix, dot, _ = prefix.rpartition(".")
             if not dot:
                 raise ModelError(
-                    f"{type(model).__name__}: parameter {name!r} lies in no block and no head"
+                    f"{type(model).__name__}: parameter {name!r} belongs to no block or head; "
+                    "add it to `blocks` or `heads`"
                 )
         yield name, parameter, part_by_prefix[prefix]
 
 
 def head_weights(model: TransferModel) -> list[nn.Parameter]:
-    """The weights of the head, without norms and biases. Raises ModelError if there is no head."""
-    found = [p for _, p, part in named_parts(model) if part == HEAD and p.ndim > 1]
-    if not found:
+    """Return the head's weights without norms and biases. Raises ModelError if there is no head."""
+    weights = [p for _, p, part in named_parts(model) if part == HEAD and p.ndim > 1]
+    if not weights:
         raise ModelError(
             "optim.l1_head: this network has no new head whose weights could be penalized; "
-            "leave it out (optim.weight_decay is for all weights)"
+            "remove the key (optim.weight_decay applies to all weights)"
         )
-    return found
+    return weights
 
 
 def train_parts(model: TransferModel, first_block: int) -> None:
-    """Train the head and the blocks from `first_block` on; freeze the others."""
+    """Train the head and the blocks from `first_block` on; freeze all other blocks."""
     for _, parameter, part in named_parts(model):
         parameter.requires_grad_(part == HEAD or part >= first_block)
 
 
-def part_named(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
-    """The module or parameter of a dotted name."""
+def get_part(network: nn.Module, name: str) -> nn.Module | nn.Parameter:
+    """Return the module or parameter at a dotted name."""
     part: Any = network
     for step in name.split("."):
         part = getattr(part, step)

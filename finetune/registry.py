@@ -1,6 +1,6 @@
-"""Tasks and methods by name: entry points, module:Class, or file.py:Class.
+"""Lookup of tasks and methods: by entry point, module:Class, or file.py:Class.
 
-Listing names imports nothing.
+Listing the names imports none of them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from finetune.config.loading import Kinds
+from finetune.config.loading import ConfigRegistry
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.methods import METHODS
 
-if TYPE_CHECKING:  # they load torch, and listing names must not
+if TYPE_CHECKING:  # these load torch, which listing names must not
     from finetune.config.schema import MethodConfig
     from finetune.methods.base import Method
     from finetune.task import Task
@@ -27,60 +27,60 @@ METHOD_GROUP = "finetune.methods"
 
 
 def task_names() -> dict[str, EntryPoint]:
-    """The installed tasks by name, not imported."""
+    """Return the entry points of the installed tasks, without importing them."""
     return {point.name: point for point in entry_points(group="finetune.tasks")}
 
 
 def method_names() -> dict[str, EntryPoint]:
-    """The methods of this kit and of installed packages by name, not imported."""
-    own = (EntryPoint(name, place, METHOD_GROUP) for name, place in METHODS.items())
-    return {point.name: point for point in (*own, *entry_points(group=METHOD_GROUP))}
+    """Return the built-in methods and those of installed packages, without importing them."""
+    built_in = (EntryPoint(name, place, METHOD_GROUP) for name, place in METHODS.items())
+    return {point.name: point for point in (*built_in, *entry_points(group=METHOD_GROUP))}
 
 
 def find_task(name: str) -> type[Task]:
-    """The class of a task.
+    """Return the class of a task.
 
-    Raises ConfigError if there is none of that name, or if it cannot be imported.
+    Raises ConfigError if the name is unknown or the class cannot be imported.
     """
     from finetune.task import Task
 
-    found: type[Task] = _find("task", name, task_names(), Task)
-    return found
+    task_class: type[Task] = _find("task", name, task_names(), Task)
+    return task_class
 
 
 def find_method(name: str) -> type[Method]:
-    """The class of a method.
+    """Return the class of a method.
 
-    Raises ConfigError if there is none of that name, or if it cannot be imported.
+    Raises ConfigError if the name is unknown or the class cannot be imported.
     """
     from finetune.methods.base import Method
 
-    found: type[Method] = _find("method", name, method_names(), Method)
-    return found
+    method_class: type[Method] = _find("method", name, method_names(), Method)
+    return method_class
 
 
 def make_method(config: MethodConfig) -> Method:
-    """The method that a config section asks for."""
+    """Create the method that a config section describes."""
     return find_method(config.name)(config)
 
 
-INSTALLED = Kinds(
+INSTALLED = ConfigRegistry(
     task=lambda name: find_task(name).Config,
     method=lambda name: find_method(name).Config,
     methods=method_names,
 )
-"""What is installed, for `load_config`."""
+"""The installed tasks and methods, for `load_config`."""
 
 
-def _find(what: str, name: str, points: Mapping[str, EntryPoint], base: type) -> Any:
-    """A subclass of `base` by its name, or as module:Class or file.py:Class."""
-    key = f"{what}.name"
+def _find(kind: str, name: str, points: Mapping[str, EntryPoint], base: type) -> Any:
+    """Find a subclass of `base` by entry point, module:Class or file.py:Class."""
+    key = f"{kind}.name"
     if ":" in name:
         return _from_module(name, key, base)
     if name not in points:
         raise ConfigError(
-            f"{key}: unknown {what} {name!r}; {nearest(name, points)} "
-            f"A {what} of your own is file.py:Class."
+            f"{key}: unknown {kind} {name!r}; {nearest(name, points)} "
+            f"(for your own {kind}, write file.py:Class)"
         )
     point = points[name]
     try:
@@ -94,48 +94,48 @@ def _find(what: str, name: str, points: Mapping[str, EntryPoint], base: type) ->
 def _from_module(name: str, key: str, base: type) -> Any:
     module_name, _, class_name = name.rpartition(":")  # C: may be a drive
     if not class_name.isidentifier():
-        raise ConfigError(f"{key}: {name!r} names no class; write file.py:Class")
+        raise ConfigError(f"{key}: no class name in {name!r}; write file.py:Class")
     module = _import(module_name, key)
-    kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    classes = [key for key, kind in kinds.items() if issubclass(kind, base)]
+    members = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+    candidates = [key for key, member in members.items() if issubclass(member, base)]
     if class_name not in vars(module):
         raise ConfigError(
-            f"{key}: {module_name} has no class {class_name!r}; {nearest(class_name, classes)}"
+            f"{key}: {module_name} has no class {class_name!r}; {nearest(class_name, candidates)}"
         )
     return _checked(vars(module)[class_name], name, key, base)
 
 
 def find_object(name: str, key: str) -> Any:
-    """What stands under file.py:name or module:name. Raises ConfigError that names `key`."""
+    """Return the object at file.py:name or module:name. Raises ConfigError that names `key`."""
     module_name, _, object_name = name.rpartition(":")
     if not (module_name and object_name.isidentifier()):
         raise ConfigError(
-            f"{key}: {name!r} names nothing; write file.py:function, or module:function"
+            f"{key}: no function name in {name!r}; write file.py:function or module:function"
         )
     module = _import(module_name, key)
     if object_name not in vars(module):
-        own = [name for name, value in vars(module).items() if callable(value)]
+        candidates = [name for name, value in vars(module).items() if callable(value)]
         raise ConfigError(
-            f"{key}: {module_name} has no {object_name!r}; {nearest(object_name, own)}"
+            f"{key}: {module_name} has no {object_name!r}; {nearest(object_name, candidates)}"
         )
     return vars(module)[object_name]
 
 
-def _import(module_name: str, asked_by: str) -> ModuleType:
-    """A module from a file in the working folder if there is one, else from the import path."""
+def _import(module_name: str, config_key: str) -> ModuleType:
+    """Import a module from a file in the working folder if there is one, else from sys.path."""
     path = module_name if module_name.endswith(".py") else f"{module_name.replace('.', '/')}.py"
     file = Path(path)
     try:
-        if not file.is_file() or _leads_to(module_name, file):
+        if not file.is_file() or _resolves_to(module_name, file):
             return importlib.import_module(module_name)
-        # Spawned workers find the class again by this name, so it must stand in sys.modules.
+        # Spawned workers unpickle the class by this name, so it must be in sys.modules.
         key = file.stem
         known = sys.modules.get(key)
         if known is not None and getattr(known, "__file__", None) == str(file.resolve()):
             return known
         if known is not None:
             raise ConfigError(
-                f"{asked_by}: {file} would hide the module {key!r} that is in use; rename the file"
+                f"{config_key}: {file} would shadow the imported module {key!r}; rename the file"
             )
         spec = importlib.util.spec_from_file_location(key, file.resolve())
         assert spec is not None and spec.loader is not None, file
@@ -144,25 +144,25 @@ def _import(module_name: str, asked_by: str) -> ModuleType:
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            del sys.modules[key]  # half a module, which the next look would take for the whole
+            del sys.modules[key]  # partially initialized; the next lookup would take it as complete
             raise
         return module
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{asked_by}: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
+            f"{config_key}: {module_name!r} is neither a file ({file} in {Path.cwd()}) "
             f"nor a module: {error}"
         ) from error
     except FinetuneError:
         raise
     except Exception as error:
         raise ConfigError(
-            f"{asked_by}: {module_name!r} cannot be imported: {type(error).__name__}: {error}; "
-            "mend that file"
+            f"{config_key}: {module_name!r} cannot be imported: {type(error).__name__}: {error}; "
+            "fix that file"
         ) from error
 
 
-def _leads_to(module_name: str, file: Path) -> bool:
-    """Whether an import by this name gives this very file, which must not be loaded twice."""
+def _resolves_to(module_name: str, file: Path) -> bool:
+    """True if importing this name loads this very file, which must not be loaded twice."""
     try:
         spec = importlib.util.find_spec(module_name)
     except (ImportError, ValueError):
@@ -170,16 +170,16 @@ def _leads_to(module_name: str, file: Path) -> bool:
     return spec is not None and spec.origin == str(file.resolve())
 
 
-def _checked(found: object, name: str, key: str, base: type) -> Any:
-    if not (isinstance(found, type) and issubclass(found, base)):
+def _checked(value: object, name: str, key: str, base: type) -> Any:
+    if not (isinstance(value, type) and issubclass(value, base)):
         raise ConfigError(
-            f"{key}: {name!r} is {found!r}, not a subclass of {base.__module__}.{base.__name__}"
+            f"{key}: {name!r} is {value!r}, not a subclass of {base.__module__}.{base.__name__}"
         )
-    return found
+    return value
 
 
 def _shadow(point: EntryPoint) -> str:
-    """The sentence that names a foreign module which hides the package of an entry point."""
+    """Return a sentence that names the module which may shadow the package of an entry point."""
     package = point.value.partition(":")[0].partition(".")[0]
     spec = importlib.util.find_spec(package)
     origin = spec.origin if spec is not None else None

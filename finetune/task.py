@@ -1,8 +1,9 @@
-"""The contract between the engine and the tasks: what a task defines, what the engine may ask.
+"""The contract between the engine and a task.
 
-A row enters as a dict, is encoded to a sample, collated to a batch, goes once through the model,
-and becomes a loss, a statistic and a prediction. What this does not need is in the parts that a
-task holds (`finetune.task_parts`). Shapes: B samples in a batch.
+A row (a dict) is encoded to a sample, samples are collated to a batch, and the batch passes once
+through the model to give losses, statistics or predictions. Everything off this path (reading data,
+plots, model cards, ONNX, embeddings) is in the parts that a task holds (`finetune.task_parts`).
+Shapes: B samples in a batch.
 """
 
 from __future__ import annotations
@@ -30,18 +31,23 @@ from finetune.task_parts import (
 )
 
 Parts = Callable[[Sequence[Row]], Sequence[Sequence[Row]]]
+"""rows -> for each row its parts, each a dict of keys to add to the row."""
 Score = Callable[[Sequence[Prediction], Sequence[Row]], dict[str, float]]
+"""(predictions, their labeled rows) -> {metric: value}."""
 
 
 class Task(ABC):
-    """What a row is, how it is judged and what a prediction looks like.
+    """Definition of a task: its rows, its loss and metrics, and the shape of its predictions.
 
-    A task is made from its own keys (`TextClassification(text="body")`) or from its `Config`. What
-    is learned from data ends in `_`, and is not there before `setup` or `restore`.
+    Construct it from its own keys (`TextClassification(text="body")`) or from its `Config`. A
+    subclass sets `name` and `Config` and implements the abstract methods; `finetune.testing` has
+    `check_task`, which tests every promise made here. Attributes learned from data end in `_` and
+    exist only after `setup` or `restore`.
 
     Attributes:
-        config: the keys as they were given; never changed.
-        resolved_: the same keys with the values that data and network gave to those left open.
+        config: the keys as given by the user; never changed.
+        resolved_: a copy in which keys that were left open have the values chosen from the data and
+            the network.
     """
 
     name: ClassVar[str]
@@ -52,135 +58,160 @@ class Task(ABC):
         self.resolved_: Any = self.config
 
     def settle(self, keys: Mapping[str, Any]) -> None:
-        """Take values for keys that the config left open."""
+        """Fill keys that the config left open, in `resolved_`."""
         self.resolved_ = self.resolved_.model_copy(update=dict(keys))
 
     # ---- parts
 
     @property
     def rows(self) -> Rows:
-        """What reading, checking and splitting data needs."""
+        """Part that defines the columns, valid rows and labels of the data.
+
+        Override it to return your subclass of `Rows`; the default accepts any row.
+        """
         return Rows(self.resolved_)
 
     @property
     def views(self) -> Views:
-        """What people see; by default, nothing."""
+        """Part that shows samples, predictions and results to people; empty by default."""
         return Views()
 
     @property
     def onnx(self) -> Onnx | None:
-        """How networks are exported to ONNX; None if they cannot be."""
+        """Part that exports the network to ONNX; None (the default) if it cannot be exported."""
         return None
 
     @property
     def embedder(self) -> Embedder | None:
-        """How rows are embedded by a pretrained network; None if they cannot be."""
+        """Part that embeds rows without labels; None (the default) if the task has none."""
         return None
 
-    # ---- what is learned, and the network
+    # ---- learned state, and the network
 
     @property
     @abstractmethod
     def metric(self) -> tuple[str, Literal["max", "min"]]:
-        """The metric that selects the best checkpoint, and its direction."""
+        """Validation metric that selects the best checkpoint, and its direction.
+
+        A key of the dict that `summarize` returns, or "loss".
+        """
 
     @abstractmethod
     def setup(self, train: Iterable[Row], source: ModelConfig, *, frozen: bool) -> list[str]:
-        """Learn the labels, load the tokenizer or transform; a sentence for each choice made.
+        """Learn the labels from the training rows and load the tokenizer or image transform.
 
-        `frozen` means that the backbone stays as pretrained, so a head suited to fixed features
-        pays.
+        Called once, before `build_model`. `source` names the pretrained model. `frozen` is True if
+        the backbone will not be trained, so that a head suited to fixed features can be chosen.
+        Return one sentence per choice made, for the run's header.
         """
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """What `setup` learned, as JSON."""
+        """Return everything that `setup` learned, as JSON-able values."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
-        """Take back what `state` gave; the tokenizer or transform is loaded from `source`."""
+        """Restore what `state` returned; load the tokenizer or transform from `source`.
+
+        Afterwards, `encode` gives exactly the samples that the saved task would.
+        """
 
     @abstractmethod
     def build_model(self, source: ModelConfig) -> TransferModel:
-        """The pretrained network with a head sized by the labels."""
+        """Load the pretrained network and give it a new head sized by the labels."""
 
     @abstractmethod
     def load_model(self, source: ModelConfig) -> TransferModel:
-        """The fine-tuned network from a folder that `save` wrote, loaded by its own library."""
+        """Load the fine-tuned network from a folder that `save` wrote, with its own library."""
 
     def save(self, model: TransferModel, folder: Path) -> None:
-        """Write the network, and what encodes rows for it, into `folder`."""
+        """Write the network and its tokenizer or image processor to `folder`.
+
+        The default writes the network only.
+        """
         model.save(folder)
 
     def unseen(self, row: Row) -> Iterator[str]:
-        """Yield what a labeled row holds that was not learned, such as a label that train lacks."""
+        """Yield a message for each thing in a labeled row that training did not cover.
+
+        An example is a label that does not occur in train. Called for rows to evaluate on.
+        """
         return iter(())
 
-    # ---- one row on its way to a prediction
+    # ---- from a row to a prediction
 
     @property
     def augments(self) -> bool:
-        """Whether `encode` or `collate` change a row when they are given an rng."""
+        """True if `encode` or `collate` vary a row when given an rng."""
         return False
 
     @property
     def parts(self) -> Parts | None:
-        """The parts in which training sees each row, such as tiles of a large image; None for
-        whole rows.
+        """Function that splits training rows into parts, such as tiles of a large image.
 
-        A part is the keys that it adds to its row, {"window": [0, 0, 512, 512]}; `encode` finds
-        them there. Held-out rows and rows to predict are never cut: `encode` gives all of them.
+        None (the default) trains on whole rows. The function takes rows and returns the parts of
+        each; a part is a dict of keys to add to its row before `encode`, such as
+        {"window": [0, 0, 512, 512]}. Held-out rows and rows to predict are never split: `encode`
+        must handle them whole.
         """
         return None
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
-        """How long each row is for the network; batches are bucketed by it.
+        """Return the length of each row as the network reads it; batches are bucketed by length.
 
-        A labeled row without anything left to learn has the length 0: it is skipped and counted.
-        Where `predicting`, the lengths are those of what is read to predict the rows.
+        A labeled row with no trainable target left (after truncation, say) has length 0; it is
+        skipped and counted. With `predicting`, count only the inputs read for a prediction.
         """
         return [Length(1)] * len(rows)
 
     def cost(self, lengths: Sequence[int]) -> int:
-        """What the network computes for a batch of rows of these lengths, padding included."""
+        """Estimate the compute of a batch of rows of these lengths, padding included.
+
+        Only ratios matter: `inspect` extrapolates the time of a run from them.
+        """
         return max(lengths) * len(lengths)
 
     @abstractmethod
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        """One row for the network.
+        """Encode one row: tokenize the text, or decode and transform the image.
 
-        Without `rng` nothing is random; without a label the sample has no target.
+        Deterministic without `rng`; with it, all randomness comes from `rng`. A row without a label
+        gives a sample without "target".
         """
 
     @abstractmethod
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
-        """Pad and stack samples, and count the items of each loss term.
+        """Pad and stack samples into a batch, and count the items of each loss term.
 
-        It needs what `setup` or `restore` learned, and no model.
+        May use what `setup` or `restore` learned, but not the model: it also runs in data-loading
+        workers. Samples without "inputs" (their features are cached) give a batch without "inputs";
+        samples without "target" give one without "targets".
         """
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """float32 sums, one for each term of batch["count"].
+        """Return the loss as float32 scalar sums, one for each term of batch["count"].
 
-        The engine divides each by its count over the whole step.
+        Sums, not means: the engine divides each by its count over the whole optimizer step, so that
+        micro-batches and the number of processes do not change the result.
         """
 
     @abstractmethod
     def measure(self, outputs: Any, batch: Batch) -> Stats:
-        """Statistics of each sample, not reduced."""
+        """Return per-sample statistics [B, ...], from which `summarize` computes the metrics."""
 
     @abstractmethod
     def summarize(self, stats: Stats) -> dict[str, float]:
-        """Metrics of a whole split."""
+        """Compute the metrics of a split from the statistics of all of its samples."""
 
     @abstractmethod
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        """One prediction for each sample."""
+        """Return one prediction per sample; labels must not be needed."""
 
     @property
     def score(self) -> Score | None:
-        """Metrics of predictions that no tensor holds, such as ROUGE of generated text; None if
-        there are none, so that evaluation need not predict.
+        """Function that computes metrics from predictions and rows: ROUGE of generated text, say.
+
+        None (the default) if `measure` and `summarize` suffice; evaluation then need not predict.
         """
         return None

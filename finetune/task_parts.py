@@ -1,7 +1,7 @@
 """The types that pass through a task, and the parts that a task holds beside its forward pass.
 
-`Rows` is what reading and checking data needs, `Views` what people see, `Onnx` and `Embedder` what
-only some tasks offer. None of them is asked during a training step.
+`Rows` reads and validates data, `Views` shows things to people, `Onnx` and `Embedder` are optional.
+None of them is called during a training step.
 """
 
 from __future__ import annotations
@@ -21,52 +21,52 @@ from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 
 Row = dict[str, Any]
-"""One raw example: a column name to its value."""
+"""One raw example: {column name: value}."""
 
 
 class RowTable(Sized, Protocol):
-    """Rows by their positions: a datasets.Dataset, or anything that reads several rows at once."""
+    """Random access to rows: a datasets.Dataset, or anything that reads several rows at once."""
 
     def __getitems__(self, keys: list[int]) -> list[Row]: ...
 
 
 def take_rows(rows: RowTable, positions: Iterable[int]) -> list[Row]:
-    """The rows at some positions, read together."""
+    """Read the rows at `positions` in one access."""
     return list(rows.__getitems__(list(positions)))
 
 
 Sample = dict[str, Any]
 """One encoded example, without batch axis and padding.
 
-What the network reads is under "inputs", what it should output under "target", which an unlabeled
-row does not have. A sample whose "inputs" the engine has removed (its features are cached) is
-collated to a batch without them.
+"inputs" holds what the network reads, "target" what it should output; an unlabeled row gives no
+"target". If features are cached, the engine removes "inputs" before collating.
 """
 
 Stats = dict[str, Tensor]
-"""Statistics of a batch, every tensor [B, ...].
+"""Per-sample statistics of a batch, every tensor [B, ...].
 
-The axes after the first may differ between batches and are padded with 0 before batches are joined,
-so a ragged statistic carries its length beside it.
+Axes after the first may differ between batches; they are padded with 0 when batches are joined, so
+a ragged statistic needs its length as another statistic.
 """
 
 Prediction = dict[str, Any]
-"""The prediction for one row: JSON-able, in the shape of the matching transformers pipeline."""
+"""The prediction for one row: JSON-able, in the format of the matching transformers pipeline."""
 
 Rng = np.random.Generator
 
 
 class Fixable(str):
-    """A fault that `encode` repairs by itself, such as a box that reaches out of its image.
+    """A validation message about a fault that `encode` repairs, such as a box outside its image.
 
-    Under data.on_error=clip a row is kept if it has no other faults.
+    With data.on_error=clip, a row whose faults are all of this kind is kept.
     """
 
 
 class Length(NamedTuple):
-    """How much of a row the network reads and how much is truncated, in `Views.length_unit`.
+    """Number of units of a row that the network reads (`used`) and that are truncated (`cut`).
 
-    Of what is read, `repeated` is read twice: the overlap of windows.
+    The unit is `Views.length_unit`. `repeated` of the used ones are read twice: the overlap of
+    windows.
     """
 
     used: int
@@ -78,17 +78,20 @@ class Length(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """Values for keys that the config left open, and a sentence for each choice made."""
+    """Values for keys that the config left open, and one sentence for each choice made."""
 
     keys: dict[str, Any]
     notes: list[str]
 
 
 class Rows:
-    """What a row is: all that reading, checking and splitting data needs to know of a task.
+    """The data format of a task: the columns it reads, its valid rows and their labels.
 
-    It knows the task's keys, and neither learned labels nor a network, so `validate` gives the same
-    answer before and after training. The defaults take rows as they are.
+    It is built from the task's config alone, without learned labels or a network, so validation
+    gives the same result before and after training. The defaults accept any row.
+
+    Attributes:
+        config: the task's `resolved_` config.
     """
 
     def __init__(self, config: Any) -> None:
@@ -96,56 +99,66 @@ class Rows:
 
     @property
     def inputs(self) -> list[str]:
-        """The columns that a prediction reads; [] if it reads all of them."""
+        """Names of the columns needed to predict; [] if all of them are."""
         return []
 
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
-        """Choose the columns to read, from their names and first values.
+        """Choose the columns to read, by their names and first values.
 
-        Without `with_targets`, only those that the network reads: rows to embed have no label.
-        Raises DataError if a column that the config names is missing, or if there is no one
-        sensible choice.
+        `columns` maps each column to its first values. Without `with_targets`, choose only the
+        input columns: rows to embed have no label. Raises DataError if a configured column is
+        missing or the choice is ambiguous.
         """
         return Resolved({}, [])
 
     def validate(self, row: Row) -> Iterator[str]:
-        """Yield what is wrong with a row, in words that a person can act on.
+        """Yield a message for each fault of a row, worded so that the user can fix it.
 
-        A label that is None is a fault; a row without the label's column is one to predict.
+        A label that is None is a fault. A row without the label column is not: it is a row to
+        predict.
         """
         return iter(())
 
     def validate_many(self, rows: Sequence[Row]) -> list[list[str]]:
-        """The faults of each row; override it to check several rows at a time."""
+        """Return the faults of each row; override it if checking rows in bulk is faster."""
         return [list(self.validate(row)) for row in rows]
 
     def identity(self, row: Row) -> Any:
-        """A hashable value, equal for rows that must not be in two splits."""
+        """Return a hashable key of the row's content, by which duplicates and leakage are found.
+
+        Splits made by share keep rows with equal keys together.
+        """
         return repr(sorted(row.items()))
 
     def labels(self, row: Row) -> tuple[str, ...]:
-        """The labels of a row, each once; () where it has none.
+        """Return the labels of a row without repetition; () if it has none.
 
-        Splits are stratified by them, and the card counts them.
+        Used to stratify splits, to balance sampling, and to count classes for the model card.
         """
         return ()
 
     def truth(self, row: Row) -> Any:
-        """A value that changes whenever what is to be learned from the row does."""
+        """Return a value that changes whenever the target of the row changes.
+
+        It lets a resumed run notice edited labels. The default is `labels`.
+        """
         return self.labels(row)
 
     def from_value(self, value: Any) -> Row:
-        """A row from a bare value (a text, the path of an image), for predictions of one column."""
+        """Build a row from a bare value, such as a text or the path of an image, for prediction.
+
+        Raises DataError if a bare value is not enough, as by default.
+        """
         raise DataError(
-            f"{self.config.name}: {value!r} is not a row; give dicts with the columns that the "
+            f"{self.config.name}: {value!r} is not a row; pass dicts with the columns that the "
             "model was trained on"
         )
 
 
 def validate_in_threads(rows: Rows, some: Sequence[Row]) -> list[list[str]]:
-    """`Rows.validate_many` for checks that decode files."""
+    """Validate rows in a thread pool: `Rows.validate_many` for checks that decode files."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda row: list(rows.validate(row)), some))
 
@@ -154,27 +167,27 @@ def validate_in_threads(rows: Rows, some: Sequence[Row]) -> list[list[str]]:
 
 
 class Picture(NamedTuple):
-    """An image for people to look at: a caption, and uint8 [H, W, 3]."""
+    """An image to display: a caption, and pixels as uint8 [H, W, 3]."""
 
     caption: str
     pixels: np.ndarray
 
 
 REPOSITORY, BASE = "OWNER/NAME", "BASE"
-"""Placeholders in code on a card, for the model's repository and for its pretrained network."""
+"""Placeholders in model-card code, for the model's repository and for its base model."""
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card of a final model says about its task and its library.
+    """Facts about the task and its library for the model card.
 
     Attributes:
-        pipeline: the transformers pipeline that gives the same predictions, "" if there is none.
-        library: what the hub calls the library that loads the model.
-        code: Python that loads the model from REPOSITORY with that library, without this kit, and
-            predicts one row.
-        adapter_code: the same for an adapter on the network BASE; "" if peft cannot load it.
-        base: hub id of the pretrained network, where model.name does not tell it; "" if none is.
+        pipeline: name of the transformers pipeline that gives the same predictions; "" if none.
+        library: the hub's name of the library that loads the model (`library_name`).
+        code: Python code that loads the model from REPOSITORY with that library, without this kit,
+            and predicts one row.
+        adapter_code: the same for an adapter on top of BASE; "" if peft cannot load it.
+        base: hub id of the base model; None to take model.name, "" if it has none.
     """
 
     pipeline: str = ""
@@ -185,38 +198,41 @@ class CardFacts:
 
 
 class Views:
-    """What people see of a task: rows, batches, predictions and results. By default, nothing."""
+    """Human-readable views of samples, batches, predictions and results. Empty by default."""
 
     length_unit = "units"
-    """What `Task.lengths` counts, in the plural: "tokens"."""
+    """The unit of `Task.lengths`, in the plural: "tokens"."""
 
     def show(self, sample: Sample) -> str:
-        """A sample as a person can check it, such as its tokens."""
+        """Render a sample as text that a person can check, such as its tokens."""
         return ""
 
     def pictures(self, batch: Batch) -> list[Picture]:
-        """The samples of a batch as images; [] if there is nothing to look at."""
+        """Render the samples of a batch as images; [] if the task has no images."""
         return []
 
     def survey(self, rows: Sequence[Row]) -> dict[str, str]:
-        """Findings on the training rows for `inspect`, {topic: sentence}; it may take seconds."""
+        """Analyze the training rows for `inspect`; return {topic: finding}. May take seconds."""
         return {}
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
-        """Sentences on a held-out split beside what was learned, such as a class that it lacks."""
+        """Compare a held-out split with what was learned from train; return one note per finding.
+
+        An example is a class that does not occur in the split.
+        """
         return []
 
     def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
-        """A sentence on an evaluation while training goes on; "" for none.
+        """Comment on an evaluation during training, such as one class predicted for all rows.
 
-        `first` are the metrics before training, {} where they are not known.
+        "" for no comment. `first` holds the metrics before training, or {} if they are unknown.
         """
         return ""
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
-        """Write files that show the result of a split (a confusion matrix); their paths.
+        """Write report files for a split, such as a confusion matrix; return their paths.
 
-        `rows` are those of the split, in the order of the statistics.
+        `rows` are the rows of the split, in the order of the statistics.
         """
         return []
 
@@ -227,26 +243,26 @@ class Views:
         after: Sequence[Prediction],
         folder: Path,
     ) -> list[Path]:
-        """Write files that show predictions before and after training side by side; their paths.
+        """Write predictions before and after training side by side; return the paths.
 
-        Called for tasks with a `score`.
+        Called only for tasks with a `score`.
         """
         return []
 
     def present(self, prediction: Prediction) -> Any:
-        """A prediction in the types of the transformers pipeline, as Python code gets it."""
+        """Convert a prediction to what Python callers get: the types of a transformers pipeline."""
         return prediction
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
-        """Write images of a prediction into `folder`, their names beginning with `name`."""
-        raise ConfigError("--draw: this task has no images to draw; leave it out")
+        """Draw a prediction into image files in `folder` named `name`*; return their paths."""
+        raise ConfigError("--draw: this task does not draw predictions; remove the option")
 
     def card(self, model: TransferModel) -> CardFacts:
-        """The task's part of the card of a final model."""
+        """Return the task's part of the model card."""
         return CardFacts()
 
 
-# ---- what only some tasks offer
+# ---- optional parts
 
 
 def _as_logits(outputs: Any) -> dict[str, Tensor]:
@@ -255,13 +271,13 @@ def _as_logits(outputs: Any) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Onnx:
-    """How a task's networks are exported to ONNX.
+    """Settings of the ONNX export of a task's networks.
 
     Attributes:
-        axes: the first axes of every input that the exported network leaves open: ("batch",
-            "length").
-        outputs: the exported tensors by name, every one [B, ...]. Several tensors are of items [B,
-            N, ...], such as boxes and their scores, whose order does not matter.
+        axes: names of the leading dynamic axes of every input, such as ("batch", "length").
+        outputs: function that maps the model's outputs to the exported tensors, {name: [B, ...]}.
+            If it returns several, they describe the same items [B, N, ...], such as boxes and their
+            scores, and are compared with PyTorch's regardless of the order of the items.
     """
 
     axes: tuple[str, ...]
@@ -270,11 +286,11 @@ class Onnx:
 
 @dataclass(frozen=True)
 class Embedder:
-    """How a task embeds rows by a pretrained network, without labels.
+    """Settings for embedding rows with a pretrained network, without labels.
 
     Attributes:
-        build: the network, whose `features` are one vector a row; it also loads what encodes rows.
-            Raises ModelError where a row has no such vector.
+        build: function that loads the network, whose `features` give one vector per row, and the
+            tokenizer or transform. Raises ModelError if the network has no such vector.
     """
 
     build: Callable[[ModelConfig], TransferModel]

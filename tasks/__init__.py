@@ -1,8 +1,7 @@
-"""The tasks: each wraps a pretrained network and says what a row is, how it is judged, what a
-prediction looks like.
+"""Tasks: each wraps a pretrained network and defines its rows, metrics and predictions.
 
-Building blocks for a task of your own are here, too: they find columns, load tokenizers and
-networks of transformers, and name the blocks and layers of a network.
+Also exports building blocks for custom tasks: they find columns, load tokenizers and networks of
+transformers, and list the blocks and linear layers of a network.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562): the other tasks stay unloaded."""
+    """Import a public name on first access (PEP 562), so that other tasks stay unloaded."""
     if name in _HOMES:
         return getattr(import_module(f"tasks.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'tasks' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Image classification: one label, several labels or a number for a picture.
+"""Image classification: one label, several labels or a number per image.
 
 A row: {"image": "flowers/daisy/1.jpg", "label": "daisy"}; the image may also be bytes, {"bytes",
 "path"} or a PIL image.
@@ -53,12 +53,12 @@ from tasks.image.picture_rows import PictureRows
 from tasks.image.preprocessing import (
     INPUT,
     Preprocessing,
-    as_seen,
     save_processor,
+    to_channels_last,
     to_tensor,
 )
 
-if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
+if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.backbones.vision_models import VisionModel
     from tasks.backbones.vision_sources import VisionSource
 
@@ -66,23 +66,25 @@ TOP = 5
 
 
 class ImageClassificationConfig(TargetConfig, AugmentationConfig):
-    """What is read from a row and what is made of it."""
+    """Keys of image classification."""
 
     name: str = "image-classification"
     image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
+    """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
     image_size: PositiveInt | None = None
-    """Pixels of the square input; null: what the network was trained with."""
+    """Side of the square input in pixels; null: as the network was trained."""
     center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of a picture's shorter side that is read; 1: all of it, where what matters reaches the
-    borders; null: what the network was trained with.
+    """Share of the image's shorter side that the center crop keeps; 1: all of it, for images whose
+    content reaches the borders; null: as the network was trained.
     """
     max_pixels: PositiveInt = MAX_PIXELS
-    """A picture with more is refused, for it may be made to fill the memory."""
+    """Maximum number of pixels of an image; larger ones are rejected, as they may be decompression
+    bombs that exhaust the memory.
+    """
 
 
 class ImageLabelRows(PictureRows, LabelRows):
-    """Rows of an image with a label."""
+    """Rows with an image and a label."""
 
     config: ImageClassificationConfig
 
@@ -97,7 +99,7 @@ class ImageLabelRows(PictureRows, LabelRows):
 
 
 class ImageClassification(LabeledTask):
-    """Classify or rate images with any network of timm, or of transformers."""
+    """Classify or rate images with any network of timm or transformers."""
 
     name = "image-classification"
     Config = ImageClassificationConfig
@@ -106,7 +108,7 @@ class ImageClassification(LabeledTask):
 
     preprocessing_: Preprocessing
     processor_: dict[str, Any] | None
-    """Config of the image processor, of a network of transformers."""
+    """Config of the image processor; None for a timm network."""
     source_: VisionSource
     augmentation_: Augmentation | None
 
@@ -126,7 +128,7 @@ class ImageClassification(LabeledTask):
     def embedder(self) -> Embedder:
         return Embedder(self._build_embedder)
 
-    # ---- learning labels, loading what encodes
+    # ---- learned state, and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.targets_ = learn_targets(self.resolved_, train)
@@ -174,18 +176,18 @@ class ImageClassification(LabeledTask):
         model.save(folder)
         save_processor(self.processor_, folder)
 
-    # ---- one row through the house
+    # ---- from a row to a prediction
 
     @property
     def augments(self) -> bool:
         return is_active(self.resolved_)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        picture = self.rows.image(row)
+        image = self.rows.image(row)
         if rng is not None and self.augmentation_ is not None:
-            pixels = self.augmentation_(to_tensor(picture), rng)
+            pixels = self.augmentation_(to_tensor(image), rng)
         else:
-            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(as_seen(picture)))
+            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(to_channels_last(image)))
         return self.with_target({"inputs": {INPUT: pixels}}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
@@ -204,20 +206,20 @@ class ImageClassification(LabeledTask):
         return batch
 
     def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        own = super().loss(outputs, batch)
+        losses = super().loss(outputs, batch)
         if "mix" not in batch:
-            return own
-        # Every row is a partner once, so the count stays what it is without mixing.
+            return losses
+        # Every row is a partner exactly once, so the count is the same as without mixing.
         share = batch["mix"]["share"]
-        others = self.targets.loss(outputs, batch["mix"]["targets"])
-        return {"loss": own["loss"] * share + others * (1 - share)}
+        partner_loss = self.targets.loss(outputs, batch["mix"]["targets"])
+        return {"loss": losses["loss"] * share + partner_loss * (1 - share)}
 
     def summarize(self, stats: Stats) -> dict[str, float]:
-        found = super().summarize(stats)
+        results = super().summarize(stats)
         if isinstance(self.targets, SingleLabel) and len(self.targets.names) > TOP:
             scores, targets = stats["scores"].numpy(), stats["target"].numpy()
-            found["top5_accuracy"] = metrics.top_accuracy(scores, targets, TOP)
-        return found
+            results["top5_accuracy"] = metrics.top_accuracy(scores, targets, TOP)
+        return results
 
     def _build_embedder(self, source: ModelConfig) -> TransferModel:
         from tasks.backbones.vision_sources import build_vision_model
@@ -238,7 +240,8 @@ class ImageClassification(LabeledTask):
         self.augmentation_ = Augmentation(self.resolved_, self.preprocessing_) if active else None
 
     def _describe_input(self) -> str:
-        held = self.preprocessing_
-        height, width = held.size
-        edge = "squeezed" if held.edge is None else f"central crop of {held.edge} pixels"
-        return f"input: {height} x {width} pixels, {edge}, {held.interpolation}"
+        height, width = self.preprocessing_.size
+        edge, interpolation = self.preprocessing_.edge, self.preprocessing_.interpolation
+        crop = f"center crop after resizing the shorter side to {edge}"
+        fit = "stretched" if edge is None else crop
+        return f"input: {height} x {width} pixels, {fit}, {interpolation}"

@@ -1,10 +1,10 @@
-"""Object detection: boxes and classes of what a picture shows.
+"""Object detection: boxes and classes of the objects in an image.
 
 A row: {"image": "street/1.jpg", "objects": [{"bbox": [12.0, 30.5, 80.0, 99.0], "category": "a"}]};
-a picture without objects has []. Boxes are left, top, right, bottom in pixels; `task.boxes` says
-otherwise. COCO, YOLO, Pascal VOC and a CSV with a box a line are read as such rows.
+an image without objects has []. Boxes are left, top, right, bottom in pixels, or in the convention
+of `task.boxes`. COCO, YOLO, Pascal VOC and a CSV with one box per line are read as such rows.
 
-Shapes: B rows, T tiles of a row (1 without tiles), K detections and M true boxes of a row, padded.
+Shapes: B rows, T tiles of a row (1 without tiling), K detections and M true boxes of a row, padded.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.detection.detection_config import ObjectDetectionConfig
-from tasks.detection.detection_encoder import Encoder, pad_boxes, stack
-from tasks.detection.detection_metrics import MOST, summarize_boxes
-from tasks.detection.detection_views import DetectionViews, say
+from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
+from tasks.detection.detection_metrics import MAX_DETECTIONS, summarize_boxes
+from tasks.detection.detection_views import DetectionViews, to_prediction
 from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
 from tasks.image.augmentation import is_active, settle_augmentation
@@ -33,15 +33,15 @@ from tasks.image.joint_augmentation import JOINT_PRESETS
 from tasks.image.preprocessing import save_processor, to_tensor
 from tasks.image.tiles import Window, windows
 
-if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
+if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.detection.detector_sources import DetectorSource, Head
 
-LEAST = 0.01
-"""Score from which on a detection counts in the metrics."""
+MIN_SCORE = 0.01
+"""Minimum score of the detections that metrics use."""
 
 
 class ObjectDetection(Task):
-    """Find objects with FCOS on any pyramid of timm, or with a detector of transformers."""
+    """Detect objects with FCOS on a timm backbone, or with a detector of transformers."""
 
     name = "object-detection"
     Config = ObjectDetectionConfig
@@ -54,7 +54,7 @@ class ObjectDetection(Task):
     canvas_: Canvas
     masks_: bool = False
     processor_: dict[str, Any] | None
-    """Config of the image processor, of a network of transformers."""
+    """Config of the image processor; None for a timm network."""
     source_: DetectorSource
     head_: Head
 
@@ -68,24 +68,27 @@ class ObjectDetection(Task):
 
     @property
     def onnx(self) -> Onnx:
-        """Boxes and scores of all candidates: how many remain is known from the values alone."""
+        """Export of the boxes and scores of all candidates, a fixed number per image.
+
+        Thresholds and non-maximum suppression are left to the user.
+        """
         return Onnx(axes=("batch",), outputs=lambda outputs: self.head_.candidates(outputs))
 
     @property
     def labels(self) -> list[str]:
-        """The classes, in their order."""
-        assert self.labels_ is not None, "classes are learned by setup, or taken back by restore"
+        """The class names, in order."""
+        assert self.labels_ is not None, "labels are set by setup or restore"
         return self.labels_
 
     def unseen(self, row: Row) -> Iterator[str]:
         yield from self.rows.objects.unseen(row, self.labels)
 
-    # ---- learning labels, loading what encodes
+    # ---- learned state, and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         from tasks.detection.detector_sources import find_detector, make_detection_head
 
-        self.labels_, self.class_names_, counted = learn_categories(
+        self.labels_, self.class_names_, counts = learn_categories(
             train, self.rows.objects.column, self.resolved_.labels
         )
         self.source_ = find_detector(
@@ -100,8 +103,8 @@ class ObjectDetection(Task):
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
         self.settle(keys)
         height, width = self.canvas_.size
-        how = "the picture fits in" if self.canvas_.keeps_aspect else "squeezed"
-        return [counted, self.source_.note, f"input: {height} x {width} pixels, {how}", note]
+        fit = "padded, aspect ratio kept" if self.canvas_.keeps_aspect else "stretched"
+        return [counts, self.source_.note, f"input: {height} x {width} pixels, {fit}", note]
 
     def state(self) -> dict[str, Any]:
         return {
@@ -138,7 +141,7 @@ class ObjectDetection(Task):
         model.save(folder)
         save_processor(self.processor_, folder)
 
-    # ---- one row through the house
+    # ---- from a row to a prediction
 
     @property
     def augments(self) -> bool:
@@ -149,7 +152,7 @@ class ObjectDetection(Task):
         return self._tiles if self.resolved_.tile is not None else None
 
     def _tiles(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]]:
-        """The tiles of each image, by their windows; of those without objects too."""
+        """Split images into tiles, given by their windows; tiles without objects are kept."""
         sizes = [picture_size(self.rows.cell(row)) for row in rows]
         return [[{"window": list(window)} for window in self._windows(size)] for size in sizes]
 
@@ -166,32 +169,34 @@ class ObjectDetection(Task):
         return encoder(image, truth, self._windows_of(row, size), rng)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
-        batch = stack(samples)
+        batch = stack_samples(samples)
         if "target" not in samples[0]:
             return batch
         targets = [sample["target"] for sample in samples]
         boxes = [each for target in targets for each in target["boxes"]]
         labels = [each for target in targets for each in target["labels"]]
-        wanted, batch["count"] = self.head_.make_targets(boxes, labels, batch["frames"][:, :2])
+        head_targets, batch["count"] = self.head_.make_targets(
+            boxes, labels, batch["frames"][:, :2]
+        )
         truth = {
             name: pad_boxes([t["truth"][name] for t in targets]) for name in targets[0]["truth"]
         }
         truth["present"] = torch.tensor([len(t["truth"]["true_labels"]) for t in targets])
-        batch["targets"] = {"head": wanted, "truth": truth}
+        batch["targets"] = {"head": head_targets, "truth": truth}
         return batch
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.head_.losses(outputs, batch["targets"]["head"])
-        return found
+        losses: dict[str, Tensor] = self.head_.losses(outputs, batch["targets"]["head"])
+        return losses
 
     def measure(self, outputs: Any, batch: Batch) -> Stats:
-        """Detections "boxes" [B, K, 4], "scores", "labels" [B, K], "found" [B], and the truth."""
-        found = self._detect(outputs, batch, LEAST)
+        """Return detections and truth, as described in `summarize_boxes`."""
+        detections = self._detect(outputs, batch, MIN_SCORE)
         stats = {
-            name: pad_boxes([each[name] for each in found])
+            name: pad_boxes([each[name] for each in detections])
             for name in ("boxes", "scores", "labels")
         }
-        stats["found"] = torch.tensor([len(each["scores"]) for each in found])
+        stats["found"] = torch.tensor([len(each["scores"]) for each in detections])
         truth: Stats = batch["targets"]["truth"]
         return stats | truth
 
@@ -199,14 +204,14 @@ class ObjectDetection(Task):
         return summarize_boxes(stats, self.labels)
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        """{"detections": [{"score", "label", "box": {"xmin", ...}}]} a row, best first."""
-        found = self._detect(model(batch), batch, self.resolved_.score_threshold)
-        return [say(each, self.labels) for each in found]
+        """Return {"detections": [{"score", "label", "box": {"xmin", ...}}]} per row, best first."""
+        detections = self._detect(model(batch), batch, self.resolved_.score_threshold)
+        return [to_prediction(each, self.labels) for each in detections]
 
     # ---- tiles
 
     def _windows_of(self, row: Row, size: tuple[int, int] | None = None) -> list[Window]:
-        """What is seen of a row: the tile that it is a part of, or all of its picture."""
+        """Return the windows of a row: its own if it is a tile, else all windows of its image."""
         if row.get("window"):
             left, top, right, bottom = row["window"]
             return [(left, top, right, bottom)]
@@ -218,11 +223,11 @@ class ObjectDetection(Task):
             return [(0, 0, size[1], size[0])]
         return windows(size, (tile.size, tile.size), tile.overlap)
 
-    def _detect(self, outputs: Any, batch: Batch, least: float) -> list[dict[str, Tensor]]:
-        """Of each row, in pixels of its picture: {"boxes" [K, 4], "scores" [K], "labels" [K]}."""
-        keeps = Suppression(least, self.resolved_.nms_overlap, MOST)
+    def _detect(self, outputs: Any, batch: Batch, min_score: float) -> list[dict[str, Tensor]]:
+        """Return {"boxes" [K, 4], "scores" [K], "labels" [K]} per row, in pixels of its image."""
+        suppression = Suppression(min_score, self.resolved_.nms_overlap, MAX_DETECTIONS)
         frames = batch["frames"]
-        found = self.head_.detect(outputs, frames[:, :2], keeps)
-        for each, frame in zip(found, frames, strict=True):
+        detections = self.head_.detect(outputs, frames[:, :2], suppression)
+        for each, frame in zip(detections, frames, strict=True):
             each["boxes"] = to_picture(each["boxes"], frame)
-        return join_tiles(found, batch["tiles"].tolist(), keeps)
+        return join_tiles(detections, batch["tiles"].tolist(), suppression)

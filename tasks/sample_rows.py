@@ -1,14 +1,17 @@
-"""Rows for the shipped configs, made of sample data (data.map)."""
+"""Functions for data.map that turn sample data into the rows of the shipped configs."""
 
 from __future__ import annotations
 
 from finetune.task_parts import Row
 
-WORDS = 120
+BODY_WORDS = 120
 
 
 def bbc_headline(row: Row) -> Row | None:
-    """An article of BBC News, whose first line is its headline: {"body": 120 words, "headline"}."""
+    """Split a BBC News article: {"headline": its first line, "body": the next 120 words}.
+
+    None if nothing follows the headline.
+    """
     headline, _, body = row["text"].strip().partition("\n")
     words = body.split()
-    return {"body": " ".join(words[:WORDS]), "headline": headline.strip()} if words else None
+    return {"body": " ".join(words[:BODY_WORDS]), "headline": headline.strip()} if words else None

@@ -1,7 +1,7 @@
-"""Semantic segmentation: a class for every pixel of a picture.
+"""Semantic segmentation: a class for every pixel of an image.
 
 A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png"}; either may also be bytes,
-{"bytes", "path"} or a PIL image. A mask may be given as the objects of a COCO row instead.
+{"bytes", "path"} or a PIL image. A mask may also be given as the objects of a COCO row.
 
 Shapes: B rows, H, W pixels, K classes.
 """
@@ -30,15 +30,15 @@ from tasks.masks.mask_coding import MaskCoding
 from tasks.masks.mask_rows import MaskRows
 from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.masks.segmentation_views import SegmentationViews
-from tasks.masks.segments import decide, segments
+from tasks.masks.segments import most_likely_classes, to_segments
 
-if TYPE_CHECKING:  # timm and transformers take seconds to import, which no config needs
+if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.backbones.vision_sources import VisionSource
     from tasks.masks.segmentation_models import SegmentationModel
 
 
 class Segmentation(Task):
-    """Class every pixel with any encoder of timm, or a segmentation network of transformers."""
+    """Classify pixels with any timm encoder, or a segmentation network of transformers."""
 
     name = "segmentation"
     Config = SegmentationConfig
@@ -50,7 +50,7 @@ class Segmentation(Task):
     weights_: Tensor | None
     preprocessing_: Preprocessing
     processor_: dict[str, Any] | None
-    """Config of the image processor, of a network of transformers."""
+    """Config of the image processor; None for a timm encoder."""
     source_: VisionSource
     augmentation_: JointAugmentation
 
@@ -69,7 +69,7 @@ class Segmentation(Task):
     def unseen(self, row: Row) -> Iterator[str]:
         yield from self.rows.masks.unseen(row, self.coding_)
 
-    # ---- learning labels, loading what encodes
+    # ---- learned state, and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         from tasks.backbones.vision_sources import find_source
@@ -78,17 +78,17 @@ class Segmentation(Task):
         losses.check_weights(terms, self.resolved_.class_weights)
         masks = self.rows.masks
         self.coding_, facts = masks.learn(train)
-        self.weights_, weighing = masks.weigh(self.coding_, facts, self.resolved_.class_weights)
+        self.weights_, weights = masks.weigh(self.coding_, facts, self.resolved_.class_weights)
         self.source_ = find_source(source, None, None)
         self.preprocessing_ = self.source_.preprocessing.squeezed(self.resolved_.input_size)
         self.processor_ = None
         if self.source_.processor:
-            held = to_processor(self.source_.processor, self.preprocessing_)
-            self.processor_ = {**held, "do_reduce_labels": False}
+            processor = to_processor(self.source_.processor, self.preprocessing_)
+            self.processor_ = {**processor, "do_reduce_labels": False}
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
         self.settle(keys)
         self._set_augmentation()
-        notes = [self.source_.note, self.coding_.describe(), weighing, self._describe_input(), note]
+        notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input(), note]
         notes += masks.remarks("train", facts, self.coding_)
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 
@@ -124,20 +124,20 @@ class Segmentation(Task):
         model.save(folder)
         save_processor(self.processor_, folder)
 
-    # ---- one row through the house
+    # ---- from a row to a prediction
 
     @property
     def parts(self) -> Parts | None:
         return self._tiles if self.resolved_.tile is not None else None
 
     def _tiles(self, rows: Sequence[Row]) -> Sequence[Sequence[Row]]:
-        """The tiles of each image, by their windows."""
-        side = self.preprocessing_.size
+        """Split images into tiles, given by their windows."""
+        tile = self.preprocessing_.size
         sizes = (picture_size(self.rows.cell(row)) for row in rows)
         return [
             [
                 {"window": window}
-                for window in tiles.windows(size, side, self.resolved_.tile_overlap)
+                for window in tiles.windows(size, tile, self.resolved_.tile_overlap)
             ]
             for size in sizes
         ]
@@ -156,7 +156,7 @@ class Segmentation(Task):
         elif not is_whole:
             scene = self.augmentation_.plain(scene, area)
         if area is not None or rng is not None:
-            whole = None  # only what is seen as it is can be judged in its own size
+            whole = None  # tiles and augmented images are evaluated at the size of the input
         sample: Sample = {"inputs": {INPUT: self.preprocessing_.normalize(scene.image)}}
         sample |= {"size": size, "is_whole": is_whole}
         if scene.mask is not None:
@@ -164,7 +164,7 @@ class Segmentation(Task):
         return sample
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
-        # Whole pictures, which are seen through windows, have sizes of their own.
+        # Whole images, which the model processes in windows, differ in size.
         join = list if samples[0]["is_whole"] else torch.stack
         batch: Batch = {"sizes": torch.tensor([sample["size"] for sample in samples])}
         if all("target" in sample for sample in samples):
@@ -183,24 +183,25 @@ class Segmentation(Task):
         return losses.sum_terms(terms, outputs, batch["targets"], self.weights_)
 
     def measure(self, outputs: Any, batch: Batch) -> Stats:
-        found = []
+        areas = []
         for logits, mask, whole in zip(outputs, batch["targets"], batch["whole"], strict=True):
             true = mask if whole is None else whole
-            predicted, _ = decide(logits, true.shape)
-            found.append(losses.areas(predicted, true, len(self.coding_.names)))
-        return {"areas": torch.stack(found)}  # [B, K, 3]
+            predicted, _ = most_likely_classes(logits, true.shape)
+            areas.append(losses.count_areas(predicted, true, len(self.coding_.names)))
+        return {"areas": torch.stack(areas)}  # [B, K, 3]
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         return losses.area_metrics(stats["areas"], self.coding_.names)
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        found = []
+        predictions = []
         for logits, size in zip(model(batch), batch["sizes"].tolist(), strict=True):
-            classes, shares = decide(logits.float(), size)
-            found.append({"segments": segments(classes, shares, self.coding_.names)})
-        return found
+            classes, probabilities = most_likely_classes(logits.float(), size)
+            found = to_segments(classes, probabilities, self.coding_.names)
+            predictions.append({"segments": found})
+        return predictions
 
-    # ---- settling keys
+    # ---- helpers
 
     def _scene(self, row: Row) -> Scene:
         image = to_tensor(self.rows.image(row))
@@ -211,10 +212,10 @@ class Segmentation(Task):
             raise DataError(f"{path_of(self.rows.cell(row)) or 'image'} {error}") from error
 
     def _set_augmentation(self) -> None:
-        held = self.preprocessing_
-        # What lies outside of a picture gets the mean colour, which the network takes for nothing.
-        fill = tuple(round(min(max(mean, 0.0), 1.0) * 255) for mean in held.mean)
-        self.augmentation_ = JointAugmentation(self.resolved_, held.size, fill, held.mode)
+        size, mode = self.preprocessing_.size, self.preprocessing_.mode
+        # Empty areas get the mean color, which is 0 after normalization.
+        fill = tuple(round(min(max(mean, 0.0), 1.0) * 255) for mean in self.preprocessing_.mean)
+        self.augmentation_ = JointAugmentation(self.resolved_, size, fill, mode)
 
     def _tiled(self, model: SegmentationModel) -> SegmentationModel:
         model.tile, model.overlap = self.preprocessing_.size, self.resolved_.tile_overlap
@@ -224,5 +225,5 @@ class Segmentation(Task):
         height, width = self.preprocessing_.size
         if self.resolved_.tile is not None:
             overlap = self.resolved_.tile_overlap
-            return f"input: tiles of {height} x {width} pixels that overlap by {overlap}"
-        return f"input: {height} x {width} pixels, squeezed, {self.preprocessing_.mode}"
+            return f"input: tiles of {height} x {width} pixels, overlap {overlap}"
+        return f"input: {height} x {width} pixels, stretched, {self.preprocessing_.mode}"

@@ -2,7 +2,7 @@
 
 A row: {"text": "Ad sales boost Time Warner profit ...", "label": "business"}
 
-Shapes: B rows, T tokens, C classes (1 for a number).
+Shapes: B rows, T tokens, C classes (1 for regression).
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from tasks.text.text_models import TextModel, load_native, load_pooled, load_poo
 from tasks.text.text_rows import TextRows
 from tasks.text.text_views import TextViews
 from tasks.text.text_windows import (
-    COUNT,
+    WINDOWS,
     check_windows,
     encode_windows,
     split_windows,
     window_length,
 )
 from tasks.text.tokenization import (
-    encode_ends,
+    encode_head_tail,
+    limit_length,
     load_tokenizer,
-    longest_input,
+    max_input_length,
     pad_tokens,
-    settle_length,
     token_lengths,
-    unknown_note,
+    unknown_tokens_note,
 )
-from tasks.text.vocabulary import add_words, added_note, embed_words, name_rows
+from tasks.text.vocabulary import add_words, added_tokens_note, embed_words, embedding_rows
 
 
 class TextClassification(LabeledTask):
-    """Classify or rate texts with any encoder or decoder of transformers."""
+    """Classification of texts, or regression, with any encoder or decoder of transformers."""
 
     name = "text-classification"
     Config = TextClassificationConfig
@@ -72,7 +72,7 @@ class TextClassification(LabeledTask):
     def embedder(self) -> Embedder:
         return Embedder(self._build_embedder)
 
-    # ---- learning labels, loading what encodes
+    # ---- labels, tokenizer and network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         self.targets_ = learn_targets(self.resolved_, train)
@@ -83,8 +83,8 @@ class TextClassification(LabeledTask):
             *label_remarks(self.resolved_, self.targets.names),
             *self._settle_head(text_network_kind(network), frozen),
             *self._settle_length(network),
-            *added_note(self._pieces, self.rows.all_texts(train)),
-            *unknown_note(self.tokenizer_, self.rows.all_texts(train)),
+            *added_tokens_note(self._pieces, self.rows.all_texts(train)),
+            *unknown_tokens_note(self.tokenizer_, self.rows.all_texts(train)),
         ]
         self._check_length()
         return notes
@@ -115,7 +115,7 @@ class TextClassification(LabeledTask):
             model.set_scale(self.targets.state["deviation"], self.targets.state["mean"])
         embed_words(model.encoder, self.tokenizer_, self._pieces)
         rows = self.tokenizer_.convert_tokens_to_ids(list(self._pieces))
-        model.new_rows = name_rows(model.network, rows, model.encoder.get_input_embeddings())
+        model.new_rows = embedding_rows(model.network, rows, model.encoder.get_input_embeddings())
         model.window_pooling = self.resolved_.window_pooling
         return model
 
@@ -129,41 +129,41 @@ class TextClassification(LabeledTask):
         model.save(folder)
         self.tokenizer_.save_pretrained(folder)
 
-    # ---- one row through the house
+    # ---- from a row to a batch
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         first, *second = zip(*map(self.rows.texts, rows), strict=True)
         pairs = second[0] if second else None
         config = self.resolved_
-        found = token_lengths(self.tokenizer_, first, pairs, config.max_length)
+        lengths = token_lengths(self.tokenizer_, first, pairs, config.max_length)
         if config.truncation != "windows":
-            return found
+            return lengths
         specials = self.tokenizer_.num_special_tokens_to_add()
-        shape = (config.max_length, specials, config.window_overlap, config.max_windows)
-        return [window_length(each, *shape) for each in found]
+        settings = (config.max_length, specials, config.window_overlap, config.max_windows)
+        return [window_length(length, *settings) for length in lengths]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         config, texts = self.resolved_, self.rows.texts(row)
-        longest = config.max_length
+        max_length = config.max_length
         if config.truncation == "windows":
             inputs = encode_windows(
-                self.tokenizer_, texts[0], longest, config.window_overlap, config.max_windows
+                self.tokenizer_, texts[0], max_length, config.window_overlap, config.max_windows
             )
         elif config.truncation == "head-tail":
-            inputs = encode_ends(self.tokenizer_, texts[0], longest)
+            inputs = encode_head_tail(self.tokenizer_, texts[0], max_length)
         else:
-            inputs = dict(self.tokenizer_(*texts, truncation=True, max_length=longest))
+            inputs = dict(self.tokenizer_(*texts, truncation=True, max_length=max_length))
         return self.with_target({"inputs": inputs}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
         if "inputs" in samples[0]:
             inputs = [sample["inputs"] for sample in samples]
-            counts = [len(each[COUNT]) for each in inputs if COUNT in each]
+            counts = [len(each[WINDOWS]) for each in inputs if WINDOWS in each]
             texts = split_windows(inputs) if counts else inputs
             batch["inputs"] = pad_tokens(texts, self.tokenizer_.pad_token_id)
             if counts:
-                batch["inputs"][COUNT] = torch.tensor(counts)
+                batch["inputs"][WINDOWS] = torch.tensor(counts)
         return self.with_targets(batch, samples)
 
     def _build_embedder(self, source: ModelConfig) -> TransferModel:
@@ -173,30 +173,30 @@ class TextClassification(LabeledTask):
         self._settle_length(network)
         return load_pooled(source, self.pooling_, outputs=1)
 
-    # ---- settling keys
+    # ---- choosing open keys, checking the others
 
     def _settle_head(self, kind: str, frozen: bool) -> list[str]:
         self.pooling_ = self.resolved_.pooling or ("last" if kind == "decoder" else "mean")
         if self.resolved_.head == "native" and self.resolved_.head_hidden:
             raise ConfigError(
-                "task.head_hidden: is a layer of a pooled head; leave it out, or task.head=native"
+                "task.head_hidden requires a pooled head; remove it, or remove task.head=native"
             )
         if self.resolved_.head != "auto":
             self.head_ = self.resolved_.head
             return []
-        asked = [key for key in ("pooling", "head_hidden") if getattr(self.resolved_, key)]
-        self.head_ = "pooled" if frozen or asked else "native"
-        reason = "the network's own class"
-        if asked:
-            reason = f"as task.{asked[0]} is set"
+        pooled_keys = [key for key in ("pooling", "head_hidden") if getattr(self.resolved_, key)]
+        self.head_ = "pooled" if frozen or pooled_keys else "native"
+        reason = "the head of the model's own class"
+        if pooled_keys:
+            reason = f"because task.{pooled_keys[0]} is set"
         elif frozen:
-            reason = f"{self.pooling_} pooling serves a frozen backbone best"
+            reason = f"{self.pooling_} pooling works best with a frozen backbone"
         return [f"head: {self.head_}, {reason}"]
 
     def _settle_length(self, network: Any) -> list[str]:
         self._set_sides()
-        longest = longest_input(self.tokenizer_, network)
-        length, notes = settle_length(self.resolved_.max_length, longest)
+        limit = max_input_length(self.tokenizer_, network)
+        length, notes = limit_length(self.resolved_.max_length, limit)
         self.settle({"max_length": length})
         return notes
 
@@ -205,18 +205,18 @@ class TextClassification(LabeledTask):
         specials = self.tokenizer_.num_special_tokens_to_add(pair=is_pair)
         if config.max_length <= specials:
             raise ConfigError(
-                f"task.max_length: of {config.max_length} tokens nothing is left for a text, since "
-                f"{specials} begin and end it; raise it"
+                f"task.max_length: {config.max_length} tokens leave no room for text beside the "
+                f"{specials} special tokens; raise it above {specials}"
             )
         if config.truncation in ("head-tail", "windows") and isinstance(config.text, list):
             raise ConfigError(
-                f"task.truncation: {config.truncation} cuts one text, not a pair; "
+                f"task.truncation: {config.truncation} supports a single text, not a pair; "
                 "use head or tail, or join the two columns"
             )
         if config.truncation == "windows" and config.head_hidden:
             raise ConfigError(
-                "task.truncation: the logits of windows are pooled as those of a linear head; "
-                "leave task.head_hidden out, or use head, tail or head-tail"
+                "task.truncation: windows requires a linear head, because logits are pooled; "
+                "remove task.head_hidden, or use head, tail or head-tail"
             )
         if config.truncation == "windows":
             check_windows(self.tokenizer_, config.max_length, config.window_overlap)

@@ -1,8 +1,8 @@
-"""Text generation: answer, continue, summarise or translate, by any language model of transformers.
+"""Text generation: answer, continue, summarize or translate, with any language model.
 
 A row: {"body": "Time Warner's profit rose ...", "headline": "Ad sales boost Time Warner profit"}
 
-Shapes: B rows, K bins, T tokens, N positions that carry loss, V words of the vocabulary.
+Shapes: B rows, K bins, T tokens, N positions that carry loss, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ from finetune.task import Score, Task
 from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
 from tasks.backbones.pretrained import from_pretrained
 from tasks.generation.codecs import Codec, CodecConfig, make_codec
-from tasks.generation.decoding import DecodingConfig, end_tokens, generate
-from tasks.generation.dialogues import check_answered, settle_chat_template, turn_end
+from tasks.generation.decoding import DecodingConfig, end_tokens, generate_texts
+from tasks.generation.dialogues import check_answered, settle_chat_template, turn_end_token
 from tasks.generation.generation_views import GenerationViews
-from tasks.generation.language_models import ISOLATIONS, load_language_model
-from tasks.generation.prompts import Exchange, PromptRows, answer, exchange_of
+from tasks.generation.language_models import ISOLATION_NOTES, load_language_model
+from tasks.generation.prompts import Exchange, PromptRows, make_exchange, reference_answer
 from tasks.generation.text_metrics import check_scorers, score_texts
-from tasks.generation.tokens import end_notes, start_token
-from tasks.text.tokenization import load_tokenizer, longest_input, settle_length, unknown_note
+from tasks.generation.tokens import special_token_notes, start_token
+from tasks.text.tokenization import (
+    limit_length,
+    load_tokenizer,
+    max_input_length,
+    unknown_tokens_note,
+)
 
 
 class TextGenerationConfig(CodecConfig, DecodingConfig):
-    """What is read from a row, what of it is learned, and how text is written."""
+    """Config keys of text generation."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
         {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
@@ -41,13 +46,13 @@ class TextGenerationConfig(CodecConfig, DecodingConfig):
 
     name: str = "text-generation"
     chat_template: str | None = None
-    """A Jinja template for dialogues, or a file with one; null: the tokenizer's."""
+    """Jinja chat template for dialogues, or a file with one; null: the tokenizer's."""
     generate: bool = False
-    """Whether evaluation writes text, and measures ROUGE, BLEU and chrF on it."""
+    """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it."""
 
 
 class TextGeneration(Task):
-    """Fine-tune any causal or sequence-to-sequence network of transformers to write text."""
+    """Text generation with any causal or sequence-to-sequence network of transformers."""
 
     name = "text-generation"
     Config = TextGenerationConfig
@@ -57,7 +62,7 @@ class TextGeneration(Task):
 
     tokenizer_: Any = None
     network_config_: Any = None
-    template_: str | None = None  # of dialogues, where it is not the pretrained tokenizer's own
+    template_: str | None = None  # the chat template, if it is not the pretrained tokenizer's
     _turn_end: int | None = None
     _codec: tuple[Any, Codec] | None = None
 
@@ -75,21 +80,21 @@ class TextGeneration(Task):
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
         self._check_keys()
-        notes = [*end_notes(self.tokenizer_), *self._settle_length()]
+        notes = [*special_token_notes(self.tokenizer_), *self._settle_length()]
         if self.resolved_.messages is not None:
             check_answered(self.resolved_.messages, train[self.resolved_.messages])
-            begins = start_token(self.tokenizer_) is not None
-            own = self.tokenizer_.chat_template
-            notes += settle_chat_template(self.tokenizer_, self.resolved_.chat_template, begins)
+            has_start = start_token(self.tokenizer_) is not None
+            pretrained = self.tokenizer_.chat_template
+            notes += settle_chat_template(self.tokenizer_, self.resolved_.chat_template, has_start)
             if self.resolved_.tools and "tools" not in str(self.tokenizer_.chat_template):
-                notes.append("chat template: it writes no tools, so the network is told of none")
+                notes.append("chat template: it ignores tools, so the model does not see any")
             if self.network_config_.is_encoder_decoder:
-                notes.append("dialogues: the last turn is learned; this network reads the others")
-            self._turn_end = turn_end(self.tokenizer_, train[self.resolved_.messages])
+                notes.append("dialogues: only the last turn carries loss, the rest is the prompt")
+            self._turn_end = turn_end_token(self.tokenizer_, train[self.resolved_.messages])
             settled = self.tokenizer_.chat_template
-            self.template_ = settled if settled != own else None
-        texts = (f"{said.asked}{said.answer or ''}" for said in map(self.exchange, train))
-        return [*notes, *unknown_note(self.tokenizer_, texts)]
+            self.template_ = settled if settled != pretrained else None
+        texts = (f"{row.prompt}{row.answer or ''}" for row in map(self.exchange, train))
+        return [*notes, *unknown_tokens_note(self.tokenizer_, texts)]
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -102,16 +107,16 @@ class TextGeneration(Task):
         model = load_language_model(source, self.network_config_, self.tokenizer_)
         ends = end_tokens(model.network, self.tokenizer_)
         if model.is_causal and ends and self._turn_end not in {None, *ends}:
-            known = " or ".join(repr(self.tokenizer_.decode([token])) for token in sorted(ends))
+            names = " or ".join(repr(self.tokenizer_.decode([token])) for token in sorted(ends))
             model.notes.append(
-                f"chat template: a turn does not end with {known}, "
-                "so what is written ends at task.max_new_tokens, or at a text of task.stop"
+                f"chat template: turns do not end with {names}, so generated text stops only at "
+                "task.max_new_tokens or a string of task.stop"
             )
         if model.is_causal and self.resolved_.packing is not False:
             self.settle({"packing": model.isolation is not None})
-            model.notes.append(f"packing: {ISOLATIONS[model.isolation]}")
+            model.notes.append(f"packing: {ISOLATION_NOTES[model.isolation]}")
         elif self.resolved_.packing and not model.is_causal:
-            model.notes.append("packing: off, since a sequence-to-sequence network takes none")
+            model.notes.append("packing: off, not supported for sequence-to-sequence networks")
         return model
 
     def load_model(self, source: ModelConfig) -> TransferModel:
@@ -121,20 +126,20 @@ class TextGeneration(Task):
         model.save(folder)
         self.tokenizer_.save_pretrained(folder)
 
-    # ---- one row through the house
+    # ---- from a row to a prediction
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         if predicting:
             return [self.codec_.prompt_length(self.exchange(row)) for row in rows]
-        found = [self.codec_.length(self.exchange(row)) for row in rows]
-        too_long = sum(length.cut > 0 for length in found)
+        lengths = [self.codec_.length(self.exchange(row)) for row in rows]
+        too_long = sum(length.cut > 0 for length in lengths)
         if too_long and self.resolved_.truncation == "refuse":
             raise DataError(
                 f"task.truncation=refuse: {too_long} of {len(rows)} rows have more than "
-                f"{self.resolved_.max_length} tokens; raise task.max_length, or let such rows be "
-                "cut or dropped"
+                f"{self.resolved_.max_length} tokens; raise task.max_length, or set "
+                "task.truncation to prompt, end or drop"
             )
-        return found
+        return lengths
 
     def cost(self, lengths: Sequence[int]) -> int:
         return self.codec_.cost(lengths)
@@ -165,7 +170,7 @@ class TextGeneration(Task):
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         self._check_room()
-        texts = generate(model.network, self.tokenizer_, batch["prompts"], self.resolved_)
+        texts = generate_texts(model.network, self.tokenizer_, batch["prompts"], self.resolved_)
         return [{"generated_text": text} for text in texts]
 
     @property
@@ -173,31 +178,31 @@ class TextGeneration(Task):
         return self._score if self.resolved_.generate else None
 
     def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
-        written = [said["generated_text"] for said in predictions]
-        pairs = list(zip(written, map(self.reference, rows), strict=True))
-        # A turn that only calls a tool says nothing that what is written could be compared with.
-        told = [pair for pair in pairs if pair[1]] or pairs
-        return score_texts(*zip(*told, strict=True))
+        texts = [prediction["generated_text"] for prediction in predictions]
+        pairs = list(zip(texts, map(self.reference, rows), strict=True))
+        # A turn that only calls a tool has no reference text to compare with.
+        scored = [pair for pair in pairs if pair[1]] or pairs
+        return score_texts(*zip(*scored, strict=True))
 
     # ---- rows as tokens
 
     def reference(self, row: Row) -> str:
-        """The text that should be written for a row, "" if it does not tell."""
-        return (answer(self.resolved_, row) or "").strip()
+        """Return the reference text of a row; "" if there is none."""
+        return (reference_answer(self.resolved_, row) or "").strip()
 
     def exchange(self, row: Row) -> Exchange:
-        """A row as what is asked and what is answered."""
-        return exchange_of(self.resolved_, self.tokenizer_, row)
+        """Build the prompt and answer of a row."""
+        return make_exchange(self.resolved_, self.tokenizer_, row)
 
     @property
     def codec_(self) -> Codec:
-        """How rows become tokens under the keys as they are; some may change after training."""
+        """Encoder of rows for the current keys, some of which may change after training."""
         if self._codec is None or self._codec[0] is not self.resolved_:
-            longest = longest_input(self.tokenizer_, self.network_config_)
-            room = None if longest is None else longest - self.resolved_.max_new_tokens
+            limit = max_input_length(self.tokenizer_, self.network_config_)
+            room = None if limit is None else limit - self.resolved_.max_new_tokens
             packs = bool(self.resolved_.packing)
-            facts = (self.tokenizer_, self.network_config_, room, packs)
-            self._codec = (self.resolved_, make_codec(self.resolved_, *facts))
+            arguments = (self.tokenizer_, self.network_config_, room, packs)
+            self._codec = (self.resolved_, make_codec(self.resolved_, *arguments))
         return self._codec[1]
 
     def _check_keys(self) -> None:
@@ -207,25 +212,25 @@ class TextGeneration(Task):
             self._check_room()
         if self.resolved_.generate and is_text:
             raise ConfigError(
-                "task.generate: plain text has no answer to compare with; set task.prompt and "
+                "task.generate: plain text has no reference to compare with; set task.prompt and "
                 "task.completion, or task.generate=false"
             )
         if self.resolved_.chat_template is not None and self.resolved_.kind != "chat":
             raise ConfigError(
-                "task.chat_template: writes dialogues, and these rows are none; name their column "
-                "with task.messages, or leave it out"
+                "task.chat_template requires dialogues, and these rows are not dialogues; set "
+                "task.messages to a column of dialogues, or remove task.chat_template"
             )
         for key in ("top_p", "top_k"):
             default = type(self.resolved_).model_fields[key].default
             if self.resolved_.temperature == 0 and getattr(self.resolved_, key) != default:
                 raise ConfigError(
-                    f"task.{key}: is for text that is sampled, and at task.temperature=0 none is; "
-                    f"set task.temperature=0.7, say, or leave task.{key} out"
+                    f"task.{key} requires sampling, which task.temperature=0 turns off; set "
+                    f"task.temperature above 0, such as 0.7, or remove task.{key}"
                 )
         if is_text and self.network_config_.is_encoder_decoder:
             raise ConfigError(
-                "task.text: a sequence-to-sequence network reads one text and writes another; set "
-                "task.prompt and task.completion"
+                "task.text: a sequence-to-sequence network needs a prompt and a completion, not "
+                "plain text; set task.prompt and task.completion"
             )
 
     def _check_room(self) -> None:
@@ -233,11 +238,11 @@ class TextGeneration(Task):
         if positions is not None and self.resolved_.max_new_tokens >= positions:
             raise ConfigError(
                 f"task.max_new_tokens: {self.resolved_.max_new_tokens} leaves no room for a prompt "
-                f"in a network of {positions} positions; set less"
+                f"in the {positions} positions of this network; set a lower value"
             )
 
     def _settle_length(self) -> list[str]:
-        longest = longest_input(self.tokenizer_, self.network_config_)
-        length, notes = settle_length(self.resolved_.max_length, longest)
+        limit = max_input_length(self.tokenizer_, self.network_config_)
+        length, notes = limit_length(self.resolved_.max_length, limit)
         self.settle({"max_length": length})
         return notes

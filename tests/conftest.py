@@ -1,4 +1,4 @@
-"""What all tests share: no hub, a cache of their own, and tiny models to train."""
+"""Fixtures shared by all tests: no hub access, a temporary feature cache, tiny models and data."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers and datasets read them
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# Before torch reads it: tiny matrices on several threads only wait for each other, and so do the
-# threads of two workers on two cores.
+# Before torch reads it: threads only slow down tiny matrices, and two workers on two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache of features of this session, in place of the one in the home folder."""
+    """Feature cache of the session, instead of the one in the home folder."""
     folder = tmp_path_factory.mktemp("finetune-cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_CACHE", str(folder))
@@ -28,9 +27,8 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT on disk, with dropout."""
-    from tests.support.tiny_models import (
-        tiny_bert,  # torch and transformers, for the tests that ask
-    )
+    # Imported only by the tests that need it: torch and transformers are slow to load.
+    from tests.support.tiny_models import tiny_bert
 
     return tiny_bert(tmp_path_factory.mktemp("models") / "bert")
 
@@ -45,7 +43,7 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def news_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 texts of unequal length with 3 labels."""
+    """50 texts of different lengths with 3 labels."""
     from tests.support.tiny_models import text_csv
 
     return text_csv(tmp_path_factory.mktemp("data") / "news.csv")
@@ -53,7 +51,7 @@ def news_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def held_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 other texts of the same kind as those of `news_csv`."""
+    """30 more texts of the same distribution as `news_csv`."""
     from tests.support.tiny_models import text_csv
 
     return text_csv(tmp_path_factory.mktemp("data") / "held.csv", count=30, seed=1)
@@ -63,15 +61,35 @@ def held_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(
     tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, news_csv: Path, held_csv: Path
 ) -> Path:
-    """A run that was trained by the command line on `news_csv` and validated on `held_csv`."""
+    """A run trained from the command line on `news_csv` and validated on `held_csv`."""
     from tests.support.command_line import finetune
 
     folder = tmp_path_factory.mktemp("runs") / "news"
     words = ["task=text-classification", f"model={bert_folder}", "method=full", "epochs=4"]
     words += [f"data.train={news_csv}", f"data.validation={held_csv}", "lr=3e-3", "batch_size=8"]
-    words += ["precision=fp32"]  # some CPUs would choose bf16, whose sums depend on the batch
+    words += ["precision=fp32"]  # bf16, the default on some CPUs, depends on the batch size
     code = finetune("train", *words, f"output={folder}")
     assert code == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lora_run(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Path:
+    """A run trained from Python with method=lora on 24 rows."""
+    import finetune
+    from tests.support.tiny_models import text_rows
+
+    folder = tmp_path_factory.mktemp("runs") / "lora"
+    finetune.train(
+        "text-classification",
+        data=text_rows(24),
+        model=str(bert_folder),
+        method="lora",
+        epochs=1,
+        log_every=1,
+        batch_size=8,
+        output=str(folder),
+    )
     return folder
 
 

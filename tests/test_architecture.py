@@ -1,4 +1,4 @@
-"""The direction of dependence (see CONTRIBUTING.md), proved by parsing every import."""
+"""Rules of the architecture (see CONTRIBUTING.md), checked by parsing every module."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# The rooms of the engine, low to high; what lies in a row may not import from its own row or from a
-# higher one. Beside the rooms lie the modules that users and authors of tasks import.
+# Packages and top-level modules of the engine, from low to high. A package may not import from
+# another package of its own line or from a higher line.
 LAYERS = [
     "errors",
     "config",
@@ -36,7 +36,7 @@ LAYERS = [
     "cli api",
     "__main__",
 ]
-# The rooms of the adapters, likewise; the adapters themselves stand above all of them.
+# Likewise the packages of `tasks`; the task modules themselves are above all of them.
 TASK_LAYERS = [
     "classification",
     "image",
@@ -44,20 +44,21 @@ TASK_LAYERS = [
     "text",
     "generation detection masks",
 ]
-FEWEST, MOST = 4, 12  # files in a room
+FEWEST, MOST = 4, 12  # files in a package
+LONGEST_TEST_FILE = 400  # lines
 MODEL_LIBRARIES = {"transformers", "timm", "torchvision", "segmentation_models_pytorch", "tasks"}
 PICKLES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "peft", "timm", "pandas", "sklearn"}
 
 
 def modules(package: str) -> dict[str, Path]:
-    """{dotted name: file} of all modules of a package of this repository."""
-    found = {}
+    """Return all modules of a package of this repository, {dotted name: file}."""
+    files = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    assert found, f"{package} holds no module: the test would prove nothing"
-    return found
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    assert files, f"{package} has no modules: the test would prove nothing"
+    return files
 
 
 @cache
@@ -66,7 +67,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def nodes(path: Path, *, typing: bool = False) -> Iterator[ast.AST]:
-    """Every node of a module, without what stands under `if TYPE_CHECKING:` unless `typing`."""
+    """Yield every node of a module; those under `if TYPE_CHECKING:` only if `typing`."""
     waiting: list[ast.AST] = [parse(path)]
     while waiting:
         node = waiting.pop()
@@ -77,41 +78,41 @@ def nodes(path: Path, *, typing: bool = False) -> Iterator[ast.AST]:
 
 
 def imports(path: Path, *, typing: bool = False) -> set[str]:
-    """Dotted names that a module imports, anywhere in it; of `from a import b` both a and a.b."""
-    found: set[str] = set()
+    """Return the dotted names that a module imports; for `from a import b` both a and a.b."""
+    names: set[str] = set()
     for node in nodes(path, typing=typing):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def graph(package: str) -> dict[str, set[str]]:
-    """{module: modules of the same package that it imports while it runs}."""
+    """Return {module: modules of the same package that it imports at run time}."""
     files = modules(package)
-    # `import finetune` costs and brings nothing, so the package itself is no node that matters.
+    # The package itself is left out: its __init__ imports nothing at run time.
     edges = {name: (imports(path) & files.keys()) - {name, package} for name, path in files.items()}
     assert any(edges.values()), f"no module of {package} imports another: the parsing is broken"
     return edges
 
 
-def room_of(module: str) -> str:
-    """The room of a module, or its own name where it lies beside the rooms."""
+def subpackage_of(module: str) -> str:
+    """Return the subpackage of a module, or the name of a top-level module."""
     return module.split(".")[1]
 
 
-def rooms(package: str) -> dict[str, list[str]]:
-    """{room: its modules} of a package."""
-    found: dict[str, list[str]] = {}
+def subpackages(package: str) -> dict[str, list[str]]:
+    """Return {subpackage: its modules} of a package."""
+    members: dict[str, list[str]] = {}
     for name in modules(package):
         if name.count(".") == 2:
-            found.setdefault(room_of(name), []).append(name)
-    return found
+            members.setdefault(subpackage_of(name), []).append(name)
+    return members
 
 
-def place(path: Path, node: ast.AST) -> str:
+def location(path: Path, node: ast.AST) -> str:
     return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
 
 
@@ -127,63 +128,63 @@ def everything(engine: dict[str, Path]) -> dict[str, Path]:
 
 def test_engine_imports_no_task(engine: dict[str, Path]) -> None:
     wrong = [
-        f"{name} imports {found}"
+        f"{name} imports {target}"
         for name, path in engine.items()
-        for found in imports(path, typing=True)
-        if found.partition(".")[0] in ("tasks", "examples", "tests", "benchmarks")
+        for target in imports(path, typing=True)
+        if target.partition(".")[0] in ("tasks", "examples", "tests", "benchmarks")
     ]
     assert not wrong
 
 
-def test_every_room_of_the_engine_has_one_layer(engine: dict[str, Path]) -> None:
+def test_layers_list_every_package_of_the_engine_once(engine: dict[str, Path]) -> None:
     listed = [name for names in LAYERS for name in names.split()]
     assert len(listed) == len(set(listed))
-    assert set(listed) == {room_of(name) for name in engine if "." in name}
+    assert set(listed) == {subpackage_of(name) for name in engine if "." in name}
 
 
 @pytest.mark.parametrize(("package", "layers"), [("finetune", LAYERS), ("tasks", TASK_LAYERS)])
-def test_lower_layers_never_import_higher_ones(package: str, layers: list[str]) -> None:
-    level = {room: number for number, names in enumerate(layers) for room in names.split()}
-    steps = [
-        (name, found)
+def test_layers_import_only_lower_layers(package: str, layers: list[str]) -> None:
+    level = {name: number for number, names in enumerate(layers) for name in names.split()}
+    edges = [
+        (name, target)
         for name, targets in graph(package).items()
-        for found in targets
-        if room_of(name) in level and room_of(name) != room_of(found)
+        for target in targets
+        if subpackage_of(name) in level and subpackage_of(name) != subpackage_of(target)
     ]
-    assert len(steps) > 30
+    assert len(edges) > 30
     top = len(layers)
     wrong = [
-        f"{name} imports {found}"
-        for name, found in steps
-        if level.get(room_of(found), top) >= level[room_of(name)]
+        f"{name} imports {target}"
+        for name, target in edges
+        if level.get(subpackage_of(target), top) >= level[subpackage_of(name)]
     ]
     assert not wrong
 
 
 @pytest.mark.parametrize("package", ["finetune", "tasks"])
-def test_rooms_hold_few_files_and_say_what_they_hold(package: str) -> None:
-    for room, names in rooms(package).items():
-        assert FEWEST <= len(names) <= MOST, f"{package}/{room} holds {len(names)} files"
-        said = ast.get_docstring(parse(ROOT / package / room / "__init__.py")) or ""
-        assert 2 <= len(said.splitlines()) <= 6, f"{package}/{room}/__init__.py: {said!r}"
+def test_packages_have_few_files_and_a_short_docstring(package: str) -> None:
+    for name, files in subpackages(package).items():
+        assert FEWEST <= len(files) <= MOST, f"{package}/{name} has {len(files)} files"
+        docstring = ast.get_docstring(parse(ROOT / package / name / "__init__.py")) or ""
+        assert 2 <= len(docstring.splitlines()) <= 6, f"{package}/{name}/__init__.py: {docstring!r}"
 
 
-def test_top_of_the_engine_holds_what_users_and_authors_of_tasks_import() -> None:
+def test_engine_has_few_top_level_modules() -> None:
     files = [path for path in (ROOT / "finetune").iterdir() if path.is_file()]
     assert len(files) <= 10, sorted(path.name for path in files)
 
 
-def test_no_two_modules_share_a_name(everything: dict[str, Path]) -> None:
+def test_module_names_are_unique(everything: dict[str, Path]) -> None:
     stems = Counter(path.stem for path in everything.values() if path.stem != "__init__")
     assert not [stem for stem, count in stems.items() if count > 1]
 
 
 @pytest.mark.parametrize("package", ["finetune", "tasks"])
-def test_modules_import_each_other_in_no_circle(package: str) -> None:
+def test_imports_have_no_cycles(package: str) -> None:
     TopologicalSorter(graph(package)).prepare()  # raises CycleError with the circle
 
 
-def test_engine_asks_for_no_task_by_name(engine: dict[str, Path]) -> None:
+def test_engine_does_not_check_task_names(engine: dict[str, Path]) -> None:
     names = {point.name for point in entry_points(group="finetune.tasks")}
     assert names, "no task is installed"
     wrong = []
@@ -195,31 +196,35 @@ def test_engine_asks_for_no_task_by_name(engine: dict[str, Path]) -> None:
                 and node.value in names
                 and id(node) not in docstrings
             ):
-                wrong.append(f"{place(path, node)}: {node.value!r}")
-            asked: list[ast.expr] = []
+                wrong.append(f"{location(path, node)}: {node.value!r}")
+            compared: list[ast.expr] = []
             if isinstance(node, ast.Compare):
-                asked = [node.left, *node.comparators]
+                compared = [node.left, *node.comparators]
             elif isinstance(node, ast.Match):
-                asked = [node.subject]
-            wrong += [f"{place(path, node)}: {ast.unparse(x)}" for x in asked if _is_task_name(x)]
+                compared = [node.subject]
+            wrong += [
+                f"{location(path, node)}: {ast.unparse(each)}"
+                for each in compared
+                if _is_task_name(each)
+            ]
     assert not wrong
 
 
-def _is_task_name(asked: ast.expr) -> bool:
-    """Whether an expression is `task.name`, `live.task.name`, `type(task).__name__` ..."""
-    text = ast.unparse(asked)
+def _is_task_name(expression: ast.expr) -> bool:
+    """True for expressions such as `task.name`, `live.task.name` or `type(task).__name__`."""
+    text = ast.unparse(expression)
     return text.endswith(("task.name", "task_name", "task).name", "task).__name__"))
 
 
 def _docstrings(path: Path) -> Iterator[ast.expr]:
-    """Texts that stand alone: docstrings of modules, classes, functions and fields."""
+    """Yield the docstrings of modules, classes, functions and fields."""
     for node in nodes(path, typing=True):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.value
 
 
-def test_engine_asks_for_no_concrete_model(engine: dict[str, Path]) -> None:
-    questions, wrong = 0, []
+def test_engine_does_not_check_model_classes(engine: dict[str, Path]) -> None:
+    checks, wrong = 0, []
     for path in engine.values():
         homes = {
             alias.asname or alias.name: str(node.module)
@@ -232,17 +237,17 @@ def test_engine_asks_for_no_concrete_model(engine: dict[str, Path]) -> None:
                 "isinstance",
                 "issubclass",
             ):
-                questions += 1
+                checks += 1
                 for part in ast.walk(node.args[1]):
                     root = homes.get(part.id, part.id) if isinstance(part, ast.Name) else ""
                     if root.partition(".")[0] in MODEL_LIBRARIES:
-                        wrong.append(f"{place(path, node)}: {ast.unparse(node)}")
-    assert questions > 10, "hardly any isinstance was found: the parsing is broken"
+                        wrong.append(f"{location(path, node)}: {ast.unparse(node)}")
+    assert checks > 10, "hardly any isinstance was found: the parsing is broken"
     assert not wrong
 
 
-def test_no_two_functions_or_classes_share_a_public_name(everything: dict[str, Path]) -> None:
-    """A reader who searches for a name is to find one thing. A command is called as what it runs."""
+def test_public_names_are_unique(everything: dict[str, Path]) -> None:
+    """Searching for a name finds one definition. Commands share the name of what they run."""
     homes: dict[str, list[str]] = {}
     for module, path in everything.items():
         if module == "finetune.cli.main":
@@ -256,25 +261,25 @@ def test_no_two_functions_or_classes_share_a_public_name(everything: dict[str, P
 def test_task_has_few_members() -> None:
     from finetune.task import Task
 
-    own = {name for name in vars(Task) if not name.startswith("_")} | {"config", "resolved_"}
-    assert len(own) <= 28, sorted(own)
+    members = {name for name in vars(Task) if not name.startswith("_")} | {"config", "resolved_"}
+    assert len(members) <= 28, sorted(members)
 
 
-def test_libraries_that_are_imported_are_declared(everything: dict[str, Path]) -> None:
+def test_imported_libraries_are_declared_as_dependencies(everything: dict[str, Path]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = chain(project["dependencies"], *project["optional-dependencies"].values())
     declared = {re.split(r"[^\w.-]", text)[0].lower().replace("_", "-") for text in wanted}
-    declared |= {"pydantic-core"}  # the half of pydantic that it pins
+    declared |= {"pydantic-core"}  # pinned by pydantic
     packages = packages_distributions()
     for path in everything.values():
         for name in {name.split(".")[0] for name in imports(path, typing=True)}:
             if name in sys.stdlib_module_names or name in ("finetune", "tasks"):
                 continue
             owners = {owner.lower().replace("_", "-") for owner in packages[name]}
-            assert owners & declared, f"{path}: imports {name}, which pyproject.toml does not name"
+            assert owners & declared, f"{path}: imports {name}, which pyproject.toml lacks"
 
 
-def test_no_exception_is_caught_without_a_name(everything: dict[str, Path]) -> None:
+def test_except_clauses_name_their_exceptions(everything: dict[str, Path]) -> None:
     handlers = [
         (path, node)
         for path in everything.values()
@@ -282,10 +287,10 @@ def test_no_exception_is_caught_without_a_name(everything: dict[str, Path]) -> N
         if isinstance(node, ast.ExceptHandler)
     ]
     assert len(handlers) > 10, "hardly any except was found: the parsing is broken"
-    assert not [place(path, node) for path, node in handlers if node.type is None]
+    assert not [location(path, node) for path, node in handlers if node.type is None]
 
 
-def test_nothing_is_pickled(everything: dict[str, Path]) -> None:
+def test_engine_and_tasks_do_not_pickle(everything: dict[str, Path]) -> None:
     wrong = []
     for path in everything.values():
         roots = {name.partition(".")[0] for name in imports(path, typing=True)}
@@ -295,7 +300,7 @@ def test_nothing_is_pickled(everything: dict[str, Path]) -> None:
                 "torch.load",
                 "torch.save",
             ):
-                wrong.append(place(path, node))
+                wrong.append(location(path, node))
     assert not wrong
 
 
@@ -307,9 +312,18 @@ def test_nothing_is_pickled(everything: dict[str, Path]) -> None:
     ],
     ids=["import", "help"],
 )
-def test_nothing_heavy_is_loaded_before_it_is_needed(statement: str) -> None:
+def test_import_and_help_load_no_heavy_library(statement: str) -> None:
     script = f"import sys\n{statement}\nprint(sorted({HEAVY!r} & sys.modules.keys()))"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_test_files_are_short() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+    }
+    assert len(lengths) > 30, "hardly any test file was found"
+    assert {name: length for name, length in lengths.items() if length > LONGEST_TEST_FILE} == {}

@@ -1,4 +1,7 @@
-"""Runs of earlier code are read as if they were of today's; see old_runs/README.md."""
+"""Backward compatibility: runs of earlier versions load and give the same results.
+
+See old_runs/README.md.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ DATA = {
     "segmentation-segformer": "scenes",
 }
 RUNS = sorted(DATA)
-# Other releases of the libraries sum in another order.
+# Other library versions add floats in a different order.
 CLOSE = 1e-4
 
 
-def test_old_runs_are_all_tried() -> None:
+def test_old_runs_are_all_tested() -> None:
     assert {path.name for path in OLD.iterdir() if path.is_dir()} == {"data", *RUNS}
 
 
@@ -35,39 +38,39 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def said(row: dict[str, Any]) -> dict[str, Any]:
-    """The prediction of a row, without the columns that were read."""
-    read = ("text", "label", "image", "mask", "file", "objects")
-    return {name: value for name, value in row.items() if name not in read or "predicted" in name}
+def prediction_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the prediction in an output row, without the input columns."""
+    inputs = ("text", "label", "image", "mask", "file", "objects")
+    return {name: value for name, value in row.items() if name not in inputs or "predicted" in name}
 
 
-def assert_close(found: Any, expected: Any) -> None:
-    """Equal but for the last digits of numbers."""
+def assert_close(actual: Any, expected: Any) -> None:
+    """Assert equality up to rounding of floats, in nested values."""
     if isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=CLOSE, abs=CLOSE)
+        assert actual == pytest.approx(expected, rel=CLOSE, abs=CLOSE)
     elif isinstance(expected, dict):
-        assert found.keys() == expected.keys()
+        assert actual.keys() == expected.keys()
         for name, value in expected.items():
-            assert_close(found[name], value)
+            assert_close(actual[name], value)
     elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
             assert_close(one, other)
     else:
-        assert found == expected
+        assert actual == expected
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_old_run_predicts_what_it_did(run: str, tmp_path: Path) -> None:
+def test_old_run_reproduces_its_predictions(run: str, tmp_path: Path) -> None:
     output = tmp_path / "predictions.jsonl"
     code = command("predict", str(OLD / run), str(OLD / "data" / DATA[run]), "-o", str(output))
     assert code == 0
-    found, expected = lines(output), lines(OLD / run / "expected" / "predictions.jsonl")
-    assert_close(list(map(said, found)), list(map(said, expected)))
+    actual, expected = lines(output), lines(OLD / run / "expected" / "predictions.jsonl")
+    assert_close(list(map(prediction_of, actual)), list(map(prediction_of, expected)))
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_old_run_measures_what_it_did(run: str, tmp_path: Path) -> None:
+def test_old_run_reproduces_its_metrics(run: str, tmp_path: Path) -> None:
     output = tmp_path / "metrics.json"
     code = command("evaluate", str(OLD / run), str(OLD / "data" / DATA[run]), "-o", str(output))
     assert code == 0
@@ -76,13 +79,13 @@ def test_old_run_measures_what_it_did(run: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_old_run_is_loaded_and_shown_in_python(run: str) -> None:
+def test_old_run_loads_in_python(run: str) -> None:
     assert finetune.load(OLD / run).task
     assert finetune.Run(OLD / run).metrics["validation"]
 
 
 @pytest.mark.parametrize("what", ["merged", "both"])
-def test_old_run_is_pushed_and_comes_back(what: str, tmp_path: Path) -> None:
+def test_old_run_loads_after_a_push(what: str, tmp_path: Path) -> None:
     root = tmp_path / "hub"
     root.mkdir()
     run = Path(shutil.copytree(OLD / "text-lora", tmp_path / "text-lora"))

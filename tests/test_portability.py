@@ -1,4 +1,4 @@
-"""Paths and files of Windows, as far as another system can tell: by strings, by PureWindowsPath and by the source."""
+"""Portability to Windows, as far as it can be tested on other systems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset
 
 from finetune import registry
-from finetune.batching.data_loader import _Batches, measured_split
+from finetune.batching.data_loader import _Batches, measure_split
 from finetune.batching.plan import MicroBatch
 from finetune.config.loading import load_config
 from finetune.config.schema import ModelConfig, TaskConfig
@@ -31,8 +31,8 @@ PATHS = [r"C:\data\news.csv", "C:/data/news.csv", r"D:\news", r"data\news", r"\\
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_path_of_windows_is_no_address_and_no_hub_id(path: str) -> None:
-    """A real one is found by Windows itself; here it is a path that leads nowhere."""
+def test_windows_path_is_not_taken_for_a_hub_id(path: str) -> None:
+    """On this system the path does not exist, and the error must say just that."""
     with pytest.raises(DataError, match="no such file or folder"):
         locate(path)
     with pytest.raises(ModelError, match="no such file or folder"):
@@ -40,13 +40,9 @@ def test_path_of_windows_is_no_address_and_no_hub_id(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_path_of_windows_survives_the_command_line_and_yaml(path: str, tmp_path: Path) -> None:
-    usual = ["task=text-classification", "model=" + path]
-    loaded = load_config(
-        None,
-        [*usual, f"data={path}", f"output={path}"],
-        replace(INSTALLED, task=lambda _: TaskConfig),
-    )
+def test_windows_path_survives_overrides_and_yaml(path: str, tmp_path: Path) -> None:
+    words = ["task=text-classification", f"model={path}", f"data={path}", f"output={path}"]
+    loaded = load_config(None, words, replace(INSTALLED, task=lambda _: TaskConfig))
     assert loaded.config.data.source == path
     assert loaded.config.model.name == path
     assert loaded.config.output.dir == path
@@ -59,19 +55,19 @@ def test_path_of_windows_survives_the_command_line_and_yaml(path: str, tmp_path:
     assert loaded.config.model.name == path
 
 
-def test_drive_is_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_find_object_accepts_a_windows_drive(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
 
-    def importing(name: str, _: str) -> type:
-        asked.append(name)
+    def fake_import(name: str, _: str) -> type:
+        imported.append(name)
         return type("module", (), {"shout": len})
 
-    monkeypatch.setattr(registry, "_import", importing)
+    monkeypatch.setattr(registry, "_import", fake_import)
     assert registry.find_object(r"C:\kit\rows.py:shout", "data.map") is len
-    assert asked == [r"C:\kit\rows.py"]
-    with pytest.raises(ConfigError, match=r"names nothing; write file.py:function"):
+    assert imported == [r"C:\kit\rows.py"]
+    with pytest.raises(ConfigError, match=r"no function name in .*; write file.py:function"):
         registry.find_object(r"C:\kit\rows.py", "data.map")
-    with pytest.raises(ConfigError, match=r"names no class; write file.py:Class"):
+    with pytest.raises(ConfigError, match=r"no class name in .*; write file.py:Class"):
         registry.find_task(r"C:\kit\tagging.py")
 
 
@@ -85,28 +81,25 @@ def test_drive_is_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
         ("photos/*.jpg", "-"),
     ],
 )
-def test_folder_of_a_run_has_a_name_that_windows_takes(
+def test_run_folder_name_is_valid_on_windows(
     reference: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "Path", PureWindowsPath)
     assert run._last_word(reference) == word
 
 
-def test_folders_are_not_synced_where_that_is_impossible(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The name of the system is pretended."""
+def test_sync_skips_folders_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(files, "os", _Windows(synced))
-    files.sync(tmp_path)
+    files.sync_to_disk(tmp_path)
     assert not synced
     (tmp_path / "file").write_bytes(b"x")
-    files.sync(tmp_path / "file")
+    files.sync_to_disk(tmp_path / "file")
     assert len(synced) == 1
 
 
 class _Windows:
-    """The module `os`, where a file must be open for writing to be synced, and a folder cannot be opened."""
+    """A fake `os` in which fsync needs a file opened for writing, and folders cannot be opened."""
 
     name = "nt"
 
@@ -123,8 +116,8 @@ class _Windows:
         self._synced.append(handle)
 
 
-def test_break_of_windows_is_an_order_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another signal stands for SIGBREAK; it is really sent."""
+def test_signals_treats_sigbreak_as_a_shutdown_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGUSR1 replaces SIGBREAK and is really sent."""
     before = signal.getsignal(signal.SIGUSR1)
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     with Signals() as signals:
@@ -133,24 +126,24 @@ def test_break_of_windows_is_an_order_to_stop(monkeypatch: pytest.MonkeyPatch) -
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-def test_worker_can_be_spawned(bert_folder: Path) -> None:
-    """Windows and macOS start workers anew, which get what they need as a pickle."""
+def test_data_loader_batches_can_be_pickled_for_spawned_workers(bert_folder: Path) -> None:
+    """Windows and macOS spawn workers, which receive their state as a pickle."""
     rows = Dataset.from_list(text_rows(6))
     task = TextClassification()
     resolve(task, rows[:])
     source = ModelConfig(name=str(bert_folder))
     task.setup(rows, source, frozen=False)
     task.build_model(source)
-    split, _, _ = measured_split("train", rows, task)
+    split, _, _ = measure_split("train", rows, task)
     batches = _Batches(split, task, 0, True)
-    again = pickle.loads(pickle.dumps(batches))
+    copy = pickle.loads(pickle.dumps(batches))
     micro_batch = MicroBatch((0, 3), epoch=0)
-    ids = [each[micro_batch][1]["inputs"]["input_ids"] for each in (batches, again)]
+    ids = [each[micro_batch][1]["inputs"]["input_ids"] for each in (batches, copy)]
     assert ids[0].equal(ids[1])
 
 
-def test_text_is_read_and_written_in_one_encoding() -> None:
-    """That of Windows is another by default, and spoils names and labels."""
+def test_text_files_are_opened_with_an_explicit_encoding() -> None:
+    """The default on Windows is not UTF-8 and would corrupt names and labels."""
     calls, wrong = 0, []
     root = Path(__file__).parent.parent
     for path in [*(root / "finetune").rglob("*.py"), *(root / "tasks").rglob("*.py")]:

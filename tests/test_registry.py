@@ -1,4 +1,4 @@
-"""A task by its name: an entry point, a module's class, or a class in a file."""
+"""Lookup of tasks by entry point, module:Class, or file.py:Class."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def my_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_installed_tasks_are_listed() -> None:
+def test_task_names_lists_installed_tasks() -> None:
     assert "text-classification" in task_names()
 
 
-def test_listing_imports_nothing() -> None:
+def test_task_names_imports_no_task() -> None:
     code = (
         "import sys; from finetune import registry; assert registry.task_names(); "
         "assert not {'tasks', 'torch', 'transformers'} & sys.modules.keys()"
@@ -43,12 +43,12 @@ def test_listing_imports_nothing() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_entry_point_is_found() -> None:
-    found = find_task("text-classification")
-    assert found.name == "text-classification"
+def test_find_task_loads_an_entry_point() -> None:
+    task = find_task("text-classification")
+    assert task.name == "text-classification"
 
 
-def test_unknown_name_is_answered_with_the_nearest() -> None:
+def test_find_task_suggests_the_nearest_name() -> None:
     with pytest.raises(
         ConfigError, match=r"task.name.*'text-clasification'.*did you mean 'text-classification'"
     ):
@@ -56,53 +56,53 @@ def test_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("reference", ["my_tasks_file.py:Mine", "my_tasks_file:Mine"])
-def test_class_in_a_file_is_found(my_file: Path, reference: str) -> None:
-    found = find_task(reference)
-    assert found.__name__ == "Mine"
-    # A worker that is spawned, and a second call, must find the same class.
-    assert find_task(reference) is found
-    assert sys.modules[found.__module__].Mine is found  # type: ignore[attr-defined]
+def test_find_task_loads_a_class_from_a_file(my_file: Path, reference: str) -> None:
+    task = find_task(reference)
+    assert task.__name__ == "Mine"
+    # Spawned workers and a second call must get the same class.
+    assert find_task(reference) is task
+    assert sys.modules[task.__module__].Mine is task  # type: ignore[attr-defined]
 
 
-def test_class_in_a_module_is_found() -> None:
+def test_find_task_loads_a_class_from_a_module() -> None:
     assert find_task("tasks.text_classification:TextClassification") is find_task(
         "text-classification"
     )
 
 
-def test_misspelt_class_is_answered_with_the_nearest(my_file: Path) -> None:
+def test_find_task_suggests_the_nearest_class(my_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"no class 'Mina'; did you mean 'Mine'\?"):
         find_task("my_tasks_file.py:Mina")
 
 
-def test_file_that_would_hide_a_module_is_refused(my_file: Path) -> None:
+def test_find_task_rejects_a_file_that_shadows_a_module(my_file: Path) -> None:
     my_file.rename(my_file.with_name("json.py"))
-    with pytest.raises(ConfigError, match="would hide the module 'json'.*rename"):
+    with pytest.raises(ConfigError, match="would shadow the imported module 'json'.*rename"):
         find_task("json.py:Mine")
 
 
-def test_class_that_is_no_task_is_refused(my_file: Path) -> None:
+def test_find_task_rejects_a_class_that_is_not_a_task(my_file: Path) -> None:
     with pytest.raises(ConfigError, match="not a subclass of finetune.task.Task"):
         find_task("my_tasks_file.py:NoTask")
 
 
-def test_missing_file_is_named(my_file: Path) -> None:
+def test_find_task_reports_a_missing_file(my_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"'nowhere' is neither a file .*nor a module"):
         find_task("nowhere:Mine")
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [("def broken(:", "SyntaxError.*line 1"), ("1 / 0", "ZeroDivisionError: division by zero")],
 )
-def test_file_that_fails_is_named_each_time(my_file: Path, code: str, said: str) -> None:
+def test_find_task_reports_a_failing_file_each_time(my_file: Path, code: str, message: str) -> None:
     my_file.with_name("failing.py").write_text(code)
     for _ in range(2):
-        with pytest.raises(ConfigError, match=rf"'failing.py' cannot be imported: {said}"):
+        with pytest.raises(ConfigError, match=rf"'failing.py' cannot be imported: {message}"):
             find_task("failing.py:Mine")
 
 
-def test_missing_import_inside_a_file_is_named(my_file: Path) -> None:
+def test_find_task_reports_a_missing_import_in_a_file(my_file: Path) -> None:
     my_file.with_name("needs.py").write_text("import not_installed_anywhere")
     with pytest.raises(ConfigError, match="not_installed_anywhere"):
         find_task("needs.py:Mine")

@@ -1,4 +1,4 @@
-"""check_task finds each promise that a task breaks, and names it."""
+"""check_task names every promise that a task breaks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.tiny_models import text_rows
 ROWS = text_rows(6)
 
 
-def test_sound_task_passes(bert_folder: Path) -> None:
+def test_check_task_passes_a_correct_task(bert_folder: Path) -> None:
     check_task(TextClassification(), ROWS, str(bert_folder))
 
 
@@ -42,12 +42,12 @@ class OtherTerms(TextClassification):
         return {"cross_entropy": super().loss(outputs, batch)["loss"]}
 
 
-class LossOfEachRow(TextClassification):
+class LossPerRow(TextClassification):
     def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         return {"loss": super().loss(outputs, batch)["loss"].expand(len(outputs))}
 
 
-class RestlessEncoding(TextClassification):
+class NondeterministicEncoding(TextClassification):
     calls = count(5)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
@@ -59,34 +59,34 @@ class RestlessEncoding(TextClassification):
 class GlobalAugmentation(TextClassification):
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         sample = super().encode(row, rng)
-        if rng is not None:  # a generator was given, but another one is drawn from
+        if rng is not None:  # draws from the global generator instead of rng
             sample["inputs"]["input_ids"][1] = 5 + int(torch.randint(30, ()))
         return sample
 
 
-class LengthOfNothing(TextClassification):
+class ZeroLengths(TextClassification):
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         return [Length(0) for _ in rows]
 
 
-class SuspiciousRows(TextRows):
+class RejectingRows(TextRows):
     def validate(self, row: Row) -> Any:
-        yield f"{row['text'][:9]}... is no literature"
+        yield f"{row['text'][:9]}... is not literature"
 
 
-class SuspiciousOfGoodRows(TextClassification):
+class RejectsValidRows(TextClassification):
     @property
     def rows(self) -> TextRows:
-        return SuspiciousRows(self.resolved_)
+        return RejectingRows(self.resolved_)
 
 
 class ChangedConfig(TextClassification):
-    def setup(self, *given: Any, frozen: bool) -> list[str]:
+    def setup(self, *args: Any, frozen: bool) -> list[str]:
         self.config = self.config.model_copy(update={"max_length": 9})
-        return super().setup(*given, frozen=frozen)
+        return super().setup(*args, frozen=frozen)
 
 
-class NeedsItsModel(TextClassification):
+class CollateNeedsModel(TextClassification):
     padding: int
 
     def build_model(self, source: ModelConfig) -> TransferModel:
@@ -99,9 +99,9 @@ class NeedsItsModel(TextClassification):
         return super().collate(samples, rng)
 
 
-class ForgetfulOfLabels(TextClassification):
+class UnseenTrainingRows(TextClassification):
     def unseen(self, row: Row) -> Any:
-        yield "a label that no row of train has"
+        yield "a label that does not occur in train"
 
 
 class MissingBlock(TextClassification):
@@ -111,7 +111,7 @@ class MissingBlock(TextClassification):
         return model
 
 
-class HeadForLora(TextClassification):
+class LoraOnHead(TextClassification):
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = super().build_model(source)
         model.lora_targets.append("classifier")
@@ -128,8 +128,8 @@ class UnusedLayer(TextClassification):
 class WiderInTraining(TextClassification):
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = super().build_model(source)
-        usual = model.forward
-        model.forward = lambda batch: [usual(batch)] * (1 + model.training)  # type: ignore[method-assign]
+        original = model.forward
+        model.forward = lambda batch: [original(batch)] * (1 + model.training)  # type: ignore[method-assign]
         return model
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
@@ -142,10 +142,10 @@ class WiderInTraining(TextClassification):
 class OtherFeatures(TextClassification):
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = super().build_model(source)
-        usual = model.features
-        model.features = lambda inputs: {"pooled": 2 * usual(inputs)["pooled"]}  # type: ignore[method-assign]
+        original = model.features
+        model.features = lambda inputs: {"pooled": 2 * original(inputs)["pooled"]}  # type: ignore[method-assign]
         model.logits = lambda batch: model.network.head(  # type: ignore[attr-defined]
-            (batch["features"] if "features" in batch else usual(batch["inputs"]))["pooled"]
+            (batch["features"] if "features" in batch else original(batch["inputs"]))["pooled"]
         )
         return model
 
@@ -164,64 +164,66 @@ class TensorAsMetric(TextClassification):
         return {"accuracy": torch.tensor(0.5)}  # type: ignore[dict-item]
 
 
-class OnePredictionForAll(TextClassification):
+class SinglePrediction(TextClassification):
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         return super().predict(model, batch)[:1]
 
 
-class PredictionReadsTheLabel(TextClassification):
+class PredictionNeedsLabel(TextClassification):
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         return super().predict(model, batch)[: len(batch.get("targets", ()))]
 
 
-class ForgottenHead(TextClassification):
+class ReloadLosesHead(TextClassification):
     def load_model(self, source: ModelConfig) -> TransferModel:
         model = super().load_model(source)
         nn.init.ones_(model.network.classifier.weight)
         return model
 
 
-class ForgottenSide(TextClassification):
+class RestoreLosesTruncation(TextClassification):
     def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
         super().restore(state, source)
         self.tokenizer_.truncation_side = "left"
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
         (MeanLoss(), "it must be a sum"),
         (MeanCount(), "count 'loss' must be a sum"),
-        (OtherTerms(), "loss and count name different terms"),
-        (LossOfEachRow(), "a loss term must be one float32 number"),
-        (RestlessEncoding(), "encode without rng is random"),
-        (GlobalAugmentation(), "encode draws from something else than its rng"),
-        (LengthOfNothing(), "a length is below 1"),
-        (SuspiciousOfGoodRows(), "validate finds fault with good rows: .* is no literature"),
-        (ChangedConfig(), "the config was changed"),
-        (NeedsItsModel(), "the model was not built"),
-        (ForgetfulOfLabels(), "unseen names what the training rows hold"),
-        (MissingBlock(), "lies in no block and no head"),
-        (HeadForLora(), "lora_targets offers classifier, which lies in a head"),
+        (OtherTerms(), "loss and count have different terms"),
+        (LossPerRow(), "a loss term must be a float32 scalar"),
+        (NondeterministicEncoding(), "encode without rng is random"),
+        (GlobalAugmentation(), "encode draws random numbers from another source than its rng"),
+        (ZeroLengths(), "lengths returns a `used` below 1"),
+        (RejectsValidRows(), "validate rejects a valid row: .* is not literature"),
+        (ChangedConfig(), "task.config was changed"),
+        (CollateNeedsModel(), "the model was not built"),
+        (UnseenTrainingRows(), "unseen reports a row that setup has seen"),
+        (MissingBlock(), "belongs to no block or head"),
+        (LoraOnHead(), "lora_targets contains classifier, which is part of a head"),
         (UnusedLayer(), "these parameters get no gradient.*classifier.spare"),
-        (WiderInTraining(), "outputs differ in kind"),
-        (OtherFeatures(head="pooled"), "outputs from features differ from live ones"),
-        (ReducedStatistics(), "has not the batch axis first"),
-        (OtherMetric(), "no metric 'f2' to select by"),
-        (TensorAsMetric(), "a metric is no float"),
-        (OnePredictionForAll(), "another number of predictions than samples"),
-        (PredictionReadsTheLabel(), "rows without a label cannot be predicted"),
-        (ForgottenHead(), "the reloaded model differs"),
-        (ForgottenSide(max_length=8), "a restored task encodes otherwise"),
+        (WiderInTraining(), "outputs differ in shape"),
+        (OtherFeatures(head="pooled"), "outputs from cached features differ from live ones"),
+        (ReducedStatistics(), "must have the batch axis first"),
+        (OtherMetric(), "summarize does not return 'f2'"),
+        (TensorAsMetric(), "metrics must be floats"),
+        (SinglePrediction(), "predict does not return one prediction per sample"),
+        (PredictionNeedsLabel(), "rows without a label cannot be predicted"),
+        (ReloadLosesHead(), "the outputs of the reloaded model differ"),
+        (RestoreLosesTruncation(max_length=8), "a restored task encodes rows differently"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, TextClassification) else "",
 )
-def test_broken_promise_is_named(task: TextClassification, said: str, bert_folder: Path) -> None:
+def test_check_task_names_the_broken_promise(
+    task: TextClassification, message: str, bert_folder: Path
+) -> None:
     torch.manual_seed(0)
-    with pytest.raises(AssertionError, match=said):
+    with pytest.raises(AssertionError, match=message):
         check_task(task, ROWS, str(bert_folder))
 
 
-def test_too_few_rows_are_refused(bert_folder: Path) -> None:
+def test_check_task_requires_four_rows(bert_folder: Path) -> None:
     with pytest.raises(AssertionError, match="at least 4 rows"):
         check_task(TextClassification(), ROWS[:3], str(bert_folder))

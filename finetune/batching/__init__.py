@@ -1,5 +1,5 @@
-"""From the rows of a split to batches: which rows make which step, and how they get there.
+"""From the rows of a split to batches: which rows form which step, and how they are loaded.
 
-Order and randomness are functions of the position in the run. Nothing here reads files of data or
-computes a gradient.
+Order and randomness are functions of the position in the run. Nothing here reads data files or
+computes gradients.
 """

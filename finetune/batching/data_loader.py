@@ -1,6 +1,6 @@
-"""From rows to batches on their way to the device.
+"""Loading of batches: encode and collate rows, in this process or in workers.
 
-Rows are encoded and collated in this process or in workers, with the same result.
+The result does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from finetune.model import Batch
 from finetune.task import Task
 from finetune.task_parts import Length, Row, RowTable, Sample, take_rows
 
-_Found = TypeVar("_Found")
-# Names the stream of random numbers, so that encoding and collating never draw the same ones.
+_Result = TypeVar("_Result")
+# Part of the seed, so that encoding and collating draw from different random streams.
 _ENCODE, _COLLATE = 1, 2
 
 
 class Features(Protocol):
-    """Features computed before, by the positions of their rows and how often each was drawn."""
+    """Precomputed features of the rows of a split.
+
+    `indices` are positions of rows; `turns` say how often each was drawn before.
+    """
 
     def take(self, indices: Sequence[int], turns: Sequence[int] = ()) -> dict[str, Tensor]: ...
 
@@ -36,10 +39,10 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split, the length of each for the network, and their features if cached.
+    """The rows of a split, their lengths as the network reads them, and their cached features.
 
     Attributes:
-        lengths: int64 [N], in the task's own unit.
+        lengths: int64 [N], in the task's unit.
     """
 
     name: str
@@ -51,28 +54,29 @@ class Split:
         return len(self.rows)
 
 
-def measured_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length], list[str]]:
-    """The split of `rows` that have a length, their lengths, and a note if others were left out.
+def measure_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length], list[str]]:
+    """Measure `rows`; return the split of those with a length above 0, their lengths, and notes.
 
-    Raises DataError if none is left.
+    Skipped rows are noted. Raises DataError if no row is left.
     """
     lengths = task.lengths(rows)
-    kept = [place for place, length in enumerate(lengths) if length.used]
+    kept = [index for index, length in enumerate(lengths) if length.used]
     notes = []
     if len(kept) < len(lengths):
-        left_out = f"{len(lengths) - len(kept)} of {len(lengths)} rows"
+        skipped = f"{len(lengths) - len(kept)} of {len(lengths)} rows"
         if not kept:
             raise DataError(
-                f"{name}: of {left_out} nothing is left to learn; let the task read more of a row"
+                f"{name}: no trainable target left after truncation in {skipped}; let the task "
+                "read more of each row"
             )
-        notes.append(f"{name}: {left_out} are left out, since nothing is left of them to learn")
-        rows, lengths = rows.select(kept), [lengths[place] for place in kept]
+        notes.append(f"{name}: {skipped} skipped: no trainable target left after truncation")
+        rows, lengths = rows.select(kept), [lengths[index] for index in kept]
     used = np.array([length.used for length in lengths], dtype=np.int64)
     return Split(name, rows, used), lengths, notes
 
 
 def encode_batch(task: Task, rows: Iterable[Row]) -> Batch:
-    """One batch of rows without anything random, on the CPU."""
+    """Encode rows without randomness and collate them into one batch, on the CPU."""
     return task.collate([task.encode(row) for row in rows])
 
 
@@ -81,26 +85,26 @@ def map_by_length(
     rows: Sequence[Row],
     lengths: Sequence[Length],
     batch_size: int,
-    compute: Callable[[Batch], Sequence[_Found]],
+    compute: Callable[[Batch], Sequence[_Result]],
     advance: Callable[[int], None] = lambda _: None,
-) -> list[_Found]:
-    """What `compute` gives for each row, in order; rows of similar length share a batch.
+) -> list[_Result]:
+    """Apply `compute` to batches of rows of similar length; return its results in row order.
 
-    `advance` is told how many rows each batch had.
+    `advance` is called with the number of rows of each finished batch.
     """
     used = np.array([length.used for length in lengths], dtype=np.int64)
-    found: dict[int, _Found] = {}
+    results: dict[int, _Result] = {}
     for micro_batch in blocks_by_length(used, batch_size):
         batch = encode_batch(task, (rows[index] for index in micro_batch.indices))
-        found.update(zip(micro_batch.indices, compute(batch), strict=True))
+        results.update(zip(micro_batch.indices, compute(batch), strict=True))
         advance(len(micro_batch.indices))
-    return [found[index] for index in range(len(rows))]
+    return [results[index] for index in range(len(rows))]
 
 
 class _Batches(torch.utils.data.Dataset[tuple[MicroBatch, Batch]]):
-    """Maps a micro_batch of a plan to its batch.
+    """Map-style data set from the micro-batches of a plan to batches.
 
-    What is random depends on the position alone, not on the worker.
+    Randomness depends on the position in the run, not on the worker.
     """
 
     def __init__(self, split: Split, task: Task, seed: int, mixes: bool) -> None:
@@ -111,13 +115,13 @@ class _Batches(torch.utils.data.Dataset[tuple[MicroBatch, Batch]]):
 
     def __getitem__(self, micro_batch: MicroBatch) -> tuple[MicroBatch, Batch]:
         indices = list(micro_batch.indices)
-        # A row that an epoch draws twice is augmented in two ways.
+        # A row that is drawn twice in an epoch is augmented differently each time.
         turns = micro_batch.turns or (
             () if micro_batch.epoch is None else (micro_batch.epoch,) * len(indices)
         )
         if self.split.features is not None:
             samples = self.split.features.samples(indices)
-            batch = self.task.collate(samples, self._collating_rng(micro_batch))
+            batch = self.task.collate(samples, self._collate_rng(micro_batch))
             batch["features"] = self.split.features.take(indices, turns)
             return micro_batch, batch
         rows = take_rows(self.split.rows, indices)
@@ -125,19 +129,19 @@ class _Batches(torch.utils.data.Dataset[tuple[MicroBatch, Batch]]):
             self.task.encode(row, encoding_rng(self.seed, turn, index))
             for index, turn, row in zip(indices, turns or [None] * len(rows), rows, strict=True)
         ]
-        return micro_batch, self.task.collate(samples, self._collating_rng(micro_batch))
+        return micro_batch, self.task.collate(samples, self._collate_rng(micro_batch))
 
-    def _collating_rng(self, micro_batch: MicroBatch) -> np.random.Generator | None:
+    def _collate_rng(self, micro_batch: MicroBatch) -> np.random.Generator | None:
         if micro_batch.epoch is None or not self.mixes:
             return None
         return np.random.default_rng([self.seed, micro_batch.step, _COLLATE, micro_batch.slot])
 
 
 def encoding_rng(seed: int, turn: int | None, index: int) -> np.random.Generator | None:
-    """What a row is encoded with: a function of the row and its turn (how often it was drawn
-    before: the epoch, where each draws all rows), so the same in any batch.
+    """Return the generator for encoding a row: a function of the row and its turn, not its batch.
 
-    Without a turn nothing is random.
+    The turn is the number of times the row was drawn before, which is the epoch if every epoch
+    draws every row once. A turn of None means no randomness.
     """
     return None if turn is None else np.random.default_rng([seed, turn, _ENCODE, index])
 
@@ -152,32 +156,35 @@ def load_batches(
     workers: int = 0,
     mixes: bool = True,
 ) -> Iterator[tuple[MicroBatch, Batch]]:
-    """The batches of `micro_batches` in their order, in the memory of this process.
+    """Iterate over the batches of `micro_batches` in order, in host memory, pinned for a GPU.
 
-    They are pinned where a GPU will fetch them. Without `mixes` collating is given no rng:
-    features of a row must hold nothing of another.
+    Without `mixes`, `collate` gets no rng and cannot mix rows: the features of a row must not
+    depend on other rows.
     """
     loader: DataLoader[Any] = DataLoader(
         _Batches(split, task, seed, mixes),
         batch_size=None,
-        sampler=_OneWay(micro_batches),
+        sampler=_IterableSampler(micro_batches),
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        # Without its own generator the loader would draw from the global one, which dropout reads.
+        # Without a generator, the loader would draw from the global one, which dropout uses.
         generator=torch.Generator().manual_seed(seed),
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_ignore_signals,
     )
     return iter(loader)
 
 
-def _leave_signals_to_parent(_: int) -> None:
-    """A terminal or a scheduler signals the whole group, but the parent still needs its batches."""
+def _ignore_signals(_: int) -> None:
+    """Ignore signals that are sent to the whole process group, for a graceful shutdown.
+
+    The parent process handles them, and still needs batches of its workers.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-class _OneWay(torch.utils.data.Sampler[MicroBatch]):
-    """An iterable of micro_batches as the sampler that DataLoader asks for."""
+class _IterableSampler(torch.utils.data.Sampler[MicroBatch]):
+    """Wrap an iterable of micro-batches as a sampler for DataLoader."""
 
     def __init__(self, micro_batches: Iterable[MicroBatch]) -> None:
         self.micro_batches = micro_batches

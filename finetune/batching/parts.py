@@ -1,4 +1,4 @@
-"""A split whose rows training sees in parts: tiles of large images, say."""
+"""Training on parts of rows, such as tiles of large images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from finetune.task_parts import Row, take_rows
 
 
 class PartRows(Sequence[Row]):
-    """Every part of every row, as the row with the keys that the part adds to it.
+    """Sequence of all parts of all rows; each item is a row plus the keys of one of its parts.
 
-    Rows are read when they are asked for: only the parts are in memory.
+    Rows are read on access; only the keys of the parts are in memory.
     """
 
     def __init__(self, rows: Dataset, parts: Sequence[Sequence[Row]]) -> None:
-        assert len(rows) == len(parts), "the parts are of other rows"
+        assert len(rows) == len(parts), "rows and parts differ in number"
         self._rows = rows
-        self._parts = [(index, part) for index, own in enumerate(parts) for part in own]
+        self._parts = [(index, part) for index, of_row in enumerate(parts) for part in of_row]
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -39,17 +39,17 @@ class PartRows(Sequence[Row]):
         return (self[key] for key in range(len(self)))
 
 
-def rows_at_once(task: Task, asked: int) -> int:
-    """How many whole rows are measured or predicted together.
+def rows_at_once(task: Task, requested: int) -> int:
+    """Return the number of whole rows to evaluate or predict in one batch.
 
-    One where training sees parts: a row may then be of any size.
+    It is 1 for tasks that train on parts, since their rows may be of any size.
     """
-    return asked if task.parts is None else 1
+    return requested if task.parts is None else 1
 
 
-def in_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, list[str]]:
-    """The rows as training sees them, and a sentence if that is in parts."""
+def split_into_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, list[str]]:
+    """Return the rows that training sees, and a note if they are split into parts."""
     if task.parts is None:
         return rows, []
-    cut = PartRows(rows, task.parts(rows))
-    return cut, [f"train: {len(rows)} rows are seen in {len(cut)} parts"]
+    parts = PartRows(rows, task.parts(rows))
+    return parts, [f"train: {len(rows)} rows split into {len(parts)} parts"]

@@ -1,8 +1,8 @@
-"""Which rows make which step, on which process, in which micro-batch.
+"""Assignment of rows to steps, processes and micro-batches, as pure functions of the position.
 
-These are pure functions of the position: a step is `batch_size` rows whatever the number of
-processes, and how it is cut changes time and memory, not the result. No sampler holds a state, so a
-run goes on from any step by asking for that step.
+A step has `batch_size` rows for any number of processes; the division into micro-batches affects
+time and memory, not the result. No sampler has state, so a run resumes at any step by asking for
+that step.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import numpy as np
 
 from finetune.batching.sampling import balanced_rows
 
-# Rows are shuffled, then sorted by length within so many batches: an epoch stays mixed.
+# Shuffled rows are sorted by length within this many batches, so that an epoch stays mixed.
 BATCHES_SORTED_TOGETHER = 50
-# Of a plan: the one that trains, and the next one, whose first rows workers fetch ahead.
+# The current epoch, and the next one, whose first rows the workers prefetch.
 EPOCHS_KEPT = 2
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one process holds at once: the rows of a micro-batch, or of a block of an evaluation."""
+    """The rows that a process computes at once: a micro-batch, or a block of an evaluation."""
 
     indices: tuple[int, ...]
     step: int = 0
     epoch: int | None = None
-    """None: nothing is random."""
+    """None: no randomness."""
     slot: int = 0
-    """Which micro-batch of its step, over all processes."""
+    """Index of the micro-batch in its step, over all processes."""
     filler: bool = False
-    """Rows of a process that has none of this step: they must weigh 0."""
+    """True for a process that has no rows in this round: these rows must have weight 0."""
     turns: tuple[int, ...] = ()
-    """How often each row was drawn before; none: as often as there were epochs."""
+    """Number of times that each row was drawn before; (): once per earlier epoch."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class TrainPlan:
     """The steps of a training run.
 
     Attributes:
-        lengths: of all rows, int64 [N].
-        micro_batch_size: the most rows that one process holds at once.
-        by_length: whether rows of similar length share a batch.
-        classes: of all rows, int64 [N] from 0, where an epoch draws as many rows of each class;
-            None: it draws each row once.
+        lengths: lengths of all rows, int64 [N].
+        micro_batch_size: maximum number of rows that one process computes at once.
+        by_length: True to put rows of similar length into the same batch.
+        classes: classes of all rows, int64 [N] from 0, for epochs that draw equally many rows of
+            each class; None for epochs that draw each row once.
     """
 
     lengths: np.ndarray
@@ -57,25 +57,25 @@ class TrainPlan:
     processes: int = 1
     classes: np.ndarray | None = None
     _epochs: dict[int, _Epoch] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """The epochs that were drawn last, since every step asks for its own."""
+    """The epochs drawn last, since every step needs its epoch."""
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
     def size(self, step: int) -> int:
-        """How many rows a step has: the last one of an epoch may have fewer."""
+        """Return the number of rows of a step; the last step of an epoch may have fewer."""
         before = step % self.steps_per_epoch * self.batch_size
         return min(self.batch_size, len(self.lengths) - before)
 
     def rows(self, step: int) -> np.ndarray:
-        """The rows of a step, longest first."""
+        """Return the rows of a step, longest first."""
         return self._drawn(step)[0]
 
     def micro_batches(self, step: int, process: int) -> list[MicroBatch]:
-        """The micro-batches of one process at a step, as many as every other has.
+        """Return the micro-batches of one process at a step, equally many for every process.
 
-        Rows are dealt by length, so that all processes pad alike and finish together.
+        Rows are distributed by length, so that all processes pad alike and finish together.
         """
         epoch = step // self.steps_per_epoch
         rows, turns = self._drawn(step)
@@ -86,15 +86,15 @@ class TrainPlan:
             indices, before = tuple(rows[part].tolist()), tuple(turns[part].tolist())
             return MicroBatch(indices, step, epoch, slot, filler, before)
 
-        own = [take(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
-        if len(own) < rounds:  # by one at most
-            own.append(take(parts[-1][-1:], len(parts) + process, filler=True))
-        return own
+        taken = [take(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
+        if len(taken) < rounds:  # by one at most
+            taken.append(take(parts[-1][-1:], len(parts) + process, filler=True))
+        return taken
 
     def useful_share(self, steps: int, cost: Callable[[Sequence[int]], int]) -> float:
-        """Useful over computed units (tokens) in the first `steps` steps.
+        """Return the ratio of useful to computed units (tokens) in the first `steps` steps.
 
-        `cost` says what a batch of rows of some lengths computes.
+        `cost` returns the units computed for a batch of rows of given lengths.
         """
         useful = computed = 0
         for step in range(steps):
@@ -106,7 +106,7 @@ class TrainPlan:
         return useful / max(computed, 1)
 
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of a step, longest first, and how often each was drawn before."""
+        """Return the rows of a step, longest first, and how often each was drawn before."""
         epoch, position = divmod(step, self.steps_per_epoch)
         drawn = self._epoch(epoch)
         batch = drawn.batches[position]
@@ -133,7 +133,7 @@ class TrainPlan:
 
 
 class _Epoch(NamedTuple):
-    """The rows that an epoch draws [N], how often each was drawn before, and in which batches."""
+    """The rows of an epoch [N], how often each was drawn before, and the batches of positions."""
 
     rows: np.ndarray
     turns: np.ndarray
@@ -143,7 +143,7 @@ class _Epoch(NamedTuple):
 def _batches_of_epoch(
     lengths: np.ndarray, batch_size: int, seed: int, by_length: bool, epoch: int
 ) -> list[np.ndarray]:
-    """All batches of an epoch; the incomplete one, if any, comes last."""
+    """Return all batches of an epoch; the incomplete one, if any, comes last."""
     rng = np.random.default_rng([seed, epoch, 0x0DE5])
     order = rng.permutation(len(lengths))
     if not by_length:
@@ -157,16 +157,16 @@ def _batches_of_epoch(
 
 
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
-    """Pieces of `size`; the last one may be shorter."""
+    """Divide into pieces of `size`; the last one may be shorter."""
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def blocks_by_length(
     lengths: np.ndarray, block: int, process: int = 0, processes: int = 1
 ) -> list[MicroBatch]:
-    """Rows sorted by length in fixed blocks, block k for process k mod P.
+    """Sort rows by length into fixed blocks; return those of a process: block k to k mod P.
 
-    The blocks do not depend on P, so any number of processes computes the same bits.
+    The blocks do not depend on P, so results are bit-identical for any number of processes.
     """
     order = np.argsort(-lengths, kind="stable")
     starts = range(process * block, len(order), processes * block)

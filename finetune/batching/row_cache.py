@@ -1,10 +1,10 @@
-"""The cache of frozen features: what a frozen backbone makes of each row, computed once.
+"""Disk cache of the features that a frozen backbone computes for each row.
 
     <cache>/<key>/  manifest.json  <name>.bin
 
-The key is a digest of everything that the features depend on: weights, the encoded rows, precision
-and library versions. Files are flat and memory-mapped: one tensor [N, ...] each, in the order of
-the rows. Arrow is not used because it has no bfloat16.
+The key is a digest of everything that the features depend on: weights, encoded rows, precision and
+library versions. Files are flat and memory-mapped, one tensor [N, ...] each in the order of the
+rows. Arrow is not used because it has no bfloat16.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from finetune.batching.data_loader import Split, encoding_rng
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
 from finetune.errors import ModelError
-from finetune.io.files import publish, remove
+from finetune.io.files import publish, remove_path
 from finetune.model import HEAD, Batch, TransferModel, named_parts
 from finetune.task import Task
 from finetune.task_parts import Sample, take_rows
 
-# Rows computed together. A constant, because another composition of a batch gives other last bits.
+# Rows per batch. Constant, since the composition of a batch affects the last bits of its features.
 BLOCK = 32
-# Of encoded rows that wait in memory for the network, as arrays.
+# Limit for the arrays of encoded rows that are kept in memory until the network reads them.
 KEPT_BYTES = 2**29
-# Seconds after which an unfinished build is taken for one that was killed.
+# Seconds after which an unfinished build counts as killed.
 ABANDONED = 7 * 24 * 3600
 
 
@@ -50,12 +50,13 @@ Watch = Callable[[Batches, int], Batches]
 
 @dataclass(frozen=True)
 class CachePlan:
-    """How the features of a split are computed, beside what computes them.
+    """Settings for computing the features of a split.
 
     Attributes:
-        views: 1: of the rows as they are; more: view k is what epoch k of a run with `seed` would
-            augment.
-        limit_gib: the most that all views may take on disk.
+        precision: precision of the computation, part of the cache key.
+        limit_gib: maximum size of all views on disk, in GiB.
+        views: 1 for rows without augmentation; with more, view k has the augmentations of epoch k
+            of a run with `seed`.
     """
 
     precision: str
@@ -65,24 +66,24 @@ class CachePlan:
 
     @property
     def epochs(self) -> list[int | None]:
-        """The epoch whose augmentation each view has; None: nothing is random."""
+        """The epoch whose augmentations each view has; None for no augmentation."""
         return [None] if self.views == 1 else list(range(self.views))
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """Features of a split on disk, and its samples without what the backbone reads.
+    """Features of a split on disk, and its samples without the inputs of the backbone.
 
     Attributes:
-        views: the tensors of each view, by name, [N, ...], memory-mapped.
-        targets: the encoded samples without "inputs", in the order of the rows.
+        views: for each view {name: tensor [N, ...]}, memory-mapped.
+        targets: encoded samples without "inputs", in the order of the rows.
     """
 
     views: list[dict[str, Tensor]]
     targets: list[Sample]
 
     def take(self, indices: Sequence[int], turns: Sequence[int] = ()) -> dict[str, Tensor]:
-        """The features of some rows, float32 [B, ...], each of the view whose turn it is."""
+        """Return features of some rows, float32 [B, ...]; the turn of a row selects its view."""
         places = [turn % len(self.views) for turn in turns or [0] * len(indices)]
         if len(set(places)) == 1:
             index = torch.as_tensor(indices)
@@ -98,12 +99,12 @@ class StoredFeatures:
 
 
 def cache_root() -> Path:
-    """$FINETUNE_CACHE, or ~/.cache/finetune."""
+    """Return the folder of cached features in $FINETUNE_CACHE, by default ~/.cache/finetune."""
     root = os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune"
     return Path(root) / "features"
 
 
-def with_features(
+def attach_features(
     model: TransferModel,
     task: Task,
     split: Split,
@@ -111,13 +112,13 @@ def with_features(
     plan: CachePlan,
     progress: Watch,
 ) -> tuple[Split, str]:
-    """The split with its features, read from the cache or computed now, and which it was.
+    """Attach features to a split, from the cache or computed now; also return a note on which.
 
     Every process computes its blocks of rows; the blocks are the same for any number of processes.
-    `progress` is given the batches and their number, and passes them on. Raises ModelError if the
-    features would take more than the plan's limit.
+    `progress` wraps the iterator of batches and gets their number. Raises ModelError if the
+    features would exceed the plan's limit.
     """
-    base, found = digest_model(model, plan.precision), list[dict[str, Tensor]]()
+    base, views = digest_model(model, plan.precision), list[dict[str, Tensor]]()
     targets: list[Sample] = []
     computed = 0
     for epoch in plan.epochs:
@@ -128,28 +129,28 @@ def with_features(
             _digest_inputs(digest, sample.pop("inputs"))
             targets.append(sample)
         folder = cache_root() / digest.hexdigest()[:32]
-        # The first process decides for all: another run may finish these features at any moment.
+        # The first process decides for all, since another run may finish these features meanwhile.
         facts = [(folder / "manifest.json").is_file(), uuid4().hex[:8]]
-        is_there, name = broadcast_object_list(facts)
-        if not is_there:
-            # A name of its own, for two runs may build the same features at once.
-            beside = folder.with_name(f"{folder.name}.{name}.partial")
-            _build(model, encoder, accelerator, beside, plan, progress)
+        is_cached, name = broadcast_object_list(facts)
+        if not is_cached:
+            # A unique name, since two runs may build the same features at once.
+            partial = folder.with_name(f"{folder.name}.{name}.partial")
+            _build(model, encoder, accelerator, partial, plan, progress)
             if accelerator.is_main_process:
-                _settle(beside, folder)
+                _publish_features(partial, folder)
             computed += 1
         accelerator.wait_for_everyone()
-        found.append(_open(folder))
-    how = "computed" if computed else "found in the cache"
-    views = f" in {len(found)} views" if len(found) > 1 else ""
-    note = f"{split.name}: features of {len(split)} rows{views} {how} ({folder})"
-    return replace(split, features=StoredFeatures(found, targets)), note
+        views.append(_open(folder))
+    how = "computed" if computed else "read from the cache"
+    in_views = f" in {len(views)} views" if len(views) > 1 else ""
+    note = f"{split.name}: features of {len(split)} rows{in_views} {how} ({folder})"
+    return replace(split, features=StoredFeatures(views, targets)), note
 
 
 class _Encoder:
-    """The rows of a split as the network reads them: once for the digest, once for the features.
+    """Encode the rows of a split twice: for the digest, then for the features.
 
-    Encoded rows are kept between the two as far as memory allows; the others are encoded again.
+    Encoded rows are kept in memory in between, up to KEPT_BYTES; the others are encoded again.
     """
 
     def __init__(self, task: Task, split: Split, seed: int, epoch: int | None) -> None:
@@ -160,7 +161,7 @@ class _Encoder:
         self._room = KEPT_BYTES
 
     def first(self, index: int) -> Sample:
-        """A row that is asked for the first time."""
+        """Encode a row for the digest, and keep it if there is room."""
         sample = self._encode(index)
         size = sum(np.asarray(value).nbytes for value in sample["inputs"].values())
         if size <= self._room:
@@ -169,7 +170,7 @@ class _Encoder:
         return sample
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Rows that are asked for the last time."""
+        """Collate rows for the network, and drop those that were kept."""
         kept = self._kept
         return self.task.collate(
             [kept.pop(index) if index in kept else self._encode(index) for index in indices]
@@ -189,7 +190,7 @@ def _build(
     plan: CachePlan,
     progress: Watch,
 ) -> None:
-    """Compute all features into files in `folder`: each process those of its rows."""
+    """Compute the features of this process's rows into files in `folder`, shared by all."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     rows = len(encoder.split)
     blocks = blocks_by_length(encoder.split.lengths, BLOCK, rank, processes)
@@ -219,17 +220,17 @@ def _build(
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def _settle(beside: Path, folder: Path) -> None:
-    """Rename features that are whole, and remove what builds left that were killed."""
+def _publish_features(partial: Path, folder: Path) -> None:
+    """Rename complete features to `folder`, and remove leftovers of killed builds."""
     # Another run may have finished the same features meanwhile; they are equal.
     if (folder / "manifest.json").is_file():
-        remove(beside)
+        remove_path(partial)
     else:
-        publish(beside, folder)
-    for left in folder.parent.glob("*.partial"):
+        publish(partial, folder)
+    for leftover in folder.parent.glob("*.partial"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left)
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                shutil.rmtree(leftover)
 
 
 def _open(folder: Path) -> dict[str, Tensor]:
@@ -238,13 +239,13 @@ def _open(folder: Path) -> dict[str, Tensor]:
 
 
 def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> Tensor:
-    """A memory-mapped tensor. All processes may create the file; each writes its own rows."""
+    """Memory-map a tensor. All processes may create the file; each writes its own rows."""
     kind = getattr(torch, dtype)
     size = int(torch.Size(shape).numel())
     if create:
         with _writing(path), path.open("ab") as file:
             file.truncate(size * kind.itemsize)
-            if hasattr(os, "posix_fallocate"):  # a full disk must be told here, not by SIGBUS later
+            if hasattr(os, "posix_fallocate"):  # to fail on a full disk here, not by SIGBUS later
                 os.posix_fallocate(file.fileno(), 0, size * kind.itemsize)
     return torch.from_file(str(path), shared=create, size=size, dtype=kind).view(shape)
 
@@ -255,8 +256,8 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelError(
-            f"{path}: the features cannot be written ({error}); free some space, set the variable "
-            "FINETUNE_CACHE to a folder on another disk, or set method.cache=off"
+            f"{path}: cannot write the features ({error}); free some space, set the environment "
+            "variable FINETUNE_CACHE to a folder on another disk, or set method.cache=off"
         ) from error
 
 
@@ -268,15 +269,15 @@ def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
     if size > plan.limit_gib * 2**30:
         raise ModelError(
             f"method.cache_gib: the features would take {size / 2**30:.1f} GiB on disk, "
-            f"over the limit of {plan.limit_gib:g}; "
+            f"more than the limit of {plan.limit_gib:g}; "
             "raise method.cache_gib, or set method.cache=off to compute them at every step"
         )
 
 
 def digest_model(model: TransferModel, precision: str) -> Any:
-    """The digest of what computes the features.
+    """Return a digest of what computes the features.
 
-    That is weights, buffers, how they are pooled, device, precision and versions.
+    It covers weights, buffers, pooling, device, precision and library versions.
     """
     digest = hashlib.sha256()
     facts = {
@@ -294,7 +295,7 @@ def digest_model(model: TransferModel, precision: str) -> Any:
 
 
 def _digest_inputs(digest: Any, inputs: dict[str, Any]) -> None:
-    """Add one row as the network reads it: text, tokenizer, cutting and transforms are in there."""
+    """Add an encoded row, which reflects its text, the tokenizer, truncation and transforms."""
     for name, value in sorted(inputs.items()):
         array = np.ascontiguousarray(value)
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -1,4 +1,4 @@
-"""The command line: one file a command, thin over the rooms below; `main.py` lists them.
+"""The command line: `main.py` lists the commands, each a thin layer over the other packages.
 
-The same from Python is `finetune.api`.
+The Python counterpart is `finetune.api`.
 """

@@ -1,4 +1,4 @@
-"""The words of a command line: what is a name or a file, and what is key=value."""
+"""Parsing of command-line words into a name or file, and key=value overrides."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from finetune.config.yaml import split_override
 from finetune.data.source import Source, make_source
 from finetune.errors import ConfigError
 
-# A path that holds an equals sign is written ./year=2024/news.csv.
+# A path that contains an equals sign has to start with ./ or /, as in ./year=2024/news.csv.
 _KEY_VALUE = re.compile(r"^[\w-][\w.-]*=|^=")
 
 
 def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
-    """([CONFIG], [key=value ...]) in any order."""
+    """Split words in any order into CONFIG, if there is one, and key=value overrides."""
     return _one_name(words or [], "CONFIG")
 
 
 def source_of(
     words: Sequence[str], missing: str | None = None, *, takes_options: bool = False
 ) -> Source:
-    """[DATA] and [key=value ...] in any order, where the keys say how DATA is read.
+    """Split words in any order into DATA and keys that control how it is read.
 
-    Without DATA it is `missing`. Where a task `takes_options`, the other keys are left to it.
-    Raises ConfigError with every unknown key and every wrong value.
+    `missing` replaces an absent DATA. With `takes_options`, unknown keys are passed to the task.
+    Raises ConfigError with every unknown key and every invalid value.
     """
     data, overrides = _one_name(words, "DATA")
     keys = dict(map(split_override, overrides))
@@ -33,24 +33,25 @@ def source_of(
 
 
 def embedding_source(words: Sequence[str]) -> tuple[Source, dict[str, Any]]:
-    """DATA [key=value ...], and of the keys those of `task`. Raises ConfigError."""
-    own = [word for word in words if word.startswith(("task=", "task."))]
-    keys = {key.partition(".")[2] or "name": value for key, value in map(split_override, own)}
-    return source_of([word for word in words if word not in own]), keys
+    """Split words into DATA with its keys, and the keys of `task`. Raises ConfigError."""
+    task_words = [word for word in words if word.startswith(("task=", "task."))]
+    overrides = map(split_override, task_words)
+    keys = {key.partition(".")[2] or "name": value for key, value in overrides}
+    return source_of([word for word in words if word not in task_words]), keys
 
 
-def _one_name(words: Sequence[str], what: str) -> tuple[str | None, list[str]]:
+def _one_name(words: Sequence[str], kind: str) -> tuple[str | None, list[str]]:
     if option := next((word for word in words if word.startswith("--")), None):
         key = option.lstrip("-").partition("=")[0].replace("-", "_") or "key"
         raise ConfigError(
-            f"command line: there is no option {option}, --help lists them; keys of a config are "
+            f"command line: unknown option {option} (--help lists the options); config keys are "
             f"written without dashes: {key}=VALUE"
         )
     overrides = [word for word in words if _KEY_VALUE.match(word)]
     names = [word for word in words if not _KEY_VALUE.match(word)]
     if len(names) > 1:
         raise ConfigError(
-            f"command line: {what} is one word, but there are {' and '.join(map(repr, names))}; "
-            "write everything else as key=value, and quote a value that has spaces"
+            f"command line: expected one {kind}, got {' and '.join(map(repr, names))}; "
+            "write everything else as key=value, and quote values that contain spaces"
         )
     return (names[0] if names else None), overrides

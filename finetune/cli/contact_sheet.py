@@ -1,6 +1,6 @@
-"""A sheet of what the network will see: rows as they are, as training varies them, and batches.
+"""Contact sheet of what the network will see: rows, their augmentations, and the first batch.
 
-The pictures are the task's, of the very batches that the training loop will read.
+The task renders the images, from the very batches that the training loop will read.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from finetune.training.state import Live
 
 ROWS = 6
 EPOCHS = 7
-GAP = 6  # pixels between pictures
+GAP = 6  # pixels between images
 LINE = 14  # pixels of a line of text
-LEAST = 112  # pixels: smaller pictures are shown in whole multiples
+LEAST = 112  # pixels: smaller images are enlarged by an integer factor
 
 Line = tuple[str, list[Picture]]
-"""Pictures side by side, and what is said above them; empty: nothing."""
+"""Images side by side with a title above them; "" for no title."""
 
 
 def check_sheet(path: Path) -> None:
     """Raise ConfigError if no sheet can be written to this path."""
     if path.suffix.lower() not in WRITTEN_IMAGES:
         raise ConfigError(
-            f"--draw {path}: the ending tells no format of a picture; "
+            f"--draw {path}: unknown image format {path.suffix!r}; "
             f"{nearest(path.suffix, WRITTEN_IMAGES)}"
         )
     if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder" if path.is_dir() else "lies in no folder that is there"
-        raise ConfigError(f"--draw {path}: {what}; name a file in a folder that exists")
+        problem = "is a folder" if path.is_dir() else "its folder does not exist"
+        raise ConfigError(f"--draw {path}: {problem}; name a file in an existing folder")
 
 
 def draw_contact_sheet(live: Live, path: Path) -> None:
-    """Write the sheet of a run that is ready to train. Raises ConfigError if there is nothing to
-    see.
+    """Write the contact sheet of a run that is ready to train.
+
+    Raises ConfigError if the task has no images.
     """
     lines = list(_lines(live))
     if not all(pictures for _, pictures in lines):
         raise ConfigError(
-            f"--draw {path}: {live.config.task.name} has nothing to look at; leave it out"
+            f"--draw {path}: {live.config.task.name} has no images to draw; remove the option"
         )
     try:
         _paste(lines).save(path)
@@ -57,22 +58,24 @@ def draw_contact_sheet(live: Live, path: Path) -> None:
 
 
 def _lines(live: Live) -> Iterator[Line]:
-    """For each of some rows, itself and what the first epochs make of it; then the first batch."""
+    """Yield some rows, each next to its augmentations in the first epochs; then the first batch."""
     micro_batch = live.plan.micro_batches(0, live.accelerator.process_index)[0]
     if live.task.augments:
         epochs = (None, *range(EPOCHS))
         for number, index in enumerate(micro_batch.indices[:ROWS]):
-            seen = _pictures(live, [MicroBatch((index,), epoch=epoch) for epoch in epochs])
-            drawn = [Picture(f"epoch {n}", one.pixels) for n, one in enumerate(seen[1:], start=1)]
-            title = "" if number else "rows as they are, and as they are trained on"
-            yield title, [*seen[:1], *drawn]
+            views = _pictures(live, [MicroBatch((index,), epoch=epoch) for epoch in epochs])
+            augmented = [
+                Picture(f"epoch {n}", view.pixels) for n, view in enumerate(views[1:], start=1)
+            ]
+            title = "" if number else "rows, and how training augments them"
+            yield title, [*views[:1], *augmented]
     cells = _pictures(live, [micro_batch])
     for start in range(0, max(len(cells), 1), EPOCHS + 1):
         yield "" if start else "the first batch", cells[start : start + EPOCHS + 1]
 
 
 def _pictures(live: Live, micro_batches: Sequence[MicroBatch]) -> list[Picture]:
-    """Of all samples of some batches, which are made as those of the training loop are."""
+    """Render all samples of some batches, built as in the training loop."""
     rows = replace(live.train, features=None)
     seed, device = live.config.train.seed, live.accelerator.device
     batches = load_batches(rows, live.task, micro_batches, seed=seed, device=device)

@@ -1,7 +1,7 @@
-"""What a run would do, before it does it: the config, one row on its way, steps, memory and time.
+"""The command `inspect`: a dry run that shows the config, one row's path, steps, memory and time.
 
-Nothing is trained, and nothing is written but a sheet of pictures that was asked for: gradients are
-computed to time them, no update is made.
+Nothing is trained: gradients are computed to time them, but no update is made. Nothing is written
+except a contact sheet, on request.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from finetune.training.state import Live
 from finetune.training.summary import describe_run
 
 MIB = 2**20
-# Steps over which the cost of an epoch is measured; the others are like them.
+# Steps from which the cost of an epoch is extrapolated.
 SAMPLED_STEPS = 200
 _EXCERPT = 160
 
 
 def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
-    """Print what `train` would do with this config, and draw what its network would see on a sheet.
+    """Print what `train` would do with this config; draw a contact sheet if `sheet` is given.
 
     Raises the FinetuneError that `train` would.
     """
-    given = loaded.config
+    config = loaded.config
     if sheet is not None:
         check_sheet(sheet)
-    check_optimizer(given.optim.name)
+    check_optimizer(config.optim.name)
     state = this_process()
-    console = Console(speaks=state.is_main_process)
-    splits = open_splits(given.data, task)
-    accelerator = make_accelerator(choose_precision(given.train.precision, state.device)[0])
-    prepared = assemble(given, task, splits, accelerator)
+    console = Console(enabled=state.is_main_process)
+    splits = open_splits(config.data, task)
+    accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
+    prepared = assemble(config, task, splits, accelerator)
     if sheet is not None and state.is_main_process:
         draw_contact_sheet(prepared.live, sheet)
 
@@ -64,21 +64,21 @@ def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
         console.print(f"  {line}")
     console.heading("run")
     facts = {"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])}
-    # The defaults stand beside their keys.
+    # The section "config" above already shows the defaults.
     facts |= describe_run(prepared, splits).lines(with_defaults=False)
     console.facts(facts | task.views.survey(splits.train))
     console.heading("one row")
-    console.facts(walk_row(prepared))
+    console.facts(trace_row(prepared))
     console.heading("estimates")
     console.facts(estimate(prepared))
     if sheet is None:
-        console.print("nothing was trained, nothing was written")
+        console.print("dry run: nothing was trained, nothing was written")
     else:
-        console.print(f"nothing was trained; what the network will see is drawn in {sheet}")
+        console.print(f"dry run: nothing was trained; contact sheet written to {sheet}")
 
 
 def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:
-    """Every key with its value, and where that comes from."""
+    """Yield every key with its value and the origin of the value."""
     before, values = flatten(loaded.config), flatten(prepared.live.config)
     short = [key for key, value in values.items() if len(_json(value)) < 40]
     width = max(len(f"{key}={_json(values[key])}") for key in short)
@@ -94,8 +94,8 @@ def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:
 # ---- one row
 
 
-def walk_row(prepared: Prepared) -> dict[str, str]:
-    """The first row of the first step: {what: as what it looks}, from the row to its prediction."""
+def trace_row(prepared: Prepared) -> dict[str, str]:
+    """Trace the first row of the first step from the row to its prediction, {stage: text}."""
     live = prepared.live
     micro_batch = live.plan.micro_batches(0, live.accelerator.process_index)[0]
     row: Row = take_rows(live.train.rows, [micro_batch.indices[0]])[0]
@@ -105,7 +105,7 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
     with torch.inference_mode(), live.accelerator.autocast():
         outputs = live.model(batch)
         alone = encode_batch(live.task, [row])
-        said = live.task.predict(live.model, to_device(alone, live.accelerator.device))[0]
+        prediction = live.task.predict(live.model, to_device(alone, live.accelerator.device))[0]
     sums = {term: float(value) for term, value in live.task.loss(outputs, batch).items()}
     losses = mean_loss(sums, {term: float(count) for term, count in batch["count"].items()})
     facts = {
@@ -115,7 +115,7 @@ def walk_row(prepared: Prepared) -> dict[str, str]:
         "batch": _outline(batch),
         "outputs": _outline(outputs),
         "loss": ", ".join(f"{name} {value:.4f}" for name, value in losses.items()) + ", untrained",
-        "prediction": f"{_excerpt(_json(said))}, untrained",
+        "prediction": f"{_excerpt(_json(prediction))}, untrained",
     }
     return {name: text for name, text in facts.items() if text}
 
@@ -130,39 +130,48 @@ def _batch(live: Live, micro_batch: MicroBatch) -> Batch:
 
 
 def estimate(prepared: Prepared) -> dict[str, str]:
-    """Memory for weights, gradients and optimizer; the time of a step and of the whole run."""
+    """Estimate memory (weights, gradients, optimizer state), and the time of a step and the run."""
     live = prepared.live
     total = sum(p.nbytes for p in live.model.network.parameters())
     trained = sum(p.nbytes for group in live.optimizer.param_groups for p in group["params"])
     kind = OPTIMIZERS.get(live.config.optim.name)
-    known = (
-        f"{kind.states * trained / MIB:.1f} MiB optimizer" if kind else "the optimizer beside it"
+    states = (
+        f"{kind.states * trained / MIB:.1f} MiB optimizer" if kind else "plus the optimizer state"
     )
-    facts = {"memory": f"{total / MIB:.1f} MiB weights, {trained / MIB:.1f} MiB gradients, {known}"}
+    facts = {
+        "memory": f"{total / MIB:.1f} MiB weights, {trained / MIB:.1f} MiB gradients, {states}"
+    }
     cost = time_steps(prepared)
     if cost.peak_bytes:
-        facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB at the peak of the longest batch"
-    rows = f"{cost.longest_rows} rows of {cost.longest}"
+        facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB peak on the longest batch"
+    rows = f"{cost.longest_rows} rows of length {cost.longest}"
     facts["longest"] = f"{rows} take {cost.longest_seconds:.2f} s"
-    times = [f"{what} about {format_duration(each)}" for what, each in cost.parts.items()]
+    times = [f"{part} about {format_duration(each)}" for part, each in cost.parts.items()]
     facts["time"] = "\n".join(times)
     return facts
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What was timed on this machine, and what follows for the whole run."""
+    """Timings of the longest micro-batch on this machine, and estimates for the whole run.
+
+    Attributes:
+        longest: length of its longest row.
+        longest_rows: its number of rows.
+        longest_seconds: time of one pass over it.
+        peak_bytes: peak GPU memory of that pass; 0 on a CPU.
+        parts: estimates, {"training, 100 steps:": seconds, ...}.
+    """
 
     longest: int
     longest_rows: int
     longest_seconds: float
     peak_bytes: int
     parts: dict[str, float]
-    """{"training": seconds, ...}"""
 
 
 def time_steps(prepared: Prepared) -> Cost:
-    """Time the longest micro-batch, and the rest of the run by its share of the padded length."""
+    """Time the longest micro-batch; extrapolate the run from the padded lengths of the others."""
     live = prepared.live
     cached = caches_features(live)
     steps = min(live.plan.steps_per_epoch, SAMPLED_STEPS)
@@ -184,7 +193,9 @@ def time_steps(prepared: Prepared) -> Cost:
     held_out = sum(int(split.lengths.sum()) for split in prepared.held_out) * forward
     if cached:
         every = (live.train, *prepared.held_out)
-        parts = {"features, once, and then kept:": unit * sum(int(s.lengths.sum()) for s in every)}
+        parts = {
+            "features, computed once and cached:": unit * sum(int(s.lengths.sum()) for s in every)
+        }
     else:
         epoch = (
             unit * sum(_padded(live, p) for p in micro_batches) * live.plan.steps_per_epoch / steps
@@ -194,23 +205,23 @@ def time_steps(prepared: Prepared) -> Cost:
         parts["one evaluation of the held-out rows:"] = held_out
     if (tuned := live.method.contrastive) is not None:
         batch = live.config.train.batch_size * float(live.train.lengths.mean())
-        # A backward pass costs about two forward ones.
+        # A backward pass costs about twice a forward pass.
         parts[f"contrastive tuning, {tuned.steps} steps:"] = 3 * forward * tuned.steps * batch
     length = int(live.train.lengths[list(longest.indices)].max())
     return Cost(length, len(longest.indices), seconds, peak, parts)
 
 
 def _padded(live: Live, micro_batch: MicroBatch) -> int:
-    """What a batch costs the network, padding included."""
+    """Return the compute cost of a micro-batch, padding included."""
     return live.task.cost(live.train.lengths[list(micro_batch.indices)].tolist())
 
 
 def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
-    """The shorter of two forward passes in the mode of training, each with its backward pass."""
+    """Time two passes in train mode and return the shorter time."""
     batch, device = _batch(live, micro_batch), live.accelerator.device
     live.method.train_mode(live.model)
-    found = []
-    for _ in range(2):  # the first one may pay for set-up
+    times = []
+    for _ in range(2):  # the first pass may include one-time setup
         _wait(device)
         start = time.perf_counter()
         with torch.set_grad_enabled(backward), live.accelerator.autocast():
@@ -219,9 +230,9 @@ def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
         if backward:
             loss.backward()  # type: ignore[no-untyped-call]
         _wait(device)
-        found.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - start)
         live.optimizer.zero_grad()
-    return min(found)
+    return min(times)
 
 
 def _wait(device: torch.device) -> None:
@@ -229,11 +240,11 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-# ---- how values are shown
+# ---- formatting of values
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of everything in a nest of dicts; lists of plain values are one."""
+    """Yield (dotted name, value) for the leaves of nested dicts; a list of scalars is one leaf."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}" if name else str(key))
@@ -244,9 +255,9 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _outline(nest: Any) -> str:
-    """A line for each value of a nest: its name, type and shape."""
-    leaves = _leaves(nest)
+def _outline(nested: Any) -> str:
+    """Describe each leaf of a nested value in a line: its name, type and shape."""
+    leaves = _leaves(nested)
     return "\n".join(f"{name or type(value).__name__}: {_shape(value)}" for name, value in leaves)
 
 

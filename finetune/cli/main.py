@@ -1,4 +1,4 @@
-"""The command line: each command calls one function. Without one, no torch is loaded."""
+"""The commands and their help texts: each calls one function, imported only when it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from finetune.config.loading import Loaded
     from finetune.task import Task
 
-# Plain help: drawing it with rich takes three times as long as everything else that --help does.
+# Plain-text help: rendering it with rich would take three times as long as all else --help does.
 app = typer.Typer(
     name="finetune",
     add_completion=False,
@@ -23,24 +23,37 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run folder, its final/, or OWNER/NAME.")
+    str,
+    typer.Argument(metavar="RUN", help="A run folder, its final/, or OWNER/NAME on a model hub."),
 ]
-ConfigWords = Annotated[list[str] | None, typer.Argument(metavar="[CONFIG] [KEY=VALUE ...]")]
-DataWords = Annotated[list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE ...]")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Rows that the network computes at once.")]
+ConfigWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG|KEY=VALUE",
+        help="A YAML file or the name of a shipped config, and config keys, in any order.",
+    ),
+]
+DataWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="DATA|KEY=VALUE",
+        help="A file, folder or hub dataset, and keys that say how to read it, in any order.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows per forward pass.")]
 
 Precision = Annotated[
     Literal["fp32", "bf16", "fp16"] | None,
-    typer.Option(help="Of the computation; left out, the device chooses."),
+    typer.Option(help="Precision of the computation; default: chosen for the device."),
 ]
 
-# What looks like an option is left to the words, which know how keys are written.
+# Unknown options are left among the words, where the error explains how config keys are written.
 KEYS = {"ignore_unknown_options": True}
 
 
 @app.callback()
 def finetune() -> None:
-    """Fine-tune pretrained models on your own data: one config, one command, a model you can trust.
+    """Fine-tune pretrained models for text and images on your own data.
 
     \b
     finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
@@ -52,16 +65,16 @@ def finetune() -> None:
 def train(
     words: ConfigWords = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Replace the run that the folder holds.")
+        bool, typer.Option("--fresh", help="Replace the run that is in the run folder.")
     ] = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="Train a finished run for more epochs or steps.")
     ] = False,
 ) -> None:
-    """Fine-tune a model, or go on where the same command stopped before.
+    """Fine-tune a model, or resume an interrupted run.
 
-    CONFIG is a YAML file or the name of a shipped one; KEY=VALUE sets a key of it. Without CONFIG,
-    KEY=VALUE says it all.
+    KEY=VALUE overrides a key of CONFIG; without CONFIG, give all keys that way. Repeat the same
+    command to resume. `finetune tasks NAME` lists all keys.
 
     \b
     finetune train bbc-news
@@ -71,7 +84,7 @@ def train(
     """
     loaded, task = _load(words)
     from finetune.distributed.launch import keep_freed_memory
-    from finetune.training.run import run  # after the config: its faults are answered sooner
+    from finetune.training.run import run  # only now, so that config errors are reported at once
 
     keep_freed_memory()
     run(loaded, task, fresh=fresh, extend=extend)
@@ -86,7 +99,9 @@ def evaluate(
     ] = None,
     batch_size: BatchSize = 32,
 ) -> None:
-    """Measure a fine-tuned model on labelled DATA; without DATA, show what its run measured.
+    """Evaluate a fine-tuned model on labeled data.
+
+    Without DATA, show the metrics that the run stored when it finished.
 
     \b
     finetune evaluate runs/news-bert-lora
@@ -95,7 +110,7 @@ def evaluate(
     from finetune.cli.arguments import source_of
 
     source = source_of(words, takes_options=True) if words else None
-    from finetune.cli.evaluate_command import measure, show_run
+    from finetune.cli.evaluate_command import show_evaluation, show_run
     from finetune.distributed.launch import keep_freed_memory
 
     keep_freed_memory()
@@ -103,7 +118,7 @@ def evaluate(
     if source is None:
         show_run(run, output)
     else:
-        measure(run, source, output, batch_size)
+        show_evaluation(run, source, output, batch_size)
 
 
 @app.command()
@@ -115,17 +130,19 @@ def predict(
         typer.Option("-o", "--output", help="A .csv, .tsv, .jsonl, .json or .parquet file."),
     ] = None,
     draw: Annotated[
-        Path | None, typer.Option("--draw", help="Write pictures of the predictions here.")
+        Path | None,
+        typer.Option("--draw", metavar="FOLDER", help="Draw the predictions into this folder."),
     ] = None,
     batch_size: BatchSize = 32,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"] | None,
-        typer.Option(help="Of the computation; left out, fp32, as the libraries compute."),
+        typer.Option(help="Precision of the computation; default: fp32, as in transformers."),
     ] = None,
 ) -> None:
-    """Predict every row of DATA, or every line of the standard input, and keep its columns.
+    """Predict every row of DATA, or every line of standard input.
 
-    Without -o the predictions are JSON lines on the standard output, but for --draw alone.
+    Writes the input columns and the predictions. Without -o, prints JSON lines to standard output,
+    unless only --draw is given.
 
     \b
     finetune predict runs/news-bert-lora more.csv -o predictions.csv
@@ -146,17 +163,24 @@ def predict(
 @app.command()
 def embed(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A pretrained network, or a fine-tuned RUN.")
+        str, typer.Argument(metavar="MODEL", help="A pretrained model, or a fine-tuned RUN.")
     ],
-    words: Annotated[list[str], typer.Argument(metavar="DATA [KEY=VALUE ...]")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA|KEY=VALUE",
+            help="A file, folder or hub dataset, and keys that say how to read it, in any order.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
     batch_size: BatchSize = 32,
     precision: Precision = None,
 ) -> None:
-    """Write a vector of every row of DATA: its number from 0, and what a head would read.
+    """Embed every row of DATA: write its index and its feature vector.
 
-    Stopped and started again, it goes on; under `accelerate launch` processes share the rows.
-    task=NAME says what a row is, where its columns leave that open.
+    The vector is what a classification head would read. An interrupted command resumes when
+    repeated; under `accelerate launch` the processes share the rows. Give task=NAME if the columns
+    do not determine the task.
 
     \b
     finetune embed sentence-transformers/all-MiniLM-L6-v2 news.csv -o features.parquet
@@ -178,13 +202,14 @@ def inspect(
     words: ConfigWords = None,
     draw: Annotated[
         Path | None,
-        typer.Option("--draw", metavar="FILE", help="Draw what the network will see here."),
+        typer.Option("--draw", metavar="FILE", help="Draw augmented rows and a batch to an image."),
     ] = None,
 ) -> None:
-    """Show what `train` would do with the same words: nothing is trained and nothing is written.
+    """Show what `train` would do with the same arguments (dry run).
 
-    The config with where each value comes from, one row on its way to a prediction, and the steps,
-    memory and time that the run would take.
+    Prints the config with the origin of each value, one row from input to prediction, and the
+    steps, memory and time that the run would take. Nothing is trained, and nothing is written
+    except by --draw.
 
     \b
     finetune inspect news.yaml method=full
@@ -199,15 +224,16 @@ def inspect(
 @app.command()
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(help="A task, to show all keys of a config.")
+        str | None, typer.Argument(metavar="NAME", help="A task, to list its config keys.")
     ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of a config, for editors.")
+        bool, typer.Option("--schema", help="Print the JSON schema of config files, for editors.")
     ] = False,
 ) -> None:
-    """List the tasks; with NAME, every key that its config may hold.
+    """List the tasks, or all config keys of one task.
 
     \b
+    finetune tasks
     finetune tasks text-classification
     finetune tasks --schema > config.schema.json
     """
@@ -223,12 +249,19 @@ def tasks(
 
 @app.command()
 def init(
-    words: Annotated[list[str], typer.Argument(metavar="NAME|DATA [KEY=VALUE ...]")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|DATA|KEY=VALUE",
+            help="The name of a shipped config, or a data file with keys of `task` and `data`.",
+        ),
+    ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write; else by the name.")
+        Path | None,
+        typer.Option("-o", "--output", help="The file to write; default: NAME.yaml or DATA.yaml."),
     ] = None,
 ) -> None:
-    """Write a config to start from: a copy of a shipped one, or one that fits a data file.
+    """Write a starter config: copy a shipped one, or fit one to data.
 
     \b
     finetune init bbc-news
@@ -242,12 +275,12 @@ def init(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run folders.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the table to this .csv file.")
     ] = None,
 ) -> None:
-    """Show runs side by side: what differs in their configs, and their metrics.
+    """Compare runs: their metrics, and the config keys that differ.
 
     \b
     finetune compare runs/news-bert-frozen runs/news-bert-lora runs/news-bert-full
@@ -264,12 +297,12 @@ def export(
     words: DataWords = None,
     to: Annotated[str, typer.Option(metavar="onnx", help="The format.")] = "onnx",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder; else RUN/onnx.")
+        Path | None, typer.Option("-o", "--output", help="A folder; default: RUN/onnx.")
     ] = None,
 ) -> None:
-    """Write a fine-tuned network as ONNX, run it on rows, and compare with PyTorch.
+    """Export a fine-tuned model to ONNX and compare it with PyTorch.
 
-    The rows are those of DATA, else held-out ones of the run.
+    The outputs are compared on the rows of DATA, or on held-out rows of the run.
 
     \b
     finetune export runs/news-bert-lora --to onnx
@@ -286,24 +319,28 @@ def export(
 @app.command()
 def push(
     run: RunArgument,
-    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The model on the hub.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The model repository on the hub.")
+    ],
     public: Annotated[
-        bool, typer.Option("--public", help="Make a repository that everyone can see.")
+        bool, typer.Option("--public", help="Create a public repository; default: private.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be uploaded, and upload nothing.")
+        bool, typer.Option("--dry-run", help="List what would be uploaded; upload nothing.")
     ] = False,
     what: Annotated[
         str,
-        typer.Option(metavar="merged|adapter|both", help="The network, its adapter, or both."),
+        typer.Option(metavar="merged|adapter|both", help="The merged model, the adapter, or both."),
     ] = "merged",
     license: Annotated[
-        str | None, typer.Option(help="Of the model: apache-2.0, mit ...; else as its card has it.")
+        str | None,
+        typer.Option(help="License of the model: apache-2.0, mit, ...; default: as on its card."),
     ] = None,
 ) -> None:
-    """Upload the final model of a run to a model hub, private; again, to go on after a fault.
+    """Upload the final model of a run to a model hub.
 
-    The hub is that of HF_ENDPOINT, the token that of `hf auth login` or HF_TOKEN.
+    Repeat the command to resume a failed upload. The hub is HF_ENDPOINT (default: huggingface.co),
+    the token that of `hf auth login` or HF_TOKEN.
 
     \b
     finetune push runs/news-bert-lora me/news --dry-run
@@ -315,7 +352,7 @@ def push(
 
 
 def _load(words: list[str] | None) -> tuple[Loaded, Task]:
-    """The config that the words of a command line mean, and its task."""
+    """Load the config that a command line describes, and create its task."""
     from finetune.cli.arguments import config_and_overrides
     from finetune.config.loading import load_config
     from finetune.registry import INSTALLED, find_task
@@ -326,12 +363,12 @@ def _load(words: list[str] | None) -> tuple[Loaded, Task]:
 
 
 def main() -> None:
-    """Run a command. A fault that the user can mend is a message and exit code 2, no traceback."""
+    """Run a command; print a FinetuneError without a traceback and exit with code 2."""
     from finetune.errors import FinetuneError
 
     try:
         app()
     except FinetuneError as error:
-        if int(os.environ.get("RANK", "0")) == 0:  # the others of a distributed run say the same
+        if int(os.environ.get("RANK", "0")) == 0:  # all processes raise the same error
             print(f"error: {error}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 2))

@@ -1,4 +1,4 @@
-"""What there is to choose from: the installed tasks, and every key that a config may hold."""
+"""The command `tasks`: list the installed tasks, and every key of a config."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 
 
 def show_tasks() -> None:
-    """Print the names of the installed tasks; none is imported."""
+    """Print the names of the installed tasks, without importing them."""
     points = task_names()
     width = max(map(len, points), default=0)
     for name, point in sorted(points.items()):
         print(f"{name:<{width}}  {point.value}")
-    print("\nA task of your own: task=file.py:Class. All keys of one: finetune tasks NAME")
+    print(
+        "\nAll config keys of a task: finetune tasks NAME\nTo use your own task: task=file.py:Class"
+    )
 
 
 def show_keys(name: str) -> None:
-    """Print every key of a config for this task, by section: its type, default and meaning."""
+    """Print every config key for this task by section, with its type, default and description."""
     sections: dict[str, type[BaseModel]] = {"task": find_task(name).Config}
     sections |= {key: value for key, value in SECTIONS.items() if key == "model" or key == "data"}
     sections |= {f"method={key}": find_method(key).Config for key in method_names()}
@@ -35,29 +37,30 @@ def show_keys(name: str) -> None:
 
 
 def show_schema() -> None:
-    """Print the JSON schema of a config for any of the installed tasks."""
+    """Print the JSON schema of config files for all installed tasks."""
     tasks = {name: find_task(name).Config for name in sorted(task_names())}
     methods = {name: find_method(name).Config for name in method_names()}
     print(json.dumps(config_schema(tasks, methods), indent=1))
 
 
 def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:
-    """A section as lines: what it is, then two for each key."""
-    meaning = (schema.__doc__ or "").strip().partition("\n")[0]
-    yield f"{title}: {meaning}"
+    """Format a section as lines: its title, then for each key its type and its description."""
+    summary = (schema.__doc__ or "").strip().partition("\n")[0]
+    yield f"{title}: {summary}"
     described = schema.model_json_schema()
     required = described.get("required", [])
     for key, facts in described.get("properties", {}).items():
         if key == "name" and "const" in facts:
-            continue  # it stands in the title
-        default = " (must be set)" if key in required else f" = {json.dumps(facts.get('default'))}"
+            continue  # already part of the title
+        default = " (required)" if key in required else f" = {json.dumps(facts.get('default'))}"
         yield f"  {key}: {describe_type(facts)}{default}"
         if "description" in facts:
-            yield from (f"      {line}" for line in facts["description"].splitlines() if line)
+            lines = facts["description"].splitlines()
+            yield from (f"      {line}" for line in lines if line.strip())
 
 
 def describe_type(facts: dict[str, Any]) -> str:
-    """The values that a JSON schema allows, in a few words: `int > 0 | null`."""
+    """Describe the values that a JSON schema allows: `integer > 0 | null`."""
     if "anyOf" in facts:
         return " | ".join(describe_type(choice) for choice in facts["anyOf"])
     if "const" in facts:
@@ -70,13 +73,12 @@ def describe_type(facts: dict[str, Any]) -> str:
         case "object":
             return f"{{name: {describe_type(facts.get('additionalProperties') or {})}}}"
         case "string":
-            return "text"
+            return "string"
         case "null":
             return "null"
         case "boolean":
             return "true | false"
         case "integer" | "number" as kind:
-            held = [name for name in _BOUNDS if name in facts]
-            bounds = [f"{_BOUNDS[name]} {facts[name]:g}" for name in held]
+            bounds = [f"{_BOUNDS[name]} {facts[name]:g}" for name in _BOUNDS if name in facts]
             return " ".join([kind, ", ".join(bounds)]).strip()
     return "any"

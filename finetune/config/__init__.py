@@ -1,5 +1,5 @@
-"""The config of a run: its sections, and how files and command lines become one.
+"""The config of a run: its sections, and how files and command lines are merged into one.
 
-Nothing here loads a network or reads data; values left at null are chosen in
+Nothing here loads a model or reads data; keys left at null are filled in later, by
 `finetune.training.recipes`.
 """

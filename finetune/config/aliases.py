@@ -1,4 +1,4 @@
-"""What was meant by a key that no section has."""
+"""Suggestions for unknown config keys, including the names that other libraries use."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from finetune.errors import nearest
 
-# What the Trainer of transformers, and peft, call a key; spelling alone would not find these.
-ELSEWHERE = {
+# Names used by transformers' Trainer, peft and others; similar spelling alone would not find these.
+FOREIGN_KEYS = {
     "batch": "batch_size",
     "bf16": "precision",
     "bs": "batch_size",
@@ -51,14 +51,14 @@ ELSEWHERE = {
 }
 
 
-def meant_key(key: str, fields: Mapping[str, Collection[str]]) -> str:
-    """The sentence "did you mean ...?" for a key that is none, or the list of choices.
+def suggest_key(key: str, fields: Mapping[str, Collection[str]]) -> str:
+    """Return "did you mean ...?" for an unknown key, or the list of valid keys.
 
-    `fields` are the keys of each section. First comes the same key of another section, then what
-    other libraries call so, then what is spelt alike.
+    `fields` are the keys of each section. Tried in this order: the same key in another section, the
+    name that another library uses, similar spelling.
     """
     section, dot, leaf = key.rpartition(".")
-    for name in (leaf, ELSEWHERE.get(leaf)):
+    for name in (leaf, FOREIGN_KEYS.get(leaf)):
         homes = [f"{home}.{name}" for home, names in fields.items() if name in names]
         if homes:
             return f"did you mean {' or '.join(map(repr, homes))}?"

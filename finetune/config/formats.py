@@ -1,7 +1,7 @@
-"""The formats of files by name, and the endings that tell them: the one list of both.
+"""All file formats and their file extensions, in one place.
 
-The engine reads tables, folders and data sets of a hub; a task registers further formats, such as
-COCO, in its config (`TaskConfig.formats`).
+The engine reads tables, folders and hub data sets; a task registers further formats, such as COCO,
+in its config (`TaskConfig.formats`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 
 class TableFormat(NamedTuple):
-    """A format of files that are one table each.
+    """A file format that holds one table per file.
 
     Attributes:
-        endings: what names of such files end with.
-        reader: module:function that reads one, (path, config, decoder) -> (rows, notes).
-        compressed: whether a file may also end with .gz.
+        endings: the file extensions.
+        reader: module:function that reads a file, (path, config, decoder) -> (rows, notes).
+        compressed: True if a file may be compressed with gzip (.gz).
     """
 
     endings: tuple[str, ...]
@@ -35,10 +35,10 @@ TABLES = {
     "parquet": TableFormat((".parquet", ".pq"), "finetune.data.tables:read_parquet"),
     "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.data.tables:read_arrow"),
 }
-"""Tables by the name of their format."""
+"""The table formats by name."""
 FOLDERS = ("text-folder", "image-folder")
 FORMATS = ("auto", *TABLES, *FOLDERS, "hub")
-"""What data.format may be for every task."""
+"""The values of data.format that every task accepts."""
 
 TABLE_ENDINGS = frozenset(ending for each in TABLES.values() for ending in each.endings)
 IMAGE_ENDINGS = frozenset(
@@ -47,23 +47,23 @@ IMAGE_ENDINGS = frozenset(
 )
 WEIGHT_ENDINGS = frozenset({".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
 FILE_ENDINGS = TABLE_ENDINGS | WEIGHT_ENDINGS | {".txt", ".gz", ".zip", ".yaml", ".yml"}
-"""A reference that ends so means a file: where that is missing, it is no id on a hub."""
+"""A reference with such an extension is a file; if the file is missing, no hub id is tried."""
 
 WRITTEN_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-"""What predictions can be written as."""
+"""File extensions that predictions can be written as."""
 WRITTEN_IMAGES = (".png", ".jpg", ".webp")
-"""What sheets of images can be written as."""
+"""File extensions that contact sheets can be written as."""
 
 
 @dataclass(frozen=True)
 class TaskTables:
-    """What a task has read of a source.
+    """The rows that a task's own format reader found in a source.
 
     Attributes:
-        splits: {name: rows}; a row's "file" names it in messages.
-        notes: sentences on what was and what was not read.
-        keys: keys of the task's config that the source itself tells, such as the names of classes;
-            they count where the config leaves them open.
+        splits: {name: rows}; a row's "file" identifies it in messages.
+        notes: sentences about what was read and what was skipped.
+        keys: values for keys of the task's config that the source defines, such as class names;
+            used only if the config leaves them open.
     """
 
     splits: Mapping[str, Sequence[dict[str, Any]]]
@@ -73,12 +73,14 @@ class TaskTables:
 
 @dataclass(frozen=True)
 class DataFormat:
-    """A format that only some tasks read.
+    """A data format that a single task reads.
 
     Attributes:
-        name: a value of data.format; a name of `FORMATS` only narrows what `fits` is asked for.
-        fits: whether a file or folder is in this format, as data.format=auto asks.
-        read: the rows of a file or folder. Raises DataError.
+        name: its value of data.format. With a name from `FORMATS`, the format still applies only
+            to paths that `fits` accepts.
+        fits: function that returns True if a file or folder is in this format; used by
+            data.format=auto.
+        read: function that reads the rows of a file or folder. Raises DataError.
     """
 
     name: str
@@ -86,7 +88,7 @@ class DataFormat:
     read: Callable[[Path], TaskTables]
 
     def claims(self, path: Path, format: str) -> bool:
-        """Whether a path is read by this format under a value of data.format."""
+        """Return True if this format reads `path` for a value of data.format."""
         if format == self.name and self.name not in FORMATS:
             return True
         return format in ("auto", self.name) and self.fits(path)

@@ -1,7 +1,7 @@
-"""The JSON schema (draft 2020-12) of a config file: for editors, and for checks without this kit.
+"""JSON schema (draft 2020-12) of a config file, for editors and for validation without this kit.
 
-It allows what `finetune.config.loading` reads: a section as a mapping or as the scalar that names
-it, and keys without their section where only one section has them.
+It allows what `finetune.config.loading` reads: sections as mappings or as scalars, and unique keys
+without their section.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from finetune.config.formats import FORMATS
 from finetune.config.loading import SCALAR_KEY, SECTIONS
 from finetune.config.schema import MethodConfig, TaskConfig
 
-_References = Mapping[Any, dict[str, Any]]  # of each model to its definition
+_References = Mapping[Any, dict[str, Any]]  # pydantic model -> {"$ref": its definition}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_OWN = {"type": "string", "pattern": ":", "description": "file.py:Class or module:Class"}
+_USER_CLASS = {"type": "string", "pattern": ":", "description": "file.py:Class or module:Class"}
 
 
 def config_schema(
     tasks: Mapping[str, type[TaskConfig]], methods: Mapping[str, type[MethodConfig]]
 ) -> dict[str, Any]:
-    """The schema for some tasks and methods, {name: Config}, and for those in one's own files."""
-    schemas = [*tasks.values(), *methods.values(), *SECTIONS.values()]
-    references, rest = models_json_schema([(schema, "validation") for schema in schemas])
-    own_formats = {each.name for schema in tasks.values() for each in schema.formats}
+    """Build the schema for these tasks and methods, {name: Config}, and for user-defined ones."""
+    models = [*tasks.values(), *methods.values(), *SECTIONS.values()]
+    definitions, rest = models_json_schema([(model, "validation") for model in models])
+    task_formats = {each.name for model in tasks.values() for each in model.formats}
     format = rest["$defs"]["DataConfig"]["properties"]["format"]
-    format["enum"] = [*FORMATS, *sorted(own_formats - {*FORMATS})]
-    found: _References = {schema: reference for (schema, _), reference in references.items()}
-    own = {"type": "object", "properties": {"name": _OWN}, "required": ["name"]}
-    kinds: dict[str, list[dict[str, Any]]] = {
-        "task": [{"enum": sorted(tasks)}, _OWN, own],
-        "method": [{"enum": sorted(methods)}, _OWN, own],
+    format["enum"] = [*FORMATS, *sorted(task_formats - {*FORMATS})]
+    references: _References = {model: reference for (model, _), reference in definitions.items()}
+    user_section = {"type": "object", "properties": {"name": _USER_CLASS}, "required": ["name"]}
+    choices: dict[str, list[dict[str, Any]]] = {
+        "task": [{"enum": sorted(tasks)}, _USER_CLASS, user_section],
+        "method": [{"enum": sorted(methods)}, _USER_CLASS, user_section],
     }
-    kinds["task"] += [_named(found[schema], name) for name, schema in tasks.items()]
-    kinds["method"] += [_named(found[schema], name) for name, schema in methods.items()]
-    for section, schema in SECTIONS.items():
+    choices["task"] += [_named(references[model], name) for name, model in tasks.items()]
+    choices["method"] += [_named(references[model], name) for name, model in methods.items()]
+    for section, model in SECTIONS.items():
         scalar = [{"type": "string"}] if section in SCALAR_KEY else []
-        kinds[section] = [*scalar, found[schema], {"type": "null"}]
-    leaves = dict(_leaves(tasks, methods, rest["$defs"], found))
-    dotted = "|".join(kinds)
+        choices[section] = [*scalar, references[model], {"type": "null"}]
+    leaves = dict(_leaves(tasks, methods, rest["$defs"], references))
+    sections = "|".join(choices)
     return {
         "$schema": _DIALECT,
-        "title": "A run of finetune-kit",
+        "title": "Config of a finetune-kit run",
         "type": "object",
-        "properties": {**{key: {"anyOf": each} for key, each in kinds.items()}, **leaves},
-        "patternProperties": {rf"^({dotted})\.\w+$": {}},
+        "properties": {**{key: {"anyOf": each} for key, each in choices.items()}, **leaves},
+        "patternProperties": {rf"^({sections})\.\w+$": {}},
         "additionalProperties": False,
         "$defs": rest["$defs"],
     }
 
 
 def _named(reference: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of this name, which must be written."""
+    """Restrict a section to this name and require it."""
     return {**reference, "properties": {"name": {"const": name}}, "required": ["name"]}
 
 
@@ -63,24 +63,25 @@ def _leaves(
     tasks: Mapping[str, type[TaskConfig]],
     methods: Mapping[str, type[MethodConfig]],
     definitions: Mapping[str, Any],
-    found: _References,
+    references: _References,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The keys that only one section has, with what they may hold in any of its kinds."""
+    """Yield the keys that occur in one section only, with every schema they have there."""
     sections: dict[str, Iterable[type[BaseModel]]] = {
         "task": tasks.values(),
         "method": methods.values(),
-        **{name: [schema] for name, schema in SECTIONS.items()},
+        **{name: [model] for name, model in SECTIONS.items()},
     }
-    homes: dict[str, set[str]] = {}
-    choices: dict[str, list[Any]] = {}
-    for section, schemas in sections.items():
-        for schema in schemas:
-            held = definitions[found[schema]["$ref"].rpartition("/")[2]]
-            for key, facts in held["properties"].items():
-                homes.setdefault(key, set()).add(section)
-                known = choices.setdefault(key, [])
-                if facts not in known:
-                    known.append(facts)
-    for key, where in homes.items():
-        if len(where) == 1 and key not in sections:
-            yield key, choices[key][0] if len(choices[key]) == 1 else {"anyOf": choices[key]}
+    sections_of_key: dict[str, set[str]] = {}
+    schemas_of_key: dict[str, list[Any]] = {}
+    for section, models in sections.items():
+        for model in models:
+            definition = definitions[references[model]["$ref"].rpartition("/")[2]]
+            for key, schema in definition["properties"].items():
+                sections_of_key.setdefault(key, set()).add(section)
+                schemas = schemas_of_key.setdefault(key, [])
+                if schema not in schemas:
+                    schemas.append(schema)
+    for key, homes in sections_of_key.items():
+        if len(homes) == 1 and key not in sections:
+            schemas = schemas_of_key[key]
+            yield key, schemas[0] if len(schemas) == 1 else {"anyOf": schemas}

@@ -1,7 +1,8 @@
-"""From a file and overrides to a RunConfig: every fault at once, with its place and remedy.
+"""Merging of a config file and overrides into a RunConfig; all errors are reported at once.
 
-A section given as a scalar means its name, and a leaf that is unique stands without its section.
-The entries of all layers are gathered in a draft, with where each value came from, then checked.
+A section may be given as a scalar, which is its name, and a key that only one section has may omit
+its section. The entries of all layers are collected in a draft, together with their origins, and
+then validated.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from finetune.config.aliases import meant_key
+from finetune.config.aliases import suggest_key
 from finetune.config.formats import FORMATS
 from finetune.config.schema import (
     DEFAULT_METHOD,
@@ -29,7 +30,7 @@ from finetune.config.schema import (
 )
 from finetune.config.shipped import find_config
 from finetune.config.yaml import read_yaml, split_override
-from finetune.errors import ConfigError, nearest, refuse_all
+from finetune.errors import ConfigError, nearest, raise_for_faults
 
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig,
@@ -38,31 +39,36 @@ SECTIONS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "output": OutputConfig,
 }
-# What a section given as a scalar means. `train` has no such key: train=news.csv is data.train.
+# The key that a section given as a scalar sets. `train` has none: train=news.csv is data.train.
 SCALAR_KEY = dict.fromkeys(("task", "model", "method", "optim"), "name")
 SCALAR_KEY |= {"data": "source", "output": "dir"}
 
-# Sections whose other keys belong to what is named: a revision, or the consent to run code, of one
-# model must not pass to another.
-OWN_KEYS = ("task", "method", "model")
+# Sections whose other keys belong to the named object: a model's revision, or the permission to run
+# its code, must not carry over to another model.
+NAMED_SECTIONS = ("task", "method", "model")
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """Where the sections of tasks and methods are found by name; they raise ConfigError."""
+class ConfigRegistry:
+    """Lookup of the config classes of tasks and methods by name.
+
+    Attributes:
+        task, method: functions that return the class; they raise ConfigError for unknown names.
+        methods: function that returns the names of all installed methods.
+    """
 
     task: Callable[[str], type[TaskConfig]]
     method: Callable[[str], type[MethodConfig]]
     methods: Callable[[], Iterable[str]]
-    """The names of all installed methods."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked config, where each value came from, and what was dropped on the way.
+    """A validated config, the origins of its values, and notes.
 
     Attributes:
-        origins: {"optim.lr": "command line", ...}; a key that is missing has its default.
+        origins: {"optim.lr": "command line", ...}; keys not listed have their default.
+        notes: sentences about keys that were dropped.
     """
 
     config: RunConfig
@@ -72,7 +78,7 @@ class Loaded:
 
 @dataclass
 class _Draft:
-    """The nested values while they are gathered, and the faults found so far."""
+    """The nested values while they are collected, and the errors found so far."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -80,10 +86,10 @@ class _Draft:
     faults: list[str] = field(default_factory=list)
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:
-        held = self.values.setdefault(section, {})
-        old = held.get("name", DEFAULT_METHOD if section == "method" else value)
-        if key == "name" and old != value and section in OWN_KEYS:
-            dropped = sorted(set(held) - {"name"})
+        values = self.values.setdefault(section, {})
+        old = values.get("name", DEFAULT_METHOD if section == "method" else value)
+        if key == "name" and old != value and section in NAMED_SECTIONS:
+            dropped = sorted(set(values) - {"name"})
             if dropped:
                 keys = ", ".join(f"{section}.{key}" for key in dropped)
                 self.notes.append(
@@ -91,20 +97,19 @@ class _Draft:
                 )
             for old in dropped:
                 self.origins.pop(f"{section}.{old}", None)
-            held.clear()
-        held[key] = value
+            values.clear()
+        values[key] = value
         self.origins[f"{section}.{key}"] = origin
 
 
 def load_config(
     source: str | Path | None,
     overrides: Sequence[str] | Mapping[str, Any],
-    kinds: Kinds,
+    registry: ConfigRegistry,
 ) -> Loaded:
-    """A config from a file (or the name of a shipped one, or None) and overrides, which win.
+    """Load a config from a file or the name of a shipped one, if given; overrides take precedence.
 
-    `kinds` finds the section of a task or method by its name. Raises ConfigError with every fault
-    found.
+    Raises one ConfigError that lists every error.
     """
     layers: list[tuple[str, list[tuple[str, Any]]]] = []
     if source is not None:
@@ -116,68 +121,71 @@ def load_config(
         layers.append(("command line", [split_override(text) for text in overrides]))
 
     draft = _Draft()
-    # Names first: which keys the other entries may have depends on the task and the method.
+    # Names first: the valid keys depend on the task and the method.
     for origin, entries in layers:
         for key, value in entries:
             _put_names(draft, key, value, origin)
     faults = list[str]()
-    schemas = SECTIONS | _named_sections(draft, kinds, faults)
+    schemas = SECTIONS | _named_sections(draft, registry, faults)
     draft = _Draft(faults=faults)
     for origin, entries in layers:
-        # A name drops the keys of an earlier layer, but its own keys may stand before it.
+        # A new name drops the keys of earlier layers, but not those that precede it in its own.
         for key, value in entries:
             _put_names(draft, key, value, origin)
-        # The leaves of a layer are those of the method named up to there.
-        schemas_here = schemas | _named_sections(draft, kinds, [], ("method",))
+        # Keys without a section belong to the method named so far.
+        schemas_here = schemas | _named_sections(draft, registry, [], ("method",))
         for key, value in entries:
-            _put(draft, schemas_here, kinds, key, value, origin)
+            _put(draft, schemas_here, registry, key, value, origin)
     return Loaded(_check(draft, schemas), draft.origins, draft.notes)
 
 
 class _UnknownTask(TaskConfig):
-    """Stands for a task that was not found, so that the faults of the other sections are told."""
+    """Placeholder for an unknown task, so that errors of the other sections are still reported."""
 
     model_config = ConfigDict(extra="allow")
     name: str = ""
 
 
 class _UnknownMethod(MethodConfig):
-    """The same for a method."""
+    """Placeholder for an unknown method."""
 
     model_config = ConfigDict(extra="allow")
     name: str = ""
 
 
 def _named_sections(
-    draft: _Draft, kinds: Kinds, faults: list[str], sections: Sequence[str] = ("task", "method")
+    draft: _Draft,
+    registry: ConfigRegistry,
+    faults: list[str],
+    sections: Sequence[str] = ("task", "method"),
 ) -> dict[str, type[Section]]:
-    """The sections of the task and the method of a draft; what is not found is told in `faults`."""
-    find = {"task": kinds.task, "method": kinds.method}
+    """Find the config classes of the draft's task and method; append errors to `faults`."""
+    find = {"task": registry.task, "method": registry.method}
     unknown: dict[str, type[Section]] = {"task": _UnknownTask, "method": _UnknownMethod}
-    found = dict[str, type[Section]]()
+    schemas = dict[str, type[Section]]()
     for section in sections:
         try:
-            found[section] = find[section](_name_of(draft, section))
+            schemas[section] = find[section](_name_of(draft, section))
         except ConfigError as error:
             faults.append(str(error))
-            found[section] = unknown[section]
-    return found
+            schemas[section] = unknown[section]
+    return schemas
 
 
 def _name_of(draft: _Draft, section: str) -> str:
-    """The task or the method that a config names."""
+    """Return the name of the draft's task or method. Raises ConfigError if there is no task."""
     name = draft.values.get(section, {}).get("name")
     if name is not None:
         return str(name)
     if section == "method":
         return DEFAULT_METHOD
-    raise ConfigError("task: no task is named; add task=NAME (`finetune tasks` lists them)")
+    raise ConfigError("task: no task given; add task=NAME (`finetune tasks` lists them)")
 
 
 def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
-    """Take the name of the task, the method or the model from one entry, if it gives one."""
+    """Put the name of the task, method or model, if this entry sets one."""
     section, _, leaf = key.partition(".")
-    if section not in OWN_KEYS:
+    if section not in NAMED_SECTIONS:
         return
     if leaf == "" and isinstance(value, Mapping):
         value, leaf = value.get("name"), "name"
@@ -188,7 +196,7 @@ def _put_names(draft: _Draft, key: str, value: Any, origin: str) -> None:
 def _put(
     draft: _Draft,
     schemas: Mapping[str, type[Section]],
-    kinds: Kinds,
+    registry: ConfigRegistry,
     key: str,
     value: Any,
     origin: str,
@@ -205,18 +213,18 @@ def _put(
     elif known and value is None and not dot:
         return  # an empty section in YAML
     else:
-        _put_leaf(draft, schemas, kinds, key, value, origin)
+        _put_leaf(draft, schemas, registry, key, value, origin)
 
 
 def _put_leaf(
     draft: _Draft,
     schemas: Mapping[str, type[Section]],
-    kinds: Kinds,
+    registry: ConfigRegistry,
     key: str,
     value: Any,
     origin: str,
 ) -> None:
-    """A key without its section: its section is found if only one has it."""
+    """Put a key without a section, if exactly one section has it."""
     fields = {section: schema.model_fields for section, schema in schemas.items()}
     homes = [section for section, names in fields.items() if key in names]
     if len(homes) == 1:
@@ -224,19 +232,19 @@ def _put_leaf(
         return
     if homes:
         draft.faults.append(
-            f"{key}: stands in several sections; "
+            f"{key}: ambiguous, several sections have this key; "
             f"write {' or '.join(f'{home}.{key}' for home in homes)} ({origin})"
         )
         return
-    others = [name for name in kinds.methods() if key in kinds.method(name).model_fields]
+    others = [name for name in registry.methods() if key in registry.method(name).model_fields]
     if others:
         draft.faults.append(
-            f"{key}: method={_name_of(draft, 'method')} has no such key, "
-            f"method={' and '.join(others)} has ({origin})"
+            f"{key}: not a key of method={_name_of(draft, 'method')}, but of "
+            f"method={' and '.join(others)} ({origin})"
         )
     elif _UnknownTask not in schemas.values() and _UnknownMethod not in schemas.values():
-        # Otherwise it may be a key of what was not found.
-        draft.faults.append(f"{key}: unknown key; {meant_key(key, fields)} ({origin})")
+        # Otherwise the key may belong to the unknown task or method.
+        draft.faults.append(f"{key}: unknown key; {suggest_key(key, fields)} ({origin})")
 
 
 def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
@@ -249,7 +257,7 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
             values = {"name": _name_of(draft, section), **values}
         if section == "model" and "name" not in values:
             faults.append(
-                "model.name: no pretrained network is named; add model=NAME "
+                "model.name: no pretrained model given; add model=NAME "
                 "(a hub id, a folder, pkg://...)"
             )
             continue
@@ -259,14 +267,14 @@ def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
             faults += _sentences(section, fields, error, draft.origins)
     if "data" in sections and schemas["task"] is not _UnknownTask:
         origin = draft.origins.get("data.format", "default")
-        found = format_fault(sections["data"].format, schemas["task"])  # type: ignore[arg-type]
-        faults += [f"data.format: {found} ({origin})"] if found else []
-    refuse_all("the config", faults)
+        fault = format_fault(sections["data"].format, schemas["task"])  # type: ignore[arg-type]
+        faults += [f"data.format: {fault} ({origin})"] if fault else []
+    raise_for_faults("the config", faults)
     return RunConfig(**sections)
 
 
 def format_fault(format: str, task: type[TaskConfig]) -> str:
-    """What is wrong with a value of data.format for a task; "" if it is read."""
+    """Return an error message if the task cannot read this data.format, else ""."""
     known = {*FORMATS, *(each.name for each in task.formats)}
     return "" if format in known else f"unknown format {format!r}; {nearest(format, known)}"
 
@@ -274,7 +282,7 @@ def format_fault(format: str, task: type[TaskConfig]) -> str:
 def section_faults(
     section: str, schema: type[Section], values: Mapping[str, Any], origin: str
 ) -> list[str]:
-    """What is wrong with the values of one section that all come from one place."""
+    """Validate the values of one section, all of the same origin; return the error messages."""
     try:
         schema.model_validate(values)
     except ValidationError as error:
@@ -289,13 +297,13 @@ def _sentences(
     error: ValidationError,
     origins: Mapping[str, str],
 ) -> Iterable[str]:
-    """One sentence for each key of `section` that pydantic refused."""
+    """Yield one message for each key of `section` that pydantic rejected."""
     by_key: dict[str, list[str]] = {}
     for fault in error.errors():
         leaf = str(fault["loc"][0]) if fault["loc"] else ""
         key = f"{section}.{leaf}"
         if fault["type"] == "extra_forbidden":
-            by_key[key] = [f"unknown key; {meant_key(key, fields)}"]
+            by_key[key] = [f"unknown key; {suggest_key(key, fields)}"]
             continue
         message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
         by_key.setdefault(key, [f"{fault['input']!r:.80}:"]).append(message)

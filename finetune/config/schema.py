@@ -1,7 +1,7 @@
 """The config of a run: its sections, their keys, units and defaults.
 
-Reading YAML and overrides into it is `finetune.config.loading`; the values that a network and a
-method choose for keys left at null are `finetune.training.recipes`.
+`finetune.config.loading` reads YAML and overrides into it; `finetune.training.recipes` fills keys
+left at null with values that suit the network and the method.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ DEFAULT_METHOD = "lora"
 
 
 class Section(BaseModel):
-    """A part of the config: immutable, of finite numbers, without keys that are not named here."""
+    """A section of the config: immutable, finite numbers only, unknown keys rejected."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys that do not change which weights a run ends with: a resumed run may change them."""
+    """Keys that do not affect the trained weights: they may change when a run is resumed."""
     length_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys that say how long a run trains: one that is extended may change them."""
+    """Keys that set the length of training: they may change when a run is extended."""
     place_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys that say where and how fast, not what was trained: a card does not repeat them."""
+    """Keys about locations and speed rather than the training itself: omitted from model cards."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -38,20 +38,20 @@ class Section(BaseModel):
 
 
 class TaskConfig(Section):
-    """The keys that every task has; an adapter adds its own."""
+    """The keys of every task; a task adds its own."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
-    """Name of a task, or file.py:Class, or module:Class."""
+    """Name of a task, or your own as file.py:Class or module:Class."""
     prediction_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys that predictions and their evaluation may set otherwise than training."""
+    """Keys that may be overridden when predicting and evaluating."""
     formats: ClassVar[tuple[DataFormat, ...]] = ()
-    """Formats of data that only this task reads."""
+    """Data formats that only this task reads."""
 
 
 class ModelConfig(Section):
-    """Which pretrained network."""
+    """The pretrained network."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset({"activation_checkpointing"})
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
@@ -61,135 +61,131 @@ class ModelConfig(Section):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     weights: str | None = None
-    """A file or pkg://<package>/<path> of weights for the architecture timm/<name>: safetensors, or
-    torch files without any code in them.
+    """Weights for the architecture timm/<name>: a file or pkg://<package>/<path>, as safetensors or
+    as a torch file that contains tensors only.
     """
     match: Literal["name", "order"] = "name"
-    """How the tensors of `weights` find their places: by name, or in order if every shape agrees.
-    """
+    """Match the tensors of `weights` to parameters by name, or by order (all shapes must agree)."""
     quantize: Literal["4bit", "8bit"] | None = None
-    """Pretrained weights are held in 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a CUDA
-    device; when training has ended they are made whole in the memory of the host, 4 bytes each.
+    """Quantize the pretrained weights to 4 bits (NF4) or 8 bits (LLM.int8), for method=lora on a
+    CUDA device. After training they are dequantized to float32 in host memory.
     """
     attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
-    """How a network of transformers computes attention in training; null: as its library chooses.
-    """
+    """Attention implementation of a transformers model in training; null: the library's default."""
     dropout: Share | None = None
-    """Share of activations that are dropped in training wherever the network drops some; null: what
-    it was trained with.
+    """Dropout probability in training, wherever the network has dropout; null: the network's own.
     """
     drop_path: Share | None = None
-    """Share of the samples for which the last residual branch is left out in training, less towards
-    the input (stochastic depth, Huang et al. 2016, arXiv:1603.09382); null: what its library takes.
+    """Drop probability of the last residual branch in training, decreasing towards the input
+    (stochastic depth, Huang et al. 2016, arXiv:1603.09382); null: the library's default.
     """
     activation_checkpointing: bool = False
-    """Whether activations are computed again in the backward pass, which saves memory and costs
-    about a third of the time.
-    """
+    """Recompute activations in the backward pass: saves memory, takes about a third more time."""
     trust_remote_code: bool = False
-    """Whether code that comes with the weights may run."""
+    """Allow code that comes with the weights to run."""
 
 
 class DataConfig(Section):
-    """Which data, and how it is split."""
+    """The data and its splits."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset({"source", "train", "validation", "test"})
 
     source: str | None = None
-    """A file, a folder, a hub data set or pkg://<package>/<path>, with its splits inside."""
+    """A file, a folder, a hub dataset or pkg://<package>/<path>, with its splits inside."""
     train: str | None = None
-    """A path or the name of a split in `source`; null: the split "train", or everything."""
+    """A path, or the name of a split in `source`; null: the split "train", or all rows."""
     validation: str | Share | None = None
-    """A path, the name of a split, or a share of train; it selects the checkpoint.
+    """A path, the name of a split, or a share of train. Used to select the best checkpoint.
 
-    0: none; null: chosen.
+    0: none; null: the split "validation", or a share of train if there is no other split.
     """
     test: str | Share | None = None
-    """A path, the name of a split, or a share of train; it selects nothing.
+    """A path, the name of a split, or a share of train. Used for the final evaluation only.
 
-    0: none; null: the split "test".
+    0: none; null: the split "test", if there is one.
     """
     subset: str | None = None
-    """Name of a configuration of a hub data set."""
+    """Configuration name of a hub dataset."""
     revision: str | None = None
-    """Branch, tag or commit of a hub data set."""
+    """Branch, tag or commit of a hub dataset."""
     format: str = "auto"
-    """How the files are read: csv, tsv, jsonl, parquet, arrow, text-folder, image-folder, hub, or a
-    format that the task registers, such as coco; auto: by their names.
+    """File format: csv, tsv, jsonl, parquet, arrow, text-folder, image-folder, hub, or a format of
+    the task, such as coco; auto: by file name.
     """
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of splits made by share, and of rows that are drawn by `limit` and `per_class`."""
+    """Random seed of splits made by share, and of the rows that `limit` and `per_class` select."""
     group: str | None = None
-    """A column whose equal values stay in one split."""
+    """Column of a group id: rows of the same group stay in the same split."""
     map: str | None = None
-    """file.py:function or module:function that makes another row of each row; None drops one."""
+    """file.py:function or module:function that is applied to each row; return None to drop a row.
+    """
     limit: PositiveInt | None = None
-    """At most so many rows a split, for a quick try."""
+    """Maximum number of rows per split, for a quick try."""
     per_class: PositiveInt | None = None
-    """Exactly so many rows of each class are drawn from train, after shares were cut off it; other
-    splits stay whole.
+    """Few-shot training: sample exactly this many rows of each class from train, after shares have
+    been split off; other splits keep all rows.
     """
     delimiter: str | None = None
-    """Between the cells of a CSV; null: found in the first line."""
+    """Delimiter of CSV files; null: detected from the first line."""
     encoding: str | list[str] = "utf-8"
-    """Of text files; of a list, the first that decodes a file is taken.
+    """Encoding of text files. In a list, the first one that decodes a file is used.
 
-    Files that needed another than the first are counted.
+    Files that the first one did not decode are counted in the header of the run.
     """
     on_error: Literal["stop", "skip", "clip"] = "stop"
-    """What is done about rows that cannot be used.
+    """Handling of invalid rows.
 
-    stop: list them and end; skip: leave them out and count them; clip: keep and count those that
-    are mended by cutting (boxes that reach out of their picture), and end at others.
+    stop: list them and exit; skip: drop and count them; clip: keep and count those that clipping
+    fixes (boxes that extend beyond their image), and exit on others.
     """
 
 
 class MethodConfig(Section):
-    """The keys that every method has; a method adds its own."""
+    """The keys of every method; a method adds its own."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
-    """frozen, lora, partial, full, bitfit, ia3, or file.py:Class."""
+    """frozen, lora, partial, full, bitfit, ia3, or your own as file.py:Class."""
 
 
 class OptimConfig(Section):
-    """How a gradient becomes an update."""
+    """The optimizer, the learning rates and their schedule."""
 
     name: str = "adamw"
-    """adamw, sgd, or the name of an optimizer of timm.optim."""
+    """adamw, sgd, or the name of an optimizer in timm.optim."""
     lr: NonNegative | None = None
-    """Peak learning rate of pretrained and adapter parameters."""
+    """Peak learning rate of pretrained and adapter parameters; null: the method's default."""
     head_lr: NonNegative | None = None
-    """Peak learning rate of the head."""
+    """Peak learning rate of the head; null: the method's default."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Each block's learning rate as a share of the next one's, counted towards the input."""
+    """Layer-wise learning rate decay: factor per block towards the input; null: none."""
     weight_decay: NonNegative = 0.01
-    """Decoupled L2 strength; not on norms and biases."""
+    """Decoupled weight decay; not applied to norms and biases."""
     l1_head: NonNegative = 0.0
-    """Strength of an L1 penalty on the weights of the head, not on norms and biases: its gradient
-    is added once an optimizer step.
+    """Strength of an L1 penalty on the head's weights (not norms and biases). Its gradient is added
+    once per optimizer step.
     """
     momentum: Share = 0.9
-    """Of sgd."""
+    """Momentum; used by sgd only."""
     warmup_ratio: Share = 0.06
-    """Share of all steps in which the rate rises from 0."""
+    """Share of all steps in which the learning rate rises from 0."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """The same as a number of steps, which wins over warmup_ratio."""
+    """Number of warm-up steps; overrides warmup_ratio."""
     schedule: Literal["linear", "cosine", "constant", "wsd"] = "linear"
-    """How the rate falls after the warm-up; wsd: constant, then linear to 0."""
+    """Learning rate schedule after the warm-up; wsd: constant, then linear to 0."""
     decay_ratio: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """Share of all steps in which wsd decays."""
+    """Share of all steps in which wsd decays the learning rate."""
     max_grad_norm: NonNegative = 1.0
-    """Gradients are scaled down to this L2 norm; 0: never."""
+    """Maximum L2 norm of the gradients, which are clipped to it; 0: no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay a step of an exponential moving average of the weights, which is what is evaluated and
-    saved; it is less in the first steps. null: the weights as they are.
+    """Decay per step of an exponential moving average (EMA) of the weights, which is evaluated and
+    saved in their place. Lower in the first steps. null: no EMA.
     """
 
 
 class TrainConfig(Section):
-    """How long, in what portions, and what is kept."""
+    """Length of training, batches, evaluation and checkpoints."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset(
         {"workers", "shard", "log_every", "save_every", "keep_checkpoints", "micro_batch"}
@@ -200,53 +196,56 @@ class TrainConfig(Section):
     )
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of head, order, augmentation and dropout."""
+    """Random seed of head initialization, data order, augmentation and dropout."""
     epochs: PositiveFloat | None = None
-    """Passes over the training split."""
+    """Passes over the training split; null: the method's default."""
     max_steps: PositiveInt | None = None
-    """Optimizer steps; wins over epochs."""
+    """Number of optimizer steps; overrides epochs."""
     batch_size: PositiveInt = 32
-    """Samples an optimizer step, over all processes and micro-batches."""
+    """Samples per optimizer step, summed over all processes and micro-batches."""
     micro_batch: PositiveInt | None = None
-    """Samples that one device holds at once; null: its whole share, halved when memory runs out."""
+    """Samples per forward pass on one device (the rest is gradient accumulation); null: all of the
+    device's share of a batch, halved on out-of-memory errors.
+    """
     sampling: Literal["each", "balanced"] = "each"
-    """each: an epoch draws every row once; balanced: it draws as many rows of each class, those of
-    rare ones several times.
+    """each: every row once per epoch; balanced: equally many rows of each class per epoch, with
+    those of rare classes repeated.
     """
     batching: Literal["length", "random"] = "length"
-    """length: rows of similar length share a batch, which saves padding; random: no such order."""
+    """length: batch rows of similar length to save padding; random: ignore lengths."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Of the network's computation; parameters stay float32."""
+    """Precision of the computation; parameters stay float32. null: bf16 if the device computes it
+    natively, else fp32.
+    """
     shard: bool = False
-    """Whether weights, gradients and the optimizer's state are split among the processes (FSDP2),
-    which saves memory; evaluation needs all weights on each device. One process has all of them.
+    """Shard weights, gradients and optimizer state over the processes (FSDP2) to save memory.
+    Evaluation needs all weights on each device. No effect with a single process.
     """
     deterministic: bool = False
-    """Whether a GPU may use deterministic kernels only: equal bits from equal seeds, but slower. A
-    CPU needs no such key.
+    """Use deterministic GPU kernels only: same seed, same bits, but slower. CPU runs are
+    deterministic without it.
     """
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that encode rows beside the training process."""
+    """Data-loading worker processes; 0: encode rows in the training process."""
     log_every: PositiveInt = 10
-    """Steps between lines of metrics."""
+    """Steps between logged training metrics."""
     evaluate_every: PositiveInt | Literal["epoch", "never"] = "epoch"
     """Steps between evaluations on the validation split."""
     save_every: PositiveInt | Literal["epoch", "never"] = "epoch"
     """Steps between checkpoints; the last step is always saved."""
     keep_checkpoints: PositiveInt = 2
-    """Newest checkpoints kept, beside the best one."""
+    """Number of most recent checkpoints to keep, besides the best one."""
     early_stopping: PositiveInt | None = None
-    """Evaluations without improvement after which training ends; null: never."""
+    """Early stopping: end after this many evaluations without improvement; null: never."""
     best: str | None = None
-    """Metric that selects the final checkpoint, of equal ones that of less loss; null: the task's
-    metric.
+    """Metric that selects the final checkpoint, ties broken by lower loss; null: the task's metric.
 
-    + or - before it gives its direction (+f1_macro, -loss); "last" takes the last checkpoint.
+    A prefix sets the direction (+f1_macro, -loss); "last" takes the last checkpoint.
     """
 
 
 class OutputConfig(Section):
-    """Where results go."""
+    """The run folder, and where else results go."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset(
         {"dir", "trackers", "hub", "dtype", "license", "base_model"}
@@ -256,39 +255,41 @@ class OutputConfig(Section):
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>."""
     trackers: list[str] = []
-    """Where metrics are shown as well: tensorboard, wandb, mlflow, trackio, or another of
-    Accelerate's.
+    """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, or any other that
+    Accelerate supports.
     """
     hub: str | None = None
-    """OWNER/NAME on a model hub, to which the final model is pushed, private, when the run ends."""
+    """OWNER/NAME: push the final model to this private repository on a model hub when the run ends.
+    """
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights of the final model, for text generation: those of 16 bits take half the room,
-    and are rounded. The adapter of method=lora is float32 all the same.
+    """Dtype of the final model's weights, for text generation: 16-bit weights take half the space
+    and are rounded. The adapter of method=lora stays float32.
     """
     license: str | None = None
-    """Of the fine-tuned model, on its card: apache-2.0, mit ...; null: the base model's."""
+    """License of the fine-tuned model, for its card: apache-2.0, mit, ...; null: the base model's.
+    """
     base_model: str | None = None
-    """Hub id of the pretrained network, on the card, where model.name is a copy of it on disk."""
+    """Hub id of the base model, for the card, if model.name is a local copy of it."""
 
 
 class RunConfig(Section):
-    """All of a run."""
+    """The complete config of a run."""
 
     def keys_of(self, kind: Literal["free_keys", "length_keys", "place_keys"]) -> set[str]:
-        """The keys of one kind in all sections, as "section.key"."""
+        """Return the keys of one kind in all sections, as "section.key"."""
         sections = [(name, getattr(self, name)) for name in type(self).model_fields]
         return {f"{name}.{key}" for name, section in sections for key in getattr(section, kind)}
 
     task: Any
-    """The task's own section, validated by its Config."""
+    """The task's section, validated by its Config."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     method: Any
-    """The method's own section, validated by its Config."""
+    """The method's section, validated by its Config."""
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     output: OutputConfig = OutputConfig()
 
 
-# The keys of `data` that say how one table is read; the others are about the splits of a run.
-READING = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
+# The keys of `data` that control reading one table; the others are about the splits of a run.
+READING_KEYS = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")

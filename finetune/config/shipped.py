@@ -1,4 +1,4 @@
-"""The configs that ride with the kit, by name."""
+"""The configs that ship with the kit, by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from finetune.errors import ConfigError, nearest
 
 
 def find_config(name: str | Path) -> Path:
-    """A config by path, or by the whole or last part of the name of a shipped one."""
+    """Find a config by its path, or a shipped one by its name (task/data or data).
+
+    Raises ConfigError with the nearest name.
+    """
     path = Path(name)
     if path.is_file():
         if path.suffix.lower() in TABLE_ENDINGS:
             raise ConfigError(
-                f"CONFIG: {str(name)!r} holds data; name it as data={name}, or let "
-                f"`finetune init {name}` write a config for it"
+                f"CONFIG: {str(name)!r} is a data file, not a config; pass it as data={name}, or "
+                f"write a config for it with `finetune init {name}`"
             )
         return path
     shipped = shipped_configs()
@@ -26,10 +29,12 @@ def find_config(name: str | Path) -> Path:
         return matches[0]
     if matches:
         names = [key for key, file in shipped.items() if file in matches]
-        raise ConfigError(f"CONFIG: {str(name)!r} may be {' or '.join(names)}; give the whole name")
+        raise ConfigError(
+            f"CONFIG: {str(name)!r} is ambiguous: {' or '.join(names)}; give the full name"
+        )
     stems = Counter(file.stem for file in shipped.values())
-    beside = [str(file) for file in path.parent.glob("*.y*ml")]
-    names = [*shipped, *(stem for stem, count in stems.items() if count == 1), *beside]
+    siblings = [str(file) for file in path.parent.glob("*.y*ml")]
+    names = [*shipped, *(stem for stem, count in stems.items() if count == 1), *siblings]
     raise ConfigError(
         f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "
         f"{nearest(str(name), names)}"
@@ -37,7 +42,7 @@ def find_config(name: str | Path) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that ride with the kit: task/data to file."""
+    """Return the shipped configs, {"task/data": file}."""
     spec = find_spec("finetune")
     assert spec is not None and spec.origin is not None
     package = Path(spec.origin).parent

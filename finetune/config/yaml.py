@@ -1,4 +1,4 @@
-"""How a config is written: YAML in files, key=value on the command line."""
+"""Reading and writing of config values: YAML in files, key=value on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write configs: 1e-4 is a number; yes, no, on, off and dates are text."""
+    """YAML loader for configs: 1e-4 is a number; yes, no, on, off and dates are strings."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -34,60 +34,59 @@ _FLOAT = re.compile(
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
-# "{headline}" begins a text with the blank of a column in it; YAML would take it for a mapping.
+# A prompt template may start with a placeholder such as {headline}; YAML would parse a mapping.
 _TEMPLATE = re.compile(r"\{[^{}:,]+\}")
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that `_Loader` and other readers take alike: text that looks like a number is quoted."""
+    """YAML dumper that quotes strings that look like numbers, so that every reader agrees."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def parse_value(text: str) -> Any:
-    """A value as YAML reads it: 1e-4 a number, [a, b] a list, null None."""
+    """Parse a value as YAML: 1e-4 is a number, [a, b] a list, null None."""
     return yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The entries of a config file. Raises ConfigError if it holds none."""
+    """Read the entries of a config file. Raises ConfigError if it is not a YAML mapping."""
     try:
         entries = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a subclass of SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from error
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(entries, dict):
         raise ConfigError(
-            f"{path}: holds {type(entries).__name__}, not keys and values; "
+            f"{path}: contains {type(entries).__name__}, not a mapping of keys to values; "
             "write lines like `task: text-classification`"
         )
     return {str(key): value for key, value in entries.items()}
 
 
 def split_override(text: str) -> tuple[str, Any]:
-    """The key and the value of key=value. Raises ConfigError."""
+    """Split key=value into the key and the parsed value. Raises ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"command line: {text!r} is no override; write key=value")
+        raise ConfigError(f"command line: {text!r} is not an override; write key=value")
     return key.strip(), _parse_word(text, value)
 
 
 def _parse_word(text: str, value: str) -> Any:
-    """A number, true, false, null, or a list in brackets; everything else is text as it stands.
+    """Parse a number, true, false, null, or a list or mapping in brackets; keep all else verbatim.
 
-    YAML alone would make nothing of # and |, and a fault of a comma.
+    Plain YAML would drop # and |, and reject a comma.
     """
     is_nested = value.startswith(("[", "{", '"', "'")) and not _TEMPLATE.match(value)
     try:
         parsed = parse_value(value)
     except yaml.YAMLError as error:
-        if not is_nested or _TEMPLATE.search(value):  # "[INST] {body} [/INST]" is no list
+        if not is_nested or _TEMPLATE.search(value):  # "[INST] {body} [/INST]" is not a list
             return value
         key = text.partition("=")[0]
         raise ConfigError(
             f"command line: the value of {text!r} is not valid YAML: {error}\n"
-            f"  text that begins with {value[0]} is written in quotes of its own, "
-            f"""{key}='"..."'"""
+            f"""  quote text that begins with {value[0]} twice: {key}='"..."'"""
         ) from error
     if is_nested or isinstance(parsed, bool | int | float):
         return parsed
@@ -95,7 +94,7 @@ def _parse_word(text: str, value: str) -> Any:
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:
-    """{"section.key": value} of a whole config, JSON-able."""
+    """Flatten a config to JSON-able {"section.key": value}."""
     tree = config.model_dump(mode="json", serialize_as_any=True)
     return {
         f"{section}.{key}": value
@@ -105,6 +104,6 @@ def flatten(config: RunConfig) -> dict[str, Any]:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The config as a file that `load_config` reads back to the same config."""
+    """Format a config as YAML that `load_config` reads back to the same config."""
     tree = config.model_dump(mode="json", serialize_as_any=True)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

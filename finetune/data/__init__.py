@@ -1,5 +1,5 @@
 """From a reference, or data made in Python, to checked tables: train, validation and test.
 
-Files are read, columns resolved, rows validated and splits cut here. Encoding rows for a network is
-the task's, and batches are made in `finetune.batching`.
+Reads files, resolves columns, validates rows and makes splits. Encoding rows is up to the task;
+batches are made in `finetune.batching`.
 """

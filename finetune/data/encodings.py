@@ -1,4 +1,4 @@
-"""Bytes of a file -> text, strictly: a byte that does not fit is a fault, and is never replaced."""
+"""Strict decoding of text files: an undecodable byte is an error and is never replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 class Decoder:
-    """Reads a text file with the first encoding that fits all of it, and counts which was taken."""
+    """Decode text files, each with the first encoding that fits all of it, and count the choices.
+
+    Raises DataError for an unknown encoding.
+    """
 
     def __init__(self, encodings: str | list[str]) -> None:
         self.encodings = [encodings] if isinstance(encodings, str) else list(encodings)
@@ -22,29 +25,29 @@ class Decoder:
             raise DataError("data.encoding: the list is empty; write data.encoding=utf-8")
         for name in self.encodings:
             _check_known(name)
-        self._files = 0
-        self._others: dict[str, list[str]] = {}
+        self._file_count = 0
+        self._fallbacks: dict[str, list[str]] = {}
 
     def text(self, path: Path, name: str | None = None) -> str:
-        """The whole file, without a byte-order mark; `name` stands for it in notes."""
+        """Return the text of a file without its byte-order mark; notes call the file `name`."""
         content = _content(path)
-        self._files += 1
+        self._file_count += 1
         for encoding in self.encodings:
             try:
                 text = content.decode(encoding)
             except UnicodeDecodeError:
                 continue
             if encoding != self.encodings[0]:
-                self._others.setdefault(encoding, []).append(name or path.name)
+                self._fallbacks.setdefault(encoding, []).append(name or path.name)
             return text.removeprefix(_BYTE_ORDER_MARK)
         raise DataError(self._undecodable(path, content))
 
     def notes(self) -> list[str]:
-        """A sentence for each encoding that stood in for the first."""
+        """Return one sentence for each fallback encoding that was used."""
         return [
-            f"{len(files)} of {self._files} files {'is' if len(files) == 1 else 'are'} not"
+            f"{len(files)} of {self._file_count} files {'is' if len(files) == 1 else 'are'} not"
             f" {self.encodings[0]}, read as {encoding}: {listed(files, _NAMED)}"
-            for encoding, files in self._others.items()
+            for encoding, files in self._fallbacks.items()
         ]
 
     def _undecodable(self, path: Path, content: bytes) -> str:
@@ -55,16 +58,16 @@ class Decoder:
             line = content.count(b"\n", 0, error.start) + 1
             byte = content[error.start] if error.start < len(content) else 0
             place = f"{path}: byte {error.start} (line {line}) is 0x{byte:02x}"
-        tried = " nor ".join(self.encodings)
+        tried = " or ".join(self.encodings)
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            remedy = "the file begins like utf-16; write data.encoding=utf-16"
+            remedy = "the file starts with a utf-16 byte-order mark; write data.encoding=utf-16"
         elif self.encodings == ["utf-8"]:
-            remedy = "write data.encoding=[utf-8, cp1252], the first that decodes a file is taken"
+            remedy = "write data.encoding=[utf-8, cp1252] to try both, in this order, for each file"
         else:
             remedy = (
                 f"add the file's encoding: data.encoding=[{', '.join(self.encodings)}, latin-1]"
             )
-        return f"{place}, which is not {tried}; {remedy}"
+        return f"{place}, which is not valid {tried}; {remedy}"
 
 
 def _content(path: Path) -> bytes:
@@ -80,9 +83,9 @@ def _check_known(name: str) -> None:
         codec = codecs.lookup(name)
     except LookupError:
         raise DataError(
-            f"data.encoding: {name!r} is no encoding; write utf-8, utf-16, cp1252, latin-1,"
+            f"data.encoding: unknown encoding {name!r}; write utf-8, utf-16, cp1252, latin-1,"
             " shift_jis, gb18030 ..."
         ) from None
-    # Python's base64, rot13 ... are codecs as well, but do not make text of bytes.
+    # Python also lists base64, rot13 and others as codecs, but they do not decode bytes to text.
     if not getattr(codec, "_is_text_encoding", True):
-        raise DataError(f"data.encoding: {name!r} is no encoding of text; write utf-8")
+        raise DataError(f"data.encoding: {name!r} is not a text encoding; write utf-8")

@@ -1,4 +1,7 @@
-"""From the config to the splits of a run: read, limit, settle columns, check rows, cut by share."""
+"""From the config to the splits of a run: read, limit, resolve columns, check rows, split by share.
+
+The steps are those of `open_splits`, in order; `open_rows` reads one table, such as for prediction.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import from_object, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
-from finetune.data.splits import count_copies, draw_per_class, split_by_share, strata_of
+from finetune.data.splits import count_duplicates, draw_per_class, split_by_share, strata_of
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
 from finetune.task import Task
@@ -26,7 +29,7 @@ FIRST_VALUES = 100
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of a run, and a sentence for each thing that was settled on the way to them."""
+    """The rows of a run, and one sentence for each choice made while opening them."""
 
     train: Dataset
     validation: Dataset | None
@@ -35,22 +38,22 @@ class Splits:
 
     @property
     def named(self) -> dict[str, Dataset]:
-        """Those that there are, by name."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: rows for name, rows in found.items() if rows is not None}
+        """The existing splits, by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in splits.items() if rows is not None}
 
     @property
     def sizes(self) -> str:
-        """The sentence on how many rows each split has."""
+        """One line with the number of rows in each split."""
         return "rows: " + ", ".join(f"{len(rows)} {name}" for name, rows in self.named.items())
 
 
-def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
-    """The checked splits that the config names, or those of `given`: data made in Python.
+def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
+    """Open and check the splits that the config names, or those of `data`, made in Python.
 
-    Raises DataError for data that cannot be read, rows that cannot be used, an empty split.
+    Raises DataError for unreadable data, invalid rows and empty splits.
     """
-    roles = assign_roles(config, given, task.config.formats)
+    roles = assign_roles(config, data, task.config.formats)
     task.settle({k: v for k, v in roles.keys.items() if getattr(task.config, k) is None})
     tables = roles.tables
     numbers = {role: _limit(roles, role, config) for role in tables}
@@ -65,7 +68,7 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
     roles.notes += resolved.notes
     task_rows = task.rows
     for role, rows in list(tables.items()):
-        if role != "train" and not _has_what_task_reads(roles, role, task_rows):
+        if role != "train" and not _is_usable(roles, role, task_rows):
             del tables[role]
             continue
         tables[role], notes = check_rows(
@@ -74,9 +77,9 @@ def open_splits(config: DataConfig, task: Task, given: Any = None) -> Splits:
         roles.notes += notes
     settle_validation(roles, config)
     identity = [task_rows.identity(row) for row in tables["train"]]
-    _note_copies(roles, identity, task_rows)
+    _note_duplicates(roles, identity, task_rows)
     if roles.shares:
-        _cut(roles, identity, config, task_rows)
+        _split_by_share(roles, identity, config, task_rows)
     if config.per_class is not None:
         _draw_per_class(roles, config.per_class, config.split_seed, task_rows)
     return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
@@ -88,37 +91,37 @@ def open_rows(
     split: str | None = None,
     formats: Sequence[DataFormat] = (),
 ) -> tuple[Dataset, list[str]]:
-    """One table of rows, as for a prediction, and notes on how it was read.
+    """Return one table of rows, such as for prediction, and notes on how it was read.
 
-    `split` chooses one of several.
+    `split` chooses one of several splits.
     """
     tables = from_object(reference_or_object, config, formats)
     is_named = isinstance(reference_or_object, str)
     rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
-    drawn, numbers = _draw(rows, config)
-    notes = [f"{len(drawn)} of {len(rows)} rows are drawn (data.limit)"] if numbers else []
+    sampled, numbers = _sample(rows, config)
+    notes = [f"sampled {len(sampled)} of {len(rows)} rows (data.limit)"] if numbers else []
     if config.map is not None:
-        drawn, _, said = map_rows("rows", drawn, config.map, numbers)
-        notes += said
-    return drawn, [*tables.notes, *notes]
+        sampled, _, map_notes = map_rows("rows", sampled, config.map, numbers)
+        notes += map_notes
+    return sampled, [*tables.notes, *notes]
 
 
 def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:
-    """Cut a split to `data.limit` rows, and give the numbers of its rows; None: all are there."""
+    """Sample a split down to `data.limit` rows; return the numbers of its rows, None for all."""
     rows = roles.tables[role]
     if not len(rows):
-        remedy = "" if role == "train" else f", or leave it out with data.{role}=0"
-        raise DataError(f"{role}: has no rows; give it rows{remedy}")
-    roles.tables[role], numbers = _draw(rows, config)
+        remedy = "" if role == "train" else f", or skip it with data.{role}=0"
+        raise DataError(f"{role}: has no rows; add rows{remedy}")
+    roles.tables[role], numbers = _sample(rows, config)
     if numbers is not None:
-        roles.notes.append(f"{role}: {len(numbers)} of {len(rows)} rows are drawn (data.limit)")
+        roles.notes.append(f"{role}: sampled {len(numbers)} of {len(rows)} rows (data.limit)")
     return numbers
 
 
-def _draw(rows: Dataset, config: DataConfig) -> tuple[Dataset, Sequence[int] | None]:
-    """At most `data.limit` rows in their order, and their numbers from 1.
+def _sample(rows: Dataset, config: DataConfig) -> tuple[Dataset, Sequence[int] | None]:
+    """Return at most `data.limit` rows in their order, and their numbers from 1; None for all.
 
-    Drawn from everywhere: the head of a file that is sorted by class holds one class.
+    Sampled at random, since the first rows of a file sorted by class are all of one class.
     """
     if config.limit is None or len(rows) <= config.limit:
         return rows, None
@@ -127,11 +130,10 @@ def _draw(rows: Dataset, config: DataConfig) -> tuple[Dataset, Sequence[int] | N
     return rows.select(indices), [index + 1 for index in indices]
 
 
-def _has_what_task_reads(roles: Roles, role: Role, task_rows: Rows) -> bool:
-    """Whether a held-out split can be measured on.
+def _is_usable(roles: Roles, role: Role, task_rows: Rows) -> bool:
+    """True if a held-out split can be evaluated on. Raises DataError for a missing column.
 
-    One that was found by its name and has no labels is not asked for, so it is left out with a
-    note. Raises DataError for a missing column.
+    A split without labels that the config does not name is skipped with a note.
     """
     rows, row = roles.tables[role], roles.tables["train"][0]
     missing = [
@@ -140,20 +142,20 @@ def _has_what_task_reads(roles: Roles, role: Role, task_rows: Rows) -> bool:
     if missing:
         raise DataError(
             f"{role}: has no column {', '.join(map(repr, missing))}, which train has;"
-            f" {nearest(missing[0], rows.column_names)} (data.{role}=0 leaves the split out)"
+            f" {nearest(missing[0], rows.column_names)} (data.{role}=0 skips the split)"
         )
-    if role not in roles.found:
+    if role not in roles.inferred:
         return True
     shared = [name for name in rows.column_names if name in row]
     empty = [name for name in shared if _is_empty(rows, name) and _reads(task_rows, row, name)]
     if empty:
         names = ", ".join(map(repr, empty))
-        roles.notes.append(f"{role}: not used, since {names} is empty in all {len(rows)} rows")
+        roles.notes.append(f"{role}: skipped, since {names} is empty in all {len(rows)} rows")
     return not empty
 
 
 def _reads(task_rows: Rows, row: Row, column: str) -> bool:
-    """Whether a good row without this column is a bad row: only the task knows what it reads."""
+    """True if a valid row is invalid without this column: only the task knows what it reads."""
     try:
         return any(True for _ in task_rows.validate({**row, column: None}))
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -161,40 +163,43 @@ def _reads(task_rows: Rows, row: Row, column: str) -> bool:
 
 
 def _is_empty(rows: Dataset, column: str) -> bool:
-    """Whether no row has a value: None, "", or the -1 by which benchmarks hide their labels."""
+    """True if every value is None, "" or -1, by which benchmarks hide the labels of a split."""
     return all(
         value is None or (isinstance(value, str | int) and value in ("", -1))
         for value in rows[column]
     )
 
 
-def _note_copies(roles: Roles, identity: Sequence[Hashable], task_rows: Rows) -> None:
-    """Count rows that are alike, within train and between train and splits that came ready-made."""
-    copies = count_copies(identity)
-    if copies:
-        fate = "copies stay in one split" if roles.shares else "they are kept"
+def _note_duplicates(roles: Roles, identity: Sequence[Hashable], task_rows: Rows) -> None:
+    """Note duplicates within train, and leakage of train into splits that were not made here."""
+    duplicates = count_duplicates(identity)
+    if duplicates:
+        fate = "duplicates stay in one split" if roles.shares else "they are kept"
         roles.notes.append(
-            f"train: {copies} of {len(identity)} rows are exact copies of another row; {fate}"
+            f"train: {duplicates} of {len(identity)} rows are exact duplicates of another row;"
+            f" {fate}"
         )
     known = set(identity)
     for role in HELD_OUT:
         rows = roles.tables.get(role, [])
-        twins = sum(task_rows.identity(row) in known for row in rows)
-        if twins:
-            # Kept: a published split is not ours to change.
+        leaked = sum(task_rows.identity(row) in known for row in rows)
+        if leaked:
+            # Kept, so that results on a published split stay comparable.
             roles.notes.append(
-                f"warning: {twins} of {len(rows)} rows of {role} stand in train as well, so what"
-                " is measured on them is too good"
+                f"warning: leakage: {leaked} of {len(rows)} {role} rows also occur in train, so"
+                f" {role} metrics are optimistically biased"
             )
 
 
-def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task_rows: Rows) -> None:
-    """Cut the shares off train."""
+def _split_by_share(
+    roles: Roles, identity: Sequence[Hashable], config: DataConfig, task_rows: Rows
+) -> None:
+    """Hold out the shares of train. Raises DataError if one of them gets no row."""
     rows, groups = roles.tables["train"], None
     if config.group is not None:
         if config.group not in rows.column_names:
             hint = nearest(config.group, rows.column_names)
-            raise DataError(f"data.group: there is no column {config.group!r}; {hint}")
+            raise DataError(f"data.group: no column {config.group!r}; {hint}")
         groups = rows[config.group]
     strata = strata_of([task_rows.labels(row) for row in rows])
     shares = {str(role): share for role, share in roles.shares.items()}
@@ -202,39 +207,38 @@ def _cut(roles: Roles, identity: Sequence[Hashable], config: DataConfig, task_ro
     for role, share in roles.shares.items():
         if not parts[role]:
             raise DataError(
-                f"data.{role}={share}: is no row of {len(rows)}, since every class keeps one in"
-                " train, and copies and groups stay together; give more rows, a larger share, or"
-                f" data.{role}=0"
+                f"data.{role}={share}: no row of {len(rows)} can be held out, since every class"
+                " keeps one in train, and duplicates and groups stay together; add rows, or set a"
+                f" larger share or data.{role}=0"
             )
         roles.tables[role] = rows.select(parts[role])
         roles.notes.append(
-            f"{role}: {len(parts[role])} of {len(rows)} rows of train, the share {share}"
+            f"{role}: {len(parts[role])} of {len(rows)} train rows held out, a share of {share}"
             f" (data.split_seed={config.split_seed})"
         )
     roles.tables["train"] = rows.select(parts["train"])
 
 
 def _draw_per_class(roles: Roles, count: int, seed: int, task_rows: Rows) -> None:
-    """Leave `count` rows of each class in train."""
+    """Reduce train to `count` rows of each class. Raises DataError for classes with fewer."""
     rows = roles.tables["train"]
     labels = [task_rows.labels(row) for row in rows]
-    if any(len(own) != 1 for own in labels):
+    if any(len(row_labels) != 1 for row_labels in labels):
         raise DataError(
-            f"data.per_class={count}: rows of train do not have one class each, by which they could"
-            " be drawn; use data.limit"
+            f"data.per_class={count}: train has rows without exactly one class; use data.limit"
         )
-    strata = [own for (own,) in labels]
-    few = {name: size for name, size in Counter(strata).items() if size < count}
-    if few:
-        least = min(few.values())
-        named = ", ".join(f"{name!r} has {size}" for name, size in list(few.items())[:10])
+    classes = [label for (label,) in labels]
+    rare = {name: size for name, size in Counter(classes).items() if size < count}
+    if rare:
+        least = min(rare.values())
+        sizes = ", ".join(f"{name!r} has {size}" for name, size in list(rare.items())[:10])
         raise DataError(
-            f"data.per_class={count}: train has fewer rows of {len(few)} classes: {named}; "
-            f"set data.per_class to at most {least}, or give more rows of them"
+            f"data.per_class={count}: train has fewer rows of {len(rare)} classes: {sizes}; "
+            f"set data.per_class to at most {least}, or add rows of these classes"
         )
-    kept = draw_per_class(strata, count, seed)
+    kept = draw_per_class(classes, count, seed)
     roles.tables["train"] = rows.select(kept)
     roles.notes.append(
-        f"train: {len(kept)} of {len(rows)} rows are drawn, {count} of each of"
+        f"train: sampled {len(kept)} of {len(rows)} rows, {count} of each of"
         f" {len(kept) // count} classes (data.per_class, data.split_seed={seed})"
     )

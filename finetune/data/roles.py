@@ -1,4 +1,4 @@
-"""Which table is train, validation and test: from the config's keys and the names of splits."""
+"""Assignment of tables to train, validation and test, by config keys and split names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datasets import Dataset
 from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
 from finetune.data.folders import split_name
-from finetune.data.readers import Tables, from_object, only_split, read
+from finetune.data.readers import Tables, from_object, only_split, read_reference
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
 
@@ -24,23 +24,21 @@ SHARE_OF_SMALL, SHARE_OF_LARGE = 0.2, 0.1
 
 @dataclass
 class Roles:
-    """The tables of a run as they were read, and the shares of train that are still to be cut."""
+    """The tables of a run as read, and the shares of train that are still to be held out."""
 
     tables: dict[Role, Dataset]
     shares: dict[Role, float] = field(default_factory=dict)
-    found: set[Role] = field(default_factory=set)
-    """Taken for a split's name alone: nobody asked for these, so they may be dropped."""
+    inferred: set[Role] = field(default_factory=set)
+    """Splits taken because of their names alone; no key names them, so they may be dropped."""
     notes: list[str] = field(default_factory=list)
     keys: dict[str, Any] = field(default_factory=dict)
-    """Keys of the task that the sources themselves tell."""
+    """Task keys that the sources define."""
 
 
-def assign_roles(
-    config: DataConfig, given: Any = None, formats: Sequence[DataFormat] = ()
-) -> Roles:
-    """Read everything that the config names; `given` is data made in Python, for `data.source`."""
-    where = str(config.source) if given is None else "the data given"
-    search = _Search(config, _read_source(config, given, formats), where, formats)
+def assign_roles(config: DataConfig, data: Any = None, formats: Sequence[DataFormat] = ()) -> Roles:
+    """Read all tables that the config names; `data`, made in Python, replaces data.source."""
+    where = str(config.source) if data is None else "the data passed"
+    search = _Search(config, _read_source(config, data, formats), where, formats)
     roles = Roles({"train": search.train()}, notes=search.notes, keys=search.keys)
     for role in HELD_OUT:
         wanted = getattr(config, role)
@@ -53,32 +51,32 @@ def assign_roles(
         used = [id(rows) for rows in roles.tables.values()]
         if name is not None and id(search.source.splits[name]) not in used:
             roles.tables[role] = search.take(role, name)
-            roles.found.add(role)
+            roles.inferred.add(role)
     if sum(roles.shares.values()) >= 1:
         keys = " + ".join(f"data.{role}={share}" for role, share in roles.shares.items())
-        raise DataError(f"{keys}: no rows are left to train on; the sum must be less than 1")
+        raise DataError(f"{keys}: no rows left for training; the sum must be less than 1")
     return roles
 
 
 def settle_validation(roles: Roles, config: DataConfig) -> None:
-    """Choose a share of train for validation, if neither it nor a test split is to be had."""
+    """Choose a share of train for validation if the data have no held-out split."""
     if config.validation is not None or "validation" in roles.tables:
         return
     if "test" in roles.tables or roles.shares:
-        roles.notes.append("validation: none; data.validation=0.1 would take a share of train")
+        roles.notes.append("validation: none; data.validation=0.1 would hold out a share of train")
         return
     rows = len(roles.tables["train"])
     share = SHARE_OF_SMALL if rows < SMALL else SHARE_OF_LARGE
     size = f"under {SMALL}" if rows < SMALL else f"{SMALL} or more"
     roles.shares["validation"] = share
     roles.notes.append(
-        f"validation: {share} of train, since the data hold no other split and {rows} rows are"
+        f"validation: {share} of train, since the data have no held-out split and {rows} rows are"
         f" {size} (change it with data.validation=SHARE, or 0 for none)"
     )
 
 
 def find_split(splits: Iterable[str], role: str | None) -> str | None:
-    """The name among `splits` that means this role; an exact name wins over dev, val, ..."""
+    """Return the name among `splits` that stands for a role; exact names win over dev, val, ..."""
     names = list(splits)
     if role in names:
         return role
@@ -87,7 +85,7 @@ def find_split(splits: Iterable[str], role: str | None) -> str | None:
 
 @dataclass
 class _Search:
-    """The source with its splits, and how tables are found in it and beside it."""
+    """Lookup of tables in the splits of the source, or at other references."""
 
     config: DataConfig
     source: Tables
@@ -111,22 +109,24 @@ class _Search:
         name = next(iter(splits)) if len(splits) == 1 else find_split(splits, "train")
         if name is None:
             names = ", ".join(splits)
-            raise DataError(f"{self.where}: no split is called train; data.train=NAME: {names}")
+            raise DataError(
+                f"{self.where}: no split is called train; choose one with data.train=NAME: {names}"
+            )
         return self.take("train", name)
 
     def named(self, role: str, name: str) -> Dataset:
-        """The rows of `data.<role>=name`: a split of the source, else a path or a hub id."""
+        """Return the rows of data.<role>=name: a split of the source, else a path or a hub id."""
         splits = self.source.splits
         split = name if name in splits else find_split(splits, split_name(name))
         if split is not None:
             return self.take(role, split)
         if splits and locate(name) is None:
             raise DataError(
-                f"data.{role}: {name!r} is no file here and no split of {self.where};"
+                f"data.{role}: {name!r} is neither a file nor a split of {self.where};"
                 f" {nearest(name, splits)}"
             )
-        tables = read(name, self.config, self.formats)
-        # A path may hold splits of its own: the one of this role is meant.
+        tables = read_reference(name, self.config, self.formats)
+        # If the path has several splits itself, take the one named after this role.
         inside = find_split(tables.splits, role)
         if inside is None or len(tables.splits) == 1:
             rows = only_split(tables.splits, f"data.{role}={name}")
@@ -137,14 +137,14 @@ class _Search:
         return rows
 
 
-def _read_source(config: DataConfig, given: Any, formats: Sequence[DataFormat]) -> Tables:
-    if given is not None:
-        return from_object(given, config, formats)
+def _read_source(config: DataConfig, data: Any, formats: Sequence[DataFormat]) -> Tables:
+    if data is not None:
+        return from_object(data, config, formats)
     if config.source is not None:
-        return read(config.source, config, formats)
+        return read_reference(config.source, config, formats)
     if config.train is None:
         raise DataError(
-            "data: no data are named; add data=FILE: a file, a folder, a hub data set or"
+            "data: no data given; add data=REFERENCE: a file, a folder, a hub data set or"
             " pkg://<package>/<path>"
         )
     return Tables({})

@@ -1,6 +1,6 @@
-"""Every row is walked through the task's `validate` before a weight moves; faults are gathered.
+"""Validation of all rows by the task before training starts.
 
-Faults of many rows are raised as one error, or counted where rows are left out.
+The faults of all rows are raised as one error, or counted if invalid rows are skipped.
 """
 
 from __future__ import annotations
@@ -19,42 +19,51 @@ from finetune.task_parts import Fixable, Row, take_rows
 OnError = Literal["stop", "skip", "clip"]
 
 SHOWN = 20
-# What differs between two faults of one kind: quoted values and numbers. An apostrophe is no quote.
+# Quoted values and numbers, masked to group similar faults. An apostrophe does not open a quote.
 _VALUES = re.compile(r"(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+(?:\.\d+)?")
 
 
 @dataclass
 class Faults:
-    """What is wrong with which rows of `subject`, a file or a split."""
+    """The invalid rows of a file or a split, with the messages of each."""
 
     subject: str
-    found: list[tuple[str, list[str]]] = field(default_factory=list)
+    """The file or split."""
+    rows: list[tuple[str, list[str]]] = field(default_factory=list)
+    """(place, messages) of each invalid row."""
 
-    def add(self, place: str, *whats: str) -> None:
-        self.found.append((place, list(whats)))
+    def add(self, place: str, *messages: str) -> None:
+        self.rows.append((place, list(messages)))
 
     def settle(self, on_error: OnError, total: int) -> list[str]:
-        """Raise DataError with the faults, or give a note with their count among `total` rows."""
-        if not self.found:
+        """Raise DataError with the faults; under "skip", return a note with their count instead.
+
+        If all `total` rows are invalid, raise in any case.
+        """
+        if not self.rows:
             return []
-        count = f"{self.subject}: {len(self.found)} of {total} rows"
-        if on_error == "skip" and len(self.found) < total:
-            return [f"{count} left out: {self._kinds()}"]
-        lines = [f"  {place}: {'; '.join(whats)}" for place, whats in self.found[:SHOWN]]
-        if len(self.found) > SHOWN:
-            lines.append(f"  and {len(self.found) - SHOWN} more: {self._kinds()}")
-        remedy = "mend the rows, or leave them out with data.on_error=skip"
-        if len(self.found) >= total:
-            remedy = "no row is left to use; mend the rows, or the keys that say how they are read"
-        raise DataError("\n".join([f"{count} cannot be used:", *lines, remedy]))
+        count = f"{self.subject}: {len(self.rows)} of {total} rows"
+        if on_error == "skip" and len(self.rows) < total:
+            return [f"{count} skipped: {self._kinds()}"]
+        lines = [f"  {place}: {'; '.join(messages)}" for place, messages in self.rows[:SHOWN]]
+        if len(self.rows) > SHOWN:
+            lines.append(f"  and {len(self.rows) - SHOWN} more: {self._kinds()}")
+        remedy = "correct the rows, or skip them with data.on_error=skip"
+        if len(self.rows) >= total:
+            remedy = (
+                "no valid row left; correct the rows, or the keys that control how they are read"
+            )
+        raise DataError("\n".join([f"{count} are invalid:", *lines, remedy]))
 
     def _kinds(self) -> str:
-        counts = Counter(_VALUES.sub("...", what) for _, whats in self.found for what in whats)
-        return ", ".join(f"{what} ({count})" for what, count in counts.most_common(SHOWN))
+        counts = Counter(
+            _VALUES.sub("...", message) for _, messages in self.rows for message in messages
+        )
+        return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
 
 
-# Rows in memory at once: an image's bytes may be its row.
-TOGETHER = 256
+# Rows validated at once. Limited, since a row may contain the bytes of an image.
+ROWS_IN_MEMORY = 256
 
 
 def check_rows(
@@ -65,32 +74,32 @@ def check_rows(
     numbers: Sequence[int] | None = None,
     columns: Sequence[str] = (),
 ) -> tuple[Dataset, list[str]]:
-    """The rows that can be used, and a note if some were left out.
+    """Return the valid rows, and a note if some were skipped or will be clipped.
 
-    `validate` gives the faults of some rows, a list for each. `numbers` are the rows' numbers in
-    their file, from 1, a header not counted; None: as here. `columns` are those that count, as for
-    a prediction, which reads no label; none named: all. Raises DataError with the faults under
-    "stop", and under both if no row is left.
+    `validate` returns a list of faults for each row. `numbers` are the rows' numbers in their file,
+    from 1 without the header; None: consecutive. `columns` are the columns to validate, such as the
+    inputs for prediction; () for all. Raises DataError that lists the faults, unless `on_error`
+    says to skip or clip the rows and valid rows remain.
     """
     faults = Faults(split)
     kept: list[int] = []
-    mended = 0
+    clipped = 0
     read = rows.select_columns(list(columns)) if columns else rows
-    for start in range(0, len(rows), TOGETHER):
-        some = take_rows(read, range(start, min(start + TOGETHER, len(rows))))
-        for index, (row, whats) in enumerate(zip(some, validate(some), strict=True), start):
-            if whats and on_error == "clip" and all(isinstance(w, Fixable) for w in whats):
-                mended += 1
+    for start in range(0, len(rows), ROWS_IN_MEMORY):
+        some = take_rows(read, range(start, min(start + ROWS_IN_MEMORY, len(rows))))
+        for index, (row, messages) in enumerate(zip(some, validate(some), strict=True), start):
+            if messages and on_error == "clip" and all(isinstance(m, Fixable) for m in messages):
+                clipped += 1
                 kept.append(index)
-            elif whats:
+            elif messages:
                 number = index + 1 if numbers is None else numbers[index]
-                faults.add(_place(split, row, number), *whats)
+                faults.add(_place(split, row, number), *messages)
             else:
                 kept.append(index)
     notes = faults.settle(on_error, len(rows))
-    if mended:
-        notes.append(f"{split}: {mended} of {len(rows)} rows are mended by cutting (data.on_error)")
-    return (rows.select(kept) if faults.found else rows), notes
+    if clipped:
+        notes.append(f"{split}: {clipped} of {len(rows)} rows will be clipped (data.on_error)")
+    return (rows.select(kept) if faults.rows else rows), notes
 
 
 def _place(split: str, row: Row, number: int) -> str:

@@ -1,5 +1,4 @@
-"""Processes, devices and number formats: how a run is launched, sharded, cast and stopped by
-signals.
+"""Processes, devices and precision: launching, sharding, casting and graceful shutdown.
 
-Nothing here knows what is trained.
+Agnostic to what is trained.
 """

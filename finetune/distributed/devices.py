@@ -1,6 +1,6 @@
-"""Devices by name, and nests of tensors on their way to one.
+"""Devices by name, and operations on nests of tensors.
 
-A nest is a tensor, or dicts, lists and tuples of nests.
+A nest is a tensor, or a dict, list or tuple of nests.
 """
 
 from __future__ import annotations
@@ -15,58 +15,59 @@ from finetune.errors import ConfigError
 
 
 def best_device() -> torch.device:
-    """The accelerator of this machine, or its CPU."""
-    # Without the check a build for CUDA names it on a machine that has none.
+    """Return the accelerator of this machine, or its CPU."""
+    # Without the check, a CUDA build of torch reports CUDA on machines without a GPU.
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name. Raises ConfigError if this machine, or this torch, has none such."""
+    """Return the named device. Raises ConfigError if this machine or this torch lacks it."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = " or ".join(sorted({"cpu", best_device().type}))
-        said = str(error).strip().partition("\n")[0].rstrip(".")
+        available = " or ".join(sorted({"cpu", best_device().type}))
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ConfigError(
-            f"device: {str(name)!r} cannot be used here ({said}); write {here}, or leave it out"
+            f"device: {str(name)!r} is not available ({reason}); use {available}, or leave it out"
         ) from error
     return device
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """A nest of dicts and lists with every tensor on `device`; on a CUDA device, copied without
-    waiting. An Apple GPU, which has no float64, gets float32.
+    """Move every tensor of a nest to `device`, asynchronously for CUDA.
+
+    float64 becomes float32 on an Apple GPU, which lacks it.
     """
 
     def move(tensor: Tensor) -> Tensor:
         if device.type == "mps" and tensor.dtype == torch.float64:
             tensor = tensor.float()
-        # Only pinned memory stays as it is until it was copied, and only CUDA devices have it.
+        # Asynchronous copies are only safe from pinned memory, which only CUDA uses.
         return tensor.to(device, non_blocking=device.type == "cuda")
 
     return map_tensors(value, move)
 
 
 def as_float32(outputs: Any) -> Any:
-    """The same nest with its floating tensors, which autocast may have made narrow, in float32."""
+    """Convert the floating-point tensors of a nest, such as autocast's outputs, to float32."""
     return map_tensors(outputs, lambda t: t.float() if t.is_floating_point() else t)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Every tensor of a nest, in its order."""
-    found: list[Tensor] = []
+    """Return all tensors of a nest, in order."""
+    tensors: list[Tensor] = []
 
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
+    def collect(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
         return tensor
 
-    map_tensors(value, note)
-    return found
+    map_tensors(value, collect)
+    return tensors
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A nest of dicts, lists and tuples with `function` applied to every tensor."""
+    """Apply `function` to every tensor of a nest."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""Weights, gradients and optimizer state split among processes: FSDP2 (Zhao et al. 2023,
-arXiv:2304.11277), by torch's `fully_shard`.
+"""Weights, gradients and optimizer state sharded among processes: FSDP2 (Zhao et al. 2023,
+arXiv:2304.11277), with torch's `fully_shard`.
 
-Each block of the network is fetched whole when a pass reaches it. What is saved, evaluated and
-exported is whole again, so no file tells how many processes there were. Importing torch's part of
-it takes seconds, which a run without it does not pay.
+Each block is gathered when a pass reaches it. Checkpoints, evaluations and exports use the full
+weights, so files do not depend on the number of processes. torch's modules for it take seconds to
+import, so they are imported only when used.
 """
 
 from __future__ import annotations
@@ -21,39 +21,42 @@ from finetune.model import TransferModel
 
 
 def check_sharding(config: RunConfig, precision: str, method_fault: str) -> None:
-    """Refuse keys that have no meaning, or no test, beside train.shard. Raises ConfigError.
+    """Raise ConfigError for keys that are unsupported, or untested, together with train.shard.
 
-    `method_fault` is what the method has against it, "" for nothing.
+    `method_fault` is the method's own objection and its remedy, "" if it has none.
     """
     optim = config.optim.name
     if method_fault:
-        raise ConfigError(f"train.shard: {method_fault}; or leave train.shard out")
+        raise ConfigError(f"train.shard: {method_fault}, or leave train.shard out")
     faults = {
         f"optim.name={optim}": (
             optim not in ("adamw", "sgd"),
-            "is not known to update parts of a weight as it would the whole; use adamw or sgd",
+            "is not known to update a shard as it would the whole weight; use adamw or sgd",
         ),
-        "train.precision=fp16": (precision == "fp16", "has a loss scaler; use bf16 or fp32"),
+        "train.precision=fp16": (
+            precision == "fp16",
+            "needs a loss scaler, which is not supported; use bf16 or fp32",
+        ),
         f"model.quantize={config.model.quantize}": (
             config.model.quantize is not None,
-            "holds weights that cannot be split",
+            "gives weights that cannot be sharded; leave model.quantize out",
         ),
         "task.generate=true": (
             getattr(config.task, "generate", False),
-            "passes by the module whose weights are split; write and score texts afterwards, with "
-            "finetune evaluate RUN DATA task.generate=true",
+            "bypasses the module whose weights are sharded; generate and score texts afterwards "
+            "with finetune evaluate RUN DATA task.generate=true",
         ),
     }
-    for key, (is_asked, why) in faults.items():
-        if is_asked:
-            raise ConfigError(f"train.shard: {key} {why}; or leave train.shard out")
+    for key, (applies, why) in faults.items():
+        if applies:
+            raise ConfigError(f"train.shard: {key} {why}, or leave train.shard out")
 
 
 def shard(model: TransferModel, device: torch.device, processes: int) -> str:
-    """Leave this process its share of every parameter, in place; what a person should know of it.
+    """Shard every parameter in place; return a note for the user.
 
-    An optimizer must be built afterwards: the parameters are new ones. Raises ModelError for a
-    network that cannot be split.
+    Build the optimizer afterwards, since the parameters are replaced. Raises ModelError for a
+    network that cannot be sharded.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -66,20 +69,20 @@ def shard(model: TransferModel, device: torch.device, processes: int) -> str:
         fully_shard(model, mesh=mesh)
     except (ValueError, NotImplementedError) as error:
         raise ModelError(
-            f"train.shard: {type(model.network).__name__} cannot be split among processes "
-            f"({error}); leave train.shard out"
+            f"train.shard: {type(model.network).__name__} cannot be sharded ({error}); leave "
+            "train.shard out"
         ) from error
-    return f"sharding: split among {processes} processes, {len(units)} blocks one by one"
+    return f"sharding: {processes} processes, {len(units)} blocks gathered one at a time"
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether this process holds only a share of the weights."""
+    """True if this process holds only a shard of the weights."""
     return hasattr(model, "unshard")
 
 
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """Inside, every process holds all weights, to read: passes need no other process."""
+    """Gather all weights on every process, read-only, so that passes need no communication."""
     units: list[Any] = [module for module in model.modules() if is_sharded(module)]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
@@ -89,31 +92,31 @@ def unsharded(model: nn.Module) -> Iterator[None]:
     finally:
         for unit in units:
             unit.reshard()
-            # The outermost one keeps its weights between a forward pass and its backward pass.
+            # The root module keeps its weights between forward and backward passes.
             unit.set_reshard_after_forward(unit is not model, recurse=False)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be split; every process must ask for it."""
-    return tensor.full_tensor() if is_split(tensor) else tensor  # type: ignore[attr-defined]
+    """Return the full tensor if it is a DTensor. A collective: every process must call it."""
+    return tensor.full_tensor() if is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """All of each tensor, split ones on the CPU; nothing for a process that does not `keep` them.
+    """Return every tensor in full, DTensors on the CPU; {} on processes that do not `keep` them.
 
-    Every process must call it.
+    A collective: every process must call it.
     """
-    found = {}
+    gathered = {}
     for name, tensor in tensors.items():
-        value = whole(tensor.detach())  # one at a time: a GPU need not hold all of them
+        value = whole(tensor.detach())  # one at a time, so that a GPU never holds all of them
         if keep:
-            found[name] = value.cpu() if is_split(tensor) else value
-    return found
+            gathered[name] = value.cpu() if is_dtensor(tensor) else value
+    return gathered
 
 
-def share_of(value: Tensor, like: Any) -> Tensor:
-    """What this process holds of `value` if it is split as `like` is; each process has `value`."""
-    if not is_split(like) or value.shape != like.shape:
+def local_shard(value: Tensor, like: Any) -> Tensor:
+    """Shard `value`, which every process holds in full, like the DTensor `like`."""
+    if not is_dtensor(like) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -121,17 +124,16 @@ def share_of(value: Tensor, like: Any) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def is_split(tensor: Any) -> bool:
-    """Whether it is a DTensor."""
+def is_dtensor(tensor: Any) -> bool:
+    """True for a tensor that is sharded among processes."""
     return hasattr(tensor, "full_tensor")
 
 
 def _units(model: TransferModel) -> list[nn.Module]:
-    """The modules that are fetched one by one, from input to output; the model itself, with the
-    first block and the head, is fetched for the whole of a pass.
+    """Return the modules to gather one by one, from input to output.
 
-    Embeddings may be read by other modules, and a weight that two modules share must be fetched
-    for both of them.
+    The rest of the model, with the first block and the head, stays gathered during a whole pass:
+    other modules may read the embeddings, and a weight shared by two modules is needed by both.
     """
     owners: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""The processes of a run, as Accelerate starts them: one CPU, one GPU, many of either."""
+"""Processes of a run, as Accelerate launches them: one or many, on CPUs or GPUs."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 
-from finetune.distributed.precision import MIXED
+from finetune.distributed.precision import MIXED_PRECISION
 from finetune.errors import ConfigError
 
 TRUE = ("1", "true", "yes")
-# M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes.
-MALLOC = {-3: 2**30, -1: 2**31 - 1}
-# The others wait while one process writes the final model, and uploads it.
-PATIENCE = timedelta(hours=4)
+# {parameter of mallopt(3): bytes}: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
+MALLOPT = {-3: 2**30, -1: 2**31 - 1}
+# Other processes wait this long while the main one writes and uploads the final model.
+COLLECTIVE_TIMEOUT = timedelta(hours=4)
 
 
 def this_process() -> PartialState:
-    """This process among all of the run.
+    """Return the state of this process among all processes of the run.
 
-    Raises ConfigError if the launcher started several that do not see each other: each would train
-    alone and write into the same folder.
+    Raises ConfigError if the launcher started several processes that are not connected: each would
+    train alone and write into the same folder.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in TRUE:
         raise ConfigError(
-            "launch: accelerate was asked to shard the model; leave --use_fsdp out (or `FSDP` in "
-            "its config file) and set train.shard=true"
+            "launch: accelerate is configured to shard the model; leave --use_fsdp out (or `FSDP` "
+            "in its config file) and set train.shard=true"
         )
-    # Without an accelerator a plain PartialState makes each of several processes rank 0 of 1.
+    # On a CPU-only machine, PartialState without cpu=True makes every process rank 0 of 1.
     is_cpu = not torch.accelerator.is_available() or _asked_for_cpu()
-    state = PartialState(cpu=is_cpu, timeout=PATIENCE)
+    state = PartialState(cpu=is_cpu, timeout=COLLECTIVE_TIMEOUT)
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != state.num_processes:
         raise ConfigError(
-            f"launch: {launched} processes were started, but this one sees {state.num_processes}; "
-            "on CPUs use "
+            f"launch: {launched} processes were started, but this one sees only "
+            f"{state.num_processes}; on CPUs use "
             "`ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m finetune train ...`"
         )
     if state.device.type == "cpu" and launched == 1:
@@ -55,35 +55,35 @@ def this_process() -> PartialState:
 def make_accelerator(
     precision: str, trackers: Sequence[str] = (), folder: Path | None = None
 ) -> Accelerator:
-    """An Accelerator of this precision over the processes of `this_process`.
+    """Return an Accelerator with this precision, over the processes of `this_process`.
 
-    Trackers that write files write them into `folder`.
+    Trackers write their files to `folder`.
     """
     state = this_process()
-    # A notebook may train twice: the precision of the first run would be kept otherwise.
+    # A second run in one notebook would otherwise inherit the precision of the first.
     AcceleratorState._reset_state(reset_partial_state=False)
     return Accelerator(
         cpu=state.device.type == "cpu",
-        mixed_precision=MIXED[precision],
+        mixed_precision=MIXED_PRECISION[precision],
         log_with=list(trackers) or None,
         project_dir=folder,
-        # Buffers are shared before evaluations; at every step that would only cost time.
+        # Buffers are broadcast before evaluations; doing so on every step would only cost time.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 
 
 @contextmanager
-def deterministic(asked: bool) -> Iterator[None]:
-    """Let torch choose deterministic kernels only, while this lasts.
+def deterministic(enabled: bool) -> Iterator[None]:
+    """Restrict torch to deterministic kernels for the duration of the context.
 
-    Raises ConfigError where a network needs an operation that has none on its device.
+    Raises ConfigError for an operation without a deterministic kernel on its device.
     """
-    if not asked:
+    if not enabled:
         yield
         return
-    # Read when cuBLAS is first used; a workspace that is shared makes its sums depend on timing.
+    # Read when cuBLAS is first used: with a shared workspace, its sums depend on timing.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before, tuned = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
@@ -94,11 +94,11 @@ def deterministic(asked: bool) -> Iterator[None]:
         raise ConfigError(f"train.deterministic: {error}; leave the key out") from error
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.backends.cudnn.benchmark = tuned
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def environment(accelerator: Accelerator) -> dict[str, Any]:
-    """Versions and devices, for run.json."""
+    """Collect versions and devices, for run.json."""
     import datasets
     import transformers
 
@@ -115,28 +115,29 @@ def environment(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, up to what it took at most.
+    """Make glibc keep the memory that a step frees for the next step.
 
-    It gives large tensors back to the system, which then fills each page of the next one with
-    zeros: a tenth of a step. It holds for the whole process, so only the command line, whose
-    process is its own, calls this. What the environment says of the allocator (MALLOC_...) holds.
+    By default it returns large tensors to the system, which zeroes every page of the next one: a
+    tenth of a step. The setting is process-wide, so only the command line, which owns its process,
+    calls this. MALLOC_... environment variables take precedence.
     """
-    is_told = any(name.startswith("MALLOC_") for name in os.environ)
+    is_configured = any(name.startswith("MALLOC_") for name in os.environ)
     is_cpu = not torch.accelerator.is_available() or _asked_for_cpu()
-    if is_cpu and not is_told and platform.libc_ver()[0] == "glibc":
+    if is_cpu and not is_configured and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        for parameter, size in MALLOC.items():
+        for parameter, size in MALLOPT.items():
             library.mallopt(parameter, size)
 
 
 def _use_all_cores() -> None:
-    """Take the cores that `accelerate launch` leaves idle: without `--cpu` it allows a process one
-    thread, also where there is no GPU to do the work.
+    """Use all physical cores under `accelerate launch` without `--cpu`.
+
+    It sets one thread per process, even on machines without a GPU.
     """
     is_launched = os.environ.get("ACCELERATE_USE_CPU") == "False"
     if is_launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        can_tell = hasattr(os, "sched_getaffinity")  # Linux; elsewhere a process has all cores
-        allowed = len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+        has_affinity = hasattr(os, "sched_getaffinity")  # Linux only
+        allowed = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
         torch.set_num_threads(min(psutil.cpu_count(logical=False) or 1, allowed))
 
 

@@ -1,4 +1,4 @@
-"""Orders to stop: a signal is noted, and obeyed at the end of a step."""
+"""Graceful shutdown: a signal is recorded, and the run stops at the end of a step."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from typing import Any
 from finetune.errors import FinetuneError
 
 
-class Interrupted(FinetuneError):  # noqa: N818 - no error, but an order that was followed
-    """The run was asked to stop by a signal, and a checkpoint of the last whole step is on disk."""
+class Interrupted(FinetuneError):  # noqa: N818 - a requested stop, not an error
+    """Shutdown of a run by a signal, with a checkpoint of the last complete step on disk."""
 
     def __init__(self, step: int, signal_number: int) -> None:
-        # A process that got no signal itself stops because another one did.
+        # 0 if only another process received the signal.
         number = signal_number or signal.SIGTERM
         super().__init__(
             f"stopped at step {step} by {signal.Signals(number).name}; "
-            "run the same command to go on"
+            "run the same command again to resume"
         )
         self.exit_code = 128 + number
 
 
 class Signals:
-    """Notes SIGTERM and SIGINT, and SIGBREAK of Windows, which kills by SIGTERM, while it is
-    entered, so that a step is never cut in half.
+    """Context that records SIGTERM and SIGINT instead of acting on them, so that steps complete.
 
-    A second SIGINT is obeyed at once.
+    SIGBREAK too on Windows, where SIGTERM kills outright. A second SIGINT raises KeyboardInterrupt.
     """
 
     def __enter__(self) -> Signals:

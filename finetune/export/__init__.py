@@ -1,4 +1,4 @@
-"""A model on its way out: `final/` in the layout of its own library, ONNX, its card, a hub.
+"""Export of a trained model: `final/` in its own library's layout, ONNX, the model card, the hub.
 
-Models are loaded again in `finetune.inference`.
+`finetune.inference` loads exported models.
 """

@@ -1,4 +1,4 @@
-"""All that a run has to tell of itself on its card."""
+"""Contents of a model card."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from finetune.task_parts import CardFacts, Length
 
 @dataclass(frozen=True)
 class CardData:
-    """All that a run has to tell of itself.
+    """Everything that the model card states about a run.
 
     Attributes:
-        adapter: what the method's adapter is called, "" if it keeps none apart.
-        lengths: of every row, by split, in `length_unit`.
-        labels: {label: {split: rows}}; {} for a task without them.
-        notes: what was settled about the data, and how many rows were left out.
-        results: {split: {metric: value}} of step `step`.
-        selected: the split that selected the checkpoint.
-        difference: of the outputs of the saved and reloaded model, as a share of the largest.
+        adapter: name of the method's adapter, "" if the method has no separate adapter.
+        lengths: length of every row, by split, in `length_unit`.
+        labels: {label: {split: rows}}; {} for a task without labels.
+        notes: sentences on how the data was read and how many rows were skipped.
+        results: {split: {metric: value}} of the checkpoint of `step`.
+        selected: the split that selected the checkpoint; None if none did.
+        difference: max difference between the outputs of the saved and the reloaded model, relative
+            to the largest output.
     """
 
     config: RunConfig

@@ -1,4 +1,4 @@
-"""The formats that `export --to` writes, by name."""
+"""Exporters of `export --to`, by format."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from finetune.data.source import Source
 from finetune.errors import ConfigError, nearest
 
 Exporter = Callable[[str, Source | None, Path | None], float]
-"""(run, rows to compare on or None, folder or None) -> the largest difference of the outputs."""
+"""(run, rows to compare on or None, folder or None) -> max relative difference of the outputs."""
 
 EXPORTERS = {"onnx": "finetune.export.onnx:export_onnx"}
-"""Where the exporter of each format is; it is imported when used."""
+"""{format: "module:function" of its exporter}; the module is imported on use."""
 
 
 def find_exporter(name: str) -> Exporter:
-    """The exporter of a format. Raises ConfigError if there is none."""
+    """Import the exporter of a format. Raises ConfigError if the format is unknown."""
     if name not in EXPORTERS:
         raise ConfigError(f"--to: unknown format {name!r}; {nearest(name, EXPORTERS)}")
     module, _, function = EXPORTERS[name].partition(":")
-    found: Exporter = getattr(importlib.import_module(module), function)
-    return found
+    exporter: Exporter = getattr(importlib.import_module(module), function)
+    return exporter

@@ -1,4 +1,4 @@
-"""The final model: written in the layout of its own library, reloaded and compared."""
+"""Final model: write it in its own library's layout, reload it and compare the outputs."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from finetune.model import TransferModel, saved_model
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
 
-# Of the largest output. Merging adapters reorders float32 sums, which costs about 1e-6; a wrong
-# weight costs far more.
+# Relative to the largest output. Merging adapters reorders float32 sums, a difference of about
+# 1e-6; a wrong weight makes a far larger one.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Final:
-    """What is written of a run, and where.
+    """Settings of the export of a final model.
 
     Attributes:
-        folder: the place of the final model.
-        task_name: how the config names the task.
-        base: the reference of the pretrained network.
-        dtype: of the weights, where they are rounded.
-        cards: the difference of the reloaded model, and whether there is an adapter -> the text of
-            each card by its path.
-        trust_remote_code: whether code that came with the pretrained network may run.
+        folder: the folder to write to.
+        task_name: name of the task in the config.
+        base: public name of the pretrained network.
+        dtype: of the saved weights; other than float32, they are rounded.
+        cards: function (difference of the reloaded model, has an adapter) -> {path: card text}.
+        trust_remote_code: True if code that comes with the pretrained network may run.
     """
 
     folder: Path
@@ -48,7 +47,7 @@ class Final:
 
 
 class Differences(NamedTuple):
-    """Of outputs, as shares of the largest: after reloading, and after rounding."""
+    """Max differences of outputs, relative to the largest: after reloading and after rounding."""
 
     reloaded: float
     rounded: float = 0.0
@@ -57,20 +56,20 @@ class Differences(NamedTuple):
 def export_model(
     model: TransferModel, task: Task, method: Method, rows: Sequence[Row], final: Final
 ) -> Differences:
-    """Write the final model whole or not at all; how far the outputs on `rows` moved.
+    """Write the final model atomically; return how much its outputs on `rows` changed.
 
-    The live model is merged and rounded on the way, and empty afterwards: two of them may not fit
-    where one was trained. Raises ModelError if merging or reloading changes outputs by more than
-    the tolerance; nothing is written then.
+    The live model is merged, rounded and finally emptied, since the device may not have memory for
+    two copies. Raises ModelError, and writes nothing, if merging or reloading changes the outputs
+    by more than the tolerance.
     """
-    model.widen()
+    model.dequantize()
     device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
-    model.settle()
+    model.consolidate()
     final.folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(final.folder) as beside:
-        beside.mkdir()
-        has_adapter = method.save_adapter(model, beside / "adapter")
+    with atomic(final.folder) as temporary:
+        temporary.mkdir()
+        has_adapter = method.save_adapter(model, temporary / "adapter")
         method.merge(model)
         rounded = 0.0
         if final.dtype != torch.float32:
@@ -80,33 +79,33 @@ def export_model(
             before = compute_outputs(model, task, rows, device)
             rounded = relative_difference(merged, before)
             _cast(model, final.dtype)
-        task.save(model, beside)
-        write_task(beside / "task.json", task, final.task_name, final.base)
+        task.save(model, temporary)
+        write_task(temporary / "task.json", task, final.task_name, final.base)
 
         _empty(model)
-        source = saved_model(beside, trust_remote_code=final.trust_remote_code)
+        source = saved_model(temporary, trust_remote_code=final.trust_remote_code)
         reloaded = task.load_model(source).to(device)
         difference = relative_difference(before, compute_outputs(reloaded, task, rows, device))
         _check(difference, final.folder)
         for name, text in final.cards(difference, has_adapter).items():
-            (beside / name).write_text(text, encoding="utf-8")
-        _let_others_read(beside)
+            (temporary / name).write_text(text, encoding="utf-8")
+        _copy_permissions(temporary)
     return Differences(difference, rounded)
 
 
-def _let_others_read(folder: Path) -> None:
-    """Give files of weights the permissions of the other files.
+def _copy_permissions(folder: Path) -> None:
+    """Give the weight files the permissions of the other files.
 
-    safetensors lets only the owner read what it writes, but others may serve the model.
+    safetensors writes files that only their owner can read, but another user may serve the model.
     """
     mode = (folder / "task.json").stat().st_mode
     for path in folder.rglob("*.safetensors"):
-        with contextlib.suppress(OSError):  # mounted drives may know no such rights
+        with contextlib.suppress(OSError):  # mounted drives may not support it
             path.chmod(mode)
 
 
 def _empty(model: TransferModel) -> None:
-    """Give back the memory of all parameters, which an optimizer may still hold, and of buffers."""
+    """Free the memory of all parameters, even if an optimizer still refers to them, and buffers."""
     for parameter in model.parameters():
         parameter.grad = None
         parameter.data = parameter.data.new_empty(0)
@@ -114,20 +113,18 @@ def _empty(model: TransferModel) -> None:
 
 
 def _round(model: TransferModel, dtype: torch.dtype) -> None:
-    """Give all parameters values that a type of 16 bits has. Raises ModelError if it has none for
-    some of them.
-    """
+    """Round all parameters to values of a 16-bit dtype. Raises ModelError if some overflow."""
     _cast(model, dtype)
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise ModelError(
-            f"output.dtype={str(dtype).removeprefix('torch.')}: some weights are too large for it, "
-            "and nothing was written; go on with output.dtype=bfloat16"
+            f"output.dtype={str(dtype).removeprefix('torch.')}: some weights overflow in this "
+            "dtype, and nothing was written; rerun with output.dtype=bfloat16"
         )
     _cast(model, torch.float32)
 
 
 def _cast(model: TransferModel, dtype: torch.dtype) -> None:
-    """Give all parameters a type; buffers, the frequencies of positions say, keep theirs."""
+    """Cast all parameters; buffers, such as position frequencies, keep their dtype."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 
@@ -137,29 +134,29 @@ def _check(difference: float, folder: Path) -> None:
     if difference <= TOLERANCE:
         return
     raise ModelError(
-        f"{folder}: the reloaded model differs from the trained one by {difference:.1e} "
-        f"of its largest output (tolerance {TOLERANCE:.0e}); nothing was written. "
-        "The checkpoints are unharmed; please report this"
+        f"{folder}: reload check failed: the outputs of the merged or reloaded model differ from "
+        f"those of the trained one (max relative difference {difference:.1e}, tolerance "
+        f"{TOLERANCE:.0e}). Nothing was written, and the checkpoints are intact; please report this"
     )
 
 
 def write_task(path: Path, task: Task, name: str, base: str) -> None:
-    """Write what `finetune.load` needs to know beside the network, and what that was made of.
+    """Write task.json: what `finetune.load` needs in addition to the network.
 
-    The files beside it are named, so that one which goes missing is found.
+    It lists the other files of the folder, so that a missing file is noticed.
     """
     config = task.resolved_.model_dump(mode="json")
-    files = sorted(beside.name for beside in path.parent.iterdir() if beside.is_file())
-    held = {"name": name, "config": config, "state": task.state(), "base": base, "files": files}
-    write_json(path, held)
+    files = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+    facts = {"name": name, "config": config, "state": task.state(), "base": base, "files": files}
+    write_json(path, facts)
 
 
 def compute_outputs(
     model: TransferModel, task: Task, rows: Sequence[Row], device: torch.device
 ) -> list[Tensor]:
-    """Every tensor of the model's outputs on `rows`, in float32 and evaluation mode.
+    """Return all tensors of the model's outputs on `rows`, computed in float32 and eval mode.
 
-    They are computed from the inputs themselves, not from cached features.
+    They are computed from the inputs, never from cached features.
     """
     model.eval()
     batch = to_device(encode_batch(task, rows), device)
@@ -168,9 +165,9 @@ def compute_outputs(
 
 
 def relative_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """The largest difference as a share of the largest value.
+    """Return the largest absolute difference, relative to the largest absolute value.
 
-    It is infinite where shapes differ or a value is not finite.
+    It is infinite if shapes differ or a value is not finite.
     """
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")
@@ -181,7 +178,7 @@ def relative_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> fl
 
 
 def sample_rows(rows: Any, count: int = 8) -> list[Row]:
-    """A few rows, spread over a split."""
+    """Return up to `count` rows, spread evenly over a split."""
     size = len(rows)
-    places = sorted({size * place // count for place in range(min(count, size))})
-    return take_rows(rows, places)
+    positions = sorted({size * number // count for number in range(min(count, size))})
+    return take_rows(rows, positions)

@@ -1,7 +1,7 @@
-"""A finished run to a model hub: what is in final/, and nothing else.
+"""Push the final model of a run to a model hub: the files in final/, and nothing else.
 
-The endpoint is that of huggingface_hub (HF_ENDPOINT), and so is the token, unless one is given; it
-is never written or printed.
+The endpoint (HF_ENDPOINT) and the default token are those of huggingface_hub. The token is never
+written or printed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import ConfigError, HubError
-from finetune.export.card_metadata import LICENCE
-from finetune.export.licenses import check_licence
-from finetune.export.model_card import renamed, without_adapter
+from finetune.export.card_metadata import LICENSE_KEYS
+from finetune.export.licenses import check_license
+from finetune.export.model_card import remove_adapter_section, rename_card
 from finetune.inference.model_loading import model_folder, read_task
-from finetune.io.hub_retry import redact, with_patience
+from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, read_json
 from finetune.reporting.console import Console, format_count
 from finetune.task_parts import BASE
@@ -30,21 +30,28 @@ if TYPE_CHECKING:
 WHAT = ("merged", "adapter", "both")
 CARD, ADAPTER, ADAPTER_CONFIG = "README.md", "adapter", "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
-# Of an earlier model in the same repository, which a loader would mix with the new one.
+# Files of an earlier model in the repository, which a loader would mix up with the new ones.
 REPLACED = ("*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG, f"{ADAPTER}/*")
-_PLACE = re.compile(r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9][\w.-]*/\w(?:[\w.-]{0,94}\w)?", re.ASCII)
-LOG_IN = "run `hf auth login`, or set HF_TOKEN, with a token that may write"
+_REPOSITORY_ID = re.compile(
+    r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9][\w.-]*/\w(?:[\w.-]{0,94}\w)?", re.ASCII
+)
+LOG_IN = "run `hf auth login` or set HF_TOKEN, with a token that has write access"
 
 
-class NotPushed(HubError):  # noqa: N818 - the run itself went well
-    """A run is finished, but its model could not be pushed."""
+class NotPushed(HubError):  # noqa: N818 - the run itself succeeded
+    """Failed push of a model whose run has finished."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes to the hub: files of a folder as they are, and small ones written for the place."""
+    """Contents of an upload: unchanged files of a folder, and small files made for the repository.
+
+    Attributes:
+        files: names of the unchanged files in `folder`.
+        written: {name: content} of the files made for the repository.
+    """
 
     folder: Path
     files: list[str]
@@ -52,7 +59,7 @@ class Upload:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """{name: bytes} of all of them."""
+        """{name: size in bytes} of all files."""
         kept = {name: (self.folder / name).stat().st_size for name in self.files}
         return dict(
             sorted((kept | {name: len(text) for name, text in self.written.items()}).items())
@@ -69,120 +76,120 @@ def push(
     license: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Upload the final model of a run to `repository`; the address of the model there.
+    """Upload the final model of a run to `repository`; return its URL on the hub.
 
-    `what` is the merged network, its adapter, or both; `license` replaces that of the card.
-    Pushing again after an interruption goes on, since files that the hub holds are not sent again.
-    Raises HubError; the run is never changed.
+    `what` selects the merged network, its adapter, or both; `license` replaces the card's. An
+    interrupted push can be repeated: files that are already on the hub are not sent again. Raises
+    HubError; the run is never changed.
     """
     check_repository(repository)
     if license is not None:
-        check_licence("--license", license)
-    upload = collect(model_folder(run), repository, what, license)
+        check_license("--license", license)
+    upload = collect_upload(model_folder(run), repository, what, license)
     console = Console()
     if dry_run:
-        _show(upload, console)
+        _print_upload(upload, console)
         return ""
     return _send(upload, repository, private, token, console)
 
 
 def push_finished(run: Path, repository: str) -> None:
-    """Push the model of a run that has ended. Raises NotPushed, which says how to push later."""
+    """Push the model of a finished run. Raises NotPushed with the command to push it later."""
     try:
         push(run, repository)
     except HubError as error:
-        raise NotPushed(f"{error}\nLater: finetune push {run} {repository}") from None
+        raise NotPushed(f"{error}\nTo push later: finetune push {run} {repository}") from None
 
 
 def check_repository(repository: str) -> None:
-    """Raise ConfigError for what can be no place on a hub."""
-    if not _PLACE.fullmatch(repository):
+    """Raise ConfigError if `repository` is not a valid repository id."""
+    if not _REPOSITORY_ID.fullmatch(repository):
         raise ConfigError(
-            f"{redact(repository)!r} is no place on a hub; write OWNER/NAME, as in me/news, of "
-            "letters, digits, '-', '_' and '.'"
+            f"{redact(repository)!r} is not a valid repository id; write OWNER/NAME, such as "
+            "me/news, with letters, digits, '-', '_' and '.'"
         )
 
 
 def note_missing_token(repository: str) -> str:
-    """What should be done before the run ends, if no token is at hand."""
+    """Return a note that asks to log in before the run ends; "" if a token is available."""
     from huggingface_hub import get_token
 
-    missing = f"output.hub={repository}: no token is at hand; {LOG_IN}, before the run ends"
-    return "" if get_token() else missing
+    note = f"output.hub={repository}: no hub token found; before the run ends, {LOG_IN}"
+    return "" if get_token() else note
 
 
-def collect(final: Path, repository: str, what: str, license: str | None = None) -> Upload:
-    """The files of a final model that `what` names. Raises ConfigError or HubError."""
+def collect_upload(final: Path, repository: str, what: str, license: str | None = None) -> Upload:
+    """Collect the files of a final model that `what` selects. Raises ConfigError or HubError."""
     if what not in WHAT:
-        raise ConfigError(f"--what: {what!r} cannot be pushed; choose from: {', '.join(WHAT)}")
+        raise ConfigError(f"--what: unknown value {what!r}; choose from: {', '.join(WHAT)}")
     adapter = final / ADAPTER
     if what != "merged" and not adapter.is_dir():
         raise HubError(
-            f"{final}: holds no adapter (the method keeps none apart, or this is a copy of the "
-            "merged network alone); push it with --what merged"
+            f"{final}: contains no adapter (the method has no separate adapter, or this is a copy "
+            "of the merged network alone); push it with --what merged"
         )
     if what != "merged" and not (adapter / CARD).is_file():
         raise HubError(
-            f"{final}: peft alone cannot load this adapter, whose network or head is not one that "
-            "it knows; push it with --what merged (a classifier can be trained with "
+            f"{final}: peft alone cannot load this adapter, because it does not support this "
+            "network or head; push it with --what merged (or, for a classifier, train with "
             "task.head=native)"
         )
     folder = adapter if what == "adapter" else final
     names = set(_files(folder))
     if what == "merged":
         names = {name for name in names if not name.startswith(f"{ADAPTER}/")}
-    held = read_task(final)
-    check_files(folder, names.union(ADAPTER_FILES if what == "adapter" else held.get("files", [])))
+    saved = read_task(final)
+    check_files(folder, names.union(ADAPTER_FILES if what == "adapter" else saved.get("files", [])))
     if CARD not in names:
         raise HubError(
-            f"{folder / CARD}: is missing, and without a card nobody knows what the model is; "
+            f"{folder / CARD}: is missing, and a model is not pushed without a model card; "
             "write one there, or train again"
         )
     written: dict[str, bytes] = {}
     for name in sorted(names):
         if Path(name).name == CARD:
             card = _card(folder / name, repository, license)
-            written[name] = (without_adapter(card) if what == "merged" else card).encode()
+            written[name] = (remove_adapter_section(card) if what == "merged" else card).encode()
         elif Path(name).name == ADAPTER_CONFIG:
-            written[name] = _adapter_config(folder / name, held.get("base", "")).encode()
+            written[name] = _adapter_config(folder / name, saved.get("base", "")).encode()
     return Upload(folder, sorted(names - written.keys()), written)
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """The files of a folder; hidden ones are of other programs, caches of a download among them."""
+    """Yield the files of a folder, except hidden ones: other programs' files, download caches."""
     for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in inside.parts):
-            yield inside.as_posix()
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+            yield relative.as_posix()
 
 
 def _card(path: Path, repository: str, license: str | None) -> str:
-    """The card as it reads at its place on the hub."""
+    """Return the card's text with the repository's id and the license filled in."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
     try:
-        text = renamed(path.read_text(encoding="utf-8"), repository)
+        text = rename_card(path.read_text(encoding="utf-8"), repository)
         if license is None:
             return text
         card = ModelCard(text)
     except (ValueError, YAMLError) as error:
-        raise HubError(f"{path}: is no card of a model ({error}); mend its head") from error
-    # The other two are the name and the address of an `other` licence.
-    told = {"license": license} | ({} if license == "other" else dict.fromkeys(LICENCE[1:]))
-    for key, value in told.items():
+        raise HubError(f"{path}: invalid model card ({error}); fix its YAML header") from error
+    # The other two keys are the name and the URL of an `other` license.
+    keys = {"license": license} | ({} if license == "other" else dict.fromkeys(LICENSE_KEYS[1:]))
+    for key, value in keys.items():
         setattr(card.data, key, value)
     return str(card)
 
 
 def _adapter_config(path: Path, base: str) -> str:
-    """The adapter's config with a base that means something elsewhere."""
+    """Return the adapter's config with a base model name that is valid on other machines."""
     config = read_json(path)
     config["base_model_name_or_path"] = base or BASE
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
-def _show(upload: Upload, console: Console) -> None:
+def _print_upload(upload: Upload, console: Console) -> None:
     sizes = upload.sizes
     for name, size in sizes.items():
         console.print(f"{size:>14,} bytes  {name}")
@@ -197,30 +204,35 @@ def _send(
 
     api = HfApi(token=token)
     try:
-        with_patience(
+        retry_hub_errors(
             lambda: api.create_repo(repository, private=private, exist_ok=True), console.print
         )
-        with_patience(lambda: _send_files(api, upload, repository), console.print)
-        with_patience(lambda: _send_card(api, upload, repository), console.print)
-        is_private = with_patience(lambda: _check(api, upload, repository), console.print)
+        retry_hub_errors(lambda: _send_files(api, upload, repository), console.print)
+        retry_hub_errors(lambda: _send_card(api, upload, repository), console.print)
+        is_private = retry_hub_errors(
+            lambda: _check_arrival(api, upload, repository), console.print
+        )
     except HubError:
         raise
-    except Exception as error:  # of the client and of whatever library it speaks HTTP with
-        said = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-        # A hub may echo what it was sent, so the exceptions behind this one are not shown.
+    except Exception as error:  # of huggingface_hub or of its HTTP library
+        message = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        # A hub may echo the request with its token, so chained exceptions are not shown.
         raise HubError(
             redact(
-                f"{repository}: the hub at {api.endpoint} did not take the model: {said}. "
-                f"The run is unharmed; push again to go on. If the hub refuses you, {LOG_IN}",
+                f"{repository}: upload to the hub at {api.endpoint} failed: {message}. "
+                f"The run is intact; push again to continue. If access was denied, {LOG_IN}",
                 token,
             )
         ) from None
     address = f"{api.endpoint}/{repository}"
-    seen = "private" if is_private else "public"
-    console.print(f"pushed {format_count(len(upload.sizes), 'file')} to {address} ({seen})")
+    visibility = "private" if is_private else "public"
+    console.print(f"pushed {format_count(len(upload.sizes), 'file')} to {address} ({visibility})")
     if is_private != private:
-        asked = "private" if private else "public"
-        console.print(f"it was there before, so it is not made {asked}; the hub's settings do that")
+        requested = "private" if private else "public"
+        console.print(
+            f"the repository already existed and was not made {requested}; change its visibility "
+            "in the hub's settings"
+        )
     return address
 
 
@@ -229,35 +241,37 @@ def _send_files(api: HfApi, upload: Upload, repository: str) -> None:
         repo_id=repository,
         folder_path=upload.folder,
         allow_patterns=upload.files,
-        commit_message="A model fine-tuned with finetune-kit",
+        commit_message="Upload model fine-tuned with finetune-kit",
     )
 
 
 def _send_card(api: HfApi, upload: Upload, repository: str) -> None:
-    """Last, so that what has a card is whole; with it go the remains of an earlier model."""
+    """Upload the card and delete leftovers of an earlier model.
+
+    This comes last, so that a repository with a card is complete.
+    """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    here = api.list_repo_files(repository)
     stale = [
         name
-        for name in here
+        for name in api.list_repo_files(repository)
         if name not in upload.sizes and any(fnmatch(name, pattern) for pattern in REPLACED)
     ]
     added = [CommitOperationAdd(name, content) for name, content in upload.written.items()]
     api.create_commit(
         repository,
         [*(CommitOperationDelete(name) for name in stale), *added],
-        commit_message="What was trained on what, and what was measured",
+        commit_message="Upload model card",
     )
 
 
-def _check(api: HfApi, upload: Upload, repository: str) -> bool:
-    """Whether the repository is private. Raises HubError if a file did not arrive."""
+def _check_arrival(api: HfApi, upload: Upload, repository: str) -> bool:
+    """Return True if the repository is private. Raises HubError if a file did not arrive."""
     info = api.model_info(repository)
     missing = upload.sizes.keys() - {file.rfilename for file in info.siblings or []}
     if missing:
         raise HubError(
-            f"{repository}: the hub took the model but does not show {', '.join(sorted(missing))}; "
-            "push again"
+            f"{repository}: the upload succeeded, but the hub does not list "
+            f"{', '.join(sorted(missing))}; push again"
         )
     return bool(info.private)

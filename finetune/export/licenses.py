@@ -1,11 +1,11 @@
-"""The licences that a model hub knows by an identifier."""
+"""License identifiers that the Hugging Face Hub recognizes."""
 
 from __future__ import annotations
 
 from finetune.errors import ConfigError, nearest
 
 LIST = "https://huggingface.co/docs/hub/repositories-licenses"
-# Of that page; huggingface_hub holds no list of its own.
+# From that page; huggingface_hub does not ship the list.
 _LISTED = """
 apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
 bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause
@@ -19,14 +19,14 @@ openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd
 fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4
 grok2-community gemma unknown other
 """
-LICENCES = frozenset(_LISTED.split())
+LICENSES = frozenset(_LISTED.split())
 
 
-def check_licence(key: str, licence: str) -> None:
-    """Raise ConfigError for what no hub knows; `key` is where it was asked for."""
-    if licence in LICENCES:
+def check_license(key: str, license: str) -> None:
+    """Raise ConfigError if `license`, the value of `key`, is not a recognized identifier."""
+    if license in LICENSES:
         return
-    hint = nearest(licence, LICENCES)
+    hint = nearest(license, LICENSES)
     if not hint.startswith("did you mean"):
-        hint = f"choose from {LIST}, or write other"
-    raise ConfigError(f"{key}: {licence!r} is no licence that a hub knows; {hint}")
+        hint = f"choose from {LIST}, or use 'other'"
+    raise ConfigError(f"{key}: unknown license {license!r}; {hint}")

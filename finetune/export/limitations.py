@@ -1,4 +1,4 @@
-"""What the data and the figures of a run show that its model should not be trusted with."""
+"""Limitations of a model that follow from its data and its measured results."""
 
 from __future__ import annotations
 
@@ -14,54 +14,58 @@ from finetune.reporting.run_facts import cut_note
 if TYPE_CHECKING:
     from finetune.export.card_data import CardData
 
-FEW_ROWS = 50  # of a label in train
-FEW_MEASURED = 1000  # rows of a held-out split
-LOPSIDED = 5  # times as many rows of the largest label as of the smallest
-NAMED = 10
-BY_CLASS = ("iou/", "ap/")  # metrics of a class: 0 is none of it found
+FEW_TRAINING_ROWS = 50  # of a label in train
+FEW_TEST_ROWS = 1000  # of a held-out split
+IMBALANCED = 5  # ratio of training rows between the largest and the smallest label
+MOST_NAMED = 10
+CLASS_METRICS = ("iou/", "ap/")  # 0 means that nothing of the class was found
 
 
-def find_limits(story: CardData) -> Iterator[str]:
-    """A sentence for each limit, the gravest first. Raises nothing: a card is always written."""
-    yield from _of_measurement(story)
-    yield from _of_labels(story)
-    yield from _of_lengths(story)
+def find_limitations(card: CardData) -> Iterator[str]:
+    """Yield one sentence per limitation, most severe first.
+
+    Raises nothing, since every run gets a card.
+    """
+    yield from _evaluation_limitations(card)
+    yield from _label_limitations(card)
+    yield from _truncation_limitations(card)
     yield (
-        "Rows unlike those above (another source, language, time or camera) were not measured, nor "
-        "were fairness between groups, calibration, or inputs made to mislead."
+        "Not evaluated: data unlike the above (another source, language, time period or camera), "
+        "fairness across groups, calibration, and robustness to adversarial inputs."
     )
 
 
-def _of_measurement(story: CardData) -> Iterator[str]:
-    if not story.results:
-        yield "No row was held out: how good it is on rows that it has not seen is not known."
-    elif set(story.results) == {story.selected}:
+def _evaluation_limitations(card: CardData) -> Iterator[str]:
+    if not card.results:
+        yield "No rows were held out, so performance on unseen data is unknown."
+    elif set(card.results) == {card.selected}:
         yield (
-            f"There was no test split: the figures are of {story.selected}, which selected the "
-            "checkpoint, and are a little too good."
+            f"There was no test split: the metrics are from {card.selected}, which also selected "
+            "the checkpoint, so they are optimistically biased."
         )
-    for split, metrics in story.results.items():
-        count = len(story.lengths[split])
+    for split, metrics in card.results.items():
+        count = len(card.lengths[split])
         accuracy = overall(metrics).get("accuracy")
-        if count >= FEW_MEASURED:
+        if count >= FEW_TEST_ROWS:
             continue
-        # The normal approximation of a share's 95 % interval.
-        spread = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count) if accuracy else 0.0
-        width = f" (95 % interval of the accuracy: about +-{spread:.3f})" if spread else ""
-        yield f"{split} has only {format_count(count, 'row')}, so its figures are rough{width}."
+        # Normal approximation of the binomial proportion interval.
+        half_width = 1.96 * math.sqrt(accuracy * (1 - accuracy) / count) if accuracy else 0.0
+        interval = f" (95% interval of the accuracy: about ±{half_width:.3f})" if half_width else ""
+        rows = format_count(count, "row")
+        yield f"The {split} split has only {rows}, so its metrics are imprecise{interval}."
 
 
-def _of_labels(story: CardData) -> Iterator[str]:
-    train = {label: counts.get("train", 0) for label, counts in story.labels.items()}
-    few = {label: count for label, count in train.items() if count < FEW_ROWS}
+def _label_limitations(card: CardData) -> Iterator[str]:
+    train = {label: counts.get("train", 0) for label, counts in card.labels.items()}
+    few = {label: count for label, count in train.items() if count < FEW_TRAINING_ROWS}
     if few:
-        yield f"Labels with fewer than {FEW_ROWS} rows to learn from: {_named(few)}."
+        yield f"Labels with fewer than {FEW_TRAINING_ROWS} training rows: {_list_counts(few)}."
     ordered = sorted(train.items(), key=lambda item: item[1])
-    if ordered and ordered[-1][1] > LOPSIDED * ordered[0][1]:
+    if ordered and ordered[-1][1] > IMBALANCED * ordered[0][1]:
         (smallest, fewest), (largest, most) = ordered[0], ordered[-1]
-        counts = f"{most} rows of {largest!r}, {fewest} of {smallest!r}"
-        yield f"The labels are unbalanced: {counts}."
-    for split, metrics in story.results.items():
+        counts = f"{most} training rows of {largest!r}, {fewest} of {smallest!r}"
+        yield f"The labels are imbalanced: {counts}."
+    for split, metrics in card.results.items():
         unmeasured = [label for label, *_, support in by_label(metrics) if not support]
         missed = {
             str(label): int(support)
@@ -69,22 +73,23 @@ def _of_labels(story: CardData) -> Iterator[str]:
             if support and recall == 0
         }
         if unmeasured:
-            names = listed(unmeasured, NAMED)
-            yield f"Labels without a row in {split}, so not measured there: {names}."
-        nothing = [key for key, value in metrics.items() if value == 0]
-        if lost := [key.partition("/")[2] for key in nothing if key.startswith(BY_CLASS)]:
-            yield f"Classes of which nothing in {split} was found: {listed(lost, NAMED)}."
+            names = listed(unmeasured, MOST_NAMED)
+            yield f"Labels without rows in {split}, and therefore not measured there: {names}."
+        zeros = [key for key, value in metrics.items() if value == 0]
+        if missing := [key.partition("/")[2] for key in zeros if key.startswith(CLASS_METRICS)]:
+            yield f"Classes never found in {split}: {listed(missing, MOST_NAMED)}."
         if missed:
-            yield f"Labels of which no row of {split} was recognised: {_named(missed)}."
+            names = _list_counts(missed)
+            yield f"Labels never recognized in {split} (row counts in parentheses): {names}."
 
 
-def _of_lengths(story: CardData) -> Iterator[str]:
-    for split, lengths in story.lengths.items():
-        if note := cut_note(lengths, story.length_unit):
-            yield f"In {split} {note}: what stands there was not read."
+def _truncation_limitations(card: CardData) -> Iterator[str]:
+    for split, lengths in card.lengths.items():
+        if note := cut_note(lengths, card.length_unit):
+            yield f"In {split}, {note}; the rest of these rows was not read."
 
 
-def _named(counts: Mapping[str, int]) -> str:
-    """The labels with the fewest rows, and how many of each."""
+def _list_counts(counts: Mapping[str, int]) -> str:
+    """List labels with their row counts, fewest first."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
-    return listed((f"{label} ({count})" for label, count in ordered), NAMED)
+    return listed((f"{label} ({count})" for label, count in ordered), MOST_NAMED)

@@ -1,4 +1,4 @@
-"""A fine-tuned network as ONNX, run by onnxruntime on real rows and compared with PyTorch."""
+"""ONNX export of a fine-tuned network, verified with onnxruntime against PyTorch on real rows."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ from finetune.task_parts import Row, take_rows
 
 INSTALL = "pip install 'finetune-kit[onnx]'"
 MODEL = "model.onnx"
-# Rows that are compared, and in what portions: sizes and lengths that the export did not see.
-ROWS, PORTIONS = 24, (1, 5, 18)
-_INT64, _BOOL = 7, 9  # as ONNX numbers its types
-# Of the largest output: other kernels order float32 sums otherwise.
+# Rows to compare, and the batch sizes: they and the lengths differ from those of the export.
+ROWS, BATCH_SIZES = 24, (1, 5, 18)
+_INT64, _BOOL = 7, 9  # ONNX data type codes
+# Relative to the largest output: other kernels sum float32 values in another order.
 TOLERANCE = 1e-3
-# Share of the rows whose items may differ by more: a detector takes its likeliest candidates, and
-# where two are nearly as likely, rounding chooses.
+# Share of rows whose items may differ by more: a detector keeps its top-scoring candidates, and
+# rounding can swap two that are nearly tied.
 TIES = 0.1
 
 
 class Network(nn.Module):
-    """A model as a function of its inputs: {name: Tensor} to the tensors that the task exports."""
+    """Module that maps inputs {name: Tensor} to the list of tensors that the task exports."""
 
     def __init__(self, model: TransferModel, task: Task) -> None:
         super().__init__()
-        assert task.onnx is not None, "a task that cannot be exported is refused before"
+        assert task.onnx is not None, "export_onnx rejects tasks without ONNX support"
         self.model = model
         self.outputs = task.onnx.outputs
 
@@ -61,33 +61,36 @@ class Network(nn.Module):
 
 
 def export_onnx(run: str, source: Source | None, output: Path | None) -> float:
-    """Write the network of a final model to a folder; the largest difference of its outputs.
+    """Export a final model to a folder; return the max relative difference of its outputs.
 
-    Raises ModelError for a task or a network that cannot be exported, or whose outputs differ.
+    Raises ModelError if the task or the network cannot be exported, or if its outputs differ.
     """
     console = Console()
     folder = model_folder(run)
     task = load_task(folder)
     if task.onnx is None:
-        raise ModelError(f"export: {task.name} cannot be written as ONNX; its final/ is PyTorch's")
+        raise ModelError(
+            f"export: {task.name} does not support ONNX export; use the PyTorch model in final/"
+        )
     check_installed()
-    rows, place = _rows(Path(run), source, task)
+    rows, origin = _comparison_rows(Path(run), source, task)
     model = task.load_model(saved_model(folder)).eval()
     target = output or folder.with_name("onnx")
     _make_folder(target)
-    console.facts({"model": str(folder), "rows": f"{len(rows)} of {place}"})
-    _export(model, task, rows, target / MODEL)
-    difference = _judge(compare_outputs(model, task, rows, target / MODEL), console)
+    console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
+    _write_model(model, task, rows, target / MODEL)
+    difference = _largest_difference(compare_outputs(model, task, rows, target / MODEL), console)
     if not difference <= TOLERANCE:
         (target / MODEL).unlink()
         raise ModelError(
-            f"{target}: the outputs differ by {difference:.1e} of the largest (tolerance "
-            f"{TOLERANCE:.0e}); {MODEL} is removed, and final/ is unharmed. Please report this"
+            f"{target}: max relative difference {difference:.1e} between the outputs of ONNX and "
+            f"PyTorch (tolerance {TOLERANCE:.0e}); {MODEL} was removed, and final/ is intact. "
+            "Please report this"
         )
-    for path in folder.iterdir():  # what encodes, and what the outputs mean
+    for path in folder.iterdir():  # the tokenizer, transform and label files that users need
         if path.suffix == ".json" and path.stem != "model.safetensors.index":
             shutil.copy(path, target)
-    console.print(f"written: {target}")
+    console.print(f"exported to {target}")
     return difference
 
 
@@ -95,75 +98,75 @@ def _make_folder(target: Path) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        what = "is a file" if target.is_file() else f"cannot be written ({error})"
-        raise ConfigError(f"-o {target}: {what}; name a folder") from error
+        reason = "this is a file" if target.is_file() else f"cannot create the folder ({error})"
+        raise ConfigError(f"-o {target}: {reason}; name a folder") from error
 
 
 def compare_outputs(
     model: TransferModel, task: Task, rows: Sequence[Row], path: Path
 ) -> list[float]:
-    """How far the outputs of each row are from PyTorch's, as a share of the largest.
+    """Return the max difference from PyTorch's outputs for each row, relative to the largest.
 
-    Items count by the nearest item of the other side, as far as their order differs.
+    If the order of items differs, each item is compared with the nearest one of the other side.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    named = [value.name for value in session.get_inputs()]
-    network, found = Network(model, task), list[float]()
-    for portion in _portions(rows):
-        inputs = _inputs(task, portion)
+    input_names = [value.name for value in session.get_inputs()]
+    network, differences = Network(model, task), list[float]()
+    for batch in _batches(rows):
+        inputs = _encode_inputs(task, batch)
         with torch.inference_mode():
             expected = network.named(inputs)
-        said = session.run(list(expected), {name: inputs[name].numpy() for name in named})
-        answers = [torch.from_numpy(np.asarray(value)).float() for value in said]
-        for place in range(len(portion)):
-            right = [tensor[place].float() for tensor in expected.values()]
-            answer = [tensor[place : place + 1].squeeze(0) for tensor in answers]
-            found.append(_difference(right, answer))
-    return found
+        arrays = session.run(list(expected), {name: inputs[name].numpy() for name in input_names})
+        outputs = [torch.from_numpy(np.asarray(array)).float() for array in arrays]
+        for index in range(len(batch)):
+            pytorch = [tensor[index].float() for tensor in expected.values()]
+            onnx = [tensor[index : index + 1].squeeze(0) for tensor in outputs]
+            differences.append(_row_difference(pytorch, onnx))
+    return differences
 
 
-def _difference(right: Sequence[Tensor], answer: Sequence[Tensor]) -> float:
-    """Of one row's outputs; of several, each [N, ...], N items have no order."""
-    ordered = max(relative_difference([a], [b]) for a, b in zip(right, answer, strict=True))
-    if len(right) == 1 or ordered <= TOLERANCE or ordered == float("inf"):
+def _row_difference(pytorch: Sequence[Tensor], onnx: Sequence[Tensor]) -> float:
+    """Compare the outputs of one row; several outputs [N, ...] describe N items in any order."""
+    ordered = max(relative_difference([a], [b]) for a, b in zip(pytorch, onnx, strict=True))
+    if len(pytorch) == 1 or ordered <= TOLERANCE or ordered == float("inf"):
         return ordered
-    scales = [tensor.abs().max().clamp(min=1e-12) for tensor in right]
+    scales = [tensor.abs().max().clamp(min=1e-12) for tensor in pytorch]
     ours, theirs = (
         torch.cat([t.flatten(1) / scale for t, scale in zip(side, scales, strict=True)], dim=1)
-        for side in (right, answer)
+        for side in (pytorch, onnx)
     )
-    apart = torch.cdist(ours, theirs, p=float("inf"))  # [N, N]
-    return max(float(apart.amin(0).max()), float(apart.amin(1).max()))
+    distances = torch.cdist(ours, theirs, p=float("inf"))  # [N, N]
+    return max(float(distances.amin(0).max()), float(distances.amin(1).max()))
 
 
-def _judge(differences: Sequence[float], console: Console) -> float:
-    """The difference that is to be tolerable, which is printed."""
+def _largest_difference(differences: Sequence[float], console: Console) -> float:
+    """Return and print the largest difference, after setting aside a share of rows with ties."""
     ranked = sorted(differences, reverse=True)
-    spared = min(int(TIES * len(ranked)), sum(value > TOLERANCE for value in ranked))
-    difference = ranked[spared]
-    beside = f" ({spared} more beside, where rounding chose others of two like candidates)"
+    excluded = min(int(TIES * len(ranked)), sum(value > TOLERANCE for value in ranked))
+    difference = ranked[excluded]
+    note = f" ({format_count(excluded, 'row')} excluded: rounding swapped nearly tied candidates)"
     console.print(
-        f"{MODEL} by onnxruntime and the network by PyTorch: on "
-        f"{format_count(len(ranked) - spared, 'row')} the outputs differ by {difference:.1e} of "
-        f"the largest{beside if spared else ''}"
+        f"{MODEL} in onnxruntime compared with PyTorch on "
+        f"{format_count(len(ranked) - excluded, 'row')}: max relative difference "
+        f"{difference:.1e}{note if excluded else ''}"
     )
     return difference
 
 
 def check_installed() -> None:
-    """Raise ModelError if the libraries of the extra are missing."""
+    """Raise ModelError if the libraries of the `onnx` extra are missing."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ModelError(f"export: needs {error.name}; run: {INSTALL}") from error
+        raise ModelError(f"export: {error.name} is not installed; run: {INSTALL}") from error
 
 
-def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> None:
-    inputs = _inputs(task, [*rows, *rows][:3])
-    assert task.onnx is not None, "a task that cannot be exported is refused before"
+def _write_model(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -> None:
+    inputs = _encode_inputs(task, [*rows, *rows][:3])
+    assert task.onnx is not None, "export_onnx rejects tasks without ONNX support"
     axes = dict.fromkeys(range(len(task.onnx.axes)), torch.export.Dim.DYNAMIC)
     network = Network(model, task).eval()
     with torch.inference_mode():
@@ -172,7 +175,7 @@ def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -
         with _quiet():
             torch.onnx.export(
                 network,
-                (),  # a dict there would be taken for keywords
+                (),  # torch.onnx.export would treat a dict here as keyword arguments
                 path,
                 kwargs={"inputs": inputs},
                 input_names=list(inputs),
@@ -185,19 +188,19 @@ def _export(model: TransferModel, task: Task, rows: Sequence[Row], path: Path) -
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"export: {type(model.network).__name__} cannot be written as ONNX: {_cause(error)}"
+            f"export: {type(model.network).__name__} cannot be exported to ONNX: {_cause(error)}"
         ) from error
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of what lies behind an error, which the exporter wraps in advice."""
+    """Return the first line of the root cause, which the exporter wraps in general advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _missing_operators() -> dict[Any, Any]:
-    """What the exporter of torch 2.15 cannot write: the checks in some networks of transformers."""
+    """Translate operators that torch 2.15 cannot export: checks in some transformers networks."""
     from onnxscript import opset18 as onnx
 
     def is_all_true(values: Any) -> Any:
@@ -207,65 +210,70 @@ def _missing_operators() -> dict[Any, Any]:
     return {torch.ops.aten._is_all_true.default: is_all_true}
 
 
-def _inputs(task: Task, rows: Sequence[Row]) -> dict[str, Tensor]:
+def _encode_inputs(task: Task, rows: Sequence[Row]) -> dict[str, Tensor]:
     inputs: Mapping[str, Tensor] = encode_batch(task, rows)["inputs"]
     return dict(inputs)
 
 
-def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     start = 0
-    for size in PORTIONS:
-        if portion := rows[start : start + size]:
-            yield portion
+    for size in BATCH_SIZES:
+        if batch := rows[start : start + size]:
+            yield batch
         start += size
 
 
-def _rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]:
-    """Rows to compare on: of `source`, else of the data that the run was trained with."""
+def _comparison_rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]:
+    """Return rows to compare on, from `source` or else from the run's data, and their origin."""
     if source is not None:
-        place = source.reference
-        table, _ = open_rows(place, source.config, source.split, task.config.formats)
+        origin = source.reference
+        table, _ = open_rows(origin, source.config, source.split, task.config.formats)
     else:
-        table, place = _rows_of_run(run, task)
-    check_columns(place, table.column_names, task)
+        table, origin = _rows_of_run(run, task)
+    check_columns(origin, table.column_names, task)
     step = max(1, len(table) // (4 * ROWS))
-    drawn = take_rows(table, range(0, len(table), step)[: 4 * ROWS])
-    rows = [input_columns(row, task) for row in drawn]
-    good = [
+    sampled = take_rows(table, range(0, len(table), step)[: 4 * ROWS])
+    rows = [input_columns(row, task) for row in sampled]
+    valid = [
         row for row, faults in zip(rows, task.rows.validate_many(rows), strict=True) if not faults
     ]
-    if not good:
-        raise DataError(f"{place}: holds no row that can be read; name other DATA")
-    return _first_parts(good[:ROWS], task), place
+    if not valid:
+        raise DataError(f"{origin}: no valid rows to compare on; name other DATA")
+    return _first_parts(valid[:ROWS], task), origin
 
 
 def _first_parts(rows: list[Row], task: Task) -> list[Row]:
-    """Of a row that is seen in parts, the first one: the network reads one part at a time."""
+    """Replace rows that are split into parts by their first part, which the network reads alone."""
     if task.parts is None:
         return rows
     return [{**row, **parts[0]} for row, parts in zip(rows, task.parts(rows), strict=True)]
 
 
 def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
-    """The rows that a run was measured on, else those that it was trained on, and their place."""
+    """Return the run's test rows, or else its validation or training rows, and their origin."""
     folder = RunFolder(run)
     if not folder.has_config:
-        raise ConfigError(f"export: {run} does not tell its data; name rows: export {run} DATA")
+        raise ConfigError(
+            f"export: {run} has no config that names its data; name rows: export {run} DATA"
+        )
     config = DataConfig(**folder.read_config()["data"])
     if config.source is None and config.train is None:
-        raise ConfigError(f"export: {run} was trained on data made in Python; name rows: DATA")
+        raise ConfigError(
+            f"export: {run} was trained on in-memory data; name rows: export {run} DATA"
+        )
     tables = assign_roles(config, None, task.config.formats).tables
     role: Role = next(role for role in ("test", "validation", "train") if role in tables)
     rows = tables[role]
     if config.map is not None:
         rows, _, _ = map_rows(role, rows, config.map, None)
-    own = getattr(config, role)  # a file of its own, or a share of another's rows
-    return rows, f"{own if isinstance(own, str) else config.source or config.train} ({role})"
+    file_or_share = getattr(config, role)
+    reference = file_or_share if isinstance(file_or_share, str) else config.source or config.train
+    return rows, f"{reference} ({role})"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's progress, which nobody can act on."""
+    """Silence the exporter's progress messages and warnings, which users cannot act on."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

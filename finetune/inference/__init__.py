@@ -1,4 +1,4 @@
-"""A fine-tuned model at work: loaded, predicting rows or tables, measured on a split, embedding.
+"""Inference with a fine-tuned model: loading, prediction, evaluation and embedding of rows.
 
 Nothing here trains or changes a model.
 """

@@ -1,7 +1,7 @@
-"""Predictions for many rows: a table or the standard input in, the same rows with predictions out.
+"""Batch prediction: a table or standard input in, the same rows with predictions out.
 
-Rows are predicted and written a window at a time, by any number of processes; the table itself is
-opened by `finetune.data`.
+Rows are predicted and written one window at a time, by any number of processes. `finetune.data`
+opens the table.
 """
 
 from __future__ import annotations
@@ -47,28 +47,28 @@ def predict_rows(
     drawings: Path | None = None,
     precision: str | None = None,
 ) -> int:
-    """Predict all rows of `source` into `output`, or as JSON lines to the standard output.
+    """Predict all rows of `source`; write them to `output`, or as JSON lines to standard output.
 
-    With `drawings` pictures of the predictions are written into that folder, and nothing to the
-    standard output. Returns their number. Raises FinetuneError, before a network is loaded, for
-    rows that cannot be predicted; the standard input is read as it comes.
+    With `drawings`, images of the predictions are written to that folder, and nothing is written to
+    standard output. Returns the number of rows. Raises FinetuneError for rows that cannot be
+    predicted, before a network is loaded; rows from standard input are checked as they arrive.
     """
     state = this_process()
-    speaks = state.is_main_process
-    console = Console(stderr=True, speaks=speaks)  # the standard output may be what is asked for
+    is_main = state.is_main_process
+    console = Console(stderr=True, enabled=is_main)  # standard output may carry the predictions
     is_stream = source.reference == STANDARD_INPUT
     if is_stream and state.num_processes > 1:
-        raise ConfigError("predict: the standard input is read by one process; name a file")
+        raise ConfigError("predict: only a single process can read standard input; name a file")
     if output is not None:
-        names_no_file = is_stream or is_pattern(source.reference)
-        check_output(output, None if names_no_file else locate(source.reference))
+        has_no_file = is_stream or is_pattern(source.reference)
+        check_output(output, None if has_no_file else locate(source.reference))
     folder = model_folder(run)
     task = load_task(folder, source.options)
     if is_stream:
-        rows: Iterable[Row] = _lines(task, source.config, console)
+        rows: Iterable[Row] = _read_lines(task, source.config, console)
         total, types = 0, {}
     else:
-        table, notes = _open(source, task)
+        table, notes = _open_table(source, task)
         console.facts({"data": "\n".join(notes)} if notes else {})
         schema = table.features.arrow_schema
         rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
@@ -77,52 +77,59 @@ def predict_rows(
     predictor = Predictor(task, task.load_model(saved_model(folder)), device, precision)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     done = 0
-    draw = _Drawing(task, drawings)
-    silent = output is None and drawings is not None
+    draw = _ImageWriter(task, drawings)
+    draws_only = output is None and drawings is not None
     with (
-        _writer(output, types) if speaks and not silent else nullcontext() as write,
+        _open_output(output, types) if is_main and not draws_only else nullcontext() as write,
         console.count(total, "rows") as advance,
     ):
-        join = _Join(console)
-        for part, predictions in _predicted(predictor, rows, window, batch_size, advance):
-            if speaks:
-                draw(part, predictions)
-            done += len(part)
+        join = _ColumnJoiner(console)
+        for chunk, predictions in _predict_windows(predictor, rows, window, batch_size, advance):
+            if is_main:
+                draw(chunk, predictions)
+            done += len(chunk)
             if write is not None:
-                write([join(row, said) for row, said in zip(part, predictions, strict=True)])
-    cut = sum(gather_object([predictor.cut]))
-    if cut:
-        console.print(f"{cut} of {done} rows are longer than the model reads: they were cut")
+                write([join(*pair) for pair in zip(chunk, predictions, strict=True)])
+    truncated = sum(gather_object([predictor.cut]))
+    if truncated:
+        console.print(
+            f"{truncated} of {done} rows truncated: longer than the model's maximum length"
+        )
     if output is not None:
-        console.print(f"{done} rows with predictions: {output}")
+        console.print(f"{done} rows with predictions written to {output}")
     if drawings is not None:
-        console.print(f"{draw.written} pictures of predictions: {drawings}")
+        console.print(f"{draw.written} images of predictions written to {drawings}")
     return done
 
 
-class _Drawing:
-    """Pictures of predictions in a folder, named after the files of their rows; no folder: none."""
+class _ImageWriter:
+    """Draw predictions to a folder, in files named after the files of their rows.
+
+    Without a folder it draws nothing.
+    """
 
     def __init__(self, task: Task, folder: Path | None) -> None:
         self._task, self._folder = task, folder
         self._names: dict[str, int] = {}
         self._done = self.written = 0
         if folder is not None and folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--draw {folder}: is a file; name a folder")
+            raise ConfigError(f"--draw {folder}: this is a file; name a folder")
 
     def __call__(self, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:
         if self._folder is None:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for row, said in zip(rows, predictions, strict=True):
+            for row, prediction in zip(rows, predictions, strict=True):
                 self._done += 1
-                self.written += len(self._task.views.draw(row, said, self._folder, self._name(row)))
+                name = self._name(row)
+                paths = self._task.views.draw(row, prediction, self._folder, name)
+                self.written += len(paths)
         except OSError as error:
             raise DataError(f"--draw {self._folder}: cannot be written: {error}") from error
 
     def _name(self, row: Row) -> str:
-        """The stem of the row's file, a number where it has none or where another has the same."""
+        """Return the stem of the row's file, numbered if it repeats, or else the row's number."""
         file = next((row[key] for key in ("file", *row) if _is_path(row.get(key))), None)
         stem = Path(file).stem if file else f"row-{self._done:05}"
         self._names[stem] = seen = self._names.get(stem, 0) + 1
@@ -133,31 +140,31 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and bool(Path(value).suffix) and len(value) < _LONGEST_PATH
 
 
-def _predicted(
+def _predict_windows(
     predictor: Predictor,
     rows: Iterable[Row],
     window: int,
     batch_size: int,
     advance: Callable[[int], None],
 ) -> Iterator[tuple[list[Row], list[Prediction]]]:
-    """Windows of rows in their order, with their predictions.
+    """Yield windows of rows, in order, with their predictions.
 
-    Window k is computed by process k mod P, so what is computed together does not depend on their
-    number, and no process holds more than P windows.
+    Process k mod P computes window k, so the batches do not depend on the number of processes P,
+    and no process holds more than P windows.
     """
     state = PartialState()
     rank, processes = state.process_index, state.num_processes
-    windows = _windows(rows, window)
-    while own := list(islice(windows, processes)):
-        mine = predictor.window(own[rank], batch_size, advance) if rank < len(own) else []
-        told: list[list[Prediction]] = [mine]
+    windows = _split_into_windows(rows, window)
+    while group := list(islice(windows, processes)):
+        mine = predictor.window(group[rank], batch_size, advance) if rank < len(group) else []
+        gathered: list[list[Prediction]] = [mine]
         if processes > 1:
-            told = gather_object(told)
-        yield from zip(own, told[: len(own)], strict=True)
+            gathered = gather_object(gathered)
+        yield from zip(group, gathered[: len(group)], strict=True)
 
 
-class _Join:
-    """Rows with their predictions: columns of the input keep their names."""
+class _ColumnJoiner:
+    """Add predictions to rows as columns; they get a prefix if a row already has such a column."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -173,12 +180,14 @@ class _Join:
         while taken := [prefix + name for name in prediction if prefix + name in row]:
             prefix += "predicted_"
             names = ", ".join(prefix + name for name in prediction)
-            self._console.print(f"the rows have a column {taken[0]!r}: predictions are in {names}")
+            self._console.print(
+                f"the rows already have a column {taken[0]!r}: predictions are in {names}"
+            )
         return prefix
 
 
-def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
-    """The rows that can be predicted, all of their columns kept."""
+def _open_table(source: Source, task: Task) -> tuple[Dataset, list[str]]:
+    """Open the rows that can be predicted, with all of their columns, and notes about them."""
     table, notes = open_rows(source.reference, source.config, source.split, task.config.formats)
     check_columns(source.reference, table.column_names, task)
     columns, on_error = task.rows.inputs, source.config.on_error
@@ -188,25 +197,25 @@ def _open(source: Source, task: Task) -> tuple[Dataset, list[str]]:
     return table, [*notes, *faults]
 
 
-def _lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
-    """The lines of the standard input as rows. Raises DataError for one that is no good."""
+def _read_lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
+    """Yield the lines of standard input as rows. Raises DataError for an invalid line."""
     if sys.stdin.isatty():
-        console.print("one text a line; Ctrl-D ends")
-    left_out = 0
+        console.print("enter one text per line; Ctrl-D ends the input")
+    skipped = 0
     for number, raw in enumerate(sys.stdin.buffer, start=1):
         row = task.rows.from_value(_decode(raw, number, config.encoding).rstrip("\r\n"))
-        whats = list(task.rows.validate(row))
-        if not whats:
+        faults = list(task.rows.validate(row))
+        if not faults:
             yield row
         elif config.on_error == "skip":
-            left_out += 1
+            skipped += 1
         else:
             raise DataError(
-                f"standard input, line {number}: {'; '.join(whats)}; "
-                "mend the line, or leave such lines out with on_error=skip"
+                f"standard input, line {number}: {'; '.join(faults)}; "
+                "fix the line, or skip such lines with on_error=skip"
             )
-    if left_out:
-        console.print(f"standard input: {format_count(left_out, 'line')} left out")
+    if skipped:
+        console.print(f"standard input: {format_count(skipped, 'line')} skipped")
 
 
 def _decode(raw: bytes, number: int, encodings: str | Sequence[str]) -> str:
@@ -217,21 +226,21 @@ def _decode(raw: bytes, number: int, encodings: str | Sequence[str]) -> str:
         except UnicodeDecodeError:
             continue
         except LookupError as error:
-            raise ConfigError(f"encoding: {error}; write utf-8, cp1252, latin-1 ...") from error
+            raise ConfigError(f"encoding: {error}; use utf-8, cp1252, latin-1, ...") from error
     raise DataError(
-        f"standard input, line {number}: is not {' nor '.join(names)}; write encoding=cp1252, or "
-        "whatever it is"
+        f"standard input, line {number}: cannot be decoded as {' or '.join(names)}; "
+        "set the actual encoding, such as encoding=cp1252"
     )
 
 
-def _windows(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+def _split_into_windows(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
     source = iter(rows)
     while window := list(islice(source, size)):
         yield window
 
 
 @contextmanager
-def _writer(output: Path | None, types: dict[str, pa.DataType]) -> Iterator[Write]:
+def _open_output(output: Path | None, types: dict[str, pa.DataType]) -> Iterator[Write]:
     if output is None:
         yield lambda rows: write_lines(sys.stdout, rows)
     else:

@@ -1,4 +1,4 @@
-"""A fine-tuned model evaluated on labeled rows.
+"""Evaluation of a fine-tuned model on labeled rows.
 
 metrics = finetune.evaluate("runs/news-bert-lora", "test.csv", delimiter=";")
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from finetune.batching.data_loader import Split, measured_split
+from finetune.batching.data_loader import Split, measure_split
 from finetune.data.opening import FIRST_VALUES, open_rows
 from finetune.data.source import Source, make_source
 from finetune.data.validation import check_rows
@@ -30,11 +30,11 @@ from finetune.task_parts import Row
 def evaluate(
     model: str | Path, data: Any, *, batch_size: int = 32, **keys: Any
 ) -> dict[str, float]:
-    """The metrics of a fine-tuned model on labeled rows, {metric: value}.
+    """Evaluate a fine-tuned model on labeled rows; return {metric: value}.
 
-    `model` is a run folder, its `final/`, or a model on the hub; `data` whatever `finetune.train`
-    takes: a reference, a Dataset, a DataFrame, a list of dicts. `keys` say how it is read
-    (split="test", delimiter=";"), or replace keys of the task that predictions may change
+    `model` is a run folder, its `final/`, or a model on the hub. `data` is anything that
+    `finetune.train` takes: a reference, a Dataset, a DataFrame, a list of dicts. `keys` set how it
+    is read (split="test", delimiter=";"), or override task keys that affect predictions only
     (score_threshold=0.5). Raises FinetuneError.
     """
     source = make_source(data, keys, "call", takes_options=True)
@@ -45,9 +45,10 @@ def evaluate(
 def evaluate_source(
     run: str, source: Source, console: Console, batch_size: int
 ) -> tuple[Split, dict[str, float]]:
-    """The rows that were measured, and their metrics; how they were read is printed.
+    """Evaluate a model on `source`; return the evaluated rows and their metrics.
 
-    Any number of processes gives the same metrics. Raises FinetuneError.
+    Prints how the rows were read. The metrics do not depend on the number of processes. Raises
+    FinetuneError.
     """
     state = this_process()
     folder = model_folder(run)
@@ -58,34 +59,41 @@ def evaluate_source(
     notes += resolved.notes
     rows, faults = check_rows(source.name, rows, labeled_faults(task), source.config.on_error)
     notes += task.views.compare(source.split or source.name, rows)
-    precision, reason = _precision(RunFolder(Path(run)), state.device)
+    precision, reason = _choose_precision(RunFolder(Path(run)), state.device)
     accelerator = make_accelerator(precision)
     processes = format_count(accelerator.num_processes, "process", "es")
-    where = f"{accelerator.device.type}, {processes}, {precision}: {reason}"
-    facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": where}
+    hardware = f"{accelerator.device.type}, {processes}, {precision}: {reason}"
+    facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": hardware}
     console.facts({name: text for name, text in facts.items() if text})
 
     model = task.load_model(saved_model(folder)).to(accelerator.device)
-    split, lengths, left_out = measured_split(source.split or source.name, rows, task)
-    for note in filter(None, [*left_out, cut_note(lengths, task.views.length_unit)]):
+    split, lengths, skipped_notes = measure_split(source.split or source.name, rows, task)
+    for note in filter(None, [*skipped_notes, cut_note(lengths, task.views.length_unit)]):
         console.print(note)
     return split, evaluate_split(model, task, split, accelerator, block=batch_size).metrics
 
 
 def labeled_faults(task: Task) -> Callable[[Sequence[Row]], list[list[str]]]:
-    """What is wrong with rows that a trained task is to be measured on."""
+    """Return a function that lists the faults of rows to evaluate a trained task on."""
 
     def check(rows: Sequence[Row]) -> list[list[str]]:
-        found = task.rows.validate_many(rows)
-        return [own or list(task.unseen(row)) for own, row in zip(found, rows, strict=True)]
+        faults_by_row = task.rows.validate_many(rows)
+        return [
+            faults or list(task.unseen(row))
+            for faults, row in zip(faults_by_row, rows, strict=True)
+        ]
 
     return check
 
 
-def _precision(run: RunFolder, device: torch.device) -> tuple[str, str]:
-    """That of the run, if this device computes it; else what training would choose here."""
+def _choose_precision(run: RunFolder, device: torch.device) -> tuple[str, str]:
+    """Return the run's precision if this device supports it, else training's default, and why."""
     if not run.has_config:
         return choose_precision(None, device)
-    asked = run.read_config()["train"]["precision"]
-    here = asked == "fp32" or device.type == "cuda" or (asked == "bf16" and has_native_bf16(device))
-    return (asked, "as in training") if here else choose_precision(None, device)
+    precision = run.read_config()["train"]["precision"]
+    is_supported = (
+        precision == "fp32"
+        or device.type == "cuda"
+        or (precision == "bf16" and has_native_bf16(device))
+    )
+    return (precision, "as in training") if is_supported else choose_precision(None, device)

@@ -1,4 +1,4 @@
-"""How good a model is on a split: every row once, whatever the number of processes."""
+"""Evaluation loop: metrics of a model on a split, each row counted once on any process count."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from finetune.model import TransferModel
 from finetune.task import Task
 from finetune.task_parts import Prediction, Stats, take_rows
 
-# A term without an item has the sum 0, and 0 / tiny is 0.
+# A loss term without items has the sum 0, and 0 / TINY is 0.
 TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a split, and the statistics [N, ...] behind them, in the order of the rows.
+    """Metrics of a split, and the statistics [N, ...] they are computed from, in row order.
 
     Attributes:
-        predictions: one for each row where the task scores predictions, else none.
+        predictions: one per row if the task scores predictions, else empty.
     """
 
     metrics: dict[str, float]
@@ -37,8 +37,8 @@ class Evaluation:
     predictions: list[Prediction] = field(default_factory=list)
 
 
-class _Part(NamedTuple):
-    """What one batch of a split gives."""
+class _BatchResult(NamedTuple):
+    """Statistics, loss sums and predictions of one batch of a split."""
 
     micro_batch: MicroBatch
     stats: Stats
@@ -56,10 +56,10 @@ def evaluate_split(
     block: int,
     workers: int = 0,
 ) -> Evaluation:
-    """Metrics of the unwrapped `model` on a split; the same on every process.
+    """Evaluate the unwrapped `model` on a split; the result is the same on every process.
 
-    Rows are sorted by length and cut into blocks that do not depend on the number of processes, so
-    that no row is counted twice and any number of processes gives the same metrics.
+    Rows are sorted by length and divided into blocks independently of the number of processes, so
+    no row is counted twice and the metrics do not depend on that number.
     """
     block, score = rows_at_once(task, block), task.score
     micro_batches = blocks_by_length(
@@ -68,7 +68,7 @@ def evaluate_split(
     batches = load_batches(
         split, task, micro_batches, seed=0, device=accelerator.device, workers=workers
     )
-    found: list[_Part] = []
+    results: list[_BatchResult] = []
     model.eval()
     with torch.inference_mode(), cast_once(model, accelerator.mixed_precision):
         for micro_batch, batch in batches:
@@ -80,32 +80,36 @@ def evaluate_split(
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
             stats = {name: value.cpu() for name, value in task.measure(outputs, batch).items()}
-            found.append(_Part(micro_batch, stats, sums, counts, predictions))
-    # One collective for the whole split; blocks in equal order give equal sums everywhere.
-    found = sorted(gather_object(found), key=lambda part: part.micro_batch.slot)
+            results.append(_BatchResult(micro_batch, stats, sums, counts, predictions))
+    # One collective for the whole split. Summing in slot order gives equal sums on all processes.
+    results = sorted(gather_object(results), key=lambda result: result.micro_batch.slot)
 
     order = torch.argsort(
-        torch.tensor([index for part in found for index in part.micro_batch.indices])
+        torch.tensor([index for result in results for index in result.micro_batch.indices])
     )
-    stats = {name: _join([part.stats[name] for part in found])[order] for name in found[0].stats}
+    stats = {
+        name: _concatenate([result.stats[name] for result in results])[order]
+        for name in results[0].stats
+    }
     losses = mean_loss(
-        _summed([part.sums for part in found]), _summed([part.counts for part in found])
+        _sum_terms([result.sums for result in results]),
+        _sum_terms([result.counts for result in results]),
     )
     metrics = losses | task.summarize(stats)
-    said: list[Prediction] = []
+    predictions = []
     if score is not None:
-        unordered = [prediction for part in found for prediction in part.predictions]
-        said = [unordered[place] for place in order.tolist()]
-        metrics |= score(said, take_rows(split.rows, range(len(split))))
-    return Evaluation(metrics, stats, said)
+        unordered = [prediction for result in results for prediction in result.predictions]
+        predictions = [unordered[position] for position in order.tolist()]
+        metrics |= score(predictions, take_rows(split.rows, range(len(split))))
+    return Evaluation(metrics, stats, predictions)
 
 
-def _summed(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+def _sum_terms(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     return {term: sum(part[term] for part in parts) for term in parts[0]}
 
 
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    """Batches of a statistic in one tensor [N, ...]; later axes are padded with 0 to the widest."""
+def _concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate batches of a statistic to [N, ...]; pad later axes with 0 to the widest."""
     shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     if all(list(part.shape[1:]) == shape for part in parts):
         return torch.cat(list(parts))
@@ -119,11 +123,11 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 
 
 def mean_loss(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:
-    """Each term over its own count, and their sum."""
+    """Divide each loss term by its count; return the terms and their sum."""
     return total_loss({term: value / max(counts[term], TINY) for term, value in sums.items()})
 
 
 def total_loss(terms: Mapping[str, float]) -> dict[str, float]:
-    """The sum of the loss terms, and each by name where there are several."""
+    """Return the sum of the loss terms, and each term by name if there are several."""
     named = {f"loss/{term}": value for term, value in terms.items()} if len(terms) > 1 else {}
     return {"loss": sum(terms.values()), **named}

@@ -1,4 +1,4 @@
-"""A fine-tuned model on disk or on a hub: its folder, its task, its keys; no network is loaded."""
+"""Locate a fine-tuned model on disk or on a hub and restore its task, without loading weights."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from finetune.config.loading import section_faults
 from finetune.config.retired import stored_section
-from finetune.config.schema import READING, TaskConfig
-from finetune.errors import ModelError, nearest, refuse_all
-from finetune.io.hub_retry import redact, with_patience
+from finetune.config.schema import READING_KEYS, TaskConfig
+from finetune.errors import ModelError, nearest, raise_for_faults
+from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, read_json
 from finetune.model import saved_model
 from finetune.registry import find_task
 from finetune.reporting.console import Console
 from finetune.task import Task
 
-# Files that may hold code, which no model of this kit has: they are not even fetched.
+# Formats that may contain pickled code. No model of this kit has them, so they are not downloaded.
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.h5", "*.msgpack")
 
 
@@ -28,47 +28,50 @@ def load_task(
     embeds: bool = False,
     trust_remote_code: bool = False,
 ) -> Task:
-    """The task of a final model with what it learned; the network is not loaded.
+    """Restore the task of a final model with its learned state; the network is not loaded.
 
-    Raises ConfigError for `keys` that predictions of the task do not change; to embed rows, any key
-    of the task may be another one, such as the column that is read.
+    `keys` override keys of the task's config. Raises ConfigError for keys that do not affect
+    predictions; with `embeds`, every key may be overridden, such as the column to read.
     """
-    held = read_task(folder)
+    saved = read_task(folder)
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:
-        raise ModelError(f"{folder}: holds no weights as safetensors, and no others are read")
-    check_files(folder, weights.union(held.get("files", [])))
-    task_class = find_task(held["name"])
-    config = stored_section(task_class.Config, held["config"])
+        raise ModelError(
+            f"{folder}: no safetensors weights in this folder, and other formats are not loaded; "
+            "save the weights as safetensors"
+        )
+    check_files(folder, weights.union(saved.get("files", [])))
+    task_class = find_task(saved["name"])
+    config = stored_section(task_class.Config, saved["config"])
     allowed = type(config).model_fields if embeds else config.prediction_keys
     task = task_class(changed_config(config, keys or {}, allowed))
-    task.restore(held["state"], saved_model(folder, trust_remote_code=trust_remote_code))
+    task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_remote_code))
     return task
 
 
 def changed_config(
     config: TaskConfig, keys: Mapping[str, Any], allowed: Collection[str]
 ) -> TaskConfig:
-    """The config of a trained task with other values for some of the keys that are `allowed`.
+    """Return the config of a trained task with `keys` overridden.
 
-    Raises ConfigError.
+    Raises ConfigError for keys that are not `allowed` and for invalid values.
     """
     faults = [
-        f"{key}: predictions of {config.name} do not change this key; "
-        f"{nearest(key, {*allowed, *READING})}"
+        f"{key}: this key does not affect predictions of {config.name}; "
+        f"{nearest(key, {*allowed, *READING_KEYS})}"
         for key in keys
         if key not in allowed
     ]
     values = {**config.model_dump(), **keys}
     faults = faults or section_faults("task", type(config), values, "for predictions")
-    refuse_all("predicting with other keys", faults)
+    raise_for_faults("overriding task keys", faults)
     return type(config).model_validate(values)
 
 
 def model_folder(
     reference: str | Path, revision: str | None = None, token: str | None = None
 ) -> Path:
-    """The folder of a model: `final/` of a run, the folder itself, or a copy from the hub."""
+    """Return the folder of a model: `final/` of a run, the folder itself, or a hub download."""
     path = Path(reference)
     if path.is_dir():
         if (path / "final" / "task.json").is_file():
@@ -77,57 +80,59 @@ def model_folder(
             raise ModelError(
                 f"{path}: this run has no final model yet; run its training command again"
             )
-        return _checked(path, str(path))
+        return _check_origin(path, str(path))
     if path.exists():
-        raise ModelError(f"{reference}: is a file; give a run, its final/, or a hub id OWNER/NAME")
+        raise ModelError(
+            f"{reference}: this is a file; give a run folder, its final/, or a hub id OWNER/NAME"
+        )
     if str(reference).startswith((".", "/", "~")) or str(reference).count("/") != 1:
         raise ModelError(
-            f"{reference}: there is no such folder; give a run, its final/, or a hub id OWNER/NAME"
+            f"{reference}: no such folder; give a run folder, its final/, or a hub id OWNER/NAME"
         )
-    return _checked(_from_hub(str(reference), revision, token), str(reference))
+    return _check_origin(_download(str(reference), revision, token), str(reference))
 
 
-def _from_hub(reference: str, revision: str | None, token: str | None) -> Path:
+def _download(reference: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = with_patience(
+        folder = retry_hub_errors(
             lambda: snapshot_download(
                 reference, revision=revision, token=token, ignore_patterns=list(PICKLED)
             ),
             Console(stderr=True).print,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        # A hub may echo what it was sent, so the exceptions behind this one are not shown.
-        behind = "" if isinstance(error, HfHubHTTPError) else error.__cause__ or ""
-        said = redact(" ".join(f"{error} {behind}".split()), token)
+        # A hub may echo the request with its token, so chained exceptions are not shown.
+        cause = "" if isinstance(error, HfHubHTTPError) else error.__cause__ or ""
+        message = redact(" ".join(f"{error} {cause}".split()), token)
         raise ModelError(
-            f"{reference}: neither a folder here nor to be had from the hub: {said}"
+            f"{reference}: neither a local folder nor available on the hub: {message}"
         ) from None
-    return Path(found)
+    return Path(folder)
 
 
-def _checked(folder: Path, reference: str) -> Path:
-    """The folder, if this kit wrote it."""
+def _check_origin(folder: Path, reference: str) -> Path:
+    """Return the folder. Raises ModelError if this kit did not write it."""
     if (folder / "task.json").is_file():
         return folder
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"{reference}: is an adapter without its network; load it with peft, as its card "
-            "shows, or push the run with --what both"
+            f"{reference}: contains an adapter without its base network; load it with peft as "
+            "shown on its card, or push the run with --what both"
         )
     raise ModelError(
-        f"{reference}: holds no model of this kit (no task.json); give a run folder or its final/"
+        f"{reference}: not a model of this kit (no task.json); give a run folder or its final/"
     )
 
 
 def read_task(folder: Path) -> dict[str, Any]:
-    """What `write_task` wrote: the task's name, config and state. Raises ModelError."""
-    held = read_json(folder / "task.json")
-    if not isinstance(held, dict) or not {"name", "config", "state"} <= held.keys():
+    """Read task.json: the task's name, config and state. Raises ModelError if they are missing."""
+    saved = read_json(folder / "task.json")
+    if not isinstance(saved, dict) or not {"name", "config", "state"} <= saved.keys():
         raise ModelError(
-            f"{folder / 'task.json'}: names no task, config and state; "
-            "the folder holds no model of this kit"
+            f"{folder / 'task.json'}: name, config or state is missing; "
+            "the folder was not written by this kit"
         )
-    return held
+    return saved

@@ -1,4 +1,4 @@
-"""A fine-tuned model that predicts: from a run, from its final folder, or from a model hub."""
+"""Predictor: a fine-tuned model loaded from a run, its final folder, or a model hub."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from finetune.batching.data_loader import map_by_length
 from finetune.batching.parts import rows_at_once
 from finetune.data.records import is_frame
 from finetune.distributed.devices import best_device, find_device, to_device
-from finetune.distributed.precision import check_precision, computing_in
+from finetune.distributed.precision import check_precision, inference_precision
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.model import Batch, TransferModel, saved_model
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row
 
-# Rows read ahead of a stream, so that rows of similar length can share a batch.
+# Rows of a stream that are read ahead, so that rows of similar length can share a batch.
 WINDOW = 1024
 
 
 class Predictor:
-    """A task with its fine-tuned model: called with rows, it predicts each of them, in order.
+    """A fine-tuned model and its task; call it with rows to get one prediction per row, in order.
 
-    It stands where a pipeline of transformers does, in `evaluate.evaluator` say.
+    It can replace a transformers pipeline, in `evaluate.evaluator` for example.
 
     Attributes:
-        precision: of its computation: fp32, bf16 or fp16.
-        cut: how many of the rows predicted so far the model could not read to their end.
+        trained_task: the task of the model; `task` is the name of a pipeline.
+        precision: of the computation: fp32, bf16 or fp16.
+        cut: number of rows predicted so far that were truncated to the model's maximum length.
     """
 
     def __init__(
-        self, adapter: Task, model: TransferModel, device: torch.device, precision: str = "fp32"
+        self, task: Task, model: TransferModel, device: torch.device, precision: str = "fp32"
     ) -> None:
-        self.adapter = adapter
+        self.trained_task = task
         self.model = model.to(device).eval()
         self.device = device
         self.precision = precision
@@ -46,26 +47,28 @@ class Predictor:
 
     @property
     def task(self) -> str:
-        """The name of the pipeline whose predictions these are like."""
-        return self.adapter.views.card(self.model).pipeline or self.adapter.name
+        """Name of the matching transformers pipeline, or the task's name if there is none."""
+        return self.trained_task.views.card(self.model).pipeline or self.trained_task.name
 
     def __call__(
         self, rows: Any, batch_size: int = 32, *, truncation: Literal[True] = True
     ) -> list[Any]:
-        """Predictions for a list of rows, a datasets.Dataset, a DataFrame, or bare values (texts).
+        """Predict a list of rows, a datasets.Dataset, a DataFrame, or bare values such as texts.
 
-        Bare values fit where a prediction reads one column. A single row gives a list of one. Each
-        is of the types that the transformers pipeline gives, those of `stream` are JSON-able.
-        `truncation` is what the evaluators of the `evaluate` library tell every pipeline; long rows
-        are truncated as in training in any case.
+        Bare values are accepted if the model reads a single column. A single row gives a list of
+        one prediction. Predictions have the types of the transformers pipeline; those of `stream`
+        are JSON-able. `truncation` exists because the evaluators of the `evaluate` library pass it
+        to every pipeline; long rows are always truncated as in training.
         """
         if truncation is not True:
-            raise ConfigError("truncation: rows are truncated as in training; leave it out")
-        rows = as_rows(rows, self.adapter)
-        return list(map(self.adapter.views.present, self.stream(rows, batch_size)))
+            raise ConfigError(
+                "truncation: rows are always truncated as in training; remove the argument"
+            )
+        rows = as_rows(rows, self.trained_task)
+        return list(map(self.trained_task.views.present, self.stream(rows, batch_size)))
 
     def stream(self, rows: Iterable[Row], batch_size: int = 32) -> Iterator[Prediction]:
-        """Predictions in the order of `rows`, read a window at a time.
+        """Yield predictions in the order of `rows`, which are read one window at a time.
 
         Raises DataError for a row that cannot be predicted.
         """
@@ -73,8 +76,9 @@ class Predictor:
         start = 1
         while window := list(islice(source, WINDOW)):
             for number, row in enumerate(window, start):
-                check_columns(f"row {number}", row, self.adapter)
-                for fault in self.adapter.rows.validate(input_columns(row, self.adapter)):
+                check_columns(f"row {number}", row, self.trained_task)
+                inputs = input_columns(row, self.trained_task)
+                for fault in self.trained_task.rows.validate(inputs):
                     raise DataError(f"row {number}: {fault}")
             yield from self.window(window, batch_size)
             start += len(window)
@@ -82,17 +86,18 @@ class Predictor:
     def window(
         self, rows: Sequence[Row], batch_size: int, advance: Callable[[int], None] = lambda _: None
     ) -> list[Prediction]:
-        """Predictions for good rows that are in memory; `advance` is told of every batch."""
-        rows = [input_columns(row, self.adapter) for row in rows]
-        measured = self.adapter.lengths(rows, predicting=True)
-        self.cut += sum(length.cut > 0 for length in measured)
+        """Predict valid rows in memory; `advance` is called with the size of each batch."""
+        task = self.trained_task
+        rows = [input_columns(row, task) for row in rows]
+        lengths = task.lengths(rows, predicting=True)
+        self.cut += sum(length.cut > 0 for length in lengths)
 
         def predict(batch: Batch) -> list[Prediction]:
-            return self.adapter.predict(self.model, to_device(batch, self.device))
+            return task.predict(self.model, to_device(batch, self.device))
 
-        at_once = rows_at_once(self.adapter, batch_size)
-        with torch.inference_mode(), computing_in(self.precision, self.model, self.device):
-            return map_by_length(self.adapter, rows, measured, at_once, predict, advance)
+        at_once = rows_at_once(task, batch_size)
+        with torch.inference_mode(), inference_precision(self.precision, self.model, self.device):
+            return map_by_length(task, rows, lengths, at_once, predict, advance)
 
 
 def load(
@@ -105,23 +110,23 @@ def load(
     trust_remote_code: bool = False,
     **keys: Any,
 ) -> Predictor:
-    """The predictor of a run folder, of a `final/` folder, or of a model on the hub.
+    """Load a predictor from a run folder, a `final/` folder, or a model on the hub.
 
-    `keys` of the task replace those it was trained with: score_threshold=0.5, say. Left out,
-    `precision` is fp32; bf16 is faster where the device has it, and rounds. No pickle is read, and
-    code that comes with the model runs only if it is trusted. Raises ModelError if there is no such
-    model, or if this kit did not make it.
+    `keys` override task keys that affect predictions, such as score_threshold=0.5. `precision`
+    defaults to fp32; bf16 is faster on devices that support it, but less exact. Pickles are never
+    loaded, and code that comes with the model runs only with `trust_remote_code`. Raises ModelError
+    if there is no such model or this kit did not write it.
     """
-    place = find_device(device) if device else best_device()
-    precision = check_precision(precision, place)
+    target = find_device(device) if device else best_device()
+    precision = check_precision(precision, target)
     folder = model_folder(reference, revision, token)
     task = load_task(folder, keys, trust_remote_code=trust_remote_code)
     source = saved_model(folder, trust_remote_code=trust_remote_code)
-    return Predictor(task, task.load_model(source), place, precision)
+    return Predictor(task, task.load_model(source), target, precision)
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
-    """Rows from whatever holds them: one row, rows, a table, or bare values of the one column."""
+    """Convert a row, several rows, a table, or bare values of a single column to rows."""
     if is_frame(value):
         return [
             dict(zip(value.columns, map(_as_lists, cells), strict=True))
@@ -133,7 +138,7 @@ def as_rows(value: Any, task: Task) -> Iterable[Row]:
 
 
 def _as_lists(cell: Any) -> Any:
-    """A cell of a DataFrame, with lists where pandas has made arrays of a table's lists."""
+    """Restore the lists of a DataFrame cell that pandas has turned into object arrays."""
     if isinstance(cell, np.ndarray) and cell.dtype == object:
         return [_as_lists(item) for item in cell]
     if isinstance(cell, dict):
@@ -142,7 +147,7 @@ def _as_lists(cell: Any) -> Any:
 
 
 def check_columns(place: str, columns: Collection[str], task: Task) -> None:
-    """Raise DataError if a column that a prediction reads is not among those of the rows."""
+    """Raise DataError if a column that the model needs for a prediction is missing."""
     for column in task.rows.inputs:
         if column not in columns:
             raise DataError(
@@ -152,6 +157,6 @@ def check_columns(place: str, columns: Collection[str], task: Task) -> None:
 
 
 def input_columns(row: Row, task: Task) -> Row:
-    """The columns that a prediction reads: a label that training never saw must not stop it."""
+    """Select the columns that a prediction reads, so that an unseen label cannot make it fail."""
     columns = task.rows.inputs
     return {name: row.get(name) for name in columns} if columns else row

@@ -1,5 +1,5 @@
-"""What is read from and written to disk or a hub, whole or not at all: checkpoints, run folders,
-tables.
+"""Crash-safe input and output: checkpoints, run folders, tables, requests to a hub.
 
-Data sets are read in `finetune.data`; models are exported in `finetune.export`.
+Files are written atomically. Data sets are read in `finetune.data`; models are exported in
+`finetune.export`.
 """

@@ -1,7 +1,7 @@
-"""Files and folders that are there whole or not at all.
+"""Atomic writes of files and folders.
 
-What is written goes beside its place, is synced to the disk, and then renamed: a reader never sees
-half of it, and neither does a restart after a crash.
+The content is written to a temporary path in the same folder, synced to the disk and then renamed,
+so neither a reader nor a restart after a crash sees a partial file.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Any
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """The path at which the block writes a file or a folder, renamed to `path` when it ends.
+    """Yield a temporary path to write a file or a folder to, and rename it to `path` at the end.
 
-    If the block fails, or the disk does, nothing is left of it and `path` is as it was.
+    If the block or the disk fails, the temporary path is removed and `path` remains unchanged.
     """
-    beside = partial_path(path)
-    remove(beside)
+    partial = partial_path(path)
+    remove_path(partial)
     try:
-        yield beside
-        publish(beside, path)
+        yield partial
+        publish(partial, path)
     except BaseException:
-        remove(beside)
+        remove_path(partial)
         raise
 
 
-def publish(beside: Path, path: Path) -> None:
-    """Sync a file or a folder to the disk, then rename it to `path`, in place of what is there."""
-    for each in (*beside.rglob("*"), beside):
-        sync(each)
+def publish(partial: Path, path: Path) -> None:
+    """Sync a file or a folder to the disk, then rename it to `path`, replacing what exists."""
+    for each in (*partial.rglob("*"), partial):
+        sync_to_disk(each)
     if path.is_dir():
         shutil.rmtree(path)
-    beside.replace(path)
-    sync(path.parent)
+    partial.replace(path)
+    sync_to_disk(path.parent)
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file or a folder is written until it is whole."""
+    """Return the temporary path to which a file or a folder is written until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if there is one."""
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -55,20 +55,20 @@ def remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Write a text file atomically."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def sync(path: Path) -> None:
-    """Ask the disk to hold what was written to a file, or the names in a folder."""
+def sync_to_disk(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows syncs no folders
+        return  # Windows cannot sync folders
     handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Requests to a hub that may fail and pass: tried again, and no secret in what is said of them."""
+"""Retries of hub requests after transient errors, and redaction of tokens from messages."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# Seconds before each further try, unless the hub names others; most of them a person still waits.
+# Seconds before each retry, unless the hub sends Retry-After; short enough for a person to wait.
 WAITS = (1.0, 4.0, 15.0)
 LONGEST_WAIT = 300.0
-PASSING = {408, 425, 429, 500, 502, 503, 504}
+TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
 
 
-def with_patience(action: Callable[[], T], say: Callable[[str], None]) -> T:
-    """What `action`, which may be repeated, gives; tried again after faults that may pass,
-    of each of which it is said."""
+def retry_hub_errors(action: Callable[[], T], say: Callable[[str], None]) -> T:
+    """Return the result of `action`, which must be repeatable; retry it after transient errors.
+
+    `say` gets a message before each retry.
+    """
     for seconds in WAITS:
         try:
             return action()
         except Exception as error:
-            reason = _passing(error)
+            reason = _transient_reason(error)
             if reason is None:
                 raise
-            wait = min(_asked_wait(error) or seconds, LONGEST_WAIT)
-            say(f"the hub {reason}; trying again in {wait:.0f} s")
+            wait = min(_retry_after(error) or seconds, LONGEST_WAIT)
+            say(f"the hub {reason}; retrying in {wait:.0f} s")
             time.sleep(wait)
     return action()
 
 
 def redact(text: str, token: str | None = None) -> str:
-    """The text without the token that is in use, and without what looks like one."""
+    """Mask the tokens in use, and everything that looks like a token."""
     from huggingface_hub import get_token
 
     for secret in {token, get_token()} - {None, ""}:
@@ -41,8 +43,8 @@ def redact(text: str, token: str | None = None) -> str:
     return _TOKEN.sub(r"\1_***", text)
 
 
-def _passing(error: BaseException) -> str | None:
-    """What happened, if it may be otherwise the next time."""
+def _transient_reason(error: BaseException) -> str | None:
+    """Describe an error that may not occur again; None for permanent errors."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     for each in _causes(error):
@@ -50,20 +52,20 @@ def _passing(error: BaseException) -> str | None:
             return None
         status = getattr(getattr(each, "response", None), "status_code", None)
         if status is not None:
-            return f"answered with {status}" if status in PASSING else None
+            return f"returned status {status}" if status in TRANSIENT_STATUS else None
         library = type(each).__module__.partition(".")[0]
         if isinstance(each, ConnectionError | TimeoutError) or library.startswith("httpx"):
-            return f"could not be reached ({type(each).__name__})"
+            return f"cannot be reached ({type(each).__name__})"
     return None
 
 
-def _asked_wait(error: BaseException) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110, 10.2.3); dates in it are not read."""
+def _retry_after(error: BaseException) -> float | None:
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); dates are not supported."""
     for each in _causes(error):
         headers: Any = getattr(getattr(each, "response", None), "headers", None) or {}
-        asked = str(headers.get("Retry-After", ""))
-        if asked.isdigit():
-            return float(asked)
+        value = str(headers.get("Retry-After", ""))
+        if value.isdigit():
+            return float(value)
     return None
 
 

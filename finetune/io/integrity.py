@@ -1,7 +1,7 @@
-"""Whether the files of a final model are whole, as far as their heads tell.
+"""Integrity check of the files of a final model, without reading the weights.
 
-A file of tensors says in its head how long it is, and JSON that was cut off does not parse: what an
-interrupted copy or a full disk leaves behind is found without reading the weights.
+The header of a safetensors file states its size, and truncated JSON does not parse, which is enough
+to detect what an interrupted copy or a full disk leaves behind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from finetune.errors import ModelError
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Raise ModelError for the first of the files that is missing or cut off, with a remedy."""
+    """Raise ModelError for the first file that is missing or truncated."""
     for path in (folder / name for name in sorted(names)):
         if not path.is_file():
             raise ModelError(f"{path}: is missing; {_remedy(folder)}")
@@ -28,7 +28,7 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of a final model holds. Raises ModelError with a remedy."""
+    """Read a JSON file of a final model. Raises ModelError if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -44,18 +44,18 @@ def _check_tensors(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:
-    said = str(error).strip().rstrip(".")
-    return ModelError(f"{path}: is damaged ({said}); {_remedy(path.parent)}")
+    reason = str(error).strip().rstrip(".")
+    return ModelError(f"{path}: is damaged ({reason}); {_remedy(path.parent)}")
 
 
 def _remedy(folder: Path) -> str:
-    """How the files of a final model are had again."""
+    """Explain how to restore the files of a final model."""
     run = folder.parent
     if (run / "run.json").is_file():
         return (
-            f"to have {folder.name}/ written anew from the checkpoint, remove "
-            f"{run / 'results.json'} and run the training command again"
+            f"to write {folder.name}/ again from the checkpoint, remove {run / 'results.json'} "
+            "and run the training command again"
         )
     if run.name == "snapshots":  # the cache of huggingface_hub
-        return f"to fetch it anew, remove {run.parent} and load it again"
-    return "copy the model here again from where it was whole"
+        return f"to download it again, remove {run.parent} and load it again"
+    return "copy the model here again from an intact source"

@@ -1,4 +1,4 @@
-"""A model or data reference -> the files it means: a path, pkg://<package>/<path>, or a hub id.
+"""Resolution of model and data references: a path, pkg://<package>/<path>, or a hub id.
 
 Nothing is downloaded, imported or written here.
 """
@@ -21,32 +21,32 @@ _LISTED = 12
 
 
 def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | None:
-    """The file or folder that a reference means, or None for a hub id.
+    """Return the file or folder that a reference names, or None for a hub id.
 
-    Raises `error` for a reference that can only be a path or a package, and leads nowhere.
+    Raises `error` for a path or package that does not exist, and for URLs.
     """
     if not reference.strip():
-        raise error(f"{reference!r} names nothing; give a path, a hub id or pkg://<package>/<path>")
+        raise error(f"{reference!r} is empty; give a path, a hub id or pkg://<package>/<path>")
     if reference.startswith(PACKAGE_SCHEME):
         return _in_package(reference, error)
     if _URL.match(reference):
-        raise error(f"{reference}: addresses are not fetched; {_instead_of_url(reference)}")
+        raise error(f"{reference}: URLs are not downloaded; {_instead_of_url(reference)}")
     path = Path(reference).expanduser()
     if path.exists():
         return path
     if _must_be_path(reference):
-        raise error(f"{reference}: no such file or folder; {_what_is_near(path)}")
+        raise error(f"{reference}: no such file or folder; {_describe_missing(path)}")
     return None
 
 
 def resolve_model(name: str) -> str:
-    """What `from_pretrained` takes for a model's name: a local path, or the hub id as it stands."""
+    """Return the name to pass to `from_pretrained`: a local path, or the hub id unchanged."""
     path = locate(name, ModelError)
     return name if path is None else str(path)
 
 
 def _must_be_path(reference: str) -> bool:
-    """Whether the reference cannot be a hub id, which is `name` or `owner/name`."""
+    """True if the reference cannot be a hub id, which is `name` or `owner/name`."""
     return bool(
         _PATH_START.match(reference)
         or "\\" in reference
@@ -59,11 +59,11 @@ def _must_be_path(reference: str) -> bool:
 def _in_package(reference: str, error: type[FinetuneError]) -> Path:
     package, _, inside = reference.removeprefix(PACKAGE_SCHEME).partition("/")
     parts = [part for part in inside.split("/") if part not in ("", ".")]
-    # Checked by name: installers may link files to a store elsewhere, so that a resolved path
-    # leads out of the package in good faith.
+    # Checked by name and not by resolved path, since installers may link files to a store outside
+    # of the package.
     if any(part == ".." or "\\" in part or ":" in part for part in parts):
         raise error(
-            f"{reference}: leads out of the package; name files below {PACKAGE_SCHEME}{package}/"
+            f"{reference}: points outside the package; name a path below {PACKAGE_SCHEME}{package}/"
         )
     roots = _package_roots(reference, package, error)
     for root in roots:
@@ -71,41 +71,45 @@ def _in_package(reference: str, error: type[FinetuneError]) -> Path:
         if path.exists():
             return path
     missing = roots[0].joinpath(*parts)
-    raise error(f"{reference}: no such file in the package {package}; {_what_is_near(missing)}")
+    raise error(f"{reference}: no such file in the package {package}; {_describe_missing(missing)}")
 
 
 def _package_roots(reference: str, package: str, error: type[FinetuneError]) -> list[Path]:
-    """The folders of an installed package, found without importing it."""
+    """Return the folders of an installed package without importing it."""
     if package.isidentifier():
         try:
-            # Only a top-level name: find_spec("a.b") would import a.
+            # Top-level names only: find_spec("a.b") would import a.
             spec = find_spec(package)
-        except ValueError:  # a module that was made by hand and has no spec
+        except ValueError:  # a module created by hand, without a spec
             spec = None
         if spec is not None and spec.submodule_search_locations:
             return [Path(root) for root in spec.submodule_search_locations]
         if spec is not None:
             raise error(
-                f"{reference}: {package} is a single module and holds no files; name a package"
+                f"{reference}: {package} is a single module without data files; name a package"
             )
     raise error(f"{reference}: {_how_to_install(package)}")
 
 
 def _how_to_install(package: str) -> str:
     if not package:
-        return f"names no package; write {PACKAGE_SCHEME}<package>/<path>"
+        return f"the package name is missing; write {PACKAGE_SCHEME}<package>/<path>"
     owners = metadata.packages_distributions()
-    # Often the name on the package index is given where the name for `import` is meant.
-    named = sorted(name for name, dists in owners.items() if _plain(package) in map(_plain, dists))
+    # A common mistake is to write the name of the distribution and not that of the import.
+    named = sorted(
+        name for name, dists in owners.items() if _normalized(package) in map(_normalized, dists)
+    )
     if named:
         return f"{package} installs {', '.join(named)}; write {PACKAGE_SCHEME}{named[0]}/..."
     if "." in package:
-        return f"a dot is not a folder; write {PACKAGE_SCHEME}{package.replace('.', '/')}/..."
-    return f"the package {package!r} is not installed; run: pip install {_plain(package)}"
+        return (
+            f"dots do not separate folders; write {PACKAGE_SCHEME}{package.replace('.', '/')}/..."
+        )
+    return f"the package {package!r} is not installed; run: pip install {_normalized(package)}"
 
 
-def _plain(name: str) -> str:
-    """A distribution's name as the package index compares it."""
+def _normalized(name: str) -> str:
+    """Normalize the name of a distribution as package indexes do."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -118,16 +122,16 @@ def _instead_of_url(reference: str) -> str:
     return "download it and give the path"
 
 
-def _what_is_near(path: Path) -> str:
-    """A sentence on what stands where the path stops to exist."""
+def _describe_missing(path: Path) -> str:
+    """Describe where a path stops to exist, with the nearest names there."""
     while not path.parent.is_dir() and path.parent != path:
         path = path.parent
     if not path.parent.is_dir():
-        return f"there is no {path}"
+        return f"{path} does not exist"
     names = [
         child.name for child in path.parent.iterdir() if not child.name.startswith((".", "__"))
     ]
     hint = nearest(path.name, names)
     if hint.startswith("choose from") and len(names) > _LISTED:
         hint = f"choose from: {listed(sorted(names), _LISTED)}"
-    return f"in {path.parent} there is no {path.name!r}; {hint if names else 'the folder is empty'}"
+    return f"{path.parent} has no {path.name!r}; {hint if names else 'the folder is empty'}"

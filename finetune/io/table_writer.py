@@ -1,7 +1,6 @@
-"""Rows to a file, a window at a time: CSV, TSV, JSON lines, JSON or parquet, by the file's name.
+"""Writing of rows to CSV, TSV, JSON Lines, JSON or Parquet, in chunks; the file ending decides.
 
-Lists and dicts are JSON in the cells of a CSV. A file is written beside its place and renamed when
-whole.
+In CSV and TSV, lists and dicts are written as JSON. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -27,50 +26,50 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def check_output(path: Path, source: Path | None = None) -> None:
-    """Raise ConfigError if `path` tells no format, is a folder, or is the file that is read."""
+    """Raise ConfigError if `path` has an unknown ending, is a folder, or is the input file."""
     if path.suffix.lower() not in WRITTEN_TABLES:
         hint = nearest(path.suffix, WRITTEN_TABLES)
-        raise ConfigError(f"-o {path}: the ending does not tell the format; {hint}")
+        raise ConfigError(f"-o {path}: unknown file ending; {hint}")
     if path.is_dir():
         raise ConfigError(f"-o {path}: is a folder; name a file")
     if source is not None and path.exists() and path.samefile(source):
-        raise ConfigError(f"-o {path}: is the file that is read; name another one")
+        raise ConfigError(f"-o {path}: is the input file; name another one")
 
 
 @contextmanager
 def open_writer(path: Path, types: Mapping[str, pa.DataType] | None = None) -> Iterator[Write]:
-    """A function that writes rows to `path`, which is there whole at the end, or not at all.
+    """Yield a function that appends rows to `path`; the file appears at the end, complete.
 
-    `types` of columns are for parquet, where the first rows may not tell them.
+    `types` sets the types of Parquet columns that cannot be inferred from the first rows.
     """
     writer = _parquet_writer if path.suffix.lower() == ".parquet" else _text_writer
     with ExitStack() as place, ExitStack() as stack:
-        with naming(path):
+        with name_file_in_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = place.enter_context(atomic(path))
-            write = stack.enter_context(writer(beside, path.suffix.lower(), types or {}))
+            partial = place.enter_context(atomic(path))
+            write = stack.enter_context(writer(partial, path.suffix.lower(), types or {}))
 
-        def write_or_say(rows: Sequence[Record]) -> None:
-            with naming(path):
+        def write_rows(rows: Sequence[Record]) -> None:
+            with name_file_in_errors(path):
                 write(rows)
 
-        yield write_or_say
-        with naming(path):
-            stack.close()  # which writes what was held back
+        yield write_rows
+        with name_file_in_errors(path):
+            stack.close()  # flushes buffered rows
             place.close()
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """A fault of the disk becomes one that names the file."""
+def name_file_in_errors(path: Path) -> Iterator[None]:
+    """Convert an OSError to a DataError that names the file."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error}; name another file by -o") from error
+        raise DataError(f"{path}: cannot be written: {error}; name another file with -o") from error
 
 
 def write_lines(file: TextIO, rows: Sequence[Record]) -> None:
-    """JSON lines, seen by the reader of a pipe at once."""
+    """Write JSON Lines and flush, so that the reader of a pipe gets them at once."""
     for row in rows:
         file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     file.flush()
@@ -88,7 +87,7 @@ def _text_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -> I
 
 
 def _json_items(file: TextIO) -> Iterator[Write]:
-    """Writes the items of one array, and closes it."""
+    """Yield a function that writes the items of one array, and close the array at the end."""
     opening = "[\n"
 
     def write(rows: Sequence[Record]) -> None:
@@ -127,9 +126,9 @@ def _parquet_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -
     def write(rows: Sequence[Record]) -> None:
         nonlocal writer
         if writer is None:
-            found = pa.Table.from_pylist(list(rows)).schema
+            inferred = pa.Table.from_pylist(list(rows)).schema
             schema = pa.schema(
-                [(name, types.get(name, found.field(name).type)) for name in rows[0]]
+                [(name, types.get(name, inferred.field(name).type)) for name in rows[0]]
             )
             writer = pa.parquet.ParquetWriter(path, schema)
         try:
@@ -142,7 +141,7 @@ def _parquet_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -
     try:
         yield write
         if writer is None:
-            raise DataError(f"{path}: there are no rows to write")
+            raise DataError(f"{path}: no rows to write")
     finally:
         if writer is not None:
             writer.close()

@@ -1,6 +1,6 @@
-"""The methods: which parameters of a network are trained, and how; one file a method.
+"""Fine-tuning methods: which parameters of a network are trained, and how; one file per method.
 
-A method sees a `TransferModel` and never a task. Optimizers are in `finetune.optim`.
+A method sees a `TransferModel`, never a task. Optimizers are in `finetune.optim`.
 """
 
 METHODS = {
@@ -11,4 +11,4 @@ METHODS = {
     "partial": "finetune.methods.partial:Partial",
     "full": "finetune.methods.full:Full",
 }
-"""The methods of this kit by name, from the cheapest to the dearest; imported when used."""
+"""Built-in methods by name, from cheapest to most expensive; imported when used."""

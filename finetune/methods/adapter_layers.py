@@ -1,7 +1,7 @@
-"""Adapters of peft inside a network: which layers are adapted, injecting, saving and merging.
+"""peft adapters inside a network: choosing layers, injecting, saving and merging.
 
-They are injected in place: `inject_adapter_in_model` keeps the name of every module, so the dotted
-names of a `TransferModel` hold.
+Adapters are injected in place: `inject_adapter_in_model` keeps the name of every module, so the
+dotted names of a `TransferModel` stay valid.
 """
 
 from __future__ import annotations
@@ -17,62 +17,64 @@ from torch import Tensor, nn
 from finetune.errors import ModelError, nearest
 from finetune.model import HEAD, TransferModel, named_parts
 
-if TYPE_CHECKING:  # ten seconds of imports that the other methods need not pay
+if TYPE_CHECKING:  # ten seconds of imports that other methods do not need
     import peft
 
 _Value = TypeVar("_Value")
-# peft's loaders expect the names of a network inside a PeftModel.
+# peft's loaders expect names as inside a PeftModel.
 PEFT_PREFIX = "base_model.model."
 
 
 def chosen_targets(model: TransferModel, wanted: list[str] | None, method: str) -> list[str]:
-    """The layers to adapt: all that the network offers, or those that `wanted` names.
+    """Return the layers to adapt: those that `wanted` names, by default all that can be.
 
-    A wanted name is a layer's whole name or its last words. Raises ModelError if no layer has it.
+    A name in `wanted` is a layer's full dotted name or its ending. Raises ModelError if none match.
     """
     if not model.lora_targets:
         raise ModelError(
-            f"method={method} finds no layer to adapt in this network; "
+            f"method={method}: this network has no layers that can be adapted; "
             "use method=frozen, partial or full"
         )
     if wanted is None:
         return model.lora_targets
-    return list(by_layer("method.targets", dict.fromkeys(wanted), model.lora_targets))
+    return list(match_layers("method.targets", dict.fromkeys(wanted), model.lora_targets))
 
 
-def by_layer(key: str, wanted: Mapping[str, _Value], layers: Sequence[str]) -> dict[str, _Value]:
-    """{whole name of a layer: value} from {name or its last words: value}; the last one holds.
+def match_layers(
+    key: str, wanted: Mapping[str, _Value], layers: Sequence[str]
+) -> dict[str, _Value]:
+    """Resolve {name or ending: value} to {full layer name: value}; later entries win.
 
-    Raises ModelError if no layer has a wanted name.
+    Raises ModelError, with the config `key`, for a name that matches no layer.
     """
-    found: dict[str, _Value] = {}
+    resolved: dict[str, _Value] = {}
     for ending, value in wanted.items():
         matches = [name for name in layers if name == ending or name.endswith("." + ending)]
         if not matches:
             endings = {name.rpartition(".")[2] for name in layers}
             raise ModelError(
-                f"{key}: no layer that can be adapted is called {ending!r}; "
+                f"{key}: {ending!r} matches no layer that can be adapted; "
                 f"{nearest(ending, endings)}"
             )
-        found |= dict.fromkeys(matches, value)
-    return found
+        resolved |= dict.fromkeys(matches, value)
+    return resolved
 
 
-def exactly(names: Iterable[str]) -> str:
-    """One anchored expression for whole names: peft takes the names of a list as endings."""
+def exact_pattern(names: Iterable[str]) -> str:
+    """Return an anchored regex for full names: peft would match a list of names as endings."""
     return "^(?:" + "|".join(re.escape(name) for name in names) + ")$"
 
 
 def inject(config: peft.PeftConfig, model: TransferModel, prefixes: Sequence[str]) -> None:
-    """Put adapters into a network; they and the head are trained, all else is frozen.
+    """Inject adapters into a network; train them and the head, freeze everything else.
 
-    `prefixes` are parts of the names of their parameters.
+    `prefixes` are the substrings that mark an adapter's parameters.
     """
     import peft
 
     holder = _without_embeddings(model.network)
     with warnings.catch_warnings():
-        # peft tells layers that hold their weight transposed, GPT-2's, by itself.
+        # peft detects the transposed weights of Conv1D layers (GPT-2) by itself, but warns.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         peft.inject_adapter_in_model(config, holder)
     model.network.peft_config = holder.peft_config
@@ -84,17 +86,17 @@ def inject(config: peft.PeftConfig, model: TransferModel, prefixes: Sequence[str
 def save(
     config: peft.PeftConfig, state: Mapping[str, Tensor], model: TransferModel, folder: Path
 ) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, with the head, as peft does."""
+    """Write adapter_config.json and adapter_model.safetensors, including the head, like peft."""
     from safetensors.torch import save_file
 
-    held = dict(state)
-    for head in model.heads:  # with its buffers: a BatchNorm's averages moved in training
-        own = model.network.get_submodule(head).state_dict()
-        held |= {f"{head}.{name}": tensor for name, tensor in own.items()}
+    named = dict(state)
+    for head in model.heads:  # with its buffers, such as BatchNorm statistics moved in training
+        head_state = model.network.get_submodule(head).state_dict()
+        named |= {f"{head}.{name}": tensor for name, tensor in head_state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         _with_prefix(name): tensor.detach().cpu().contiguous().clone()
-        for name, tensor in held.items()
+        for name, tensor in named.items()
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config.inference_mode = True
@@ -102,27 +104,27 @@ def save(
 
 
 def merge(model: TransferModel) -> None:
-    """Fold all adapters into the layers that they adapt."""
+    """Merge all adapters into the layers that they adapt."""
     for name, module in list(model.network.named_modules()):
         if is_token_wrapper(module):
             base = module.unload_and_optionally_merge_module(True, False, None)
         elif not is_adapted(module):
             continue
-        elif not is_of_bits(module):
+        elif not is_quantized(module):
             module.merge()
             base = module.get_base_layer()
-        else:  # its weights are whole again, which peft's layers for few bits do not expect
+        else:  # already dequantized, which peft's quantized layers do not expect
             base = module.get_base_layer()
             delta = module.get_delta_weight(module.active_adapters[0])
             base.weight.data += delta.to(base.weight.dtype)
         parent, _, child = name.rpartition(".")
         setattr(model.network.get_submodule(parent), child, base)
     if hasattr(model.network, "peft_config"):
-        del model.network.peft_config  # transformers would save the network as an adapter
+        del model.network.peft_config  # or transformers would save the network as an adapter
 
 
 def is_adapted(module: Any) -> bool:
-    """Whether a module is peft's layer around one of the network's."""
+    """True for peft's wrapper around an adapted layer."""
     from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -130,22 +132,21 @@ def is_adapted(module: Any) -> bool:
 
 
 def is_token_wrapper(module: Any) -> bool:
-    """Whether it is peft's module around embeddings of which some rows are trained."""
+    """True for peft's wrapper around embeddings with some trained rows."""
     from peft.utils.other import TrainableTokensWrapper
 
     return isinstance(module, TrainableTokensWrapper)
 
 
-def is_of_bits(module: Any) -> bool:
-    """Whether it is peft's layer around weights of 4 or 8 bits."""
+def is_quantized(module: Any) -> bool:
+    """True for peft's wrapper around a layer of 4-bit or 8-bit weights."""
     return type(module).__module__.endswith("lora.bnb")
 
 
 def _without_embeddings(network: nn.Module) -> nn.Module:
-    """What peft can change in place of the network.
+    """Return the network, or a bare module with the same layers if peft cannot handle it.
 
-    It asks a network that ties weights for its input embeddings, which a detector has not: that one
-    is given as a bare module that holds the same layers.
+    For tied weights, peft calls `get_input_embeddings`, which detectors do not implement.
     """
     try:
         getattr(network, "get_input_embeddings", list)()

@@ -1,4 +1,4 @@
-"""BitFit (Ben Zaken et al. 2021, arXiv:2106.10199): only biases, norms and the head are trained."""
+"""BitFit (Ben Zaken et al. 2021, arXiv:2106.10199): train only biases, norms and the head."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from finetune.errors import ModelError
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
 from finetune.model import HEAD, TransferModel, named_parts
 
-_REASON = "biases and norms are few and take a large rate"
+_REASON = "biases and norms are few parameters and take a high rate"
 
 
 class BitFitConfig(MethodConfig):
-    """Biases, norms and the head are trained (Ben Zaken et al. 2021, arXiv:2106.10199)."""
+    """Train only biases, norms and the head (Ben Zaken et al. 2021, arXiv:2106.10199)."""
 
     name: Literal["bitfit"] = "bitfit"
     batch_norm: BatchNorm = "freeze"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    """BatchNorm statistics. train: updated; freeze: kept as pretrained."""
 
 
 class BitFit(Method):
-    """Every pretrained parameter of one axis, and the head, are trained.
+    """Train the 1-D pretrained parameters and the head.
 
-    What is trained is part of the network, so nothing is kept apart or merged: checkpoints hold it,
-    and `final/` is the whole network.
+    These are part of the network itself, so there is no adapter to save or merge, and `final/` is
+    the whole network.
     """
 
     name = "bitfit"
@@ -42,7 +42,7 @@ class BitFit(Method):
     }
     keeps_rate_when_large = True
     sharding_fault = (
-        "method=bitfit trains a few small parameters, of which there is little to split"
+        "method=bitfit trains few small parameters, so sharding saves little; use method=full"
     )
 
     def apply(self, model: TransferModel) -> list[str]:
@@ -54,6 +54,6 @@ class BitFit(Method):
             total += parameter.numel() * (part != HEAD)
         if not count:
             raise ModelError(
-                "method=bitfit finds no bias and no norm in this network; use method=lora or full"
+                "method=bitfit: this network has no biases or norms; use method=lora or full"
             )
-        return [f"BitFit: {count:,} of {total:,} pretrained parameters are biases or norms"]
+        return [f"BitFit: {count:,} of {total:,} pretrained parameters (biases and norms)"]

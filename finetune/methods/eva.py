@@ -1,9 +1,9 @@
-"""EVA (Paischer et al. 2024, arXiv:2410.07170): adapters begin along what their layer is given.
+"""EVA (Paischer et al. 2024, arXiv:2410.07170): data-driven initialization of LoRA adapters.
 
-The directions are the principal components of a layer's inputs over some training batches, and a
-layer whose inputs they explain better is given more of them, so a higher rank.
+A of each layer is initialized with principal components of the layer's inputs over some training
+batches. Ranks are redistributed: layers whose components explain more variance get more of them.
 
-Shapes: N input vectors of C values, of which K directions are kept.
+Shapes: N input vectors with C channels, K principal directions.
 """
 
 from __future__ import annotations
@@ -18,89 +18,92 @@ from torch import Tensor
 from finetune.distributed.devices import to_device
 from finetune.model import Batch, TransferModel
 
-# A layer may be given so many times the rank that was asked for it.
-MOST = 2
+# A layer gets at most this many times its configured rank.
+MAX_RANK_RATIO = 2
 
 
-class _Found(NamedTuple):
-    directions: Tensor  # [K, C], orthonormal rows
-    shares: Tensor  # [K], of the variance, the largest first
+class _Directions(NamedTuple):
+    vectors: Tensor  # [K, C], orthonormal rows
+    shares: Tensor  # [K], explained variance ratios in descending order
 
 
 def starting_directions(
     model: TransferModel, ranks: Mapping[str, int], batches: Iterable[Batch]
 ) -> dict[str, Tensor]:
-    """{layer: directions [K, C]} that adapters begin along; together as many as `ranks` asks for.
+    """Return {layer: initial rows of A [K, C]}, as many in total as `ranks` sums to.
 
-    A layer whose inputs others explain better may be left out.
+    A layer whose directions all explain little is left out.
     """
-    fits = _fit_inputs(model, MOST * max(ranks.values()), ranks, batches)
-    found = {}
+    fits = _fit_inputs(model, MAX_RANK_RATIO * max(ranks.values()), ranks, batches)
+    candidates = {}
     for name, rank in ranks.items():
         if name in fits:
-            directions, shares = fits[name]
-            found[name] = _Found(directions[: MOST * rank], shares[: MOST * rank])
-    dealt = _deal(found, sum(ranks.values()))
-    return {name: found[name].directions[:count] for name, count in dealt.items()}
+            vectors, shares = fits[name]
+            most = MAX_RANK_RATIO * rank
+            candidates[name] = _Directions(vectors[:most], shares[:most])
+    counts = _allocate(candidates, sum(ranks.values()))
+    return {name: candidates[name].vectors[:count] for name, count in counts.items()}
 
 
-def _deal(found: Mapping[str, _Found], budget: int) -> dict[str, int]:
-    """How many directions each layer keeps, of all those that explain most."""
-    owners = [name for name, own in found.items() for _ in own.shares]
-    shares = torch.cat([own.shares for own in found.values()])
+def _allocate(candidates: Mapping[str, _Directions], budget: int) -> dict[str, int]:
+    """Count each layer's share of the `budget` directions that explain the most variance."""
+    owners = [name for name, directions in candidates.items() for _ in directions.shares]
+    shares = torch.cat([directions.shares for directions in candidates.values()])
     best = shares.argsort(descending=True, stable=True)[:budget]
     counts = Counter(owners[place] for place in best.tolist())
-    return {name: counts[name] for name in found if counts[name]}
+    return {name: counts[name] for name in candidates if counts[name]}
 
 
 @torch.no_grad()
 def _fit_inputs(
     model: TransferModel, count: int, layers: Iterable[str], batches: Iterable[Batch]
-) -> dict[str, _Found]:
-    """The `count` largest principal components of the inputs of each layer that is given any."""
-    fits: dict[str, _Components] = {}
-    # By the tensor that this pass gave to several layers, as to query, key and value.
-    given: dict[int, tuple[Tensor, str]] = {}
-    readers: dict[str, str] = {}
+) -> dict[str, _Directions]:
+    """Return the `count` largest principal components of the inputs of each layer that is run."""
+    fits: dict[str, _IncrementalPca] = {}
+    # {id of an input tensor: (tensor, first layer that read it)}. Query, key and value often share
+    # their input, which is fitted once. Holding the tensor keeps its id from being reused.
+    inputs: dict[int, tuple[Tensor, str]] = {}
+    first_readers: dict[str, str] = {}
     batch: Batch = {}
 
-    def note(name: str) -> Callable[..., None]:
+    def make_hook(name: str) -> Callable[..., None]:
         def hook(_: Any, arguments: tuple[Tensor, ...]) -> None:
-            first = given.setdefault(id(arguments[0]), (arguments[0], name))[1]
-            readers[name] = first
+            first = inputs.setdefault(id(arguments[0]), (arguments[0], name))[1]
+            first_readers[name] = first
             if first == name:
                 vectors = _vectors(arguments[0], batch["inputs"])
-                fits.setdefault(name, _Components(count)).add(vectors)
+                fits.setdefault(name, _IncrementalPca(count)).add(vectors)
 
         return hook
 
     hooks = [
-        model.network.get_submodule(name).register_forward_pre_hook(note(name)) for name in layers
+        model.network.get_submodule(name).register_forward_pre_hook(make_hook(name))
+        for name in layers
     ]
     model.eval()
     try:
         for each in batches:
-            given.clear()
+            inputs.clear()
             batch = to_device(each, next(model.parameters()).device)
             model(batch)
     finally:
         for hook in hooks:
             hook.remove()
-    ends = {name: fit.end() for name, fit in fits.items()}
-    return {name: ends[first] for name, first in readers.items()}
+    results = {name: fit.finish() for name, fit in fits.items()}
+    return {name: results[first] for name, first in first_readers.items()}
 
 
 def _vectors(values: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-    """[N, C] of what a layer is given, without positions that are padding."""
+    """Flatten a layer's input to vectors [N, C], without padding positions."""
     mask = inputs.get("attention_mask")
     if isinstance(mask, Tensor) and mask.shape == values.shape[:-1]:
         values = values[mask.bool()]
     vectors = values.reshape(-1, values.shape[-1]).float()
-    return vectors.cpu() if vectors.device.type == "mps" else vectors  # it has no float64
+    return vectors.cpu() if vectors.device.type == "mps" else vectors  # MPS lacks float64
 
 
-class _Components:
-    """Principal components of vectors that come in portions."""
+class _IncrementalPca:
+    """Principal components of vectors that arrive in chunks."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -109,16 +112,16 @@ class _Components:
 
     def add(self, vectors: Tensor) -> None:
         self._waiting.append(vectors)
-        # Few at a time would not span as many directions.
+        # A small chunk would not span that many directions.
         if sum(map(len, self._waiting)) >= 4 * self._count:
-            self._take()
+            self._fit()
 
-    def end(self) -> _Found:
+    def finish(self) -> _Directions:
         if self._pca is None:
-            self._take()
-        return _Found(self._pca.components_.float(), self._pca.explained_variance_ratio_)
+            self._fit()
+        return _Directions(self._pca.components_.float(), self._pca.explained_variance_ratio_)
 
-    def _take(self) -> None:
+    def _fit(self) -> None:
         from peft.utils.incremental_pca import IncrementalPCA
 
         vectors = torch.cat(self._waiting)

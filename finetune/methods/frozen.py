@@ -1,4 +1,4 @@
-"""Feature extraction: the backbone stays as it is, and only the head is trained."""
+"""Feature extraction: train only a head on the frozen backbone."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ from finetune.model import TransferModel, train_parts
 
 
 class FrozenConfig(MethodConfig):
-    """Only the head is trained, on features of the frozen backbone."""
+    """Train only the head, on features of the frozen backbone."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset({"cache_gib"})
     place_keys: ClassVar[frozenset[str]] = frozenset({"name", "cache_gib"})
 
     name: Literal["frozen"] = "frozen"
     contrastive: Annotated[int, Field(ge=0)] = 0
-    """Steps in which the backbone is tuned before it is frozen, for few rows of each class: vectors
-    of one class are drawn together (supervised contrastive loss, Khosla et al. 2020,
-    arXiv:2004.11362). A step sees train.batch_size rows and takes the rate optim.lr.
+    """Steps of contrastive tuning of the backbone before it is frozen, for few rows per class:
+    vectors of one class are pulled together (supervised contrastive loss, Khosla et al. 2020,
+    arXiv:2004.11362). Each step uses train.batch_size rows and the rate optim.lr; 0: none.
     """
     contrastive_temperature: Annotated[float, Field(ge=0.001)] = 0.1
-    """Similarities are divided by it in that loss: less of it makes near rows count for more."""
+    """Divisor of the similarities in that loss; a lower one gives more weight to near rows."""
     cache: Literal["auto", "off"] = "auto"
-    """Whether features are computed once and kept on disk.
+    """Cache of features on disk.
 
-    auto: where the network allows it; off: they are computed at every step.
+    auto: used where the network allows it; off: features are computed on every step.
     """
     solver: Literal["loop", "exact"] = "loop"
-    """How the head is trained.
+    """Solver for the head.
 
-    loop: by the training loop; exact: a linear head at the optimum of its loss, with the L2
-    strength by cross-validation, or 1 / rows on a backbone that was tuned on them.
+    loop: the training loop; exact: a linear head at the optimum of its loss, with the L2 strength
+    from cross-validation, or 1 / rows after contrastive tuning on the same rows.
     """
     views: PositiveInt = 1
-    """Features cached of each row. 1: of the row as it is; more: of so many augmented views, taken
-    in turn by the epochs.
+    """Views cached per row. 1: the row without augmentation; more: that many augmented views, one
+    per epoch in turn.
     """
     cache_gib: PositiveFloat = 8
-    """The most that the features of this run may take on disk, in GiB."""
+    """Limit on the disk space of this run's features, in GiB."""
 
 
 _NEW_HEAD = Recipe(
-    1e-3, 1e-2, 30, "a new head on fixed features: steps are cheap, and a large rate is safe"
+    1e-3, 1e-2, 30, "a new head on fixed features takes cheap steps and tolerates a high rate"
 )
 
 
 class Frozen(Method):
-    """Only the head is trained, on features that are computed once where the network allows it."""
+    """Train only the head, on features that are computed once where the network allows it."""
 
     name = "frozen"
     Config = FrozenConfig
@@ -72,7 +72,7 @@ class Frozen(Method):
             5e-4,
             5e-4,
             30,
-            "features of a convolutional network are many and large, and soon overfit",
+            "CNN features are many and of large scale, so the head overfits quickly",
         ),
         "vit": _NEW_HEAD,
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
@@ -81,7 +81,9 @@ class Frozen(Method):
     trains_pretrained = False
     freezes_backbone = True
     takes_quantized = True
-    sharding_fault = "method=frozen trains a small head alone, of which there is nothing to split"
+    sharding_fault = (
+        "method=frozen trains only a small head, so sharding saves nothing; use method=lora"
+    )
 
     @property
     def contrastive(self) -> Contrastive | None:
@@ -92,25 +94,25 @@ class Frozen(Method):
     def apply(self, model: TransferModel) -> list[str]:
         if not model.heads:
             raise ModelError(
-                "method=frozen leaves nothing to train: this network has no new head; "
+                "method=frozen: nothing to train, since this network has no new head; "
                 "use method=lora, partial or full"
             )
         if self.contrastive is not None and not model.cacheable:
             raise ModelError(
-                "method.contrastive compares the vectors that the head reads, and this head reads "
-                "more than one vector a row; use task.head=pooled, or leave it out"
+                "method.contrastive needs a head that reads one vector per row, but this one reads "
+                "more; use task.head=pooled, or leave method.contrastive out"
             )
         train_parts(model, len(model.blocks))
         if self.solves_head and not (self.feature_cache is not None and model.cacheable):
             raise ModelError(
-                "method.solver=exact works on cached features, which this run has none of; "
+                "method.solver=exact needs cached features, which this run does not have; "
                 "use method.cache=auto with a head on one vector (task.head=pooled), "
                 "or method.solver=loop"
             )
         return []
 
     def train_mode(self, model: TransferModel) -> None:
-        """Evaluation mode for all but the head: live features are those that a cache would hold."""
+        """Put all but the head in evaluation mode, so that features equal those in a cache."""
         model.eval()
         for name in model.heads:
             model.network.get_submodule(name).train()

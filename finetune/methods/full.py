@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter is trained."""
+"""Full fine-tuning: train every parameter."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from finetune.model import TransferModel
 
 
 class FullConfig(MethodConfig):
-    """Every parameter is trained."""
+    """Train every parameter."""
 
     name: Literal["full"] = "full"
     batch_norm: BatchNorm | None = None
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept; null:
-    train, but for detectors, whose batches are small.
+    """BatchNorm statistics. train: updated; freeze: kept as pretrained; null: train, except for
+    detectors, whose batches are small.
     """
 
 
 class Full(Method):
-    """Every parameter is trained."""
+    """Train every parameter."""
 
     name = "full"
     Config = FullConfig
@@ -31,14 +31,14 @@ class Full(Method):
             5e-5,
             5e-4,
             3,
-            "the usual rate for the whole of a pretrained encoder; ten times that for a new head",
+            "standard for full fine-tuning of an encoder, with 10x the rate for a new head",
         ),
-        "decoder": Recipe(2e-5, 2e-4, 3, "the usual rate for the whole of a language model"),
+        "decoder": Recipe(2e-5, 2e-4, 3, "standard for full fine-tuning of a language model"),
         "seq2seq": Recipe(
-            1e-4, 1e-3, 3, "T5 wants 1e-4 to 3e-4 with AdamW; BART bears the lower end"
+            1e-4, 1e-3, 3, "T5 takes 1e-4 to 3e-4 with AdamW, and BART the lower end of that"
         ),
-        "cnn": Recipe(5e-4, 2e-3, 5, "convolutional networks take larger rates"),
-        "vit": Recipe(5e-5, 5e-4, 5, "the usual rate for the whole of a vision transformer"),
+        "cnn": Recipe(5e-4, 2e-3, 5, "convolutional networks take higher rates"),
+        "vit": Recipe(5e-5, 5e-4, 5, "standard for full fine-tuning of a vision transformer"),
         "detector": Recipe(5e-4, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(5e-5, 5e-4, 20, NEW_CLASSES),
     }

@@ -16,30 +16,27 @@ from finetune.model import TransferModel, train_parts
 if TYPE_CHECKING:
     import peft
 
-_REASON = "vectors that start at 1 and are few take a large rate"
+_REASON = "(IA)3 vectors are few and start at 1, so they take a high rate"
 
 
 class Ia3Config(MethodConfig):
-    """Vectors that rescale activations are trained, and the head (Liu et al. 2022,
-    arXiv:2205.05638).
-    """
+    """Train vectors that rescale activations, and the head (Liu et al. 2022, arXiv:2205.05638)."""
 
     name: Literal["ia3"] = "ia3"
     targets: list[str] | None = None
-    """Names of layers, or their endings, whose outputs are rescaled; null: keys, values and what
-    follows the activation of a feed-forward layer where peft knows them, else all layers that the
-    network offers.
+    """Layers whose outputs are rescaled, by full name or its ending; null: peft's choice for this
+    network (keys, values and the second feed-forward layer), else all layers that can be adapted.
     """
     feedforward: list[str] | None = None
-    """Names of layers among the targets, or their endings, whose inputs are rescaled in place of
-    their outputs; null: those that peft knows for this network.
+    """Layers among the targets whose inputs are rescaled instead of their outputs, by full name or
+    its ending; null: peft's choice for this network.
     """
     batch_norm: BatchNorm = "freeze"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    """BatchNorm statistics. train: updated; freeze: kept as pretrained."""
 
 
 class Ia3(Method):
-    """Vectors beside layers of the network, and the head, are trained."""
+    """Train vectors that rescale the activations of frozen layers, and the head."""
 
     name = "ia3"
     Config = Ia3Config
@@ -56,7 +53,9 @@ class Ia3(Method):
     trains_pretrained = False
     adapter = "(IA)3 adapter"
     keeps_rate_when_large = True
-    sharding_fault = "method=ia3 trains a few small vectors, of which there is little to split"
+    sharding_fault = (
+        "method=ia3 trains few small vectors, so sharding saves little; use method=lora"
+    )
 
     def apply(self, model: TransferModel) -> list[str]:
         train_parts(model, len(model.blocks))
@@ -64,12 +63,12 @@ class Ia3(Method):
         layers.inject(self._peft_config(targets, feedforward), model, (".ia3_l.",))
         count = sum(p.numel() for name, p in model.network.named_parameters() if ".ia3_l." in name)
         return [
-            f"(IA)3: {count:,} parameters rescale {len(targets) - len(feedforward)} outputs and "
-            f"{len(feedforward)} inputs of layers"
+            f"(IA)3: {count:,} parameters rescale the outputs of {len(targets) - len(feedforward)} "
+            f"layers and the inputs of {len(feedforward)}"
         ]
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
-        """Vectors start at 1: decay would pull them to 0, which switches a layer off."""
+        """True except for (IA)3 vectors, which start at 1: decay to 0 would switch layers off."""
         return ".ia3_l." not in name and super().decays(name, parameter)
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
@@ -87,20 +86,20 @@ class Ia3(Method):
         layers.merge(model)
 
     def _choose(self, model: TransferModel) -> tuple[list[str], list[str]]:
-        """The layers that are rescaled, and those of them whose inputs are."""
+        """Return all layers to rescale, and those of them whose inputs are rescaled."""
         from peft.utils import constants
 
         network: Any = model.network
         kind = getattr(getattr(network, "config", None), "model_type", "")
         offered = layers.chosen_targets(model, None, self.name)
         known = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(kind, [])
-        usual = [name for name in offered if _ends(name, known)]
-        targets = usual or offered
+        defaults = [name for name in offered if _ends(name, known)]
+        targets = defaults or offered
         if self.config.targets is not None:
             targets = layers.chosen_targets(model, self.config.targets, self.name)
         if self.config.feedforward is not None:
             wanted = dict.fromkeys(self.config.feedforward)
-            return targets, list(layers.by_layer("method.feedforward", wanted, targets))
+            return targets, list(layers.match_layers("method.feedforward", wanted, targets))
         inner = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(kind, [])
         return targets, [name for name in targets if _ends(name, inner)]
 
@@ -110,8 +109,8 @@ class Ia3(Method):
         import peft
 
         return peft.IA3Config(
-            target_modules=layers.exactly(targets),
-            feedforward_modules=layers.exactly(feedforward),
+            target_modules=layers.exact_pattern(targets),
+            feedforward_modules=layers.exact_pattern(feedforward),
             **facts,
         )
 

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, by peft."""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): low-rank adapters beside frozen layers, with peft."""
 
 from __future__ import annotations
 
@@ -22,72 +22,62 @@ from finetune.model import Batch, TransferModel, train_parts
 if TYPE_CHECKING:
     import peft
 
+_REASON = "LoRA starts at zero and takes about 10x the rate of full fine-tuning"
+
 
 class LoraConfig(MethodConfig):
-    """Low-rank adapters are trained beside frozen layers (Hu et al. 2021, arXiv:2106.09685)."""
+    """Train low-rank adapters on frozen layers, and the head (Hu et al. 2021, arXiv:2106.09685)."""
 
     name: Literal["lora"] = "lora"
     rank: PositiveInt = 8
-    """Rank of the two matrices beside each layer."""
+    """Rank of the two adapter matrices of each layer."""
     alpha: PositiveFloat = 16
-    """Their output is scaled by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     dropout: Share = 0.05
-    """Share of a layer's input that is dropped before its adapter."""
+    """Dropout on the input of each adapter."""
     rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
+    """Scale by alpha / sqrt(rank) instead (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False
-    """Learn the length of each weight vector apart from its direction (DoRA, Liu et al. 2024,
-    arXiv:2402.09353).
+    """Learn the magnitude of each weight vector separately from its direction (DoRA, Liu et al.
+    2024, arXiv:2402.09353).
     """
     init: Literal["zero", "pissa", "olora", "eva"] = "zero"
-    """What adapters start as. zero: nothing; pissa: the largest singular directions of their layer
-    (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis (Buyukakyuz 2024,
-    arXiv:2406.01775); these two take that part out of the layer until adapters are merged. eva: the
-    directions that explain most of their inputs over some training rows; layers with more to
-    explain are given up to twice the rank, others less or none (Paischer et al. 2024,
+    """Initialization of adapters. zero: no change to the layer; pissa: the principal singular
+    directions of its weight (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis
+    (Buyukakyuz 2024, arXiv:2406.01775); both subtract that part from the layer until adapters are
+    merged. eva: the directions that explain most variance of the layer's inputs over some training
+    rows; layers that need more get up to twice the rank, others less or none (Paischer et al. 2024,
     arXiv:2410.07170).
     """
     targets: list[str] | None = None
-    """Names of layers, or their endings; null: all layers that the network offers."""
+    """Layers to adapt, by full name or its ending; null: all that can be adapted."""
     rank_pattern: dict[str, PositiveInt] = {}  # noqa: RUF012 - pydantic copies it
-    """Another rank for some layers: {name or ending: rank}; of several that fit, the last."""
+    """Rank for specific layers: {name or ending: rank}; the last match wins."""
     alpha_pattern: dict[str, PositiveFloat] = {}  # noqa: RUF012
-    """Another alpha for some layers: {name or ending: alpha}; of several that fit, the last."""
+    """Alpha for specific layers: {name or ending: alpha}; the last match wins."""
     train_tokens: bool = False
-    """Whether the embeddings of tokens that are new to the network, of task.add_tokens say, are
-    trained.
-    """
+    """Train the embeddings of tokens that are new to the network, such as task.add_tokens."""
     batch_norm: BatchNorm = "freeze"
-    """Whether BatchNorm moves its averages; freeze: those of the pretrained network are kept."""
+    """BatchNorm statistics. train: updated; freeze: kept as pretrained."""
 
 
 class Lora(Method):
-    """Adapters of low rank on the layers that the network offers, and the head, are trained."""
+    """Train low-rank adapters on the layers that can be adapted, and the head."""
 
     name = "lora"
     Config = LoraConfig
     config: LoraConfig
     recipes: ClassVar[Mapping[str, Recipe]] = {
-        "encoder": Recipe(
-            5e-4,
-            2e-3,
-            3,
-            "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning",
-        ),
-        "decoder": Recipe(2e-4, 1e-3, 3, "the usual rate for LoRA on a language model"),
+        "encoder": Recipe(5e-4, 2e-3, 3, _REASON),
+        "decoder": Recipe(2e-4, 1e-3, 3, "standard for LoRA on a language model"),
         "seq2seq": Recipe(
             1e-3,
             2e-3,
             3,
-            "LoRA on an encoder and a decoder: T5 and BART take larger rates than GPTs",
+            "LoRA on an encoder-decoder: T5 and BART take higher rates than decoders do",
         ),
-        "cnn": Recipe(2e-3, 5e-3, 5, "adapters of a convolutional network take a large rate"),
-        "vit": Recipe(
-            5e-4,
-            2e-3,
-            5,
-            "LoRA adapters start at 0 and take about ten times the rate of full fine-tuning",
-        ),
+        "cnn": Recipe(2e-3, 5e-3, 5, "LoRA on a convolutional network takes a high rate"),
+        "vit": Recipe(5e-4, 2e-3, 5, _REASON),
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(5e-4, 1e-3, 20, NEW_CLASSES),
     }
@@ -99,9 +89,9 @@ class Lora(Method):
     def __init__(self, config: LoraConfig | None = None) -> None:
         super().__init__(config)
         self._first: dict[str, tuple[Tensor, Tensor]] = {}
-        """What the two matrices beside each layer began as, where that was taken out of it."""
+        """{layer: initial (A, B)}, where that was subtracted from the layer (pissa, olora)."""
         self._directions: dict[str, Tensor] = {}
-        """What A [rank, C] of each layer begins as, where it was found in training batches."""
+        """{layer: initial A [rank, C]}, where it comes from training batches (eva)."""
 
     @property
     def reads_batches(self) -> bool:
@@ -109,14 +99,14 @@ class Lora(Method):
 
     def observe(self, model: TransferModel, batches: Iterable[Batch]) -> list[str]:
         targets = layers.chosen_targets(model, self.config.targets, self.name)
-        known = layers.by_layer("method.rank_pattern", self.config.rank_pattern, targets)
-        self._check_layers(model, targets, known)
-        ranks = {name: known.get(name, self.config.rank) for name in targets}
+        patterns = layers.match_layers("method.rank_pattern", self.config.rank_pattern, targets)
+        self._check_layers(model, targets, patterns)
+        ranks = {name: patterns.get(name, self.config.rank) for name in targets}
         self._directions = starting_directions(model, ranks, batches)
         sizes = [len(directions) for directions in self._directions.values()]
         return [
-            f"EVA: ranks of {min(sizes)} to {max(sizes)} beside {len(sizes)} of {len(targets)} "
-            "layers, by what training rows give them"
+            f"EVA: {len(sizes)} of {len(targets)} layers adapted, with ranks {min(sizes)} to "
+            f"{max(sizes)} by the explained variance of their inputs"
         ]
 
     def apply(self, model: TransferModel) -> list[str]:
@@ -133,8 +123,8 @@ class Lora(Method):
         model.reads_weights = self.config.dora or self.config.train_tokens
         modules: Iterable[Any] = model.network.modules()
         for module in filter(layers.is_adapted, modules):
-            if not layers.is_of_bits(module):
-                # peft would widen what autocast made narrow, and autocast narrow it again.
+            if not layers.is_quantized(module):
+                # peft would cast autocast's low-precision inputs to float32, and autocast back.
                 module.cast_input_dtype_enabled = False
         for name, directions in self._directions.items():
             adapter: Any = model.network.get_submodule(name)
@@ -143,58 +133,58 @@ class Lora(Method):
             self._first = {name: _matrices(model, name) for name in targets}
         return [self._check_size(model, len(targets), adapted)]
 
-    def _check_size(self, model: TransferModel, layers: int, adapted: int) -> str:
-        """How large the adapters are. Raises ModelError if they are larger than what they adapt."""
+    def _check_size(self, model: TransferModel, count: int, adapted: int) -> str:
+        """Return a note on the adapters' size. Raises ModelError if they exceed their layers."""
         size = sum(p.numel() for name, p in model.network.named_parameters() if ".lora_" in name)
-        said = f"{size:,} parameters beside {layers} layers of {adapted:,}"
         if size > adapted:
             raise ModelError(
-                f"method.rank={self.config.rank}: LoRA adapters would have {said}, so they save "
-                "nothing; lower method.rank, or use method=full"
+                f"method.rank={self.config.rank}: LoRA adapters would have {size:,} parameters, "
+                f"more than the {adapted:,} of the {count} layers that they adapt; lower "
+                "method.rank, or use method=full"
             )
-        return f"LoRA: {said}"
+        return f"LoRA: {size:,} parameters on {count} layers of {adapted:,} parameters"
 
     def _check_layers(
         self, model: TransferModel, targets: list[str], ranks: Mapping[str, int]
     ) -> None:
-        """Raise ModelError for a layer that cannot be adapted as asked."""
+        """Raise ModelError for a layer that cannot be adapted as configured."""
         init = self.config.init
         for name in targets:
             layer: Any = model.network.get_submodule(name)
             kind, rank = type(layer).__name__, ranks.get(name, self.config.rank)
-            asked = f"method.init={init}" if init != "zero" else "method.dora=true"
+            setting = f"method.init={init}" if init != "zero" else "method.dora=true"
             if (self.config.dora or init != "zero") and not layer.weight.is_floating_point():
                 raise ModelError(
-                    f"{asked}: {name} is held in few bits, and this needs whole weights; leave it "
-                    "out, or leave model.quantize out"
+                    f"{setting}: {name} is quantized, and this needs full-precision weights; leave "
+                    "it out, or leave model.quantize out"
                 )
             if init == "zero":
                 continue
-            # peft's own code for olora takes the weights of a Conv1D [in, out] for [out, in].
+            # peft's olora code reads the weights of a Conv1D, [in, out], as [out, in].
             if kind not in (("Linear",) if init == "olora" else ("Linear", "Conv1D")):
                 raise ModelError(
-                    f"method.init={init}: {name} is a {kind}, which it does not know; name other "
+                    f"method.init={init}: {name} is a {kind}, which is not supported; list other "
                     "layers in method.targets, or use method.init=zero"
                 )
             if rank > min(layer.weight.shape):
                 raise ModelError(
                     f"method.init={init}: {name} has {min(layer.weight.shape)} singular values, "
-                    f"less than the rank {rank}; lower method.rank or method.rank_pattern"
+                    f"fewer than the rank {rank}; lower method.rank or method.rank_pattern"
                 )
 
     def _peft_facts(self, model: TransferModel) -> dict[str, Any]:
-        """What peft is told of single layers."""
+        """Return the part of peft's config that is specific to single layers."""
         targets = layers.chosen_targets(model, self.config.targets, self.name)
         if self.config.train_tokens and not model.new_rows:
             raise ModelError(
-                "method.train_tokens: the network has an embedding of every token already; add "
-                "words by task.add_tokens, or leave it out"
+                "method.train_tokens: the network already has an embedding for every token; add "
+                "words with task.add_tokens, or leave method.train_tokens out"
             )
-        ranks = layers.by_layer("method.rank_pattern", self.config.rank_pattern, targets)
-        alphas = layers.by_layer("method.alpha_pattern", self.config.alpha_pattern, targets)
+        ranks = layers.match_layers("method.rank_pattern", self.config.rank_pattern, targets)
+        alphas = layers.match_layers("method.alpha_pattern", self.config.alpha_pattern, targets)
         for name, directions in self._directions.items():
             ratio = len(directions) / ranks.get(name, self.config.rank)
-            # The scale, alpha / rank or alpha / sqrt(rank), stays what it was.
+            # Keep the scale, alpha / rank or alpha / sqrt(rank), unchanged.
             factor = math.sqrt(ratio) if self.config.rslora else ratio
             alphas[name] = alphas.get(name, self.config.alpha) * factor
             ranks[name] = len(directions)
@@ -208,20 +198,20 @@ class Lora(Method):
         import peft
 
         init: Any = self.config.init
-        usual = {
+        defaults = {
             "r": self.config.rank,
             "lora_alpha": self.config.alpha,
             "init_lora_weights": True if init in ("zero", "eva") else init,
         }
         with warnings.catch_warnings():
-            # That peft could not convert it with patterns under rslora: `_as_plain` can.
+            # peft warns that it cannot convert pissa with patterns under rslora; `_as_plain` can.
             warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA")
             return peft.LoraConfig(
                 lora_dropout=self.config.dropout,
                 use_rslora=self.config.rslora,
                 use_dora=self.config.dora,
-                target_modules=layers.exactly(targets),
-                **(usual | facts),
+                target_modules=layers.exact_pattern(targets),
+                **(defaults | facts),
             )
 
     def save_adapter(self, model: TransferModel, folder: Path) -> bool:
@@ -230,12 +220,12 @@ class Lora(Method):
         named = model.network.named_modules()
         facts = self._peft_facts(model) | {
             "task_type": None,
-            # Whole names: peft takes them as endings, and "dense" would be half of a BERT.
+            # Full names: peft matches them as endings, and "dense" would match half of a BERT.
             "modules_to_save": model.heads or None,
         }
-        # Rows of embeddings that are trained stand alone; others of a new vocabulary as a whole.
-        whole: Any = False if self.config.train_tokens else "auto"
-        state = peft.get_peft_model_state_dict(model.network, save_embedding_layers=whole)
+        # Trained token rows are saved on their own; otherwise a resized embedding is saved in full.
+        embeddings: Any = False if self.config.train_tokens else "auto"
+        state = peft.get_peft_model_state_dict(model.network, save_embedding_layers=embeddings)
         if self._first:
             facts |= self._as_plain(state, facts)
         targets = [name for name, module in named if layers.is_adapted(module)]
@@ -244,17 +234,16 @@ class Lora(Method):
         return True
 
     def _as_plain(self, state: dict[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Make of `state` an adapter of the layers as they were pretrained; what changes in its
-        config.
+        """Convert `state` in place to an adapter of the pretrained layers; return config changes.
 
-        Where BA began as B0 A0, which was taken out of the layer W, it now is W - B0 A0 + BA: plain
-        adapters of [B, -B0] and [A; A0], so of twice the rank, beside W.
+        pissa and olora subtract the initial B0 A0 from a layer W, so the trained layer is
+        W - B0 A0 + B A. That is W with a plain adapter [B, -B0] [A; A0] of twice the rank.
         """
         for name, (first_a, first_b) in self._first.items():
             a, b = f"{name}.lora_A.weight", f"{name}.lora_B.weight"
             state[a] = torch.cat([state[a].cpu(), first_a], dim=0)
             state[b] = torch.cat([state[b].cpu(), -first_b], dim=1)
-        # The scale, alpha / rank or alpha / sqrt(rank), stays what it was.
+        # Keep the scale, alpha / rank or alpha / sqrt(rank), unchanged.
         factor = math.sqrt(2) if self.config.rslora else 2
         return {
             "init_lora_weights": True,
@@ -273,7 +262,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _matrices(model: TransferModel, layer: str) -> tuple[Tensor, Tensor]:
-    """What A and B beside a layer are now."""
+    """Return copies of the current A and B of a layer."""
     adapter: Any = model.network.get_submodule(layer)
     (a,), (b,) = adapter.lora_A.values(), adapter.lora_B.values()
     return a.weight.detach().cpu().clone(), b.weight.detach().cpu().clone()

@@ -1,6 +1,5 @@
-"""Partial fine-tuning: the last blocks and the head are trained, at once or one by one.
-
-Gradual unfreezing follows Howard & Ruder 2018 (ULMFiT, arXiv:1801.06146).
+"""Partial fine-tuning: train the last blocks and the head, optionally with gradual unfreezing
+(ULMFiT, Howard & Ruder 2018, arXiv:1801.06146).
 """
 
 from __future__ import annotations
@@ -17,27 +16,26 @@ from finetune.model import TransferModel, train_parts
 
 
 class PartialConfig(MethodConfig):
-    """The last blocks and the head are trained."""
+    """Train the last blocks and the head."""
 
     name: Literal["partial"] = "partial"
     blocks: PositiveInt = 2
-    """How many blocks are trained, counted from the output."""
+    """Number of blocks to train, counted from the output."""
     unfreeze_every: PositiveFloat | None = None
-    """Epochs until one more block is trained, beginning with the head alone, or with the last block
-    where there is no new head; null: all at once.
+    """Gradual unfreezing: epochs until one more block is trained, starting from the head alone, or
+    from the last block if there is no new head; null: all blocks from the start.
     """
     batch_norm: BatchNorm | None = None
-    """Whether BatchNorm moves its averages in the blocks that are trained; elsewhere it never does.
-
-    null: train, but for detectors, whose batches are small.
+    """BatchNorm statistics in trained blocks. train: updated; freeze: kept as pretrained; null:
+    train, except for detectors, whose batches are small. Frozen blocks always keep theirs.
     """
 
 
-_REASON = "the last blocks take more change than the whole network"
+_REASON = "the last blocks tolerate a higher rate than the whole network"
 
 
 class Partial(Method):
-    """The last `blocks` blocks and the head are trained."""
+    """Train the last `blocks` blocks and the head."""
 
     name = "partial"
     Config = PartialConfig
@@ -57,26 +55,30 @@ class Partial(Method):
     def sharding_fault(self) -> str:
         if self.config.unfreeze_every is None:
             return ""
-        return "method.unfreeze_every trains other weights later than those that are split at first"
+        return (
+            "method.unfreeze_every changes the trained weights after they are sharded; leave it out"
+        )
 
     def apply(self, model: TransferModel) -> list[str]:
         available = len(model.blocks)
         if self.config.blocks > available:
             raise ModelError(
-                f"method.blocks: {self.config.blocks} blocks are to be trained, but this "
-                f"network has {available}; "
-                f"set method.blocks to at most {available}, or method=full"
+                f"method.blocks={self.config.blocks}: this network has only {available} blocks; "
+                f"set method.blocks to at most {available}, or use method=full"
             )
         train_parts(model, available - self.config.blocks)
         self._trained = self.config.blocks
         if self.config.unfreeze_every is None or model.heads:
             return []
-        return ["method.unfreeze_every: this network has no new head, so the last block is first"]
+        return [
+            "method.unfreeze_every: this network has no new head, so training starts with the last "
+            "block"
+        ]
 
     def unfreeze(self, model: TransferModel, epoch: float) -> bool:
         if self.config.unfreeze_every is None:
             return False
-        # The margin keeps an epoch that is a rounded quotient of steps from falling just short.
+        # The margin absorbs rounding: epoch is a quotient of steps and may fall just short.
         stage = int(epoch / self.config.unfreeze_every + 1e-9)
         trained = min(self.config.blocks, stage if model.heads else stage + 1)
         if trained == self._trained:

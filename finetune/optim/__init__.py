@@ -1,5 +1,5 @@
-"""From groups of parameters to updates: optimizers, schedules, the guard against gradients that are
-not finite, and the moving average of the weights.
+"""From parameter groups to updates: optimizers, learning-rate schedules, the guard against
+non-finite gradients, and the moving average of the weights.
 
-Which parameters there are, and at which rates, a method decides.
+The groups and their rates come from a method (`finetune.methods`).
 """

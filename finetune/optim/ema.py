@@ -1,6 +1,6 @@
-"""An exponential moving average of the weights, which is evaluated and saved in their place.
+"""Exponential moving average of the weights, evaluated and saved in their place.
 
-Buffers, the averages of BatchNorm among them, stay those of the network.
+Buffers, such as BatchNorm statistics, are not averaged.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from finetune.distributed.fsdp import share_of
+from finetune.distributed.fsdp import local_shard
 from finetune.errors import CheckpointError
 
 
 class Ema:
-    """The averages of what an optimizer trains, by name."""
+    """Averages of the parameters that an optimizer trains, by name."""
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], decay: float) -> None:
         self._decay = decay
@@ -25,10 +25,10 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after update `step`, from 1 on.
+        """Update the averages with the weights after update `step`, counted from 1.
 
-        The decay of an early step is less, (1 + step) / (10 + step): the first weights would
-        outlast a short run.
+        The decay is capped at (1 + step) / (10 + step) early on, or the initial weights would
+        dominate a short run.
         """
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         for name, average in self._averages.items():
@@ -36,29 +36,32 @@ class Ema:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the network has the averages for its weights."""
-        kept = {name: value.detach().clone() for name, value in self._live.items()}
+        """Swap the averages into the network for the duration of the context."""
+        backup = {name: value.detach().clone() for name, value in self._live.items()}
         self.settle()
         try:
             yield
         finally:
-            self._put(kept)
+            self._put(backup)
 
     def settle(self) -> None:
-        """Give the network the averages for good."""
+        """Copy the averages into the network for good."""
         self._put(self._averages)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
+        """Return the averages, for a checkpoint."""
         return dict(self._averages)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], place: str) -> None:
-        """Take back what `tensors` gave. Raises CheckpointError for the averages of other names."""
+        """Restore what `tensors` returned. Raises CheckpointError for averages of other weights."""
         if tensors.keys() != self._averages.keys():
-            raise CheckpointError(f"{place}: averages other weights than this run; use --fresh")
+            raise CheckpointError(
+                f"{place}: its averages (optim.ema) are of other weights than this run trains; "
+                "use --fresh"
+            )
         for name, value in tensors.items():
-            self._averages[name].copy_(share_of(value, self._averages[name]))
+            self._averages[name].copy_(local_shard(value, self._averages[name]))
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:

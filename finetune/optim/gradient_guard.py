@@ -1,4 +1,4 @@
-"""A gradient that is not finite never reaches the weights."""
+"""Guard that keeps non-finite gradients from reaching the weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from finetune.errors import FinetuneError
 
 
 class FiniteGuard:
-    """Keeps a gradient that is not finite from reaching the weights.
+    """Guard of the weights against non-finite gradients, with no host synchronization per step.
 
     On a CPU, and for optimizers without a fused kernel, `check` raises before the update. A fused
-    optimizer on a CUDA device is told to skip the update on the device instead, and every one after
-    it, until `confirm` raises on a step that logs: no step waits for the host. (Kernels of other
-    devices do not all heed that.) Under a loss scaler the scaler's own skips are normal, and are
-    counted.
+    optimizer on a CUDA device instead skips that update on the device, and all later ones, until
+    `confirm` raises on a step that logs. (Not all fused kernels of other devices support that.)
+    Under a loss scaler, skipped updates are normal and only counted.
     """
 
     def __init__(
@@ -23,35 +22,38 @@ class FiniteGuard:
         self.optimizer = optimizer
         self.scaled = scaled
         self.deferred = device.type == "cuda" and bool(optimizer.defaults.get("fused"))
-        self.found: torch.Tensor | None = None
+        self.nonfinite: torch.Tensor | None = None
 
     def check(self, norm: torch.Tensor, step: int) -> None:
-        """Take the L2 norm of the whole gradient into account before update `step`."""
+        """Check the global gradient norm before update `step`. Raises FinetuneError."""
         bad = ~torch.isfinite(norm)
         if self.scaled:
-            self.found = bad.float() if self.found is None else self.found + bad.float()
+            self.nonfinite = bad.float() if self.nonfinite is None else self.nonfinite + bad.float()
             return
         if not self.deferred:
             self._raise_if(bool(bad), step)
             return
-        self.found = bad.float() if self.found is None else torch.maximum(self.found, bad.float())
-        self.optimizer.found_inf = self.found  # type: ignore[attr-defined]  # read by fused kernels, as GradScaler sets it
+        self.nonfinite = (
+            bad.float() if self.nonfinite is None else torch.maximum(self.nonfinite, bad.float())
+        )
+        self.optimizer.found_inf = self.nonfinite  # type: ignore[attr-defined]  # read by fused kernels, as GradScaler sets it
 
     def confirm(self, step: int) -> int:
-        """Raise if an update was skipped on the device; how many the loss scaler has skipped since
-        it was asked last.
+        """Raise FinetuneError if the device skipped an update.
+
+        Returns the number of updates that the loss scaler skipped since the last call.
         """
         if self.scaled:
-            skipped = 0 if self.found is None else int(self.found)
-            self.found = None
+            skipped = 0 if self.nonfinite is None else int(self.nonfinite)
+            self.nonfinite = None
             return skipped
-        self._raise_if(self.found is not None and bool(self.found > 0), step)
+        self._raise_if(self.nonfinite is not None and bool(self.nonfinite > 0), step)
         return 0
 
     def _raise_if(self, bad: bool, step: int) -> None:
         if bad:
             raise FinetuneError(
-                f"step {step}: the gradient is not finite; the weights are as they were before it, "
-                "and the last checkpoint is good. Lower optim.lr, lengthen optim.warmup_steps, or "
-                "set train.precision=fp32"
+                f"step {step}: the gradient is not finite; the update was not applied, and the "
+                "last checkpoint is good. Lower optim.lr, raise optim.warmup_steps, or use "
+                "train.precision=fp32"
             )

@@ -1,4 +1,4 @@
-"""From groups of parameters to an optimizer; the learning rate as a pure function of the step."""
+"""Optimizers by name, built from parameter groups."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import nn
 
 from finetune.config.schema import OptimConfig
-from finetune.distributed.fsdp import is_split
+from finetune.distributed.fsdp import is_dtensor
 from finetune.errors import ConfigError, nearest
 
 Groups = list[dict[str, Any]]
 
 
 class OptimizerKind(NamedTuple):
-    """An optimizer of this kit.
+    """A built-in optimizer.
 
     Attributes:
-        build: (config, groups, the largest rate) -> the optimizer.
-        states: tensors that it keeps for each parameter, of the parameter's size.
+        build: (config, groups, largest rate) -> optimizer.
+        states: state tensors per parameter, each of the parameter's size.
     """
 
     build: Callable[[OptimConfig, Groups, float], torch.optim.Optimizer]
@@ -28,26 +28,26 @@ class OptimizerKind(NamedTuple):
 
 
 def _adamw(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimizer:
-    """Loshchilov & Hutter 2019 (arXiv:1711.05101), with one fused kernel a step."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), in one fused kernel per step."""
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
 def _sgd(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimizer:
     """SGD with momentum."""
-    # The fused kernel is not known to tensors that are split among processes.
-    is_whole = not any(is_split(parameter) for group in groups for parameter in group["params"])
+    # DTensors have no fused SGD kernel.
+    is_whole = not any(is_dtensor(parameter) for group in groups for parameter in group["params"])
     return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
 
 
 OPTIMIZERS = {"adamw": OptimizerKind(_adamw, states=2), "sgd": OptimizerKind(_sgd, states=1)}
-"""The optimizers of this kit by name; any other name is one of `timm.optim`."""
-# Of those of timm: what needs another package or a second backward pass, and what a checkpoint
-# cannot hold, since it keeps lists of tensors and draws from a generator of its own.
+"""Built-in optimizers by name; any other name is looked up in `timm.optim`."""
+# Not supported from timm: optimizers that need another package or a second backward pass, and
+# those whose state (lists of tensors, a random generator of their own) a checkpoint cannot hold.
 EXCLUDED = ["fused*", "bnb*", "lookahead*", "adahessian", "kron*"]
 
 
 def check_optimizer(name: str) -> None:
-    """Raise ConfigError if there is no optimizer of this name."""
+    """Raise ConfigError for an unknown optimizer."""
     if name in OPTIMIZERS:
         return
     from timm.optim import list_optimizers
@@ -58,8 +58,8 @@ def check_optimizer(name: str) -> None:
 
 
 def build_optimizer(config: OptimConfig, groups: Groups) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, each of which gives its own rate and weight decay."""
-    assert groups, "a method leaves something to train"
+    """Build the optimizer over `groups`, each with its own learning rate and weight decay."""
+    assert groups, "a method always trains something"
     lr = max(group["lr"] for group in groups)
     if config.name in OPTIMIZERS:
         optimizer = OPTIMIZERS[config.name].build(config, groups, lr)
@@ -75,7 +75,7 @@ def build_optimizer(config: OptimConfig, groups: Groups) -> torch.optim.Optimize
 
 
 def trained_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
-    """(name, parameter) of all that an optimizer holds; its groups name theirs under "names"."""
+    """Return (name, parameter) for all parameters of an optimizer, from its groups' "names"."""
     return [
         pair
         for group in optimizer.param_groups
@@ -84,13 +84,13 @@ def trained_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.P
 
 
 def trained_names(optimizer: torch.optim.Optimizer) -> set[str]:
-    """The names of the parameters that an optimizer holds."""
+    """Return the names of all parameters of an optimizer."""
     return {name for name, _ in trained_parameters(optimizer)}
 
 
 @torch.no_grad()
 def penalize(weights: Iterable[nn.Parameter], strength: float) -> None:
-    """Add the gradient of `strength` times the L1 norm of some weights to theirs."""
+    """Add the gradient of an L1 penalty of this strength to the gradients of the weights."""
     for weight in weights:
         if weight.grad is not None:
             weight.grad.add_(weight.sign(), alpha=strength)

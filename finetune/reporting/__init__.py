@@ -1,4 +1,4 @@
-"""What a person reads of a run: console, tables of metrics, plots, trackers, runs side by side.
+"""Human-readable output of runs: console, metric tables, plots, trackers, comparison of runs.
 
 Nothing here computes a metric.
 """

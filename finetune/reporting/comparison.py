@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in their configs, and what they measured."""
+"""Side-by-side comparison of runs: differences in their configs, and their metrics."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 from finetune.errors import ConfigError
 from finetune.io.run_folder import RunFolder
-from finetune.io.table_writer import naming
+from finetune.io.table_writer import name_file_in_errors
 from finetune.reporting.console import Console, format_setting
 from finetune.reporting.metric_tables import overall
 
 MISSING = ""
-# Where a run lies says nothing of what it is.
-_PLACES = ("output.",)
+# Output paths differ between any two runs.
+_IGNORED = ("output.",)
 
 Cells = dict[str, list[Any]]
-"""{what: its value in each run}"""
+"""{key or metric: its value in each run}"""
 
 
 def show_comparison(runs: Sequence[str], output: Path | None = None) -> None:
-    """Print a table with a column for each run; write it to `output` with a row for each.
+    """Print tables with one column per run; write them to `output` with one row per run.
 
-    Raises ConfigError or CheckpointError for a folder that holds no run.
+    Raises ConfigError or CheckpointError for a folder that is not a run.
     """
     if output is not None and output.suffix != ".csv":
         raise ConfigError(f"-o {output}: the table is written as CSV; name a .csv file")
@@ -32,22 +32,22 @@ def show_comparison(runs: Sequence[str], output: Path | None = None) -> None:
     console = Console()
     shown = [[key, *map(_short, values)] for key, values in keys.items()]
     if shown:
-        console.table("what differs", ["key", *names], shown)
+        console.table("config differences", ["key", *names], shown)
     else:
-        console.print("the configs do not differ")
+        console.print("the configs are identical")
     console.table("metrics", ["metric", *names], [[key, *cells] for key, cells in metrics.items()])
     if output is not None:
         columns = {"run": names, **keys, **metrics}
-        with naming(output), output.open("w", encoding="utf-8", newline="") as file:
+        with name_file_in_errors(output), output.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(columns)
             table.writerows(zip(*columns.values(), strict=True))
 
 
 def compare_runs(runs: Sequence[str | Path]) -> tuple[list[str], Cells, Cells]:
-    """(names of the runs, the keys in which they differ, their metrics as split/metric)."""
+    """Return (names of the runs, config keys that differ, metrics as split/metric)."""
     if len(runs) < 2:
-        raise ConfigError("compare: name two runs or more")
+        raise ConfigError("compare: needs at least two runs; name two or more")
     folders = [RunFolder(Path(run)) for run in runs]
     results = [folder.read("results.json") if folder.finished else {} for folder in folders]
     configs = [_config(folder) for folder in folders]
@@ -56,26 +56,26 @@ def compare_runs(runs: Sequence[str | Path]) -> tuple[list[str], Cells, Cells]:
         for key in dict.fromkeys(key for config in configs for key in config)
         if _differ(values := [config.get(key, MISSING) for config in configs])
     }
-    measured = [
+    metrics_by_run = [
         {
             f"{split}/{name}": value
-            for split, each in held.items()
-            for name, value in overall(each).items()
+            for split, metrics in result.get("metrics", {}).items()
+            for name, value in overall(metrics).items()
         }
-        for held in (result.get("metrics", {}) for result in results)
+        for result in results
     ]
-    names = dict.fromkeys(name for found in measured for name in found)
-    metrics = {name: [found.get(name, MISSING) for found in measured] for name in names}
-    metrics |= {"step": [result.get("step", "not finished") for result in results]}
-    return _short_names(folders), keys, metrics
+    names = dict.fromkeys(name for metrics in metrics_by_run for name in metrics)
+    cells = {name: [metrics.get(name, MISSING) for metrics in metrics_by_run] for name in names}
+    cells |= {"step": [result.get("step", "not finished") for result in results]}
+    return _short_names(folders), keys, cells
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
-    """{"section.key": value} of a run's resolved config, without where it lies."""
-    folder.read("run.json")  # so that a folder that is no run is refused
+    """Return {"section.key": value} of a run's resolved config, without its output paths."""
+    folder.read("run.json")  # raises if the folder is not a run
     sections = folder.read_config().items()
     flat = {f"{section}.{key}": value for section, keys in sections for key, value in keys.items()}
-    return {key: value for key, value in flat.items() if not key.startswith(_PLACES)}
+    return {key: value for key, value in flat.items() if not key.startswith(_IGNORED)}
 
 
 def _differ(values: Sequence[Any]) -> bool:
@@ -83,9 +83,9 @@ def _differ(values: Sequence[Any]) -> bool:
 
 
 def _short_names(folders: Sequence[RunFolder]) -> list[str]:
-    """The last part of each path, or the whole where two are alike."""
-    last = [folder.path.name for folder in folders]
-    return last if len(set(last)) == len(last) else [str(folder.path) for folder in folders]
+    """Return the last part of each path, or the full paths if two are equal."""
+    names = [folder.path.name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""What a person sees: on a terminal a progress bar, otherwise plain lines.
+"""Console output of a run: a progress bar on a terminal, plain lines otherwise.
 
-Only the main process speaks.
+Only the main process prints.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rich.table import Table
 
 T = TypeVar("T")
 
-# metrics.jsonl holds every line of a log; a person reading a pipe wants to see that it moves.
+# metrics.jsonl has every logged step; the lines printed to a file or pipe only show progress.
 SECONDS_BETWEEN_LINES = 5.0
 
 
 class Console:
-    """Header, notes, progress and tables of a run."""
+    """Printer of a run's header, notes, progress and tables."""
 
-    def __init__(self, *, speaks: bool = True, stderr: bool = False) -> None:
-        self.speaks = speaks
-        # Files and pipes have no width of their own; 80 columns would break paths and numbers.
+    def __init__(self, *, enabled: bool = True, stderr: bool = False) -> None:
+        self.enabled = enabled
+        # Files and pipes have no width; rich's default of 80 columns would break paths and numbers.
         width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
         self._rich = RichConsole(highlight=False, soft_wrap=True, width=width, stderr=stderr)
         self._bar: Progress | None = None
@@ -34,19 +34,19 @@ class Console:
 
     @property
     def live(self) -> bool:
-        """Whether there is a terminal, or a notebook, that redraws."""
+        """True on a terminal or in a notebook, where lines can be redrawn."""
         return self._rich.is_terminal or self._rich.is_jupyter
 
     def print(self, text: str = "") -> None:
-        if self.speaks:
+        if self.enabled:
             self._rich.print(text, markup=False)
 
     def heading(self, text: str) -> None:
-        if self.speaks:
+        if self.enabled:
             self._rich.print(text, style="bold", markup=False)
 
     def facts(self, facts: Mapping[str, str]) -> None:
-        """Two columns: what, and how much. The second may have several lines."""
+        """Print names and texts in two columns; a text may have several lines."""
         if not facts:
             return
         width = max(len(name) for name in facts)
@@ -57,31 +57,31 @@ class Console:
                 self.print(f"  {'':<{width}}  {line}")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A table; numbers are right-aligned and rounded for reading."""
+        """Print a table; numbers are right-aligned and rounded."""
         table = Table(title=title, title_justify="left", title_style="bold")
         rows = [[format_value(cell) for cell in row] for row in rows]
-        for place, column in enumerate(columns):
-            table.add_column(column, justify="left" if place == 0 else "right", no_wrap=True)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        if self.speaks:
+        if self.enabled:
             self._rich.print(table)
 
     # ---- progress
 
     def start_steps(self, done: int, total: int) -> None:
-        """Show a bar for the steps of a training run, on a terminal."""
-        if self.speaks and self.live and total > done:
+        """Start a progress bar for training steps, on a terminal only."""
+        if self.enabled and self.live and total > done:
             columns = (
                 TextColumn("step"),
                 MofNCompleteColumn(),
                 BarColumn(bar_width=20),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[values]}"),
                 TimeRemainingColumn(),
                 TextColumn("left"),
             )
             self._bar = Progress(*columns, console=self._rich, transient=True, refresh_per_second=4)
-            self._bar.add_task("steps", completed=done, total=total, said="")
+            self._bar.add_task("steps", completed=done, total=total, values="")
             self._bar.start()
 
     def tick(self, step: int) -> None:
@@ -91,15 +91,15 @@ class Console:
     def log(
         self, step: int, total: int, values: Mapping[str, float], seconds_left: float | None = None
     ) -> None:
-        """One line of training: in the bar on a terminal, else printed."""
-        words = [f"loss {values['loss']:.4f}", f"learning rate {values['lr']:.2e}"]
-        words.append(f"{values['samples_per_second']:.1f} samples/s")
+        """Show the values of a step: in the bar on a terminal, otherwise as a printed line."""
+        texts = [f"loss {values['loss']:.4f}", f"learning rate {values['lr']:.2e}"]
+        texts.append(f"{values['samples_per_second']:.1f} samples/s")
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], said="  ".join(words))
+            self._bar.update(self._bar.task_ids[0], values="  ".join(texts))
         elif time.perf_counter() - self._printed > SECONDS_BETWEEN_LINES or step == total:
             self._printed = time.perf_counter()
             left = f"  {format_duration(seconds_left)} left" if seconds_left is not None else ""
-            self.print(f"step {step}/{total}  " + "  ".join(words) + left)
+            self.print(f"step {step}/{total}  " + "  ".join(texts) + left)
 
     def stop_steps(self) -> None:
         if self._bar is not None:
@@ -108,11 +108,11 @@ class Console:
 
     @contextmanager
     def count(self, total: int, title: str) -> Iterator[Callable[[int], None]]:
-        """A function that is told of every few that are done: a bar on a terminal, else nothing.
+        """Yield a function to call with the number of items just done; it advances a progress bar.
 
-        Without a `total` there is no bar.
+        There is no bar without a terminal or if `total` is 0.
         """
-        if not (self.speaks and self.live and total):
+        if not (self.enabled and self.live and total):
             yield lambda done: None
             return
         columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
@@ -121,35 +121,35 @@ class Console:
             yield lambda done: bar.advance(task, done)
 
     def track(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
-        """The items, with their progress shown: a bar on a terminal, else a line at every fifth."""
+        """Yield the items and show progress: a bar on a terminal, otherwise a line every 20%."""
         with self.count(total, title) as advance:
-            for place, item in enumerate(items, start=1):
+            for done, item in enumerate(items, start=1):
                 yield item
                 advance(1)
-                is_fifth = total >= 20 and place * 5 // total > (place - 1) * 5 // total
+                is_fifth = total >= 20 and done * 5 // total > (done - 1) * 5 // total
                 if is_fifth and not self.live:
-                    self.print(f"{title} {place}/{total}")
+                    self.print(f"{title} {done}/{total}")
 
 
 def format_value(value: Any) -> str:
-    """A cell of a table: four digits after the point, none for whole numbers."""
+    """Format a table cell: floats with four decimals, large whole numbers without."""
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) >= 10 else f"{value:.4f}"
     return str(value)
 
 
 def format_setting(value: Any) -> str:
-    """A value of a config as one would type it: nothing of a small rate is rounded away."""
+    """Format a config value as one would type it, without rounding small rates."""
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def format_count(count: int, word: str, ending: str = "s") -> str:
-    """A number of things: 1 process, 2 processes."""
+    """Format a count with its noun: 1 process, 2 processes."""
     return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as 45 s, 3 min 20 s or 2 h 5 min."""
+    """Format seconds as 45 s, 3 min 20 s or 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

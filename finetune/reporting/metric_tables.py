@@ -1,4 +1,4 @@
-"""The metrics of a finished run, or of a later measurement, as a person reads them."""
+"""Metric tables of a finished run or of a later evaluation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ Metrics = Mapping[str, Mapping[str, float]]
 """{split: {metric: value}}"""
 
 BY_LABEL = ("precision", "recall", "f1", "support")
-# A table by label that is longer than a screen hides the one above it; metrics.jsonl has all.
+# A longer table would scroll the one above it off the screen; metrics.jsonl has all labels.
 MOST_LABELS = 30
 
 
 def show_results(folder: RunFolder, console: Console) -> None:
-    """The tables of metrics of a finished run, and what to do next."""
+    """Print the metrics of a finished run, the reload check, and the commands to run next."""
     results = folder.read("results.json")
     title, selected = f"results of step {results['step']}", results["selected_on"]
     show_metrics(title, results["metrics"], console, selected, _untrained(folder))
     difference = results["reload_difference"]
-    console.print(f"saved and reloaded: the outputs differ by {difference:.1e} of the largest")
+    console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):
-        console.print(
-            f"rounded by output.dtype: the outputs moved by {rounding:.1e} of the largest"
-        )
+        console.print(f"rounded to output.dtype (max relative difference {rounding:.1e})")
     console.facts(
         {
             "model": str(folder.final),
@@ -45,9 +43,10 @@ def show_metrics(
     selected: str | None = None,
     untrained: Metrics = MappingProxyType({}),
 ) -> None:
-    """A table of the metrics of each split, and one by label; `selected` marks a split.
+    """Print a table of the metrics of all splits, and one by label for each split.
 
-    What was `untrained` stands beside them.
+    `selected` is the split that selected the checkpoint; it is marked. `untrained` holds metrics
+    from before training, shown in columns of their own.
     """
     if not metrics:
         return
@@ -61,30 +60,30 @@ def show_metrics(
         if 0 < len(labels) <= MOST_LABELS:
             console.table(f"{name} by label", ["label", *BY_LABEL], labels)
     if selected:
-        console.print(f"* {selected} selected the checkpoint, so its metrics are a little too good")
+        console.print(f"* optimistically biased: {selected} selected the checkpoint")
 
 
 def _untrained(folder: RunFolder) -> Metrics:
-    """What was measured before the first step."""
+    """Return the metrics from before the first step."""
     return {line["split"]: line for line in folder.history() if line["step"] == 0}
 
 
 def overall(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that are of no single label."""
-    of_labels = {f"{kind}/{label}" for label in _labels(metrics) for kind in BY_LABEL}
-    return {name: value for name, value in metrics.items() if name not in of_labels}
+    """Return the metrics that do not belong to a single label."""
+    label_metrics = {f"{kind}/{label}" for label in _supports(metrics) for kind in BY_LABEL}
+    return {name: value for name, value in metrics.items() if name not in label_metrics}
 
 
 def by_label(metrics: Mapping[str, float]) -> list[list[str | float]]:
-    """A row for each label: its name, the shares of `BY_LABEL`, and its support as an integer."""
+    """Return one table row per label: its name and the values of BY_LABEL, support as an int."""
     return [
         [label, *(metrics[f"{kind}/{label}"] for kind in BY_LABEL[:-1]), int(support)]
-        for label, support in _labels(metrics).items()
+        for label, support in _supports(metrics).items()
     ]
 
 
-def _labels(metrics: Mapping[str, float]) -> dict[str, float]:
-    """{label: how many rows have it}, in the task's order."""
-    named = [key.removeprefix("support/") for key in metrics if key.startswith("support/")]
-    whole = [label for label in named if all(f"{kind}/{label}" in metrics for kind in BY_LABEL)]
-    return {label: metrics[f"support/{label}"] for label in whole}
+def _supports(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return {label: number of its rows} for labels with all of BY_LABEL, in the task's order."""
+    labels = [key.removeprefix("support/") for key in metrics if key.startswith("support/")]
+    complete = [label for label in labels if all(f"{kind}/{label}" in metrics for kind in BY_LABEL)]
+    return {label: metrics[f"support/{label}"] for label in complete}

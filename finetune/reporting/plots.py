@@ -1,4 +1,4 @@
-"""Pictures of a run: losses, the learning rate and metrics over the steps."""
+"""Plots of a run: losses, learning rate and metrics over the training steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from finetune.reporting.metric_tables import overall
 
-MOST_CURVES = 4  # of metrics of a split: more hide each other
+MOST_CURVES = 4  # metrics per split; more would overlap
 
 
 class Drawing(Figure):
-    """A figure that a notebook shows by itself, without pyplot."""
+    """Figure that a notebook displays without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -24,7 +24,7 @@ class Drawing(Figure):
 
 
 def plot_history(lines: Sequence[dict[str, Any]]) -> Drawing:
-    """Three panels from the lines of metrics.jsonl: loss, learning rate, held-out metrics."""
+    """Plot the lines of metrics.jsonl in three panels: loss, learning rate, held-out metrics."""
     figure = Drawing(figsize=(12, 3.5), layout="constrained")
     loss, rate, metrics = figure.subplots(1, 3)
     splits = list(dict.fromkeys(line["split"] for line in lines))
@@ -33,7 +33,7 @@ def plot_history(lines: Sequence[dict[str, Any]]) -> Drawing:
     _draw(rate, lines, "train", "lr", "train")
     for split in splits:
         if split != "train":
-            for name in _shown(lines, split):
+            for name in _plotted_metrics(lines, split):
                 _draw(metrics, lines, split, name, f"{split} {name}")
     for axes, title in ((loss, "loss"), (rate, "learning rate"), (metrics, "metrics")):
         axes.set_title(title)
@@ -44,8 +44,8 @@ def plot_history(lines: Sequence[dict[str, Any]]) -> Drawing:
     return figure
 
 
-def _shown(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
-    """The first metrics of a split that are of no label and no loss."""
+def _plotted_metrics(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
+    """Return the first metrics of a split, without losses and metrics of single labels."""
     line = next(line for line in lines if line["split"] == split)
     numbers = {name: value for name, value in line.items() if name not in ("step", "split")}
     names = [name for name in overall(numbers) if not name.startswith("loss")]
@@ -53,8 +53,8 @@ def _shown(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
 
 
 def _draw(axes: Axes, lines: Sequence[dict[str, Any]], split: str, name: str, label: str) -> None:
-    found = [line for line in lines if line["split"] == split and name in line]
-    if found:
-        steps, values = [line["step"] for line in found], [line[name] for line in found]
-        marker = "o" if len(found) < 30 else None
+    points = [line for line in lines if line["split"] == split and name in line]
+    if points:
+        steps, values = [line["step"] for line in points], [line[name] for line in points]
+        marker = "o" if len(points) < 30 else None
         axes.plot(steps, values, label=label, marker=marker, markersize=3)

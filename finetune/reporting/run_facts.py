@@ -1,4 +1,4 @@
-"""Facts about a run, in sentences: the header on the screen, and part of the model card."""
+"""Facts about a run as sentences, for the header on the console and for the model card."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from finetune.task_parts import Length
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Sentences about a run before its first step; "" or () where there is nothing to say.
+    """Sentences that describe a run before its first step; "" or () for facts that do not apply.
 
     Attributes:
-        choices: what was settled while the task, the network and the method were set up.
-        defaults: "key=value: reason" for each key that was left open.
+        choices: choices made while the task, the network and the method were set up.
+        defaults: "key=value: reason" for each key that the config left open.
     """
 
     labels: str
@@ -28,8 +28,8 @@ class RunFacts:
     defaults: tuple[str, ...]
 
     def lines(self, *, with_defaults: bool = True) -> dict[str, str]:
-        """{name of a fact: its lines} in the order of reading, without those that are empty."""
-        found = {
+        """Return {name of a fact: its lines} in display order, without empty facts."""
+        facts = {
             "labels": self.labels,
             "length": self.length,
             "network": self.network,
@@ -40,20 +40,20 @@ class RunFacts:
             "choices": "\n".join(self.choices),
             "defaults": "\n".join(self.defaults) if with_defaults else "",
         }
-        return {name: text for name, text in found.items() if text}
+        return {name: text for name, text in facts.items() if text}
 
 
 def cut_note(lengths: Sequence[Length], unit: str) -> str:
-    """How many rows are cut, and how much of all of them that loses; "" if none is.
+    """Summarize how many rows are truncated and the share of all units lost; "" if none are.
 
-    `unit` is what lengths count, in the plural.
+    `unit` is the unit of the lengths, in the plural.
     """
-    cut = [length for length in lengths if length.cut]
-    if not cut:
+    truncated = [length for length in lengths if length.cut]
+    if not truncated:
         return ""
-    longest = max(length.used - length.repeated for length in cut)
-    lost = sum(length.cut for length in cut)
+    longest = max(length.used - length.repeated for length in truncated)
+    lost = sum(length.cut for length in truncated)
     whole = sum(length.used - length.repeated + length.cut for length in lengths)
     share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
-    rows = f"{len(cut)} of {len(lengths)} rows are cut to {longest} {unit}"
+    rows = f"{len(truncated)} of {len(lengths)} rows are truncated to {longest} {unit}"
     return f"{rows}, which loses {share} of all {unit}"

@@ -1,7 +1,7 @@
-"""Trackers of experiments (TensorBoard, W&B, MLflow, Trackio, ...), as Accelerate runs them.
+"""Experiment trackers (TensorBoard, W&B, MLflow, Trackio, ...), run through Accelerate.
 
-They are told what metrics.jsonl holds, as split/metric, and the config; never an environment
-variable or a token.
+They receive the config and the values of metrics.jsonl as split/metric, never environment variables
+or tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from finetune.errors import ConfigError, nearest
 
 PROJECT = "finetune-kit"
-# What a name needs installed, where it is not a package of the same name.
+# Packages to install for trackers whose package has another name.
 PACKAGES = {"comet_ml": "comet-ml"}
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise ConfigError for a tracker that Accelerate does not know, or that is not installed."""
+    """Raise ConfigError for a tracker that Accelerate does not support or that is not installed."""
     if not names:
         return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -30,19 +30,19 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
             raise ConfigError(
-                f"output.trackers: {name!r} is no tracker; {nearest(name, LOGGER_TYPE_TO_CLASS)}"
+                f"output.trackers: unknown tracker {name!r}; {nearest(name, LOGGER_TYPE_TO_CLASS)}"
             )
         if name not in installed:
             raise ConfigError(
                 f"output.trackers: {name} is not installed; run: pip install "
-                f"{PACKAGES.get(name, name)}, or leave it out"
+                f"{PACKAGES.get(name, name)}, or remove the tracker"
             )
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, folder: Path, values: Mapping[str, Any]) -> Iterator[None]:
-    """A record of this run with its config; a run that goes on begins a new one."""
-    named = {
+def track_run(accelerator: Accelerator, folder: Path, values: Mapping[str, Any]) -> Iterator[None]:
+    """Track the run in the block, with its config; a resumed run starts a new tracker run."""
+    options = {
         "wandb": {"name": folder.name, "dir": str(folder)},
         "mlflow": {"run_name": folder.name},
         "trackio": {"name": folder.name},
@@ -53,18 +53,18 @@ def tracked(accelerator: Accelerator, folder: Path, values: Mapping[str, Any]) -
         for key, value in values.items()
     }
     accelerator.init_trackers(
-        PROJECT, plain, {name: facts for name, facts in named.items() if name in chosen}
+        PROJECT, plain, {name: keys for name, keys in options.items() if name in chosen}
     )
     try:
         yield
     finally:
-        # Accelerator.end_training would end the process group too, and a notebook trains again.
+        # Accelerator.end_training would also destroy the process group, which a notebook reuses.
         for tracker in accelerator.trackers:
             tracker.finish()
         accelerator.trackers = []
 
 
 def track(accelerator: Accelerator, split: str, step: int, values: Mapping[str, float]) -> None:
-    """Tell all trackers of the values of one step."""
+    """Log the values of one step to all trackers."""
     if accelerator.trackers:
         accelerator.log({f"{split}/{name}": value for name, value in values.items()}, step=step)

@@ -1,4 +1,4 @@
-"""One run from its config to `final/`: set up, trained by the loop, recorded and finalized.
+"""One run from its config to `final/`: setup, training loop, recording, finalization.
 
-Start with `run.py`; the loop is `loop.py`. What only one task or method knows is not here.
+Start with `run.py`; the loop is `loop.py`. Nothing here is specific to one task or method.
 """

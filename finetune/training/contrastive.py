@@ -1,13 +1,13 @@
-"""Contrastive tuning: before a head is trained, the backbone learns to tell the classes apart.
+"""Contrastive tuning of the backbone, before a head is trained on it.
 
-For few rows of each class (SetFit, Tunstall et al. 2022, arXiv:2209.11055): the vectors that the
-head reads are drawn together within a class and apart between classes by the supervised contrastive
-loss (L_out of Khosla et al. 2020, arXiv:2004.11362). What follows is a run on a frozen backbone.
+For few rows per class (SetFit, Tunstall et al. 2022, arXiv:2209.11055): the supervised contrastive
+loss (L_out of Khosla et al. 2020, arXiv:2004.11362) pulls the vectors that the head reads together
+within a class and pushes them apart between classes. The backbone is frozen afterwards.
 
-The phase is short, and comes before the first step: stopped in it, a run begins it again. Its
-outcome is a checkpoint of its own, so that a run that goes on from a later step finds it.
+The phase is short and precedes the first step: a run interrupted in it repeats it. Its result is a
+checkpoint of its own, from which a run that resumes at a later step restores the backbone.
 
-Shapes: B rows of a step, H features, N rows of train.
+Shapes: B rows per step, H features, N rows of train.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ from finetune.batching.plan import MicroBatch
 from finetune.batching.sampling import classes_of, split_by_class
 from finetune.distributed.devices import to_device
 from finetune.errors import ConfigError, ModelError
-from finetune.io.checkpoint import changed_tensors, load_changed, newest_good, save_checkpoint
+from finetune.io.checkpoint import (
+    changed_tensors,
+    find_latest_checkpoint,
+    load_changed_tensors,
+    save_checkpoint,
+)
 from finetune.methods.base import Contrastive
 from finetune.methods.full import Full, FullConfig
 from finetune.model import HEAD, named_parts
@@ -40,30 +45,30 @@ from finetune.reporting.console import Console
 from finetune.training.loop import seed_dropout, seed_of
 from finetune.training.state import Live
 
-# Two rows of each of two classes: less holds no pair to draw together, or none to draw apart.
+# Two rows of each of two classes: any smaller batch lacks a positive or a negative pair.
 SMALLEST_BATCH = 4
 
 
-def tune_backbone(live: Live, found_in: Path | None, console: Console) -> str:
-    """Tune the backbone in place, or take it from the checkpoint in a folder; what was done.
+def tune_backbone(live: Live, folder: Path | None, console: Console) -> str:
+    """Tune the backbone in place, or restore it from the checkpoint in `folder`; return a summary.
 
-    All processes do the same, and end with the bits of the first one. Raises ConfigError for rows
-    that do not have one class each, ModelError where a step does not fit into memory.
+    Every process computes the same steps; the first one's weights are then broadcast. Raises
+    ConfigError for rows without exactly one class, ModelError if a step does not fit into memory.
     """
-    if found_in is not None:
-        checkpoint, faults = newest_good(found_in)
+    if folder is not None:
+        checkpoint, faults = find_latest_checkpoint(folder)
         for fault in faults:
             console.print(fault)
         if checkpoint is not None:
             names, tensors = _backbone_names(live), checkpoint.tensors("model")
-            load_changed(live.model.network, names, tensors, checkpoint.folder)
+            load_changed_tensors(live.model.network, names, tensors, checkpoint.folder)
             return str(checkpoint.state["told"])
     try:
         losses = _train(live, console)
     except torch.OutOfMemoryError as error:
         raise ModelError(
-            "method.contrastive: the rows of a step, which are compared with each other, do not "
-            f"fit into memory; lower train.batch_size (now {live.config.train.batch_size}), or set "
+            "method.contrastive: out of memory; a step compares all rows of a batch, so it cannot "
+            f"be split: lower train.batch_size (now {live.config.train.batch_size}), or set "
             "model.activation_checkpointing=true"
         ) from error
     if live.accelerator.num_processes > 1:
@@ -71,29 +76,29 @@ def tune_backbone(live: Live, found_in: Path | None, console: Console) -> str:
             tensor.copy_(broadcast(tensor.contiguous()))
     tenth = -(-len(losses) // 10)
     return (
-        f"contrastive tuning: {len(losses)} steps of {live.config.train.batch_size} rows, all of "
-        f"the backbone; loss {np.mean(losses[:tenth]):.4f} in the first tenth of them, "
-        f"{np.mean(losses[-tenth:]):.4f} in the last"
+        f"contrastive tuning: {len(losses)} steps of {live.config.train.batch_size} rows on the "
+        f"whole backbone; mean loss {np.mean(losses[:tenth]):.4f} over the first tenth of the "
+        f"steps, {np.mean(losses[-tenth:]):.4f} over the last"
     )
 
 
-def keep_backbone(live: Live, told: str, folder: Path) -> None:
-    """Write the tuned backbone as a checkpoint, for a run that goes on later."""
-    held = {"model": _backbone(live), "optimizer": dict[str, Tensor]()}
-    save_checkpoint(folder, _asked(live).steps, held, {"told": told})
+def save_backbone(live: Live, note: str, folder: Path) -> None:
+    """Write the tuned backbone, and the summary of its tuning, as a checkpoint for resumed runs."""
+    tensors = {"model": _backbone(live), "optimizer": dict[str, Tensor]()}
+    save_checkpoint(folder, _phase(live).steps, tensors, {"told": note})
 
 
-def _asked(live: Live) -> Contrastive:
+def _phase(live: Live) -> Contrastive:
     assert live.method.contrastive is not None, "the run has a contrastive phase"
     return live.method.contrastive
 
 
 def _train(live: Live, console: Console) -> list[float]:
-    """All steps of the phase; the loss of each."""
-    config, device, asked = live.config, live.accelerator.device, _asked(live)
-    steps = asked.steps
+    """Run all steps of the phase and return the loss of each."""
+    config, device, phase = live.config, live.accelerator.device, _phase(live)
+    steps = phase.steps
     classes = _check_classes(live)
-    tuning = Full(FullConfig(batch_norm="freeze"))  # averages of few rows are poor ones
+    tuning = Full(FullConfig(batch_norm="freeze"))  # few rows give poor running averages
     tuning.apply(live.model)
     for head in live.model.heads:
         live.model.network.get_submodule(head).requires_grad_(False)
@@ -107,8 +112,8 @@ def _train(live: Live, console: Console) -> list[float]:
         seed_dropout(seed_of(config.train.seed, step, 0xC0), device)
         with _autocast(live):
             vectors = _only_vector(live.model.features(to_device(inputs, device)))
-        own = torch.from_numpy(classes[indices]).to(device)
-        loss = contrastive_loss(vectors, own, asked.temperature)
+        batch_classes = torch.from_numpy(classes[indices]).to(device)
+        loss = contrastive_loss(vectors, batch_classes, phase.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
         guard.check(clip_grad_norm_(trained, config.optim.max_grad_norm or math.inf), step)
         set_rate(optimizer, rate_factor(config.optim, step, steps))
@@ -121,9 +126,9 @@ def _train(live: Live, console: Console) -> list[float]:
 
 
 def contrastive_loss(vectors: Tensor, classes: Tensor, temperature: float) -> Tensor:
-    """The mean of L_out over the rows that are not alone in their class, float32 [].
+    """Mean of L_out over the rows with another row of their class, float32 [].
 
-    `vectors` are [B, H], of any length; `classes` int64 [B].
+    `vectors` are [B, H] and are normalized here; `classes` are int64 [B].
     """
     units = F.normalize(vectors.float(), dim=1)
     itself = torch.eye(len(units), dtype=torch.bool, device=units.device)
@@ -136,29 +141,30 @@ def contrastive_loss(vectors: Tensor, classes: Tensor, temperature: float) -> Te
 
 
 def draw_rows(members: Sequence[np.ndarray], size: int, seed: int, step: int) -> np.ndarray:
-    """The rows of a step, int64 [B], from those of each class: a function of seed and step.
+    """Draw the rows of a step, int64 [B], as a function of seed and step.
 
-    Of as many classes as leaves two rows for each, as many of each, to within one. A class of fewer
-    rows gives some of them again: with dropout or augmentation it is another view.
+    `members` are the rows of each class. As many classes are drawn as leave two rows for each, with
+    equally many rows of each, to within one. Rows of a small class repeat: under dropout or
+    augmentation each repetition is another view.
     """
     rng = np.random.default_rng([seed, step, 0xC0])
     chosen = rng.permutation(len(members))[: size // 2]
     drawn = []
-    for own, places in zip(chosen, np.array_split(np.arange(size), len(chosen)), strict=True):
-        rounds = -(-len(places) // len(members[own]))
-        deck = [rng.permutation(members[own]) for _ in range(rounds)]
+    for label, places in zip(chosen, np.array_split(np.arange(size), len(chosen)), strict=True):
+        rounds = -(-len(places) // len(members[label]))
+        deck = [rng.permutation(members[label]) for _ in range(rounds)]
         drawn.append(np.concatenate(deck)[: len(places)])
     return np.concatenate(drawn)
 
 
 def _batches(live: Live, classes: np.ndarray) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """The rows of each step and what the network reads of them."""
+    """Yield the rows of each step and their inputs."""
     size, seed = live.config.train.batch_size, live.config.train.seed
     members = split_by_class(classes)
     micro_batches = []
-    for step in range(_asked(live).steps):
+    for step in range(_phase(live).steps):
         indices = tuple(draw_rows(members, size, seed, step).tolist())
-        # Whatever is augmented is augmented anew, a row that comes twice in two ways.
+        # Distinct turns give every occurrence of a row its own augmentation.
         turns = tuple(range(step * size, (step + 1) * size))
         micro_batches.append(MicroBatch(indices, step, epoch=step, turns=turns))
     batches = load_batches(
@@ -175,32 +181,32 @@ def _batches(live: Live, classes: np.ndarray) -> Iterator[tuple[list[int], dict[
 
 
 def _check_classes(live: Live) -> np.ndarray:
-    """The class of each row, int64 [N], and that there is something to contrast."""
+    """Return the class of each row, int64 [N]. Raises ConfigError without classes to contrast."""
     classes = classes_of(live.task, live.train.rows, "method.contrastive")
-    place = f"method.contrastive={_asked(live).steps}"
+    place = f"method.contrastive={_phase(live).steps}"
     if len(np.unique(classes)) < 2:
-        raise ConfigError(f"{place}: all rows are of one class; give rows of another, too")
+        raise ConfigError(f"{place}: all rows belong to one class; add rows of another class")
     size = live.config.train.batch_size
     if size < SMALLEST_BATCH:
         raise ConfigError(
-            f"{place}: a step compares the rows of a batch, and train.batch_size={size} are too "
-            f"few; set it to {SMALLEST_BATCH} or more"
+            f"{place}: a step compares the rows of a batch, and train.batch_size={size} is too "
+            f"small; set it to {SMALLEST_BATCH} or more"
         )
     return classes
 
 
 def _only_vector(features: dict[str, Tensor]) -> Tensor:
-    """What the head reads, as vectors [B, H]."""
+    """Return the one feature that the head reads, as vectors [B, H]."""
     if len(features) != 1:
         raise ModelError(
-            "method.contrastive needs one vector a row before the head, and this network has "
-            f"{', '.join(features)}; leave it out"
+            "method.contrastive needs one vector per row before the head, but the head of this "
+            f"network reads {', '.join(features)}; leave method.contrastive out"
         )
     return next(iter(features.values())).flatten(1)
 
 
 def _autocast(live: Live) -> contextlib.AbstractContextManager[None]:
-    """Narrow numbers only where gradients need no loss scaler."""
+    """Autocast, except under fp16: this phase has no loss scaler."""
     if live.config.train.precision == "fp16":
         return contextlib.nullcontext()
     return live.accelerator.autocast()  # type: ignore[no-any-return]
@@ -211,5 +217,5 @@ def _backbone_names(live: Live) -> set[str]:
 
 
 def _backbone(live: Live) -> dict[str, Tensor]:
-    """What the phase changes, by name."""
+    """Return the tensors that this phase changes, by name."""
     return changed_tensors(live.model.network, _backbone_names(live))

@@ -1,4 +1,4 @@
-"""The end of a run: the best weights, their metrics, the reports and final/."""
+"""Finalization of a run: the selected weights, their metrics, the reports and final/."""
 
 from __future__ import annotations
 
@@ -29,18 +29,20 @@ from finetune.training.state import Progress
 from finetune.training.summary import describe_run
 
 UNTRAINED = "untrained.json"
-# Rows whose predictions before and after training are set side by side.
+# Rows whose predictions before and after training are compared side by side.
 COMPARED = 40
 
 
-def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits) -> None:
-    """Measure the selected checkpoint, write reports, final/ and results.json, and show them."""
+def finalize_run(
+    prepared: Prepared, progress: Progress, journal: RunJournal, splits: Splits
+) -> None:
+    """Evaluate the selected checkpoint, write reports, final/ and results.json, print results."""
     live, folder, console = prepared.live, journal.folder, journal.console
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
         load_checkpoint_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
     if live.ema is not None:
-        live.ema.settle()  # the checkpoint has the weights apart, for a run that is trained longer
+        live.ema.settle()  # checkpoints keep the raw weights, so an extended run can still resume
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None
@@ -48,8 +50,8 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         _write_reports(prepared, evaluations, folder)
-        story = tell(prepared, splits, results, selected, step)
-        differences = _export(model, prepared, folder, story)
+        card_data = collect_card_data(prepared, splits, results, selected, step)
+        differences = _export(model, prepared, folder, card_data)
         facts = {
             "step": step,
             "metrics": results,
@@ -63,25 +65,25 @@ def finish(prepared: Prepared, progress: Progress, journal: RunJournal, splits: 
 
 
 def _export(
-    model: TransferModel, prepared: Prepared, folder: RunFolder, story: CardData
+    model: TransferModel, prepared: Prepared, folder: RunFolder, card_data: CardData
 ) -> Differences:
     live = prepared.live
     rows = sample_rows((prepared.test or prepared.validation or live.train).rows)
     final = Final(
         folder.final,
         live.config.task.name,
-        base_reference(live.config, story.about),
+        base_reference(live.config, card_data.about),
         getattr(torch, live.config.output.dtype),
         cards=lambda difference, with_adapter: write_cards(
-            replace(story, difference=difference), with_adapter=with_adapter
+            replace(card_data, difference=difference), with_adapter=with_adapter
         ),
         trust_remote_code=live.config.model.trust_remote_code,
     )
     return export_model(model, live.task, live.method, rows, final)
 
 
-def keep_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
-    """Keep some of what is said before the first step, to be set beside what is said at the end."""
+def save_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
+    """Save some predictions from before the first step, for comparison with the final ones."""
     (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
     folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})
 
@@ -104,14 +106,14 @@ def _write_reports(
 VERSIONS = ("python", "torch", "transformers", "datasets")
 
 
-def tell(
+def collect_card_data(
     prepared: Prepared,
     splits: Splits,
     results: Mapping[str, Mapping[str, float]],
     selected: str | None,
     step: int,
 ) -> CardData:
-    """The story of a run whose model is about to be saved."""
+    """Collect the contents of the model card, just before the model is saved."""
     live = prepared.live
     versions = environment(live.accelerator)
     return CardData(
@@ -131,12 +133,12 @@ def tell(
 
 
 def _count_labels(splits: Splits, task: Task) -> dict[str, dict[str, int]]:
-    """{label: {split: rows}}, the most frequent first; a row may have several labels or none."""
-    found: dict[str, dict[str, int]] = {}
+    """Return {label: {split: rows}}, most frequent first; a row may have several labels or none."""
+    rows_by_label: dict[str, dict[str, int]] = {}
     for split, rows in splits.named.items():
         counts: Counter[str] = Counter()
         for labels in map(task.rows.labels, rows):
             counts.update(labels)
         for label, count in counts.items():
-            found.setdefault(label, {})[split] = count
-    return dict(sorted(found.items(), key=lambda item: -sum(item[1].values())))
+            rows_by_label.setdefault(label, {})[split] = count
+    return dict(sorted(rows_by_label.items(), key=lambda item: -sum(item[1].values())))

@@ -1,9 +1,9 @@
-"""The exact solver: a linear head on cached features at the optimum of its task's loss.
+"""The exact solver: a linear head on cached features, at the optimum of its task's loss.
 
-Logistic regression for labels and ridge regression for numbers are what this makes of their losses:
-the mean loss plus l2 / 2 times the squared weights (not the bias), minimised by L-BFGS in float64
-along the principal axes of the features. The strength l2 is the one with the lowest held-out loss
-in 5-fold cross-validation on the training split, unless it is given.
+This amounts to logistic regression for labels and ridge regression for numbers. The objective is
+the mean loss plus l2 / 2 times the squared weights (not the bias), minimized by L-BFGS in float64
+along the principal axes of the features. Unless given, the strength l2 is the one with the lowest
+held-out loss in 5-fold cross-validation on the training split.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from finetune.task import Task
 
 STRENGTHS = tuple(float(f"1e{power}") for power in range(0, -8, -1))
 FOLDS = 5
-# After so many strengths in a row with a loss above the lowest, weaker ones are not tried.
-WORSE = 2
+# Stop trying weaker strengths after this many in a row with a loss above the lowest.
+PATIENCE = 2
 
 
 def solve_head(
     model: TransferModel, task: Task, split: Split, *, seed: int, strength: float | None = None
 ) -> dict[str, float]:
-    """Put the head at its optimum on `split`; the strength, the loss, and the one that chose it.
+    """Put the head at its optimum on `split`; return the strength and its losses.
 
-    `strength` is given where cross-validation cannot choose it. Raises ModelError if the head is
-    not one linear layer, for which alone the optimum is the optimum.
+    Pass `strength` where cross-validation cannot choose it. Raises ModelError if the head is not a
+    single linear layer, since only then is the objective convex.
     """
     layer = _only_linear(model)
     order = np.random.default_rng(seed).permutation(len(split))
@@ -47,7 +47,7 @@ def solve_head(
             strength = min(losses, key=lambda strength: losses[strength])
         _reset(layer)
         batch = _batch(task, split, np.sort(order), layer.weight.device)
-        final = _minimise(model, task, batch, layer, strength, _find_axes(batch, layer))
+        final = _minimize(model, task, batch, layer, strength, _find_axes(batch, layer))
     finally:
         layer.to(home, torch.float32)
     chosen_by = {"cross_validation_loss": losses[strength]} if losses else {}
@@ -57,11 +57,11 @@ def solve_head(
 def _cross_validate(
     model: TransferModel, task: Task, split: Split, order: np.ndarray, layer: nn.Linear
 ) -> dict[float, float]:
-    """{strength: mean held-out loss}, from strong to weak until weaker ones only overfit."""
+    """Return {strength: mean held-out loss}, from strong to weak until weaker ones only overfit."""
     folds = []
-    for held in np.array_split(order, min(FOLDS, len(order))):
-        rest = _batch(task, split, np.setdiff1d(order, held), layer.weight.device)
-        held_out = _batch(task, split, held, layer.weight.device)
+    for fold in np.array_split(order, min(FOLDS, len(order))):
+        rest = _batch(task, split, np.setdiff1d(order, fold), layer.weight.device)
+        held_out = _batch(task, split, fold, layer.weight.device)
         folds.append((rest, held_out, _find_axes(rest, layer)))
     _reset(layer)
     solutions = [copy.deepcopy(layer.state_dict()) for _ in folds]
@@ -69,46 +69,48 @@ def _cross_validate(
     for strength in STRENGTHS:
         losses[strength] = 0.0
         for place, (rest, held_out, axes) in enumerate(folds):
-            layer.load_state_dict(solutions[place])  # of the stronger one before: it is near
-            _minimise(model, task, rest, layer, strength, axes)
+            layer.load_state_dict(solutions[place])  # warm start from the next stronger one
+            _minimize(model, task, rest, layer, strength, axes)
             solutions[place] = copy.deepcopy(layer.state_dict())
             with torch.no_grad():
                 losses[strength] += float(_mean_loss(model, task, held_out)) / len(folds)
-        if min(list(losses.values())[-WORSE:]) > min(losses.values()):
+        if min(list(losses.values())[-PATIENCE:]) > min(losses.values()):
             break
     return losses
 
 
 class _Axes(NamedTuple):
-    """The principal axes of a batch's features.
+    """Principal axes of a batch's features, to precondition L-BFGS.
 
-    Along them, each in units of its own spread, L-BFGS needs tens of steps; on features as they
-    come, which vary a thousandfold, thousands do not end at the optimum.
+    Along these axes, each scaled by its own spread, L-BFGS converges in tens of steps. On raw
+    features, whose scales differ a thousandfold, thousands of steps do not reach the optimum.
     """
 
     name: str
-    mean: Tensor  # [H]; 0 for a layer without bias, which could not make up for it
-    directions: Tensor  # [H, H], a column each
+    mean: Tensor  # [H]; 0 for a layer without bias, which could not absorb the shift
+    directions: Tensor  # [H, H], one per column
     variances: Tensor  # [H]
 
 
 def _find_axes(batch: Batch, layer: nn.Linear) -> _Axes:
     if [values.ndim for values in batch["features"].values()] != [2]:
-        raise ModelError("method.solver=exact needs one vector a row for the head; use solver=loop")
+        raise ModelError(
+            "method.solver=exact needs one vector per row before the head; use method.solver=loop"
+        )
     ((name, values),) = batch["features"].items()  # [N, H]
     mean = values.mean(0) if layer.bias is not None else torch.zeros_like(values[0])
-    centred = values - mean
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(values))
+    centered = values - mean
+    variances, directions = torch.linalg.eigh(centered.T @ centered / len(values))
     return _Axes(name, mean, directions, variances.clamp(min=0))
 
 
-def _minimise(
+def _minimize(
     model: TransferModel, task: Task, batch: Batch, layer: nn.Linear, strength: float, axes: _Axes
 ) -> float:
-    """L-BFGS on all rows at once, from where the layer stands; the objective that it ends at."""
+    """Run full-batch L-BFGS from the layer's current weights; return the final objective."""
     spread = (axes.variances + strength).sqrt()  # [H]
-    turned = (batch["features"][axes.name] - axes.mean) @ axes.directions / spread
-    inside = batch | {"features": {axes.name: turned}}
+    whitened = (batch["features"][axes.name] - axes.mean) @ axes.directions / spread
+    whitened_batch = batch | {"features": {axes.name: whitened}}
     optimizer = torch.optim.LBFGS(
         layer.parameters(),
         max_iter=1000,
@@ -121,8 +123,8 @@ def _minimise(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        squares = (layer.weight / spread).square().sum()  # a rotation does not change them
-        objective = _mean_loss(model, task, inside) + strength / 2 * squares
+        squares = (layer.weight / spread).square().sum()  # invariant under the rotation
+        objective = _mean_loss(model, task, whitened_batch) + strength / 2 * squares
         objective.backward()  # type: ignore[no-untyped-call]
         return objective
 
@@ -151,7 +153,7 @@ def _batch(
     batch = to_device(task.collate(split.features.samples(places)), device)
     features = to_device(split.features.take(places), device)
     batch["features"] = {name: value.double() for name, value in features.items()}
-    # Numbers and several labels are targets that meet float64 outputs.
+    # Floating-point targets (regression, multi-label) must match the float64 outputs.
     batch["targets"] = map_tensors(
         batch["targets"], lambda t: t.double() if t.is_floating_point() else t
     )
@@ -163,8 +165,8 @@ def _only_linear(model: TransferModel) -> nn.Linear:
     if len(modules) == 1 and isinstance(modules[0], nn.Linear):
         return modules[0]
     raise ModelError(
-        f"method.solver=exact solves one linear layer, and the head ({', '.join(model.heads)}) "
-        "has another shape; use method.solver=loop"
+        f"method.solver=exact needs a head of one linear layer, but this head "
+        f"({', '.join(model.heads)}) is not; use method.solver=loop"
     )
 
 

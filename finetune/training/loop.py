@@ -1,7 +1,8 @@
-"""The training loop: one function, read top to bottom. It knows neither task nor method nor model.
+"""The training loop: one function, read top to bottom, agnostic to task, method and model.
 
-Every number that it needs to go on is in `Progress`; order and randomness are functions of the
-step.
+A step fetches its micro-batches, accumulates their gradients, clips, updates, and then logs,
+evaluates and saves where that is due. A run may stop after any step and resume bit for bit: the
+loop's own state is all in `Progress`, and data order and randomness are functions of the step.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def train_steps(
 ) -> None:
     """Train from `progress.step` to the last step, or until early stopping.
 
-    `select` turns the metrics of an evaluation into a number that is larger for a better
-    checkpoint; without it the last one is taken. Raises Interrupted after SIGTERM or SIGINT, with a
-    checkpoint written, and FinetuneError before an update whose gradient is not finite.
+    `select` maps the metrics of an evaluation to a score, larger is better; without it the last
+    checkpoint is the selected one. Raises Interrupted on SIGTERM or SIGINT, after a checkpoint is
+    written, and FinetuneError for a non-finite gradient, before it reaches the weights.
     """
     config, optim, plan = live.config.train, live.config.optim, live.plan
     accelerator, device = live.accelerator, live.accelerator.device
@@ -52,35 +53,39 @@ def train_steps(
     save_every = epoch_steps if config.save_every == "epoch" else config.save_every
     trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
     penalized = head_weights(live.model) if optim.l1_head else []
+    # A resumed run starts in its own stage of gradual unfreezing, which DDP must see when wrapped.
     live.method.unfreeze(live.model, progress.step / epoch_steps)
     wrapped = wrap(live)
     live.method.train_mode(live.model)
     stream = _stream(live, plan, progress.step)
-    # Without a loss scaler the optimizer needs no wrapper; that of accelerate searches the import
-    # path for a package at every step, which costs as much as a small update.
+    # Only loss scaling (fp16) needs accelerate's optimizer wrapper. Otherwise bypass it: on every
+    # step it probes the import path for an optional package, at the cost of a small update.
     is_scaled = accelerator.scaler is not None
     optimizer = live.optimizer if is_scaled else live.optimizer.optimizer
     guard = FiniteGuard(live.optimizer.optimizer, scaled=is_scaled, device=device)
     running = RunningLoss(progress, accelerator)
     samples, since = 0, time.perf_counter()
 
+    # Cast frozen weights to the compute dtype once, not in every forward pass.
     narrow = cast_once(live.model, accelerator.mixed_precision, trained)
     with Signals() as signals, narrow:
         while progress.step < live.total_steps and not progress.stopped:
             step = progress.step
             if live.method.unfreeze(live.model, step / epoch_steps):
-                # DDP reduces the gradients of what was trainable when it was built.
+                # DDP only reduces gradients of parameters that were trainable when it was built.
                 wrapped = wrap(live)
                 live.method.train_mode(live.model)
 
-            # The micro-batches of this step, and what each loss term counts over all of them and
-            # all processes.
+            # Data: the micro-batches of this step, and the count of each loss term over all of them
+            # on all processes. The gradient is that of sum / count, so neither accumulation nor the
+            # number of processes changes it. Fillers, which keep processes in step, weigh 0.
             batches = [next(stream) for _ in plan.micro_batches(step, rank)]
             own = [batch for micro_batch, batch in batches if not micro_batch.filler]
             terms = list(batches[0][1]["count"])
             counts, told = global_counts(own, terms, signals.received != 0, accelerator)
-            # Reading what was reduced makes a GPU wait, so several of them look for a signal on
-            # logging steps only.
+            # Graceful shutdown: the signal flag is reduced along with the counts, so all processes
+            # stop at the same step. Reading it synchronizes a GPU with the host, so multi-GPU runs
+            # check on logging steps only.
             looks = device.type == "cpu" or accelerator.num_processes == 1
             if (looks or step % config.log_every == 0) and bool(told > 0):
                 progress.skipped += guard.confirm(step)
@@ -88,14 +93,15 @@ def train_steps(
                 journal.save(progress)
                 raise Interrupted(step, signals.received)
 
-            # Forward and backward. Dropout is a function of seed, step and process.
+            # Forward and backward: dropout is a function of (seed, step, process). When memory runs
+            # out, the step is redone from its start with micro-batches of half the size.
             seed_dropout(seed_of(config.seed, step, rank), device)
             try:
                 losses = _accumulate(live, wrapped, batches, counts)
             except RuntimeError as error:
                 if not _can_retry(error, plan, accelerator):
                     raise
-                error.__traceback__ = None  # it holds the tensors of the failed pass
+                error.__traceback__ = None  # its frames keep the tensors of the failed pass alive
                 half = -(-min(plan.micro_batch_size, plan.batch_size) // 2)
                 plan = replace(plan, micro_batch_size=half)
                 journal.note(f"step {step}: out of memory; micro-batches of {half} from here on")
@@ -105,8 +111,8 @@ def train_steps(
                 stream = _stream(live, plan, step)
                 continue
 
-            # Clip, refuse what is not finite, update.
-            accelerator.unscale_gradients()  # nothing is scaled but under fp16
+            # Update: clip by the global norm; a non-finite gradient never reaches the weights.
+            accelerator.unscale_gradients()  # no-op except under fp16
             penalize(penalized, optim.l1_head)
             norm = whole(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
             guard.check(norm, step)
@@ -121,7 +127,8 @@ def train_steps(
             is_last = step == live.total_steps
             journal.tick(step)
 
-            # Whether the update was good is asked only where somebody reads of it or keeps it.
+            # Log, evaluate, save: a fused optimizer skips a bad update on the device. Finding out
+            # synchronizes with the host, so ask only before something is reported or stored.
             logs = step % config.log_every == 0 or is_last
             evaluates = journal.evaluates and _is_due(evaluate_every, step, is_last)
             saves = _is_due(save_every, step, is_last)
@@ -133,7 +140,7 @@ def train_steps(
                     "lr": logged_rate(live.optimizer, optim),
                     "epoch": step / epoch_steps,
                 }
-                # Not finite only where the loss scaler has skipped the update.
+                # Non-finite only where the loss scaler skipped the update.
                 values |= {"grad_norm": float(norm)} if bool(norm.isfinite()) else {}
                 values |= {"skipped": progress.skipped} if is_scaled else {}
                 seconds = time.perf_counter() - since
@@ -148,38 +155,37 @@ def train_steps(
                     value, loss = select(metrics), metrics["loss"]
                     improved = progress.note_evaluation(value, loss, config.early_stopping)
                 live.method.train_mode(live.model)
-                since += time.perf_counter() - paused
+                since += time.perf_counter() - paused  # samples/s excludes evaluation
 
             if saves or improved or is_last or progress.stopped:
                 running.store()
                 journal.save(progress)
 
-        # A signal that came while the last step was measured and saved: what is left takes minutes.
+        # A signal during the last step's evaluation or save: stop before the export, which takes
+        # minutes. The last checkpoint is on disk.
         if _any_process(signals.received != 0, accelerator):
             raise Interrupted(progress.step, signals.received)
 
 
 def _is_due(every: int | str, step: int, is_last: bool) -> bool:
-    """Whether something that is done every so many steps, or "never", is done after this one."""
+    """True if something with this interval, in steps or "never", is due after this step."""
     return every != "never" and (is_last or step % int(every) == 0)
 
 
 def wrap(live: Live) -> nn.Module:
-    """The model as accelerate runs it: in mixed precision, and over processes where there are
-    several.
-    """
+    """Wrap the model for mixed precision and, with several processes, for DDP."""
     accelerator = live.accelerator
     model = accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
-    # What an earlier stage of unfreezing left: accelerate would take the model, now in full
-    # precision, for prepared.
+    # After an earlier stage of unfreezing, accelerate would take the unwrapped model, now without
+    # autocast, for one that it has already prepared.
     accelerator._models.clear()
     vars(model).pop("_is_accelerate_prepared", None)
-    # Sharded weights take care of their gradients themselves.
+    # FSDP2 reduces the gradients of sharded weights itself; evaluation_mode leaves DDP out.
     return accelerator.prepare_model(model, evaluation_mode=is_sharded(model))  # type: ignore[no-any-return]
 
 
 def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[MicroBatch, Batch]]:
-    """All batches of this process from step `start` on; one set of workers for the whole run."""
+    """Yield all batches of this process from step `start` on, from one pool of workers."""
     rank = live.accelerator.process_index
     micro_batches = (
         micro_batch
@@ -203,8 +209,9 @@ def _accumulate(
     batches: list[tuple[MicroBatch, Batch]],
     counts: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """The gradient of a whole step; the loss terms of this process's share of it, over the global
-    counts.
+    """Accumulate the gradient of a whole step.
+
+    Returns the loss terms of this process's micro-batches, each divided by its global count.
     """
     accelerator, losses = live.accelerator, dict[str, Tensor]()
     for place, (micro_batch, batch) in enumerate(batches):
@@ -218,11 +225,11 @@ def _accumulate(
                 for term, value in live.task.loss(outputs, batch).items()
             }
             loss = torch.stack(list(terms.values())).sum()
-            # A loss that is not finite spoils the gradient, whatever its derivative: all processes
-            # see that in the norm, and none has to wait for a look at its own loss.
+            # A non-finite loss makes the gradient non-finite, even if its derivative is finite: all
+            # processes then see it in the global norm, without a host read of each loss.
             loss = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
-            # DDP takes the mean over processes, but the counts are of all of them: the sum is
-            # wanted.
+            # DDP averages gradients over processes. The counts are global already, so undo that to
+            # get the sum.
             accelerator.backward(loss * accelerator.num_processes)
         for term, value in terms.items():
             losses[term] = losses[term] + value.detach() if term in losses else value.detach()
@@ -230,8 +237,10 @@ def _accumulate(
 
 
 def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -> bool:
-    """Whether memory ran out, and smaller micro-batches may do: of a GPU's allocator memory tells
-    by the class of its error, of others by its words. Several processes would have to agree.
+    """True if memory ran out and smaller micro-batches may fit.
+
+    The GPU allocator raises its own class of error; others are recognized by their message.
+    Several processes would have to agree on the new size, so only a single one retries.
     """
     is_memory = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
     return is_memory and plan.micro_batch_size > 1 and accelerator.num_processes == 1
@@ -243,14 +252,14 @@ def _any_process(told: bool, accelerator: Accelerator) -> bool:
 
 
 def seed_of(*position: int) -> int:
-    """A seed that is a function of a position, without pattern over neighbouring positions."""
+    """Hash a position, such as (seed, step, process), to a seed; neighbors are uncorrelated."""
     return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed the generators that dropout draws from.
+    """Seed the generators that dropout draws from, on the CPU and on `device`.
 
-    torch.manual_seed also asks every other kind of device, and formats a stack for each: 0.3 ms.
+    torch.manual_seed also visits all other device types and formats a stack for each: 0.3 ms.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":

@@ -1,4 +1,4 @@
-"""The terms of a loss: sums over their own counts, over micro-batches, processes and steps."""
+"""Loss terms as sums over explicit counts, across micro-batches, processes and steps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from finetune.training.state import Progress
 
 
 def global_counts(
-    batches: Iterable[Batch], terms: Sequence[str], told: bool, accelerator: Accelerator
+    batches: Iterable[Batch], terms: Sequence[str], stops: bool, accelerator: Accelerator
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The count of each term over all batches of all processes, and on how many of them `told`.
+    """Sum the count of each term over all batches and processes, and the processes with `stops`.
 
-    Both in one collective; on a GPU, reading the second makes the host wait.
+    One collective serves both. Reading the second on a GPU synchronizes with the host.
     """
-    own = [float(sum(float(batch["count"][term]) for batch in batches)) for term in terms]
-    vector = torch.tensor([*own, float(told)])
+    local = [float(sum(float(batch["count"][term]) for batch in batches)) for term in terms]
+    vector = torch.tensor([*local, float(stops)])
     if accelerator.num_processes > 1:
         vector = accelerator.reduce(vector.to(accelerator.device), "sum")
     counts = {term: vector[place].clamp(min=TINY) for place, term in enumerate(terms)}
@@ -29,10 +29,10 @@ def global_counts(
 
 
 class RunningLoss:
-    """The loss terms of this process since the last line of the log.
+    """Sums of this process's loss terms since the last logged line, kept on the device.
 
-    They stay on the device until they are asked for. `progress` counts the steps, and takes the
-    sums of every process into a checkpoint: only so does a resumed run log the same bits.
+    `progress` counts the steps and stores the sums of every process in checkpoints, so that a
+    resumed run logs bitwise the same losses.
     """
 
     def __init__(self, progress: Progress, accelerator: Accelerator) -> None:
@@ -41,19 +41,19 @@ class RunningLoss:
         rank, device = accelerator.process_index, accelerator.device
         self._sums: dict[str, Tensor] = {}
         for term, sums in progress.loss_sums.items():
-            # After a change of the number of processes, all of it counts as the first one's.
+            # If the number of processes has changed, the first one takes over the whole sum.
             same = len(sums) == accelerator.num_processes
-            own = sums[rank] if same else sum(sums) * (rank == 0)
-            self._sums[term] = torch.tensor(own, device=device)
+            local = sums[rank] if same else sum(sums) * (rank == 0)
+            self._sums[term] = torch.tensor(local, device=device)
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Take the terms of one more step."""
+        """Add the terms of one more step."""
         for term, value in terms.items():
             self._sums[term] = self._sums[term] + value if term in self._sums else value
         self._progress.loss_steps += 1
 
     def take(self) -> dict[str, float]:
-        """The mean over the steps and all processes; counting begins anew."""
+        """Return the mean over steps, summed over processes, and reset."""
         vector = torch.stack(list(self._sums.values()))
         if self._accelerator.num_processes > 1:
             vector = self._accelerator.reduce(vector, "sum")
@@ -65,7 +65,7 @@ class RunningLoss:
         return total_loss(mean)
 
     def store(self) -> None:
-        """Put the sums of every process into `progress`, for a checkpoint."""
+        """Store the sums of every process in `progress`, for a checkpoint."""
         gather = self._accelerator.gather
         self._progress.loss_sums = {
             term: gather(value.reshape(1)).tolist() for term, value in self._sums.items()

@@ -1,4 +1,4 @@
-"""What happens beside the loop: lines of metrics, evaluations, checkpoints."""
+"""Logging, evaluation and checkpointing for the training loop."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.io.checkpoint import (
     Checkpoint,
     changed_tensors,
-    load_changed,
+    load_changed_tensors,
     optimizer_tensors,
-    remove_old,
+    remove_old_checkpoints,
     save_checkpoint,
 )
 from finetune.io.run_folder import RunFolder
@@ -29,7 +29,7 @@ from finetune.training.state import Live, Progress
 
 
 class RunJournal:
-    """The journal of one run: writes into its folder and to the console."""
+    """Journal of one run, written to its folder, its trackers and the console."""
 
     def __init__(
         self, live: Live, folder: RunFolder, console: Console, validation: Split | None
@@ -41,24 +41,24 @@ class RunJournal:
         self._writes = live.accelerator.is_main_process
         self._begun = (0, time.perf_counter())
         self._first: dict[str, float] = {}
-        """Metrics before training, if this process's life saw them."""
+        """Metrics before training; empty in a resumed run."""
 
     @property
     def evaluates(self) -> bool:
-        """Whether there is a split to evaluate on while training."""
+        """True if there is a split to evaluate on during training."""
         return self.validation is not None
 
     def begin(self, step: int) -> None:
-        """Start the clock and the bar at the first step of this process's life."""
+        """Start the clock and the progress bar at the first step of this process."""
         self._begun = (step, time.perf_counter())
         self.console.start_steps(step, self.live.total_steps)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._append("train", step, values)
         first, start = self._begun
-        seconds_a_step = (time.perf_counter() - start) / max(step - first, 1)
+        seconds_per_step = (time.perf_counter() - start) / max(step - first, 1)
         total = self.live.total_steps
-        self.console.log(step, total, values, seconds_a_step * (total - step))
+        self.console.log(step, total, values, seconds_per_step * (total - step))
 
     def tick(self, step: int) -> None:
         self.console.tick(step)
@@ -79,7 +79,7 @@ class RunJournal:
         return metrics
 
     def evaluate_on(self, split: Split, step: int) -> Evaluation:
-        """Evaluate on any split, and note it in the history."""
+        """Evaluate on any split and append the metrics to the history."""
         evaluation = self.measure(split)
         self._append(split.name, step, evaluation.metrics)
         if step == 0:
@@ -89,7 +89,7 @@ class RunJournal:
     def measure(self, split: Split) -> Evaluation:
         """Evaluate on any split."""
         live = self.live
-        share_buffers(live)
+        broadcast_buffers(live)
         block, workers = evaluation_block(live), live.config.train.workers
         averages = live.ema.in_place() if live.ema is not None else contextlib.nullcontext()
         with averages, unsharded(live.model):
@@ -98,7 +98,7 @@ class RunJournal:
             )
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint of all that going on needs, and point at the last and the best."""
+        """Write a checkpoint with all that resuming needs; update last.json and best.json."""
         live = self.live
         tensors, rest = optimizer_tensors(live.optimizer.optimizer)
         named = {
@@ -106,7 +106,7 @@ class RunJournal:
             "optimizer": tensors,
             **({"ema": live.ema.tensors()} if live.ema is not None else {}),
         }
-        held = {name: gather(value, keep=self._writes) for name, value in named.items()}
+        gathered = {name: gather(value, keep=self._writes) for name, value in named.items()}
         if self._writes:
             scaler = live.accelerator.scaler
             state = {
@@ -116,9 +116,9 @@ class RunJournal:
                 "processes": live.accelerator.num_processes,
             }
             root, step, best = self.folder.checkpoints, progress.step, progress.best_step
-            save_checkpoint(root, step, held, state)
+            save_checkpoint(root, step, gathered, state)
             self.folder.point(step, best, progress.best_value)
-            remove_old(root, live.config.train.keep_checkpoints, step=step, best=best)
+            remove_old_checkpoints(root, live.config.train.keep_checkpoints, step=step, best=best)
         live.accelerator.wait_for_everyone()
 
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
@@ -128,20 +128,20 @@ class RunJournal:
 
 
 def load_checkpoint_weights(live: Live, checkpoint: Checkpoint) -> None:
-    """Put what a checkpoint holds of the network into the model, and its averages beside it."""
+    """Load a checkpoint's trained weights into the model, and its averages into the EMA."""
     names, tensors = trained_names(live.optimizer), checkpoint.tensors("model")
-    load_changed(live.model.network, names, tensors, checkpoint.folder)
+    load_changed_tensors(live.model.network, names, tensors, checkpoint.folder)
     if live.ema is not None:
         live.ema.load(checkpoint.tensors("ema"), str(checkpoint.folder))
 
 
 def evaluation_block(live: Live) -> int:
-    """Rows evaluated together: what training holds at once, whatever the number of processes."""
+    """Rows per evaluation batch: a training micro-batch, at most 64, on any number of processes."""
     return min(live.config.train.micro_batch or live.config.train.batch_size, 64)
 
 
-def share_buffers(live: Live) -> None:
-    """Give every process the buffers of the first: each has moved its own BatchNorm averages."""
+def broadcast_buffers(live: Live) -> None:
+    """Broadcast the first process's buffers: BatchNorm statistics differ between processes."""
     accelerator: accelerate.Accelerator = live.accelerator
     if accelerator.num_processes > 1:
         for buffer in live.model.buffers():

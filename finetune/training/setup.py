@@ -1,4 +1,4 @@
-"""From a config and its splits to everything that is in memory while a run trains."""
+"""Setup of a run: from a config and its splits to everything that is in memory while it trains."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from finetune.batching.data_loader import Split, measured_split
-from finetune.batching.parts import PartRows, in_parts
+from finetune.batching.data_loader import Split, measure_split
+from finetune.batching.parts import PartRows, split_into_parts
 from finetune.batching.plan import TrainPlan
-from finetune.batching.row_cache import CachePlan, with_features
+from finetune.batching.row_cache import CachePlan, attach_features
 from finetune.batching.sampling import classes_of
 from finetune.config.schema import RunConfig
 from finetune.data.opening import Splits
@@ -34,13 +34,13 @@ from finetune.training.state import Live
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to train, its held-out splits, and what a person should know of its making."""
+    """A run that is ready to train, its held-out splits, and notes on how it was set up."""
 
     live: Live
     validation: Split | None
     test: Split | None
     reasons: dict[str, str]
-    """Why each key left at null has its value."""
+    """{key: reason for its value} for each key left at null."""
     notes: list[str]
     lengths: dict[str, list[Length]]
 
@@ -50,7 +50,7 @@ class Prepared:
 
 
 def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
-    """Load the network, apply the method, fill in defaults, plan the steps."""
+    """Load the network, apply the method, fill in defaults, shard if asked, and plan the steps."""
     method = make_method(config.method)
     _check_keys(config, method)
     notes = task.setup(splits.train, config.model, frozen=method.freezes_backbone)
@@ -58,18 +58,18 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     batches = None
     if method.reads_batches:
         batches = first_batches(splits.train, task, config.train.seed, accelerator.device)
-    model, said = build_network(config, task, method, accelerator.device, batches)
-    notes += said
+    model, model_notes = build_network(config, task, method, accelerator.device, batches)
+    notes += model_notes
     if config.model.activation_checkpointing:
         model.checkpoint_activations()
     if config.output.dtype != "float32" and not model.may_round:
         raise ConfigError(
-            f"output.dtype: {config.output.dtype} is for networks that write text; leave it out"
+            f"output.dtype: {config.output.dtype} is only for language models; leave it out"
         )
     config, reasons = fill_defaults(config, method, model, accelerator.device)
     config = config.model_copy(update={"task": task.resolved_})
     if config.optim.l1_head:
-        head_weights(model)  # of which there must be some
+        head_weights(model)  # raises if there are none
     if config.train.shard and accelerator.num_processes > 1:
         check_sharding(config, config.train.precision or "fp32", method.sharding_fault)
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
@@ -78,24 +78,24 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     parts, lengths = dict[str, Split](), dict[str, list[Length]]()
     for name, rows in splits.named.items():
         if name == "train":
-            rows, said = in_parts(rows, task)
+            rows, split_notes = split_into_parts(rows, task)
         else:
-            said = task.views.compare(name, rows)
-        parts[name], lengths[name], left_out = measured_split(name, rows, task)
-        notes += [*said, *left_out]
-    classes, said = _classes(config, task, parts["train"])
-    notes += said
+            split_notes = task.views.compare(name, rows)
+        parts[name], lengths[name], skipped_notes = measure_split(name, rows, task)
+        notes += [*split_notes, *skipped_notes]
+    classes, sampling_notes = _classes(config, task, parts["train"])
+    notes += sampling_notes
     live = _live(config, task, method, model, groups, accelerator, parts["train"], classes)
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
 
 def caches_features(live: Live) -> bool:
-    """Whether the features that the head reads are computed once, before the first step."""
+    """True if the features that the head reads are computed once, before the first step."""
     return live.method.feature_cache is not None and live.model.cacheable
 
 
 def cache_features(prepared: Prepared, console: Console) -> Prepared:
-    """The same run with the features of every split, computed or found, where they are cached."""
+    """Attach cached features to every split, computed where missing; no-op without a cache."""
     live, notes = prepared.live, list(prepared.notes)
     if not caches_features(live):
         return prepared
@@ -103,14 +103,14 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
     plan = _cache_plan(live)
     if live.task.augments and plan.views == 1:
         notes.append(
-            "augmentation: not seen by features that are cached once; method.views=8 caches eight "
-            "augmented views of each row, method.cache=off augments at every step"
+            "augmentation: no effect on features that are cached once; method.views=8 caches eight "
+            "augmented views of each row, method.cache=off augments on every step"
         )
-    # Rows that training sees in parts are whole in the other splits: of any size, so not to cache.
+    # Rows trained on in parts (tiles) are whole when held out: of varying size, so not cacheable.
     held_out = [] if isinstance(live.train.rows, PartRows) else prepared.held_out
     for split in (live.train, *held_out):
-        own = plan if split is live.train else replace(plan, views=1)
-        parts[split.name], note = _features(live, split, own, console)
+        split_plan = plan if split is live.train else replace(plan, views=1)
+        parts[split.name], note = _features(live, split, split_plan, console)
         notes.append(note)
     return replace(
         prepared,
@@ -129,7 +129,7 @@ def _cache_plan(live: Live) -> CachePlan:
 
 
 def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tuple[Split, str]:
-    return with_features(
+    return attach_features(
         live.model,
         live.task,
         split,
@@ -140,7 +140,7 @@ def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tu
 
 
 def total_steps(config: RunConfig, method: Method, steps_per_epoch: int) -> int:
-    """Optimizer steps of a run; max_steps wins over epochs, and an exact solver takes one."""
+    """Count the optimizer steps: max_steps overrides epochs, an exact solver takes one."""
     if method.solves_head:
         return 1
     if config.train.max_steps is not None:
@@ -178,18 +178,18 @@ def _live(
 
 
 def _check_keys(config: RunConfig, method: Method) -> None:
-    """Refuse keys that mean nothing beside each other. Raises ConfigError."""
+    """Raise ConfigError for keys that have no effect together, or exclude each other."""
     model, optim = config.model, config.optim
     if model.quantize and (not method.takes_quantized or method.contrastive is not None):
         raise ConfigError(
-            f"model.quantize={model.quantize}: weights of few bits cannot be trained by "
+            f"model.quantize={model.quantize}: quantized weights cannot be trained with "
             f"method={method.name}; use method=lora, or leave model.quantize out"
         )
     drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}
     _refuse(
         drops if method.freezes_backbone and method.contrastive is None else {},
-        "method=frozen runs the pretrained network as it is, where nothing is dropped; leave it "
-        "out, or use method=lora, partial or full, or method.contrastive",
+        "method=frozen runs the backbone in evaluation mode, without dropout; leave it out, or use "
+        "method=lora, partial or full, or method.contrastive",
     )
     loops = {
         "train.sampling": config.train.sampling if config.train.sampling != "each" else None,
@@ -198,20 +198,21 @@ def _check_keys(config: RunConfig, method: Method) -> None:
     }
     _refuse(
         loops if method.solves_head else {},
-        "method.solver=exact takes no steps, so this does nothing; leave it out, or use "
+        "no effect with method.solver=exact, which takes no steps; leave it out, or use "
         "method.solver=loop",
     )
 
 
-def _refuse(given: Mapping[str, Any], why: str) -> None:
-    for key, value in given.items():
+def _refuse(keys: Mapping[str, Any], why: str) -> None:
+    for key, value in keys.items():
         if value is not None:
             raise ConfigError(f"{key}={value}: {why}")
 
 
 def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | None, list[str]]:
-    """The classes of the training rows, int64 [N], where the same number of each is drawn, and how
-    many those are. Raises ConfigError for rows that have no class.
+    """Return the class of each training row, int64 [N], for balanced sampling, and a note on it.
+
+    None under other sampling. Raises ConfigError for rows without a class.
     """
     if config.train.sampling != "balanced":
         return None, []
@@ -219,20 +220,21 @@ def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | 
     sizes = np.bincount(classes)
     drawn = len(classes) / len(sizes)
     note = (
-        f"sampling: an epoch draws {drawn:.4g} rows of each of {len(sizes)} classes, those of the "
-        f"rarest {drawn / sizes.min():.2g} times, of the largest {drawn / sizes.max():.2g} times"
+        f"sampling: balanced, {drawn:.4g} rows of each of {len(sizes)} classes per epoch; a row of "
+        f"the rarest class is drawn {drawn / sizes.min():.2g} times on average, of the largest "
+        f"{drawn / sizes.max():.2g} times"
     )
     return classes, [note]
 
 
 def _check_labels(splits: Splits, task: Task) -> None:
-    """Now that the labels are known: a held-out split must have no other ones."""
+    """Raise DataError for held-out rows with labels that train lacks."""
     for name, rows in splits.named.items():
         if name == "train":
             continue
         faults = [fault for row in rows for fault in task.unseen(row)]
         if faults:
             raise DataError(
-                f"{name}: {len(faults)} rows cannot be measured: {faults[0]}. "
-                "Name all labels in task.labels, or remove those rows"
+                f"{name}: {len(faults)} rows cannot be evaluated: {faults[0]}. "
+                "List all labels in task.labels, or remove those rows"
             )

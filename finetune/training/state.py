@@ -1,4 +1,4 @@
-"""What is in memory while a run trains, where it stands, and what the loop tells of it."""
+"""State of a run in training: live objects, progress, and the loop's interface to the journal."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from finetune.task import Task
 
 @dataclass
 class Progress:
-    """Where a run stands after `step` updates: JSON, saved with every checkpoint."""
+    """Progress of a run after `step` updates; saved as JSON with every checkpoint."""
 
     step: int = 0
     best_value: float | None = None
     best_loss: float = 0.0
-    """Of the evaluation that gave `best_value`."""
+    """Loss of the evaluation that gave `best_value`."""
     best_step: int | None = None
     stale: int = 0
     """Evaluations since the best one."""
     stopped: bool = False
-    """Whether early stopping has ended the run."""
+    """True once early stopping has ended the run."""
     loss_sums: dict[str, list[float]] = field(default_factory=dict)
-    """Of each term, by process, over the steps since the last line of the log."""
+    """{term: sum per process} over the steps since the last logged line."""
     loss_steps: int = 0
+    """Steps in those sums."""
     skipped: int = 0
-    """Updates that the loss scaler of fp16 has left out, since their gradients overflowed."""
+    """Updates that the fp16 loss scaler has skipped because of overflowing gradients."""
 
     def note_evaluation(self, value: float, loss: float, patience: int | None) -> bool:
-        """Take an evaluation into account; True if it is the best so far.
+        """Record an evaluation; True if it is the best so far.
 
-        Larger values are better, and of equal ones, which few rows often give, that of less loss;
-        one that is not a number is never best.
+        Larger values are better. Ties, common on few rows, are broken by lower loss; NaN is never
+        the best.
         """
         best = None if self.best_value is None else (self.best_value, -self.best_loss)
         if not math.isnan(value) and (best is None or (value, -loss) > best):
@@ -70,7 +71,7 @@ class Live:
 
 
 class Journal(Protocol):
-    """What the loop tells, and to whom it leaves evaluating and saving."""
+    """The loop's interface for logging, evaluating and saving."""
 
     @property
     def evaluates(self) -> bool: ...

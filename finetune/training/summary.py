@@ -1,4 +1,4 @@
-"""The header of a run: what will be trained on what, as a person reads it."""
+"""The header of a run: a readable summary of what is about to be trained."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from finetune.data.opening import Splits
 from finetune.errors import listed
 from finetune.reporting.console import format_count
 from finetune.reporting.run_facts import RunFacts, cut_note
-from finetune.training.recipes import MOOT
+from finetune.training.recipes import NOT_APPLICABLE
 from finetune.training.setup import Prepared
 
 MOST_LABELS = 20
 
 
 def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
-    """What is trained on what."""
+    """Summarize data, network, steps and defaults of a prepared run."""
     live = prepared.live
     config = live.config
     trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
     total = sum(p.numel() for p in live.model.network.parameters())
-    before = ", the others before, by contrast" if live.method.contrastive is not None else ""
+    tuned = ", the backbone by contrastive tuning" if live.method.contrastive is not None else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
     labels = map(live.task.rows.labels, splits.train)
-    network = getattr(live.model.network, "backbone", live.model.network)  # of a library, not ours
+    network = getattr(live.model.network, "backbone", live.model.network)  # the library's class
     return RunFacts(
         labels=_label_counts(labels),
         length=_lengths(prepared),
         network=f"{type(network).__name__} from {config.model.name}",
-        parameters=f"{trained:,} of {total:,} are trained ({trained / total:.2%}){before}",
+        parameters=f"{trained:,} of {total:,} trained ({trained / total:.2%}){tuned}",
         device=f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
         steps=_steps(prepared),
         batch=_batch(prepared),
@@ -41,7 +41,7 @@ def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
         defaults=tuple(
             f"{key}={_number(values[key])}: {why}"
             for key, why in prepared.reasons.items()
-            if why != MOOT
+            if why != NOT_APPLICABLE
         ),
     )
 
@@ -53,34 +53,34 @@ def _device(device: torch.device) -> str:
 
 
 def _label_counts(rows: Iterable[tuple[str, ...]]) -> str:
-    """How many rows have each label; "" where none has any."""
-    held = list(rows)
-    counts = Counter(label for own in held for label in own)
+    """Summarize how many rows have each label; "" if there are no labels."""
+    labels_by_row = list(rows)
+    counts = Counter(label for labels in labels_by_row for label in labels)
     if not counts:
         return ""
     named = listed((f"{label} {count}" for label, count in counts.most_common()), MOST_LABELS)
-    without = sum(not own for own in held)
+    without = sum(not labels for labels in labels_by_row)
     rest = f"; {format_count(without, 'row')} without a label" if without else ""
     return f"{len(counts)} labels in train: {named}{rest}"
 
 
 def _lengths(prepared: Prepared) -> str:
-    """How many rows were cut, and how much of them."""
+    """Summarize how many rows are truncated and how much is lost; "" for rows without a length."""
     lengths = [length for part in prepared.lengths.values() for length in part]
     longest = max(length.used for length in lengths)
     if longest == 1:
         return ""
     unit = prepared.live.task.views.length_unit
-    return cut_note(lengths, unit) or f"at most {longest} {unit}, nothing is cut"
+    return cut_note(lengths, unit) or f"at most {longest} {unit}, nothing is truncated"
 
 
 def _steps(prepared: Prepared) -> str:
     live = prepared.live
     if live.method.solves_head:
-        return "solved to the optimum, no steps"
+        return "none, the head is solved exactly"
     epochs = live.total_steps / live.plan.steps_per_epoch
     ending = "" if epochs == 1 else "s"
-    return f"{live.total_steps}, {live.plan.steps_per_epoch} an epoch, {epochs:g} epoch{ending}"
+    return f"{live.total_steps} ({live.plan.steps_per_epoch} per epoch, {epochs:g} epoch{ending})"
 
 
 def _batch(prepared: Prepared) -> str:
@@ -88,17 +88,17 @@ def _batch(prepared: Prepared) -> str:
     plan = live.plan
     micro_batches = [plan.micro_batches(0, process) for process in range(plan.processes)]
     sizes = [
-        [len(micro_batch.indices) for micro_batch in own if not micro_batch.filler]
-        for own in micro_batches
+        [len(micro_batch.indices) for micro_batch in of_process if not micro_batch.filler]
+        for of_process in micro_batches
     ]
-    how = f"{plan.batch_size} samples, the first step as {', '.join(map(str, sizes))}"
+    batch = f"{plan.batch_size} samples, first step in micro-batches {', '.join(map(str, sizes))}"
     if live.train.features is not None:
-        return f"{how} of cached features"
+        return f"{batch} of cached features"
     if plan.lengths.max() == 1:
-        return how
+        return batch
     useful = plan.useful_share(min(plan.steps_per_epoch, 200), live.task.cost)
     unit = live.task.views.length_unit
-    return f"{how}; {useful:.0%} of the computed {unit} are no padding"
+    return f"{batch}; {useful:.0%} of the computed {unit} are not padding"
 
 
 def _number(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Boxes and masks in the file formats that people have, read as rows.
+"""Readers of annotation files: boxes (COCO, YOLO, Pascal VOC, CSV) and masks, as rows.
 
-What a network makes of them is in `tasks.detection` and `tasks.masks`.
+The tasks that train on these rows are in `tasks.detection` and `tasks.masks`.
 """

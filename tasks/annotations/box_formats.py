@@ -1,9 +1,9 @@
-"""Boxes in the formats that people have -> rows, by split.
+"""Box annotation formats, read as rows by split.
 
 COCO        a .json file, or a folder with such files
 YOLO        data.yaml, or its folder
-Pascal VOC  Annotations/*.xml and JPEGImages/, or .xml files beside the pictures
-CSV         a box a line, with the columns of a picture, a class and four numbers
+Pascal VOC  Annotations/*.xml and JPEGImages/, or .xml files beside the images
+CSV         one box per line, with columns for the image, the class and four numbers
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _coco_boxes(path: Path) -> dict[str, list[Row]]:
 
 
 def _from_coco(row: Row) -> Row:
-    # The fault of an outline is none of a box.
+    # A fault of the segmentation does not make the box faulty: it is left out here.
     objects = [
         make_annotation(
             item["bbox"],
@@ -43,13 +43,12 @@ def _from_coco(row: Row) -> Row:
 
 def _format(
     name: str,
-    finds: Callable[[Path], Any],
+    find: Callable[[Path], Any],
     read: Callable[[Path], Mapping[str, Sequence[Row]]],
 ) -> DataFormat:
-    return DataFormat(name, lambda path: bool(finds(path)), lambda path: TaskTables(read(path)))
+    return DataFormat(name, lambda path: bool(find(path)), lambda path: TaskTables(read(path)))
 
 
-# A table need not be one of boxes; the other formats are meant where they are named.
 BOX_FORMATS = (
     _format("coco", find_coco, _coco_boxes),
     _format("yolo", find_yolo, read_yolo),

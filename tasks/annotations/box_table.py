@@ -1,10 +1,10 @@
-"""A CSV with a box a line -> rows: pictures with their objects.
+"""CSV of boxes, one per line, read as rows: images with their objects.
 
     image,class,xmin,ymin,xmax,ymax
     1.jpg,cat,12,30,80,99
-    2.jpg,,,,,                          a picture without objects
+    2.jpg,,,,,                          an image without objects
 
-The four numbers are corners (xmin or x1 or left ...) or a corner and a size (x, y, w, h).
+The four numbers are corners (xmin or x1 or left ...), or a corner and a size (x, y, w, h).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.image_files import is_picture
+from finetune.data.image_files import is_image_file
 from finetune.errors import DataError
 from finetune.task_parts import Row
 from tasks.annotations.boxes import make_annotation
 
-_PICTURE = ("image", "filename", "file_name", "file", "path", "image_path", "img", "image_id")
+_IMAGE = ("image", "filename", "file_name", "file", "path", "image_path", "img", "image_id")
 _CLASS = ("class", "label", "category", "name", "class_name", "category_name")
 _CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
@@ -37,7 +37,7 @@ _SUFFIXES = (".csv", ".tsv")
 
 
 def is_box_table(path: Path) -> bool:
-    """Whether a file is a table with the columns of a picture, a class and a box."""
+    """True if a file is a table with columns for an image, a class and a box."""
     if path.suffix.lower() not in _SUFFIXES or not path.is_file():
         return False
     try:
@@ -49,9 +49,9 @@ def is_box_table(path: Path) -> bool:
 
 
 def read_box_table(path: Path) -> dict[str, list[Row]]:
-    """The pictures of a table in the order of their first line, as the split train.
+    """Return the images of a table, in the order of their first lines, as the split train.
 
-    Raises DataError.
+    Raises DataError for a table without these columns or with a malformed line.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
@@ -59,53 +59,53 @@ def read_box_table(path: Path) -> dict[str, list[Row]]:
         reader = csv.DictReader(file, dialect=_dialect(first))
         columns = _columns(reader.fieldnames or [])
         if columns is None:
-            raise DataError(f"{path}: has no columns of a picture, a class and a box")
-        picture, category, sides, form = columns
+            raise DataError(f"{path}: has no columns for an image, a class and a box")
+        image, category, sides, form = columns
         rows: dict[str, Row] = {}
         try:
             for line in reader:
-                name = (line[picture] or "").strip()
+                name = (line[image] or "").strip()
                 if not name:
-                    raise DataError(f"{path}, line {reader.line_num}: names no picture")
+                    raise DataError(f"{path}, line {reader.line_num}: has no image name")
                 row = rows.get(name)
                 if row is None:
-                    place = _lead(path.parent, name)
-                    row = rows[name] = {"image": place, "file": name, "objects": []}
+                    image_path = _find_image(path.parent, name)
+                    row = rows[name] = {"image": image_path, "file": name, "objects": []}
                 if any((line[column] or "").strip() for column in (*sides, category)):
-                    where = f"{path.name}:{reader.line_num}"
-                    row["objects"].append(_object(line, category, sides, form, where))
+                    place = f"{path.name}:{reader.line_num}"
+                    row["objects"].append(_object(line, category, sides, form, place))
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{path}, line {reader.line_num}: cannot be read: {error}") from error
     return {"train": list(rows.values())}
 
 
 def _dialect(first: str) -> type[csv.Dialect]:
-    """Of the line of names: what stands between most of them."""
+    """Return the CSV dialect with the delimiter that is most frequent in the header line."""
 
-    class Found(csv.excel):
+    class Detected(csv.excel):
         delimiter = max([",", ";", "\t"], key=first.count)
 
-    return Found
+    return Detected
 
 
 def _columns(names: Sequence[str]) -> tuple[str, str, tuple[str, ...], str] | None:
-    """The columns of picture, class and the four numbers, and what these are."""
+    """Return the columns of the image, the class and the four numbers, and their convention."""
     by_lower = {name.strip().lower(): name for name in names if name}
-    picture = next((by_lower[name] for name in _PICTURE if name in by_lower), None)
+    image = next((by_lower[name] for name in _IMAGE if name in by_lower), None)
     category = next((by_lower[name] for name in _CLASS if name in by_lower), None)
-    if picture is None or category is None:
+    if image is None or category is None:
         return None
     for form, choices in (("xyxy", _CORNERS), ("xywh", _SIZED)):
         for sides in choices:
             if all(side in by_lower for side in sides):
-                return picture, category, tuple(by_lower[side] for side in sides), form
+                return image, category, tuple(by_lower[side] for side in sides), form
     return None
 
 
-def _lead(folder: Path, name: str) -> str:
-    """The picture's path: from the table's folder, or from images/ in it."""
+def _find_image(folder: Path, name: str) -> str:
+    """Return the path of an image: in the table's folder, or in images/ below it."""
     places = [folder / name, folder / "images" / name, Path(name)]
-    if not is_picture(name):  # Kaggle's image_id
+    if not is_image_file(name):  # Kaggle's image_id has no file extension
         places = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png", ".jpeg")] + [
             folder / "images" / f"{name}{suffix}" for suffix in (".jpg", ".png", ".jpeg")
         ]

@@ -1,13 +1,13 @@
-"""How a box is written: conventions, and what is wrong with a box, with the likely cause.
+"""Box coordinate conventions, and validation of boxes with the likely cause of a fault.
 
-A row's objects, whatever file they come from:
+A row's objects, in all file formats:
 
     {"bbox": [12.0, 30.5, 80.0, 99.0], "form": "xyxy", "category": "cat", "iscrowd": 0,
      "area": 900.0, "place": "labels/1.txt:3", "fault": ""}
 
-`form`, `place` and `fault` are what a reader of files knows: the convention of its format, where
-the object stands, and why it could not be read. A box stays as it is written until it is used, so
-that what is said of it can be found in the file.
+File readers fill in `form` (the convention of the format), `place` (position of the object in its
+file) and `fault` (why it could not be read). Boxes keep the numbers of their file until they are
+used, so that messages quote what a user finds there.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CONVENTIONS: tuple[Convention, ...] = (
 _WORDS = {
     "xyxy": "left, top, right, bottom",
     "xywh": "left, top, width, height",
-    "cxcywh": "middle x, middle y, width, height",
+    "cxcywh": "center x, center y, width, height",
 }
 BOX_NAMES = ("bbox", "box", "boxes", "bboxes")
 CATEGORY_NAMES = ("category", "label", "labels", "class", "categories", "category_id", "name")
-SLACK = 1.0  # pixels by which a rounded box may reach over the border
+SLACK = 1.0  # pixels by which a rounded box may extend beyond the border
 SHARE_SLACK = 1e-3
 
 
@@ -48,7 +48,7 @@ def make_annotation(
     iscrowd: int = 0,
     area: float = 0.0,
 ) -> dict[str, Any]:
-    """An object as a reader of files gives it to a row."""
+    """Return an object as file readers add it to a row."""
     return {
         "bbox": bbox,
         "form": form,
@@ -61,17 +61,21 @@ def make_annotation(
 
 
 @dataclass(frozen=True)
-class Object:
-    """An object of a picture, read.
+class ImageObject:
+    """A parsed object of an image.
 
     Attributes:
-        box: left, top, right, bottom in pixels; None if it cannot be read.
-        given: the values as they stand in the row.
-        form: how they were read.
+        box: left, top, right, bottom in pixels; None if it is not four finite numbers.
+        values: the numbers as given in the row.
+        form: the convention in which they were read.
+        category: name or number of the class; None: missing.
+        is_crowd: True for a region of several objects, which metrics ignore.
+        area: in pixels; None: that of the box.
+        place, fault: see the module.
     """
 
     box: tuple[float, float, float, float] | None
-    given: Sequence[Any]
+    values: Sequence[Any]
     form: Convention
     category: Any
     is_crowd: bool = False
@@ -83,7 +87,7 @@ class Object:
 def to_corners(
     box: Sequence[float], convention: Convention, size: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """A box as left, top, right, bottom in pixels of a picture of `size` (H, W)."""
+    """Convert a box to left, top, right, bottom in pixels of an image of `size` (H, W)."""
     first, second, third, fourth = map(float, box)
     form, _, shares = convention.partition("-")
     if shares:
@@ -102,7 +106,7 @@ def to_corners(
 
 
 def is_numbers(box: Any) -> bool:
-    """Whether a box has four finite numbers."""
+    """True if a box has four finite numbers."""
     try:
         return len(box) == 4 and all(math.isfinite(float(value)) for value in box)
     except (TypeError, ValueError):
@@ -110,11 +114,11 @@ def is_numbers(box: Any) -> bool:
 
 
 def fits(box: Sequence[float], convention: Convention, size: tuple[int, int]) -> bool:
-    """Whether a box, read so, has an area and lies in the picture."""
+    """True if a box, read in this convention, has an area and is inside the image."""
     shares = convention.endswith("-shares")
     if shares and max(map(abs, box)) > 1 + SHARE_SLACK:
         return False
-    if not shares and max(box) <= 1:  # a box of one pixel or less is hardly meant
+    if not shares and max(box) <= 1:  # more likely shares than a box of one pixel
         return False
     left, top, right, bottom = to_corners(box, convention, size)
     inside = left >= -SLACK and top >= -SLACK
@@ -124,11 +128,11 @@ def fits(box: Sequence[float], convention: Convention, size: tuple[int, int]) ->
 
 def objects_in(
     cell: Any, convention: Convention | None = None, size: tuple[int, int] = (1, 1)
-) -> list[Object]:
-    """The objects of a cell of a picture of `size` (H, W): a list of dicts, or a dict of lists.
+) -> list[ImageObject]:
+    """Parse a cell, a list of dicts or a dict of lists, for an image of `size` (H, W).
 
-    Boxes are read in `convention`; None: in that of their file, else as xyxy. Raises DataError with
-    what is wrong with the cell.
+    Boxes are read in `convention`; None: that of their file, else xyxy. Raises DataError for a
+    malformed cell, without its name.
     """
     return [_object(item, convention, size) for item in _items(cell)]
 
@@ -137,29 +141,27 @@ def _items(cell: Any) -> list[Mapping[str, Any]]:
     if isinstance(cell, Mapping):
         lengths = {len(values) for values in cell.values()}
         if len(lengths) > 1:
-            raise DataError(f"has lists of {sorted(lengths)} values, one of which lacks some")
+            raise DataError(f"has lists of different lengths: {sorted(lengths)}")
         count = lengths.pop() if lengths else 0
-        return [{name: values[place] for name, values in cell.items()} for place in range(count)]
+        return [{name: values[index] for name, values in cell.items()} for index in range(count)]
     if isinstance(cell, Sequence) and not isinstance(cell, str):
         for item in cell:
             if not isinstance(item, Mapping):
-                raise DataError(
-                    f"holds {item!r:.60}, where a dict with bbox and category is wanted"
-                )
+                raise DataError(f"contains {item!r:.60}, not a dict with bbox and category")
         return list(cell)
-    raise DataError(f"is {cell!r:.60}, not a list of objects; [] for a picture without any")
+    raise DataError(f"is {cell!r:.60}, not a list of objects; use [] for an image without objects")
 
 
 def _object(
     item: Mapping[str, Any], convention: Convention | None, size: tuple[int, int]
-) -> Object:
-    given = next((item[name] for name in BOX_NAMES if item.get(name) is not None), ())
+) -> ImageObject:
+    values = next((item[name] for name in BOX_NAMES if item.get(name) is not None), ())
     category = next((item[name] for name in CATEGORY_NAMES if item.get(name) is not None), None)
     area = item.get("area")
     form: Convention = convention or item.get("form") or "xyxy"
-    return Object(
-        to_corners(given, form, size) if is_numbers(given) else None,
-        given,
+    return ImageObject(
+        to_corners(values, form, size) if is_numbers(values) else None,
+        values,
         form,
         category,
         bool(item.get("iscrowd")),
@@ -170,8 +172,9 @@ def _object(
 
 
 def find_convention(boxes: Sequence[tuple[Sequence[float], tuple[int, int]]]) -> Convention | None:
-    """The one convention in which all boxes, each with the size of its picture, fit; None: none
-    does, or several do.
+    """Return the only convention in which all boxes fit; None if several fit, or none.
+
+    `boxes` are pairs of a box and the size (H, W) of its image.
     """
     fitting = [
         convention
@@ -181,35 +184,36 @@ def find_convention(boxes: Sequence[tuple[Sequence[float], tuple[int, int]]]) ->
     return fitting[0] if len(fitting) == 1 else None
 
 
-def box_fault(seen: Object, size: tuple[int, int]) -> tuple[str, bool]:
-    """What is wrong with an object's box in a picture of `size` (H, W), "" if nothing is; and
-    whether cutting it at the borders mends that.
+def box_fault(item: ImageObject, size: tuple[int, int]) -> tuple[str, bool]:
+    """Return the fault of a box in an image of `size` (H, W), "" if none, and if clipping fixes it.
+
+    Clipping cuts a box at the borders of the image, and drops it if no area is left.
     """
-    if seen.fault:
-        return seen.fault, False
-    if seen.box is None:
-        return f"box {list(seen.given)!r:.80} is not four numbers", False
-    convention = seen.form
-    left, top, right, bottom = seen.box
-    values = ", ".join(f"{float(value):g}" for value in seen.given)
+    if item.fault:
+        return item.fault, False
+    if item.box is None:
+        return f"box {list(item.values)!r:.80} is not four numbers", False
+    convention = item.form
+    left, top, right, bottom = item.box
+    values = ", ".join(f"{float(value):g}" for value in item.values)
     shown = f"box [{values}]"
-    if fits(seen.given, convention, size):
+    if fits(item.values, convention, size):
         return "", False
-    others = [form for form in CONVENTIONS if fits(seen.given, form, size) and form != convention]
+    others = [form for form in CONVENTIONS if fits(item.values, form, size) and form != convention]
     cause = (
-        f"; it would fit as {_named(others[0])}: is task.boxes={others[0]} meant?" if others else ""
+        f"; it would fit as {_spell_out(others[0])}: try task.boxes={others[0]}" if others else ""
     )
-    if max(map(abs, map(float, seen.given))) <= 1 and not convention.endswith("shares"):
-        return f"{shown} has no value over 1: are these shares of the picture?{cause}", False
+    if max(map(abs, map(float, item.values))) <= 1 and not convention.endswith("shares"):
+        return f"{shown} has no value over 1, like shares of the image size{cause}", False
     if right < left or bottom < top:
-        return f"{shown} is reversed: its right or bottom lies before its left or top{cause}", False
+        return f"{shown} is reversed: right < left or bottom < top{cause}", False
     if right == left or bottom == top:
-        return f"{shown} is empty: it has no width or no height{cause}", True
+        return f"{shown} is empty: its width or height is 0{cause}", True
     outside = right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]
-    how = "lies outside" if outside else "reaches out"
-    return f"{shown} {how} of the picture of {size[1]} x {size[0]} pixels{cause}", True
+    how = "is outside" if outside else "extends beyond"
+    return f"{shown} {how} the image of {size[1]} x {size[0]} pixels{cause}", True
 
 
-def _named(convention: Convention) -> str:
+def _spell_out(convention: Convention) -> str:
     form, _, shares = convention.partition("-")
-    return f"{_WORDS[form]}{' in shares of the picture' if shares else ''}"
+    return f"{_WORDS[form]}{' in shares of the image size' if shares else ''}"

@@ -1,9 +1,9 @@
-"""What a legend beside masks says of their values: names in their order, or names and colours.
+"""Legends beside masks, which map values or colors to class names.
 
-classes.txt      background                        a line each, from value 0
-labelmap.txt     car:255,0,0::                     of CVAT
-class_dict.csv   name,r,g,b  car,255,0,0           of CamVid and others on Kaggle
-legend.tsv       value color class  1 #ff0000 car  of `finetune predict --draw`
+classes.txt      background                        one name per line, from value 0
+labelmap.txt     car:255,0,0::                     CVAT
+class_dict.csv   name,r,g,b  car,255,0,0           CamVid and others on Kaggle
+legend.tsv       value color class  1 #ff0000 car  written by `finetune predict --draw`
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _NAMES = "classes.txt"
 
 
 def read_legend(root: Path) -> Legend | None:
-    """What the legend of a folder says of the values; None without one. Raises DataError."""
+    """Read the legend of a folder, or return None if it has none.
+
+    Raises DataError for a malformed line.
+    """
     if (root / _NAMES).is_file():
         lines = (root / _NAMES).read_text(encoding="utf-8-sig").splitlines()
         return [line.strip() for line in lines if line.strip()]
@@ -30,42 +33,42 @@ def read_legend(root: Path) -> Legend | None:
 
 def _read_colors(file: Path) -> dict[str, list[int]]:
     parse, form = _COLORS[file.name]
-    found: dict[str, list[int]] = {}
+    colors: dict[str, list[int]] = {}
     lines = file.read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#") or (number == 1 and _is_head(line)):
+        if not line.strip() or line.startswith("#") or (number == 1 and _is_header(line)):
             continue
         try:
             name, color = parse(line)
             if len(color) != 3 or not all(0 <= value <= 255 for value in color):
                 raise ValueError
         except ValueError:
-            raise DataError(f"{file}: line {number} is {line!r}, not {form}") from None
-        found[name.strip()] = color
-    return found
+            raise DataError(f"{file}, line {number}: {line!r} is not {form}") from None
+        colors[name.strip()] = color
+    return colors
 
 
-def _is_head(line: str) -> bool:
+def _is_header(line: str) -> bool:
     return line.replace(" ", "").lower() in ("name,r,g,b", "value\tcolor\tclass")
 
 
-def _of_cvat(line: str) -> tuple[str, list[int]]:
+def _parse_cvat(line: str) -> tuple[str, list[int]]:
     name, _, rest = line.partition(":")
     return name, [int(value) for value in rest.partition(":")[0].split(",")]
 
 
-def _of_table(line: str) -> tuple[str, list[int]]:
+def _parse_csv(line: str) -> tuple[str, list[int]]:
     name, *color = line.rsplit(",", 3)
     return name.strip('"'), [int(value) for value in color]
 
 
-def _of_drawings(line: str) -> tuple[str, list[int]]:
+def _parse_tsv(line: str) -> tuple[str, list[int]]:
     _, color, name = line.split("\t")
     return name, list(bytes.fromhex(color.removeprefix("#")))
 
 
 _COLORS: dict[str, tuple[Callable[[str], tuple[str, list[int]]], str]] = {
-    "labelmap.txt": (_of_cvat, "name:r,g,b"),
-    "class_dict.csv": (_of_table, "name,r,g,b"),
-    "legend.tsv": (_of_drawings, "value, #rrggbb and class between tabs"),
+    "labelmap.txt": (_parse_cvat, "name:r,g,b"),
+    "class_dict.csv": (_parse_csv, "name,r,g,b"),
+    "legend.tsv": (_parse_tsv, "value, #rrggbb and class between tabs"),
 }

@@ -1,12 +1,12 @@
-"""Folders of pictures and masks -> rows, by split: plain ones, and Pascal VOC.
+"""Folders of images and masks, read as rows by split, with Pascal VOC's layout among them.
 
-    train/images/1.jpg  train/masks/1.png          a split holds both
-    images/train/1.jpg  annotations/train/1.png    both hold the splits
+    train/images/1.jpg  train/masks/1.png          images and masks inside a split
+    images/train/1.jpg  annotations/train/1.png    splits inside images and masks
     images/1.jpg        masks/1.png                no splits
     JPEGImages/1.jpg    SegmentationClass/1.png    ImageSets/Segmentation/train.txt   Pascal VOC
 
-A picture and its mask bear one name, but for an ending such as _mask. Names of classes stand in a
-legend, see `tasks.annotations.legends`.
+An image and its mask have the same name, up to a suffix such as _mask. A legend can name the
+classes, see `tasks.annotations.legends`.
 
 A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png", "file": "train/images/1.jpg"}
 """
@@ -18,14 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune.config.formats import DataFormat, TaskTables
-from finetune.data.image_files import is_picture, visible
+from finetune.data.image_files import is_image_file, list_visible
 from finetune.errors import DataError, listed
 from finetune.task_parts import Row
 from tasks.annotations.coco import find_coco, read_coco, split_of
 from tasks.annotations.legends import read_legend
 
-PICTURES = ("images", "image", "imgs", "img", "jpegimages", "photos")
-MASKS = (
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos")
+_MASK_FOLDERS = (
     "masks",
     "mask",
     "annotations",
@@ -37,44 +37,43 @@ MASKS = (
     "segmentationclassraw",
     "segmentations",
 )
-_ENDING = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelids)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelids)$", re.IGNORECASE)
 
 _SHOWN = 3
 _LISTS = Path("ImageSets") / "Segmentation"
 
 
 def has_masks(path: Path) -> bool:
-    """Whether a folder holds images with masks."""
-    return path.is_dir() and bool(read_mask_folder(_home(path)))
+    """True if a folder contains images with masks."""
+    return path.is_dir() and bool(read_mask_folder(_find_root(path)))
 
 
 def read_masks(path: Path) -> TaskTables:
-    """The rows of a folder of images and masks, and the classes that its legend names.
+    """Read the rows of a folder of images and masks, and task.labels from its legend if it has one.
 
-    Raises DataError if there are none.
+    Raises DataError if there are no rows.
     """
-    home = _home(path) if path.is_dir() else path
-    found = read_mask_folder(home)
-    if not found:
+    root = _find_root(path) if path.is_dir() else path
+    splits = read_mask_folder(root)
+    if not splits:
         raise DataError(
-            f"{path}: holds no pictures with masks; a folder images/ beside a folder masks/,"
-            " each whole or by split, or JPEGImages/ beside SegmentationClass/"
+            f"{path}: no images with masks found; expected a folder images/ beside a folder masks/,"
+            " each with or without split folders, or JPEGImages/ beside SegmentationClass/"
         )
-    # Those that no list of Pascal VOC names are of other splits.
-    lone = [] if (home / _LISTS).is_dir() else lone_masks(found)
-    named = listed(lone, _SHOWN)
-    note = f"masks without a picture, which are not used: {len(lone)}, {named}"
-    legend = read_legend(home)
-    return TaskTables(found, [note] if lone else [], {"labels": legend} if legend else {})
+    # In Pascal VOC, masks that no list names belong to other splits.
+    lone = [] if (root / _LISTS).is_dir() else lone_masks(splits)
+    note = f"masks without an image, ignored: {len(lone)} ({listed(lone, _SHOWN)})"
+    legend = read_legend(root)
+    return TaskTables(splits, [note] if lone else [], {"labels": legend} if legend else {})
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:
-    """The rows of every split; {} if the folder is none of the layouts."""
+    """Return the rows of every split; {} if the folder has none of the known layouts."""
     if not root.is_dir():
         return {}
     splits: dict[str, list[Row]] = {}
     lists = root / _LISTS
-    folders = {child.name: child for child in visible(root) if child.is_dir()}
+    folders = {child.name: child for child in list_visible(root) if child.is_dir()}
     pair = _pair(root)
     if pair and lists.is_dir():
         rows = {Path(row["image"]).stem: row for row in _rows(*pair, root)}
@@ -83,7 +82,7 @@ def read_mask_folder(root: Path) -> dict[str, list[Row]]:
             if split := split_of(file.stem):
                 splits[split] = [rows[name] for name in names if name in rows]
     elif pair:
-        below = {split: child for child in visible(pair[0]) if (split := split_of(child.name))}
+        below = {split: child for child in list_visible(pair[0]) if (split := split_of(child.name))}
         for split, child in below.items():
             splits[split] = list(_rows(child, pair[1] / child.name, root))
         if not below:
@@ -96,52 +95,54 @@ def read_mask_folder(root: Path) -> dict[str, list[Row]]:
 
 
 def lone_masks(splits: Mapping[str, Sequence[Row]]) -> list[Path]:
-    """The masks beside those of rows that are no row's."""
-    own = {row["mask"] for rows in splits.values() for row in rows} - {None}
-    folders = sorted({Path(mask).parent for mask in own})
+    """Return the masks without an image: those beside the masks of rows that no row uses."""
+    used = {row["mask"] for rows in splits.values() for row in rows} - {None}
+    folders = sorted({Path(mask).parent for mask in used})
     return [
         path
         for folder in folders
-        for path in visible(folder)
-        if _may_be_mask(path) and path.as_posix() not in own
+        for path in list_visible(folder)
+        if _may_be_mask(path) and path.as_posix() not in used
     ]
 
 
-def _home(root: Path) -> Path:
-    """The folder itself, or the one of Pascal VOC in it, which is then a VOCdevkit."""
-    inside = [child for child in visible(root) if (child / _LISTS).is_dir() and _pair(child)]
+def _find_root(root: Path) -> Path:
+    """Return the folder itself, or the one of Pascal VOC inside it if it is a VOCdevkit."""
+    inside = [child for child in list_visible(root) if (child / _LISTS).is_dir() and _pair(child)]
     if len(inside) > 1:
         names = ", ".join(child.name for child in inside)
-        raise DataError(f"{root}: holds {names}; name one: {inside[-1]}")
+        raise DataError(f"{root}: contains {names}; choose one of them, such as {inside[-1]}")
     return inside[0] if inside else root
 
 
 def _pair(folder: Path) -> tuple[Path, Path] | None:
-    """The folder of pictures and that of masks in a folder, if it has both."""
-    below = {child.name.lower(): child for child in visible(folder) if child.is_dir()}
-    pictures = next((below[name] for name in PICTURES if name in below), None)
-    masks = next((below[name] for name in MASKS if name in below and _holds(below[name])), None)
-    return (pictures, masks) if pictures and masks else None
+    """Return the image folder and the mask folder inside a folder, or None if one is missing."""
+    below = {child.name.lower(): child for child in list_visible(folder) if child.is_dir()}
+    images = next((below[name] for name in _IMAGE_FOLDERS if name in below), None)
+    masks = next(
+        (below[name] for name in _MASK_FOLDERS if name in below and _has_masks(below[name])), None
+    )
+    return (images, masks) if images and masks else None
 
 
-def _holds(folder: Path) -> bool:
-    """Whether masks lie in a folder, and not the text files of another format."""
+def _has_masks(folder: Path) -> bool:
+    """True if a folder contains masks, and not only the text files of another format."""
     return any(_may_be_mask(path) for path in folder.rglob("*"))
 
 
 def _may_be_mask(path: Path) -> bool:
-    return is_picture(path) or path.suffix.lower() == ".npy"
+    return is_image_file(path) or path.suffix.lower() == ".npy"
 
 
-def _rows(pictures: Path, masks: Path, root: Path) -> Iterator[Row]:
-    """A row for each picture; its mask is None where there is no such file."""
+def _rows(images: Path, masks: Path, root: Path) -> Iterator[Row]:
+    """Yield a row per image; its mask is None if the file is missing."""
     by_name: dict[str, Path] = {}
     for path in sorted(masks.rglob("*")) if masks.is_dir() else ():
         if path.is_file() and _may_be_mask(path):
             by_name[_key(path, masks)] = path
-    for path in sorted(pictures.rglob("*")):
-        if path.is_file() and is_picture(path):
-            mask = by_name.get(_key(path, pictures))
+    for path in sorted(images.rglob("*")):
+        if path.is_file() and is_image_file(path):
+            mask = by_name.get(_key(path, images))
             yield {
                 "image": path.as_posix(),
                 "mask": None if mask is None else mask.as_posix(),
@@ -150,9 +151,9 @@ def _rows(pictures: Path, masks: Path, root: Path) -> Iterator[Row]:
 
 
 def _key(path: Path, root: Path) -> str:
-    """The name that a picture and its mask share."""
-    inside = path.relative_to(root)
-    return (inside.parent / _ENDING.sub("", inside.stem)).as_posix()
+    """Return the name that an image and its mask share."""
+    relative = path.relative_to(root)
+    return (relative.parent / _SUFFIX.sub("", relative.stem)).as_posix()
 
 
 MASK_FORMATS = (

@@ -1,5 +1,4 @@
-"""Pretrained networks of transformers and timm: loaded, their blocks and layers named, new heads
-put on them.
+"""Pretrained networks of transformers and timm: loading, names of blocks and layers, new heads.
 
-What reads their outputs for one task is in that task's room.
+Code that is specific to a task is in the package of that task.
 """

@@ -1,4 +1,4 @@
-"""Dropout and stochastic depth of a pretrained network, other than what it was trained with."""
+"""Overrides of the dropout and stochastic depth of a pretrained network."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import nn
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 
-# What the configs of transformers call them: hidden_dropout_prob, attn_pdrop, dropout_rate,
-# drop_path_rate; not layerdrop, which leaves out whole layers.
+# Names in transformers configs: hidden_dropout_prob, attn_pdrop, dropout_rate, drop_path_rate; not
+# layerdrop, which drops whole layers.
 _NAMES = {"dropout": re.compile("dropout|_pdrop$"), "drop_path": re.compile("drop_path")}
 
 
 def config_keys(source: ModelConfig, config: Any) -> dict[str, float]:
-    """The keys of a config of transformers that model.dropout and model.drop_path set.
+    """Return the keys of a transformers config that model.dropout and model.drop_path set.
 
-    Raises ModelError if it has none.
+    Raises ModelError if the config has none.
     """
-    found: dict[str, float] = {}
+    keys: dict[str, float] = {}
     for key, pattern in _NAMES.items():
         share = getattr(source, key)
         if share is None:
@@ -32,31 +32,31 @@ def config_keys(source: ModelConfig, config: Any) -> dict[str, float]:
         ]
         if not names:
             raise _none(key, source)
-        found |= dict.fromkeys(names, share)
-    return found
+        keys |= dict.fromkeys(names, share)
+    return keys
 
 
 def timm_arguments(source: ModelConfig, *, classifies: bool) -> dict[str, float]:
-    """What timm.create_model is given for model.dropout and model.drop_path.
+    """Return arguments of timm.create_model for model.dropout and model.drop_path.
 
-    timm's networks drop out before their classifier, so one that is cut off drops nothing. Raises
-    ModelError then.
+    timm applies dropout before the classifier. Raises ModelError if the classifier is cut off, as
+    dropout would have no effect.
     """
     if source.dropout is not None and not classifies:
         raise _none("dropout", source)
-    given = {"drop_rate": source.dropout, "drop_path_rate": source.drop_path}
-    return {name: share for name, share in given.items() if share is not None}
+    arguments = {"drop_rate": source.dropout, "drop_path_rate": source.drop_path}
+    return {name: share for name, share in arguments.items() if share is not None}
 
 
 def check_drop_path(source: ModelConfig, network: nn.Module) -> None:
-    """Raise ModelError if a network of timm was asked to leave out branches, and does not."""
+    """Raise ModelError if model.drop_path is set but the timm network has no stochastic depth."""
     drops = any(type(module).__name__ == "DropPath" for module in network.modules())
     if source.drop_path and not drops:
         raise _none("drop_path", source)
 
 
-def refuse_drop_path(source: ModelConfig, error: Exception) -> None:
-    """Raise ModelError if that is why timm could not make the network."""
+def raise_for_drop_path(source: ModelConfig, error: Exception) -> None:
+    """Raise ModelError if `error` means that a timm network does not support model.drop_path."""
     if source.drop_path is not None and "drop_path_rate" in str(error):
         raise _none("drop_path", source) from error
 
@@ -64,6 +64,6 @@ def refuse_drop_path(source: ModelConfig, error: Exception) -> None:
 def _none(key: str, source: ModelConfig) -> ModelError:
     what = "dropout" if key == "dropout" else "stochastic depth"
     return ModelError(
-        f"model.{key}={getattr(source, key)}: {source.name} has no {what} as it is used here; "
-        "leave it out"
+        f"model.{key}={getattr(source, key)}: {source.name} has no {what} in the parts used here; "
+        "remove the key"
     )

@@ -1,6 +1,6 @@
-"""Loading from transformers: in float32, without its noise, with errors that name the remedy.
+"""Loading from transformers: in float32, without log output, with errors that give the remedy.
 
-Importing transformers takes seconds, so it is done when something is loaded.
+transformers is imported on use, because the import takes seconds.
 """
 
 from __future__ import annotations
@@ -31,34 +31,35 @@ def from_pretrained(
     remedy: str = "Give a hub id, a folder with config.json and safetensors, or pkg://PACKAGE/PATH",
     **arguments: Any,
 ) -> Any:
-    """What an Auto class of transformers loads from a reference. Raises ModelError."""
+    """Load from a reference with an Auto class of transformers. Raises ModelError."""
     import transformers
 
-    facts = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+    keys = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     name, gguf = _split_gguf(resolve_model(source.name))
     try:
         with quiet_transformers():
-            return getattr(transformers, auto).from_pretrained(name, **facts, **gguf, **arguments)
+            return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if "trust_remote_code" in str(error) and not source.trust_remote_code:
             remedy = (
-                "Read that code; to let it run: model.trust_remote_code=true in training, "
-                "finetune.load(..., trust_remote_code=True) afterwards"
+                "Review that code; to allow it to run, set model.trust_remote_code=true for "
+                "training and call finetune.load(..., trust_remote_code=True) afterwards"
             )
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"model.name: {source.name!r} cannot be loaded by {auto}: {first} {remedy}"
+            f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
         ) from error
 
 
 def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
-    """A network in float32: a half-precision checkpoint would be trained in half precision.
+    """Load a network in float32, so that a half-precision checkpoint trains in full precision.
 
-    The weights of a GGUF file are dequantized; with model.quantize they are held in 4 or 8 bits.
+    The weights of a GGUF file are dequantized; with model.quantize they are quantized to 4 or 8
+    bits.
     """
     if source.quantize is not None:
-        arguments |= _few_bits(source)
-        # It warns at every product that LLM.int8 rounds its input.
+        arguments |= _quantization_arguments(source)
+        # LLM.int8 warns at every matrix product that it rounds its input.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if source.attention is not None:
         arguments |= {"attn_implementation": source.attention}
@@ -66,12 +67,12 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
         arguments |= config_keys(source, from_pretrained("AutoConfig", source))
     network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
     if source.name.lower().endswith(GGUF):
-        _forget_quantization(network)
+        _clear_quantization(network)
     return network
 
 
 def label_keys(names: Sequence[str]) -> dict[str, Any]:
-    """What a config of transformers holds of the labels of a network."""
+    """Return the keys of a transformers config that describe the labels."""
     return {
         "num_labels": len(names),
         "id2label": dict(enumerate(names)),
@@ -79,28 +80,28 @@ def label_keys(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _few_bits(source: ModelConfig) -> dict[str, Any]:
-    """Arguments for weights in NF4 (Dettmers et al. 2023, arXiv:2305.14314) or LLM.int8 (Dettmers
-    et al. 2022, arXiv:2208.07339) on this GPU.
+def _quantization_arguments(source: ModelConfig) -> dict[str, Any]:
+    """Return arguments that load weights to this GPU in NF4 (Dettmers et al. 2023,
+    arXiv:2305.14314) or LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339).
 
-    Raises ModelError without a CUDA device or bitsandbytes, and for weights quantized before.
+    Raises ModelError without a CUDA device or bitsandbytes, and for already quantized weights.
     """
     place = f"model.quantize={source.quantize}"
     if source.name.lower().endswith(GGUF):
         raise ModelError(
-            f"{place}: {source.name} is quantized in its own way; name the hub id or folder of the "
-            "whole weights, or leave model.quantize out"
+            f"{place}: {source.name} is already quantized; give the hub id or folder of the "
+            "unquantized weights, or remove model.quantize"
         )
     if not torch.cuda.is_available():
         raise ModelError(
-            f"{place}: weights of few bits need a CUDA device, and there is none; leave it out "
+            f"{place}: quantized weights need a CUDA device, but none is available; remove the key "
             "(model.activation_checkpointing=true saves memory on every device)"
         )
     if find_spec("bitsandbytes") is None:
         raise ModelError(f"{place}: needs bitsandbytes; pip install 'finetune-kit[quantize]'")
     from transformers import BitsAndBytesConfig
 
-    narrow = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    compute_dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if source.quantize == "8bit":
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
@@ -108,28 +109,28 @@ def _few_bits(source: ModelConfig) -> dict[str, Any]:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=narrow,
+            bnb_4bit_compute_dtype=compute_dtype,
         )
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
 def _split_gguf(name: str) -> tuple[str, dict[str, str]]:
-    """A name as transformers takes it: of a GGUF file its folder, and the file beside it."""
+    """Return a name as transformers expects it: for a GGUF file its folder, and `gguf_file`."""
     path = Path(name)
     if path.suffix.lower() != GGUF:
         return name, {}
     if find_spec("gguf") is None:
         raise ModelError(
-            f"model.name: {path.name} is a GGUF file, which the package gguf reads; "
+            f"model.name: reading the GGUF file {path.name} requires the package gguf; "
             "pip install 'finetune-kit[generation]'"
         )
     return str(path.parent), {"gguf_file": path.name}
 
 
-def _forget_quantization(network: Any) -> None:
-    """Take the mark of a quantized network off one whose weights are plain float32.
+def _clear_quantization(network: Any) -> None:
+    """Remove the quantization attributes of a network whose weights are now float32.
 
-    With it peft adapts no layer of it, and what is saved cannot be loaded.
+    With them, peft would adapt no layer, and the saved network could not be loaded.
     """
     network = network[0] if isinstance(network, tuple) else network
     for name in ("is_quantized", "quantization_method", "hf_quantizer"):
@@ -141,7 +142,7 @@ def _forget_quantization(network: Any) -> None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without the reports and bars of transformers: what matters of them, the kit says itself."""
+    """Silence the logs and progress bars of transformers; the kit reports what matters itself."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -156,9 +157,9 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def text_network_kind(config: PretrainedConfig) -> str:
-    """Whether a network is an "encoder", or a "decoder", which reads to the left only."""
-    from transformers.models.auto import modeling_auto as known
+    """Return "decoder" for a network with causal attention, else "encoder"."""
+    from transformers.models.auto import modeling_auto as mappings
 
-    causal = config.model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    masked = config.model_type in known.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    causal = config.model_type in mappings.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    masked = config.model_type in mappings.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "decoder" if causal and not masked else "encoder"

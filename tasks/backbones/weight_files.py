@@ -1,7 +1,7 @@
-"""A file of weights -> a network: safetensors, or a torch file that may hold nothing but tensors.
+"""Loading of a weight file into a network: safetensors, or a torch file that contains only tensors.
 
-Tensors find their places by name, or in order if every shape agrees: another library's file of the
-same architecture has other names.
+Tensors are matched by name, or by order if every shape agrees: another library's file of the same
+architecture has other names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError, listed
 from finetune.io.references import locate
-from tasks.backbones.seams import lies_in
+from tasks.backbones.seams import is_within
 
 _LISTED = 3
 
@@ -23,75 +23,79 @@ _LISTED = 3
 def load_weight_file(
     network: nn.Module, reference: str, match: Literal["name", "order"], heads: Sequence[str]
 ) -> None:
-    """Put the tensors of a file into a network, all but those of its heads, which are new.
+    """Load the tensors of a file into a network, except those of its heads, which are new.
 
-    Raises ModelError if the file cannot be read, or if a tensor has no place or a place no tensor.
+    Raises ModelError if the file cannot be read, or if its tensors do not match the network's.
     """
-    given = _read(reference)
-    wanted: dict[str, Tensor] = dict(network.state_dict())
-    ordered = _in_order(given, wanted, reference, heads) if match == "order" else given
-    placed = {name: tensor for name, tensor in ordered.items() if not lies_in(name, heads)}
-    missing = [n for n in wanted if n not in placed and not lies_in(n, heads) and not _counts(n)]
-    odd = [name for name in placed if name not in wanted]
-    if missing or odd:
-        lacking, loose = (listed(names, _LISTED) or "none" for names in (missing, odd))
+    state = _read(reference)
+    expected: dict[str, Tensor] = dict(network.state_dict())
+    ordered = _in_order(state, expected, reference, heads) if match == "order" else state
+    body = {name: tensor for name, tensor in ordered.items() if not is_within(name, heads)}
+    missing = [
+        name
+        for name in expected
+        if name not in body and not is_within(name, heads) and not _is_step_count(name)
+    ]
+    unexpected = [name for name in body if name not in expected]
+    if missing or unexpected:
+        absent, extra = (listed(names, _LISTED) or "none" for names in (missing, unexpected))
         raise ModelError(
-            f"model.weights: the names in {reference} are not those of the network: "
-            f"{lacking} missing, {loose} without a place; try model.match=order"
+            f"model.weights: the names in {reference} do not match those of the network "
+            f"(missing: {absent}; unexpected: {extra}); try model.match=order"
         )
-    _check_shapes(placed, wanted, reference)
-    network.load_state_dict(placed, strict=False)
+    _check_shapes(body, expected, reference)
+    network.load_state_dict(body, strict=False)
 
 
 def _in_order(
-    given: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
     reference: str,
     heads: Sequence[str],
 ) -> dict[str, Tensor]:
-    """The given tensors under the wanted names. BatchNorm's step counts may be missing."""
-    here = [name for name in wanted if not _counts(name)]
-    there = [name for name in given if not _counts(name)]
-    if len(here) != len(there):
+    """Rename the tensors of a file by order. BatchNorm's step counts may be missing."""
+    ours = [name for name in expected if not _is_step_count(name)]
+    theirs = [name for name in state if not _is_step_count(name)]
+    if len(ours) != len(theirs):
         raise ModelError(
-            f"model.weights: {reference} has {len(there)} tensors, the network {len(here)}; "
-            "these are not the weights of this architecture"
+            f"model.weights: {reference} has {len(theirs)} tensors, the network has {len(ours)}; "
+            "the weights belong to another architecture"
         )
-    renamed = dict(zip(here, there, strict=True))
-    body = {name: given[other] for name, other in renamed.items() if not lies_in(name, heads)}
-    _check_shapes(body, wanted, reference, renamed)
+    renamed = dict(zip(ours, theirs, strict=True))
+    body = {name: state[other] for name, other in renamed.items() if not is_within(name, heads)}
+    _check_shapes(body, expected, reference, renamed)
     return body
 
 
 def _check_shapes(
-    placed: Mapping[str, Tensor],
-    wanted: Mapping[str, Tensor],
+    body: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
     reference: str,
     renamed: Mapping[str, str] | None = None,
 ) -> None:
-    for name, tensor in placed.items():
-        if tensor.shape != wanted[name].shape:
-            there = (renamed or {}).get(name, name)
+    for name, tensor in body.items():
+        if tensor.shape != expected[name].shape:
+            other = (renamed or {}).get(name, name)
             raise ModelError(
-                f"model.weights: {reference} has {there} of shape {tuple(tensor.shape)}, where the "
-                f"network has {name} of shape {tuple(wanted[name].shape)}"
+                f"model.weights: {reference} has {other} of shape {tuple(tensor.shape)}, but the "
+                f"network has {name} of shape {tuple(expected[name].shape)}"
             )
 
 
 def _read(reference: str) -> dict[str, Tensor]:
     path = locate(reference, ModelError) or Path(reference)
     if not path.is_file():
-        raise ModelError(f"model.weights: {reference} is no file")
+        raise ModelError(f"model.weights: {reference} is not a file")
     try:
-        # Reads safetensors too, and takes the weights out of a training checkpoint.
-        found = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+        # Reads safetensors as well, and extracts the weights from a training checkpoint.
+        state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise ModelError(f"model.weights: {reference} cannot be read: {error}") from error
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise ModelError(f"model.weights: {reference} holds no tensors by name")
+        raise ModelError(f"model.weights: {reference} contains no named tensors")
     return tensors
 
 
-def _counts(name: str) -> bool:
+def _is_step_count(name: str) -> bool:
     return name.endswith("num_batches_tracked")

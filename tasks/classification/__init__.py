@@ -1,5 +1,5 @@
-"""What tasks with a column of labels share: finding it, targets, losses, metrics, the confusion
+"""Shared parts of tasks with a label column: its detection, targets, losses, metrics, the confusion
 matrix.
 
-Reading the texts or images that are labeled is in `tasks.text` and `tasks.image`.
+Reading the labeled texts or images is left to `tasks.text` and `tasks.image`.
 """

@@ -1,9 +1,9 @@
-"""How good predictions are: metrics of classification and regression as pure functions of arrays.
+"""Metrics of classification and regression as pure functions of arrays.
 
-Shared by text and image tasks. What cannot be known is left out of the result, for JSON holds
-no NaN: a correlation with a constant, a ROC curve of one class. scikit-learn is what the tests
-compare with, not what computes: it takes 3 s to import, 20 s for the ROC curves of 1000 classes and
-50 000 rows (here 2 s), and reads an indicator of one label [N, 1] as two classes.
+Shared by text and image tasks. Undefined metrics, such as a correlation with a constant or the ROC
+curve of a single class, are left out of the result, since JSON has no NaN. Only the tests use
+scikit-learn, as a reference: it takes 3 s to import and 20 s for the ROC curves of 1000 classes and
+50 000 rows (2 s here), and it reads an indicator of one label [N, 1] as two classes.
 
 Shapes: N rows, C classes or labels.
 """
@@ -25,12 +25,12 @@ Array = NDArray[Any]
 
 
 def classification_metrics(scores: Array, targets: Array, names: Sequence[str]) -> dict[str, float]:
-    """Metrics of single-label classification from probabilities [N, C] and class indices [N].
+    """Compute single-label metrics from probabilities [N, C] and class indices [N].
 
     f1_macro is the mean over the classes that occur in targets or predictions, as in scikit-learn.
-    roc_auc is that of class 1 for two classes, else the mean of one class against the rest over the
-    classes that occur in targets; it is left out if only one does. matthews is 0 where it is
-    undefined, and so are the metrics of a class that does not occur.
+    roc_auc is that of class 1 for two classes, else the one-vs-rest mean over the classes that
+    occur in targets; it is left out if only one does. matthews is 0 where it is undefined, and so
+    are the metrics of a class that does not occur.
     """
     classes = len(names)
     matrix = confusion_matrix(scores.argmax(axis=1), targets, classes)
@@ -45,7 +45,7 @@ def classification_metrics(scores: Array, targets: Array, names: Sequence[str]) 
 
 
 def top_accuracy(scores: Array, targets: Array, count: int) -> float:
-    """The share of rows whose class [N] is among the `count` with the highest scores [N, C]."""
+    """Return the share of rows whose class [N] is among the `count` highest scores [N, C]."""
     best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
     return float((best == targets[:, None]).any(axis=1).mean())
 
@@ -53,10 +53,10 @@ def top_accuracy(scores: Array, targets: Array, count: int) -> float:
 def multilabel_metrics(
     scores: Array, targets: Array, names: Sequence[str], threshold: float
 ) -> dict[str, float]:
-    """Metrics of several labels a row, from scores [N, C] in 0..1 and targets [N, C] of 0 and 1.
+    """Compute multi-label metrics from scores [N, C] in 0..1 and targets [N, C] of 0 and 1.
 
     A label is predicted where its score reaches `threshold`. f1_macro is the mean over the labels
-    that occur in targets or predictions, roc_auc over those that some rows have and some have not.
+    that occur in targets or predictions, roc_auc over those that some rows have and others lack.
     """
     predicted, true = scores >= threshold, targets.astype(bool)
     return {
@@ -67,7 +67,7 @@ def multilabel_metrics(
 
 
 def regression_metrics(values: Array, targets: Array) -> dict[str, float]:
-    """Errors of values [N] against targets [N], and r2 and correlations unless one is constant."""
+    """Compute errors of values [N] against targets [N]; r2 and correlations unless constant."""
     from scipy.stats import pearsonr, spearmanr
 
     values, targets = values.astype(np.float64), targets.astype(np.float64)
@@ -82,14 +82,14 @@ def regression_metrics(values: Array, targets: Array) -> dict[str, float]:
 
 
 def _varies(values: Array) -> bool:
-    # A spread that rounding alone could make is none: a correlation with it would be noise.
+    # A spread within rounding error counts as constant: a correlation with it would be noise.
     return bool(np.ptp(values) > 1e-12 * np.abs(values).max())
 
 
 def _label_metrics(
     hits: Array, predicted: Array, support: Array, names: Sequence[str]
 ) -> dict[str, float]:
-    """F1 averages and the metrics of each label, from [C] counts of rows; what has no rows is 0."""
+    """Compute F1 averages and per-label metrics from row counts [C]; 0 where there are no rows."""
     both = predicted + support
     f1 = 2 * hits / np.maximum(both, 1)
     columns = {
@@ -110,7 +110,7 @@ def _label_metrics(
 
 
 def _matthews(matrix: Array) -> float:
-    """The correlation coefficient R_K of a confusion matrix (Gorodkin 2004), 0 where undefined."""
+    """Return the correlation R_K of a confusion matrix (Gorodkin 2004), 0 where undefined."""
     rows, predicted, support = float(matrix.sum()), matrix.sum(axis=0), matrix.sum(axis=1)
     spread = (rows**2 - predicted @ predicted) * (rows**2 - support @ support)
     if not spread:
@@ -119,39 +119,39 @@ def _matthews(matrix: Array) -> float:
 
 
 def _roc_auc(scores: Array, positive: Array) -> dict[str, float]:
-    """Mean area under the ROC curve of the columns [N, C] that hold both values, if any does."""
+    """Compute the mean area under the ROC curves of the columns [N, C] that have both classes."""
     # The share of pairs in which the positive row scores higher, ties counting half (Mann-Whitney).
     areas = []
     for column in range(scores.shape[1]):
-        own = positive[:, column]
-        if own.any() and not own.all():
-            above, below = scores[own, column], np.sort(scores[~own, column])
-            beaten = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
-            areas.append(float(beaten.mean()) / 2 / below.size)
+        is_positive = positive[:, column]
+        if is_positive.any() and not is_positive.all():
+            above, below = scores[is_positive, column], np.sort(scores[~is_positive, column])
+            wins = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
+            areas.append(float(wins.mean()) / 2 / below.size)
     return {"roc_auc": float(np.mean(areas))} if areas else {}
 
 
 def confusion_matrix(predicted: Array, targets: Array, classes: int) -> Array:
-    """How many rows of each true class (row) were given each class (column), [C, C] int."""
+    """Count the rows by true class (row) and predicted class (column), [C, C] int."""
     cells = np.bincount(targets * classes + predicted, minlength=classes**2)
     return cells.reshape(classes, classes)
 
 
 def _load_module(name: str) -> Any:
-    """An `evaluate` module by hub id or local path. Raises ConfigError."""
+    """Load an `evaluate` module by hub id or local path. Raises ConfigError."""
     from evaluate import config, loading
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    # evaluate would report each use of a hub module, and does not know the hub's offline switch.
+    # evaluate would report each use of a hub module, and ignores the hub's offline switch.
     config.HF_UPDATE_DOWNLOAD_COUNTS = False
     config.HF_EVALUATE_OFFLINE |= HF_HUB_OFFLINE
     path = Path(name).expanduser()
     try:
         return loading.load(str(path) if path.exists() else name, keep_in_memory=True)
-    except Exception as error:  # the module is a stranger's code: it may raise anything
+    except Exception as error:  # third-party code may raise anything
         raise ConfigError(
-            f"task.metrics: the evaluate module {name!r} cannot be loaded: {error} A name is "
-            "fetched from a hub; the path of a local module (folder/NAME/NAME.py) needs no network."
+            f"task.metrics: cannot load the evaluate module {name!r}: {error} Names are downloaded "
+            "from the hub; the path of a local module (folder/NAME/NAME.py) needs no network."
         ) from error
 
 
@@ -161,10 +161,11 @@ def evaluate_module(
     references: Sequence[Any] | Array,
     classes: int = 0,
 ) -> dict[str, float]:
-    """The finite numbers that an `evaluate` module computes, each as "<module>/<key>".
+    """Return the finite numbers that an `evaluate` module computes, each as "<module>/<key>".
 
-    The modules f1, precision and recall, which know two classes, are averaged over more (macro), by
-    `classes` or the indices seen. Raises ConfigError if the module cannot be loaded or fails.
+    The modules f1, precision and recall are binary by default; with more than two classes, by
+    `classes` or the largest index, they are macro-averaged. Raises ConfigError if the module cannot
+    be loaded or fails.
     """
     module, stem = _load_module(name), Path(name).name.removesuffix(".py")
     known = max(classes, _classes(predictions), _classes(references))
@@ -172,10 +173,10 @@ def evaluate_module(
     options = {"average": "macro"} if is_averaged else {}
     try:
         results = module.compute(predictions=predictions, references=references, **options)
-    except Exception as error:  # a stranger's code, as above
+    except Exception as error:  # third-party code, as above
         raise ConfigError(
             f"task.metrics: the evaluate module {name!r} failed on the predictions of this task: "
-            f"{error} Take it out, or name a module that fits them."
+            f"{error} Remove it, or choose a module that fits them."
         ) from error
     numbers = {
         f"{stem}/{key}": float(value) for key, value in results.items() if isinstance(value, Real)
@@ -184,6 +185,6 @@ def evaluate_module(
 
 
 def _classes(values: Sequence[Any] | Array) -> int:
-    """How many classes there must be for these values to be class indices; 0 if they are none."""
+    """Return the number of classes that these class indices imply; 0 for other values."""
     indices = np.asarray(values)
     return 1 + int(indices.max()) if indices.dtype.kind in "iu" else 0

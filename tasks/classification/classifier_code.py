@@ -1,7 +1,7 @@
-"""How a published model is used without this kit: the code on its card.
+"""Model-card code that runs a published classifier without this kit.
 
-Each piece defines `classify`, and is run by the tests in a process that cannot import the kit; the
-rooms of the other tasks have a `usage` of their own.
+Each snippet defines `classify`; the tests run it in a process that cannot import the kit. The
+packages of other tasks have a module `usage` of their own.
 """
 
 from __future__ import annotations
@@ -206,10 +206,10 @@ def classify(path):
 print(classify("picture.jpg"))
 """
 
-# What of a long text the plain library does not read as this kit does.
-CUT_OTHERWISE = {
-    "windows": "# Of a long text only the head is read here; finetune-kit reads all, in windows.\n",
-    "head-tail": "# Of a long text only the head is read here; finetune-kit reads head and tail.\n",
+# The plain library truncates long texts at the end only.
+TRUNCATION_NOTES = {
+    "windows": "# Only the head of a long text is read here; finetune-kit reads all, in windows.\n",
+    "head-tail": "# Only the head of a long text is read here; finetune-kit reads head and tail.\n",
 }
 ACTIVATIONS = {
     "single_label_classification": ".softmax(-1)",
@@ -223,10 +223,10 @@ POOLED = {"mean": "states.mean(0)", "cls": "states[0]", "last": "states[-1]"}
 
 
 def scores(activation: str, width: int | None) -> str:
-    """How a head that lies in a file of its own makes `scores` of `vector`."""
+    """Return the code by which a head saved in its own file computes `scores` from `vector`."""
     return (_HIDDEN if width else _LINEAR) + activation
 
 
 def fill_code(code: str, **values: object) -> str:
-    """A piece of code with its blanks filled; the places on the hub stay open."""
+    """Fill the placeholders of a snippet, except those for the repositories on the hub."""
     return code.format(repository=REPOSITORY, base=BASE, **values).strip()

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the confusion matrix as a table and as a picture.
+"""The confusion matrix as a table and as an image.
 
 Shapes: C classes; rows are true classes, columns predicted ones.
 """
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CLASSES_COUNTED = 30  # above it a number no longer fits into its cell
+MOST_CLASSES_COUNTED = 30  # with more, the numbers do not fit into their cells
 MOST_CLASSES_DRAWN = 100
-LONGEST_NAME = 28  # characters beside the picture
+LONGEST_NAME = 28  # characters of a tick label
 
 
 def write_confusion(matrix: Array, names: Sequence[str], folder: Path) -> list[Path]:
     """Write a confusion matrix [C, C] as confusion.csv and, up to 100 classes, confusion.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    table, picture = folder / "confusion.csv", folder / "confusion.png"
+    table, image = folder / "confusion.csv", folder / "confusion.png"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["true \\ predicted", *names])
@@ -35,25 +35,25 @@ def write_confusion(matrix: Array, names: Sequence[str], folder: Path) -> list[P
     if len(names) > MOST_CLASSES_DRAWN:
         return [table]
     with warnings.catch_warnings():
-        # A script that the font lacks is drawn as boxes; the table has the names.
+        # Glyphs missing from the font are drawn as boxes; the table has the names.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _draw_confusion(matrix, names).savefig(picture, dpi=140, bbox_inches="tight")
-    return [table, picture]
+        _draw_confusion(matrix, names).savefig(image, dpi=140, bbox_inches="tight")
+    return [table, image]
 
 
 def _draw_confusion(matrix: Array, names: Sequence[str]) -> Figure:
-    """The picture of a confusion matrix: colours are shares of the true class, numbers are rows."""
+    """Draw a confusion matrix: colors are shares of the true class, numbers count rows."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     counted = len(names) <= MOST_CLASSES_COUNTED
     cell = float(np.clip(6 / len(names), 0.42 if counted else 0.2, 1.0))  # inches
     side = cell * len(names)
-    # Figure, not pyplot, which would keep every figure and take the notebook's own backend.
+    # Figure, not pyplot, which would keep every figure alive and use the notebook's backend.
     figure = Figure(figsize=(side, side), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), facecolor="white")
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # The root of the share: confusions of a few per cent would be white otherwise.
+    # Square root of the share: on a linear scale, confusions of a few percent would look white.
     cells = axes.pcolormesh(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), edgecolors="white")
     cells.set_linewidth(2 if counted else 0.5)
     axes.invert_yaxis()
@@ -76,17 +76,17 @@ def _draw_confusion(matrix: Array, names: Sequence[str]) -> Figure:
 
 def _write_names(axes: Axes, names: Sequence[str], cell: float) -> None:
     plain = [" ".join(name.split()) for name in names]
-    # Cut in the middle, because names that begin alike differ at their ends.
+    # Shorten in the middle, because names with a common beginning differ at their ends.
     short = [f"{name[:17]}…{name[-9:]}" if len(name) > LONGEST_NAME else name for name in plain]
     size = float(np.clip(40 * cell, 6.5, 10))  # points
     at = np.arange(len(names)) + 0.5
-    # parse_math: a "$" in a name is a dollar.
+    # parse_math=False: a "$" in a name is not TeX.
     axes.set_yticks(at, short, fontsize=size, parse_math=False)
     wide = max(len(name) for name in short) * size * 0.6 > 72 * cell
-    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    rotated: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     if len(names) > MOST_CLASSES_COUNTED:
-        turned = {"rotation": 90}  # slanted names would touch
-    axes.set_xticks(at, short, fontsize=size, parse_math=False, **(turned if wide else {}))
+        rotated = {"rotation": 90}  # slanted names would overlap
+    axes.set_xticks(at, short, fontsize=size, parse_math=False, **(rotated if wide else {}))
     axes.set_xlabel("predicted", color="#777777", labelpad=8)
     axes.set_ylabel("true", color="#777777", labelpad=8)
 

@@ -1,4 +1,4 @@
-"""What is made of classes of unequal size: a weight of each, and how likely each is beforehand.
+"""Class weights and log priors for imbalanced classes.
 
 Shapes: C classes.
 """
@@ -14,32 +14,32 @@ from finetune.errors import ConfigError, nearest
 
 
 def class_weights(
-    wanted: Literal["balanced"] | Mapping[str, float] | None,
+    configured: Literal["balanced"] | Mapping[str, float] | None,
     names: Sequence[str],
     targets: Sequence[int],
 ) -> list[float] | None:
-    """The weight of each class; balanced ones have a mean of 1 over the rows."""
-    if wanted is None:
+    """Return the weight of each class [C]; balanced weights have a mean of 1 over the rows."""
+    if configured is None:
         return None
-    if wanted == "balanced":
+    if configured == "balanced":
         return [float(len(targets) / (len(names) * count)) for count in _counts(names, targets)]
-    for name in wanted:
+    for name in configured:
         if name not in names:
-            raise ConfigError(f"task.class_weights: {name!r} is no label; {nearest(name, names)}")
-    if missing := [name for name in names if name not in wanted]:
+            raise ConfigError(f"task.class_weights: unknown label {name!r}; {nearest(name, names)}")
+    if missing := [name for name in names if name not in configured]:
         more = ", ".join(f"{name}: 1" for name in missing)
         raise ConfigError(
-            f"task.class_weights: has no weight of {', '.join(map(repr, missing))}; add {{{more}}}"
+            f"task.class_weights: no weight for {', '.join(map(repr, missing))}; add {{{more}}}"
         )
-    return [float(wanted[name]) for name in names]
+    return [float(configured[name]) for name in names]
 
 
 def log_priors(names: Sequence[str], targets: Sequence[int]) -> list[float]:
-    """The logarithm of each class's share of the rows."""
+    """Return the logarithm of each class's share of the rows [C]."""
     shares = _counts(names, targets) / max(len(targets), 1)
     return [float(logarithm) for logarithm in np.log(shares)]
 
 
 def _counts(names: Sequence[str], targets: Sequence[int]) -> np.ndarray:
-    """The rows of each class [C]; one that has none counts as if it had one."""
+    """Count the rows of each class [C]; a class without rows counts as one row."""
     return np.maximum(np.bincount(np.asarray(targets, dtype=int), minlength=len(names)), 1)

@@ -1,4 +1,4 @@
-"""Which column of a table is the text and which is the label: by its name, or by its values."""
+"""Detection of the text and label columns of a table, by name or by values."""
 
 from __future__ import annotations
 
@@ -23,49 +23,47 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "senti
 
 
 def find_column(
-    wanted: str | None,
+    configured: str | None,
     role: str,
     columns: Mapping[str, Sequence[Any]],
-    usual: Sequence[str],
+    usual_names: Sequence[str],
     candidates: Sequence[str],
 ) -> tuple[str, str | None]:
-    """The column for a role ("text", "label"), and why it was chosen if it was chosen here.
+    """Return the column for a role ("text", "label"), and a note if it was detected.
 
-    It is the wanted one, else one with a usual name, else the only candidate. Raises DataError
-    otherwise.
+    It is the `configured` column, else one with a usual name, else the only candidate. Otherwise
+    raises DataError.
     """
-    if wanted is not None:
-        if wanted not in columns:
-            hint = (
-                nearest(wanted, columns) if columns else "nor any other that is not read as input"
-            )
-            raise DataError(f"task.{role}: there is no column {wanted!r}; {hint}")
-        return wanted, None
+    if configured is not None:
+        if configured not in columns:
+            hint = nearest(configured, columns) if columns else "all columns are read as input"
+            raise DataError(f"task.{role}: there is no column {configured!r}; {hint}")
+        return configured, None
     lowered = {name.lower(): name for name in columns}
-    for name in usual:
+    for name in usual_names:
         if name in lowered:
             return lowered[name], f"{role}: column {lowered[name]!r}, by its name"
     if len(candidates) == 1:
-        return candidates[0], f"{role}: column {candidates[0]!r}, the only one that can be it"
-    found = ", ".join(map(repr, candidates or columns)) or "none"
+        return candidates[0], f"{role}: column {candidates[0]!r}, the only candidate"
+    choices = ", ".join(map(repr, candidates or columns)) or "none"
     raise DataError(
-        f"task.{role}: no one column is clearly the {role} (there are: {found}); "
+        f"task.{role}: cannot tell which column is the {role} (candidates: {choices}); "
         f"set task.{role}=COLUMN"
     )
 
 
 def prose_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The columns whose first values read like texts: most hold several words."""
-    found = []
+    """Return the columns whose first values look like prose: most have several words."""
+    prose = []
     for name, values in columns.items():
         texts = [value for value in values if isinstance(value, str) and value.strip()]
         if texts and sum(" " in text.strip() for text in texts) > len(texts) / 2:
-            found.append(name)
-    return found
+            prose.append(name)
+    return prose
 
 
 def counts_rows(values: Sequence[Any]) -> bool:
-    """Whether a column numbers its rows: integers, each one more than the one before."""
+    """True if a column numbers the rows: consecutive integers."""
     try:
         numbers = [int(value) for value in values]
     except (TypeError, ValueError):

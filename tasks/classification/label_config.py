@@ -1,4 +1,4 @@
-"""The keys of tasks whose rows have labels or a number."""
+"""Config keys of tasks whose rows have labels or a number as target."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ LabelKind = Literal["single", "several", "number"]
 
 
 class TargetConfig(TaskConfig):
-    """The keys of a task whose rows have labels or a number."""
+    """The keys of a task whose rows have labels or a number as target."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores"})
 
     metrics: list[str] = []  # noqa: RUF012 - pydantic copies it
-    """`evaluate` modules to compute beside the task's own metrics: hub ids or local paths."""
+    """`evaluate` modules to compute besides the task's own metrics: hub ids or local paths."""
     label: str | None = None
-    """Column of the label; null: found."""
+    """Column of the label; null: detected."""
     kind: LabelKind | None = None
-    """single: one label of several; several: any number of labels; number: regression.
+    """single: one label per row; several: any number of labels; number: regression.
 
-    null: found in the values.
+    null: detected from the values.
     """
     labels: list[str] | None = None
-    """Names of the labels in their order; null: those of the training split, sorted."""
+    """Label names in order; null: those of the training split, sorted."""
     delimiter: str | None = None
-    """Between the labels of a cell, for kind=several; null: found."""
+    """Delimiter between the labels of a cell, for kind=several; null: detected."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Probability from which a label is predicted, for kind=several."""
+    """Minimum probability of a predicted label, for kind=several."""
     scores: Literal["best", "all"] = "best"
-    """What a prediction holds beside its label. best: the probability of that; all: of every label
-    as well, as score/<label>.
+    """Scores in a prediction. best: the probability of its label; all: also that of every label, as
+    score/<label>.
     """
     class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
-    """Weight of each label in the loss, for kind=single; balanced: inverse to its frequency."""
+    """Weight of each label in the loss, for kind=single; balanced: inversely proportional to its
+    frequency.
+    """
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a target that is spread over all labels, for kind=single.
+    """Share of the target probability that is spread over all labels, for kind=single.
 
     Szegedy et al. 2016, arXiv:1512.00567.
     """
     focal_gamma: NonNegative = 0.0
-    """Exponent by which rows that are already right weigh less (Lin et al. 2017, arXiv:1708.02002),
-    for kind=single; 0: cross-entropy.
+    """Exponent of the focal loss, which down-weights rows that are already classified well (Lin et
+    al. 2017, arXiv:1708.02002), for kind=single; 0: cross-entropy.
     """
     logit_adjustment: NonNegative = 0.0
-    """How much the logarithm of a label's share of the training rows is added to its logit in the
-    loss, and not in predictions, which so favour rare labels (Menon et al. 2021, arXiv:2007.07314),
-    for kind=single; 1: to serve all labels alike. Beside balanced weights or sampling, which do
-    the same, rare labels are favoured twice.
+    """Factor by which the log prior of each label, from its share of the training rows, is added to
+    its logit in the loss but not in predictions, which favors rare labels (Menon et al. 2021,
+    arXiv:2007.07314), for kind=single; 1: all labels matter equally. Combined with balanced weights
+    or sampling, which have the same effect, it favors rare labels twice.
     """
     head_hidden: PositiveInt | None = None
-    """Features of a hidden layer of the head, which is saved beside the network; null: none."""
+    """Width of a hidden layer in the head, which is then saved beside the network; null: none."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of activations that a head with a hidden layer drops in training."""
+    """Dropout probability in a head with a hidden layer."""

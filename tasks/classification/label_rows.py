@@ -1,4 +1,4 @@
-"""Rows with a column of labels: finding it, checking it, naming what it holds."""
+"""Rows with a label column: detection and validation of the column, and the labels of a row."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tasks.classification.targets import kind_of_values
 
 
 class LabelRows(Rows):
-    """Rows with a label or a number; what else is read, a subclass says.
+    """Rows with a label or a number; subclasses choose the input columns.
 
     Attributes:
-        known: what a training split told of the column: "class_names" of a ClassLabel, "delimiter".
+        known: facts about the column learned from the training split: "class_names" of a
+            ClassLabel, "delimiter".
     """
 
     config: TargetConfig
@@ -44,7 +45,7 @@ class LabelRows(Rows):
         return Resolved(keys | label.keys, notes + label.notes)
 
     def validate(self, row: Row) -> Iterator[str]:
-        """Yield what is wrong with a row's label; a row without the column is one to predict."""
+        """Yield the faults of a row's label; a row without the column is a row to predict."""
         if self.config.label not in row:
             return
         label = row[self.config.label]
@@ -63,7 +64,7 @@ class LabelRows(Rows):
             return tuple(split_labels(value, delimiter, names))
         try:
             name = label_text(value, names)
-        except DataError:  # it is refused with its place when the labels are learned
+        except DataError:  # learning the labels reports it together with its column
             name = str(value)
         return () if name is None else (name,)
 
@@ -71,7 +72,7 @@ class LabelRows(Rows):
         return row[self.config.label or ""]
 
     def _resolve_label(self, columns: Mapping[str, Sequence[Any]], taken: set[str]) -> Resolved:
-        """Choose the label's column, none of those `taken`, and the kind of its values."""
+        """Choose the label column, other than those `taken`, and the kind of its values."""
         config, notes = self.config, []
         rest = {k: v for k, v in columns.items() if k not in taken or k == config.label}
         others = [name for name, values in rest.items() if not counts_rows(values)]

@@ -1,4 +1,4 @@
-"""What people see of classification: the confusion matrix of a split."""
+"""Views of classification results: the confusion matrix of a split."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.classification.targets import SingleLabel, Targets
 
 
 class LabelViews(Views):
-    """Views of a task whose `targets` were learned."""
+    """Views of a task with learned `targets`."""
 
     def __init__(self, targets: Targets | None) -> None:
         self.targets = targets

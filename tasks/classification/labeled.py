@@ -1,6 +1,6 @@
-"""What tasks with a label column share of the forward pass: targets, loss, metrics, predictions.
+"""Targets, loss, metrics and predictions of tasks with a label column.
 
-Outputs are logits [B, C]; what a label means is `tasks.classification.targets`.
+Outputs are logits [B, C]; `tasks.classification.targets` defines the kinds of labels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.classification.targets import TARGET_KINDS, Targets
 
 
 class LabeledTask(Task):
-    """A task with a label column. What is read, and by which network, a subclass says."""
+    """A task with a label column; subclasses define the inputs and the network."""
 
     config: TargetConfig
     resolved_: TargetConfig
@@ -31,26 +31,26 @@ class LabeledTask(Task):
 
     @property
     def targets(self) -> Targets:
-        """The meaning of the label column, which `setup` learned."""
-        assert self.targets_ is not None, "labels are learned by setup, or taken back by restore"
+        """Targets that `setup` learned from the label column."""
+        assert self.targets_ is not None, "call setup or restore first: it sets the labels"
         return self.targets_
 
     def unseen(self, row: Row) -> Iterator[str]:
         label = row.get(self.resolved_.label or "")
         for name in self.targets.unseen(label):
-            yield f"{self.resolved_.label} is {name!r}, which no row of train has"
+            yield f"{self.resolved_.label} is {name!r}, a label that does not occur in train"
 
     # ---- targets, loss, metrics
 
     def with_target(self, sample: Sample, row: Row) -> Sample:
-        """The sample with its target, if the row has a label."""
+        """Add the target to a sample if the row has a label."""
         label = row.get(self.resolved_.label or "")
         if label is not None and label != "":
             sample["target"] = self.targets.target(label)
         return sample
 
     def with_targets(self, batch: Batch, samples: Sequence[Sample]) -> Batch:
-        """The batch with its targets and their count, if every sample has one."""
+        """Add the targets and their count to a batch if every sample has a target."""
         if all("target" in sample for sample in samples):
             batch["targets"], count = self.targets.stack([sample["target"] for sample in samples])
             batch["count"] = {"loss": count}
@@ -76,9 +76,9 @@ class LabeledTask(Task):
 
     def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         references = [self.targets.target(row[self.resolved_.label or ""]) for row in rows]
-        answers: list[Any] = [said.get("label", said["score"]) for said in predictions]
+        answers: list[Any] = [each.get("label", each["score"]) for each in predictions]
         predicted = [self.targets.target(answer) for answer in answers]
-        classes, found = len(self.targets.names), dict[str, float]()
+        classes, results = len(self.targets.names), dict[str, float]()
         for name in self.resolved_.metrics:
-            found |= metrics.evaluate_module(name, predicted, references, classes=classes)
-        return found
+            results |= metrics.evaluate_module(name, predicted, references, classes=classes)
+        return results

@@ -1,8 +1,8 @@
-"""What stands in a label column: class names, several labels in a cell, or a number.
+"""Parsing of label cells: a class name, several labels, or a number.
 
-A label is known by its text wherever it comes from: 1, 1.0, "1" and " 1 " are all the label "1",
-True and "true" the label "true". An empty cell, None and NaN are no label. Integers of a `datasets`
-ClassLabel are looked up in its names where `class_names` is given; -1 is its sign for no label.
+A label is identified by its text, whatever its type: 1, 1.0, "1" and " 1 " are all the label "1",
+True and "true" the label "true". An empty cell, None and NaN mean no label. With `class_names`,
+integers are looked up in the names of a `datasets` ClassLabel, where -1 means no label.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from finetune.errors import ConfigError, DataError, listed, nearest
 
 LONGEST_NAME = 200  # characters
 MOST_CLASSES = 1000
-MOST_DISTINCT = 0.5  # of the rows, where there are
-FEWEST_ROWS = 20  # or more
-MOST_LISTED = 5  # unknown labels that an error names
+MOST_DISTINCT = 0.5  # distinct labels as a share of the rows,
+FEWEST_ROWS = 20  # checked for tables of at least this many rows
+MOST_LISTED = 5  # unknown labels that an error lists
 DELIMITERS = (";", "|", ",")
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as Python writes it: "007" is a text
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as Python writes it: "007" is not a number
 
 
 def label_text(value: Any, class_names: Sequence[str] | None = None) -> str | None:
-    """The name of the label that a cell holds, or None if it holds none.
+    """Return the name of the label in a cell, or None if there is none.
 
-    Raises DataError for what can be no label: a number with a fraction, a list, an integer that a
-    ClassLabel does not have.
+    Raises DataError for a value that cannot be a label: a number with a fraction, a list, an
+    integer out of the range of a ClassLabel.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -52,10 +52,10 @@ def label_text(value: Any, class_names: Sequence[str] | None = None) -> str | No
             return label_text(int(value), class_names)
         case float():
             raise DataError(
-                f"{value!r} is a number, not a label; numbers are learned with kind=number, "
-                "and labels that look like numbers are written as text"
+                f"{value!r} is a number, not a label; set kind=number for regression, "
+                "or write labels that look like numbers as text"
             )
-    raise DataError(f"{value!r} is no label; a label is a text, an integer or true/false")
+    raise DataError(f"{value!r} cannot be a label; a label is a text, an integer or true/false")
 
 
 def _class_label(index: int, class_names: Sequence[str]) -> str | None:
@@ -64,17 +64,17 @@ def _class_label(index: int, class_names: Sequence[str]) -> str | None:
     if 0 <= index < len(class_names):
         return class_names[index]
     raise DataError(
-        f"the label {index} is outside of its ClassLabel, which has {len(class_names)} names "
-        f"(0 to {len(class_names) - 1}, -1 for none); mend the features of the data set"
+        f"label {index} is out of range for its ClassLabel, which has {len(class_names)} names "
+        f"(0 to {len(class_names) - 1}, -1 for none); fix the features of the data set"
     )
 
 
 def class_label_names(rows: Any, column: str) -> list[str] | None:
-    """The names that a `datasets` table has for the integers of a column, or of the lists in it."""
+    """Return the ClassLabel names of a column of a `datasets` table, or of the lists in it."""
     from datasets import ClassLabel
 
     feature = getattr(rows, "features", {}).get(column)
-    feature = getattr(feature, "feature", feature)  # of the items of a list
+    feature = getattr(feature, "feature", feature)  # that of the items of a list
     return list(feature.names) if isinstance(feature, ClassLabel) and feature.names else None
 
 
@@ -84,11 +84,11 @@ def learn_labels(
     class_names: Sequence[str] | None = None,
     place: str = "task.label",
 ) -> list[str]:
-    """The names of the classes, in order, from all values of the training split.
+    """Return the names of the classes, in order, from all values of the training split.
 
-    They are those `given` by task.labels, else those of the ClassLabel, else those that occur:
-    integers by their size, everything else by the alphabet. `place` names the column in errors.
-    Raises DataError if a value is not among the names, or if the column does not look like a label.
+    They are those `given` by task.labels, else those of the ClassLabel, else those that occur,
+    sorted numerically if all are integers, else alphabetically. `place` names the column in errors.
+    Raises DataError if a value is not among the names, or if the column does not look like labels.
     """
     try:
         counts = Counter(label_text(value, class_names) for value in values)
@@ -96,37 +96,37 @@ def learn_labels(
         raise DataError(f"{place}: {error}") from error
     counts.pop(None, None)
     if given is not None:
-        names = given_names(given)
+        names = configured_labels(given)
         check_known(counts, names, f"{place}: not in task.labels")
         return names
     if class_names is not None:
         check_known(counts, class_names, f"{place}: not in the ClassLabel")
         return list(class_names)
-    found = [name for name in counts if name is not None]
-    _check_looks_like_labels(found, counts.total(), place)
-    return sort_labels(found)
+    names = [name for name in counts if name is not None]
+    _check_looks_like_labels(names, counts.total(), place)
+    return sort_labels(names)
 
 
 def sort_labels(names: Iterable[str]) -> list[str]:
-    """Each name once: integers by their size, everything else by the alphabet."""
+    """Return the distinct names, sorted numerically if all are integers, else alphabetically."""
     distinct = set(names)
     integers = all(_INTEGER.fullmatch(name) for name in distinct)
     return sorted(distinct, key=int) if integers else sorted(distinct)
 
 
 def label_index(value: Any, names: Sequence[str], class_names: Sequence[str] | None = None) -> int:
-    """Where a value's label stands in `names`. Raises DataError if there is none, or not there."""
+    """Return the index in `names` of a value's label. Raises DataError if missing or unknown."""
     name = label_text(value, class_names)
     if name is None:
         raise DataError("the label is missing")
     try:
         return names.index(name)
     except ValueError:
-        raise DataError(f"the label {name!r} is unknown; {nearest(name, names)}") from None
+        raise DataError(f"unknown label {name!r}; {nearest(name, names)}") from None
 
 
 def find_delimiter(values: Iterable[Any]) -> str:
-    """What stands between the labels of the cells of a column: the first of ; | , that occurs."""
+    """Detect the delimiter of the labels in a column: the first of ; | , that occurs."""
     seen = {
         mark for value in values if isinstance(value, str) for mark in DELIMITERS if mark in value
     }
@@ -136,9 +136,9 @@ def find_delimiter(values: Iterable[Any]) -> str:
 def split_labels(
     value: Any, delimiter: str | None = None, class_names: Sequence[str] | None = None
 ) -> list[str]:
-    """The names of all labels of a cell, each once: of a list, or of a text with a delimiter.
+    """Return the distinct labels of a cell: a list, or a text with a delimiter.
 
-    Without a delimiter it is looked for in this cell alone; `find_delimiter` looks at the column.
+    If no delimiter is given, it is detected from this cell alone; `find_delimiter` reads a column.
     """
     if isinstance(value, str):
         parts: Iterable[Any] = value.split(delimiter or find_delimiter([value]))
@@ -151,9 +151,9 @@ def split_labels(
 
 
 def parse_number(value: Any) -> float | None:
-    """The finite number that a cell holds, as a number or as text; None for everything else."""
+    """Parse a cell as a finite number, given as a number or as text; None for anything else."""
     if isinstance(value, bool | np.bool_) or (isinstance(value, str) and "_" in value):
-        return None  # float() would make 1 of True, and 10 of "1_0"
+        return None  # float() would read True as 1, and "1_0" as 10
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -161,43 +161,43 @@ def parse_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-# ---- what is wrong with a column
+# ---- checks of a column
 
 
-def given_names(given: Sequence[str]) -> list[str]:
-    """The names of task.labels. Raises ConfigError if one is empty or stands there twice."""
-    names = [label_text(name) for name in given]
+def configured_labels(configured: Sequence[str]) -> list[str]:
+    """Return the names of task.labels. Raises ConfigError if one is empty or listed twice."""
+    names = [label_text(name) for name in configured]
     for name, count in Counter(names).items():
         if name is None:
-            raise ConfigError("task.labels: a name is empty; write every label as a text")
+            raise ConfigError("task.labels: a name is empty; write every label as text")
         if count > 1:
-            raise ConfigError(f"task.labels: {name!r} stands there {count} times; name it once")
+            raise ConfigError(f"task.labels: {name!r} is listed {count} times; list it once")
     return [name for name in names if name is not None]
 
 
 def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: str = "rows") -> None:
-    """Raise DataError, which begins with `fault`, if something is counted that has no name."""
+    """Raise DataError, beginning with `fault`, if a counted label is not among `names`."""
     unknown = [(str(name), count) for name, count in counts.most_common() if name not in names]
     if unknown:
-        said = listed((f"{name!r} ({count} {what})" for name, count in unknown), MOST_LISTED)
-        raise DataError(f"{fault}: {said}; {nearest(unknown[0][0], names)}")
+        labels = listed((f"{name!r} ({count} {what})" for name, count in unknown), MOST_LISTED)
+        raise DataError(f"{fault}: {labels}; {nearest(unknown[0][0], names)}")
 
 
 def _check_looks_like_labels(names: list[str], rows: int, place: str) -> None:
-    """Raise DataError if so many, so long or so few names are hardly those of classes."""
+    """Raise DataError if there are too many, too few or too long names for a label column."""
     longest = max(names, key=len, default="")
     crowded = rows >= FEWEST_ROWS and len(names) > MOST_DISTINCT * rows
     if not names:
-        raise DataError(f"{place}: no row has a label; name the column that has them")
+        raise DataError(f"{place}: no row has a label; choose the column that contains the labels")
     if len(names) == 1:
-        fault = f"all {rows} rows have the label {names[0]!r}, so there is nothing to tell apart"
+        fault = f"all {rows} rows have the label {names[0]!r}; training needs at least two classes"
     elif len(longest) > LONGEST_NAME:
-        fault = f"{longest[:40]!r}... has {len(longest)} characters, which looks like a text"
+        fault = f"{longest[:40]!r}... has {len(longest)} characters, too long for a label"
     elif crowded or len(names) > MOST_CLASSES:
-        fault = f"{len(names)} different values in {rows} rows look like no label"
+        fault = f"{len(names)} distinct values in {rows} rows, too many for a label column"
     else:
         return
-    remedy = "name another column, or list the classes in task.labels if this is right"
+    remedy = "choose another column, or list the classes in task.labels if this is intended"
     if len(names) > 1 and all(parse_number(name) is not None for name in names):
-        remedy = f"numbers are learned with kind=number; or {remedy}"
+        remedy = f"set kind=number for regression, {remedy}"
     raise DataError(f"{place}: {fault}; {remedy}")

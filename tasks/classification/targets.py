@@ -1,7 +1,7 @@
-"""What a label column means: one label of several, any number of labels, or a number.
+"""The kinds of label columns: one label per row, any number of labels, or a number.
 
-Each kind says what a cell is as a target, how outputs are judged against it, and what a prediction
-looks like. Shared by text and images.
+Each kind defines the target of a cell, the loss and metrics of outputs, and the format of a
+prediction. Shared by text and image tasks.
 
 Shapes: B rows, C outputs (classes, labels, or 1 for a number).
 """
@@ -35,11 +35,11 @@ from tasks.classification.labels import (
 
 
 class Targets(ABC):
-    """One meaning of a label column, with what it learned from the training split."""
+    """One kind of label column, with the state learned from the training split."""
 
     metric: ClassVar[tuple[str, Literal["max", "min"]]]
     problem_type: ClassVar[str]
-    """What transformers calls it."""
+    """The kind's name in transformers."""
 
     def __init__(self, config: TargetConfig, state: Mapping[str, Any]) -> None:
         self.config = config
@@ -48,45 +48,45 @@ class Targets(ABC):
 
     @abstractmethod
     def target(self, value: Any) -> Any:
-        """The target of one row from its cell. Raises DataError for a label that is unknown."""
+        """Return the target of a row from its cell. Raises DataError for an unknown label."""
 
     @abstractmethod
     def stack(self, targets: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        """Targets of B rows as a tensor, and what their loss is divided by, float32 []."""
+        """Stack the targets of B rows; also return the divisor of their loss, float32 []."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of outputs [B, C], summed."""
+        """Return the summed loss of outputs [B, C]."""
 
     @abstractmethod
     def scores(self, outputs: Tensor) -> Tensor:
-        """Outputs [B, C] as what a person reads."""
+        """Convert outputs [B, C] to probabilities, or to a number in the unit of the column."""
 
     @abstractmethod
     def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        """Metrics of a split from scores [N, C]."""
+        """Compute the metrics of a split from scores [N, C]."""
 
     @abstractmethod
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """One prediction for each row of scores [B, C]."""
+        """Return one prediction for each row of scores [B, C]."""
 
     def all_scores(self, row: Sequence[float]) -> Prediction:
-        """{"score/<label>": probability} of every label of a row, if task.scores asks for it."""
+        """Return {"score/<label>": probability} for every label of a row if task.scores=all."""
         if self.config.scores != "all":
             return {}
         return {f"score/{name}": score for name, score in zip(self.names, row, strict=True)}
 
     def describe(self, target: Any) -> str:
-        """A target in words."""
+        """Render a target as text."""
         return f"{target:g}"
 
     def unseen(self, value: Any) -> list[str]:
-        """The labels of a cell that training did not see."""
+        """Return the labels of a cell that do not occur in train."""
         return []
 
 
 class SingleLabel(Targets):
-    """One label of several: cross-entropy."""
+    """One label per row: cross-entropy."""
 
     metric = ("accuracy", "max")
     problem_type = "single_label_classification"
@@ -116,8 +116,8 @@ class SingleLabel(Targets):
             label_smoothing=self.config.label_smoothing,
         )  # [B]
         if self.config.focal_gamma:
-            right = outputs.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
-            losses = (1 - right) ** self.config.focal_gamma * losses
+            confidence = outputs.softmax(dim=1).gather(1, targets[:, None]).squeeze(1)  # [B]
+            losses = (1 - confidence) ** self.config.focal_gamma * losses
         return losses.sum()
 
     def scores(self, outputs: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class SingleLabel(Targets):
         return metrics.classification_metrics(scores, targets, self.names)
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """{"label": name, "score": probability}, as the pipelines of transformers give it."""
+        """Return {"label": name, "score": probability}, the format of transformers pipelines."""
         best = scores.argmax(dim=1).tolist()
         return [
             {"label": self.names[index], "score": row[index], **self.all_scores(row)}
@@ -143,14 +143,14 @@ class SingleLabel(Targets):
 
 
 class SeveralLabels(Targets):
-    """Any number of labels: binary cross-entropy of each."""
+    """Any number of labels per row: binary cross-entropy of each."""
 
     metric = ("f1_micro", "max")
     problem_type = "multi_label_classification"
 
     def target(self, value: Any) -> list[float]:
-        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
-        return [float(name in found) for name in self.names]
+        labels = split_labels(value, self.state["delimiter"], self.state["class_names"])
+        return [float(name in labels) for name in self.names]
 
     def stack(self, targets: Sequence[list[float]]) -> tuple[Tensor, Tensor]:
         stacked = torch.tensor(targets, dtype=torch.float32)  # [B, C]
@@ -166,31 +166,31 @@ class SeveralLabels(Targets):
         return metrics.multilabel_metrics(scores, targets, self.names, self.config.threshold)
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """{"label": [names], "score": [probabilities]} of the labels that reach the threshold.
+        """Return {"label": [names], "score": [probabilities]} of the labels above the threshold.
 
-        The likeliest is first.
+        Labels are sorted by decreasing probability.
         """
-        found = []
+        predictions = []
         for row in scores.tolist():
             chosen = [index for index, score in enumerate(row) if score >= self.config.threshold]
-            chosen.sort(key=lambda place: row[place], reverse=True)
+            chosen.sort(key=lambda index: row[index], reverse=True)
             labels = [self.names[index] for index in chosen]
-            told = {"label": labels, "score": [row[index] for index in chosen]}
-            found.append(told | self.all_scores(row))
-        return found
+            prediction = {"label": labels, "score": [row[index] for index in chosen]}
+            predictions.append(prediction | self.all_scores(row))
+        return predictions
 
     def describe(self, target: Sequence[float]) -> str:
-        return ", ".join(name for name, held in zip(self.names, target, strict=True) if held)
+        return ", ".join(name for name, value in zip(self.names, target, strict=True) if value)
 
     def unseen(self, value: Any) -> list[str]:
-        found = split_labels(value, self.state["delimiter"], self.state["class_names"])
-        return [name for name in found if name not in self.names]
+        labels = split_labels(value, self.state["delimiter"], self.state["class_names"])
+        return [name for name in labels if name not in self.names]
 
 
 class Number(Targets):
-    """A number: squared error, in standard deviations of the training split.
+    """A number: squared error in standard deviations of the training split.
 
-    So a number in any unit trains alike.
+    The loss is therefore independent of the unit.
     """
 
     metric = ("rmse", "min")
@@ -214,7 +214,7 @@ class Number(Targets):
         return metrics.regression_metrics(scores[:, 0], targets)
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """{"score": number}."""
+        """Return {"score": number}."""
         return [{"score": value} for value in scores[:, 0].tolist()]
 
 
@@ -226,7 +226,7 @@ TARGET_KINDS: dict[str, type[Targets]] = {
 
 
 def kind_of_values(values: Sequence[Any]) -> LabelKind:
-    """What the first values of a label column are: lists: several labels, fractions: numbers."""
+    """Detect the kind of a label column by its first values: lists: several, fractions: number."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, list | tuple) for value in known):
         return "several"
@@ -236,13 +236,13 @@ def kind_of_values(values: Sequence[Any]) -> LabelKind:
 
 
 def learn_targets(config: TargetConfig, rows: Any) -> Targets:
-    """The targets of a training split, a datasets.Dataset, from all cells of its label column."""
+    """Learn the targets from all cells of the label column of train, a datasets.Dataset."""
     values, kind = list(rows[config.label]), config.kind or "single"
     place = f"task.label={config.label}"
     for key in ("class_weights", "logit_adjustment"):
         if getattr(config, key) and kind != "single":
             raise ConfigError(
-                f"task.{key}: is for single labels, but task.kind is {kind}; remove it"
+                f"task.{key}: requires task.kind=single, but task.kind is {kind}; remove the key"
             )
     if kind == "number":
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
@@ -253,7 +253,7 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     if kind == "several":
         delimiter = config.delimiter or find_delimiter(values)
         cells = [name for value in values for name in split_labels(value, delimiter, class_names)]
-        # Rare labels are normal here, so the column is not doubted as one of single labels is.
+        # Passing the names skips the check for too many distinct labels: rare ones are normal here.
         names = learn_labels(cells, config.labels or class_names or sort_labels(cells), place=place)
         return SeveralLabels(config, state | {"names": names, "delimiter": delimiter})
     names = learn_labels(values, config.labels, class_names, place)
@@ -266,20 +266,23 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
 
 
 def label_remarks(config: TargetConfig, names: Sequence[str]) -> list[str]:
-    """What a person should know of the labels of a run before it is trained."""
+    """Return warnings about the labels of a run, shown before training."""
     notes, seen = [], dict[str, str]()
     if config.class_weights == "balanced" and config.logit_adjustment:
         notes.append(
-            "task.logit_adjustment and task.class_weights=balanced do the same, so rare labels are "
-            "favoured twice; one of them is enough"
+            "task.logit_adjustment and task.class_weights=balanced have the same effect, so rare "
+            "labels are favored twice; use one of them"
         )
     for name in names:
         other = seen.setdefault(" ".join(name.casefold().split()), name)
         if other != name:
-            notes.append(f"labels: {other!r} and {name!r} are two, though they look alike")
+            notes.append(
+                f"labels: {other!r} and {name!r} are different labels, but differ only in case or "
+                "spacing"
+            )
     return notes
 
 
 def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:
-    """Targets from the `state` of targets that were learned."""
+    """Rebuild learned targets from their `state`."""
     return TARGET_KINDS[config.kind or "single"](config, state)

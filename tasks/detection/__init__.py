@@ -1,5 +1,4 @@
-"""What object detection is made of: the objects of a row, detectors and their losses, metrics,
-drawings.
+"""Building blocks of object detection: rows, detectors with their losses, metrics and drawings.
 
-File formats of boxes are read in `tasks.annotations`.
+Box annotation files are read in `tasks.annotations`.
 """

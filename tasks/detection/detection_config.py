@@ -1,4 +1,4 @@
-"""The keys of object detection."""
+"""Config keys of object detection."""
 
 from __future__ import annotations
 
@@ -15,50 +15,59 @@ from tasks.image.joint_augmentation import JointAugmentationConfig
 
 
 class TileConfig(Section):
-    """How a large picture is cut."""
+    """Keys of tiling, which cuts large images into overlapping tiles."""
 
     size: PositiveInt
-    """Pixels of the side of a tile."""
+    """Side of a tile in pixels."""
     overlap: Annotated[int, Field(ge=0)] = 64
-    """Pixels that neighbours share at least: the size of a usual object."""
+    """Minimum overlap of neighboring tiles in pixels; choose the size of a typical object."""
 
     @model_validator(mode="after")
     def _advances(self) -> TileConfig:
         if self.overlap >= self.size:
-            raise ValueError(f"tiles of {self.size} pixels overlap by at most {self.size - 1}")
+            raise ValueError(
+                f"overlap must be smaller than the tile: at most {self.size - 1} for tiles of "
+                f"{self.size} pixels"
+            )
         return self
 
 
 class ObjectDetectionConfig(JointAugmentationConfig):
-    """What is read from a row and what is made of it."""
+    """Keys of object detection."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"score_threshold", "nms_overlap"})
     formats: ClassVar[tuple[DataFormat, ...]] = BOX_FORMATS
 
     name: str = "object-detection"
     image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
+    """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
     objects: str | None = None
-    """Column of the objects, each with a bbox and a category; null: found."""
+    """Column of the objects, each with a bbox and a category; null: detected."""
     boxes: Convention | None = None
-    """What the four numbers of a box are, in pixels or in shares of the picture; null: what the
-    format of the file says, or found.
+    """Convention of the four numbers of a box, in pixels or in shares of the image size; null: that
+    of the file format, else detected.
     """
     labels: list[str] | None = None
-    """All classes, in their order; null: those of the training split."""
+    """Class names in order; null: those of the training split."""
     detector: Literal["fcos", "native"] | None = None
-    """fcos: new on a network of timm; native: that of a checkpoint; null: by the network."""
+    """fcos: a new FCOS on a timm backbone; native: the detector of a checkpoint; null: chosen by
+    the network.
+    """
     image_size: PositiveInt | None = None
-    """Pixels of the side of the square input; null: 512, or that of the checkpoint."""
+    """Side of the square input in pixels; null: 512, or that of the checkpoint."""
     tile: TileConfig | None = None
-    """Cut pictures into tiles, which each fill the input: small objects of large pictures."""
+    """Cut images into tiles, each resized to the input: for small objects in large images; null:
+    whole images.
+    """
     fpn_width: Annotated[int, Field(ge=64, multiple_of=32)] = 128
-    """Channels of FCOS's pyramid and head; torchvision's own has 256."""
+    """Channels of FCOS's feature pyramid and head; 256 in torchvision."""
     head_convs: PositiveInt = 2
-    """Convolutions of FCOS's head; torchvision's own has 4."""
+    """Convolutions in FCOS's head; 4 in torchvision."""
     score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Least score of what a prediction says; metrics count all from 0.01."""
+    """Minimum score of a predicted box; metrics use all boxes from 0.01 on."""
     nms_overlap: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Intersection over union from which on the weaker of two boxes of a class goes."""
+    """IoU above which non-maximum suppression drops the lower-scoring box of two of a class."""
     max_pixels: PositiveInt = MAX_PIXELS
-    """A picture with more is refused, for it may be made to fill the memory."""
+    """Maximum number of pixels of an image; larger ones are rejected, as they may be decompression
+    bombs that exhaust the memory.
+    """

@@ -1,4 +1,4 @@
-"""Detections as people and programs read them: as text, images and the types of the pipeline."""
+"""Views of object detection: text, drawings, the pipeline's output format and model-card code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.model import TransferModel
 from finetune.task_parts import REPOSITORY, CardFacts, Prediction, Row, Sample, Stats, Views
-from tasks.detection.detection_metrics import LOW, diagnose
+from tasks.detection.detection_metrics import LOW_AP50, diagnose
 from tasks.detection.drawing import (
     SIDES,
     draw_detection_sheet,
@@ -39,19 +39,21 @@ print(detect("picture.jpg"))
 
 
 def detection_card_code(threshold: float) -> str:
-    """The code on the card of a detector of transformers; it defines `detect`: a path -> boxes.
+    """Return the model-card code of a transformers detector; it defines `detect(path)`.
 
-    There is none for an adapter: peft asks a network for its input embeddings, which the detectors
-    of transformers 5.24 refuse to be asked for.
+    There is no code for adapters: peft calls get_input_embeddings, which the detectors of
+    transformers 5.24 do not implement.
     """
     return USAGE.format(repository=REPOSITORY, threshold=threshold).strip()
 
 
-def say(found: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:
-    """{"detections": [{"score", "label", "box": {"xmin", ...}}]} of the detections
-    of a picture; boxes in pixels, to a hundredth.
+def to_prediction(detections: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:
+    """Convert the detections of an image to a prediction; boxes are rounded to 0.01 pixels.
+
+    {"detections": [{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}}]}
     """
-    rows = zip(*(found[name].tolist() for name in ("scores", "labels", "boxes")), strict=True)
+    columns = ("scores", "labels", "boxes")
+    rows = zip(*(detections[name].tolist() for name in columns), strict=True)
     return {
         "detections": [
             {
@@ -65,7 +67,7 @@ def say(found: Mapping[str, Tensor], names: Sequence[str]) -> Prediction:
 
 
 def detections_to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
-    """The list that the object-detection pipeline of transformers gives: boxes in whole pixels."""
+    """Return the output of transformers' object-detection pipeline: boxes in whole pixels."""
     return [
         {**item, "box": {side: int(value) for side, value in item["box"].items()}}
         for item in prediction["detections"]
@@ -90,37 +92,39 @@ class DetectionViews(Views):
         missing = sorted(set(self.task.labels) - present)
         if not missing:
             return []
-        return [f"{split}: shows no {', '.join(missing)}: nothing is measured of that"]
+        return [f"{split}: no objects of {', '.join(missing)}; these classes are not evaluated"]
 
     def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
-        if not metrics["ap50"] < LOW:
+        if not metrics["ap50"] < LOW_AP50:
             return ""
         return diagnose(stats, metrics["loss"], first.get("loss")) or ""
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
-        """A contact sheet: detections and true boxes, on images spread over the split."""
-        path, own = folder / "contact-sheet.jpg", self.task.rows
-        least = self.task.resolved_.score_threshold
-        draw_detection_sheet(lambda n: own.image(rows[n]), stats, self.task.labels, least).save(
-            path
+        """Draw a contact sheet of predicted and true boxes, on images spread over the split."""
+        reader, threshold = self.task.rows, self.task.resolved_.score_threshold
+        sheet = draw_detection_sheet(
+            lambda index: reader.image(rows[index]), stats, self.task.labels, threshold
         )
+        path = folder / "contact-sheet.jpg"
+        sheet.save(path)
         return [path]
 
     def present(self, prediction: Prediction) -> Any:
         return detections_to_pipeline(prediction)
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
-        own, labels = self.task.rows, self.task.labels
-        image, truth = own.image(row), None
-        if row.get(own.objects.column) is not None:
-            found = own.objects.truth(row, (image.height, image.width), labels)
-            truth = true_marks(found, labels)
+        reader, labels = self.task.rows, self.task.labels
+        image, marks = reader.image(row), None
+        if row.get(reader.objects.column) is not None:
+            truth = reader.objects.truth(row, (image.height, image.width), labels)
+            marks = true_marks(truth, labels)
         path = folder / f"{name}.png"
-        draw_pair(image, predicted_marks(prediction), truth, labels).save(path)
+        draw_pair(image, predicted_marks(prediction), marks, labels).save(path)
         return [path]
 
     def card(self, model: TransferModel) -> CardFacts:
         config = self.task.resolved_
-        if self.task.processor_ is None or config.tile is not None:  # what joins tiles is here
+        # transformers cannot merge tiles: no code can be shown for it.
+        if self.task.processor_ is None or config.tile is not None:
             return CardFacts(config.name)
         return CardFacts(config.name, "transformers", detection_card_code(config.score_threshold))

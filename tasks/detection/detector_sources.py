@@ -1,7 +1,7 @@
-"""Which detector a reference means, how it wants its pictures, and the network with new heads.
+"""Detectors built or loaded from `model.name`, with their input size and new heads.
 
-timm/<name>, a folder of timm   FCOS on that network
-a hub id or a folder            a detector of transformers
+timm/<name>, or a folder of timm   FCOS on that backbone
+a hub id or a folder               a detector of transformers
 """
 
 from __future__ import annotations
@@ -30,19 +30,23 @@ from tasks.image.canvas import Canvas, from_detection_processor, to_detection_pr
 
 AUTO = "AutoModelForObjectDetection"
 SIDE = 512
-"""Pixels of the side of FCOS's input, where nothing else is asked for."""
+"""Default side of FCOS's input in pixels."""
 PRIOR = 0.01
-"""What a new head of classes says of any box: else its first loss is all background."""
+"""Initial class probability of a new classification head; a higher one lets the many background
+boxes dominate the first losses.
+"""
 Head = FcosHead | QueryHead
 
 
 @dataclass(frozen=True)
 class DetectorSource:
-    """Where a detector comes from, settled before its weights are read.
+    """Resolved source of a detector, before its weights are loaded.
 
     Attributes:
-        vision: the network of timm under FCOS; None: a detector of transformers.
-        processor: config of the image processor of a detector of transformers.
+        canvas: the preprocessing of its input.
+        note: one sentence about its kind, for the run's header.
+        vision: FCOS's timm backbone; None: a detector of transformers.
+        processor: config of the image processor of a transformers detector; None: FCOS.
     """
 
     model: ModelConfig
@@ -55,51 +59,57 @@ class DetectorSource:
 def find_detector(
     model: ModelConfig, detector: str | None, side: int | None, names: Sequence[str]
 ) -> DetectorSource:
-    """The detector of a reference; `side` pixels of its square input, if asked. Raises
-    ModelError.
+    """Resolve a model reference to a detector with labels `names`.
+
+    `side` is that of its square input in pixels; None: the default. Raises ModelError if `detector`
+    or `side` does not fit the network.
     """
     if timm_name(model) is not None:
         if detector == "native":
             raise ModelError(
-                f"task.detector=native: {model.name} is a network of timm, which has no boxes; "
-                "write task.detector=fcos, or name a checkpoint of a detector"
+                f"task.detector=native: {model.name} is a timm network without a detection head; "
+                "set task.detector=fcos, or choose a detector checkpoint"
             )
         side = side or SIDE
         coarsest = PYRAMID_STRIDES[-2]
         if side % coarsest:
             near = max(coarsest, round(side / coarsest) * coarsest)
             raise ModelError(
-                f"task.image_size={side}: is no multiple of {coarsest}; write "
-                f"task.image_size={near}"
+                f"task.image_size={side}: not a multiple of {coarsest}; set task.image_size={near}"
             )
         vision = find_source(model, side, None)
-        held = vision.preprocessing
-        canvas = Canvas((side, side), True, held.mean, held.std, held.scale)
-        return DetectorSource(model, canvas, "detector: FCOS, new on the backbone", vision)
+        preprocessing = vision.preprocessing
+        canvas = Canvas(
+            (side, side), True, preprocessing.mean, preprocessing.std, preprocessing.scale
+        )
+        return DetectorSource(model, canvas, "detector: new FCOS on the backbone", vision)
     if detector == "fcos" or model.weights is not None:
-        asked = "task.detector=fcos" if detector == "fcos" else "model.weights"
-        raise ModelError(f"{asked}: goes with a network of timm, model.name=timm/<name>")
+        key = "task.detector=fcos" if detector == "fcos" else "model.weights"
+        raise ModelError(f"{key}: requires a timm network, model.name=timm/<name>")
     config = from_pretrained("AutoConfig", model)
     processor = json.loads(from_pretrained("AutoImageProcessor", model).to_json_string())
     canvas = from_detection_processor(processor, side)
     processor = to_detection_processor(processor, canvas)
     same = list(config.id2label.values()) == list(names)
-    said = (
-        f"heads: those of the checkpoint, whose {len(names)} labels are the same"
+    note = (
+        f"heads: kept from the checkpoint, which has the same {len(names)} labels"
         if same
-        else f"heads: new for {len(names)} labels; the checkpoint has {config.num_labels}"
+        else f"heads: new, for {len(names)} labels; the checkpoint has {config.num_labels}"
     )
-    return DetectorSource(model, canvas, said, None, processor)
+    return DetectorSource(model, canvas, note, None, processor)
 
 
 def build_detector(
     source: DetectorSource, names: Sequence[str], *, width: int, convolutions: int
 ) -> TransferModel:
-    """The pretrained network with heads for `names`."""
+    """Build the pretrained network with heads for `names`.
+
+    `width` and `convolutions` are FCOS's task.fpn_width and task.head_convs.
+    """
     if source.vision is None:
         return _build_native(source, names)
-    body = create_timm(source.vision, 2, classifies=False)  # its classifier is cut off
-    facts = describe_fcos(
+    body = create_timm(source.vision, 2, classifies=False)  # the pyramid drops its classifier
+    config = describe_fcos(
         body,
         _timm_arguments(source),
         names,
@@ -107,11 +117,11 @@ def build_detector(
         width=width,
         convolutions=convolutions,
     )
-    return FcosModel(make_fcos(facts, body), facts)
+    return FcosModel(make_fcos(config, body), config)
 
 
 def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
-    """What was saved, by its own library."""
+    """Load a saved detector with its own library."""
     if not is_native:
         return FcosModel.load(Path(source.name))
     network = load_network(AUTO, source)
@@ -119,7 +129,7 @@ def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
 
 
 def make_detection_head(source: DetectorSource, names: Sequence[str]) -> Head:
-    """How the outputs of a detector with heads for `names` are judged. Raises ModelError."""
+    """Return the losses and decoding of a detector with heads for `names`. Raises ModelError."""
     if source.vision is not None:
         return FcosHead(source.canvas.size)
     config = from_pretrained("AutoConfig", source.model, **_config_keys(source, names))
@@ -127,7 +137,7 @@ def make_detection_head(source: DetectorSource, names: Sequence[str]) -> Head:
 
 
 def load_head(source: ModelConfig, canvas: Canvas, *, is_native: bool) -> Head:
-    """The same for a detector that was saved."""
+    """Return the losses and decoding of a saved detector."""
     if not is_native:
         return FcosHead(canvas.size)
     config = from_pretrained("AutoConfig", source)
@@ -135,31 +145,31 @@ def load_head(source: ModelConfig, canvas: Canvas, *, is_native: bool) -> Head:
 
 
 def _config_keys(source: DetectorSource, names: Sequence[str]) -> dict[str, Any]:
-    """What the config of a detector of transformers has in training beside its checkpoint's."""
-    facts = label_keys(names)
-    held = from_pretrained("AutoConfig", source.model)
-    if getattr(held, "num_denoising", 0):
-        # Noised copies of the true boxes would be drawn anew for every micro-batch.
-        facts["num_denoising"] = 0
-    if getattr(held, "anchor_image_size", None):
-        facts["anchor_image_size"] = list(source.canvas.size)
-    return facts
+    """Return the keys that override a transformers detector's config for training."""
+    keys = label_keys(names)
+    config = from_pretrained("AutoConfig", source.model)
+    if getattr(config, "num_denoising", 0):
+        # Denoising queries are noised copies of the true boxes, drawn anew for every micro-batch.
+        keys["num_denoising"] = 0
+    if getattr(config, "anchor_image_size", None):
+        keys["anchor_image_size"] = list(source.canvas.size)
+    return keys
 
 
 def _build_native(source: DetectorSource, names: Sequence[str]) -> TransferModel:
-    held = from_pretrained("AutoConfig", source.model)
-    facts = _config_keys(source, names)
-    network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **facts)
+    checkpoint_config = from_pretrained("AutoConfig", source.model)
+    keys = _config_keys(source, names)
+    network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **keys)
     family = family_of(network.config)
     heads = class_heads(network)
-    if list(held.id2label.values()) != list(names):
+    if list(checkpoint_config.id2label.values()) != list(names):
         for name in heads:
-            _begin_anew(network.get_submodule(name), is_focal=family != "detr")
+            _reset_head(network.get_submodule(name), is_focal=family != "detr")
     return QueryModel(network, heads)
 
 
-def _begin_anew(head: nn.Module, *, is_focal: bool) -> None:
-    """Let a head of classes know nothing: 0.01 for each class under a focal loss."""
+def _reset_head(head: nn.Module, *, is_focal: bool) -> None:
+    """Reinitialize a classification head; with a focal loss, every class begins at `PRIOR`."""
     for layer in head.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -168,7 +178,7 @@ def _begin_anew(head: nn.Module, *, is_focal: bool) -> None:
 
 
 def _timm_arguments(source: DetectorSource) -> dict[str, Any]:
-    """What timm needs beside the architecture to build the network again."""
+    """Return the arguments besides the architecture with which timm can rebuild the network."""
     assert source.vision is not None
     name = str(source.vision.timm_name)
     arguments: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Pictures of detections: boxes, labels and scores, and the truth beside them where it is known."""
+"""Drawings of detections: boxes, labels and scores, beside the true boxes if they are known."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from tasks.image.palette import palette
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 LINE = 14  # pixels of a line of text
-GAP = 6  # pixels between pictures
-SHEET = 16
-"""Pictures on a contact sheet."""
-SIDE = 224  # pixels of the longer side of a picture on a contact sheet
+GAP = 6  # pixels between images
+IMAGES_ON_SHEET = 16
+SHEET_SIDE = 224  # pixels of the longer side of an image on a contact sheet
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw, xyxy in pixels of the picture."""
+    """A box to draw, xyxy in pixels of the image; `score` is None for a true box."""
 
     box: tuple[float, float, float, float]
     label: str
@@ -31,7 +30,7 @@ class Mark:
 
 
 def predicted_marks(prediction: Prediction) -> list[Mark]:
-    """The boxes of a prediction of object detection."""
+    """Return the boxes of a prediction."""
     return [
         Mark(tuple(item["box"][side] for side in SIDES), item["label"], item["score"])
         for item in prediction["detections"]
@@ -39,32 +38,34 @@ def predicted_marks(prediction: Prediction) -> list[Mark]:
 
 
 def true_marks(truth: Truth, names: Sequence[str]) -> list[Mark]:
-    """The true boxes of a picture."""
+    """Return the true boxes of an image."""
     return _marks(truth.boxes, truth.labels, None, names)
 
 
 def draw_pair(
-    image: Image.Image, said: Sequence[Mark], truth: Sequence[Mark] | None, names: Sequence[str]
+    image: Image.Image,
+    predicted: Sequence[Mark],
+    truth: Sequence[Mark] | None,
+    names: Sequence[str],
 ) -> Image.Image:
-    """The picture with what was predicted, and beside it with what is true, if that is known."""
-    shown = draw_marks(image, said, names)
+    """Draw the predicted boxes on an image, and the true boxes on a copy beside it if known."""
+    drawn = draw_marks(image, predicted, names)
     if truth is None:
-        return shown
+        return drawn
     sheet = Image.new("RGB", (2 * image.width + GAP, image.height + LINE), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (title, picture) in enumerate(
-        (("predicted", shown), ("true", draw_marks(image, truth, names)))
-    ):
-        left = place * (image.width + GAP)
+    panels = (("predicted", drawn), ("true", draw_marks(image, truth, names)))
+    for index, (title, panel) in enumerate(panels):
+        left = index * (image.width + GAP)
         draw.text((left + 2, 0), title, fill="black")
-        sheet.paste(picture, (left, LINE))
+        sheet.paste(panel, (left, LINE))
     return sheet
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark], names: Sequence[str]) -> Image.Image:
-    """A copy of the picture with boxes; the weakest first, so that the best are seen whole."""
-    shown = image.convert("RGB")
-    draw = ImageDraw.Draw(shown)
+    """Draw boxes on a copy of an image, in ascending order of score: the best are on top."""
+    drawn = image.convert("RGB")
+    draw = ImageDraw.Draw(drawn)
     colors = dict(zip(names, palette(len(names) + 1)[1:], strict=True))
     width = max(1, round(max(image.size) / 300))
     for mark in sorted(marks, key=lambda mark: mark.score or 0):
@@ -72,55 +73,58 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark], names: Sequence[str]) 
         right, bottom = max(left, round(mark.box[2]) - 1), max(top, round(mark.box[3]) - 1)
         color = colors[mark.label]
         draw.rectangle((left, top, right, bottom), outline=color, width=width)
-        words = mark.label if mark.score is None else f"{mark.label} {mark.score:.2f}"
-        above = top - LINE if top >= LINE else top
-        text = draw.textbbox((left + 1, above + 1), words)
-        draw.rectangle((left, above, text[2] + 2, above + LINE - 1), fill=color)
-        draw.text((left + 1, above + 1), words, fill=_readable_on(color))
-    return shown
+        caption = mark.label if mark.score is None else f"{mark.label} {mark.score:.2f}"
+        line = top - LINE if top >= LINE else top
+        bounds = draw.textbbox((left + 1, line + 1), caption)
+        draw.rectangle((left, line, bounds[2] + 2, line + LINE - 1), fill=color)
+        draw.text((left + 1, line + 1), caption, fill=_text_color(color))
+    return drawn
 
 
 def draw_detection_sheet(
-    picture: Callable[[int], Image.Image],
+    read: Callable[[int], Image.Image],
     stats: Mapping[str, Tensor],
     names: Sequence[str],
-    least: float,
+    threshold: float,
 ) -> Image.Image:
-    """A contact sheet of pairs, predicted and true, of pictures spread over a split.
+    """Draw a contact sheet of pairs, predicted and true, for images spread over a split.
 
-    `picture` reads one by its place in the split; detections that score under `least` are left out.
+    `read` returns an image by its index in the split; detections that score below `threshold` are
+    left out.
     """
     pairs, total = [], len(stats["found"])
-    for place in sorted({total * number // SHEET for number in range(min(SHEET, total))}):
-        image = picture(place)
-        factor = SIDE / max(image.size)
+    count = min(IMAGES_ON_SHEET, total)
+    for index in sorted({total * number // IMAGES_ON_SHEET for number in range(count)}):
+        image = read(index)
+        factor = SHEET_SIDE / max(image.size)
         small = image.resize((round(image.width * factor), round(image.height * factor)))
-        found, present = int(stats["found"][place]), int(stats["present"][place])
-        scores = stats["scores"][place, :found]
-        kept = scores >= least
-        boxes = stats["boxes"][place, :found][kept] * factor
-        said = _marks(boxes, stats["labels"][place, :found][kept], scores[kept], names)
-        true_boxes = stats["true_boxes"][place, :present] * factor
-        truth = _marks(true_boxes, stats["true_labels"][place, :present], None, names)
-        pairs.append(draw_pair(small, said, truth, names))
-    across = max(1, round(math.sqrt(len(pairs) / 2)))
+        found, present = int(stats["found"][index]), int(stats["present"][index])
+        scores = stats["scores"][index, :found]
+        kept = scores >= threshold
+        boxes = stats["boxes"][index, :found][kept] * factor
+        predicted = _marks(boxes, stats["labels"][index, :found][kept], scores[kept], names)
+        true_boxes = stats["true_boxes"][index, :present] * factor
+        truth = _marks(true_boxes, stats["true_labels"][index, :present], None, names)
+        pairs.append(draw_pair(small, predicted, truth, names))
+    columns = max(1, round(math.sqrt(len(pairs) / 2)))
     width, height = (max(pair.size[axis] for pair in pairs) + GAP for axis in (0, 1))
-    rows = -(-len(pairs) // across)
-    sheet = Image.new("RGB", (across * width + GAP, rows * height + GAP), "white")
+    rows = -(-len(pairs) // columns)
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
     for number, pair in enumerate(pairs):
-        down, right = divmod(number, across)
-        sheet.paste(pair, (GAP + right * width, GAP + down * height))
+        row, column = divmod(number, columns)
+        sheet.paste(pair, (GAP + column * width, GAP + row * height))
     return sheet
 
 
 def _marks(
     boxes: Tensor, labels: Tensor, scores: Tensor | None, names: Sequence[str]
 ) -> list[Mark]:
-    given = [None] * len(boxes) if scores is None else scores.tolist()
-    rows = zip(boxes.tolist(), labels.tolist(), given, strict=True)
+    values = [None] * len(boxes) if scores is None else scores.tolist()
+    rows = zip(boxes.tolist(), labels.tolist(), values, strict=True)
     return [Mark(tuple(box), names[int(label)], score) for box, label, score in rows]
 
 
-def _readable_on(color: tuple[int, int, int]) -> str:
+def _text_color(color: tuple[int, int, int]) -> str:
+    """Return the text color that is legible on `color`."""
     red, green, blue = color
     return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 140 else "white"

@@ -1,12 +1,11 @@
-"""FCOS (Tian et al. 2019, arXiv:1904.01355) of torchvision: its network, and its losses as sums.
+"""torchvision's FCOS (Tian et al. 2019, arXiv:1904.01355), with its losses as sums.
 
-torchvision's own forward gives losses in train mode and boxes in eval mode, each loss as a mean
-over a batch. Here the same network gives the same outputs in both modes; which locations are
-positive is known from boxes and locations alone, so what a loss is divided by is counted before the
-forward pass.
+torchvision's forward returns losses in train mode, each a mean over the batch, and boxes in eval
+mode. Here the network returns the same outputs in both modes. Positive locations depend only on the
+boxes and the grid of locations, so the divisors of the losses are counted before the forward pass.
 
-Shapes: B images, L locations on all levels of the pyramid, C classes, M boxes of an image,
-P positive locations of a batch. Boxes are xyxy in pixels of the network's input.
+Shapes: B images, L locations on all pyramid levels, C classes, M boxes of an image, P positive
+locations of a batch. Boxes are xyxy in pixels of the network's input.
 """
 
 from __future__ import annotations
@@ -30,13 +29,14 @@ from tasks.backbones.pyramid import PYRAMID_STRIDES, Pyramid
 from tasks.detection.suppression import Suppression
 
 RADIUS = 1.5
-"""Strides around the middle of a box within which a location may be positive."""
+"""Maximum distance of a positive location from the center of its box, in strides."""
 START = 2.0
-"""Strides from a location to the sides of the box that a new head predicts. torchvision starts at
-0, where the boxes are empty and half of the head is cut off by its ReLU.
+"""Distance from a location to the sides of the box that a new head predicts, in strides.
+
+torchvision starts at 0, where boxes are empty and the ReLU blocks half of the head's gradients.
 """
 CANDIDATES = 1000
-"""Best boxes of a level that enter the suppression."""
+"""Number of highest-scoring boxes per level that enter non-maximum suppression."""
 
 
 def build_fcos(
@@ -49,7 +49,7 @@ def build_fcos(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> FCOS:
-    """torchvision's FCOS on a network of timm, with a new pyramid and head; `size` is (H, W)."""
+    """Build torchvision's FCOS on a timm backbone with a new pyramid and head; `size` is (H, W)."""
     pyramid = Pyramid(body, width)
     head = FCOSHead(width, 1, classes, convolutions)
     nn.init.constant_(head.regression_head.bbox_reg.bias, START)
@@ -73,11 +73,11 @@ def _generator() -> AnchorGenerator:
 
 @dataclass(frozen=True)
 class Locations:
-    """Where the head predicts: a square of the side of its stride around each location.
+    """Grid of locations at which the head predicts, over all levels of the pyramid.
 
     Attributes:
-        squares: float32 [L, 4].
-        levels: how many locations each level has.
+        squares: a square around each location whose side is its stride, float32 [L, 4].
+        levels: number of locations of each level.
     """
 
     squares: Tensor
@@ -85,8 +85,8 @@ class Locations:
 
 
 @lru_cache(maxsize=16)
-def locations(size: tuple[int, int]) -> Locations:
-    """The locations of an input of (H, W) pixels, as torchvision places them."""
+def make_locations(size: tuple[int, int]) -> Locations:
+    """Return the locations of an input of (H, W) pixels, placed as in torchvision."""
     height, width = size
     grids = [[-(-height // stride), -(-width // stride)] for stride in PYRAMID_STRIDES]
     strides = [
@@ -98,28 +98,28 @@ def locations(size: tuple[int, int]) -> Locations:
     return Locations(torch.cat(levels), tuple(len(level) for level in levels))
 
 
-def assign(boxes: Tensor, places: Locations) -> Tensor:
-    """The box that each location answers for, int64 [L]; -1: none. `boxes` is [M, 4].
+def assign_locations(boxes: Tensor, locations: Locations) -> Tensor:
+    """Return the index of the box that each location must predict, int64 [L]; -1: background.
 
-    A location answers for the smallest box around it whose middle is near and whose size is of its
-    level.
+    It is the smallest of the `boxes` [M, 4] that contain the location, have their center nearby and
+    are of the size range of the location's level.
     """
     if not len(boxes):
-        return torch.full((len(places.squares),), -1)
-    squares = places.squares
+        return torch.full((len(locations.squares),), -1)
+    squares = locations.squares
     centers = (squares[:, :2] + squares[:, 2:]) / 2  # [L, 2]
     strides = squares[:, 2] - squares[:, 0]
-    middles = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
-    offset = (centers[:, None] - middles[None]).abs().amax(dim=2)  # [L, M]
+    box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
+    offset = (centers[:, None] - box_centers[None]).abs().amax(dim=2)  # [L, M]
     sides = torch.cat(
         [centers[:, None] - boxes[None, :, :2], boxes[None, :, 2:] - centers[:, None]], 2
     )
-    least, most = strides * 4, strides * 8
-    least[: places.levels[0]] = 0
-    most[-places.levels[-1] :] = torch.inf
+    shortest, longest = strides * 4, strides * 8
+    shortest[: locations.levels[0]] = 0
+    longest[-locations.levels[-1] :] = torch.inf
     reach = sides.amax(dim=2)  # [L, M]
     fits = (offset < RADIUS * strides[:, None]) & (sides.amin(dim=2) > 0)
-    fits &= (reach > least[:, None]) & (reach < most[:, None])
+    fits &= (reach > shortest[:, None]) & (reach < longest[:, None])
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     ranked = torch.where(fits, areas[None].expand_as(fits), torch.inf)
     smallest, box = ranked.min(dim=1)
@@ -127,33 +127,34 @@ def assign(boxes: Tensor, places: Locations) -> Tensor:
 
 
 class FcosHead:
-    """How FCOS is judged on inputs of one size (H, W)."""
+    """Targets, losses and decoding of FCOS for inputs of one size (H, W)."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
-        self.places = locations(size)
+        self.locations = make_locations(size)
 
     def make_targets(
         self, boxes: Sequence[Tensor], labels: Sequence[Tensor], contents: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the positive locations of B images should say, and the count of each loss term.
+        """Return the targets of the positive locations of B images, and each loss term's count.
 
-        Targets: "place" [P], counted through the batch, "class" [P], "box" [P, 4], "centerness"
-        [P]. An image without a positive location counts as one for the classes: its background is
-        learned too. What part of the input a picture fills (`contents`) changes nothing.
+        Targets: "place" [P], the index of the location in the batch, "class" [P], "box" [P, 4],
+        "centerness" [P]. An image without positive locations counts as one in the classification
+        loss, since its background is learned too. `contents`, the part of the input that each image
+        covers, is not used.
         """
-        places = self.places
-        found: dict[str, list[Tensor]] = {"place": [], "class": [], "box": []}
+        locations = self.locations
+        parts: dict[str, list[Tensor]] = {"place": [], "class": [], "box": []}
         counted = 0
-        for number, (own, classes) in enumerate(zip(boxes, labels, strict=True)):
-            matched = assign(own, places)
+        for number, (image_boxes, classes) in enumerate(zip(boxes, labels, strict=True)):
+            matched = assign_locations(image_boxes, locations)
             positive = (matched >= 0).nonzero()[:, 0]
-            found["place"].append(positive + number * len(places.squares))
-            found["class"].append(classes[matched[positive]])
-            found["box"].append(own[matched[positive]])
+            parts["place"].append(positive + number * len(locations.squares))
+            parts["class"].append(classes[matched[positive]])
+            parts["box"].append(image_boxes[matched[positive]])
             counted += max(len(positive), 1)
-        targets = {name: torch.cat(parts) for name, parts in found.items()}
-        targets["centerness"] = _centerness(targets, places)
+        targets = {name: torch.cat(tensors) for name, tensors in parts.items()}
+        targets["centerness"] = _centerness(targets, locations)
         positives = torch.tensor(float(len(targets["place"])))
         return targets, {
             "classes": torch.tensor(float(counted)),
@@ -164,17 +165,17 @@ class FcosHead:
     def losses(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Focal loss of the classes, GIoU loss of the boxes, cross-entropy of the centerness, as
-        sums.
+        """Return the sums of the focal loss of the classes, the GIoU loss of the boxes and the
+        cross-entropy of the centerness.
         """
         logits = outputs["cls_logits"].flatten(0, 1)  # [B * L, C]
         place = targets["place"]
-        wanted = torch.zeros_like(logits)
-        wanted[place, targets["class"]] = 1.0
-        boxes = _decode(outputs["bbox_regression"].flatten(0, 1)[place], place, self.places)
+        one_hot = torch.zeros_like(logits)
+        one_hot[place, targets["class"]] = 1.0
+        boxes = _decode(outputs["bbox_regression"].flatten(0, 1)[place], place, self.locations)
         centerness = outputs["bbox_ctrness"].flatten()[place]
         return {
-            "classes": sigmoid_focal_loss(logits, wanted, reduction="sum"),
+            "classes": sigmoid_focal_loss(logits, one_hot, reduction="sum"),
             "boxes": generalized_box_iou_loss(boxes, targets["box"], reduction="sum"),
             "centerness": functional.binary_cross_entropy_with_logits(
                 centerness, targets["centerness"], reduction="sum"
@@ -182,21 +183,22 @@ class FcosHead:
         }
 
     def candidates(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every location's "boxes" [B, L, 4], xyxy in pixels of the input, and "scores" [B, L, C],
-        before any is chosen.
+        """Return the "boxes" [B, L, 4] and "scores" [B, L, C] of all locations, unfiltered.
+
+        Boxes are xyxy in pixels of the input.
         """
         sides = outputs["bbox_regression"]
         place = torch.arange(sides.shape[1], device=sides.device)
-        return {"boxes": _decode(sides, place, self.places), "scores": _chances(outputs)}
+        return {"boxes": _decode(sides, place, self.locations), "scores": _scores(outputs)}
 
     def detect(
         self, outputs: Mapping[str, Tensor], contents: Tensor, suppression: Suppression
     ) -> list[dict[str, Tensor]]:
-        """{"boxes" [K, 4], "scores" [K], "labels" [K]} of each image, best first."""
-        levels = self.places.levels
+        """Return {"boxes" [K, 4], "scores" [K], "labels" [K]} of each image, best first."""
+        levels = self.locations.levels
         starts = [sum(levels[:level]) for level in range(len(levels))]
-        found = []
-        for scores, sides in zip(_chances(outputs), outputs["bbox_regression"], strict=True):
+        detections = []
+        for scores, sides in zip(_scores(outputs), outputs["bbox_regression"], strict=True):
             classes = scores.shape[-1]
             parts: list[tuple[Tensor, Tensor]] = []
             for start, length in zip(starts, levels, strict=True):
@@ -206,30 +208,30 @@ class FcosHead:
                 parts.append((best[above], index[above] + start * classes))
             best, index = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
             place, labels = index // classes, index % classes
-            boxes = clip_boxes_to_image(_decode(sides[place], place, self.places), self.size)
+            boxes = clip_boxes_to_image(_decode(sides[place], place, self.locations), self.size)
             keep = batched_nms(boxes, best, labels, suppression.overlap)[: suppression.most]
-            found.append({"boxes": boxes[keep], "scores": best[keep], "labels": labels[keep]})
-        return found
+            detections.append({"boxes": boxes[keep], "scores": best[keep], "labels": labels[keep]})
+        return detections
 
 
-def _centerness(targets: Mapping[str, Tensor], places: Locations) -> Tensor:
-    """1 in the middle of a box, falling to 0 at its sides, [P]."""
-    squares = places.squares[targets["place"] % len(places.squares)]
+def _centerness(targets: Mapping[str, Tensor], locations: Locations) -> Tensor:
+    """Return the centerness [P]: 1 at the center of a box, falling to 0 at its sides."""
+    squares = locations.squares[targets["place"] % len(locations.squares)]
     centers = (squares[:, :2] + squares[:, 2:]) / 2
     before, behind = centers - targets["box"][:, :2], targets["box"][:, 2:] - centers  # [P, 2]
     ratios = torch.minimum(before, behind) / torch.maximum(before, behind)
     return ratios.prod(dim=1).sqrt()
 
 
-def _decode(sides: Tensor, place: Tensor, places: Locations) -> Tensor:
-    """Boxes [..., P, 4] from the distances to their sides in strides, [..., P, 4]."""
-    squares = places.squares.to(sides.device)[place % len(places.squares)]
+def _decode(sides: Tensor, place: Tensor, locations: Locations) -> Tensor:
+    """Convert distances to the sides of boxes, in strides [..., P, 4], to boxes [..., P, 4]."""
+    squares = locations.squares.to(sides.device)[place % len(locations.squares)]
     strides = (squares[:, 2:] - squares[:, :2]).repeat(1, 2)
     centers = ((squares[:, :2] + squares[:, 2:]) / 2).repeat(1, 2)
     signs = sides.new_tensor([-1.0, -1.0, 1.0, 1.0])
     return centers + signs * sides * strides
 
 
-def _chances(outputs: Mapping[str, Tensor]) -> Tensor:
-    """The score of each class at each location, [B, L, C]."""
+def _scores(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the score of each class at each location, [B, L, C]."""
     return (outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()).sqrt()

@@ -1,4 +1,4 @@
-"""Rows with an image and its objects: their column, the convention of boxes, the classes.
+"""Rows with an image and its objects: detection of the column, the box convention and the classes.
 
 A row: {"image": "street/1.jpg", "objects": [{"bbox": [12.0, 30.5, 80.0, 99.0], "category": "a"}]}
 """
@@ -20,7 +20,7 @@ from tasks.annotations.boxes import (
     is_numbers,
     objects_in,
 )
-from tasks.classification.labels import check_known, given_names, label_text, sort_labels
+from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
 from tasks.image.image_reading import find_fault, picture_size
@@ -34,7 +34,7 @@ class ObjectRows(PictureRows):
     """Rows of object detection.
 
     Attributes:
-        class_names: of a ClassLabel, for objects whose category is a number of it.
+        objects: reader of the objects.
     """
 
     config: ObjectDetectionConfig
@@ -76,26 +76,29 @@ class ObjectRows(PictureRows):
 def find_objects(
     wanted: str | None, columns: Mapping[str, Sequence[Any]]
 ) -> tuple[str, str | None]:
-    """The column of the objects, and why it was chosen. Raises DataError."""
+    """Return the column of the objects, and a note if it was detected by other than its usual name.
+
+    It is the `wanted` column, else one with objects or a known name. Raises DataError otherwise.
+    """
     if wanted is not None:
         if wanted not in columns:
             raise DataError(
                 f"task.objects: there is no column {wanted!r}; {nearest(wanted, columns)}"
             )
         return wanted, None
-    holding = [name for name, values in columns.items() if any(map(_holds_boxes, values))]
-    found = next((name for name in OBJECT_NAMES if name in (holding or columns)), None)
-    if found is None and len(holding) == 1:
-        found = holding[0]
-    if found is None:
+    candidates = [name for name, values in columns.items() if any(map(_has_boxes, values))]
+    column = next((name for name in OBJECT_NAMES if name in (candidates or columns)), None)
+    if column is None and len(candidates) == 1:
+        column = candidates[0]
+    if column is None:
         raise DataError(
-            f"task.objects: no column holds objects with a bbox (there are: {', '.join(columns)}); "
-            "each row has a list of dicts {'bbox': [...], 'category': ...}, [] for none"
+            f"task.objects: no column has objects with a bbox (columns: {', '.join(columns)}); "
+            "each row needs a list of dicts {'bbox': [...], 'category': ...}, [] without objects"
         )
-    return found, None if found == "objects" else f"objects: column {found!r}"
+    return column, None if column == "objects" else f"objects: column {column!r}"
 
 
-def _holds_boxes(value: Any) -> bool:
+def _has_boxes(value: Any) -> bool:
     items = [value] if isinstance(value, Mapping) else value
     return isinstance(items, list) and any(
         isinstance(item, Mapping) and any(name in item for name in BOX_NAMES) for item in items
@@ -103,26 +106,26 @@ def _holds_boxes(value: Any) -> bool:
 
 
 def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Convention | None, str]:
-    """What the numbers of boxes are, from the first rows, and the sentence that says so.
+    """Detect the box convention from the first rows; also return a note.
 
-    None: their files say it, or there are none. Raises DataError where the boxes do not tell.
+    None if the file format defines it or there are no boxes. Raises DataError if it is ambiguous.
     """
     boxes: list[tuple[Sequence[float], tuple[int, int]]] = []
     for image, cell in zip(images, cells, strict=True):
-        seen = objects_in(cell) if cell else []
-        if any(each.place for each in seen):
+        objects = objects_in(cell) if cell else []
+        if any(each.place for each in objects):
             return None, ""
-        if seen and not find_fault(image):
+        if objects and not find_fault(image):
             size = picture_size(image)
-            boxes += [(list(each.given), size) for each in seen if is_numbers(each.given)]
+            boxes += [(list(each.values), size) for each in objects if is_numbers(each.values)]
     if not boxes:
         return None, ""
-    found = find_convention(boxes)
-    if found is not None:
-        return found, f"boxes: {found}, in which alone the first {len(boxes)} boxes fit"
+    convention = find_convention(boxes)
+    if convention is not None:
+        return convention, f"boxes: {convention}, the only fit for the first {len(boxes)} boxes"
     raise DataError(
-        "task.boxes: the first boxes fit in several conventions, or in none; write "
-        f"task.boxes= one of {', '.join(CONVENTIONS)} (COCO: xywh, Pascal VOC: xyxy, YOLO: "
+        "task.boxes: cannot detect the convention, as the first boxes fit several or none; set "
+        f"task.boxes to one of {', '.join(CONVENTIONS)} (COCO: xywh, Pascal VOC: xyxy, YOLO: "
         "cxcywh-shares)"
     )
 
@@ -130,35 +133,36 @@ def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Conv
 def learn_categories(
     rows: Any, column: str, given: Sequence[str] | None
 ) -> tuple[list[str], list[str] | None, str]:
-    """The classes in their order, the names of a ClassLabel if there is one, and a sentence.
+    """Return the classes in order, the ClassLabel names if there are any, and a note.
 
-    The classes are those given, else those that occur, in the order of a ClassLabel, of integers or
-    of the alphabet. Raises DataError for a class that is not among those given.
+    The classes are those `given` by task.labels, else those that occur, in the order of a
+    ClassLabel, else sorted numerically or alphabetically. Raises DataError for a class that is not
+    in task.labels, or if there are no objects.
     """
     names = _class_names(rows, column)
     counts: Counter[str] = Counter()
     empty = 0
     for row in rows:
-        seen = objects_in(row[column])
-        found = [label_text(each.category, names) for each in seen]
-        counts.update(name for name in found if name is not None)
-        empty += not seen
+        objects = objects_in(row[column])
+        categories = [label_text(each.category, names) for each in objects]
+        counts.update(name for name in categories if name is not None)
+        empty += not objects
     if not counts:
         raise DataError(f"task.objects: no row has an object in column {column!r}")
     if given is not None:
-        labels = given_names(given)
-        check_known(counts, labels, "task.labels: does not name", "objects")
+        labels = configured_labels(given)
+        check_known(counts, labels, "task.objects: not in task.labels", "objects")
     elif names is not None:
         labels = [name for name in names if counts[name]]
     else:
         labels = sort_labels(counts)
-    said = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
-    held = f"objects: {counts.total()} of {len(labels)} classes ({said})"
-    return labels, names, f"{held}; {empty} pictures have none"
+    per_class = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
+    note = f"objects: {counts.total()} in {len(labels)} classes ({per_class})"
+    return labels, names, f"{note}; images without objects: {empty}"
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:
-    """The names of a ClassLabel among the objects of a `datasets` table."""
+    """Return the names of the ClassLabel in the objects of a `datasets` table, or None."""
     from datasets import ClassLabel
 
     feature: Any = getattr(rows, "features", {}).get(column)

@@ -1,11 +1,11 @@
-"""The losses of detectors that say a set of boxes (DETR, RT-DETR, D-FINE), as sums.
+"""Losses of set-prediction detectors (DETR, RT-DETR, D-FINE), as sums.
 
-The matching and the single losses are those of transformers. Its own sum of them is left out: that
-of DETR hides a collective, so that processes with other numbers of batches wait for ever; and all
-of them divide by the boxes of one micro-batch.
+The matching and the individual losses are those of transformers. Its functions that add them up are
+not used: all divide by the number of boxes in a micro-batch, and DETR's calls a collective, which
+deadlocks if processes have different numbers of batches.
 
-Shapes: B images, Q queries, C classes, M boxes of an image. Boxes are cxcywh as shares of the
-picture, as transformers has them.
+Shapes: B images, Q queries, C classes, M boxes of an image. Boxes are cxcywh in shares of the image
+size, as in transformers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 Layer = dict[str, Tensor]
-"""What one layer of a decoder says: "logits" [B, Q, C], "pred_boxes" [B, Q, 4]; of D-FINE also
+"""Outputs of a decoder layer: "logits" [B, Q, C], "pred_boxes" [B, Q, 4]; for D-FINE also
 "pred_corners" and "ref_points".
 """
 Indices = Sequence[tuple[Tensor, Tensor]]
@@ -38,25 +38,25 @@ FAMILIES = {
 
 
 def family_of(config: PretrainedConfig) -> str:
-    """Which losses train the detector of a config. Raises ModelError if none of ours does."""
+    """Return the loss family of a detector's config. Raises ModelError if it is not supported."""
     from transformers import AutoModelForObjectDetection
     from transformers.loss.loss_utils import LOSS_MAPPING
 
     known = AutoModelForObjectDetection._model_mapping
     network = known[type(config)].__name__ if type(config) in known else type(config).__name__
-    # As transformers itself finds the loss of a class: by its name, or by what its name contains.
+    # transformers finds the loss of a class likewise: by its name, or by a part of it.
     kinds = [network] if network in LOSS_MAPPING else re.findall("|".join(LOSS_MAPPING), network)
     name = LOSS_MAPPING[kinds[0]].__name__ if kinds else ""
     if name not in FAMILIES:
         raise ModelError(
-            f"model.name: {network} is trained by {name or 'a loss'}, which is not known here; "
-            "take a checkpoint of RT-DETR, RT-DETR v2, D-FINE, DETR or YOLOS"
+            f"model.name: {network} needs an unsupported loss ({name or 'unknown'}); "
+            "choose a checkpoint of RT-DETR, RT-DETR v2, D-FINE, DETR or YOLOS"
         )
     return FAMILIES[name]
 
 
 class QueryHead:
-    """How a detector with queries is judged: by its family and its config."""
+    """Targets, losses and decoding of a detector with queries, for its loss family and config."""
 
     def __init__(self, family: str, config: PretrainedConfig) -> None:
         from transformers.loss import loss_d_fine, loss_for_object_detection, loss_rt_detr
@@ -66,9 +66,9 @@ class QueryHead:
         self.queries = int(getattr(config, "num_queries", None) or config.num_detection_tokens)
         self._criterion: Any
         if family == "detr":
-            own = loss_for_object_detection
-            matcher = own.HungarianMatcher(config.class_cost, config.bbox_cost, config.giou_cost)
-            self._criterion = own.ImageLoss(
+            detr = loss_for_object_detection
+            matcher = detr.HungarianMatcher(config.class_cost, config.bbox_cost, config.giou_cost)
+            self._criterion = detr.ImageLoss(
                 matcher, config.num_labels, config.eos_coefficient, ["labels", "boxes"]
             )
         elif family == "d-fine":
@@ -79,32 +79,32 @@ class QueryHead:
     def make_targets(
         self, boxes: Sequence[Tensor], labels: Sequence[Tensor], contents: Tensor
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Targets as transformers has them, and the count of each loss term.
+        """Return the targets in transformers' format, and the count of each loss term.
 
-        `boxes` are xyxy on the canvas, of which each picture fills `contents` [B, 2], height and
-        width.
+        `boxes` are xyxy on the canvas, `contents` [B, 2] the height and width of it that each image
+        covers.
         """
         rows = []
-        for own, classes, (height, width) in zip(boxes, labels, contents.tolist(), strict=True):
-            shares = own / torch.tensor([width, height, width, height])
+        for pixels, classes, (height, width) in zip(boxes, labels, contents.tolist(), strict=True):
+            shares = pixels / torch.tensor([width, height, width, height])
             rows.append({"boxes": box_convert(shares, "xyxy", "cxcywh"), "class_labels": classes})
-        numbers = [len(own) for own in boxes]
+        numbers = [len(each) for each in boxes]
         total = torch.tensor(float(sum(numbers)))
         count = {"classes": total, "boxes": total.clone()}
         if self.family == "detr":
-            # A query without a box has the weight eos, and the mean of the library is over weights.
-            eos, most = float(self.config.eos_coefficient), self.queries
-            matched = sum(min(number, most) for number in numbers)
-            count["classes"] = torch.tensor(eos * (most * len(numbers) - matched) + matched)
+            # The library's mean is weighted; a query without a box has the weight eos.
+            eos, queries = float(self.config.eos_coefficient), self.queries
+            matched = sum(min(number, queries) for number in numbers)
+            count["classes"] = torch.tensor(eos * (queries * len(numbers) - matched) + matched)
         else:
-            # Of a picture without boxes the background is learned, too.
+            # An image without boxes counts as one: its background is learned too.
             count["classes"] = torch.tensor(float(sum(max(number, 1) for number in numbers)))
         if self.family == "d-fine":
             count["corners"] = torch.tensor(float(len(boxes)))
         return {"rows": rows}, count
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Sums over all layers that are supervised, weighted as the network's config says."""
+        """Return the sums over all supervised layers, with the loss weights of the config."""
         rows: list[dict[str, Tensor]] = targets["rows"]
         layers: list[Layer] = outputs["layers"]
         criterion = self._criterion.to(layers[0]["logits"])
@@ -113,11 +113,11 @@ class QueryHead:
             if self.family == "d-fine":
                 layer = {**layer, "pred_boxes": layer["pred_boxes"].clamp(0, 1)}
             indices = criterion.matcher(layer, rows)
-            for name, value in self._of_layer(criterion, layer, rows, indices).items():
+            for name, value in self._layer_losses(criterion, layer, rows, indices).items():
                 sums[name] = sums[name] + value if name in sums else value
         return sums
 
-    def _of_layer(
+    def _layer_losses(
         self, criterion: Any, layer: Layer, rows: list[dict[str, Tensor]], indices: Indices
     ) -> dict[str, Tensor]:
         boxes = criterion.get_loss("boxes", layer, rows, indices, 1.0)
@@ -125,8 +125,8 @@ class QueryHead:
             weights = {key: getattr(self.config, name) for key, name in _BOXES.items()}
             mean = criterion.get_loss("labels", layer, rows, indices, 1.0)["loss_ce"]
             matched = sum(len(queries) for queries, _ in indices)
-            rest = layer["logits"].shape[0] * layer["logits"].shape[1] - matched
-            classes = mean * (criterion.eos_coef * rest + matched)
+            unmatched = layer["logits"].shape[0] * layer["logits"].shape[1] - matched
+            classes = mean * (criterion.eos_coef * unmatched + matched)
         else:
             weights = criterion.weight_dict
             vfl = criterion.get_loss("vfl", layer, rows, indices, 1.0)["loss_vfl"]
@@ -140,24 +140,28 @@ class QueryHead:
     def _corners(
         self, criterion: Any, layer: Layer, rows: list[dict[str, Tensor]], indices: Indices
     ) -> tuple[Tensor, Tensor]:
-        """The losses of D-FINE's corner distributions, image by image: the library's distillation
-        takes means over a batch, which no sum over micro-batches can equal.
+        """Return the losses of D-FINE's corner distributions: fine-grained localization, and
+        distillation.
+
+        They are computed image by image, because the library's distillation loss is a mean over the
+        batch and would depend on the micro-batch size.
         """
         fine = distilled = layer["logits"].new_zeros(())
         if "pred_corners" not in layer:
             return fine, distilled
         weights = criterion.weight_dict
-        for place in range(len(rows)):
-            own = {name: tensor[place : place + 1] for name, tensor in layer.items()}
-            one = slice(place, place + 1)
-            found = criterion.get_loss("local", own, rows[one], indices[one], 1.0)
-            fine = fine + found["loss_fgl"] * weights["loss_fgl"]
-            distilled = distilled + found["loss_ddf"] * weights["loss_ddf"]
+        for index in range(len(rows)):
+            one = slice(index, index + 1)
+            outputs = {name: tensor[one] for name, tensor in layer.items()}
+            losses = criterion.get_loss("local", outputs, rows[one], indices[one], 1.0)
+            fine = fine + losses["loss_fgl"] * weights["loss_fgl"]
+            distilled = distilled + losses["loss_ddf"] * weights["loss_ddf"]
         return fine, distilled
 
     def candidates(self, outputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Every query's "boxes" [B, Q, 4], xyxy in shares of the picture, and "scores" [B, Q, C],
-        before any is chosen.
+        """Return the "boxes" [B, Q, 4] and "scores" [B, Q, C] of all queries, unfiltered.
+
+        Boxes are xyxy in shares of the image size.
         """
         last = outputs["layers"][0]
         logits = last["logits"]
@@ -167,8 +171,9 @@ class QueryHead:
     def detect(
         self, outputs: Mapping[str, Any], contents: Tensor, suppression: Suppression
     ) -> list[dict[str, Tensor]]:
-        """{"boxes" [K, 4] xyxy on the canvas, "scores" [K], "labels" [K]} of each image, best
-        first, as the image processors of transformers choose them.
+        """Return {"boxes" [K, 4], "scores" [K], "labels" [K]} of each image, best first.
+
+        Boxes are xyxy on the canvas. The selection is that of transformers' image processors.
         """
         last = outputs["layers"][0]
         logits, shares = last["logits"], last["pred_boxes"]
@@ -177,16 +182,16 @@ class QueryHead:
         boxes = box_convert(shares, "cxcywh", "xyxy") * sides
         if self.family == "detr":
             scores, labels = logits.softmax(-1)[..., :-1].max(-1)  # [B, Q]
-            places = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+            queries = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
         else:
             flat = logits.sigmoid().flatten(1)  # [B, Q * C]
             scores, index = flat.topk(min(self.queries, flat.shape[1]))
-            places, labels = index // logits.shape[-1], index % logits.shape[-1]
-        found = []
-        for own, score, label, place in zip(boxes, scores, labels, places, strict=True):
+            queries, labels = index // logits.shape[-1], index % logits.shape[-1]
+        detections = []
+        for box, score, label, query in zip(boxes, scores, labels, queries, strict=True):
             order = score.argsort(descending=True, stable=True)
             order = order[score[order] > suppression.score][: suppression.most]
-            found.append(
-                {"boxes": own[place[order]], "scores": score[order], "labels": label[order]}
+            detections.append(
+                {"boxes": box[query[order]], "scores": score[order], "labels": label[order]}
             )
-        return found
+        return detections

@@ -1,4 +1,4 @@
-"""What of all that a detector says is kept, of an image and of the tiles of one."""
+"""Selection of detections: thresholds, and the merging of the tiles of an image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 Detections = dict[str, Tensor]
-"""{"boxes" [K, 4] xyxy, "scores" [K], "labels" [K]} of an image, best first."""
+"""{"boxes" [K, 4] xyxy, "scores" [K], "labels" [K]} of an image or tile, best first."""
 
 
 @dataclass(frozen=True)
 class Suppression:
-    """What is kept.
+    """Thresholds of the selection.
 
     Attributes:
-        score: the least score.
-        overlap: intersection over union from which on the weaker of two boxes of a class goes.
-        most: boxes kept of an image.
+        score: minimum score.
+        overlap: IoU above which the lower-scoring of two boxes of a class is dropped.
+        most: maximum number of boxes per image.
     """
 
     score: float
@@ -28,22 +28,23 @@ class Suppression:
 
 
 def join_tiles(
-    found: Sequence[Detections], tiles: Sequence[int], keeps: Suppression
+    detections: Sequence[Detections], tiles: Sequence[int], suppression: Suppression
 ) -> list[Detections]:
-    """Detections of each image from those of its tiles, in pixels of the image.
+    """Merge the detections of the tiles of each image, all in pixels of the image.
 
-    `tiles` says how many of `found` are of each image. What two tiles both saw stays once; an
-    object that a border cuts is said by the part, too, where that is not in a larger box.
+    `tiles` is the number of tiles of each image. Duplicates from overlapping tiles are dropped. If
+    a box of one tile contains that of another, such as the part of an object that the border of a
+    tile cuts off, only the one with the higher score is kept.
     """
     joined, start = [], 0
     for count in tiles:
-        own = found[start : start + count]
+        parts = detections[start : start + count]
         start += count
-        joined.append(own[0] if count == 1 else _join(own, keeps))
+        joined.append(parts[0] if count == 1 else _join(parts, suppression))
     return joined
 
 
-def _join(parts: Sequence[Detections], keeps: Suppression) -> Detections:
+def _join(parts: Sequence[Detections], suppression: Suppression) -> Detections:
     boxes, scores, labels = (
         torch.cat([part[name] for part in parts]) for name in ("boxes", "scores", "labels")
     )
@@ -54,19 +55,20 @@ def _join(parts: Sequence[Detections], keeps: Suppression) -> Detections:
     ends = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = (ends - corners).clamp(min=0).prod(2)  # [K, K]
     union = areas[:, None] + areas[None] - shared
-    # Of the smaller of two boxes of different tiles: a piece lies in the whole.
+    # Share of the smaller box that is inside the larger: a partial box is inside the whole one.
     tile = torch.cat([torch.full((len(part["scores"]),), n) for n, part in enumerate(parts)])[
         order.cpu()
     ]
     inside = shared / torch.minimum(areas[:, None], areas[None]).clamp(min=1e-9)
-    apart = (tile[:, None] != tile[None]).to(boxes.device)
-    close = (shared / union.clamp(min=1e-9) > keeps.overlap) | (apart & (inside > 0.8))
-    rivals = (close & (labels[:, None] == labels[None])).cpu()
+    other_tile = (tile[:, None] != tile[None]).to(boxes.device)
+    overlaps = shared / union.clamp(min=1e-9) > suppression.overlap
+    overlaps |= other_tile & (inside > 0.8)
+    duplicates = (overlaps & (labels[:, None] == labels[None])).cpu()
     kept: list[int] = []
-    gone = torch.zeros(len(scores), dtype=torch.bool)
-    for place in range(len(scores)):
-        if not gone[place]:
-            kept.append(place)
-            gone |= rivals[place]
-    chosen = torch.tensor(kept[: keeps.most], dtype=torch.int64, device=boxes.device)
+    dropped = torch.zeros(len(scores), dtype=torch.bool)
+    for index in range(len(scores)):
+        if not dropped[index]:
+            kept.append(index)
+            dropped |= duplicates[index]
+    chosen = torch.tensor(kept[: suppression.most], dtype=torch.int64, device=boxes.device)
     return {"boxes": boxes[chosen], "scores": scores[chosen], "labels": labels[chosen]}

@@ -1,2 +1,4 @@
-"""What text generation is made of: prompts and dialogues as tokens, language models, decoding, text
-metrics."""
+"""Text generation: prompts and dialogues as tokens, packing, language models, decoding, metrics.
+
+The task itself is `tasks.text_generation`.
+"""

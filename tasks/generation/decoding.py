@@ -1,4 +1,4 @@
-"""Writing text with a language model: greedy, by beams or by sampling, in batches, with a seed."""
+"""Decoding: batched, seeded text generation by greedy search, beam search or sampling."""
 
 from __future__ import annotations
 
@@ -15,71 +15,75 @@ from finetune.config.schema import TaskConfig
 
 
 class DecodingConfig(TaskConfig):
-    """How text is written."""
+    """Config keys of text generation at inference."""
 
     max_new_tokens: PositiveInt = 64
-    """Tokens that are written at most."""
+    """Maximum number of generated tokens."""
     temperature: NonNegativeFloat = 0.0
-    """0: the likeliest token each time; above: sampled, the more evenly the higher."""
+    """0: greedy decoding or beam search; above 0: sampling, more uniform the higher it is."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample from the likeliest tokens that together have this share of probability."""
+    """Sample from the most likely tokens whose probabilities add up to this (nucleus sampling)."""
     top_k: PositiveInt | None = None
-    """Sample from so many of the likeliest tokens; null: from all."""
+    """Sample from this many of the most likely tokens; null: from all."""
     beams: PositiveInt = 1
-    """Texts that are followed at once; the likeliest one is taken."""
+    """Number of beams in beam search; 1: no beam search."""
     stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    """Texts that end what is written, and are not part of it."""
+    """Strings that end the generated text, and are not part of it."""
     sampling_seed: Annotated[int, Field(ge=0)] = 0
-    """Of what is sampled: the same prompts in the same batches give the same texts."""
+    """Seed of sampling: the same prompts in the same batches give the same texts."""
 
 
-def generate(
+def generate_texts(
     network: Any, tokenizer: Any, prompts: Mapping[str, Tensor], config: DecodingConfig
 ) -> list[str]:
-    """What the network writes after each prompt, without the prompt and without what ends it."""
+    """Generate the continuation of each prompt, without the prompt and without stop strings."""
     with torch.random.fork_rng(_devices(network)):
         if config.temperature > 0:
-            # The prompts are in the seed: else every batch would draw the same numbers.
-            told = zlib.crc32(prompts["input_ids"].cpu().numpy().tobytes())
-            mixed = np.random.SeedSequence([config.sampling_seed, told]).generate_state(1)
+            # Hash the prompts into the seed, or every batch would draw the same numbers.
+            prompt_hash = zlib.crc32(prompts["input_ids"].cpu().numpy().tobytes())
+            mixed = np.random.SeedSequence([config.sampling_seed, prompt_hash]).generate_state(1)
             torch.manual_seed(int(mixed[0]))
-        settings = _settings(network, tokenizer, config)
-        # Every process holds all weights here, and some have fewer batches: they do not wait for
-        # each other at every token, as transformers would have it for a network that was split.
-        how = {"generation_config": settings, "tokenizer": tokenizer, "synced_gpus": False}
-        written = network.generate(**prompts, **how)
+        arguments = {
+            "generation_config": _generation_config(network, tokenizer, config),
+            "tokenizer": tokenizer,
+            # transformers would synchronize the processes of a formerly sharded network at every
+            # token. Each has all weights here, and some have fewer batches, so that would hang.
+            "synced_gpus": False,
+        }
+        ids = network.generate(**prompts, **arguments)
     if not network.config.is_encoder_decoder:
-        written = written[:, prompts["input_ids"].shape[1] :]
-    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [_before(text, config.stop).strip() for text in texts]
+        ids = ids[:, prompts["input_ids"].shape[1] :]
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [_truncate_at(text, config.stop).strip() for text in texts]
 
 
 def end_tokens(network: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end what is written."""
-    known = network.generation_config.eos_token_id
-    return {*(known if isinstance(known, list) else [known]), tokenizer.eos_token_id} - {None}
+    """Return the end tokens of the network's generation config and of the tokenizer."""
+    eos = network.generation_config.eos_token_id
+    return {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id} - {None}
 
 
-def _settings(network: Any, tokenizer: Any, config: DecodingConfig) -> Any:
+def _generation_config(network: Any, tokenizer: Any, config: DecodingConfig) -> Any:
     from transformers import GenerationConfig
 
-    held = network.generation_config
+    pretrained = network.generation_config
     samples = config.temperature > 0
     return GenerationConfig(
         max_new_tokens=config.max_new_tokens,
         do_sample=samples,
         temperature=config.temperature if samples else 1.0,
         top_p=config.top_p,
-        top_k=config.top_k or (0 if samples else 50),  # 50 is its default, so it warns of no such
+        # Without sampling, any value but the default of 50 would trigger a warning.
+        top_k=config.top_k or (0 if samples else 50),
         num_beams=config.beams,
         repetition_penalty=1.0,
         use_cache=True,
         stop_strings=config.stop or None,
         eos_token_id=sorted(end_tokens(network, tokenizer)),
         pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=held.bos_token_id,
-        decoder_start_token_id=held.decoder_start_token_id,
-        forced_bos_token_id=held.forced_bos_token_id,
+        bos_token_id=pretrained.bos_token_id,
+        decoder_start_token_id=pretrained.decoder_start_token_id,
+        forced_bos_token_id=pretrained.forced_bos_token_id,
     )
 
 
@@ -88,7 +92,7 @@ def _devices(network: Any) -> list[int]:
     return [device.index or 0] if device.type == "cuda" else []
 
 
-def _before(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first of the stop strings."""
+def _truncate_at(text: str, stops: Sequence[str]) -> str:
+    """Truncate a text at the first stop string."""
     places = [place for stop in stops if (place := text.find(stop)) >= 0]
     return text[: min(places)] if places else text

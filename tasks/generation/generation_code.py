@@ -1,6 +1,6 @@
-"""How a published language model is used without this kit: the code on its card.
+"""Model-card code that generates text with a published model, without this kit.
 
-Each piece defines `write`: a prompt, or the messages of a dialogue -> what is written after it.
+Each snippet defines `write`, which maps a prompt, or the messages of a dialogue, to generated text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ pipe = pipeline("text-generation", "{repository}")
 
 
 def write(prompt):
-    said = pipe(prompt, return_full_text=False, {settings})
-    return said[0]["generated_text"]
+    outputs = pipe(prompt, return_full_text=False, {settings})
+    return outputs[0]["generated_text"]
 
 
 print(write({example}))
@@ -35,14 +35,14 @@ pipe = pipeline("text-generation", model, tokenizer=tokenizer)
 
 
 def write(prompt):
-    said = pipe(prompt, return_full_text=False, {settings})
-    return said[0]["generated_text"]
+    outputs = pipe(prompt, return_full_text=False, {settings})
+    return outputs[0]["generated_text"]
 
 
 print(write({example}))
 """
 
-SEQUENCES = """
+SEQ2SEQ = """
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model = AutoModelForSeq2SeqLM.from_pretrained("{repository}").eval()
@@ -50,14 +50,14 @@ tokenizer = AutoTokenizer.from_pretrained("{repository}")
 
 
 def write(prompt):
-    written = model.generate(**tokenizer(prompt, return_tensors="pt"), {settings})
-    return tokenizer.decode(written[0], skip_special_tokens=True)
+    ids = model.generate(**tokenizer(prompt, return_tensors="pt"), {settings})
+    return tokenizer.decode(ids[0], skip_special_tokens=True)
 
 
 print(write({example}))
 """
 
-ADAPTED_SEQUENCES = """
+ADAPTED_SEQ2SEQ = """
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -67,8 +67,8 @@ tokenizer = AutoTokenizer.from_pretrained("{base}")
 
 
 def write(prompt):
-    written = model.generate(**tokenizer(prompt, return_tensors="pt"), {settings})
-    return tokenizer.decode(written[0], skip_special_tokens=True)
+    ids = model.generate(**tokenizer(prompt, return_tensors="pt"), {settings})
+    return tokenizer.decode(ids[0], skip_special_tokens=True)
 
 
 print(write({example}))
@@ -76,38 +76,38 @@ print(write({example}))
 
 
 def generation_card_code(config: Any, is_causal: bool, template: str | None) -> tuple[str, str]:
-    """The code for a merged network and that for its adapter.
+    """Return the code for the merged network and the code for its adapter.
 
-    `template` is the chat template that the base's own tokenizer has not.
+    `template` is the chat template if the tokenizer of the base model lacks it.
     """
-    codes = (CAUSAL, ADAPTED_CAUSAL) if is_causal else (SEQUENCES, ADAPTED_SEQUENCES)
-    blanks = {
+    codes = (CAUSAL, ADAPTED_CAUSAL) if is_causal else (SEQ2SEQ, ADAPTED_SEQ2SEQ)
+    placeholders = {
         "repository": REPOSITORY,
         "base": BASE,
         "settings": _settings(config, "pipe.tokenizer" if is_causal else "tokenizer"),
         "example": _example(config),
         "template": f"\ntokenizer.chat_template = {template!r}" if template else "",
     }
-    code, adapted = (text.format(**blanks).strip() for text in codes)
+    code, adapted = (text.format(**placeholders).strip() for text in codes)
     return code, adapted
 
 
 def _settings(config: DecodingConfig, tokenizer: str) -> str:
-    """What `generate` is told, so that it writes as here; `tokenizer` names that of the code."""
-    told: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "do_sample": False}
+    """Return arguments of `generate` for the same decoding; `tokenizer` is its name in the code."""
+    settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "do_sample": False}
     if config.temperature > 0:
-        told |= {"do_sample": True, "temperature": config.temperature}
-        told |= {"top_p": config.top_p, "top_k": config.top_k or 0}
+        settings |= {"do_sample": True, "temperature": config.temperature}
+        settings |= {"top_p": config.top_p, "top_k": config.top_k or 0}
     if config.beams > 1:
-        told["num_beams"] = config.beams
+        settings["num_beams"] = config.beams
     if config.stop:
-        told["stop_strings"] = config.stop
-    words = [f"{name}={value!r}" for name, value in told.items()]
-    return ", ".join(words + [f"tokenizer={tokenizer}"] * bool(config.stop))
+        settings["stop_strings"] = config.stop
+    arguments = [f"{name}={value!r}" for name, value in settings.items()]
+    return ", ".join(arguments + [f"tokenizer={tokenizer}"] * bool(config.stop))
 
 
 def _example(config: Any) -> str:
-    """What `write` is given: the prompt as it was trained, its columns open."""
+    """Return an example argument of `write`: the prompt template, with its columns unfilled."""
     if config.kind == "chat":
         return '[{"role": "user", "content": "A question?"}]'
     return repr(config.prompt if config.kind == "prompt" else "A text begins")

@@ -1,4 +1,4 @@
-"""What people see of text generation: what carries loss, samples before and after training."""
+"""Views of text generation: tokens with loss, samples from before and after training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tasks.generation.generation_code import generation_card_code
 if TYPE_CHECKING:
     from tasks.text_generation import TextGeneration
 
-# Characters of a prompt that the table shows, its end: that is where the question stands.
-SHOWN = 300
+# Characters of a text in the table; its end is shown, where a prompt has its question.
+SHOWN_CHARACTERS = 300
 
 
-class Sampled(NamedTuple):
-    """A prompt, what should be written, and what was."""
+class GeneratedSample(NamedTuple):
+    """A prompt, the reference, and the texts generated before and after training."""
 
     prompt: str
     reference: str
@@ -28,12 +28,13 @@ class Sampled(NamedTuple):
     after: str
 
 
-def write_samples(samples: Sequence[Sampled], folder: Path) -> list[Path]:
-    """samples.jsonl, and samples.md for people."""
+def write_samples(samples: Sequence[GeneratedSample], folder: Path) -> list[Path]:
+    """Write samples.jsonl, and the same as a table to samples.md."""
     lines, table = folder / "samples.jsonl", folder / "samples.md"
     rows = [json.dumps(sample._asdict(), ensure_ascii=False) for sample in samples]
     lines.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-    head = ["| " + " | ".join(Sampled._fields) + " |", "|---" * len(Sampled._fields) + "|"]
+    fields = GeneratedSample._fields
+    head = ["| " + " | ".join(fields) + " |", "|---" * len(fields) + "|"]
     body = ["| " + " | ".join(map(_cell, sample)) + " |" for sample in samples]
     table.write_text("\n".join([*head, *body, ""]), encoding="utf-8")
     return [lines, table]
@@ -41,7 +42,7 @@ def write_samples(samples: Sequence[Sampled], folder: Path) -> list[Path]:
 
 def _cell(text: str) -> str:
     words = " ".join(text.split()).replace("|", "\\|")
-    return words if len(words) <= SHOWN else f"... {words[-SHOWN:]}"
+    return words if len(words) <= SHOWN_CHARACTERS else f"... {words[-SHOWN_CHARACTERS:]}"
 
 
 class GenerationViews(Views):
@@ -59,11 +60,13 @@ class GenerationViews(Views):
         config, codec = self.task.resolved_, self.task.codec_
         if not config.generate:
             return []
-        asked = map(self.task.exchange, rows)
-        cut = sum(codec.prompt_length(row).cut > 0 and not codec.length(row).cut for row in asked)
-        room = f"to leave room for task.max_new_tokens={config.max_new_tokens}"
-        said = f"{split}: {cut} of {len(rows)} prompts are cut where text is written, {room}"
-        return [said] if cut else []
+        exchanges = map(self.task.exchange, rows)
+        cut = sum(codec.prompt_length(x).cut > 0 and not codec.length(x).cut for x in exchanges)
+        note = (
+            f"{split}: {cut} of {len(rows)} prompts are truncated for generation, to leave room "
+            f"for task.max_new_tokens={config.max_new_tokens}"
+        )
+        return [note] if cut else []
 
     def report_change(
         self,
@@ -72,10 +75,10 @@ class GenerationViews(Views):
         after: Sequence[Prediction],
         folder: Path,
     ) -> list[Path]:
-        texts = [[said["generated_text"] for said in some] for some in (before, after)]
-        asked = [self.task.exchange(row).asked for row in rows]
-        samples = zip(asked, map(self.task.reference, rows), *texts, strict=True)
-        return write_samples([Sampled(*sample) for sample in samples], folder)
+        texts = [[one["generated_text"] for one in predictions] for predictions in (before, after)]
+        prompts = [self.task.exchange(row).prompt for row in rows]
+        samples = zip(prompts, map(self.task.reference, rows), *texts, strict=True)
+        return write_samples([GeneratedSample(*sample) for sample in samples], folder)
 
     def card(self, model: TransferModel) -> CardFacts:
         is_causal = isinstance(self.task.codec_, CausalCodec)

@@ -1,6 +1,6 @@
-"""Language models of transformers as TransferModels: logits at the positions that carry loss.
+"""Language models of transformers as TransferModels, with logits only where there is loss.
 
-Shapes: B rows, K bins (or rows), T tokens, N positions that carry loss, H features, V words of the
+Shapes: B rows, K bins (or rows), T tokens, N positions that carry loss, H features, V tokens of the
 vocabulary.
 """
 
@@ -18,31 +18,32 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
+from finetune.reporting.console import format_count
 from tasks.backbones.pretrained import load_network, quiet_transformers, text_network_kind
 from tasks.backbones.seams import find_blocks, linear_layers
-from tasks.text.vocabulary import name_rows
+from tasks.text.vocabulary import embedding_rows
 
 Isolation = Literal["positions", "mask"]
-"""How rows of one bin are kept apart: by positions that start again, or by a mask of blocks."""
+"""Means to isolate rows of one bin: restarting position ids, or a block-diagonal mask."""
 
-ISOLATIONS: dict[Isolation | None, str] = {
-    "positions": "rows share a row of tokens, kept apart by positions that start again",
-    "mask": "rows share a row of tokens, kept apart by a mask of blocks",
-    None: "off, since nothing keeps rows apart that would share a row of tokens of this network",
+ISOLATION_NOTES: dict[Isolation | None, str] = {
+    "positions": "on, rows isolated by restarting position ids",
+    "mask": "on, rows isolated by a block-diagonal attention mask",
+    None: "off, because rows in one sequence cannot be isolated from each other in this network",
 }
-WAYS: tuple[Isolation, ...] = ("positions", "mask")
-# Of the range of the logits: what float32 sums in another order differ by, and no more.
-ISOLATED = 1e-5
-# Tokens of the probe are that far apart: neighbours at the start of a vocabulary are special ones.
-STRIDE = 7919
+ISOLATIONS: tuple[Isolation, ...] = ("positions", "mask")
+# Share of the range of the logits, just above the float32 rounding error of reordered sums.
+ISOLATION_TOLERANCE = 1e-5
+# Distance of the probe's token ids: a vocabulary starts with special tokens, next to each other.
+PROBE_STRIDE = 7919
 
 
 class LanguageModel(TransferModel):
-    """A causal or sequence-to-sequence network, whose output layer runs only where there is loss.
+    """A causal or sequence-to-sequence network whose output layer runs only where there is loss.
 
     Attributes:
-        isolation: how rows that share a bin are kept apart, None where nothing does.
-        base: the reference that the network was loaded from.
+        isolation: means to isolate rows that share a bin; None if there is none.
+        base: the reference that the pretrained network was loaded from.
     """
 
     may_round = True
@@ -60,15 +61,15 @@ class LanguageModel(TransferModel):
         self.base = base
         self.is_causal = is_causal
         if is_causal:
-            # Padding stands behind a row, where nothing looks at it. transformers would warn that a
-            # mask may be missing, and make a GPU wait to find out.
+            # Rows are padded on the right, where a causal network does not attend. transformers
+            # would warn about a missing mask, after a check that synchronizes with the GPU.
             for part in network.modules():
                 if hasattr(part, "warn_if_padding_and_no_attention_mask"):
                     part.warn_if_padding_and_no_attention_mask = _needs_no_mask
         self.isolation = find_isolation(network) if is_causal else None
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [N, V] at batch["inputs"]["positions"] [N], numbers in the flattened [K * T]."""
+        """Compute logits [N, V] at batch["inputs"]["positions"] [N], indices into [K * T]."""
         inputs = dict(batch["inputs"])
         positions, segments = inputs.pop("positions"), inputs.pop("segments", None)
         if segments is not None:
@@ -76,23 +77,23 @@ class LanguageModel(TransferModel):
         with _output_at(self.network, positions):
             return self.network(**inputs, use_cache=False).logits  # type: ignore[no-any-return]
 
-    def widen(self) -> None:
+    def dequantize(self) -> None:
         network: Any = self.network
         if not getattr(network, "is_quantized", False):
             return
         from transformers.integrations import dequantize_and_replace
 
         quantizer = network.hf_quantizer
-        held = [name for name, part in network.named_modules() if _is_of_bits(part)]
-        for name in held:
-            # The whole weights of a layer or two at a time stand beside the few bits on a GPU.
+        quantized = [name for name, part in network.named_modules() if _is_quantized(part)]
+        for name in quantized:
+            # One parent module at a time, as the GPU may not hold all float32 weights as well.
             part = network.get_submodule(name.rpartition(".")[0])
-            if any(map(_is_of_bits, part.modules())):
+            if any(map(_is_quantized, part.modules())):
                 with quiet_transformers():
                     dequantize_and_replace(part, quantizer.quantization_config, torch.float32)
                 part.to("cpu")
         quantizer.remove_quantization_config(network)
-        network.to("cpu", torch.float32)  # the parts that few bits would have spoilt
+        network.to("cpu", torch.float32)  # the parts that were not quantized
 
     def save(self, folder: Path) -> None:
         with quiet_transformers():
@@ -106,19 +107,19 @@ class LanguageModel(TransferModel):
 def _needs_no_mask(*_: Any) -> None: ...
 
 
-def _is_of_bits(part: nn.Module) -> bool:
+def _is_quantized(part: nn.Module) -> bool:
     return type(part).__module__.startswith("bitsandbytes.")
 
 
 @contextlib.contextmanager
 def _output_at(network: Any, positions: Tensor) -> Iterator[None]:
-    """The output layer of the network sees only the states at some positions, [N, H]."""
+    """Pass only the hidden states at `positions`, [N, H], to the output layer."""
 
-    def choose(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = given[0]
-        return (states.reshape(-1, states.shape[-1])[positions], *given[1:])
+    def select(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = arguments[0]
+        return (states.reshape(-1, states.shape[-1])[positions], *arguments[1:])
 
-    handle = network.get_output_embeddings().register_forward_pre_hook(choose)
+    handle = network.get_output_embeddings().register_forward_pre_hook(select)
     try:
         yield
     finally:
@@ -126,9 +127,9 @@ def _output_at(network: Any, positions: Tensor) -> Iterator[None]:
 
 
 def block_mask(segments: Tensor, config: Any) -> Tensor:
-    """Which token may look at which, [K, 1, T, T]: those of its own row that stand before it.
+    """Make a causal mask [K, 1, T, T] that confines attention to the token's own row.
 
-    `segments` [K, T] numbers the rows of each bin; padding is one of them.
+    `segments` [K, T] numbers the rows of each bin; padding counts as a row.
     """
     size = segments.shape[1]
     same = segments[:, None, :, None] == segments[:, None, None, :]
@@ -140,39 +141,39 @@ def block_mask(segments: Tensor, config: Any) -> Tensor:
 
 
 def find_isolation(network: Any) -> Isolation | None:
-    """The way in which this very network keeps two rows of a bin apart, found by trying.
+    """Find out by a forward pass how this network isolates two rows of a bin; None if it does not.
 
-    One mask serves all layers only where none of them looks through a window.
+    Networks with sliding-window attention cannot use one mask for all layers.
     """
-    words = network.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(1, 13, device=network.device) * STRIDE) % words
+    vocabulary_size = network.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(1, 13, device=network.device) * PROBE_STRIDE) % vocabulary_size
     one, two = ids[:7], ids[7:]
     was_training = network.training
     network.eval()
     with torch.inference_mode():
         alone = torch.cat([_logits(network, input_ids=ids[None])[0] for ids in (one, two)])
-        found = (way for way in WAYS if _isolates(network, way, one, two, alone))
-        way = next(found, None)
+        working = (kind for kind in ISOLATIONS if _isolates(network, kind, one, two, alone))
+        isolation = next(working, None)
     network.train(was_training)
-    return way
+    return isolation
 
 
-def _isolates(network: Any, way: Isolation, one: Tensor, two: Tensor, alone: Tensor) -> bool:
+def _isolates(network: Any, kind: Isolation, one: Tensor, two: Tensor, alone: Tensor) -> bool:
     joined = torch.cat([one, two])[None]
     positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in (one, two)])[None]
     inputs = {"input_ids": joined, "position_ids": positions}
-    if way == "mask":
+    if kind == "mask":
         if getattr(network.config, "sliding_window", None) is not None:
             return False
         inputs["attention_mask"] = block_mask((positions == 0).cumsum(1), network.config)
     try:
         packed = _logits(network, **inputs)[0]
-    except (TypeError, ValueError, RuntimeError):  # it takes no positions, or no such mask
+    except (TypeError, ValueError, RuntimeError):  # no position ids, or no such mask, accepted
         return False
-    # Nothing stands before the first row, so what differs there is rounding.
+    # Nothing precedes the first row, so its differences are rounding errors.
     differences = (packed - alone).abs()
     rounding = differences[: len(one)].max()
-    limit = torch.maximum(2 * rounding, ISOLATED * (alone.max() - alone.min()))
+    limit = torch.maximum(2 * rounding, ISOLATION_TOLERANCE * (alone.max() - alone.min()))
     return bool(differences.max() <= limit)
 
 
@@ -181,26 +182,31 @@ def _logits(network: Any, **inputs: Tensor) -> Tensor:
 
 
 def load_language_model(source: ModelConfig, config: Any, tokenizer: Any) -> LanguageModel:
-    """A network in float32 with an embedding for every token. Raises ModelError for an encoder."""
+    """Load a network in float32, with an embedding for every token of the tokenizer.
+
+    Raises ModelError for an encoder.
+    """
     is_causal = not config.is_encoder_decoder
     if is_causal and text_network_kind(config) != "decoder":
         raise ModelError(
-            f"model.name: {source.name} ({config.model_type}) reads in both directions and cannot"
-            " write; give a causal or a sequence-to-sequence model: GPT-2, Llama, T5, BART ..."
+            f"model.name: {source.name} ({config.model_type}) is a bidirectional encoder and "
+            "cannot generate text; use a causal or sequence-to-sequence model, such as GPT-2, "
+            "Llama, T5 or BART"
         )
     auto = "AutoModelForCausalLM" if is_causal else "AutoModelForSeq2SeqLM"
     network = load_network(auto, source)
-    words = network.get_input_embeddings().weight.shape[0]
-    notes, rows = [], range(words, len(tokenizer))
+    size = network.get_input_embeddings().weight.shape[0]
+    notes, rows = [], range(size, len(tokenizer))
     if rows:
         network.resize_token_embeddings(len(tokenizer))
         notes.append(
-            f"embeddings: {len(rows)} tokens of the tokenizer had none, so they begin at the mean "
-            "of the others; under method=lora, method.train_tokens=true trains them"
+            f"embeddings: added for {format_count(len(rows), 'token')} of the tokenizer, "
+            "initialized to the mean of the others; with method=lora, set "
+            "method.train_tokens=true to train them"
         )
     model = LanguageModel(network, resolve_model(source.name))
     model.notes = notes
     tables = [network.get_input_embeddings(), network.get_output_embeddings()]
     is_tied = tables[0].weight is tables[1].weight
-    model.new_rows = name_rows(network, rows, *tables[: 1 if is_tied else 2])
+    model.new_rows = embedding_rows(network, rows, *tables[: 1 if is_tied else 2])
     return model

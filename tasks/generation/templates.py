@@ -1,7 +1,7 @@
-"""Templates that make one text of a row's columns: "Article: {body}\\nHeadline:".
+"""Templates that combine a row's columns into one text: "Article: {body}\\nHeadline:".
 
-A field is the name of a column; {translation.en} or {translation[en]} looks inside a nested one.
-`{{` and `}}` stand for braces. Nothing is evaluated.
+A field is the name of a column; {translation.en} or {translation[en]} accesses a nested value.
+`{{` and `}}` are literal braces. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from finetune.errors import DataError, nearest
 from finetune.task_parts import Row
 
 
-def find_template(given: str, key: str, columns: Iterable[str]) -> str:
-    """The template that `given` means: itself, or the name of a column.
+def resolve_template(value: str, key: str, columns: Iterable[str]) -> str:
+    """Return the template that a config value stands for: itself, or {column} for a column name.
 
-    Raises DataError if it has no field, or a field that no column fills.
+    Raises DataError if a template has no field, or a field for which there is no column.
     """
     names = list(columns)
-    if given in names:
-        return f"{{{given}}}"
+    if value in names:
+        return f"{{{value}}}"
     try:
-        fields = list(_fields(given))
+        fields = list(_fields(value))
     except ValueError as error:
         raise DataError(
-            f"{key}: {given!r} is no template: {error}; a field is {{column}}, and braces that are "
-            "text are written twice"
+            f"{key}: {value!r} is not a valid template: {error}; a field is {{column}}, and "
+            "literal braces are doubled"
         ) from error
     if not fields:
         raise DataError(
-            f"{key}: {given!r} is no column and has no {{column}} in it; {nearest(given, names)}"
+            f"{key}: {value!r} is neither a column nor a template with a {{column}}; "
+            f"{nearest(value, names)}"
         )
     for name in map(_column, fields):
         if name not in names:
             raise DataError(f"{key}: there is no column {name!r}; {nearest(name, names)}")
-    return given
+    return value
 
 
-def columns_of(template: str) -> list[str]:
-    """The columns that a template reads, each once."""
+def template_columns(template: str) -> list[str]:
+    """List the columns that a template reads, without repetition."""
     return list(dict.fromkeys(_column(field) for field in _fields(template)))
 
 
 def fill_template(template: str, row: Mapping[str, Any]) -> str:
-    """The template's text for a row. Raises KeyError for what is neither text nor number."""
+    """Fill a template from a row. Raises KeyError if a value is neither text nor a number."""
     parts = []
     for literal, field, _, _ in Formatter().parse(template):
         parts.append(literal)
@@ -55,7 +56,7 @@ def fill_template(template: str, row: Mapping[str, Any]) -> str:
 
 
 def template_faults(template: str, row: Row) -> Iterator[str]:
-    """What keeps a row from filling a template."""
+    """Yield a message for each field that a row cannot fill."""
     for field in dict.fromkeys(_fields(template)):
         try:
             _text(field, row)
@@ -68,7 +69,9 @@ def _fields(template: str) -> Iterator[str]:
         if field is None:
             continue
         if spec or conversion:
-            raise ValueError(f"{field} is given a format, {spec or conversion!r}")
+            raise ValueError(
+                f"{field} has a format, {spec or conversion!r}, which is not supported"
+            )
         if not field:
             raise ValueError("a field has no name")
         yield field
@@ -89,5 +92,5 @@ def _text(field: str, row: Mapping[str, Any]) -> str:
 
 
 def _steps(path: str) -> list[str]:
-    """The steps of .en or [en][text]."""
+    """Split a path such as .en or [en][text] into its keys."""
     return [step for step in path.replace("[", ".").replace("]", "").split(".") if step]

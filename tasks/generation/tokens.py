@@ -1,4 +1,4 @@
-"""Pieces of text -> token ids, which of them carry loss, and the tokens that begin and end a text.
+"""Tokens of a text with a loss mask: tokenizing pieces, adding special tokens, truncating.
 
 Shapes: T tokens.
 """
@@ -16,42 +16,48 @@ Truncation = Literal["prompt", "end", "drop", "refuse"]
 
 
 class Tokens(NamedTuple):
-    """Token ids [T], and of each whether it carries loss."""
+    """Token ids [T] and their loss mask [T]: True for tokens that carry loss."""
 
     ids: list[int]
-    is_learned: list[bool]
+    loss_mask: list[bool]
 
     @property
-    def first_learned(self) -> int:
-        return self.is_learned.index(True) if any(self.is_learned) else len(self.ids)
+    def first_target(self) -> int:
+        """Index of the first token that carries loss; T if none does."""
+        return self.loss_mask.index(True) if any(self.loss_mask) else len(self.ids)
 
     @property
-    def learned_count(self) -> int:
-        """How many tokens carry loss: the first of a text follows nothing, so it cannot."""
-        return sum(self.is_learned[1:])
+    def target_count(self) -> int:
+        """Number of tokens with loss; the first token has none, since nothing precedes it."""
+        return sum(self.loss_mask[1:])
 
 
 def start_token(tokenizer: Any) -> int | None:
-    """The token that this tokenizer itself puts before a text, if it does."""
-    first, own = tokenizer("a").input_ids[0], tokenizer.bos_token_id
-    return own if own is not None and own == first else None
+    """Return the token that the tokenizer prepends to every text; None if it prepends none."""
+    first, bos = tokenizer("a").input_ids[0], tokenizer.bos_token_id
+    return bos if bos is not None and bos == first else None
 
 
-def end_notes(tokenizer: Any) -> list[str]:
-    """A sentence on what ends and what pads a text, where that is not what one would expect."""
+def special_token_notes(tokenizer: Any) -> list[str]:
+    """Return a note if the tokenizer has no end token, or no padding token other than that."""
     if tokenizer.eos_token_id is None:
-        return ["end token: the tokenizer has none, so what is written ends at task.max_new_tokens"]
+        return [
+            "end token: the tokenizer has none, so generated text stops at task.max_new_tokens only"
+        ]
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         token = tokenizer.eos_token
-        return [f"padding token: {token!r}, the end token; what pads carries no loss, an end does"]
+        return [
+            f"padding token: {token!r}, the end token; padding carries no loss, but the end of a "
+            "text does"
+        ]
     return []
 
 
-def tokenize(tokenizer: Any, pieces: Sequence[Piece]) -> Tokens:
-    """The tokens of pieces that stand one behind the other, without any before or after them.
+def tokenize_pieces(tokenizer: Any, pieces: Sequence[Piece]) -> Tokens:
+    """Tokenize the concatenated pieces, without special tokens around them.
 
-    They are those of the whole text, but where a token would stand in two pieces: a network is
-    asked to go on from whole tokens, so it is taught that.
+    The tokens are those of the whole text, unless one would span two pieces. Then each piece is
+    tokenized alone, because at inference the model continues a prompt that ends at a token border.
     """
     text = "".join(piece.text for piece in pieces)
     if tokenizer.is_fast:
@@ -59,52 +65,56 @@ def tokenize(tokenizer: Any, pieces: Sequence[Piece]) -> Tokens:
         spans, borders = encoded["offset_mapping"], list(accumulate(len(p.text) for p in pieces))
         owners = [bisect_right(borders, start) for start, _ in spans]
         if all(end <= borders[owner] for owner, (_, end) in zip(owners, spans, strict=True)):
-            # A token that has no characters belongs to what stands before it.
+            # A token without characters at the end of the text belongs to the last piece.
             owners = [min(owner, len(pieces) - 1) for owner in owners]
-            return Tokens(encoded["input_ids"], [pieces[owner].is_learned for owner in owners])
-    ids, is_learned = list[int](), list[bool]()
+            return Tokens(encoded["input_ids"], [pieces[owner].has_loss for owner in owners])
+    ids, loss_mask = list[int](), list[bool]()
     for piece in pieces:
-        own = tokenizer(piece.text, add_special_tokens=False)["input_ids"]
-        ids += own
-        is_learned += [piece.is_learned] * len(own)
-    return Tokens(ids, is_learned)
+        piece_ids = tokenizer(piece.text, add_special_tokens=False)["input_ids"]
+        ids += piece_ids
+        loss_mask += [piece.has_loss] * len(piece_ids)
+    return Tokens(ids, loss_mask)
 
 
-def begin(tokens: Tokens, token: int | None) -> Tokens:
-    """With the start token before them, unless they begin with it."""
+def add_start_token(tokens: Tokens, token: int | None) -> Tokens:
+    """Prepend the start token, without loss, unless the tokens begin with it."""
     if token is None or tokens.ids[:1] == [token]:
         return tokens
-    return Tokens([token, *tokens.ids], [False, *tokens.is_learned])
+    return Tokens([token, *tokens.ids], [False, *tokens.loss_mask])
 
 
-def end(tokens: Tokens, token: int | None) -> Tokens:
-    """With the end token behind them, which carries loss, unless they end with it."""
+def add_end_token(tokens: Tokens, token: int | None) -> Tokens:
+    """Append the end token unless the tokens end with it; it carries loss in both cases."""
     if token is None:
         return tokens
     if tokens.ids[-1:] == [token]:
-        return Tokens(tokens.ids, [*tokens.is_learned[:-1], True])
-    return Tokens([*tokens.ids, token], [*tokens.is_learned, True])
+        return Tokens(tokens.ids, [*tokens.loss_mask[:-1], True])
+    return Tokens([*tokens.ids, token], [*tokens.loss_mask, True])
 
 
-def cut(tokens: Tokens, longest: int, how: Truncation, kept: int = 0) -> Tokens:
-    """At most `longest` tokens; of a row that is not to be cut, none.
+def truncate_tokens(
+    tokens: Tokens, max_length: int, truncation: Truncation, keep_start: int = 0
+) -> Tokens:
+    """Truncate to `max_length` tokens; drop and refuse give no tokens at all if they are too many.
 
-    prompt: the start of what stands before the first learned token goes, but for `kept` tokens, and
-    the end if that is not enough; end: the end goes.
+    prompt: cut the start of the prompt after its first `keep_start` tokens, then the end if that
+    is not enough; end: cut the end.
     """
-    over = len(tokens.ids) - longest
+    over = len(tokens.ids) - max_length
     if over <= 0:
         return tokens
-    if how in ("drop", "refuse"):
+    if truncation in ("drop", "refuse"):
         return Tokens([], [])
-    spare = max(min(over, tokens.first_learned - kept), 0) if how == "prompt" else 0
-    ids = [*tokens.ids[:kept], *tokens.ids[kept + spare :]] if spare else tokens.ids
-    learned = [False] * kept + tokens.is_learned[kept + spare :] if spare else tokens.is_learned
-    return Tokens(ids[:longest], learned[:longest])
+    skip = max(min(over, tokens.first_target - keep_start), 0) if truncation == "prompt" else 0
+    ids = [*tokens.ids[:keep_start], *tokens.ids[keep_start + skip :]] if skip else tokens.ids
+    loss_mask = (
+        [False] * keep_start + tokens.loss_mask[keep_start + skip :] if skip else tokens.loss_mask
+    )
+    return Tokens(ids[:max_length], loss_mask[:max_length])
 
 
-def tail(ids: Sequence[int], longest: int, kept: int = 0) -> list[int]:
-    """The last tokens of a prompt that is too long, behind its first `kept`."""
-    if len(ids) <= longest:
+def truncate_prompt(ids: Sequence[int], max_length: int, keep_start: int = 0) -> list[int]:
+    """Truncate a prompt to its first `keep_start` tokens and its last ones."""
+    if len(ids) <= max_length:
         return list(ids)
-    return [*ids[:kept], *ids[len(ids) - longest + kept :]]
+    return [*ids[:keep_start], *ids[len(ids) - max_length + keep_start :]]

@@ -1,8 +1,8 @@
-"""The tools that a dialogue may call, in the form in which chat templates are given them.
+"""Tools that a dialogue may call, in the format that chat templates expect.
 
 A row: {"messages": [...], "tools": [{"type": "function", "function": {"name": "weather",
 "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]}; the tools may also
-be the JSON text of such a list, which keeps apart schemas that one type of a column would merge.
+be a JSON string, which avoids the merging of different schemas into one column type.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ TOOL_NAMES = ("tools", "functions")
 Tool = dict[str, Any]
 
 
-def tools_of(value: Any) -> list[Tool] | None:
-    """The tools of a cell, None if it holds none. Raises DataError for what is no list of them."""
-    held = value
+def parse_tools(value: Any) -> list[Tool] | None:
+    """Parse the tools of a cell; None if it is empty. Raises DataError if they are malformed."""
+    tools = value
     if isinstance(value, str) and value.strip():
         try:
-            held = json.loads(value)
+            tools = json.loads(value)
         except ValueError as error:
             raise DataError(f"{value!r:.80} is not valid JSON: {error}") from error
-    if not held:
+    if not tools:
         return None
-    if not isinstance(held, list) or not all(isinstance(tool, Mapping) for tool in held):
-        raise DataError(f"{value!r:.80} is no list of tools, each a JSON schema")
-    # Nulls of a text were written there: a default, say.
-    return [_in_full(dict(tool) if held is not value else without_nulls(tool)) for tool in held]
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        raise DataError(f"{value!r:.80} is not a list of tools, each a JSON schema")
+    # A null in a JSON string is intended, such as a default; in a typed column it is filler.
+    return [_with_type(dict(tool) if tools is not value else drop_nulls(tool)) for tool in tools]
 
 
 def tool_faults(column: str, value: Any) -> Iterator[str]:
-    """What is wrong with the tools of a row."""
+    """Yield the fault of a row's tools, if there is one."""
     try:
-        tools_of(value)
+        parse_tools(value)
     except DataError as error:
         yield f"{column}: {error}"
 
 
-def without_nulls(value: Any) -> Any:
-    """Nested dicts without the keys that one type for a whole column has added to them."""
+def drop_nulls(value: Any) -> Any:
+    """Drop keys with null values from nested dicts: those that a typed column has added."""
     if isinstance(value, Mapping):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: drop_nulls(item) for key, item in value.items() if item is not None}
+    return [drop_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _in_full(tool: Tool) -> Tool:
-    """A tool with its kind; older sets hold the bare function."""
+def _with_type(tool: Tool) -> Tool:
+    """Wrap a bare function schema, as older datasets have it, in {"type": "function", ...}."""
     return tool if "function" in tool else {"type": "function", "function": tool}

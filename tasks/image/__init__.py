@@ -1,4 +1,4 @@
-"""Images on their way to a network: read, augmented, cut into tiles, normalized.
+"""Image input of networks: reading, augmentation, tiling, normalization.
 
-The networks that read them are in `tasks.backbones`.
+The networks themselves are in `tasks.backbones`.
 """

@@ -1,7 +1,7 @@
-"""Augmentation of images: its keys and presets, and how it is drawn.
+"""Image augmentation for whole-image labels: config keys, presets, random transforms.
 
-Everything is drawn from the rng that is given, a function of seed, epoch and row; so it is the same
-with any number of workers, and after a run was stopped and started again.
+All randomness comes from the given rng, a function of seed, epoch and row, so the result does not
+depend on the number of workers or on interruptions of the run.
 
 Shapes: B rows, H, W pixels.
 """
@@ -27,36 +27,43 @@ Presets = Mapping[str, Mapping[str, Any]]
 
 
 class FlipConfig(TaskConfig):
-    """The keys that all tasks share which augment images, whatever they are labelled with."""
+    """Augmentation keys shared by all image tasks, whatever their labels."""
 
     augmentation: Preset | None = None
-    """What the keys below are where they are null; null: light, or none for a frozen backbone."""
+    """Preset for the keys below that are null; null: light, or none for a frozen backbone."""
     horizontal_flip: Probability | None = None
-    """Probability that left and right are swapped. Not for digits, text or left-hand traffic."""
+    """Probability of a horizontal flip. Set it to 0 for digits, text or left-hand traffic."""
     vertical_flip: Probability | None = None
-    """Probability that top and bottom are swapped."""
+    """Probability of a vertical flip."""
     color_jitter: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Most by which brightness, contrast and saturation change, as a share of themselves."""
+    """Maximum relative change of brightness, contrast and saturation."""
 
 
 class AugmentationConfig(FlipConfig):
-    """The keys of a task that augments images with a label for the whole of each."""
+    """Augmentation keys of a task with one label per whole image."""
 
     crop_scale: Range | None = None
-    """Least and most of a picture's area in a random crop, which is resized to the input."""
+    """Minimum and maximum area of a random crop, as shares of the image; the crop is resized to the
+    input.
+    """
     rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
-    """Strength of two random operations (Cubuk et al. 2020, arXiv:1909.13719); 0: none."""
+    """RandAugment: magnitude of two random operations (Cubuk et al. 2020, arXiv:1909.13719);
+    0: off.
+    """
     trivial_augment: bool | None = None
-    """One random operation of random strength (Mueller & Hutter 2021, arXiv:2103.10158)."""
+    """TrivialAugment: one random operation of random magnitude (Mueller & Hutter 2021,
+    arXiv:2103.10158).
+    """
     random_erasing: Probability | None = None
-    """Probability that a rectangle is erased (Zhong et al. 2020, arXiv:1708.04896)."""
+    """Random erasing: probability that a rectangle is erased (Zhong et al. 2020, arXiv:1708.04896).
+    """
     mixup: NonNegative | None = None
-    """Alpha of the share by which two pictures are blended (Zhang et al. 2018, arXiv:1710.09412);
-    0: never.
+    """MixUp: alpha of the beta distribution of the weight with which two images are blended (Zhang
+    et al. 2018, arXiv:1710.09412); 0: off.
     """
     cutmix: NonNegative | None = None
-    """Alpha of the area that one picture takes of another (Yun et al. 2019, arXiv:1905.04899);
-    0: never.
+    """CutMix: alpha of the beta distribution of the area that is pasted from another image (Yun et
+    al. 2019, arXiv:1905.04899); 0: off.
     """
 
 
@@ -93,11 +100,12 @@ PRESETS["heavy"] = PRESETS["light"] | {
 def settle_augmentation(
     config: FlipConfig, *, frozen: bool, presets: Presets = PRESETS
 ) -> tuple[dict[str, Any], str]:
-    """Every key of the augmentation with its value, and the sentence that says what was chosen."""
+    """Return the value of every augmentation key, and a note about the choice."""
     preset = config.augmentation or ("none" if frozen else "light")
-    given = {name: getattr(config, name) for name in presets["none"]}
+    configured = {name: getattr(config, name) for name in presets["none"]}
     keys = {
-        name: presets[preset][name] if value is None else value for name, value in given.items()
+        name: presets[preset][name] if value is None else value
+        for name, value in configured.items()
     }
     why = "" if config.augmentation else ", for a frozen backbone" if frozen else ", the default"
     active = [f"{name}={value}" for name, value in keys.items() if value != presets["none"][name]]
@@ -106,20 +114,20 @@ def settle_augmentation(
 
 
 def is_active(config: FlipConfig, presets: Presets = PRESETS) -> bool:
-    """Whether a settled config changes a picture at all."""
+    """True if a settled config changes images at all."""
     return any(
         getattr(config, name) not in (value, None) for name, value in presets["none"].items()
     )
 
 
 class Augmentation:
-    """The random transforms of a settled config, from a picture of any size to an input."""
+    """The random transforms of a settled config, from an image of any size to the input."""
 
     def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
-        from torchvision.transforms import v2  # a second of imports that no config needs
+        from torchvision.transforms import v2  # takes a second to import; configs do not need it
 
         size, mode = list(preprocessing.size), v2.InterpolationMode(preprocessing.mode)
-        # What an operation leaves empty gets the mean colour, which the network takes for nothing.
+        # Empty areas get the mean color, which is 0 after normalization.
         fill = [min(max(mean, 0.0), 1.0) * 255 for mean in preprocessing.mean]
         crops = list(config.crop_scale or [1, 1]) != [1, 1]
         steps: list[Any] = [
@@ -144,16 +152,16 @@ class Augmentation:
         self._steps = v2.Compose(steps)
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
-        """A picture uint8 [3, H, W] as float32 input, by draws of `rng` alone."""
+        """Transform an image, uint8 [3, H, W], to float32 input; all randomness is from `rng`."""
         with drawing_from(rng):
             return self._steps(image)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def drawing_from(rng: Rng) -> Iterator[None]:
-    """Let torchvision draw by `rng`.
+    """Make torchvision draw from `rng`.
 
-    It draws from torch's global generator, which dropout reads: that is lent, and given back.
+    torchvision uses torch's global generator, as dropout does: its state is restored on exit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**63)))
@@ -161,14 +169,14 @@ def drawing_from(rng: Rng) -> Iterator[None]:
 
 
 class Mix(NamedTuple):
-    """How a batch was mixed: every row with a partner of the same batch, `share` of it its own."""
+    """Partners by which a batch was mixed; every row keeps `share` of its own image and label."""
 
     partners: list[int]
     share: float
 
 
 def mix(images: Tensor, config: AugmentationConfig, rng: Rng) -> tuple[Tensor, Mix | None]:
-    """Images [B, 3, H, W] blended by MixUp or cut by CutMix, by one draw a batch; None: neither."""
+    """Apply MixUp or CutMix to images [B, 3, H, W], one draw per batch; None if both are off."""
     choices = [name for name in ("mixup", "cutmix") if getattr(config, name)]
     if not choices or len(images) < 2:
         return images, None
@@ -186,7 +194,7 @@ def mix(images: Tensor, config: AugmentationConfig, rng: Rng) -> tuple[Tensor, M
 
 
 def _window(height: int, width: int, area: float, rng: Rng) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a rectangle of this share of the area, cut at the borders."""
+    """Draw a rectangle of this share of the area: top, bottom, left, right; clipped."""
     half_height, half_width = (side * area**0.5 / 2 for side in (height, width))
     middle, center = rng.uniform(0, height), rng.uniform(0, width)
     top, bottom = (round(min(max(middle + d, 0), height)) for d in (-half_height, half_height))

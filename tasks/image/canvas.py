@@ -1,4 +1,4 @@
-"""The one size on which a detector sees its pictures, and the way back to pixels of the picture.
+"""The fixed-size canvas that a detector reads, and the mapping of boxes back to the image.
 
 Shapes: H, W pixels, M boxes. Boxes are xyxy in pixels.
 """
@@ -17,12 +17,12 @@ from tasks.image.preprocessing import Preprocessing, pixel_keys
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a picture, or a tile of one, lies on the canvas.
+    """Position of an image, or of a tile of one, on the canvas.
 
     Attributes:
-        content: (height, width) that the picture fills of the canvas, from its upper left corner.
-        scale: (x, y) canvas pixels a picture's pixel.
-        origin: (x, y) of the tile in the picture.
+        content: (height, width) of the canvas that the image covers, from the upper left corner.
+        scale: (x, y) canvas pixels per image pixel.
+        origin: (x, y) of the tile in the image.
     """
 
     content: tuple[int, int]
@@ -30,26 +30,28 @@ class Frame:
     origin: tuple[int, int] = (0, 0)
 
     def tensor(self) -> Tensor:
-        """float32 [6]: content, scale, origin; see `to_picture`."""
+        """Return float32 [6]: content, scale, origin; see `to_picture`."""
         return torch.tensor([*self.content, *self.scale, *self.origin], dtype=torch.float32)
 
 
 def to_picture(boxes: Tensor, frame: Tensor) -> Tensor:
-    """Boxes [M, 4] on the canvas, in the picture that `Frame.tensor` tells of; cut at the borders
-    of what was seen of it.
+    """Map boxes [M, 4] on the canvas back to pixels of the image described by `Frame.tensor`.
+
+    Boxes are clipped at the borders of the image or tile.
     """
     height, width = frame[0], frame[1]
-    cut = torch.minimum(boxes.clamp(min=0), torch.stack([width, height, width, height]))
-    return cut / frame[2:4].repeat(2) + frame[4:6].repeat(2)
+    clipped = torch.minimum(boxes.clamp(min=0), torch.stack([width, height, width, height]))
+    return clipped / frame[2:4].repeat(2) + frame[4:6].repeat(2)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """How a detector wants its pictures.
+    """Preprocessing of a detector.
 
     Attributes:
         size: (H, W) of the input.
-        keeps_aspect: the picture fits in and the rest stays empty; else it is squeezed into `size`.
+        keeps_aspect: True if images keep their aspect ratio and are padded to `size`; else they are
+            stretched to it.
         mean, std, scale, interpolation: as in `Preprocessing`.
     """
 
@@ -66,16 +68,16 @@ class Canvas:
         return cls(**{**state, **tuples})
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the attributes as JSON-able values."""
         return asdict(self)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What scales and normalizes pixels."""
+        """The `Preprocessing` that scales and normalizes pixels."""
         return Preprocessing(self.size, None, self.interpolation, self.mean, self.std, self.scale)
 
     def frame(self, height: int, width: int, origin: tuple[int, int] = (0, 0)) -> Frame:
-        """Where a picture of this size will lie."""
+        """Return the position of an image of this size."""
         if not self.keeps_aspect:
             factors = (self.size[1] / width, self.size[0] / height)
             return Frame(self.size, factors, origin)
@@ -85,20 +87,23 @@ class Canvas:
 
 
 def from_detection_processor(processor: Mapping[str, Any], side: int | None) -> Canvas:
-    """From the config of a detector's image processor; `side` pixels of a square one, if asked."""
+    """Build a canvas from the config of a detector's image processor.
+
+    `side` overrides the size by a square of this many pixels.
+    """
     size = processor.get("size") or {}
-    squeezes = bool(size.get("height") and size.get("width")) and "longest_edge" not in size
+    stretches = bool(size.get("height") and size.get("width")) and "longest_edge" not in size
     if side:
         height, width = side, side
-    elif squeezes:
+    elif stretches:
         height, width = int(size["height"]), int(size["width"])
     else:
         height = width = int(size.get("shortest_edge") or 800)
-    return Canvas((height, width), not squeezes, **pixel_keys(processor))
+    return Canvas((height, width), not stretches, **pixel_keys(processor))
 
 
 def to_detection_processor(processor: Mapping[str, Any], canvas: Canvas) -> dict[str, Any]:
-    """The config of the image processor, so that it does what the canvas does."""
+    """Return the image processor's config, changed so that it does what the canvas does."""
     height, width = canvas.size
     if not canvas.keeps_aspect:
         return {**processor, "size": {"height": height, "width": width}}

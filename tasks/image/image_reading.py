@@ -1,8 +1,8 @@
-"""A row's image -> an upright RGB picture, whatever kind of file it is; or what is wrong with it.
+"""Decoding of a row's image, in any form, to an upright RGB image, and checks for faults.
 
 An image is a path, bytes, {"bytes": ..., "path": ...} as `datasets` stores it, a PIL image, or
-values from 0 to 255 as an array or lists [H, W] or [H, W, 3]. Of an animation the first frame is
-read. Transparent parts become white. 16-bit grey is scaled, not clipped. No address is fetched.
+values from 0 to 255 as an array or lists [H, W] or [H, W, 3]. Only the first frame of an animation
+is read. Transparent areas become white. 16-bit gray is scaled, not clipped. URLs are not fetched.
 
 Shapes: H rows, W columns of pixels.
 """
@@ -26,18 +26,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from finetune.errors import DataError
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit, from which on it warns of decompression bombs: 256 MiB of RGB."""
-# The limit above is checked, and set, by the user. A filter for good: threads check pictures.
+"""Pillow's own limit, above which it warns of decompression bombs: 256 MiB of RGB."""
+# task.max_pixels replaces Pillow's warning. The filter is permanent because catch_warnings is not
+# thread-safe, and images are checked in threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)  # of a camera, in EXIF
-# What reading such a note may raise.
-_BROKEN_NOTE = (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError)
+_URL = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
+_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that swap H and W
+# Errors that Pillow raises on corrupt EXIF data.
+_EXIF_ERRORS = (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError)
 _WHITE = (255, 255, 255, 255)
 
 
 def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture of a cell in mode RGB, upright. Raises DataError with what is wrong, unnamed."""
+    """Decode a cell to an upright RGB image. Raises DataError without the name of the image."""
     value = _from_array(value) if is_array(value) else value
     if isinstance(value, Image.Image):
         return _to_rgb(value, max_pixels)
@@ -46,37 +47,37 @@ def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if not size:
         raise DataError("is empty: it has 0 bytes")
     try:
-        # From the bytes and not by the path: a file that is read whole is closed.
+        # Opening bytes instead of the path: Pillow would keep the file open.
         content = source if isinstance(source, bytes) else source.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             return _to_rgb(image, max_pixels)
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError("is no picture in a format that can be read") from None
+        raise DataError("is not in a supported image format") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"has too many pixels: {error}") from error
-    except Exception as error:  # a decoder may raise anything on a broken file
-        raise DataError(f"is broken: {error}") from error
+    except Exception as error:  # decoders may raise anything on a corrupt file
+        raise DataError(f"is corrupt: {error}") from error
 
 
 def find_fault(value: Any, max_pixels: int = MAX_PIXELS) -> str | None:
-    """What is wrong with an image, found by decoding it; None if nothing is.
+    """Return the fault of an image, found by decoding it, or None.
 
-    A file is decoded once, however often it is asked for.
+    The result is cached per file.
     """
     path = path_of(value)
     if path is None:
         return _fault(value, max_pixels)
     try:
-        found = Path(path).stat()
+        stat = Path(path).stat()
     except OSError:
         return _fault(value, max_pixels)
-    return _fault_of_file(path, found.st_mtime_ns, found.st_size, max_pixels)
+    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels)
 
 
 def digest_image(value: Any) -> str:
-    """Of the bytes of an image's file; of the pixels of a PIL image or an array."""
+    """Return the SHA-256 of an image's file, or of the pixels of a PIL image or an array."""
     if is_array(value):
         pixels = to_array(value)
         return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
@@ -86,14 +87,17 @@ def digest_image(value: Any) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     try:
-        found = source.stat()
+        stat = source.stat()
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from error
-    return _digest_of_file(str(source), found.st_mtime_ns, found.st_size)
+    return _digest_of_file(str(source), stat.st_mtime_ns, stat.st_size)
 
 
 def picture_size(value: Any) -> tuple[int, int]:
-    """(H, W) of the upright picture, from the head of its file. Raises DataError, unnamed."""
+    """Return (H, W) of the upright image, from its file's header.
+
+    Raises DataError without the name of the image.
+    """
     value = _from_array(value) if is_array(value) else value
     if isinstance(value, Image.Image):
         return _upright_size(value)
@@ -101,23 +105,23 @@ def picture_size(value: Any) -> tuple[int, int]:
     if isinstance(source, bytes):
         return _size_in(io.BytesIO(source))
     try:
-        found = source.stat()
+        stat = source.stat()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
-    return _size_of_file(str(source), found.st_mtime_ns, found.st_size)
+    return _size_of_file(str(source), stat.st_mtime_ns, stat.st_size)
 
 
 def path_of(value: Any) -> str | None:
-    """The path that an image is read from, if it is read from one."""
+    """Return the path that an image is read from, or None if it is not read from a file."""
     if isinstance(value, Mapping) and value.get("bytes") is None:
         value = value.get("path")
-    return str(value) if isinstance(value, str | Path) and not _ADDRESS.match(str(value)) else None
+    return str(value) if isinstance(value, str | Path) and not _URL.match(str(value)) else None
 
 
 def is_array(value: Any) -> bool:
-    """Whether a cell is an array of [H, W, ...], or the lists that `datasets` makes of one.
+    """True if a cell is an array [H, W, ...], or nested lists as `datasets` stores one.
 
-    A list of fewer than 5 values in a list of lists is a box.
+    Nested lists with fewer than 5 values in a list are boxes, not an array.
     """
     if isinstance(value, list):
         return (
@@ -129,7 +133,7 @@ def is_array(value: Any) -> bool:
 
 
 def to_array(value: Any) -> NDArray[Any]:
-    """A cell that `is_array` as one. Raises DataError for rows of different lengths."""
+    """Convert a cell that `is_array` to NumPy. Raises DataError for rows of different lengths."""
     try:
         return np.asarray(value)
     except ValueError as error:
@@ -137,7 +141,7 @@ def to_array(value: Any) -> NDArray[Any]:
 
 
 def looks_like_image(value: Any) -> bool:
-    """Whether a cell may hold an image: a path by its ending, bytes, an array, a stored or a PIL
+    """True if a cell may be an image: a path (by its suffix), bytes, an array, a stored or a PIL
     image.
     """
     if isinstance(value, str | Path):
@@ -147,30 +151,30 @@ def looks_like_image(value: Any) -> bool:
 
 
 def _source(value: Any) -> Path | bytes:
-    """The file or the bytes of a cell. Raises DataError for what is neither."""
+    """Return the file or the bytes of a cell. Raises DataError if it is neither."""
     if isinstance(value, Mapping):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    if isinstance(value, str) and _ADDRESS.match(value):
-        raise DataError("is an address, which is not fetched; download it and give the path")
+    if isinstance(value, str) and _URL.match(value):
+        raise DataError("is a URL, which is not fetched; download it and give the path")
     if isinstance(value, str | Path) and str(value).strip():
         return Path(value).expanduser()
     if value is None or value == "":
         raise DataError("is missing")
     raise DataError(
-        f"is {type(value).__name__}, not a path, bytes, a picture or an array of whole numbers"
+        f"is {type(value).__name__}, not a path, bytes, a PIL image or an array of integers"
     )
 
 
 def _from_array(value: Any) -> Image.Image:
-    """Grey [H, W] or colours [H, W, 3] of 0 to 255 as a picture. Raises DataError."""
+    """Convert gray [H, W] or color [H, W, 3] values of 0 to 255 to an image. Raises DataError."""
     pixels = to_array(value)
-    shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
-    whole = np.issubdtype(pixels.dtype, np.integer)
-    if not (shaped and whole and pixels.size and pixels.min() >= 0 and pixels.max() <= 255):
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    is_integer = np.issubdtype(pixels.dtype, np.integer)
+    if not (is_image and is_integer and pixels.size and pixels.min() >= 0 and pixels.max() <= 255):
         raise DataError(
-            f"is {pixels.dtype} {list(pixels.shape)}, where uint8 [H, W] or [H, W, 3] is wanted"
+            f"is an array {pixels.dtype} {list(pixels.shape)}; uint8 [H, W] or [H, W, 3] is needed"
         )
     return Image.fromarray(pixels.astype(np.uint8))
 
@@ -181,7 +185,7 @@ def _file_size(path: Path) -> int:
             return path.stat().st_size
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
-    raise DataError("is no file" if path.exists() else "does not exist")
+    raise DataError("is not a file" if path.exists() else "does not exist")
 
 
 def _fault(value: Any, max_pixels: int) -> str | None:
@@ -212,17 +216,17 @@ def _size_in(file: BinaryIO) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             return _upright_size(image)
-    except Exception as error:  # a decoder may raise anything on a broken file
-        raise DataError(f"is broken: {error}") from error
+    except Exception as error:  # decoders may raise anything on a corrupt file
+        raise DataError(f"is corrupt: {error}") from error
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """(H, W) as its camera was held."""
+    """Return (H, W) after applying the EXIF orientation."""
     try:
-        turned = image.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
-    except _BROKEN_NOTE:
-        turned = False
-    return (image.width, image.height) if turned else (image.height, image.width)
+        rotated = image.getexif().get(_ORIENTATION, 1) in _ROTATED
+    except _EXIF_ERRORS:
+        rotated = False
+    return (image.width, image.height) if rotated else (image.height, image.width)
 
 
 def _to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -234,28 +238,28 @@ def _to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     image.load()
     image = _upright(image)
     if image.mode.startswith(("I", "F")):
-        image = _from_deep_grey(image)
+        image = _from_deep_gray(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")  # also from a palette, grey, or one transparent colour
+        image = image.convert("RGBA")  # also from a palette, gray, or one transparent color
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture as its camera was held. A broken note of that does not break the picture."""
+    """Apply the EXIF orientation; corrupt EXIF data is ignored."""
     try:
         return ImageOps.exif_transpose(image)
-    except _BROKEN_NOTE:
+    except _EXIF_ERRORS:
         return image
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits or of floats in 8 bits. Pillow's own conversion clips it to white."""
+def _from_deep_gray(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, 32-bit or float gray to 8 bits. Pillow's own conversion clips it to white."""
     pixels = np.asarray(image).astype(np.float64)  # [H, W]
     if image.mode.startswith("I;16"):
         pixels /= 257
     elif pixels.max(initial=0) > 255:
-        pixels *= 255 / max(65535.0, float(pixels.max()))  # 16 bits in a wider mode
+        pixels *= 255 / max(65535.0, float(pixels.max()))  # 16-bit values in a wider mode
     elif image.mode == "F" and pixels.max(initial=0) <= 1:
         pixels *= 255
     return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What people see of image classification: images as the network reads them, the code on a card."""
+"""Views of image classification: images as the network reads them, and model-card code."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class ImageViews(LabelViews):
 
     def pictures(self, batch: Batch) -> list[Picture]:
         targets = self.task.targets
-        said = [targets.describe(target) for target in batch["targets"].tolist()]
+        captions = [targets.describe(target) for target in batch["targets"].tolist()]
         if "mix" in batch:
-            own = round(100 * float(batch["mix"]["share"]))
+            percent = round(100 * float(batch["mix"]["share"]))
             others = map(targets.describe, batch["mix"]["targets"].tolist())
-            said = [f"{a} {own}%, {b}" for a, b in zip(said, others, strict=True)]
-        pixels = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
-        shown = [picture.permute(1, 2, 0).numpy() for picture in pixels]
-        return list(map(Picture, said, shown))
+            captions = [f"{a} {percent}%, {b}" for a, b in zip(captions, others, strict=True)]
+        restored = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
+        pixels = [image.permute(1, 2, 0).numpy() for image in restored]  # [H, W, 3] each
+        return list(map(Picture, captions, pixels))
 
     def card(self, model: TransferModel) -> CardFacts:
         config, kind = self.task.resolved_, self.task.targets.problem_type
@@ -67,7 +67,10 @@ class ImageViews(LabelViews):
         )
 
     def _base_on_hub(self, model: TransferModel) -> str | None:
-        """The hub id of an architecture of timm with its own weights."""
+        """Return the hub id of a timm architecture with its original weights.
+
+        None: model.name is the base; "": custom weights without a hub id.
+        """
         source = self.task.source_.model if hasattr(self.task, "source_") else None
         if source is None or not source.name.startswith("timm/"):
             return None

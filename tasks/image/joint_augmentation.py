@@ -1,9 +1,8 @@
-"""Augmentation by position of a picture with what is drawn on it: its mask, its boxes, or both.
+"""Joint augmentation of an image and its mask, its boxes, or both.
 
-Everything is drawn from the rng that is given. A region of the picture is chosen, all of it is
-taken to the input's size, then it is mirrored and coloured; pixels, masks and boxes stay in step.
-Masks are read at the pixel that is nearest; boxes are cut at the border, and dropped where too
-little of them is left.
+All randomness comes from the given rng. A random region of the image is resized to the input, then
+flipped and color-jittered; the mask and the boxes are transformed with it. Masks are resampled to
+the nearest pixel; boxes are clipped at the border, and dropped if too little of them remains.
 
 Shapes: H, W pixels; N boxes in pixels (left, top, right, bottom).
 """
@@ -21,20 +20,20 @@ from finetune.task_parts import Rng
 from tasks.image.augmentation import FlipConfig, Range, drawing_from
 
 IGNORE = 255
-"""The class of a pixel that counts for nothing, in masks of uint8."""
+"""Class of pixels that loss and metrics ignore, in masks of uint8."""
 
 
 class JointAugmentationConfig(FlipConfig):
-    """The keys of a task that augments pictures together with masks or boxes."""
+    """Keys of a task that augments images together with masks or boxes."""
 
     scale_jitter: Range | None = None
-    """Least and most by which a picture is enlarged before the input is cut out of it at random;
-    below 1 the rest is filled.
+    """Minimum and maximum scale of an image before the input is cropped from it at random; below 1
+    the rest is padded.
     """
     aspect_jitter: Annotated[float, Field(ge=1, le=4)] | None = None
-    """Most by which a picture is stretched along one edge; 1: never."""
+    """Maximum factor by which the aspect ratio changes; 1: no change."""
     min_visible: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of a box's area that must be left inside the input, or the box is dropped."""
+    """Minimum share of a box's area that must remain inside the input; other boxes are dropped."""
 
 
 JOINT_PRESETS: dict[str, dict[str, Any]] = {
@@ -65,18 +64,18 @@ JOINT_PRESETS["heavy"] = JOINT_PRESETS["medium"] | {
 
 
 Area = tuple[float, float, float, float]
-"""Top, left, height and width, in pixels of a picture."""
+"""Top, left, height and width, in pixels of an image."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture with what is drawn on it.
+    """An image with its annotations.
 
     Attributes:
         image: uint8 [3, H, W].
-        mask: class by pixel, uint8 [H, W]; None: there is none.
-        boxes: float32 [N, 4] in pixels of the image; None: there are none.
-        kept: which of the boxes that a transform was given these are, int64 [N].
+        mask: class of each pixel, uint8 [H, W]; None: no mask.
+        boxes: float32 [N, 4] in pixels of the image; None: no boxes.
+        kept: indices of these boxes among the boxes before the transforms, int64 [N].
     """
 
     image: Tensor
@@ -96,8 +95,8 @@ class JointAugmentation:
 
     Attributes:
         size: (H, W) of the result.
-        fill: the colour of what lies outside of the picture, 0..255 by channel.
-        interpolation: of the picture: bilinear, bicubic or nearest.
+        fill: color of the area outside the image, 0..255 by channel.
+        interpolation: interpolation mode for the image: bilinear, bicubic or nearest.
     """
 
     def __init__(
@@ -111,11 +110,11 @@ class JointAugmentation:
         self.interpolation = interpolation
 
     def plain(self, scene: Scene, area: Area | None = None) -> Scene:
-        """The scene, or an area of it, as it is, of `size`."""
+        """Resize the scene, or an area of it, to `size` without augmentation."""
         return self.cut(scene, area or (0, 0, *scene.size))
 
     def __call__(self, scene: Scene, rng: Rng, area: Area | None = None) -> Scene:
-        """The scene as one draw of `rng` shows it, of `size`; of an area, what lies about there."""
+        """Augment the scene, or the surroundings of an area of it, to `size`."""
         config = self.config
         scene = self.cut(scene, self._region(area or (0, 0, *scene.size), rng))
         if rng.random() < (config.horizontal_flip or 0):
@@ -132,19 +131,19 @@ class JointAugmentation:
         return scene
 
     def _region(self, area: Area, rng: Rng) -> Area:
-        """What is cut out of a scene for an area of it; it may reach beyond."""
+        """Draw the region to cut out for an area of the scene; it may extend beyond the scene."""
         least, most = self.config.scale_jitter or (1.0, 1.0)
         stretch = self.config.aspect_jitter or 1.0
         scale = float(least * (most / least) ** rng.random())
         aspect = float(stretch ** rng.uniform(-0.5, 0.5))
         height, width = area[2] / scale * aspect, area[3] / scale / aspect
-        # Inside the area where the region is smaller, around it where it is larger.
+        # Inside the area if the region is smaller, around it if it is larger.
         top = area[0] + rng.random() * (area[2] - height)
         left = area[1] + rng.random() * (area[3] - width)
         return top, left, height, width
 
     def cut(self, scene: Scene, region: Area) -> Scene:
-        """A region of a scene, resized to `size`; what lies outside of the scene is filled."""
+        """Crop a region of a scene and resize it to `size`; the area outside is filled."""
         top, left = round(region[0]), round(region[1])
         height, width = max(round(region[2]), 1), max(round(region[3]), 1)
         image = crop(scene.image, (top, left, height, width), self.fill)
@@ -166,7 +165,7 @@ class JointAugmentation:
 
 
 def crop(image: Tensor, region: tuple[int, int, int, int], fill: tuple[int, ...]) -> Tensor:
-    """A region (top, left, height, width) of an image [C, H, W]; what lies outside is filled."""
+    """Crop (top, left, height, width) from an image [C, H, W]; the area outside is filled."""
     from torchvision.transforms.v2 import functional
 
     top, left, height, width = region
@@ -183,7 +182,7 @@ def crop(image: Tensor, region: tuple[int, int, int, int], fill: tuple[int, ...]
 
 
 def resize_image(image: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
-    """A picture uint8 [3, H, W] in another size, smoothed where it is made smaller."""
+    """Resize an image, uint8 [3, H, W], with antialiasing."""
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     if tuple(image.shape[-2:]) == tuple(size):
@@ -194,10 +193,10 @@ def resize_image(image: Tensor, size: tuple[int, int], interpolation: str = "bil
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask [H, W] in another size: of each pixel, the class at the nearest place.
+    """Resize a mask [H, W] by nearest-exact interpolation.
 
-    That is nearest-exact, which counts from the middle of pixels as resizing of pictures does;
-    "nearest", the default for masks, is off by half a pixel.
+    It aligns pixel centers as the resizing of images does; "nearest", the default for masks, is off
+    by half a pixel.
     """
     from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -210,9 +209,9 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 def clip_boxes(
     boxes: Tensor, size: tuple[int, int], min_visible: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Boxes [N, 4] cut at the borders of an image (H, W), and the places of those that are left.
+    """Clip boxes [N, 4] at the borders of an image (H, W); also return the indices of those kept.
 
-    Left is what has an area, of which at least the share `min_visible` lies inside.
+    Boxes are kept if they have an area of which at least the share `min_visible` is inside.
     """
     limit = torch.tensor([size[1], size[0]] * 2, dtype=boxes.dtype)
     inside = torch.minimum(boxes.clamp(min=0), limit)
@@ -222,11 +221,11 @@ def clip_boxes(
 
 
 def flip(scene: Scene, *, horizontal: bool) -> Scene:
-    """The scene mirrored: left and right, or top and bottom, swapped."""
-    axis, places = (-1, [2, 1, 0, 3]) if horizontal else (-2, [0, 3, 2, 1])
+    """Flip the scene horizontally or vertically."""
+    axis, order = (-1, [2, 1, 0, 3]) if horizontal else (-2, [0, 3, 2, 1])
     boxes = scene.boxes
     if boxes is not None:
-        boxes = boxes[:, places].clone()
+        boxes = boxes[:, order].clone()
         swapped = [0, 2] if horizontal else [1, 3]
         boxes[:, swapped] = scene.image.shape[axis] - boxes[:, swapped]
     mask = None if scene.mask is None else scene.mask.flip(axis)
@@ -234,6 +233,6 @@ def flip(scene: Scene, *, horizontal: bool) -> Scene:
 
 
 def _areas(boxes: Tensor) -> Tensor:
-    """Of boxes [N, 4]: [N]."""
+    """Compute the areas [N] of boxes [N, 4]."""
     edges = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     return edges[:, 0] * edges[:, 1]

@@ -1,4 +1,4 @@
-"""Rows with an image: its column, its faults, reading it.
+"""Rows with an image: detection of the column, validation, decoding.
 
 The image is a path, bytes, {"bytes", "path"}, a PIL image, or an array; see
 `tasks.image.image_reading`.
@@ -33,11 +33,11 @@ class PictureRows(Rows):
         return [self.config.image or "image"]
 
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
-        """Choose the column of the image."""
-        seen = [name for name, values in columns.items() if any(map(looks_like_image, values))]
-        known = {name: columns[name] for name in seen if name != "file" or len(seen) == 1}
-        asked = columns if self.config.image else known or columns
-        image, note = find_column(self.config.image, "image", asked, IMAGE_NAMES, list(known))
+        """Choose the image column."""
+        likely = [name for name, values in columns.items() if any(map(looks_like_image, values))]
+        images = {name: columns[name] for name in likely if name != "file" or len(likely) == 1}
+        choices = columns if self.config.image else images or columns
+        image, note = find_column(self.config.image, "image", choices, IMAGE_NAMES, list(images))
         return Resolved({"image": image}, [note] if note else [])
 
     def resolve(
@@ -46,12 +46,12 @@ class PictureRows(Rows):
         return self.resolve_inputs(columns)
 
     def validate(self, row: Row) -> Iterator[str]:
-        """Yield what is wrong with a row's image, found by decoding it."""
+        """Yield the fault of a row's image, found by decoding it."""
         value = self.cell(row)
         if fault := find_fault(value, self.config.max_pixels):
             path = path_of(value)
-            named = f" {path!r}" if path and not row.get("file") else ""
-            yield f"{self.inputs[0]}{named} {fault}"
+            name = f" {path!r}" if path and not row.get("file") else ""
+            yield f"{self.inputs[0]}{name} {fault}"
 
     def validate_many(self, rows: Sequence[Row]) -> list[list[str]]:
         return validate_in_threads(self, rows)
@@ -63,11 +63,11 @@ class PictureRows(Rows):
         return {self.inputs[0]: value}
 
     def cell(self, row: Row) -> Any:
-        """What a row holds of its image: a path, bytes ..."""
+        """Return the undecoded image of a row: a path, bytes ..."""
         return row.get(self.inputs[0])
 
     def image(self, row: Row) -> Image.Image:
-        """A row's image, upright and in RGB. Raises DataError that names it."""
+        """Decode a row's image, upright and in RGB. Raises DataError with its name."""
         cell = self.cell(row)
         try:
             return read_image(cell, self.config.max_pixels)
@@ -76,5 +76,5 @@ class PictureRows(Rows):
 
 
 def describe_pixels(pixels: Any) -> str:
-    """The type, shape and range of an encoded image."""
+    """Render the dtype, shape and range of an encoded image."""
     return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"

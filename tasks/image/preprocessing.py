@@ -1,7 +1,7 @@
-"""From a picture to what a network reads: size, crop, normalisation, as its own library has it.
+"""Resizing, cropping and normalization of images, as in the network's own library.
 
-A `Preprocessing` is learned from the network's config, kept in the task's state, and written back
-into that config, so that training, validation, prediction and the exported model see alike.
+A `Preprocessing` is read from the network's config, kept in the task's state, and written back to
+that config, so that training, validation, prediction and the exported model agree.
 
 Shapes: H, W pixels.
 """
@@ -20,27 +20,27 @@ from torch import Tensor
 
 from finetune.io.files import write_json
 
-INPUT = "pixel_values"  # what networks call their input, float32 [B, 3, H, W]
+INPUT = "pixel_values"  # name of the networks' input, float32 [B, 3, H, W]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Pillow's numbers, which the configs of transformers hold.
+# Pillow's constants, which transformers configs contain.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _TENSOR_MODES = {"nearest", "bilinear", "bicubic"}
-# A picture so much longer than wide is cropped before it is resized, which would fill the memory.
+# Images with a larger aspect ratio are cropped before resizing, which could run out of memory.
 _LONGEST = 8
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its pictures.
+    """Preprocessing of a network's images.
 
     Attributes:
         size: (H, W) of the input.
-        edge: pixels of the shorter side before the central crop to `size`; None: the whole picture
-            is squeezed into `size`.
+        edge: pixels of the shorter side before the center crop to `size`; None: the whole image is
+            stretched to `size`.
         mean, std: by channel, of pixels in 0..1.
-        scale: what a pixel of 0..255 is multiplied by first.
-        by_pillow: whether the network's library resizes with Pillow, as timm does: torchvision
-            rounds some pixels otherwise, by one step of 255.
+        scale: factor that pixels of 0..255 are multiplied by first.
+        by_pillow: True if the network's library resizes with Pillow, as timm does: torchvision
+            rounds some pixels differently, by one step of 255.
     """
 
     size: tuple[int, int]
@@ -53,33 +53,33 @@ class Preprocessing:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Preprocessing:
-        """What `state` gave, from JSON."""
+        """Rebuild from what `state` returned."""
         tuples = {name: tuple(state[name]) for name in ("size", "mean", "std")}
         return cls(**{**state, **tuples})
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the attributes as JSON-able values."""
         return asdict(self)
 
     def adapted(self, size: int | None, crop: float | None) -> Preprocessing:
-        """The same for a square input of another size, or another share in the central crop."""
+        """Return a copy with a square input of another size, or another center crop."""
         height, width = (size, size) if size else self.size
-        if self.edge is None:  # all of the picture is read
+        if self.edge is None:  # no crop
             return replace(self, size=(height, width))
         share = crop or min(self.size) / self.edge
         return replace(self, size=(height, width), edge=round(min(height, width) / share))
 
     def squeezed(self, size: tuple[int, int] | None) -> Preprocessing:
-        """The same where all of a picture is squeezed into `size`; None: into its own."""
+        """Return a copy that stretches the whole image to `size`; None: to its own size."""
         return replace(self, size=size or self.size, edge=None)
 
     @property
     def mode(self) -> str:
-        """As torchvision resizes tensors, which cannot do all that Pillow can."""
+        """Interpolation mode for tensors, for which torchvision lacks some of Pillow's modes."""
         return self.interpolation if self.interpolation in _TENSOR_MODES else "bicubic"
 
     def fit(self, image: Tensor) -> Tensor:
-        """A picture uint8 [3, H, W] of any size, in `size`."""
+        """Resize and crop an image, uint8 [3, H, W], to `size`."""
         from torchvision.transforms.v2.functional import center_crop
 
         if self.edge is None:
@@ -92,50 +92,53 @@ class Preprocessing:
         return cropped
 
     def _resize(self, image: Tensor, size: list[int]) -> Tensor:
-        """To (H, W), or to an H or W of the shorter side."""
+        """Resize to (H, W), or the shorter side to a length."""
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import resize
 
         if self.by_pillow:
-            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+            pil_image = Image.fromarray(image.permute(1, 2, 0).numpy())
             mode = InterpolationMode(self.interpolation)
-            return as_seen(resize(picture, size, mode, antialias=True))
+            return to_channels_last(resize(pil_image, size, mode, antialias=True))
         resized: Tensor = resize(image, size, InterpolationMode(self.mode), antialias=True)
         return resized
 
     def normalize(self, image: Tensor) -> Tensor:
-        """A picture uint8 [3, H, W] as float32 around 0."""
+        """Convert an image, uint8 [3, H, W], to float32 and normalize it."""
         mean, std = self._by_channel()
         return (image.contiguous().float() * self.scale - mean) / std
 
     def restore(self, image: Tensor) -> Tensor:
-        """What `normalize` was given, uint8 [3, H, W]: to look at."""
+        """Invert `normalize`, giving uint8 [3, H, W] to look at."""
         mean, std = self._by_channel()
         return ((image * std + mean) / self.scale).round().clamp(0, 255).to(torch.uint8)
 
     def _by_channel(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation, [3, 1, 1]."""
+        """Return mean and standard deviation, [3, 1, 1]."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return mean, std
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as uint8 [3, H, W]."""
-    return as_seen(image).contiguous()
+    """Convert an RGB image to uint8 [3, H, W]."""
+    return to_channels_last(image).contiguous()
 
 
-def as_seen(image: Image.Image) -> Tensor:
-    """The same, colour beside colour in memory as Pillow has it: to hand it back costs nothing."""
+def to_channels_last(image: Image.Image) -> Tensor:
+    """Convert an RGB image to uint8 [3, H, W] in Pillow's memory layout, channels last.
+
+    Converting it back to a PIL image then copies nothing.
+    """
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocessing:
-    """From what timm resolves for a network: input_size, crop_pct, crop_mode, mean, std."""
+    """Build it from timm's data config: input_size, crop_pct, crop_mode, mean, std."""
     _, height, width = config["input_size"]
-    squeezed = config.get("crop_mode") == "squash" and config["crop_pct"] == 1
+    stretches = config.get("crop_mode") == "squash" and config["crop_pct"] == 1
     return Preprocessing(
         size=(height, width),
-        edge=None if squeezed else int(min(height, width) / config["crop_pct"]),
+        edge=None if stretches else int(min(height, width) / config["crop_pct"]),
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -144,7 +147,7 @@ def from_timm(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def to_timm(preprocessing: Preprocessing) -> dict[str, Any]:
-    """The same as keys of timm's config."""
+    """Convert it to keys of timm's data config."""
     height, width = preprocessing.size
     edge = preprocessing.edge
     return {
@@ -158,7 +161,7 @@ def to_timm(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def from_processor(processor: Mapping[str, Any]) -> Preprocessing:
-    """From the config of an image processor of transformers."""
+    """Build it from the config of a transformers image processor."""
     size = {name: value for name, value in (processor.get("size") or {}).items() if value}
     crop = processor.get("crop_size") if processor.get("do_center_crop") else None
     short = size.get("shortest_edge")
@@ -167,7 +170,7 @@ def from_processor(processor: Mapping[str, Any]) -> Preprocessing:
         final = (size["height"], size["width"])
     elif crop:
         edge, final = short, (crop["height"], crop["width"])
-    else:  # ConvNeXt: small inputs are cropped, large ones squeezed
+    else:  # ConvNeXt: small inputs are cropped, large ones stretched
         final = (short, short)
         edge = (
             int(short / processor["crop_pct"])
@@ -178,7 +181,7 @@ def from_processor(processor: Mapping[str, Any]) -> Preprocessing:
 
 
 def pixel_keys(processor: Mapping[str, Any]) -> dict[str, Any]:
-    """How an image processor resamples, scales and normalizes, as keys of a `Preprocessing`."""
+    """Return an image processor's interpolation and normalization as keys of `Preprocessing`."""
     normalizes = processor.get("do_normalize", True)
     rescales = processor.get("do_rescale", True)
     return {
@@ -190,7 +193,7 @@ def pixel_keys(processor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -> dict[str, Any]:
-    """The config of an image processor, with the sizes of this preprocessing."""
+    """Return the config of an image processor with the sizes of `preprocessing`."""
     height, width = preprocessing.size
     sizes: dict[str, Any] = {"size": {"height": height, "width": width}}
     if "shortest_edge" in (processor.get("size") or {}):
@@ -205,6 +208,6 @@ def to_processor(processor: Mapping[str, Any], preprocessing: Preprocessing) -> 
 
 
 def save_processor(processor: Mapping[str, Any] | None, folder: Path) -> None:
-    """Write the config of an image processor, of a network of transformers, beside its weights."""
+    """Write the config of a transformers image processor, if any, to the model's folder."""
     if processor is not None:
         write_json(folder / "preprocessor_config.json", processor)

@@ -1,4 +1,4 @@
-"""What segmentation is made of: the masks of a row, networks, losses and metrics by area.
+"""Building blocks of semantic segmentation: masks of rows, networks, losses and area metrics.
 
-File formats of masks are read in `tasks.annotations`.
+Mask files are read in `tasks.annotations`.
 """

@@ -1,4 +1,4 @@
-"""Rows with an image and its mask.
+"""Rows with an image and its mask: detection of the columns, validation.
 
 A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png"}; see `tasks.masks.mask_reader`.
 """
@@ -31,10 +31,11 @@ class MaskRows(PictureRows):
         keys, notes = self.resolve_inputs(columns)
         if not with_targets:
             return Resolved(keys, notes)
-        rest = {name: own for name, own in columns.items() if name not in (keys["image"], "file")}
-        seen = [name for name, values in rest.items() if any(map(looks_like_image, values))]
-        asked = columns if self.config.mask else rest
-        mask, note = find_column(self.config.mask, "mask", asked, MASK_NAMES, seen)
+        taken = (keys["image"], "file")
+        rest = {name: values for name, values in columns.items() if name not in taken}
+        images = [name for name, values in rest.items() if any(map(looks_like_image, values))]
+        choices = columns if self.config.mask else rest
+        mask, note = find_column(self.config.mask, "mask", choices, MASK_NAMES, images)
         check_masks(mask, columns[mask])
         return Resolved(keys | {"mask": mask}, [*notes, *([note] if note else [])])
 

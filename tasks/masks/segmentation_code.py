@@ -1,7 +1,7 @@
-"""How a published segmentation model is used without this kit: the code on its card.
+"""Model-card code that runs a published segmentation model without this kit.
 
-Each piece defines `segment`: the path of a picture -> a mask of class numbers [H, W], or what the
-pipeline says.
+Each snippet defines `segment(path)`, which returns a mask of class numbers [H, W], or the output of
+the pipeline.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from PIL import Image
 
 model = smp.from_pretrained("{repository}").eval()
 labels = {labels}
-size, mean, std = {size}, {mean}, {std}  # of the input: height and width, by channel
+size, mean, std = {size}, {mean}, {std}  # (height, width) of the input; per channel
 
 
 def segment(path):
-    picture = Image.open(path).convert("RGB")
-    pixels = np.asarray(picture.resize(size[::-1], Image.Resampling.{resampling})) / 255
+    image = Image.open(path).convert("RGB")
+    pixels = np.asarray(image.resize(size[::-1], Image.Resampling.{resampling})) / 255
     inputs = torch.tensor((pixels - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]
     padding = (0, -size[1] % 32, 0, -size[0] % 32)
     with torch.inference_mode():
         logits = model(torch.nn.functional.pad(inputs, padding))[..., : size[0], : size[1]]
-    whole = torch.nn.functional.interpolate(logits, picture.size[::-1], mode="bilinear")
-    return whole[0].argmax(0)
+    logits = torch.nn.functional.interpolate(logits, image.size[::-1], mode="bilinear")
+    return logits[0].argmax(0)
 
 
 print(segment("picture.jpg"))
@@ -59,8 +59,8 @@ base = transformers.AutoModelForSemanticSegmentation.from_pretrained(
     "{base}", id2label=dict(enumerate(labels)), ignore_mismatched_sizes=True
 )
 model = PeftModel.from_pretrained(base, "{repository}").base_model.model.eval()
-pixels_as = {processor}
-processor = getattr(transformers, pixels_as.pop("image_processor_type"))(**pixels_as)
+config = {processor}
+processor = getattr(transformers, config.pop("image_processor_type"))(**config)
 pipe = transformers.pipeline("image-segmentation", model, image_processor=processor)
 
 
@@ -75,12 +75,12 @@ print(segment("picture.jpg"))
 def segmentation_card_code(
     names: Sequence[str], preprocessing: Preprocessing, processor: Mapping[str, Any] | None
 ) -> tuple[str, str]:
-    """The code for a merged network, and that for its adapter, "" if peft cannot load it.
+    """Return the code for a merged network and for an adapter, "" if peft cannot load one.
 
-    A network of transformers has a processor; one of smp has none, and is no library's own with
-    pretrained weights in it, on which an adapter could be put.
+    A network of transformers has a processor. One of smp has none, and no adapters: its pretrained
+    encoder inside smp's network is not a checkpoint that peft could load.
     """
-    blanks: Mapping[str, Any] = {
+    fields: Mapping[str, Any] = {
         "repository": REPOSITORY,
         "base": BASE,
         "labels": list(names),
@@ -91,5 +91,5 @@ def segmentation_card_code(
         "processor": processor,
     }
     codes = (SMP, "") if processor is None else (TRANSFORMERS, ADAPTED_TRANSFORMERS)
-    code, adapted = (text.format(**blanks).strip() for text in codes)
-    return code, adapted
+    merged, adapted = (text.format(**fields).strip() for text in codes)
+    return merged, adapted

@@ -1,4 +1,4 @@
-"""The keys of semantic segmentation."""
+"""Config keys of semantic segmentation."""
 
 from __future__ import annotations
 
@@ -28,52 +28,57 @@ def _as_list(value: Any) -> Any:
 
 
 class SegmentationConfig(JointAugmentationConfig):
-    """What is read from a row and what is made of it."""
+    """Keys of semantic segmentation."""
 
     formats: ClassVar[tuple[DataFormat, ...]] = MASK_FORMATS
 
     name: str = "segmentation"
     image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: found."""
+    """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
     mask: str | None = None
-    """Column of the mask, which may be a picture, a .npy or COCO's objects; null: found."""
+    """Column of the mask: an image, a .npy file, an array or COCO objects; null: detected."""
     labels: Labels | None = None
-    """Names of the classes by value, or {name: value}, a value being a number or a colour
-    "#ff0000"; of COCO the categories that are classes, in this order, all others being background;
-    null: found in the masks, or in classes.txt, labelmap.txt, class_dict.csv or legend.tsv.
+    """Names of the classes in order of their values, or {name: value} with numbers or colors such
+    as "#ff0000". For COCO: the categories that are classes, in order; all others are background.
+    null: detected from the masks, or read from classes.txt, labelmap.txt, class_dict.csv or
+    legend.tsv.
     """
     ignore: Annotated[list[Code], BeforeValidator(_as_list)] | None = None
-    """Values, or COCO's categories, of pixels that count for nothing: they have no loss and no
-    metric, and what they stand for is no class; null: 255, where it is not one of two classes.
+    """Mask values, or COCO categories, whose pixels loss and metrics ignore, and which are not
+    classes; null: 255, unless it is one of only two classes.
     """
     encoding: Encoding = "auto"
-    """How masks say their classes; color reads a palette as the colours that it shows; auto: found
-    by looking.
+    """Encoding of the classes in masks. index: values from 0; one-based: values from 1, where 0 is
+    ignored; binary: 0 and one other value; color: colors, also of palette images; auto: detected.
     """
     decoder: str | None = None
-    """Over an encoder of timm: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""
+    """Decoder on a timm encoder: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""
     image_size: ImageSize | None = None
-    """Pixels of the input, square or [height, width], to which a picture is squeezed; null: what
-    the network was trained with.
+    """Size of the input in pixels, square or [height, width], to which images are stretched; null:
+    as the network was trained.
     """
     tile: PositiveInt | None = None
-    """Side in pixels of the tiles in which a picture of any size is seen, not resized; null: the
-    picture is seen as one.
+    """Side in pixels of the tiles into which images of any size are cut, without resizing; null:
+    whole images.
     """
     overlap: NonNegativeInt | None = None
-    """Pixels by which tiles overlap; null: a quarter of a tile."""
+    """Overlap of tiles in pixels; null: a quarter of a tile."""
     loss: str | dict[str, PositiveFloat] = "cross_entropy + dice"
-    """cross_entropy, dice, focal, lovasz or a sum of them: cross_entropy + 0.5 dice."""
+    """cross_entropy, dice, focal, lovasz, or a weighted sum such as cross_entropy + 0.5 dice."""
     class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
-    """Weights of the classes in cross_entropy and focal; balanced: by the root of their rarity."""
+    """Weights of the classes in cross_entropy and focal; balanced: inversely proportional to the
+    square root of their share of the pixels.
+    """
     max_pixels: PositiveInt = MAX_PIXELS
-    """A picture with more is refused, for it may be made to fill the memory."""
+    """Maximum number of pixels of an image; larger ones are rejected, as they may be decompression
+    bombs that exhaust the memory.
+    """
 
     @field_validator("tile")
     @classmethod
     def _is_the_input(cls, tile: int | None, info: ValidationInfo) -> int | None:
         if tile is not None and info.data.get("image_size") is not None:
-            raise ValueError("tiles are the input; leave image_size or tile out")
+            raise ValueError("conflicts with image_size, as tiles set the input size; remove one")
         return tile
 
     @field_validator("overlap")
@@ -81,19 +86,19 @@ class SegmentationConfig(JointAugmentationConfig):
     def _advances(cls, overlap: int | None, info: ValidationInfo) -> int | None:
         tile = info.data.get("tile")
         if overlap is not None and tile is None:
-            raise ValueError("is of tiles, and there are none; set task.tile, or leave it out")
+            raise ValueError("has no effect without tiles; set task.tile, or remove it")
         if overlap is not None and tile is not None and overlap >= tile:
-            raise ValueError(f"tiles of {tile} pixels overlap by at most {tile - 1}")
+            raise ValueError(f"must be smaller than the tile: at most {tile - 1}")
         return overlap
 
     @property
     def tile_overlap(self) -> int:
-        """Pixels by which tiles overlap."""
+        """Overlap of tiles in pixels."""
         return (self.tile or 0) // 4 if self.overlap is None else self.overlap
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """(H, W) of the input that is asked for."""
+        """Configured size (H, W) of the input; None: that of the network."""
         size = self.tile or self.image_size
         if isinstance(size, list):
             return size[0], size[1]

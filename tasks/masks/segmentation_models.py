@@ -1,5 +1,5 @@
-"""Networks that class every pixel, as TransferModels: any timm encoder under a decoder of
-segmentation-models-pytorch, and semantic segmentation of transformers.
+"""Segmentation networks as TransferModels: a timm encoder with a decoder of
+segmentation-models-pytorch (smp), and the semantic-segmentation networks of transformers.
 
 Shapes: B images, H, W pixels, K classes.
 """
@@ -17,27 +17,27 @@ from torch.nn import functional
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import quiet_transformers
-from tasks.backbones.seams import calls_noted, encoder_stages, find_blocks, has_parameters
+from tasks.backbones.seams import encoder_stages, find_blocks, has_parameters, recorded_calls
 from tasks.backbones.vision_models import adaptable_layers, vision_network_kind
 from tasks.image import tiles
 from tasks.image.preprocessing import INPUT
 
 STRIDE = 32
-"""Inputs that are padded are so to a multiple of it: no network here halves its input more than
-five times.
-"""
+"""Inputs are padded to a multiple of it, as networks downsample by at most 2**5."""
 
 
 class SegmentationModel(TransferModel):
-    """A network over images whose outputs are logits [B, K, H, W] of the size of its input.
+    """A network whose outputs are logits [B, K, H, W] of the size of its input.
 
-    Images that come as a list, each [3, H, W] of its own size, are seen through windows that
-    overlap; the outputs then are a list of [K, H, W].
+    A list of images [3, H, W] of different sizes is processed in overlapping windows; the outputs
+    are then a list of logits [K, H, W].
 
     Attributes:
-        tile: (H, W) of the windows, and how far they overlap, in pixels.
-        size: (H, W) of the inputs that it is trained on.
-        pads: whether inputs of that size are padded, too; those of other sizes always are.
+        base: hub id or folder of the pretrained network.
+        size: (H, W) of the training inputs.
+        pads: True if inputs of that size are padded too; those of other sizes always are.
+        tile: (H, W) of the windows in pixels.
+        overlap: overlap of the windows in pixels.
     """
 
     base: str = ""
@@ -50,63 +50,61 @@ class SegmentationModel(TransferModel):
         if "features" in batch:
             features = batch["features"]
             count = len(next(iter(features.values())))
-            if self._needs_company(count):
+            if self._needs_two_images(count):
                 return self.decode({k: torch.cat([v, v]) for k, v in features.items()})[:count]
             return self.decode(features)
         images = batch["inputs"][INPUT]
         if not isinstance(images, Tensor):
             return [self.slide(image) for image in images]
-        if self._needs_company(len(images)):
+        if self._needs_two_images(len(images)):
             return self.run(torch.cat([images, images]))[: len(images)]
         return self.run(images)
 
-    def _needs_company(self, count: int) -> bool:
-        """Whether the head cannot be trained on so few images: BatchNorm refuses the one value that
-        is left of a channel where an image is pooled whole.
-        """
+    def _needs_two_images(self, count: int) -> bool:
+        """True for one training image and a head with global pooling, which BatchNorm rejects."""
         head = self.network.get_submodule(self.heads[0])
         pools = any(isinstance(module, nn.AdaptiveAvgPool2d) for module in head.modules())
         return count == 1 and head.training and pools
 
     def run(self, images: Tensor) -> Tensor:
-        """Logits [B, K, H, W] of images [B, 3, H, W] of any size: padded, and cut back."""
+        """Pad images [B, 3, H, W] of any size, and return logits [B, K, H, W] without padding."""
         height, width = images.shape[-2:]
-        logits = self.logits(self._padded(images))
+        logits = self.logits(self._pad(images))
         return logits[..., :height, :width]
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits of images whose size the network takes, of the same size."""
+        """Return logits of the size of the images, which must be a size the network accepts."""
         raise NotImplementedError
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Logits of images of the size that the features were computed for."""
+        """Return logits from cached features, of the size of their images."""
         raise NotImplementedError
 
     def slide(self, image: Tensor) -> Tensor:
-        """Logits [K, H, W] of an image [3, H, W]: the mean of its windows, weighted by place."""
+        """Return logits [K, H, W] of an image [3, H, W], the weighted mean over its windows."""
         height, width = image.shape[-2:]
-        places = tiles.windows((height, width), self.tile, self.overlap)
-        joined = total = None
-        for start in range(0, len(places), tiles.TOGETHER):
-            some = places[start : start + tiles.TOGETHER]
-            seen = torch.stack(
+        windows = tiles.windows((height, width), self.tile, self.overlap)
+        merged = total = None
+        for start in range(0, len(windows), tiles.WINDOWS_AT_ONCE):
+            some = windows[start : start + tiles.WINDOWS_AT_ONCE]
+            crops = torch.stack(
                 [image[:, top:bottom, left:right] for left, top, right, bottom in some]
             )
-            logits = self.run(seen).float()  # [n, K, h, w]; bfloat16 would lose sums
-            weight = tiles.weights((seen.shape[-2], seen.shape[-1])).to(logits)
-            if joined is None or total is None:
-                joined = logits.new_zeros(logits.shape[1], height, width)
+            logits = self.run(crops).float()  # [n, K, h, w]; sums in bfloat16 lose precision
+            weight = tiles.weights((crops.shape[-2], crops.shape[-1])).to(logits)
+            if merged is None or total is None:
+                merged = logits.new_zeros(logits.shape[1], height, width)
                 total = logits.new_zeros(height, width)
-            for own, (left, top, right, bottom) in zip(logits, some, strict=True):
-                joined[:, top:bottom, left:right] += own * weight
+            for crop_logits, (left, top, right, bottom) in zip(logits, some, strict=True):
+                merged[:, top:bottom, left:right] += crop_logits * weight
                 total[top:bottom, left:right] += weight
-        assert joined is not None and total is not None, "an image has a window"
-        return joined / total
+        assert merged is not None and total is not None, "an image has at least one window"
+        return merged / total
 
-    def _padded(self, images: Tensor) -> Tensor:
+    def _pad(self, images: Tensor) -> Tensor:
         height, width = self._padded_size(images.shape[-2:])
         padding = (0, width - images.shape[-1], 0, height - images.shape[-2])
-        return self._laid_out(functional.pad(images, padding))
+        return self._to_memory_format(functional.pad(images, padding))
 
     def _padded_size(self, size: Sequence[int]) -> tuple[int, int]:
         height, width = size
@@ -114,26 +112,26 @@ class SegmentationModel(TransferModel):
             return height, width
         return height + -height % STRIDE, width + -width % STRIDE
 
-    def _laid_out(self, images: Tensor) -> Tensor:
-        """With the channels last where convolutions are many, which compute faster so."""
+    def _to_memory_format(self, images: Tensor) -> Tensor:
+        """Convert to channels last for convolutional networks, which are faster with it."""
         return images.to(memory_format=torch.channels_last) if self.kind == "cnn" else images
 
     def _probe(self, size: tuple[int, int]) -> None:
-        """Run the network once: which layers it calls, which LoRA may wrap."""
+        """Run the network once to find the layers that it calls: LoRA may wrap these."""
         images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
         candidates = adaptable_layers(self.network, self.heads)
         try:
-            with calls_noted(self.network, candidates) as called:
-                self.look(self._padded(images))
+            with recorded_calls(self.network, candidates) as called:
+                self.inspect_head(self._pad(images))
         except (ValueError, RuntimeError, AssertionError) as error:
             raise ModelError(
-                f"task.image_size: this network does not take images of {size[0]} x {size[1]} "
+                f"task.image_size: this network does not accept images of {size[0]} x {size[1]} "
                 f"({str(error).strip().splitlines()[0]}); set another task.image_size or task.tile"
             ) from error
         self.lora_targets = called
 
-    def look(self, images: Tensor) -> None:
-        """One forward pass in evaluation mode, to learn what the head reads."""
+    def inspect_head(self, images: Tensor) -> None:
+        """Run one forward pass to find the feature maps that the head reads."""
         raise NotImplementedError
 
     def adapter_config(self) -> dict[str, Any]:
@@ -141,9 +139,9 @@ class SegmentationModel(TransferModel):
 
 
 class SmpModel(SegmentationModel):
-    """A model of segmentation-models-pytorch: encoder, decoder and segmentation_head.
+    """A network of smp: encoder, decoder and segmentation_head.
 
-    The features of an image are the levels of the encoder's pyramid that the decoder reads.
+    Its cacheable features are the levels of the encoder's pyramid that the decoder reads.
     """
 
     network: Any
@@ -169,17 +167,17 @@ class SmpModel(SegmentationModel):
         return self._head(self.network.encoder(images))
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        levels = self.network.encoder(self._padded(inputs[INPUT]))
-        return {f"level{place}": levels[place] for place in self._read}
+        levels = self.network.encoder(self._pad(inputs[INPUT]))
+        return {f"level{index}": levels[index] for index in self._read}
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
         some = next(iter(features.values()))
-        # A level that the decoder does not read is there for its size alone, and holds nothing.
+        # The decoder uses only the shapes of the other levels.
         levels = [
-            self._laid_out(features[f"level{place}"])
-            if place in self._read
+            self._to_memory_format(features[f"level{index}"])
+            if index in self._read
             else some.new_zeros(1).expand(len(some), *shape)
-            for place, shape in enumerate(self._shapes)
+            for index, shape in enumerate(self._shapes)
         ]
         return self._head(levels)[..., : self.size[0], : self.size[1]]
 
@@ -187,31 +185,32 @@ class SmpModel(SegmentationModel):
         logits: Tensor = self.network.segmentation_head(self.network.decoder(list(levels)))
         return logits
 
-    def look(self, images: Tensor) -> None:
+    def inspect_head(self, images: Tensor) -> None:
         levels = self.network.encoder(images)
         self._shapes = [tuple(level.shape[1:]) for level in levels]
         self._read = []
-        for place, level in enumerate(levels):
-            spoiled = [*levels[:place], torch.full_like(level, torch.nan), *levels[place + 1 :]]
+        for index, level in enumerate(levels):
+            # A level is read if NaN in it reaches the output.
+            spoiled = [*levels[:index], torch.full_like(level, torch.nan), *levels[index + 1 :]]
             if level.numel() and self.network.decoder(spoiled).isnan().any():
-                self._read.append(place)
+                self._read.append(index)
 
     def save(self, folder: Path) -> None:
-        """As smp.from_pretrained loads it."""
+        """Write the network in the format of smp.from_pretrained."""
         self.network.save_pretrained(folder)
 
 
 class TransformersSegmenter(SegmentationModel):
-    """A semantic-segmentation network of transformers with the head of its own class.
+    """A semantic-segmentation network of transformers with its own head.
 
-    The features of an image are the maps that the head reads, where it reads a list of them.
+    Its features are cacheable if the head reads a list of feature maps.
     """
 
     network: Any
 
     def __init__(self, network: Any, size: tuple[int, int]) -> None:
         if getattr(network, "auxiliary_head", None) is not None:
-            # It is trained by a loss that is not computed here, so it would get no gradient.
+            # Its loss is not computed here, so it would get no gradient.
             network.auxiliary_head = None
             network.config.use_auxiliary_head = False
         body = {network.base_model_prefix, "backbone"}
@@ -226,26 +225,28 @@ class TransformersSegmenter(SegmentationModel):
         )
         self.size = size
         self._levels: int | None = None
-        # Its library pads nothing, and attention would see what is padded.
+        # transformers does not pad, and attention would attend to padding.
         self.pads = False
         try:
             self._probe(size)
         except ModelError:
             self.pads = True
             self._probe(size)
-        self._idle = self._find_idle()
+        self._unused = self._find_unused()
 
-    def _find_idle(self) -> list[nn.Parameter]:
-        """What the logits do not depend on, such as the last norm of a backbone whose maps are read
-        before it.
+    def _find_unused(self) -> list[nn.Parameter]:
+        """Return the parameters that the logits do not depend on.
+
+        An example is the last norm of a backbone whose feature maps are read before it.
         """
-        images = self._padded(torch.zeros(2, 3, *self.size))
+        images = self._pad(torch.zeros(2, 3, *self.size))
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         training = self.network.training
         logits = self.network.eval()(pixel_values=images).logits
-        found = torch.autograd.grad(logits.sum(), trained, allow_unused=True)
+        gradients = torch.autograd.grad(logits.sum(), trained, allow_unused=True)
         self.network.train(training)
-        return [own for own, gradient in zip(trained, found, strict=True) if gradient is None]
+        pairs = zip(trained, gradients, strict=True)
+        return [parameter for parameter, gradient in pairs if gradient is None]
 
     @property
     def cacheable(self) -> bool:
@@ -253,45 +254,45 @@ class TransformersSegmenter(SegmentationModel):
 
     def logits(self, images: Tensor) -> Tensor:
         logits = self.network(pixel_values=images).logits
-        for parameter in self._idle:  # a distributed run waits for the gradient of every parameter
+        for parameter in self._unused:  # DDP waits for the gradient of every parameter
             logits = logits + 0 * parameter.sum()
-        return self._enlarged(logits, images.shape[-2:])
+        return self._upsample(logits, images.shape[-2:])
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        read = self._head_input(self._padded(inputs[INPUT]))
-        return {f"level{place}": level for place, level in enumerate(read)}
+        levels = self._head_input(self._pad(inputs[INPUT]))
+        return {f"level{index}": level for index, level in enumerate(levels)}
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
         assert self._levels is not None
-        logits = self._head(tuple(features[f"level{place}"] for place in range(self._levels)))
-        logits = self._enlarged(logits, self._padded_size(self.size))
+        logits = self._head(tuple(features[f"level{index}"] for index in range(self._levels)))
+        logits = self._upsample(logits, self._padded_size(self.size))
         return logits[..., : self.size[0], : self.size[1]]
 
-    def look(self, images: Tensor) -> None:
-        found = self.network(pixel_values=images).logits
+    def inspect_head(self, images: Tensor) -> None:
+        logits = self.network(pixel_values=images).logits
         if len(self.heads) == 1:
-            read = self._head_input(images)
-            if read and all(isinstance(level, Tensor) for level in read):
-                # Some networks enlarge what their head says by themselves.
-                again = self._enlarged(self._head(tuple(read)), found.shape[-2:])
-                self._levels = len(read) if torch.allclose(again, found, atol=1e-6) else None
+            levels = self._head_input(images)
+            if levels and all(isinstance(level, Tensor) for level in levels):
+                # Some networks upsample the outputs of their head themselves.
+                again = self._upsample(self._head(tuple(levels)), logits.shape[-2:])
+                self._levels = len(levels) if torch.allclose(again, logits, atol=1e-6) else None
 
     def _head(self, levels: tuple[Tensor, ...]) -> Tensor:
         logits: Tensor = self.network.get_submodule(self.heads[0])(levels)
         return logits
 
     def _head_input(self, images: Tensor) -> Sequence[Tensor]:
-        """The maps that the head is given; () where it is given something else."""
-        caught: list[Any] = []
+        """Return the feature maps that the head reads; () if its input is not a list of them."""
+        captured: list[Any] = []
         head = self.network.get_submodule(self.heads[0])
-        handle = head.register_forward_pre_hook(lambda _, arguments: caught.extend(arguments[:1]))
+        handle = head.register_forward_pre_hook(lambda _, inputs: captured.extend(inputs[:1]))
         try:
             self.network(pixel_values=images)
         finally:
             handle.remove()
-        return caught[0] if caught and isinstance(caught[0], list | tuple) else ()
+        return captured[0] if captured and isinstance(captured[0], list | tuple) else ()
 
-    def _enlarged(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+    def _upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
     def save(self, folder: Path) -> None:

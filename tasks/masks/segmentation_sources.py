@@ -1,5 +1,5 @@
-"""From `model.name` to a segmentation network: an encoder of timm under a decoder of
-segmentation-models-pytorch, or a network of transformers.
+"""Segmentation networks built or loaded from `model.name`: a timm encoder with a decoder of
+segmentation-models-pytorch (smp), or a network of transformers.
 """
 
 from __future__ import annotations
@@ -31,18 +31,22 @@ DECODERS = {
     "segformer": "Segformer",
 }
 AUTO = "AutoModelForSemanticSegmentation"
-# What timm and smp raise where a decoder asks of an encoder what it cannot give.
-_REFUSALS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
+# Errors that timm and smp raise if an encoder does not fit a decoder.
+_MISFITS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
 
 
 def build_segmenter(
     source: VisionSource, decoder: str | None, names: Sequence[str], size: tuple[int, int]
 ) -> SegmentationModel:
-    """The pretrained network with a new head for `names`. Raises ConfigError or ModelError."""
+    """Build the pretrained network with a new head for `names`.
+
+    Raises ConfigError or ModelError if the decoder does not fit the network.
+    """
     if source.timm_name is None:
         if decoder is not None:
             raise ConfigError(
-                f"task.decoder: {source.model.name} of transformers has its own; leave it out"
+                f"task.decoder: {source.model.name}, a network of transformers, has its own "
+                "decoder; remove the key"
             )
         network = load_network(
             AUTO, source.model, ignore_mismatched_sizes=True, **label_keys(names)
@@ -55,7 +59,7 @@ def build_segmenter(
 
 
 def load_segmenter(source: ModelConfig, size: tuple[int, int]) -> SegmentationModel:
-    """What `SegmentationModel.save` wrote, by its own library."""
+    """Load a folder written by `SegmentationModel.save` with its own library."""
     config = json.loads((Path(source.name) / "config.json").read_text(encoding="utf-8"))
     if "_model_class" not in config:
         return TransformersSegmenter(load_network(AUTO, source), size)
@@ -67,11 +71,13 @@ def load_segmenter(source: ModelConfig, size: tuple[int, int]) -> SegmentationMo
 
 
 def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:
-    """A decoder of smp over a pretrained encoder of timm."""
+    """Build a decoder of smp on a pretrained timm encoder."""
     import segmentation_models_pytorch as smp
 
     if decoder not in DECODERS:
-        raise ConfigError(f"task.decoder: there is no {decoder!r}; {nearest(decoder, DECODERS)}")
+        raise ConfigError(
+            f"task.decoder: unknown decoder {decoder!r}; {nearest(decoder, DECODERS)}"
+        )
     whole = create_timm(source, 1, classifies=False)
     architecture = whole.pretrained_cfg["architecture"]
     try:
@@ -82,22 +88,22 @@ def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:
             classes=classes,
             **timm_arguments(source.model, classifies=False),
         )
-    except _REFUSALS as error:
-        why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except _MISFITS as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"model.name: {architecture} cannot be the encoder of task.decoder={decoder} ({why}); "
-            "take another network or decoder"
+            f"model.name: {architecture} cannot be the encoder of task.decoder={decoder} "
+            f"({reason}); choose another network or decoder"
         ) from error
     load_encoder(network.encoder.model, whole)
-    # The head stays as smp starts it. One near 0 takes all classes for one: 300 steps of a Unet
-    # told objects from ground and not a class from another.
+    # The head keeps smp's initialization. With weights near 0, a Unet had learned after 300 steps
+    # to separate objects from background, but not the classes from each other.
     return network  # type: ignore[no-any-return]
 
 
 def load_encoder(encoder: Any, whole: nn.Module) -> None:
-    """Put the tensors of a whole network of timm into the same network that gives its levels.
+    """Copy the weights of a whole timm network to its features_only version.
 
-    Names differ between the two (stages.0 is stages_0), so timm itself does it.
+    Parameter names differ between the two (stages.0 is stages_0), so timm does the conversion.
     """
     architecture = whole.pretrained_cfg["architecture"]  # type: ignore[index]
     with quiet_libraries():
@@ -113,7 +119,7 @@ def load_encoder(encoder: Any, whole: nn.Module) -> None:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Without what timm logs of layers that an encoder leaves out, and huggingface_hub prints."""
+    """Suppress timm's log about layers that an encoder lacks, and huggingface_hub's prints."""
     logger = logging.getLogger("timm.models._builder")
     level = logger.level
     logger.setLevel(logging.ERROR)

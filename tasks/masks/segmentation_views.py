@@ -1,4 +1,4 @@
-"""What people see of segmentation: masks over images, segments, the code on a card."""
+"""Views of segmentation: masks over images, the pipeline's output format, model-card code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finetune.task_parts import CardFacts, Picture, Prediction, Row, Sample, Vie
 from tasks.image.picture_rows import describe_pixels
 from tasks.image.preprocessing import INPUT
 from tasks.masks.segmentation_code import segmentation_card_code
-from tasks.masks.segments import draw_prediction, mask_picture, segments_to_pipeline
+from tasks.masks.segments import draw_mask, draw_prediction, segments_to_pipeline
 
 if TYPE_CHECKING:
     from tasks.segmentation import Segmentation
@@ -29,7 +29,7 @@ class SegmentationViews(Views):
     def pictures(self, batch: Batch) -> list[Picture]:
         pixels = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
         pairs = zip(pixels, batch["targets"], strict=True)
-        return [mask_picture(seen, mask.cpu(), self.task.coding_.names) for seen, mask in pairs]
+        return [draw_mask(image, mask.cpu(), self.task.coding_.names) for image, mask in pairs]
 
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         masks = self.task.rows.masks
@@ -45,7 +45,8 @@ class SegmentationViews(Views):
     def card(self, model: TransferModel) -> CardFacts:
         processor = self.task.processor_
         library = "segmentation-models-pytorch" if processor is None else "transformers"
-        if self.task.resolved_.tile is not None:  # what joins tiles is here
+        # Other libraries cannot merge tiles: no code can be shown for it.
+        if self.task.resolved_.tile is not None:
             return CardFacts("image-segmentation", library)
         codes = segmentation_card_code(self.task.coding_.names, self.task.preprocessing_, processor)
         return CardFacts("image-segmentation", library, *codes)

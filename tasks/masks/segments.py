@@ -1,4 +1,4 @@
-"""From logits to masks: the class of each pixel, segments in the shape of the pipeline, pictures.
+"""Predicted masks: the class of each pixel, segments in the pipeline's format, drawings.
 
 Shapes: H, W pixels, K classes.
 """
@@ -20,18 +20,18 @@ from finetune.task_parts import Picture, Prediction
 from tasks.image.joint_augmentation import IGNORE
 from tasks.image.palette import palette
 
-_AT_ONCE = 1 << 24
-"""Values of logits that are enlarged at once, so that 150 classes of a large picture fit."""
+_LOGITS_AT_ONCE = 1 << 24
+"""Number of logits that are upsampled at once, so that 150 classes of a large image fit."""
 _LINE = 16  # pixels of a line of the legend
 
 
-def decide(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The likeliest class of each pixel of an image of `size`, uint8 [H, W], and its probability.
+def most_likely_classes(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the most likely class of each pixel, uint8 [H, W], and its probability.
 
-    Logits [K, h, w] are enlarged bilinearly, some classes at a time.
+    Logits [K, h, w] are upsampled bilinearly to `size`, a few classes at a time.
     """
     height, width = int(size[0]), int(size[1])
-    step = max(1, _AT_ONCE // (height * width))
+    step = max(1, _LOGITS_AT_ONCE // (height * width))
     best = classes = total = None
     for start in range(0, len(logits), step):
         some = logits[None, start : start + step]
@@ -39,54 +39,57 @@ def decide(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
             some = functional.interpolate(
                 some, (height, width), mode="bilinear", align_corners=False
             )
-        values, places = some[0].max(0)
+        values, indices = some[0].max(0)
         sums = (some[0] - values).exp().sum(0)
         if best is None or classes is None or total is None:
-            best, classes, total = values, places, sums
+            best, classes, total = values, indices, sums
         else:
             top = torch.maximum(best, values)
             total = total * (best - top).exp() + sums * (values - top).exp()
-            classes = torch.where(values > best, places + start, classes)
+            classes = torch.where(values > best, indices + start, classes)
             best = top
-    assert classes is not None and total is not None, "there is a class"
+    assert classes is not None and total is not None, "there is at least one class"
     return classes.to(torch.uint8), 1 / total
 
 
-def segments(classes: Tensor, shares: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each class of a picture [H, W] with its mask as COCO's run lengths, JSON-able.
+def to_segments(
+    classes: Tensor, probabilities: Tensor, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return each class of an image [H, W] with its mask as COCO's RLE, JSON-able.
 
-    The score is the mean probability of the class where it is predicted.
+    The score is the mean probability of the class over the pixels for which it is predicted.
     """
     from faster_coco_eval.core import mask
 
     found = []
-    pixels, confident = classes.cpu().numpy(), shares.detach().cpu().numpy()
-    for number in np.unique(pixels).tolist():
-        own = pixels == number
-        packed = mask.encode(np.asfortranarray(own.astype(np.uint8)))
-        lengths = {"size": list(own.shape), "counts": packed["counts"].decode()}
-        score = round(float(confident[own].mean()), 6)
-        found.append({"label": names[number], "score": score, "mask": lengths})
+    pixels, scores = classes.cpu().numpy(), probabilities.detach().cpu().numpy()
+    for index in np.unique(pixels).tolist():
+        area = pixels == index
+        packed = mask.encode(np.asfortranarray(area.astype(np.uint8)))
+        rle = {"size": list(area.shape), "counts": packed["counts"].decode()}
+        score = round(float(scores[area].mean()), 6)
+        found.append({"label": names[index], "score": score, "mask": rle})
     return found
 
 
-def unpack(lengths: dict[str, Any]) -> NDArray[np.bool_]:
-    """Where a mask of run lengths is set, [H, W]."""
+def decode_rle(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    """Decode a mask from COCO's RLE, [H, W]."""
     from faster_coco_eval.core import mask
 
-    packed = {"size": lengths["size"], "counts": lengths["counts"].encode()}
+    packed = {"size": rle["size"], "counts": rle["counts"].encode()}
     return mask.decode(packed).astype(bool)  # type: ignore[no-any-return]
 
 
 def segments_to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
-    """As the image-segmentation pipeline gives it: label, score, and the mask as a picture in
-    mode L, 255 where the class is.
+    """Return the output of transformers' image-segmentation pipeline.
+
+    A label, a score, and the mask as a PIL image in mode L, 255 for pixels of the class.
     """
     return [
         {
             "label": item["label"],
             "score": item["score"],
-            "mask": Image.fromarray(unpack(item["mask"]).astype(np.uint8) * 255),
+            "mask": Image.fromarray(decode_rle(item["mask"]).astype(np.uint8) * 255),
         }
         for item in prediction["segments"]
     ]
@@ -95,17 +98,17 @@ def segments_to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
 def draw_prediction(
     image: Image.Image, prediction: Prediction, names: Sequence[str], folder: Path, name: str
 ) -> list[Path]:
-    """Write the mask with a palette, its legend, and the picture with the mask over it."""
+    """Write the mask as a palette image, its legend, and the image with the mask over it."""
     colors = palette(len(names))
     classes = np.zeros((image.height, image.width), np.uint8)
     for item in prediction["segments"]:
-        classes[unpack(item["mask"])] = names.index(item["label"])
-    mask = _in_colors(classes, colors)
+        classes[decode_rle(item["mask"])] = names.index(item["label"])
+    mask = _to_palette_image(classes, colors)
     paths = [folder / f"{name}-mask.png", folder / f"{name}-overlay.png"]
     mask.save(paths[0])
-    shown = _veiled(image, mask)
+    overlay = _overlay(image, mask)
     labels = [item["label"] for item in prediction["segments"]]
-    _with_legend(shown, {label: colors[names.index(label)] for label in labels}).save(paths[1])
+    _with_legend(overlay, {label: colors[names.index(label)] for label in labels}).save(paths[1])
     lines = (
         f"{number}\t#{red:02x}{green:02x}{blue:02x}\t{label}\n"
         for number, (label, (red, green, blue)) in enumerate(zip(names, colors, strict=True))
@@ -114,34 +117,39 @@ def draw_prediction(
     return paths
 
 
-def mask_picture(pixels: Tensor, mask: Tensor, names: Sequence[str]) -> Picture:
-    """A picture uint8 [3, H, W] under its mask [H, W], what is ignored in white; the classes."""
+def draw_mask(pixels: Tensor, mask: Tensor, names: Sequence[str]) -> Picture:
+    """Draw a mask [H, W] over its image, uint8 [3, H, W]; the caption lists its classes.
+
+    Ignored pixels are white.
+    """
     classes: NDArray[np.uint8] = mask.numpy()
     colors = [*palette(len(names)), *[(255, 255, 255)] * (IGNORE + 1 - len(names))]
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    present = [names[number] for number in np.unique(classes) if number != IGNORE]
-    shown = _veiled(image, _in_colors(classes, colors))
-    return Picture(", ".join(present) or "all ignored", np.asarray(shown))
+    present = [names[index] for index in np.unique(classes) if index != IGNORE]
+    overlay = _overlay(image, _to_palette_image(classes, colors))
+    return Picture(", ".join(present) or "all ignored", np.asarray(overlay))
 
 
-def _in_colors(classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]) -> Image.Image:
+def _to_palette_image(
+    classes: NDArray[np.uint8], colors: Sequence[tuple[int, int, int]]
+) -> Image.Image:
     mask = Image.fromarray(classes)
     mask.putpalette([value for color in colors for value in color])
     return mask
 
 
-def _veiled(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """A picture with a mask over all that is not of the first class."""
-    veil = Image.fromarray(np.where(np.asarray(mask) == 0, 0, 140).astype(np.uint8))
-    return Image.composite(mask.convert("RGB"), image, veil)
+def _overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Blend a mask over an image, except for the pixels of the first class."""
+    alpha = Image.fromarray(np.where(np.asarray(mask) == 0, 0, 140).astype(np.uint8))
+    return Image.composite(mask.convert("RGB"), image, alpha)
 
 
-def _with_legend(picture: Image.Image, colors: dict[str, tuple[int, int, int]]) -> Image.Image:
-    sheet = Image.new("RGB", (picture.width, picture.height + _LINE * len(colors)), "white")
-    sheet.paste(picture)
+def _with_legend(image: Image.Image, colors: dict[str, tuple[int, int, int]]) -> Image.Image:
+    sheet = Image.new("RGB", (image.width, image.height + _LINE * len(colors)), "white")
+    sheet.paste(image)
     draw = ImageDraw.Draw(sheet)
-    for place, (label, color) in enumerate(colors.items()):
-        top = picture.height + place * _LINE
+    for index, (label, color) in enumerate(colors.items()):
+        top = image.height + index * _LINE
         draw.rectangle((3, top + 3, 13, top + 13), fill=color, outline="black")
         draw.text((18, top + 2), label, fill="black")
     return sheet

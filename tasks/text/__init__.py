@@ -1,4 +1,4 @@
-"""Texts on their way to a network, and the encoders and decoders that classify them.
+"""Text input: tokenization, truncation, and the encoders and decoders that classify texts.
 
-Networks that write text are in `tasks.generation`.
+Models that generate text are in `tasks.generation`.
 """

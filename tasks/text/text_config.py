@@ -1,4 +1,4 @@
-"""The keys of text classification."""
+"""Config of text classification."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from tasks.text.text_windows import Pooling
 
 
 class TextClassificationConfig(TargetConfig):
-    """What is read from a row and what is made of it."""
+    """Config keys of text classification."""
 
     name: str = "text-classification"
     text: str | Annotated[list[str], Field(min_length=1, max_length=2)] | None = None
-    """Column of the text, or two columns for a pair; null: found."""
+    """Column of the text, or two columns for a pair of texts; null: detected."""
     max_length: PositiveInt = 256
-    """Tokens of a text that the network reads."""
+    """Maximum number of tokens per text, special tokens included; longer texts are truncated."""
     truncation: Literal["head", "tail", "head-tail", "windows"] = "head"
-    """What is read of a text that is too long: one end; a quarter from its head and the rest from
-    its tail (Sun et al. 2019, arXiv:1905.05583); or all of it, in windows of max_length tokens
-    whose answers are pooled.
+    """Part of a text that is kept if it is too long. head: the start; tail: the end; head-tail: a
+    quarter of max_length from the start, the rest from the end (Sun et al. 2019, arXiv:1905.05583);
+    windows: overlapping windows of max_length tokens, whose logits are pooled.
     """
     window_overlap: Annotated[int, Field(ge=0)] = 32
-    """Tokens that a window shares with the one before it."""
+    """Number of tokens that consecutive windows share."""
     window_pooling: Pooling = "mean"
-    """How the logits of windows become those of the row."""
+    """Pooling of the logits of a text's windows."""
     max_windows: PositiveInt = 8
-    """Windows that are read of one text at most."""
+    """Maximum number of windows per text."""
     add_tokens: tuple[str, ...] = ()
-    """Words that the tokenizer shall keep whole; each starts as the mean of its pieces. `inspect`
-    lists those that it breaks.
+    """Words to add to the tokenizer as single tokens; each embedding is initialized to the mean of
+    the word's previous tokens. `inspect` lists words that the tokenizer fragments.
     """
     head: Literal["auto", "native", "pooled"] = "auto"
-    """native: the head of the library's own class; pooled: a new head on pooled states."""
+    """native: the classification head of transformers; pooled: a new head on pooled hidden states;
+    auto: pooled for a frozen backbone or if a key of the pooled head is set, else native.
+    """
     pooling: Literal["mean", "cls", "last"] | None = None
-    """How states are pooled under a pooled head; null: mean for encoders, last for decoders."""
+    """Pooling of hidden states for a pooled head; null: mean for encoders, last for decoders."""

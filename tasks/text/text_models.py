@@ -1,4 +1,4 @@
-"""Networks of transformers over texts as TransferModels, with a native or a pooled head.
+"""Text classifiers of transformers as TransferModels, with a native or a pooled head.
 
 Shapes: B rows, W texts or their windows, T tokens, H features, C outputs.
 """
@@ -26,67 +26,67 @@ from tasks.backbones.seams import (
     reads_one_vector,
 )
 from tasks.backbones.vector_heads import HiddenShape, make_vector_head, read_head, save_head
-from tasks.text.text_windows import COUNT, Pooling, pool_windows
+from tasks.text.text_windows import WINDOWS, Pooling, pool_windows
 
 
 class TextModel(LogitsModel):
-    """A network over token ids.
+    """A network that maps token ids to logits.
 
     Attributes:
-        window_pooling: how the windows of a long text become one row.
+        window_pooling: pooling of the logits of a long text's windows.
     """
 
     window_pooling: Pooling = "mean"
 
     @property
     def encoder(self) -> Any:
-        """The network of transformers, with its token embeddings."""
+        """The model of transformers, which holds the token embeddings."""
         return self.network
 
-    def read(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What the head reads of each text, or of each window, [W, H]."""
+    def text_vectors(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Compute the input of the head for each text or window, [W, H]."""
         raise NotImplementedError
 
-    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits of each text, or of each window, [W, C]."""
+    def text_logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Compute the logits of each text or window, [W, C]."""
         raise NotImplementedError
 
     def head(self, vectors: Tensor) -> Tensor:
-        """Logits [B, C] of what `read` gave."""
+        """Compute the logits [B, C] from `text_vectors` [B, H]."""
         raise NotImplementedError
 
     def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the head reads: {"pooled": [B, H]}."""
-        return {"pooled": self._by_row(self.read, inputs, "mean")}
+        """Compute the input of the head per row: {"pooled": [B, H]}."""
+        return {"pooled": self._pool_rows(self.text_vectors, inputs, "mean")}
 
     def logits(self, batch: Batch) -> Tensor:
         if "features" in batch:
             return self.head(batch["features"]["pooled"])
-        return self._by_row(self.answer, batch["inputs"], self.window_pooling)
+        return self._pool_rows(self.text_logits, batch["inputs"], self.window_pooling)
 
-    def _by_row(
+    def _pool_rows(
         self,
         compute: Callable[[Mapping[str, Tensor]], Tensor],
         inputs: Mapping[str, Tensor],
         pooling: Pooling,
     ) -> Tensor:
-        if COUNT not in inputs:
+        if WINDOWS not in inputs:
             return compute(inputs)
-        values = compute({name: tensor for name, tensor in inputs.items() if name != COUNT})
-        return pool_windows(values, inputs[COUNT], pooling)
+        values = compute({name: tensor for name, tensor in inputs.items() if name != WINDOWS})
+        return pool_windows(values, inputs[WINDOWS], pooling)
 
 
 class NativeTextModel(TextModel):
-    """A sequence-classification network of transformers with the head of its own class."""
+    """A sequence-classification model of transformers with its own head."""
 
     def __init__(self, network: Any, missing: Sequence[str]) -> None:
         base = network.base_model_prefix
         children = [name for name, child in network.named_children() if has_parameters(child)]
         heads = [name for name in children if name != base]
-        # What the checkpoint lacks is new wherever it stands: a BERT without its pooler, say.
-        lacking = (name.rpartition(".")[0] for name in missing)
-        heads += [name for name in dict.fromkeys(lacking) if not name.startswith(tuple(heads))]
-        # In the network's order, so that the layer that makes the logits is the last one.
+        # Modules missing in the checkpoint are new wherever they are, such as BERT's pooler.
+        new = (name.rpartition(".")[0] for name in missing)
+        heads += [name for name in dict.fromkeys(new) if not name.startswith(tuple(heads))]
+        # In the order of the network, so that the layer that computes the logits comes last.
         heads = [name for name, _ in network.named_modules() if name in heads]
         blocks = find_blocks(network, heads)
         super().__init__(
@@ -103,14 +103,14 @@ class NativeTextModel(TextModel):
 
     @property
     def cacheable(self) -> bool:
-        # A linear head of mean vectors gives the mean of the logits, and of no other pooling.
+        # A linear head commutes with mean pooling of windows, but not with max pooling.
         return self._reads_vector and self.window_pooling == "mean"
 
-    def read(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def text_vectors(self, inputs: Mapping[str, Tensor]) -> Tensor:
         assert self._head is not None
         return head_input(self.network, self._head, inputs)
 
-    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def text_logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         return self.network(**inputs).logits  # type: ignore[no-any-return]
 
     def head(self, vectors: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class NativeTextModel(TextModel):
         return self._head(vectors)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        self.settle()
+        self.consolidate()
         with quiet_transformers():
             self.network.save_pretrained(folder)  # type: ignore[operator]
 
@@ -127,7 +127,7 @@ class NativeTextModel(TextModel):
 
 
 class PooledNetwork(nn.Module):
-    """A bare backbone, its states pooled to one vector a row, and a head that reads it."""
+    """A bare backbone, pooling of its hidden states to one vector per text, and a head."""
 
     def __init__(self, backbone: Any, pooling: str, head: nn.Module) -> None:
         super().__init__()
@@ -136,12 +136,12 @@ class PooledNetwork(nn.Module):
         self.pooling = pooling
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [B, T, H] under an attention mask [B, T] to vectors [B, H], in float32."""
+        """Pool hidden states [B, T, H] under an attention mask [B, T] to [B, H], in float32."""
         states = states.float()
         if self.pooling == "cls":
             return states[:, 0]
         if self.pooling == "last":
-            # argmax gives the first maximum: the last token that is not padding.
+            # argmax returns the first maximum, which is the last token that is not padding.
             last = mask.long().cumsum(1).argmax(1)
             return states[torch.arange(len(states), device=states.device), last]
         weights = mask.unsqueeze(-1).float()
@@ -149,7 +149,7 @@ class PooledNetwork(nn.Module):
 
 
 class PooledTextModel(TextModel):
-    """A bare backbone under a pooling and a head of vectors: what frozen features serve best."""
+    """A bare backbone with a head on pooled hidden states, suited to frozen features."""
 
     network: PooledNetwork
 
@@ -177,19 +177,19 @@ class PooledTextModel(TextModel):
     def feature_kind(self) -> str:
         return f"{self.network.pooling} pooling"
 
-    def read(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def text_vectors(self, inputs: Mapping[str, Tensor]) -> Tensor:
         states = self.network.backbone(**inputs).last_hidden_state
         return self.network.pool(states, inputs["attention_mask"])
 
-    def answer(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.head(self.read(inputs))
+    def text_logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.head(self.text_vectors(inputs))
 
     def head(self, vectors: Tensor) -> Tensor:
         return self.network.head(vectors)  # type: ignore[no-any-return]
 
     def save(self, folder: Path) -> None:
-        """The backbone as AutoModel loads it, and the head beside it."""
-        self.settle()
+        """Write the backbone in the format of AutoModel, and the head to a file of its own."""
+        self.consolidate()
         with quiet_transformers():
             self.network.backbone.save_pretrained(folder)
         save_head(self.network.head, folder, pooling=self.network.pooling)
@@ -199,7 +199,10 @@ class PooledTextModel(TextModel):
 
 
 def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
-    """A network by AutoModelForSequenceClassification, in float32; `config` sets its labels."""
+    """Load AutoModelForSequenceClassification in float32; `config` sets its labels.
+
+    Raises ModelError if the model has no padding token.
+    """
     network, info = load_network(
         "AutoModelForSequenceClassification",
         source,
@@ -209,7 +212,8 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
     )
     if network.config.pad_token_id is None:
         raise ModelError(
-            f"model.name: {source.name} gives no padding token; a batch of texts needs one"
+            f"model.name: {source.name} defines no padding token, which batches of texts need; "
+            "set pad_token_id in its config.json"
         )
     model = NativeTextModel(network, sorted(info["missing_keys"]))
     model.base = resolve_model(source.name)
@@ -219,7 +223,7 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
 def load_pooled(
     source: ModelConfig, pooling: str, outputs: int, hidden: HiddenShape | None = None
 ) -> PooledTextModel:
-    """A backbone by AutoModel, in float32, with a new head."""
+    """Load a backbone with AutoModel, in float32, and add a new head."""
     backbone = _load_backbone(source)
     head = make_vector_head(backbone.config.hidden_size, hidden, outputs)
     model = PooledTextModel(PooledNetwork(backbone, pooling, head))
@@ -228,7 +232,7 @@ def load_pooled(
 
 
 def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
-    """What PooledTextModel.save wrote."""
+    """Load a folder that PooledTextModel.save wrote."""
     head, facts = read_head(Path(folder.name))
     return PooledTextModel(PooledNetwork(_load_backbone(folder), facts["pooling"], head))
 
@@ -236,7 +240,7 @@ def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
 def _load_backbone(source: ModelConfig) -> Any:
     backbone = load_network("AutoModel", source)
     if getattr(backbone, "pooler", None) is not None:
-        # Unread, so it would get no gradient, which a distributed run cannot have.
+        # It is unused and would get no gradient, which distributed training does not allow.
         backbone.pooler = None
     if backbone.config.is_encoder_decoder:
         _check_decoder(backbone, source)
@@ -244,13 +248,13 @@ def _load_backbone(source: ModelConfig) -> Any:
 
 
 def _check_decoder(backbone: Any, source: ModelConfig) -> None:
-    """Raise ModelError for a network like T5, whose decoder does not read the text by itself."""
+    """Raise ModelError if the decoder requires inputs of its own, as in T5."""
     try:
         with torch.inference_mode():
             backbone.eval()(input_ids=torch.zeros(1, 2, dtype=torch.long))
     except ValueError as error:
         raise ModelError(
-            f"model.name: {source.name} ({backbone.config.model_type}) has a decoder that must be "
-            "given a text of its own, so no vector of a text can be pooled; write "
-            "task.head=native, or take an encoder"
+            f"model.name: the decoder of {source.name} ({backbone.config.model_type}) requires "
+            "inputs of its own, so its hidden states cannot be pooled; set task.head=native, or "
+            "use an encoder"
         ) from error

@@ -1,4 +1,4 @@
-"""Rows of a text, or of a pair of texts, with a label.
+"""Rows with a text, or a pair of texts, and a label.
 
 A row: {"text": "Ad sales boost Time Warner profit ...", "label": "business"}
 """
@@ -27,8 +27,8 @@ class TextRows(LabelRows):
 
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
         if isinstance(self.config.text, list):
-            found = [find_column(name, "text", columns, (), ()) for name in self.config.text]
-            return Resolved({"text": [name for name, _ in found]}, [])
+            pair = [find_column(name, "text", columns, (), ()) for name in self.config.text]
+            return Resolved({"text": [name for name, _ in pair]}, [])
         prose = [name for name in prose_columns(columns) if name != self.config.label]
         text, note = find_column(self.config.text, "text", columns, TEXT_NAMES, prose)
         return Resolved({"text": text}, [note] if note else [])
@@ -49,15 +49,15 @@ class TextRows(LabelRows):
         values = list(value) if isinstance(value, list | tuple) else [value]
         if len(values) != len(columns):
             raise DataError(
-                f"{self.config.name}: {value!r} does not fit the columns {', '.join(columns)}; "
-                "give dicts"
+                f"{self.config.name}: {value!r} does not match the columns {', '.join(columns)}; "
+                "pass dicts"
             )
         return dict(zip(columns, values, strict=True))
 
     def texts(self, row: Row) -> list[Any]:
-        """The text of a row, or both texts of a pair."""
+        """Return the text of a row, or both texts of a pair, as a list."""
         return [row.get(column) for column in self.inputs]
 
     def all_texts(self, rows: Iterable[Row]) -> Iterator[str]:
-        """Every text of some rows, one after the other."""
+        """Iterate over all texts of the rows."""
         return (text for row in rows for text in self.texts(row))

@@ -1,4 +1,4 @@
-"""What people see of text classification: tokens, words that are split, the code on a card."""
+"""Views of text classification: tokens, fragmented words, code for the model card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune.model import TransferModel
 from finetune.task_parts import CardFacts, Row, Sample
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews
-from tasks.text.vocabulary import broken_words
+from tasks.text.vocabulary import fragmented_words
 
 if TYPE_CHECKING:
     from tasks.text_classification import TextClassification
@@ -30,15 +30,15 @@ class TextViews(LabelViews):
         return " ".join(self.task.tokenizer_.convert_ids_to_tokens(ids))
 
     def survey(self, rows: Sequence[Row]) -> dict[str, str]:
-        found = broken_words(self.task.tokenizer_, self.task.rows.all_texts(rows))
-        named = [f"{word} ({pieces} pieces, {count} times)" for word, pieces, count in found]
-        told = f"{', '.join(named)}; task.add_tokens keeps a word whole"
-        return {"broken words": told} if named else {}
+        words = fragmented_words(self.task.tokenizer_, self.task.rows.all_texts(rows))
+        items = [f"{word} ({pieces} pieces, {count} times)" for word, pieces, count in words]
+        finding = f"{', '.join(items)}; task.add_tokens makes a word a single token"
+        return {"fragmented words": finding} if items else {}
 
     def card(self, model: TransferModel) -> CardFacts:
         config, kind = self.task.resolved_, self.task.targets.problem_type
         is_pair = len(self.task.rows.inputs) == 2
-        blanks = {
+        values = {
             "labels": self.task.targets.names,
             "max_length": config.max_length,
             "several": ", top_k=None" if kind == "multi_label_classification" else "",
@@ -47,17 +47,17 @@ class TextViews(LabelViews):
             "example": '("A text.", "Its pair.")' if is_pair else '"A text."',
             "sides": ', truncation_side="left"' if config.truncation == "tail" else "",
         }
-        note = code.CUT_OTHERWISE.get(config.truncation, "")
+        note = code.TRUNCATION_NOTES.get(config.truncation, "")
         if self.task.head_ == "pooled":
-            blanks |= self._pooled(model)
-            return CardFacts(config.name, code=note + code.fill_code(code.POOLED_TEXT, **blanks))
-        native = code.fill_code(code.PAIR_OF_TEXTS if is_pair else code.TEXT, **blanks)
-        # New words are rows of the embeddings, which an adapter has not.
-        adapted = "" if config.add_tokens else note + code.fill_code(code.ADAPTED_TEXT, **blanks)
+            values |= self._pooled(model)
+            return CardFacts(config.name, code=note + code.fill_code(code.POOLED_TEXT, **values))
+        native = code.fill_code(code.PAIR_OF_TEXTS if is_pair else code.TEXT, **values)
+        # Added tokens are rows of the embedding, which an adapter does not contain.
+        adapted = "" if config.add_tokens else note + code.fill_code(code.ADAPTED_TEXT, **values)
         return CardFacts(config.name, "transformers", note + native, adapted)
 
     def _pooled(self, model: TransferModel) -> dict[str, str]:
-        """What the code for a pooled head has beside that for a native one."""
+        """Return the values of placeholders that only the code for a pooled head has."""
         config, kind = self.task.resolved_, self.task.targets.problem_type
         has_pooler = "add_pooling_layer" in signature(type(model.encoder)).parameters
         return {

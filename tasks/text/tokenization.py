@@ -1,4 +1,4 @@
-"""What tasks that read text share: tokenizing, counting tokens, padding.
+"""Tokenization shared by tasks that read text: loading, counting tokens, truncating, padding.
 
 Shapes: B rows, T tokens.
 """
@@ -17,95 +17,94 @@ from finetune.errors import ModelError
 from finetune.task_parts import Length
 from tasks.backbones.pretrained import from_pretrained
 
-# A tokenizer that knows no longest input names a number above this.
+# Tokenizers without a maximum length report a model_max_length above this.
 UNBOUNDED = 1_000_000
-# Texts that tell whether a tokenizer knows what they are written in, and the share of unknown
-# tokens that is worth a word.
-SAMPLED, MUCH = 200, 0.02
+# Number of texts in which unknown tokens are counted, and the share of them that is reported.
+SAMPLED_TEXTS, UNKNOWN_SHARE = 200, 0.02
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
-    """The tokenizer of a network, with a padding token. Raises ModelError where none can be one."""
-    remedy = "The folder needs tokenizer.json or the files that it is made from"
+    """Load a model's tokenizer, with a padding token. Raises ModelError if no token can pad."""
+    remedy = "The folder needs tokenizer.json or the files it is built from"
     tokenizer = from_pretrained("AutoTokenizer", source, remedy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise ModelError(
-            f"model.name: {source.name!r} has a tokenizer without a padding, an end or an unknown "
-            "token, so rows of unequal length cannot share a batch; name one of its tokens in "
+            f"model.name: the tokenizer of {source.name!r} has no padding, end-of-sequence or "
+            "unknown token, so rows of unequal length cannot be batched; set one of its tokens in "
             'tokenizer_config.json: "pad_token": "<pad>"'
         )
-    # Tokens are counted before they are cut, of which transformers would warn.
+    # Lengths are counted before truncation, which would trigger this warning of transformers.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
 
 
-def unknown_note(tokenizer: Any, texts: Iterable[str]) -> list[str]:
-    """A sentence on a tokenizer that does not know much of what the first texts are written in."""
+def unknown_tokens_note(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """Return a note if many tokens of the first texts are unknown to the tokenizer."""
     if tokenizer.unk_token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        return []  # of tokens that are bytes, as those of GPT-2, none is unknown
-    some = list(islice(texts, SAMPLED))
-    ids = [i for own in tokenizer(some, add_special_tokens=False)["input_ids"] for i in own]
+        return []  # a byte-level vocabulary such as GPT-2's has no unknown tokens
+    sample = list(islice(texts, SAMPLED_TEXTS))
+    encoded = tokenizer(sample, add_special_tokens=False)["input_ids"]
+    ids = [token for text_ids in encoded for token in text_ids]
     share = ids.count(tokenizer.unk_token_id) / max(len(ids), 1)
-    if share < MUCH:
+    if share < UNKNOWN_SHARE:
         return []
     return [
-        f"tokens: {share:.0%} of those of the first {len(some)} texts are {tokenizer.unk_token}, "
-        "for words and signs that this network cannot tell apart; another may know them"
+        f"tokens: {share:.0%} of the tokens of the first {len(sample)} texts are "
+        f"{tokenizer.unk_token}: the model cannot tell these words and characters apart; consider "
+        "a model whose vocabulary covers them"
     ]
 
 
-def longest_input(tokenizer: Any, config: Any) -> int | None:
-    """The most tokens that a network takes; None if it is not bounded by learned positions."""
+def max_input_length(tokenizer: Any, config: Any) -> int | None:
+    """Return the maximum number of tokens that a network reads; None if it has no limit."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
         return int(tokenizer.model_max_length) if tokenizer.model_max_length < UNBOUNDED else None
     if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        # They number positions from the padding id on.
+        # They number positions from the padding id + 1 on.
         positions -= (config.pad_token_id or 0) + 1
     return int(positions)
 
 
-def settle_length(asked: int, longest: int | None) -> tuple[int, list[str]]:
-    """The tokens that are read where a network takes `longest` at most, and a sentence if those are
-    fewer than asked for.
-    """
-    if longest is None or asked <= longest:
-        return asked, []
-    return longest, [
-        f"max_length: {longest}, the most that this network takes, in place of {asked}"
-    ]
+def limit_length(max_length: int, limit: int | None) -> tuple[int, list[str]]:
+    """Lower max_length to the limit of the network; return it, and a note if it was lowered."""
+    if limit is None or max_length <= limit:
+        return max_length, []
+    return limit, [f"max_length: {limit} instead of {max_length}, the maximum of this model"]
 
 
 def token_lengths(
-    tokenizer: Any, texts: Sequence[Any], pairs: Sequence[Any] | None, longest: int
+    tokenizer: Any, texts: Sequence[Any], pairs: Sequence[Any] | None, max_length: int
 ) -> list[Length]:
-    """How many tokens each text (or pair) has, and how many over `longest` are cut away."""
-    found = []
+    """Count the tokens of each text (or pair) that are read, and those that are truncated."""
+    lengths = []
     for start in range(0, len(texts), 1000):
         part = slice(start, start + 1000)
         second = list(pairs[part]) if pairs else None
         encoded = tokenizer(list(texts[part]), second, return_attention_mask=False)
         sizes = [len(ids) for ids in encoded["input_ids"]]
-        found += [Length(min(size, longest), max(size - longest, 0)) for size in sizes]
-    return found
+        lengths += [Length(min(size, max_length), max(size - max_length, 0)) for size in sizes]
+    return lengths
 
 
-def encode_ends(tokenizer: Any, text: str, longest: int) -> dict[str, list[int]]:
-    """A text of which, if it is too long, a quarter of the tokens is read from its head and the
-    others from its tail. Special tokens stand at the ends, so they are kept.
+def encode_head_tail(tokenizer: Any, text: str, max_length: int) -> dict[str, list[int]]:
+    """Encode a text, and cut out its middle if it is too long.
+
+    A quarter of max_length is kept from its start, the rest from its end; special tokens are at the
+    ends, so they are kept.
     """
     encoded = tokenizer(text)
-    head = longest // 4
+    head = max_length // 4
     return {
-        name: ids if len(ids) <= longest else [*ids[:head], *ids[head - longest :]]
+        name: ids if len(ids) <= max_length else [*ids[:head], *ids[head - max_length :]]
         for name, ids in encoded.items()
     }
 
 
 def pad_tokens(samples: Sequence[Mapping[str, Sequence[int]]], pad_id: int) -> dict[str, Tensor]:
-    """Encoded texts as tensors [B, T], padded on the right to the longest."""
+    """Stack encoded texts to tensors [B, T], padded on the right to the longest."""
     longest = max(len(sample["input_ids"]) for sample in samples)
     inputs = {}
     for name in samples[0]:

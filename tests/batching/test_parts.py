@@ -1,4 +1,4 @@
-"""What only a task can read, and rows that training sees in parts."""
+"""Data formats that a task reads itself, and training on parts of rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from finetune.batching.parts import PartRows, in_parts
+from finetune.batching.parts import PartRows, split_into_parts
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_rows, open_splits
@@ -25,17 +25,17 @@ class OddConfig(LettersConfig):
     formats = (DataFormat("odd", lambda path: path.suffix == ".odd", read_odd),)
 
 
-class Reading(Letters):
-    """A toy whose rows may be in a file of its own kind."""
+class OddLetters(Letters):
+    """A toy task that reads files in a format of its own."""
 
     Config = OddConfig
 
 
-def test_what_the_task_can_read_it_reads(tmp_path: Path) -> None:
+def test_open_splits_reads_formats_of_the_task(tmp_path: Path) -> None:
     (tmp_path / "a.odd").write_text("ab ba aa bb " * 5)
     (tmp_path / "b.csv").write_text("text,label\nab,a\nba,b\n")
     config = DataConfig(train=str(tmp_path / "a.odd"), validation=str(tmp_path / "b.csv"))
-    splits = open_splits(config, Reading())
+    splits = open_splits(config, OddLetters())
     assert splits.train["text"][:2] == ["ab", "ba"]
     assert splits.validation is not None
     assert splits.validation["text"][:] == ["ab", "ba"]
@@ -43,27 +43,27 @@ def test_what_the_task_can_read_it_reads(tmp_path: Path) -> None:
     assert len(rows) == 20
 
 
-def test_a_format_that_the_task_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_open_splits_rejects_formats_of_other_tasks(tmp_path: Path) -> None:
     (tmp_path / "a.odd").write_text("ab")
     with pytest.raises(DataError, match="this task does not read data.format=yolo"):
-        open_splits(DataConfig(source=str(tmp_path / "a.odd"), format="yolo"), Reading())
+        open_splits(DataConfig(source=str(tmp_path / "a.odd"), format="yolo"), OddLetters())
 
 
-def test_parts_are_rows_with_the_keys_of_their_part() -> None:
+def test_split_into_parts_adds_the_keys_of_each_part_to_its_row() -> None:
     class Halves(Letters):
         @property
         def parts(self) -> Any:
             return lambda rows: [[{"half": n} for n in range(len(row["text"]))] for row in rows]
 
     rows = Dataset.from_list([{"text": "ab"}, {"text": ""}, {"text": "c"}])
-    cut, note = in_parts(rows, Halves())
-    assert isinstance(cut, PartRows)
-    assert list(cut) == [
+    parts, notes = split_into_parts(rows, Halves())
+    assert isinstance(parts, PartRows)
+    assert list(parts) == [
         {"text": "ab", "half": 0},
         {"text": "ab", "half": 1},
         {"text": "c", "half": 0},
     ]
-    assert cut[-1] == cut[2]
-    assert cut[1:] == cut.__getitems__([1, 2])
-    assert note == ["train: 3 rows are seen in 3 parts"]
-    assert in_parts(rows, Letters()) == (rows, [])
+    assert parts[-1] == parts[2]
+    assert parts[1:] == parts.__getitems__([1, 2])
+    assert notes == ["train: 3 rows split into 3 parts"]
+    assert split_into_parts(rows, Letters()) == (rows, [])

@@ -1,4 +1,4 @@
-"""The plan of batches: each row once an epoch, whatever the number of processes and the micro-batch."""
+"""The batch plan: every epoch has each row once, for any number of processes and micro-batch."""
 
 from __future__ import annotations
 
@@ -20,69 +20,76 @@ SHAPES = st.fixed_dictionaries(
         "seed": st.integers(0, 3),
     }
 )
-few = settings(max_examples=60, deadline=None)
+few_examples = settings(max_examples=60, deadline=None)
 
 
-def plan_of(rows: int, seed: int, **facts: int) -> TrainPlan:
+def plan_of(rows: int, seed: int, **arguments: int) -> TrainPlan:
     lengths = np.random.default_rng(seed).integers(1, 100, rows)
-    return TrainPlan(lengths, seed=seed, **facts)  # type: ignore[arg-type]
+    return TrainPlan(lengths, seed=seed, **arguments)  # type: ignore[arg-type]
 
 
 def micro_batches_of(plan: TrainPlan, step: int) -> list[list[tuple[int, ...]]]:
-    """By process, without fillers."""
-    own = [plan.micro_batches(step, process) for process in range(plan.processes)]
+    """Return the rows of the micro-batches of each process, without fillers."""
+    by_process = [plan.micro_batches(step, process) for process in range(plan.processes)]
     return [
         [micro_batch.indices for micro_batch in micro_batches if not micro_batch.filler]
-        for micro_batches in own
+        for micro_batches in by_process
     ]
 
 
-@few
+@few_examples
 @given(SHAPES, st.integers(0, 2))
-def test_epoch_visits_each_row_once(shape: dict[str, int], epoch: int) -> None:
+def test_plan_visits_each_row_once_per_epoch(shape: dict[str, int], epoch: int) -> None:
     plan = plan_of(**shape)
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
     seen = [
         i
         for step in steps
-        for own in micro_batches_of(plan, step)
-        for micro_batch in own
+        for micro_batches in micro_batches_of(plan, step)
+        for micro_batch in micro_batches
         for i in micro_batch
     ]
     assert sorted(seen) == list(range(shape["rows"]))
 
 
-@few
+@few_examples
 @given(SHAPES, st.integers(0, 40))
-def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(shape: dict[str, int], step: int) -> None:
+def test_plan_gives_a_step_the_same_rows_however_it_is_divided(
+    shape: dict[str, int], step: int
+) -> None:
     plan = plan_of(**shape)
     whole = plan_of(**{**shape, "processes": 1, "micro_batch_size": shape["batch_size"]})
-    cut = [i for own in micro_batches_of(plan, step) for micro_batch in own for i in micro_batch]
-    assert sorted(cut) == sorted(whole.rows(step).tolist())
-    assert len(cut) == plan.size(step) == len(plan.rows(step))
+    divided = [
+        i
+        for micro_batches in micro_batches_of(plan, step)
+        for micro_batch in micro_batches
+        for i in micro_batch
+    ]
+    assert sorted(divided) == sorted(whole.rows(step).tolist())
+    assert len(divided) == plan.size(step) == len(plan.rows(step))
 
 
-@few
+@few_examples
 @given(SHAPES, st.integers(0, 40))
-def test_each_process_has_work_that_fits(shape: dict[str, int], step: int) -> None:
+def test_micro_batches_fit_and_are_equally_many_per_process(
+    shape: dict[str, int], step: int
+) -> None:
     plan = plan_of(**shape)
-    own = [plan.micro_batches(step, process) for process in range(plan.processes)]
-    assert all(own)
-    assert all(
-        0 < len(p.indices) <= plan.micro_batch_size for micro_batches in own for p in micro_batches
-    )
-    assert all(micro_batch.step == step for micro_batches in own for micro_batch in micro_batches)
-    assert (
-        len({len(micro_batches) for micro_batches in own}) == 1
-    )  # sharded weights are fetched by all at once
-    # Collating draws its random numbers by slot, so no two micro_batches may have the same.
-    slots = [micro_batch.slot for micro_batches in own for micro_batch in micro_batches]
+    by_process = [plan.micro_batches(step, process) for process in range(plan.processes)]
+    assert all(by_process)
+    every = [micro_batch for micro_batches in by_process for micro_batch in micro_batches]
+    assert all(0 < len(micro_batch.indices) <= plan.micro_batch_size for micro_batch in every)
+    assert all(micro_batch.step == step for micro_batch in every)
+    # All processes gather sharded weights together.
+    assert len({len(micro_batches) for micro_batches in by_process}) == 1
+    # Collating draws random numbers by slot, so slots must be unique.
+    slots = [micro_batch.slot for micro_batch in every]
     assert len(set(slots)) == len(slots)
 
 
-@few
+@few_examples
 @given(SHAPES)
-def test_only_a_process_with_too_few_rows_gets_a_filler(shape: dict[str, int]) -> None:
+def test_micro_batches_have_a_filler_only_for_processes_without_rows(shape: dict[str, int]) -> None:
     plan = plan_of(**shape)
     for step in range(plan.steps_per_epoch):
         for process in range(plan.processes):
@@ -94,89 +101,92 @@ def test_only_a_process_with_too_few_rows_gets_a_filler(shape: dict[str, int]) -
                 assert plan.size(step) < plan.processes * len(micro_batches)
 
 
-@few
+@few_examples
 @given(SHAPES)
-def test_all_batches_but_the_last_of_an_epoch_are_whole(shape: dict[str, int]) -> None:
+def test_plan_has_full_batches_except_the_last_of_an_epoch(shape: dict[str, int]) -> None:
     plan = plan_of(**shape)
     sizes = [plan.size(step) for step in range(plan.steps_per_epoch)]
     assert all(size == min(plan.batch_size, shape["rows"]) for size in sizes[:-1])
 
 
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    facts = {"batch_size": 8, "micro_batch_size": 8}
-    first = [plan_of(60, 1, **facts).rows(step).tolist() for step in range(16)]
-    assert first == [plan_of(60, 1, **facts).rows(step).tolist() for step in range(16)]
+def test_plan_order_depends_on_seed_and_epoch_only() -> None:
+    sizes = {"batch_size": 8, "micro_batch_size": 8}
+    first = [plan_of(60, 1, **sizes).rows(step).tolist() for step in range(16)]
+    assert first == [plan_of(60, 1, **sizes).rows(step).tolist() for step in range(16)]
     assert first[:8] != first[8:]
     lengths = np.random.default_rng(1).integers(1, 100, 60)
-    other = TrainPlan(lengths, seed=2, **facts)
+    other = TrainPlan(lengths, seed=2, **sizes)
     assert first != [other.rows(step).tolist() for step in range(16)]
 
 
-def test_batching_by_length_saves_padding() -> None:
+def test_plan_by_length_reduces_padding() -> None:
     lengths = np.random.default_rng(0).integers(1, 200, 2000)
-    facts = {"batch_size": 32, "micro_batch_size": 32, "seed": 0}
-    steps = TrainPlan(lengths, **facts).steps_per_epoch
+    arguments = {"batch_size": 32, "micro_batch_size": 32, "seed": 0}
+    steps = TrainPlan(lengths, **arguments).steps_per_epoch
 
     def padded(some: Sequence[int]) -> int:
         return max(some) * len(some)
 
-    by_length = TrainPlan(lengths, **facts).useful_share(steps, padded)
-    at_random = TrainPlan(lengths, **facts, by_length=False).useful_share(steps, padded)
+    by_length = TrainPlan(lengths, **arguments).useful_share(steps, padded)
+    shuffled = TrainPlan(lengths, **arguments, by_length=False).useful_share(steps, padded)
     assert by_length > 0.95
-    assert at_random < 0.6
+    assert shuffled < 0.6
 
 
-@few
+@few_examples
 @given(st.integers(0, 120), st.integers(1, 40), st.integers(1, 7), st.integers(0, 3))
-def test_blocks_cover_each_row_once_and_do_not_depend_on_processes(
+def test_blocks_by_length_cover_each_row_once_for_any_number_of_processes(
     rows: int, block: int, processes: int, seed: int
 ) -> None:
     lengths = np.random.default_rng(seed).integers(1, 30, rows)
-    alone = blocks_by_length(lengths, block)
-    dealt = [
+    single = blocks_by_length(lengths, block)
+    distributed = [
         p for rank in range(processes) for p in blocks_by_length(lengths, block, rank, processes)
     ]
-    assert sorted(i for micro_batch in alone for i in micro_batch.indices) == list(range(rows))
-    assert sorted(dealt, key=lambda micro_batch: micro_batch.slot) == alone
-    assert all(len(micro_batch.indices) == block for micro_batch in alone[:-1])
-    longest_first = [int(lengths[i]) for micro_batch in alone for i in micro_batch.indices]
+    assert sorted(i for micro_batch in single for i in micro_batch.indices) == list(range(rows))
+    assert sorted(distributed, key=lambda micro_batch: micro_batch.slot) == single
+    assert all(len(micro_batch.indices) == block for micro_batch in single[:-1])
+    longest_first = [int(lengths[i]) for micro_batch in single for i in micro_batch.indices]
     assert longest_first == sorted(longest_first, reverse=True)
 
 
 # ---- balanced sampling
 
-UNEQUAL = np.random.default_rng(0).permutation([0] * 50 + [1] * 9 + [2])
+IMBALANCED = np.random.default_rng(0).permutation([0] * 50 + [1] * 9 + [2])
 
 
-def balanced(**facts: int) -> TrainPlan:
-    lengths = np.random.default_rng(1).integers(1, 100, len(UNEQUAL))
-    usual: dict[str, int] = {"batch_size": 8, "micro_batch_size": 3, "seed": 0}
-    return TrainPlan(lengths, **(usual | facts), classes=UNEQUAL)  # type: ignore[arg-type]
+def balanced(**arguments: int) -> TrainPlan:
+    lengths = np.random.default_rng(1).integers(1, 100, len(IMBALANCED))
+    defaults: dict[str, int] = {"batch_size": 8, "micro_batch_size": 3, "seed": 0}
+    return TrainPlan(lengths, **(defaults | arguments), classes=IMBALANCED)  # type: ignore[arg-type]
 
 
 def drawn(plan: TrainPlan, epoch: int) -> list[tuple[int, int]]:
-    """(row, how often it was drawn before) of all that processes hold in an epoch."""
+    """Return (row, how often it was drawn before) for all rows of an epoch, over all processes."""
     steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
     micro_batches = [
-        p for step in steps for own in range(plan.processes) for p in plan.micro_batches(step, own)
+        micro_batch
+        for step in steps
+        for process in range(plan.processes)
+        for micro_batch in plan.micro_batches(step, process)
     ]
-    held = [zip(p.indices, p.turns, strict=True) for p in micro_batches if not p.filler]
-    return [pair for pairs in held for pair in pairs]
+    drawn_rows = [zip(p.indices, p.turns, strict=True) for p in micro_batches if not p.filler]
+    return [pair for pairs in drawn_rows for pair in pairs]
 
 
-def test_balanced_epoch_draws_as_many_rows_of_each_class() -> None:
+def test_balanced_plan_draws_equally_many_rows_of_each_class() -> None:
     plan = balanced()
     for epoch in range(4):
-        counts = np.bincount(UNEQUAL[[row for row, _ in drawn(plan, epoch)]])
+        counts = np.bincount(IMBALANCED[[row for row, _ in drawn(plan, epoch)]])
         assert counts.tolist() == [20, 20, 20]
     seen = [pair for epoch in range(7) for pair in drawn(plan, epoch)]
-    assert len(set(seen)) == len(seen)  # a row that is drawn again is augmented in another way
-    often = np.bincount([row for row, _ in seen])
-    for own in range(3):  # and no row of the large class is left out over the epochs
-        assert np.ptp(often[own == UNEQUAL]) <= 1
+    assert len(set(seen)) == len(seen)  # repeated rows are augmented differently
+    times_drawn = np.bincount([row for row, _ in seen])
+    for label in range(3):  # and no row of the large class is missed over the epochs
+        assert np.ptp(times_drawn[label == IMBALANCED]) <= 1
 
 
-def test_balanced_order_is_a_function_of_position_alone() -> None:
+def test_balanced_plan_order_depends_on_the_position_only() -> None:
     first = [balanced().rows(step).tolist() for step in range(24)]
     assert first == [balanced().rows(step).tolist() for step in reversed(range(24))][::-1]
     assert first != [balanced(seed=1).rows(step).tolist() for step in range(24)]

@@ -1,4 +1,4 @@
-"""Cached features are the live ones, are found again, and are never taken for those of something else."""
+"""The feature cache: hits only for identical inputs and settings, and features equal to live ones."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ FROZEN = {"method": "frozen", "task.pooling": "mean"}
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "own-cache"))
-    return tmp_path / "own-cache" / "features"
+def temporary_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches whose features are computed."""
+    """Sizes of the batches whose features were computed."""
     sizes: list[int] = []
     for kind in (PooledTextModel, NativeTextModel):
-        usual = kind.features
+        original = kind.features
 
         def features(
-            self: Any, inputs: Mapping[str, Tensor], usual: Any = usual
+            self: Any, inputs: Mapping[str, Tensor], original: Any = original
         ) -> dict[str, Tensor]:
             sizes.append(len(inputs["input_ids"]))
-            return usual(self, inputs)  # type: ignore[no-any-return]
+            return original(self, inputs)  # type: ignore[no-any-return]
 
         monkeypatch.setattr(kind, "features", features)
     return sizes
@@ -54,7 +54,7 @@ def train(folder: Path, model: Path, data: Path, **keys: Any) -> None:
 
 @pytest.mark.parametrize("head", ["pooled", "native"])
 @pytest.mark.parametrize("network", ["bert", "gpt2"])
-def test_cached_features_equal_live_ones(
+def test_cache_stores_features_equal_to_live_ones(
     head: str,
     network: str,
     gpt2_folder: Path,
@@ -68,7 +68,7 @@ def test_cached_features_equal_live_ones(
 
     def compare(live: Any, *_: Any) -> None:
         split, task, model = live.train, live.task, live.model.eval()
-        if split.features is None:  # a head that reads more than one vector has no cache
+        if split.features is None:  # no cache for heads that read more than one vector per row
             raise Killed
         for start in range(0, len(split), 7):
             indices = list(range(start, min(start + 7, len(split))))
@@ -88,22 +88,23 @@ def test_cached_features_equal_live_ones(
 
 
 @pytest.mark.parametrize("head", ["pooled", "native"])
-def test_training_on_cached_features_equals_training_on_live_ones(
+def test_cache_trains_the_same_weights_as_live_features(
     head: str, news_csv: Path, tmp_path: Path
 ) -> None:
-    """Dropout included: what stands before the head is in evaluation mode in both."""
+    """Including dropout: the backbone is in evaluation mode in both cases."""
     model = tiny_bert(tmp_path / "bert", pooler=True)
-    ends = []
+    trained = []
     for name in ("auto", "off"):
         keys = {"task.pooling": None, "task.head": head, "method.cache": name}
         with watched() as network:
             train(tmp_path / name, model, news_csv, **keys)
-        ends.append({name: network.after[name] for name in network.trained})
-    assert ends[0].keys() == ends[1].keys()
-    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-5) for name in ends[0])
+        trained.append({name: network.after[name] for name in network.trained})
+    cached, uncached = trained
+    assert cached.keys() == uncached.keys()
+    assert all(torch.allclose(cached[name], uncached[name], atol=1e-5) for name in cached)
 
 
-def test_second_run_finds_the_features(
+def test_cache_is_reused_by_a_second_run(
     computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     train(tmp_path / "first", bert_folder, news_csv)
@@ -113,7 +114,7 @@ def test_second_run_finds_the_features(
     assert computed == []
 
 
-def test_every_row_is_computed_once_in_fixed_blocks(
+def test_cache_computes_every_row_once_in_fixed_blocks(
     computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     train(tmp_path, bert_folder, news_csv, **{"train.batch_size": 7})
@@ -129,7 +130,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_features_of_other_settings_are_computed_anew(
+def test_cache_misses_after_a_change_of_settings(
     change: str, computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     train(tmp_path / "first", bert_folder, news_csv, **{"task.max_length": 12})
@@ -138,7 +139,7 @@ def test_features_of_other_settings_are_computed_anew(
     assert sum(computed) == 50
 
 
-def test_features_of_other_weights_are_computed_anew(
+def test_cache_misses_after_a_change_of_weights(
     computed: list[int], news_csv: Path, tmp_path: Path
 ) -> None:
     model = tiny_bert(tmp_path / "bert")
@@ -154,7 +155,7 @@ def test_features_of_other_weights_are_computed_anew(
     assert sum(computed) == 50
 
 
-def test_features_of_other_texts_are_computed_anew(
+def test_cache_misses_after_a_change_of_texts(
     computed: list[int], bert_folder: Path, tmp_path: Path
 ) -> None:
     data = text_csv(tmp_path / "news.csv")
@@ -163,46 +164,46 @@ def test_features_of_other_texts_are_computed_anew(
     first = text_rows()[0]["text"]
     data.write_text(data.read_text().replace(first, first.replace(" ", " the ", 1)))
     train(tmp_path / "second", bert_folder, data)
-    assert sum(computed) in (40, 10)  # the other split is the same
+    assert sum(computed) in (40, 10)  # the other split is unchanged
 
 
-def test_build_that_was_killed_leaves_nothing_that_is_taken_for_whole(
+def test_cache_ignores_a_build_that_was_killed(
     computed: list[int],
-    own_cache: Path,
+    temporary_cache: Path,
     bert_folder: Path,
     news_csv: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    usual, left = cache.to_device, [1]
+    original, remaining = cache.to_device, [1]
 
     def killed(*arguments: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
+        remaining[0] -= 1
+        if remaining[0] < 0:
             raise Killed
-        return usual(*arguments)
+        return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "to_device", killed)
         assert live(load(tmp_path / "run", bert_folder, news_csv, FROZEN)) is None
-    assert not list(own_cache.glob("*/manifest.json"))
+    assert not list(temporary_cache.glob("*/manifest.json"))
     computed.clear()
     train(tmp_path / "run", bert_folder, news_csv)
     assert sum(computed) == 50
 
 
-def test_two_runs_that_build_the_same_features_do_not_meet(
-    own_cache: Path, bert_folder: Path, news_csv: Path, tmp_path: Path
+def test_cache_allows_two_runs_to_build_the_same_features_at_once(
+    temporary_cache: Path, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    """One that is in the middle of its build must not be disturbed by one that begins."""
-    usual, seen = cache._Encoder.batch, Seen()
+    """A run that starts must not disturb another that is in the middle of its build."""
+    original, seen = cache._Encoder.batch, Seen()
     batches = []
 
     def interrupting(self: Any, indices: Any) -> Any:
         batches.append(indices)
         if len(batches) == 2:
             train(tmp_path / "inner", bert_folder, news_csv)
-        return usual(self, indices)
+        return original(self, indices)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache._Encoder, "batch", interrupting)
@@ -213,10 +214,10 @@ def test_two_runs_that_build_the_same_features_do_not_meet(
     loaded = load(tmp_path / "third", bert_folder, news_csv, FROZEN)
     assert live(loaded, seen=other, stop=Stop(8, "finish")) is None
     assert other.steps == outer
-    assert not [path for path in own_cache.iterdir() if "partial" in path.name]
+    assert not [path for path in temporary_cache.iterdir() if "partial" in path.name]
 
 
-def test_too_large_features_are_refused_with_the_two_ways_out(
+def test_cache_rejects_features_over_its_size_limit(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     keys = {**FROZEN, "method.cache_gib": 1e-7}
@@ -226,12 +227,12 @@ def test_too_large_features_are_refused_with_the_two_ways_out(
         live(load(tmp_path, bert_folder, news_csv, keys))
 
 
-def test_cache_lies_where_it_is_told(own_cache: Path) -> None:
-    assert cache_root() == own_cache
+def test_cache_root_follows_the_environment_variable(temporary_cache: Path) -> None:
+    assert cache_root() == temporary_cache
 
 
-def test_each_row_is_taken_from_the_view_whose_turn_it_is() -> None:
-    """Under balanced sampling a row comes twice in an epoch: it is not to look the same."""
+def test_stored_features_take_each_row_from_the_view_of_its_turn() -> None:
+    """Under balanced sampling, a row repeated within an epoch must be augmented differently."""
     views = [{"pooled": torch.arange(3.0) + 10 * view} for view in range(2)]
     stored = cache.StoredFeatures(views, [{}] * 3)
     assert stored.take([2, 0, 2], [0, 3, 1])["pooled"].tolist() == [2, 10, 12]
@@ -239,25 +240,24 @@ def test_each_row_is_taken_from_the_view_whose_turn_it_is() -> None:
     assert stored.take([1])["pooled"].tolist() == [1]
 
 
-def test_each_row_is_encoded_once_to_be_computed(
-    own_cache: Path,
+def test_cache_encodes_each_row_once_if_memory_allows(
+    temporary_cache: Path,
     bert_folder: Path,
     news_csv: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Between the digest and the network it waits in memory, where there is room for it."""
     encoded: list[str] = []
-    usual = TextClassification.encode
+    original = TextClassification.encode
 
     def counted(self: Any, row: Any, rng: Any = None) -> Any:
         encoded.append(row["text"])
-        return usual(self, row, rng)
+        return original(self, row, rng)
 
     monkeypatch.setattr(TextClassification, "encode", counted)
     train(tmp_path / "roomy", bert_folder, news_csv, **{"data.validation": 0})
     rows = len(set(encoded))
-    assert len(encoded) <= rows + 8, "each once, and a few for the check of the final model"
+    assert len(encoded) <= rows + 8, "each once, plus a few for the reload check"
     encoded.clear()
     monkeypatch.setattr(cache, "KEPT_BYTES", 0)
     other = {"data.validation": 0, "task.max_length": 16}

@@ -1,4 +1,4 @@
-"""What is a name, what is key=value, and what the keys of reading say."""
+"""Parsing of command-line words into names, overrides and data sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from finetune.config.yaml import split_override
 from finetune.errors import ConfigError
 
 
-def test_config_and_overrides_stand_in_any_order() -> None:
+def test_config_and_overrides_accepts_any_order() -> None:
     words = ["lr=1e-3", "news.yaml", "train.best=-loss"]
     assert config_and_overrides(words) == ("news.yaml", ["lr=1e-3", "train.best=-loss"])
     assert config_and_overrides(["task=x"]) == (None, ["task=x"])
@@ -17,11 +17,11 @@ def test_config_and_overrides_stand_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("path", ["./year=2024/news.csv", "/data/year=2024", "news.yaml", "-"])
-def test_config_and_overrides_takes_a_path_for_a_path(path: str) -> None:
+def test_config_and_overrides_recognizes_a_path_with_an_equals_sign(path: str) -> None:
     assert config_and_overrides([path]) == (path, [])
 
 
-def test_config_and_overrides_refuses_a_second_name() -> None:
+def test_config_and_overrides_rejects_a_second_name() -> None:
     with pytest.raises(
         ConfigError, match=r"'news.yaml' and 'epochs'; write everything else as key="
     ):
@@ -39,7 +39,7 @@ def test_config_and_overrides_refuses_a_second_name() -> None:
         ("k=[a, b]", ["a", "b"]),
         ("k={a: 1}", {"a": 1}),
         ("k='1'", "1"),
-        # What YAML would read as a comment, a block, an anchor, an alias, a fault or a mapping.
+        # Plain YAML would parse these as a comment, block, alias, mapping or error.
         ("k=|", "|"),
         ("k=#topic", "#topic"),
         ("k=,", ","),
@@ -50,38 +50,38 @@ def test_config_and_overrides_refuses_a_second_name() -> None:
         ("k=x=y", "x=y"),
     ],
 )
-def test_split_override_reads_values_as_they_are_typed(word: str, value: object) -> None:
+def test_split_override_parses_values(word: str, value: object) -> None:
     assert split_override(word) == ("k", value)
 
 
-def test_split_override_names_the_word_that_is_no_list() -> None:
+def test_split_override_rejects_an_unclosed_list() -> None:
     with pytest.raises(ConfigError, match=r"'k=\[a, b' is not valid YAML"):
         split_override("k=[a, b")
 
 
 @pytest.mark.parametrize("words", [["--lr", "1e-4"], ["news.yaml", "--lr=1e-4"]])
-def test_keys_with_dashes_are_answered_with_how_they_are_written(words: list[str]) -> None:
-    with pytest.raises(ConfigError, match="there is no option --lr.*without dashes: lr=VALUE"):
+def test_config_and_overrides_explains_keys_written_as_options(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="unknown option --lr.*without dashes: lr=VALUE"):
         config_and_overrides(words)
 
 
-def test_source_of_takes_keys_with_and_without_their_section() -> None:
+def test_source_of_accepts_keys_with_and_without_their_section() -> None:
     source = source_of(["delimiter=;", "news.csv", "data.encoding=cp1252", "split=test"])
     assert source.reference == "news.csv"
     assert (source.config.delimiter, source.config.encoding) == (";", "cp1252")
     assert source.split == "test"
 
 
-def test_source_of_lists_all_faults_at_once() -> None:
+def test_source_of_reports_all_errors_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         source_of(["news.csv", "delimeter=;", "limit=none", "validation=0.1"])
     message = str(caught.value)
-    assert "delimeter: is no key of reading rows; did you mean 'delimiter'?" in message
+    assert "delimeter: unknown key for reading rows; did you mean 'delimiter'?" in message
     assert "data.limit: 'none'" in message
-    assert "validation: is no key" in message
+    assert "validation: unknown key" in message
 
 
-def test_source_of_needs_data_unless_there_is_a_substitute() -> None:
+def test_source_of_requires_data_or_a_default() -> None:
     assert source_of(["limit=3"], missing="-").reference == "-"
-    with pytest.raises(ConfigError, match="DATA: none is named"):
+    with pytest.raises(ConfigError, match="DATA: missing"):
         source_of(["limit=3"])

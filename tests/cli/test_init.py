@@ -1,4 +1,4 @@
-"""`finetune init`: what it writes is a config that loads, and it overwrites nothing."""
+"""The command `finetune init`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_rows(path: str, *names: str) -> None:
     Path(path).write_text("\n".join(lines) + "\n")
 
 
-def test_a_shipped_config_is_copied_by_its_name(capsys: Any) -> None:
+def test_init_copies_a_shipped_config_by_name(capsys: Any) -> None:
     assert finetune("init", "bbc-news") == 0
     shipped = shipped_configs()["text-classification/bbc-news"]
     assert Path("bbc-news.yaml").read_bytes() == shipped.read_bytes()
@@ -41,20 +41,20 @@ def test_a_shipped_config_is_copied_by_its_name(capsys: Any) -> None:
     assert Path("deep/mine.yaml").read_bytes() == shipped.read_bytes()
 
 
-def test_a_file_that_is_there_is_not_overwritten(capsys: Any) -> None:
+def test_init_does_not_overwrite_a_file(capsys: Any) -> None:
     Path("bbc-news.yaml").write_text("mine")
     assert finetune("init", "bbc-news") == 2
-    assert "remove it, or write another with -o FILE" in capsys.readouterr().err
+    assert "remove it, or name another with -o FILE" in capsys.readouterr().err
     assert Path("bbc-news.yaml").read_text() == "mine"
 
 
-def test_a_folder_that_takes_no_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_reports_a_path_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
     assert finetune("init", "bbc-news", "-o", "file/news.yaml") == 2
     assert "file/news.yaml: cannot be written" in capsys.readouterr().err
 
 
-def test_a_data_file_gives_a_config_that_loads(capsys: Any) -> None:
+def test_init_writes_a_loadable_config_for_a_data_file(capsys: Any) -> None:
     write_rows("news.csv", "id", "body", "topic")
     assert finetune("init", "news.csv") == 0
     assert "finetune inspect news.yaml" in capsys.readouterr().out
@@ -63,22 +63,22 @@ def test_a_data_file_gives_a_config_that_loads(capsys: Any) -> None:
     assert config.data.source == "news.csv"
     text = Path("news.yaml").read_text()
     assert "30 rows" in text
-    assert "cells end at a semicolon" in text
-    assert "topic (str): 3 different, business, sport, tech" in text
+    assert "delimiter semicolon" in text
+    assert "topic (str): 3 distinct values: business, sport, tech" in text
     assert "finetune train news.yaml" in text
 
 
-def test_pictures_with_masks_and_boxes_are_known_by_their_format(capsys: Any) -> None:
+def test_init_recognizes_segmentation_and_detection_data(capsys: Any) -> None:
     scene_folder(Path("scenes"))
     assert finetune("init", "scenes") == 0
     text, config = Path("scenes.yaml").read_text(), load("scenes.yaml")
     assert config.task.name == "segmentation"
-    assert "# Another task that reads these data: task=object-detection" in text
+    assert "# Another task that reads this data: task=object-detection" in text
     assert finetune("init", "scenes", "task=object-detection", "-o", "boxes.yaml") == 0
     assert load("boxes.yaml").task.name == "object-detection"
 
 
-def test_keys_settle_what_the_columns_leave_open(capsys: Any) -> None:
+def test_init_uses_keys_where_columns_are_ambiguous(capsys: Any) -> None:
     write_rows("news.csv", "first", "second", "topic")
     assert finetune("init", "news.csv") == 2
     assert "finetune init news.csv task.text=COLUMN" in capsys.readouterr().err
@@ -97,13 +97,15 @@ def test_keys_settle_what_the_columns_leave_open(capsys: Any) -> None:
         (["encoding=cp1252"], "name a shipped config or a data file"),
     ],
 )
-def test_a_wrong_name_is_answered_with_a_remedy(words: list[str], remedy: str, capsys: Any) -> None:
+def test_init_suggests_a_remedy_for_a_wrong_name(
+    words: list[str], remedy: str, capsys: Any
+) -> None:
     assert finetune("init", *words) == 2
     assert remedy in capsys.readouterr().err
     assert list(Path().iterdir()) == []
 
 
-def test_a_wrong_key_is_refused(capsys: Any) -> None:
+def test_init_rejects_an_unknown_key(capsys: Any) -> None:
     write_rows("news.csv", "body", "topic")
     assert finetune("init", "news.csv", "task.txt=body") == 2
     assert "did you mean 'text'?" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`finetune inspect`: it says what `train` would do, and leaves no trace."""
+"""The command `finetune inspect`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.tiny_models import text_rows
 def words(
     bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    """A run, said on the command line from an empty folder."""
+    """Arguments of a run, started from an empty folder."""
     monkeypatch.chdir(tmp_path)
     return ["task=text-classification", f"model={bert_folder}", f"data={news_csv}"]
 
 
 def files(*folders: Path) -> dict[Path, int]:
-    """Every file with the time of its last change."""
+    """Return every file with its modification time."""
     return {
         path: path.stat().st_mtime_ns
         for folder in folders
@@ -31,18 +31,18 @@ def files(*folders: Path) -> dict[Path, int]:
     }
 
 
-def test_one_epoch_and_a_small_network_are_told_as_what_they_are(
+def test_inspect_reports_a_single_epoch_and_small_parameter_counts(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert finetune("inspect", *words, "method=full", "epochs=1") == 0
     output = capsys.readouterr().out
-    assert "an epoch, 1 epoch\n" in output
-    assert "only 0.0" in output
-    assert "only 0 M" not in output
+    assert " per epoch, 1 epoch)\n" in output
+    assert "small network (0.0" in output
+    assert "(0 M" not in output
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "partial", "frozen"])
-def test_a_run_is_shown_and_nothing_is_written(
+def test_inspect_describes_the_run_and_writes_nothing(
     method: str, words: list[str], feature_cache: Path, bert_folder: Path, capsys: Any
 ) -> None:
     before = files(Path.cwd(), feature_cache, bert_folder)
@@ -61,63 +61,65 @@ def test_a_run_is_shown_and_nothing_is_written(
     assert lines["train.batch_size"].endswith("command line")
     assert lines["train.seed"].endswith("default")
     assert lines["task.label"].endswith("chosen, see below")
-    assert f"usual for method={method}" in lines["train.epochs"]
+    assert f"default for method={method}" in lines["train.epochs"]
     assert "label: column 'label', by its name" in output
     assert "[CLS]" in output
     assert "inputs.input_ids: int64 [16, " in output
     assert "float32 [16, 3]" in output
     assert "MiB weights" in output
-    assert ("features, once" in output) == (method == "frozen")
+    assert ("features, computed once" in output) == (method == "frozen")
     assert output.endswith("nothing was trained, nothing was written\n")
 
 
-def test_labels_are_counted_where_rows_have_several(words: list[str], capsys: Any) -> None:
+def test_inspect_counts_labels_of_multilabel_rows(words: list[str], capsys: Any) -> None:
     labels = [["sport", "tech"], ["business", "tech"]] * 6
-    rows = [{**row, "label": own} for row, own in zip(text_rows(12), labels, strict=True)]
+    rows = [{**row, "label": pair} for row, pair in zip(text_rows(12), labels, strict=True)]
     Path("several.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert finetune("inspect", *words, "method=full", "data=several.jsonl") == 0
-    said = next(line for line in capsys.readouterr().out.splitlines() if "labels in train" in line)
-    assert "3 labels in train: tech " in said
-    assert "sport " in said
+    line = next(line for line in capsys.readouterr().out.splitlines() if "labels in train" in line)
+    assert "3 labels in train: tech " in line
+    assert "sport " in line
 
 
-def test_the_untrained_loss_is_that_of_the_first_evaluation(words: list[str], capsys: Any) -> None:
-    """One row a class and equal logits would give ln 3; a head that starts far off is a fault."""
+def test_inspect_shows_a_plausible_untrained_loss(words: list[str], capsys: Any) -> None:
+    """Uniform predictions over 3 classes give ln 3; a new head should start close to that."""
     assert finetune("inspect", *words, "method=frozen") == 0
-    said = next(line for line in capsys.readouterr().out.splitlines() if "  loss  " in line)
-    assert 0.5 < float(said.split()[2].strip(",")) < 3
+    line = next(line for line in capsys.readouterr().out.splitlines() if "  loss  " in line)
+    assert 0.5 < float(line.split()[2].strip(",")) < 3
 
 
-def test_memory_is_counted_from_what_is_trained(words: list[str], capsys: Any) -> None:
-    found = {}
+def test_inspect_estimates_memory_of_trained_parameters(words: list[str], capsys: Any) -> None:
+    memory = {}
     for optimizer in ("adamw", "sgd"):
         assert finetune("inspect", *words, "method=full", f"optim={optimizer}") == 0
         line = next(line for line in capsys.readouterr().out.splitlines() if "MiB weights" in line)
         numbers = [float(word) for word in line.split() if word[0].isdigit()]
-        found[optimizer] = dict(zip(("weights", "gradients", "optimizer"), numbers, strict=True))
-    assert found["adamw"]["gradients"] == found["adamw"]["weights"]
-    assert found["adamw"]["optimizer"] > found["sgd"]["optimizer"]
+        memory[optimizer] = dict(zip(("weights", "gradients", "optimizer"), numbers, strict=True))
+    assert memory["adamw"]["gradients"] == memory["adamw"]["weights"]
+    assert memory["adamw"]["optimizer"] > memory["sgd"]["optimizer"]
 
 
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [
         ("optim=adamww", "did you mean 'adamw'?"),
-        ("method.blocks=9", "method=lora has no such key"),
+        ("method.blocks=9", "not a key of method=lora"),
         ("task.text=body", "there is no column 'body'"),
         ("model=./nowhere", "no such file"),
     ],
 )
-def test_faults_are_those_of_train(change: str, remedy: str, words: list[str], capsys: Any) -> None:
+def test_inspect_raises_the_same_errors_as_train(
+    change: str, remedy: str, words: list[str], capsys: Any
+) -> None:
     assert finetune("inspect", *words, change) == 2
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert finetune("train", *words, change) == 2
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
-def test_what_has_no_pictures_cannot_be_drawn(
+def test_inspect_rejects_draw_for_a_task_without_images(
     words: list[str], tmp_path: Path, capsys: Any
 ) -> None:
     assert finetune("inspect", *words, "--draw", "sheet.png") == 2
-    assert "--draw sheet.png: text-classification has nothing to look at" in capsys.readouterr().err
+    assert "--draw sheet.png: text-classification has no images to draw" in capsys.readouterr().err
     assert not (tmp_path / "sheet.png").exists()

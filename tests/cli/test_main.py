@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: words, exit codes, and what stands on which stream."""
+"""The command line as a shell sees it: arguments, exit codes, standard output and error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_loads_nothing_that_is_slow() -> None:
+def test_help_imports_no_heavy_library() -> None:
     code = (
         "import sys; sys.argv = ['finetune', '--help']\n"
         "from finetune.cli.main import main\n"
@@ -49,20 +49,18 @@ def test_help_loads_nothing_that_is_slow() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_shows_an_example(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune(command, "--help") == 0
     assert f"\n  finetune {command} " in capsys.readouterr().out
 
 
-def test_module_is_the_same_command() -> None:
+def test_python_m_finetune_runs_the_same_commands() -> None:
     words = [sys.executable, "-m", "finetune", "tasks"]
-    found = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert "text-classification" in found.stdout
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "text-classification" in done.stdout
 
 
-def test_train_tells_all_config_faults_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_reports_all_config_errors_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune("train", "bbc-news", "eposh=3", "lr=fast", "method.rnk=4", "method=lora") == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -77,12 +75,12 @@ def test_train_tells_all_config_faults_at_once(capsys: pytest.CaptureFixture[str
     ("words", "remedy"),
     [
         (["bbc-new"], "'bbc-news'"),
-        ([], "no task is named"),
+        ([], "no task given"),
         (["task=text-clasification", "model=x", "data=x.csv"], "'text-classification'"),
         (["bbc-news", "epochs", "3"], "write everything else as key=value"),
     ],
 )
-def test_train_answers_a_wrong_name_with_a_remedy(
+def test_train_suggests_a_remedy_for_a_wrong_name(
     words: list[str], remedy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert finetune("train", *words) == 2
@@ -98,7 +96,7 @@ def test_train_answers_a_wrong_name_with_a_remedy(
         ("data.group=author", "no column 'author'"),
     ],
 )
-def test_train_refuses_faults_of_data_before_a_model_is_loaded(
+def test_train_rejects_invalid_data_before_loading_a_model(
     change: str,
     remedy: str,
     news_csv: Path,
@@ -113,7 +111,7 @@ def test_train_refuses_faults_of_data_before_a_model_is_loaded(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_main_process_prints_a_fault(
+def test_main_prints_errors_on_the_main_process_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
@@ -122,7 +120,7 @@ def test_only_the_main_process_prints_a_fault(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_exits_as_its_signal_says(
+def test_main_exits_with_the_code_of_the_signal(
     number: int,
     code: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -133,10 +131,10 @@ def test_a_stopped_run_exits_as_its_signal_says(
 
     monkeypatch.setattr("finetune.training.run.run", stop)
     assert finetune("train", "bbc-news") == code
-    assert "run the same command to go on" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
 
 
-def test_an_unforeseen_fault_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_keeps_the_traceback_of_unexpected_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
@@ -145,7 +143,7 @@ def test_an_unforeseen_fault_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         finetune("train", "bbc-news")
 
 
-def test_options_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_accepts_options_in_any_position(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
     monkeypatch.setattr(
         "finetune.training.run.run", lambda loaded, task, **flags: seen.update(flags)
@@ -155,22 +153,22 @@ def test_options_stand_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finetune("train", "bbc-news", "--lr", "1e-3") == 2
 
 
-def test_push_is_private_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_is_private_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
         "finetune.export.hub.push", lambda *words, **keys: seen.append((words, keys))
     )
     assert finetune("push", "runs/news", "me/news") == 0
     assert finetune("push", "runs/news", "me/news", "--public", "--what", "both", "--dry-run") == 0
-    quiet = {"private": True, "dry_run": False, "what": "merged", "license": None}
-    assert seen[0] == (("runs/news", "me/news"), quiet)
-    assert seen[1][1] == quiet | {"private": False, "dry_run": True, "what": "both"}
+    defaults = {"private": True, "dry_run": False, "what": "merged", "license": None}
+    assert seen[0] == (("runs/news", "me/news"), defaults)
+    assert seen[1][1] == defaults | {"private": False, "dry_run": True, "what": "both"}
 
 
 # ---- a finished run
 
 
-def test_train_again_says_that_the_run_is_finished(
+def test_train_leaves_a_finished_run_unchanged(
     finished_run: Path, bert_folder: Path, news_csv: Path, held_csv: Path, capsys: Any
 ) -> None:
     words = ["task=text-classification", f"model={bert_folder}", "method=full", "epochs=4"]
@@ -178,13 +176,13 @@ def test_train_again_says_that_the_run_is_finished(
     words += ["precision=fp32"]
     before = (finished_run / "results.json").stat().st_mtime_ns
     assert finetune("train", *words, f"output={finished_run}") == 0
-    assert "this run is finished" in capsys.readouterr().out
+    assert "this run is already finished" in capsys.readouterr().out
     assert finetune("train", *words, f"output={finished_run}", "lr=1e-3") == 2
     assert "optim.lr: 0.003 in the run, 0.001 now" in capsys.readouterr().err
     assert (finished_run / "results.json").stat().st_mtime_ns == before
 
 
-def test_fresh_leaves_the_old_run_where_the_new_one_cannot_begin(
+def test_train_fresh_keeps_the_old_run_if_the_new_one_fails(
     finished_run: Path, news_csv: Path, capsys: Any
 ) -> None:
     words = ["task=text-classification", "model=./no/such/model", f"data={news_csv}", "--fresh"]
@@ -192,15 +190,15 @@ def test_fresh_leaves_the_old_run_where_the_new_one_cannot_begin(
     assert (finished_run / "final" / "model.safetensors").is_file()
 
 
-def test_saving_shows_no_bars_of_other_libraries(finished_run: Path, capfd: Any) -> None:
+def test_task_save_shows_no_progress_bars(finished_run: Path, capfd: Any) -> None:
     from finetune.inference.predictor import load
 
     predictor = load(finished_run, device="cpu")
-    predictor.adapter.save(predictor.model, finished_run.parent / "copy")
+    predictor.trained_task.save(predictor.model, finished_run.parent / "copy")
     assert capfd.readouterr().err == ""
 
 
-def test_evaluate_without_data_shows_what_training_measured(
+def test_evaluate_without_data_shows_stored_metrics(
     finished_run: Path, tmp_path: Path, capsys: Any
 ) -> None:
     assert finetune("evaluate", finished_run, "-o", tmp_path / "metrics.json") == 0
@@ -211,25 +209,25 @@ def test_evaluate_without_data_shows_what_training_measured(
     first = json.loads((finished_run / "metrics.jsonl").read_text().splitlines()[0])
     assert first["step"] == 0
     row = next(line for line in output.splitlines() if line.startswith("│ accuracy"))
-    assert row.split()[-2] == f"{first['accuracy']:.4f}"  # beside the trained one
+    assert row.split()[-2] == f"{first['accuracy']:.4f}"  # next to the trained accuracy
     assert "validation, untrained" in output
     stored = json.loads((finished_run / "results.json").read_text())["metrics"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == stored
     assert finetune("evaluate", finished_run / "final") == 2
-    assert "name the rows to measure on" in capsys.readouterr().err
+    assert "name the rows to evaluate on" in capsys.readouterr().err
 
 
-def test_evaluate_gives_the_metrics_of_training(
+def test_evaluate_reproduces_the_metrics_of_training(
     finished_run: Path, held_csv: Path, tmp_path: Path, capsys: Any
 ) -> None:
     assert finetune("evaluate", finished_run, held_csv, "-o", tmp_path / "metrics.json") == 0
     measured = json.loads((tmp_path / "metrics.json").read_text())
     stored = json.loads((finished_run / "results.json").read_text())["metrics"]["validation"]
     assert measured == pytest.approx(stored, abs=1e-6)
-    assert stored["accuracy"] > 0.5  # what is compared was learned
+    assert stored["accuracy"] > 0.5  # better than chance, or equality would prove little
 
 
-def test_support_is_shown_as_a_whole_number(
+def test_evaluate_shows_support_as_an_integer(
     finished_run: Path, held_csv: Path, capsys: Any
 ) -> None:
     assert finetune("evaluate", finished_run, held_csv, "limit=9") == 0
@@ -241,11 +239,11 @@ def test_support_is_shown_as_a_whole_number(
     ("rows", "keys", "remedy"),
     [
         ("text,lable\na,tech\n", [], "did you mean 'lable'?"),
-        ("text,label\na,tech\nb,cooking\n", [], "row 2: label is 'cooking', which no row of train"),
+        ("text,label\na,tech\nb,cooking\n", [], "row 2: label is 'cooking', a label that does not"),
         ("text,label\na,tech\n", ["--output", "x.csv"], "name a .json file"),
     ],
 )
-def test_evaluate_refuses_rows_that_cannot_be_measured(
+def test_evaluate_rejects_invalid_rows(
     rows: str, keys: list[str], remedy: str, finished_run: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "rows.csv").write_text(rows)
@@ -254,7 +252,7 @@ def test_evaluate_refuses_rows_that_cannot_be_measured(
 
 
 @pytest.mark.slow
-def test_evaluate_on_two_processes_gives_the_same_metrics(
+def test_evaluate_on_two_processes_writes_the_same_metrics(
     finished_run: Path, held_csv: Path, tmp_path: Path
 ) -> None:
     for processes in ("1", "2"):

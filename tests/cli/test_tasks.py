@@ -1,4 +1,4 @@
-"""Tasks are listed without importing them, and no key of a config is left out."""
+"""The command `finetune tasks`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.registry import find_method, find_task
 from tests.support.command_line import finetune
 
 
-def test_tasks_are_listed_without_importing_them() -> None:
+def test_show_tasks_imports_no_task() -> None:
     code = (
         "import sys; from finetune.cli.tasks import show_tasks; show_tasks()\n"
         "print('loaded', *sys.modules)"
@@ -28,7 +28,9 @@ def test_tasks_are_listed_without_importing_them() -> None:
     assert not {"torch", "transformers", "tasks"} & {*loaded.split()}
 
 
-def test_keys_of_a_task_and_of_the_engine_are_all_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_shows_all_keys_of_the_task_and_the_engine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert finetune("tasks", "text-classification") == 0
     lines = capsys.readouterr().out.splitlines()
     methods = [find_method(name).Config for name in METHODS]
@@ -43,29 +45,29 @@ def test_keys_of_a_task_and_of_the_engine_are_all_shown(capsys: pytest.CaptureFi
                 assert any(field.description.split("\n")[0].strip() in line for line in lines)
 
 
-def test_keys_of_an_unknown_task_exit_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_suggests_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune("tasks", "text-clasification") == 2
     assert "did you mean 'text-classification'?" in capsys.readouterr().err
 
 
 class Example(Section):
-    """Keys of many kinds."""
+    """Keys of many types."""
 
     must: str
-    """Without a default."""
+    """No default."""
     size: PositiveInt | Literal["epoch"] | None = None
     names: list[str] = Field(default=[])
     weights: dict[str, float] | None = None
     fast: bool = False
 
 
-def test_section_lines_say_type_and_default() -> None:
+def test_section_lines_show_type_and_default() -> None:
     assert list(section_lines("example", Example)) == [
-        "example: Keys of many kinds.",
-        "  must: text (must be set)",
-        "      Without a default.",
+        "example: Keys of many types.",
+        "  must: string (required)",
+        "      No default.",
         "  size: integer > 0 | epoch | null = null",
-        "  names: [text, ...] = []",
+        "  names: [string, ...] = []",
         "  weights: {name: number} | null = null",
         "  fast: true | false = false",
     ]

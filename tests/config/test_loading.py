@@ -1,4 +1,4 @@
-"""From YAML and overrides to a config: what may be left out, what is dropped, and all faults at once."""
+"""Loading a config from YAML and overrides: shorthands, dropped keys, and error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from finetune.registry import INSTALLED
 
 
 class NewsConfig(TaskConfig):
-    """The keys of a task."""
+    """Keys of a task."""
 
     text: str | None = None
     """A column."""
@@ -32,11 +32,11 @@ class NewsConfig(TaskConfig):
     max_length: int = 256
     """Tokens."""
     dropout: float = 0.0
-    """A key that method=lora has too."""
+    """A key that method=lora has, too."""
 
 
 class OtherConfig(TaskConfig):
-    """The keys of another task."""
+    """Keys of another task."""
 
     image: str | None = None
     """A column."""
@@ -46,18 +46,18 @@ def task_config(name: str) -> type[TaskConfig]:
     return {"news": NewsConfig, "other": OtherConfig}[name]
 
 
-FOUND = replace(INSTALLED, task=task_config)
+REGISTRY = replace(INSTALLED, task=task_config)
 
 
 def load(*overrides: str, source: Path | None = None) -> RunConfig:
-    return loaded(*overrides, source=source).config
+    return load_with_notes(*overrides, source=source).config
 
 
-def loaded(*overrides: str, source: Path | None = None) -> Loaded:
-    return load_config(source, overrides, FOUND)
+def load_with_notes(*overrides: str, source: Path | None = None) -> Loaded:
+    return load_config(source, overrides, REGISTRY)
 
 
-def faults(*overrides: str, source: Path | None = None) -> str:
+def error_message(*overrides: str, source: Path | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         load(*overrides, source=source)
     return str(caught.value)
@@ -77,10 +77,10 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-# ---- what may be left out
+# ---- shorthands
 
 
-def test_scalar_means_the_name_of_its_section() -> None:
+def test_load_config_reads_a_scalar_as_the_name_of_its_section() -> None:
     config = load(
         "task=news", "model=bert", "method=full", "optim=sgd", "data=a.csv", "output=here"
     )
@@ -92,90 +92,93 @@ def test_scalar_means_the_name_of_its_section() -> None:
     assert config.output.dir == "here"
 
 
-def test_train_given_as_a_scalar_is_the_training_data() -> None:
+def test_load_config_reads_a_scalar_train_as_data_train() -> None:
     assert load("task=news", "model=b", "train=a.csv").data.train == "a.csv"
 
 
-def test_unique_leaf_stands_without_its_section() -> None:
+def test_load_config_accepts_unique_keys_without_their_section() -> None:
     config = load("task=news", "model=b", "lr=1e-3", "epochs=2", "rank=16", "text=body")
     assert (config.optim.lr, config.train.epochs) == (1e-3, 2)
     assert config.method == LoraConfig(rank=16)
     assert config.task.text == "body"
 
 
-def test_leaf_of_several_sections_is_refused_with_their_names() -> None:
-    text = faults("task=news", "model=b", "revision=x")
-    assert "revision: stands in several sections; write model.revision or data.revision" in text
-    assert "task.dropout or method.dropout" in faults("task=news", "model=b", "dropout=0.1")
+def test_load_config_rejects_an_ambiguous_key_and_names_its_sections() -> None:
+    text = error_message("task=news", "model=b", "revision=x")
+    assert (
+        "revision: ambiguous, several sections have this key; write model.revision or data.revision"
+        in text
+    )
+    assert "task.dropout or method.dropout" in error_message("task=news", "model=b", "dropout=0.1")
 
 
-def test_file_and_overrides_and_mapping_agree(file: Path) -> None:
+def test_load_config_accepts_overrides_as_words_or_as_a_mapping(file: Path) -> None:
     config = load("lr=5e-5", source=file)
     assert config.optim.lr == 5e-5
     assert config.method == LoraConfig(rank=4, targets=["query"])
-    mapping = load_config(file, {"lr": 5e-5}, FOUND).config
+    mapping = load_config(file, {"lr": 5e-5}, REGISTRY).config
     assert mapping == config
 
 
-def test_origins_name_the_place_of_each_value(file: Path) -> None:
-    found = loaded("lr=5e-5", source=file).origins
-    assert found["optim.lr"] == "command line"
-    assert found["method.rank"] == str(file)
+def test_load_config_records_the_origin_of_each_value(file: Path) -> None:
+    origins = load_with_notes("lr=5e-5", source=file).origins
+    assert origins["optim.lr"] == "command line"
+    assert origins["method.rank"] == str(file)
 
 
-def test_empty_section_is_no_fault(file: Path) -> None:
+def test_load_config_accepts_an_empty_section(file: Path) -> None:
     assert load(source=file).train.batch_size == 32
 
 
-# ---- a name that is overridden
+# ---- overriding a name
 
 
-def test_other_method_drops_the_keys_of_the_old_one_and_says_so(file: Path) -> None:
-    found = loaded("method=full", source=file)
-    assert found.config.method == FullConfig()
-    assert found.notes == [
+def test_load_config_drops_keys_of_a_replaced_method_with_a_note(file: Path) -> None:
+    loaded = load_with_notes("method=full", source=file)
+    assert loaded.config.method == FullConfig()
+    assert loaded.notes == [
         "method=full (command line) drops keys of method=lora: method.rank, method.targets"
     ]
-    assert "method.rank" not in found.origins
+    assert "method.rank" not in loaded.origins
 
 
-def test_other_method_keeps_the_keys_given_with_it(file: Path) -> None:
+def test_load_config_keeps_keys_given_with_a_new_method(file: Path) -> None:
     for order in (("blocks=1", "method=partial"), ("method=partial", "blocks=1")):
         config = load(*order, source=file)
         assert (config.method.name, config.method.blocks) == ("partial", 1)  # type: ignore[union-attr]
 
 
-def test_same_method_keeps_its_keys(file: Path) -> None:
-    found = loaded("method=lora", "rank=32", source=file)
-    assert found.config.method == LoraConfig(rank=32, targets=["query"])
-    assert found.notes == []
+def test_load_config_keeps_keys_of_an_unchanged_method(file: Path) -> None:
+    loaded = load_with_notes("method=lora", "rank=32", source=file)
+    assert loaded.config.method == LoraConfig(rank=32, targets=["query"])
+    assert loaded.notes == []
 
 
-def test_keys_of_the_method_that_is_meant_without_its_name_are_dropped_too(file: Path) -> None:
+def test_load_config_drops_keys_of_a_replaced_default_method(file: Path) -> None:
     file.write_text("task: news\nmodel: bert\nrank: 4\n")
-    found = loaded("method=full", source=file)
-    assert found.config.method == FullConfig()
-    assert "drops keys of method=lora: method.rank" in found.notes[0]
+    loaded = load_with_notes("method=full", source=file)
+    assert loaded.config.method == FullConfig()
+    assert "drops keys of method=lora: method.rank" in loaded.notes[0]
 
 
-def test_other_task_drops_the_keys_of_the_old_one(file: Path) -> None:
+def test_load_config_drops_keys_of_a_replaced_task(file: Path) -> None:
     assert load("task=other", source=file).task == OtherConfig(name="other")
 
 
-def test_other_model_drops_revision_and_trust_of_the_old_one(file: Path) -> None:
-    """Above all the consent to run code that comes with the weights."""
-    found = loaded("model=gpt2", source=file)
-    assert found.config.model.revision is None
-    assert found.config.model.trust_remote_code is False
-    assert "model.trust_remote_code" in found.notes[0]
+def test_load_config_drops_revision_and_trust_of_a_replaced_model(file: Path) -> None:
+    """Permission to run code that comes with the weights must not carry over to another model."""
+    loaded = load_with_notes("model=gpt2", source=file)
+    assert loaded.config.model.revision is None
+    assert loaded.config.model.trust_remote_code is False
+    assert "model.trust_remote_code" in loaded.notes[0]
     assert load("model=bert", source=file).model.revision == "abc"
 
 
-# ---- faults
+# ---- errors
 
 
-def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> None:
-    text = faults(
+def test_load_config_reports_all_errors_at_once(file: Path) -> None:
+    text = error_message(
         "optim.lr=fast",
         "train.batch_size=0",
         "bach_size=3",
@@ -191,7 +194,7 @@ def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> 
         "train.batch_size: 0: should be greater than 0",
         "bach_size: unknown key; did you mean 'batch_size'?",
         "metod.rank: unknown key; did you mean 'method.rank'?",
-        "blocks: method=lora has no such key, method=partial has",
+        "blocks: not a key of method=lora, but of method=partial",
         "data.encodin: unknown key; did you mean 'encoding'?",
         "method.rank: -1: should be greater than 0",
         "optim.head_lr: inf: should be a finite number",
@@ -214,81 +217,82 @@ def test_all_faults_come_at_once_with_key_value_place_and_remedy(file: Path) -> 
         ("init_lora_weights", "method.init"),
     ],
 )
-def test_key_of_another_section_or_library_is_answered_with_ours(
+def test_load_config_suggests_keys_of_other_sections_and_libraries(
     key: str, meant: str, file: Path
 ) -> None:
-    assert f"{key}: unknown key; did you mean '{meant}'?" in faults(f"{key}=3", source=file)
+    assert f"{key}: unknown key; did you mean '{meant}'?" in error_message(f"{key}=3", source=file)
 
 
-def test_fault_in_a_file_names_the_file(file: Path) -> None:
+def test_load_config_names_the_file_of_an_invalid_value(file: Path) -> None:
     file.write_text(file.read_text() + "  epochs: many\n")
-    assert f"({file})" in faults(source=file)
+    assert f"({file})" in error_message(source=file)
 
 
-def test_unknown_method_is_answered_with_the_nearest() -> None:
-    assert "method.name: unknown method 'lor'; did you mean 'lora'?" in faults(
+def test_load_config_suggests_the_nearest_method() -> None:
+    assert "method.name: unknown method 'lor'; did you mean 'lora'?" in error_message(
         "task=news", "model=b", "method=lor"
     )
 
 
-def test_missing_task_and_model_are_named() -> None:
-    assert "task: no task is named" in faults("model=b")
+def test_load_config_requires_a_task() -> None:
+    assert "task: no task given" in error_message("model=b")
 
 
-def test_faults_are_told_although_the_task_is_misspelt() -> None:
-    """Keys that may be its own cannot be checked, so that nothing is said of them."""
+def test_load_config_reports_other_errors_beside_an_unknown_task() -> None:
+    """Keys that may belong to the unknown task cannot be checked and are not reported."""
     with pytest.raises(ConfigError) as caught:
         load_config(
             None,
             ["task=text-clasification", "model=b", "lr=fast", "method.rnk=4", "truncation=tail"],
             INSTALLED,
         )
-    told = str(caught.value).splitlines()[1:]
-    assert [line.strip().partition(":")[0] for line in told] == [
+    messages = str(caught.value).splitlines()[1:]
+    assert [line.strip().partition(":")[0] for line in messages] == [
         "task.name",
         "optim.lr",
         "method.rnk",
     ]
-    assert "did you mean 'text-classification'" in told[0]
-    assert "model.name: no pretrained network is named" in faults("task=news")
+    assert "did you mean 'text-classification'" in messages[0]
+    assert "model.name: no pretrained model given" in error_message("task=news")
 
 
-def test_negative_seed_is_a_fault_of_the_config() -> None:
-    text = faults("task=news", "model=b", "train.seed=-1", "data.split_seed=-3")
+def test_load_config_rejects_negative_seeds() -> None:
+    text = error_message("task=news", "model=b", "train.seed=-1", "data.split_seed=-3")
     assert "train.seed: -1" in text
     assert "data.split_seed: -3" in text
 
 
 @pytest.mark.parametrize("text", ["lr", "=3", "lr=[1", "lr: 3"])
-def test_override_that_is_none_is_refused(text: str) -> None:
-    assert "command line" in faults("task=news", "model=b", text)
+def test_load_config_rejects_malformed_overrides(text: str) -> None:
+    assert "command line" in error_message("task=news", "model=b", text)
 
 
-def test_file_that_is_no_mapping_is_refused(file: Path) -> None:
+def test_load_config_rejects_a_file_that_is_not_a_mapping(file: Path) -> None:
     for content in ("- a\n- b\n", "just text", "a: [1"):
         file.write_text(content)
-        assert str(file) in faults(source=file)
+        assert str(file) in error_message(source=file)
 
 
-def test_missing_config_is_answered_with_the_nearest() -> None:
+def test_load_config_suggests_the_nearest_shipped_config() -> None:
     with pytest.raises(ConfigError, match=r"CONFIG: there is no file 'bbc-new'.*bbc-news"):
-        load_config("bbc-new", [], FOUND)
+        load_config("bbc-new", [], REGISTRY)
 
 
-def test_data_in_the_place_of_a_config_are_told_apart(tmp_path: Path) -> None:
+def test_find_config_rejects_a_data_file(tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text("text,label\na: b: c,d\n")
     with pytest.raises(
-        ConfigError, match=r"holds data; name it as data=.*news\.csv.*finetune init"
+        ConfigError,
+        match=r"is a data file, not a config; pass it as data=.*news\.csv.*finetune init",
     ):
         find_config(tmp_path / "news.csv")
 
 
-def test_name_that_two_shipped_configs_share_is_answered_with_both() -> None:
+def test_find_config_reports_an_ambiguous_name() -> None:
     with pytest.raises(ConfigError, match="object-detection/scenes or segmentation/scenes"):
         find_config("scenes")
 
 
-def test_misspelt_config_is_answered_with_the_file_beside_it(
+def test_find_config_suggests_a_file_in_the_same_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "reviews.yaml").touch()
@@ -299,7 +303,7 @@ def test_misspelt_config_is_answered_with_the_file_beside_it(
         find_config("reveiws.yaml")
 
 
-def test_shipped_configs_are_found_by_name() -> None:
+def test_shipped_configs_have_task_and_data_names() -> None:
     assert "text-classification/bbc-news" in shipped_configs()
 
 
@@ -332,26 +336,26 @@ def test_shipped_configs_are_found_by_name() -> None:
         ("a=b", "a=b"),
     ],
 )
-def test_values_are_read_as_people_write_them(text: str, value: Any) -> None:
-    found = parse_value(text)
-    assert found == value
-    assert type(found) is type(value)
+def test_parse_value_returns_the_intended_type(text: str, value: Any) -> None:
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize("text", ["{headline}", "{body}\nTL;DR:", "{q}: {a}", "[INST] {q} [/INST]"])
-def test_a_template_of_columns_is_text(text: str) -> None:
+def test_split_override_keeps_a_prompt_template_as_text(text: str) -> None:
     assert split_override(f"task.prompt={text}") == ("task.prompt", text)
 
 
-def test_a_mapping_is_no_template() -> None:
+def test_split_override_parses_a_mapping() -> None:
     assert split_override("rank_pattern={query: 16}") == ("rank_pattern", {"query": 16})
 
 
-def test_value_may_hold_an_equals_sign() -> None:
+def test_load_config_keeps_an_equals_sign_in_a_value() -> None:
     assert load("task=news", "model=b", "text=a=b").task.text == "a=b"
 
 
-def test_label_that_looks_like_a_country_stays_text(file: Path) -> None:
+def test_load_config_reads_the_label_no_as_text(file: Path) -> None:
     assert load("task=news", "model=b", "labels=[no, se, dk]").task.labels == ["no", "se", "dk"]
 
 
@@ -371,20 +375,20 @@ TEXT = st.one_of(
     st.one_of(st.none(), st.floats(0, 1e6, allow_nan=False)),
     st.floats(1e-300, 1e10),
 )
-def test_config_written_as_yaml_is_read_back(
+def test_to_yaml_round_trips_through_load_config(
     labels: list[str], name: str, rate: float | None, epochs: float
 ) -> None:
     overrides = {"task": "news", "task.labels": labels, "model.name": name, "train.epochs": epochs}
-    config = load_config(None, {**overrides, "optim.lr": rate}, FOUND).config
+    config = load_config(None, {**overrides, "optim.lr": rate}, REGISTRY).config
     text = to_yaml(config)
     tree = parse_value(text)
-    again = load_config(None, tree, FOUND).config
+    again = load_config(None, tree, REGISTRY).config
     assert again == config
-    # And by any other reader of YAML, as far as text is concerned.
+    # Any other YAML reader returns the same strings.
     assert yaml.safe_load(text)["task"]["labels"] == labels
 
 
-def test_flat_keys_are_those_of_the_overrides() -> None:
+def test_flatten_returns_dotted_keys() -> None:
     flat = flatten(load("task=news", "model=b", "lr=1e-3"))
     assert flat["optim.lr"] == 1e-3
     assert flat["method.name"] == "lora"

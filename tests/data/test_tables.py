@@ -1,4 +1,4 @@
-"""One file becomes one table, cell for cell what the file says, or an error with the line."""
+"""Reading of single files: cells are kept verbatim, and faults are reported by line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(tmp_path: Path) -> Any:
     return write_file
 
 
-def test_csv_keeps_every_cell_as_text(write: Any) -> None:
+def test_read_csv_keeps_every_cell_as_text(write: Any) -> None:
     rows, _ = read(write("a.csv", "text,label\nNA,007\nNone,1.0\n,true\n2024-01-31,1e3\n"))
     assert rows.to_list() == [
         {"text": "NA", "label": "007"},
@@ -45,7 +45,7 @@ def test_csv_keeps_every_cell_as_text(write: Any) -> None:
     ]
 
 
-def test_csv_reads_quoted_newlines_quotes_and_delimiters(write: Any) -> None:
+def test_read_csv_accepts_quoted_newlines_quotes_and_delimiters(write: Any) -> None:
     content = 'text,label\r\n"one\ntwo",x\r\n"he said ""hi"", then left",y\r\n5" pipe,z'
     rows, _ = read(write("a.csv", content))
     assert rows["text"][:] == ["one\ntwo", 'he said "hi", then left', '5" pipe']
@@ -54,7 +54,9 @@ def test_csv_reads_quoted_newlines_quotes_and_delimiters(write: Any) -> None:
 @pytest.mark.parametrize(
     ("delimiter", "name"), [(";", "semicolon"), ("\t", "tab"), ("|", "bar"), (",", None)]
 )
-def test_csv_finds_the_delimiter_and_says_so(write: Any, delimiter: str, name: str | None) -> None:
+def test_read_csv_detects_and_notes_the_delimiter(
+    write: Any, delimiter: str, name: str | None
+) -> None:
     other = "," if delimiter == ";" else ";"
     text = f'"the{other}text"{delimiter}label\n"a{delimiter}b"{delimiter}c\n'
     rows, notes = read(write("a.csv", text))
@@ -62,7 +64,7 @@ def test_csv_finds_the_delimiter_and_says_so(write: Any, delimiter: str, name: s
     assert [name in note for note in notes] == ([True] if name else [])
 
 
-def test_csv_takes_the_delimiter_that_is_given(write: Any) -> None:
+def test_read_csv_takes_the_configured_delimiter(write: Any) -> None:
     path = write("a.csv", "a;b,c\n1;2,3\n")
     assert read(path, delimiter=";")[0].to_list() == [{"a": "1", "b,c": "2,3"}]
     assert read(write("b.csv", "a\tb\n1\t2\n"), delimiter="\\t")[0].column_names == ["a", "b"]
@@ -70,35 +72,35 @@ def test_csv_takes_the_delimiter_that_is_given(write: Any) -> None:
         read(path, delimiter="::")
 
 
-def test_csv_of_one_column_needs_no_delimiter(write: Any) -> None:
+def test_read_csv_accepts_a_single_column(write: Any) -> None:
     assert read(write("a.csv", "text\nhello\n"))[0].to_list() == [{"text": "hello"}]
 
 
-def test_tsv_does_not_cut_at_commas(write: Any) -> None:
+def test_read_csv_splits_tsv_at_tabs_only(write: Any) -> None:
     assert read(write("a.TSV", "text\tlabel\na, b\tc\n"))[0]["text"][:] == ["a, b"]
 
 
-def test_csv_names_line_and_text_of_ragged_rows(write: Any) -> None:
+def test_read_csv_reports_ragged_rows_by_line(write: Any) -> None:
     path = write(
         "a.csv", 'text,label\n"one\ntwo",x\nfirst,y,extra\nthird,z\nalone\nfirst,y,extra\n'
     )
     with pytest.raises(DataError) as caught:
         read(path)
     message = str(caught.value)
-    assert f"{path}: 3 of 5 rows cannot be used" in message
-    assert "line 4: 3 cells where the header has 2: 'first,y,extra'" in message
-    assert "line 6: 1 cells where the header has 2: 'alone'" in message
+    assert f"{path}: 3 of 5 rows are invalid" in message
+    assert "line 4: 3 cells, but the header has 2: 'first,y,extra'" in message
+    assert "line 6: 1 cells, but the header has 2: 'alone'" in message
     assert "line 7:" in message
     assert "data.on_error=skip" in message
 
 
-def test_csv_leaves_ragged_rows_out_under_skip(write: Any) -> None:
+def test_read_csv_skips_ragged_rows_on_request(write: Any) -> None:
     rows, notes = read(write("a.csv", "a,b\n1,2\n3\n4,5\n"), on_error="skip")
     assert rows["a"][:] == ["1", "4"]
-    assert "1 of 3 rows left out" in notes[0]
+    assert "1 of 3 rows skipped" in notes[0]
 
 
-def test_csv_finds_a_quote_that_swallows_the_file(write: Any) -> None:
+def test_read_csv_reports_an_unclosed_quote(write: Any) -> None:
     with pytest.raises(DataError, match=r"line 3 opens a quote.*never closed"):
         read(write("a.csv", 'label,text\na,b\nc,"open\nd,e\nf,g\n'))
 
@@ -114,19 +116,21 @@ def test_csv_finds_a_quote_that_swallows_the_file(write: Any) -> None:
         ("text,\na,b\n", "column 2 has no name.*index=False"),
     ],
 )
-def test_csv_refuses_what_is_no_table(write: Any, content: str, message: str) -> None:
+def test_read_csv_rejects_empty_files_and_bad_headers(
+    write: Any, content: str, message: str
+) -> None:
     path = write("a.csv", content)
     with pytest.raises(DataError, match=message) as caught:
         read(path)
     assert str(path) in str(caught.value)
 
 
-def test_csv_counts_lines_after_leading_blank_ones(write: Any) -> None:
+def test_read_csv_counts_leading_blank_lines(write: Any) -> None:
     with pytest.raises(DataError, match="line 5: 1 cells"):
         read(write("a.csv", "\n\na,b\n1,2\n3\n"))
 
 
-def test_csv_survives_a_byte_order_mark_and_utf16(write: Any) -> None:
+def test_read_csv_accepts_a_byte_order_mark_and_utf16(write: Any) -> None:
     assert read(write("a.csv", b"\xef\xbb\xbftext,b\nx,y\n"))[0].column_names == ["text", "b"]
     path = write("b.csv", "text,b\nhéllo,y\n".encode("utf-16"))
     assert read(path, encoding="utf-16")[0]["text"][:] == ["héllo"]
@@ -134,7 +138,7 @@ def test_csv_survives_a_byte_order_mark_and_utf16(write: Any) -> None:
         read(path)
 
 
-def test_csv_is_the_same_in_many_blocks(write: Any, monkeypatch: Any) -> None:
+def test_read_csv_does_not_depend_on_the_block_size(write: Any, monkeypatch: Any) -> None:
     cells = [f'{number}, "quoted"\n\nand é' for number in range(3000)]
     file = io.StringIO(newline="")
     csv.writer(file).writerows([["text", "label"], *([cell, "x"] for cell in cells)])
@@ -145,20 +149,22 @@ def test_csv_is_the_same_in_many_blocks(write: Any, monkeypatch: Any) -> None:
         read(path)
 
 
-def test_csv_says_what_a_row_without_end_most_often_is(write: Any, monkeypatch: Any) -> None:
+def test_read_csv_suggests_an_unclosed_quote_for_an_endless_row(
+    write: Any, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("finetune.data.tables._BLOCK", 1 << 12)
-    with pytest.raises(DataError, match="most often a quote"):
+    with pytest.raises(DataError, match="check for a quote"):
         read(write("a.csv", 'text,label\n"open,x\n' + "row,y\n" * 5000))
 
 
-def test_csv_and_jsonl_may_be_gzipped(write: Any) -> None:
+def test_read_table_accepts_gzipped_csv_and_jsonl(write: Any) -> None:
     assert len(read(write("a.csv.gz", gzip.compress(b"a,b\n1,2\n")))[0]) == 1
     assert len(read(write("a.jsonl.gz", gzip.compress(b'{"a": 1}\n')))[0]) == 1
     with pytest.raises(DataError, match="cannot be read"):
         read(write("b.csv.gz", b"not gzip"))
 
 
-def test_jsonl_keeps_nested_values_and_dates(write: Any) -> None:
+def test_read_jsonl_keeps_nested_values_and_dates(write: Any) -> None:
     records = [
         {"text": "2024-01-31T00:00:00", "boxes": [[1, 2], [3, 4]], "meta": {"id": 1}},
         {"text": "line\u2028separator", "boxes": [], "meta": {"id": 2}},
@@ -168,7 +174,7 @@ def test_jsonl_keeps_nested_values_and_dates(write: Any) -> None:
     assert read(write("a.json", json.dumps(records)))[0].to_list() == records
 
 
-def test_jsonl_reads_columns_of_mixed_kinds_as_text(write: Any) -> None:
+def test_read_jsonl_reads_columns_of_mixed_types_as_text(write: Any) -> None:
     path = write("a.jsonl", '{"label": 1, "n": 1}\n{"label": "b", "n": 2.5}\n{"label": true}\n')
     rows, notes = read(path)
     assert rows["label"][:] == ["1", "b", "true"]
@@ -176,22 +182,22 @@ def test_jsonl_reads_columns_of_mixed_kinds_as_text(write: Any) -> None:
     assert len(notes) == 1 and "'label'" in notes[0]
 
 
-def test_jsonl_names_the_line_that_is_not_json(write: Any) -> None:
+def test_read_jsonl_reports_invalid_json_by_line(write: Any) -> None:
     path = write("a.jsonl", '{"a": 1}\n\n{"a": 2\n[1]\n')
     with pytest.raises(DataError) as caught:
         read(path)
-    assert "line 3: is not JSON" in str(caught.value)
-    assert "line 4: is '[1]', not an object" in str(caught.value)
+    assert "line 3: invalid JSON" in str(caught.value)
+    assert "line 4: is '[1]'; expected an object" in str(caught.value)
     rows, notes = read(path, on_error="skip")
-    assert len(rows) == 1 and "2 of 3 rows left out" in notes[0]
+    assert len(rows) == 1 and "2 of 3 rows skipped" in notes[0]
 
 
-def test_jsonl_names_the_column_without_a_common_type(write: Any) -> None:
+def test_read_jsonl_reports_the_column_without_a_common_type(write: Any) -> None:
     with pytest.raises(DataError, match="column 'big'"):
         read(write("a.jsonl", '{"ok": 1, "big": 1}\n{"ok": 2, "big": 1%s}\n' % ("0" * 30)))
 
 
-def test_parquet_and_arrow_keep_types_and_class_names(tmp_path: Path) -> None:
+def test_read_table_keeps_types_and_class_names_of_parquet_and_arrow(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
     rows = rows.cast_column("label", ClassLabel(names=["no", "yes"]))
     rows.to_parquet(tmp_path / "a.parquet")
@@ -201,12 +207,12 @@ def test_parquet_and_arrow_keep_types_and_class_names(tmp_path: Path) -> None:
     with pa.ipc.new_stream(tmp_path / "stream.arrow", table.schema) as sink:
         sink.write_table(table)
     for name in ("a.parquet", "file.arrow", "stream.arrow"):
-        again, _ = read(tmp_path / name)
-        assert again.to_list() == rows.to_list()
-        assert again.features["label"].names == ["no", "yes"]
+        restored, _ = read(tmp_path / name)
+        assert restored.to_list() == rows.to_list()
+        assert restored.features["label"].names == ["no", "yes"]
 
 
-def test_parquet_of_pandas_loses_index_and_categories(tmp_path: Path) -> None:
+def test_read_parquet_drops_the_index_and_categories_of_pandas(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"text": ["a", "b"]}, index=[7, 9])
     frame["label"] = pandas.Categorical(["x", "y"])
@@ -218,13 +224,13 @@ def test_parquet_of_pandas_loses_index_and_categories(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
-def test_binary_files_that_are_broken_are_named(write: Any, name: str) -> None:
+def test_read_table_reports_broken_binary_files(write: Any, name: str) -> None:
     path = write(name, b"nothing of the kind")
     with pytest.raises(DataError, match=name):
         read(path)
 
 
-def test_an_unknown_ending_lists_the_formats(write: Any) -> None:
+def test_read_table_lists_the_formats_for_an_unknown_ending(write: Any) -> None:
     path = write("news.dat", "a,b\n1,2\n")
     with pytest.raises(DataError, match=r"\.csv.*data\.format="):
         read(path)

@@ -1,4 +1,4 @@
-"""Paths of the code for devices that a test machine lacks; each test says what is real and what is pretended."""
+"""Code paths for devices that the test machine lacks; each test says what is mocked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.training import linear_solver as solver
-from finetune.training import loop, run
-from finetune.training import recipes as defaults
+from finetune.training import loop, recipes, run
 from tasks import TextClassification
 from tests.support.lives import Seen, Stop, history, left_behind, live, load
 from tests.support.tiny_models import text_rows
@@ -36,8 +35,8 @@ HALF = {"method": "full", "train.precision": "fp16", "train.log_every": 1, "trai
 
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """fp16 as on a GPU: autocast, scaler and optimizer are real, but accelerate, which refuses to
-    scale on a CPU, is given the scaler from outside. The scale begins so high that steps overflow.
+    """fp16 as on a GPU: autocast, scaler and optimizer are real, but the test sets the scaler, since
+    accelerate has none on a CPU. Its initial scale is so high that steps overflow.
     """
 
     def make(precision: str, *_: Any) -> accelerate.Accelerator:
@@ -48,19 +47,19 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
         return accelerator
 
-    def choose(asked: str | None, device: torch.device) -> tuple[str, str]:
-        return asked or "fp32", "asked for"
+    def choose(configured: str | None, device: torch.device) -> tuple[str, str]:
+        return configured or "fp32", "as configured"
 
     monkeypatch.setattr(run, "make_accelerator", make)
     monkeypatch.setattr(run, "choose_precision", choose)
-    monkeypatch.setattr(defaults, "choose_precision", choose)
+    monkeypatch.setattr(recipes, "choose_precision", choose)
 
 
 @pytest.mark.usefixtures("scaled")
-def test_skips_of_the_loss_scaler_are_counted_and_the_run_goes_on_with_equal_bits(
+def test_loss_scaler_skips_are_counted_and_the_run_resumes_bit_for_bit(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    """Real fp16 on the CPU; only who makes the scaler is pretended."""
+    """Real fp16 on the CPU; only the creation of the scaler is mocked."""
     dtypes: set[torch.dtype] = set()
     hook = nn.modules.module.register_module_forward_hook(
         lambda module, _, output: dtypes.add(output.dtype) if type(module) is nn.Linear else None
@@ -74,24 +73,24 @@ def test_skips_of_the_loss_scaler_are_counted_and_the_run_goes_on_with_equal_bit
     skipped = [line["skipped"] for line in lines]
     assert 0 < skipped[-1] < 8
     assert skipped == sorted(skipped)
-    # A step that was skipped has no norm that could be told, and the others all have.
+    # A skipped step has no finite norm to log; all others have one.
     missing = [line["step"] for line in lines if "grad_norm" not in line]
     assert len(missing) == skipped[-1]
     assert "Infinity" not in unstopped.metrics.read_text()
     loaded = load(tmp_path / "often", bert_folder, news_csv, HALF)
     for stop in (Stop(1), Stop(5)):
         assert live(loaded, seen=often, stop=stop) is None
-    stopped = live(loaded, seen=often)
-    assert stopped is not None
-    assert left_behind(stopped) == left_behind(unstopped)
+    resumed = live(loaded, seen=often)
+    assert resumed is not None
+    assert left_behind(resumed) == left_behind(unstopped)
 
 
-def test_fp16_is_refused_on_a_cpu_and_taken_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The devices are names: nothing is computed on them."""
+def test_choose_precision_rejects_fp16_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices are only names here: nothing runs on them."""
     with pytest.raises(ConfigError, match=r"fp16: needs a GPU.*use bf16 or fp32"):
         choose_precision("fp16", CPU)
-    assert choose_precision("fp16", CUDA) == ("fp16", "asked for")
-    assert choose_precision("fp16", MPS) == ("fp16", "asked for")
+    assert choose_precision("fp16", CUDA) == ("fp16", "as configured")
+    assert choose_precision("fp16", MPS) == ("fp16", "as configured")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     assert choose_precision(None, MPS)[0] == "fp16"
     assert choose_precision("fp32", CPU)[0] == "fp32"
@@ -99,29 +98,29 @@ def test_fp16_is_refused_on_a_cpu_and_taken_elsewhere(monkeypatch: pytest.Monkey
         choose_precision(None, CPU)
 
 
-def test_bf16_is_chosen_where_the_chip_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The capabilities of the chips are pretended."""
+def test_choose_precision_prefers_native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compute capabilities are mocked."""
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     assert choose_precision(None, CUDA)[0] == "bf16"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert choose_precision(None, CUDA) == ("fp32", "this cuda has no native bf16")
+    assert choose_precision(None, CUDA) == ("fp32", "this cuda device has no native bf16")
     assert choose_precision(None, MPS)[0] == "fp32"
 
 
-# ---- memory and random numbers of other devices
+# ---- copies, seeds and kernels of other devices
 
 
-def test_batches_reach_each_device_in_the_way_it_bears(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The moves are noted, not made."""
+def test_to_device_adapts_copies_to_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moves are recorded, not made."""
     moved: list[tuple[torch.dtype, str, bool]] = []
 
-    def note(tensor: Tensor, device: torch.device, non_blocking: bool = False) -> Tensor:
+    def record(tensor: Tensor, device: torch.device, non_blocking: bool = False) -> Tensor:
         moved.append((tensor.dtype, device.type, non_blocking))
         return tensor
 
     batch = {"inputs": {"x": torch.ones(2)}, "targets": [torch.ones(2, dtype=torch.float64)]}
-    monkeypatch.setattr(Tensor, "to", note)
+    monkeypatch.setattr(Tensor, "to", record)
     for device in (CPU, CUDA, MPS):
         devices.to_device(batch, device)
     single, double = torch.float32, torch.float64
@@ -135,35 +134,34 @@ def test_batches_reach_each_device_in_the_way_it_bears(monkeypatch: pytest.Monke
     ]
 
 
-def test_a_whole_batch_is_moved() -> None:
-    """To the device `meta`, which is real, and no CPU."""
+def test_to_device_moves_every_tensor_of_a_nest() -> None:
+    """Moves to the real device `meta`."""
     batch = {"inputs": {"x": torch.ones(2)}, "targets": [torch.ones(1), {"y": torch.ones(3)}]}
-    found = {
-        t.device.type for t in devices.tensors_in(devices.to_device(batch, torch.device("meta")))
-    }
-    assert found == {"meta"}
+    moved = devices.tensors_in(devices.to_device(batch, torch.device("meta")))
+    assert len(moved) == 3
+    assert {tensor.device.type for tensor in moved} == {"meta"}
 
 
 @pytest.mark.parametrize(("device", "is_pinned"), [(CPU, False), (CUDA, True), (MPS, False)])
-def test_memory_is_pinned_for_cuda_alone(
+def test_load_batches_pins_memory_only_for_cuda(
     device: torch.device, is_pinned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loader is asked, but makes nothing."""
-    asked: dict[str, Any] = {}
+    """The DataLoader is mocked."""
+    arguments: dict[str, Any] = {}
 
     def loader(_: Any, **keys: Any) -> list[Any]:
-        asked.update(keys)
+        arguments.update(keys)
         return []
 
     monkeypatch.setattr(loading, "DataLoader", loader)
     split: Any = SimpleNamespace(features=None)
     task: Any = SimpleNamespace()
     assert not list(loading.load_batches(split, task, [MicroBatch((0,))], seed=0, device=device))
-    assert asked["pin_memory"] is is_pinned
+    assert arguments["pin_memory"] is is_pinned
 
 
-def test_dropout_of_a_gpu_is_seeded_beside_that_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module of the device is pretended."""
+def test_seed_dropout_seeds_the_device_and_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device module is mocked."""
     seeds: list[tuple[str, int]] = []
 
     def module(device: torch.device) -> Any:
@@ -176,18 +174,18 @@ def test_dropout_of_a_gpu_is_seeded_beside_that_of_the_cpu(monkeypatch: pytest.M
     assert torch.initial_seed() == 7
 
 
-def test_guard_trusts_kernels_of_cuda_alone_to_skip_an_update() -> None:
-    """The optimizer is real, on the CPU; its device is pretended."""
+def test_finite_guard_defers_only_on_cuda() -> None:
+    """The optimizer is real and on the CPU; the device is only a name."""
     optimizer = torch.optim.AdamW(nn.Linear(2, 2).parameters(), fused=True)
-    found = {
+    deferred = {
         device.type: FiniteGuard(optimizer, scaled=False, device=device).deferred
         for device in (CPU, CUDA, MPS)
     }
-    assert found == {"cpu": False, "cuda": True, "mps": False}
+    assert deferred == {"cpu": False, "cuda": True, "mps": False}
 
 
-def test_exact_solver_leaves_an_apple_gpu_for_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The layer lies on the CPU and says that it is on an Apple GPU; its moves are noted."""
+def test_solve_head_moves_from_an_apple_gpu_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layer is on the CPU but reports an Apple GPU; its moves are recorded."""
     moves: list[tuple[Any, ...]] = []
 
     class Layer(nn.Linear):
@@ -205,26 +203,26 @@ def test_exact_solver_leaves_an_apple_gpu_for_float64(monkeypatch: pytest.Monkey
     monkeypatch.setattr(solver, "_reset", lambda _: None)
     monkeypatch.setattr(solver, "_batch", lambda *_: {})
     monkeypatch.setattr(solver, "_find_axes", lambda *_: None)
-    monkeypatch.setattr(solver, "_minimise", lambda *_: 0.25)
+    monkeypatch.setattr(solver, "_minimize", lambda *_: 0.25)
     anything: Any = [0, 1]
-    found = solver.solve_head(anything, anything, anything, seed=0)
-    assert json.dumps(found)
+    solution = solver.solve_head(anything, anything, anything, seed=0)
+    assert json.dumps(solution)
     assert moves == [("cpu", torch.float64), (MPS, torch.float32)]
 
 
 # ---- memory
 
 
-def test_the_trained_model_makes_room_before_the_final_one_is_reloaded(
+def test_finalize_run_frees_the_trained_model_before_the_reload_check(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where one model and its optimizer fill a device, a second model is one too many."""
+    """A device that is filled by one model and its optimizer has no room for a second model."""
     seen: list[tuple[list[nn.Parameter], set[int]]] = []
     save, load = TextClassification.save, TextClassification.load_model
 
     def saving(self: TextClassification, model: TransferModel, folder: Path) -> None:
         save(self, model, folder)
-        seen.append((list(model.parameters()), set()))  # an optimizer holds them, too
+        seen.append((list(model.parameters()), set()))  # as an optimizer does
 
     def loading(self: TextClassification, folder: Path | str) -> TransferModel:
         parameters, sizes = seen[-1]

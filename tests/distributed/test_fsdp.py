@@ -1,4 +1,4 @@
-"""Weights split among two real gloo processes (FSDP2): the run is that of one process, stopped or not."""
+"""Weights sharded among two real gloo processes (FSDP2), compared with a run of one process."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.support.tiny_models import models_and_data, tiny_gpt2
 from tests.support.two_processes import Case, assert_same_end, difference, launch, run_case
 
 STOPS = [Stop(1, rank=1), Stop(3, "saved"), Stop(4)]
-# Of 32 rows in steps of 12 by two processes of 5 at once: one process has a filler on a last step.
+# 32 rows in steps of 12, on two processes with micro-batches of 5: a last step needs a filler.
 STEADY = {"data.limit": 40, "train.micro_batch": 5, "train.max_steps": 5, "optim.lr": 1e-3}
 SHARD = {"train.shard": True}
 
 
 def cases(keys: dict[str, dict[str, Any]], stops: list[Stop]) -> list[Case]:
     return [
-        Case(name, {**STEADY, **SHARD, **own}, stops, has_dropout=False)
-        for name, own in keys.items()
+        Case(name, {**STEADY, **SHARD, **case_keys}, stops, has_dropout=False)
+        for name, case_keys in keys.items()
     ]
 
 
@@ -36,30 +36,31 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def finals(folder: Path) -> dict[str, Tensor]:
-    """All weights of a final/, without those whose gradient is 0 but for rounding, of which Adam
-    makes steps of full size.
+    """Return the weights in final/, without those whose gradient is only rounding noise.
+
+    Adam scales that noise to steps of full size.
     """
-    found = {
+    tensors = {
         f"{path.parent.name}/{name}": tensor
         for path in sorted(folder.rglob("*.safetensors"))
         for name, tensor in load_file(path).items()
         if not name.endswith(("key.bias", "c_attn.bias"))
     }
-    assert found
-    return found
+    assert tensors
+    return tensors
 
 
 def assert_as_one_process(case: Case, two: Path, one: Path, models: dict[str, Path]) -> None:
     keys = {**case.keys, "train.shard": False}
     run_case(Case(case.name, keys, has_dropout=False), one, models["plain"], models["data"])
     gradients = [load_file(place / f"{case.name}.safetensors") for place in (one, two)]
-    gradients = [{n: g for n, g in found.items() if n.startswith("0/")} for found in gradients]
+    gradients = [{n: g for n, g in steps.items() if n.startswith("0/")} for steps in gradients]
     assert difference(*gradients) < 1e-6
     ends = [finals(place / case.name / "once" / "final") for place in (one, two)]
     assert difference(*ends) < 1e-5
 
 
-def test_sharded_run_goes_on_and_ends_as_one_process_does(
+def test_sharded_run_resumes_exactly_and_agrees_with_one_process(
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
     full = cases({"full": {"method": "full"}}, STOPS[1:2])
@@ -71,7 +72,7 @@ def test_sharded_run_goes_on_and_ends_as_one_process_does(
 
 
 @pytest.mark.slow
-def test_all_that_sharding_serves_goes_on_and_ends_as_one_process_does(
+def test_sharded_methods_resume_exactly_and_agree_with_one_process(
     tmp_path: Path, models: dict[str, Path]
 ) -> None:
     writing = {"name": "text-generation", "prompt": "{text}", "completion": " {label}"}
@@ -83,7 +84,7 @@ def test_all_that_sharding_serves_goes_on_and_ends_as_one_process_does(
         "dora": {"method": "lora", "method.dropout": 0, "method.dora": True},
         "eva": {"method": "lora", "method.dropout": 0, "method.init": "eva"},
         "sgd": {"method": "full", "optim": "sgd", "model.activation_checkpointing": True},
-        # One table of embeddings reads and writes.
+        # Input and output embeddings are tied.
         "tied": {
             "method": "full",
             "task": writing,
@@ -100,8 +101,10 @@ def test_all_that_sharding_serves_goes_on_and_ends_as_one_process_does(
 
 
 @pytest.mark.slow
-def test_run_of_two_processes_goes_on_in_one(tmp_path: Path, models: dict[str, Path]) -> None:
-    # The shorter run is evaluated once more, at its end.
+def test_sharded_run_can_be_extended_in_one_process(
+    tmp_path: Path, models: dict[str, Path]
+) -> None:
+    # best=last, since the shorter run has one more evaluation, at its end.
     keys = {"method": "full", "train.best": "last"}
     keys |= {"optim.schedule": "constant", "optim.warmup_ratio": 0}
     (case,) = cases({"moved": keys}, [])
@@ -118,18 +121,18 @@ def test_run_of_two_processes_goes_on_in_one(tmp_path: Path, models: dict[str, P
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"method": "frozen"}, "method=frozen trains a small head alone"),
-        ({"method": "partial", "method.unfreeze_every": 1}, "unfreeze_every trains other weights"),
+        ({"method": "frozen"}, "method=frozen trains only a small head"),
+        ({"method": "partial", "method.unfreeze_every": 1}, "unfreeze_every changes the trained w"),
         ({"optim": "lamb"}, "optim.name=lamb is not known.*use adamw or sgd"),
-        ({"train.precision": "fp16"}, "precision=fp16 has a loss scaler"),
-        ({"model.quantize": "8bit"}, "quantize=8bit holds weights that cannot be split"),
+        ({"train.precision": "fp16"}, "precision=fp16 needs a loss scaler"),
+        ({"model.quantize": "8bit"}, "quantize=8bit gives weights that cannot be sharded"),
         (
             {"task": "text-generation", "task.text": "text", "task.generate": True},
-            "task.generate=true passes by the module whose weights are split",
+            "task.generate=true bypasses the module whose weights are sharded",
         ),
     ],
 )
-def test_keys_that_sharding_does_not_serve_are_refused(
+def test_check_sharding_rejects_unsupported_keys(
     keys: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     config = load(tmp_path, "model", tmp_path, {**SHARD, **keys}).config
@@ -138,12 +141,12 @@ def test_keys_that_sharding_does_not_serve_are_refused(
         check_sharding(config, config.train.precision or "fp32", method.sharding_fault)
 
 
-def test_launch_that_shards_by_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_process_rejects_a_launcher_that_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ConfigError, match=r"leave --use_fsdp out.*set train.shard=true"):
         this_process()
 
 
-def test_one_process_has_all_weights(models: dict[str, Path], tmp_path: Path) -> None:
+def test_shard_is_ignored_with_one_process(models: dict[str, Path], tmp_path: Path) -> None:
     keys = {**STEADY, **SHARD, "method": "full", "train.max_steps": 1}
     assert live(load(tmp_path, models["plain"], models["data"], keys)) is not None

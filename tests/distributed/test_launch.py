@@ -1,4 +1,4 @@
-"""Settings of a process: memory that glibc keeps, and only when it is told to."""
+"""Allocator settings of a process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-PAGES = """
+SCRIPT = """
 import resource
 import torch
 from finetune.distributed import launch
 
-launch.{asked}()
+launch.{function}()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
@@ -23,26 +23,26 @@ print(min(faults() for _ in range(8)))
 """
 
 
-def pages_asked_for(asked: str) -> int:
-    """Pages that the system must give for a tensor of 16384 pages that was freed before."""
+def page_faults_after(function: str) -> int:
+    """Count the page faults for a tensor of 16384 pages that was allocated and freed before."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     environment["ACCELERATE_USE_CPU"] = "true"
-    found = subprocess.run(
-        [sys.executable, "-c", PAGES.format(asked=asked)],
+    completed = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(function=function)],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    return int(found.stdout)
+    return int(completed.stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_keep_freed_memory_takes_memory_again_without_asking_the_system() -> None:
-    # Where a process's heap begins is random, and now and then something stands in its way.
-    assert any(pages_asked_for("keep_freed_memory") < 1000 for _ in range(3))
+def test_keep_freed_memory_reuses_memory_without_page_faults() -> None:
+    # The heap starts at a random address and cannot always grow, so allow for retries.
+    assert any(page_faults_after("keep_freed_memory") < 1000 for _ in range(3))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
-def test_this_process_leaves_the_allocator_of_a_notebook_alone() -> None:
-    assert pages_asked_for("this_process") > 1000
+def test_this_process_leaves_the_allocator_unchanged() -> None:
+    assert page_faults_after("this_process") > 1000

@@ -1,4 +1,4 @@
-"""Frozen weights are cast once for many passes, and nothing else tells."""
+"""Cached low-precision copies of frozen weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LORA = {"method": "lora", "method.dropout": 0.1}
 def folders(
     bert_folder: Path, gpt2_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[str, Path]:
-    t5 = tiny_t5(tmp_path_factory.mktemp("t5"), spread=1.0)  # larger weights magnify any rounding
+    t5 = tiny_t5(tmp_path_factory.mktemp("t5"), spread=1.0)  # large weights magnify rounding
     return {"bert": bert_folder, "gpt2": gpt2_folder, "t5": t5}
 
 
@@ -48,12 +48,12 @@ def gpt2(gpt2_folder: Path) -> LanguageModel:
     [
         ("bert", {"method": "partial", "method.blocks": 1, "method.unfreeze_every": 0.5}),
         ("bert", LORA | {"method.dora": True}),
-        ("gpt2", WRITTEN | LORA),  # its layers are Conv1D, and its output layer shares a weight
-        # It reads the type of a weight, and would draw LoRA's dropout in it.
+        ("gpt2", WRITTEN | LORA),  # Conv1D layers, and an output layer with a tied weight
+        # T5 reads the dtype of a weight, and would draw LoRA's dropout in it.
         ("t5", WRITTEN | LORA | {"method.dropout": 0}),
     ],
 )
-def test_a_run_is_the_same_to_the_last_bit_as_one_that_casts_at_every_use(
+def test_cast_once_leaves_every_bit_of_a_run_unchanged(
     kind: str,
     keys: dict[str, Any],
     folders: Mapping[str, Path],
@@ -62,26 +62,26 @@ def test_a_run_is_the_same_to_the_last_bit_as_one_that_casts_at_every_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def trained(name: str) -> RunFolder:
-        keys_ = {"train.precision": "bf16", "optim.ema": 0.5, **keys}
-        folder = live(load(tmp_path / name, folders[kind], news_csv, keys_))
+        all_keys = {"train.precision": "bf16", "optim.ema": 0.5, **keys}
+        folder = live(load(tmp_path / name, folders[kind], news_csv, all_keys))
         assert folder is not None
         return folder
 
-    once = trained("once")
+    cached = trained("cached")
     for module in (loop, evaluation_loop):
         monkeypatch.setattr(module, "cast_once", lambda *_: contextlib.nullcontext())
-    assert left_behind(once) == left_behind(trained("always"))
+    assert left_behind(cached) == left_behind(trained("uncached"))
 
 
-def test_copies_are_narrow_and_only_of_what_is_not_trained(gpt2: LanguageModel) -> None:
+def test_cast_once_copies_only_frozen_weights_of_linear_layers(gpt2: LanguageModel) -> None:
     network: Any = gpt2.network
     block, embedding, output = network.transformer.h[0], network.transformer.wte, network.lm_head
-    learned = block.mlp.c_fc.weight
+    trained = block.mlp.c_fc.weight
     before = {name: tensor.clone() for name, tensor in gpt2.state_dict().items()}
-    with cast_once(gpt2, "bf16", [learned]):
+    with cast_once(gpt2, "bf16", [trained]):
         assert block.attn.c_attn.weight.dtype == output.weight.dtype == torch.bfloat16
-        assert block.mlp.c_fc.weight is learned
-        # What looks words up, or scales, is no operand of a product that autocast narrows.
+        assert block.mlp.c_fc.weight is trained
+        # Autocast casts neither embeddings nor norms.
         assert embedding.weight.dtype == block.ln_1.weight.dtype == torch.float32
         assert all(p.dtype == torch.float32 for p in gpt2.parameters())
     assert isinstance(block.attn.c_attn.weight, nn.Parameter)
@@ -89,7 +89,7 @@ def test_copies_are_narrow_and_only_of_what_is_not_trained(gpt2: LanguageModel) 
     assert all(torch.equal(before[name], tensor) for name, tensor in gpt2.state_dict().items())
 
 
-def test_in_float32_nothing_is_copied(gpt2: LanguageModel) -> None:
+def test_cast_once_copies_nothing_in_fp32(gpt2: LanguageModel) -> None:
     network: Any = gpt2.network
     with cast_once(gpt2, "fp32"):
         assert network.lm_head.weight is network.transformer.wte.weight

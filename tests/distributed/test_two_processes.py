@@ -1,4 +1,4 @@
-"""Two processes are as good as one: equal bits where we promise them, 1e-6 where sums are reordered."""
+"""Two processes compared with one: equal bits where promised, 1e-6 where sums are reordered."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.tiny_scenes import scene_folder
 from tests.support.tiny_vision import shape_folder, tiny_timm
 from tests.support.two_processes import Case, assert_same_end, difference, launch, result, run_case
 
-# Of two processes, one is told to stop; both are killed, as by a machine that goes down.
+# A signal reaches one of the two processes; a kill hits both, as when the machine goes down.
 FEW_STOPS = [Stop(1, rank=1), Stop(2, "loading", rank=0), Stop(4, "saved"), Stop(8, "finish")]
 ALL_STOPS = [
     Stop(
@@ -33,9 +33,9 @@ ALL_STOPS = [
     )
     for stop in LIVES
 ]
-# The method whose gradients DDP must learn anew as it goes, and the one of the most gradients.
-EVERYDAY = ("full", "partial")
-STOPPED = [Case(f"{name}-0-fp32", METHODS[name], FEW_STOPS) for name in EVERYDAY]
+# The method with the most gradients, and the one for which DDP is rebuilt during the run.
+DEFAULT_METHODS = ("full", "partial")
+STOPPED = [Case(f"{name}-0-fp32", METHODS[name], FEW_STOPS) for name in DEFAULT_METHODS]
 PRODUCT = [
     Case(
         f"{name}-{workers}-{precision}",
@@ -44,8 +44,8 @@ PRODUCT = [
     )
     for name, workers, precision in product(METHODS, (0, 2), ("fp32", "bf16"))
 ]
-# 37 rows in steps of 12: the last step has one row, and one process has none.
-CUT = {
+# 37 rows in steps of 12: the last step has one row, so one process has none.
+SMALL_LAST_STEP = {
     "method": "full",
     "optim": "sgd",
     "optim.lr": 0.05,
@@ -54,14 +54,14 @@ CUT = {
     "data.limit": 37,
     "train.epochs": 1,
 }
-WHOLE = Case("whole", {**CUT, "train.micro_batch": 12}, has_dropout=False)
-MICRO = Case("micro", {**CUT, "train.micro_batch": 3}, has_dropout=False)
-SHARED = Case("shared", {**CUT, "train.micro_batch": 6}, has_dropout=False)
-LORA = {**CUT, "method": "lora", "method.dropout": 0}
+WHOLE = Case("whole", {**SMALL_LAST_STEP, "train.micro_batch": 12}, has_dropout=False)
+MICRO = Case("micro", {**SMALL_LAST_STEP, "train.micro_batch": 3}, has_dropout=False)
+SHARED = Case("shared", {**SMALL_LAST_STEP, "train.micro_batch": 6}, has_dropout=False)
+LORA = {**SMALL_LAST_STEP, "method": "lora", "method.dropout": 0}
 WHOLE_LORA = Case("whole-lora", {**LORA, "train.micro_batch": 12}, has_dropout=False)
 SHARED_LORA = Case("shared-lora", {**LORA, "train.micro_batch": 6}, has_dropout=False)
 EVEN = {
-    **CUT,
+    **SMALL_LAST_STEP,
     "task.logit_adjustment": 1.0,
     "train.sampling": "balanced",
     "optim.l1_head": 0.01,
@@ -71,7 +71,7 @@ WHOLE_EVEN = Case("whole-even", {**EVEN, "train.micro_batch": 12}, has_dropout=F
 MICRO_EVEN = Case("micro-even", {**EVEN, "train.micro_batch": 3}, has_dropout=False)
 SHARED_EVEN = Case("shared-even", {**EVEN, "train.micro_batch": 6}, has_dropout=False)
 WRITING = {
-    **CUT,
+    **SMALL_LAST_STEP,
     "task": {
         "name": "text-generation",
         "prompt": "{text}\nTopic:",
@@ -93,7 +93,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def writing(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    """A language model on packed rows, its batch cut in different ways."""
+    """A language model on packed rows, with different micro-batches."""
     keys = {**WRITING, "model": str(tiny_gpt2(tmp_path_factory.mktemp("gpt2"), dropout=0))}
     sizes = {"writing-whole": 12, "writing-micro": 3, "writing-shared": 6}
     return {
@@ -114,27 +114,25 @@ def two(
 def one(
     tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path], writing: dict[str, Case]
 ) -> Path:
-    """The same runs, and other cuts of the batch, in this one process."""
+    """The same runs, and other micro-batches, in this process alone."""
     out = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_CACHE", str(out / "cache"))
-        cut = (writing["writing-whole"], writing["writing-micro"])
-        for case in (WHOLE, MICRO, WHOLE_LORA, WHOLE_EVEN, MICRO_EVEN, *cut, *CACHED, *STOPPED):
+        packed = (writing["writing-whole"], writing["writing-micro"])
+        for case in (WHOLE, MICRO, WHOLE_LORA, WHOLE_EVEN, MICRO_EVEN, *packed, *CACHED, *STOPPED):
             model = models["model" if case.has_dropout else "plain"]
             result = run_case(Case(case.name, case.keys), out, model, models["data"])
             (out / f"{case.name}.json").write_text(json.dumps(result))
     return out
 
 
-@pytest.mark.parametrize("method", EVERYDAY)
-def test_stopped_run_of_two_processes_ends_with_the_bits_of_an_unstopped_one(
-    method: str, two: Path
-) -> None:
+@pytest.mark.parametrize("method", DEFAULT_METHODS)
+def test_two_processes_resume_bit_for_bit(method: str, two: Path) -> None:
     assert_same_end(two, Case(f"{method}-0-fp32", {}))
 
 
 @pytest.mark.slow
-def test_all_stops_of_two_processes(
+def test_two_processes_resume_bit_for_bit_with_all_methods(
     tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]
 ) -> None:
     out = launch(PRODUCT, tmp_path_factory.mktemp("launch") / "all", models)
@@ -142,7 +140,7 @@ def test_all_stops_of_two_processes(
         assert_same_end(out, case)
 
 
-def test_gradients_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:
+def test_gradients_do_not_depend_on_micro_batches_or_processes(one: Path, two: Path) -> None:
     whole = load_file(one / "whole.safetensors")
     assert {name.partition("/")[0] for name in whole} == {"0", "1", "2", "3"}
     assert difference(whole, load_file(one / "micro.safetensors")) < 1e-6
@@ -151,7 +149,7 @@ def test_gradients_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> 
     assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
 
 
-def test_balanced_penalized_and_averaged_steps_do_not_depend_on_how_a_batch_is_cut(
+def test_sampling_l1_and_ema_do_not_depend_on_micro_batches_or_processes(
     one: Path, two: Path
 ) -> None:
     whole = load_file(one / "whole-even.safetensors")
@@ -162,15 +160,17 @@ def test_balanced_penalized_and_averaged_steps_do_not_depend_on_how_a_batch_is_c
         assert difference(averages, final) < 1e-6
 
 
-def test_gradients_of_packed_rows_do_not_depend_on_how_a_batch_is_cut(one: Path, two: Path) -> None:
-    """The loss is for each token of a completion over the whole step."""
+def test_gradients_of_packed_rows_do_not_depend_on_micro_batches_or_processes(
+    one: Path, two: Path
+) -> None:
+    """The loss is a mean over the completion tokens of the whole step."""
     whole = load_file(one / "writing-whole.safetensors")
     assert difference(whole, load_file(one / "writing-micro.safetensors")) < 1e-6
     assert difference(whole, load_file(two / "writing-shared.safetensors")) < 1e-6
 
 
-def test_cuts_are_what_they_say(one: Path, two: Path) -> None:
-    """Four micro-batches of 3; two processes of 6; a last step of one row."""
+def test_train_plan_splits_batches_as_the_cases_assume(one: Path, two: Path) -> None:
+    """Four micro-batches of 3; two processes with 6 rows each; a last step of one row."""
     sizes = {
         name: [[len(rows) for rows in step] for step in result(folder, name)["seen"]]
         for folder, name in ((one, "whole"), (one, "micro"), (two, "shared"))
@@ -178,15 +178,13 @@ def test_cuts_are_what_they_say(one: Path, two: Path) -> None:
     assert sizes == {
         "whole": [[12], [12], [12], [1]],
         "micro": [[3, 3, 3, 3]] * 3 + [[1]],
-        "shared": [[6], [6], [6], [1]],  # of the first process
+        "shared": [[6], [6], [6], [1]],  # the first process
     }
 
 
-@pytest.mark.parametrize("method", EVERYDAY)
-def test_evaluation_on_two_processes_gives_the_metrics_of_one(
-    method: str, one: Path, two: Path
-) -> None:
-    """Before training, where the weights are the same: exactly."""
+@pytest.mark.parametrize("method", DEFAULT_METHODS)
+def test_evaluation_on_two_processes_equals_that_of_one(method: str, one: Path, two: Path) -> None:
+    """Before training, when weights are equal, so metrics must be exactly equal."""
     first = [result(folder, f"{method}-0-fp32")["history"][0] for folder in (one, two)]
     assert first[0]["step"] == 0
     assert first[0]["split"] == "validation"
@@ -194,18 +192,18 @@ def test_evaluation_on_two_processes_gives_the_metrics_of_one(
     assert sum(value for key, value in first[0].items() if key.startswith("support/")) == 10
 
 
-def test_features_of_two_processes_are_those_of_one(one: Path, two: Path) -> None:
-    found = [
+def test_cached_features_of_two_processes_equal_those_of_one(one: Path, two: Path) -> None:
+    files = [
         {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.bin")}
         for folder in (one / "cache", two / "cache")
     ]
-    # Two splits in two precisions, and of a tuned backbone: their names hold its digest.
-    assert len(found[0]) == 6
-    assert found[0] == found[1]
+    # Two splits, each in two precisions and from a tuned backbone, whose digest is in the name.
+    assert len(files[0]) == 6
+    assert files[0] == files[1]
 
 
-def test_logged_loss_is_of_all_processes(one: Path, two: Path) -> None:
-    """Without dropout; the mean over rows does not depend on who has them."""
+def test_logged_loss_covers_all_processes(one: Path, two: Path) -> None:
+    """Without dropout, the mean over rows does not depend on their distribution."""
     losses = [
         [line["loss"] for line in result(folder, name)["history"] if line["split"] == "train"]
         for folder, name in ((one, "whole"), (two, "shared"))
@@ -213,21 +211,23 @@ def test_logged_loss_is_of_all_processes(one: Path, two: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_process_rejects_processes_that_are_not_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert this_process().num_processes == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        ConfigError, match=r"2 processes were started, but this one sees 1.*torchrun"
+        ConfigError, match=r"2 processes were started, but this one sees only 1.*torchrun"
     ):
         this_process()
     assert PartialState().num_processes == 1
 
 
 @pytest.mark.parametrize(("words", "takes_all"), [((), True), (("--cpu",), False)])
-def test_accelerate_launch_leaves_no_core_idle(
+def test_this_process_uses_all_cores_under_accelerate_launch(
     words: tuple[str, ...], takes_all: bool, tmp_path: Path
 ) -> None:
-    """It allows one thread unless it is told that there is only a CPU; then it is believed."""
+    """Without --cpu the launcher sets one thread; with --cpu its setting is kept."""
     script = tmp_path / "threads.py"
     script.write_text(
         "import torch\n"
@@ -237,16 +237,16 @@ def test_accelerate_launch_leaves_no_core_idle(
         "print('threads', torch.get_num_threads())\n"
     )
     command = [sys.executable, "-m", "accelerate.commands.launch", *words, str(script)]
-    found = subprocess.run(
+    completed = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
-    assert found.returncode == 0, found.stderr
+    assert completed.returncode == 0, completed.stderr
     cores = min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
-    assert f"threads {cores if takes_all else 1}\n" in found.stdout
+    assert f"threads {cores if takes_all else 1}\n" in completed.stdout
 
 
-def classified(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The keys of all runs that classify images, and those of each."""
+def classification_runs(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the keys that all runs share, and {name: further keys} of each run."""
     shared = {
         "task": "image-classification",
         "task.augmentation": "heavy",
@@ -262,7 +262,7 @@ def classified(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     }
 
 
-def segmented(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def segmentation_runs(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     shared = {
         "task": "segmentation",
         "task.augmentation": "heavy",
@@ -279,7 +279,7 @@ def segmented(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     }
 
 
-def detected(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def detection_runs(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     shared = {
         "task": "object-detection",
         "task.augmentation": "heavy",
@@ -296,8 +296,8 @@ def detected(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runs", [classified, segmented, detected])
-def test_pictures_on_two_processes_go_on_with_equal_bits(
+@pytest.mark.parametrize("runs", [classification_runs, segmentation_runs, detection_runs])
+def test_two_processes_resume_image_runs_bit_for_bit(
     runs: Callable[[Path], Any], tmp_path: Path, models: dict[str, Path]
 ) -> None:
     shared, kinds = runs(tmp_path)
@@ -314,21 +314,23 @@ def test_pictures_on_two_processes_go_on_with_equal_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("runs", "kinds"), [(segmented, ("full", "tiles")), (detected, ("full", "queries"))]
+    ("runs", "kinds"),
+    [(segmentation_runs, ("full", "tiles")), (detection_runs, ("full", "queries"))],
 )
-def test_gradients_of_pictures_do_not_depend_on_how_a_batch_is_cut(
+def test_gradients_of_image_tasks_do_not_depend_on_micro_batches_or_processes(
     runs: Callable[[Path], Any],
     kinds: tuple[str, ...],
     tmp_path: Path,
     models: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Cross-entropy plus Dice, positive locations, matched queries: each term has its own count."""
-    shared, known = runs(tmp_path)
-    still = {"task.augmentation": "none", "method": "full", "method.batch_norm": "freeze"}
+    """Loss terms with counts of their own: Dice, positive locations, matched queries."""
+    shared, keys = runs(tmp_path)
+    fixed = {"task.augmentation": "none", "method": "full", "method.batch_norm": "freeze"}
     cases = {
         (kind, name): Case(
-            f"{kind}-{name}", {**shared, **known[kind], **CUT, **still, "train.micro_batch": size}
+            f"{kind}-{name}",
+            {**shared, **keys[kind], **SMALL_LAST_STEP, **fixed, "train.micro_batch": size},
         )
         for kind in kinds
         for name, size in (("whole", 12), ("micro", 3), ("shared", 6))
@@ -345,6 +347,6 @@ def test_gradients_of_pictures_do_not_depend_on_how_a_batch_is_cut(
         whole = load_file(out / f"{kind}-whole.safetensors")
         first = {name: tensor for name, tensor in whole.items() if name.startswith("0/")}
         for place in (out / f"{kind}-micro", two / f"{kind}-shared"):
-            cut = load_file(place.with_suffix(".safetensors"))
-            cut = {name: tensor for name, tensor in cut.items() if name.startswith("0/")}
-            assert difference(first, cut) < 1e-5, place
+            other = load_file(place.with_suffix(".safetensors"))
+            other = {name: tensor for name, tensor in other.items() if name.startswith("0/")}
+            assert difference(first, other) < 1e-5, place

@@ -1,6 +1,6 @@
-"""A published model is used by a stranger: with its plain library, in a process without this kit.
+"""Published models run with the code on their card, in a process without this kit.
 
-The code is what stands on the card. A further model joins with a line in CASES.
+To test another model, add a line to CASES.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WRITE, CHAT = "write", "chat"
 WRITERS = ("gpt2", "t5", "bart")
 METHODS = ("full", "frozen", "lora", "ia3", "bitfit", "partial")
 SMALL = ("ia3", "bitfit")
-# What peft itself does with nothing but the adapter's place.
+# Replacement that loads the adapter by its path alone, with peft's auto class.
 AUTO_PEFT = (
     r'base = .*\nmodel = PeftModel.from_pretrained\(base, (".*")\)',
     r"from peft import AutoPeftModelForCausalLM"
@@ -106,7 +106,7 @@ def answers(world: World) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_card_shows_code_that_predicts_alike(
+def test_card_code_reproduces_predictions(
     name: str, world: World, answers: dict[str, tuple[Any, Any]]
 ) -> None:
     world.assert_same(CASES[name], *answers[name])
@@ -118,7 +118,9 @@ def test_card_shows_code_that_predicts_alike(
     [CLASSIFIERS, DETECTORS, SEGMENTERS, LANGUAGE_MODELS],
     ids=["classifiers", "detectors", "segmenters", "language-models"],
 )
-def test_rarer_models_predict_alike(cases: dict[str, Case], world: World) -> None:
+def test_card_code_reproduces_predictions_of_more_models(
+    cases: dict[str, Case], world: World
+) -> None:
     for name, answer in world.publish_and_read(cases).items():
         print(name)
         world.assert_same(cases[name], *answer)
@@ -134,7 +136,7 @@ def test_rarer_models_predict_alike(cases: dict[str, Case], world: World) -> Non
     ],
     ids=["pooled", "unet", "detector"],
 )
-def test_adapter_that_peft_cannot_load_is_refused(case: Case, world: World) -> None:
+def test_push_rejects_adapters_that_peft_cannot_load(case: Case, world: World) -> None:
     run = world.train(case)
     with pytest.raises(finetune.HubError, match="--what merged.*task.head=native"):
         push(run.path, "me/refused", what="adapter")

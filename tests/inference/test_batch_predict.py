@@ -1,4 +1,4 @@
-"""`finetune predict`: every row gets its own prediction, and keeps its columns."""
+"""`finetune predict`: each row keeps its columns and gets its prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune.inference.predictor import load
 from tests.support.command_line import finetune, launch
 from tests.support.tiny_models import text_rows
 
-ROWS = [{"id": place, **row} for place, row in enumerate(text_rows(11, seed=5))]
+ROWS = [{"id": number, **row} for number, row in enumerate(text_rows(11, seed=5))]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(finished_run: Path) -> list[dict[str, Any]]:
-    """What the model says in Python."""
+    """Predictions of the model in Python."""
     return load(finished_run, device="cpu")([row["text"] for row in ROWS])
 
 
@@ -46,7 +46,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_columns_are_kept_and_predictions_are_those_of_python(
+def test_predict_keeps_columns_and_equals_python(
     suffix: str,
     finished_run: Path,
     table: Path,
@@ -54,9 +54,8 @@ def test_columns_are_kept_and_predictions_are_those_of_python(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:
-    monkeypatch.setattr(
-        "finetune.inference.batch_predict.WINDOW", 4
-    )  # several windows, the last one incomplete
+    # Several windows, the last one incomplete.
+    monkeypatch.setattr("finetune.inference.batch_predict.WINDOW", 4)
     output = table.parent / "deep" / f"predictions.{suffix}"
     assert finetune("predict", finished_run, table, "-o", output, "--batch-size", "3") == 0
     rows = read(output)
@@ -64,37 +63,40 @@ def test_columns_are_kept_and_predictions_are_those_of_python(
     assert [(int(row["id"]), row["text"], row["label"]) for row in rows] == [
         (row["id"], row["text"], row["label"]) for row in ROWS
     ]
-    assert [row["predicted_label"] for row in rows] == [said["label"] for said in expected]
+    assert [row["predicted_label"] for row in rows] == [
+        prediction["label"] for prediction in expected
+    ]
     scores = [float(row["predicted_score"]) for row in rows]
-    assert scores == pytest.approx([said["score"] for said in expected], abs=1e-6)
+    assert scores == pytest.approx([prediction["score"] for prediction in expected], abs=1e-6)
     captured = capsys.readouterr()
     assert "predictions are in predicted_label, predicted_score" in captured.err
     assert captured.out == ""
 
 
-def test_probability_of_every_label_has_a_column(
+def test_predict_writes_a_column_per_label_score(
     finished_run: Path, table: Path, expected: list[dict[str, Any]]
 ) -> None:
     output = table.with_name("scores.csv")
     assert finetune("predict", finished_run, table, "-o", output, "scores=all") == 0
-    for row, said in zip(read(output), expected, strict=True):
+    for row, prediction in zip(read(output), expected, strict=True):
         scores = {
             key.partition("/")[2]: float(value)
             for key, value in row.items()
             if key.startswith("predicted_score/")
         }
         assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
-        assert max(scores, key=scores.__getitem__) == row["predicted_label"] == said["label"]
-        assert scores[said["label"]] == pytest.approx(said["score"], abs=1e-6)
+        assert max(scores, key=scores.__getitem__) == row["predicted_label"]
+        assert row["predicted_label"] == prediction["label"]
+        assert scores[prediction["label"]] == pytest.approx(prediction["score"], abs=1e-6)
 
 
-def test_predictions_in_bf16_are_rounded_and_those_after_them_are_not(
+def test_predict_in_bf16_rounds_and_leaves_fp32_unchanged(
     finished_run: Path, table: Path, expected: list[dict[str, Any]]
 ) -> None:
     texts = [row["text"] for row in ROWS]
     predictor = load(finished_run, device="cpu", precision="bf16")
-    rounded = [said["score"] for said in predictor(texts)]
-    scores = [said["score"] for said in expected]
+    rounded = [prediction["score"] for prediction in predictor(texts)]
+    scores = [prediction["score"] for prediction in expected]
     assert rounded != scores
     assert rounded == pytest.approx(scores, abs=0.02)
     predictor.precision = "fp32"
@@ -105,25 +107,24 @@ def test_predictions_in_bf16_are_rounded_and_those_after_them_are_not(
 
 
 @pytest.mark.parametrize(
-    ("precision", "said"), [("fp16", "needs a GPU"), ("float16", "choose from: bf16, fp16, fp32")]
+    ("precision", "message"),
+    [("fp16", "needs a GPU"), ("float16", "choose from: bf16, fp16, fp32")],
 )
-def test_precision_that_there_is_not_is_refused(
-    precision: str, said: str, finished_run: Path
+def test_load_rejects_unsupported_precision(
+    precision: str, message: str, finished_run: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         load(finished_run, device="cpu", precision=precision)
 
 
-def test_labels_that_training_never_saw_do_not_stop_a_prediction(
-    finished_run: Path, tmp_path: Path
-) -> None:
+def test_predict_accepts_unseen_labels(finished_run: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text;label\nshares fell;cooking\nthe match;\n")
     words = [tmp_path / "rows.csv", "delimiter=;", "-o", tmp_path / "out.csv"]
     assert finetune("predict", finished_run, *words) == 0
     assert [row["label"] for row in read(tmp_path / "out.csv")] == ["cooking", ""]
 
 
-def test_rows_without_text_are_listed_and_nothing_is_written(
+def test_predict_lists_invalid_rows_and_writes_nothing(
     finished_run: Path, tmp_path: Path, capsys: Any
 ) -> None:
     rows = [{"text": "shares"}, {"text": None}, {"text": "match"}, {"text": "  "}]
@@ -136,7 +137,7 @@ def test_rows_without_text_are_listed_and_nothing_is_written(
     assert not (tmp_path / "out.csv").exists()
     assert finetune("predict", *words, "on_error=skip") == 0
     assert [row["text"] for row in read(tmp_path / "out.csv")] == ["shares", "match"]
-    assert "2 of 4 rows left out" in capsys.readouterr().err
+    assert "2 of 4 rows skipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -146,13 +147,13 @@ def test_rows_without_text_are_listed_and_nothing_is_written(
             ["tekst.csv"],
             "has no column 'text', which the model was trained on; did you mean 'tekst'",
         ),
-        (["tekst.csv", "-o", "tekst.csv"], "is the file that is read"),
+        (["tekst.csv", "-o", "tekst.csv"], "is the input file"),
         (["tekst.csv", "-o", "out.xlsx"], "choose from: .csv"),
         (["tekst.csv", "limit=many"], "data.limit: 'many'"),
         (["test.csv"], "did you mean 'tekst.csv'"),
     ],
 )
-def test_faults_are_answered_with_a_remedy(
+def test_predict_names_the_remedy(
     words: list[str],
     remedy: str,
     finished_run: Path,
@@ -168,11 +169,14 @@ def test_faults_are_answered_with_a_remedy(
 
 
 @pytest.mark.slow
-def test_several_processes_write_what_one_does(
+def test_predict_does_not_depend_on_the_number_of_processes(
     finished_run: Path, table: Path, tmp_path: Path
 ) -> None:
-    """Windows of 4 rows, so that each process has several, and the last one is incomplete."""
-    script = "import finetune.inference.batch_predict, finetune.cli.main; finetune.inference.batch_predict.WINDOW = 4; finetune.cli.main.main()"
+    # Windows of 4 rows: each process has several, and the last one is incomplete.
+    script = (
+        "import finetune.inference.batch_predict as p, finetune.cli.main as c; p.WINDOW = 4; "
+        "c.main()"
+    )
     for processes in (1, 2):
         words = ["predict", str(finished_run), str(table), "--batch-size", "3"]
         launch(script, processes, *words, "-o", str(tmp_path / f"{processes}.jsonl"))
@@ -183,68 +187,68 @@ def test_several_processes_write_what_one_does(
     assert one == two
 
 
-def test_standard_input_is_not_for_several_processes(
+def test_predict_rejects_standard_input_for_several_processes(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     state = SimpleNamespace(is_main_process=True, num_processes=2)
     monkeypatch.setattr("finetune.inference.batch_predict.this_process", lambda: state)
     assert finetune("predict", finished_run) == 2
-    assert "read by one process" in capsys.readouterr().err
+    assert "only a single process can read standard input" in capsys.readouterr().err
 
 
-# ---- the standard input
+# ---- standard input
 
 
-def type_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def set_standard_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_standard_input_is_one_text_a_line(
+def test_predict_reads_one_text_per_line_of_standard_input(
     finished_run: Path,
     expected: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:
     content = "\ufeff" + "\r\n".join(row["text"] for row in ROWS)
-    type_in(monkeypatch, content.encode())
+    set_standard_input(monkeypatch, content.encode())
     assert finetune("predict", finished_run, "-") == 0
     captured = capsys.readouterr()
     rows = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["text"] for row in rows] == [row["text"] for row in ROWS]
-    assert [row["label"] for row in rows] == [said["label"] for said in expected]
+    assert [row["label"] for row in rows] == [prediction["label"] for prediction in expected]
     assert captured.err == ""
 
 
-def test_a_line_that_cannot_be_predicted_is_named(
+def test_predict_names_an_invalid_line_of_standard_input(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    type_in(monkeypatch, b"shares\n\nmatch\n")
+    set_standard_input(monkeypatch, b"shares\n\nmatch\n")
     assert finetune("predict", finished_run) == 2
     assert "standard input, line 2: text is empty" in capsys.readouterr().err
-    type_in(monkeypatch, b"shares\n\nmatch\n")
+    set_standard_input(monkeypatch, b"shares\n\nmatch\n")
     assert finetune("predict", finished_run, "on_error=skip") == 0
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
-    assert "1 line left out" in captured.err
-    type_in(monkeypatch, "Aktien für alle\n".encode("cp1252"))
+    assert "1 line skipped" in captured.err
+    set_standard_input(monkeypatch, "Aktien für alle\n".encode("cp1252"))
     assert finetune("predict", finished_run) == 2
-    assert "line 1: is not utf-8; write encoding=cp1252" in capsys.readouterr().err
-    type_in(monkeypatch, "Aktien für alle\n".encode("cp1252"))
+    assert "line 1: cannot be decoded as utf-8; set the actual encoding" in capsys.readouterr().err
+    set_standard_input(monkeypatch, "Aktien für alle\n".encode("cp1252"))
     assert finetune("predict", finished_run, "encoding=cp1252") == 0
     assert "für" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
-        ("predict", "1 of 12 rows are longer than the model reads: they were cut"),
-        ("evaluate", "1 of 12 rows are cut to "),
-        ("embed", "1 of 12 rows are longer than the network reads: they were cut"),
+        ("predict", "1 of 12 rows truncated: longer than the model's maximum length"),
+        ("evaluate", "1 of 12 rows are truncated to "),
+        ("embed", "1 of 12 rows truncated: longer than the model's maximum length"),
     ],
 )
-def test_rows_that_are_cut_are_counted(
+def test_commands_count_truncated_rows(
     command: str,
-    said: str,
+    message: str,
     finished_run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -254,4 +258,4 @@ def test_rows_that_are_cut_are_counted(
     table.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, long]))
     output = ["-o", tmp_path / "vectors.parquet"] if command == "embed" else []
     assert finetune(command, finished_run, table, *output) == 0
-    assert said in "".join(capsys.readouterr())
+    assert message in "".join(capsys.readouterr())

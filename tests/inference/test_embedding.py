@@ -1,4 +1,4 @@
-"""`finetune embed`: a vector of every row, in order, stopped and started as one likes."""
+"""`finetune embed`: one vector per row, in order, across interruptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.tiny_models import WIDTH, text_rows
 from tests.support.tiny_vision import shape_folder, tiny_timm
 
 EXACT = ("--precision", "fp32")  # some CPUs would choose bf16
-ROWS = [{"id": f"n{place}", **row} for place, row in enumerate(text_rows(11, seed=5))]
+ROWS = [{"id": f"n{number}", **row} for number, row in enumerate(text_rows(11, seed=5))]
 
 
 @pytest.fixture(autouse=True)
@@ -36,24 +36,24 @@ def table(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> tuple[list[int], np.ndarray]:
-    held = pq.read_table(path).to_pydict()
-    assert list(held) == ["row", "vector"]
-    return held["row"], np.array(held["vector"], dtype=np.float32)
+    columns = pq.read_table(path).to_pydict()
+    assert list(columns) == ["row", "vector"]
+    return columns["row"], np.array(columns["vector"], dtype=np.float32)
 
 
 def mean_pooled(model: Path, texts: list[str]) -> np.ndarray:
-    """What transformers alone makes of each text."""
+    """Mean-pooled vectors of the texts, by transformers alone."""
     tokenizer, network = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model)
     network.eval()
-    found = []
+    vectors = []
     for text in texts:
         with torch.inference_mode():
             states = network(**tokenizer(text, return_tensors="pt")).last_hidden_state
-        found.append(states[0].mean(0).numpy())
-    return np.stack(found)
+        vectors.append(states[0].mean(0).numpy())
+    return np.stack(vectors)
 
 
-def test_vectors_of_texts_are_those_of_the_network(
+def test_embed_equals_mean_pooling_in_transformers(
     bert_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "features.parquet"
@@ -65,7 +65,7 @@ def test_vectors_of_texts_are_those_of_the_network(
     assert not output.with_name("features.parquet.parts").exists()
 
 
-def test_vectors_of_pictures_are_what_a_classifier_reads(tmp_path: Path) -> None:
+def test_embed_writes_vectors_of_images(tmp_path: Path) -> None:
     model, data = tiny_timm(tmp_path / "timm"), shape_folder(tmp_path / "shapes", count=6)
     assert finetune("embed", model, data, "-o", tmp_path / "features.parquet") == 0
     rows, vectors = read(tmp_path / "features.parquet")
@@ -73,7 +73,7 @@ def test_vectors_of_pictures_are_what_a_classifier_reads(tmp_path: Path) -> None
     assert len(np.unique(vectors.round(6), axis=0)) == 6
 
 
-def test_fine_tuned_run_gives_what_its_head_reads(
+def test_embed_with_a_run_writes_the_inputs_of_its_head(
     finished_run: Path, table: Path, tmp_path: Path
 ) -> None:
     from finetune.inference.predictor import load
@@ -82,11 +82,13 @@ def test_fine_tuned_run_gives_what_its_head_reads(
     _, vectors = read(tmp_path / "features.parquet")
     predictor = load(finished_run, device="cpu")
     logits = predictor.model.network.classifier(torch.from_numpy(vectors))
-    labels = [predictor.adapter.targets_.names[index] for index in logits.argmax(1).tolist()]
-    assert labels == [said["label"] for said in predictor([row["text"] for row in ROWS])]
+    labels = [predictor.trained_task.targets_.names[index] for index in logits.argmax(1).tolist()]
+    assert labels == [
+        prediction["label"] for prediction in predictor([row["text"] for row in ROWS])
+    ]
 
 
-def test_what_is_done_is_not_done_again(
+def test_embed_reuses_finished_parts_after_an_interruption(
     bert_folder: Path,
     table: Path,
     tmp_path: Path,
@@ -94,13 +96,13 @@ def test_what_is_done_is_not_done_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output, computed = tmp_path / "features.parquet", list[int]()
-    usual = embedding.RowEmbedder.__call__
+    original = embedding.RowEmbedder.__call__
 
     def failing(self: Any, rows: Any) -> Any:
         computed.append(len(rows))
         if len(computed) == 3:
             raise Killed
-        return usual(self, rows)
+        return original(self, rows)
 
     monkeypatch.setattr(embedding.RowEmbedder, "__call__", failing)
     with pytest.raises(Killed):
@@ -109,13 +111,13 @@ def test_what_is_done_is_not_done_again(
     rows = [*ROWS[:4], {**ROWS[4], "text": "another text"}, *ROWS[5:]]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert finetune("embed", bert_folder, table, "-o", output, *EXACT) == 0
-    assert computed == [4, 4, 3, 4, 3], "the changed window and the one that was lost"
-    assert "1 part found done" in capsys.readouterr().out
+    assert computed == [4, 4, 3, 4, 3], "the changed window and the interrupted one"
+    assert "1 part reused" in capsys.readouterr().out
     expected = mean_pooled(bert_folder, [row["text"] for row in rows])
     assert np.allclose(read(output)[1], expected, atol=1e-5)
 
 
-def test_rows_that_are_left_out_keep_the_numbers_of_the_others(
+def test_embed_keeps_row_numbers_when_rows_are_skipped(
     bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, output = tmp_path / "rows.csv", tmp_path / "features.parquet"
@@ -124,42 +126,43 @@ def test_rows_that_are_left_out_keep_the_numbers_of_the_others(
     assert "row 2: text is empty" in capsys.readouterr().err
     assert finetune("embed", bert_folder, table, "on_error=skip", "-o", output) == 0
     assert read(output)[0] == [0, 2]
-    assert "1 left out" in capsys.readouterr().out
+    assert "1 skipped" in capsys.readouterr().out
 
 
-def test_only_tasks_that_have_the_keys_are_told_of(
+def test_embed_considers_only_tasks_with_the_given_keys(
     bert_folder: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "x.parquet"
     assert finetune("embed", bert_folder, table, "task.text=body", "-o", output) == 2
-    said = capsys.readouterr().err
-    assert "there is no column 'body'" in said
-    assert "image" not in said
+    message = capsys.readouterr().err
+    assert "there is no column 'body'" in message
+    assert "image" not in message
     assert finetune("embed", bert_folder, table, "task.txt=body", "-o", output) == 2
-    assert "task.txt: no task with vectors has it; did you mean 'text'?" in (
-        capsys.readouterr().err
-    )
+    assert "task.txt: no task has this key; did you mean 'text'?" in (capsys.readouterr().err)
 
 
-def test_embed_from_python_writes_what_the_command_does(
-    bert_folder: Path, table: Path, tmp_path: Path
-) -> None:
+def test_embed_in_python_equals_the_command(bert_folder: Path, table: Path, tmp_path: Path) -> None:
     keys: dict[str, Any] = {"task.max_length": 8}
     count = embedding.embed(bert_folder, ROWS, tmp_path / "python.parquet", **keys)
     assert count == len(read(tmp_path / "python.parquet")[0])
     output = tmp_path / "shell.parquet"
     assert finetune("embed", bert_folder, table, "task.max_length=8", "-o", output) == 0
     assert np.array_equal(read(output)[1], read(tmp_path / "python.parquet")[1])
-    with pytest.raises(ConfigError, match="limt: is no key of reading rows; did you mean 'limit'"):
+    with pytest.raises(
+        ConfigError, match="limt: unknown key for reading rows; did you mean 'limit'"
+    ):
         embedding.embed(bert_folder, table, output, limt=3)
 
 
-def test_embed_refuses_a_misspelt_key_of_a_run(
+def test_embed_rejects_a_misspelled_key_of_a_run(
     finished_run: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "x.parquet"
     assert finetune("embed", finished_run, table, "task.txet=text", "-o", output) == 2
-    assert "txet: predictions of text-classification do not change" in capsys.readouterr().err
+    assert (
+        "txet: this key does not affect predictions of text-classification"
+        in capsys.readouterr().err
+    )
     assert not output.exists()
 
 
@@ -171,7 +174,7 @@ def test_embed_refuses_a_misspelt_key_of_a_run(
         (["rows.jsonl", "task=image-classification", "-o", "x.parquet"], "image"),
     ],
 )
-def test_faults_are_answered_with_a_remedy(
+def test_embed_names_the_remedy(
     words: list[str],
     remedy: str,
     bert_folder: Path,
@@ -185,16 +188,16 @@ def test_faults_are_answered_with_a_remedy(
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_vectors_of_one(
+def test_embed_does_not_depend_on_the_number_of_processes(
     bert_folder: Path, table: Path, tmp_path: Path
 ) -> None:
     script = (
         "import finetune.inference.embedding as e, finetune.cli.main as c; e.WINDOW = 4; c.main()"
     )
-    found = []
+    results = []
     for processes in (1, 2):
         output = tmp_path / f"{processes}.parquet"
         launch(script, processes, "embed", str(bert_folder), str(table), "-o", str(output))
-        found.append(read(output))
-    assert found[0][0] == found[1][0]
-    assert np.allclose(found[0][1], found[1][1], atol=1e-6)
+        results.append(read(output))
+    assert results[0][0] == results[1][0]
+    assert np.allclose(results[0][1], results[1][1], atol=1e-6)

@@ -1,4 +1,4 @@
-"""`finetune.evaluate`: the metrics of training on rows of any kind, and its refusals."""
+"""`finetune.evaluate`: metrics on rows from any source, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -25,43 +25,46 @@ def trained(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> fine
     )
 
 
-def test_evaluate_gives_the_metrics_of_training(trained: finetune.Run) -> None:
+def test_evaluate_equals_the_metrics_of_training(trained: finetune.Run) -> None:
     assert trained.evaluate(text_rows(20, seed=5)) == trained.metrics["test"]
 
 
-def test_evaluate_reads_what_train_reads(trained: finetune.Run, tmp_path: Path) -> None:
+def test_evaluate_accepts_data_frames_and_files(trained: finetune.Run, tmp_path: Path) -> None:
     frame = pandas.DataFrame(text_rows(20, seed=5))
     frame.to_csv(tmp_path / "rows.csv", index=False, sep=";")
     assert finetune.evaluate(trained.path, frame) == trained.metrics["test"]
-    found = finetune.evaluate(trained.path, str(tmp_path / "rows.csv"), delimiter=";")
-    assert found == trained.metrics["test"]
+    metrics = finetune.evaluate(trained.path, str(tmp_path / "rows.csv"), delimiter=";")
+    assert metrics == trained.metrics["test"]
 
 
-def test_evaluate_says_how_rows_were_read(
+def test_evaluate_prints_the_precision(
     trained: finetune.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained.evaluate(text_rows(20, seed=5))
     assert "cpu, 1 process, fp32: as in training" in capsys.readouterr().out
 
 
-def test_evaluate_chooses_a_split_and_refuses_none(trained: finetune.Run) -> None:
+def test_evaluate_needs_a_split_if_there_are_several(trained: finetune.Run) -> None:
     both = {"first": text_rows(20, seed=5), "second": text_rows(8)}
     assert trained.evaluate(both, split="first") == trained.metrics["test"]
-    with pytest.raises(finetune.DataError, match=r"holds several splits; .*first, second"):
+    with pytest.raises(finetune.DataError, match=r"has several splits; .*first, second"):
         trained.evaluate(both)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
-        ({"batch_sze": 4}, "batch_sze: predictions of text-classification do not change this key"),
-        ({"labels": ["a"]}, "labels: predictions of text-classification do not change this key"),
+        (
+            {"batch_sze": 4},
+            "batch_sze: this key does not affect predictions of text-classification",
+        ),
+        ({"labels": ["a"]}, "labels: this key does not affect predictions of text-classification"),
         ({"on_error": "ignore"}, "data.on_error: 'ignore': should be 'stop', 'skip' or 'clip'"),
     ],
 )
-def test_evaluate_refuses_keys_that_nothing_reads(
-    keys: dict[str, object], said: str, trained: finetune.Run
+def test_evaluate_rejects_keys_without_effect(
+    keys: dict[str, object], message: str, trained: finetune.Run
 ) -> None:
     with pytest.raises(finetune.ConfigError) as caught:
         trained.evaluate(text_rows(4), **keys)  # type: ignore[arg-type]
-    assert said in str(caught.value)
+    assert message in str(caught.value)

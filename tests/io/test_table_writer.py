@@ -1,4 +1,4 @@
-"""Files of rows: every format reads back to what was written, whole or not at all."""
+"""Writing of tables: every format reads back what was written, and writes are atomic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(path: Path, **types: pa.DataType) -> Path:
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_a_table_of_text_holds_lists_as_json(delimiter: str, tmp_path: Path) -> None:
+def test_csv_writer_writes_lists_as_json(delimiter: str, tmp_path: Path) -> None:
     path = write(tmp_path / ("rows.csv" if delimiter == "," else "rows.tsv"))
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter=delimiter))
@@ -39,13 +39,13 @@ def test_a_table_of_text_holds_lists_as_json(delimiter: str, tmp_path: Path) -> 
     assert [row["note"] for row in rows] == ["", "late", ""]
 
 
-def test_json_lines_and_a_json_array_read_back(tmp_path: Path) -> None:
+def test_json_writers_read_back(tmp_path: Path) -> None:
     lines = write(tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == ROWS
     assert json.loads(write(tmp_path / "rows.json").read_text(encoding="utf-8")) == ROWS
 
 
-def test_parquet_takes_types_that_the_first_rows_do_not_tell(tmp_path: Path) -> None:
+def test_parquet_writer_takes_types_that_cannot_be_inferred(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.parquet", note=pa.string())
     assert pa.parquet.read_table(path).to_pylist() == ROWS
     with pytest.raises(DataError, match=r"does not fit its column .* write \.jsonl instead"):
@@ -53,13 +53,13 @@ def test_parquet_takes_types_that_the_first_rows_do_not_tell(tmp_path: Path) -> 
     assert not (tmp_path / "other.parquet").exists()
 
 
-def test_no_rows_make_an_empty_array(tmp_path: Path) -> None:
+def test_json_writer_writes_an_empty_array_for_no_rows(tmp_path: Path) -> None:
     with open_writer(tmp_path / "rows.json"):
         pass
     assert json.loads((tmp_path / "rows.json").read_text()) == []
 
 
-def test_a_file_that_is_not_whole_is_not_there(tmp_path: Path) -> None:
+def test_open_writer_keeps_the_old_file_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("old")
     with pytest.raises(KeyError), open_writer(path) as writer:
@@ -68,7 +68,7 @@ def test_a_file_that_is_not_whole_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_open_writer_reports_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(DataError, match=r"rows\.csv: cannot be written"),
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_takes_no_file_is_named(
+def test_open_writer_reports_a_file_that_cannot_be_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, *_: Any, **__: Any) -> None:
@@ -85,18 +85,18 @@ def test_a_folder_that_takes_no_file_is_named(
 
     monkeypatch.setattr(Path, "open", refuse)
     with (
-        pytest.raises(DataError, match=r"rows\.csv: cannot be written.*by -o"),
+        pytest.raises(DataError, match=r"rows\.csv: cannot be written.*with -o"),
         open_writer(tmp_path / "rows.csv") as writer,
     ):
         writer(ROWS)
 
 
-def test_check_output_refuses_what_would_be_regretted(tmp_path: Path) -> None:
+def test_check_output_rejects_the_input_file_and_unknown_endings(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_text("text\na\n")
     (tmp_path / "link.csv").symlink_to(source)
     for same in (source, tmp_path / "link.csv", tmp_path / "." / "rows.csv"):
-        with pytest.raises(ConfigError, match="is the file that is read"):
+        with pytest.raises(ConfigError, match="is the input file"):
             check_output(same, source)
     with pytest.raises(ConfigError, match="did you mean '.jsonl'"):
         check_output(tmp_path / "rows.jsnl")
@@ -105,10 +105,10 @@ def test_check_output_refuses_what_would_be_regretted(tmp_path: Path) -> None:
     check_output(tmp_path / "new.parquet", source)
 
 
-def test_a_disk_that_is_full_at_the_end_is_a_fault_that_names_the_file(
+def test_open_writer_reports_a_disk_that_is_full_on_closing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What few rows give is held back, and written when the file is closed."""
+    """A few rows stay in the buffer until the file is closed."""
 
     class Full(io.StringIO):
         def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Rates, groups of parameters, optimizers by name, and what a checkpoint keeps of each."""
+"""Schedules, parameter groups, optimizers by name with their checkpoints, the gradient guard."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from finetune.registry import make_method
 
 SCHEDULES = ("linear", "cosine", "constant", "wsd")
 
-# ---- the rate as a function of the step
+# ---- schedules
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(SCHEDULES), st.integers(1, 400), st.floats(0, 0.99))
-def test_no_update_is_made_at_rate_0(schedule: Any, total: int, warmup: float) -> None:
+def test_rate_factor_is_never_zero(schedule: Any, total: int, warmup: float) -> None:
     config = OptimConfig(schedule=schedule, warmup_ratio=warmup)
     factors = [rate_factor(config, step, total) for step in range(total)]
     assert all(0 < factor <= 1 for factor in factors)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_rate_rises_in_the_warm_up_and_never_after(schedule: Any) -> None:
+def test_rate_factor_rises_in_the_warm_up_and_never_after(schedule: Any) -> None:
     config = OptimConfig(schedule=schedule, warmup_steps=10)
     factors = [rate_factor(config, step, 100) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
@@ -50,24 +50,24 @@ def test_rate_rises_in_the_warm_up_and_never_after(schedule: Any) -> None:
     assert all(after <= before for before, after in itertools.pairwise(factors[10:]))
 
 
-def test_warmup_steps_win_over_the_ratio() -> None:
+def test_warmup_steps_override_the_ratio() -> None:
     config = OptimConfig(warmup_ratio=0.5, warmup_steps=0)
     assert rate_factor(config, 0, 100) == 1
 
 
-def test_linear_falls_evenly_to_one_nth() -> None:
+def test_linear_schedule_decays_evenly_to_one_nth() -> None:
     config = OptimConfig(schedule="linear", warmup_steps=20)
     assert rate_factor(config, 60, 100) == pytest.approx(0.5)
     assert rate_factor(config, 99, 100) == pytest.approx(1 / 80)
 
 
-def test_cosine_is_at_half_in_the_middle() -> None:
+def test_cosine_schedule_is_half_in_the_middle() -> None:
     config = OptimConfig(schedule="cosine", warmup_steps=20)
     assert rate_factor(config, 60, 100) == pytest.approx(0.5)
     assert rate_factor(config, 40, 100) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
 
-def test_wsd_is_constant_then_falls_evenly() -> None:
+def test_wsd_schedule_is_constant_then_decays_evenly() -> None:
     config = OptimConfig(schedule="wsd", warmup_steps=10, decay_ratio=0.2)
     factors = [rate_factor(config, step, 100) for step in range(100)]
     assert set(factors[10:81]) == {1.0}
@@ -75,12 +75,12 @@ def test_wsd_is_constant_then_falls_evenly() -> None:
     assert factors[99] == pytest.approx(1 / 20)
 
 
-def test_constant_stays() -> None:
+def test_constant_schedule_stays_at_the_peak() -> None:
     config = OptimConfig(schedule="constant", warmup_steps=2)
     assert {rate_factor(config, step, 50) for step in range(2, 50)} == {1.0}
 
 
-# ---- groups
+# ---- parameter groups
 
 
 class Net(nn.Module):
@@ -93,15 +93,15 @@ class Net(nn.Module):
         self.head = nn.Linear(4, 2)
 
 
-def toy() -> TransferModel:
+def toy_model() -> TransferModel:
     torch.manual_seed(0)
     blocks = [["embedding"], *([f"layers.{place}"] for place in range(3))]
     return TransferModel(Net(), heads=["head"], blocks=blocks)
 
 
 def groups_of(optim: OptimConfig, method: Any = None) -> dict[str, tuple[float, float]]:
-    """(rate, decay) of each parameter that is trained."""
-    model, method = toy(), make_method(method or FullConfig())
+    """Return {name: (rate, weight decay)} of the trained parameters."""
+    model, method = toy_model(), make_method(method or FullConfig())
     method.apply(model)
     groups = method.param_groups(model, optim)
     return {
@@ -112,7 +112,7 @@ def groups_of(optim: OptimConfig, method: Any = None) -> dict[str, tuple[float, 
 OPTIM = OptimConfig(lr=1e-3, head_lr=1e-2, layer_decay=0.5, weight_decay=0.1)
 
 
-def test_norms_and_biases_are_not_decayed() -> None:
+def test_param_groups_exclude_norms_and_biases_from_weight_decay() -> None:
     decay = {name: decay for name, (_, decay) in groups_of(OPTIM).items()}
     assert decay.pop("embedding.weight") == 0.1
     for name, value in decay.items():
@@ -120,7 +120,7 @@ def test_norms_and_biases_are_not_decayed() -> None:
         assert value == (0.1 if linear else 0.0), name
 
 
-def test_rates_shrink_towards_the_input() -> None:
+def test_layer_decay_lowers_rates_towards_the_input() -> None:
     rates = {name: rate for name, (rate, _) in groups_of(OPTIM).items()}
     assert rates["head.weight"] == rates["head.bias"] == 1e-2
     assert rates["layers.2.0.weight"] == 1e-3
@@ -129,8 +129,8 @@ def test_rates_shrink_towards_the_input() -> None:
     assert rates["embedding.weight"] == 1.25e-4
 
 
-def test_every_trained_parameter_is_in_one_group() -> None:
-    names = [name for name, _ in toy().network.named_parameters()]
+def test_param_groups_contain_every_trained_parameter_once() -> None:
+    names = [name for name, _ in toy_model().network.named_parameters()]
     assert sorted(groups_of(OPTIM)) == sorted(names)
     partial = groups_of(OPTIM, PartialConfig(blocks=1))
     assert sorted(partial) == sorted(
@@ -138,14 +138,14 @@ def test_every_trained_parameter_is_in_one_group() -> None:
     )
 
 
-def test_parameter_outside_of_all_parts_is_a_fault() -> None:
+def test_named_parts_reject_a_parameter_outside_of_all_parts() -> None:
     model = TransferModel(Net(), heads=["head"], blocks=[["layers.0"], ["layers.1"], ["layers.2"]])
-    with pytest.raises(FinetuneError, match=r"'embedding.weight' lies in no block"):
+    with pytest.raises(FinetuneError, match=r"'embedding.weight' belongs to no block"):
         list(named_parts(model))
 
 
 def test_set_rate_scales_every_group_from_its_peak() -> None:
-    model, method = toy(), make_method(FullConfig())
+    model, method = toy_model(), make_method(FullConfig())
     method.apply(model)
     optimizer = build_optimizer(OPTIM, method.param_groups(model, OPTIM))
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -154,8 +154,8 @@ def test_set_rate_scales_every_group_from_its_peak() -> None:
         assert [group["lr"] for group in optimizer.param_groups] == [p * factor for p in peaks]
 
 
-def test_rate_that_is_told_is_that_of_the_key_and_not_the_heads() -> None:
-    model, method = toy(), make_method(FullConfig())
+def test_logged_rate_follows_optim_lr_and_not_the_head() -> None:
+    model, method = toy_model(), make_method(FullConfig())
     method.apply(model)
     optimizer = build_optimizer(OPTIM, method.param_groups(model, OPTIM))
     set_rate(optimizer, 0.5)
@@ -172,7 +172,7 @@ def test_rate_that_is_told_is_that_of_the_key_and_not_the_heads() -> None:
 NAMES = sorted({*list_optimizers(exclude_filters=EXCLUDED), "adamw", "sgd"})
 
 
-def small(name: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+def network_and_optimizer(name: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3))
     by_decay: dict[float, dict[str, Any]] = {}
@@ -194,37 +194,37 @@ def take_steps(network: nn.Module, optimizer: torch.optim.Optimizer, steps: rang
         optimizer.zero_grad()
 
 
-# Of each way to keep a state: by parameter or by group, tensors or numbers.
+# One for each way to keep state: per parameter or per group, as tensors or as numbers.
 EVERYDAY = {"adamw", "sgd", "adan", "lamb", "lion", "nadamw", "adafactor", "madgrad", "muon"}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in EVERYDAY else pytest.mark.slow) for n in NAMES]
 )
-def test_optimizer_goes_on_from_what_a_checkpoint_keeps(name: str) -> None:
+def test_load_optimizer_resumes_bit_for_bit(name: str) -> None:
     check_optimizer(name)
-    network, optimizer = small(name)
+    network, optimizer = network_and_optimizer(name)
     take_steps(network, optimizer, range(3))
     tensors, rest = optimizer_tensors(optimizer)
     tensors, rest = copy.deepcopy(tensors), json.loads(json.dumps(rest))
     weights = copy.deepcopy(network.state_dict())
     take_steps(network, optimizer, range(3, 6))
 
-    resumed, other = small(name)
+    resumed, resumed_optimizer = network_and_optimizer(name)
     resumed.load_state_dict(weights)
-    load_optimizer(other, tensors, rest)
-    take_steps(resumed, other, range(3, 6))
+    load_optimizer(resumed_optimizer, tensors, rest)
+    take_steps(resumed, resumed_optimizer, range(3, 6))
     for key, expected in network.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], expected), key
     assert not torch.equal(weights["0.weight"], network.state_dict()["0.weight"])
 
 
-def test_names_are_many() -> None:
+def test_optimizer_names_cover_timm_without_the_excluded() -> None:
     assert len(NAMES) > 60
     assert not any(fnmatch.fnmatch(name, pattern) for name in NAMES for pattern in EXCLUDED)
 
 
-def test_unknown_optimizer_is_refused_with_the_nearest() -> None:
+def test_check_optimizer_suggests_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"optim.name: unknown optimizer 'adanw2'; did you mean"):
         check_optimizer("adanw2")
     with pytest.raises(ConfigError, match="'adamw'"):
@@ -233,7 +233,7 @@ def test_unknown_optimizer_is_refused_with_the_nearest() -> None:
         check_optimizer("kron")
 
 
-def test_momentum_of_sgd_is_taken() -> None:
+def test_sgd_uses_the_configured_momentum() -> None:
     parameter = nn.Parameter(torch.zeros(1))
     groups = [{"params": [parameter], "names": ["p"], "lr": 0.1, "weight_decay": 0.0}]
     assert (
@@ -241,25 +241,25 @@ def test_momentum_of_sgd_is_taken() -> None:
     )
 
 
-# ---- gradients that are not finite
+# ---- the guard against non-finite gradients
 
 
 def adamw() -> torch.optim.Optimizer:
-    return small("adamw")[1]
+    return network_and_optimizer("adamw")[1]
 
 
 def sgd() -> torch.optim.Optimizer:
-    return small("sgd")[1]
+    return network_and_optimizer("sgd")[1]
 
 
 @pytest.mark.parametrize("make", [adamw, sgd])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_deferred_guard_skips_updates_until_it_is_confirmed(
+def test_finite_guard_on_cuda_skips_updates_until_confirmed(
     make: Callable[[], torch.optim.Optimizer], bad: float
 ) -> None:
     optimizer = make()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    guard = FiniteGuard(optimizer, scaled=False, device=torch.device("cuda"))  # pretended
+    guard = FiniteGuard(optimizer, scaled=False, device=torch.device("cuda"))  # runs on the CPU
     assert guard.deferred
 
     def update(value: float) -> None:
@@ -274,13 +274,13 @@ def test_deferred_guard_skips_updates_until_it_is_confirmed(
     assert not torch.equal(start[0], before[0])
     guard.confirm(1)
     update(bad)
-    update(0.1)  # good, but after a step that was not made
+    update(0.1)  # finite, but after a skipped update
     assert all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
-    with pytest.raises(FinetuneError, match=r"not finite; the weights are as they were"):
+    with pytest.raises(FinetuneError, match=r"not finite; the update was not applied"):
         guard.confirm(3)
 
 
-def test_guard_raises_at_once_on_a_cpu_and_never_under_a_scaler() -> None:
+def test_finite_guard_raises_at_once_on_a_cpu_and_never_under_a_scaler() -> None:
     guard = FiniteGuard(adamw(), scaled=False, device=torch.device("cpu"))
     guard.check(torch.tensor(1e30), 3)
     with pytest.raises(FinetuneError, match=r"step 4: the gradient is not finite"):

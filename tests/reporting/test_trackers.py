@@ -1,4 +1,4 @@
-"""Trackers get what metrics.jsonl gets, by their real backends, which write into files here."""
+"""Experiment trackers receive the values of metrics.jsonl; tested with real, local backends."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from tests.support.lives import Stop, live, load
 
 
 def values(folder: Path, split: str, name: str) -> dict[int, float]:
-    """{step: value} of a metric, as the run's own history has it."""
+    """{step: value} of a metric in the run's metrics.jsonl."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line[name] for line in lines if line["split"] == split}
 
 
-def test_tensorboard_shows_what_the_history_holds(
+def test_tensorboard_receives_the_values_of_the_history(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     keys = {"method": "frozen", "output.trackers": ["tensorboard"]}
     assert live(load(tmp_path, bert_folder, news_csv, keys)) is not None
-    (place,) = {
+    (log_folder,) = {
         path.parent
         for path in (tmp_path / "trackers").rglob("*tfevents*")
         if path.parent.name == "finetune-kit"
     }
-    events = accumulators.EventAccumulator(str(place))
+    events = accumulators.EventAccumulator(str(log_folder))
     events.Reload()
     for split, name in (("train", "loss"), ("validation", "accuracy")):
-        shown = {event.step: event.value for event in events.Scalars(f"{split}/{name}")}
-        assert shown == pytest.approx(values(tmp_path, split, name))
-        assert len(shown) >= 2
+        logged = {event.step: event.value for event in events.Scalars(f"{split}/{name}")}
+        assert logged == pytest.approx(values(tmp_path, split, name))
+        assert len(logged) >= 2
 
 
-def test_stopped_run_leaves_a_whole_record(
+def test_trackers_can_change_when_a_stopped_run_resumes(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -51,16 +51,16 @@ def test_stopped_run_leaves_a_whole_record(
     )
     assert live(loaded, stop=Stop(3)) is None
     assert list((tmp_path / "trackers").rglob("*tfevents*"))
-    # A tracker is no part of what a run is: it may change when the run goes on.
+    # Trackers are not part of a run's identity: a resumed run may use others.
     assert live(load(tmp_path, bert_folder, news_csv, {"method": "frozen"})) is not None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlflow", "wandb", "trackio"])
-def test_other_local_backends_take_a_run(
+def test_trackers_with_other_local_backends_receive_the_metrics(
     name: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    """In a process of its own: backends read where to write when they are imported."""
+    """Runs in a separate process, since backends read their output path on import."""
     pytest.importorskip(name)
     folder, base = tmp_path / "run", tmp_path / "base.db"
     places = {
@@ -75,25 +75,25 @@ def test_other_local_backends_take_a_run(
     accuracies = values(folder, "validation", "accuracy")
     if name == "mlflow":
         with sqlite3.connect(base) as connection:
-            found = connection.execute(
+            rows = connection.execute(
                 "select step, value from metrics where key = 'validation/accuracy'"
             )
-            assert dict(found) == pytest.approx(accuracies)
+            assert dict(rows) == pytest.approx(accuracies)
     elif name == "wandb":
         (record,) = folder.rglob("*.wandb")
         assert b"validation/accuracy" in record.read_bytes()
     else:
         (record,) = (tmp_path / "trackio").rglob("finetune-kit.db")
         with sqlite3.connect(record) as connection:
-            found = connection.execute("select step, metrics from metrics")
-            told = {step: json.loads(text) for step, text in found}
-        assert {step: told[step]["validation/accuracy"] for step in accuracies} == accuracies
+            rows = connection.execute("select step, metrics from metrics")
+            logged = {step: json.loads(text) for step, text in rows}
+        assert {step: logged[step]["validation/accuracy"] for step in accuracies} == accuracies
 
 
-def test_tracker_that_is_unknown_or_not_installed_is_refused(
+def test_check_trackers_rejects_unknown_and_missing_trackers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"'tensorbord' is no tracker.*tensorboard"):
+    with pytest.raises(ConfigError, match=r"unknown tracker 'tensorbord'.*tensorboard"):
         check_trackers(["tensorbord"])
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(ConfigError, match=r"comet_ml is not installed; run: pip install comet-ml"):

@@ -1,4 +1,4 @@
-"""The command `finetune` in this process: what it prints goes where a test catches it."""
+"""The command `finetune` in this process, so that tests can capture its output."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from finetune.cli.main import main
 
 
 def finetune(*words: str) -> int:
-    """Run a command as a shell would; its exit code. An unforeseen exception passes through."""
+    """Run a command and return its exit code. Unexpected exceptions propagate."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["finetune", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as caught:
             main()
-    code = ended.value.code
+    code = caught.value.code
     return code if isinstance(code, int) else 0
 
 
 def launch(script: str, processes: int, *words: str) -> None:
-    """Run Python with some words in several processes on the CPU, as a launcher starts them."""
+    """Run a Python script with arguments in several CPU processes, as a launcher does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What the engine does with the parts of a task before training, for tests of one task."""
+"""Steps that the engine takes with a task before training, for tests of one task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from finetune.task import Task
 
 
 def resolve(task: Task, columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Choose the columns that a task reads, and let it settle them; the notes on that."""
-    found = task.rows.resolve(columns)
-    task.settle(found.keys)
-    return found.notes
+    """Choose the columns that a task reads and settle them in the task; return the notes."""
+    resolved = task.rows.resolve(columns)
+    task.settle(resolved.keys)
+    return resolved.notes

@@ -1,14 +1,13 @@
-"""A hub on 127.0.0.1 with the few endpoints that reading and pushing need: its files lie in a
-folder.
+"""A hub on 127.0.0.1 that serves a folder, with the endpoints needed for reading and pushing.
 
     root/datasets/<owner>/<name>/<files>
     root/models/<owner>/<name>/<files>
-    root/requests.jsonl                     what was asked to be written
-    root/large/<sha256>                     files uploaded, until a commit names them
-    root/private/<owner>/<name>             there if a model is private
+    root/requests.jsonl                     write requests
+    root/large/<sha256>                     uploaded files, until a commit refers to them
+    root/private/<owner>/<name>             exists if the model is private
 
-Clients find it through HF_ENDPOINT, which they read on import: use it from a fresh process, or
-patch the constants of huggingface_hub.
+Clients read HF_ENDPOINT on import: use the hub from a fresh process, or patch the constants of
+huggingface_hub.
 """
 
 from __future__ import annotations
@@ -50,14 +49,15 @@ _WRITE = re.compile(
 
 @dataclass
 class Fault:
-    """What goes wrong where: requests with `part` in their path, the first `times` of them.
+    """Failure of the first `times` requests with `part` in their path.
 
-    Its answer repeats what it was sent, the token too, as a careless hub may.
+    The response repeats the request's token, as that of a careless hub may.
     """
 
     part: str
     status: int
-    """Of the answer; 0: the hub does what it is asked, and the connection is cut in its answer."""
+    """Status of the response; 0: the request succeeds, but the connection is cut in the response.
+    """
     times: int = 1_000_000
     headers: dict[str, str] = field(default_factory=dict)
     seen: int = 0
@@ -71,7 +71,7 @@ class Fault:
 
 @contextmanager
 def serve_hub(root: Path, *faults: Fault) -> Iterator[str]:
-    """The address of a hub that serves `root` until the block ends."""
+    """Serve `root` as a hub inside the context; yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, faults))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silence: a test prints what it needs."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -108,16 +108,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(body)
 
-    do_PUT = do_POST  # noqa: N815 - as http.server calls it
+    do_PUT = do_POST  # noqa: N815 - the name that http.server expects
 
     def _fails(self) -> bool:
-        """Whether a fault strikes this request; it is answered then."""
+        """True if a fault has answered this request."""
         fault = next((fault for fault in self.faults if fault.strikes(self.path)), None)
         if fault is None:
             return False
         if fault.status:
-            said = {"error": f"refused {self.headers.get('Authorization')}"}
-            self._send(fault.status, json.dumps(said).encode(), "application/json", fault.headers)
+            body = {"error": f"refused {self.headers.get('Authorization')}"}
+            self._send(fault.status, json.dumps(body).encode(), "application/json", fault.headers)
             return True
         self.cuts = True
         return False
@@ -168,8 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         query = parse_qs(urlsplit(self.path).query)
         is_deep = query.get("recursive", ["false"])[0].lower() in ("true", "1")
-        found = start.rglob("*") if is_deep else start.iterdir()
-        self._send_json([_entry(folder, path) for path in sorted(found)])
+        paths = start.rglob("*") if is_deep else start.iterdir()
+        self._send_json([_entry(folder, path) for path in sorted(paths)])
 
     def _send_paths(self, folder: Path, body: bytes) -> None:
         if self.headers.get("Content-Type", "").startswith("application/json"):
@@ -182,11 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
     # ---- writing
 
     def _write(self, match: re.Match[str], body: bytes) -> None:
-        seen = {"path": self.path, "authorization": self.headers.get("Authorization")}
+        request = {"path": self.path, "authorization": self.headers.get("Authorization")}
         if self.command == "POST":
-            seen["lines"] = [json.loads(line) for line in body.splitlines()]
+            request["lines"] = [json.loads(line) for line in body.splitlines()]
         with (self.root / "requests.jsonl").open("a") as file:
-            file.write(json.dumps(seen) + "\n")
+            file.write(json.dumps(request) + "\n")
         if self._fails():
             return
         if match["create"]:
@@ -198,24 +198,25 @@ class _Handler(BaseHTTPRequestHandler):
         elif match["what"] == "commit":
             self._commit(self.root / "models" / match["repo"], body)
         elif match["batched"]:
-            self._send_json({"objects": [self._place(o) for o in json.loads(body)["objects"]]})
+            files = json.loads(body)["objects"]
+            self._send_json({"objects": [self._upload_target(file) for file in files]})
         else:
             self._store(match["oid"], body)
 
-    def _create(self, wanted: dict[str, Any]) -> None:
-        repo = f"{wanted['organization']}/{wanted['name']}"
+    def _create(self, request: dict[str, Any]) -> None:
+        repo = f"{request['organization']}/{request['name']}"
         if not (self.root / "models" / repo).exists():
             (self.root / "models" / repo).mkdir(parents=True)
-            if wanted.get("private", wanted.get("visibility") == "private"):
+            if request.get("private", request.get("visibility") == "private"):
                 (self.root / "private" / repo).mkdir(parents=True)
         self._send_json({"url": f"http://{self.headers['Host']}/{repo}", "name": repo})
 
-    def _place(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """Where a large file is to be put; nothing, if it is here."""
-        if (self.root / "large" / wanted["oid"]).is_file():
-            return wanted
-        href = f"http://{self.headers['Host']}/large/{wanted['oid']}"
-        return {**wanted, "actions": {"upload": {"href": href}}}
+    def _upload_target(self, file: dict[str, Any]) -> dict[str, Any]:
+        """Return the upload address of a large file; without one if the file exists already."""
+        if (self.root / "large" / file["oid"]).is_file():
+            return file
+        href = f"http://{self.headers['Host']}/large/{file['oid']}"
+        return {**file, "actions": {"upload": {"href": href}}}
 
     def _store(self, oid: str, body: bytes) -> None:
         assert hashlib.sha256(body).hexdigest() == oid
@@ -255,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if self.cuts else body)
-        if self.cuts:  # what was asked for is done, but half of the answer is lost
+        if self.cuts:  # the request has succeeded, but half of the response is lost
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
@@ -295,7 +296,7 @@ def _oid(path: Path) -> str:
 
 @contextmanager
 def at(address: str, root: Path) -> Iterator[None]:
-    """The huggingface_hub of this process talks to the hub at an address, with a token and an empty cache."""
+    """Point huggingface_hub in this process to a hub, with a token and an empty cache."""
     with pytest.MonkeyPatch.context() as patch:
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
         patch.setattr(constants, "ENDPOINT", address)

@@ -1,6 +1,7 @@
-"""Runs that are stopped and started again, with all that they leave behind: what exactness is measured on.
+"""Runs that are interrupted and resumed, and their results: the basis of the exactness tests.
 
-A life is one start of the training command in this process. It ends by itself, or by a `Stop` at some step.
+A life is one start of the training command in this process. It ends by itself, or by a `Stop` at
+some step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from finetune.config.loading import Loaded, load_config
 from finetune.distributed.devices import map_tensors
 from finetune.distributed.signals import Interrupted
-from finetune.io.checkpoint import newest_good
+from finetune.io.checkpoint import find_latest_checkpoint
 from finetune.io.run_folder import RunFolder
 from finetune.optim.optimizers import trained_names
 from finetune.registry import INSTALLED, find_task
@@ -34,18 +35,20 @@ from finetune.training.recorder import RunJournal
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: no part of the engine catches it, and nothing is written after it."""
+    """Simulated SIGKILL: the engine does not catch it, and writes nothing after it."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a life ends: on SIGTERM during `step`, or killed there in one of the phases of a step."""
+    """End of a life: by SIGTERM during `step`, or by SIGKILL in one of the phases of the step."""
 
     step: int
     phase: str = "sigterm"
-    """loading or sigterm: a signal before or during the step; killed: tick, log, evaluate, save, saved, finish."""
+    """loading or sigterm: SIGTERM before or during the step; SIGKILL in: tick, log, evaluate, save,
+    saved, finish.
+    """
     rank: int | None = None
-    """The one process that is stopped; None: all. The others must then stop by themselves."""
+    """The only process that is stopped (the others must then stop by themselves); None: all."""
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -57,41 +60,44 @@ METHODS: dict[str, dict[str, Any]] = {
     "frozen-live": {"method": "frozen", "method.cache": "off"},
     "partial": {"method": "partial", "method.unfreeze_every": 0.5},
 }
-# A run has 2 epochs of 4 steps. Each life ends where its name says; the next goes on.
+# A run has 2 epochs of 4 steps. Each life ends at its `Stop`; the next one resumes.
 LIVES = [
     Stop(0, "loading"),  # before the first update
     Stop(1),  # mid-epoch
-    Stop(3, "tick"),  # killed without a checkpoint: goes back to step 1
+    Stop(3, "tick"),  # killed without a checkpoint: resumes from step 1
     Stop(4, "evaluate"),  # the end of an epoch, before its checkpoint
     Stop(4, "save"),
     Stop(4, "saved"),
-    Stop(4, "loading"),  # a signal before anything new was done
+    Stop(4, "loading"),  # a signal before any new step
     Stop(6, "log"),
     Stop(7),
     Stop(8, "save"),  # the last step, before its checkpoint
     Stop(8, "saved"),
-    Stop(8, "finish"),  # and after it, before final/
+    Stop(8, "finish"),  # after the last checkpoint, before final/
 ]
 
 
 @dataclass
 class Seen:
-    """The micro_batches that were trained on, by step, each with a digest of its batch; later lives overwrite."""
+    """The micro-batches that were trained on, by step, each with a digest of its batch.
+
+    Later lives overwrite the steps of earlier ones.
+    """
 
     steps: dict[int, list[tuple[tuple[int, ...], str]]] = field(default_factory=dict)
     same_again: bool = True
-    """Whether a step that is done again must be cut in the same way."""
+    """True if a repeated step must have the same micro-batches."""
 
     def note(self, batches: list[tuple[Any, Any]]) -> None:
-        found = [(micro_batch.indices, digest(batch)) for micro_batch, batch in batches]
+        current = [(micro_batch.indices, digest(batch)) for micro_batch, batch in batches]
         step = batches[0][0].step
-        known = self.steps.get(step, found)
-        assert known == found or not self.same_again, f"step {step} was done again, but differently"
-        self.steps[step] = found
+        previous = self.steps.get(step, current)
+        assert previous == current or not self.same_again, f"step {step} was repeated differently"
+        self.steps[step] = current
 
 
 def digest(value: Any) -> str:
-    """Of every tensor in a nest."""
+    """Return the SHA-256 of all tensors in a nested structure."""
     hashed = hashlib.sha256()
 
     def add(tensor: Tensor) -> Tensor:
@@ -110,8 +116,8 @@ def load(
     keys: Mapping[str, Any] | None = None,
     task: type[Task] | None = None,
 ) -> Loaded:
-    """The config of a small run: 40 rows in steps of 12, so 4 an epoch, the last of 4 rows; 2 epochs."""
-    usual: dict[str, Any] = {
+    """Load the config of a small run: 2 epochs of 40 rows, in 3 steps of 12 rows and one of 4."""
+    defaults: dict[str, Any] = {
         "task": task.name if task else "text-classification",
         "data.source": str(data),
         "data.validation": 0.2,
@@ -125,7 +131,7 @@ def load(
         "output": str(folder),
     }
     kinds = INSTALLED if task is None else replace(INSTALLED, task=lambda _: task.Config)
-    return load_config(None, {**usual, **(keys or {})}, kinds)
+    return load_config(None, {**defaults, **(keys or {})}, kinds)
 
 
 def live(
@@ -136,7 +142,7 @@ def live(
     kind: type[Task] | None = None,
     **flags: Any,
 ) -> RunFolder | None:
-    """One life of a run; None if it was stopped."""
+    """Run one life of a run; return None if it was stopped."""
     task: Task = (kind or find_task(loaded.config.task.name))(loaded.config.task)
     with pytest.MonkeyPatch.context() as patch:
         if seen is not None:
@@ -155,7 +161,7 @@ def live(
 
 @dataclass
 class Watched:
-    """The network of a run before its first step of this life and after its last, and what it trains."""
+    """Tensors of a network before and after the steps of a life, and the trained parameters."""
 
     before: dict[str, Tensor] = field(default_factory=dict)
     after: dict[str, Tensor] = field(default_factory=dict)
@@ -163,41 +169,41 @@ class Watched:
 
     @property
     def changed(self) -> set[str]:
-        """Parameters and buffers that are not what they were, bit for bit."""
+        """Names of the parameters and buffers that changed in any bit."""
         assert self.before.keys() == self.after.keys()
         return {name for name, t in self.before.items() if not torch.equal(t, self.after[name])}
 
 
 @contextmanager
 def watched() -> Iterator[Watched]:
-    """What training does to the network of each run inside, whether it ends well or not."""
-    found, fit = Watched(), run.fit
+    """Record the changes of the network in a run inside the context, even if the run fails."""
+    record, fit = Watched(), run.fit
 
     def snapshot(live: Any) -> dict[str, Tensor]:
         network = live.model.network
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
-    def watching(live: Any, *others: Any) -> None:
-        found.before, found.trained = snapshot(live), trained_names(live.optimizer)
+    def recording_fit(live: Any, *others: Any) -> None:
+        record.before, record.trained = snapshot(live), trained_names(live.optimizer)
         try:
             fit(live, *others)
         finally:
-            found.after = snapshot(live)
+            record.after = snapshot(live)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "fit", watching)
-        yield found
+        patch.setattr(run, "fit", recording_fit)
+        yield record
 
 
 def left_behind(folder: RunFolder) -> dict[str, Any]:
-    """All that a finished run leaves and that must not depend on how often it was stopped."""
-    checkpoint, faults = newest_good(folder.checkpoints)
+    """Return the results of a finished run that must not depend on interruptions."""
+    checkpoint, faults = find_latest_checkpoint(folder.checkpoints)
     assert not faults
     assert checkpoint is not None
     final = {path.name: load_file(path) for path in sorted(folder.final.glob("*.safetensors"))}
     assert final
-    # A stop leaves one checkpoint more than there would be, but nothing unfinished.
+    # A stop adds a checkpoint, but must not leave an incomplete one.
     assert all(path.name.startswith("step-") for path in folder.checkpoints.iterdir())
     return {
         "final": {name: digest(tensors) for name, tensors in final.items()},
@@ -213,7 +219,7 @@ def left_behind(folder: RunFolder) -> dict[str, Any]:
 
 
 def history(folder: RunFolder) -> list[dict[str, Any]]:
-    """metrics.jsonl without what a clock says."""
+    """Return metrics.jsonl without its timings."""
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "samples_per_second"} for line in lines]
 
@@ -221,44 +227,44 @@ def history(folder: RunFolder) -> list[dict[str, Any]]:
 def _record(patch: pytest.MonkeyPatch, seen: Seen) -> None:
     accumulate = loop._accumulate
 
-    def recording(live: Any, wrapped: Any, batches: Any, counts: Any) -> Any:
+    def recording_accumulate(live: Any, wrapped: Any, batches: Any, counts: Any) -> Any:
         seen.note(batches)
         return accumulate(live, wrapped, batches, counts)
 
-    patch.setattr(loop, "_accumulate", recording)
+    patch.setattr(loop, "_accumulate", recording_accumulate)
 
 
 def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
-    concerned = stop.rank in (None, PartialState().process_index)
+    on_this_rank = stop.rank in (None, PartialState().process_index)
     if stop.phase == "finish":
-        patch.setattr(run, "finish", _killed)
+        patch.setattr(run, "finalize_run", _killed)
         return
     if stop.phase == "loading":
         stream = loop._stream
 
         def stopping_stream(live: Any, plan: Any, start: int) -> Any:
             for micro_batch, batch in stream(live, plan, start):
-                if micro_batch.step == stop.step and concerned:
+                if micro_batch.step == stop.step and on_this_rank:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield micro_batch, batch
 
         patch.setattr(loop, "_stream", stopping_stream)
         return
     name = {"sigterm": "tick", "saved": "save"}.get(stop.phase, stop.phase)
-    usual = getattr(RunJournal, name)
+    original = getattr(RunJournal, name)
 
-    def stopping(self: RunJournal, place: Any, *others: Any) -> Any:
-        here = concerned and getattr(place, "step", place) == stop.step
-        if here and stop.phase == "sigterm":
+    def stopping_method(self: RunJournal, position: Any, *others: Any) -> Any:
+        stops_here = on_this_rank and getattr(position, "step", position) == stop.step
+        if stops_here and stop.phase == "sigterm":
             os.kill(os.getpid(), signal.SIGTERM)
-        elif here and stop.phase != "saved":
+        elif stops_here and stop.phase != "saved":
             raise Killed
-        result = usual(self, place, *others)
-        if here and stop.phase == "saved":
+        result = original(self, position, *others)
+        if stops_here and stop.phase == "saved":
             raise Killed
         return result
 
-    patch.setattr(RunJournal, name, stopping)
+    patch.setattr(RunJournal, name, stopping_method)
 
 
 def _killed(*_: Any) -> None:

@@ -1,12 +1,12 @@
-"""Loss traces and final weights of small runs, to compare two states of the code bit for bit.
+"""Loss traces and final weights of small runs, to compare two versions of the code bit for bit.
 
     git worktree add ../before COMMIT
     OMP_NUM_THREADS=1 python tests/support/loss_traces.py --kit ../before before.json
     OMP_NUM_THREADS=1 python tests/support/loss_traces.py after.json
     cmp before.json after.json
 
-Networks and rows are made by the helpers beside this file, the runs by the checkout that `--kit`
-names (this one if it is left out). Every float is written in hexadecimal.
+The helpers beside this file make networks and rows; the checkout given by `--kit` (by default this
+one) trains. Every float is written in hexadecimal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WRITE = {"task": "text-generation", **PROMPTS, "batch_size": 12, "micro_batch": 
 SEE = {"task": "image-classification", "batch_size": 8, "augmentation": "light"}
 FIND = {"task": "object-detection", "batch_size": 8, "image_size": 64, "fpn_width": 64}
 PAINT = {"task": "segmentation", "batch_size": 8, "image_size": [32, 48]}
-# Under these methods every task is trained; some cases add keys of their own.
+# Name of a run -> its network, its data and its keys.
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "text-full": ("bert", "news", {**TEXT, "method": "full", "optim.layer_decay": 0.9}),
     "text-lora": ("bert", "news", {**TEXT, "method": "lora", "train.sampling": "balanced"}),
@@ -53,23 +53,23 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def main() -> None:
-    words = argparse.ArgumentParser()
-    words.add_argument("output", type=Path)
-    words.add_argument("--kit", type=Path, default=ROOT, help="the checkout whose code trains")
-    words.add_argument("--only", nargs="*", default=list(CASES))
-    asked = words.parse_args()
-    sys.path[:0] = [str(asked.kit.resolve()), str(ROOT)]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--kit", type=Path, default=ROOT, help="checkout whose code trains")
+    parser.add_argument("--only", nargs="*", default=list(CASES))
+    arguments = parser.parse_args()
+    sys.path[:0] = [str(arguments.kit.resolve()), str(ROOT)]
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        os.environ["FINETUNE_CACHE"] = str(place / "cache")
-        networks, rows = make_networks(place / "networks"), make_rows(place / "rows")
+        folder = Path(name)
+        os.environ["FINETUNE_CACHE"] = str(folder / "cache")
+        networks, rows = make_networks(folder / "networks"), make_rows(folder / "rows")
         traces = {
-            case: trace(networks[network], rows[data], keys, place / "runs" / case)
+            case: trace(networks[network], rows[data], keys, folder / "runs" / case)
             for case, (network, data, keys) in CASES.items()
-            if case in asked.only
+            if case in arguments.only
         }
-    asked.output.write_text(json.dumps(traces, indent=1) + "\n")
-    print(f"{len(traces)} traces: {asked.output}")
+    arguments.output.write_text(json.dumps(traces, indent=1) + "\n")
+    print(f"{len(traces)} traces: {arguments.output}")
 
 
 def make_networks(folder: Path) -> dict[str, Path]:
@@ -103,18 +103,18 @@ def make_rows(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def trace(network: Path, data: dict[str, str], keys: dict[str, Any], folder: Path) -> Any:
-    """What one run logs and measures, and the digests of the tensors it ends with."""
+    """Train one run; return its logged metrics and the digests of its final tensors."""
     from safetensors.numpy import load_file
 
     import finetune
 
-    usual = {"epochs": 2, "precision": "fp32", "log_every": 1}
-    given = {f"data.{name}": value for name, value in data.items()}
-    given |= {"model": str(network), "output": str(folder), **usual}
-    given |= {name: value for name, value in keys.items() if value is not None}
-    if "validation" in given:  # a share in place of a file
-        given["data.validation"] = given.pop("validation")
-    finetune.train(**given)
+    arguments: dict[str, Any] = {f"data.{name}": value for name, value in data.items()}
+    arguments |= {"model": str(network), "output": str(folder)}
+    arguments |= {"epochs": 2, "precision": "fp32", "log_every": 1}
+    arguments |= {name: value for name, value in keys.items() if value is not None}
+    if "validation" in arguments:  # a share instead of a file
+        arguments["data.validation"] = arguments.pop("validation")
+    finetune.train(**arguments)
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     history = [
         {name: hexadecimal(value) for name, value in line.items() if name != "samples_per_second"}

@@ -1,9 +1,10 @@
-"""What a stranger does with a published model: runs the code on its card, without this kit.
+"""Run the code of model cards in a process without this kit.
 
-    python -I tests/plain_libraries.py CASES OUT
+    python -I tests/support/plain_libraries.py CASES OUT
 
-CASES is a JSON file of {name: {"code": ..., "verb": ..., "rows": [...]}}: each piece of code defines
-a function of the name `verb`. What it says of each row goes to OUT; pictures and tensors as lists. A file that needs nothing of the repository.
+CASES is a JSON file of {name: {"code": ..., "verb": ..., "rows": [...]}}: each snippet defines a
+function named `verb`. Its results for all rows are written to OUT, images and tensors as lists.
+This file imports nothing from the repository.
 """
 
 import builtins
@@ -17,35 +18,35 @@ KIT = ("finetune", "tasks", "tests")
 
 
 class Blocker:
-    """An importer that refuses the kit."""
+    """Importer that blocks the kit."""
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in KIT:
-            raise ImportError(f"{name} is not to be had here")
+            raise ImportError(f"{name} is blocked in this process")
         return
 
 
 def as_list(value):
-    """Of a tensor or a picture of PIL."""
+    """Convert a tensor or a PIL image to nested lists."""
     return (value if hasattr(value, "tolist") else numpy.asarray(value)).tolist()
 
 
 def main():
-    cases, out = sys.argv[1:]
+    path, out = sys.argv[1:]
     sys.meta_path.insert(0, Blocker())
-    found = {}
-    with open(cases) as file:
-        held = json.load(file)
-    for name, case in held.items():
-        space = {"__name__": "card", "print": lambda *_: None, "__builtins__": builtins}
+    results = {}
+    with open(path) as file:
+        cases = json.load(file)
+    for name, case in cases.items():
+        namespace = {"__name__": "card", "print": lambda *_: None, "__builtins__": builtins}
         try:
-            exec(case["code"], space)
-            found[name] = [space[case["verb"]](row) for row in case["rows"]]
+            exec(case["code"], namespace)
+            results[name] = [namespace[case["verb"]](row) for row in case["rows"]]
         except Exception:
-            found[name] = traceback.format_exc()
+            results[name] = traceback.format_exc()
     assert not {*KIT} & sys.modules.keys()
     with open(out, "w") as file:
-        json.dump(found, file, default=as_list)
+        json.dump(results, file, default=as_list)
 
 
 main()

@@ -1,4 +1,4 @@
-"""A stranger to the kit: pulls published models, and asks them with their plain libraries."""
+"""Use of published models by the code of their cards, with plain libraries and without the kit."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A run, and what of it is pushed.
+    """A run, and the part of it that is pushed.
 
     Attributes:
-        change: an expression, and what the card's code has there instead.
+        change: a regular expression, and its replacement in the card's code.
     """
 
     model: str
@@ -68,13 +68,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Use:
-    """What a task is trained on, and what it is asked then.
+    """Training data of a task, and rows to predict.
 
     Attributes:
         verb: the function that the card's code defines.
-        rows: what the kit is asked.
-        asked: the same, as the function takes it.
-        check: raises if what the kit says of a row is not what the function says.
+        rows: input of the kit.
+        asked: the same rows as input of that function.
+        check: function that raises if predictions of the kit and of the card's code differ.
     """
 
     task: str
@@ -87,13 +87,13 @@ class Use:
 
 
 def make_uses(folder: Path) -> dict[str, Use]:
-    """All uses, with data made in `folder`."""
+    """Make all uses, with their data in `folder`."""
     texts = [row["text"] for row in text_rows(5, seed=3)]
     shapes = shape_folder(folder / "shapes")
     pictures = [str(path) for path in sorted(shapes.rglob("*.png"))[::11]]
     scenes = scene_folder(folder / "scenes")
     photos = [str(path) for path in sorted((scenes / "test/images").iterdir())[:4]]
-    shutil.copy(pictures[0], folder / "picture.jpg")  # which the code on a card opens
+    shutil.copy(pictures[0], folder / "picture.jpg")  # the file that card code opens
     bodies = [row["body"] for row in answered_rows(4, seed=1)]
     chats = [[{"role": "user", "content": body}] for body in bodies]
     dialogues = [
@@ -139,7 +139,7 @@ def make_uses(folder: Path) -> dict[str, Use]:
 
 
 def check_label(right: Any, answer: Any) -> None:
-    """The pipeline's list of one dict, or {label: score}."""
+    """Check a pipeline's list of one dict, or {label: score}."""
     if isinstance(answer, list):
         label, score = answer[0]["label"], answer[0]["score"]
     else:
@@ -155,10 +155,10 @@ def check_text(right: Any, answer: str) -> None:
 
 
 def check_boxes(right: Any, answer: Any) -> None:
-    """The best boxes; the pipeline cuts none at the border of the picture."""
+    """Compare the best boxes; the pipeline does not clip them at the image's border."""
 
-    def best(found: Any) -> list[Any]:
-        return sorted(found, key=lambda item: (-round(item["score"], 4), item["label"]))[:5]
+    def best(boxes: Any) -> list[Any]:
+        return sorted(boxes, key=lambda item: (-round(item["score"], 4), item["label"]))[:5]
 
     assert right
     for ours, theirs in zip(best(right), best(answer), strict=True):
@@ -170,52 +170,52 @@ def check_boxes(right: Any, answer: Any) -> None:
 
 
 def check_masks(right: Any, answer: Any) -> None:
-    """A mask of class numbers, or the pipeline's segments; that one resizes pictures otherwise."""
-    said = classes_of(answer) if isinstance(answer[0], dict) else np.asarray(answer)
-    assert said.shape == SIZE[::-1]
-    assert (classes_of(right) == said).mean() > 0.98  # the rest lies on the borders of classes
+    """Compare with a mask of class numbers, or with a pipeline's segments (resized differently)."""
+    classes = classes_of(answer) if isinstance(answer[0], dict) else np.asarray(answer)
+    assert classes.shape == SIZE[::-1]
+    assert (classes_of(right) == classes).mean() > 0.98  # borders of classes may differ
 
 
 def classes_of(segments: Any) -> Any:
-    """The number of the class of each pixel [H, W]."""
-    found = np.full(SIZE[::-1], -1)
+    """Return the class of each pixel [H, W]."""
+    classes = np.full(SIZE[::-1], -1)
     for item in segments:
-        found[np.asarray(item["mask"]) > 0] = SHAPES.index(item["label"])
-    return found
+        classes[np.asarray(item["mask"]) > 0] = SHAPES.index(item["label"])
+    return classes
 
 
 class World:
-    """A hub with tiny pretrained networks on it, copies of them here, and data."""
+    """A hub with tiny pretrained networks, local copies of them, and data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.hub = folder, folder / "hub"
         self.uses = make_uses(folder)
 
     def train(self, case: Case) -> finetune.Run:
-        """The run of a case; cases that differ in what is pushed have one run."""
+        """Train the run of a case; cases that differ only in the pushed part share a run."""
         use = self.uses[case.use]
         keys: dict[str, Any] = {"epochs": 1, "batch_size": 16, **use.keys, **case.keys}
         keys |= {"model": str(self._network(case.model)), "method": case.method}
-        place = self.folder / "-".join(
+        folder = self.folder / "-".join(
             [case.use, case.model, case.method, *map(str, case.keys.values())]
         )
-        if (place / "results.json").exists():
-            return finetune.Run(place)
-        keys |= {"output.base_model": f"base/{case.model}", "output": str(place)}
+        if (folder / "results.json").exists():
+            return finetune.Run(folder)
+        keys |= {"output.base_model": f"base/{case.model}", "output": str(folder)}
         return finetune.train(use.task, data=use.data, **keys)
 
     def _network(self, name: str) -> Path:
-        """A pretrained network, here and on the hub."""
-        here = self.folder / "models" / name
-        if not here.exists():
-            NETWORKS[name](here)
-            (here / "README.md").write_text("---\nlicense: mit\n---\n")
-            shutil.copytree(here, self.hub / "models" / "base" / name)
-        return here
+        """Make a pretrained network, locally and on the hub."""
+        folder = self.folder / "models" / name
+        if not folder.exists():
+            NETWORKS[name](folder)
+            (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+            shutil.copytree(folder, self.hub / "models" / "base" / name)
+        return folder
 
     def publish_and_read(self, cases: dict[str, Case]) -> dict[str, tuple[Any, Any]]:
-        """{case: (what the kit predicts, what the card's code says)}."""
-        asked, expected = {}, {}
+        """Return {case: (predictions of the kit, results of the card's code)}."""
+        inputs, expected = {}, {}
         self.hub.mkdir(exist_ok=True)
         with serve_hub(self.hub) as address, at(address, self.hub):
             for name, case in cases.items():
@@ -223,14 +223,14 @@ class World:
                 push(run.path, f"me/{name}", what=case.what)
                 code = CODE.findall((self.hub / "models" / "me" / name / "README.md").read_text())
                 changed = re.subn(*case.change, code[0]) if case.change else (code[0], 1)
-                assert changed[1], "the code has what is to be changed"
-                asked[name] = {"code": changed[0], "verb": use.verb, "rows": use.asked}
+                assert changed[1], "the expression to change is not in the code"
+                inputs[name] = {"code": changed[0], "verb": use.verb, "rows": use.asked}
                 expected[name] = run.predict(use.rows)
-            said = self._without_kit(asked, address)
-        return {name: (expected[name], said[name]) for name in cases}
+            results = self._without_kit(inputs, address)
+        return {name: (expected[name], results[name]) for name in cases}
 
-    def _without_kit(self, asked: dict[str, Any], address: str) -> dict[str, Any]:
-        (self.folder / "cases.json").write_text(json.dumps(asked))
+    def _without_kit(self, inputs: dict[str, Any], address: str) -> dict[str, Any]:
+        (self.folder / "cases.json").write_text(json.dumps(inputs))
         script = shutil.copy(Path(__file__).with_name("plain_libraries.py"), self.folder)
         environment = {
             **{key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"},
@@ -239,13 +239,13 @@ class World:
             "HF_HUB_DISABLE_XET": "1",
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-I", script, "cases.json", "said.json"]
+        command = [sys.executable, "-I", script, "cases.json", "results.json"]
         subprocess.run(command, cwd=self.folder, env=environment, check=True, timeout=600)
-        return json.loads((self.folder / "said.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((self.folder / "results.json").read_text())  # type: ignore[no-any-return]
 
-    def assert_same(self, case: Case, expected: Any, said: Any) -> None:
-        """What the kit says of each row and what the stranger heard."""
-        assert not isinstance(said, str), said
-        assert len(said) == len(expected) > 0
-        for right, answer in zip(expected, said, strict=True):
+    def assert_same(self, case: Case, expected: Any, actual: Any) -> None:
+        """Compare the predictions of the kit with the results of the card's code, row by row."""
+        assert not isinstance(actual, str), actual
+        assert len(actual) == len(expected) > 0
+        for right, answer in zip(expected, actual, strict=True):
             self.uses[case.use].check(right, answer)

@@ -1,4 +1,4 @@
-"""Tiny local detectors of transformers, with random weights for 5 classes, and rows with boxes."""
+"""Tiny local detectors of transformers with random weights, for 5 classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transformers import (
     RTDetrV2ForObjectDetection,
 )
 
-SIDE = 64  # of the detectors' input, in pixels
+SIDE = 64  # side of the detectors' input, in pixels
 QUERIES = 12
 _LEVELS = {
     "d_model": 32,
@@ -35,7 +35,7 @@ _LEVELS = {
     "num_queries": QUERIES,
     "num_labels": 5,
     "dropout": 0.0,
-    "initializer_range": 0.3,  # else a layer norm follows what is nearly 0, and gradients explode
+    "initializer_range": 0.3,  # with less, layer norms scale up values near 0 and gradients explode
 }
 
 
@@ -109,11 +109,11 @@ MAKERS = {"rt-detr-v2": _rt_detr_v2, "d-fine": _d_fine, "detr": _detr}
 
 
 def tiny_detector(folder: Path, name: str, *, seed: int = 0) -> Path:
-    """A detector on disk, with its image processor for inputs of 64 x 64 pixels."""
+    """Save a detector with its image processor for inputs of 64 x 64 pixels."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = MAKERS[name]()
-        network.train()  # BatchNorm gets averages as after a training
+        network.train()  # gives BatchNorm realistic averages
         with torch.no_grad():
             for _ in range(30):
                 network(interpolate(torch.randn(4, 3, 8, 8), size=(SIDE, SIDE)))

@@ -1,7 +1,8 @@
-"""Tiny local models and a small labelled text set: what tests train on, made in a second, without a hub.
+"""Tiny language models and a small set of labeled texts, made in a second, without a hub.
 
-The networks are those of transformers with 3 layers of width 32 and seeded random weights; their tokenizers
-are real fast ones. The texts are of unequal length, and their labels can be learned from single words.
+The networks are transformers models with 3 layers of width 32 and seeded random weights; their
+tokenizers are real fast tokenizers. The texts vary in length, and their labels can be learned from
+single words.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ LONGEST = 48
 
 
 def text_rows(count: int = 50, seed: int = 0) -> list[dict[str, str]]:
-    """`count` rows {"text", "label"} of 3 to 40 words, no two alike, as many of each label."""
+    """Make `count` distinct rows {"text", "label"} of 3 to 40 words, with balanced labels."""
     rng = random.Random(seed)
     rows = []
-    for place in range(count):
-        label = LABELS[place % len(LABELS)]
+    for index in range(count):
+        label = LABELS[index % len(LABELS)]
         length = rng.randint(3, 40)
         words = [rng.choice(TOPICS[label] if rng.random() < 0.4 else COMMON) for _ in range(length)]
         words[rng.randrange(length)] = rng.choice(TOPICS[label])
@@ -76,13 +77,13 @@ def text_rows(count: int = 50, seed: int = 0) -> list[dict[str, str]]:
 
 
 def answered_rows(count: int = 50, seed: int = 0) -> list[dict[str, str]]:
-    """The texts of `text_rows` with the answer that names their label twice."""
+    """Make the texts of `text_rows` with an answer that repeats their label twice."""
     rows = text_rows(count, seed)
     return [{"body": row["text"], "answer": f" {row['label']} {row['label']}"} for row in rows]
 
 
 def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
-    """The rows of `text_rows` as a CSV file."""
+    """Write the rows of `text_rows` as a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["text", "label"])
         writer.writeheader()
@@ -91,7 +92,7 @@ def text_csv(path: Path, count: int = 50, seed: int = 0) -> Path:
 
 
 def several_csv(path: Path, count: int = 50) -> Path:
-    """The rows of `text_rows` with two labels each, as a CSV file."""
+    """Write the rows of `text_rows` with two labels each as a CSV file."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
@@ -108,10 +109,11 @@ def tiny_bert(
     pooler: bool = False,
     spread: float = 0.2,
 ) -> Path:
-    """A BERT for masked words, or the bare one with its pooler, with a tokenizer of whole words.
+    """Save a masked-language BERT, or the bare model with its pooler, with a word-level tokenizer.
 
-    `spread` is the deviation of its weights: at BERT's own 0.02 so small a network is nearly deaf to its input,
-    at 0.2 float32 rounds its gradients by up to 2e-6 of the largest (against float64), at 0.1 by 3e-7.
+    `spread` is the standard deviation of the weights: with BERT's own 0.02, the output of so small
+    a network hardly depends on its input. Float32 gradients differ from float64 by up to 2e-6 of
+    the largest at 0.2, and by 3e-7 at 0.1.
     """
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = [*specials, *COMMON, *(word for words in TOPICS.values() for word in words)]
@@ -140,7 +142,7 @@ def tiny_bert(
 
 
 def tiny_gpt2(folder: Path, *, dropout: float = 0.1, layers: int = 3, seed: int = 0) -> Path:
-    """A GPT-2, with a tokenizer of byte pairs learned from the texts."""
+    """Save a GPT-2 with a byte-pair tokenizer trained on the texts."""
     tokenizer = _byte_pairs("<|endoftext|>", "<|pad|>")
     named = {
         "bos_token": "<|endoftext|>",
@@ -170,7 +172,7 @@ SENTENCE_IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 3}
 
 
 def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
-    """A Llama without a padding token and with an output layer of its own; texts begin with <s>."""
+    """Save a Llama without a padding token and with untied output weights; texts begin with <s>."""
     tokenizer = _byte_pairs(*SENTENCE.values())
     _frame(tokenizer, "<s> $A")
     config = LlamaConfig(
@@ -191,9 +193,10 @@ def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
 
 
 def tiny_t5(folder: Path, *, spread: float = 4.0, seed: int = 0) -> Path:
-    """A T5 with relative positions; texts end with </s>.
+    """Save a T5 with relative positions; texts end with </s>.
 
-    At a spread of 4 one text is told from another untrained, and rounding grows a thousandfold.
+    At a spread of 4 the untrained network distinguishes texts, but rounding errors are a thousand
+    times larger.
     """
     tokenizer = _byte_pairs(*SENTENCE.values())
     _frame(tokenizer, "$A </s>")
@@ -214,7 +217,7 @@ def tiny_t5(folder: Path, *, spread: float = 4.0, seed: int = 0) -> Path:
 
 
 def tiny_bart(folder: Path, *, seed: int = 0) -> Path:
-    """A BART with learned positions; texts stand between <s> and </s>."""
+    """Save a BART with learned positions; texts are enclosed in <s> and </s>."""
     tokenizer = _byte_pairs(*SENTENCE.values())
     _frame(tokenizer, "<s> $A </s>")
     config = BartConfig(
@@ -237,7 +240,7 @@ def tiny_bart(folder: Path, *, seed: int = 0) -> Path:
 
 
 def _byte_pairs(*specials: str) -> Tokenizer:
-    """A tokenizer of byte pairs learned from the texts; its first ids are the special tokens."""
+    """Train a byte-pair tokenizer on the texts; its first ids are the special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -252,7 +255,7 @@ def _byte_pairs(*specials: str) -> Tokenizer:
 
 
 def _frame(tokenizer: Tokenizer, template: str) -> None:
-    """Let a tokenizer put special tokens around a text."""
+    """Make a tokenizer add special tokens around a text."""
     named = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[pair for pair in named if pair[0] in template]
@@ -282,7 +285,7 @@ def _save(
 
 
 def models_and_data(folder: Path) -> dict[str, Path]:
-    """What runs of several processes share: a BERT with dropout, a plain one, and labelled texts."""
+    """Make the files of multi-process runs: BERTs with and without dropout, and labeled texts."""
     return {
         "model": tiny_bert(folder / "bert"),
         "plain": tiny_bert(folder / "plain", dropout=0, spread=0.1),

@@ -27,19 +27,19 @@ PROCESSOR = {"size": {"height": 64, "width": 64}}
 
 
 def scene_maker() -> ModuleType:
-    """examples/make_scenes.py as a module."""
+    """Import examples/make_scenes.py as a module."""
     path = ROOT / "examples" / "make_scenes.py"
     spec = importlib.util.spec_from_file_location("make_scenes", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["make_scenes"] = module  # dataclasses look their module up
+    sys.modules["make_scenes"] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
 
 def scene_folder(folder: Path, train: int = 40, test: int = 12) -> Path:
-    """Scenes of 64 x 48 pixels with index masks, COCO annotations and classes.txt."""
+    """Make scenes of 64 x 48 pixels with index masks, COCO annotations and classes.txt."""
     maker = scene_maker()
     for order, (split, count) in enumerate((("train", train), ("test", test))):
         maker.write_split(folder / split, count, SIZE, [0, order])
@@ -48,7 +48,7 @@ def scene_folder(folder: Path, train: int = 40, test: int = 12) -> Path:
 
 
 def scene_rows(folder: Path, count: int = 6) -> list[dict[str, Any]]:
-    """Rows of the training scenes; the first one shows no object."""
+    """Return rows of the training scenes; the first one has no object."""
     names = [f"{number:05}" for number in range(count)]
     root = folder / "train"
     return [
@@ -57,7 +57,7 @@ def scene_rows(folder: Path, count: int = 6) -> list[dict[str, Any]]:
 
 
 def save_mask(path: Path, values: Any, mode: str | None = None) -> Path:
-    """A mask file of an array: .npy, or a picture of its kind."""
+    """Save an array as a mask file: .npy, or an image in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.asarray(values)
     if path.suffix == ".npy":
@@ -70,7 +70,7 @@ def save_mask(path: Path, values: Any, mode: str | None = None) -> Path:
 
 
 def tiny_segformer(folder: Path) -> Path:
-    """A Segformer of transformers with 4 stages of width 8 to 32, for 7 classes."""
+    """Save a Segformer of transformers with 4 stages of width 8 to 32, for 7 classes."""
     config = SegformerConfig(
         depths=[1, 1, 1, 1],
         hidden_sizes=[8, 16, 24, 32],
@@ -89,7 +89,7 @@ def tiny_segformer(folder: Path) -> Path:
 
 
 def tiny_upernet(folder: Path) -> Path:
-    """An UperNet over a Swin of transformers, with its auxiliary head."""
+    """Save an UperNet of transformers on a Swin backbone, with its auxiliary head."""
     backbone = SwinConfig(
         image_size=32,
         embed_dim=8,

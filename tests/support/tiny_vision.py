@@ -1,4 +1,4 @@
-"""Tiny local vision networks and a small set of labelled pictures, made in a second."""
+"""Tiny vision networks and a small set of labeled images, made in a second."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image, ImageDraw
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 SHAPES = ("circle", "cross", "square")
-SIZE = 32  # of the networks' input, in pixels
+SIZE = 32  # side of the networks' input, in pixels
 
 
 def tiny_timm(folder: Path, name: str = "test_resnet", *, seed: int = 0, **arguments: Any) -> Path:
-    """A network of timm with random weights for 5 classes, in timm's own layout.
+    """Save a timm network with random weights for 5 classes, in timm's format.
 
-    Its BatchNorm averages are those of random pictures, as after a training.
+    Its BatchNorm averages come from random images.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -34,7 +34,7 @@ def tiny_timm(folder: Path, name: str = "test_resnet", *, seed: int = 0, **argum
 
 
 def tiny_vit(folder: Path, *, seed: int = 0) -> Path:
-    """A ViT of transformers with 3 layers of width 32, and its image processor."""
+    """Save a ViT of transformers with 3 layers of width 32, and its image processor."""
     config = ViTConfig(
         hidden_size=32,
         num_hidden_layers=3,
@@ -43,7 +43,7 @@ def tiny_vit(folder: Path, *, seed: int = 0) -> Path:
         image_size=SIZE,
         patch_size=8,
         num_labels=5,
-        initializer_range=0.2,  # 0.02 makes so small a network nearly deaf to its input
+        initializer_range=0.2,  # with 0.02 the output of so small a network hardly varies
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -53,9 +53,9 @@ def tiny_vit(folder: Path, *, seed: int = 0) -> Path:
 
 
 def draw_shape(shape: str, rng: np.random.Generator) -> Image.Image:
-    """A shape of random colour and place on a noisy ground, 40 x 36 pixels."""
-    ground = rng.integers(0, 90, (36, 40, 3)).astype(np.uint8)
-    image = Image.fromarray(ground)
+    """Draw a shape of random color and position on a noisy background, 40 x 36 pixels."""
+    background = rng.integers(0, 90, (36, 40, 3)).astype(np.uint8)
+    image = Image.fromarray(background)
     draw = ImageDraw.Draw(image)
     left, top, side = rng.integers(2, 14), rng.integers(2, 10), rng.integers(16, 22)
     color = tuple(int(value) for value in rng.integers(150, 256, 3))
@@ -72,18 +72,18 @@ def draw_shape(shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def shape_folder(folder: Path, count: int = 50, seed: int = 0) -> Path:
-    """`count` pictures in class folders, as many of each class."""
+    """Save `count` images in class folders, with balanced classes."""
     rng = np.random.default_rng(seed)
-    for place in range(count):
-        shape = SHAPES[place % len(SHAPES)]
-        target = folder / shape / f"{place:03}.png"
+    for index in range(count):
+        shape = SHAPES[index % len(SHAPES)]
+        target = folder / shape / f"{index:03}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         draw_shape(shape, rng).save(target)
     return folder
 
 
 def shape_rows(count: int = 12, seed: int = 0) -> list[dict[str, Any]]:
-    """`count` rows {"image": PIL image, "label"}."""
+    """Make `count` rows {"image": PIL image, "label"}."""
     rng = np.random.default_rng(seed)
-    shapes = [SHAPES[place % len(SHAPES)] for place in range(count)]
+    shapes = [SHAPES[index % len(SHAPES)] for index in range(count)]
     return [{"image": draw_shape(shape, rng), "label": shape} for shape in shapes]

@@ -1,4 +1,4 @@
-"""A task of letters: a small network with BatchNorm, for promises that no text network can break."""
+"""A toy task: a small network with BatchNorm, for guarantees that text networks cannot test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 12
 
 
 class LettersConfig(TaskConfig):
-    """No keys of its own."""
+    """Config without keys of its own."""
 
     name: str = "letters"
 
@@ -38,7 +38,7 @@ class Network(nn.Module):
 
 
 class LettersModel(TransferModel):
-    """Logits [B, C] from shares of letters [B, L]."""
+    """Logits [B, C] from letter frequencies [B, L]."""
 
     network: Network
 
@@ -63,14 +63,14 @@ class LettersModel(TransferModel):
 
 
 class LabeledRows(Rows):
-    """Rows of a text and its label."""
+    """Rows with a text and its label."""
 
     def labels(self, row: Row) -> tuple[str, ...]:
         return (row["label"],)
 
 
 class Letters(Task):
-    """Classify a text by the shares of its letters."""
+    """Classify a text by its letter frequencies."""
 
     name = "letters"
     Config = LettersConfig
@@ -128,7 +128,7 @@ class Letters(Task):
         return {"accuracy": float(stats["right"].float().mean())}
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
-        return [{"label": self.labels_[place]} for place in model(batch).argmax(1).tolist()]
+        return [{"label": self.labels_[index]} for index in model(batch).argmax(1).tolist()]
 
     def save(self, model: TransferModel, folder: Path) -> None:
         super().save(model, folder)

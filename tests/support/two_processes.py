@@ -1,8 +1,8 @@
-"""What tests/distributed/ runs in each of its processes, all in one launch: an import costs seconds.
+"""Script of tests/distributed/ for each process; one launch runs all cases, since imports are slow.
 
     python -m tests.support.two_processes OUT CASES MODEL PLAIN_MODEL DATA
 
-CASES is the JSON of a list of Case. What the first process finds goes to OUT/<name of the case>.json.
+CASES is the JSON of a list of Case. Rank 0 writes its results to OUT/<name of the case>.json.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from finetune.io.run_folder import RunFolder
 from finetune.training import loop
 from tests.support.lives import Seen, Stop, history, left_behind, live, load
 
-PATIENCE = 2400
+TIMEOUT = 2400  # seconds
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run with some keys; with stops, it is done once without and once with them."""
+    """A run with some keys; with stops, it is trained once without and once with them."""
 
     name: str
     keys: dict[str, Any]
@@ -45,15 +45,18 @@ class Case:
 
 
 def run_case(case: Case, out: Path, model: Path, data: Path) -> dict[str, Any]:
-    """What a case left behind, by "once" and "often"; the gradients of "once" beside it."""
-    speaks = PartialState().is_main_process
+    """Run a case; return its results without ("once") and with stops ("often").
+
+    Also saves the gradients of the run without stops.
+    """
+    is_main_process = PartialState().is_main_process
     once, often = Seen(), Seen()
-    with gradients() as found:
+    with gradients() as recorded:
         unstopped = live(load(out / case.name / "once", model, data, case.keys), seen=once)
     assert unstopped is not None
     result: dict[str, Any] = {"history": history(unstopped), "seen": seen_rows(once)}
-    if speaks:
-        save_file(found, out / f"{case.name}.safetensors")
+    if is_main_process:
+        save_file(recorded, out / f"{case.name}.safetensors")
     if case.stops:
         loaded = load(out / case.name / "often", model, data, case.keys)
         for stop in case.stops:
@@ -66,7 +69,7 @@ def run_case(case: Case, out: Path, model: Path, data: Path) -> dict[str, Any]:
 
 
 def summary(folder: RunFolder) -> Any:
-    """As JSON tells it, so that it can be compared after it was written."""
+    """Return `left_behind` after a round trip through JSON, so that it equals a loaded one."""
     return json.loads(json.dumps(left_behind(folder)))
 
 
@@ -76,27 +79,27 @@ def seen_rows(seen: Seen) -> list[list[list[int]]]:
 
 @contextmanager
 def gradients() -> Iterator[dict[str, Tensor]]:
-    """The gradient of every step, as the optimizer takes it: "step/parameter"."""
-    found: dict[str, Tensor] = {}
-    usual, steps = loop.set_rate, [0]
+    """Record the gradients that the optimizer uses, as {"step/parameter": gradient}."""
+    recorded: dict[str, Tensor] = {}
+    set_rate, steps = loop.set_rate, [0]
 
-    def noting(optimizer: Any, factor: float) -> None:
+    def recording_set_rate(optimizer: Any, factor: float) -> None:
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"], strict=True):
                 if parameter.grad is not None:
-                    found[f"{steps[0]}/{name}"] = whole(parameter.grad).clone()
+                    recorded[f"{steps[0]}/{name}"] = whole(parameter.grad).clone()
         steps[0] += 1
-        usual(optimizer, factor)
+        set_rate(optimizer, factor)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "set_rate", noting)
-        yield found
+        patch.setattr(loop, "set_rate", recording_set_rate)
+        yield recorded
 
 
 def main() -> None:
     out, cases, model, plain_model, data = sys.argv[1:]
     torch.set_num_threads(1)
-    this_process()  # before any other PartialState: a plain one would see itself alone
+    this_process()  # before any other PartialState, which would see a single process
     for values in json.loads(cases):
         stops = [Stop(**stop) for stop in values.pop("stops")]
         case = Case(**values, stops=stops)
@@ -113,7 +116,7 @@ def to_json(cases: list[Case]) -> str:
 
 
 def launch(cases: list[Case], out: Path, models: dict[str, Path]) -> Path:
-    """Run cases in two gloo processes."""
+    """Run cases in two gloo processes; return `out`."""
     out.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -137,7 +140,7 @@ def launch(cases: list[Case], out: Path, models: dict[str, Path]) -> Path:
                 subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
             )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         codes = [process.wait(max(1, deadline - time.monotonic())) for process in processes]
     finally:
         for process in processes:
@@ -152,15 +155,15 @@ def result(folder: Path, name: str) -> dict[str, Any]:
 
 
 def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    """The largest one, as a share of the largest value."""
+    """Return the maximum absolute difference relative to the largest value of `first`."""
     assert first.keys() == second.keys()
     largest = max(float(tensor.abs().max()) for tensor in first.values())
     return max(float((first[name] - second[name]).abs().max()) for name in first) / largest
 
 
 def assert_same_end(folder: Path, case: Case) -> None:
-    found = result(folder, case.name)
-    assert found["often"] == found["once"]
+    results = result(folder, case.name)
+    assert results["often"] == results["once"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A run that was stopped and started again ends with the bits of one that never was: tolerance 0, on the CPU."""
+"""Exact resumption: a run that is stopped and resumed ends with the bits of one that is not.
+
+The tolerance is 0, on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ import pytest
 import torch
 
 from finetune.errors import ConfigError
-from finetune.io.checkpoint import newest_good
+from finetune.io.checkpoint import find_latest_checkpoint
 from finetune.io.run_folder import RunFolder
 from tests.support.lives import LIVES, METHODS, Seen, Stop, left_behind, live, load, watched
 from tests.support.toy import Letters
 
 
-def everyday(method: str, workers: int, precision: str) -> bool:
-    """Whether a combination is of the default run."""
+def in_default_run(method: str, workers: int, precision: str) -> bool:
+    """True if the default test run includes this combination."""
     return (workers, precision) == (0, "fp32") or (method, workers, precision) == (
         "lora",
         2,
@@ -28,11 +31,11 @@ def everyday(method: str, workers: int, precision: str) -> bool:
 @pytest.mark.parametrize(
     ("method", "workers", "precision"),
     [
-        pytest.param(*case, marks=() if everyday(*case) else pytest.mark.slow)
+        pytest.param(*case, marks=() if in_default_run(*case) else pytest.mark.slow)
         for case in product(METHODS, (0, 2), ("fp32", "bf16"))
     ],
 )
-def test_stopped_run_ends_with_the_bits_of_an_unstopped_one(
+def test_resume_is_bit_for_bit(
     method: str, workers: int, precision: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     keys = {**METHODS[method], "train.workers": workers, "train.precision": precision}
@@ -41,16 +44,16 @@ def test_stopped_run_ends_with_the_bits_of_an_unstopped_one(
     loaded = load(tmp_path / "often", bert_folder, news_csv, keys)
     for stop in LIVES:
         assert live(loaded, seen=often, stop=stop) is None, stop
-    stopped = live(loaded, seen=often)
+    resumed = live(loaded, seen=often)
 
     assert unstopped is not None
-    assert stopped is not None
+    assert resumed is not None
     assert len(once.steps) == 8
     assert often.steps == once.steps
-    assert left_behind(stopped) == left_behind(unstopped)
+    assert left_behind(resumed) == left_behind(unstopped)
 
 
-def test_stopped_run_on_packed_rows_ends_with_the_bits_of_an_unstopped_one(
+def test_resume_on_packed_rows_is_bit_for_bit(
     gpt2_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     templates = {"prompt": "{text}\nTopic:", "completion": " {label}", "max_length": 128}
@@ -60,39 +63,39 @@ def test_stopped_run_on_packed_rows_ends_with_the_bits_of_an_unstopped_one(
     loaded = load(tmp_path / "often", gpt2_folder, news_csv, keys)
     for stop in (Stop(1), Stop(3, "tick"), Stop(4, "save"), Stop(6, "log")):
         assert live(loaded, seen=often, stop=stop) is None, stop
-    stopped = live(loaded, seen=often)
+    resumed = live(loaded, seen=often)
     assert unstopped is not None
-    assert stopped is not None
+    assert resumed is not None
     assert often.steps == once.steps
-    assert left_behind(stopped) == left_behind(unstopped)
+    assert left_behind(resumed) == left_behind(unstopped)
 
 
-def test_stopped_run_that_began_as_eva_ends_with_the_bits_of_an_unstopped_one(
+def test_resume_of_an_eva_run_is_bit_for_bit(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    """Each life finds the directions of its adapters, and so their ranks, anew."""
+    """Every start recomputes the directions of its adapters, and so their ranks."""
     keys = {"method": "lora", "method.init": "eva", "train.epochs": 1}
     unstopped = live(load(tmp_path / "once", bert_folder, news_csv, keys))
     loaded = load(tmp_path / "often", bert_folder, news_csv, keys)
     assert live(loaded, stop=Stop(2)) is None
-    stopped = live(loaded)
+    resumed = live(loaded)
     assert unstopped is not None
-    assert stopped is not None
-    assert left_behind(stopped) == left_behind(unstopped)
-    shapes = {
-        len(t) for n, t in checkpointed(stopped).items() if n.endswith("lora_A.default.weight")
+    assert resumed is not None
+    assert left_behind(resumed) == left_behind(unstopped)
+    ranks = {
+        len(t) for n, t in checkpointed(resumed).items() if n.endswith("lora_A.default.weight")
     }
-    assert len(shapes) > 1
+    assert len(ranks) > 1
 
 
 def checkpointed(folder: RunFolder) -> dict[str, torch.Tensor]:
-    """What the newest checkpoint has of the network."""
-    checkpoint, _ = newest_good(folder.checkpoints)
+    """Return the network's tensors in the newest checkpoint."""
+    checkpoint, _ = find_latest_checkpoint(folder.checkpoints)
     assert checkpoint is not None
     return checkpoint.tensors("model")
 
 
-def test_one_seed_gives_the_same_bits_and_another_gives_others(
+def test_seed_determines_every_bit_of_a_run(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     ends = []
@@ -107,48 +110,51 @@ def test_one_seed_gives_the_same_bits_and_another_gives_others(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_not_trained_stays_bit_for_bit(
+def test_training_leaves_frozen_tensors_bitwise_unchanged(
     method: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     with watched() as network:
         live(load(tmp_path, bert_folder, news_csv, METHODS[method]), stop=Stop(8, "finish"))
     assert network.changed <= network.trained
-    still = network.trained - network.changed
-    # The key's bias adds the same to all scores of a softmax: its gradient is 0.
-    assert all(name.endswith("key.bias") for name in still), still
+    unchanged = network.trained - network.changed
+    # The key's bias shifts all scores of a softmax alike: its gradient is 0.
+    assert all(name.endswith("key.bias") for name in unchanged), unchanged
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_batch_norm_moves_where_it_is_trained_and_nowhere_else(
+def test_batch_norm_statistics_move_only_in_trained_blocks(
     method: str, news_csv: Path, tmp_path: Path
 ) -> None:
     keys = {**METHODS[method], "optim.lr": 0.1, "optim.warmup_steps": 0}
     keys |= {"method.blocks": 1, "method.unfreeze_every": None} if method == "partial" else {}
-    keys |= {"method.rank": 2} if method == "lora" else {}  # of layers with 4 to 12 inputs
+    keys |= {"method.rank": 2} if method == "lora" else {}  # layers have only 4 to 12 inputs
     loaded = load(tmp_path, "none", news_csv, keys, Letters)
     with watched() as network:
         live(loaded, kind=Letters, stop=Stop(8, "finish"))
-    averages = {name for name in network.before if "running" in name or "tracked" in name}
-    assert len(averages) == 6
+    statistics = {name for name in network.before if "running" in name or "tracked" in name}
+    assert len(statistics) == 6
     moving = {"full": ("first", "second"), "partial": ("second",)}.get(method, ())
-    assert network.changed & averages == {n for n in averages if n.startswith(moving or ("-",))}
-    assert network.changed - averages <= network.trained
-    assert network.changed - averages
+    expected = {name for name in statistics if name.startswith(moving or ("-",))}
+    assert network.changed & statistics == expected
+    assert network.changed - statistics <= network.trained
+    assert network.changed - statistics
 
 
-def test_run_with_batch_norm_goes_on_with_its_averages(news_csv: Path, tmp_path: Path) -> None:
+def test_resume_continues_batch_norm_statistics(news_csv: Path, tmp_path: Path) -> None:
     keys = {**METHODS["full"], "train.micro_batch": 12}
-    once = live(load(tmp_path / "once", "none", news_csv, keys, Letters), kind=Letters)
+    unstopped = live(load(tmp_path / "once", "none", news_csv, keys, Letters), kind=Letters)
     loaded = load(tmp_path / "often", "none", news_csv, keys, Letters)
     for stop in (Stop(1), Stop(6, "log"), Stop(7)):
         live(loaded, kind=Letters, stop=stop)
-    often = live(loaded, kind=Letters)
-    assert once is not None
-    assert often is not None
-    assert left_behind(often) == left_behind(once)
+    resumed = live(loaded, kind=Letters)
+    assert unstopped is not None
+    assert resumed is not None
+    assert left_behind(resumed) == left_behind(unstopped)
 
 
-def test_finished_run_does_nothing(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
+def test_finished_run_is_not_trained_again(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
     loaded = load(tmp_path, bert_folder, news_csv, METHODS["frozen-cached"])
     folder = live(loaded)
     assert folder is not None
@@ -159,7 +165,7 @@ def test_finished_run_does_nothing(bert_folder: Path, news_csv: Path, tmp_path: 
     assert {p: p.stat().st_mtime_ns for p in folder.path.rglob("*") if p.is_file()} == before
 
 
-def test_extended_run_goes_on_from_its_last_checkpoint(
+def test_extended_run_resumes_from_its_last_checkpoint(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     keys = METHODS["frozen-cached"]
@@ -167,14 +173,14 @@ def test_extended_run_goes_on_from_its_last_checkpoint(
     longer, more = load(tmp_path, bert_folder, news_csv, {**keys, "epochs": 3}), Seen()
     assert live(longer, seen=more, extend=True, stop=Stop(10, "tick")) is None
     assert sorted(more.steps) == [8, 9]
-    # The results of the shorter run are not those of this one, so it is not taken for finished.
+    # The results are those of the shorter run, so the extended one does not count as finished.
     assert live(longer, seen=more) is not None
     assert sorted(more.steps) == [8, 9, 10, 11]
-    with pytest.raises(ConfigError, match=r"stands at step 12, behind the end of 4"):
+    with pytest.raises(ConfigError, match=r"at step 12 already, past the requested total of 4"):
         live(load(tmp_path, bert_folder, news_csv, {**keys, "epochs": 1}), extend=True)
 
 
-def test_fresh_run_begins_anew(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
+def test_fresh_run_starts_over(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
     loaded, seen = load(tmp_path, bert_folder, news_csv, METHODS["frozen-cached"]), Seen()
     first = live(loaded)
     assert first is not None
@@ -188,7 +194,7 @@ def test_fresh_run_begins_anew(bert_folder: Path, news_csv: Path, tmp_path: Path
 
 
 class Scattering(Letters):
-    """Writes its features by an operation that has no deterministic kernel."""
+    """Uses an operation without a deterministic kernel."""
 
     def loss(self, outputs: Any, batch: Any) -> Any:
         assert torch.are_deterministic_algorithms_enabled()
@@ -197,7 +203,9 @@ class Scattering(Letters):
         return super().loss(outputs, batch)
 
 
-def test_operation_without_a_deterministic_kernel_is_named(news_csv: Path, tmp_path: Path) -> None:
+def test_deterministic_names_an_operation_without_such_a_kernel(
+    news_csv: Path, tmp_path: Path
+) -> None:
     keys = {"method": "full", "train.deterministic": True}
     loaded = load(tmp_path / "run", "none", news_csv, keys, Letters)
     assert live(loaded, kind=Letters) is not None

@@ -1,4 +1,4 @@
-"""What goes wrong while a run trains: no memory, numbers that are not finite, signals."""
+"""Faults during training: out of memory, non-finite gradients, signals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.two_processes import gradients
 
 @pytest.fixture(scope="module")
 def plain_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Without dropout, so that a batch may be cut in any way."""
+    """A tiny BERT without dropout, whose gradients do not depend on micro-batches."""
     return tiny_bert(tmp_path_factory.mktemp("models") / "plain", dropout=0)
 
 
@@ -36,7 +36,7 @@ def plain_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("room", [1, 2, 4, 11])
-def test_out_of_memory_halves_micro_batches_and_changes_nothing_else(
+def test_out_of_memory_halves_micro_batches_and_keeps_the_gradients(
     room: int,
     plain_bert: Path,
     news_csv: Path,
@@ -48,11 +48,11 @@ def test_out_of_memory_halves_micro_batches_and_changes_nothing_else(
     seen = Seen(same_again=False)
     with gradients() as whole:
         live(load(tmp_path / "whole", plain_bert, news_csv, keys), stop=Stop(4, "finish"))
-    usual, failures = TextModel.forward, []
+    original, failures = TextModel.forward, []
 
     def forward(self: TextModel, batch: Batch) -> Tensor:
         rows = len(batch["inputs"]["input_ids"])
-        outputs = usual(self, batch)
+        outputs = original(self, batch)
         if self.training and rows > room:
             failures.append(rows)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -71,18 +71,18 @@ def test_out_of_memory_halves_micro_batches_and_changes_nothing_else(
     assert "out of memory; micro-batches of" in capsys.readouterr().out
 
 
-def test_out_of_memory_in_the_backward_pass_of_a_later_micro_batch(
+def test_out_of_memory_in_a_later_micro_batch_restarts_the_step(
     plain_bert: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the earlier micro-batches of the step had added to the gradient must be gone."""
+    """Gradients that earlier micro-batches of the step have accumulated must be gone."""
     keys = {"method": "full", "optim": "sgd", "train.micro_batch": 4, "train.epochs": 1}
     with gradients() as whole:
         live(load(tmp_path / "whole", plain_bert, news_csv, keys), stop=Stop(4, "finish"))
-    usual, calls = Tensor.backward, [0]
+    original, calls = Tensor.backward, [0]
 
-    def backward(self: Tensor, *others: Any, **keys: Any) -> None:
+    def backward(self: Tensor, *others: Any, **options: Any) -> None:
         calls[0] += 1
-        usual(self, *others, **keys)
+        original(self, *others, **options)
         if calls[0] == 5:  # the second micro-batch of the second step
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -93,22 +93,22 @@ def test_out_of_memory_in_the_backward_pass_of_a_later_micro_batch(
     assert max(float((cut[k] - whole[k]).abs().max()) for k in whole) < 1e-6
 
 
-def test_one_row_that_does_not_fit_is_an_error(
+def test_out_of_memory_with_a_single_row_is_raised(
     plain_bert: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = TextModel.forward
+    original = TextModel.forward
 
     def forward(self: TextModel, batch: Batch) -> Tensor:
         if self.training:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return usual(self, batch)
+        return original(self, batch)
 
     monkeypatch.setattr(TextModel, "forward", forward)
     with pytest.raises(torch.OutOfMemoryError):
         live(load(tmp_path, plain_bert, news_csv, {"method": "full"}))
 
 
-def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(
+def test_out_of_memory_handling_ignores_other_runtime_errors(
     plain_bert: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loss(*_: Any) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(
         live(load(tmp_path, plain_bert, news_csv, keys))
 
 
-# ---- numbers that are not finite
+# ---- non-finite gradients
 
 
 def spoil_gradient(loss: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def spoil_gradient(loss: Tensor) -> Tensor:
 
 
 def add_nan(loss: Tensor) -> Tensor:
-    return loss + math.nan  # its gradient is finite
+    return loss + math.nan  # with a finite gradient
 
 
 def add_infinity(loss: Tensor) -> Tensor:
@@ -136,12 +136,12 @@ def add_infinity(loss: Tensor) -> Tensor:
 
 
 def infinite_gradient(loss: Tensor) -> Tensor:
-    return loss + (loss - loss.detach()).sqrt()  # whose slope at 0 is infinite
+    return loss + (loss - loss.detach()).sqrt()  # its slope at 0 is infinite
 
 
 @pytest.mark.parametrize("spoil", [spoil_gradient, add_nan, add_infinity, infinite_gradient])
 @pytest.mark.parametrize("optimizer", ["adamw", "lion"])
-def test_update_that_is_not_finite_is_not_made(
+def test_non_finite_gradient_never_reaches_the_weights(
     spoil: Any,
     optimizer: str,
     bert_folder: Path,
@@ -156,12 +156,12 @@ def test_update_that_is_not_finite_is_not_made(
         "train.save_every": 1,
         "train.micro_batch": 12,
     }
-    usual, calls = TextClassification.loss, [0]
+    original, calls = TextClassification.loss, [0]
 
     def loss(self: TextClassification, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         calls[0] += 1
-        found = usual(self, outputs, batch)
-        return {"loss": spoil(found["loss"])} if calls[0] == 3 else found
+        terms = original(self, outputs, batch)
+        return {"loss": spoil(terms["loss"])} if calls[0] == 3 else terms
 
     monkeypatch.setattr(TextClassification, "loss", loss)
     loaded = load(tmp_path, bert_folder, news_csv, keys)
@@ -170,15 +170,15 @@ def test_update_that_is_not_finite_is_not_made(
         pytest.raises(FinetuneError, match="step 2: the gradient is not fin"),
     ):
         live(loaded)
-    held = read_checkpoint(tmp_path / "checkpoints" / "step-000002").tensors("model")
-    assert all(torch.equal(network.after[name], tensor) for name, tensor in held.items())
+    saved = read_checkpoint(tmp_path / "checkpoints" / "step-000002").tensors("model")
+    assert all(torch.equal(network.after[name], tensor) for name, tensor in saved.items())
     assert not (tmp_path / "checkpoints" / "step-000003").exists()
 
 
 # ---- signals
 
 
-def test_signal_during_the_last_step_stops_before_the_model_is_written(
+def test_signal_during_the_last_step_stops_before_export(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     loaded = load(tmp_path, bert_folder, news_csv, {"method": "frozen"})
@@ -189,8 +189,8 @@ def test_signal_during_the_last_step_stops_before_the_model_is_written(
     assert seen.steps == {}
 
 
-def test_second_interrupt_is_obeyed() -> None:
-    before = signal.getsignal(signal.SIGINT)  # a shell starts what is in its background without one
+def test_signals_raise_on_a_second_interrupt() -> None:
+    before = signal.getsignal(signal.SIGINT)  # a background process may start without a handler
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == signal.SIGINT
@@ -201,7 +201,7 @@ def test_second_interrupt_is_obeyed() -> None:
 
 
 def start(folder: Path, model: Path, data: Path, *more: str) -> subprocess.Popen[str]:
-    """The real command, 60 steps long."""
+    """Start the real train command for 60 steps."""
     keys = {
         "task": "text-classification",
         "data.source": data,
@@ -227,7 +227,7 @@ def start(folder: Path, model: Path, data: Path, *more: str) -> subprocess.Popen
 
 
 def wait_for_step(process: subprocess.Popen[str], step: int, total: int = 60) -> None:
-    """Until the evaluation at this step, the last of an epoch, is printed."""
+    """Wait until the evaluation at this step, the last of an epoch, is printed."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -237,7 +237,7 @@ def wait_for_step(process: subprocess.Popen[str], step: int, total: int = 60) ->
     raise AssertionError("".join(lines))
 
 
-def test_real_kills_and_a_restart_end_with_the_same_bits(
+def test_killed_train_command_resumes_bit_for_bit(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "often"
@@ -253,16 +253,16 @@ def test_real_kills_and_a_restart_end_with_the_same_bits(
     process.kill()
     process.wait(timeout=60)
     keys = {"method": "full", "train.epochs": 15, "train.keep_checkpoints": 2}
-    often = live(load(folder, bert_folder, news_csv, keys))
-    once = live(load(tmp_path / "once", bert_folder, news_csv, keys))
-    assert often is not None
-    assert once is not None
-    assert left_behind(often) == left_behind(once)
+    resumed = live(load(folder, bert_folder, news_csv, keys))
+    unstopped = live(load(tmp_path / "once", bert_folder, news_csv, keys))
+    assert resumed is not None
+    assert unstopped is not None
+    assert left_behind(resumed) == left_behind(unstopped)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_to_the_whole_group_leaves_workers_to_their_parent(
+def test_signal_to_the_process_group_leaves_workers_to_their_parent(
     number: int, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     process = start(tmp_path / "run", bert_folder, news_csv, "train.workers=2")

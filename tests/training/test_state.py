@@ -1,4 +1,4 @@
-"""Which evaluation is the best, and when no better one is waited for."""
+"""Progress of a run: selection of the best checkpoint and early stopping."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from finetune.training.state import Progress
     ("evaluations", "best"),
     [
         ([(0.5, 1.0), (0.7, 1.2), (0.6, 0.1)], 1),
-        ([(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 1),  # of equal ones, that of less loss
+        ([(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 1),  # ties broken by lower loss
         ([(0.5, 1.0), (0.5, 1.0)], 0),
         ([(math.nan, 1.0), (0.5, 1.0), (math.nan, 0.1)], 1),
         ([(0.5, 1.0), (0.5, math.nan), (0.6, math.nan)], 2),
     ],
 )
-def test_best_evaluation(evaluations: list[tuple[float, float]], best: int) -> None:
+def test_progress_keeps_the_best_evaluation(
+    evaluations: list[tuple[float, float]], best: int
+) -> None:
     progress = Progress()
     for step, (value, loss) in enumerate(evaluations):
         progress.step = step
@@ -30,17 +32,17 @@ def test_best_evaluation(evaluations: list[tuple[float, float]], best: int) -> N
     assert not progress.stopped
 
 
-def test_patience_counts_evaluations_since_the_best() -> None:
+def test_progress_counts_patience_from_the_best_evaluation() -> None:
     progress = Progress()
-    told = [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0), (0.6, 1.0)]
-    for value, loss in told:
+    evaluations = [(0.5, 1.0), (0.4, 1.0), (0.6, 1.0), (0.6, 1.0)]
+    for value, loss in evaluations:
         progress.note_evaluation(value, loss, 2)
         assert not progress.stopped
     progress.note_evaluation(0.1, 0.1, 2)
     assert progress.stopped
 
 
-def test_a_run_that_does_not_get_better_ends_early_and_keeps_its_first_step(
+def test_early_stopping_ends_a_run_that_does_not_improve(
     bert_folder: Path, news_csv: Path, held_csv: Path, tmp_path: Path
 ) -> None:
     run = finetune.train(

@@ -1,4 +1,4 @@
-"""model.dropout and model.drop_path: what they set, and where they mean nothing."""
+"""The keys model.dropout and model.drop_path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shares(network: nn.Module) -> set[float]:
 
 
 @pytest.mark.parametrize("load_model", ["native", "pooled"])
-def test_dropout_of_a_checkpoint_is_replaced(
+def test_dropout_overrides_that_of_the_checkpoint(
     load_model: str, bert_folder: Path, gpt2_folder: Path, llama_folder: Path
 ) -> None:
     for folder in (bert_folder, gpt2_folder):
@@ -51,18 +51,18 @@ def paths(network: nn.Module) -> list[float]:
     return [module.drop_prob for module in modules if type(module).__name__ == "DropPath"]
 
 
-def test_timm_networks_drop_out_and_leave_out_branches(tmp_path: Path) -> None:
+def test_dropout_and_drop_path_apply_to_timm_networks(tmp_path: Path) -> None:
     folder = tiny_timm(tmp_path / "resnet")
     assert paths(vision(folder)) == []
-    found = paths(vision(folder, drop_path=0.2))
-    assert found == sorted(found)
-    assert found[-1] == pytest.approx(0.2)
+    probabilities = paths(vision(folder, drop_path=0.2))
+    assert probabilities == sorted(probabilities)
+    assert probabilities[-1] == pytest.approx(0.2)
     images = {"inputs": {"pixel_values": torch.rand(16, 3, SIZE, SIZE)}}
     for keys in ({"dropout": 0.5}, {"drop_path": 0.5}):
         model, plain = vision(folder, **keys), vision(folder)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)  # those of the last of a branch begin at 0
+                nn.init.ones_(module.weight)  # the last one of a branch is initialized to 0
         plain.load_state_dict(model.state_dict())
         assert torch.equal(model.eval()(images), plain.eval()(images))
         for module in model.modules():
@@ -70,21 +70,21 @@ def test_timm_networks_drop_out_and_leave_out_branches(tmp_path: Path) -> None:
         assert not torch.equal(model(images), plain(images)), keys
 
 
-def test_transformers_networks_over_images_take_their_dropout(tmp_path: Path) -> None:
+def test_dropout_applies_to_transformers_vision_networks(tmp_path: Path) -> None:
     folder = tiny_vit(tmp_path / "vit")
     assert shares(vision(folder, dropout=0.25)) == {0.25}
     with pytest.raises(ModelError, match=r"model.drop_path=0.1: .* has no stochastic depth"):
         vision(folder, drop_path=0.1)
 
 
-def test_network_without_what_is_asked_for_is_refused() -> None:
+def test_drop_path_is_rejected_without_stochastic_depth() -> None:
     with pytest.raises(
         ModelError, match=r"model.drop_path=0.1: timm/vgg11 has no stochastic depth"
     ):
         vision("timm/vgg11", drop_path=0.1)
 
 
-def test_encoder_under_a_decoder_leaves_out_branches_alone(tmp_path: Path) -> None:
+def test_drop_path_applies_to_segmentation_encoders_but_dropout_does_not(tmp_path: Path) -> None:
     folder = tiny_timm(tmp_path / "resnet")
 
     def segmenter(**keys: float) -> nn.Module:
@@ -94,13 +94,13 @@ def test_encoder_under_a_decoder_leaves_out_branches_alone(tmp_path: Path) -> No
     assert paths(segmenter()) == []
     assert paths(segmenter(drop_path=0.2))[-1] == pytest.approx(0.2)
     with pytest.raises(
-        ModelError, match=r"model.dropout=0.1: .* has no dropout as it is used here"
+        ModelError, match=r"model.dropout=0.1: .* has no dropout in the parts used here"
     ):
         segmenter(dropout=0.1)
 
 
 @pytest.mark.parametrize("key", ["model.dropout", "model.drop_path"])
-def test_frozen_network_drops_nothing(
+def test_dropout_is_rejected_for_a_frozen_backbone(
     key: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{key}=0.1: method=frozen runs .*method=lora"):

@@ -1,4 +1,4 @@
-"""A head with a hidden layer: the contract, where it may stand, and at which rate it is trained."""
+"""Heads with a hidden layer (task.head_hidden)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.errors import FinetuneError, ModelError
 from finetune.testing import check_task
 from tasks import ImageClassification, TextClassification
 from tasks.backbones.vector_heads import HiddenHead, HiddenShape
-from tasks.backbones.vision_models import hide_layer
+from tasks.backbones.vision_models import add_hidden_layer
 from tests.support.tiny_models import text_rows
 from tests.support.tiny_vision import shape_folder, shape_rows, tiny_timm, tiny_vit
 
@@ -25,22 +25,24 @@ Train = Callable[..., finetune.Run]
 
 
 @pytest.mark.parametrize("maker", [tiny_timm, tiny_vit])
-def test_pictures_keep_the_contract(maker: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_head_hidden_passes_check_task_for_images(
+    maker: Callable[[Path], Path], tmp_path: Path
+) -> None:
     task = ImageClassification(head_hidden=8, augmentation="none")
     check_task(task, shape_rows(), str(maker(tmp_path / "network")))
 
 
 @pytest.mark.parametrize("kind", ["single", "number"])
-def test_texts_keep_the_contract(kind: str, bert_folder: Path) -> None:
+def test_head_hidden_passes_check_task_for_texts(kind: str, bert_folder: Path) -> None:
     rows = [
-        {**row, "label": place / 7} if kind == "number" else row
-        for place, row in enumerate(text_rows(24, seed=3))
+        {**row, "label": index / 7} if kind == "number" else row
+        for index, row in enumerate(text_rows(24, seed=3))
     ]
     check_task(TextClassification(head_hidden=8), rows, str(bert_folder))
 
 
-def test_only_the_head_is_trained_on_cached_features(tmp_path: Path) -> None:
-    """And at the smaller rate that several layers bear."""
+def test_head_hidden_trains_on_cached_features_at_a_lower_rate(tmp_path: Path) -> None:
+    """The default learning rate of a deeper head is lower."""
     run = finetune.train(
         "image-classification",
         data=str(shape_folder(tmp_path / "shapes", 30)),
@@ -56,7 +58,7 @@ def test_only_the_head_is_trained_on_cached_features(tmp_path: Path) -> None:
     assert (run.path / "final" / "head.safetensors").is_file()
 
 
-def test_dropout_is_for_training_alone() -> None:
+def test_hidden_head_applies_dropout_only_in_training() -> None:
     torch.manual_seed(0)
     head, vectors = HiddenHead(16, HiddenShape(8, dropout=0.5), 3), torch.randn(4, 16)
     assert not torch.equal(head(vectors), head(vectors))
@@ -67,13 +69,13 @@ def test_dropout_is_for_training_alone() -> None:
 @pytest.mark.parametrize(
     ("keys", "remedy"),
     [
-        ({"task.head": "native"}, r"task\.head_hidden.*leave it out"),
+        ({"task.head": "native"}, r"task\.head_hidden.*remove it"),
         ({"task.truncation": "windows", "task.max_length": 16}, r"task\.truncation.*head_hidden"),
         ({"method": "frozen", "method.solver": "exact"}, r"solver=exact.*solver=loop"),
     ],
     ids=["native", "windows", "exact"],
 )
-def test_what_knows_no_hidden_layer_is_refused(
+def test_head_hidden_is_rejected_where_unsupported(
     keys: dict[str, Any], remedy: str, bert_folder: Path, tmp_path: Path
 ) -> None:
     words = {"method": "full", "output": str(tmp_path / "run"), **HIDDEN, **keys}
@@ -81,7 +83,7 @@ def test_what_knows_no_hidden_layer_is_refused(
         finetune.train("text-classification", data=text_rows(24), model=str(bert_folder), **words)
 
 
-def test_network_with_two_heads_is_refused() -> None:
+def test_add_hidden_layer_rejects_a_network_with_two_heads() -> None:
     network = timm.create_model("deit_tiny_distilled_patch16_224")
-    with pytest.raises(ModelError, match=r"head_hidden.*\(head, head_dist\).*leave it out"):
-        hide_layer(network, HiddenShape(8))
+    with pytest.raises(ModelError, match=r"head_hidden.*\(head, head_dist\).*remove the key"):
+        add_hidden_layer(network, HiddenShape(8))

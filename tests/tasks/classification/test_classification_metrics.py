@@ -1,4 +1,4 @@
-"""Metrics against cases worked out by hand, and against scikit-learn where it can say."""
+"""Metrics compared with cases computed by hand and, where it defines them, with scikit-learn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def no_warnings() -> Iterator[None]:
 
 
 def random_scores(rows: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities with ties, and targets that they know something of."""
+    """Return probabilities with ties, and targets that are correlated with them."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, rows)
     logits = rng.integers(0, 4, (rows, classes)) + 2.0 * np.eye(classes)[targets]
@@ -43,11 +43,11 @@ def names(classes: int) -> list[str]:
     return [f"c{index}" for index in range(classes)]
 
 
-# ---- one label a row
+# ---- one label per row
 
 
-def test_classification_metrics_by_hand() -> None:
-    # true 0 0 1 1, predicted 0 1 1 1: class 1 is hit twice in three predictions
+def test_classification_metrics_match_a_case_computed_by_hand() -> None:
+    # true 0 0 1 1, predicted 0 1 1 1: two of the three predictions of class 1 are correct
     scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]])
     metrics = classification_metrics(scores, np.array([0, 0, 1, 1]), ["no", "yes"])
     assert metrics == pytest.approx(
@@ -70,7 +70,7 @@ def test_classification_metrics_by_hand() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 12])
-def test_classification_metrics_equals_sklearn(classes: int) -> None:
+def test_classification_metrics_equal_sklearn(classes: int) -> None:
     scores, targets = random_scores(300, classes, seed=classes)
     predicted = scores.argmax(axis=1)
     ranked = scores[:, 1] if classes == 2 else scores
@@ -85,7 +85,7 @@ def test_classification_metrics_equals_sklearn(classes: int) -> None:
     assert {key: metrics[key] for key in expected} == pytest.approx(expected, abs=1e-12)
 
 
-def test_classification_metrics_of_each_class_equals_sklearn() -> None:
+def test_classification_metrics_per_class_equal_sklearn() -> None:
     scores, targets = random_scores(200, 5, seed=0)
     metrics = classification_metrics(scores, targets, names(5))
     expected = sklearn_metrics.classification_report(
@@ -98,7 +98,7 @@ def test_classification_metrics_of_each_class_equals_sklearn() -> None:
         assert metrics[f"support/{name}"] == expected[name]["support"]
 
 
-def test_classification_metrics_macro_f1_leaves_out_classes_that_do_not_occur() -> None:
+def test_classification_metrics_macro_f1_skips_absent_classes() -> None:
     scores, targets = random_scores(60, 3, seed=1)
     wide = np.pad(scores, ((0, 0), (0, 4)))
     expected = sklearn_metrics.f1_score(targets, scores.argmax(axis=1), average="macro")
@@ -111,7 +111,7 @@ def test_classification_metrics_macro_f1_counts_a_class_that_is_only_predicted()
     assert metrics["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
 
 
-def test_classification_metrics_roc_auc_takes_the_classes_that_occur() -> None:
+def test_classification_metrics_roc_auc_averages_over_classes_that_occur() -> None:
     scores, targets = random_scores(80, 4, seed=2)
     kept = targets < 2
     scores, targets = scores[kept], targets[kept]
@@ -120,23 +120,23 @@ def test_classification_metrics_roc_auc_takes_the_classes_that_occur() -> None:
     assert metrics["roc_auc"] == pytest.approx(expected)
 
 
-def test_classification_metrics_gives_an_absent_class_zeros() -> None:
+def test_classification_metrics_are_zero_for_an_absent_class() -> None:
     metrics = classification_metrics(np.eye(3)[[0, 1]], np.array([0, 1]), names(3))
     assert [metrics[f"{key}/c2"] for key in ("precision", "recall", "f1", "support")] == [0] * 4
 
 
 @pytest.mark.parametrize("predicted", [0, 1])
-def test_classification_metrics_of_one_class_has_no_roc_auc(predicted: int) -> None:
+def test_classification_metrics_omit_roc_auc_of_a_single_class(predicted: int) -> None:
     metrics = classification_metrics(np.eye(2)[[predicted] * 5], np.zeros(5, int), names(2))
     assert "roc_auc" not in metrics
     assert metrics["matthews"] == 0
     assert metrics["accuracy"] == 1 - predicted
 
 
-# ---- several labels a row
+# ---- several labels per row
 
 
-def test_multilabel_metrics_by_hand() -> None:
+def test_multilabel_metrics_match_a_case_computed_by_hand() -> None:
     scores = np.array([[0.9, 0.2], [0.6, 0.5], [0.1, 0.4]])
     targets = np.array([[1, 0], [0, 1], [0, 1]])
     metrics = multilabel_metrics(scores, targets, ["a", "b"], threshold=0.5)
@@ -158,7 +158,7 @@ def test_multilabel_metrics_by_hand() -> None:
     )
 
 
-def test_multilabel_metrics_equals_sklearn() -> None:
+def test_multilabel_metrics_equal_sklearn() -> None:
     rng = np.random.default_rng(3)
     targets = rng.integers(0, 2, (100, 4))
     scores = np.round(0.3 * targets + 0.7 * rng.random((100, 4)), 1)
@@ -173,19 +173,19 @@ def test_multilabel_metrics_equals_sklearn() -> None:
     assert {key: metrics[key] for key in expected} == pytest.approx(expected)
 
 
-def test_multilabel_metrics_roc_auc_leaves_out_labels_of_one_value() -> None:
+def test_multilabel_metrics_roc_auc_skips_constant_labels() -> None:
     scores = np.array([[0.9, 0.2], [0.1, 0.5]])
     metrics = multilabel_metrics(scores, np.array([[1, 1], [0, 1]]), names(2), threshold=0.5)
     assert metrics["roc_auc"] == 1.0
 
 
-def test_multilabel_metrics_of_a_single_label() -> None:
+def test_multilabel_metrics_accept_a_single_label() -> None:
     scores, targets = np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [0]])
     metrics = multilabel_metrics(scores, targets, ["only"], threshold=0.5)
     assert (metrics["precision/only"], metrics["support/only"]) == (0.5, 1.0)
 
 
-def test_multilabel_metrics_without_any_label_is_zero() -> None:
+def test_multilabel_metrics_are_zero_without_any_label() -> None:
     metrics = multilabel_metrics(np.zeros((3, 2)), np.zeros((3, 2)), names(2), threshold=0.5)
     assert metrics["subset_accuracy"] == 1
     assert metrics["f1_macro"] == metrics["f1_micro"] == 0
@@ -195,7 +195,7 @@ def test_multilabel_metrics_without_any_label_is_zero() -> None:
 # ---- numbers
 
 
-def test_regression_metrics_by_hand() -> None:
+def test_regression_metrics_match_a_case_computed_by_hand() -> None:
     metrics = regression_metrics(np.array([1.0, 2.0, 9.0]), np.array([1.0, 3.0, 5.0]))
     assert metrics == pytest.approx(
         {
@@ -208,22 +208,22 @@ def test_regression_metrics_by_hand() -> None:
     )
 
 
-def test_regression_metrics_of_constant_values_has_no_correlation() -> None:
+def test_regression_metrics_omit_correlations_of_constant_values() -> None:
     metrics = regression_metrics(np.full(3, 0.1), np.array([1.0, 2.0, 3.0]))
     assert set(metrics) == {"rmse", "mae", "r2"}
 
 
 @pytest.mark.parametrize("targets", [[0.1, 0.1, 0.1], [0.0, 0.0, 0.0]])
-def test_regression_metrics_of_constant_targets_has_errors_only(targets: list[float]) -> None:
+def test_regression_metrics_of_constant_targets_are_errors_only(targets: list[float]) -> None:
     metrics = regression_metrics(np.array([1.0, 2.0, 3.0]), np.array(targets))
     assert set(metrics) == {"rmse", "mae"}
 
 
-def test_regression_metrics_of_one_row_is_finite() -> None:
+def test_regression_metrics_of_one_row_are_finite() -> None:
     assert regression_metrics(np.array([2.0]), np.array([5.0])) == {"rmse": 3.0, "mae": 3.0}
 
 
-# ---- confusion
+# ---- confusion matrix
 
 
 def test_confusion_matrix_has_true_classes_as_rows() -> None:
@@ -236,7 +236,7 @@ def test_confusion_matrix_has_true_classes_as_rows() -> None:
 
 @pytest.fixture
 def write_module(tmp_path: Path) -> Any:
-    """A function that writes a local `evaluate` module whose _compute has the given body."""
+    """Function that writes a local `evaluate` module whose _compute has the given body."""
 
     def write(name: str, body: str) -> str:
         folder = tmp_path / name
@@ -268,20 +268,20 @@ def write_module(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The hosts that something looked up, on a machine whose hub is switched off."""
+    """Hosts that the test tried to resolve, with the hub in offline mode."""
     import evaluate
 
-    reached: list[Any] = []
+    resolved: list[Any] = []
 
     def refuse(host: Any, *_: Any, **__: Any) -> None:
-        reached.append(host)
+        resolved.append(host)
         raise socket.gaierror("no network in tests")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)
     monkeypatch.setattr(evaluate.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
-    return reached
+    return resolved
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -293,7 +293,7 @@ def test_evaluate_module_runs_a_local_module(write_module: Any) -> None:
     assert evaluate_module(module, np.array([0, 1, 2]), [0, 1, 1]) == {"my_metric/equal": 2.0}
 
 
-def test_evaluate_module_takes_the_path_of_the_script(write_module: Any) -> None:
+def test_evaluate_module_accepts_the_path_of_a_script(write_module: Any) -> None:
     folder = write_module("by_script", 'return {"by_script": 0.5}')
     assert evaluate_module(f"{folder}/by_script.py", [0], [0]) == {"by_script/by_script": 0.5}
 
@@ -303,26 +303,26 @@ def test_evaluate_module_keeps_finite_numbers_only(write_module: Any) -> None:
     assert evaluate_module(module, [0], [0]) == {"mixed/a": 1.0}
 
 
-def test_evaluate_module_does_not_reach_for_the_network_with_a_local_module(
+def test_evaluate_module_needs_no_network_for_a_local_module(
     write_module: Any, no_network: list[Any]
 ) -> None:
     evaluate_module(write_module("quiet", 'return {"a": 1}'), [0], [0])
     assert no_network == []
 
 
-def test_evaluate_module_offline_does_not_ask_the_hub(no_network: list[Any]) -> None:
+def test_evaluate_module_offline_does_not_query_the_hub(no_network: list[Any]) -> None:
     with pytest.raises(ConfigError):
         evaluate_module("no_such_metric_anywhere", [0], [0])
     assert no_network == []
 
 
 @pytest.mark.usefixtures("no_network")
-def test_evaluate_module_names_place_value_and_remedy() -> None:
+def test_evaluate_module_error_gives_place_value_and_remedy() -> None:
     with pytest.raises(ConfigError, match=r"task\.metrics: .*'no_such_metric'.*local module"):
         evaluate_module("no_such_metric", [0], [0])
 
 
-def test_evaluate_module_that_fails_is_named(write_module: Any) -> None:
+def test_evaluate_module_reports_the_module_that_failed(write_module: Any) -> None:
     module = write_module("broken", 'raise ValueError("only text, please")')
     with pytest.raises(ConfigError, match=r"broken.*only text, please"):
         evaluate_module(module, [0], [0])
@@ -331,7 +331,7 @@ def test_evaluate_module_that_fails_is_named(write_module: Any) -> None:
 @pytest.mark.parametrize(
     ("predictions", "classes", "macro"), [([0, 1], 0, 0), ([0, 2], 0, 1), ([0, 1], 3, 1)]
 )
-def test_evaluate_module_averages_f1_of_more_than_two_classes(
+def test_evaluate_module_macro_averages_f1_of_more_than_two_classes(
     write_module: Any, predictions: list[int], classes: int, macro: int
 ) -> None:
     module = write_module("f1", 'return {"macro": int(average == "macro")}')

@@ -1,4 +1,4 @@
-"""The confusion matrix as files."""
+"""The files of a confusion matrix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def matrix_of(classes: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 5000, (classes, classes))
 
 
-def test_write_confusion_writes_a_table_that_reads_back(tmp_path: Path) -> None:
+def test_write_confusion_writes_a_csv_table(tmp_path: Path) -> None:
     matrix = matrix_of(3)
     awkward = ["a,b", 'say "c"', "línea\ndos"]
     table = write_confusion(matrix, awkward, tmp_path)[0]
@@ -34,39 +34,39 @@ def test_write_confusion_writes_a_table_that_reads_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5, 31, 100])
-def test_write_confusion_draws_a_picture_of_sensible_size(classes: int, tmp_path: Path) -> None:
+def test_write_confusion_draws_an_image_of_reasonable_size(classes: int, tmp_path: Path) -> None:
     picture = write_confusion(matrix_of(classes), names(classes), tmp_path)[1]
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert 150 <= min(image.size) <= max(image.size) <= 4000
 
 
-def test_write_confusion_keeps_long_names_from_crowding_the_picture_out(tmp_path: Path) -> None:
+def test_write_confusion_shortens_long_names(tmp_path: Path) -> None:
     _, picture = write_confusion(matrix_of(2), ["x" * 200, "y" * 200], tmp_path)
     with Image.open(picture) as image:
         assert max(image.size) < 800
 
 
-def test_write_confusion_draws_names_that_are_no_formulas(tmp_path: Path) -> None:
+def test_write_confusion_draws_dollar_signs_literally(tmp_path: Path) -> None:
     assert len(write_confusion(matrix_of(2), ["under $5", r"$\frac{$"], tmp_path)) == 2
 
 
-def test_write_confusion_is_silent_about_scripts_that_the_font_lacks(tmp_path: Path) -> None:
+def test_write_confusion_does_not_warn_about_missing_glyphs(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_confusion(matrix_of(2), ["体育", "政治"], tmp_path)
 
 
-def test_write_confusion_of_no_rows_draws_zeros(tmp_path: Path) -> None:
+def test_write_confusion_accepts_a_split_without_rows(tmp_path: Path) -> None:
     assert len(write_confusion(np.zeros((2, 2), int), names(2), tmp_path)) == 2
 
 
-def test_write_confusion_of_many_classes_writes_the_table_alone(tmp_path: Path) -> None:
+def test_write_confusion_of_many_classes_writes_only_the_table(tmp_path: Path) -> None:
     assert write_confusion(matrix_of(101), names(101), tmp_path) == [tmp_path / "confusion.csv"]
     assert [path.name for path in tmp_path.iterdir()] == ["confusion.csv"]
 
 
-def test_write_confusion_leaves_pyplot_alone(
+def test_write_confusion_does_not_import_pyplot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)

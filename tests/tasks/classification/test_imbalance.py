@@ -1,4 +1,4 @@
-"""Classes of unequal size: logit adjustment in the loss alone, balanced sampling, support in reports."""
+"""Imbalanced classes: logit adjustment, balanced sampling, support in reports."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ LABELS = ["rare", "usual"]
 
 
 def unequal(rows: list[dict[str, Any]], rare: int = 2) -> list[dict[str, Any]]:
-    """The same rows, `rare` of them of a rare class."""
-    return [row | {"label": LABELS[place >= rare]} for place, row in enumerate(rows)]
+    """Relabel rows so that the first `rare` of them are of a rare class."""
+    return [row | {"label": LABELS[index >= rare]} for index, row in enumerate(rows)]
 
 
 def logits() -> Tensor:
@@ -44,7 +44,7 @@ def learned(task: Any, model: Path, rows: list[dict[str, Any]]) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])
-def test_logit_adjustment_moves_the_loss_and_no_prediction(
+def test_logit_adjustment_changes_the_loss_but_not_predictions(
     kind: str, bert_folder: Path, tmp_path: Path
 ) -> None:
     if kind == "text":
@@ -56,23 +56,24 @@ def test_logit_adjustment_moves_the_loss_and_no_prediction(
     targets = torch.tensor([0, 1, 1])
     priors = torch.tensor([2 / 12, 10 / 12])
     expected = functional.cross_entropy(logits() + 1.5 * priors.log(), targets, reduction="sum")
-    found = task.loss(logits(), {"targets": targets})["loss"]
-    torch.testing.assert_close(found, expected)
-    assert found > plain.loss(logits(), {"targets": targets})["loss"]
+    loss = task.loss(logits(), {"targets": targets})["loss"]
+    torch.testing.assert_close(loss, expected)
+    assert loss > plain.loss(logits(), {"targets": targets})["loss"]
     scores = task.targets_.scores(logits())
     assert torch.equal(scores, plain.targets_.scores(logits()))
     check_task(make(logit_adjustment=1.0), rows, str(model))
 
 
-def test_class_without_rows_has_a_finite_prior(bert_folder: Path) -> None:
+def test_log_priors_are_finite_for_a_class_without_rows(bert_folder: Path) -> None:
     keys = {"labels": [*LABELS, "none"], "logit_adjustment": 1.0}
     task = learned(TextClassification(**keys), bert_folder, unequal(text_rows(12)))
     assert task.targets_.state["log_priors"][2] == pytest.approx(math.log(1 / 12))
 
 
-def test_logit_adjustment_of_numbers_is_refused(bert_folder: Path) -> None:
-    rows = [row | {"label": place / 3} for place, row in enumerate(text_rows(12))]
-    with pytest.raises(ConfigError, match=r"task.logit_adjustment: .*kind is number; remove it"):
+def test_logit_adjustment_is_rejected_for_regression(bert_folder: Path) -> None:
+    rows = [row | {"label": index / 3} for index, row in enumerate(text_rows(12))]
+    message = r"task.logit_adjustment: .*kind is number; remove the key"
+    with pytest.raises(ConfigError, match=message):
         learned(TextClassification(logit_adjustment=1.0), bert_folder, rows)
 
 
@@ -84,47 +85,48 @@ def as_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def test_balanced_run_draws_classes_alike_and_its_report_shows_support(
+def test_balanced_sampling_draws_classes_equally_and_reports_support(
     bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     data = as_csv(tmp_path / "news.csv", unequal(text_rows(40), rare=10))
     rows: list[int] = []
-    usual = run.fit
+    fit = run.fit
 
-    def noting(live: Any, *others: Any) -> None:
+    def recording_fit(live: Any, *others: Any) -> None:
         labels = [LABELS.index(row["label"]) for row in live.train.rows]
         steps = range(live.plan.steps_per_epoch)
         rows.extend(labels[row] for step in steps for row in live.plan.rows(step))
-        usual(live, *others)
+        fit(live, *others)
 
-    monkeypatch.setattr(run, "fit", noting)
+    monkeypatch.setattr(run, "fit", recording_fit)
     keys = {"method": "frozen", "train.sampling": "balanced", "epochs": 1}
     folder = live(load(tmp_path / "run", bert_folder, data, keys))
     assert folder is not None
     assert np.bincount(rows).tolist() == [16, 16]
     metrics = folder.read("results.json")["metrics"]["validation"]
     assert (metrics["support/rare"], metrics["support/usual"]) == (2, 6)
-    said = capsys.readouterr().out
-    assert "16 rows of each of 2 classes, those of the rarest 2 times" in " ".join(said.split())
-    assert "support" in said
+    output = capsys.readouterr().out
+    note = "16 rows of each of 2 classes per epoch; a row of the rarest class is drawn 2 times"
+    assert note in " ".join(output.split())
+    assert "support" in output
     assert "| rare |" in (folder.final / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
+    ("keys", "message"),
     [
-        ({"task.kind": "several"}, r"train.sampling=balanced: .* do not have one class"),
+        ({"task.kind": "several"}, r"train.sampling=balanced: .* do not have exactly one class"),
         (
             {"method": "frozen", "method.solver": "exact"},
-            r"train.sampling=balanced: method.solver=exact takes no steps",
+            r"train.sampling=balanced: no effect with method.solver=exact, which takes no steps",
         ),
     ],
 )
-def test_balanced_sampling_without_a_meaning_is_refused(
-    keys: dict[str, Any], words: str, bert_folder: Path, news_csv: Path, tmp_path: Path
+def test_balanced_sampling_is_rejected_where_it_has_no_effect(
+    keys: dict[str, Any], message: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     is_several = "task.kind" in keys
     data = several_csv(tmp_path / "several.csv") if is_several else news_csv
     loaded = load(tmp_path / "run", bert_folder, data, keys | {"train.sampling": "balanced"})
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         live(loaded, stop=Stop(0))

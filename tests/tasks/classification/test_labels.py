@@ -1,4 +1,4 @@
-"""What becomes of the cells of a label column."""
+"""Parsing of the cells of a label column."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NAN = float("nan")
         (np.str_("a"), "a"),
     ],
 )
-def test_label_text_is_the_same_however_a_label_is_written(value: Any, text: str) -> None:
+def test_label_text_is_independent_of_the_type(value: Any, text: str) -> None:
     assert label_text(value) == text
 
 
@@ -52,28 +52,28 @@ def test_label_text_of_an_empty_cell_is_none(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, b"a"])
-def test_label_text_refuses_what_is_no_label(value: Any) -> None:
-    with pytest.raises(DataError, match="is no label"):
+def test_label_text_rejects_other_types(value: Any) -> None:
+    with pytest.raises(DataError, match="cannot be a label"):
         label_text(value)
 
 
 @pytest.mark.parametrize("value", [0.5, float("inf")])
-def test_label_text_of_a_fraction_offers_regression(value: float) -> None:
+def test_label_text_of_a_fraction_suggests_regression(value: float) -> None:
     with pytest.raises(DataError, match="kind=number"):
         label_text(value)
 
 
 @pytest.mark.parametrize(("value", "text"), [(1, "pos"), (-1, None), ("pos", "pos"), (0.0, "neg")])
-def test_label_text_looks_integers_up_in_class_names(value: Any, text: str | None) -> None:
+def test_label_text_looks_up_integers_in_class_names(value: Any, text: str | None) -> None:
     assert label_text(value, ["neg", "pos"]) == text
 
 
-def test_label_text_outside_of_class_names_is_an_error() -> None:
-    with pytest.raises(DataError, match="the label 2 is outside"):
+def test_label_text_rejects_integers_out_of_range_of_class_names() -> None:
+    with pytest.raises(DataError, match="label 2 is out of range"):
         label_text(2, ["neg", "pos"])
 
 
-# ---- the names of classes
+# ---- class names
 
 
 @pytest.mark.parametrize(
@@ -89,43 +89,43 @@ def test_label_text_outside_of_class_names_is_an_error() -> None:
         ([1, -1], ["-1", "1"]),
     ],
 )
-def test_learn_labels_puts_names_in_order(values: list[Any], names: list[str]) -> None:
+def test_learn_labels_sorts_the_names(values: list[Any], names: list[str]) -> None:
     assert learn_labels(values) == names
 
 
-def test_sort_labels_gives_each_name_once() -> None:
+def test_sort_labels_removes_duplicates() -> None:
     assert sort_labels(["10", "9", "10"]) == ["9", "10"]
 
 
-def test_learn_labels_keeps_the_order_that_is_given() -> None:
+def test_learn_labels_keeps_a_given_order() -> None:
     assert learn_labels(["a", "b"], ["c", "b", "a"]) == ["c", "b", "a"]
 
 
-def test_learn_labels_names_what_is_not_given_its_rows_and_the_nearest() -> None:
+def test_learn_labels_reports_unknown_labels_with_rows_and_suggestion() -> None:
     with pytest.raises(DataError, match=r"'Sports' \(2 rows\); did you mean 'sport'\?"):
         learn_labels(["sport", "Sports", "Sports"], ["sport", "news"])
 
 
-def test_learn_labels_lists_five_unknown_labels_at_most() -> None:
+def test_learn_labels_lists_at_most_five_unknown_labels() -> None:
     with pytest.raises(DataError, match=r"'4' \(1 rows\) and 15 more"):
         learn_labels(range(20), ["a", "b"])
 
 
 @pytest.mark.parametrize(("given", "fault"), [(["a", "a"], "2 times"), (["a", " "], "is empty")])
-def test_learn_labels_refuses_names_that_are_given_badly(given: list[str], fault: str) -> None:
+def test_learn_labels_rejects_invalid_names(given: list[str], fault: str) -> None:
     with pytest.raises(ConfigError, match=rf"task\.labels: .*{fault}"):
         learn_labels(["a"], given)
 
 
-def test_learn_labels_takes_class_names_even_if_not_all_occur() -> None:
+def test_learn_labels_keeps_class_names_that_do_not_occur() -> None:
     assert learn_labels([2, 0, -1], None, ["z", "y", "x"]) == ["z", "y", "x"]
 
 
-def test_learn_labels_given_wins_over_class_names() -> None:
+def test_learn_labels_prefers_given_names_to_class_names() -> None:
     assert learn_labels([0, 1], ["y", "z"], ["z", "y"]) == ["y", "z"]
 
 
-def test_learn_labels_refuses_texts_that_class_names_lack() -> None:
+def test_learn_labels_rejects_texts_missing_from_class_names() -> None:
     with pytest.raises(DataError, match=r"not in the ClassLabel: '0'"):
         learn_labels(["0"], None, ["z", "y"])
 
@@ -136,11 +136,11 @@ def test_learn_labels_refuses_texts_that_class_names_lack() -> None:
         ([None, ""], "no row has a label"),
         (["a"] * 3, "all 3 rows have the label 'a'"),
         (["a", "x" * 201], "201 characters"),
-        ([f"text {i}" for i in range(11)] + ["a"] * 9, "12 different values in 20 rows"),
-        ([f"id {i // 3}" for i in range(3003)], "1001 different values"),
+        ([f"text {i}" for i in range(11)] + ["a"] * 9, "12 distinct values in 20 rows"),
+        ([f"id {i // 3}" for i in range(3003)], "1001 distinct values"),
     ],
 )
-def test_learn_labels_refuses_a_column_that_looks_like_no_label(
+def test_learn_labels_rejects_a_column_that_does_not_look_like_labels(
     values: list[Any], fault: str
 ) -> None:
     with pytest.raises(DataError, match=rf"task\.label: .*{fault}"):
@@ -148,53 +148,53 @@ def test_learn_labels_refuses_a_column_that_looks_like_no_label(
 
 
 @pytest.mark.parametrize("values", [range(20), [f"{i}.5" for i in range(20)], [0.5, 1.0]])
-def test_learn_labels_of_numbers_offers_regression(values: Any) -> None:
+def test_learn_labels_of_numbers_suggests_regression(values: Any) -> None:
     with pytest.raises(DataError, match=r"task\.label: .*kind=number"):
         learn_labels(values)
 
 
-def test_learn_labels_of_texts_does_not_offer_regression() -> None:
+def test_learn_labels_of_texts_does_not_suggest_regression() -> None:
     with pytest.raises(DataError) as caught:
         learn_labels([f"text {i}" for i in range(20)])
     assert "regression" not in str(caught.value)
 
 
-def test_learn_labels_allows_as_many_values_as_half_the_rows() -> None:
+def test_learn_labels_accepts_as_many_labels_as_half_the_rows() -> None:
     assert len(learn_labels(list(range(10)) * 2)) == 10
 
 
-def test_learn_labels_asks_nothing_of_few_rows() -> None:
+def test_learn_labels_skips_the_check_for_few_rows() -> None:
     assert len(learn_labels(range(19))) == 19
 
 
-def test_learn_labels_takes_any_number_of_names_that_are_given() -> None:
+def test_learn_labels_accepts_any_number_of_given_names() -> None:
     many = [f"species {i}" for i in range(1500)]
     assert learn_labels(many, many) == many
 
 
-# ---- the place of a label
+# ---- the index of a label
 
 
-def test_label_index_finds_labels_by_their_text() -> None:
+def test_label_index_looks_up_labels_by_text() -> None:
     names = ["5", "7", "100"]
     assert [label_index(value, names) for value in (7, "7", 7.0, " 7 ", "100")] == [1, 1, 1, 1, 2]
 
 
-def test_label_index_does_not_take_an_integer_for_a_place() -> None:
-    with pytest.raises(DataError, match="the label '1' is unknown"):
+def test_label_index_does_not_read_an_integer_as_an_index() -> None:
+    with pytest.raises(DataError, match="unknown label '1'"):
         label_index(1, ["5", "7", "100"])
 
 
-def test_label_index_of_a_class_number_goes_by_its_name() -> None:
+def test_label_index_of_a_class_number_uses_its_name() -> None:
     assert label_index(0, ["b", "a"], class_names=["a", "b"]) == 1
 
 
-def test_label_index_offers_the_nearest_name() -> None:
+def test_label_index_suggests_the_nearest_name() -> None:
     with pytest.raises(DataError, match="did you mean 'sport'"):
         label_index("sprot", ["news", "sport"])
 
 
-def test_label_index_of_an_empty_cell_is_an_error() -> None:
+def test_label_index_rejects_an_empty_cell() -> None:
     with pytest.raises(DataError, match="missing"):
         label_index(" ", ["a", "b"])
 
@@ -203,8 +203,8 @@ def test_class_label_names_are_found_for_values_and_for_lists() -> None:
     kind = ClassLabel(names=["neg", "pos"])
     features = Features({"one": kind, "several": List(kind), "text": Value("string")})
     rows = Dataset.from_list([{"one": 1, "several": [0, 1], "text": "x"}], features=features)
-    found = [class_label_names(rows, column) for column in ("one", "several", "text", "none")]
-    assert found == [["neg", "pos"], ["neg", "pos"], None, None]
+    names = [class_label_names(rows, column) for column in ("one", "several", "text", "none")]
+    assert names == [["neg", "pos"], ["neg", "pos"], None, None]
 
 
 def test_class_label_names_of_plain_rows_are_none() -> None:
@@ -233,15 +233,15 @@ def test_class_label_names_of_plain_rows_are_none() -> None:
         (4, ["4"]),
     ],
 )
-def test_split_labels_gives_each_label_once(value: Any, labels: list[str]) -> None:
+def test_split_labels_returns_each_label_once(value: Any, labels: list[str]) -> None:
     assert split_labels(value) == labels
 
 
-def test_split_labels_takes_the_delimiter_that_is_given() -> None:
+def test_split_labels_uses_a_given_delimiter() -> None:
     assert split_labels("a, b / c", delimiter="/") == ["a, b", "c"]
 
 
-def test_split_labels_looks_class_numbers_up() -> None:
+def test_split_labels_looks_up_class_numbers() -> None:
     assert split_labels([1, 0], class_names=["neg", "pos"]) == ["pos", "neg"]
 
 
@@ -249,7 +249,7 @@ def test_split_labels_looks_class_numbers_up() -> None:
     ("column", "delimiter"),
     [(["a, b", "c;d"], ";"), (["a", "b|c, d"], "|"), (["a,b"], ","), (["a", None, 3], ";")],
 )
-def test_find_delimiter_is_one_for_the_whole_column(column: list[Any], delimiter: str) -> None:
+def test_find_delimiter_detects_one_for_the_whole_column(column: list[Any], delimiter: str) -> None:
     assert find_delimiter(column) == delimiter
 
 

@@ -36,7 +36,7 @@ def test_losses_and_detections_of_fcos_are_torchvisions() -> None:
     levels = list(network.backbone(images).values())
     outputs = network.head(levels)
     head = fcos.FcosHead(SIZE)
-    places = head.places
+    places = head.locations
     anchors = network.anchor_generator(ImageList(images, [SIZE] * 3), levels)
     assert torch.equal(anchors[0], places.squares)
     assert places.levels == tuple(level.shape[2] * level.shape[3] for level in levels)
@@ -79,7 +79,7 @@ def test_new_head_says_boxes_of_some_size_and_hardly_any_class() -> None:
 
 
 def test_network_without_a_pyramid_is_refused() -> None:
-    with pytest.raises(ModelError, match="has no map of stride 8, 32"):
+    with pytest.raises(ModelError, match="has no feature map of stride 8, 32"):
         find_maps(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2))
 
 
@@ -139,8 +139,8 @@ def test_every_location_answers_for_the_smallest_box_that_fits(seed: int) -> Non
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(6, 2, generator=generator) * 120
     boxes = torch.cat([start, start + 2 + torch.rand(6, 2, generator=generator) * 100], 1)
-    places = fcos.locations((128, 128))
-    matched = fcos.assign(boxes, places)
+    places = fcos.make_locations((128, 128))
+    matched = fcos.assign_locations(boxes, places)
     centers = (places.squares[:, :2] + places.squares[:, 2:]) / 2
     for place in (matched >= 0).nonzero()[:, 0].tolist():
         left, top, right, bottom = boxes[matched[place]].tolist()

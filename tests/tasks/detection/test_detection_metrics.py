@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from finetune.inference.evaluation_loop import _join
+from finetune.inference.evaluation_loop import _concatenate
 from tasks.detection.detection_encoder import pad_boxes
 from tasks.detection.detection_metrics import diagnose, summarize_boxes
 from tasks.detection.suppression import Suppression, join_tiles
@@ -66,7 +66,7 @@ def joined(scenes: list[dict[str, Tensor]], batch: int) -> dict[str, Tensor]:
         stats["found"] = torch.tensor([len(each["scores"]) for each in some])
         stats["present"] = torch.tensor([len(each["true_labels"]) for each in some])
         parts.append(stats)
-    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+    return {name: _concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def by_pycocotools(scenes: list[dict[str, Tensor]]) -> tuple[dict[str, float], dict[str, float]]:
@@ -171,7 +171,7 @@ def test_what_hinders_a_detector_is_named() -> None:
     cases = {
         "no match": {"boxes": true + 200},
         "wrong class": {"labels": torch.tensor([1, 0])},
-        "low score": _no_detections(),
+        "low scores": _no_detections(),
     }
     for stage, change in cases.items():
         assert f"{stage}:" in str(diagnose(joined([{**base, **change}], 1), 1.0, 2.0)), stage

@@ -1,4 +1,4 @@
-"""Augmentation is drawn by position: the same with any number of workers, and after a stop."""
+"""Image augmentation: reproducible draws, presets, MixUp and CutMix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(network: Path, **keys: Any) -> tuple[ImageClassification, datasets.Dataset]:
-    """A task that was set up, and its rows."""
+    """Set up a task; also return its rows."""
     rows = datasets.Dataset.from_list(shape_rows(24))
     rows = rows.cast_column("image", datasets.Image(decode=False))
     task = ImageClassification(**keys)
@@ -49,7 +49,7 @@ def ready(network: Path, **keys: Any) -> tuple[ImageClassification, datasets.Dat
 
 
 def batches(network: Path, workers: int, start: int = 0, stop: int = 6) -> Iterator[str]:
-    """Digests of the batches of some steps."""
+    """Yield digests of the batches of some steps."""
     task, rows = ready(network, **HEAVY)
     lengths = np.ones(len(rows), dtype=np.int64)
     plan = TrainPlan(lengths, 8, 4, seed=3)
@@ -62,14 +62,14 @@ def batches(network: Path, workers: int, start: int = 0, stop: int = 6) -> Itera
         yield digest(batch)
 
 
-def test_the_same_is_drawn_with_workers_and_after_a_resume(network: Path) -> None:
+def test_augmentation_is_independent_of_workers_and_resuming(network: Path) -> None:
     whole = list(batches(network, 0))
-    assert len(set(whole)) == 12  # two micro-batches a step, and another draw in the second epoch
+    assert len(set(whole)) == 12  # two micro-batches per step, and new draws in the second epoch
     assert list(batches(network, 2)) == whole
     assert list(batches(network, 2, start=4)) == whole[8:]
 
 
-def test_drawing_leaves_the_global_generator_alone(network: Path) -> None:
+def test_augmentation_leaves_the_global_generator_unchanged(network: Path) -> None:
     task, rows = ready(network, **HEAVY)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
@@ -78,7 +78,7 @@ def test_drawing_leaves_the_global_generator_alone(network: Path) -> None:
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_presets_change_pictures_more_and_more(network: Path, preset: str) -> None:
+def test_presets_augment_images_except_none(network: Path, preset: str) -> None:
     task, rows = ready(network, augmentation=preset)
     assert task.augments == (preset != "none")
     plain = task.encode(rows[0])["inputs"][INPUT]
@@ -87,7 +87,7 @@ def test_presets_change_pictures_more_and_more(network: Path, preset: str) -> No
     assert [torch.equal(view, plain) for view in drawn] == [preset == "none"] * 4
 
 
-def test_a_key_wins_over_its_preset(network: Path) -> None:
+def test_augmentation_keys_override_the_preset(network: Path) -> None:
     task, _ = ready(network, augmentation="heavy", mixup=0.0, cutmix=0.0, rand_augment=0)
     assert (task.resolved_.mixup, task.resolved_.random_erasing) == (0.0, 0.25)
     alone, rows = ready(network, augmentation="none", horizontal_flip=1.0)
@@ -95,7 +95,7 @@ def test_a_key_wins_over_its_preset(network: Path) -> None:
     assert torch.equal(flipped, alone.encode(rows[0])["inputs"][INPUT].flip(2))
 
 
-def test_a_frozen_backbone_is_not_augmented_by_default(network: Path) -> None:
+def test_augmentation_defaults_to_none_for_a_frozen_backbone(network: Path) -> None:
     rows = datasets.Dataset.from_list(shape_rows(24))
     task = ImageClassification()
     resolve(task, rows[:10])
@@ -104,7 +104,7 @@ def test_a_frozen_backbone_is_not_augmented_by_default(network: Path) -> None:
     assert not task.augments
 
 
-def test_a_wrong_strength_is_refused_with_its_key() -> None:
+def test_augmentation_config_reports_invalid_values_by_key() -> None:
     keys = {"task": "image-classification", "model": "x", "horizontal_flip": 2, "augmentation": "x"}
     with pytest.raises(ConfigError, match=r"task\.horizontal_flip: 2") as caught:
         load_config(None, keys, replace(INSTALLED, task=lambda _: ImageClassificationConfig))
@@ -112,20 +112,20 @@ def test_a_wrong_strength_is_refused_with_its_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
-def test_a_mixed_batch_is_its_pictures_and_partners_by_share(name: str) -> None:
+def test_mix_blends_images_with_partners_by_share(name: str) -> None:
     config = ImageClassificationConfig(**{name: 1.0})
     images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16).contiguous()
     for seed in range(5):
-        mixed, how = mix(images, config, np.random.default_rng(seed))
-        assert how is not None
-        expected = how.share * images + (1 - how.share) * images[how.partners]
-        # Of CutMix the share is that of the area, so only the mean of a picture is a blend.
+        mixed, partners = mix(images, config, np.random.default_rng(seed))
+        assert partners is not None
+        expected = partners.share * images + (1 - partners.share) * images[partners.partners]
+        # The share of CutMix is an area, so only the mean of an image is a blend.
         torch.testing.assert_close(mixed.mean((1, 2, 3)), expected.mean((1, 2, 3)))
-        assert 0 <= how.share <= 1
+        assert 0 <= partners.share <= 1
     assert mix(images[:1], config, np.random.default_rng(0))[1] is None
 
 
-def test_the_loss_of_a_mixed_batch_is_that_of_both_targets_by_share(network: Path) -> None:
+def test_loss_of_a_mixed_batch_weights_both_targets_by_share(network: Path) -> None:
     task, rows = ready(network, augmentation="none", mixup=1.0, class_weights="balanced")
     samples = [task.encode(row) for row in rows.select(range(6))]
     plain, mixed = task.collate(samples), task.collate(samples, np.random.default_rng(0))

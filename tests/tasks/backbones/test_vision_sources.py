@@ -1,0 +1,53 @@
+"""Resolution of model.name to a vision network and its preprocessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+
+from finetune.config.schema import ModelConfig
+from finetune.errors import ModelError
+from tasks.image.preprocessing import INPUT
+from tests.support.image_classifiers import set_up_classifier
+from tests.support.tiny_vision import SIZE, shape_rows
+
+
+def test_preprocessing_is_read_from_the_network(vision_networks: dict[str, Path]) -> None:
+    task, _ = set_up_classifier(vision_networks["resnet"])
+    assert task.preprocessing_.size == (SIZE, SIZE)
+    assert task.preprocessing_.edge == int(SIZE / 0.9)
+    stretched, _ = set_up_classifier(vision_networks["vit"])
+    assert stretched.preprocessing_.edge is None
+    assert stretched.preprocessing_.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", ["resnet", "timm-vit"])
+def test_image_size_survives_saving_and_reloading(
+    name: str, vision_networks: dict[str, Path], tmp_path: Path
+) -> None:
+    task, model = set_up_classifier(vision_networks[name], image_size=48)
+    task.save(model, tmp_path / "final")
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'final'}", pretrained=True).eval()
+    assert timm.data.resolve_model_data_config(loaded)["input_size"] == (3, 48, 48)
+    assert task.encode(shape_rows()[0])["inputs"][INPUT].shape == (3, 48, 48)
+
+
+def test_image_size_is_rejected_if_the_network_does_not_accept_it(
+    vision_networks: dict[str, Path],
+) -> None:
+    message = r"task.image_size: this network does not accept .* 48 x 48"
+    with pytest.raises(ModelError, match=message):
+        set_up_classifier(vision_networks["vit"], image_size=48)
+
+
+def test_attention_is_rejected_for_timm(vision_networks: dict[str, Path]) -> None:
+    source = ModelConfig(name=str(vision_networks["timm-vit"]), attention="eager")
+    with pytest.raises(ModelError, match=r"model\.attention=eager: .* remove the key"):
+        set_up_classifier(source)
+
+
+def test_model_name_suggests_the_nearest_timm_architecture() -> None:
+    with pytest.raises(ModelError, match="did you mean 'resnet18'"):
+        set_up_classifier(ModelConfig(name="timm/resnet-18"))

@@ -1,0 +1,99 @@
+"""Length and truncation of texts, and notes on likely mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from finetune.config.schema import ModelConfig
+from finetune.errors import ConfigError
+from finetune.task_parts import Row
+from tasks import TextClassification
+from tests.support.contract import resolve
+from tests.support.text_classifiers import PAIR, SINGLE, labeled, set_up
+from tests.support.tiny_models import LONGEST
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+def test_truncation_cuts_the_configured_end_and_counts(truncation: str, bert_folder: Path) -> None:
+    words = ["market"] + ["the"] * 58 + ["goal"]
+    rows = [*SINGLE, {"text": " ".join(words), "label": "sport"}]
+    task, _ = set_up(bert_folder, rows, truncation=truncation)
+    assert task.lengths(rows)[-1] == (LONGEST, 60 + 2 - LONGEST, 0)  # [CLS] and [SEP] count
+    shown = task.views.show(task.encode(rows[-1])).split()
+    assert len(shown) == LONGEST
+    assert ("market" in shown, "goal" in shown) == (truncation == "head", truncation == "tail")
+    assert (shown[0], shown[-1]) == ("[CLS]", "[SEP]")
+
+
+@pytest.mark.parametrize("keys", [{}, {"text": ["first", "second"]}])
+def test_lengths_are_those_of_encoded_rows(keys: dict[str, Any], bert_folder: Path) -> None:
+    rows = PAIR if keys else SINGLE
+    task, _ = set_up(bert_folder, rows, max_length=20, **keys)
+    lengths = task.lengths(rows)
+    assert any(length.cut for length in lengths)
+    assert [length.used for length in lengths] == [
+        len(task.encode(row)["inputs"]["input_ids"]) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "specials"), [(SINGLE, {}, 2), (PAIR, {"text": ["first", "second"]}, 3)]
+)
+def test_max_length_must_leave_room_for_text(
+    rows: list[Row], keys: dict[str, Any], specials: int, bert_folder: Path
+) -> None:
+    set_up(bert_folder, rows, max_length=specials + 1, **keys)
+    with pytest.raises(ConfigError, match=f"task.max_length: {specials} tokens leave no room"):
+        set_up(bert_folder, rows, max_length=specials, **keys)
+
+
+def test_max_length_is_limited_to_the_network_with_a_note(bert_folder: Path) -> None:
+    table = Dataset.from_list(SINGLE)
+    task = TextClassification(max_length=512, text="text", label="label", kind="single")
+    notes = task.setup(table, ModelConfig(name=str(bert_folder)), frozen=False)
+    assert task.resolved_.max_length == LONGEST
+    assert any(note.startswith(f"max_length: {LONGEST}") and "512" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "note"),
+    [
+        (
+            labeled("sport", "Sport ", "tech"),
+            {},
+            "labels: 'Sport' and 'sport' are different labels, but differ only in case",
+        ),
+        (
+            labeled("a", "a", "b"),
+            {"class_weights": "balanced", "logit_adjustment": 1.0},
+            "so rare labels are favored twice",
+        ),
+        (
+            [{"text": "на рынке рост", "label": "a"}, {"text": "the market", "label": "b"}],
+            {},
+            "60% of the tokens of the first 2 texts are [UNK]",
+        ),
+        (
+            [{"text": "xyzzy rose", "label": "a"}, {"text": "the market", "label": "b"}],
+            {"add_tokens": ["xyzzy", "plugh"]},
+            "add_tokens: 2 tokens added, each embedding initialized to the mean of its pieces; "
+            "with method=lora, set method.train_tokens=true to train them; not in any training "
+            "row: plugh",
+        ),
+    ],
+    ids=["labels", "weights", "unknown", "added"],
+)
+def test_setup_notes_point_out_likely_mistakes(
+    rows: list[Row], keys: dict[str, Any], note: str, bert_folder: Path
+) -> None:
+    def notes(rows: list[Row], **keys: Any) -> str:
+        task, table = TextClassification(**keys), Dataset.from_list(rows)
+        resolve(task, table[:100])
+        return "; ".join(task.setup(table, ModelConfig(name=str(bert_folder)), frozen=False))
+
+    assert note in notes(rows, **keys)
+    assert note.partition(" ")[2] not in notes(SINGLE, class_weights="balanced")

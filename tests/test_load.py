@@ -1,0 +1,147 @@
+"""finetune.load: accepted folders, trusted code, and the predictor that it returns."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+import finetune
+from finetune.errors import CheckpointError, ConfigError, DataError, ModelError
+from tests.support.tiny_models import LABELS, text_rows
+
+FRESH = text_rows(6, seed=9)
+
+
+@pytest.fixture(scope="module")
+def run(lora_run: Path) -> finetune.Run:
+    return finetune.Run(lora_run)
+
+
+def share_metric() -> Any:
+    """Create an `evaluate` metric: the share of correct labels."""
+    import datasets
+    import evaluate
+
+    class Module(evaluate.Metric):  # type: ignore[misc]
+        def _info(self) -> Any:
+            ints = datasets.Value("int32")
+            features = datasets.Features({"predictions": ints, "references": ints})
+            return evaluate.MetricInfo(
+                description="", citation="", inputs_description="", features=features
+            )
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            correct = sum(p == r for p, r in zip(predictions, references, strict=True))
+            return {"share": correct / len(references)}
+
+    return Module()
+
+
+def test_load_accepts_a_run_and_its_final_folder(run: finetune.Run) -> None:
+    expected = run.predict(FRESH)
+    assert finetune.load(run.path)(FRESH) == expected
+    assert finetune.load(str(run.path / "final"))(FRESH) == expected
+
+
+def test_load_rejects_a_folder_without_a_model(tmp_path: Path, run: finetune.Run) -> None:
+    with pytest.raises(ModelError, match="not a model of this kit"):
+        finetune.load(tmp_path)
+    with pytest.raises(ModelError, match="no such folder"):
+        finetune.load(tmp_path / "nowhere")
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text((run.path / "run.json").read_text())
+    with pytest.raises(ModelError, match="no final model yet"):
+        finetune.load(unfinished)
+    with pytest.raises(CheckpointError, match="results.json"):
+        finetune.Run(unfinished)
+
+
+def test_load_rejects_a_file(tmp_path: Path) -> None:
+    (tmp_path / "news.csv").touch()
+    with pytest.raises(ModelError, match="this is a file; give a run folder"):
+        finetune.load(tmp_path / "news.csv")
+
+
+def test_load_explains_how_to_restore_a_damaged_model(run: finetune.Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.path, tmp_path / "run")
+    path = copy / "final" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ModelError, match=r"model.safetensors: is damaged .*results.json and run"):
+        finetune.load(copy)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta:x", "cuda:99"])
+def test_load_rejects_an_unavailable_device(device: str, run: finetune.Run) -> None:
+    with pytest.raises(ConfigError, match=rf"device: '{device}' is not available .* or leave it"):
+        finetune.load(run.path, device=device)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([5], "row 1: text is 5, not text"),
+        ([{"text": "a goal"}, {"txt": "a"}], "row 2: has no column 'text'.* did you mean 'txt'"),
+        ([("a", "b")], "does not match the columns text; pass dicts"),
+    ],
+)
+def test_predictor_names_invalid_rows(rows: list[Any], message: str, run: finetune.Run) -> None:
+    with pytest.raises(DataError, match=message):
+        run.predict(rows)
+
+
+def test_predictor_works_as_a_pipeline_in_evaluate(
+    run: finetune.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import evaluate
+    import transformers
+
+    # `evaluate` 0.4.6 imports a class that transformers 5 has removed.
+    monkeypatch.setattr(transformers, "TFPreTrainedModel", type("TF", (), {}), raising=False)
+    expected = run.predict([row["text"] for row in FRESH])
+    labels = {name: index for index, name in enumerate(LABELS)}
+    results = evaluate.evaluator("text-classification").compute(
+        model_or_pipeline=finetune.load(run.path),
+        data=Dataset.from_list([{**row, "label": labels[row["label"]]} for row in FRESH]),
+        metric=share_metric(),
+        label_mapping=labels,
+    )
+    hits = [each["label"] == row["label"] for each, row in zip(expected, FRESH, strict=True)]
+    assert results["share"] == sum(hits) / len(hits)
+
+
+def test_load_reads_only_safetensors(run: finetune.Run, tmp_path: Path) -> None:
+    """A pickle of the same weights is not opened."""
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch unpickled'\ntR.")
+    with pytest.raises(ModelError, match="no safetensors weights"):
+        finetune.load(folder)
+
+
+def test_load_runs_remote_code_only_if_trusted(run: finetune.Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    config = json.loads((folder / "config.json").read_text())
+    name = config["architectures"][0]
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "strange.StrangeConfig"}}
+    config["auto_map"]["AutoModelForSequenceClassification"] = "strange.Strange"
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "strange.py").write_text(
+        f"""
+from pathlib import Path
+from transformers import BertConfig, {name}
+Path({str(tmp_path / "ran")!r}).touch()
+class StrangeConfig(BertConfig): model_type = "strange"
+class Strange({name}): config_class = StrangeConfig
+"""
+    )
+    with pytest.raises(ModelError, match="trust_remote_code"):
+        finetune.load(folder)
+    assert not (tmp_path / "ran").exists()
+    assert finetune.load(folder, trust_remote_code=True)(FRESH) == run.predict(FRESH)
+    assert (tmp_path / "ran").exists()
