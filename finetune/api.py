@@ -102,7 +102,7 @@ def train(
     """Fine-tune a model, or resume if the same call was interrupted before.
 
     `task` is a name, a dict of the config's task section, or a Task. `data` is a reference (file,
-    folder, hub data set, pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of
+    folder, hub dataset, pkg://...), a datasets.Dataset or DatasetDict, a DataFrame, a list of
     dicts, or {split: any of these}; `validation` and `test` accept the same. All other keywords are
     config keys: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. `fresh` replaces an existing
     run, `extend` trains a finished one longer. Raises FinetuneError.

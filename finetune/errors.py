@@ -18,7 +18,7 @@ class ConfigError(FinetuneError):
 
 
 class DataError(FinetuneError):
-    """Unreadable data set, or rows that fail validation."""
+    """Unreadable dataset, or rows that fail validation."""
 
 
 class ModelError(FinetuneError):

@@ -102,7 +102,7 @@ def map_by_length(
 
 
 class _Batches(torch.utils.data.Dataset[tuple[MicroBatch, Batch]]):
-    """Map-style data set from the micro-batches of a plan to batches.
+    """Map-style dataset from the micro-batches of a plan to batches.
 
     Randomness depends on the position in the run, not on the worker.
     """

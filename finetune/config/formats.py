@@ -1,6 +1,6 @@
 """All file formats and their file extensions, in one place.
 
-The engine reads tables, folders and hub data sets; a task registers further formats, such as COCO,
+The engine reads tables, folders and hub datasets; a task registers further formats, such as COCO,
 in its config (`TaskConfig.formats`).
 """
 

@@ -1,7 +1,7 @@
 """Reading of folders into named splits.
 
 A folder holds class folders of .txt files or of images, folders or files named after splits, or a
-saved data set.
+saved dataset.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_folder(
             notes += split_notes
         return splits, notes
     if not _data_files(children, config) and [child.name for child in folders] == ["data"]:
-        return read_folder(folders[0], config, decoder)  # layout of a data set on the hub
+        return read_folder(folders[0], config, decoder)  # layout of a dataset on the hub
     return _read_unsplit(folder, config, decoder)
 
 
@@ -92,7 +92,7 @@ def _read_split(
 def _read_unsplit(
     folder: Path, config: DataConfig, decoder: Decoder, is_split: bool = False
 ) -> tuple[dict[str, Dataset], list[str]]:
-    """Read a folder without split names: a saved data set, one data file, or class folders.
+    """Read a folder without split names: a saved dataset, one data file, or class folders.
 
     The folder of a split may hold several data files.
     """
@@ -165,11 +165,11 @@ def _read_texts(
 def _read_saved(folder: Path) -> dict[str, Dataset]:
     """Read what Dataset.save_to_disk or DatasetDict.save_to_disk wrote, memory-mapped."""
     try:
-        # Not copied: a data set may exceed memory, and an installed package must not be written to.
+        # Not copied: a dataset may exceed memory, and an installed package must not be written to.
         saved = load_from_disk(str(folder))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{folder}: the saved data set is incomplete: {error}; save it again"
+            f"{folder}: the saved dataset is incomplete: {error}; save it again"
         ) from error
     return dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}
 

@@ -1,6 +1,6 @@
 """Reading of every kind of data source into named splits.
 
-A source is a file, a folder, a data set of the hub or data made in Python.
+A source is a file, a folder, a dataset of the hub or data made in Python.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def _from_python(value: Any, place: str) -> tuple[Dataset, list[str]]:
                 )
         return from_records(value, place)
     raise DataError(
-        f"{place}: {type(value).__name__} is not a data set; pass a path, a hub id, a Dataset, a"
-        " DatasetDict, a DataFrame, a list of dicts, or a dict of splits (streaming data sets are"
+        f"{place}: {type(value).__name__} is not a dataset; pass a path, a hub id, a Dataset, a"
+        " DatasetDict, a DataFrame, a list of dicts, or a dict of splits (streaming datasets are"
         " not supported; load it without streaming)"
     )
 
@@ -155,7 +155,7 @@ def only_split(splits: Mapping[str, Dataset], place: str, split: str | None = No
 
 
 def _check_allows_hub(reference: str, config: DataConfig) -> None:
-    """Raise DataError if data.format excludes a data set of the hub."""
+    """Raise DataError if data.format excludes a dataset of the hub."""
     if config.format not in ("auto", "hub"):
         raise DataError(
             f"{reference}: no such file or folder, and data.format={config.format} excludes data"
@@ -164,25 +164,25 @@ def _check_allows_hub(reference: str, config: DataConfig) -> None:
 
 
 def _read_hub(reference: str, config: DataConfig) -> Tables:
-    """Load a data set of the hub, or a local folder in its layout.
+    """Load a dataset of the hub, or a local folder in its layout.
 
-    `datasets` does not run code of the data set.
+    `datasets` does not run code of the dataset.
     """
     try:
         loaded = load_dataset(reference, name=config.subset, revision=config.revision)
     except DatasetNotFoundError as error:
         pinned = f" at revision {config.revision!r}" if config.revision else ""
         raise DataError(
-            f"{reference}: no such file or folder, and the hub has no such data set{pinned};"
+            f"{reference}: no such file or folder, and the hub has no such dataset{pinned};"
             " correct the name, or log in with `hf auth login` if it is private or gated"
         ) from error
     except ConnectionError as error:
         raise DataError(
             f"{reference}: no such file or folder, and the hub cannot be reached ({error});"
-            " correct the path, or download the data set on a machine with network access"
+            " correct the path, or download the dataset on a machine with network access"
         ) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-        # Such as a missing subset, or a data set that needs its own loading script.
+        # Such as a missing subset, or a dataset that needs its own loading script.
         keys = f"data.subset={config.subset}, data.revision={config.revision}"
         raise DataError(f"{reference}: cannot be loaded with {keys}: {error}") from error
     assert isinstance(loaded, DatasetDict)

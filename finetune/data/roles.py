@@ -144,7 +144,7 @@ def _read_source(config: DataConfig, data: Any, formats: Sequence[DataFormat]) -
         return read_reference(config.source, config, formats)
     if config.train is None:
         raise DataError(
-            "data: no data given; add data=REFERENCE: a file, a folder, a hub data set or"
+            "data: no data given; add data=REFERENCE: a file, a folder, a hub dataset or"
             " pkg://<package>/<path>"
         )
     return Tables({})

@@ -18,7 +18,7 @@ class Source:
     """Rows to predict or to evaluate on."""
 
     reference: Any
-    """A file, a folder, a hub data set or pkg://<package>/<path>; "-" is standard input. In Python
+    """A file, a folder, a hub dataset or pkg://<package>/<path>; "-" is standard input. In Python
     also the rows themselves.
     """
     config: DataConfig = field(default_factory=DataConfig)
@@ -53,7 +53,7 @@ def make_source(
         if key not in options
     ]
     if reference is None:
-        faults.append("DATA: missing; give a file, a folder, a hub data set or pkg://...")
+        faults.append("DATA: missing; give a file, a folder, a hub dataset or pkg://...")
     values = {key: keys[key] for key in READING_KEYS if key in keys}
     faults += section_faults("data", DataConfig, values, place)
     raise_for_faults(f"the {place}", faults)

@@ -57,7 +57,7 @@ def base_reference(config: RunConfig, about: CardFacts) -> str:
 
 
 def dataset_id(config: RunConfig) -> str:
-    """Return the hub id of the data set, or ""."""
+    """Return the hub id of the dataset, or ""."""
     source = config.data.source
     return source if source is not None and is_on_hub(source) else ""
 

@@ -27,7 +27,7 @@ _SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 def find_yolo(path: Path) -> Path | None:
-    """Return the .yaml file that describes the data set at a path; None if it is not YOLO's."""
+    """Return the .yaml file that describes the dataset at a path; None if it is not YOLO's."""
     files = sorted(path.glob("*.y*ml")) if path.is_dir() else [path]
     files = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
     return next((file for file in files if "names" in _content(file, strict=False)), None)

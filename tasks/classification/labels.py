@@ -65,7 +65,7 @@ def _class_label(index: int, class_names: Sequence[str]) -> str | None:
         return class_names[index]
     raise DataError(
         f"label {index} is out of range for its ClassLabel, which has {len(class_names)} names "
-        f"(0 to {len(class_names) - 1}, -1 for none); fix the features of the data set"
+        f"(0 to {len(class_names) - 1}, -1 for none); fix the features of the dataset"
     )
 
 

@@ -107,7 +107,7 @@ def test_saved_data_sets_are_read(tmp_path: Path) -> None:
 def test_saved_data_set_that_is_incomplete_is_reported(tmp_path: Path) -> None:
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "one")
     (tmp_path / "one" / "data-00000-of-00001.arrow").unlink()
-    with pytest.raises(DataError, match="one: the saved data set is incomplete"):
+    with pytest.raises(DataError, match="one: the saved dataset is incomplete"):
         read_plain(tmp_path / "one")
 
 

@@ -84,6 +84,6 @@ def test_hub_data_sets_are_read_or_rejected_with_a_remedy(hub: Path) -> None:
     }
     assert pinned == {"train": [{"text": "b train", "label": "NA"}]}
     assert "small" in unnamed and "big" in unnamed and "data.subset" in unnamed
-    assert missing.startswith("owner/nws:") and "the hub has no such data set" in missing
+    assert missing.startswith("owner/nws:") and "the hub has no such dataset" in missing
     assert "revision 'v9'" in lost
     assert scripted.startswith("owner/scripted:") and "ran code" not in scripted

@@ -68,7 +68,7 @@ def test_from_object_reads_mixed_columns_of_a_frame_as_text() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (42, "int is not a data set"),
+        (42, "int is not a dataset"),
         (["text"], "row 1 is 'text'"),
         ({"text": ["a"], "label": []}, "different lengths"),
         (Dataset.from_list(ROWS).to_iterable_dataset(), "IterableDataset"),

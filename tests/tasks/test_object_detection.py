@@ -42,7 +42,7 @@ def test_object_detection_state_survives_json(
     assert restored.state() == task.state()
 
 
-def test_changed_config_accepts_prediction_keys_only(object_rows: list[dict[str, Any]]) -> None:
+def test_object_detection_changes_prediction_keys_only(object_rows: list[dict[str, Any]]) -> None:
     config = ObjectDetection(**SMALL).config
     allowed = config.prediction_keys
     changed = changed_config(config, {"score_threshold": 0.7}, allowed)
@@ -90,7 +90,7 @@ def test_detection_views_draw_predictions_beside_the_truth(
 # ---- whole runs
 
 
-@pytest.mark.parametrize("method", ["full", "frozen", "lora", "partial"])
+@pytest.mark.parametrize("method", ["full", "frozen", "lora", "partial", "ia3", "bitfit"])
 def test_train_fits_fcos_with_every_method(
     method: str, detection_networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_train_fits_fcos_with_every_method(
     assert (tmp_path / "run" / "reports" / "test" / "contact-sheet.jpg").is_file()
 
 
-def test_saved_query_detector_works_in_the_transformers_pipeline(
+def test_query_detector_works_in_the_transformers_pipeline(
     detection_networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
     run = train(detection_networks["rt-detr-v2"], scenes, tmp_path / "run", method="lora", rank=2)
@@ -124,7 +124,7 @@ def test_saved_query_detector_works_in_the_transformers_pipeline(
             assert abs(value - min(max(theirs_["box"][side], 0), 64)) <= 1
 
 
-def test_cached_features_train_fcos_like_live_ones(
+def test_fcos_trains_on_cached_features_as_on_computed_ones(
     detection_networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
     losses = {}
@@ -165,7 +165,7 @@ def test_feature_cache_keeps_the_bf16_maps_of_fcos(
 @pytest.mark.parametrize(
     ("name", "workers"), [("fcos", 2), pytest.param("rt-detr-v2", 0, marks=pytest.mark.slow)]
 )
-def test_stopped_detection_run_ends_bitwise_equal(
+def test_object_detection_run_resumes_bitwise_equal(
     name: str, workers: int, detection_networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
     keys = {

@@ -216,7 +216,7 @@ def test_evaluate_leaves_out_a_class_that_a_split_lacks(
     assert metrics["mean_iou"] == pytest.approx(np.mean(known))
 
 
-def test_cached_features_train_a_segmentation_head_like_live_ones(
+def test_segmentation_trains_on_cached_features_as_on_computed_ones(
     segmentation_networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
     # SGD, because Adam amplifies rounding errors in gradients near 0 to full steps.
@@ -302,7 +302,7 @@ def test_predict_command_draws_masks_and_overlays(
         pytest.param("lora", 0, marks=pytest.mark.slow),
     ],
 )
-def test_stopped_segmentation_run_ends_bitwise_equal(
+def test_segmentation_run_resumes_bitwise_equal(
     method: str, workers: int, segmentation_networks: dict[str, Path], scenes: Path, tmp_path: Path
 ) -> None:
     keys: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Readers of box annotations: COCO, YOLO, Pascal VOC, CSV, and columns of hub data sets."""
+"""Readers of box annotations: COCO, YOLO, Pascal VOC, CSV, and columns of hub datasets."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_read_voc_reports_faults_by_line(tmp_path: Path) -> None:
         open_boxes(root)
 
 
-def test_unknown_class_is_reported_by_place(tmp_path: Path) -> None:
+def test_box_formats_report_an_unknown_class_by_place(tmp_path: Path) -> None:
     task, rows, _ = open_boxes(write_csv(tmp_path))
     task.labels_ = ["cat"]
     assert not [fault for row in rows for fault in task.rows.validate(row)]

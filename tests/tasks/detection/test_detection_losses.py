@@ -29,7 +29,7 @@ BOXES = [
 LABELS = [torch.tensor([0, 2, 1, 1]), torch.zeros(0, dtype=torch.int64), torch.tensor([2])]
 
 
-def test_losses_and_detections_of_fcos_are_torchvisions() -> None:
+def test_fcos_losses_and_detections_equal_torchvision() -> None:
     torch.manual_seed(0)
     network = fcos.build_fcos(timm.create_model("test_resnet"), SIZE, 3, width=64, convolutions=1)
     images = torch.randn(3, 3, *SIZE)
@@ -68,7 +68,7 @@ def test_losses_and_detections_of_fcos_are_torchvisions() -> None:
             torch.testing.assert_close(one[name], other[name])
 
 
-def test_new_head_says_boxes_of_some_size_and_hardly_any_class() -> None:
+def test_fcos_new_head_predicts_sized_boxes_of_low_score() -> None:
     torch.manual_seed(0)
     network = fcos.build_fcos(timm.create_model("test_resnet"), SIZE, 3, width=64, convolutions=1)
     outputs = network.head(list(network.backbone(torch.randn(1, 3, *SIZE)).values()))
@@ -78,7 +78,7 @@ def test_new_head_says_boxes_of_some_size_and_hardly_any_class() -> None:
     assert float(outputs["cls_logits"].sigmoid().mean()) == pytest.approx(0.01, abs=0.005)
 
 
-def test_network_without_a_pyramid_is_refused() -> None:
+def test_fcos_rejects_a_network_without_a_pyramid() -> None:
     with pytest.raises(ModelError, match="has no feature map of stride 8, 32"):
         find_maps(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2))
 
@@ -92,7 +92,7 @@ def query_network(name: str) -> tuple[Any, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_losses_of_queries_are_those_of_the_library(name: str) -> None:
+def test_query_losses_equal_those_of_transformers(name: str) -> None:
     network, inputs = query_network(name)
     head = QueryHead(family_of(network), network.config)
     scaled = [box / torch.tensor([3.0, 2, 3, 2]) for box in BOXES]
@@ -135,7 +135,7 @@ def library_loss_of_d_fine(network: Any, inputs: Any, rows: Any) -> float:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_every_location_answers_for_the_smallest_box_that_fits(seed: int) -> None:
+def test_fcos_assigns_each_location_the_smallest_box_that_fits(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(6, 2, generator=generator) * 120
     boxes = torch.cat([start, start + 2 + torch.rand(6, 2, generator=generator) * 100], 1)

@@ -119,7 +119,7 @@ def by_pycocotools(scenes: list[dict[str, Tensor]]) -> tuple[dict[str, float], d
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_metrics_are_those_of_pycocotools(batch: int) -> None:
+def test_summarize_boxes_equals_pycocotools(batch: int) -> None:
     scenes = [scene(seed) for seed in range(30)]
     ours = summarize_boxes(joined(scenes, batch), NAMES)
     overall, by_class = by_pycocotools(scenes)
@@ -130,7 +130,7 @@ def test_metrics_are_those_of_pycocotools(batch: int) -> None:
     assert ours.keys() == overall.keys() | by_class.keys()
 
 
-def test_nothing_found_is_zero_and_nothing_true_is_no_number() -> None:
+def test_summarize_boxes_is_zero_without_detections_and_leaves_out_classes_without_boxes() -> None:
     scenes = [scene(seed) for seed in range(4)]
     silent = [{**each, **_no_detections()} for each in scenes]
     assert summarize_boxes(joined(silent, 4), NAMES)["ap"] == 0
@@ -157,7 +157,7 @@ def _no_truth() -> dict[str, Tensor]:
     }
 
 
-def test_what_hinders_a_detector_is_named() -> None:
+def test_diagnose_names_the_stage_that_fails() -> None:
     true = torch.tensor([[10.0, 10, 50, 50], [60, 60, 90, 90]])
     base = {
         "true_boxes": true,
@@ -179,7 +179,7 @@ def test_what_hinders_a_detector_is_named() -> None:
     assert diagnose(joined([{**base, **_no_truth()}], 1), 1.0, 2.0) is None
 
 
-def test_tiles_say_one_list_for_the_image() -> None:
+def test_suppression_merges_the_detections_of_tiles() -> None:
     whole = torch.tensor([[100.0, 10, 160, 60]])
     cut = torch.tensor([[100.0, 10, 128, 60], [300, 10, 340, 60]])  # the same, cut by a border
     tiles = [

@@ -57,7 +57,7 @@ def test_fcos_backbone_loads_renamed_weights_by_order(object_rows: list[dict[str
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=False))
 
 
-def test_batch_norm_of_a_detector_is_frozen_by_default(
+def test_detector_batch_norm_is_frozen_by_default(
     detection_networks: dict[str, Path], object_rows: list[dict[str, Any]]
 ) -> None:
     _, model, _ = build(detection_networks["fcos"], object_rows)

@@ -1,4 +1,4 @@
-"""The example scripts that make image data sets."""
+"""The example scripts that make image datasets."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_mask_coding_lists_unknown_values(tmp_path: Path) -> None:
     assert coding.unknown(colors) == ["of kind color"]
 
 
-def test_ignore_removes_classes(tmp_path: Path) -> None:
+def test_task_ignore_removes_classes(tmp_path: Path) -> None:
     path = str(save_mask(tmp_path / "a.png", MASK))
     coding = learn(path, labels=["a", "b", "c"], ignore=[1])
     assert coding.names == ("a", "c")
@@ -95,7 +95,7 @@ def test_ignore_removes_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["color", "index"])
-def test_encoding_must_match_the_masks(encoding: str, tmp_path: Path) -> None:
+def test_task_encoding_must_match_the_masks(encoding: str, tmp_path: Path) -> None:
     values = MASK if encoding == "color" else np.eye(3)[..., None] * [9, 0, 0]
     path = save_mask(tmp_path / ("a.npy" if encoding == "color" else "a.png"), values)
     with pytest.raises(DataError, match=f"task.encoding={encoding}: masks have"):
@@ -108,7 +108,7 @@ def test_learn_coding_names_the_first_mask_with_an_unknown_value(tmp_path: Path)
         learn_coding(facts, ["a", "b", "c"], None, "index", None, ["a.png", "b.png", "c.png"])
 
 
-def test_labels_select_and_order_coco_categories() -> None:
+def test_task_labels_selects_and_orders_coco_categories() -> None:
     facts = [summarize_objects(3, 9)]
     assert learn_coding(facts, None, None, "auto", CATEGORIES).names[1:] == ("dog", "cat", "cow")
     coding = learn_coding(facts, ["cat", "dog"], None, "auto", CATEGORIES)

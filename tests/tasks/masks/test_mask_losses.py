@@ -31,7 +31,7 @@ def random_batch(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("term", LOSSES)
-def test_losses_of_an_ignored_mask_are_0(term: str) -> None:
+def test_mask_losses_of_an_ignored_mask_are_0(term: str) -> None:
     logits, masks = random_batch()
     logits = logits.requires_grad_()
     weights = torch.tensor([1.0, 2, 3, 4, 5])
@@ -46,7 +46,7 @@ def test_losses_of_an_ignored_mask_are_0(term: str) -> None:
     assert abs(float(others.detach())) < 1e-3
 
 
-def test_losses_equal_those_of_smp() -> None:
+def test_mask_losses_equal_those_of_smp() -> None:
     logits, masks = random_batch()
     masks = masks[2:] % 5
     logits = logits[2:]

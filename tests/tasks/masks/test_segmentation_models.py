@@ -66,7 +66,7 @@ def test_segmentation_model_blocks_are_the_stages_of_the_encoder(
     assert [block[0].removeprefix("encoder.model.") for block in model.blocks] == blocks
 
 
-def test_lora_merges_into_a_segmentation_network(
+def test_segmentation_model_merges_lora(
     segmentation_networks: dict[str, Path], scenes: Path
 ) -> None:
     _, model = build(segmentation_networks["resnet"], scenes)
