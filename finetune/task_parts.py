@@ -102,6 +102,22 @@ class Rows:
         """Names of the columns needed to predict; [] if all of them are."""
         return []
 
+    @property
+    def targets(self) -> list[str]:
+        """Names of the columns that hold the target; [] if the task does not say."""
+        return []
+
+    def describe(self, row: Row) -> str:
+        """Render a row as it is read, for a person to check: "text 'Ad sales' -> label 'sport'".
+
+        Shown before training. `row` has all of its columns; values are shortened.
+        """
+        read, wanted = (
+            ", ".join(f"{name} {shorten(row[name])}" for name in columns if name in row)
+            for columns in (self.inputs or list(row), self.targets)
+        )
+        return f"{read} -> {wanted}" if wanted else read
+
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
@@ -155,6 +171,12 @@ class Rows:
             f"{self.config.name}: {value!r} is not a row; pass dicts with the columns that the "
             "model was trained on"
         )
+
+
+def shorten(value: Any, limit: int = 80) -> str:
+    """Render a value in at most about `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
 
 
 def validate_in_threads(rows: Rows, some: Sequence[Row]) -> list[list[str]]:

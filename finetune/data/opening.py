@@ -65,8 +65,8 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
             roles.notes += notes
     resolved = task.rows.resolve(tables["train"][:FIRST_VALUES])
     task.settle(resolved.keys)
-    roles.notes += resolved.notes
     task_rows = task.rows
+    roles.notes += [*resolved.notes, *_unread_columns(tables["train"], task_rows, config)]
     for role, rows in list(tables.items()):
         if role != "train" and not _is_usable(roles, role, task_rows):
             del tables[role]
@@ -76,6 +76,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
         )
         roles.notes += notes
     settle_validation(roles, config)
+    roles.notes.append(f"first row: {task_rows.describe(tables['train'][0])}")
     identity = [task_rows.identity(row) for row in tables["train"]]
     _note_duplicates(roles, identity, task_rows)
     if roles.shares:
@@ -104,6 +105,15 @@ def open_rows(
         sampled, _, map_notes = map_rows("rows", sampled, config.map, numbers)
         notes += map_notes
     return sampled, [*tables.notes, *notes]
+
+
+def _unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[str]:
+    """Note the columns that neither the task nor data.group reads."""
+    read = {*task_rows.inputs, *task_rows.targets, config.group, "file"}
+    unread = [name for name in rows.column_names if name not in read]
+    if not unread or not task_rows.inputs:
+        return []
+    return [f"not read: {'column' if len(unread) == 1 else 'columns'} {', '.join(unread)}"]
 
 
 def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:

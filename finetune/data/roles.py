@@ -52,6 +52,12 @@ def assign_roles(config: DataConfig, data: Any = None, formats: Sequence[DataFor
         if name is not None and id(search.source.splits[name]) not in used:
             roles.tables[role] = search.take(role, name)
             roles.inferred.add(role)
+    used = [id(rows) for rows in roles.tables.values()]
+    unread = [name for name, rows in search.source.splits.items() if id(rows) not in used]
+    if unread:
+        roles.notes.append(
+            f"not read: {'split' if len(unread) == 1 else 'splits'} {', '.join(unread)}"
+        )
     if sum(roles.shares.values()) >= 1:
         keys = " + ".join(f"data.{role}={share}" for role, share in roles.shares.items())
         raise DataError(f"{keys}: no rows left for training; the sum must be less than 1")

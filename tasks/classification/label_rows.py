@@ -30,6 +30,10 @@ class LabelRows(Rows):
         super().__init__(config)
         self.known = known
 
+    @property
+    def targets(self) -> list[str]:
+        return [self.config.label] if self.config.label else []
+
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
         """Choose the columns that the network reads."""
         raise NotImplementedError

@@ -46,6 +46,10 @@ class ObjectRows(PictureRows):
         column = config.objects or "objects"
         self.objects = ObjectReader(column, config.boxes, class_names)
 
+    @property
+    def targets(self) -> list[str]:
+        return [self.objects.column]
+
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:

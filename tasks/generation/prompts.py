@@ -102,6 +102,10 @@ class PromptRows(Rows):
             return [self.config.messages, *([self.config.tools] if self.config.tools else [])]
         return template_columns(self.config.prompt or self.config.text or "{text}")
 
+    @property
+    def targets(self) -> list[str]:
+        return template_columns(self.config.completion) if self.config.completion else []
+
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:

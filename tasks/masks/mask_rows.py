@@ -25,6 +25,10 @@ class MaskRows(PictureRows):
     def masks(self) -> MaskReader:
         return MaskReader(self.config)
 
+    @property
+    def targets(self) -> list[str]:
+        return [self.masks.column]
+
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
