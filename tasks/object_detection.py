@@ -20,9 +20,10 @@ from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
+from tasks.annotations.boxes import objects_in
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
-from tasks.detection.detection_metrics import MAX_DETECTIONS, summarize_boxes
+from tasks.detection.detection_metrics import MAX_DETECTIONS, room_for_objects, summarize_boxes
 from tasks.detection.detection_views import DetectionViews, to_prediction
 from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
@@ -100,11 +101,35 @@ class ObjectDetection(Task):
         )
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
         self.masks_ = self.processor_ is not None and self.canvas_.keeps_aspect
+        notes = self._settle_maximum(train[self.rows.objects.column])
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
         self.settle(keys)
         height, width = self.canvas_.size
         fit = "padded, aspect ratio kept" if self.canvas_.keeps_aspect else "stretched"
-        return [counts, self.source_.note, f"input: {height} x {width} pixels, {fit}", note]
+        fitted = f"input: {height} x {width} pixels, {fit}"
+        return [counts, self.source_.note, fitted, note, *notes]
+
+    def _settle_maximum(self, cells: Sequence[Any]) -> list[str]:
+        """Choose `max_detections` if training images have more objects than COCO's maximum."""
+        most = max(len(objects_in(cell)) for cell in cells)
+        room = room_for_objects(most)
+        if self.resolved_.max_detections is not None or room == MAX_DETECTIONS:
+            return []
+        self.settle({"max_detections": room})
+        return [
+            f"max_detections: {room}, since a training image has {most} objects; metrics use as "
+            f"many detections, and not COCO's {MAX_DETECTIONS}"
+        ]
+
+    @property
+    def max_detections(self) -> int:
+        """The maximum number of boxes predicted per image."""
+        return self.resolved_.max_detections or MAX_DETECTIONS
+
+    @property
+    def measured_detections(self) -> int:
+        """The maximum number of boxes per image that metrics use."""
+        return max(self.max_detections, MAX_DETECTIONS)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -191,7 +216,7 @@ class ObjectDetection(Task):
 
     def measure(self, outputs: Any, batch: Batch) -> Stats:
         """Return detections and truth, as described in `summarize_boxes`."""
-        detections = self._detect(outputs, batch, MIN_SCORE)
+        detections = self._detect(outputs, batch, MIN_SCORE, self.measured_detections)
         stats = {
             name: pad_boxes([each[name] for each in detections])
             for name in ("boxes", "scores", "labels")
@@ -201,11 +226,12 @@ class ObjectDetection(Task):
         return stats | truth
 
     def summarize(self, stats: Stats) -> dict[str, float]:
-        return summarize_boxes(stats, self.labels)
+        return summarize_boxes(stats, self.labels, self.measured_detections)
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """Return {"detections": [{"score", "label", "box": {"xmin", ...}}]} per row, best first."""
-        detections = self._detect(model(batch), batch, self.resolved_.score_threshold)
+        threshold = self.resolved_.score_threshold
+        detections = self._detect(model(batch), batch, threshold, self.max_detections)
         return [to_prediction(each, self.labels) for each in detections]
 
     # ---- tiles
@@ -223,9 +249,11 @@ class ObjectDetection(Task):
             return [(0, 0, size[1], size[0])]
         return windows(size, (tile.size, tile.size), tile.overlap)
 
-    def _detect(self, outputs: Any, batch: Batch, min_score: float) -> list[dict[str, Tensor]]:
+    def _detect(
+        self, outputs: Any, batch: Batch, min_score: float, most: int
+    ) -> list[dict[str, Tensor]]:
         """Return {"boxes" [K, 4], "scores" [K], "labels" [K]} per row, in pixels of its image."""
-        suppression = Suppression(min_score, self.resolved_.nms_overlap, MAX_DETECTIONS)
+        suppression = Suppression(min_score, self.resolved_.nms_overlap, most)
         frames = batch["frames"]
         detections = self.head_.detect(outputs, frames[:, :2], suppression)
         for each, frame in zip(detections, frames, strict=True):

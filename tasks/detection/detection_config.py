@@ -35,7 +35,9 @@ class TileConfig(Section):
 class ObjectDetectionConfig(JointAugmentationConfig):
     """Keys of object detection."""
 
-    prediction_keys: ClassVar[frozenset[str]] = frozenset({"score_threshold", "nms_overlap"})
+    prediction_keys: ClassVar[frozenset[str]] = frozenset(
+        {"score_threshold", "nms_overlap", "max_detections"}
+    )
     formats: ClassVar[tuple[DataFormat, ...]] = BOX_FORMATS
 
     name: str = "object-detection"
@@ -67,6 +69,10 @@ class ObjectDetectionConfig(JointAugmentationConfig):
     """Minimum score of a predicted box; metrics use all boxes from 0.01 on."""
     nms_overlap: Annotated[float, Field(gt=0, le=1)] = 0.6
     """IoU above which non-maximum suppression drops the lower-scoring box of two of a class."""
+    max_detections: PositiveInt | None = None
+    """Maximum number of boxes predicted per image; null: 100, or more if training images have more
+    objects.
+    """
     max_pixels: PositiveInt = MAX_PIXELS
     """Maximum number of pixels of an image; larger ones are rejected, as they may be decompression
     bombs that exhaust the memory.

@@ -8,6 +8,7 @@ Shapes: N images, K detections and M boxes of an image, both padded; boxes are x
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,24 +18,49 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 MAX_DETECTIONS = 100
-"""Maximum number of detections per image that metrics use."""
+"""COCO's maximum number of detections per image, and the least that metrics use."""
 AREAS = ("all", "small", "medium", "large")
 LOW_AP50 = 0.01
 """AP50 below which a diagnosis is given."""
 
 
-def summarize_boxes(stats: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
+def room_for_objects(most: int) -> int:
+    """Return a maximum number of detections for images with up to `most` objects.
+
+    COCO's maximum, or at least half as many again as there are objects, rounded up to hundreds.
+    """
+    return max(MAX_DETECTIONS, math.ceil(1.5 * most / 100) * 100)
+
+
+def capped_note(stats: Mapping[str, Tensor], maximum: int, threshold: float) -> str:
+    """Return a note on the images with `maximum` detections of at least `threshold`; "" if none."""
+    scores = stats["scores"]
+    capped = int(((scores >= threshold).sum(1) >= maximum).sum()) if scores.numel() else 0
+    if not capped:
+        return ""
+    return (
+        f"{capped} of {len(scores)} images have task.max_detections={maximum} detections with a "
+        f"score of at least {threshold}: further objects are not predicted; raise it"
+    )
+
+
+def summarize_boxes(
+    stats: Mapping[str, Tensor], names: Sequence[str], maximum: int = MAX_DETECTIONS
+) -> dict[str, float]:
     """Compute ap, ap50, ap75, ap_small ..., ar1, ar10, ar100, and ap/<class>.
 
-    Metrics of a size or a class that no true box has are left out. Stats: "boxes" [N, K, 4],
-    "scores" and "labels" [N, K], "found" [N], the number of detections; "true_boxes" [N, M, 4],
-    "true_labels", "true_areas" and "crowds" [N, M], "present" [N], the number of true boxes.
+    All use up to `maximum` detections of an image, which names the last ar, such as ar600: COCO's
+    are those of 100. Metrics of a size or a class that no true box has are left out.
+
+    Stats: "boxes" [N, K, 4], "scores" and "labels" [N, K], "found" [N], the number of detections;
+    "true_boxes" [N, M, 4], "true_labels", "true_areas" and "crowds" [N, M], "present" [N], the
+    number of true boxes.
     """
-    precision, recall = _evaluate(stats, len(names))  # [T, R, C, A, D], [T, C, A, D]
+    precision, recall = _evaluate(stats, len(names), maximum)  # [T, R, C, A, D], [T, C, A, D]
     metrics = {"ap": _mean(precision[:, :, :, 0, -1])}
     metrics["ap50"] = _mean(precision[0, :, :, 0, -1])
     metrics["ap75"] = _mean(precision[5, :, :, 0, -1])
-    for index, limit in enumerate((1, 10, MAX_DETECTIONS)):
+    for index, limit in enumerate((1, 10, maximum)):
         metrics[f"ar{limit}"] = _mean(recall[:, :, 0, index])
     for index, area in enumerate(AREAS[1:], start=1):
         metrics[f"ap_{area}"] = _mean(precision[:, :, :, index, -1])
@@ -51,7 +77,9 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _evaluate(stats: Mapping[str, Tensor], classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _evaluate(
+    stats: Mapping[str, Tensor], classes: int, maximum: int
+) -> tuple[np.ndarray, np.ndarray]:
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth = COCO(_as_coco(stats, classes), use_deepcopy=False)
@@ -60,7 +88,7 @@ def _evaluate(stats: Mapping[str, Tensor], classes: int) -> tuple[np.ndarray, np
         truth.loadRes(detections) if detections else COCO({**truth.dataset, "annotations": []})
     )
     evaluator = COCOeval_faster(truth, results, iouType="bbox")
-    evaluator.params.maxDets = [1, 10, MAX_DETECTIONS]
+    evaluator.params.maxDets = [1, 10, maximum]
     evaluator.params.catIds = list(range(1, classes + 1))
     evaluator.evaluate()
     evaluator.accumulate()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.model import TransferModel
 from finetune.task_parts import REPOSITORY, CardFacts, Prediction, Row, Sample, Stats, Views
-from tasks.detection.detection_metrics import LOW_AP50, diagnose
+from tasks.detection.detection_metrics import LOW_AP50, capped_note, diagnose
 from tasks.detection.drawing import (
     SIDES,
     draw_detection_sheet,
@@ -95,9 +95,10 @@ class DetectionViews(Views):
         return [f"{split}: no objects of {', '.join(missing)}; these classes are not evaluated"]
 
     def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
-        if not metrics["ap50"] < LOW_AP50:
-            return ""
-        return diagnose(stats, metrics["loss"], first.get("loss")) or ""
+        if metrics["ap50"] < LOW_AP50:
+            return diagnose(stats, metrics["loss"], first.get("loss")) or ""
+        maximum, threshold = self.task.max_detections, self.task.resolved_.score_threshold
+        return capped_note(stats, maximum, threshold)
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
         """Draw a contact sheet of predicted and true boxes, on images spread over the split."""

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from finetune.inference.evaluation_loop import _concatenate
 from tasks.detection.detection_encoder import pad_boxes
-from tasks.detection.detection_metrics import diagnose, summarize_boxes
+from tasks.detection.detection_metrics import (
+    capped_note,
+    diagnose,
+    room_for_objects,
+    summarize_boxes,
+)
 from tasks.detection.suppression import Suppression, join_tiles
 
 NAMES = ["cat", "dog", "emu", "none of it"]
@@ -191,3 +196,29 @@ def test_suppression_merges_the_detections_of_tiles() -> None:
     assert first["scores"].tolist() == pytest.approx([0.9, 0.6])
     assert first["boxes"].tolist() == [whole[0].tolist(), cut[1].tolist()]
     assert second["labels"].tolist() == [2]
+
+
+def test_room_for_objects_is_above_the_fullest_image() -> None:
+    assert [room_for_objects(most) for most in (0, 12, 66, 67, 574)] == [100, 100, 100, 200, 900]
+
+
+def test_summarize_boxes_of_crowded_images_reaches_full_recall_above_the_maximum_of_coco() -> None:
+    grid = torch.arange(144, dtype=torch.float32)
+    corner = torch.stack([grid % 12, grid // 12], 1) * 50
+    boxes = torch.cat([corner, corner + 40], 1)
+    scene = {
+        "true_boxes": boxes,
+        "true_labels": torch.zeros(144, dtype=torch.int64),
+        "true_areas": torch.full((144,), 1600.0),
+        "crowds": torch.zeros(144, dtype=torch.bool),
+        "boxes": boxes,
+        "scores": torch.linspace(0.9, 0.5, 144),
+        "labels": torch.zeros(144, dtype=torch.int64),
+    }
+    stats = joined([scene], 1)
+    assert summarize_boxes(stats, ["roof"])["ar100"] == pytest.approx(100 / 144)
+    metrics = summarize_boxes(stats, ["roof"], 300)
+    assert (metrics["ar300"], metrics["ap"]) == (pytest.approx(1), pytest.approx(1))
+    assert "ar100" not in metrics
+    assert capped_note(stats, 144, 0.5).startswith("1 of 1 images have task.max_detections=144")
+    assert capped_note(stats, 200, 0.5) == ""
