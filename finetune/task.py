@@ -151,10 +151,18 @@ class Task(ABC):
 
         None (the default) trains on whole rows. The function takes rows and returns the parts of
         each; a part is a dict of keys to add to its row before `encode`, such as
-        {"window": [0, 0, 512, 512]}. Held-out rows and rows to predict are never split: `encode`
-        must handle them whole.
+        {"window": [0, 0, 512, 512]}. Held-out rows and rows to predict are not split: `encode` must
+        handle them whole.
         """
         return None
+
+    @property
+    def measures_parts(self) -> bool:
+        """True if held-out rows are split into parts for their loss and metrics, too.
+
+        For statistics that add up over parts, without predictions of whole rows.
+        """
+        return False
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         """Return the length of each row as the network reads it; batches are bucketed by length.

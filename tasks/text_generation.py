@@ -18,17 +18,21 @@ from torch.nn import functional
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
-from finetune.task import Score, Task
+from finetune.task import Parts, Score, Task
 from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
 from tasks.backbones.pretrained import from_pretrained
-from tasks.generation.codecs import Codec, CodecConfig, make_codec
+from tasks.generation.codecs import CausalCodec, Codec, CodecConfig, make_codec
 from tasks.generation.decoding import DecodingConfig, end_tokens, generate_texts
-from tasks.generation.dialogues import check_answered, settle_chat_template, turn_end_token
+from tasks.generation.documents import chunk_of, chunk_rows
 from tasks.generation.generation_views import GenerationViews
 from tasks.generation.language_models import ISOLATION_NOTES, load_language_model
-from tasks.generation.prompts import Exchange, PromptRows, make_exchange, reference_answer
 from tasks.generation.text_metrics import check_scorers, score_texts
 from tasks.generation.tokens import special_token_notes, start_token
+from tasks.prompts.chat_choice import choose_chat, dialogue_notes
+from tasks.prompts.dialogues import settle_chat_template, turn_end_token
+from tasks.prompts.messages import check_answered
+from tasks.prompts.prompts import Exchange, PromptRows, make_exchange, reference_answer
+from tasks.prompts.row_messages import row_messages
 from tasks.text.tokenization import (
     limit_length,
     load_tokenizer,
@@ -45,8 +49,6 @@ class TextGenerationConfig(CodecConfig, DecodingConfig):
     )
 
     name: str = "text-generation"
-    chat_template: str | None = None
-    """Jinja chat template for dialogues, or a file with one; null: the tokenizer's."""
     generate: bool = False
     """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it."""
 
@@ -81,20 +83,42 @@ class TextGeneration(Task):
         self.tokenizer_ = load_tokenizer(source)
         self._check_keys()
         notes = [*special_token_notes(self.tokenizer_), *self._settle_length()]
-        if self.resolved_.messages is not None:
-            check_answered(self.resolved_.messages, train[self.resolved_.messages])
-            has_start = start_token(self.tokenizer_) is not None
-            pretrained = self.tokenizer_.chat_template
-            notes += settle_chat_template(self.tokenizer_, self.resolved_.chat_template, has_start)
-            if self.resolved_.tools and "tools" not in str(self.tokenizer_.chat_template):
-                notes.append("chat template: it ignores tools, so the model does not see any")
-            if self.network_config_.is_encoder_decoder:
-                notes.append("dialogues: only the last turn carries loss, the rest is the prompt")
-            self._turn_end = turn_end_token(self.tokenizer_, train[self.resolved_.messages])
-            settled = self.tokenizer_.chat_template
-            self.template_ = settled if settled != pretrained else None
+        notes += self._settle_chat(train)
+        is_plain = self.resolved_.kind == "text" and self.resolved_.truncation is None
+        if self.resolved_.chunk is None:
+            self.settle({"chunk": is_plain})
         texts = (f"{row.prompt}{row.answer or ''}" for row in map(self.exchange, train))
         return [*notes, *unknown_tokens_note(self.tokenizer_, texts)]
+
+    def _settle_chat(self, train: Any) -> list[str]:
+        """Choose whether rows are dialogues, and the chat template; return notes."""
+        config = self.resolved_
+        if config.messages is not None:
+            check_answered(config.messages, train[config.messages], config.all_roles)
+        else:
+            chat, notes = choose_chat(config, self.tokenizer_, self.network_config_, train)
+            self.settle({"chat": chat})
+            if not chat:
+                return notes
+        pretrained = self.tokenizer_.chat_template
+        has_start = start_token(self.tokenizer_) is not None
+        template_notes = settle_chat_template(self.tokenizer_, config.chat_template, has_start)
+        if config.messages is None:
+            template_notes = [*notes, *template_notes]
+        if config.tools and "tools" not in str(self.tokenizer_.chat_template):
+            template_notes.append("chat template: it ignores tools, so the model does not see any")
+        if self.network_config_.is_encoder_decoder:
+            template_notes.append(
+                "dialogues: only the last turn carries loss, the rest is the prompt"
+            )
+        config = self.resolved_
+        self._turn_end = turn_end_token(
+            self.tokenizer_, (row_messages(config, row) for row in train)
+        )
+        settled = self.tokenizer_.chat_template
+        self.template_ = settled if settled != pretrained else None
+        is_causal = not self.network_config_.is_encoder_decoder
+        return [*template_notes, *dialogue_notes(config, self.tokenizer_, train, is_causal)]
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -128,10 +152,21 @@ class TextGeneration(Task):
 
     # ---- from a row to a prediction
 
+    @property
+    def parts(self) -> Parts | None:
+        codec = self.codec_ if self.resolved_.chunk and self.tokenizer_ is not None else None
+        if not isinstance(codec, CausalCodec) or self.resolved_.kind != "text":
+            return None
+        return lambda rows: chunk_rows(codec, self.resolved_, rows)
+
+    @property
+    def measures_parts(self) -> bool:
+        return True
+
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         if predicting:
             return [self.codec_.prompt_length(self.exchange(row)) for row in rows]
-        lengths = [self.codec_.length(self.exchange(row)) for row in rows]
+        lengths = [self._length(row) for row in rows]
         too_long = sum(length.cut > 0 for length in lengths)
         if too_long and self.resolved_.truncation == "refuse":
             raise DataError(
@@ -141,11 +176,20 @@ class TextGeneration(Task):
             )
         return lengths
 
+    def _length(self, row: Row) -> Length:
+        chunk = chunk_of(row)
+        if chunk is None:
+            return self.codec_.length(self.exchange(row))
+        return Length(len(chunk.ids) if chunk.target_count else 0)
+
     def cost(self, lengths: Sequence[int]) -> int:
         return self.codec_.cost(lengths)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        return self.codec_.encode(self.exchange(row))
+        chunk, codec = chunk_of(row), self.codec_
+        if chunk is not None and isinstance(codec, CausalCodec):
+            return codec.encode_tokens(chunk)
+        return codec.encode(self.exchange(row))
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
         batch: Batch = {}
@@ -215,10 +259,22 @@ class TextGeneration(Task):
                 "task.generate: plain text has no reference to compare with; set task.prompt and "
                 "task.completion, or task.generate=false"
             )
-        if self.resolved_.chat_template is not None and self.resolved_.kind != "chat":
+        no_chat = is_text or (self.resolved_.kind == "prompt" and self.resolved_.chat is False)
+        if self.resolved_.chat_template is not None and no_chat:
             raise ConfigError(
-                "task.chat_template requires dialogues, and these rows are not dialogues; set "
-                "task.messages to a column of dialogues, or remove task.chat_template"
+                "task.chat_template requires dialogues, or prompts with task.chat=true, and these "
+                "rows are neither; set task.messages to a column of dialogues, or remove "
+                "task.chat_template"
+            )
+        if is_text and self.resolved_.chat:
+            raise ConfigError(
+                "task.chat=true requires prompts and completions, and these rows are plain text; "
+                "set task.prompt and task.completion, or remove task.chat"
+            )
+        if self.resolved_.chunk and (not is_text or self.resolved_.truncation is not None):
+            raise ConfigError(
+                "task.chunk=true splits long plain texts instead of truncating them; set "
+                "task.text, and remove task.truncation, or remove task.chunk"
             )
         for key in ("top_p", "top_k"):
             default = type(self.resolved_).model_fields[key].default

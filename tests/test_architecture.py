@@ -41,7 +41,7 @@ TASK_LAYERS = [
     "classification",
     "image",
     "backbones annotations",
-    "text",
+    "text prompts mask_sources",
     "generation detection masks",
 ]
 FEWEST, MOST = 4, 12  # files in a package

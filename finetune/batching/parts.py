@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -38,18 +38,32 @@ class PartRows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return (self[key] for key in range(len(self)))
 
+    def select(self, indices: Iterable[int]) -> PartRows:
+        """Return the parts at `indices`."""
+        chosen = PartRows(self._rows, [()] * len(self._rows))
+        chosen._parts = [self._parts[index] for index in indices]
+        return chosen
+
 
 def rows_at_once(task: Task, requested: int) -> int:
     """Return the number of whole rows to evaluate or predict in one batch.
 
-    It is 1 for tasks that train on parts, since their rows may be of any size.
+    It is 1 for tasks that train on parts only, since their rows may be of any size.
     """
-    return requested if task.parts is None else 1
+    return requested if task.parts is None or task.measures_parts else 1
 
 
-def split_into_parts(rows: Dataset, task: Task) -> tuple[Dataset | PartRows, list[str]]:
-    """Return the rows that training sees, and a note if they are split into parts."""
+def split_into_parts(
+    rows: Dataset, task: Task, name: str = "train"
+) -> tuple[Dataset | PartRows, list[str]]:
+    """Return the rows that training sees, and a note if they are split into parts.
+
+    `name` is that of the split. The rows are returned as they are if each is its own only part.
+    """
     if task.parts is None:
         return rows, []
-    parts = PartRows(rows, task.parts(rows))
-    return parts, [f"train: {len(rows)} rows split into {len(parts)} parts"]
+    of_rows = task.parts(rows)
+    if all(len(parts) == 1 and not parts[0] for parts in of_rows):
+        return rows, []
+    parts = PartRows(rows, of_rows)
+    return parts, [f"{name}: {len(rows)} rows split into {len(parts)} parts"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from finetune.batching.data_loader import Split, measure_split
+from finetune.batching.parts import split_into_parts
 from finetune.data.opening import FIRST_VALUES, open_rows
 from finetune.data.source import Source, make_source
 from finetune.data.validation import check_rows
@@ -67,8 +68,12 @@ def evaluate_source(
     console.facts({name: text for name, text in facts.items() if text})
 
     model = task.load_model(saved_model(folder)).to(accelerator.device)
-    split, lengths, skipped_notes = measure_split(source.split or source.name, rows, task)
-    for note in filter(None, [*skipped_notes, cut_note(lengths, task.views.length_unit)]):
+    name, part_notes, measured = source.split or source.name, list[str](), rows
+    if task.measures_parts:
+        measured, part_notes = split_into_parts(rows, task, name)
+    split, lengths, skipped_notes = measure_split(name, measured, task)
+    cut = cut_note(lengths, task.views.length_unit)
+    for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
     return split, evaluate_split(model, task, split, accelerator, block=batch_size).metrics
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import Loaded
+from finetune.config.retired import keys_before
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten
 from finetune.data.opening import Splits, open_splits
@@ -62,6 +63,9 @@ def run(
     digests = digest_splits(splits, task)
     resumes = folder.exists and not fresh
     resumed = check_same_run(folder, config, digests, extend=extend) if resumes else None
+    if resumed is not None:
+        # The rows of a run of an earlier version are still formatted as when it started.
+        task.settle({k: v for k, v in keys_before(resumed.task).items() if v is not None})
     state.wait_for_everyone()  # all processes must check the folder before one writes to it
     if resumed is not None and folder.finished and not extend:
         console.print(

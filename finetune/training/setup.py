@@ -77,10 +77,10 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
 
     parts, lengths = dict[str, Split](), dict[str, list[Length]]()
     for name, rows in splits.named.items():
-        if name == "train":
-            rows, split_notes = split_into_parts(rows, task)
-        else:
-            split_notes = task.views.compare(name, rows)
+        split_notes = [] if name == "train" else task.views.compare(name, rows)
+        if name == "train" or task.measures_parts:
+            rows, part_notes = split_into_parts(rows, task, name)
+            split_notes = [*split_notes, *part_notes]
         parts[name], lengths[name], skipped_notes = measure_split(name, rows, task)
         notes += [*split_notes, *skipped_notes]
     classes, sampling_notes = _classes(config, task, parts["train"])

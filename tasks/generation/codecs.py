@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -20,9 +20,7 @@ from torch import Tensor
 
 from finetune.model import Batch
 from finetune.task_parts import Length, Sample
-from tasks.generation.dialogues import Piece
 from tasks.generation.packing import Bins, pack, padded_tokens
-from tasks.generation.prompts import Exchange, PromptConfig
 from tasks.generation.tokens import (
     Tokens,
     Truncation,
@@ -33,6 +31,9 @@ from tasks.generation.tokens import (
     truncate_prompt,
     truncate_tokens,
 )
+from tasks.prompts.dialogues import Piece
+from tasks.prompts.prompt_config import PromptConfig
+from tasks.prompts.prompts import Exchange
 from tasks.text.tokenization import pad_tokens
 
 
@@ -48,6 +49,10 @@ class CodecConfig(PromptConfig):
 
     prompt: cut the start of the prompt; end: cut the end; drop: skip the row; refuse: stop with an
     error. null: prompt for causal networks with prompt and completion, else end.
+    """
+    chunk: bool | None = None
+    """Split plain texts of more than max_length tokens into pieces, so that every token is learned;
+    null: yes, unless task.truncation is set.
     """
     packing: bool | None = None
     """Pack several rows into one sequence to reduce padding; null: if the network can isolate rows
@@ -112,11 +117,13 @@ class CausalCodec(Codec):
     packs: bool = False
 
     def length(self, row: Exchange) -> Length:
-        if row.pieces is None:
+        if row.sequences is None:
             return self.prompt_length(row)
-        whole = self._tokenize(row.pieces)
-        used = self._truncate(whole)
-        return Length(len(used.ids) if used.target_count else 0, len(whole.ids) - len(used.ids))
+        whole = [self._tokenize(pieces) for pieces in row.sequences]
+        read = [self._truncate(tokens) for tokens in whole]
+        used = sum(len(tokens.ids) for tokens in read if tokens.target_count)
+        cut = sum(len(tokens.ids) for tokens in whole) - sum(len(tokens.ids) for tokens in read)
+        return Length(used, cut)
 
     def prompt_length(self, row: Exchange) -> Length:
         whole = self._tokenize_prompt(row)
@@ -125,16 +132,27 @@ class CausalCodec(Codec):
 
     def encode(self, row: Exchange) -> Sample:
         prompt = self._truncate_prompt(self._tokenize_prompt(row))
-        if row.pieces is None:
+        if row.sequences is None:
             return {"inputs": {"input_ids": prompt, "prompt_ids": prompt}}
-        tokens = self._truncate(self._tokenize(row.pieces))
-        return {
-            "inputs": {"input_ids": tokens.ids, "prompt_ids": prompt},
-            "target": tokens.loss_mask,
-        }
+        read = [self._truncate(self._tokenize(pieces)) for pieces in row.sequences]
+        learned = [tokens for tokens in read if tokens.target_count]
+        return self._sample(learned or read[:1], prompt)
+
+    def whole(self, row: Exchange) -> Tokens:
+        """Return all tokens of a row of plain text, with its start and end token."""
+        assert row.sequences is not None
+        return self._tokenize(row.sequences[0])
+
+    def encode_tokens(self, tokens: Tokens) -> Sample:
+        """Encode a piece of a longer text."""
+        return self._sample([tokens], self._truncate_prompt(tokens.ids))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        rows = [Tokens(sample["inputs"]["input_ids"], sample["target"]) for sample in samples]
+        rows, owners = list[Tokens](), list[int]()  # sequences, and the sample of each
+        for owner, sample in enumerate(samples):
+            sequences = _sequences(sample)
+            rows += sequences
+            owners += [owner] * len(sequences)
         bins = self._bins([len(row.ids) for row in rows])
         size = max(sum(len(rows[row].ids) for row in members) for members in bins)
         shape = (len(bins), size)
@@ -149,7 +167,7 @@ class CausalCodec(Codec):
                 ids[number, start:stop] = torch.tensor(rows[row].ids)
                 positions[number, start:] -= int(positions[number, start])
                 segments[number, start:] += 1
-                targets += _shifted_targets(rows[row], number * size + start, row)
+                targets += _shifted_targets(rows[row], number * size + start, owners[row])
                 start = stop
             # Padding gets a segment of its own.
             if start < size:
@@ -158,7 +176,7 @@ class CausalCodec(Codec):
         inputs = {"input_ids": ids}
         if len(bins) < len(rows):
             inputs |= {"position_ids": positions, "segments": segments}
-        return _batch(inputs, sorted(targets, key=lambda item: item[2]), len(rows))
+        return _batch(inputs, sorted(targets, key=lambda item: item[2]), len(samples))
 
     def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Collate the prompts, padded on the left, since generation continues on the right."""
@@ -174,13 +192,16 @@ class CausalCodec(Codec):
         return padded_tokens(lengths, self._bins(lengths))
 
     def show(self, sample: Sample) -> str:
-        ids = sample["inputs"]["input_ids"]
-        pairs = zip(sample.get("target", [False] * len(ids)), ids, strict=True)
-        runs = [
-            (has_loss, self.tokenizer.decode([token for _, token in run]))
-            for has_loss, run in groupby(pairs, itemgetter(0))
-        ]
-        return "".join(f"«{text}»" if has_loss else text for has_loss, text in runs)
+        shown = []
+        for tokens in _sequences(sample):
+            runs = [
+                (has_loss, self.tokenizer.decode([token for _, token in run]))
+                for has_loss, run in groupby(
+                    zip(tokens.loss_mask, tokens.ids, strict=True), itemgetter(0)
+                )
+            ]
+            shown.append("".join(f"«{text}»" if has_loss else text for has_loss, text in runs))
+        return "\n".join(shown)
 
     @property
     def _keep_start(self) -> int:
@@ -191,6 +212,15 @@ class CausalCodec(Codec):
         if not self.adds_ends:
             return tokens
         return add_end_token(add_start_token(tokens, self.start), self.tokenizer.eos_token_id)
+
+    def _sample(self, sequences: Sequence[Tokens], prompt: list[int]) -> Sample:
+        """Make a sample of all tokens; if there are several sequences, it has their lengths."""
+        ids = [token for tokens in sequences for token in tokens.ids]
+        inputs: dict[str, Any] = {"input_ids": ids, "prompt_ids": prompt}
+        if len(sequences) > 1:
+            inputs["sequences"] = [len(tokens.ids) for tokens in sequences]
+        target = [has_loss for tokens in sequences for has_loss in tokens.loss_mask]
+        return {"inputs": inputs, "target": target}
 
     def _tokenize_prompt(self, row: Exchange) -> list[int]:
         tokens = tokenize_pieces(self.tokenizer, [Piece(row.prompt, False)])
@@ -225,7 +255,7 @@ class Seq2SeqCodec(Codec):
         source, over = prompt.used, prompt.cut
         if row.answer is None:
             # A dialogue that does not end with an assistant turn has no target.
-            return Length(source if row.pieces is None else 0, over)
+            return Length(source if row.sequences is None else 0, over)
         target = self._target(row.answer)
         over += max(len(target) - self.max_length, 0)
         if over and self.truncation in ("drop", "refuse"):
@@ -288,9 +318,17 @@ def make_codec(
         start = network.decoder_start_token_id
         return Seq2SeqCodec(tokenizer, config.max_length, config.max_length, truncation, start)
     max_prompt_length = min(config.max_length, max(room or config.max_length, 1))
-    start, adds_ends = start_token(tokenizer), config.kind != "chat"
+    start, adds_ends = start_token(tokenizer), not config.uses_chat
     shared = (tokenizer, config.max_length, max_prompt_length, truncation)
     return CausalCodec(*shared, start, adds_ends, packs)
+
+
+def _sequences(sample: Sample) -> list[Tokens]:
+    """Split the tokens of a sample into its sequences; an unlabeled one has no loss."""
+    ids = sample["inputs"]["input_ids"]
+    mask = sample.get("target", [False] * len(ids))
+    ends = list(accumulate(sample["inputs"].get("sequences", [len(ids)])))
+    return [Tokens(ids[a:b], mask[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def _shifted_targets(tokens: Tokens, start: int, row: int) -> list[tuple[int, int, int]]:

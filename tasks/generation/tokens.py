@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
-from tasks.generation.dialogues import Piece
+from tasks.prompts.dialogues import Piece
 
 Truncation = Literal["prompt", "end", "drop", "refuse"]
 
@@ -111,6 +111,28 @@ def truncate_tokens(
         [False] * keep_start + tokens.loss_mask[keep_start + skip :] if skip else tokens.loss_mask
     )
     return Tokens(ids[:max_length], loss_mask[:max_length])
+
+
+def chunk_tokens(tokens: Tokens, max_length: int, keep_start: int = 0) -> list[Tokens]:
+    """Split a text into pieces of at most `max_length` tokens, each token with loss in one of them.
+
+    Every piece begins with the first `keep_start` tokens of the text, and repeats the last token of
+    the piece before it, without loss, so that its first token has a context.
+    """
+    if len(tokens.ids) <= max_length:
+        return [tokens]
+    head, chunks, start = (
+        tokens.ids[:keep_start],
+        [truncate_tokens(tokens, max_length, "end")],
+        max_length,
+    )
+    step = max(max_length - keep_start - 1, 1)
+    while start < len(tokens.ids):
+        ids = [*head, *tokens.ids[start - 1 : start + step]]
+        loss_mask = [False] * (keep_start + 1) + tokens.loss_mask[start : start + step]
+        chunks.append(Tokens(ids, loss_mask))
+        start += step
+    return chunks
 
 
 def truncate_prompt(ids: Sequence[int], max_length: int, keep_start: int = 0) -> list[int]:

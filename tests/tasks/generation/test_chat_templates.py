@@ -143,8 +143,94 @@ def test_chat_template_file_must_be_utf8(gpt2_folder: Path, tmp_path: Path) -> N
         set_up(gpt2_folder, CHATS, chat_template=str(file))
 
 
-def test_chat_template_must_not_change_earlier_turns(gpt2_folder: Path) -> None:
-    rewriting = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    with pytest.raises(DataError, match="renders earlier turns differently"):
-        task, _, _ = set_up(gpt2_folder, CHATS, chat_template=rewriting)
-        task.lengths(CHATS)
+# ---- templates that rewrite earlier turns
+
+# As Qwen3's: reasoning is kept in the last answer only, where an empty one is opened if missing.
+REASONING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% set answer = m.content.split('</think>')[-1].lstrip('\n') %}"
+    "{% if loop.last %}<think>\n{{ m.content.split('</think>')[0].split('<think>')[-1].strip('\n')"
+    " if '</think>' in m.content else '' }}\n</think>\n\n{% endif %}{{ answer }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# As DeepSeek-R1's: the prompt opens the reasoning, and every answer loses its own.
+OPENED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<A>{{ m.content.split('</think>')[-1] }}"
+    "<end>{% else %}<U>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<A><think>\n{% endif %}"
+)
+THOUGHTS = [
+    {
+        "messages": [
+            {"role": "user", "content": "goal?"},
+            {"role": "assistant", "content": "<think>\na match\n</think>\n\nsport"},
+            {"role": "user", "content": "bank?"},
+            {"role": "assistant", "content": "<think>\na trade\n</think>\n\nbusiness"},
+        ]
+    }
+]
+
+
+def test_rewriting_template_gives_one_sequence_an_answer(llama_folder: Path) -> None:
+    task, model, notes = set_up(llama_folder, THOUGHTS, chat_template=REASONING)
+    assert any("one sequence an answer" in note and "1 of the first 1" in note for note in notes)
+    messages = THOUGHTS[0]["messages"]
+    learned = []
+    for pieces in task.exchange(THOUGHTS[0]).sequences or []:
+        assert [piece.has_loss for piece in pieces[:2]] == [False, True]
+        learned.append("".join(piece.text for piece in pieces))
+    for place, text in zip((1, 3), learned, strict=True):
+        arguments = {"tokenize": False, "add_generation_prompt": True}
+        prompt = task.tokenizer_.apply_chat_template(messages[:place], **arguments)
+        assert text.startswith(prompt)
+        assert text[len(prompt) :].startswith(messages[place]["content"])
+    assert "a match" not in learned[1]
+    # Both sequences count for their row, and cost what they would alone.
+    batch = task.collate([task.encode(THOUGHTS[0])])
+    assert batch["inputs"]["input_ids"].shape[0] <= 2
+    assert batch["targets"]["tokens"].tolist() == [int(batch["count"]["loss"])]
+    alone = [task.encode({"messages": messages[:place]}) for place in (2, 4)]
+    counts = [task.collate([sample])["count"]["loss"] for sample in alone]
+    assert float(batch["count"]["loss"]) >= max(map(float, counts))
+    assert len(model(batch)) == batch["count"]["loss"]
+
+
+def test_template_that_opens_the_reasoning_keeps_it_in_the_answer(gpt2_folder: Path) -> None:
+    task, _, _ = set_up(gpt2_folder, THOUGHTS, chat_template=OPENED)
+    sequences = task.exchange(THOUGHTS[0]).sequences or []
+    assert [[piece.text for piece in pieces] for pieces in sequences] == [
+        ["<U>goal?<A><think>\n", "a match\n</think>\n\nsport<end>"],
+        ["<U>goal?<A>\n\nsport<end><U>bank?<A><think>\n", "a trade\n</think>\n\nbusiness<end>"],
+    ]
+    plain = [{"messages": [THOUGHTS[0]["messages"][0], {"role": "assistant", "content": "sport"}]}]
+    task, _, _ = set_up(gpt2_folder, plain, chat_template=OPENED)
+    ((_, answer),) = task.exchange(plain[0]).sequences or []
+    assert answer.text == "\n</think>\n\nsport<end>"
+
+
+def test_template_that_does_not_render_an_answer_is_refused(gpt2_folder: Path) -> None:
+    silent = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(DataError, match="does not continue the prompt with the answer"):
+        set_up(gpt2_folder, THOUGHTS, chat_template=silent + "{{ add_generation_prompt }}")
+
+
+def test_ignored_roles_and_fields_of_messages_are_noted(llama_folder: Path) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief.", "id": "1"},
+                {"role": "user", "content": "the goal", "id": "2"},
+                {"role": "assistant", "content": "sport", "id": "3"},
+            ]
+        }
+    ]
+    template = (
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    notes = set_up(llama_folder, rows, chat_template=template)[2]
+    assert any("leaves out 1 messages of the role system" in note for note in notes)
+    assert any(note.startswith("not read: id of the messages") for note in notes)

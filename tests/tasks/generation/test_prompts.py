@@ -9,14 +9,14 @@ import pytest
 
 from finetune.errors import DataError
 from tasks import TextGeneration
-from tasks.generation.dialogues import check_answered, normalize_messages
-from tasks.generation.templates import (
+from tasks.prompts.messages import check_answered, normalize_messages
+from tasks.prompts.templates import (
     fill_template,
     resolve_template,
     template_columns,
     template_faults,
 )
-from tasks.generation.tools import parse_tools
+from tasks.prompts.tools import parse_tools
 from tasks.sample_rows import BODY_WORDS, bbc_headline
 from tests.support.contract import resolve
 
@@ -137,8 +137,8 @@ def test_bbc_headline_splits_off_the_first_line() -> None:
         ([{"role": "user", "content": None}], "message 1 has no content"),
         ([{"role": "assistant", "content": " "}], "message 1, an assistant turn, is empty"),
         (
-            [{"role": "user", "content": [{"text": "x"}]}],
-            "has content [{'text': 'x'}], not text",
+            [{"role": "user", "content": {"text": "x"}}],
+            "has content {'text': 'x'}, not text",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Templates that combine a row's columns into one text: "Article: {body}\\nHeadline:".
 
-A field is the name of a column; {translation.en} or {translation[en]} accesses a nested value.
+A field is the name of a column; {translation.en} or {translation[en]} accesses a nested value, and
+{answers[text][0]} an item of a list. A column that adds to a prompt, such as `input`, may be null.
 `{{` and `}}` are literal braces. Nothing is evaluated.
 """
 
@@ -12,6 +13,19 @@ from typing import Any
 
 from finetune.errors import DataError, nearest
 from finetune.task_parts import Row
+
+# Columns that go into a prompt beside the question, in lower case. Many rows leave them empty.
+CONTEXT_NAMES = (
+    "input",
+    "context",
+    "passage",
+    "background",
+    "reference",
+    "system",
+    "system_prompt",
+    "system_message",
+    "history",
+)
 
 
 def resolve_template(value: str, key: str, columns: Iterable[str]) -> str:
@@ -85,10 +99,20 @@ def _text(field: str, row: Mapping[str, Any]) -> str:
     name = _column(field)
     value: Any = row.get(name)
     for step in _steps(field[len(name) :]):
-        value = value.get(step) if isinstance(value, Mapping) else None
+        value = _item(value, step)
+    if value is None and name.lower() in CONTEXT_NAMES:
+        return ""
     if isinstance(value, str | int | float):
         return str(value)
     raise KeyError(f"{field} is {value!r:.80}, not text")
+
+
+def _item(value: Any, step: str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(step)
+    if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+        return value[int(step)]
+    return None
 
 
 def _steps(path: str) -> list[str]:

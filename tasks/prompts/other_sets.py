@@ -1,0 +1,196 @@
+"""Data sets of related tasks that would pass as dialogues or prompts, refused by name.
+
+They are recognized by their columns. Explicit keys (task.prompt, task.messages, task.text) read
+them nonetheless, as the messages here say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.config.formats import IMAGE_ENDINGS
+from finetune.errors import DataError, listed
+from tasks.prompts.messages import is_dialogue, media_parts, message_list
+
+Columns = Mapping[str, Sequence[Any]]
+
+# Column of preferred answers -> names of the column of rejected ones.
+PREFERENCES = {
+    "chosen": ("rejected", "reject"),
+    "chosen_response": ("rejected_response",),
+    "preferred_output": ("non_preferred_output",),
+    "accepted": ("rejected",),
+    "messages": ("rejected_response", "rejected_messages", "rejected"),
+    "conversations": ("rejected",),
+    "response": ("rejected", "rejected_response"),
+}
+VERDICTS = ("label", "kto_tag", "labels")
+MEDIA_NAMES = ("image", "images", "image_path", "img", "video", "videos", "audio", "audios")
+PLACEHOLDERS = ("<image>", "<video>", "<audio>", "<|image|>", "<image_soft_token>")
+CHOICE_NAMES = ("choices", "options", "endings", "distractors")
+OPTION_COLUMNS = (("a", "b", "c"), ("option_a", "option_b"), ("optiona", "optionb"), ("opa", "opb"))
+TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
+
+
+def refuse_other_sets(columns: Columns) -> None:
+    """Raise DataError if the columns are those of another task; it says how to read them here."""
+    lowered = {name.lower(): name for name in columns}
+    for check in (_preference, _verdicts, _media, _choices, _translation, _pairs):
+        message = check(lowered, columns)
+        if message:
+            raise DataError(message)
+
+
+def refuse_placeholders(column: str, dialogues: Sequence[Any], columns: Columns) -> None:
+    """Raise DataError if dialogues mark the places of pictures that text generation does not see.
+
+    Even a configured column of dialogues is refused: "<image>" would be learned as text.
+    """
+    parts = sorted(set().union(*map(media_parts, dialogues)))
+    if parts:
+        raise DataError(
+            f"task.messages={column}: messages have parts of type {listed(parts, 3)}, so this is "
+            "an image-and-text set, and text generation reads text only; drop these rows or parts "
+            "with data.map=file.py:function"
+        )
+    media = [name for name in columns if name.lower() in MEDIA_NAMES]
+    texts = [text for dialogue in dialogues for text in _texts(message_list(dialogue))]
+    marks = [mark for mark in PLACEHOLDERS if any(mark in text for text in texts)]
+    if media and marks:
+        raise DataError(
+            f"task.messages={column}: messages contain {marks[0]}, the place of a picture of "
+            f"column {media[0]!r}, which text generation does not read; drop these rows with "
+            "data.map=file.py:function"
+        )
+
+
+def _preference(lowered: Mapping[str, str], columns: Columns) -> str:
+    for chosen, others in PREFERENCES.items():
+        rejected = next((lowered[name] for name in others if name in lowered), None)
+        if chosen in lowered and rejected is not None:
+            column = lowered[chosen]
+            return (
+                f"a preference set: column {column!r} holds preferred answers, {rejected!r} "
+                "rejected ones, and learning from both (DPO) is not a task of this kit; "
+                f"{_alone(column, lowered, columns)} learns the preferred answers alone"
+            )
+    return ""
+
+
+def _alone(column: str, lowered: Mapping[str, str], columns: Columns) -> str:
+    """Return the keys that read the preferred answers without the rejected ones."""
+    prompt = next((lowered[name] for name in ("prompt", "question") if name in lowered), None)
+    if is_dialogue(columns[column]):
+        whole = any(len(message_list(value)) > 1 for value in columns[column] if value)
+        if whole or prompt is None:
+            return f"task.messages={column}"
+    if prompt is not None:
+        return f"task.prompt={prompt} task.completion={column}"
+    return f"task.text={column}"
+
+
+def _verdicts(lowered: Mapping[str, str], columns: Columns) -> str:
+    verdict = next((lowered[name] for name in VERDICTS if name in lowered), None)
+    replies = [name for name in ("completion", "response", "answer", "output") if name in lowered]
+    dialogues = [name for name, values in columns.items() if is_dialogue(values)]
+    if verdict is None or not (dialogues or ("prompt" in lowered and replies)):
+        return ""
+    values = [value for value in columns[verdict] if value is not None]
+    is_verdict = values and all(
+        isinstance(value, bool | str) and value in TRUTH_VALUES for value in values
+    )
+    if not is_verdict:
+        return ""
+    keys = (
+        f"task.messages={dialogues[0]}"
+        if dialogues and not replies
+        else f"task.prompt={lowered['prompt']} task.completion={lowered[replies[0]]}"
+        if "prompt" in lowered and replies
+        else f"task.messages={dialogues[0]}"
+    )
+    return (
+        f"a set of answers with verdicts: column {verdict!r} says whether an answer is wanted, and "
+        f"learning from both kinds (KTO) is not a task of this kit; {keys} learns every answer, "
+        "unwanted ones too, unless data.map=file.py:function drops those"
+    )
+
+
+def _media(lowered: Mapping[str, str], columns: Columns) -> str:
+    parts = {part for values in columns.values() for value in values for part in media_parts(value)}
+    media = [lowered[name] for name in MEDIA_NAMES if name in lowered]
+    media = [name for name in media if any(map(_is_media, columns[name]))]
+    if not (parts or media):
+        return ""
+    found = f"column {media[0]!r}" if media else f"parts of type {listed(sorted(parts), 3)}"
+    return (
+        f"an image-and-text set ({found}): text generation reads text only; to learn the texts "
+        "alone, name their columns with task.prompt and task.completion, or task.text"
+    )
+
+
+def _is_media(value: Any) -> bool:
+    """True for an image or another file, as bytes, as a path, or in a list."""
+    if isinstance(value, list):
+        return any(map(_is_media, value))
+    if isinstance(value, Mapping):
+        return "bytes" in value or "path" in value or "array" in value
+    if isinstance(value, str):
+        endings = (*IMAGE_ENDINGS, ".mp4", ".wav", ".mp3", ".flac", ".avi", ".webm")
+        return value.lower().endswith(endings) or value.startswith("data:image/")
+    return value is not None and not isinstance(value, int | float | bool)
+
+
+def _choices(lowered: Mapping[str, str], columns: Columns) -> str:
+    choices = [lowered[name] for name in CHOICE_NAMES if name in lowered]
+    choices = [name for name in choices if any(isinstance(v, list | dict) for v in columns[name])]
+    for names in OPTION_COLUMNS:
+        if not choices and all(name in lowered for name in names):
+            choices = [lowered[name] for name in names]
+    if not choices:
+        return ""
+    return (
+        f"a multiple-choice set: the choices are in {listed(map(repr, choices), 4)}. The answer to "
+        "learn may be its letter, or the text of the choice; write the prompt and the answer as "
+        "two columns with data.map=file.py:function, and name them with task.prompt and "
+        "task.completion"
+    )
+
+
+def _translation(lowered: Mapping[str, str], columns: Columns) -> str:
+    column = lowered.get("translation")
+    values = [value for value in columns.get(column or "", ()) if value is not None]
+    if column is None or not values or not isinstance(values[0], Mapping):
+        return ""
+    languages = list(values[0])
+    readings = [
+        f"task.prompt='{{{column}.{a}}}' task.completion='{{{column}.{b}}}' from {a} to {b}"
+        for a, b in (languages[:2], languages[1::-1])
+        if len(languages) > 1
+    ]
+    return (
+        f"a translation set (column {column!r}: {listed(languages, 6)}), whose direction is "
+        f"undecided: {', or '.join(readings)}"
+    )
+
+
+def _pairs(lowered: Mapping[str, str], columns: Columns) -> str:
+    if not {"anchor", "positive"} <= lowered.keys():
+        return ""
+    return (
+        f"a set of text pairs for embeddings (columns {lowered['anchor']!r} and "
+        f"{lowered['positive']!r}), which is not text to generate; to learn to write the second "
+        f"from the first, set task.prompt={lowered['anchor']} "
+        f"task.completion={lowered['positive']}"
+    )
+
+
+def _texts(dialogue: Any) -> list[str]:
+    messages = dialogue if isinstance(dialogue, list) else []
+    return [
+        item
+        for message in messages
+        if isinstance(message, Mapping)
+        for item in message.values()
+        if isinstance(item, str)
+    ]

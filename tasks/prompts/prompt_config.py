@@ -1,0 +1,60 @@
+"""Config keys that select the prompt and the answer of a row."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from finetune.config.schema import TaskConfig
+from tasks.prompts.messages import ROLES
+
+TextKind = Literal["chat", "prompt", "text"]
+
+
+class PromptConfig(TaskConfig):
+    """Config keys that select the prompt and the answer of a row."""
+
+    prompt: str | None = None
+    """Prompt: a column, or a template such as "Article: {body}\\nHeadline:"."""
+    completion: str | None = None
+    """Text to generate after the prompt: a column, or a template such as " {headline}"."""
+    messages: str | None = None
+    """Column of dialogues, lists of {"role", "content"}; every assistant turn carries loss."""
+    tools: str | None = None
+    """Column of the tools that a dialogue may call: a list of JSON schemas, or a JSON string of
+    such a list; null: detected.
+    """
+    text: str | None = None
+    """Column or template of plain text, all of which carries loss."""
+    system: str | None = None
+    """System prompt: a column, a template, or a text for all rows whose dialogue has none; null: a
+    column called system, if there is one.
+    """
+    history: str | None = None
+    """Column of the earlier [user, assistant] turns of a prompt; null: one called history."""
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(default_factory=dict)
+    """Roles of the turns of dialogues by other names, such as {customer: user, agent: assistant}.
+    """
+    chat: bool | None = None
+    """Format prompts and completions as turns of the user and the assistant, with the chat
+    template; null: if the tokenizer has one and the rows are not formatted already.
+    """
+    chat_template: str | None = None
+    """Jinja chat template for dialogues, or a file with one; null: the tokenizer's."""
+
+    @property
+    def kind(self) -> TextKind:
+        if self.messages is not None:
+            return "chat"
+        return "prompt" if self.prompt is not None else "text"
+
+    @property
+    def uses_chat(self) -> bool:
+        """True if the chat template formats a row, as a dialogue."""
+        return self.kind == "chat" or (self.kind == "prompt" and bool(self.chat))
+
+    @property
+    def all_roles(self) -> dict[str, str]:
+        """{name of a role in the data: role in the chat template}."""
+        return ROLES | self.roles
