@@ -116,6 +116,14 @@ class DataConfig(Section):
     """Random seed of splits made by share, and of the rows that `limit` and `per_class` select."""
     group: str | None = None
     """Column of a group id: rows of the same group stay in the same split."""
+    images: str | None = None
+    """Folder that the image paths or image ids in the columns of a table are relative to; null: the
+    table's folder, or a folder of images beside it.
+    """
+    class_level: Literal[-1] | PositiveInt | None = None
+    """Level of the class folders in a folder of images, from 1 at the top; -1: the folder of the
+    file; null: 1, unless deeper folders may be the classes.
+    """
     map: str | None = None
     """file.py:function or module:function that is applied to each row; return None to drop a row.
     """
@@ -292,4 +300,15 @@ class RunConfig(Section):
 
 
 # The keys of `data` that control reading one table; the others are about the splits of a run.
-READING_KEYS = ("subset", "revision", "format", "map", "limit", "delimiter", "encoding", "on_error")
+READING_KEYS = (
+    "subset",
+    "revision",
+    "format",
+    "images",
+    "class_level",
+    "map",
+    "limit",
+    "delimiter",
+    "encoding",
+    "on_error",
+)

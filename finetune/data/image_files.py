@@ -9,55 +9,54 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, Image
 
-from finetune.config.formats import IMAGE_ENDINGS
-from finetune.errors import DataError
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError, listed
+from finetune.io.class_folders import IMAGE_FOLDERS
+from finetune.io.image_paths import (
+    SAMPLE,
+    ImageFinder,
+    Located,
+    Root,
+    is_image_path,
+    is_local,
+    locate_images,
+)
+from finetune.io.image_paths import is_image_file as is_image_file
+from finetune.io.references import locate
+from finetune.io.split_names import splits_of_siblings
+from finetune.io.walking import is_stray, walk_visible
+from finetune.io.walking import list_visible as list_visible
 
-_ADDRESS = ("http://", "https://", "s3://", "gs://", "hf://", "file://", "/", "~", "\\")
-_INSPECTED = 100  # first values of a column
-
-
-def is_image_file(name: str | Path) -> bool:
-    """True if the name has the ending of an image format."""
-    return Path(name).suffix.lower() in IMAGE_ENDINGS
-
-
-def count_image_files(folder: Path) -> int:
-    """Count the images in a folder and in its class folders."""
-    children = list_visible(folder)
-    inside = (path for child in children if child.is_dir() for path in child.rglob("*"))
-    return sum(map(is_image_file, children)) + sum(map(is_image_file, inside))
-
-
-def read_class_folders(folder: Path) -> tuple[Dataset, list[Path]]:
-    """Read class folders into the columns image, label (the folder) and file; return other files.
-
-    Without class folders, images directly in `folder` give rows without a label column. Raises
-    DataError if there are both.
-    """
-    labeled: list[tuple[Path, str]] = []
-    loose, unread = [], []
-    for child in list_visible(folder):
-        if child.is_dir():
-            inside = [path for path in sorted(child.rglob("*")) if path.is_file()]
-            labeled += [(path, child.name) for path in inside if is_image_file(path)]
-            unread += [path for path in inside if not is_image_file(path)]
-        elif is_image_file(child):
-            loose.append(child)
-        else:
-            unread.append(child)
-    if labeled and loose:
-        raise DataError(
-            f"{folder}: {len(loose)} images are outside the class folders, such as"
-            f" {loose[0].name}; move each into the folder of its class"
-        )
-    labels = [label for _, label in labeled]
-    return _table([path for path, _ in labeled] or loose, folder, labels or None), unread
+_ID_NAMES = frozenset(
+    [
+        "id",
+        "image",
+        "image_id",
+        "imageid",
+        "img",
+        "img_id",
+        "image_name",
+        "imagename",
+        "file",
+        "filename",
+        "file_name",
+        "fname",
+        "name",
+        "path",
+        "picture",
+        "photo",
+        "id_code",
+        "isic_id",
+    ]
+)
+_NAMED = 3
 
 
 def is_pattern(reference: str) -> bool:
@@ -72,33 +71,37 @@ def read_image_files(pattern: str) -> Dataset | None:
     """
     if not is_pattern(pattern):
         path = Path(pattern).expanduser()
-        return _table([path], path.parent) if is_image_file(path) and path.is_file() else None
+        return image_rows([path], path.parent) if is_image_file(path) and path.is_file() else None
     matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
-    paths = [Path(name) for name in matches if is_image_file(name)]
+    paths = [path for path in map(Path, matches) if is_image_file(path) and not is_stray(path.name)]
     if not paths:
         raise DataError(f"{pattern}: no image matches this pattern ({len(matches)} other files do)")
-    return _table(paths, Path(os.path.commonpath([path.parent for path in paths])))
+    return image_rows(paths, Path(os.path.commonpath([path.parent for path in paths])))
 
 
-def complete_paths(rows: Dataset, folder: Path) -> Dataset:
-    """Resolve the image paths in the columns of a table that lies in `folder`.
+def image_rows(paths: Sequence[Path], root: Path, labels: Sequence[str] | None = None) -> Dataset:
+    """Return the columns image, label if there are labels, and file, relative to `root`."""
+    columns: dict[str, Sequence[str]] = {"image": [path.as_posix() for path in paths]}
+    if labels is not None:
+        columns["label"] = labels
+    columns["file"] = [path.relative_to(root).as_posix() for path in paths]
+    return Dataset.from_dict(columns)
 
-    Only for columns whose first values all end like images. Paths are relative to the table's
-    folder, unless the first one exists only relative to the working directory.
-    """
-    for column, kind in zip(rows.column_names, rows.data.schema.types, strict=True):
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            continue
-        first = [value for value in rows[:_INSPECTED][column] if value]
-        if not first or not all(map(is_image_file, first)):
-            continue
-        if not (folder / first[0]).is_file() and Path(first[0]).is_file():
-            continue
-        paths = [_resolve(value, folder) for value in rows[column]]
-        order = rows.column_names
-        rows = rows.remove_columns(column).add_column(column, pa.array(paths, pa.string()))
-        rows = rows.select_columns(order)
-    return rows
+
+def read_split_in_classes(
+    classes: Mapping[str, Mapping[str, Sequence[Path]]], root: Path
+) -> dict[str, Dataset]:
+    """Return the splits of class folders that contain split folders: {class: {split: folders}}."""
+    paths: dict[str, list[tuple[Path, str]]] = {}
+    for label, splits in classes.items():
+        for split, folders in splits.items():
+            images = [path for each in folders for path in walk_visible(each)]
+            paths.setdefault(split, []).extend((p, label) for p in images if is_image_file(p))
+    return {
+        split: image_rows([path for path, _ in found], root, [label for _, label in found])
+        for split, found in paths.items()
+        if found
+    }
 
 
 def disable_image_decoding(rows: Dataset) -> Dataset:
@@ -109,19 +112,169 @@ def disable_image_decoding(rows: Dataset) -> Dataset:
     return rows
 
 
-def _resolve(value: str | None, folder: Path) -> str | None:
-    return value if not value or value.startswith(_ADDRESS) else (folder / value).as_posix()
+# ---- tables
 
 
-def _table(paths: Sequence[Path], root: Path, labels: Sequence[str] | None = None) -> Dataset:
-    columns: dict[str, Sequence[str]] = {"image": [path.as_posix() for path in paths]}
-    if labels is not None:
-        columns["label"] = labels
-    columns["file"] = [path.relative_to(root).as_posix() for path in paths]
-    return Dataset.from_dict(columns)
+def complete_paths(
+    rows: Dataset, table: Path, config: DataConfig, folders: Sequence[Path] = ()
+) -> tuple[Dataset, list[str]]:
+    """Resolve the image paths and ids in the columns of a table; also return notes about them.
+
+    A column whose first values all end like images holds paths; without one, a column may hold ids
+    whose files end in .jpg or the like. They are relative to data.images, to the table's folder, to
+    one of `folders`, to the working directory, or to a folder of images beside the table. Raises
+    DataError if data.images has none of them.
+    """
+    texts = {name: rows[:SAMPLE][name] for name in rows.column_names if _may_name(rows, name)}
+    named = [name for name, values in texts.items() if _all_end_like_images(values)]
+    found = {name: _locate(rows, name, table, config, folders) for name in named}
+    if not any(found.values()):
+        ids = {name: values for name, values in texts.items() if _may_be_ids(name, values)}
+        found |= _locate_ids(
+            rows, [name for name in ids if name not in named], table, config, folders
+        )
+    if config.images is not None and not any(found.values()):
+        first = next((value for name in named for value in texts[name] if value), None)
+        seen = f"{first!r} of column {named[0]!r} is not there" if first else "no column names them"
+        raise DataError(
+            f"data.images={config.images}: none of the images that {table} names is in this folder"
+            f" ({seen}); correct the folder, or set task.image=COLUMN"
+        )
+    notes: list[str] = []
+    for column in texts:
+        located = found.get(column)
+        if located is None and column not in found:
+            continue
+        paths = located.paths if located else [_relative(v, table.parent) for v in rows[column]]
+        if located is not None:
+            notes += _describe(located, rows[column], column, table, folders)
+        # Added before the old one is removed: a table needs a column to keep its length.
+        new, order = f"{column} ", rows.column_names
+        rows = rows.add_column(new, pa.array(paths, pa.string())).remove_columns(column)
+        rows = rows.rename_column(new, column).select_columns(order)
+    return rows, notes
 
 
-def list_visible(folder: Path) -> list[Path]:
-    """Return the children of a folder sorted by name, without hidden ones."""
-    children = (child for child in folder.iterdir() if not child.name.startswith((".", "__")))
-    return sorted(children, key=lambda child: child.name)  # paths sort differently on Windows
+def _may_name(rows: Dataset, column: str) -> bool:
+    kind = rows.data.schema.field(column).type
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer)
+    return any(matches(kind) for matches in kinds)
+
+
+def _all_end_like_images(values: Sequence[Any]) -> bool:
+    first = [value for value in values if value and value != 0]
+    return bool(first) and all(map(is_image_path, first))
+
+
+def _may_be_ids(column: str, values: Sequence[Any]) -> bool:
+    """True for a column that has the name of an id, or of which no value repeats."""
+    first = [value for value in values if value is not None and value != ""]
+    is_unique = len(first) > 1 and len(set(first)) == len(first)
+    return bool(first) and (column.lower() in _ID_NAMES or is_unique)
+
+
+def _locate(
+    rows: Dataset, column: str, table: Path, config: DataConfig, folders: Sequence[Path]
+) -> Located | None:
+    values = [value if value is None else str(value) for value in rows[column]]
+    finder = _finder(column, table, config, folders)
+    return locate_images(values, finder, f"{table}: column {column!r}", finder.below)
+
+
+def _locate_ids(
+    rows: Dataset, columns: Sequence[str], table: Path, config: DataConfig, folders: Sequence[Path]
+) -> dict[str, Located | None]:
+    """Find the column whose values name most images without their ending; {} if there is none."""
+    found: dict[str, Located | None] = {}
+    sizes = {}
+    for column in columns:
+        located = _locate(rows, column, table, config, folders)
+        if located is not None and located.foreign == "":
+            found[column] = located
+            sizes[column] = len(_existing(located.paths[:SAMPLE]))
+    if not sizes or not max(sizes.values()):
+        return {}
+    best = max(sizes, key=lambda column: (sizes[column], column.lower() in _ID_NAMES))
+    return {best: found[best]}
+
+
+def _existing(paths: Iterable[str | None]) -> set[str]:
+    return {str(path) for path in paths if is_image_path(path) and Path(str(path)).is_file()}
+
+
+def _finder(column: str, table: Path, config: DataConfig, folders: Sequence[Path]) -> ImageFinder:
+    """Return the lookup of a column's images: in data.images, or in the folders near the table."""
+    if config.images is not None:
+        folder = _configured(config.images, table)
+        return ImageFinder([Root(folder)], folder)
+    here = table.parent
+    children = [child for child in list_visible(here) if child.is_dir()] if here.is_dir() else []
+    splits = splits_of_siblings([child.name for child in children])
+    own = splits_of_siblings([table.stem, *splits]).get(table.stem)
+    others = {child for child in children if own and splits.get(child.name, own) != own}
+    others -= set(folders)
+    roots = [Root(here), *(Root(folder) for folder in folders), Root(Path())]
+    for child in (child for child in children if child not in others):
+        matches = child.name.lower() in (column.lower(), f"{column.lower()}s")
+        rank = 1 if matches or (own and splits.get(child.name) == own) else 3
+        rank = min(rank, 2 if child.name.lower() in IMAGE_FOLDERS else 3)
+        inner = [each for each in list_visible(child) if each.is_dir()]
+        roots += [Root(child, rank), *(Root(each, rank + 3) for each in inner)]
+    roots.append(Root(here.parent, 7))
+    roots += [Root(here.parent / name, 8) for name in sorted(IMAGE_FOLDERS)]
+    return ImageFinder([root for root in roots if root.folder.is_dir()], here, frozenset(others))
+
+
+def _configured(images: str, table: Path) -> Path:
+    """Return the folder of data.images: as given, or relative to the table."""
+    folder = locate(images) or table.parent / images
+    if not folder.is_dir():
+        raise DataError(
+            f"data.images={images}: no such folder, neither here nor beside {table}; give the"
+            " folder that the image paths of the table are relative to"
+        )
+    return folder
+
+
+def _relative(value: Any, folder: Path) -> str | None:
+    if not isinstance(value, str) or not is_local(value) or value.startswith(("/", "\\")):
+        return value if value is None else str(value)
+    return (folder / value).as_posix()
+
+
+def _describe(
+    located: Located, values: Sequence[Any], column: str, table: Path, folders: Sequence[Path]
+) -> list[str]:
+    """Return notes on where the images of a column are, unless they are where the column says."""
+    found = _existing(located.paths)
+    named = sum(is_local(value if value is None else str(value)) for value in values)
+    hits = sum(path in found for path in located.paths if path)
+    places = sorted({Path(path).parent for path in found})
+    is_bare = not all(is_image_file(str(value)) for value in values if value is not None)
+    count = f"{hits} of {named}"
+    if located.foreign:
+        return [
+            f"{table}: the paths in column {column!r} begin with {located.foreign}, which is not"
+            f" here; {count} images found by the ends of their paths, in {_folders(places)}"
+        ]
+    if located.root in (table.parent, Path()) and not is_bare:
+        return []
+    how = "without their file endings, " if is_bare else ""
+    notes = [f"{table}: images of column {column!r}, {how}in {_folders(places)}: {count} found"]
+    unread = [
+        path.name
+        for place in places
+        if place != table.parent or place in folders
+        for path in list_visible(place)
+        if is_image_file(path) and path.as_posix() not in found
+    ]
+    if unread:
+        notes.append(
+            f"not read: {len(unread)} images in {_folders(places)} that {table.name} does not name:"
+            f" {listed(unread, _NAMED)}"
+        )
+    return notes
+
+
+def _folders(places: Sequence[Path]) -> str:
+    return listed(places, _NAMED)

@@ -149,6 +149,13 @@ def _is_usable(roles: Roles, role: Role, task_rows: Rows) -> bool:
     missing = [
         name for name in row if name not in rows.column_names and _reads(task_rows, row, name)
     ]
+    if role in roles.inferred and _lacks_labels(rows, row, task_rows, missing):
+        names = ", ".join(map(repr, set(missing) & set(task_rows.targets)))
+        roles.notes.append(
+            f"{role}: not used for evaluation, since its {len(rows)} rows have no labels (no column"
+            f" {names}); `finetune predict` reads them"
+        )
+        return False
     if missing:
         raise DataError(
             f"{role}: has no column {', '.join(map(repr, missing))}, which train has;"
@@ -162,6 +169,13 @@ def _is_usable(roles: Roles, role: Role, task_rows: Rows) -> bool:
         names = ", ".join(map(repr, empty))
         roles.notes.append(f"{role}: skipped, since {names} is empty in all {len(rows)} rows")
     return not empty
+
+
+def _lacks_labels(rows: Dataset, row: Row, task_rows: Rows, missing: Sequence[str]) -> bool:
+    """True if a split has no target column, not even one that may be the target by another name."""
+    targets = [name for name in missing if name in task_rows.targets]
+    others = [name for name in rows.column_names if name not in row]
+    return bool(targets) and not any(nearest(name, others).startswith("did") for name in targets)
 
 
 def _reads(task_rows: Rows, row: Row, column: str) -> bool:

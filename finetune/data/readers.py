@@ -61,7 +61,8 @@ def read_reference(
     decoder = Decoder(config.encoding)
     if path.is_file():
         rows, notes = read_table(path, config, decoder)
-        splits = {"train": complete_paths(rows, path.parent)}
+        rows, image_notes = complete_paths(rows, path, config)
+        splits, notes = {"train": rows}, [*notes, *image_notes]
     elif config.format == "hub" or config.subset is not None:
         return _as_stored(_read_hub(str(path), config))
     else:

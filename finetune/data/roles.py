@@ -10,10 +10,10 @@ from datasets import Dataset
 
 from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
-from finetune.data.folders import split_name
 from finetune.data.readers import Tables, from_object, only_split, read_reference
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
+from finetune.io.split_names import split_name
 
 Role = Literal["train", "validation", "test"]
 HELD_OUT: tuple[Role, ...] = ("validation", "test")
@@ -112,11 +112,15 @@ class _Search:
         if self.config.train is not None:
             return self.named("train", self.config.train)
         splits = self.source.splits
-        name = next(iter(splits)) if len(splits) == 1 else find_split(splits, "train")
+        only = next(iter(splits)) if len(splits) == 1 else None
+        is_held_out = only is not None and split_name(only) in HELD_OUT
+        name = find_split(splits, "train") if only is None or is_held_out else only
         if name is None:
+            why = ", and held-out splits are not trained on unless a key says so" * is_held_out
             names = ", ".join(splits)
             raise DataError(
-                f"{self.where}: no split is called train; choose one with data.train=NAME: {names}"
+                f"{self.where}: no split is called train{why}; choose one with data.train=NAME:"
+                f" {names}"
             )
         return self.take("train", name)
 

@@ -99,8 +99,12 @@ def test_data_keys_name_files_that_combine_with_shares(task: Task, tmp_path: Pat
     assert sizes(open_with(task, source=keys["train"], test=keys["test"])) == (20, None, 5)
 
 
-def test_single_split_of_any_name_becomes_train(task: Task) -> None:
-    assert sizes(open_with(task, {"test": rows_of(10)})) == (8, 2, None)
+def test_single_split_becomes_train_unless_it_has_the_name_of_a_held_out_one(task: Task) -> None:
+    assert sizes(open_with(task, {"all": rows_of(10)})) == (8, 2, None)
+    for name in ("test", "dev"):
+        with pytest.raises(DataError, match=f"held-out splits are not trained on.*NAME: {name}"):
+            open_with(task, {name: rows_of(10)})
+    assert sizes(open_with(task, {"test": rows_of(10)}, train="test")) == (8, 2, None)
 
 
 def test_open_splits_rejects_missing_data_and_shares_without_train_rows(task: Task) -> None:

@@ -1,0 +1,54 @@
+"""Listing of folders without what operating systems and other programs leave in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from finetune.config.formats import IMAGE_ENDINGS, TABLE_ENDINGS
+from finetune.errors import listed
+
+_LEFTOVERS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+_LEFTOVER_FOLDERS = frozenset({"__MACOSX", ".ipynb_checkpoints", ".AppleDouble"})
+_DATA_ENDINGS = IMAGE_ENDINGS | TABLE_ENDINGS | {".txt", ".xml"}
+_NAMED = 3
+
+
+def is_stray(name: str) -> bool:
+    """True for a file or folder that is never data: hidden ones, ._1.jpg, __MACOSX, Thumbs.db."""
+    return name.startswith((".", "__")) or name.lower() in _LEFTOVERS
+
+
+def list_visible(folder: Path) -> list[Path]:
+    """Return the children of a folder sorted by name, without strays."""
+    children = (child for child in folder.iterdir() if not is_stray(child.name))
+    return sorted(children, key=lambda child: child.name)  # paths sort differently on Windows
+
+
+def walk_visible(folder: Path) -> list[Path]:
+    """Return all files below a folder sorted by path, without strays at any level."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_stray(name)]
+        found += [Path(place, name) for name in files if not is_stray(name)]
+    return sorted(found)
+
+
+def note_strays(folder: Path) -> list[str]:
+    """Return a note that counts the strays below a folder that are named like data."""
+    strays = []
+    for place, folders, files in os.walk(folder):
+        inside = any(part in _LEFTOVER_FOLDERS for part in Path(place).relative_to(folder).parts)
+        # Other hidden folders, such as .git, hold what their programs keep there.
+        folders[:] = [name for name in folders if name in _LEFTOVER_FOLDERS or not is_stray(name)]
+        names = (name for name in files if inside or name.startswith("._"))
+        strays += [Path(place, name) for name in names if _is_named_like_data(name)]
+    if not strays:
+        return []
+    examples = listed((path.relative_to(folder).as_posix() for path in sorted(strays)), _NAMED)
+    count = f"{len(strays)} files" if len(strays) > 1 else "1 file"
+    return [f"{folder}: ignored {count} that other programs left beside the data: {examples}"]
+
+
+def _is_named_like_data(name: str) -> bool:
+    return Path(name).suffix.lower() in _DATA_ENDINGS
