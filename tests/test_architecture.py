@@ -29,6 +29,7 @@ LAYERS = [
     "distributed",
     "methods io",
     "registry optim",
+    "tables",
     "batching data reporting",
     "inference",
     "export",
@@ -38,6 +39,7 @@ LAYERS = [
 ]
 # Likewise the packages of `tasks`; the task modules themselves are above all of them.
 TASK_LAYERS = [
+    "cells",
     "classification",
     "image",
     "backbones annotations",

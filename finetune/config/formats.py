@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from finetune.config.schema import DataConfig
 
 
 class TableFormat(NamedTuple):
@@ -27,13 +30,13 @@ class TableFormat(NamedTuple):
 
 
 TABLES = {
-    "csv": TableFormat((".csv",), "finetune.data.tables:read_csv", compressed=True),
-    "tsv": TableFormat((".tsv", ".tab"), "finetune.data.tables:read_csv", compressed=True),
+    "csv": TableFormat((".csv",), "finetune.tables.table_files:read_csv", compressed=True),
+    "tsv": TableFormat((".tsv", ".tab"), "finetune.tables.table_files:read_csv", compressed=True),
     "jsonl": TableFormat(
-        (".jsonl", ".ndjson", ".json"), "finetune.data.tables:read_jsonl", compressed=True
+        (".jsonl", ".ndjson", ".json"), "finetune.tables.table_files:read_jsonl", compressed=True
     ),
-    "parquet": TableFormat((".parquet", ".pq"), "finetune.data.tables:read_parquet"),
-    "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.data.tables:read_arrow"),
+    "parquet": TableFormat((".parquet", ".pq"), "finetune.tables.table_files:read_parquet"),
+    "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.tables.table_files:read_arrow"),
 }
 """The table formats by name."""
 FOLDERS = ("text-folder", "image-folder")
@@ -55,6 +58,19 @@ WRITTEN_IMAGES = (".png", ".jpg", ".webp")
 """File extensions that contact sheets can be written as."""
 
 
+class Unusable(NamedTuple):
+    """A split that a source names but that has nothing to train or to evaluate on.
+
+    Attributes:
+        reason: what was looked for, what was seen there, and the remedy.
+        is_absent: True if its files are missing; then a test split is left out with a note, unless
+            a key names it. Exports list a test split whether or not they have one.
+    """
+
+    reason: str
+    is_absent: bool = False
+
+
 @dataclass(frozen=True)
 class TaskTables:
     """The rows that a task's own format reader found in a source.
@@ -64,11 +80,13 @@ class TaskTables:
         notes: sentences about what was read and what was skipped.
         keys: values for keys of the task's config that the source defines, such as class names;
             used only if the config leaves them open.
+        unusable: {name: reason} of the splits that are refused if they are used.
     """
 
     splits: Mapping[str, Sequence[dict[str, Any]]]
     notes: Sequence[str] = ()
     keys: Mapping[str, Any] = field(default_factory=dict)
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,12 +98,13 @@ class DataFormat:
             to paths that `fits` accepts.
         fits: function that returns True if a file or folder is in this format; used by
             data.format=auto.
-        read: function that reads the rows of a file or folder. Raises DataError.
+        read: function that reads the rows of a file or folder, with the keys that control reading.
+            Raises DataError.
     """
 
     name: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path], TaskTables]
+    read: Callable[[Path, DataConfig], TaskTables]
 
     def claims(self, path: Path, format: str) -> bool:
         """Return True if this format reads `path` for a value of data.format."""

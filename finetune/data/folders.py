@@ -14,9 +14,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
 from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
-from finetune.data.encodings import Decoder
 from finetune.data.image_files import complete_paths, image_rows, read_split_in_classes
-from finetune.data.tables import read_table, table_format
 from finetune.errors import DataError, listed
 from finetune.io.class_folders import (
     ClassFolders,
@@ -29,6 +27,8 @@ from finetune.io.class_folders import (
 from finetune.io.image_paths import SAMPLE, is_image_file, is_image_path
 from finetune.io.split_names import split_name, splits_of_siblings
 from finetune.io.walking import is_stray, list_visible, note_strays
+from finetune.tables.encodings import Decoder
+from finetune.tables.table_files import read_table, table_format
 
 _NAMED = 3
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetune.data.records import from_records
 from finetune.errors import DataError
 from finetune.registry import find_object
+from finetune.tables.records import from_records
 
 RowFunction = Callable[[dict[str, Any]], Any]
 

@@ -14,15 +14,15 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-from finetune.config.formats import FORMATS, DataFormat, TaskTables
+from finetune.config.formats import FORMATS, DataFormat, TaskTables, Unusable
 from finetune.config.schema import DataConfig
-from finetune.data.encodings import Decoder
 from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, disable_image_decoding, read_image_files
-from finetune.data.records import from_columns, from_frame, from_records, is_frame
-from finetune.data.tables import read_table
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
+from finetune.tables.encodings import Decoder
+from finetune.tables.records import from_columns, from_frame, from_records, is_frame
+from finetune.tables.table_files import read_table
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Tables:
     notes: list[str] = field(default_factory=list)
     keys: dict[str, Any] = field(default_factory=dict)
     """Task keys that the source defines, such as the names of the classes."""
+    unusable: dict[str, Unusable] = field(default_factory=dict)
+    """The splits that are refused if they are used."""
 
 
 def read_reference(
@@ -51,7 +53,7 @@ def read_reference(
         return _as_stored(_read_hub(reference, config))
     for each in formats:
         if each.claims(path, config.format):
-            return from_task(each.read(path), reference)
+            return from_task(each.read(path, config), reference)
     if config.format not in FORMATS:
         known = {*FORMATS, *(each.name for each in formats)}
         raise DataError(
@@ -72,7 +74,7 @@ def read_reference(
 
 def from_task(task_tables: TaskTables, reference: str) -> Tables:
     """Convert what a task has read to tables. Raises DataError for a split without rows."""
-    tables = Tables({}, list(task_tables.notes), dict(task_tables.keys))
+    tables = Tables({}, list(task_tables.notes), dict(task_tables.keys), dict(task_tables.unusable))
     for name, rows in task_tables.splits.items():
         if not rows:
             raise DataError(f"{reference}: split {name} has no rows")
@@ -115,7 +117,7 @@ def _one_table(value: Any, config: DataConfig, place: str, formats: Sequence[Dat
     """Return a table, or the one that a reference names, as the split "train"."""
     if isinstance(value, str | Path):
         tables = read_reference(str(value), config, formats)
-        return replace(tables, splits={"train": only_split(tables.splits, str(value))})
+        return replace(tables, splits={"train": only_split(tables, str(value))})
     rows, notes = _from_python(value, place)
     return Tables({"train": rows}, notes)
 
@@ -145,14 +147,22 @@ def _from_python(value: Any, place: str) -> tuple[Dataset, list[str]]:
     )
 
 
-def only_split(splits: Mapping[str, Dataset], place: str, split: str | None = None) -> Dataset:
+def only_split(tables: Tables, place: str, split: str | None = None) -> Dataset:
     """Return the split that `split` names, or the only one. Raises DataError if it is ambiguous."""
+    splits = tables.splits
+    check_usable(tables, split or ("" if splits else next(iter(tables.unusable), "")))
     if split is None and len(splits) == 1:
         return next(iter(splits.values()))
     if split in splits:
         return splits[str(split)]
     fault = "has several splits" if split is None else f"has no split {split!r}"
     raise DataError(f"{place}: {fault}; choose one with split=NAME: {', '.join(splits)}")
+
+
+def check_usable(tables: Tables, split: str) -> None:
+    """Raise DataError if the source names a split that cannot be used."""
+    if split in tables.unusable:
+        raise DataError(tables.unusable[split].reason)
 
 
 def _check_allows_hub(reference: str, config: DataConfig) -> None:

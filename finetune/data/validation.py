@@ -5,62 +5,12 @@ The faults of all rows are raised as one error, or counted if invalid rows are s
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 from datasets import Dataset
 
-from finetune.errors import DataError
+from finetune.tables.faults import Faults, OnError
 from finetune.task_parts import Fixable, Row, take_rows
-
-OnError = Literal["stop", "skip", "clip"]
-
-SHOWN = 20
-# Quoted values and numbers, masked to group similar faults. An apostrophe does not open a quote.
-_VALUES = re.compile(r"(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+(?:\.\d+)?")
-
-
-@dataclass
-class Faults:
-    """The invalid rows of a file or a split, with the messages of each."""
-
-    subject: str
-    """The file or split."""
-    rows: list[tuple[str, list[str]]] = field(default_factory=list)
-    """(place, messages) of each invalid row."""
-
-    def add(self, place: str, *messages: str) -> None:
-        self.rows.append((place, list(messages)))
-
-    def settle(self, on_error: OnError, total: int) -> list[str]:
-        """Raise DataError with the faults; under "skip", return a note with their count instead.
-
-        If all `total` rows are invalid, raise in any case.
-        """
-        if not self.rows:
-            return []
-        count = f"{self.subject}: {len(self.rows)} of {total} rows"
-        if on_error == "skip" and len(self.rows) < total:
-            return [f"{count} skipped: {self._kinds()}"]
-        lines = [f"  {place}: {'; '.join(messages)}" for place, messages in self.rows[:SHOWN]]
-        if len(self.rows) > SHOWN:
-            lines.append(f"  and {len(self.rows) - SHOWN} more: {self._kinds()}")
-        remedy = "correct the rows, or skip them with data.on_error=skip"
-        if len(self.rows) >= total:
-            remedy = (
-                "no valid row left; correct the rows, or the keys that control how they are read"
-            )
-        raise DataError("\n".join([f"{count} are invalid:", *lines, remedy]))
-
-    def _kinds(self) -> str:
-        counts = Counter(
-            _VALUES.sub("...", message) for _, messages in self.rows for message in messages
-        )
-        return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
-
 
 # Rows validated at once. Limited, since a row may contain the bytes of an image.
 ROWS_IN_MEMORY = 256
@@ -96,7 +46,9 @@ def check_rows(
                 faults.add(_place(split, row, number), *messages)
             else:
                 kept.append(index)
-    notes = faults.settle(on_error, len(rows))
+    are_fixable = all(isinstance(m, Fixable) for _, messages in faults.rows for m in messages)
+    repair = "data.on_error=clip" if are_fixable else ""
+    notes = faults.settle(on_error, len(rows), repair)
     if clipped:
         notes.append(f"{split}: {clipped} of {len(rows)} rows will be clipped (data.on_error)")
     return (rows.select(kept) if faults.rows else rows), notes

@@ -12,12 +12,12 @@ import torch
 
 from finetune.batching.data_loader import map_by_length
 from finetune.batching.parts import rows_at_once
-from finetune.data.records import is_frame
 from finetune.distributed.devices import best_device, find_device, to_device
 from finetune.distributed.precision import check_precision, inference_precision
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.model import Batch, TransferModel, saved_model
+from finetune.tables.records import is_frame
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.encodings import Decoder
 from finetune.errors import DataError
+from finetune.tables.encodings import Decoder
 
 
 def test_decoder_reports_the_undecodable_byte_and_a_remedy(tmp_path: Path) -> None:

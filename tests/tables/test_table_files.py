@@ -15,9 +15,9 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from finetune.config.schema import DataConfig
-from finetune.data.encodings import Decoder
-from finetune.data.tables import read_table
 from finetune.errors import DataError
+from finetune.tables.encodings import Decoder
+from finetune.tables.table_files import read_table
 
 
 def read(path: Path, **keys: Any) -> tuple[Dataset, list[str]]:
@@ -143,7 +143,7 @@ def test_read_csv_does_not_depend_on_the_block_size(write: Any, monkeypatch: Any
     file = io.StringIO(newline="")
     csv.writer(file).writerows([["text", "label"], *([cell, "x"] for cell in cells)])
     path = write("a.csv", file.getvalue() + "ragged\n")
-    monkeypatch.setattr("finetune.data.tables._BLOCK", 1 << 12)
+    monkeypatch.setattr("finetune.tables.table_files._BLOCK", 1 << 12)
     assert read(path, on_error="skip")[0]["text"][:] == cells
     with pytest.raises(DataError, match="line 9002: 1 cells"):
         read(path)
@@ -152,7 +152,7 @@ def test_read_csv_does_not_depend_on_the_block_size(write: Any, monkeypatch: Any
 def test_read_csv_suggests_an_unclosed_quote_for_an_endless_row(
     write: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("finetune.data.tables._BLOCK", 1 << 12)
+    monkeypatch.setattr("finetune.tables.table_files._BLOCK", 1 << 12)
     with pytest.raises(DataError, match="check for a quote"):
         read(write("a.csv", 'text,label\n"open,x\n' + "row,y\n" * 5000))
 

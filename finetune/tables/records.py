@@ -36,7 +36,22 @@ def from_columns(columns: Mapping[str, Sequence[Any]], place: str) -> tuple[Data
             )
             values = as_text(values)
         converted[str(name)] = list(values)
-    return _build(converted, place), notes
+    try:
+        return _build(converted, place), notes
+    except DataError:
+        texts = {
+            name: as_text(values)
+            for name, values in converted.items()
+            if any(map(_is_dialogue, values)) and _type_fault(values)
+        }
+        if not texts:
+            raise
+    notes += [
+        f"{place}: the messages in column {name!r} have values of several types, so dialogues are "
+        "kept as JSON text"
+        for name in texts
+    ]
+    return _build(converted | texts, place), notes
 
 
 def is_frame(value: Any) -> bool:
@@ -101,6 +116,12 @@ def as_text(values: Iterable[Any]) -> list[str | None]:
         value if value is None or isinstance(value, str) else json.dumps(value, default=str)
         for value in values
     ]
+
+
+def _is_dialogue(value: Any) -> bool:
+    """True for a list of messages, whose contents, calls and tools may be of any type."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, Mapping) and bool({"role", "from"} & first.keys())
 
 
 def _kind(value: Any) -> str:

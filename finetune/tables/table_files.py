@@ -21,10 +21,10 @@ from datasets import Dataset
 
 from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
-from finetune.data.encodings import Decoder
-from finetune.data.records import check_names, decode_dictionaries, from_records
-from finetune.data.validation import Faults
 from finetune.errors import DataError
+from finetune.tables.encodings import Decoder
+from finetune.tables.faults import Faults
+from finetune.tables.records import check_names, decode_dictionaries, from_records
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
