@@ -94,6 +94,9 @@ class Rows:
         config: the task's `resolved_` config.
     """
 
+    label_unit = "rows"
+    """What `occurrences` counts, in the plural."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -151,9 +154,16 @@ class Rows:
     def labels(self, row: Row) -> tuple[str, ...]:
         """Return the labels of a row without repetition; () if it has none.
 
-        Used to stratify splits, to balance sampling, and to count classes for the model card.
+        Used to stratify splits and to balance sampling.
         """
         return ()
+
+    def occurrences(self, row: Row) -> tuple[str, ...]:
+        """Return the labels of a row with repetition, such as that of each object of an image.
+
+        They are counted for the run's header and the model card, in `label_unit`.
+        """
+        return self.labels(row)
 
     def truth(self, row: Row) -> Any:
         """Return a value that changes whenever the target of the row changes.

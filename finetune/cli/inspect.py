@@ -40,10 +40,16 @@ MIB = 2**20
 # Steps from which the cost of an epoch is extrapolated.
 SAMPLED_STEPS = 200
 _EXCERPT = 160
+_DEFAULT = "default"
 
 
-def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
+def inspect_run(
+    loaded: Loaded, task: Task, sheet: Path | None = None, *, with_defaults: bool = False
+) -> None:
     """Print what `train` would do with this config; draw a contact sheet if `sheet` is given.
+
+    First how the data were read, then one row on its way to a prediction, then the config: keys
+    that were set or chosen, and those at their default `with_defaults`.
 
     Raises the FinetuneError that `train` would.
     """
@@ -59,16 +65,17 @@ def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
     if sheet is not None and state.is_main_process:
         draw_contact_sheet(prepared.live, sheet)
 
-    console.heading("config")
-    for line in config_lines(loaded, prepared):
-        console.print(f"  {line}")
-    console.heading("run")
-    facts = {"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])}
-    # The section "config" above already shows the defaults.
-    facts |= describe_run(prepared, splits).lines(with_defaults=False)
-    console.facts(facts | task.views.survey(splits.train))
+    console.heading("data")
+    console.facts({"read": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
     console.heading("one row")
     console.facts(trace_row(prepared))
+    console.heading("run")
+    # The section "config" below shows the defaults.
+    facts = describe_run(prepared, splits).lines(with_defaults=False)
+    console.facts(facts | task.views.survey(splits.train))
+    console.heading("config")
+    for line in config_lines(loaded, prepared, with_defaults=with_defaults):
+        console.print(f"  {line}")
     console.heading("estimates")
     console.facts(estimate(prepared))
     if sheet is None:
@@ -77,18 +84,28 @@ def inspect_run(loaded: Loaded, task: Task, sheet: Path | None = None) -> None:
         console.print(f"dry run: nothing was trained; contact sheet written to {sheet}")
 
 
-def config_lines(loaded: Loaded, prepared: Prepared) -> Iterator[str]:
-    """Yield every key with its value and the origin of the value."""
+def config_lines(
+    loaded: Loaded, prepared: Prepared, *, with_defaults: bool = False
+) -> Iterator[str]:
+    """Yield the keys that were set or chosen, each with its value and the origin of the value.
+
+    `with_defaults` adds the keys at their default; without, a last line counts them.
+    """
     before, values = flatten(loaded.config), flatten(prepared.live.config)
-    short = [key for key, value in values.items() if len(_json(value)) < 40]
-    width = max(len(f"{key}={_json(values[key])}") for key in short)
-    for key, value in values.items():
-        origin = loaded.origins.get(key, "default")
-        if key in prepared.reasons:
-            origin = prepared.reasons[key]
-        elif value != before[key]:
-            origin = "chosen, see below"
-        yield f"{f'{key}={_json(value)}':<{width}}  {origin}"
+    origins = {key: _origin(key, loaded, prepared, values[key] != before[key]) for key in values}
+    shown = [key for key in values if with_defaults or origins[key] != _DEFAULT]
+    items = {key: f"{key}={_json(values[key])}" for key in shown}
+    width = max((len(item) for item in items.values() if len(item) < 60), default=0)
+    for key, item in items.items():
+        yield f"{item:<{width}}  {origins[key]}"
+    if len(shown) < len(values):
+        yield f"and {len(values) - len(shown)} keys at their default; --all lists them"
+
+
+def _origin(key: str, loaded: Loaded, prepared: Prepared, is_chosen: bool) -> str:
+    if key in prepared.reasons:
+        return prepared.reasons[key]
+    return "chosen, see above" if is_chosen else loaded.origins.get(key, _DEFAULT)
 
 
 # ---- one row

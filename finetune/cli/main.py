@@ -204,12 +204,15 @@ def inspect(
         Path | None,
         typer.Option("--draw", metavar="FILE", help="Draw augmented rows and a batch to an image."),
     ] = None,
+    with_defaults: Annotated[
+        bool, typer.Option("--all", help="Also list the keys at their default.")
+    ] = False,
 ) -> None:
     """Show what `train` would do with the same arguments (dry run).
 
-    Prints the config with the origin of each value, one row from input to prediction, and the
-    steps, memory and time that the run would take. Nothing is trained, and nothing is written
-    except by --draw.
+    Prints how the data were read, one row from input to prediction, the keys that were set or
+    chosen with their origin, and the steps, memory and time that the run would take. Nothing is
+    trained, and nothing is written except by --draw.
 
     \b
     finetune inspect news.yaml method=full
@@ -218,7 +221,7 @@ def inspect(
     loaded, task = _load(words)
     from finetune.cli.inspect import inspect_run
 
-    inspect_run(loaded, task, draw)
+    inspect_run(loaded, task, draw, with_defaults=with_defaults)
 
 
 @app.command()

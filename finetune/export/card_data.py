@@ -18,7 +18,8 @@ class CardData:
     Attributes:
         adapter: name of the method's adapter, "" if the method has no separate adapter.
         lengths: length of every row, by split, in `length_unit`.
-        labels: {label: {split: rows}}; {} for a task without labels.
+        labels: {label: {split: count}}, {} for a task without labels.
+        label_unit: what the counts of labels count: rows or objects.
         notes: sentences on how the data was read and how many rows were skipped.
         results: {split: {metric: value}} of the checkpoint of `step`.
         selected: the split that selected the checkpoint; None if none did.
@@ -32,6 +33,7 @@ class CardData:
     lengths: Mapping[str, Sequence[Length]]
     length_unit: str
     labels: Mapping[str, Mapping[str, int]]
+    label_unit: str
     notes: Sequence[str]
     facts: RunFacts
     results: Mapping[str, Mapping[str, float]]

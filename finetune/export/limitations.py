@@ -59,11 +59,12 @@ def _label_limitations(card: CardData) -> Iterator[str]:
     train = {label: counts.get("train", 0) for label, counts in card.labels.items()}
     few = {label: count for label, count in train.items() if count < FEW_TRAINING_ROWS}
     if few:
-        yield f"Labels with fewer than {FEW_TRAINING_ROWS} training rows: {_list_counts(few)}."
+        unit = card.label_unit
+        yield f"Labels with fewer than {FEW_TRAINING_ROWS} training {unit}: {_list_counts(few)}."
     ordered = sorted(train.items(), key=lambda item: item[1])
     if ordered and ordered[-1][1] > IMBALANCED * ordered[0][1]:
         (smallest, fewest), (largest, most) = ordered[0], ordered[-1]
-        counts = f"{most} training rows of {largest!r}, {fewest} of {smallest!r}"
+        counts = f"{most} training {card.label_unit} of {largest!r}, {fewest} of {smallest!r}"
         yield f"The labels are imbalanced: {counts}."
     for split, metrics in card.results.items():
         unmeasured = [label for label, *_, support in by_label(metrics) if not support]

@@ -147,7 +147,7 @@ def _data(card: CardData) -> Iterator[str]:
         rows.append([split, len(lengths), len(truncated)])
     yield from (*_table(["split", "rows", "truncated"], rows), "")
     if card.labels:
-        yield from ("Rows per label:", "")
+        yield from (f"{card.label_unit.capitalize()} per label:", "")
         splits = list(card.lengths)
         counts = [
             [label, *(by_split.get(split, 0) for split in splits)]

@@ -123,6 +123,7 @@ def collect_card_data(
         lengths=prepared.lengths,
         length_unit=live.task.views.length_unit,
         labels=_count_labels(splits, live.task),
+        label_unit=live.task.rows.label_unit,
         notes=splits.notes,
         facts=describe_run(prepared, splits),
         results=results,
@@ -133,12 +134,12 @@ def collect_card_data(
 
 
 def _count_labels(splits: Splits, task: Task) -> dict[str, dict[str, int]]:
-    """Return {label: {split: rows}}, most frequent first; a row may have several labels or none."""
-    rows_by_label: dict[str, dict[str, int]] = {}
+    """Return {label: {split: count}}, most frequent first, as `Rows.occurrences` has them."""
+    counts_by_label: dict[str, dict[str, int]] = {}
     for split, rows in splits.named.items():
         counts: Counter[str] = Counter()
-        for labels in map(task.rows.labels, rows):
+        for labels in map(task.rows.occurrences, rows):
             counts.update(labels)
         for label, count in counts.items():
-            rows_by_label.setdefault(label, {})[split] = count
-    return dict(sorted(rows_by_label.items(), key=lambda item: -sum(item[1].values())))
+            counts_by_label.setdefault(label, {})[split] = count
+    return dict(sorted(counts_by_label.items(), key=lambda item: -sum(item[1].values())))

@@ -27,10 +27,10 @@ def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
     tuned = ", the backbone by contrastive tuning" if live.method.contrastive is not None else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
-    labels = map(live.task.rows.labels, splits.train)
+    rows = live.task.rows
     network = getattr(live.model.network, "backbone", live.model.network)  # the library's class
     return RunFacts(
-        labels=_label_counts(labels),
+        labels=_label_counts(map(rows.occurrences, splits.train), rows.label_unit),
         length=_lengths(prepared),
         network=f"{type(network).__name__} from {config.model.name}",
         parameters=f"{trained:,} of {total:,} trained ({trained / total:.2%}){tuned}",
@@ -52,8 +52,8 @@ def _device(device: torch.device) -> str:
     return f"cpu, {format_count(torch.get_num_threads(), 'thread')}"
 
 
-def _label_counts(rows: Iterable[tuple[str, ...]]) -> str:
-    """Summarize how many rows have each label; "" if there are no labels."""
+def _label_counts(rows: Iterable[tuple[str, ...]], unit: str) -> str:
+    """Summarize how many rows or objects have each label; "" if there are no labels."""
     labels_by_row = list(rows)
     counts = Counter(label for labels in labels_by_row for label in labels)
     if not counts:
@@ -61,7 +61,8 @@ def _label_counts(rows: Iterable[tuple[str, ...]]) -> str:
     named = listed((f"{label} {count}" for label, count in counts.most_common()), MOST_LABELS)
     without = sum(not labels for labels in labels_by_row)
     rest = f"; {format_count(without, 'row')} without a label" if without else ""
-    return f"{len(counts)} labels in train: {named}{rest}"
+    counted = "" if unit == "rows" else f", counted by {unit}"
+    return f"{len(counts)} labels in train{counted}: {named}{rest}"
 
 
 def _lengths(prepared: Prepared) -> str:

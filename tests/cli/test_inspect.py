@@ -50,7 +50,8 @@ def test_inspect_describes_the_run_and_writes_nothing(
     before = files(Path.cwd(), feature_cache, bert_folder)
     assert (
         finetune(
-            "inspect", "own.yaml", *words, f"method={method}", "batch_size=16", "precision=fp32"
+            *("inspect", "own.yaml", *words, f"method={method}"),
+            *("batch_size=16", "precision=fp32", "--all"),
         )
         == 0
     )
@@ -60,7 +61,7 @@ def test_inspect_describes_the_run_and_writes_nothing(
     assert lines["optim.weight_decay"].split() == ["optim.weight_decay=0.5", "own.yaml"]
     assert lines["train.batch_size"].endswith("command line")
     assert lines["train.seed"].endswith("default")
-    assert lines["task.label"].endswith("chosen, see below")
+    assert lines["task.label"].endswith("chosen, see above")
     assert f"default for method={method}" in lines["train.epochs"]
     assert "label: column 'label', by its name" in output
     assert "[CLS]" in output
@@ -69,6 +70,17 @@ def test_inspect_describes_the_run_and_writes_nothing(
     assert "MiB weights" in output
     assert ("features, computed once" in output) == (method == "frozen")
     assert output.endswith("nothing was trained, nothing was written\n")
+
+
+def test_inspect_begins_with_the_data_and_one_row_and_lists_only_keys_that_were_set(
+    words: list[str], capsys: Any
+) -> None:
+    assert finetune("inspect", *words, "batch_size=16") == 0
+    output = capsys.readouterr().out
+    places = [output.index(heading) for heading in ("data", "first row: text ", "run\n", "config")]
+    assert places == sorted(places)
+    assert "train.batch_size=16" in output and "optim.betas" not in output
+    assert "keys at their default; --all lists them" in output
 
 
 def test_inspect_counts_labels_of_multilabel_rows(words: list[str], capsys: Any) -> None:

@@ -64,6 +64,7 @@ def make_card(**changes: Any) -> CardData:
         adapter="LoRA adapter",
         length_unit="tokens",
         lengths={"train": [Length(9)] * 200, "test": [Length(9)] * 40},
+        label_unit="rows",
         labels={"common": {"train": 194, "test": 36}, "rare": {"train": 6, "test": 4}},
         notes=["train: 3 of 203 rows skipped: text is empty (3)"],
         facts=facts(),
