@@ -26,7 +26,12 @@ def chunk_rows(codec: CausalCodec, config: Any, rows: Sequence[Row]) -> list[lis
     """Return the pieces of each row as its parts; a text that is short enough has one, {}."""
     parts: list[list[Row]] = []
     for row in rows:
-        whole = codec.whole(make_exchange(config, codec.tokenizer, row))
+        exchange = make_exchange(config, codec.tokenizer, row)
+        # No tokenizer makes more tokens than bytes, but for a start, an end and a leading space.
+        if len(exchange.prompt.encode("utf-8", "surrogatepass")) + 3 <= codec.max_length:
+            parts.append([{}])
+            continue
+        whole = codec.whole(exchange)
         pieces = chunk_tokens(whole, codec.max_length, int(codec.start is not None))
         parts.append([{}] if len(pieces) == 1 else [{CHUNK: _part(piece)} for piece in pieces])
     return parts

@@ -5,6 +5,7 @@ Each snippet defines `write`, which maps a prompt, or the messages of a dialogue
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from finetune.task_parts import BASE, REPOSITORY
@@ -108,6 +109,8 @@ def _settings(config: DecodingConfig, tokenizer: str) -> str:
 
 def _example(config: Any) -> str:
     """Return an example argument of `write`: the prompt template, with its columns unfilled."""
-    if config.kind == "chat":
-        return '[{"role": "user", "content": "A question?"}]'
+    if config.uses_chat:
+        system = [{"role": "system", "content": config.system}] if config.system else []
+        question = "A question?" if config.kind == "chat" else config.prompt.strip()
+        return json.dumps([*system, {"role": "user", "content": question}], ensure_ascii=False)
     return repr(config.prompt if config.kind == "prompt" else "A text begins")

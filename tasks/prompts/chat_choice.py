@@ -10,24 +10,13 @@ from typing import Any
 
 from finetune.errors import ConfigError
 from tasks.prompts.dialogues import ignored_parts, rewrites_turns
+from tasks.prompts.messages import chat_mark
 from tasks.prompts.prompt_config import PromptConfig
 from tasks.prompts.row_messages import row_messages, stored_turns
 from tasks.prompts.templates import fill_template
 
 # Rows that are looked at.
 SAMPLED_ROWS = 100
-# Marks of rows that are formatted as a chat already, besides the special tokens of the tokenizer.
-CHAT_MARKS = (
-    "<|im_start|>",
-    "<|start_header_id|>",
-    "<|eot_id|>",
-    "<start_of_turn>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|start|>",
-    "[INST]",
-    "<<SYS>>",
-)
 
 
 def choose_chat(
@@ -63,8 +52,7 @@ def choose_chat(
 def _mark_in(config: PromptConfig, tokenizer: Any, row: Any) -> str:
     """Return the special token or other mark of a formatted prompt; "" if it has none."""
     text = fill_template(str(config.prompt), row)
-    marks = (*(token for token in tokenizer.all_special_tokens if len(token) > 1), *CHAT_MARKS)
-    return next((mark for mark in marks if mark in text), "")
+    return chat_mark(text, [token for token in tokenizer.all_special_tokens if len(token) > 1])
 
 
 def dialogue_notes(config: PromptConfig, tokenizer: Any, rows: Any, is_causal: bool) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from finetune.errors import DataError, listed, nearest
 from tasks.classification.label_columns import TEXT_NAMES, find_column, prose_columns
-from tasks.prompts.messages import is_dialogue
+from tasks.prompts.messages import chat_mark, is_dialogue
 from tasks.prompts.other_sets import Columns, refuse_other_sets, refuse_placeholders
 from tasks.prompts.prompt_config import PromptConfig
 from tasks.prompts.templates import resolve_template, template_columns
@@ -236,17 +236,20 @@ def _prompt_readings(lowered: Mapping[str, str], columns: Columns) -> list[tuple
     }
     pairs = [pair for pair in pairs if pair[0] not in beside]
     return [
-        (_prompt_template(question, lowered), _reply(reply, lowered)) for question, reply in pairs
+        (_prompt_template(question, lowered, columns), _reply(reply, lowered))
+        for question, reply in pairs
     ]
 
 
-def _prompt_template(question: str, lowered: Mapping[str, str]) -> str:
+def _prompt_template(question: str, lowered: Mapping[str, str], columns: Columns) -> str:
     """Join the question and the columns of its context: "{context}\\n\\n{question}\\n"."""
     fields = [f"{{{lowered[question]}}}"]
     for name, comes_first in CONTEXT_COLUMNS.get(question, ()):
         if name in lowered:
             fields.insert(0 if comes_first else len(fields), f"{{{lowered[name]}}}")
-    return "\n\n".join(fields) + "\n"
+    # A prompt that is formatted as a chat ends where the answer begins.
+    is_formatted = any(chat_mark(value) for value in columns[lowered[question]])
+    return "\n\n".join(fields) + ("" if is_formatted else "\n")
 
 
 def _reply(reply: str, lowered: Mapping[str, str]) -> str:

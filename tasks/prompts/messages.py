@@ -39,11 +39,27 @@ ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {
     "tool_response": "tool",
     "tool_result": "tool",
 }
+_KNOWN_ROLES = (
+    "known roles are system, user, assistant, tool and their usual names (human, gpt, observation, "
+    "...); task.roles={{{role}: user}} names another"
+)
 # Turns of the assistant whose content is the JSON of a call.
 CALL_ROLES = ("function_call", "tool_call", "tool_calls")
 # Keys of a message that holds a pair of turns, in the order of the turns.
 PAIR_KEYS = ("system", "human", "user", "input", "gpt", "bot", "assistant", "output")
 PAIR_ROLES = ROLES | {"input": "user", "output": "assistant"}
+# Marks of texts that are formatted as a chat already, besides the special tokens of a tokenizer.
+CHAT_MARKS = (
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<|eot_id|>",
+    "<start_of_turn>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|start|>",
+    "[INST]",
+    "<<SYS>>",
+)
 # Types of a part of a content that is text. OpenAI's Responses API has input_text and output_text.
 TEXT_PARTS = ("text", "input_text", "output_text")
 
@@ -94,16 +110,16 @@ def message_faults(column: str, value: Any, roles: Roles = ROLES) -> Iterator[st
         if not isinstance(message, Mapping):
             yield f"{column}: message {number} is {message!r:.80}, not a dict of role and content"
             return
+    unknown: set[str] = set()
     for number, message in enumerate(normalize_messages(listing, roles), start=1):
         place = f"{column}: message {number}"
         role, content = message["role"], message["content"]
         if not isinstance(role, str):
             yield f"{place} has no role"
         elif role not in roles.values():
-            yield (
-                f"{place} has the unknown role {role!r}; known roles: {', '.join(roles)}; "
-                f"task.roles={{{role}: user}} says whose turn it is"
-            )
+            if role not in unknown:
+                yield f"{place} has the unknown role {role!r}; {_KNOWN_ROLES.format(role=role)}"
+            unknown.add(role)
         if message.get("tool_calls"):
             continue
         if not isinstance(content, str):
@@ -121,6 +137,12 @@ def media_parts(value: Any) -> set[str]:
         if isinstance(content, list):
             found |= {_part_type(part) for part in content} - {*TEXT_PARTS, ""}
     return found
+
+
+def chat_mark(text: Any, special_tokens: Sequence[str] = ()) -> str:
+    """Return the mark by which a text is formatted as a chat; "" if there is none."""
+    marks = (*special_tokens, *CHAT_MARKS) if isinstance(text, str) else ()
+    return next((mark for mark in marks if mark in text), "")
 
 
 def call_text(message: Message) -> str:

@@ -123,9 +123,12 @@ def _media(lowered: Mapping[str, str], columns: Columns) -> str:
     if not (parts or media):
         return ""
     found = f"column {media[0]!r}" if media else f"parts of type {listed(sorted(parts), 3)}"
+    remedy = "name their columns with task.prompt and task.completion, or task.text"
+    if any(map(is_dialogue, columns.values())):
+        remedy = "drop the pictures and the marks of their places with data.map=file.py:function"
     return (
         f"an image-and-text set ({found}): text generation reads text only; to learn the texts "
-        "alone, name their columns with task.prompt and task.completion, or task.text"
+        f"alone, {remedy}"
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import AutoTokenizer
 
 import finetune
 from finetune.config.schema import ModelConfig
@@ -22,6 +24,11 @@ NETWORKS = ["gpt2", "llama", "t5", "bart"]
 TEMPLATES = {"prompt": "Text: {body}\nTopic:", "completion": "{answer}"}
 ANSWERED = answered_rows(6)
 PLAIN = [{"text": row["text"]} for row in text_rows(6)]
+TURNS = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
 CHATS = [
     {
         "messages": [
@@ -47,6 +54,15 @@ def set_up(
     network = task.build_model(source)
     assert isinstance(network, LanguageModel)
     return task, network.eval(), [*notes, *network.notes]
+
+
+def with_chat_template(folder: Path, copy: Path) -> Path:
+    """Copy a model and give its tokenizer a chat template, as that of an Instruct model."""
+    shutil.copytree(folder, copy)
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.chat_template = TURNS
+    tokenizer.save_pretrained(copy)
+    return copy
 
 
 def native_logits(task: TextGeneration, network: LanguageModel, row: Row) -> Tensor:

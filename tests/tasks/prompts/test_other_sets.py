@@ -1,0 +1,130 @@
+"""Data sets of other tasks, which text generation refuses by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.errors import DataError
+from finetune.task_parts import Row
+from tasks import TextGeneration
+from tests.support.contract import resolve
+
+ASKED = [{"role": "user", "content": "a goal?"}]
+ANSWERED = [{"role": "assistant", "content": "yes"}]
+SEEN = [{"role": "user", "content": "<image>what is it?"}, *ANSWERED]
+PARTS = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, *ANSWERED]
+
+SETS = [
+    (
+        {"prompt": "a b", "chosen": "c", "rejected": "d"},
+        "a preference set",
+        {"prompt": "prompt", "completion": "chosen"},
+    ),
+    (
+        {"prompt": ASKED, "chosen": ANSWERED, "rejected": ANSWERED},
+        "a preference set",
+        {"prompt": "prompt", "completion": "chosen"},
+    ),
+    (
+        {"chosen": ASKED + ANSWERED, "rejected": ASKED + ANSWERED},
+        "a preference set",
+        {"messages": "chosen"},
+    ),
+    ({"chosen": "Human: a b", "rejected": "Human: a c"}, "a preference set", {"text": "chosen"}),
+    (
+        {"conversations": ASKED, "chosen": "c d", "rejected": "d"},
+        "a preference set",
+        {"text": "chosen"},
+    ),
+    (
+        {"messages": ASKED + ANSWERED, "rejected_response": "no"},
+        "a preference set",
+        {"messages": "messages"},
+    ),
+    (
+        {"prompt": "a b", "completion": "c", "label": False},
+        "answers with verdicts",
+        {"prompt": "prompt", "completion": "completion"},
+    ),
+    (
+        {"prompt": "a b", "completion": "c", "label": "True"},
+        "answers with verdicts",
+        {"prompt": "prompt", "completion": "completion"},
+    ),
+    (
+        {"messages": ASKED + ANSWERED, "kto_tag": True},
+        "answers with verdicts",
+        {"messages": "messages"},
+    ),
+    (
+        {"translation": {"en": "one", "de": "eins"}},
+        "from de to en",
+        {"prompt": "{translation.en}", "completion": "{translation.de}"},
+    ),
+    (
+        {"image": {"bytes": b"x", "path": None}, "text": "a cat"},
+        "an image-and-text set",
+        {"text": "text"},
+    ),
+    (
+        {"anchor": "a b", "positive": "a c"},
+        "text pairs for embeddings",
+        {"prompt": "anchor", "completion": "positive"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("row", "name", "keys"), SETS)
+def test_sets_of_other_tasks_are_refused_unless_keys_choose(
+    row: Row, name: str, keys: dict[str, str]
+) -> None:
+    columns = {column: [value, value] for column, value in row.items()}
+    with pytest.raises(DataError) as error:
+        resolve(TextGeneration(), columns)
+    assert name in str(error.value)
+    for key, value in keys.items():
+        assert f"task.{key}" in str(error.value)
+        assert value in str(error.value)
+    task = TextGeneration(**keys)
+    resolve(task, columns)
+    assert not list(task.rows.validate(row))
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"messages": SEEN, "images": ["cat.jpg"]}, "<image>"),
+        ({"messages": PARTS}, "image_url"),
+    ],
+)
+def test_dialogues_about_pictures_are_refused_even_if_configured(row: Row, found: str) -> None:
+    columns = {column: [value, value] for column, value in row.items()}
+    for keys in ({}, {"messages": "messages"}):
+        with pytest.raises(DataError, match="with data.map=file.py:function") as error:
+            resolve(TextGeneration(**keys), columns)
+    assert found in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "a b", "choices": ["c", "d"], "answer": 1},
+        {"question": "a b", "A": "c", "B": "d", "C": "e", "answer": "B"},
+        {"question": "a b", "choices": {"text": ["c", "d"], "label": ["A", "B"]}, "answerKey": "A"},
+    ],
+)
+def test_multiple_choice_sets_are_refused_with_both_readings(row: Row) -> None:
+    with pytest.raises(DataError, match="multiple-choice set: .*its letter, or the text of"):
+        resolve(TextGeneration(), {column: [value] for column, value in row.items()})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "a b", "label": 1},
+        {"prompt": "a b", "completion": "c d", "label": 3},
+        {"prompt": "a b", "completion": "c d", "image": "a red cat", "audio": None},
+    ],
+)
+def test_similar_columns_are_no_reason_to_refuse(row: Row) -> None:
+    resolve(TextGeneration(), {column: [value, value] for column, value in row.items()})
