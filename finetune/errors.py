@@ -21,6 +21,10 @@ class DataError(FinetuneError):
     """Unreadable dataset, or rows that fail validation."""
 
 
+class AmbiguityError(DataError):
+    """Data that can be read in more than one way; the message names the readings and the key."""
+
+
 class ModelError(FinetuneError):
     """Model that cannot be found or loaded, or that does not support the requested operation."""
 

@@ -36,8 +36,6 @@ from tasks.classification.labeled import LabeledTask
 from tasks.classification.targets import (
     Number,
     SingleLabel,
-    label_remarks,
-    learn_targets,
     restore_targets,
 )
 from tasks.image.augmentation import (
@@ -131,12 +129,11 @@ class ImageClassification(LabeledTask):
     # ---- learned state, and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        self.targets_ = learn_targets(self.resolved_, train)
+        notes = self.learn(train)
         self._settle_source(source)
         keys, note = settle_augmentation(self.resolved_, frozen=frozen)
         self.settle(keys)
         self._set_augmentation()
-        notes = label_remarks(self.resolved_, self.targets.names)
         return [*notes, *filter(None, (self.source_.note, self._describe_input(), note))]
 
     def state(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample
 from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
 from tasks.backbones.vector_heads import hidden_shape
 from tasks.classification.labeled import LabeledTask
-from tasks.classification.targets import Number, label_remarks, learn_targets, restore_targets
+from tasks.classification.targets import Number, restore_targets
 from tasks.text.text_config import TextClassificationConfig
 from tasks.text.text_models import TextModel, load_native, load_pooled, load_pooled_folder
 from tasks.text.text_rows import TextRows
@@ -75,12 +75,12 @@ class TextClassification(LabeledTask):
     # ---- labels, tokenizer and network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        self.targets_ = learn_targets(self.resolved_, train)
+        remarks = self.learn(train)
         network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
         self._pieces = add_words(self.tokenizer_, self.resolved_.add_tokens)
         notes = [
-            *label_remarks(self.resolved_, self.targets.names),
+            *remarks,
             *self._settle_head(text_network_kind(network), frozen),
             *self._settle_length(network),
             *added_tokens_note(self._pieces, self.rows.all_texts(train)),
@@ -201,17 +201,17 @@ class TextClassification(LabeledTask):
         return notes
 
     def _check_length(self) -> None:
-        config, is_pair = self.resolved_, len(self.rows.inputs) == 2
+        config, is_pair = self.resolved_, self.rows.is_pair
         specials = self.tokenizer_.num_special_tokens_to_add(pair=is_pair)
         if config.max_length <= specials:
             raise ConfigError(
                 f"task.max_length: {config.max_length} tokens leave no room for text beside the "
                 f"{specials} special tokens; raise it above {specials}"
             )
-        if config.truncation in ("head-tail", "windows") and isinstance(config.text, list):
+        if config.truncation in ("head-tail", "windows") and is_pair:
             raise ConfigError(
                 f"task.truncation: {config.truncation} supports a single text, not a pair; "
-                "use head or tail, or join the two columns"
+                "use head or tail, or join the two columns with task.join"
             )
         if config.truncation == "windows" and config.head_hidden:
             raise ConfigError(

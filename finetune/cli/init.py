@@ -14,10 +14,10 @@ from finetune.config.loading import section_faults
 from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import parse_value, split_override
-from finetune.data.opening import FIRST_VALUES
+from finetune.data.opening import FIRST_VALUES, unread_columns
 from finetune.data.readers import Tables, from_task, read_reference
 from finetune.data.roles import find_split
-from finetune.errors import ConfigError, DataError, raise_for_faults
+from finetune.errors import AmbiguityError, ConfigError, DataError, raise_for_faults
 from finetune.io.references import locate
 from finetune.io.table_writer import name_file_in_errors
 from finetune.registry import find_task, task_names
@@ -45,7 +45,9 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
     if shipped is not None:
         text = shipped.read_text(encoding="utf-8")
     else:
-        text = starter_config(name, dict(map(split_override, overrides)), target)
+        guess = _guess(name, dict(map(split_override, overrides)))
+        text = _starter_config(name, guess, target)
+        print(f"{guess.task}: {guess.first_row}")
     with name_file_in_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -67,9 +69,8 @@ def _shipped(name: str) -> Path | None:
         return None
 
 
-def starter_config(reference: str, keys: Mapping[str, Any], target: Path) -> str:
-    """Compose a config for the data at `reference`; `keys` of task and data take precedence."""
-    guess = _guess(reference, keys)
+def _starter_config(reference: str, guess: _Guess, target: Path) -> str:
+    """Compose a config for the data at `reference`."""
     sections = {
         "task": {"name": guess.task, **guess.keys},
         "model": _model_of(guess.task),
@@ -92,11 +93,18 @@ def starter_config(reference: str, keys: Mapping[str, Any], target: Path) -> str
 
 @dataclass(frozen=True)
 class _Guess:
-    """The task that fits a dataset, its keys, and notes about the rows."""
+    """The task that fits a dataset, its keys, and notes about the rows.
+
+    Attributes:
+        has_target: True if the task reads a target; plain text to generate has none.
+        first_row: the first row as it is read.
+    """
 
     task: str
     keys: dict[str, Any]
     data: dict[str, Any]
+    has_target: bool
+    first_row: str
     notes: list[str] = field(default_factory=list)
 
 
@@ -104,37 +112,46 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
     """Choose the task that settles most keys for these columns.
 
     Tasks that read the format natively, such as COCO, take precedence over those that would read it
-    as a table.
+    as a table, and tasks that read a target over those that do not. Raises DataError if no task
+    fits, or if the target is in doubt.
     """
     data, task_keys = _by_section(keys)
     raise_for_faults("the command line", section_faults("data", DataConfig, data, "command line"))
     config, faults = DataConfig(**data), list[str]()
     names = [str(keys["task"])] if "task" in keys else sorted(task_names())
     tasks = [task for name in names if (task := _make(name, task_keys, faults))]
-    native = list(_native(tasks, reference, config.format))
+    native = list(_native(tasks, reference, config))
     shared = Tables({}) if native else read_reference(reference, config)
-    guesses: list[_Guess] = []
+    guesses, doubts = list[_Guess](), list[str]()
     for task, tables in native or [(task, shared) for task in tasks]:
         try:
-            guesses.append(_settle(task, reference, tables, data))
+            guesses.append(_settle(task, reference, tables, config, data))
+        except AmbiguityError as error:
+            doubts.append(f"{task.name}: {error}")
         except DataError as error:
             faults.append(f"{task.name}: {error}")
+    hint = f"set the key, as in: finetune init {reference} task.text=COLUMN"
+    if doubts and not any(guess.has_target for guess in guesses):
+        others = [f"or read the rows without a target: task={guess.task}" for guess in guesses]
+        title = f"{reference}: can be read in several ways:"
+        raise DataError("\n  ".join([title, *doubts, *others, hint]))
     if not guesses:
-        hint = f"name the columns: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
-    best = max(guesses, key=lambda guess: len(guess.keys))
+    best = max(guesses, key=lambda guess: (guess.has_target, len(guess.keys)))
     others = [guess.task for guess in guesses if native and guess is not best]
     best.notes.extend(f"Another task that reads this data: task={name}" for name in others)
     return best
 
 
-def _native(tasks: Sequence[Task], reference: str, format: str) -> Iterator[tuple[Task, Tables]]:
+def _native(
+    tasks: Sequence[Task], reference: str, config: DataConfig
+) -> Iterator[tuple[Task, Tables]]:
     """Yield the tasks whose own formats cover a path, each with the tables that it reads there."""
     path = locate(reference)
     for task in tasks if path is not None else []:
         for each in task.config.formats:
-            if path is not None and each.claims(path, format):
-                yield task, from_task(each.read(path), reference)
+            if path is not None and each.claims(path, config.format):
+                yield task, from_task(each.read(path, config), reference)
                 break
 
 
@@ -146,15 +163,19 @@ def _make(name: str, task_keys: dict[str, Any], faults: list[str]) -> Task | Non
     return None if messages else task_class(task_class.Config(**values))
 
 
-def _settle(task: Task, reference: str, tables: Tables, data: dict[str, Any]) -> _Guess:
+def _settle(
+    task: Task, reference: str, tables: Tables, config: DataConfig, data: dict[str, Any]
+) -> _Guess:
     """Let a task choose its keys for these rows. Raises DataError if they do not fit it."""
     rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
-    task.settle(tables.keys)
+    task.settle({k: v for k, v in tables.keys.items() if getattr(task.config, k) is None})
     resolved = task.rows.resolve(rows[:FIRST_VALUES])
     task.settle(resolved.keys)
     settled = task.resolved_.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    first_row = f"first row: {task.rows.describe(rows[0])}"
     notes = [f"{reference}: {len(rows)} rows", *tables.notes, *_describe(rows), *resolved.notes]
-    return _Guess(task.name, settled, data, notes)
+    notes += [*unread_columns(rows, task.rows, config), first_row]
+    return _Guess(task.name, settled, data, bool(task.rows.targets), first_row, notes)
 
 
 def _by_section(keys: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

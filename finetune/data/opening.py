@@ -66,7 +66,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     resolved = task.rows.resolve(tables["train"][:FIRST_VALUES])
     task.settle(resolved.keys)
     task_rows = task.rows
-    roles.notes += [*resolved.notes, *_unread_columns(tables["train"], task_rows, config)]
+    roles.notes += [*resolved.notes, *unread_columns(tables["train"], task_rows, config)]
     for role, rows in list(tables.items()):
         if role != "train" and not _is_usable(roles, role, task_rows):
             del tables[role]
@@ -98,7 +98,7 @@ def open_rows(
     """
     tables = from_object(reference_or_object, config, formats)
     is_named = isinstance(reference_or_object, str)
-    rows = only_split(tables.splits, reference_or_object if is_named else "data", split)
+    rows = only_split(tables, reference_or_object if is_named else "data", split)
     sampled, numbers = _sample(rows, config)
     notes = [f"sampled {len(sampled)} of {len(rows)} rows (data.limit)"] if numbers else []
     if config.map is not None:
@@ -107,7 +107,7 @@ def open_rows(
     return sampled, [*tables.notes, *notes]
 
 
-def _unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[str]:
+def unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[str]:
     """Note the columns that neither the task nor data.group reads."""
     read = {*task_rows.inputs, *task_rows.targets, config.group, "file"}
     unread = [name for name in rows.column_names if name not in read]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
-from finetune.errors import DataError, nearest
+from finetune.errors import AmbiguityError, DataError, listed, nearest
+from tasks.cells.indicators import indicator_columns
 
 TEXT_NAMES = (
     "text",
@@ -19,7 +22,37 @@ TEXT_NAMES = (
     "message",
     "comment",
 )
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment")
+LABEL_NAMES = ("label", "labels")
+"""Names that decide, whatever the other columns are called."""
+LIKELY_LABEL_NAMES = frozenset(
+    {"class", "category", "target", "topic", "sentiment", "intent", "emotion", "polarity", "genre"}
+    | {"classes", "categories", "topics", "intents", "emotions", "genres", "tags", "keywords"}
+    | {"classindex", "classid", "classlabel", "classname", "labelid", "labelindex", "labelname"}
+    | {"categoryid", "categoryname", "goldlabel", "gold", "y", "isduplicate", "isspam", "stars"}
+    | {"star", "rating", "score", "similarity", "similarityscore", "relatednessscore"}
+    | {"diagnosis", "species"}
+)
+"""Names without case and punctuation of columns that are usually the label."""
+ANSWER_NAMES = frozenset(
+    {
+        "completion",
+        "response",
+        "output",
+        "answer",
+        "summary",
+        "highlights",
+        "headline",
+        "translation",
+    }
+    | {"chosen", "rejected", "messages", "conversations"}
+)
+"""Names of columns that are generated, and a label only if a key says so."""
+_IDENTIFIER = re.compile(
+    r"(^|.*[_\s-])(id|ids|idx|index|uuid|guid|qid|url|date|time|timestamp)\d*$"
+)
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}")
+MANY = 20  # values from which shares of them mean something
+MOST_SHOWN = 12  # columns that a message lists
 
 
 def find_column(
@@ -69,3 +102,97 @@ def counts_rows(values: Sequence[Any]) -> bool:
     except (TypeError, ValueError):
         return False
     return len(numbers) > 2 and all(b == a + 1 for a, b in itertools.pairwise(numbers))
+
+
+# ---- the column of the label
+
+
+def plain_name(name: str) -> str:
+    """Return a column name in lower case without punctuation: "Class Index" is "classindex"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], str]:
+    """Return the label column, or the columns of zeros and ones that are labels, and a note.
+
+    `columns` are those that are not read as input. Raises AmbiguityError if several columns could
+    be the label, DataError if none could.
+    """
+    decisive = [name for name in columns if plain_name(name) in LABEL_NAMES]
+    likely = [name for name in columns if plain_name(name) in LIKELY_LABEL_NAMES]
+    for names in (decisive, [name for name in likely if not is_free_text(columns[name])]):
+        if len(names) > 1:
+            raise _ambiguous(names, columns)
+        if names:
+            return names[0], f"label: column {names[0]!r}, by its name"
+    others = [name for name, values in columns.items() if could_be_label(name, values)]
+    binary = indicator_columns({name: columns[name] for name in others})
+    if len(others) > 1 and binary == others:
+        shown = listed(map(repr, binary), MOST_SHOWN)
+        return binary, f"label: columns {shown}, which hold zeros and ones"
+    if len(others) == 1:
+        return others[0], f"label: column {others[0]!r}, the only candidate"
+    if others:
+        raise _ambiguous(others, columns)
+    raise DataError(
+        f"task.label: no column looks like a label (candidates: none); looked for a column named "
+        "label, class, category, target, sentiment, ..., for one with recurring values, and for "
+        f"columns of zeros and ones; {_seen(columns)}; set task.label=COLUMN"
+    )
+
+
+def could_be_label(name: str, values: Sequence[Any]) -> bool:
+    """True unless a column is an identifier, a date, a free text or an answer to generate."""
+    known = [value for value in values if value is not None and value != ""]
+    if not known or _IDENTIFIER.match(name.lower()) or name.lower().startswith("unnamed"):
+        return False
+    if _is_answer(name, {name: values}) or is_free_text(values) or counts_rows(values):
+        return False
+    if all(isinstance(v, date) or (isinstance(v, str) and _DATE.match(v)) for v in known):
+        return False
+    distinct = len({str(value) for value in known})
+    is_unique = len(known) >= MANY and distinct > 0.9 * len(known)
+    return not (is_unique and all(isinstance(value, str) for value in known))
+
+
+def is_free_text(values: Sequence[Any]) -> bool:
+    """True if most values of a column are sentences that do not recur."""
+    texts = [value for value in values if isinstance(value, str) and value.strip()]
+    if not texts or len(texts) < len([value for value in values if value is not None]):
+        return False
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    distinct = len(set(texts)) / len(texts)
+    return distinct > 0.5 and (words > 8 or (words > 3 and distinct > 0.9 and len(texts) >= MANY))
+
+
+def _is_answer(name: str, columns: Mapping[str, Sequence[Any]]) -> bool:
+    """True for a column named like a generated text, unless its values are true and false."""
+    return plain_name(name) in ANSWER_NAMES and name not in indicator_columns(columns)
+
+
+def _ambiguous(names: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> AmbiguityError:
+    binary = indicator_columns({name: columns[name] for name in names})
+    several = f", or task.label=[{','.join(binary)}] for several labels" if len(binary) > 1 else ""
+    return AmbiguityError(
+        "task.label: cannot tell which column is the label (candidates: "
+        f"{listed(map(repr, names), MOST_SHOWN)}); set task.label=COLUMN, such as "
+        f"task.label={names[0]}{several}"
+    )
+
+
+def _seen(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Describe the columns that were considered."""
+    if not columns:
+        return "all columns are read as input"
+    reasons = [f"{name!r} ({_reason(name, values)})" for name, values in columns.items()]
+    return f"seen: {listed(reasons, MOST_SHOWN)}"
+
+
+def _reason(name: str, values: Sequence[Any]) -> str:
+    if counts_rows(values):
+        return "numbers the rows"
+    if _is_answer(name, {name: values}):
+        return "a text to generate, by its name"
+    if is_free_text(values):
+        return "free text"
+    return "identifiers or dates" if any(value is not None for value in values) else "empty"

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from finetune.config.schema import NonNegative, TaskConfig
+from tasks.cells.label_values import label_key
 
 LabelKind = Literal["single", "several", "number"]
+
+
+def _as_name(value: Any) -> Any:
+    """Convert a number or a boolean of YAML to the name of a label."""
+    return str(value).lower() if isinstance(value, bool | int) else value
+
+
+def _as_key(value: Any) -> Any:
+    return label_key(str(value)) if isinstance(value, bool | int | float | str) else value
+
+
+LabelName = Annotated[str, BeforeValidator(_as_name)]
+LabelValue = Annotated[str, BeforeValidator(_as_key)]
 
 
 class TargetConfig(TaskConfig):
     """The keys of a task whose rows have labels or a number as target."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
-    prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores"})
+    prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores", "label"})
 
     metrics: list[str] = []  # noqa: RUF012 - pydantic copies it
     """`evaluate` modules to compute besides the task's own metrics: hub ids or local paths."""
-    label: str | None = None
-    """Column of the label; null: detected."""
+    label: str | Annotated[list[str], Field(min_length=2)] | None = None
+    """Column of the label, or a list of columns of zeros and ones, each of which is a label; null:
+    detected.
+    """
     kind: LabelKind | None = None
     """single: one label per row; several: any number of labels; number: regression.
 
     null: detected from the values.
     """
-    labels: list[str] | None = None
-    """Label names in order; null: those of the training split, sorted."""
+    labels: list[LabelName] | dict[LabelValue, LabelName] | None = None
+    """Label names in order, which also name the positions of lists of zeros and ones; or the names
+    of the values in the data, such as {0: negative, 1: positive}; null: the labels of the training
+    split, sorted.
+    """
     delimiter: str | None = None
     """Delimiter between the labels of a cell, for kind=several; null: detected."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -36,7 +55,7 @@ class TargetConfig(TaskConfig):
     """Scores in a prediction. best: the probability of its label; all: also that of every label, as
     score/<label>.
     """
-    class_weights: Literal["balanced"] | dict[str, PositiveFloat] | None = None
+    class_weights: Literal["balanced"] | dict[LabelName, PositiveFloat] | None = None
     """Weight of each label in the loss, for kind=single; balanced: inversely proportional to its
     frequency.
     """

@@ -1,4 +1,4 @@
-"""Rows with a label column: detection and validation of the column, and the labels of a row."""
+"""Rows with a label: detection and validation of its columns, and the labels of a row."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row, Rows
-from tasks.classification.label_columns import LABEL_NAMES, counts_rows, find_column
+from finetune.errors import DataError, nearest
+from finetune.task_parts import Resolved, Row, Rows, shorten
+from tasks.cells.indicators import parse_bit
+from tasks.cells.label_values import is_missing
+from tasks.classification.label_columns import find_column, find_label
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.labels import label_text, parse_number, split_labels
-from tasks.classification.targets import kind_of_values
+from tasks.classification.label_reader import LabelReader, choose_kind
+from tasks.classification.labels import parse_number
 
 
 class LabelRows(Rows):
@@ -19,7 +21,7 @@ class LabelRows(Rows):
 
     Attributes:
         known: facts about the column learned from the training split: "class_names" of a
-            ClassLabel, "delimiter".
+            ClassLabel, "delimiter", "names".
     """
 
     config: TargetConfig
@@ -32,7 +34,8 @@ class LabelRows(Rows):
 
     @property
     def targets(self) -> list[str]:
-        return [self.config.label] if self.config.label else []
+        label = self.config.label
+        return list(label) if isinstance(label, list) else [label] if label else []
 
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
         """Choose the columns that the network reads."""
@@ -48,41 +51,107 @@ class LabelRows(Rows):
         label = self._resolve_label(columns, taken)
         return Resolved(keys | label.keys, notes + label.notes)
 
+    def describe(self, row: Row) -> str:
+        read = ", ".join(f"{name} {shorten(row[name])}" for name in self.inputs if name in row)
+        if not has_label(self.config, row):
+            return read
+        name = self.config.label if isinstance(self.config.label, str) else "labels"
+        cell = label_cell(self.config, row)
+        if self.config.kind == "number":
+            return f"{read} -> {name} {shorten(cell)}"
+        labels = list(self.labels(row))
+        return f"{read} -> {name} {labels[0] if self.config.kind == 'single' else labels!r}"
+
     def validate(self, row: Row) -> Iterator[str]:
         """Yield the faults of a row's label; a row without the column is a row to predict."""
-        if self.config.label not in row:
+        config = self.config
+        if not any(name in row for name in self.targets):
             return
-        label = row[self.config.label]
-        if self.config.kind == "number":
+        if isinstance(config.label, list):
+            yield from self._validate_columns(row, config.label)
+            return
+        label = row[config.label or ""]
+        if config.kind == "number":
             if parse_number(label) is None:
-                yield f"{self.config.label} is {label!r}, not a number"
-        elif self.config.kind == "single" and (label is None or not str(label).strip()):
-            yield f"{self.config.label} is missing"
+                yield f"{config.label} is {label!r}, not a number"
+            return
+        try:
+            if config.kind == "single" and self._reader.one(label) is None:
+                yield f"{config.label} is missing"
+        except DataError as error:
+            yield f"{config.label}: {error}"
 
     def labels(self, row: Row) -> tuple[str, ...]:
-        value, names = row[self.config.label or ""], self.known.get("class_names")
+        cell = label_cell(self.config, row)
         if self.config.kind == "number":
             return ()
-        if self.config.kind == "several":
-            delimiter = self.known.get("delimiter", self.config.delimiter)
-            return tuple(split_labels(value, delimiter, names))
         try:
-            name = label_text(value, names)
+            if self.config.kind == "several":
+                return tuple(self._reader.several(cell))
+            name = self._reader.one(cell)
         except DataError:  # learning the labels reports it together with its column
-            name = str(value)
+            name = str(cell)
         return () if name is None else (name,)
 
     def truth(self, row: Row) -> Any:
+        if isinstance(self.config.label, list):
+            return [row[name] for name in self.config.label]
         return row[self.config.label or ""]
+
+    @property
+    def _reader(self) -> LabelReader:
+        return make_reader(self.config, self.known)
 
     def _resolve_label(self, columns: Mapping[str, Sequence[Any]], taken: set[str]) -> Resolved:
         """Choose the label column, other than those `taken`, and the kind of its values."""
         config, notes = self.config, []
-        rest = {k: v for k, v in columns.items() if k not in taken or k == config.label}
-        others = [name for name, values in rest.items() if not counts_rows(values)]
-        label, note = find_column(config.label, "label", rest, LABEL_NAMES, others)
-        notes += [note] if note else []
-        kind = config.kind or kind_of_values(columns[label])
-        if config.kind is None and kind != "single":
-            notes.append(f"kind: {kind}, by the values of column {label!r}")
-        return Resolved({"label": label, "kind": kind}, notes)
+        configured = config.label
+        inputs = taken.difference(self.targets)  # a configured label may be an input, too
+        rest = {name: values for name, values in columns.items() if name not in inputs}
+        if configured is None:
+            label, note = find_label(rest)
+            notes.append(note)
+        else:
+            label = configured
+            for name in self.targets:
+                find_column(name, "label", rest, (), ())
+        kind = choose_kind(config, label, columns)
+        return Resolved({"label": label, **kind.keys}, [*notes, *kind.notes])
+
+    def _validate_columns(self, row: Row, columns: Sequence[str]) -> Iterator[str]:
+        """Yield the faults of columns of zeros and ones."""
+        for name in columns:
+            if name not in row:
+                yield f"{name} is missing; {nearest(name, row)}"
+            elif parse_bit(row[name]) is None:
+                yield f"{name} is {row[name]!r}, neither 0 nor 1"
+        chosen = [name for name in columns if parse_bit(row.get(name))]
+        if self.config.kind == "single" and len(chosen) != 1:
+            ones = ", ".join(chosen) or "none"
+            yield f"one column must be 1 for task.kind=single, but there are {len(chosen)}: {ones}"
+
+
+def has_label(config: TargetConfig, row: Row) -> bool:
+    """True if a row has a label. An empty cell has none, except for several: no label applies."""
+    if isinstance(config.label, list):
+        return all(row.get(name) is not None for name in config.label)
+    name = config.label or ""
+    return name in row and (config.kind == "several" or not is_missing(row[name]))
+
+
+def label_cell(config: TargetConfig, row: Row) -> Any:
+    """Return the label of a row as a cell; for columns of zeros and ones, the names of the ones.
+
+    With kind=single the only one.
+    """
+    if not isinstance(config.label, list):
+        return row[config.label or ""]
+    names = [name for name in config.label if parse_bit(row[name])]
+    return (names[0] if names else None) if config.kind == "single" else names
+
+
+def make_reader(config: TargetConfig, known: Mapping[str, Any]) -> LabelReader:
+    """Return the reader of a config's label cells, given what is `known` of their column."""
+    return LabelReader(
+        config.labels, known.get("class_names"), known.get("delimiter", config.delimiter)
+    )

@@ -1,14 +1,21 @@
-"""Views of classification results: the confusion matrix of a split."""
+"""Views of classification: remarks on the labels, and the confusion matrix of a split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune.task_parts import Row, Stats, Views
+from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
 from tasks.classification.confusion import write_confusion
-from tasks.classification.targets import SingleLabel, Targets
+from tasks.classification.label_config import TargetConfig
+from tasks.classification.targets import SeveralLabels, SingleLabel, Targets, label_values
+
+MANY_CLASSES = 1000
+MANY_ROWS = 20  # from which the ratio of labels to rows means something
+PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a", "na", "?", "-", "<na>"})
 
 
 class LabelViews(Views):
@@ -23,3 +30,63 @@ class LabelViews(Views):
         names, predicted = self.targets.names, stats["scores"].argmax(1).numpy()
         matrix = confusion_matrix(predicted, stats["target"].numpy(), len(names))
         return write_confusion(matrix, names, folder)
+
+
+def label_remarks(config: TargetConfig, targets: Targets, train: Any) -> list[str]:
+    """Return warnings about the labels of the training split, shown before training."""
+    notes = []
+    if config.class_weights == "balanced" and config.logit_adjustment:
+        notes.append(
+            "task.logit_adjustment and task.class_weights=balanced have the same effect, so rare "
+            "labels are favored twice; use one of them"
+        )
+    if not isinstance(targets, SingleLabel | SeveralLabels):
+        return notes
+    cells = label_values(config, train)
+    return [*notes, *_similar_names(targets.names), *_cell_remarks(targets, cells)]
+
+
+def _similar_names(names: Sequence[str]) -> list[str]:
+    """Return notes on names that differ only in case or spacing, or that mean a missing value."""
+    notes, seen = [], dict[str, str]()
+    for name in names:
+        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        if other != name:
+            notes.append(
+                f"labels: {other!r} and {name!r} are different labels, but differ only in case or "
+                "spacing"
+            )
+    notes += [
+        f"labels: {name!r} is a label like any other; if it means that the label is missing, "
+        "remove these rows"
+        for name in names
+        if name.casefold() in PLACEHOLDERS
+    ]
+    return notes
+
+
+def _cell_remarks(targets: Targets, cells: Sequence[Any]) -> list[str]:
+    """Return notes on the cells: spacing, types, empty ones, and how many labels there are."""
+    notes = []
+    texts = {cell for cell in cells if isinstance(cell, str) and not is_missing(cell)}
+    padded = sum(isinstance(cell, str) and cell != cell.strip() for cell in cells)
+    if padded:
+        notes.append(f"labels: blanks around the label of {padded} rows are ignored")
+    count, rows = len(targets.names), len(cells)
+    if isinstance(targets, SeveralLabels):
+        empty = sum(not targets.reader.several(cell) for cell in cells)
+        return [*notes, f"labels: {empty} of {rows} rows have no label"] if empty else notes
+    spelled = {text.strip() for text in texts} - {*targets.names}
+    merged = [text for text in sorted(spelled) if label_key(text) != text]
+    if merged and targets.state["class_names"] is None:
+        names = [
+            targets.names[index] for t in merged if (index := targets.index.get(t)) is not None
+        ]
+        pairs = [f"{text!r} as {name!r}" for text, name in zip(merged, names, strict=False)]
+        notes += [f"labels: read {', '.join(pairs[:5])}"] if pairs else []
+    if count > MANY_CLASSES or (rows >= MANY_ROWS and count > rows / 2):
+        notes.append(
+            f"labels: {count} distinct labels in {rows} rows, {rows / count:.1f} rows per label; "
+            "if they are not classes, choose another column with task.label"
+        )
+    return notes

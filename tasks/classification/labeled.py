@@ -15,7 +15,11 @@ from finetune.task import Score, Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.targets import TARGET_KINDS, Targets
+from tasks.classification.label_reader import confirm_kind
+from tasks.classification.label_rows import has_label, label_cell
+from tasks.classification.label_views import label_remarks
+from tasks.classification.labels import class_label_names
+from tasks.classification.targets import TARGET_KINDS, Targets, label_values, learn_targets
 
 
 class LabeledTask(Task):
@@ -36,17 +40,26 @@ class LabeledTask(Task):
         return self.targets_
 
     def unseen(self, row: Row) -> Iterator[str]:
-        label = row.get(self.resolved_.label or "")
-        for name in self.targets.unseen(label):
+        if not has_label(self.resolved_, row):
+            return
+        for name in self.targets.unseen(label_cell(self.resolved_, row)):
             yield f"{self.resolved_.label} is {name!r}, a label that does not occur in train"
 
     # ---- targets, loss, metrics
 
+    def learn(self, train: Any) -> list[str]:
+        """Learn the targets from the training rows; return notes on the labels."""
+        config, label = self.resolved_, self.resolved_.label
+        is_detected = self.config.kind is None and config.kind == "single"
+        if is_detected and isinstance(label, str) and class_label_names(train, label) is None:
+            confirm_kind(config, label, label_values(config, train))
+        self.targets_ = learn_targets(config, train)
+        return label_remarks(config, self.targets_, train)
+
     def with_target(self, sample: Sample, row: Row) -> Sample:
         """Add the target to a sample if the row has a label."""
-        label = row.get(self.resolved_.label or "")
-        if label is not None and label != "":
-            sample["target"] = self.targets.target(label)
+        if has_label(self.resolved_, row):
+            sample["target"] = self.targets.target(label_cell(self.resolved_, row))
         return sample
 
     def with_targets(self, batch: Batch, samples: Sequence[Sample]) -> Batch:
@@ -75,7 +88,7 @@ class LabeledTask(Task):
         return self._score if self.resolved_.metrics else None
 
     def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
-        references = [self.targets.target(row[self.resolved_.label or ""]) for row in rows]
+        references = [self.targets.target(label_cell(self.resolved_, row)) for row in rows]
         answers: list[Any] = [each.get("label", each["score"]) for each in predictions]
         predicted = [self.targets.target(answer) for answer in answers]
         classes, results = len(self.targets.names), dict[str, float]()

@@ -1,4 +1,4 @@
-"""Parsing of label cells: a class name, several labels, or a number.
+"""Labels as text, the names of the classes, and numbers.
 
 A label is identified by its text, whatever its type: 1, 1.0, "1" and " 1 " are all the label "1",
 True and "true" the label "true". An empty cell, None and NaN mean no label. With `class_names`,
@@ -10,19 +10,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from finetune.errors import ConfigError, DataError, listed, nearest
+from tasks.cells.label_values import LabelIndex, merge_spellings
 
 LONGEST_NAME = 200  # characters
-MOST_CLASSES = 1000
-MOST_DISTINCT = 0.5  # distinct labels as a share of the rows,
-FEWEST_ROWS = 20  # checked for tables of at least this many rows
 MOST_LISTED = 5  # unknown labels that an error lists
-DELIMITERS = (";", "|", ",")
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as Python writes it: "007" is not a number
 
@@ -80,29 +77,30 @@ def class_label_names(rows: Any, column: str) -> list[str] | None:
 
 def learn_labels(
     values: Iterable[Any],
-    given: Sequence[str] | None = None,
+    given: Sequence[str] | Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     place: str = "task.label",
 ) -> list[str]:
     """Return the names of the classes, in order, from all values of the training split.
 
     They are those `given` by task.labels, else those of the ClassLabel, else those that occur,
-    sorted numerically if all are integers, else alphabetically. `place` names the column in errors.
-    Raises DataError if a value is not among the names, or if the column does not look like labels.
+    sorted numerically if all are integers, else alphabetically; labels that differ in their type
+    only are one. `place` names the column in errors. Raises DataError if a value is not among the
+    names, or if the column does not look like labels.
     """
     try:
         counts = Counter(label_text(value, class_names) for value in values)
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     counts.pop(None, None)
-    if given is not None:
-        names = configured_labels(given)
-        check_known(counts, names, f"{place}: not in task.labels")
-        return names
-    if class_names is not None:
-        check_known(counts, class_names, f"{place}: not in the ClassLabel")
-        return list(class_names)
-    names = [name for name in counts if name is not None]
+    if given is not None or class_names is not None:
+        known = configured_labels(given) if given is not None else list(class_names or ())
+        index = LabelIndex(known)
+        strange = Counter({name: n for name, n in counts.items() if index.get(str(name)) is None})
+        where = "task.labels" if given is not None else "the ClassLabel"
+        check_known(strange, known, f"{place}: not in {where}")
+        return known
+    names = {*merge_spellings(name for name in counts if name is not None).values()}
     _check_looks_like_labels(names, counts.total(), place)
     return sort_labels(names)
 
@@ -114,40 +112,13 @@ def sort_labels(names: Iterable[str]) -> list[str]:
     return sorted(distinct, key=int) if integers else sorted(distinct)
 
 
-def label_index(value: Any, names: Sequence[str], class_names: Sequence[str] | None = None) -> int:
-    """Return the index in `names` of a value's label. Raises DataError if missing or unknown."""
-    name = label_text(value, class_names)
+def find_index(name: str | None, names: Sequence[str], index: LabelIndex) -> int:
+    """Return the index of a label in `names`. Raises DataError if missing or unknown."""
     if name is None:
         raise DataError("the label is missing")
-    try:
-        return names.index(name)
-    except ValueError:
-        raise DataError(f"unknown label {name!r}; {nearest(name, names)}") from None
-
-
-def find_delimiter(values: Iterable[Any]) -> str:
-    """Detect the delimiter of the labels in a column: the first of ; | , that occurs."""
-    seen = {
-        mark for value in values if isinstance(value, str) for mark in DELIMITERS if mark in value
-    }
-    return next((mark for mark in DELIMITERS if mark in seen), DELIMITERS[0])
-
-
-def split_labels(
-    value: Any, delimiter: str | None = None, class_names: Sequence[str] | None = None
-) -> list[str]:
-    """Return the distinct labels of a cell: a list, or a text with a delimiter.
-
-    If no delimiter is given, it is detected from this cell alone; `find_delimiter` reads a column.
-    """
-    if isinstance(value, str):
-        parts: Iterable[Any] = value.split(delimiter or find_delimiter([value]))
-    elif isinstance(value, list | tuple | np.ndarray):
-        parts = value
-    else:
-        parts = [value]
-    named = (label_text(part, class_names) for part in parts)
-    return list(dict.fromkeys(name for name in named if name is not None))
+    if (position := index.get(name)) is None:
+        raise DataError(f"unknown label {name!r}; {nearest(name, names)}")
+    return position
 
 
 def parse_number(value: Any) -> float | None:
@@ -164,9 +135,12 @@ def parse_number(value: Any) -> float | None:
 # ---- checks of a column
 
 
-def configured_labels(configured: Sequence[str]) -> list[str]:
+def configured_labels(configured: Sequence[str] | Mapping[str, str]) -> list[str]:
     """Return the names of task.labels. Raises ConfigError if one is empty or listed twice."""
-    names = [label_text(name) for name in configured]
+    listed_names = list(configured)
+    if isinstance(configured, Mapping):  # two values may share a name
+        listed_names = list(dict.fromkeys(configured.values()))
+    names = [label_text(name) for name in listed_names]
     for name, count in Counter(names).items():
         if name is None:
             raise ConfigError("task.labels: a name is empty; write every label as text")
@@ -183,21 +157,18 @@ def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: st
         raise DataError(f"{fault}: {labels}; {nearest(unknown[0][0], names)}")
 
 
-def _check_looks_like_labels(names: list[str], rows: int, place: str) -> None:
-    """Raise DataError if there are too many, too few or too long names for a label column."""
+def _check_looks_like_labels(names: Collection[str], rows: int, place: str) -> None:
+    """Raise DataError if a label column has no, one, or too long names."""
     longest = max(names, key=len, default="")
-    crowded = rows >= FEWEST_ROWS and len(names) > MOST_DISTINCT * rows
     if not names:
         raise DataError(f"{place}: no row has a label; choose the column that contains the labels")
     if len(names) == 1:
-        fault = f"all {rows} rows have the label {names[0]!r}; training needs at least two classes"
+        fault = f"all {rows} rows have the label {longest!r}; training needs at least two classes"
     elif len(longest) > LONGEST_NAME:
         fault = f"{longest[:40]!r}... has {len(longest)} characters, too long for a label"
-    elif crowded or len(names) > MOST_CLASSES:
-        fault = f"{len(names)} distinct values in {rows} rows, too many for a label column"
     else:
         return
-    remedy = "choose another column, or list the classes in task.labels if this is intended"
-    if len(names) > 1 and all(parse_number(name) is not None for name in names):
-        remedy = f"set kind=number for regression, {remedy}"
-    raise DataError(f"{place}: {fault}; {remedy}")
+    raise DataError(
+        f"{place}: {fault}; choose another column, or list the classes in task.labels if this is "
+        "intended"
+    )

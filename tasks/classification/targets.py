@@ -9,7 +9,7 @@ Shapes: B rows, C outputs (classes, labels, or 1 for a number).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,20 +17,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, DataError
 from finetune.task_parts import Prediction
+from tasks.cells.delimiters import find_delimiter
+from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, typed_labels
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.imbalance import class_weights, log_priors
-from tasks.classification.label_config import LabelKind, TargetConfig
+from tasks.classification.label_config import TargetConfig
+from tasks.classification.label_reader import LabelReader, list_items
+from tasks.classification.label_rows import label_cell, make_reader
 from tasks.classification.labels import (
     class_label_names,
-    find_delimiter,
-    label_index,
-    label_text,
+    find_index,
     learn_labels,
     parse_number,
     sort_labels,
-    split_labels,
 )
 
 
@@ -45,6 +46,10 @@ class Targets(ABC):
         self.config = config
         self.state = dict(state)
         self.names: list[str] = list(state["names"])
+        self.values = typed_labels(self.names, state.get("type", "text"))
+        """The labels in the type of the data, as predictions have them."""
+        self.index = LabelIndex(self.names)
+        self.reader = make_reader(config, self.state)
 
     @abstractmethod
     def target(self, value: Any) -> Any:
@@ -92,7 +97,7 @@ class SingleLabel(Targets):
     problem_type = "single_label_classification"
 
     def target(self, value: Any) -> int:
-        return label_index(value, self.names, self.state["class_names"])
+        return find_index(self.reader.one(value), self.names, self.index)
 
     def stack(self, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
         stacked = torch.tensor(targets, dtype=torch.long)  # [B]
@@ -130,7 +135,7 @@ class SingleLabel(Targets):
         """Return {"label": name, "score": probability}, the format of transformers pipelines."""
         best = scores.argmax(dim=1).tolist()
         return [
-            {"label": self.names[index], "score": row[index], **self.all_scores(row)}
+            {"label": self.values[index], "score": row[index], **self.all_scores(row)}
             for index, row in zip(best, scores.tolist(), strict=True)
         ]
 
@@ -138,8 +143,8 @@ class SingleLabel(Targets):
         return self.names[target]
 
     def unseen(self, value: Any) -> list[str]:
-        name = label_text(value, self.state["class_names"])
-        return [name] if name is not None and name not in self.names else []
+        name = self.reader.one(value)
+        return [name] if name is not None and self.index.get(name) is None else []
 
 
 class SeveralLabels(Targets):
@@ -149,8 +154,8 @@ class SeveralLabels(Targets):
     problem_type = "multi_label_classification"
 
     def target(self, value: Any) -> list[float]:
-        labels = split_labels(value, self.state["delimiter"], self.state["class_names"])
-        return [float(name in labels) for name in self.names]
+        chosen = {self.index.get(name) for name in self.reader.several(value)}
+        return [float(index in chosen) for index in range(len(self.names))]
 
     def stack(self, targets: Sequence[list[float]]) -> tuple[Tensor, Tensor]:
         stacked = torch.tensor(targets, dtype=torch.float32)  # [B, C]
@@ -174,7 +179,7 @@ class SeveralLabels(Targets):
         for row in scores.tolist():
             chosen = [index for index, score in enumerate(row) if score >= self.config.threshold]
             chosen.sort(key=lambda index: row[index], reverse=True)
-            labels = [self.names[index] for index in chosen]
+            labels = [self.values[index] for index in chosen]
             prediction = {"label": labels, "score": [row[index] for index in chosen]}
             predictions.append(prediction | self.all_scores(row))
         return predictions
@@ -183,8 +188,8 @@ class SeveralLabels(Targets):
         return ", ".join(name for name, value in zip(self.names, target, strict=True) if value)
 
     def unseen(self, value: Any) -> list[str]:
-        labels = split_labels(value, self.state["delimiter"], self.state["class_names"])
-        return [name for name in labels if name not in self.names]
+        labels = self.reader.several(value)
+        return [name for name in labels if self.index.get(name) is None]
 
 
 class Number(Targets):
@@ -225,19 +230,9 @@ TARGET_KINDS: dict[str, type[Targets]] = {
 }
 
 
-def kind_of_values(values: Sequence[Any]) -> LabelKind:
-    """Detect the kind of a label column by its first values: lists: several, fractions: number."""
-    known = [value for value in values if value is not None]
-    if any(isinstance(value, list | tuple) for value in known):
-        return "several"
-    numbers = [parse_number(value) for value in known]
-    fractions = any(number is not None and not number.is_integer() for number in numbers)
-    return "number" if fractions and None not in numbers else "single"
-
-
 def learn_targets(config: TargetConfig, rows: Any) -> Targets:
-    """Learn the targets from all cells of the label column of train, a datasets.Dataset."""
-    values, kind = list(rows[config.label]), config.kind or "single"
+    """Learn the targets from all labels of train, a datasets.Dataset."""
+    values, kind = label_values(config, rows), config.kind or "single"
     place = f"task.label={config.label}"
     for key in ("class_weights", "logit_adjustment"):
         if getattr(config, key) and kind != "single":
@@ -248,16 +243,21 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
         return Number(config, {"names": ["score"], **spread})
-    class_names = class_label_names(rows, config.label or "")
-    state = {"class_names": class_names}
+    columns = [name.strip() for name in config.label] if isinstance(config.label, list) else None
+    class_names = None if columns else class_label_names(rows, str(config.label))
+    state: dict[str, Any] = {"class_names": class_names}
     if kind == "several":
-        delimiter = config.delimiter or find_delimiter(values)
-        cells = [name for value in values for name in split_labels(value, delimiter, class_names)]
-        # Passing the names skips the check for too many distinct labels: rare ones are normal here.
-        names = learn_labels(cells, config.labels or class_names or sort_labels(cells), place=place)
-        return SeveralLabels(config, state | {"names": names, "delimiter": delimiter})
-    names = learn_labels(values, config.labels, class_names, place)
-    targets = SingleLabel(config, state | {"names": names, "weights": None})
+        state["delimiter"] = config.delimiter or find_delimiter(values)
+        reader = make_reader(config, state)
+        if columns is None:
+            reader.check(values, place)
+        cells = [name for value in values for name in reader.several(value)]
+        state["names"] = _several_names(config, cells, class_names or columns, place)
+        items = [item for value in values for item in list_items(value, state["delimiter"])]
+        return SeveralLabels(config, state | _type_of(config, items, class_names or columns))
+    names = _single_names(config, values, class_names, columns, place)
+    state |= {"names": names, "weights": None, **_type_of(config, values, class_names or columns)}
+    targets = SingleLabel(config, state)
     known = [targets.target(value) for value in values]
     targets.state["weights"] = class_weights(config.class_weights, names, known)
     if config.logit_adjustment:
@@ -265,22 +265,49 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     return targets
 
 
-def label_remarks(config: TargetConfig, names: Sequence[str]) -> list[str]:
-    """Return warnings about the labels of a run, shown before training."""
-    notes, seen = [], dict[str, str]()
-    if config.class_weights == "balanced" and config.logit_adjustment:
-        notes.append(
-            "task.logit_adjustment and task.class_weights=balanced have the same effect, so rare "
-            "labels are favored twice; use one of them"
-        )
-    for name in names:
-        other = seen.setdefault(" ".join(name.casefold().split()), name)
-        if other != name:
-            notes.append(
-                f"labels: {other!r} and {name!r} are different labels, but differ only in case or "
-                "spacing"
-            )
-    return notes
+def label_values(config: TargetConfig, rows: Any) -> list[Any]:
+    """Return the labels of all rows as cells."""
+    if not isinstance(config.label, list):
+        return list(rows[config.label])
+    columns = [rows[name] for name in config.label]
+    names = config.label
+    return [
+        label_cell(config, dict(zip(names, cells, strict=True)))
+        for cells in zip(*columns, strict=True)
+    ]
+
+
+def _single_names(
+    config: TargetConfig,
+    values: Sequence[Any],
+    class_names: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    place: str,
+) -> list[str]:
+    """Return the names of single labels: the configured ones, else those of the data."""
+    reader = LabelReader(config.labels, class_names)
+    try:
+        read = [reader.one(value) for value in values]
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+    return learn_labels(read, config.labels or columns, class_names, place)
+
+
+def _several_names(
+    config: TargetConfig, cells: Sequence[str], known: Sequence[str] | None, place: str
+) -> list[str]:
+    """Return the names of several labels: the configured or `known` ones, else those of `cells`."""
+    given = config.labels or known or sort_labels(merge_spellings(cells).values())
+    if not given:
+        raise DataError(f"{place}: no row has a label; choose the column that contains the labels")
+    # Passing the names skips the check of single labels: labels of every row are normal here.
+    return learn_labels(cells, given, place=place)
+
+
+def _type_of(config: TargetConfig, values: Iterable[Any], known: Any) -> dict[str, str]:
+    """Return {"type": ...} for labels whose type in the data is not text."""
+    kind = "text" if known or isinstance(config.labels, Mapping) else label_type(values)
+    return {} if kind == "text" else {"type": kind}
 
 
 def restore_targets(config: TargetConfig, state: Mapping[str, Any]) -> Targets:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from tasks.classification.label_config import TargetConfig
 from tasks.text.text_windows import Pooling
@@ -13,9 +13,16 @@ from tasks.text.text_windows import Pooling
 class TextClassificationConfig(TargetConfig):
     """Config keys of text classification."""
 
+    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"text"}
+
     name: str = "text-classification"
-    text: str | Annotated[list[str], Field(min_length=1, max_length=2)] | None = None
-    """Column of the text, or two columns for a pair of texts; null: detected."""
+    join: str | None = None
+    """Text between the columns of `text` if they are joined to one text, such as a title and a
+    body; empty cells are left out. null: two columns are a pair of texts.
+    """
+    text: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """Column of the text, or two columns for a pair of texts, or columns to `join`; null: detected.
+    """
     max_length: PositiveInt = 256
     """Maximum number of tokens per text, special tokens included; longer texts are truncated."""
     truncation: Literal["head", "tail", "head-tail", "windows"] = "head"
@@ -39,3 +46,12 @@ class TextClassificationConfig(TargetConfig):
     """
     pooling: Literal["mean", "cls", "last"] | None = None
     """Pooling of hidden states for a pooled head; null: mean for encoders, last for decoders."""
+
+    @field_validator("text")
+    @classmethod
+    def _check_columns(cls, text: str | list[str] | None, info: ValidationInfo) -> object:
+        if isinstance(text, list) and len(text) > 2 and info.data.get("join") is None:
+            raise ValueError(
+                "two columns are a pair of texts; set task.join to join more of them to one text"
+            )
+        return text

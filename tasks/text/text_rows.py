@@ -10,8 +10,10 @@ from typing import Any
 
 from finetune.errors import DataError
 from finetune.task_parts import Resolved, Row
-from tasks.classification.label_columns import TEXT_NAMES, find_column, prose_columns
+from tasks.cells.label_values import is_missing
+from tasks.classification.label_columns import find_column
 from tasks.classification.label_rows import LabelRows
+from tasks.text.text_columns import choose_text
 from tasks.text.text_config import TextClassificationConfig
 
 
@@ -25,20 +27,23 @@ class TextRows(LabelRows):
         text = self.config.text or "text"
         return [text] if isinstance(text, str) else text
 
+    @property
+    def is_pair(self) -> bool:
+        """True if a row is a pair of texts, which the tokenizer encodes together."""
+        return len(self.inputs) == 2 and self.config.join is None
+
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
-        if isinstance(self.config.text, list):
-            pair = [find_column(name, "text", columns, (), ()) for name in self.config.text]
-            return Resolved({"text": [name for name, _ in pair]}, [])
-        prose = [name for name in prose_columns(columns) if name != self.config.label]
-        text, note = find_column(self.config.text, "text", columns, TEXT_NAMES, prose)
-        return Resolved({"text": text}, [note] if note else [])
+        if self.config.text is not None:
+            for name in self.inputs:
+                find_column(name, "text", columns, (), ())
+            return Resolved({"text": self.config.text}, [])
+        text, join, note = choose_text(columns, self.targets)
+        if join is None or self.config.join is not None:
+            return Resolved({"text": text}, [note])
+        return Resolved({"text": text, "join": join}, [note])
 
     def validate(self, row: Row) -> Iterator[str]:
-        for column, text in zip(self.inputs, self.texts(row), strict=True):
-            if not isinstance(text, str):
-                yield f"{column} is {text!r}, not text"
-            elif not text.strip():
-                yield f"{column} is empty"
+        yield from self._joined_faults(row) if self._is_joined else self._text_faults(row)
         yield from super().validate(row)
 
     def identity(self, row: Row) -> Any:
@@ -47,6 +52,8 @@ class TextRows(LabelRows):
     def from_value(self, value: Any) -> Row:
         columns = self.inputs
         values = list(value) if isinstance(value, list | tuple) else [value]
+        if self._is_joined and len(values) == 1:
+            values = [None] * (len(columns) - 1) + values
         if len(values) != len(columns):
             raise DataError(
                 f"{self.config.name}: {value!r} does not match the columns {', '.join(columns)}; "
@@ -56,8 +63,31 @@ class TextRows(LabelRows):
 
     def texts(self, row: Row) -> list[Any]:
         """Return the text of a row, or both texts of a pair, as a list."""
-        return [row.get(column) for column in self.inputs]
+        cells = [row.get(column) for column in self.inputs]
+        if not self._is_joined:
+            return cells
+        return [(self.config.join or "").join(str(cell) for cell in cells if not is_missing(cell))]
 
     def all_texts(self, rows: Iterable[Row]) -> Iterator[str]:
         """Iterate over all texts of the rows."""
         return (text for row in rows for text in self.texts(row))
+
+    @property
+    def _is_joined(self) -> bool:
+        return self.config.join is not None and len(self.inputs) > 1
+
+    def _text_faults(self, row: Row) -> Iterator[str]:
+        for column, text in zip(self.inputs, self.texts(row), strict=True):
+            if not isinstance(text, str):
+                yield f"{column} is {text!r}, not text"
+            elif not text.strip():
+                yield f"{column} is empty"
+
+    def _joined_faults(self, row: Row) -> Iterator[str]:
+        cells = {column: row.get(column) for column in self.inputs}
+        known = {column: cell for column, cell in cells.items() if not is_missing(cell)}
+        for column, cell in known.items():
+            if not isinstance(cell, str):
+                yield f"{column} is {cell!r}, not text"
+        if not known:
+            yield f"{' and '.join(cells)} are empty"

@@ -37,7 +37,7 @@ class TextViews(LabelViews):
 
     def card(self, model: TransferModel) -> CardFacts:
         config, kind = self.task.resolved_, self.task.targets.problem_type
-        is_pair = len(self.task.rows.inputs) == 2
+        is_pair = self.task.rows.is_pair
         values = {
             "labels": self.task.targets.names,
             "max_length": config.max_length,

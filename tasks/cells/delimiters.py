@@ -1,0 +1,99 @@
+"""Delimiters between labels of a cell: "drama|comedy", "a; b", "a, b", "haze primary".
+
+A mark inside a text proves nothing: "Washington, D.C." is one label. It is a delimiter if the parts
+recur in other combinations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+DELIMITERS = (";", "|", ",")
+# Names of columns with several labels: evidence where the values leave a doubt.
+PLURALS = frozenset(
+    {"tags", "keywords", "genres", "categories", "topics", "attributes", "emotions"}
+)
+RECURRING = 0.75  # share of parts that occur in other cells, of a comma that delimits
+RECURRING_WORDS = 0.9  # likewise of a blank
+_DECIMALS = re.compile(r"-?\d+(?:,\d+)?")
+
+
+class Delimiter(NamedTuple):
+    """A mark that occurs in the cells of a column.
+
+    Attributes:
+        mark: the mark.
+        verdict: several: it delimits labels; single: it is a part of labels; doubt: either.
+        example: a cell with the mark.
+    """
+
+    mark: str
+    verdict: Literal["several", "single", "doubt"]
+    example: str
+
+
+def find_delimiter(values: Iterable[Any]) -> str:
+    """Detect the delimiter of a column of several labels: the first of ; | , that occurs."""
+    seen = {
+        mark for value in values if isinstance(value, str) for mark in DELIMITERS if mark in value
+    }
+    return next((mark for mark in DELIMITERS if mark in seen), DELIMITERS[0])
+
+
+def judge_delimiters(values: Sequence[Any], column: str) -> Delimiter | None:
+    """Judge the mark that most likely delimits labels in the texts of a column, if there is one."""
+    cells = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    if len(cells) < len([value for value in values if value is not None and value != ""]):
+        return None
+    judged = [each for mark in DELIMITERS if (each := _judge(mark, cells, column))]
+    if not judged and (tags := _judge_blanks(cells, column)):
+        return tags
+    order = ("several", "doubt", "single")
+    return min(judged, key=lambda each: order.index(each.verdict), default=None)
+
+
+def _judge(mark: str, cells: Sequence[str], column: str) -> Delimiter | None:
+    marked = [cell for cell in cells if mark in cell]
+    if not marked:
+        return None
+    share, is_free = _recurrence(mark, cells)
+    is_decimal = mark == "," and all(map(_DECIMALS.fullmatch, cells))
+    verdict: Literal["several", "single", "doubt"] = "doubt"
+    if is_decimal:
+        pass
+    elif not share:
+        repeats = len(marked) > len(set(marked))
+        verdict = "single" if repeats or mark == "," else "doubt"
+    elif (
+        mark != ","
+        or (is_free and share >= RECURRING)
+        or (column.lower() in PLURALS and share >= RECURRING / 2)
+    ):
+        verdict = "several"
+    return Delimiter(mark, verdict, marked[0])
+
+
+def _judge_blanks(cells: Sequence[str], column: str) -> Delimiter | None:
+    """Judge blanks: they separate tags only in a column that is named for several labels."""
+    marked = [cell for cell in cells if " " in cell]
+    if column.lower() not in PLURALS or len(set(marked)) < 2:
+        return None
+    share, _ = _recurrence(" ", cells)
+    return Delimiter(" ", "several" if share >= RECURRING_WORDS else "single", marked[0])
+
+
+def _recurrence(mark: str, cells: Sequence[str]) -> tuple[float, bool]:
+    """Return the share of parts of marked cells that occur in other cells too, and if they are
+    free: a part stands alone elsewhere, or in another place.
+    """
+    distinct = [[part.strip() for part in cell.split(mark)] for cell in dict.fromkeys(cells)]
+    occurrences = Counter(part for parts in distinct for part in set(parts) if part)
+    joined = [[part for part in parts if part] for parts in distinct if len(parts) > 1]
+    pieces = [part for parts in joined for part in parts]
+    alone = {parts[0] for parts in distinct if len(parts) == 1}
+    first, later = {parts[0] for parts in joined if parts}, {p for ps in joined for p in ps[1:]}
+    share = sum(occurrences[part] > 1 for part in pieces) / max(len(pieces), 1)
+    return share, bool(alone.intersection(pieces) or first & later)

@@ -1,0 +1,224 @@
+"""Reading of label cells: their kind, and one label or several with their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune.errors import AmbiguityError, ConfigError, DataError
+from finetune.task_parts import Resolved
+from tasks.cells.delimiters import DELIMITERS, find_delimiter, judge_delimiters
+from tasks.cells.indicators import indicator_length, is_indicator, parse_bit
+from tasks.cells.label_values import LabelIndex, is_missing, label_key
+from tasks.cells.list_cells import are_lists, parse_list
+from tasks.classification.label_config import TargetConfig
+from tasks.classification.labels import label_text, parse_number
+
+MANY = 20  # values from which shares of them mean something
+MOST_NUMBERS = 0.8  # share of numbers from which the other values of a column are faults
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Reader of label cells.
+
+    Attributes:
+        labels: task.labels: names in order, or {value: name}.
+        class_names: names of a `datasets` ClassLabel.
+        delimiter: between the labels of a text; None: detected from each cell alone.
+    """
+
+    labels: Sequence[str] | Mapping[str, str] | None = None
+    class_names: Sequence[str] | None = None
+    delimiter: str | None = None
+
+    def one(self, value: Any) -> str | None:
+        """Return the label of a cell, None if there is none. Raises DataError."""
+        if isinstance(self.labels, Mapping):
+            text = label_text(value)
+            if text is not None and label_key(text) in self.labels:
+                return self.labels[label_key(text)]
+        return label_text(value, self.class_names)
+
+    def several(self, value: Any) -> list[str]:
+        """Return the distinct labels of a cell: a list, a list as text, or a delimited text.
+
+        A list of zeros and ones selects from the names of task.labels.
+        """
+        items = list_items(value, self.delimiter)
+        if (positions := self._positions(items)) is not None:
+            return positions
+        named = (self.one(item) for item in items)
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+    def check(self, lists: Iterable[Any], place: str, *, is_sample: bool = False) -> None:
+        """Raise AmbiguityError for cells of zeros and ones whose positions have no names."""
+        items = [each for value in lists if (each := list_items(value, self.delimiter))]
+        count = indicator_length(items)
+        if count is None or self.class_names is not None or isinstance(self.labels, Mapping):
+            return
+        if count == 2 and all(len({*map(parse_bit, each)}) == 2 for each in items) and is_sample:
+            return  # may be numbers of a ClassLabel, which only the whole table tells
+        if self.labels is None:
+            raise AmbiguityError(
+                f"{place}: the cells are lists of {count} zeros and ones, such as {items[0]}, and "
+                "the data do not say which label a position means; name the labels in order with "
+                f"task.labels=[{', '.join('ABCDEFGH'[:count])}{', ...' * (count > 8)}]"
+            )
+        if count != len(self.labels) and not self._has_digits():
+            raise DataError(
+                f"{place}: the cells are lists of {count} zeros and ones, but task.labels has "
+                f"{len(self.labels)} names; name every position"
+            )
+
+    def _positions(self, items: Sequence[Any]) -> list[str] | None:
+        """Return the names at the ones of a list of zeros and ones; None for other lists."""
+        names = self.labels
+        if names is None or isinstance(names, Mapping) or self.class_names is not None:
+            return None
+        if len(items) != len(names) or self._has_digits() or not is_indicator(items):
+            return None
+        return [name for name, item in zip(names, items, strict=True) if parse_bit(item)]
+
+    def _has_digits(self) -> bool:
+        """True if 0 and 1 are labels themselves."""
+        return not {"0", "1"}.isdisjoint(self.labels or ())
+
+
+def list_items(value: Any, delimiter: str | None = None) -> list[Any]:
+    """Split a cell into its items; [] for an empty one."""
+    if isinstance(value, str):
+        items = parse_list(value)
+        return value.split(delimiter or find_delimiter([value])) if items is None else items
+    if isinstance(value, list | tuple | np.ndarray):
+        return list(value)
+    return [value]
+
+
+def split_labels(
+    value: Any, delimiter: str | None = None, class_names: Sequence[str] | None = None
+) -> list[str]:
+    """Return the distinct labels of a cell: a list, or a text with a delimiter."""
+    return LabelReader(None, class_names, delimiter).several(value)
+
+
+# ---- the kind of a column
+
+
+def choose_kind(
+    config: TargetConfig, label: str | list[str], columns: Mapping[str, Sequence[Any]]
+) -> Resolved:
+    """Choose task.kind and task.delimiter by the first values of the label's columns.
+
+    Raises AmbiguityError if the values fit two kinds.
+    """
+    if isinstance(label, list):
+        return _kind_of_columns(config, [columns[name] for name in label])
+    values = [value for value in columns[label] if not is_missing(value)]
+    place = f"task.label={label}"
+    if config.kind is None:
+        keys, notes = _kind_of_values(config, label, values)
+    else:
+        keys, notes = {"kind": config.kind}, []
+    if keys["kind"] == "several":
+        delimiter = keys.get("delimiter", config.delimiter)
+        LabelReader(config.labels, None, delimiter).check(values, place, is_sample=True)
+    return Resolved(keys, notes)
+
+
+def confirm_kind(config: TargetConfig, label: str, values: Sequence[Any]) -> None:
+    """Check a kind that the first rows suggested, single, against all values of train.
+
+    Raises AmbiguityError if they suggest another.
+    """
+    known = [value for value in values if not is_missing(value)]
+    numbers = {parse_number(value) for value in known}
+    are_classes = None in numbers or config.labels is not None or len(known) < MANY
+    if not are_classes and len(numbers) > len(known) / 2:
+        raise AmbiguityError(
+            f"task.label={label}: {len(numbers)} distinct numbers in {len(known)} rows; set "
+            "task.kind=number for regression, or task.kind=single if each number is a class"
+        )
+    kind = _kind_of_values(config, label, known).keys["kind"]
+    if kind != "single":
+        raise AmbiguityError(
+            f"task.label={label}: the first rows have one label each, but all {len(known)} rows "
+            f"together look like kind={kind}; set task.kind=single or task.kind={kind}"
+        )
+
+
+def _kind_of_columns(config: TargetConfig, columns: Sequence[Sequence[Any]]) -> Resolved:
+    """Choose the kind of columns of zeros and ones."""
+    if config.kind == "number":
+        raise ConfigError("task.kind: number requires a single column in task.label")
+    if config.kind is not None:
+        return Resolved({"kind": config.kind}, [])
+    ones = [sum(parse_bit(value) or 0 for value in row) for row in zip(*columns, strict=True)]
+    note = "kind: several, a label per column"
+    if ones and set(ones) == {1}:
+        note += " (each row has exactly one: task.kind=single would make them exclusive)"
+    return Resolved({"kind": "several"}, [note])
+
+
+def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> Resolved:
+    """Choose the kind of a column that holds these `values`."""
+    by = f"by the values of column {label!r}"
+    if any(isinstance(value, list | tuple | np.ndarray) for value in values):
+        return Resolved({"kind": "several"}, [f"kind: several, {by}"])
+    if are_lists(values):
+        note = f"kind: several, by the lists in the text of column {label!r}"
+        return Resolved({"kind": "several"}, [note])
+    if config.labels is not None and _are_names(values, config.labels):
+        return Resolved({"kind": "single"}, [])
+    if config.delimiter is not None:
+        return Resolved({"kind": "several"}, ["kind: several, since task.delimiter is set"])
+    if mark := _indicator_mark(values):
+        keys = {"kind": "several", "delimiter": mark}
+        return Resolved(keys, [f"kind: several, {by}, zeros and ones with {mark!r} between"])
+    numbers = [parse_number(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    has_fractions = any(not number.is_integer() for number in known)
+    if has_fractions and len(known) >= MOST_NUMBERS * len(numbers):
+        return Resolved({"kind": "number"}, [f"kind: number, {by}"])
+    return _kind_of_texts(label, values)
+
+
+def _kind_of_texts(label: str, values: Sequence[Any]) -> Resolved:
+    """Choose between one label in a text, and several with a delimiter."""
+    found = judge_delimiters(values, label)
+    if found is None:
+        return Resolved({"kind": "single"}, [])
+    mark, verdict, example = found
+    split = f"task.kind=several task.delimiter={mark!r}"
+    if verdict == "doubt":
+        raise AmbiguityError(
+            f"task.kind: column {label!r} has values such as {example!r}: one label that contains "
+            f"{mark!r}, or several labels; set task.kind=single, or {split}"
+        )
+    if verdict == "several":
+        note = (
+            f"kind: several, since the parts of values such as {example!r} in column {label!r} "
+            f"recur (delimiter {mark!r}; task.kind=single reads each value as one label)"
+        )
+        return Resolved({"kind": "several", "delimiter": mark}, [note])
+    note = f"kind: single, so values such as {example!r} are one label ({split} would split them)"
+    return Resolved({"kind": "single"}, [note])
+
+
+def _are_names(values: Sequence[Any], labels: Sequence[str] | Mapping[str, str]) -> bool:
+    """True if all values are among the labels of task.labels."""
+    index = LabelIndex([*labels, *(labels.values() if isinstance(labels, Mapping) else ())])
+    return all(index.get(str(value).strip()) is not None for value in values)
+
+
+def _indicator_mark(values: Sequence[Any]) -> str | None:
+    """Return the delimiter of texts of three or more zeros and ones, such as "0 1 0"."""
+    if not values or not all(isinstance(value, str) for value in values):
+        return None
+    for mark in (*DELIMITERS, " "):
+        if (indicator_length([value.split(mark) for value in values]) or 0) > 2:
+            return mark
+    return None
