@@ -10,7 +10,13 @@ from datasets import Dataset
 
 from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
-from finetune.data.readers import Tables, from_object, only_split, read_reference
+from finetune.data.readers import (
+    Tables,
+    check_usable,
+    from_object,
+    only_split,
+    read_reference,
+)
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
 from finetune.io.split_names import split_name
@@ -47,6 +53,8 @@ def assign_roles(config: DataConfig, data: Any = None, formats: Sequence[DataFor
         elif wanted:
             roles.shares[role] = wanted
     for role in HELD_OUT:
+        if getattr(config, role) is None:
+            search.check_inferred(role)
         name = find_split(search.source.splits, role) if getattr(config, role) is None else None
         used = [id(rows) for rows in roles.tables.values()]
         if name is not None and id(search.source.splits[name]) not in used:
@@ -72,6 +80,9 @@ def settle_validation(roles: Roles, config: DataConfig) -> None:
         roles.notes.append("validation: none; data.validation=0.1 would hold out a share of train")
         return
     rows = len(roles.tables["train"])
+    if rows == 1:
+        roles.notes.append("validation: none, since there is a single row")
+        return
     share = SHARE_OF_SMALL if rows < SMALL else SHARE_OF_LARGE
     size = f"under {SMALL}" if rows < SMALL else f"{SMALL} or more"
     roles.shares["validation"] = share
@@ -112,6 +123,7 @@ class _Search:
         if self.config.train is not None:
             return self.named("train", self.config.train)
         splits = self.source.splits
+        check_usable(self.source, "train")
         only = next(iter(splits)) if len(splits) == 1 else None
         is_held_out = only is not None and split_name(only) in HELD_OUT
         name = find_split(splits, "train") if only is None or is_held_out else only
@@ -124,10 +136,25 @@ class _Search:
             )
         return self.take("train", name)
 
+    def check_inferred(self, role: Role) -> None:
+        """Refuse a held-out split that the source names but that cannot be used.
+
+        An absent test split only gives a note.
+        """
+        fault = self.source.unusable.get(role)
+        if fault is None:
+            return
+        if not (fault.is_absent and role == "test"):
+            share = "data.validation=0.1 holds out a share of train, " * (role == "validation")
+            raise DataError(f"{fault.reason} ({share}data.{role}=0 leaves the split out)")
+        self.notes.append(f"not read: split {role}: {fault.reason}")
+
     def named(self, role: str, name: str) -> Dataset:
         """Return the rows of data.<role>=name: a split of the source, else a path or a hub id."""
         splits = self.source.splits
         split = name if name in splits else find_split(splits, split_name(name))
+        if split is None:
+            check_usable(self.source, split_name(name) or name)
         if split is not None:
             return self.take(role, split)
         if splits and locate(name) is None:
@@ -139,7 +166,7 @@ class _Search:
         # If the path has several splits itself, take the one named after this role.
         inside = find_split(tables.splits, role)
         if inside is None or len(tables.splits) == 1:
-            rows = only_split(tables.splits, f"data.{role}={name}")
+            rows = only_split(tables, f"data.{role}={name}")
         else:
             rows = tables.splits[inside]
         self.keys = {**tables.keys, **self.keys}

@@ -1,4 +1,5 @@
-"""Readers of annotation files: boxes (COCO, YOLO, Pascal VOC, CSV) and masks, as rows.
+"""Readers of annotation files: COCO, YOLO, Pascal VOC, and CSV with one box per line.
 
-The tasks that train on these rows are in `tasks.detection` and `tasks.masks`.
+They yield images with objects (`annotated`), from which rows of detection and segmentation are
+made. Folders of masks are read in `tasks.mask_sources`.
 """

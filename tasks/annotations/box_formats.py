@@ -1,7 +1,7 @@
 """Box annotation formats, read as rows by split.
 
 COCO        a .json file, or a folder with such files
-YOLO        data.yaml, or its folder
+YOLO        data.yaml, obj.data or classes.txt, or a folder with one of them
 Pascal VOC  Annotations/*.xml and JPEGImages/, or .xml files beside the images
 CSV         one box per line, with columns for the image, the class and four numbers
 """
@@ -13,46 +13,49 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.formats import DataFormat, TaskTables
+from finetune.config.schema import DataConfig
 from finetune.task_parts import Row
-from tasks.annotations.box_table import is_box_table, read_box_table
-from tasks.annotations.boxes import make_annotation
+from tasks.annotations.annotated import AnnotatedImage, box_row
+from tasks.annotations.box_table import find_box_tables, read_box_tables
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.voc import find_voc, read_voc
-from tasks.annotations.yolo import find_yolo, read_yolo
+from tasks.annotations.yolo import read_yolo_boxes
+from tasks.annotations.yolo_sources import find_yolo
+
+Images = Mapping[str, Sequence[AnnotatedImage]]
 
 
-def _coco_boxes(path: Path) -> dict[str, list[Row]]:
-    return {split: list(map(_from_coco, rows)) for split, rows in read_coco(path).items()}
+def read_coco_boxes(path: Path, config: DataConfig) -> TaskTables:
+    """Read the boxes of a COCO file or folder."""
+    splits, notes = read_coco(path, config.rescale)
+    return TaskTables(to_rows(splits, box_row), notes)
 
 
-def _from_coco(row: Row) -> Row:
-    # A fault of the segmentation does not make the box faulty: it is left out here.
-    objects = [
-        make_annotation(
-            item["bbox"],
-            "xywh",
-            item["category"],
-            item["place"],
-            iscrowd=item["iscrowd"],
-            area=item["area"],
-        )
-        for item in row["objects"]
-    ]
-    return {"image": row["image"], "file": row["file"], "objects": objects}
+def read_voc_boxes(path: Path, config: DataConfig) -> TaskTables:
+    """Read the boxes of a folder of Pascal VOC."""
+    splits, notes = read_voc(path, config.rescale)
+    return TaskTables(to_rows(splits, box_row), notes)
 
 
-def _format(
-    name: str,
-    find: Callable[[Path], Any],
-    read: Callable[[Path], Mapping[str, Sequence[Row]]],
-) -> DataFormat:
-    return DataFormat(name, lambda path: bool(find(path)), lambda path: TaskTables(read(path)))
+def read_table_boxes(path: Path, config: DataConfig) -> TaskTables:
+    """Read tables with one box per line."""
+    splits, notes = read_box_tables(path, config)
+    return TaskTables(to_rows(splits, box_row), notes)
+
+
+def to_rows(splits: Images, make_row: Callable[[AnnotatedImage], Row]) -> dict[str, list[Row]]:
+    """Return the rows of all splits."""
+    return {split: list(map(make_row, images)) for split, images in splits.items()}
+
+
+def _format(name: str, find: Callable[[Path], Any], read: Any) -> DataFormat:
+    return DataFormat(name, lambda path: bool(find(path)), read)
 
 
 BOX_FORMATS = (
-    _format("coco", find_coco, _coco_boxes),
-    _format("yolo", find_yolo, read_yolo),
-    _format("voc", find_voc, read_voc),
-    _format("csv", is_box_table, read_box_table),
-    _format("tsv", is_box_table, read_box_table),
+    _format("coco", find_coco, read_coco_boxes),
+    _format("yolo", find_yolo, lambda path, _: read_yolo_boxes(path)),
+    _format("voc", find_voc, read_voc_boxes),
+    _format("csv", find_box_tables, read_table_boxes),
+    _format("tsv", find_box_tables, read_table_boxes),
 )

@@ -1,124 +1,216 @@
-"""CSV of boxes, one per line, read as rows: images with their objects.
+"""Tables with one box per line, read as annotated images by split.
 
     image,class,xmin,ymin,xmax,ymax
     1.jpg,cat,12,30,80,99
     2.jpg,,,,,                          an image without objects
 
-The four numbers are corners (xmin or x1 or left ...), or a corner and a size (x, y, w, h).
+`tasks.annotations.box_columns` knows the names of the columns.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from finetune.data.image_files import is_image_file
-from finetune.errors import DataError
-from finetune.task_parts import Row
-from tasks.annotations.boxes import make_annotation
+from finetune.config.schema import DataConfig
+from finetune.tables.encodings import Decoder
+from finetune.errors import DataError, listed
+from finetune.io.walking import list_visible
+from tasks.annotations.annotated import Annotated, AnnotatedImage
+from tasks.annotations.box_columns import BoxColumns, find_box_columns
+from tasks.annotations.boxes import is_numbers
+from tasks.annotations.coco import split_of
+from tasks.annotations.image_sizes import fit_sizes
+from tasks.image.image_search import ImageSearch
 
-_IMAGE = ("image", "filename", "file_name", "file", "path", "image_path", "img", "image_id")
-_CLASS = ("class", "label", "category", "name", "class_name", "category_name")
-_CORNERS = (
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("x_min", "y_min", "x_max", "y_max"),
-    ("x1", "y1", "x2", "y2"),
-    ("left", "top", "right", "bottom"),
-)
-_SIZED = (
-    ("x", "y", "w", "h"),
-    ("x", "y", "width", "height"),
-    ("left", "top", "width", "height"),
-    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
-)
 _SUFFIXES = (".csv", ".tsv")
+_ONE_CLASS = "object"
+_SPLIT_WORDS = {"validate": "validation", "unassigned": "train"}
+_SHOWN = 5
+_COMMA = re.compile(r"(?<=\d),(?=\d)")
+
+
+def find_box_tables(path: Path) -> dict[str, list[Path]]:
+    """Return the tables of boxes at a path by split: a file, or those in a folder; {} if none."""
+    if path.is_file():
+        return {"train": [path]} if is_box_table(path) else {}
+    if not path.is_dir():
+        return {}
+    places = [path, *(p for p in list_visible(path) if p.is_dir() and split_of(p.name))]
+    files = [file for place in places for file in list_visible(place) if is_box_table(file)]
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != path else None)
+        splits.setdefault(split or "train", []).append(file)
+    return splits
 
 
 def is_box_table(path: Path) -> bool:
-    """True if a file is a table with columns for an image, a class and a box."""
+    """True if a file is a table with columns for an image and a box."""
     if path.suffix.lower() not in _SUFFIXES or not path.is_file():
         return False
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
-        return _columns(next(csv.reader([first], _dialect(first)), [])) is not None
+        line = next(csv.reader([first], delimiter=_delimiter(first, None)), [])
+        return find_box_columns(line) is not None
     except (OSError, ValueError, csv.Error):
         return False
 
 
-def read_box_table(path: Path) -> dict[str, list[Row]]:
-    """Return the images of a table, in the order of their first lines, as the split train.
+def read_box_tables(
+    path: Path, config: DataConfig
+) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
+    """Return the images of all tables, in the order of their first lines, and notes.
 
     Raises DataError for a table without these columns or with a malformed line.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        file.seek(0)
-        reader = csv.DictReader(file, dialect=_dialect(first))
-        columns = _columns(reader.fieldnames or [])
-        if columns is None:
-            raise DataError(f"{path}: has no columns for an image, a class and a box")
-        image, category, sides, form = columns
-        rows: dict[str, Row] = {}
-        try:
-            for line in reader:
-                name = (line[image] or "").strip()
-                if not name:
-                    raise DataError(f"{path}, line {reader.line_num}: has no image name")
-                row = rows.get(name)
-                if row is None:
-                    image_path = _find_image(path.parent, name)
-                    row = rows[name] = {"image": image_path, "file": name, "objects": []}
-                if any((line[column] or "").strip() for column in (*sides, category)):
-                    place = f"{path.name}:{reader.line_num}"
-                    row["objects"].append(_object(line, category, sides, form, place))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: cannot be read: {error}") from error
-    return {"train": list(rows.values())}
+    files = find_box_tables(path)
+    if not files:
+        raise DataError(f"{path}: has no table with columns for an image, a class and a box")
+    splits: dict[str, list[AnnotatedImage]] = {}
+    notes: list[str] = []
+    for split, candidates in files.items():
+        if len(candidates) > 1:
+            names = ", ".join(file.name for file in candidates)
+            raise DataError(
+                f"{path}: split {split} has several tables of boxes: {names}; set data.{split} to"
+                " one of them"
+            )
+        tables, file_notes = _read_table(candidates[0], config)
+        by_name = {split: tables.pop("train", [])} if split != "train" else {}
+        for name, images in {**by_name, **tables}.items():
+            splits.setdefault(name, []).extend(images)
+        notes += file_notes
+    return {split: images for split, images in splits.items() if images}, notes
 
 
-def _dialect(first: str) -> type[csv.Dialect]:
-    """Return the CSV dialect with the delimiter that is most frequent in the header line."""
-
-    class Detected(csv.excel):
-        delimiter = max([",", ";", "\t"], key=first.count)
-
-    return Detected
-
-
-def _columns(names: Sequence[str]) -> tuple[str, str, tuple[str, ...], str] | None:
-    """Return the columns of the image, the class and the four numbers, and their convention."""
-    by_lower = {name.strip().lower(): name for name in names if name}
-    image = next((by_lower[name] for name in _IMAGE if name in by_lower), None)
-    category = next((by_lower[name] for name in _CLASS if name in by_lower), None)
-    if image is None or category is None:
-        return None
-    for form, choices in (("xyxy", _CORNERS), ("xywh", _SIZED)):
-        for sides in choices:
-            if all(side in by_lower for side in sides):
-                return image, category, tuple(by_lower[side] for side in sides), form
-    return None
-
-
-def _find_image(folder: Path, name: str) -> str:
-    """Return the path of an image: in the table's folder, or in images/ below it."""
-    places = [folder / name, folder / "images" / name, Path(name)]
-    if not is_image_file(name):  # Kaggle's image_id has no file extension
-        places = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png", ".jpeg")] + [
-            folder / "images" / f"{name}{suffix}" for suffix in (".jpg", ".png", ".jpeg")
-        ]
-    return next((place for place in places if place.is_file()), places[0]).as_posix()
-
-
-def _object(
-    line: Mapping[str, Any], category: str, sides: Sequence[str], form: str, place: str
-) -> dict[str, Any]:
-    words = [(line[side] or "").strip() for side in sides]
-    box, fault = [], ""
+def _read_table(
+    file: Path, config: DataConfig
+) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
+    """Return the images of a table by split ("train" without a column for it), and notes."""
+    decoder = Decoder(config.encoding)
+    text = decoder.text(file)
+    delimiter = _delimiter(text.partition("\n")[0], config.delimiter)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    table = _Table(file, find_box_columns(next(reader, [])))
+    if not table.columns.has_header:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        box = [float(word) for word in words]
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                table.add(cells, reader.line_num, delimiter)
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: cannot be read: {error}") from error
+    if not table.splits:
+        raise DataError(f"{file}: has no lines below its header")
+    notes = [*decoder.notes(), *(f"{file.name}: {note}" for note in table.finish(config.rescale))]
+    return {split: list(images.values()) for split, images in table.splits.items()}, notes
+
+
+class _Table:
+    """The images that the lines of a table are about."""
+
+    def __init__(self, file: Path, columns: BoxColumns | None) -> None:
+        if columns is None:
+            raise DataError(f"{file}: has no columns for an image, a class and a box")
+        self.file, self.columns = file, columns
+        self.splits: dict[str, dict[str, AnnotatedImage]] = {}
+        self._zeros = 0
+
+    def add(self, cells: Sequence[str], number: int, delimiter: str) -> None:
+        """Add a line. Raises DataError if it names no image."""
+        columns = self.columns
+
+        def cell(index: int | None) -> str:
+            return cells[index].strip() if index is not None and index < len(cells) else ""
+
+        name, category = cell(columns.image), cell(columns.category)
+        if not name:
+            raise DataError(f"{self.file}, line {number}: has no image name")
+        word = cell(columns.split).lower()
+        split = split_of(word) or _SPLIT_WORDS.get(word) or word or "train"
+        images = self.splits.setdefault(split, {})
+        image = images.setdefault(name, AnnotatedImage("", name, place=f"{self.file.name}"))
+        image.size = image.size or _size([cell(index) for index in columns.size])
+        words = [cell(index) for index in columns.sides]
+        if len(words) == 1:
+            words = [word for word in re.split(r"[\s,;]+", words[0].strip("[]() ")) if word]
+        elif delimiter == ";":  # decimal commas of spreadsheets
+            words = [_COMMA.sub(".", word) for word in words]
+        if not any((*words, category if columns.category is not None else "")):
+            return
+        item = _object(words, category if columns.category is not None else _ONE_CLASS)
+        if item.box == [0, 0, 0, 0]:
+            self._zeros += 1
+            return
+        item.place, item.form = f"{self.file.name}:{number}", columns.form
+        item.iscrowd = int(cell(columns.crowd).lower() in ("1", "1.0", "true"))
+        item.number = len(image.objects) + 1
+        image.objects.append(item)
+
+    def finish(self, rescale: bool | None) -> Iterator[str]:
+        """Find the images and settle the convention of the boxes; yield notes."""
+        columns = self.columns
+        if columns.category is None:
+            yield (
+                f"warning: no column is called class, label or category, so all boxes are of one"
+                f" class, {_ONE_CLASS}"
+            )
+        if columns.unread:
+            yield f"not read: columns {listed(columns.unread, _SHOWN)}"
+        if not columns.has_header:
+            yield f"no header; columns read as {', '.join(name for name in columns.names if name)}"
+        if self._zeros:
+            yield f"boxes 0, 0, 0, 0 mean an image without objects: {self._zeros}"
+        images = [image for split in self.splits.values() for image in split.values()]
+        yield from _as_shares(images)
+        yield from _find_images(self.file, self.splits)
+        yield from fit_sizes(images, rescale)
+
+
+def _delimiter(first: str, wanted: str | None) -> str:
+    """Return the delimiter of a table: the one that is most frequent in its first line."""
+    return wanted or max([",", ";", "\t"], key=first.count)
+
+
+def _size(words: Sequence[str]) -> tuple[int, int] | None:
+    try:
+        width, height = (int(float(word)) for word in words)
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _object(words: Sequence[str], category: str) -> Annotated:
+    try:
+        return Annotated(category, [float(word) for word in words])
     except ValueError:
-        fault = f"box {words} is not four numbers"
-    return make_annotation(box, form, (line[category] or "").strip(), place, fault)
+        return Annotated(category, fault=f"box {list(words)} is not four numbers")
+
+
+def _as_shares(images: Sequence[AnnotatedImage]) -> Iterator[str]:
+    """Read boxes as shares of the image size if no number of the table is above 1."""
+    objects = [each for image in images for each in image.objects if is_numbers(each.box)]
+    has_form = objects and objects[0].form
+    if has_form and all(0 <= value <= 1 for each in objects for value in each.box):
+        for each in objects:
+            each.form = f"{each.form}-shares"
+        yield f"boxes: all numbers are from 0 to 1, read as {objects[0].form}"
+
+
+def _find_images(file: Path, splits: Mapping[str, Mapping[str, AnnotatedImage]]) -> Iterator[str]:
+    """Fill in the paths of the images, and yield a note on where they were found."""
+    folder = file.parent
+    places = [folder, folder / "images", folder / file.stem, Path()]
+    for split, images in splits.items():
+        search = ImageSearch(folder, [*places, folder / split])
+        for image, path in zip(images.values(), search.find(list(images)), strict=True):
+            image.image = (path or search.expected(image.file)).as_posix()
+        if search.way:
+            yield f"images were found {search.way}"
+        elif search.places[0] not in (folder, folder / "images"):
+            yield f"images are in {search.places[0]}"

@@ -5,9 +5,9 @@ A row's objects, in all file formats:
     {"bbox": [12.0, 30.5, 80.0, 99.0], "form": "xyxy", "category": "cat", "iscrowd": 0,
      "area": 900.0, "place": "labels/1.txt:3", "fault": ""}
 
-File readers fill in `form` (the convention of the format), `place` (position of the object in its
-file) and `fault` (why it could not be read). Boxes keep the numbers of their file until they are
-used, so that messages quote what a user finds there.
+File readers fill in `form` (the convention of the format; "" if it has none), `place` (position of
+the object in its file) and `fault` (why it could not be read). Boxes keep the numbers of their file
+until they are used, so that messages quote what a user finds there.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class ImageObject:
         is_crowd: True for a region of several objects, which metrics ignore.
         area: in pixels; None: that of the box.
         place, fault: see the module.
+        is_open: True if neither the file nor the config says in which convention the box is.
     """
 
     box: tuple[float, float, float, float] | None
@@ -82,6 +83,7 @@ class ImageObject:
     area: float | None = None
     place: str = ""
     fault: str = ""
+    is_open: bool = False
 
 
 def to_corners(
@@ -168,6 +170,7 @@ def _object(
         float(area) if area else None,
         str(item.get("place") or ""),
         str(item.get("fault") or ""),
+        not (convention or item.get("form")),
     )
 
 
@@ -203,7 +206,8 @@ def box_fault(item: ImageObject, size: tuple[int, int]) -> tuple[str, bool]:
     cause = (
         f"; it would fit as {_spell_out(others[0])}: try task.boxes={others[0]}" if others else ""
     )
-    if max(map(abs, map(float, item.values))) <= 1 and not convention.endswith("shares"):
+    shares = [0 <= float(value) <= 1 for value in item.values]
+    if all(shares) and not convention.endswith("shares"):
         return f"{shown} has no value over 1, like shares of the image size{cause}", False
     if right < left or bottom < top:
         return f"{shown} is reversed: right < left or bottom < top{cause}", False

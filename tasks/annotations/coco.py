@@ -1,33 +1,30 @@
-"""COCO annotations, read as rows by split: boxes, polygons and run-length masks.
+"""COCO annotations, read as annotated images by split: boxes, polygons and run-length masks.
 
     {"images": [{"id", "file_name", "width", "height"}],
      "annotations": [{"image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"}],
      "categories": [{"id", "name"}]}
 
-The format is that of cocodataset.org/#format-data. A row is an image with all of its objects:
-
-    {"image": "train/images/1.jpg", "file": "images/1.jpg", "width": 640, "height": 480,
-     "objects": [{"id": 1, "category": "cat", "category_id": 17, "bbox": [left, top, width, height],
-                  "area": 900.0, "iscrowd": 0, "polygons": [[x, y, ...]], "counts": "", "size": [],
-                  "place": "train.json, annotation 1", "fault": ""}]}
-
-`counts` is the compressed RLE string of a mask of `size` (H, W); "" if the object has polygons.
-`fault` says why the segmentation could not be read.
+The format is that of cocodataset.org/#format-data. Ids may be numbers or text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.folders import split_name
-from finetune.errors import DataError
-from finetune.task_parts import Row
+from finetune.errors import DataError, listed
+from finetune.io.split_names import split_name
+from tasks.annotations.annotated import Annotated, AnnotatedImage
+from tasks.annotations.image_sizes import fit_sizes
+from tasks.image.image_search import ImageSearch, describe_contents
 
 _KEYS = {"images", "annotations", "categories"}
 _HEAD = 4096  # characters to read before parsing: enough to reject a file that is not an object
+_POINTS = 6  # numbers of the smallest polygon
+_SHOWN = 5
 
 
 def find_coco(path: Path) -> dict[str, list[Path]]:
@@ -40,39 +37,66 @@ def find_coco(path: Path) -> dict[str, list[Path]]:
         return {"train": [path]} if _is_coco(path) else {}
     if not path.is_dir():
         return {}
-    places = [path, path / "annotations", *(p for p in sorted(path.iterdir()) if split_of(p.name))]
     files: dict[str, list[Path]] = {}
-    for file in (file for place in places for file in sorted(place.glob("*.json"))):
+    for file in _json_files(path):
         if _is_coco(file):
-            split = split_of(file.stem) or split_of(file.parent.name) or "train"
+            above = split_of(file.parent.name) if file.parent != path else None
+            split = split_of(file.stem) or above or "train"
             files.setdefault(split, []).append(file)
     return files
 
 
-def read_coco(path: Path) -> dict[str, list[Row]]:
-    """Return the rows of every split of a COCO file or folder.
+def read_coco(
+    path: Path, rescale: bool | None = None
+) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
+    """Return the images of every split of a COCO file or folder, and notes.
 
-    Raises DataError if there is none, or if a file is malformed or its images are missing.
+    Raises DataError if there is none, or if a file is malformed or all of its images are missing.
     """
     files = find_coco(path)
     if not files:
         raise DataError(
             f"{path}: no COCO annotations found; expected a .json file with images, annotations and"
-            " categories, or a folder with such files beside or above its images"
+            " categories, or a folder with such files beside or above its images; found "
+            f"{describe_contents(path)}"
         )
+    splits, notes = {}, []
     for split, candidates in files.items():
-        if len(candidates) > 1:
-            names = ", ".join(file.name for file in candidates)
-            raise DataError(
-                f"{path}: split {split} has several files: {names}; set data.{split} to one of them"
-            )
-    return {split: list(_rows(candidates[0])) for split, candidates in files.items()}
+        file = _choose(path, split, candidates)
+        splits[split], file_notes = read_coco_file(file, rescale)
+        notes += file_notes
+    used = {str(image.place).partition(",")[0] for images in splits.values() for image in images}
+    unread = [file.name for file in _json_files(path) if file.name not in used]
+    if path.is_dir() and unread:
+        read = ", ".join(sorted(used))
+        notes.append(f"{path}: read {read}; not read: {listed(unread, _SHOWN)}")
+    return splits, notes
 
 
 def split_of(name: str) -> str | None:
     """Return the split in a name, or None: train for instances_train2017, validation for val."""
     words = name.lower().replace("-", "_").replace(".", "_").split("_")
     return next((found for word in words if (found := split_name(word.rstrip("0123456789")))), None)
+
+
+def _json_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    places = [path, path / "annotations", *(p for p in sorted(path.iterdir()) if split_of(p.name))]
+    return [file for place in places for file in sorted(place.glob("*.json"))]
+
+
+def _choose(path: Path, split: str, candidates: Sequence[Path]) -> Path:
+    """Return the file of objects among several of a split, such as those of COCO itself."""
+    if len(candidates) > 1:
+        instances = [file for file in candidates if "instances" in file.stem.lower()]
+        if len(instances) != 1:
+            names = ", ".join(file.name for file in candidates)
+            raise DataError(
+                f"{path}: split {split} has several files: {names}; set data.{split} to one of them"
+            )
+        return instances[0]
+    return candidates[0]
 
 
 def _is_coco(file: Path) -> bool:
@@ -84,67 +108,145 @@ def _is_coco(file: Path) -> bool:
                 return False
             opened.seek(0)
             content = json.load(opened)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.keys() >= _KEYS
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def read_coco_file(
+    file: Path, rescale: bool | None = None
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """Return the images of a COCO file, and notes. Raises DataError if it is malformed."""
     content = json.loads(file.read_text(encoding="utf-8-sig"))
     try:
-        categories = {item["id"]: str(item["name"]) for item in content["categories"]}
-        objects: dict[Any, list[dict[str, Any]]] = {item["id"]: [] for item in content["images"]}
+        categories = _Categories(file, content["categories"])
+        images, repeated = _images(file, content["images"])
+        by_id = _ById({item["id"]: image for item, image in images})
         for number, item in enumerate(content["annotations"], start=1):
             name = f"annotation {item.get('id', f'number {number}')}"
-            for key, known in (("image_id", objects), ("category_id", categories)):
-                if item[key] not in known:
+            image = by_id.find(item["image_id"])
+            category = categories.find(item["category_id"])
+            for key, found in (("image_id", image), ("category_id", category)):
+                if found is None:
                     raise DataError(
                         f"{file}: {name} has unknown {key} {item[key]!r}; "
                         "add it to the file, or remove the annotation"
                     )
-            parsed = _object(item, categories[item["category_id"]], f"{file.name}, {name}")
-            objects[item["image_id"]].append(parsed)
-        root = _image_folder(file, [item["file_name"] for item in content["images"]])
-        for item in content["images"]:
-            yield {
-                "image": (root / item["file_name"]).as_posix(),
-                "file": str(item["file_name"]),
-                "width": int(item.get("width") or 0),
-                "height": int(item.get("height") or 0),
-                "objects": objects[item["id"]],
-            }
+            image.objects.append(_object(item, number, category, f"{file.name}, {name}"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{file}: not a valid COCO file: {type(error).__name__} {error}; images need an id and"
             " a file_name, categories an id and a name, annotations an image_id and a category_id"
         ) from error
+    found = [image for _, image in images]
+    notes = [repeated] if repeated else []
+    notes += [f"{file.name}: {note}" for note in _find_images(file, found)]
+    notes += [f"{file.name}: {note}" for note in fit_sizes(found, rescale)]
+    notes += [f"{file.name}: {note}" for note in _losses(found, categories.names)]
+    return found, notes
 
 
-def _object(item: Mapping[str, Any], category: str, place: str) -> dict[str, Any]:
+class _ById(dict[Any, Any]):
+    """Values by their ids, which another list of the file may give as text instead of a number."""
+
+    def __init__(self, values: Mapping[Any, Any]) -> None:
+        super().__init__(values)
+        self._by_text = {str(key): value for key, value in values.items()}
+
+    def find(self, key: Any) -> Any:
+        return self.get(key, self._by_text.get(str(key)))
+
+
+class _Categories:
+    """The categories of a file: (name, number) by their ids, numbered if an id is not a number."""
+
+    def __init__(self, file: Path, items: Iterable[Mapping[str, Any]]) -> None:
+        names: dict[Any, str] = {}
+        for item in items:
+            name = str(item["name"])
+            if names.setdefault(item["id"], name) != name:
+                raise DataError(
+                    f"{file}: category id {item['id']!r} has two names, {names[item['id']]!r} and"
+                    f" {name!r}; give each category an id of its own"
+                )
+        self.names = list(names.values())
+        are_numbers = all(type(key) is int or str(key).isdecimal() for key in names)
+        numbers = [int(key) if are_numbers else n for n, key in enumerate(names, start=1)]
+        self._by_id = _ById(dict(zip(names, zip(self.names, numbers, strict=True), strict=True)))
+
+    def find(self, key: Any) -> Any:
+        """Return (name, number) of a category, None if there is none with this id."""
+        return self._by_id.find(key)
+
+
+def _images(
+    file: Path, items: Sequence[Mapping[str, Any]]
+) -> tuple[list[tuple[Mapping[str, Any], AnnotatedImage]], str]:
+    """Return the images with the items that list them, and a note on those listed repeatedly."""
+    if not items:
+        raise DataError(f"{file}: lists no images")
+    by_id: dict[Any, tuple[Mapping[str, Any], AnnotatedImage]] = {}
+    repeated = 0
+    for item in items:
+        name = str(item["file_name"])
+        other = by_id.get(item["id"])
+        if other is not None and other[1].file != name:
+            raise DataError(
+                f"{file}: image id {item['id']!r} is used by {other[1].file} and {name}, so its"
+                " annotations may belong to either; give each image an id of its own"
+            )
+        repeated += other is not None
+        size = (_whole(item.get("height")), _whole(item.get("width")))
+        image = AnnotatedImage("", name, size=size if all(size) else None)
+        image.place = f"{file.name}, image {item['id']}"
+        by_id.setdefault(item["id"], (item, image))
+    note = f"{file.name}: {repeated} images are listed again with the same id and file_name"
+    return list(by_id.values()), note if repeated else ""
+
+
+def _whole(value: Any) -> int:
+    return int(float(value)) if value else 0
+
+
+def _object(
+    item: Mapping[str, Any], number: int, category: tuple[str, int], place: str
+) -> Annotated:
+    object_id = item.get("id") or 0
+    outline: dict[str, Any] = {}
     try:
         outline = _outline(item.get("segmentation") or [])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         fault = f"segmentation is neither polygons [[x, y, ...]] nor RLE: {error}"
-        outline = {**_outline([]), "fault": fault}
-    return {
-        "id": int(item.get("id") or 0),
-        "category": category,
-        "category_id": int(item["category_id"]),
-        "bbox": [float(value) for value in item.get("bbox") or []],
-        "area": float(item.get("area") or 0),
-        "iscrowd": int(item.get("iscrowd") or 0),
+        outline = {"outline_fault": fault}
+    box, fault = item.get("bbox") or [], ""
+    try:
+        box = [float(value) for value in box]
+    except (TypeError, ValueError):
+        box, fault = [], f"bbox {item['bbox']!r:.80} is not four numbers"
+    return Annotated(
+        category[0],
+        box,
+        "xywh",
+        category_id=category[1],
+        number=object_id if type(object_id) is int else number,
+        area=float(item.get("area") or 0),
+        iscrowd=int(item.get("iscrowd") or 0),
+        place=place,
+        fault=fault,
         **outline,
-        "place": place,
-    }
+    )
 
 
 def _outline(segmentation: Any) -> dict[str, Any]:
-    """Return the keys of a row's object that describe its outline."""
-    empty: dict[str, Any] = {"polygons": [], "counts": "", "size": [], "fault": ""}
+    """Return the attributes of an object that describe its outline."""
     if isinstance(segmentation, Mapping):
         size = [int(side) for side in segmentation["size"]]
-        return {**empty, "counts": _compress(segmentation), "size": size}
-    return {**empty, "polygons": [[float(x) for x in points] for points in segmentation]}
+        return {"counts": _compress(segmentation), "size": size}
+    polygons = [[float(x) for x in points] for points in segmentation]
+    for points in polygons:
+        if len(points) % 2:
+            raise ValueError(f"a polygon has {len(points)} numbers, not pairs of x and y")
+    return {"polygons": polygons}
 
 
 def _compress(rle: Mapping[str, Any]) -> str:
@@ -159,20 +261,40 @@ def _compress(rle: Mapping[str, Any]) -> str:
     return packed.decode()
 
 
-def _image_folder(file: Path, names: Sequence[str]) -> Path:
-    """Return the folder of the images that a COCO file lists. Raises DataError if not found."""
-    if not names:
-        raise DataError(f"{file}: lists no images")
+def _find_images(file: Path, images: Sequence[AnnotatedImage]) -> Iterator[str]:
+    """Fill in the paths of images, and yield notes. Raises DataError if no image is found."""
     above, stem = file.parent.parent, file.stem.rpartition("_")[2]
     places = [
         file.parent,
         file.parent / "images",
         *(root / part for root in (above, above / "images") for part in ("", stem)),
+        *(root / part for root in (file.parent, above) for part in ("data", f"images/{stem}")),
     ]
-    for place in places:
-        if (place / names[0]).is_file():
-            return place
-    searched = ", ".join(str(place) for place in places)
-    raise DataError(
-        f"{file}: image {names[0]!r} not found in {searched}; move the images to one of them"
-    )
+    is_apart = file.parent.name.lower() in ("annotations", "labels", "annotation")
+    search = ImageSearch(above if is_apart else file.parent, places)
+    paths = search.find([image.file for image in images])
+    if not any(paths):
+        first = images[0].file
+        searched = ", ".join(map(str, places[:6]))
+        raise DataError(
+            f"{file}: image {first!r} not found in {searched}; move the images to one of them"
+            f" (found in {file.parent}: {describe_contents(file.parent)})"
+        )
+    for image, path in zip(images, paths, strict=True):
+        image.image = (path or search.expected(image.file)).as_posix()
+    if search.way:
+        yield f"images are not where file_name says, and were found {search.way}"
+
+
+def _losses(images: Sequence[AnnotatedImage], names: Sequence[str]) -> Iterator[str]:
+    """Yield a note on each thing of the file that nothing is learned from."""
+    objects = [each for image in images for each in image.objects]
+    counts = Counter(each.category for each in objects)
+    if unused := [name for name in dict.fromkeys(names) if not counts[name]]:
+        yield f"categories without annotations: {listed(unused, _SHOWN)}"
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        yield f"warning: several categories are called {listed(twice, _SHOWN)}; read as one class"
+    short = [each for each in objects for line in each.polygons if len(line) < _POINTS]
+    if short:
+        where = short[0].place.partition(", ")[2]
+        yield f"polygons with fewer than 3 points, left out: {len(short)} (first: {where})"

@@ -1,87 +1,115 @@
-"""Pascal VOC annotations, read as rows by split: one .xml file per image.
+"""Pascal VOC annotations, read as annotated images by split: one .xml file per image.
 
     Annotations/1.xml  JPEGImages/1.jpg  ImageSets/Main/train.txt  val.txt
+    annotations/1.xml  images/1.jpg                                 also with split folders
     train/1.xml  train/1.jpg  valid/...                             beside the images
     1.xml  1.jpg                                                    no splits
 
-The format is that of host.robots.ox.ac.uk/pascal/VOC: <object> with <name> and <bndbox> of xmin,
-ymin, xmax, ymax in pixels. Objects marked <difficult> become crowds, which metrics ignore.
+The format is that of host.robots.ox.ac.uk/pascal/VOC, see `tasks.annotations.voc_files`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from xml.parsers import expat
 
 from finetune.config.formats import IMAGE_ENDINGS
-from finetune.data.image_files import is_image_file, list_visible
-from finetune.errors import DataError
-from finetune.task_parts import Row
-from tasks.annotations.boxes import make_annotation
+from finetune.errors import DataError, listed
+from finetune.io.image_paths import is_image_file
+from finetune.io.walking import list_visible
+from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.coco import split_of
+from tasks.annotations.image_sizes import fit_sizes
+from tasks.annotations.voc_files import is_voc_file, read_voc_file
+from tasks.image.image_lists import split_by_lists
+from tasks.image.image_search import clean_path, describe_contents, walk_images
 
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pictures")
+_SHOWN = 3
 
 
 def find_voc(path: Path) -> dict[str, list[Path]]:
     """Return the .xml files of a folder by split; {} if there are none."""
-    if not path.is_dir():
-        return {}
-    files = sorted((path / "Annotations").glob("*.xml")) or sorted(path.glob("*.xml"))
-    if files:
-        return _by_lists(path / "ImageSets" / "Main", files) or {"train": files}
-    splits: dict[str, list[Path]] = {}
-    for child in list_visible(path):
-        split = split_of(child.name) if child.is_dir() else None
-        inside = [file for files in find_voc(child).values() for file in files] if split else []
-        if split and inside:
-            splits[split] = inside
+    splits, _ = _find(path)
     return splits
 
 
-def read_voc(path: Path) -> dict[str, list[Row]]:
-    """Return the rows of every split of a folder.
+def read_voc(
+    path: Path, rescale: bool | None = None
+) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
+    """Return the images of every split of a folder, and notes.
 
-    Raises DataError if there are no .xml files, or if a file or its image cannot be read.
+    Raises DataError if there are no .xml files, or if a file cannot be read.
     """
-    splits = find_voc(path)
-    if not splits:
+    files, notes = _find(path)
+    if not files:
         raise DataError(
-            f"{path}: no .xml files of Pascal VOC found, in Annotations/ or beside the images"
+            f"{path}: no .xml files of Pascal VOC found, in Annotations/ or beside the images; "
+            f"found {describe_contents(path)}"
         )
-    return {split: [_row(file, path) for file in files] for split, files in splits.items()}
+    splits = {split: [_image(file, path) for file in some] for split, some in files.items()}
+    notes += _unannotated(splits)
+    for images in splits.values():
+        notes += fit_sizes(images, rescale)
+    return splits, notes
 
 
-def _by_lists(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Return the files listed in ImageSets/Main/train.txt etc.; trainval only without train."""
-    by_stem = {file.stem: file for file in files}
-    splits: dict[str, list[Path]] = {}
-    for name in ("train", "val", "test", "trainval"):
-        lines = folder / f"{name}.txt"
-        split = split_of(name) or "train"
-        if lines.is_file() and split not in splits:
-            text = lines.read_text(encoding="utf-8")
-            stems = [line.split()[0] for line in text.splitlines() if line.strip()]
-            splits[split] = [by_stem[stem] for stem in stems if stem in by_stem]
-    return {split: listed for split, listed in splits.items() if listed}
+def _find(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    if not path.is_dir():
+        return {}, []
+    children = [child for child in list_visible(path) if child.is_dir()]
+    folders = [child for child in children if child.name.lower() in _ANNOTATION_FOLDERS]
+    files = next((some for folder in folders if (some := _xml_files(folder))), None)
+    files = files or _xml_files(path)
+    if files:
+        by_stem = {file.stem: file for file in files}
+        splits, notes = split_by_lists(path / "ImageSets" / "Main", by_stem, ".xml file")
+        return splits or {"train": files}, notes
+    splits = {}
+    for folder in folders:  # annotations/train/1.xml
+        below = (child for child in list_visible(folder) if child.is_dir())
+        splits = {
+            s: f for child in below if (s := split_of(child.name)) and (f := _xml_files(child))
+        }
+        if splits:
+            return splits, []
+    notes = []
+    for child in children:
+        split = split_of(child.name)
+        found, child_notes = _find(child) if split else ({}, [])
+        inside = [file for some in found.values() for file in some]
+        if split and inside:
+            splits[split] = inside
+            notes += child_notes
+    return splits, notes
 
 
-def _row(file: Path, root: Path) -> Row:
-    content = _Parser(file, file.relative_to(root).as_posix()).parse()
-    image = _find_image(file, content.file_name)
-    return {
-        "image": image.as_posix(),
-        "file": image.relative_to(root).as_posix() if root in image.parents else image.name,
-        "objects": list(content.objects()),
-    }
+def _xml_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.glob("*.xml") if not path.name.startswith("."))
+    return files if any(map(is_voc_file, files[:_SHOWN])) else []
 
 
-def _find_image(file: Path, name: str) -> Path:
-    """Return the image of an .xml file: the one with the name given there, or with its stem."""
-    folders = [file.parent, file.parent.parent / "JPEGImages", file.parent.parent / "images"]
-    name = name.replace("\\", "/").rpartition("/")[2]
+# ---- images
+
+
+def _image(file: Path, root: Path) -> AnnotatedImage:
+    content = read_voc_file(file, file.relative_to(root).as_posix())
+    image = _find_image(file, content.file_name, root)
+    name = image.relative_to(root).as_posix() if root in image.parents else image.name
+    place = file.relative_to(root).as_posix()
+    return AnnotatedImage(image.as_posix(), name, list(content.objects()), content.size, place)
+
+
+def _find_image(file: Path, name: str, root: Path) -> Path:
+    """Return the image of an .xml file: the one with the name given there, or with its stem.
+
+    If there is none, return where it should be: a fault of the row.
+    """
+    folders = [file.parent, *_beside(file.parent)]
+    if file.parent.parent != root and root in file.parent.parents:  # annotations/train/1.xml
+        folders += [each / file.parent.name for each in _beside(file.parent.parent)]
+    name = clean_path(name).rpartition("/")[2]
     for folder in folders:
         if name and is_image_file(name) and (folder / name).is_file():
             return folder / name
@@ -89,58 +117,21 @@ def _find_image(file: Path, name: str) -> Path:
             for ending in (suffix, suffix.upper()):
                 if (folder / f"{file.stem}{ending}").is_file():
                     return folder / f"{file.stem}{ending}"
-    searched = ", ".join(map(str, folders))
-    raise DataError(f"{file}: image {name or file.stem!r} not found in {searched}")
+    return folders[-1] / (name or f"{file.stem}.jpg")
 
 
-class _Parser:
-    """Parser of one .xml file that records the line at which each object begins."""
+def _beside(folder: Path) -> list[Path]:
+    """Return the folders of images beside a folder of annotations."""
+    names = {child.name.lower(): child for child in list_visible(folder.parent) if child.is_dir()}
+    return [names[name] for name in _IMAGE_FOLDERS if name in names]
 
-    def __init__(self, file: Path, place: str) -> None:
-        self._file, self._place = file, place
-        self._path: list[str] = []
-        self._text = ""
-        self._objects: list[dict[str, Any]] = []
-        self.file_name = ""
-        self._expat = expat.ParserCreate()
-        self._expat.StartElementHandler = self._start
-        self._expat.EndElementHandler = self._end
-        self._expat.CharacterDataHandler = self._add_text
 
-    def parse(self) -> _Parser:
-        try:
-            self._expat.Parse(self._file.read_bytes(), True)
-        except (OSError, expat.ExpatError) as error:
-            raise DataError(f"{self._file}: not a valid XML file: {error}") from error
-        return self
-
-    def objects(self) -> Iterator[dict[str, Any]]:
-        for item in self._objects:
-            box, fault = [], ""
-            try:
-                box = [float(item[side]) for side in _SIDES]
-            except KeyError as error:
-                fault = f"<bndbox> has no <{error.args[0]}>"
-            except ValueError as error:
-                fault = f"<bndbox> has a value that is not a number: {error}"
-            place, is_difficult = f"{self._place}:{item['line']}", item.get("difficult") == "1"
-            yield make_annotation(
-                box, "xyxy", item.get("name", ""), place, fault, int(is_difficult)
-            )
-
-    def _start(self, tag: str, _: dict[str, str]) -> None:
-        self._path.append(tag)
-        self._text = ""
-        if self._path[1:] == ["object"]:
-            self._objects.append({"line": self._expat.CurrentLineNumber})
-
-    def _add_text(self, text: str) -> None:
-        self._text += text
-
-    def _end(self, tag: str) -> None:
-        where, text = self._path[1:], self._text.strip()
-        if where == ["filename"]:
-            self.file_name = text
-        elif where[:1] == ["object"] and (where[1:2] == ["bndbox"] or len(where) == 2):
-            self._objects[-1][tag] = text
-        self._path.pop()
+def _unannotated(splits: dict[str, list[AnnotatedImage]]) -> Iterator[str]:
+    """Yield a note on the images that lie among those of rows but have no .xml file."""
+    paths = {image.image for images in splits.values() for image in images}
+    folders = sorted({Path(path).parent for path in paths if Path(path).is_file()})
+    files = (path for folder in folders for path in walk_images(folder))
+    lone = [path.name for path in files if path.as_posix() not in paths]
+    if lone:
+        shown = f"{len(lone)} ({listed(lone, _SHOWN)})"
+        yield f"images without an .xml file that is read, not read: {shown}"

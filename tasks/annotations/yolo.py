@@ -1,9 +1,8 @@
-"""YOLO annotations, read as rows by split: data.yaml, and a .txt file per image.
+"""YOLO annotations, read as annotated images by split: a .txt file of objects per image.
 
-    data.yaml              {path: ., train: images/train, val: images/val, names: [cat, dog]}
+    data.yaml              see `tasks.annotations.yolo_sources`
     images/train/1.jpg
-    labels/train/1.txt     one object per line: class, center x, center y, width, height, as shares
-                           of the image size; or class, x, y, x, y, ... of a polygon
+    labels/train/1.txt     see `tasks.annotations.yolo_labels`
 
 The format is that of docs.ultralytics.com/datasets/detect. An image without a .txt file, or with an
 empty one, has no objects.
@@ -11,139 +10,182 @@ empty one, has no objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
-import yaml
+from finetune.config.formats import TaskTables, Unusable
+from finetune.errors import DataError, listed
+from tasks.annotations.annotated import AnnotatedImage, box_row, mask_row
+from tasks.annotations.yolo_labels import is_label_file, label_file, read_labels
+from tasks.annotations.yolo_sources import YoloSource, find_yolo, open_yolo
+from tasks.image.image_reading import picture_size
+from tasks.image.image_search import describe_contents, hidden_images
 
-from finetune.data.image_files import is_image_file
-from finetune.errors import DataError
-from finetune.task_parts import Row
-from tasks.annotations.boxes import SHARE_SLACK, make_annotation
-from tasks.annotations.coco import split_of
-
-_SPLITS = ("train", "val", "valid", "validation", "test")
-
-
-def find_yolo(path: Path) -> Path | None:
-    """Return the .yaml file that describes the dataset at a path; None if it is not YOLO's."""
-    files = sorted(path.glob("*.y*ml")) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
-    return next((file for file in files if "names" in _content(file, strict=False)), None)
+_SHOWN = 3
+_TRIED = 200  # images by whose labels boxes and polygons are told apart
+_LOUD = 0.5  # share of images without a label file from which it is a warning
 
 
-def read_yolo(path: Path) -> dict[str, list[Row]]:
-    """Return the rows of every split that data.yaml lists.
+def read_yolo_boxes(path: Path) -> TaskTables:
+    """Read boxes; those of polygons are the boxes around them. Raises DataError."""
+    splits, notes, unusable = read_yolo(path)
+    objects = [each for images in splits.values() for image in images for each in image.objects]
+    polygons = sum(bool(each.polygons) for each in objects)
+    if polygons:
+        notes.append(f"polygons read as the boxes around them: {polygons} of {len(objects)}")
+    rows = {split: list(map(box_row, images)) for split, images in splits.items()}
+    return TaskTables(rows, notes, unusable=unusable)
 
-    Raises DataError if it is missing or malformed, or if a split has no images.
+
+def read_yolo_masks(path: Path) -> TaskTables:
+    """Read polygons as masks. Raises DataError."""
+    splits, notes, unusable = read_yolo(path)
+    for images in splits.values():
+        for image in images:
+            _to_pixels(image)
+    rows = {split: list(map(mask_row, images)) for split, images in splits.items()}
+    return TaskTables(rows, notes, unusable=unusable)
+
+
+def has_outlines(path: Path) -> bool:
+    """True if a YOLO dataset has polygons, by the labels of its first images."""
+    if find_yolo(path) is None:
+        return False
+    try:
+        source = open_yolo(path)
+        images = [
+            image for each in chain(*source.splits.values()) for image in source.images(each) or ()
+        ]
+    except DataError:
+        return False
+    files = (file for image in images[:_TRIED] if (file := label_file(image)).is_file())
+    objects = (each for file in files for each in read_labels(file, "", None, source.has_keypoints))
+    return any(each.polygons for each in objects)
+
+
+def read_yolo(
+    path: Path,
+) -> tuple[dict[str, list[AnnotatedImage]], list[str], dict[str, Unusable]]:
+    """Return the images of every split, notes, and the splits that cannot be used.
+
+    Raises DataError if the description is missing or malformed.
     """
-    file = find_yolo(path)
-    if file is None:
-        raise DataError(
-            f"{path}: no data.yaml of YOLO with names and train found; write one, such as "
-            "{train: images/train, val: images/val, names: [cat, dog]}"
-        )
-    content = _content(file, strict=True)
-    names = _names(content["names"], file)
-    splits: dict[str, list[Row]] = {}
-    for key in _SPLITS:
-        if content.get(key):
-            sources = content[key] if isinstance(content[key], list) else [content[key]]
-            images = [path for each in sources for path in _images(file, content, str(each))]
-            splits[split_of(key) or key] = list(_rows(images, names, file.parent))
-    if not splits:
-        raise DataError(f"{file}: lists no split; set train: and val: to folders of images")
-    return splits
+    source = open_yolo(path)
+    splits: dict[str, list[AnnotatedImage]] = {}
+    unusable: dict[str, Unusable] = {}
+    notes: list[str] = []
+    used: set[Path] = set()
+    folders: set[Path] = set()
+    for split, sources in source.splits.items():
+        try:
+            images = _images(source, split, sources)
+        except DataError as error:
+            unusable[split] = Unusable(str(error))
+            continue
+        if isinstance(images, Unusable):
+            unusable[split] = images
+            continue
+        labels = [label_file(image) for image in images]
+        without = [image for image, file in zip(images, labels, strict=True) if not file.is_file()]
+        used.update(labels)
+        folders.update(image.parent for image in images)
+        if len(without) == len(images):
+            unusable[split] = Unusable(_no_labels(source, split, images))
+            continue
+        splits[split] = list(_read(source, images, labels))
+        notes += _missing(source, split, images, without)
+    if unusable and not splits:
+        raise DataError(next(iter(unusable.values())).reason)
+    hidden = hidden_images(folders)
+    notes += [hidden] if hidden else []
+    lone = _lone_labels(used)
+    if lone:
+        shown = listed((_short(file, source.folder) for file in lone), _SHOWN)
+        notes.append(f"warning: label files that fit no image, not read: {len(lone)} ({shown})")
+    return splits, [*source.notes, *notes], unusable
 
 
-def _content(file: Path, *, strict: bool) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        if strict:
-            raise DataError(f"{file}: cannot be read: {error}") from error
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _names(value: Any, file: Path) -> dict[int, str]:
-    pairs = value.items() if isinstance(value, Mapping) else enumerate(value or [])
-    try:
-        names = {int(number): str(name) for number, name in pairs}
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{file}: names is not a list or {{number: name}}: {error}") from error
-    if len(set(names.values())) < len(names):
-        raise DataError(f"{file}: names has a duplicate; give each class number a distinct name")
-    return names
-
-
-def _images(file: Path, content: Mapping[str, Any], source: str) -> list[Path]:
-    """Return the images of a split: those in a folder, or those listed in a .txt file."""
-    root = Path(str(content.get("path") or "."))
-    # An exported data.yaml often has ../train/images for a folder beside it.
-    places = [file.parent / root / source, file.parent / source]
-    places.append(file.parent / source.removeprefix("../"))
-    place = next((place for place in places if place.exists()), None)
-    if place is None:
-        searched = ", ".join(dict.fromkeys(map(str, places)))
-        raise DataError(
-            f"{file}: {source!r} not found as {searched}; fix path: or the folder of the split"
-        )
-    if place.is_file():
-        lines = place.read_text(encoding="utf-8").split("\n")
-        return [place.parent / line.strip() for line in lines if line.strip()]
-    images = sorted(path for path in place.rglob("*") if is_image_file(path))
-    if not images:
-        raise DataError(f"{place}: contains no images, but {file} lists it as a split")
+def _images(source: YoloSource, split: str, sources: Sequence[str]) -> list[Path] | Unusable:
+    images: list[Path] = []
+    for each in sources:
+        some = source.images(each)
+        if some is None:
+            searched = ", ".join(map(str, source.places(each)))
+            contents = describe_contents(source.folder)
+            return Unusable(
+                f"{source.place}: {split}: {each!r} not found as {searched}; fix path: or the"
+                f" folder of the split (found in {source.folder}: {contents})",
+                is_absent=True,
+            )
+        images += some
     return images
 
 
-def _rows(images: list[Path], names: Mapping[int, str], root: Path) -> Iterator[Row]:
-    for image in images:
-        file = _label_file(image)
-        place = _short(file, root)
-        objects = list(_objects(file, place, names)) if file.is_file() else []
-        yield {"image": image.as_posix(), "file": _short(image, root), "objects": objects}
+def _read(
+    source: YoloSource, images: Sequence[Path], labels: Sequence[Path]
+) -> Iterator[AnnotatedImage]:
+    for image, file in zip(images, labels, strict=True):
+        place = _short(file, source.folder)
+        objects = (
+            list(read_labels(file, place, source.names, source.has_keypoints))
+            if file.is_file()
+            else []
+        )
+        yield AnnotatedImage(image.as_posix(), _short(image, source.folder), objects)
 
 
-def _label_file(image: Path) -> Path:
-    """Return the path of an image's labels: the last `images` in its path becomes `labels`."""
-    parts = list(image.parts)
-    if "images" in parts[:-1]:
-        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
+def _no_labels(source: YoloSource, split: str, images: Sequence[Path]) -> str:
+    """Say that no image of a split has labels, what was looked for, and what is there."""
+    image = images[0]
+    name = image.with_suffix(".txt").name
+    others = (file for file in sorted(source.folder.rglob(name)) if "labels" not in file.parts)
+    found = next(others, None)
+    there = (
+        f"there is {_short(found, source.folder)}: rename its folder to labels"
+        if found
+        else f"found in {source.folder}: {describe_contents(source.folder)}"
+    )
+    return (
+        f"{source.place}: none of the {len(images)} images of split {split} has a label file;"
+        f" looked for {_short(label_file(image), source.folder)} for"
+        f" {_short(image, source.folder)}; {there}"
+    )
+
+
+def _missing(
+    source: YoloSource, split: str, images: Sequence[Path], without: Sequence[Path]
+) -> list[str]:
+    if not without:
+        return []
+    loud = "warning: " * (len(without) >= _LOUD * len(images))
+    shown = listed((_short(image, source.folder) for image in without), _SHOWN)
+    return [
+        f"{loud}{split}: {len(without)} of {len(images)} images have no label file and are read as"
+        f" images without objects ({shown})"
+    ]
+
+
+def _lone_labels(used: set[Path]) -> list[Path]:
+    """Return the label files that lie among those of images but fit none."""
+    folders = sorted({file.parent for file in used if file.is_file()})
+    files = (file for folder in folders for file in sorted(folder.glob("*.txt")))
+    return [file for file in files if file not in used and is_label_file(file)]
+
+
+def _to_pixels(image: AnnotatedImage) -> None:
+    """Scale polygons from shares to pixels of the image."""
+    try:
+        height, width = picture_size(image.image)
+    except DataError:  # a fault of the row, which validation reports
+        return
+    for each in image.objects:
+        each.polygons = [
+            [value * (height if index % 2 else width) for index, value in enumerate(points)]
+            for points in each.polygons
+        ]
+        each.area *= height * width
 
 
 def _short(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def _objects(file: Path, place: str, names: Mapping[int, str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            box, category, fault = _parse(line.split(), names)
-            yield make_annotation(box, "cxcywh-shares", category, f"{place}:{number}", fault)
-
-
-def _parse(words: list[str], names: Mapping[int, str]) -> tuple[list[float], str, str]:
-    """Return (box, category, fault) of a line."""
-    try:
-        number, values = int(float(words[0])), [float(word) for word in words[1:]]
-    except ValueError:
-        return [], "", f"{' '.join(words)!r:.60} is not a class and numbers"
-    if number not in names:
-        known = f"{min(names)} to {max(names)}" if names else "none"
-        hint = "; do the files count from 1?" if number == len(names) and 0 in names else ""
-        return [], "", f"class {number} has no name in data.yaml (named: {known}){hint}"
-    if len(values) >= 6 and len(values) % 2 == 0:
-        across, down = values[::2], values[1::2]
-        width, height = max(across) - min(across), max(down) - min(down)
-        values = [min(across) + width / 2, min(down) + height / 2, width, height]
-    if len(values) != 4:
-        return [], "", f"has {len(values)} numbers after its class; a box has 4"
-    if max(values) > 1 + SHARE_SLACK:
-        numbers = ", ".join(f"{value:g}" for value in values)
-        fault = f"box [{numbers}] has values over 1, like pixels; YOLO has shares of the image size"
-        return values, names[number], fault
-    return values, names[number], ""

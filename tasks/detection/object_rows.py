@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, listed, nearest
-from finetune.task_parts import Resolved, Row
+from finetune.task_parts import Resolved, Row, shorten
 from tasks.annotations.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
     CONVENTIONS,
     Convention,
+    ImageObject,
     find_convention,
     is_numbers,
     objects_in,
@@ -23,11 +24,12 @@ from tasks.annotations.boxes import (
 from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
-from tasks.image.image_reading import find_fault, picture_size
+from tasks.image.image_reading import find_fault, path_of, picture_size
 from tasks.image.picture_rows import PictureRows
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
 _LISTED = 5
+_FIRST_OBJECTS = 3
 
 
 class ObjectRows(PictureRows):
@@ -38,6 +40,7 @@ class ObjectRows(PictureRows):
     """
 
     config: ObjectDetectionConfig
+    label_unit = "objects"
 
     def __init__(
         self, config: ObjectDetectionConfig, class_names: Sequence[str] | None = None
@@ -49,6 +52,24 @@ class ObjectRows(PictureRows):
     @property
     def targets(self) -> list[str]:
         return [self.objects.column]
+
+    def describe(self, row: Row) -> str:
+        """Render the boxes in pixels, as they are read."""
+        cell = self.cell(row)
+        size = picture_size(cell)
+        try:
+            objects = self.objects.read(row, size)
+        except DataError:
+            return super().describe(row)
+        shown = listed(map(self._describe_object, objects), _FIRST_OBJECTS)
+        name = path_of(cell) or shorten(cell)
+        count = f"{len(objects)} object" + "s" * (len(objects) != 1)
+        what = f"{count}: {shown}" if objects else "no objects"
+        return f"image {name} of {size[1]} x {size[0]} pixels -> {what}"
+
+    def _describe_object(self, item: ImageObject) -> str:
+        box = "no box" if item.box is None else ", ".join(f"{value:.4g}" for value in item.box)
+        return f"{self.objects.category(item)} ({box})"
 
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
@@ -69,6 +90,9 @@ class ObjectRows(PictureRows):
         if not faults and self.objects.column in row:
             faults = list(self.objects.faults(row, picture_size(self.cell(row))))
         yield from faults
+
+    def occurrences(self, row: Row) -> tuple[str, ...]:
+        return tuple(self.objects.categories(row))
 
     def labels(self, row: Row) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.objects.categories(row)))
@@ -117,7 +141,7 @@ def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Conv
     boxes: list[tuple[Sequence[float], tuple[int, int]]] = []
     for image, cell in zip(images, cells, strict=True):
         objects = objects_in(cell) if cell else []
-        if any(each.place for each in objects):
+        if objects and not any(each.is_open for each in objects):
             return None, ""
         if objects and not find_fault(image):
             size = picture_size(image)
@@ -145,14 +169,20 @@ def learn_categories(
     """
     names = _class_names(rows, column)
     counts: Counter[str] = Counter()
-    empty = 0
+    empty = crowds = 0
     for row in rows:
         objects = objects_in(row[column])
         categories = [label_text(each.category, names) for each in objects]
         counts.update(name for name in categories if name is not None)
+        crowds += sum(each.is_crowd for each in objects)
         empty += not objects
     if not counts:
         raise DataError(f"task.objects: no row has an object in column {column!r}")
+    if crowds == counts.total():
+        raise DataError(
+            f"task.objects: all {crowds} objects of column {column!r} are crowds (iscrowd or"
+            " difficult is 1), which nothing is learned from; set it to 0 for single objects"
+        )
     if given is not None:
         labels = configured_labels(given)
         check_known(counts, labels, "task.objects: not in task.labels", "objects")
@@ -162,6 +192,7 @@ def learn_categories(
         labels = sort_labels(counts)
     per_class = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
     note = f"objects: {counts.total()} in {len(labels)} classes ({per_class})"
+    note += f", {crowds} of them crowds, which are not learned" * bool(crowds)
     return labels, names, f"{note}; images without objects: {empty}"
 
 

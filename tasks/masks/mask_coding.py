@@ -14,10 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError, listed, nearest
-from tasks.annotations.mask_files import NO_OBJECT, MaskFacts, MaskKind, Values, as_indices, is_gray
 from tasks.image.joint_augmentation import IGNORE
+from tasks.mask_sources.mask_files import (
+    NO_OBJECT,
+    MaskFacts,
+    MaskKind,
+    Values,
+    as_indices,
+    is_gray,
+)
 
-Encoding = Literal["auto", "index", "one-based", "binary", "color"]
+Encoding = Literal["auto", "index", "one-based", "binary", "color", "instance"]
 Code = int | str | list[int]
 """A value, or a color as "#ff0000" or [255, 0, 0]."""
 Labels = list[str] | dict[str, Code]
@@ -131,13 +138,14 @@ def _code_values(
     greys = greys and all(map(is_gray, _total(facts)))
     seen = sorted(_total(facts, greys))
     kind = "index" if greys else kind
-    if encoding != "auto" and (kind == "color") != (encoding == "color"):
+    if encoding not in ("auto", "instance") and (kind == "color") != (encoding == "color"):
         actual = "colors" if kind == "color" else "plain values"
         raise DataError(f"task.encoding={encoding}: masks have {actual}; remove task.encoding")
     codes = [parse_code(code, "task.ignore") for code in ignore or []]
     requested = [code & 255 if greys and is_gray(code) else code for code in codes]
     default = [255] if ignore is None and kind == "index" else []
-    is_binary = encoding == "binary" or (encoding == "auto" and seen in ([0, 255], [0, 1]))
+    is_binary = encoding in ("binary", "instance")
+    is_binary |= encoding == "auto" and seen in ([0, 255], [0, 1])
     if isinstance(labels, dict):
         values = [parse_code(code, "task.labels") for code in labels.values()]
         names = tuple(labels)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.task_parts import Row
-from tasks.annotations.mask_files import (
+from tasks.image.image_reading import digest_image, path_of, picture_size
+from tasks.mask_sources.mask_files import (
     MaskFacts,
     Values,
     count_values,
@@ -25,7 +26,6 @@ from tasks.annotations.mask_files import (
     paint_objects,
     read_mask,
 )
-from tasks.image.image_reading import digest_image, path_of, picture_size
 from tasks.masks.mask_coding import MaskCoding, has_colors, is_selected, learn_coding
 from tasks.masks.segmentation_config import SegmentationConfig
 
@@ -42,6 +42,8 @@ MASK_NAMES = (
     "gt",
     "objects",
 )
+_MANY_VALUES = 10  # values in a mask from which they may be numbers of objects
+_FEWEST_MASKS = 4  # masks from which that is told
 _MOST_LISTED = 5  # unknown values that a message lists
 _NEARLY_ALL = 0.999  # share of the pixels that are not ignored
 
@@ -62,6 +64,11 @@ class MaskReader:
         """True if palette masks are read as their colors, not as their indices."""
         by_labels = self.config.encoding == "auto" and has_colors(self.config.labels)
         return by_labels or self.config.encoding == "color"
+
+    @property
+    def as_foreground(self) -> bool:
+        """True if every value but 0 is an object of the same class."""
+        return self.config.encoding == "instance"
 
     def faults(self, row: Row, image: Any) -> Iterator[str]:
         """Yield the faults of a row's mask, whose image is valid; values are not mapped to classes.
@@ -111,7 +118,7 @@ class MaskReader:
         """Summarize the mask of a row. Raises DataError."""
         cell = row[self.column]
         if not is_object_list(cell):
-            return find_facts(cell, self.as_colors)
+            return find_facts(cell, self.as_colors, self.as_foreground)
         size = size or picture_size(row[self.config.image or "image"])
         return count_values(self._paint(cell, size), "objects")
 
@@ -122,7 +129,10 @@ class MaskReader:
             return None
         if is_object_list(cell):
             return torch.from_numpy(coding.classes(self._paint(cell, size)))
-        return torch.from_numpy(coding.classes(read_mask(cell, self.as_colors)[0]))
+        values, _ = read_mask(cell, self.as_colors)
+        if self.as_foreground:
+            values = (values > 0).astype(np.int32)
+        return torch.from_numpy(coding.classes(values))
 
     def _paint(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Values:
         config = self.config
@@ -154,6 +164,7 @@ class MaskReader:
                 categories |= {item["category_id"]: item["category"] for item in cell}
         known = dict(sorted(categories.items())) if facts[0].kind == "objects" else None
         keys = self.config.labels, self.config.ignore, self.config.encoding
+        check_not_instances(facts, self.config)
         return learn_coding(facts, *keys, known, places), facts
 
     def weigh(
@@ -230,6 +241,23 @@ def check_masks(column: str, cells: Sequence[Any]) -> None:
         raise DataError(
             f"task.mask: column {column!r} has {words[0]!r:.60}, which is not a mask; add a folder"
             " masks/ beside images/, with files of the same names, or set task.mask=COLUMN"
+        )
+
+
+def check_not_instances(facts: Sequence[MaskFacts], config: SegmentationConfig) -> None:
+    """Raise DataError for masks that most likely number objects and not classes.
+
+    Their values are 0, 1, 2, ... without gaps in every mask, as many as the mask has objects.
+    """
+    if config.encoding != "auto" or config.labels is not None or len(facts) < _FEWEST_MASKS:
+        return
+    counts = [len(one.counts) for one in facts]
+    gapless = (set(one.counts) == set(range(len(one.counts))) for one in facts)
+    if max(counts) > _MANY_VALUES and len(set(counts)) > 2 and all(gapless):
+        raise DataError(
+            f"masks: each has the values 0, 1, 2, ... without gaps, up to {max(counts) - 1}, like"
+            " numbers of objects: task.encoding=instance makes all objects one class,"
+            " task.encoding=index reads each value as a class"
         )
 
 

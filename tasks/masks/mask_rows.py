@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.task_parts import Resolved, Row
+from finetune.errors import DataError, listed
+from finetune.task_parts import Resolved, Row, shorten
 from tasks.classification.label_columns import find_column
-from tasks.image.image_reading import looks_like_image
+from tasks.image.image_reading import looks_like_image, path_of
 from tasks.image.picture_rows import PictureRows
-from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks
+from tasks.mask_sources.mask_files import NO_OBJECT
+from tasks.masks.mask_coding import format_mask_value
+from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks, is_object_list
 from tasks.masks.segmentation_config import SegmentationConfig
+
+_FIRST_VALUES = 5
 
 
 class MaskRows(PictureRows):
@@ -28,6 +33,29 @@ class MaskRows(PictureRows):
     @property
     def targets(self) -> list[str]:
         return [self.masks.column]
+
+    def describe(self, row: Row) -> str:
+        """Render the values or the objects of the mask with their shares of the pixels."""
+        cell, masks = row[self.masks.column], self.masks
+        try:
+            facts = masks.facts(row)
+        except DataError:
+            return super().describe(row)
+        height, width = facts.size
+        shares = {value: count / (height * width) for value, count in facts.counts.items()}
+        names = {NO_OBJECT: "elsewhere"}
+        if is_object_list(cell):
+            names |= {item["category_id"]: item["category"] for item in cell}
+        shown = listed(
+            (
+                f"{names.get(value, format_mask_value(value, facts.kind))} {share:.1%}"
+                for value, share in sorted(shares.items())
+            ),
+            _FIRST_VALUES,
+        )
+        image = path_of(self.cell(row)) or shorten(self.cell(row))
+        mask = f"{len(cell)} objects" if is_object_list(cell) else path_of(cell) or "mask"
+        return f"image {image} of {width} x {height} pixels -> {mask}: {shown}"
 
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True

@@ -15,9 +15,9 @@ from pydantic import (
 )
 
 from finetune.config.formats import DataFormat
-from tasks.annotations.mask_folders import MASK_FORMATS
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image.joint_augmentation import JointAugmentationConfig
+from tasks.mask_sources.mask_folders import MASK_FORMATS
 from tasks.masks.mask_coding import Code, Encoding, Labels
 
 ImageSize = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
@@ -49,7 +49,8 @@ class SegmentationConfig(JointAugmentationConfig):
     """
     encoding: Encoding = "auto"
     """Encoding of the classes in masks. index: values from 0; one-based: values from 1, where 0 is
-    ignored; binary: 0 and one other value; color: colors, also of palette images; auto: detected.
+    ignored; binary: 0 and one other value; color: colors, also of palette images; instance: 0 and a
+    number or color for each object, all of which are one class; auto: detected.
     """
     decoder: str | None = None
     """Decoder on a timm encoder: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""

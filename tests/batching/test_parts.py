@@ -16,7 +16,7 @@ from finetune.errors import DataError
 from tests.support.toy import Letters, LettersConfig
 
 
-def read_odd(path: Path) -> TaskTables:
+def read_odd(path: Path, config: DataConfig) -> TaskTables:
     words = path.read_text().split()
     return TaskTables({"train": [{"text": word, "label": word[0]} for word in words]})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.annotations.mask_files import (
+from tasks.mask_sources.mask_files import (
     MaskFacts,
     count_values,
     find_facts,

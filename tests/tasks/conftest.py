@@ -76,9 +76,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def object_rows(scenes: Path) -> list[dict[str, Any]]:
     """Rows of 8 training scenes; the first two have no objects."""
-    from tasks.annotations.box_formats import BOX_FORMATS
+    from finetune.config.schema import DataConfig
+    from tasks.annotations.box_formats import read_coco_boxes
 
-    train = BOX_FORMATS[0].read(scenes).splits["train"]
+    train = read_coco_boxes(scenes, DataConfig()).splits["train"]
     rows = [train[index] for index in (0, 10, *range(1, 7))]
     assert [bool(row["objects"]) for row in rows] == [False] * 2 + [True] * 6
     return rows

@@ -292,4 +292,6 @@ def test_box_formats_do_not_claim_a_table_without_boxes(tmp_path: Path) -> None:
     for path in (tmp_path / "news.csv", tmp_path):
         assert not [each.name for each in BOX_FORMATS if each.claims(path, "auto")]
     with pytest.raises(DataError, match=r"no data.yaml of YOLO"):
-        next(each for each in BOX_FORMATS if each.claims(tmp_path, "yolo")).read(tmp_path)
+        next(each for each in BOX_FORMATS if each.claims(tmp_path, "yolo")).read(
+            tmp_path, DataConfig()
+        )

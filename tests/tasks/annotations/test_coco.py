@@ -13,13 +13,15 @@ from PIL import Image
 
 from finetune.errors import DataError
 from tasks import Segmentation
+from tasks.annotations.annotated import mask_row
+from tasks.annotations.box_formats import to_rows
 from tasks.annotations.coco import find_coco, read_coco, split_of
-from tasks.annotations.mask_files import NO_OBJECT, paint_objects
+from tasks.mask_sources.mask_files import NO_OBJECT, paint_objects
 from tests.support.tiny_scenes import SIZE
 
 
 def test_read_coco_gives_the_drawn_masks(scenes: Path) -> None:
-    rows = read_coco(scenes)["train"]
+    rows = to_rows(read_coco(scenes)[0], mask_row)["train"]
     assert len(rows) == 40
     assert rows[0]["objects"] == []
     for row in rows:
@@ -41,7 +43,7 @@ def test_paint_objects_paints_small_objects_last(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "all.json").write_text(json.dumps(content))
-    rows = read_coco(tmp_path / "all.json")["train"]
+    rows = to_rows(read_coco(tmp_path / "all.json")[0], mask_row)["train"]
     painted = paint_objects(rows[0]["objects"], (8, 8))
     assert (painted == 9).sum() == 4
     assert (painted == 3).sum() == 60
@@ -85,7 +87,9 @@ def test_read_coco_keeps_a_malformed_segmentation_as_a_fault(
     }
     (tmp_path / "all.json").write_text(json.dumps(content))
     task = Segmentation(image="image", mask="objects")
-    (fault,) = task.rows.validate(read_coco(tmp_path / "all.json")["train"][0])
+    (fault,) = task.rows.validate(
+        to_rows(read_coco(tmp_path / "all.json")[0], mask_row)["train"][0]
+    )
     assert fault.startswith("all.json, annotation 5: ")
     assert re.search(message, fault)
 

@@ -10,8 +10,8 @@ import pytest
 
 from finetune.errors import ConfigError, DataError
 from tasks import Segmentation
-from tasks.annotations.mask_files import NO_OBJECT, find_facts
 from tasks.image.joint_augmentation import IGNORE
+from tasks.mask_sources.mask_files import NO_OBJECT, find_facts
 from tasks.masks.mask_coding import MaskCoding, learn_coding
 from tests.support.masks import CATEGORIES, MASK, learn, summarize_objects, to_classes
 from tests.support.tiny_scenes import save_mask

@@ -2,7 +2,7 @@
 
 A mask is a path, bytes, {"bytes", "path"} or a PIL image, of an index, palette or 16-bit PNG, of a
 color image or of a .npy file with integers; or an array of integers; or the objects of a COCO row.
-`tasks.annotations.mask_folders` finds the files of a folder; `tasks.masks.mask_coding` maps the
+`tasks.mask_sources.mask_folders` finds the files of a folder; `tasks.masks.mask_coding` maps the
 values to classes.
 
 Shapes: H, W pixels.
@@ -129,16 +129,19 @@ def _check_reach(outlines: Sequence[Sequence[float]], size: tuple[int, int]) -> 
             )
 
 
-def find_facts(value: Any, as_colors: bool = False) -> MaskFacts:
-    """Return the summary of a mask; cached per file. Raises DataError without the mask's name."""
+def find_facts(value: Any, as_colors: bool = False, as_foreground: bool = False) -> MaskFacts:
+    """Return the summary of a mask; cached per file. Raises DataError without the mask's name.
+
+    `as_foreground` counts 0 and all other values as 1.
+    """
     path = path_of(value)
     if path is not None:
         try:
             stat = Path(path).stat()
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from error
-        return _facts_of_file(path, stat.st_mtime_ns, stat.st_size, as_colors)
-    return _facts_of(value, as_colors)
+        return _facts_of_file(path, stat.st_mtime_ns, stat.st_size, as_colors, as_foreground)
+    return _facts_of(value, as_colors, as_foreground)
 
 
 def count_values(values: Values, kind: MaskKind, most: int = MOST_VALUES) -> MaskFacts:
@@ -155,11 +158,13 @@ def count_values(values: Values, kind: MaskKind, most: int = MOST_VALUES) -> Mas
 
 
 @lru_cache(maxsize=1 << 18)
-def _facts_of_file(path: str, changed: int, size: int, as_colors: bool) -> MaskFacts:
-    return _facts_of(path, as_colors)
+def _facts_of_file(
+    path: str, changed: int, size: int, as_colors: bool, as_foreground: bool
+) -> MaskFacts:
+    return _facts_of(path, as_colors, as_foreground)
 
 
-def _facts_of(value: Any, as_colors: bool) -> MaskFacts:
+def _facts_of(value: Any, as_colors: bool, as_foreground: bool) -> MaskFacts:
     if isinstance(value, Image.Image):
         is_jpeg, mask = value.format in ("JPEG", "MPO"), read_mask(value, as_colors)
     elif is_array(value):
@@ -167,6 +172,8 @@ def _facts_of(value: Any, as_colors: bool) -> MaskFacts:
     else:
         content, name = _content(value)
         is_jpeg, mask = content.startswith(_JPEG), _decode(content, name, as_colors)
+    if as_foreground:
+        return count_values((mask[0] > 0).astype(np.int32), "index")
     return count_values(*mask, _MOST_OF_JPEG if is_jpeg else MOST_VALUES)
 
 

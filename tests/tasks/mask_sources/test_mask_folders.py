@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from finetune.errors import DataError
-from tasks.annotations.legends import read_legend
-from tasks.annotations.mask_folders import MASK_FORMATS, read_mask_folder, read_masks
+from tasks.mask_sources.legends import Labels, read_legend
+from tasks.mask_sources.mask_folders import MASK_FORMATS, read_mask_folder, read_masks
 from tasks.masks.mask_reader import MaskReader
 from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.masks.segments import draw_prediction, to_segments
@@ -18,11 +18,16 @@ from tests.support.masks import MASK
 from tests.support.tiny_scenes import SHAPES, save_mask
 
 
+def legend_of(folder: Path) -> Labels | None:
+    legend = read_legend(folder)
+    return legend and legend.labels
+
+
 def test_read_mask_folder_reads_splits_of_images_and_masks(scenes: Path) -> None:
     splits = read_mask_folder(scenes)
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 40, "test": 12}
     assert splits["train"][0]["file"] == "train/images/00000.jpg"
-    assert read_legend(scenes) == list(SHAPES)
+    assert legend_of(scenes) == list(SHAPES)
 
 
 def test_read_mask_folder_reads_split_folders_and_pascal_voc(tmp_path: Path) -> None:
@@ -45,7 +50,7 @@ def test_read_mask_folder_reads_split_folders_and_pascal_voc(tmp_path: Path) -> 
         "train": ["a"],
         "validation": ["b"],
     }
-    assert read_legend(tmp_path / "voc") == {"ground": [0, 0, 0], "car": [255, 0, 0]}
+    assert legend_of(tmp_path / "voc") == {"ground": [0, 0, 0], "car": [255, 0, 0]}
     assert read_mask_folder(tmp_path) == {}
     (tmp_path / "one" / "labels").mkdir()
     assert not [each for each in MASK_FORMATS if each.claims(tmp_path / "nowhere", "auto")]
@@ -87,7 +92,7 @@ def test_read_masks_counts_masks_without_an_image(tmp_path: Path) -> None:
 )
 def test_read_legend_reads_colors(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    assert read_legend(tmp_path) == {"ground": [0, 0, 0], "car": [255, 0, 9]}
+    assert legend_of(tmp_path) == {"ground": [0, 0, 0], "car": [255, 0, 9]}
     (tmp_path / name).write_text(f"{text}nonsense\n")
     with pytest.raises(DataError, match="line [34]: 'nonsense' is not "):
         read_legend(tmp_path)
@@ -96,7 +101,7 @@ def test_read_legend_reads_colors(name: str, text: str, tmp_path: Path) -> None:
 def test_read_legend_reads_the_legend_of_drawn_masks(tmp_path: Path) -> None:
     prediction = {"segments": to_segments(torch.tensor(MASK), torch.ones(3, 3), "abc")}
     mask, _ = draw_prediction(Image.new("RGB", (3, 3)), prediction, "abc", tmp_path, "1")
-    reader = MaskReader(SegmentationConfig(labels=read_legend(tmp_path)))
+    reader = MaskReader(SegmentationConfig(labels=legend_of(tmp_path)))
     coding, _ = reader.learn([{"mask": str(mask)}])
     classes = reader.classes({"mask": str(mask)}, (3, 3), coding)
     assert classes is not None

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from finetune.errors import ConfigError, DataError
-from tasks.annotations.mask_files import find_facts, read_mask
+from tasks.mask_sources.mask_files import find_facts, read_mask
 from tasks.masks.mask_coding import MaskCoding, learn_coding
 from tests.support.masks import MASK, learn, to_classes
 from tests.support.tiny_scenes import save_mask

@@ -1,7 +1,9 @@
 """Legends beside masks, which map values or colors to class names.
 
-classes.txt      background                        one name per line, from value 0
+classes.txt      background                        one name per line, from value 0; codes.txt
+_classes.csv     1, car                            Roboflow
 labelmap.txt     car:255,0,0::                     CVAT
+label_colors.txt 255 0 0 car                       CamVid
 class_dict.csv   name,r,g,b  car,255,0,0           CamVid and others on Kaggle
 legend.tsv       value color class  1 #ff0000 car  written by `finetune predict --draw`
 """
@@ -10,12 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from finetune.errors import DataError
 
-Legend = list[str] | dict[str, list[int]]
-"""Names of the values 0, 1, ..., or {name: [red, green, blue]}."""
-_NAMES = "classes.txt"
+Labels = list[str] | dict[str, list[int]] | dict[str, int]
+
+
+class Legend(NamedTuple):
+    """The names of classes, and the file that gives them.
+
+    Attributes:
+        labels: names of the values 0, 1, ..., or {name: [red, green, blue]}, or {name: value}.
+    """
+
+    file: Path
+    labels: Labels
+
+
+_NAMES = ("classes.txt", "codes.txt", "class_names.txt")
+_VALUES = "_classes.csv"
 
 
 def read_legend(root: Path) -> Legend | None:
@@ -23,12 +39,31 @@ def read_legend(root: Path) -> Legend | None:
 
     Raises DataError for a malformed line.
     """
-    if (root / _NAMES).is_file():
-        lines = (root / _NAMES).read_text(encoding="utf-8-sig").splitlines()
+    for name in (*_NAMES, _VALUES, *_COLORS):
+        file = root / name
+        if file.is_file():
+            return Legend(file, _read(file))
+    return None
+
+
+def _read(file: Path) -> Labels:
+    if file.name in _NAMES:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
         return [line.strip() for line in lines if line.strip()]
-    files = (root / name for name in _COLORS)
-    file = next((file for file in files if file.is_file()), None)
-    return None if file is None else _read_colors(file)
+    return _read_values(file) if file.name == _VALUES else _read_colors(file)
+
+
+def _read_values(file: Path) -> Labels:
+    """Return the names by value, in a list if the values count from 0."""
+    values: dict[str, int] = {}
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, start=1):
+        value, _, name = line.partition(",")
+        if value.strip().isdecimal() and name.strip():
+            values[name.strip()] = int(value)
+        elif line.strip() and number > 1:
+            raise DataError(f"{file}, line {number}: {line!r} is not value, class")
+    return list(values) if list(values.values()) == list(range(len(values))) else values
 
 
 def _read_colors(file: Path) -> dict[str, list[int]]:
@@ -49,7 +84,7 @@ def _read_colors(file: Path) -> dict[str, list[int]]:
 
 
 def _is_header(line: str) -> bool:
-    return line.replace(" ", "").lower() in ("name,r,g,b", "value\tcolor\tclass")
+    return not any(map(str.isdigit, line))
 
 
 def _parse_cvat(line: str) -> tuple[str, list[int]]:
@@ -62,6 +97,11 @@ def _parse_csv(line: str) -> tuple[str, list[int]]:
     return name.strip('"'), [int(value) for value in color]
 
 
+def _parse_camvid(line: str) -> tuple[str, list[int]]:
+    *color, name = line.split(maxsplit=3)
+    return name, [int(value) for value in color]
+
+
 def _parse_tsv(line: str) -> tuple[str, list[int]]:
     _, color, name = line.split("\t")
     return name, list(bytes.fromhex(color.removeprefix("#")))
@@ -69,6 +109,7 @@ def _parse_tsv(line: str) -> tuple[str, list[int]]:
 
 _COLORS: dict[str, tuple[Callable[[str], tuple[str, list[int]]], str]] = {
     "labelmap.txt": (_parse_cvat, "name:r,g,b"),
+    "label_colors.txt": (_parse_camvid, "r g b name"),
     "class_dict.csv": (_parse_csv, "name,r,g,b"),
     "legend.tsv": (_parse_tsv, "value, #rrggbb and class between tabs"),
 }

@@ -1,0 +1,121 @@
+"""Images with their objects, as annotation tools write them, and the rows made of them.
+
+A reader of a format builds an `AnnotatedImage` for each image; `box_row` makes it a row of object
+detection, `mask_row` one of segmentation. Coordinates are in pixels of the upright image, unless
+the `form` of a box says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune.task_parts import Row
+from tasks.annotations.boxes import make_annotation
+
+
+@dataclass
+class Annotated:
+    """One object of an image: a category with a box, an outline, or both.
+
+    Attributes:
+        category: the class name.
+        box: four numbers in the convention `form`; empty: the box around the polygons.
+        polygons: [x, y, x, y, ...] of each part of the outline.
+        counts: compressed RLE string of a mask of `size` (H, W); "" if there is none.
+        category_id: number of the category, for masks.
+        number: number of the object in its file.
+        place: where the object is in its file, for messages.
+        fault: why the object could not be read.
+        outline_fault: why its outline could not be read; the box is valid.
+    """
+
+    category: str
+    box: Sequence[float] = ()
+    form: str = "xyxy"
+    polygons: list[list[float]] = field(default_factory=list)
+    counts: str = ""
+    size: list[int] = field(default_factory=list)
+    category_id: int = 0
+    number: int = 0
+    area: float = 0.0
+    iscrowd: int = 0
+    place: str = ""
+    fault: str = ""
+    outline_fault: str = ""
+
+    def in_form(self) -> tuple[list[float], str]:
+        """Return the box and its convention: its own, else the box around the polygons."""
+        if self.box or not any(self.polygons):
+            return list(self.box), self.form
+        left, top, right, bottom = bounds(self.polygons)
+        return [left, top, right - left, bottom - top], "xywh"
+
+
+@dataclass
+class AnnotatedImage:
+    """An image with its objects.
+
+    Attributes:
+        image: path of the image.
+        file: name of the image for messages.
+        objects: its objects; [] if there are none.
+        size: (H, W) in pixels as the annotations state it; None: not stated.
+        place: where the image is in its file, for messages.
+    """
+
+    image: str
+    file: str
+    objects: list[Annotated] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    place: str = ""
+
+
+def box_row(item: AnnotatedImage) -> Row:
+    """Return a row of object detection."""
+    return {"image": item.image, "file": item.file, "objects": list(map(_box_object, item.objects))}
+
+
+def mask_row(item: AnnotatedImage) -> Row:
+    """Return a row of segmentation: the mask is given by the outlines of the objects."""
+    objects = list(map(_mask_object, item.objects))
+    return {"image": item.image, "file": item.file, "objects": objects}
+
+
+def bounds(polygons: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
+    """Return left, top, right, bottom of some polygons."""
+    across = [x for points in polygons for x in points[::2]]
+    down = [y for points in polygons for y in points[1::2]]
+    return min(across), min(down), max(across), max(down)
+
+
+def outline_area(points: Sequence[float]) -> float:
+    """Return the area of a polygon by the shoelace formula."""
+    across, down = points[::2], points[1::2]
+    crossed = zip(across, down, [*across[1:], across[0]], [*down[1:], down[0]], strict=True)
+    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in crossed)) / 2
+
+
+def _box_object(item: Annotated) -> dict[str, Any]:
+    box, form = item.in_form()
+    return make_annotation(
+        box, form, item.category, item.place, item.fault, item.iscrowd, item.area
+    )
+
+
+def _mask_object(item: Annotated) -> dict[str, Any]:
+    # The order of the keys is part of the digest by which a resumed run notices edited masks.
+    return {
+        "id": item.number,
+        "category": item.category,
+        "category_id": item.category_id,
+        "bbox": item.in_form()[0],
+        "area": item.area,
+        "iscrowd": item.iscrowd,
+        "polygons": item.polygons,
+        "counts": item.counts,
+        "size": item.size,
+        "fault": item.fault or item.outline_fault,
+        "place": item.place,
+    }

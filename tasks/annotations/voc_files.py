@@ -1,0 +1,113 @@
+"""The .xml file of an image in Pascal VOC's format.
+
+An <annotation> has a <filename>, a <size>, and an <object> for each object, with <name> and
+<bndbox> of xmin, ymin, xmax, ymax in pixels. Objects marked <difficult> become crowds, which
+metrics ignore.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from finetune.errors import DataError
+from tasks.annotations.annotated import Annotated
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_HEAD = 4096
+_ROOT = re.compile(rb"<annotation[\s>]")
+
+
+def is_voc_file(file: Path) -> bool:
+    """True if a file begins like an annotation: CVAT and others also write .xml files."""
+    try:
+        with file.open("rb") as opened:
+            return _ROOT.search(opened.read(_HEAD)) is not None
+    except OSError:
+        return False
+
+
+def read_voc_file(file: Path, place: str) -> VocFile:
+    """Parse a file, called `place` in messages. Raises DataError if it is not valid."""
+    return VocFile(file, place).parse()
+
+
+class VocFile:
+    """Parser of one .xml file that records the line at which each object begins."""
+
+    def __init__(self, file: Path, place: str) -> None:
+        self._file, self._place = file, place
+        self._path: list[str] = []
+        self._text = ""
+        self._objects: list[dict[str, Any]] = []
+        self._size: dict[str, str] = {}
+        self.file_name = ""
+        self._expat = expat.ParserCreate()
+        self._expat.StartElementHandler = self._start
+        self._expat.EndElementHandler = self._end
+        self._expat.CharacterDataHandler = self._add_text
+        self._expat.EntityDeclHandler = self._refuse_entity
+
+    def parse(self) -> VocFile:
+        try:
+            self._expat.Parse(self._file.read_bytes(), True)
+        except (OSError, expat.ExpatError) as error:
+            raise DataError(f"{self._file}: not a valid XML file: {error}") from error
+        return self
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The stated size (H, W); None if there is none."""
+        try:
+            height, width = (int(float(self._size[side])) for side in ("height", "width"))
+        except (KeyError, ValueError, OverflowError):
+            return None
+        return (height, width) if height > 0 and width > 0 else None
+
+    def objects(self) -> Iterator[Annotated]:
+        """Yield the objects in order."""
+        for number, item in enumerate(self._objects, start=1):
+            box, fault = [], ""
+            try:
+                box = [float(item[side]) for side in _SIDES]
+            except KeyError as error:
+                fault = f"<bndbox> has no <{error.args[0]}>"
+            except ValueError as error:
+                fault = f"<bndbox> has a value that is not a number: {error}"
+            yield Annotated(
+                item.get("name", ""),
+                box,
+                number=number,
+                iscrowd=int(item.get("difficult") == "1"),
+                place=f"{self._place}:{item['line']}",
+                fault=fault,
+            )
+
+    def _refuse_entity(self, name: str, *_: object) -> None:
+        # Nested entities expand a small file to gigabytes.
+        raise DataError(
+            f"{self._file}: declares the entity {name!r}, which annotations do not need; remove"
+            " <!DOCTYPE ...> from the file"
+        )
+
+    def _start(self, tag: str, _: dict[str, str]) -> None:
+        self._path.append(tag)
+        self._text = ""
+        if self._path[1:] == ["object"]:
+            self._objects.append({"line": self._expat.CurrentLineNumber})
+
+    def _add_text(self, text: str) -> None:
+        self._text += text
+
+    def _end(self, tag: str) -> None:
+        where, text = self._path[1:], self._text.strip()
+        if where == ["filename"]:
+            self.file_name = text
+        elif where[:1] == ["size"] and len(where) == 2:
+            self._size[tag] = text
+        elif where[:1] == ["object"] and (where[1:2] == ["bndbox"] or len(where) == 2):
+            self._objects[-1][tag] = text
+        self._path.pop()

@@ -1,0 +1,276 @@
+"""Descriptions of YOLO datasets: the class names, and where the images of each split are.
+
+    data.yaml         {path: ., train: images/train, val: images/val, names: [cat, dog]}
+    obj.data          train = data/train.txt, names = data/obj.names       Darknet, CVAT YOLO 1.1
+    classes.txt       a name per line, beside images/ and labels/          Label Studio, labelImg
+    _darknet.labels   a name per line, in the folder of each split         Roboflow
+
+Splits are folders of images, text files that list images, or images. Their paths are often those of
+another machine; the longest trailing part that exists beside the description is taken then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune.errors import DataError
+from finetune.io.image_paths import is_image_file
+from finetune.io.walking import list_visible
+from tasks.annotations.coco import split_of
+from tasks.annotations.yolo_labels import is_label_file, label_file
+from tasks.image.image_search import (
+    ImageSearch,
+    clean_path,
+    describe_contents,
+    find_suffix,
+    walk_images,
+)
+
+SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
+_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "names.txt")
+_EMPTY = ("", "null", "~", "none")
+_TRIED = 50  # images whose labels tell that a folder without a description is YOLO's
+
+
+@dataclass
+class YoloSource:
+    """A dataset of YOLO.
+
+    Attributes:
+        place: the description, or the folder if there is none; for messages.
+        folder: the folder that paths are relative to.
+        names: class names by number; None: there are none, classes are called by their numbers.
+        splits: {split: its folders, list files or images}, as written.
+        root: the folder `path:` of data.yaml.
+        has_keypoints: True if key points follow the box in a line.
+    """
+
+    place: Path
+    folder: Path
+    names: dict[int, str] | None
+    splits: dict[str, list[str]]
+    root: str = ""
+    has_keypoints: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def images(self, source: str) -> list[Path] | None:
+        """Return the images of a folder, a list file or an image; None if it does not exist.
+
+        Raises DataError for an empty folder or list.
+        """
+        place = self._locate(source)
+        if place is None:
+            return None
+        if place.is_file() and is_image_file(place):
+            return [place]
+        if place.is_file():
+            return self._listed(place)
+        images = walk_images(place)
+        if not images:
+            raise DataError(
+                f"{place}: contains no images, but {self.place} lists it as a split; it contains "
+                f"{describe_contents(place)}"
+            )
+        return images
+
+    def places(self, source: str) -> list[Path]:
+        """Return where a folder or file of a split is looked for first."""
+        names = [f"{self.root}/{source}" if self.root else source, source]
+        names.append(source.removeprefix("../"))
+        return list(dict.fromkeys(self.folder / name for name in names))
+
+    def _locate(self, source: str) -> Path | None:
+        places = self.places(source)
+        # An exported data.yaml often has ../train/images for a folder beside it.
+        place = next((place for place in places if place.exists()), None)
+        if place is None:
+            place = find_suffix(f"{self.root}/{source}", [self.folder])
+            if place is not None:
+                self.notes.append(f"{self.place}: {source!r} is not here; read {place}")
+        return place
+
+    def _listed(self, file: Path) -> list[Path]:
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+        if not names:
+            raise DataError(f"{file}: lists no images; write the path of an image per line")
+        places = [file.parent, self.folder, *self.places(".")[:1]]
+        search = ImageSearch(self.folder, [place for place in places if place.is_dir()])
+        found = search.find(names)
+        if search.way and any(found):
+            self.notes.append(f"{file}: the images it lists were found {search.way}")
+        return [path or search.expected(name) for path, name in zip(found, names, strict=True)]
+
+
+def find_yolo(path: Path) -> Path | None:
+    """Return the file that describes the dataset at a path, or its folder; None if not YOLO's."""
+    files = list_visible(path) if path.is_dir() else [path]
+    yamls = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
+    found = next((file for file in yamls if _describes(file)), None)
+    if found is None:
+        darknets = [file for file in files if file.suffix.lower() == ".data"]
+        found = next((file for file in darknets if "names" in _pairs(file)), None)
+    if found is None and path.is_dir():
+        return path if _has_labels(path) else None
+    return found
+
+
+def open_yolo(path: Path) -> YoloSource:
+    """Read the description of a dataset. Raises DataError if it is missing or malformed."""
+    place = find_yolo(path)
+    if place is None:
+        raise DataError(
+            f"{path}: no data.yaml of YOLO with names and train found, no obj.data, and no images "
+            "with labels beside them; write a data.yaml, such as {train: images/train, val: "
+            f"images/val, names: [cat, dog]}}; found {describe_contents(path)}"
+        )
+    if place.is_dir():
+        return _from_folder(place)
+    return _from_darknet(place) if place.suffix.lower() == ".data" else _from_yaml(place)
+
+
+# ---- data.yaml
+
+
+def _describes(file: Path) -> bool:
+    """True if a file describes a dataset; a malformed one as well, which is refused later."""
+    try:
+        content = _content(file)
+    except DataError:
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        return "names:" in text and "train:" in text
+    return "names" in content or ("nc" in content and "train" in content)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Return data.yaml with all values as text: a class may be called no or 007."""
+    try:
+        # BaseLoader makes nothing but texts, lists and dicts.
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # noqa: S506
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{file}: cannot be read: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _from_yaml(file: Path) -> YoloSource:
+    content = _content(file)
+    splits: dict[str, list[str]] = {}
+    for key in SPLIT_KEYS:
+        value = content.get(key)
+        sources = value if isinstance(value, list) else [value]
+        given = [str(each) for each in sources if each and str(each).lower() not in _EMPTY]
+        if given:
+            splits.setdefault(split_of(key) or key, []).extend(given)
+    if not splits:
+        raise DataError(f"{file}: lists no split; set train: and val: to folders of images")
+    root = str(content.get("path") or "")
+    names = _names(content, file)
+    is_pose = "kpt_shape" in content
+    return YoloSource(file, file.parent, names, splits, root if root != "." else "", is_pose)
+
+
+def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
+    value = content.get("names", ())
+    if isinstance(value, str) and value and (path := find_suffix(value, [file.parent])):
+        value = _lines(path)
+    count = content.get("nc")
+    if not value and str(count).isdecimal():
+        return {number: str(number) for number in range(int(str(count)))}
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value or [])
+    try:
+        listed = [(int(number), name) for number, name in pairs]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file}: names is not a list or {{number: name}}: {error}") from error
+    if isinstance(value, str) or not all(isinstance(name, str) for _, name in listed):
+        raise DataError(f"{file}: names is not a list or {{number: name}}: {value!r:.80}")
+    names: dict[int, str] = dict(listed)
+    if len(set(names.values())) < len(listed):
+        raise DataError(f"{file}: names has a duplicate; give each class number a distinct name")
+    if str(count).isdecimal() and int(str(count)) != len(names):
+        raise DataError(
+            f"{file}: nc is {count}, but names has {len(names)} ({', '.join(names.values())});"
+            " correct the one that is wrong, as a missing name shifts those after it"
+        )
+    return names
+
+
+# ---- obj.data of Darknet
+
+
+def _pairs(file: Path) -> dict[str, str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _from_darknet(file: Path) -> YoloSource:
+    pairs = _pairs(file)
+    names = find_suffix(pairs["names"], [file.parent], Path.is_file)
+    if names is None:
+        raise DataError(
+            f"{file}: names file {pairs['names']!r} not found beside it; found "
+            f"{describe_contents(file.parent)}"
+        )
+    splits = {
+        split_of(key) or key: [pairs[key]] for key in SPLIT_KEYS if pairs.get(key) not in (None, "")
+    }
+    if not splits:
+        raise DataError(f"{file}: lists no split; set train = FILE, a list of images")
+    return YoloSource(file, file.parent, dict(enumerate(_lines(names))), splits)
+
+
+def _lines(file: Path) -> list[str]:
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+# ---- folders without a description
+
+
+def _has_labels(folder: Path) -> bool:
+    """True if the images of a folder have label files."""
+    for sources in _layout(folder).values():
+        for source in sources:
+            images = walk_images(folder / source)[:_TRIED]
+            if any(is_label_file(label_file(image)) for image in images):
+                return True
+    return False
+
+
+def _layout(folder: Path) -> dict[str, list[str]]:
+    """Return the folders of images by split: split folders, those inside images/, or the folder."""
+    children = {child.name: child for child in list_visible(folder) if child.is_dir()}
+    images = next((name for name in children if name.lower() == "images"), None)
+    below = list_visible(children[images]) if images else []
+    named = [f"{images}/{child.name}" for child in below if child.is_dir()]
+    splits: dict[str, list[str]] = {}
+    for name in named if images else list(children):
+        if split := split_of(name.rpartition("/")[2]):
+            inside = f"{name}/images"
+            splits.setdefault(split, []).append(inside if (folder / inside).is_dir() else name)
+    return splits or {"train": [images or "."]}
+
+
+def _from_folder(folder: Path) -> YoloSource:
+    splits = _layout(folder)
+    places = [folder, folder / "labels", *(folder / each for s in splits.values() for each in s)]
+    places += [place.parent for place in places[2:]]
+    file = next((p / n for p in places for n in _NAME_FILES if (p / n).is_file()), None)
+    source = YoloSource(file or folder, folder, None, splits)
+    if file is not None:
+        source.names = dict(enumerate(_lines(file)))
+        source.notes.append(f"{folder}: no data.yaml; classes are named by {clean_path(file.name)}")
+    else:
+        source.notes.append(
+            f"warning: {folder}: no data.yaml and no classes.txt, so classes are called by their"
+            " numbers; write classes.txt with a name per line, from class 0"
+        )
+    return source

@@ -1,0 +1,135 @@
+"""Layouts of folders with images and masks: which folder holds what of which split.
+
+    train/images/   train/masks/                  images and masks inside a split
+    images/train/   annotations/train/            splits inside images and masks (ADE20K, mmseg)
+    leftImg8bit/train/CITY/  gtFine/train/CITY/   Cityscapes
+    images/         masks/                        no splits
+    train/          train_masks/  trainannot/     Carvana, CamVid
+    train/1.jpg     train/1_mask.png              beside each other (Roboflow)
+    JPEGImages/     SegmentationClass/            Pascal VOC
+
+Folders are known by the words of their names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from finetune.io.image_paths import is_image_file
+from finetune.io.split_names import split_name
+from finetune.io.walking import list_visible, walk_visible
+
+Role = Literal["image", "mask"]
+# Of two folders for the same split, the one whose word comes first is read.
+_IMAGE_WORDS = (
+    "images", "image", "imgs", "img", "jpegimages", "photos", "photo", "pictures", "leftimg8bit",
+    "rgb", "inputs", "input",
+)  # fmt: skip
+_MASK_WORDS = (
+    "masks", "mask", "annotations", "annotation", "labels", "label", "gt", "segmentationclass",
+    "segmentationclassraw", "segmentations", "gtfine", "groundtruth", "annots", "annot", "ann",
+    "anns", "segmentation", "segmentationclassaug", "gtcoarse", "gts", "targets", "target",
+)  # fmt: skip
+_SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "test", "testing")
+_JOINED = re.compile(f"({'|'.join(_SPLIT_WORDS)})({'|'.join((*_MASK_WORDS, *_IMAGE_WORDS))})$")
+_BESIDE = re.compile(r"[-_ ](masks?|labels?|gt|seg|l)$", re.IGNORECASE)
+_TRIED = 200
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """The folders of a split; the same one if masks lie beside their images; masks None: none."""
+
+    images: Path
+    masks: Path | None
+
+
+def find_layout(root: Path) -> dict[str, MaskPair]:
+    """Return the folders of images and masks by split; {} if there is no pair of them."""
+    found: dict[tuple[str | None, str], list[tuple[int, Path]]] = {}
+    for child in _folders(root):
+        for split, role, rank, folder in _sort(child):
+            if role != "mask" or has_mask_files(folder):
+                found.setdefault((split, role), []).append((rank, folder))
+
+    def best(split: str | None, role: str) -> Path | None:
+        folders = found.get((split, role))
+        return min(folders, key=lambda pair: pair[0])[1] if folders else None
+
+    images, masks = best(None, "image"), best(None, "mask")
+    if images and masks:
+        return {"train": MaskPair(images, masks)}
+    pairs: dict[str, MaskPair] = {}
+    for split in dict.fromkeys(split for split, _ in found if split is not None):
+        images = best(split, "image") or best(split, "split")
+        masks = best(split, "mask")
+        if images is not None and masks is None and is_beside(images):
+            masks = images
+        if images is not None:
+            pairs[split] = MaskPair(images, masks)
+    if not any(pair.masks for pair in pairs.values()):
+        return {"train": MaskPair(root, root)} if is_beside(root) else {}
+    return pairs
+
+
+def _sort(child: Path) -> list[tuple[str | None, str, int, Path]]:
+    """Return (split, role, rank, folder) of a folder, or of those inside it that tell more."""
+    split, role, rank = classify(child.name)
+    if role and not split:
+        below = [(each, *classify(each.name)) for each in _folders(child)]
+        inside = [(s, role, rank, each) for each, s, _, _ in below if s]
+        return [*inside] or [(None, role, rank, child)]
+    if split and not role:
+        below = [(each, *classify(each.name)) for each in _folders(child)]
+        inside = [(split, r, n, each) for each, _, r, n in below if r]
+        return [*inside] or [(split, "split", 0, child)]
+    return [(split, role, rank, child)] if role else []
+
+
+def classify(name: str) -> tuple[str | None, Role | None, int]:
+    """Return the split and the role in the name of a folder, and the rank of the role's word."""
+    plain = re.sub(r"[-_ .]", "", name.lower())
+    words = [plain, *(word for word in re.split(r"[-_ .]+", name.lower()) if word)]
+    if joined := _JOINED.match(plain):
+        words += joined.groups()
+    split = next((found for word in words if (found := split_name(word))), None)
+    roles: tuple[tuple[Role, tuple[str, ...]], ...] = (
+        ("mask", _MASK_WORDS),
+        ("image", _IMAGE_WORDS),
+    )
+    for role, choices in roles:
+        ranks = [choices.index(word) for word in words if word in choices]
+        if ranks:
+            return split, role, min(ranks)
+    return split, None, 0
+
+
+def has_mask_files(folder: Path) -> bool:
+    """True if a folder contains masks, and not only the text files of another format."""
+    return any(map(may_be_mask, walk_visible(folder)))
+
+
+def may_be_mask(path: Path) -> bool:
+    """True for the name of an image or of a NumPy file."""
+    return is_image_file(path) or path.suffix.lower() == ".npy"
+
+
+def is_beside(folder: Path) -> bool:
+    """True if a folder holds images with masks beside them: 1.jpg and 1_mask.png."""
+    stems = {path.stem for path in list_visible(folder) if may_be_mask(path)}
+    images = sorted(stem for stem in stems if not beside_stem(stem, stems))[:_TRIED]
+    paired = {beside_stem(stem, stems) for stem in stems}
+    return bool(images) and sum(stem in paired for stem in images) * 2 >= len(images)
+
+
+def beside_stem(stem: str, stems: set[str]) -> str | None:
+    """Return the stem of the image that a mask belongs to; None if it is not a mask beside one."""
+    base = _BESIDE.sub("", stem)
+    return base if base != stem and base in stems else None
+
+
+def _folders(root: Path) -> list[Path]:
+    return [child for child in list_visible(root) if child.is_dir()]

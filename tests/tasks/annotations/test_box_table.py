@@ -1,0 +1,127 @@
+"""Tables with one box per line in the dialects of tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.annotations.box_columns import find_box_columns
+from tests.support.annotated_sets import (
+    BOX,
+    read_boxes,
+    refusal,
+    save_pictures,
+    write_text,
+)
+
+NAMES = ("a.jpg", "b.jpg", "c.jpg")
+EXPECTED = [[("square", *BOX)]] * 3
+LEFT, TOP, RIGHT, BOTTOM = BOX
+SHARES = f"{LEFT / 96},{TOP / 72},{RIGHT / 96},{BOTTOM / 72}"
+
+
+def write_table(path: Path, header: str, line: str, images: Path | None = None) -> Path:
+    """Write a table with a line per image; {} in the line is the name of the image."""
+    save_pictures(images or path.parent, NAMES)
+    lines = [header] * bool(header) + [line.format(name) for name in NAMES]
+    return write_text(path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("filename,width,height,class,xmin,ymin,xmax,ymax", "{},96,72,square,76,41,90,55"),
+        ("image_path,xmin,ymin,xmax,ymax,label", "{},76,41,90,55,square"),
+        ("image;label;x;y;w;h", "{};square;76,0;41,0;14,0;14,0"),
+        ("img,category,x_center,y_center,width,height", "{},square,83,48,14,14"),
+        ("file_name,bbox,name", '{},"[76, 41, 14, 14]",square'),
+        ("file_name,bbox,name", "{},76 41 14 14,square"),
+        (
+            "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf",
+            f"{{}},x,square,1,{LEFT / 96},{RIGHT / 96},{TOP / 72},{BOTTOM / 72},0",
+        ),
+        ("", "{},76,41,90,55,square"),
+        ("", "TRAIN,gs://bucket/x/{},square," + SHARES.replace(",", ",", 1).replace(
+            f",{RIGHT / 96}", f",,,{RIGHT / 96}") + ",,"),
+    ],
+)  # fmt: skip
+def test_read_box_tables_knows_the_columns_of_tools(header: str, line: str, tmp_path: Path) -> None:
+    path = write_table(tmp_path / "boxes.csv", header, line)
+    # As corners and a size and as a center and a size, [76, 41, 14, 14] fits the image.
+    keys = {"task": {"boxes": "xywh"}} if "bbox" in header else {}
+    assert read_boxes(path, **keys)[0] == EXPECTED
+
+
+def test_read_box_tables_settles_the_convention_of_a_cell_by_the_boxes(tmp_path: Path) -> None:
+    line = '{},"[76, 41, 14, 14]",square'
+    path = write_table(tmp_path / "boxes.csv", "image_id,bbox,class", line)
+    assert "task.boxes: cannot detect the convention" in refusal(path)
+    with path.open("a") as file:
+        file.write('\na.jpg,"[4, 16, 24, 24]",square\n')
+    boxes, notes = read_boxes(path)
+    assert boxes[0] == [("square", *BOX), ("square", 4, 16, 28, 40)]
+    assert "boxes: xywh, the only fit for the first 4 boxes" in notes
+
+
+@pytest.mark.parametrize("images", ["images", "train", "training_images", "train/x"])
+def test_read_box_tables_finds_images_in_folders_beside_the_table(
+    images: str, tmp_path: Path
+) -> None:
+    header, line = "image,xmin,ymin,xmax,ymax,label", "{},76,41,90,55,square"
+    path = write_table(tmp_path / "train.csv", header, line, tmp_path / images)
+    for source in (path, tmp_path):
+        assert read_boxes(source)[0] == EXPECTED
+
+
+def test_read_box_tables_finds_images_by_ids_without_an_ending(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "train.csv", "image_id,x,y,w,h,class", "", tmp_path / "train")
+    lines = [f"{name[0]},76,41,14,14,square" for name in NAMES]
+    write_text(path, "\n".join(["image_id,x,y,w,h,class", *lines]))
+    assert read_boxes(path)[0] == EXPECTED
+
+
+def test_read_box_tables_says_that_there_is_one_class_without_a_column(tmp_path: Path) -> None:
+    header, line = "image,source,xmin,ymin,xmax,ymax", "{},x,76,41,90,55"
+    boxes, notes = read_boxes(write_table(tmp_path / "boxes.csv", header, line))
+    assert boxes == [[("object", *BOX)]] * 3
+    assert any("so all boxes are of one class, object" in note for note in notes)
+    assert "boxes.csv: not read: columns source" in notes
+
+
+def test_read_box_tables_reads_zeros_as_an_image_without_objects(tmp_path: Path) -> None:
+    header, line = "image_path,xmin,ymin,xmax,ymax,label", "{},76,41,90,55,square"
+    path = write_table(tmp_path / "boxes.csv", header, line)
+    write_text(path, path.read_text().replace("b.jpg,76,41,90,55", "b.jpg,0,0,0,0"))
+    boxes, notes = read_boxes(path)
+    assert boxes == [*EXPECTED[:1], [], *EXPECTED[:1]]
+    assert "boxes.csv: boxes 0, 0, 0, 0 mean an image without objects: 1" in notes
+
+
+def test_read_box_tables_reads_splits_of_tables_folders_and_columns(tmp_path: Path) -> None:
+    header, line = "image,xmin,ymin,xmax,ymax,label", "{},76,41,90,55,square"
+    for split in ("train", "valid"):
+        write_table(tmp_path / "robo" / split / "_annotations.csv", header, line)
+        write_table(tmp_path / "vott" / f"{split}_labels.csv", header, line)
+    write_table(tmp_path / "one.csv", f"{header},split", f"{line},train")
+    write_text(
+        tmp_path / "one.csv", (tmp_path / "one.csv").read_text() + "\nb.jpg,1,2,30,40,square,val"
+    )
+    for source in (tmp_path / "robo", tmp_path / "vott", tmp_path / "one.csv"):
+        boxes, notes = read_boxes(source, validation=None)
+        assert boxes == EXPECTED
+        assert any(note.startswith("validation: split 'validation'") for note in notes)
+
+
+def test_read_box_tables_checks_the_sizes_that_a_table_states(tmp_path: Path) -> None:
+    header, line = "image,width,height,x,y,w,h,label", "{},192,144,152,82,28,28,square"
+    header = header.replace("x,y,w,h", "xmin,ymin,xmax,ymax")
+    line = line.replace("152,82,28,28", "152,82,180,110")
+    path = write_table(tmp_path / "boxes.csv", header, line)
+    assert "states 192 x 144 pixels, but the image has 96 x 72 pixels" in refusal(path)
+    assert read_boxes(path, rescale=True)[0] == EXPECTED
+
+
+def test_find_box_columns_leaves_other_tables() -> None:
+    for line in ("text,label", "image,label", "image,x,y,label", "1.jpg,cat", "1.jpg,a,b,c,d,cat"):
+        assert find_box_columns(line.split(",")) is None
