@@ -20,7 +20,8 @@ class TableFormat(NamedTuple):
 
     Attributes:
         endings: the file extensions.
-        reader: module:function that reads a file, (path, config, decoder) -> (rows, notes).
+        reader: module:function that reads a file, (path, config, decoder) -> (rows, notes); the
+            rows are a Dataset, or {split: Dataset}.
         compressed: True if a file may be compressed with gzip (.gz).
     """
 
@@ -30,13 +31,16 @@ class TableFormat(NamedTuple):
 
 
 TABLES = {
-    "csv": TableFormat((".csv",), "finetune.tables.table_files:read_csv", compressed=True),
-    "tsv": TableFormat((".tsv", ".tab"), "finetune.tables.table_files:read_csv", compressed=True),
+    "csv": TableFormat((".csv",), "finetune.tables.delimited:read_csv", compressed=True),
+    "tsv": TableFormat((".tsv", ".tab"), "finetune.tables.delimited:read_csv", compressed=True),
     "jsonl": TableFormat(
-        (".jsonl", ".ndjson", ".json"), "finetune.tables.table_files:read_jsonl", compressed=True
+        (".jsonl", ".ndjson", ".json"), "finetune.tables.json_files:read_json", compressed=True
     ),
     "parquet": TableFormat((".parquet", ".pq"), "finetune.tables.table_files:read_parquet"),
     "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.tables.table_files:read_arrow"),
+    # .txt files are read as documents where nothing else is to be read.
+    "text": TableFormat((), "finetune.tables.plain_text:read_document"),
+    "lines": TableFormat((), "finetune.tables.plain_text:read_lines"),
 }
 """The table formats by name."""
 FOLDERS = ("text-folder", "image-folder")
@@ -46,7 +50,7 @@ FORMATS = ("auto", *TABLES, *FOLDERS, "hub")
 TABLE_ENDINGS = frozenset(ending for each in TABLES.values() for ending in each.endings)
 IMAGE_ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
-    | {".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga"}
+    | {".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".ico", ".tga", ".heic", ".heif", ".npy"}
 )
 WEIGHT_ENDINGS = frozenset({".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
 FILE_ENDINGS = TABLE_ENDINGS | WEIGHT_ENDINGS | {".txt", ".gz", ".zip", ".yaml", ".yml"}

@@ -22,7 +22,7 @@ from finetune.errors import DataError, nearest
 from finetune.io.references import locate
 from finetune.tables.encodings import Decoder
 from finetune.tables.records import from_columns, from_frame, from_records, is_frame
-from finetune.tables.table_files import read_table
+from finetune.tables.table_files import read_table_splits
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ def read_reference(
         )
     decoder = Decoder(config.encoding)
     if path.is_file():
-        rows, notes = read_table(path, config, decoder)
-        rows, image_notes = complete_paths(rows, path, config)
-        splits, notes = {"train": rows}, [*notes, *image_notes]
+        splits, notes = read_table_splits(path, config, decoder)
+        for name, rows in splits.items():
+            splits[name], image_notes = complete_paths(rows, path, config)
+            notes = [*notes, *image_notes]
     elif config.format == "hub" or config.subset is not None:
         return _as_stored(_read_hub(str(path), config))
     else:

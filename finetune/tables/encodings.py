@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
 
-from finetune.errors import DataError, listed
+from finetune.errors import AmbiguityError, DataError, listed
+
+DETECTED = ("utf-8", "cp1252")
+"""The encodings that are tried, in this order, unless data.encoding names others."""
 
 _NAMED = 3
 _BYTE_ORDER_MARK = "\ufeff"
+_MARKED = {  # those of utf-32 first: they begin with those of utf-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_BINARY = {
+    b"PK\x03\x04": "an Excel workbook or a ZIP archive; export its sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file; export its sheet as CSV",
+    b"PAR1": "a Parquet file; write data.format=parquet",
+    b"ARROW1": "an Arrow file; write data.format=arrow",
+    b"%PDF": "a PDF file; export its text",
+    b"SQLite format 3": "an SQLite database; export its table as CSV",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"BZh": "compressed with bzip2; unpack it, or compress it with gzip",
+    b"\xfd7zXZ": "compressed with xz; unpack it, or compress it with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
+}
+_GZIP = b"\x1f\x8b"
+_NULS = 0.1  # share of NUL bytes above which a file is utf-16 or utf-32 without a byte-order mark
+# Western European words have single letters beyond ASCII; words of nothing else are of another
+# alphabet, or of an encoding with two bytes per character.
+_FOREIGN = re.compile(rb"[\x80-\xff]{3,}")
+_MOST_FOREIGN = 0.4  # share of the bytes beyond ASCII that may be in such words
 
 
 class Decoder:
     """Decode text files, each with the first encoding that fits all of it, and count the choices.
 
+    None: utf-8, utf-16 and utf-32 by their byte-order marks, and cp1252 for Western European text.
     Raises DataError for an unknown encoding.
     """
 
-    def __init__(self, encodings: str | list[str]) -> None:
-        self.encodings = [encodings] if isinstance(encodings, str) else list(encodings)
+    def __init__(self, encodings: str | list[str] | None = None) -> None:
+        self.is_open = encodings is None
+        given = [encodings] if isinstance(encodings, str) else encodings
+        self.encodings = list(DETECTED) if given is None else list(given)
         if not self.encodings:
             raise DataError("data.encoding: the list is empty; write data.encoding=utf-8")
         for name in self.encodings:
@@ -32,13 +64,17 @@ class Decoder:
         """Return the text of a file without its byte-order mark; notes call the file `name`."""
         content = _content(path)
         self._file_count += 1
-        for encoding in self.encodings:
+        for encoding in self._candidates(content):
             try:
                 text = content.decode(encoding)
             except UnicodeDecodeError:
                 continue
+            if self.is_open and encoding != "utf-8":
+                _check_western(path, content, encoding)
             if encoding != self.encodings[0]:
                 self._fallbacks.setdefault(encoding, []).append(name or path.name)
+            if text.count("\0") > _NULS * len(text):
+                raise DataError(_binary_fault(path, content))
             return text.removeprefix(_BYTE_ORDER_MARK)
         raise DataError(self._undecodable(path, content))
 
@@ -50,30 +86,85 @@ class Decoder:
             for encoding, files in self._fallbacks.items()
         ]
 
+    def _candidates(self, content: bytes) -> list[str]:
+        if self.is_open:
+            for mark, encoding in _MARKED.items():
+                if content.startswith(mark):
+                    return [encoding]
+        return self.encodings
+
     def _undecodable(self, path: Path, content: bytes) -> str:
-        first = self.encodings[0]
-        try:
-            content.decode(first)
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            byte = content[error.start] if error.start < len(content) else 0
-            place = f"{path}: byte {error.start} (line {line}) is 0x{byte:02x}"
-        tried = " or ".join(self.encodings)
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if content.startswith(tuple(_BINARY)):
+            return _binary_fault(path, content)
+        place = f"{path}: {_first_fault(content, self._candidates(content)[0])}"
+        tried = " or ".join(self._candidates(content))
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not self.is_open:
             remedy = "the file starts with a utf-16 byte-order mark; write data.encoding=utf-16"
         elif self.encodings == ["utf-8"]:
             remedy = "write data.encoding=[utf-8, cp1252] to try both, in this order, for each file"
         else:
             remedy = (
-                f"add the file's encoding: data.encoding=[{', '.join(self.encodings)}, latin-1]"
+                f"name the file's encoding: data.encoding=[{', '.join(self.encodings)}, latin-1]"
             )
         return f"{place}, which is not valid {tried}; {remedy}"
+
+
+def _first_fault(content: bytes, encoding: str) -> str:
+    """Describe the first byte that cannot be decoded."""
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start] if error.start < len(content) else 0
+        return f"byte {error.start} (line {line}) is 0x{byte:02x}"
+    return ""
+
+
+def _check_western(path: Path, content: bytes, encoding: str) -> None:
+    """Raise AmbiguityError if a file that is not utf-8 may be anything but Western European text.
+
+    cp1252 decodes almost all bytes, also those of a damaged utf-8 file or of a Russian text.
+    """
+    if encoding != "cp1252":
+        return
+    if content.startswith(tuple(_BINARY)):
+        raise DataError(_binary_fault(path, content))
+    decoded = content.decode("utf-8", errors="surrogateescape")
+    broken = sum("\udc80" <= character <= "\udcff" for character in decoded)
+    valid = sum(character > "\x7f" for character in decoded) - broken
+    place = _first_fault(content, "utf-8")
+    if valid and valid >= broken:
+        raise AmbiguityError(
+            f"{path}: {place}, which is not valid utf-8, while {valid} other characters beyond"
+            f" ASCII are; correct the {broken} invalid bytes, or write data.encoding=cp1252 if all"
+            " of the file is in that encoding"
+        )
+    beyond = sum(byte > 0x7F for byte in content)
+    foreign = sum(len(run) for run in _FOREIGN.findall(content))
+    if foreign > _MOST_FOREIGN * beyond:
+        raise AmbiguityError(
+            f"{path}: {place}, which is not valid utf-8, and its words do not look like Western"
+            " European text (cp1252); name the file's encoding, such as data.encoding=cp1251"
+            " (Cyrillic), gb18030 (Chinese), shift_jis or euc_kr, or cp1252 if it is that"
+        )
+
+
+def _binary_fault(path: Path, content: bytes) -> str:
+    for start, remedy in _BINARY.items():
+        if content.startswith(start):
+            return f"{path}: is not a text file but {remedy}"
+    name = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
+    return (
+        f"{path}: {content.count(0)} of {len(content)} bytes are NUL, so this is not a utf-8 text;"
+        f" write data.encoding={name} if it is a text in utf-16 without a byte-order mark"
+    )
 
 
 def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+        is_packed = path.suffix.lower() == ".gz" or content.startswith(_GZIP)
+        return gzip.decompress(content) if is_packed else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
@@ -81,7 +172,7 @@ def _content(path: Path) -> bytes:
 def _check_known(name: str) -> None:
     try:
         codec = codecs.lookup(name)
-    except LookupError:
+    except (LookupError, ValueError):
         raise DataError(
             f"data.encoding: unknown encoding {name!r}; write utf-8, utf-16, cp1252, latin-1,"
             " shift_jis, gb18030 ..."

@@ -1,0 +1,182 @@
+"""Columns of a CSV: a first line that is data, columns without a name, and decimal commas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finetune.config.formats import IMAGE_ENDINGS
+from finetune.errors import AmbiguityError, listed
+from finetune.tables.csv_faults import excerpt
+from finetune.tables.csv_records import guess_columns
+
+SAMPLE = 200  # rows by which a header is checked
+
+_NAMED = 5
+_ALIKE = 0.9  # share of the cells that must be of the kind of their header
+_FEW = 3  # numbers that may name columns in their order, such as pixels or years
+_SENTENCE = 6  # words
+_USUAL = (
+    "text label labels id image file filename path title sentence class category target score"
+    " sentiment review comment question answer prompt completion url date name message content"
+    " premise hypothesis sentence1 sentence2 input output instruction response v1 v2"
+)
+_USUAL_NAMES = frozenset(_USUAL.split())
+_PLAIN_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
+_ADDRESS = re.compile(r"https?://\S+|\S+@\S+\.\w+")
+_PANDAS_NAME = re.compile(r"Unnamed: \d+(\.\d+)*")  # that of a column written without a name
+
+_DECIMAL = r"^\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?([eE][+-]?\d+)?\s*$"
+_THOUSANDS = r"^\s*[+-]?[1-9]\d{0,2},\d{3}\s*$"
+# Columns in which 1,2 are two labels.
+_LISTS = frozenset(
+    {"labels", "tags", "classes", "categories", "topics", "genres", "annotations", "ids"}
+)
+
+
+def _is_image(cell: str) -> bool:
+    return cell.lower().endswith(tuple(IMAGE_ENDINGS))
+
+
+_KINDS: dict[str, Callable[[str], object]] = {
+    "number": _PLAIN_NUMBER.fullmatch,
+    "date": _DATE.fullmatch,
+    "address": _ADDRESS.fullmatch,
+    "image file": _is_image,
+}
+
+
+def check_header(path: Path, line: int, names: Sequence[str], columns: Sequence[list[str]]) -> None:
+    """Raise AmbiguityError if the first line looks like data. `columns` are the first cells."""
+    if _USUAL_NAMES.intersection(name.lower() for name in names) or _are_positions(names):
+        return
+    for number, (name, cells) in enumerate(zip(names, columns, strict=True), start=1):
+        reason = _likeness(name, [cell.strip() for cell in cells if cell.strip()])
+        if name and reason:
+            raise AmbiguityError(
+                f"{path}: line {line} is read as the names of the columns, but looks like data:"
+                f" {excerpt(name)} {reason} column {number}; if the file has no header, name its"
+                f" columns, such as data.columns={guess_columns(names)}; if this line is the"
+                " header, write data.columns=header"
+            )
+
+
+def _are_positions(names: Sequence[str]) -> bool:
+    """True if numbers name columns: all of them as pandas does, or several in a row."""
+    numbers = [int(name) for name in names if name.isdecimal()]
+    if len(numbers) == len(names) and numbers[0] in (0, 1):
+        return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    steps = {second - first for first, second in pairwise(numbers)}
+    return len(numbers) >= _FEW and steps == {1}
+
+
+def _likeness(name: str, cells: Sequence[str]) -> str:
+    """Say in what a header is like the cells below it; "" if it is not."""
+    if not cells:
+        return ""
+    if (count := cells.count(name)) > 1:
+        return f"is also the value of {count} cells of"
+    for kind, matches in _KINDS.items():
+        if matches(name) and sum(bool(matches(cell)) for cell in cells) >= _ALIKE * len(cells):
+            return f"is a {kind}, like the cells of"
+    words = sum(len(cell.split()) for cell in cells) / len(cells)
+    is_question = name.endswith(("?", ":"))
+    if len(name.split()) >= _SENTENCE and words >= _SENTENCE and not is_question:
+        return "is a sentence, like the cells of"
+    return ""
+
+
+class Named(NamedTuple):
+    """The positions and names of the columns to keep, and notes on the others."""
+
+    positions: list[int]
+    names: list[str]
+    notes: list[str]
+
+
+def name_columns(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> Named:
+    """Drop the index of pandas and empty columns without a name; name other nameless columns."""
+    kept = Named([], [], [])
+    empty, indices, given = [], [], []
+    for place, (name, cells) in enumerate(zip(names, columns, strict=True)):
+        is_nameless = not name or bool(_PANDAS_NAME.fullmatch(name))
+        if is_nameless and _is_empty(cells):
+            empty.append(place + 1)
+        elif is_nameless and not kept.names and _is_index(cells):
+            indices.append(place + 1)
+        else:
+            if not name:
+                name = _free_name(f"column_{place + 1}", names)
+                given.append((name, place, cells))
+            kept.positions.append(place)
+            kept.names.append(name)
+    if indices:
+        kept.notes.append(
+            f"{path}: {_columns(indices)} without a name counts the rows like the index of pandas,"
+            " and is not read"
+        )
+    if empty:
+        kept.notes.append(f"{path}: {_columns(empty)} without a name or a value not read")
+    kept.notes.extend(
+        f"{path}: column {place + 1} has no name and is called {name}; {_first_cell(cells)}"
+        for name, place, cells in given
+    )
+    return kept
+
+
+def _columns(places: Sequence[int]) -> str:
+    return f"column{'s' if len(places) > 1 else ''} {listed(places, _NAMED)}"
+
+
+def _free_name(name: str, taken: Sequence[str]) -> str:
+    return name if name not in taken else _free_name(f"{name}_", taken)
+
+
+def _first_cell(cells: pa.ChunkedArray) -> str:
+    """Say how many cells hold text, and give the first."""
+    filled = cells.filter(pc.not_equal(pc.utf8_trim_whitespace(cells), ""))
+    return f"{len(filled)} of {len(cells)} cells are filled, such as {excerpt(filled[0].as_py())}"
+
+
+def _is_empty(cells: pa.ChunkedArray) -> bool:
+    return not pc.any(pc.not_equal(pc.utf8_trim_whitespace(cells), "")).as_py()
+
+
+def _is_index(cells: pa.ChunkedArray) -> bool:
+    """True for distinct integers without leading zeros."""
+    integers = pc.all(pc.match_substring_regex(cells, r"^(0|[1-9][0-9]*)$")).as_py()
+    return bool(integers) and pc.count_distinct(cells).as_py() == len(cells)
+
+
+def convert_decimal_commas(
+    path: Path, name: str, cells: pa.ChunkedArray
+) -> tuple[pa.ChunkedArray, list[str]]:
+    """Write 0,5 as 0.5 if all cells of a column are such numbers, at least two; also return a note.
+
+    A column of nothing but 1,234 and whole numbers stays as it is: it may mean thousands.
+    """
+    with_comma = pc.match_substring(cells, ",")
+    if name.lower() in _LISTS or (pc.sum(with_comma).as_py() or 0) < 2:
+        return cells, []
+    is_blank = pc.equal(pc.utf8_trim_whitespace(cells), "")
+    if not pc.all(pc.or_(is_blank, pc.match_substring_regex(cells, _DECIMAL))).as_py():
+        return cells, []
+    commas = cells.filter(with_comma)
+    first = commas[0].as_py()
+    if pc.all(pc.match_substring_regex(commas, _THOUSANDS)).as_py():
+        return cells, [
+            f"{path}: column {name!r} is read as text: the comma of {first!r} may separate decimals"
+            " or thousands"
+        ]
+    converted = pc.replace_substring(pc.replace_substring(cells, ".", ""), ",", ".")
+    shown = first.replace(".", "").replace(",", ".")
+    return converted, [
+        f"{path}: column {name!r} has decimal commas, read as numbers: {first!r} is {shown}"
+    ]

@@ -1,0 +1,144 @@
+"""Dialects of CSV, and the records of a text with their lines.
+
+Arrow parses whole tables; this scanner locates records and reads single ones, by the same rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_QUOTES = {"double": '"', "single": "'", "backslash": '"', "none": "", None: '"'}
+_SPOKEN = {"\\t": "\t", "tab": "\t"}
+_EXCEL_LINE = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)
+
+
+class Record(NamedTuple):
+    """One record of a CSV: its first line from 1, its place in the text, and the lines it takes."""
+
+    line: int
+    start: int
+    end: int
+    lines: int
+    is_open: bool
+    """True if a quote is still open at the end of the text."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Delimiter and quoting of a CSV; `quote` is "" for none, `escape` is "" or a backslash."""
+
+    delimiter: str
+    quote: str = '"'
+    escape: str = ""
+
+    @cached_property
+    def _field(self) -> str:
+        plain = rf"[^{re.escape(self.delimiter)}\r\n]*+"
+        if not self.quote:
+            return plain
+        quote, escape = re.escape(self.quote), re.escape(self.escape)
+        escaped = rf"|{escape}." if escape else ""
+        inside = rf"(?:[^{quote}{escape}]++|{quote}{quote}{escaped})*+"
+        return rf"(?:{quote}{inside}(?:{quote}{plain}|(?P<open>\Z))|{plain})"
+
+    @cached_property
+    def _record(self) -> re.Pattern[str]:
+        rest = self._field.replace("?P<open>", "?P<open2>")
+        ends = r"(?:\r\n|\n|\r|\Z)"
+        return re.compile(rf"{self._field}(?:{re.escape(self.delimiter)}{rest})*+{ends}", re.DOTALL)
+
+    @cached_property
+    def _cell(self) -> re.Pattern[str]:
+        return re.compile(
+            rf"(?P<cell>{self._field})(?P<end>{re.escape(self.delimiter)}|\r\n|\n|\r|\Z)",
+            re.DOTALL,
+        )
+
+    def records(self, text: str) -> Iterator[Record]:
+        """Yield the records of a text that are not blank."""
+        at, line = 0, 1
+        while at < len(text):
+            match = self._record.match(text, at)
+            assert match is not None, "every character fits a plain field, a delimiter or a line"
+            groups = match.groupdict()
+            is_open = any(groups.get(name) is not None for name in ("open", "open2"))
+            end = max(match.end(), at + 1)
+            lines = count_newlines(text[at:end])
+            if text[at:end].strip("\r\n"):
+                trailing = text[at:end].endswith(("\n", "\r")) and not is_open
+                yield Record(line, at, end, lines + (0 if trailing else 1), is_open)
+            at, line = end, line + lines
+
+    def cells(self, record: str) -> list[str]:
+        """Return the cells of the first record of a text."""
+        cells, at = [], 0
+        while match := self._cell.match(record, at):
+            cells.append(self._unquoted(match["cell"]))
+            at = match.end()
+            if match["end"] != self.delimiter:
+                break
+        return cells
+
+    def _unquoted(self, cell: str) -> str:
+        if not self.quote or not cell.startswith(self.quote):
+            return cell
+        body, after = cell[1:], ""
+        if (closing := body.rfind(self.quote)) >= 0:
+            body, after = body[:closing], body[closing + 1 :]
+        body = body.replace(self.quote * 2, self.quote)
+        return (re.sub(r"\\(.)", r"\1", body, flags=re.DOTALL) if self.escape else body) + after
+
+
+def count_newlines(text: str) -> int:
+    """Count the line ends of a text: LF, CR LF, and CR alone."""
+    return text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
+def find_dialect(path: Path, text: str, config: DataConfig, is_tsv: bool) -> tuple[Dialect, str]:
+    """Return the dialect of a text, and a note if its delimiter was detected.
+
+    A configured delimiter, or the one that splits the first line into most cells.
+    """
+    escape = "\\" if config.quote == "backslash" else ""
+    quote = _QUOTES[config.quote]
+    configured = "\t" if is_tsv else config.delimiter
+    if configured is not None:
+        delimiter = _SPOKEN.get(configured, configured)
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in "\"'\\\r\n\0":
+            raise DataError(
+                f"data.delimiter: {configured!r} is not a single ASCII character; write ',' ';' '|'"
+                " or tab"
+            )
+        return Dialect(delimiter, quote, escape), ""
+    choices = [Dialect(delimiter, quote, escape) for delimiter in DELIMITERS]
+    # Ties are broken in favor of the comma.
+    best = max(choices, key=lambda choice: len(choice.cells(text)))
+    if best.delimiter == ",":
+        return best, ""
+    return best, (
+        f"{path}: delimiter {DELIMITERS[best.delimiter]}, detected in the first line"
+        " (data.delimiter)"
+    )
+
+
+def split_excel_line(text: str) -> tuple[str, str, int]:
+    """Return the delimiter of a first line such as sep=; ("" without one), its rest, its length."""
+    match = _EXCEL_LINE.match(text)
+    return (match[1], text[match.end() :], 1) if match else ("", text, 0)
+
+
+def guess_columns(cells: Sequence[str]) -> str:
+    """Return a list of names to fill in for a row without a header, by the length of its cells."""
+    longest = max(range(len(cells)), key=lambda place: len(cells[place]))
+    others = iter(["label", *(f"column_{number}" for number in range(2, len(cells) + 1))])
+    names = ["text" if place == longest else next(others) for place in range(len(cells))]
+    return f"[{', '.join(names)}]"

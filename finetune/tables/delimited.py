@@ -1,0 +1,237 @@
+"""Reading of CSV and TSV.
+
+All cells are text: "NA", "None" and 007 are kept verbatim, and labels are not parsed as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from datasets import Dataset
+
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+from finetune.tables.csv_columns import SAMPLE, check_header, convert_decimal_commas, name_columns
+from finetune.tables.csv_faults import BadRecord, excerpt, find_bad_records
+from finetune.tables.csv_records import (
+    Dialect,
+    count_newlines,
+    find_dialect,
+    guess_columns,
+    split_excel_line,
+)
+from finetune.tables.encodings import Decoder
+from finetune.tables.faults import Faults
+from finetune.tables.records import check_names
+
+_BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once
+
+
+@dataclass(frozen=True)
+class _Csv:
+    """The text of a CSV from its header on, and how to read it."""
+
+    path: Path
+    text: str
+    dialect: Dialect
+    names: list[str]
+    has_header: bool
+    line: int
+    """The number of its first line in the file."""
+    trusts_quotes: bool
+
+
+def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
+    """Read a table of text (RFC 4180) whose columns are named by its first line or data.columns."""
+    source, notes = _open(path, config, decoder)
+    table, ragged = _parse(source)
+    if source.has_header and config.columns is None:
+        first = [table.column(place)[:SAMPLE].to_pylist() for place in range(table.num_columns)]
+        check_header(path, source.line, source.names, first)
+    bad = _find_bad(source, table, ragged)
+    if bad:
+        table, ragged = _parse(replace(source, text=_without(source.text, bad)))
+    faults = _faults(source, bad, ragged)
+    notes += faults.settle(config.on_error, table.num_rows + len(ragged) + len(bad))
+    rows, column_notes = _name(source, table)
+    return rows, notes + column_notes
+
+
+def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[str]]:
+    text = decoder.text(path)
+    if not text.strip():
+        raise DataError(f"{path}: is empty; its first line must name the columns")
+    # Arrow would read a leading blank line as the header.
+    body = text.lstrip("\r\n")
+    skipped = count_newlines(text[: len(text) - len(body)])
+    is_tsv = config.format == "tsv" or (config.format == "auto" and _is_tsv(path))
+    notes = []
+    delimiter, body, lines = split_excel_line(body)
+    if delimiter:
+        config = config.model_copy(update={"delimiter": config.delimiter or delimiter})
+        notes.append(f"{path}: the first line gives the delimiter {delimiter!r}")
+    dialect, note = find_dialect(path, body, config, is_tsv)
+    if next(dialect.records(body)).is_open:
+        raise DataError(
+            f"{path}: line {1 + skipped + lines} opens a quote ({dialect.quote}) that is never"
+            f" closed; close or remove it, or write data.quote=none: {excerpt(body)}"
+        )
+    cells = names = [cell.strip() for cell in dialect.cells(body)]
+    if isinstance(config.columns, list):
+        names = [name.strip() for name in config.columns]
+        check_names(names, "data.columns")
+        if len(names) != len(cells):
+            raise DataError(
+                f"{path}: data.columns has {len(names)} names, but the first line has {len(cells)}"
+                f" cells: {excerpt(body[: body.find(chr(10))])}; name all of them, such as"
+                f" data.columns={guess_columns(cells)}"
+            )
+    notes += [note] if note else []
+    has_header = not isinstance(config.columns, list)
+    line = 1 + skipped + lines
+    return _Csv(path, body, dialect, names, has_header, line, config.quote is not None), notes
+
+
+def _is_tsv(path: Path) -> bool:
+    return any(suffix.lower() in (".tsv", ".tab") for suffix in path.suffixes[-2:])
+
+
+def _parse(source: _Csv) -> tuple[pa.Table, list[tuple[int, str]]]:
+    """Parse the table; also return (cells, text) of each row with too many or too few cells.
+
+    Its columns are called by their numbers: names may be empty or occur twice.
+    """
+    ragged: list[tuple[int, str]] = []
+
+    def note(row: pa.csv.InvalidRow) -> str:
+        ragged.append((row.actual_columns, row.text))
+        return "skip"
+
+    numbers = [str(place) for place in range(len(source.names))]
+    dialect = source.dialect
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(_content(source)),
+            read_options=pa.csv.ReadOptions(
+                column_names=numbers,
+                skip_rows_after_names=int(source.has_header),
+                block_size=_BLOCK,
+            ),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                quote_char=dialect.quote or False,
+                escape_char=dialect.escape or False,
+                newlines_in_values=bool(dialect.quote),
+                invalid_row_handler=note,
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(numbers, pa.string()),
+                null_values=[],
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowException as error:
+        reason = str(error)
+        if "straddling" in reason:
+            reason = (
+                f'a row is longer than {_BLOCK} bytes; check for a quote (") that is not closed'
+            )
+        raise DataError(f"{source.path}: cannot be read as CSV: {reason}") from error
+    return table, ragged
+
+
+def _content(source: _Csv) -> bytes:
+    # Arrow does not accept a header without a newline.
+    return (source.text if source.text.endswith(("\n", "\r")) else source.text + "\n").encode()
+
+
+def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) -> list[BadRecord]:
+    """Return the records that are not rows; the text is scanned only if there may be any."""
+    is_suspicious = any(count_newlines(row.rstrip("\r\n")) for _, row in ragged) or any(
+        pc.any(pc.match_substring_regex(cells, "[\n\r\\x00]")).as_py() for cells in table.columns
+    )
+    if not is_suspicious and not _has_headers(table, source.names):
+        return []
+    return list(
+        find_bad_records(
+            source.path,
+            source.text,
+            source.dialect,
+            source.names,
+            has_header=source.has_header,
+            trusts=source.trusts_quotes,
+        )
+    )
+
+
+def _has_headers(table: pa.Table, names: Sequence[str]) -> bool:
+    """True if a row consists of the names of the columns; one word of one column does not count."""
+    if len(names) == 1:
+        return False
+    alike = pa.scalar(True)
+    for cells, name in zip(table.columns, names, strict=True):
+        alike = pc.and_(alike, pc.equal(pc.utf8_trim_whitespace(cells), name))
+    return bool(pc.any(alike).as_py())
+
+
+def _without(text: str, bad: Sequence[BadRecord]) -> str:
+    starts = [0, *(each.record.end for each in bad)]
+    ends = [*(each.record.start for each in bad), len(text)]
+    return "".join(text[start:end] for start, end in zip(starts, ends, strict=True))
+
+
+def _faults(source: _Csv, bad: Sequence[BadRecord], ragged: Sequence[tuple[int, str]]) -> Faults:
+    """Collect the faults in the order of their lines."""
+    found = [(each.record.line, each.record.lines, each.message) for each in bad]
+    width = len(source.names)
+    from_names = "the header has" if source.has_header else "data.columns has"
+    found += [
+        (
+            line,
+            count_newlines(row.rstrip("\r\n")) + 1,
+            f"{cells} cells, but {from_names} {width}: {excerpt(row)}",
+        )
+        for line, cells, row in _lines_of(source, ragged)
+    ]
+    faults = Faults(str(source.path))
+    for line, lines, message in sorted(found):
+        faults.add(f"line {line + source.line - 1}", message, lines=lines)
+    return faults
+
+
+def _lines_of(source: _Csv, ragged: Sequence[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Yield (line, cells, text) of ragged rows.
+
+    Arrow parses blocks in parallel and reports no position, so the records are scanned for them.
+    """
+    wanted: dict[str, list[int]] = {}
+    for cells, row in ragged:
+        wanted.setdefault(row.strip("\r\n"), []).append(cells)
+    for record in source.dialect.records(source.text) if wanted else ():
+        row = source.text[record.start : record.end].strip("\r\n")
+        if row in wanted:
+            yield record.line, wanted[row].pop(), row
+            if not wanted[row]:
+                del wanted[row]
+            if not wanted:
+                return
+    for row, counts in wanted.items():
+        yield from ((1, cells, row) for cells in counts)
+
+
+def _name(source: _Csv, table: pa.Table) -> tuple[Dataset, list[str]]:
+    """Name the columns, leave out those without name and content, and convert decimal commas."""
+    named = name_columns(source.path, source.names, table.columns)
+    check_names(named.names, str(source.path))
+    columns, notes = {}, list(named.notes)
+    for place, name in zip(named.positions, named.names, strict=True):
+        columns[name] = table.column(place)
+        if source.dialect.delimiter != ",":
+            columns[name], number_notes = convert_decimal_commas(source.path, name, columns[name])
+            notes += number_notes
+    return Dataset(pa.table(columns)), notes

@@ -1,0 +1,139 @@
+"""Reading of JSON: objects by line or one after the other, or one value that holds the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError, listed
+from finetune.tables.csv_faults import excerpt
+from finetune.tables.encodings import Decoder
+from finetune.tables.faults import Faults
+from finetune.tables.json_shapes import Shape, find_shape, take_field
+from finetune.tables.json_values import JsonParser, Placed
+from finetune.tables.records import from_records
+
+_NAMED = 5
+
+
+def read_json(
+    path: Path, config: DataConfig, decoder: Decoder
+) -> tuple[dict[str, Dataset], list[str]]:
+    """Read the splits of a JSON file, whatever its ending; without splits, one called train."""
+    text = decoder.text(path)
+    if not text.strip():
+        raise DataError(f"{path}: is empty; write one JSON object per line")
+    parser, faults = JsonParser(), Faults(str(path))
+    shape = _find_rows(path, text, config, parser, faults)
+    columns = config.columns if isinstance(config.columns, list) else None
+    tables: dict[str, list[Mapping[str, Any]]] = {}
+    for split, items in shape.splits.items():
+        tables[split] = []
+        for place, item in items:
+            row = _as_row(path, item, columns)
+            if row is None:
+                faults.add(place, f"is {excerpt(json.dumps(item))}; {_expected(item, columns)}")
+            else:
+                tables[split].append(row)
+    total = sum(map(len, tables.values())) + len(faults.rows)
+    notes = [*shape.notes, *faults.settle(config.on_error, total)]
+    if parser.nans:
+        notes.append(f"{path}: {parser.nans} NaN read as null, a missing value")
+    splits = {}
+    for split, rows in tables.items():
+        place = str(path) if len(tables) == 1 else f"{path}: {split}"
+        splits[split], type_notes = from_records(rows, place)
+        notes += [*type_notes, *_object_notes(place, splits[split])]
+    return splits, notes
+
+
+def _find_rows(
+    path: Path, text: str, config: DataConfig, parser: JsonParser, faults: Faults
+) -> Shape:
+    """Find the rows: by line if lines are JSON values, else in the whole text."""
+    lines = [
+        # Not splitlines, which also splits at U+2028; JSON strings may contain that character.
+        Placed(f"line {number}", line)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+    if config.field is None and len(lines) > 1:
+        items = list(_parse_until_fault(parser, lines))
+        if len(items) == len(lines):
+            return Shape({"train": items})
+    parser.nans = 0
+    try:
+        items = list(parser.parse_sequence(text))
+    except ValueError as error:
+        return Shape({"train": _parse_lines(path, lines, parser, faults, error)})
+    if len(items) > 1:
+        separators = ", separated by commas" if parser.commas else ""
+        return Shape(
+            {"train": items}, [f"{path}: {len(items)} JSON values one after the other{separators}"]
+        )
+    value = items[0].value
+    if config.field is not None:
+        value = take_field(value, config.field, str(path))
+    return find_shape(value, str(path))
+
+
+def _parse_until_fault(parser: JsonParser, lines: Sequence[Placed]) -> Iterator[Placed]:
+    for place, line in lines:
+        try:
+            yield Placed(place, parser.parse(line))
+        except ValueError:
+            return
+
+
+def _parse_lines(
+    path: Path, lines: Sequence[Placed], parser: JsonParser, faults: Faults, error: ValueError
+) -> list[Placed]:
+    """Parse each line, and collect the faults; raise `error` if most lines are not JSON values."""
+    parser.nans = 0
+    items = []
+    for place, line in lines:
+        try:
+            items.append(Placed(place, parser.parse(line)))
+        except ValueError as line_error:
+            faults.add(place, f"invalid JSON ({line_error}): {excerpt(line)}")
+    if len(items) < len(lines) / 2 or len(lines) == 1:
+        raise DataError(
+            f"{path}: is neither valid JSON nor one JSON object per line: {error}"
+        ) from error
+    return items
+
+
+def _as_row(path: Path, item: Any, columns: Sequence[str] | None) -> Mapping[str, Any] | None:
+    """Return an object as a row, a list of cells as one with the names of data.columns."""
+    if isinstance(item, Mapping):
+        if columns is not None:
+            raise DataError(
+                f"{path}: data.columns names the cells of rows without names, but the rows are"
+                f" objects with the keys {listed(item, _NAMED)}; remove data.columns"
+            )
+        return item
+    if isinstance(item, list) and columns is not None and len(item) == len(columns):
+        return dict(zip(columns, item, strict=True))
+    return None
+
+
+def _expected(item: Any, columns: Sequence[str] | None) -> str:
+    if isinstance(item, list) and columns is not None:
+        return f"{len(item)} cells, but data.columns has {len(columns)} names"
+    names = " or name the cells: data.columns=[text, label]" if isinstance(item, list) else ""
+    return f'expected an object like {{"text": ...}}{names}'
+
+
+def _object_notes(place: str, rows: Dataset) -> list[str]:
+    """Note the columns that hold objects: their values are in no column of their own."""
+    return [
+        f"{place}: column {name!r} holds objects ({listed(feature, _NAMED)}); data.map can make"
+        " columns of them"
+        for name, feature in rows.features.items()
+        if isinstance(feature, Mapping)
+    ]
