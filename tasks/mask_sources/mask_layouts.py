@@ -36,7 +36,12 @@ _MASK_WORDS = (
 _SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "test", "testing")
 _JOINED = re.compile(f"({'|'.join(_SPLIT_WORDS)})({'|'.join((*_MASK_WORDS, *_IMAGE_WORDS))})$")
 _BESIDE = re.compile(r"[-_ ](masks?|labels?|gt|seg|l)$", re.IGNORECASE)
-_TRIED = 200
+_FILE_WORDS = frozenset({
+    "img", "image", "images", "im", "mask", "masks", "label", "labels", "lbl", "gt", "seg", "ann",
+    "segmentation", "annotation", "annotations", "gtfine", "gtcoarse", "leftimg8bit", "labelids",
+    "labeltrainids", "trainids", "instanceids", "color", "colors", "l", "sat", "rgb", "groundtruth",
+    "matte", "manual1",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,25 @@ def may_be_mask(path: Path) -> bool:
 def is_beside(folder: Path) -> bool:
     """True if a folder holds images with masks beside them: 1.jpg and 1_mask.png."""
     stems = {path.stem for path in list_visible(folder) if may_be_mask(path)}
-    images = sorted(stem for stem in stems if not beside_stem(stem, stems))[:_TRIED]
-    paired = {beside_stem(stem, stems) for stem in stems}
-    return bool(images) and sum(stem in paired for stem in images) * 2 >= len(images)
+    masks = masks_beside(stems)
+    return bool(masks) and 3 * len(masks) >= len(stems)
 
 
-def beside_stem(stem: str, stems: set[str]) -> str | None:
-    """Return the stem of the image that a mask belongs to; None if it is not a mask beside one."""
-    base = _BESIDE.sub("", stem)
-    return base if base != stem and base in stems else None
+def masks_beside(stems: set[str]) -> set[str]:
+    """Return the names that are masks of others among them: 1_mask of 1 or of 1_sat."""
+    likely = {stem for stem in stems if _BESIDE.search(stem)}
+    images = {bare_name(stem) for stem in stems - likely}
+    return {stem for stem in likely if bare_name(stem) in images}
+
+
+def bare_name(stem: str) -> str:
+    """Return a name without the words at its ends that say whether it is an image or a mask."""
+    parts = re.split(r"([-_ .])", stem)
+    while len(parts) > 2 and parts[-1].lower() in _FILE_WORDS:
+        parts = parts[:-2]
+    while len(parts) > 2 and parts[0].lower() in _FILE_WORDS:
+        parts = parts[2:]
+    return "".join(parts)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -17,15 +17,9 @@ from pathlib import Path
 from finetune.io.image_paths import is_image_file
 from finetune.io.walking import walk_visible
 from finetune.task_parts import Row
-from tasks.mask_sources.mask_layouts import MaskPair, beside_stem, may_be_mask
+from tasks.mask_sources.mask_layouts import MaskPair, bare_name, masks_beside, may_be_mask
 
 _SUFFIX = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelids)$", re.IGNORECASE)
-_WORDS = frozenset({
-    "img", "image", "images", "im", "mask", "masks", "label", "labels", "lbl", "gt", "seg", "ann",
-    "segmentation", "annotation", "annotations", "gtfine", "gtcoarse", "leftimg8bit", "labelids",
-    "labeltrainids", "trainids", "instanceids", "color", "colors", "l", "sat", "rgb", "groundtruth",
-    "matte", "manual1",
-})  # fmt: skip
 # Masks that show the same labels for people, or other things than classes.
 _SECONDARY = re.compile(r"(colors?|instanceids|instances?|vis|overlay)$", re.IGNORECASE)
 _ENOUGH = 0.5  # share of images with a mask of the same name, from which no other names are tried
@@ -46,8 +40,8 @@ def pair_files(pair: MaskPair, root: Path) -> PairedFiles:
     images = [path for path in walk_visible(pair.images) if is_image_file(path)]
     masks = [path for path in walk_visible(pair.masks) if may_be_mask(path)] if pair.masks else []
     if pair.images == pair.masks:
-        stems = {path.stem for path in masks}
-        masks = [path for path in masks if beside_stem(path.stem, stems)]
+        beside = masks_beside({path.stem for path in masks})
+        masks = [path for path in masks if path.stem in beside]
         images = [path for path in images if path not in set(masks)]
     found = _match(images, masks, pair)
     by_image = {path: _choose(candidates) for path, candidates in found.items()}
@@ -99,18 +93,8 @@ def _same_stem(path: Path, root: Path) -> str:
 
 def _same_words(path: Path, root: Path) -> str:
     relative = path.relative_to(root)
-    return (relative.parent / _bare(relative.stem)).as_posix()
+    return (relative.parent / bare_name(relative.stem)).as_posix()
 
 
 def _same_words_anywhere(path: Path, root: Path) -> str:
-    return _bare(path.stem)
-
-
-def _bare(stem: str) -> str:
-    """Return a name without the words at its ends that say whether it is an image or a mask."""
-    parts = re.split(r"([-_ .])", stem)
-    while len(parts) > 2 and parts[-1].lower() in _WORDS:
-        parts = parts[:-2]
-    while len(parts) > 2 and parts[0].lower() in _WORDS:
-        parts = parts[2:]
-    return "".join(parts)
+    return bare_name(path.stem)

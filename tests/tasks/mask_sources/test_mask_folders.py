@@ -106,3 +106,20 @@ def test_read_legend_reads_the_legend_of_drawn_masks(tmp_path: Path) -> None:
     classes = reader.classes({"mask": str(mask)}, (3, 3), coding)
     assert classes is not None
     assert classes.tolist() == MASK.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "labels"),
+    [
+        ("_classes.csv", "Pixel Value, Class\n0, ground\n1, car\n", ["ground", "car"]),
+        ("_classes.csv", "Pixel Value, Class\n0, ground\n7, car\n", {"ground": 0, "car": 7}),
+        ("codes.txt", "ground\ncar\n", ["ground", "car"]),
+        ("label_colors.txt", "0 0 0\tground\n255 0 9\tcar\n", {"ground": [0, 0, 0], "car": [255, 0, 9]}),
+        ("class_dict.csv", "class,red,green,blue\nground,0,0,0\n", {"ground": [0, 0, 0]}),
+    ],
+)  # fmt: skip
+def test_read_legend_reads_names_by_value(
+    name: str, text: str, labels: Labels, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert legend_of(tmp_path) == labels
