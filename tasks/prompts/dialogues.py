@@ -145,18 +145,22 @@ def rewrites_turns(tokenizer: Any, dialogues: Iterable[Sequence[Message]]) -> in
 def ignored_parts(tokenizer: Any, dialogues: Iterable[Sequence[Message]]) -> list[str]:
     """Return a note on roles and fields of messages that the chat template does not render."""
     template, roles, fields = str(tokenizer.chat_template), dict[str, int](), set[str]()
+    calls = 0
     for messages in dialogues:
         whole = _render(tokenizer, messages)
         for message in messages:
             role, text = message["role"], message["content"]
             if isinstance(text, str) and role != "assistant":
                 roles[role] = roles.get(role, 0) + (_bare(text) not in _bare(whole))
+            calls += bool(message.get("tool_calls")) and "tool_calls" not in template
             fields |= message.keys() - {"role", "content", "weight", "tool_calls"}
     notes = [
         f"chat template: it leaves out {count} messages of the role {role} in the first dialogues"
         for role, count in roles.items()
         if count
     ]
+    if calls:
+        notes.append("chat template: it ignores tool_calls, so calls are written as their JSON")
     unread = sorted(field for field in fields if field not in template)
     if unread:
         notes.append(f"not read: {', '.join(unread)} of the messages, which the template ignores")
@@ -197,6 +201,10 @@ def _render(tokenizer: Any, messages: Sequence[Message], **arguments: Any) -> st
             {**message, "content": call_text(message)} if message.get("tool_calls") else message
             for message in messages
         ]
+    # OpenAI leaves the content of a call null, which some templates do not expect.
+    shown = [
+        {**message, "content": ""} if message["content"] is None else message for message in shown
+    ]
     try:
         return str(tokenizer.apply_chat_template(shown, tokenize=False, **arguments))
     except Exception as error:  # a template is code: it may raise anything

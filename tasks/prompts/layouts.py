@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from finetune.errors import DataError, listed, nearest
+from finetune.errors import AmbiguityError, DataError, listed, nearest
 from tasks.classification.label_columns import TEXT_NAMES, find_column, prose_columns
 from tasks.prompts.messages import chat_mark, is_dialogue
 from tasks.prompts.other_sets import Columns, refuse_other_sets, refuse_placeholders
@@ -206,7 +206,7 @@ def _detect(config: PromptConfig, columns: Columns) -> Choice:
         column = [*named, *dialogues][0]
         return {"messages": column}, [f"messages: column {column!r}, which contains dialogues"]
     if len(readings) > 1:
-        raise DataError(
+        raise AmbiguityError(
             "the columns have several readings; choose one: "
             + ", or ".join(
                 f"task.prompt={prompt.strip()!r} task.completion={completion!r}"
@@ -219,7 +219,7 @@ def _detect(config: PromptConfig, columns: Columns) -> Choice:
         return {"prompt": prompt, "completion": completion}, [note]
     if len(dialogues) > 1:
         keys = ", or ".join(f"task.messages={name}" for name in dialogues)
-        raise DataError(f"several columns hold dialogues; choose one: {keys}")
+        raise AmbiguityError(f"several columns hold dialogues; choose one: {keys}")
     return _detect_text(columns)
 
 

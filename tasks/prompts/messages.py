@@ -191,7 +191,8 @@ def _convert(message: Mapping[str, Any], roles: Roles) -> Message:
     if isinstance(role, str):
         role = role.strip() if role.strip() in roles else role
         if role.lower() in CALL_ROLES and role not in roles:
-            return {"role": "assistant", "content": content or "", **rest, **_calls_in(content)}
+            calls = _calls_in(content)
+            return {"role": "assistant", "content": "" if calls else content, **rest, **calls}
         role = roles.get(role, roles.get(role.lower(), role))
     if isinstance(rest.get("function_call"), Mapping):
         rest |= _calls_in(rest.pop("function_call"))

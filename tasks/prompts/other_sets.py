@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from finetune.config.formats import IMAGE_ENDINGS
-from finetune.errors import DataError, listed
+from finetune.errors import AmbiguityError, DataError, listed
 from tasks.prompts.messages import is_dialogue, media_parts, message_list
 
 Columns = Mapping[str, Sequence[Any]]
@@ -34,12 +34,12 @@ TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 
 
 def refuse_other_sets(columns: Columns) -> None:
-    """Raise DataError if the columns are those of another task; it says how to read them here."""
+    """Raise AmbiguityError if the columns are those of another task; it names the keys to use."""
     lowered = {name.lower(): name for name in columns}
     for check in (_preference, _verdicts, _media, _choices, _translation, _pairs):
         message = check(lowered, columns)
         if message:
-            raise DataError(message)
+            raise AmbiguityError(message)
 
 
 def refuse_placeholders(column: str, dialogues: Sequence[Any], columns: Columns) -> None:

@@ -62,10 +62,14 @@ class PromptRows(Rows):
 
     @property
     def targets(self) -> list[str]:
+        if self.config.messages is not None:
+            return [self.config.messages]
         return template_columns(self.config.completion) if self.config.completion else []
 
     def describe(self, row: Row) -> str:
         config = self.config
+        if any(True for _ in self.validate(row)) or not has_answer(config, row):
+            return super().describe(row)
         if config.kind == "text":
             return f"text {_shorten_middle(fill_template(config.text or '{text}', row))}"
         turns = [

@@ -217,6 +217,16 @@ def test_template_that_does_not_render_an_answer_is_refused(gpt2_folder: Path) -
         set_up(gpt2_folder, THOUGHTS, chat_template=silent + "{{ add_generation_prompt }}")
 
 
+def test_calls_are_written_as_json_where_the_template_ignores_them(llama_folder: Path) -> None:
+    call = {"type": "function", "function": {"name": "score", "arguments": {"team": "bank"}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    rows = [{"messages": [{"role": "user", "content": "the goal"}, calling]}]
+    task, _, notes = set_up(llama_folder, rows)
+    text = '{"name": "score", "arguments": {"team": "bank"}}'
+    assert loss_text(task, rows[0]) == f" {text}</s>"
+    assert any("ignores tool_calls" in note for note in notes)
+
+
 def test_ignored_roles_and_fields_of_messages_are_noted(llama_folder: Path) -> None:
     rows = [
         {

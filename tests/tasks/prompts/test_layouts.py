@@ -178,6 +178,14 @@ def test_describe_shows_the_prompt_and_the_answer(row: Row, text: str) -> None:
     assert task.rows.describe(row) == text
 
 
+def test_describe_shows_a_malformed_row_as_it_is() -> None:
+    task, _ = read({"prompt": "a goal?", "completion": "yes"})
+    assert (
+        task.rows.describe({"prompt": None, "completion": "yes"})
+        == "prompt None -> completion 'yes'"
+    )
+
+
 def test_describe_shortens_texts_and_dialogues_in_the_middle() -> None:
     task, _ = read({"text": "a goal"})
     text = task.rows.describe({"text": f"start {'x' * 500} end"})

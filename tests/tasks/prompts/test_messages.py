@@ -92,6 +92,7 @@ def test_calls_of_sharegpt_and_of_older_openai_become_tool_calls() -> None:
         messages = normalize_messages(dialogue)
         assert [m["role"] for m in messages] == ["user", "assistant", "tool", "assistant"]
         assert messages[1]["tool_calls"] == wanted
+        assert not messages[1]["content"]
         assert not list(TextGeneration(messages="chat").rows.validate({"chat": dialogue}))
     (raw,) = normalize_messages([{"from": "function_call", "value": "weather(Rome)"}])
     assert raw == {"role": "assistant", "content": "weather(Rome)"}
