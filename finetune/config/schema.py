@@ -6,7 +6,8 @@ left at null with values that suit the network and the method.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
@@ -48,6 +49,10 @@ class TaskConfig(Section):
     """Keys that may be overridden when predicting and evaluating."""
     formats: ClassVar[tuple[DataFormat, ...]] = ()
     """Data formats that only this task reads."""
+
+    def change_faults(self, changed: Self) -> Iterator[str]:
+        """Yield the faults of a config that overrides keys of this one, which a model has."""
+        return iter(())
 
 
 class ModelConfig(Section):
@@ -133,12 +138,29 @@ class DataConfig(Section):
     """Few-shot training: sample exactly this many rows of each class from train, after shares have
     been split off; other splits keep all rows.
     """
+    columns: list[str] | Literal["header"] | None = None
+    """Names of the columns of a table without a header; header: the first line names the columns,
+    whatever it looks like; null: it does, unless it looks like data.
+    """
+    field: str | None = None
+    """Key of a JSON file that holds the rows, such as data or result.items."""
     delimiter: str | None = None
     """Delimiter of CSV files; null: detected from the first line."""
-    encoding: str | list[str] = "utf-8"
-    """Encoding of text files. In a list, the first one that decodes a file is used.
+    quote: Literal["double", "single", "backslash", "none"] | None = None
+    """Quoting in CSV files. double: ", doubled inside; single: ', doubled inside; backslash: ",
+    preceded by a backslash inside; none: quotes are characters like any other; null: double, and
+    cells that contain what looks like rows of their own are invalid.
+    """
+    encoding: str | list[str] | None = None
+    """Encoding of text files. In a list, the first one that decodes a file is used; null: utf-8 or
+    utf-16 (by its byte-order mark), and cp1252 for other files of Western European text.
 
     Files that the first one did not decode are counted in the header of the run.
+    """
+    rescale: bool | None = None
+    """Annotations made on images of another size than the files have, such as before downsizing.
+    true: scale them to the files; false: read them in the pixels of the files; null: such rows are
+    invalid.
     """
     on_error: Literal["stop", "skip", "clip"] = "stop"
     """Handling of invalid rows.
@@ -308,7 +330,11 @@ READING_KEYS = (
     "class_level",
     "map",
     "limit",
+    "columns",
+    "field",
     "delimiter",
+    "quote",
     "encoding",
+    "rescale",
     "on_error",
 )

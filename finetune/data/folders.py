@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
 from finetune.data.image_files import complete_paths, image_rows, read_split_in_classes
+from finetune.data.text_folders import read_text_folder
 from finetune.errors import DataError, listed
 from finetune.io.class_folders import (
     ClassFolders,
@@ -243,8 +244,8 @@ def _read_unsplit(
         found = ClassFolders(folder, config.class_level)
         rows = image_rows(found.paths, folder, found.labels)
         return {"train": rows}, [*_unread(folder, found.unread), *found.notes]
-    rows, notes = _read_texts(folder, children, decoder)
-    return {"train": rows}, notes
+    texts = read_text_folder(folder, config, decoder, is_split=is_split)
+    return texts.splits, [*_unread(folder, texts.unread), *texts.notes]
 
 
 def _holds_images(folder: Path, config: DataConfig) -> bool:
@@ -262,31 +263,6 @@ def _holds_images(folder: Path, config: DataConfig) -> bool:
             " data.format=text-folder or data.format=image-folder"
         )
     return images > texts
-
-
-def _read_texts(
-    folder: Path, children: Sequence[Path], decoder: Decoder
-) -> tuple[Dataset, list[str]]:
-    """Read class folders of texts into the columns text, label (the folder) and file, by name."""
-    columns: dict[str, list[str]] = {"text": [], "label": [], "file": []}
-    unread = [child for child in children if not child.is_dir()]
-    for label in (child for child in children if child.is_dir()):
-        for path in list_visible(label):
-            if path.suffix.lower() != ".txt" or not path.is_file():
-                unread.append(path)
-                continue
-            name = path.relative_to(folder).as_posix()
-            columns["text"].append(decoder.text(path, name))
-            columns["label"].append(label.name)
-            columns["file"].append(name)
-    if not columns["text"]:
-        contents = ", ".join(child.name for child in children[:12]) or "nothing"
-        raise DataError(
-            f"{folder}: no readable data found (the folder contains {contents}); expected class"
-            " folders of .txt files or of images, folders or files called train, validation and"
-            f" test ({', '.join(TABLES)}), or a saved Dataset"
-        )
-    return Dataset.from_dict(columns), _unread(folder, unread)
 
 
 def _read_saved(folder: Path) -> dict[str, Dataset]:
@@ -328,7 +304,7 @@ def _data_files(children: Sequence[Path], config: DataConfig) -> list[Path]:
     files = [child for child in children if child.is_file()]
     known = [file for file in files if table_format(file)]
     # With an explicit data.format, files of unknown endings are read in that format.
-    return known or (files if config.format in TABLES else [])
+    return known or (files if config.format in TABLES and config.format != "text" else [])
 
 
 def _split_of_file(path: Path, config: DataConfig) -> str | None:

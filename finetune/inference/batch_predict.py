@@ -32,6 +32,7 @@ from finetune.io.references import locate
 from finetune.io.table_writer import Write, check_output, open_writer, write_lines
 from finetune.model import saved_model
 from finetune.reporting.console import Console, format_count
+from finetune.tables.encodings import DETECTED
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row
 
@@ -218,8 +219,8 @@ def _read_lines(task: Task, config: DataConfig, console: Console) -> Iterator[Ro
         console.print(f"standard input: {format_count(skipped, 'line')} skipped")
 
 
-def _decode(raw: bytes, number: int, encodings: str | Sequence[str]) -> str:
-    names = [encodings] if isinstance(encodings, str) else encodings
+def _decode(raw: bytes, number: int, encodings: str | Sequence[str] | None) -> str:
+    names = [encodings] if isinstance(encodings, str) else encodings or DETECTED
     for name in names:
         try:
             return raw.decode(name).removeprefix("\ufeff")

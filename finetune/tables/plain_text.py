@@ -31,7 +31,7 @@ def read_document(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dat
     if config.format == "auto":
         if all(line.startswith(_LABEL) for line in lines if line.strip()):
             return _from_fasttext(path, lines)
-        _check_not_table(path, lines)
+        check_not_table(path, lines)
     note = f"{path}: read as one document of {len(text)} characters in {len(lines)} lines"
     if looks_like_list(lines):
         note += "; its lines may be rows of their own: data.format=lines reads one row per line"
@@ -57,7 +57,7 @@ def looks_like_list(lines: list[str]) -> bool:
     return median(map(len, filled)) <= _SHORT
 
 
-def _check_not_table(path: Path, lines: list[str]) -> None:
+def check_not_table(path: Path, lines: list[str]) -> None:
     """Raise AmbiguityError if all lines have the same number of cells by some delimiter."""
     filled = [line for line in lines if line.strip()][:_SAMPLE]
     for delimiter, name in DELIMITERS.items():

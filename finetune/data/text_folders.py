@@ -1,0 +1,91 @@
+"""Reading of folders of .txt files: class folders, splits by file name, or loose documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+from finetune.config.formats import TABLES
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+from finetune.io.split_names import split_name
+from finetune.io.walking import list_visible
+from finetune.tables.encodings import Decoder
+from finetune.tables.plain_text import check_not_table
+from finetune.tables.table_files import is_text_file, read_table
+
+_ABOUT = frozenset({"readme", "license", "licence", "changelog", "requirements", "notes", "source"})
+"""Names of files that are about the data."""
+
+
+class TextFolder(NamedTuple):
+    """The splits of a folder of texts, the files that were not read, and notes."""
+
+    splits: dict[str, Dataset]
+    unread: list[Path]
+    notes: list[str]
+
+
+def read_text_folder(
+    folder: Path, config: DataConfig, decoder: Decoder, *, is_split: bool = False
+) -> TextFolder:
+    """Read the .txt files of a folder: those in class folders, else those directly in it."""
+    children = list_visible(folder)
+    classes = [child for child in children if child.is_dir()]
+    files = [child for child in children if not child.is_dir()]
+    if any(is_text_file(path) for label in classes for path in list_visible(label)):
+        return _read_classes(folder, classes, files, decoder)
+    texts = [path for path in files if is_text_file(path) and path.stem.lower() not in _ABOUT]
+    unread = [child for child in children if child not in texts]
+    if not texts:
+        contents = ", ".join(child.name for child in children[:12]) or "nothing"
+        formats = ", ".join(name for name, each in TABLES.items() if each.endings)
+        raise DataError(
+            f"{folder}: no readable data found (the folder contains {contents}); expected .txt"
+            " files, class folders of .txt files or of images, folders or files called train,"
+            f" validation and test ({formats}, txt), or a saved Dataset"
+        )
+    if not is_split and any(split_name(path.stem) == "train" for path in texts):
+        return _read_named_splits(texts, unread, config, decoder)
+    columns: dict[str, list[str]] = {"text": [], "file": []}
+    for path in texts:
+        columns["text"].append(decoder.text(path))
+        columns["file"].append(path.name)
+        check_not_table(path, columns["text"][-1].splitlines())
+    notes = [f"{folder}: {len(texts)} text files, each read as one document (no class folders)"]
+    return TextFolder({"train": Dataset.from_dict(columns)}, unread, notes)
+
+
+def _read_named_splits(
+    texts: Sequence[Path], unread: list[Path], config: DataConfig, decoder: Decoder
+) -> TextFolder:
+    """Read train.txt, valid.txt and test.txt, each as a file of its own."""
+    splits, notes = {}, []
+    for path in texts:
+        split = split_name(path.stem)
+        if split is None or split in splits:
+            unread.append(path)
+            continue
+        splits[split], file_notes = read_table(path, config, decoder)
+        notes += file_notes
+    return TextFolder(splits, unread, notes)
+
+
+def _read_classes(
+    folder: Path, classes: Sequence[Path], unread: list[Path], decoder: Decoder
+) -> TextFolder:
+    """Read class folders into the columns text, label (the folder) and file, by name."""
+    columns: dict[str, list[str]] = {"text": [], "label": [], "file": []}
+    for label in classes:
+        for path in list_visible(label):
+            if path.suffix.lower() != ".txt" or not path.is_file():
+                unread.append(path)
+                continue
+            name = path.relative_to(folder).as_posix()
+            columns["text"].append(decoder.text(path, name))
+            columns["label"].append(label.name)
+            columns["file"].append(name)
+    return TextFolder({"train": Dataset.from_dict(columns)}, unread, [])
