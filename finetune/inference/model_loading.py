@@ -65,7 +65,9 @@ def changed_config(
     values = {**config.model_dump(), **keys}
     faults = faults or section_faults("task", type(config), values, "for predictions")
     raise_for_faults("overriding task keys", faults)
-    return type(config).model_validate(values)
+    changed = type(config).model_validate(values)
+    raise_for_faults("overriding task keys", list(config.change_faults(changed)))
+    return changed
 
 
 def model_folder(

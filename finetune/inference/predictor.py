@@ -148,12 +148,24 @@ def _as_lists(cell: Any) -> Any:
 
 def check_columns(place: str, columns: Collection[str], task: Task) -> None:
     """Raise DataError if a column that the model needs for a prediction is missing."""
-    for column in task.rows.inputs:
-        if column not in columns:
-            raise DataError(
-                f"{place}: has no column {column!r}, which the model was trained on; "
-                f"{nearest(column, columns)}"
-            )
+    inputs = task.rows.inputs
+    if missing := [column for column in inputs if column not in columns]:
+        key, value = _column_key(task, inputs)
+        remedy = f"; name another with {key}={value}" if key else ""
+        raise DataError(
+            f"{place}: has no column {missing[0]!r}, which the model was trained on; "
+            f"{nearest(missing[0], columns)}{remedy}"
+        )
+
+
+def _column_key(task: Task, inputs: Sequence[str]) -> tuple[str, str]:
+    """Return the key that names the input columns of a prediction, and how its value is written."""
+    for key in sorted(task.resolved_.prediction_keys):
+        value = getattr(task.resolved_, key)
+        if value == inputs[0] or value == list(inputs):
+            names = ["COLUMN" if len(inputs) == 1 else f"COLUMN{n + 1}" for n in range(len(inputs))]
+            return f"task.{key}", names[0] if len(names) == 1 else f"[{','.join(names)}]"
+    return "", ""
 
 
 def input_columns(row: Row, task: Task) -> Row:

@@ -60,18 +60,15 @@ def _judge(mark: str, cells: Sequence[str], column: str) -> Delimiter | None:
     if not marked:
         return None
     share, is_free = _recurrence(mark, cells)
-    is_decimal = mark == "," and all(map(_DECIMALS.fullmatch, cells))
+    is_plural, is_comma = column.lower() in PLURALS, mark == ","
+    needed = (RECURRING / 2 if is_plural else RECURRING) if is_comma else 0.0
     verdict: Literal["several", "single", "doubt"] = "doubt"
-    if is_decimal:
-        pass
+    if is_comma and not is_plural and all(map(_DECIMALS.fullmatch, cells)):
+        verdict = "doubt"  # "0,5" is also a number
     elif not share:
         repeats = len(marked) > len(set(marked))
-        verdict = "single" if repeats or mark == "," else "doubt"
-    elif (
-        mark != ","
-        or (is_free and share >= RECURRING)
-        or (column.lower() in PLURALS and share >= RECURRING / 2)
-    ):
+        verdict = "single" if repeats or is_comma else "doubt"
+    elif share >= needed and (is_free or is_plural or not is_comma):
         verdict = "several"
     return Delimiter(mark, verdict, marked[0])
 

@@ -48,7 +48,7 @@ ANSWER_NAMES = frozenset(
 )
 """Names of columns that are generated, and a label only if a key says so."""
 _IDENTIFIER = re.compile(
-    r"(^|.*[_\s-])(id|ids|idx|index|uuid|guid|qid|url|date|time|timestamp)\d*$"
+    r"(^|.*[_\s-])(id|ids|idx|index|uuid|guid|qid|url|date|time|timestamp|utc|created|updated)\d*$"
 )
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}")
 MANY = 20  # values from which shares of them mean something
@@ -173,10 +173,11 @@ def _is_answer(name: str, columns: Mapping[str, Sequence[Any]]) -> bool:
 def _ambiguous(names: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> AmbiguityError:
     binary = indicator_columns({name: columns[name] for name in names})
     several = f", or task.label=[{','.join(binary)}] for several labels" if len(binary) > 1 else ""
+    example = next((name for name in names if name not in binary), names[0])
     return AmbiguityError(
         "task.label: cannot tell which column is the label (candidates: "
         f"{listed(map(repr, names), MOST_SHOWN)}); set task.label=COLUMN, such as "
-        f"task.label={names[0]}{several}"
+        f"task.label={example}{several}"
     )
 
 

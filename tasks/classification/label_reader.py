@@ -18,6 +18,8 @@ from tasks.classification.label_config import TargetConfig
 from tasks.classification.labels import label_text, parse_number
 
 MANY = 20  # values from which shares of them mean something
+MOST_DISTINCT = 0.5  # share of distinct numbers in train from which they may be measurements
+NEARLY_ALL = 0.9  # likewise in the first rows, which hold few rows of each of many classes
 MOST_NUMBERS = 0.8  # share of numbers from which the other values of a column are faults
 
 
@@ -135,18 +137,25 @@ def confirm_kind(config: TargetConfig, label: str, values: Sequence[Any]) -> Non
     Raises AmbiguityError if they suggest another.
     """
     known = [value for value in values if not is_missing(value)]
-    numbers = {parse_number(value) for value in known}
-    are_classes = None in numbers or config.labels is not None or len(known) < MANY
-    if not are_classes and len(numbers) > len(known) / 2:
-        raise AmbiguityError(
-            f"task.label={label}: {len(numbers)} distinct numbers in {len(known)} rows; set "
-            "task.kind=number for regression, or task.kind=single if each number is a class"
-        )
+    _refuse_unique_numbers(config, label, known, MOST_DISTINCT)
     kind = _kind_of_values(config, label, known).keys["kind"]
     if kind != "single":
         raise AmbiguityError(
             f"task.label={label}: the first rows have one label each, but all {len(known)} rows "
             f"together look like kind={kind}; set task.kind=single or task.kind={kind}"
+        )
+
+
+def _refuse_unique_numbers(
+    config: TargetConfig, label: str, values: Sequence[Any], most: float
+) -> None:
+    """Raise AmbiguityError for numbers whose share of distinct ones is above `most`."""
+    numbers = {parse_number(value) for value in values}
+    are_classes = None in numbers or config.labels is not None or len(values) < MANY
+    if not are_classes and len(numbers) > most * len(values):
+        raise AmbiguityError(
+            f"task.label={label}: {len(numbers)} distinct numbers in {len(values)} rows; set "
+            "task.kind=number for regression, or task.kind=single if each number is a class"
         )
 
 
@@ -183,6 +192,7 @@ def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> 
     has_fractions = any(not number.is_integer() for number in known)
     if has_fractions and len(known) >= MOST_NUMBERS * len(numbers):
         return Resolved({"kind": "number"}, [f"kind: number, {by}"])
+    _refuse_unique_numbers(config, label, values, NEARLY_ALL)
     return _kind_of_texts(label, values)
 
 

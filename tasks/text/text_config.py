@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
@@ -47,6 +48,16 @@ class TextClassificationConfig(TargetConfig):
     pooling: Literal["mean", "cls", "last"] | None = None
     """Pooling of hidden states for a pooled head; null: mean for encoders, last for decoders."""
 
+    def change_faults(self, changed: TargetConfig) -> Iterator[str]:
+        one, other = _columns(self.text), _columns(getattr(changed, "text", None))
+        if self.join is None and len(one) != len(other):
+            trained = "a pair of texts" if len(one) == 2 else "a single text"
+            columns = ", ".join(one)
+            yield (
+                f"task.text: the model was trained on {trained} ({columns}), so it "
+                f"needs {len(one)} of the columns of the data, not {len(other)}"
+            )
+
     @field_validator("text")
     @classmethod
     def _check_columns(cls, text: str | list[str] | None, info: ValidationInfo) -> object:
@@ -55,3 +66,7 @@ class TextClassificationConfig(TargetConfig):
                 "two columns are a pair of texts; set task.join to join more of them to one text"
             )
         return text
+
+
+def _columns(text: str | list[str] | None) -> list[str]:
+    return list(text) if isinstance(text, list) else [text or "text"]

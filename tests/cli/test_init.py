@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,49 @@ def test_init_rejects_an_unknown_key(capsys: Any) -> None:
     write_rows("news.csv", "body", "topic")
     assert finetune("init", "news.csv", "task.txt=body") == 2
     assert "did you mean 'text'?" in capsys.readouterr().err
+
+
+def write_table(path: str, header: str, row: Callable[[int, str], str]) -> None:
+    lines = [row(number, each["text"]) for number, each in enumerate(text_rows(30))]
+    Path(path).write_text("\n".join([header, *lines, ""]))
+
+
+def test_init_refuses_labels_in_doubt_instead_of_text_generation(capsys: Any) -> None:
+    write_table("two.csv", "text,category,sentiment", lambda i, text: f"{text},c{i % 3},s{i % 2}")
+    assert finetune("init", "two.csv") == 2
+    error = capsys.readouterr().err
+    assert "candidates: 'category', 'sentiment'" in error
+    assert "task.label=category" in error
+    assert "task=text-generation" in error
+    assert not Path("two.yaml").exists()
+    assert finetune("init", "two.csv", "task.label=sentiment") == 0
+    assert "first row: text '" in capsys.readouterr().out
+    assert load("two.yaml").task.label == "sentiment"
+    assert finetune("init", "two.csv", "task=text-generation", "-o", "words.yaml") == 0
+
+
+def test_init_asks_for_the_names_of_zeros_and_ones(capsys: Any) -> None:
+    write_table("hot.csv", "text,labels", lambda i, text: f'{text},"[{i % 2}, 0, {1 - i % 2}]"')
+    assert finetune("init", "hot.csv") == 2
+    assert "task.labels=[A, B, C]" in capsys.readouterr().err
+    assert finetune("init", "hot.csv", "task.labels=[x,y,z]") == 0
+    assert "-> labels ['z']" in capsys.readouterr().out
+    assert load("hot.yaml").task.kind == "several"
+
+
+def test_init_writes_columns_of_zeros_and_ones_and_what_is_not_read() -> None:
+    header = "id,comment_text,toxic,insult"
+    write_table("toxic.csv", header, lambda i, text: f"{i:06x},{text},{i % 2},{i % 3 // 2}")
+    assert finetune("init", "toxic.csv") == 0
+    assert load("toxic.yaml").task.label == ["toxic", "insult"]
+    assert "# not read: column id" in Path("toxic.yaml").read_text()
+
+
+def test_init_writes_pairs_and_joined_columns() -> None:
+    write_table("pairs.csv", "sentence1,sentence2,label", lambda i, text: f"{text},{text},{i % 2}")
+    assert finetune("init", "pairs.csv") == 0
+    assert load("pairs.yaml").task.text == ["sentence1", "sentence2"]
+    write_table("ag.csv", "Class Index,Title,Description", lambda i, t: f"{i % 4},news {i},{t}")
+    assert finetune("init", "ag.csv") == 0
+    task = load("ag.yaml").task
+    assert (task.label, task.text, task.join) == ("Class Index", ["Title", "Description"], " ")

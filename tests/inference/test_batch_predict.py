@@ -259,3 +259,25 @@ def test_commands_count_truncated_rows(
     output = ["-o", tmp_path / "vectors.parquet"] if command == "embed" else []
     assert finetune(command, finished_run, table, *output) == 0
     assert message in "".join(capsys.readouterr())
+
+
+def test_predict_reads_a_column_of_another_name(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [row["text"] for row in text_rows(3)]
+    (tmp_path / "other.csv").write_text("\n".join(["review", *texts, ""]))
+    words = ["predict", str(finished_run), str(tmp_path / "other.csv")]
+    assert finetune(*words) == 2
+    error = capsys.readouterr().err
+    assert "no column 'text'" in error and "choose from: review" in error
+    assert "name another with task.text=COLUMN" in error
+    assert finetune(*words, "task.text=[review,reply]") == 2
+    assert "trained on a single text (text), so it needs 1 of the columns" in (
+        capsys.readouterr().err
+    )
+    assert finetune(*words, "task.text=review") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["review"] for row in rows] == texts
+    expected = load(finished_run)(texts)
+    assert [row["label"] for row in rows] == [each["label"] for each in expected]
+    assert load(finished_run).trained_task.resolved_.text == "text"

@@ -68,3 +68,11 @@ def test_evaluate_rejects_keys_without_effect(
     with pytest.raises(finetune.ConfigError) as caught:
         trained.evaluate(text_rows(4), **keys)  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+def test_evaluate_reads_columns_of_other_names(trained: finetune.Run) -> None:
+    rows = [{"review": row["text"], "topic": row["label"]} for row in text_rows(20, seed=5)]
+    keys = {"task.text": "review", "task.label": "topic"}
+    assert finetune.evaluate(trained.path, rows, **keys) == trained.metrics["test"]
+    with pytest.raises(finetune.DataError, match=r"no column 'text'; choose from: review, topic"):
+        finetune.evaluate(trained.path, rows)

@@ -1,0 +1,38 @@
+"""Delimiters between the labels of a cell."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.cells.delimiters import judge_delimiters
+
+
+@pytest.mark.parametrize(
+    ("values", "column", "verdict"),
+    [
+        (["drama|comedy", "comedy", "horror|comedy"], "x", ("|", "several")),
+        (["a;b", "b;c", "a"], "x", (";", "several")),
+        (["sport, tech", "tech, business", "sport"], "x", (",", "several")),
+        (["sport, tech", "tech, business", "business, sport"], "x", (",", "several")),
+        (["Home; Garden", "Home; Garden", "Sport"], "x", (";", "single")),
+        (["a|b", "c|d"], "x", ("|", "doubt")),
+        (["Washington, D.C.", "New York"], "city", (",", "single")),
+        (["Washington, D.C.", "Washington"], "city", (",", "doubt")),
+        (["Portland, Oregon", "Salem, Oregon", "Portland, Maine"], "city", (",", "doubt")),
+        (["Drama, Comedy", "Comedy, War"], "genres", (",", "several")),
+        (["0,5", "1,0", "0,0", "1,5"], "score", (",", "doubt")),
+        (["3,5", "5", "3,7"], "topics", (",", "several")),
+        (["haze primary", "clear primary", "haze", "clear"], "tags", (" ", "several")),
+        (["very good", "good", "bad", "very bad"], "rating", None),
+        (["new york", "new jersey", "ohio"], "tags", (" ", "single")),
+        (["a", "b"], "x", None),
+        ([1, 2], "x", None),
+        (["a|b", 1], "x", None),
+        ([None, ""], "x", None),
+    ],
+)
+def test_judge_delimiters_asks_if_the_parts_recur(
+    values: list[object], column: str, verdict: tuple[str, str] | None
+) -> None:
+    found = judge_delimiters(values, column)
+    assert (found and (found.mark, found.verdict)) == verdict

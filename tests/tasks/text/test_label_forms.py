@@ -1,0 +1,156 @@
+"""Labels of text classification in the forms that tables have them, from the file to targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from finetune.config.schema import DataConfig
+from finetune.data.opening import open_splits
+from finetune.errors import DataError
+from tasks import TextClassification
+from tasks.classification.label_rows import label_cell
+from tests.support.tiny_models import text_rows
+
+TEXTS = [row["text"] for row in text_rows(24)]
+
+
+def learn(rows: Any, **keys: Any) -> tuple[TextClassification, list[str], Dataset]:
+    """Open and learn the labels of rows or of a file; return the task, the notes and train."""
+    task = TextClassification(**keys)
+    source = str(rows) if isinstance(rows, Path) else None
+    splits = open_splits(
+        DataConfig(source=source, validation=0), task, None if isinstance(rows, Path) else rows
+    )
+    return task, [*splits.notes, *task.learn(splits.train)], splits.train
+
+
+def labeled(*cells: Any, name: str = "label") -> list[dict[str, Any]]:
+    """Make 24 rows that repeat the cells."""
+    return [{"text": text, name: cells[i % len(cells)]} for i, text in enumerate(TEXTS)]
+
+
+def first_target(task: TextClassification, train: Dataset) -> Any:
+    return task.targets.target(label_cell(task.resolved_, train[0]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "keys"),
+    [
+        (("['Action', 'War']", "['Drama']", "[]"), {}),
+        (("Action|War", "Drama", "War|Drama"), {}),
+        (("Action, War", "Drama", "War", "Action"), {}),
+        (("[1, 0, 1]", "[0, 1, 0]"), {"labels": ["Action", "Drama", "War"]}),
+        (([1, 0, 1], [0, 1, 0]), {"labels": ["Action", "Drama", "War"]}),
+    ],
+)
+def test_several_labels_are_read_in_every_form(cells: Any, keys: dict[str, Any]) -> None:
+    task, notes, train = learn(labeled(*cells), **keys)
+    assert task.resolved_.kind == "several"
+    assert task.targets.names == ["Action", "Drama", "War"]
+    assert first_target(task, train) == [1.0, 0.0, 1.0]
+    assert task.rows.labels(train[0]) == ("Action", "War")
+    assert any(note.endswith("-> label ['Action', 'War']") for note in notes), notes
+
+
+def toxic(folder: Path) -> Path:
+    lines = [f"{i:06x},{text},{i % 2},{i % 3 // 2},0" for i, text in enumerate(TEXTS)]
+    path = folder / "toxic.csv"
+    path.write_text("\n".join(["id,comment_text,toxic,obscene,threat", *lines, ""]))
+    return path
+
+
+def test_columns_of_zeros_and_ones_are_found(tmp_path: Path) -> None:
+    task, notes, train = learn(toxic(tmp_path))
+    assert task.resolved_.label == ["toxic", "obscene", "threat"]
+    assert task.targets.names == ["toxic", "obscene", "threat"]
+    assert first_target(task, train) == [0.0, 0.0, 0.0]
+    assert task.rows.labels(train[5]) == ("toxic", "obscene")
+    assert "not read: column id" in notes
+    assert sum("12 of 24 rows have no label" in note for note in notes) == 0
+
+
+def test_columns_of_zeros_and_ones_can_be_chosen(tmp_path: Path) -> None:
+    task, notes, _ = learn(toxic(tmp_path), label=["toxic", "obscene"])
+    assert task.targets.names == ["toxic", "obscene"]
+    assert "not read: columns id, threat" in notes
+
+
+def test_exclusive_columns_are_single_labels_by_key() -> None:
+    rows = [{"text": t, "cat": i % 2, "dog": 1 - i % 2} for i, t in enumerate(TEXTS)]
+    task, _, train = learn(rows, label=["cat", "dog"], kind="single")
+    assert first_target(task, train) == 1
+    rows[3] = {"text": "a new one", "cat": 1, "dog": 1}
+    with pytest.raises(DataError, match=r"row 4: one column must be 1 .* there are 2: cat, dog"):
+        learn(rows, label=["cat", "dog"], kind="single")
+
+
+def test_columns_report_cells_that_are_neither_zero_nor_one() -> None:
+    rows = [{"text": t, "cat": -1 if i == 2 else 0, "dog": 1} for i, t in enumerate(TEXTS)]
+    with pytest.raises(DataError, match="row 3: cat is -1, neither 0 nor 1"):
+        learn(rows, label=["cat", "dog"])
+
+
+def test_labels_name_the_values_of_the_data() -> None:
+    task, notes, train = learn(labeled(1, 0), labels={0: "negative", 1: "positive"})
+    assert task.targets.names == ["negative", "positive"]
+    assert first_target(task, train) == 1
+    scores = torch.tensor([[0.1, 0.9]])
+    assert task.targets.predictions(scores)[0]["label"] == "positive"
+    assert any(note.endswith("-> label 'positive'") for note in notes)
+    with pytest.raises(DataError, match=r"not in task.labels: '2' \(8 rows\)"):
+        learn(labeled(0, 1, 2), labels={0: "negative", 1: "positive"})
+
+
+@pytest.mark.parametrize("cells", [(0.0, 1.0), ("0.0", "1.0"), (False, True), ("False", "TRUE")])
+def test_labels_meet_across_files_and_types(cells: Any) -> None:
+    task, _, _ = learn(labeled("0", "1"))
+    assert [task.targets.target(cell) for cell in cells] == [0, 1]
+    assert not any(list(task.unseen({"label": cell})) for cell in cells)
+    other, _, _ = learn(labeled(*cells))
+    assert [other.targets.target(cell) for cell in ("0", "1")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [((3, 7), [3, 7]), ((True, False), [False, True]), (("3", "7"), ["3", "7"])],
+)
+def test_predictions_have_the_type_of_the_data(cells: Any, values: list[Any]) -> None:
+    task, _, _ = learn(labeled(*cells))
+    assert task.targets.names == [str(value).lower() for value in values]
+    predictions = task.targets.predictions(torch.eye(2))
+    assert [prediction["label"] for prediction in predictions] == values
+    assert [type(p["label"]) for p in predictions] == [type(value) for value in values]
+
+
+def test_predictions_of_several_labels_have_the_type_of_the_data() -> None:
+    task, _, _ = learn(labeled([3, 7], [7]))
+    assert task.targets.predictions(torch.tensor([[0.2, 0.9]]))[0]["label"] == [7]
+
+
+def test_notes_name_variants_of_a_label() -> None:
+    _, notes, _ = learn(labeled("Spam", "spam ", "SPAM", "nan"))
+    assert any("blanks around the label of 6 rows are ignored" in note for note in notes)
+    assert sum("differ only in case or spacing" in note for note in notes) == 2
+    assert any("'nan' is a label like any other" in note for note in notes)
+
+
+def test_missing_labels_of_pandas_are_faults() -> None:
+    with pytest.raises(DataError, match="row 2: label is missing"):
+        learn(labeled(1.0, float("nan"), 0.0))
+
+
+def test_more_labels_than_half_of_the_rows_are_noted() -> None:
+    task, notes, _ = learn(labeled(*[f"species {i}" for i in range(24)]))
+    assert len(task.targets.names) == 24
+    assert any("24 distinct labels in 24 rows, 1.0 rows per label" in note for note in notes)
+
+
+def test_empty_cells_of_several_labels_are_no_labels() -> None:
+    task, notes, train = learn(labeled("a|b", "", "b|c"))
+    assert any("8 of 24 rows have no label" in note for note in notes)
+    assert task.with_target({}, train[1]) == {"target": [0.0, 0.0, 0.0]}

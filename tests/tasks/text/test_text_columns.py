@@ -1,0 +1,101 @@
+"""Detection of the text: one column, a pair, or a title and a body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune.errors import AmbiguityError
+from finetune.task_parts import Row
+from tasks import TextClassification
+from tasks.text.text_columns import choose_text
+from tests.support.contract import resolve
+
+PROSE = ["a goal", "the market is new", "one more year"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("premise", "hypothesis"),
+        ("sentence1", "sentence2"),
+        ("Question 1", "Question 2"),
+        ("question", "sentence"),
+        ("text_a", "text_b"),
+        ("query", "passage"),
+        ("#1 String", "#2 String"),
+        ("head_A", "head_B"),
+    ],
+)
+def test_choose_text_finds_a_pair_by_its_names(names: tuple[str, str]) -> None:
+    columns: dict[str, list[Any]] = {names[1]: PROSE, names[0]: PROSE, "id": [1, 2, 3]}
+    assert choose_text(columns, ["label"])[:2] == (list(names), None)
+
+
+def test_choose_text_takes_question_and_answer_only_beside_a_label() -> None:
+    columns = {"question": PROSE, "answer": PROSE}
+    assert choose_text({**columns, "label": ["a"]}, [])[0] == ["question", "answer"]
+    with pytest.raises(AmbiguityError, match=r"task.text=\[question,answer\] for a pair"):
+        choose_text({**columns, "category": ["a"]}, [])
+
+
+@pytest.mark.parametrize(
+    ("columns", "text"),
+    [
+        ({"Title": PROSE, "Description": PROSE}, ["Title", "Description"]),
+        ({"headline": [None, *PROSE[:2]], "body": PROSE}, ["headline", "body"]),
+        ({"title": ["x", "y", "z"], "lyrics": PROSE}, ["title", "lyrics"]),
+        ({"title": ["nurse", "nurse", "nurse"], "text": PROSE}, "text"),
+        ({"subject": ["a", "a", "b"], "title": PROSE, "text": PROSE}, ["title", "text"]),
+    ],
+)
+def test_choose_text_joins_a_title_and_a_body(
+    columns: dict[str, list[Any]], text: str | list[str]
+) -> None:
+    assert choose_text(columns, [])[:2] == (text, " " if isinstance(text, list) else None)
+
+
+def test_choose_text_does_not_take_a_label_with_blanks() -> None:
+    columns = {"lyrics": PROSE, "category": ["very good", "very bad", "so so"]}
+    assert choose_text(columns, [])[0] == "lyrics"
+
+
+def titled() -> TextClassification:
+    task = TextClassification()
+    resolve(task, {"title": ["A b", "B c", None], "body": PROSE, "label": ["x", "y", "x"]})
+    return task
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"title": "A", "body": "b"}, "A b"),
+        ({"title": None, "body": "b"}, "b"),
+        ({"title": "A", "body": " "}, "A"),
+    ],
+)
+def test_joined_columns_leave_out_empty_cells(row: Row, text: str) -> None:
+    rows = titled().rows
+    assert rows.texts(row) == [text]
+    assert not rows.is_pair
+    assert not list(rows.validate(row))
+
+
+def test_joined_columns_report_rows_without_any_text() -> None:
+    rows = titled().rows
+    assert list(rows.validate({"title": "", "body": None})) == ["title and body are empty"]
+    assert list(rows.validate({"title": 7, "body": "b"})) == ["title is 7, not text"]
+
+
+def test_from_value_takes_a_text_for_joined_columns() -> None:
+    assert titled().rows.from_value("a text") == {"title": None, "body": "a text"}
+    assert titled().rows.from_value(("A", "b")) == {"title": "A", "body": "b"}
+
+
+def test_text_of_three_columns_requires_join() -> None:
+    with pytest.raises(ValueError, match=r"task\.join"):
+        TextClassification(text=["a", "b", "c"])
+    assert TextClassification(text=["a", "b", "c"], join=": ").rows.texts(
+        {"a": "x", "b": "", "c": "z"}
+    ) == ["x: z"]
