@@ -120,21 +120,23 @@ class CausalCodec(Codec):
         if row.sequences is None:
             return self.prompt_length(row)
         whole = [self._tokenize(pieces) for pieces in row.sequences]
-        read = [self._truncate(tokens) for tokens in whole]
+        keep = self._keep_start(row)
+        read = [self._truncate(tokens, keep) for tokens in whole]
         used = sum(len(tokens.ids) for tokens in read if tokens.target_count)
         cut = sum(len(tokens.ids) for tokens in whole) - sum(len(tokens.ids) for tokens in read)
         return Length(used, cut)
 
     def prompt_length(self, row: Exchange) -> Length:
         whole = self._tokenize_prompt(row)
-        read = len(self._truncate_prompt(whole))
+        read = len(self._truncate_prompt(whole, self._keep_start(row)))
         return Length(read, max(len(whole) - read, 0))
 
     def encode(self, row: Exchange) -> Sample:
-        prompt = self._truncate_prompt(self._tokenize_prompt(row))
+        keep = self._keep_start(row)
+        prompt = self._truncate_prompt(self._tokenize_prompt(row), keep)
         if row.sequences is None:
             return {"inputs": {"input_ids": prompt, "prompt_ids": prompt}}
-        read = [self._truncate(self._tokenize(pieces)) for pieces in row.sequences]
+        read = [self._truncate(self._tokenize(pieces), keep) for pieces in row.sequences]
         learned = [tokens for tokens in read if tokens.target_count]
         return self._sample(learned or read[:1], prompt)
 
@@ -145,7 +147,9 @@ class CausalCodec(Codec):
 
     def encode_tokens(self, tokens: Tokens) -> Sample:
         """Encode a piece of a longer text."""
-        return self._sample([tokens], self._truncate_prompt(tokens.ids))
+        return self._sample(
+            [tokens], self._truncate_prompt(tokens.ids, int(self.start is not None))
+        )
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         rows, owners = list[Tokens](), list[int]()  # sequences, and the sample of each
@@ -203,9 +207,12 @@ class CausalCodec(Codec):
             shown.append("".join(f"«{text}»" if has_loss else text for has_loss, text in runs))
         return "\n".join(shown)
 
-    @property
-    def _keep_start(self) -> int:
-        return int(self.start is not None)
+    def _keep_start(self, row: Exchange) -> int:
+        """Count the tokens at the start of a row that truncation keeps: its header, or <s>."""
+        if not row.header:
+            return int(self.start is not None)
+        header = tokenize_pieces(self.tokenizer, [Piece(row.header, False)])
+        return min(len(header.ids), self.max_prompt_length // 2)
 
     def _tokenize(self, pieces: Sequence[Piece]) -> Tokens:
         tokens = tokenize_pieces(self.tokenizer, pieces)
@@ -226,13 +233,13 @@ class CausalCodec(Codec):
         tokens = tokenize_pieces(self.tokenizer, [Piece(row.prompt, False)])
         return (add_start_token(tokens, self.start) if self.adds_ends else tokens).ids
 
-    def _truncate(self, tokens: Tokens) -> Tokens:
-        return truncate_tokens(tokens, self.max_length, self.truncation, self._keep_start)
+    def _truncate(self, tokens: Tokens, keep: int) -> Tokens:
+        return truncate_tokens(tokens, self.max_length, self.truncation, keep)
 
-    def _truncate_prompt(self, ids: list[int]) -> list[int]:
+    def _truncate_prompt(self, ids: list[int], keep: int) -> list[int]:
         # Generation needs at least one token.
         placeholder = self.tokenizer.eos_token_id if self.start is None else self.start
-        return truncate_prompt(ids, self.max_prompt_length, self._keep_start) or [placeholder]
+        return truncate_prompt(ids, self.max_prompt_length, keep) or [placeholder]
 
     def _bins(self, lengths: Sequence[int]) -> Bins:
         if self.packs:

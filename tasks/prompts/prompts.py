@@ -15,6 +15,7 @@ from finetune.errors import DataError
 from finetune.task_parts import Resolved, Row, Rows
 from tasks.prompts.dialogues import Piece, prompt_messages, render_prompt, split_dialogue
 from tasks.prompts.layouts import choose_prompts
+from tasks.prompts.messages import Message
 from tasks.prompts.prompt_config import PromptConfig
 from tasks.prompts.row_messages import row_faults, row_messages, stored_turns, system_text
 from tasks.prompts.templates import (
@@ -38,11 +39,14 @@ class Exchange:
         sequences: the texts for training, each in pieces with and without loss; None if unlabeled.
             There are several only if a chat template renders earlier turns differently.
         answer: the reference for the generated text; None if there is none.
+        header: the start of a prompt in a chat template, before its first question, which is kept
+            if the prompt is truncated.
     """
 
     prompt: str
     sequences: list[list[Piece]] | None = None
     answer: str | None = None
+    header: str = ""
 
 
 class PromptRows(Rows):
@@ -177,11 +181,16 @@ def make_exchange(config: PromptConfig, tokenizer: Any, row: Row) -> Exchange:
         messages = row_messages(config, row, with_answer=has_answer(config, row))
         tools = parse_tools(row.get(config.tools)) if config.tools else None
         prompt = render_prompt(tokenizer, prompt_messages(messages), tools)
+        header = _header(prompt, messages) if config.kind == "prompt" else ""
         if config.kind == "prompt" and not has_answer(config, row):
-            return Exchange(prompt)
-        sequences = split_dialogue(tokenizer, messages, tools)
-        answer = reference_answer(config, row)
-        return Exchange(prompt, sequences, answer.strip() if answer and config.prompt else answer)
+            return Exchange(prompt, header=header)
+        sequences, answer = (
+            split_dialogue(tokenizer, messages, tools),
+            reference_answer(config, row),
+        )
+        if answer and config.kind == "prompt":
+            answer = answer.strip()
+        return Exchange(prompt, sequences, answer, header)
     if config.prompt is None:
         text = fill_template(config.text or "{text}", row)
         return Exchange(text, [[Piece(text, True)]])
@@ -192,3 +201,10 @@ def make_exchange(config: PromptConfig, tokenizer: Any, row: Row) -> Exchange:
     if answer is None:
         return Exchange(prompt)
     return Exchange(prompt, [[Piece(prompt, False), Piece(answer, True)]], answer)
+
+
+def _header(prompt: str, messages: Sequence[Message]) -> str:
+    """Return what a chat template writes before the first question, such as a system prompt."""
+    questions = [message["content"] for message in messages if message["role"] == "user"]
+    place = prompt.find(questions[0]) if questions and questions[0] else 0
+    return prompt[: max(place, 0)]

@@ -82,6 +82,21 @@ def test_prompts_stay_plain_text(
     assert noted == (rows is FORMATTED)
 
 
+def test_truncated_prompt_keeps_the_header_of_its_template(chat_folder: Path) -> None:
+    system = "Be brief."
+    rows = [{"system": system, "prompt": "the goal " * 60, "completion": "sport"}] * 2
+    task, _, _ = set_up(chat_folder, rows, max_length=80, max_new_tokens=4)
+    header, question = f"[system] {system}\n[user] ", "goal\n[assistant] "
+    assert task.lengths(rows)[0].cut > 0
+    text = whole_text(task, rows[0])
+    assert text.startswith(header)
+    assert f"{question}sport</s>" in text
+    prompt = task.tokenizer_.decode(task.encode(rows[0])["inputs"]["prompt_ids"])
+    assert prompt.startswith(header)
+    assert prompt.endswith(question)
+    assert loss_text(task, rows[0]) == "sport</s>"
+
+
 def test_lists_of_messages_and_histories_always_are_dialogues(llama_folder: Path) -> None:
     turns = [{"role": "user", "content": "the goal"}, {"role": "assistant", "content": "sport"}]
     asked = [*turns, {"role": "user", "content": "the bank"}]
