@@ -45,15 +45,13 @@ from tasks.image.augmentation import (
     mix,
     settle_augmentation,
 )
-from tasks.image.image_reading import MAX_PIXELS
+from tasks.image.image_reading import MAX_PIXELS, find_fault
 from tasks.image.image_views import ImageViews
-from tasks.image.picture_rows import PictureRows
+from tasks.image.picture_rows import RGB, PictureRows
 from tasks.image.preprocessing import (
     INPUT,
     Preprocessing,
     save_processor,
-    to_channels_last,
-    to_tensor,
 )
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
@@ -69,6 +67,10 @@ class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     name: str = "image-classification"
     image: str | None = None
     """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
+    channels: PositiveInt | None = None
+    """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
+    TIFF files. null: as the network was trained, mostly 3.
+    """
     image_size: PositiveInt | None = None
     """Side of the square input in pixels; null: as the network was trained."""
     center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -89,7 +91,13 @@ class ImageLabelRows(PictureRows, LabelRows):
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
-        return LabelRows.resolve(self, columns, with_targets=with_targets)
+        keys, notes = LabelRows.resolve(self, columns, with_targets=with_targets)
+        if with_targets:
+            return Resolved(keys, notes)
+        # Rows to embed have no training set from which the range of their pixels is learned.
+        valid = ({keys["image"]: cell} for cell in columns[keys["image"]] if not find_fault(cell))
+        pixels = type(self)(self.config.model_copy(update=keys)).settle_pixels(valid)
+        return Resolved(keys | pixels.keys, notes + pixels.notes)
 
     def validate(self, row: Row) -> Iterator[str]:
         yield from PictureRows.validate(self, row)
@@ -131,10 +139,12 @@ class ImageClassification(LabeledTask):
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         notes = self.learn(train)
         self._settle_source(source)
+        pixels = self.rows.settle_pixels(train)
         keys, note = settle_augmentation(self.resolved_, frozen=frozen)
-        self.settle(keys)
+        self.settle(pixels.keys | keys)
         self._set_augmentation()
-        return [*notes, *filter(None, (self.source_.note, self._describe_input(), note))]
+        texts = (self.source_.note, self._describe_input(), *pixels.notes, note)
+        return [*notes, *filter(None, texts)]
 
     def state(self) -> dict[str, Any]:
         return {
@@ -180,11 +190,11 @@ class ImageClassification(LabeledTask):
         return is_active(self.resolved_)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        image = self.rows.image(row)
+        image = torch.from_numpy(self.rows.pixels(row)).permute(2, 0, 1)  # uint8 [C, H, W]
         if rng is not None and self.augmentation_ is not None:
-            pixels = self.augmentation_(to_tensor(image), rng)
+            pixels = self.augmentation_(image.contiguous(), rng)
         else:
-            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(to_channels_last(image)))
+            pixels = self.preprocessing_.normalize(self.preprocessing_.fit(image))
         return self.with_target({"inputs": {INPUT: pixels}}, row)
 
     def collate(self, samples: Sequence[Sample], rng: Rng | None = None) -> Batch:
@@ -228,8 +238,11 @@ class ImageClassification(LabeledTask):
     def _settle_source(self, source: ModelConfig) -> None:
         from tasks.backbones.vision_sources import find_source
 
-        self.source_ = find_source(source, self.resolved_.image_size, self.resolved_.center_crop)
+        config = self.resolved_
+        self.source_ = find_source(source, config.image_size, config.center_crop, config.channels)
         self.preprocessing_ = self.source_.preprocessing
+        if self.preprocessing_.channels != RGB:
+            self.settle({"channels": self.preprocessing_.channels})
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
 
     def _set_augmentation(self) -> None:
@@ -241,4 +254,6 @@ class ImageClassification(LabeledTask):
         edge, interpolation = self.preprocessing_.edge, self.preprocessing_.interpolation
         crop = f"center crop after resizing the shorter side to {edge}"
         fit = "stretched" if edge is None else crop
-        return f"input: {height} x {width} pixels, {fit}, {interpolation}"
+        channels = self.preprocessing_.channels
+        count = f" of {channels} channel{'s' if channels > 1 else ''}" if channels != RGB else ""
+        return f"input: {height} x {width} pixels{count}, {fit}, {interpolation}"

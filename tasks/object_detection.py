@@ -102,12 +102,13 @@ class ObjectDetection(Task):
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
         self.masks_ = self.processor_ is not None and self.canvas_.keeps_aspect
         notes = self._settle_maximum(train[self.rows.objects.column])
+        pixels = self.rows.settle_pixels(train)
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
-        self.settle(keys)
+        self.settle(pixels.keys | keys)
         height, width = self.canvas_.size
         fit = "padded, aspect ratio kept" if self.canvas_.keeps_aspect else "stretched"
         fitted = f"input: {height} x {width} pixels, {fit}"
-        return [counts, self.source_.note, fitted, note, *notes]
+        return [counts, self.source_.note, fitted, *pixels.notes, note, *notes]
 
     def _settle_maximum(self, cells: Sequence[Any]) -> list[str]:
         """Choose `max_detections` if training images have more objects than COCO's maximum."""

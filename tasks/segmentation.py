@@ -85,10 +85,12 @@ class Segmentation(Task):
         if self.source_.processor:
             processor = to_processor(self.source_.processor, self.preprocessing_)
             self.processor_ = {**processor, "do_reduce_labels": False}
+        pixels = self.rows.settle_pixels(train)
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
-        self.settle(keys)
+        self.settle(pixels.keys | keys)
         self._set_augmentation()
-        notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input(), note]
+        notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input()]
+        notes += [*pixels.notes, note]
         notes += masks.remarks("train", facts, self.coding_)
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 

@@ -40,7 +40,7 @@ LAYERS = [
 # Likewise the packages of `tasks`; the task modules themselves are above all of them.
 TASK_LAYERS = [
     "cells",
-    "classification",
+    "classification pixels",
     "image",
     "backbones annotations",
     "text prompts mask_sources",

@@ -68,6 +68,14 @@ class TrainPlan:
         before = step % self.steps_per_epoch * self.batch_size
         return min(self.batch_size, len(self.lengths) - before)
 
+    def fewest_rows(self, steps: int) -> int:
+        """Return the size of the smallest micro-batch of the first `steps` steps."""
+        fewest = []
+        for size in {self.size(step) for step in (0, min(steps, self.steps_per_epoch) - 1)}:
+            rounds = -(-size // (self.micro_batch_size * self.processes))
+            fewest.append(max(size // (rounds * self.processes), 1))
+        return min(fewest)
+
     def rows(self, step: int) -> np.ndarray:
         """Return the rows of a step, longest first."""
         return self._drawn(step)[0]

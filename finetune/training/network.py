@@ -8,21 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.batching.data_loader import load_batches, measure_split
 from finetune.batching.parts import split_into_parts
-from finetune.batching.plan import blocks_by_length
+from finetune.batching.plan import TrainPlan, blocks_by_length
 from finetune.config.schema import RunConfig
+from finetune.distributed.devices import to_device
 from finetune.distributed.fsdp import gather, is_sharded
+from finetune.errors import ConfigError
 from finetune.io.checkpoint import changed_tensors, load_changed_tensors
 from finetune.methods.base import Method
 from finetune.model import Batch, TransferModel
 from finetune.optim.optimizers import trained_names
 from finetune.task import Task
+from finetune.task_parts import take_rows
 from finetune.training.state import Live
 
 # Training rows that a method observes before it is applied: in total, and per batch.
 OBSERVED, OBSERVED_TOGETHER = 256, 16
+_TOO_FEW_VALUES = "Expected more than 1 value per channel"  # torch's message
 
 
 def build_network(
@@ -52,6 +58,68 @@ def first_batches(rows: Any, task: Task, seed: int, device: torch.device) -> Ite
     micro_batches = blocks_by_length(split.lengths, OBSERVED_TOGETHER)
     for _, batch in load_batches(split, task, micro_batches, seed=seed, device=device, mixes=False):
         yield batch
+
+
+def check_batch_norm(live: Live) -> None:
+    """Raise ConfigError if BatchNorm in training mode fails on a micro-batch of a single row.
+
+    It needs several values per channel: several rows, or feature maps of several pixels. A batch
+    of one row is tried before the first step, without a trace.
+    """
+    model, plan = live.model, live.plan
+    if live.method.solves_head or is_sharded(model) or plan.fewest_rows(live.total_steps) > 1:
+        return
+    # Gradual unfreezing trains most blocks at the end.
+    live.method.unfreeze(model, live.total_steps / plan.steps_per_epoch)
+    live.method.train_mode(model)
+    modules = model.network.modules()
+    norms = [module for module in modules if isinstance(module, _BatchNorm) and module.training]
+    try:
+        if norms:
+            _try_single_row(live, norms)
+    except ValueError as error:
+        if _TOO_FEW_VALUES not in str(error):
+            raise
+        raise ConfigError(_single_row_fault(live.config, plan)) from error
+    finally:
+        live.method.unfreeze(model, 0)
+        model.eval()
+
+
+def _try_single_row(live: Live, norms: Iterable[nn.Module]) -> None:
+    """Run one training row through the network; the averages of BatchNorm stay as they were."""
+    buffers = [buffer for norm in norms for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    batch = live.task.collate([live.task.encode(take_rows(live.train.rows, [0])[0])])
+    device = live.accelerator.device
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            live.model(to_device(batch, device))
+    finally:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+def _single_row_fault(config: RunConfig, plan: TrainPlan) -> str:
+    train, rows = config.train, len(plan.lengths)
+    if rows > 1 and rows % train.batch_size == 1:
+        better = next(
+            (size for size in range(train.batch_size - 1, 1, -1) if rows % size != 1),
+            train.batch_size + 1,
+        )
+        place = (
+            f"train.batch_size={train.batch_size}: the last batch of an epoch has 1 of {rows} rows"
+        )
+        remedy = f"write train.batch_size={better}"
+    else:
+        place = f"train.batch_size={train.batch_size}, train.micro_batch={train.micro_batch}: some"
+        place += f" micro-batches of the {rows} training rows have a single row"
+        remedy = "raise train.micro_batch or train.batch_size, or add rows"
+    return (
+        f"{place}, and BatchNorm in training mode needs at least 2 where feature maps have a single"
+        f" pixel; {remedy}, or method.batch_norm=freeze"
+    )
 
 
 def whole_model(live: Live) -> TransferModel | None:

@@ -45,6 +45,7 @@ class VisionModel(LogitsModel):
         heads: Sequence[str],
         blocks: Sequence[Sequence[str]],
         size: HeightWidth,
+        channels: int = 3,
     ) -> None:
         super().__init__(
             network, heads=heads, blocks=blocks, kind=vision_network_kind(network, heads)
@@ -54,11 +55,11 @@ class VisionModel(LogitsModel):
         module = network.get_submodule(heads[0]) if len(heads) == 1 else None
         self._head = module
         self._pools = False
-        self._probe(size)
+        self._probe(size, channels)
 
-    def _probe(self, size: HeightWidth) -> None:
+    def _probe(self, size: HeightWidth, channels: int) -> None:
         """Run the network once. Raises ModelError if it does not accept images of this size."""
-        images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(0))
         candidates = adaptable_layers(self.network, self.heads)
         try:
             with recorded_calls(self.network, candidates) as called:
@@ -113,10 +114,12 @@ class TimmModel(VisionModel):
 
     network: Any
 
-    def __init__(self, network: Any, size: HeightWidth, labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self, network: Any, size: HeightWidth, labels: Sequence[str] = (), channels: int = 3
+    ) -> None:
         heads = head_names(network)
         self.labels = list(labels)
-        super().__init__(network, heads, timm_stages(network, heads), size)
+        super().__init__(network, heads, timm_stages(network, heads), size, channels)
 
     def run(self, images: Tensor) -> Tensor:
         return self.network(images)  # type: ignore[no-any-return]

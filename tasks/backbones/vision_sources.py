@@ -58,22 +58,32 @@ class VisionSource:
     note: str = ""
 
 
-def find_source(model: ModelConfig, size: int | None, crop: float | None) -> VisionSource:
+def find_source(
+    model: ModelConfig, size: int | None, crop: float | None, channels: int | None = None
+) -> VisionSource:
     """Determine the library of a network and its preprocessing.
 
-    `size` and `crop` override the input size and the share of the center crop. Raises ModelError.
+    `size`, `crop` and `channels` override the input size, the share of the center crop and the
+    number of channels. Raises ModelError.
     """
     name = timm_name(model)
     if name is not None:
         native = from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name)))
-        return VisionSource(model, native.adapted(size, crop), name)
+        channels = channels or _native_channels(name)
+        return VisionSource(model, native.adapted(size, crop).with_channels(channels), name)
     if model.weights is not None:
         raise ModelError(
             f"model.weights: requires an architecture, model.name=timm/<name>, not {model.name!r}"
         )
     config = from_pretrained("AutoConfig", model)
     if config.model_type == "timm_wrapper":
-        return find_source(model.model_copy(update={"name": f"hf-hub:{model.name}"}), size, crop)
+        wrapped = model.model_copy(update={"name": f"hf-hub:{model.name}"})
+        return find_source(wrapped, size, crop, channels)
+    if channels not in (None, 3):
+        raise ModelError(
+            f"task.channels={channels}: {model.name} is a network of transformers, which reads "
+            "RGB; use a network of timm, whose first layer is adapted: model=timm/NAME"
+        )
     processor, note = _processor_of(model, config)
     preprocessing = from_processor(processor)
     if size or crop:
@@ -96,7 +106,8 @@ def build_vision_model(
         model: VisionModel = TransformersVisionModel(add_hidden_layer(network, hidden), size)
     else:
         network = create_timm(source, len(names))
-        model = TimmModel(add_hidden_layer(network, hidden), size, names)
+        channels = source.preprocessing.channels
+        model = TimmModel(add_hidden_layer(network, hidden), size, names, channels)
         model.network.pretrained_cfg.update(to_timm(source.preprocessing))
         _reset_head(model.last_layer())
     model.base = resolve_model(source.model.name)
@@ -112,7 +123,7 @@ def load_vision_model(model: ModelConfig, preprocessing: Preprocessing) -> Visio
     classes = {} if head is None else {"num_classes": 0}
     network = replace_head(timm.create_model(name, pretrained=True, **classes), head)
     names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
-    return TimmModel(network, size, names or ())
+    return TimmModel(network, size, names or (), preprocessing.channels)
 
 
 def timm_name(model: ModelConfig) -> str | None:
@@ -158,6 +169,18 @@ def _timm_config(name: str) -> dict[str, Any]:
     return pretrained.to_dict() if pretrained is not None else {}
 
 
+def _native_channels(name: str) -> int:
+    """Return the number of channels that a timm network was trained with."""
+    return int((_timm_config(name).get("input_size") or (3,))[0])
+
+
+def _weights_for_rgb(source: VisionSource, outputs: int) -> dict[str, Any]:
+    """Return model.weights as the state of a network that reads RGB."""
+    network: Any = timm.create_model(str(source.timm_name), num_classes=outputs)
+    load_weight_file(network, str(source.model.weights), source.model.match, head_names(network))
+    return dict(network.state_dict())
+
+
 def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) -> Any:
     """Create a timm network with a new classifier.
 
@@ -172,8 +195,14 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
     has_fixed_size = _timm_config(name).get("fixed_input_size", False)
     arguments: dict[str, Any] = {"img_size": size} if has_fixed_size else {}
     arguments |= timm_arguments(source.model, classifies=classifies)
-    weights = source.model.weights
+    weights, channels = source.model.weights, source.preprocessing.channels
+    if channels != 3 or _native_channels(name) != 3:
+        arguments["in_chans"] = channels
     try:
+        if weights is not None and "in_chans" in arguments:
+            # timm adapts the first layer of weights that it loads itself.
+            overlay = {"state_dict": _weights_for_rgb(source, outputs), "num_classes": outputs}
+            weights, arguments["pretrained_cfg_overlay"] = None, overlay
         network: Any = timm.create_model(
             name, pretrained=weights is None, num_classes=outputs, **arguments
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from finetune.config.formats import DataFormat
 from finetune.config.schema import Section
@@ -32,6 +32,19 @@ class TileConfig(Section):
         return self
 
 
+def _as_tile(value: Any) -> Any:
+    """Return the keys of tiles of this size; small ones overlap by a quarter."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    default = TileConfig.model_fields["overlap"].default
+    return {"size": value} if value > default else {"size": value, "overlap": value // 4}
+
+
+Tile = Annotated[
+    TileConfig, BeforeValidator(_as_tile, json_schema_input_type=PositiveInt | TileConfig)
+]
+
+
 class ObjectDetectionConfig(JointAugmentationConfig):
     """Keys of object detection."""
 
@@ -57,9 +70,9 @@ class ObjectDetectionConfig(JointAugmentationConfig):
     """
     image_size: PositiveInt | None = None
     """Side of the square input in pixels; null: 512, or that of the checkpoint."""
-    tile: TileConfig | None = None
-    """Cut images into tiles, each resized to the input: for small objects in large images; null:
-    whole images.
+    tile: Tile | None = None
+    """Cut images into tiles of this side in pixels, each resized to the input: for small objects in
+    large images; or the keys size and overlap. null: whole images.
     """
     fpn_width: Annotated[int, Field(ge=64, multiple_of=32)] = 128
     """Channels of FCOS's feature pyramid and head; 256 in torchvision."""

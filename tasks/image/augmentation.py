@@ -16,9 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from finetune.config.schema import NonNegative, TaskConfig
+from finetune.config.schema import NonNegative
+from finetune.errors import ConfigError
 from finetune.task_parts import Rng
 from tasks.image.preprocessing import Preprocessing
+from tasks.pixels.pixel_range import PixelConfig
 
 Preset = Literal["none", "light", "medium", "heavy"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -26,7 +28,7 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 Presets = Mapping[str, Mapping[str, Any]]
 
 
-class FlipConfig(TaskConfig):
+class FlipConfig(PixelConfig):
     """Augmentation keys shared by all image tasks, whatever their labels."""
 
     augmentation: Preset | None = None
@@ -126,6 +128,7 @@ class Augmentation:
     def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
         from torchvision.transforms import v2  # takes a second to import; configs do not need it
 
+        _check_channels(config, preprocessing.channels)
         size, mode = list(preprocessing.size), v2.InterpolationMode(preprocessing.mode)
         # Empty areas get the mean color, which is 0 after normalization.
         fill = [min(max(mean, 0.0), 1.0) * 255 for mean in preprocessing.mean]
@@ -155,6 +158,20 @@ class Augmentation:
         """Transform an image, uint8 [3, H, W], to float32 input; all randomness is from `rng`."""
         with drawing_from(rng):
             return self._steps(image)  # type: ignore[no-any-return]
+
+
+def _check_channels(config: AugmentationConfig, channels: int) -> None:
+    """Raise ConfigError for a change of colors in images that are neither gray nor RGB."""
+    colors = [
+        f"task.{name}={getattr(config, name)}"
+        for name in ("color_jitter", "rand_augment", "trivial_augment")
+        if getattr(config, name)
+    ]
+    if colors and channels not in (1, 3):
+        raise ConfigError(
+            f"{', '.join(colors)}: changes colors, and the images have {channels} bands; write"
+            " task.augmentation=light, which flips and crops"
+        )
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Decoding of a row's image, in any form, to an upright RGB image, and checks for faults.
 
-An image is a path, bytes, {"bytes": ..., "path": ...} as `datasets` stores it, a PIL image, or
-values from 0 to 255 as an array or lists [H, W] or [H, W, 3]. Only the first frame of an animation
-is read. Transparent areas become white. 16-bit gray is scaled, not clipped. URLs are not fetched.
+An image is a path, bytes, {"bytes": ..., "path": ...} as `datasets` stores it, a PIL image, or an
+array or lists [H, W] or [H, W, 3]. Only the first frame of an animation is read. Transparent areas
+become white. 16-bit and float values are mapped from the range of the dataset to 0..255. URLs are
+not fetched.
 
-Shapes: H rows, W columns of pixels.
+Shapes: H rows, W columns of pixels, C channels.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +25,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError
+from tasks.pixels.band_files import (
+    bands_last,
+    is_band_file,
+    is_tiff,
+    read_band_file,
+    read_tiff_bands,
+)
+from tasks.pixels.image_headers import ImageHeader, is_deep_array, is_deep_mode, read_header
+from tasks.pixels.image_opening import open_bytes, open_image
+from tasks.pixels.pixel_range import to_8_bits
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, above which it warns of decompression bombs: 256 MiB of RGB."""
@@ -35,45 +48,77 @@ _ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that s
 # Errors that Pillow raises on corrupt EXIF data.
 _EXIF_ERRORS = (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError)
 _WHITE = (255, 255, 255, 255)
+_ANY_RANGE = (0.0, 1.0)  # for a check, which needs no pixels
 
 
-def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(value: Any, max_pixels: int = MAX_PIXELS, pixel_range: Any = None) -> Image.Image:
     """Decode a cell to an upright RGB image. Raises DataError without the name of the image."""
-    value = _from_array(value) if is_array(value) else value
-    if isinstance(value, Image.Image):
-        return _to_rgb(value, max_pixels)
-    source = _source(value)
-    size = len(source) if isinstance(source, bytes) else _file_size(source)
-    if not size:
-        raise DataError("is empty: it has 0 bytes")
-    try:
-        # Opening bytes instead of the path: Pillow would keep the file open.
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            return _to_rgb(image, max_pixels)
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError("is not in a supported image format") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"has too many pixels: {error}") from error
-    except Exception as error:  # decoders may raise anything on a corrupt file
-        raise DataError(f"is corrupt: {error}") from error
+    with _named_faults():
+        return _to_rgb(_load_image(value, pixel_range), max_pixels, pixel_range)
 
 
-def find_fault(value: Any, max_pixels: int = MAX_PIXELS) -> str | None:
+def read_channels(
+    value: Any, channels: int, max_pixels: int = MAX_PIXELS, pixel_range: Any = None
+) -> NDArray[np.uint8]:
+    """Decode a cell to pixels [H, W, C] of this number of channels.
+
+    Three channels are RGB, one is gray; others are bands as they are stored. Raises DataError
+    without the name of the image.
+    """
+    if channels == 3:
+        return np.array(read_image(value, max_pixels, pixel_range))
+    pixels = read_unscaled(value, channels, max_pixels)
+    if pixels.dtype == np.uint8 or (pixel_range is None and not is_deep_array(pixels)):
+        return pixels.astype(np.uint8)
+    if pixel_range is None:
+        raise DataError("has 16-bit or float values; set task.pixel_range=[low, high]")
+    return to_8_bits(pixels, pixel_range)
+
+
+def read_unscaled(value: Any, channels: int = 3, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """Return the stored values of a cell, [H, W, C], or [H, W] of gray that is read as RGB.
+
+    Raises DataError without the name of the image.
+    """
+    array = _array_of(value)
+    if array is not None:
+        gray = array.ndim == 2 and channels == 3
+        return array if gray else bands_last(array, channels)
+    path = path_of(value)
+    if channels not in (1, 3) and path is not None and is_tiff(path):
+        return bands_last(read_tiff_bands(Path(path).expanduser()), channels)
+    with _named_faults():
+        image = _upright(_decode(_load_image(value, None), max_pixels))
+        if is_deep_mode(image.mode):
+            deep = np.asarray(image)  # [H, W]
+            return deep if channels == 3 else bands_last(deep, channels)
+        if channels not in (1, 3):
+            return bands_last(np.asarray(image), channels)
+        image = image if image.mode == "L" else _to_rgb(image, max_pixels, None)
+        return np.asarray(image.convert("L"))[..., None] if channels == 1 else np.asarray(image)
+
+
+def inspect_header(value: Any) -> ImageHeader:
+    """Read the header of a valid cell: the depth of its values and its number of frames."""
+    array = _array_of(value)
+    if array is not None or isinstance(value, Image.Image):
+        return read_header(value if array is None else array)
+    return read_header(_source(value))
+
+
+def find_fault(value: Any, max_pixels: int = MAX_PIXELS, channels: int = 3) -> str | None:
     """Return the fault of an image, found by decoding it, or None.
 
     The result is cached per file.
     """
     path = path_of(value)
     if path is None:
-        return _fault(value, max_pixels)
+        return _fault(value, max_pixels, channels)
     try:
         stat = Path(path).stat()
     except OSError:
-        return _fault(value, max_pixels)
-    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels)
+        return _fault(value, max_pixels, channels)
+    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels, channels)
 
 
 def digest_image(value: Any) -> str:
@@ -98,7 +143,9 @@ def picture_size(value: Any) -> tuple[int, int]:
 
     Raises DataError without the name of the image.
     """
-    value = _from_array(value) if is_array(value) else value
+    array = _array_of(value)
+    if array is not None:
+        return array.shape[0], array.shape[1]
     if isinstance(value, Image.Image):
         return _upright_size(value)
     source = _source(value)
@@ -145,7 +192,8 @@ def looks_like_image(value: Any) -> bool:
     image.
     """
     if isinstance(value, str | Path):
-        return Path(value).suffix.lower() in Image.registered_extensions()
+        suffix = Path(value).suffix.lower()
+        return suffix in IMAGE_ENDINGS or suffix in Image.registered_extensions()
     is_stored = isinstance(value, Mapping) and {"bytes", "path"} <= value.keys()
     return is_stored or isinstance(value, bytes | Image.Image) or is_array(value)
 
@@ -167,14 +215,66 @@ def _source(value: Any) -> Path | bytes:
     )
 
 
-def _from_array(value: Any) -> Image.Image:
-    """Convert gray [H, W] or color [H, W, 3] values of 0 to 255 to an image. Raises DataError."""
-    pixels = to_array(value)
+def _load_image(value: Any, pixel_range: Any) -> Image.Image:
+    """Open the image of a cell with its pixels decoded. Raises DataError."""
+    array = _array_of(value)
+    if array is not None:
+        return _from_array(array, pixel_range)
+    if isinstance(value, Image.Image):
+        return value
+    source = _source(value)
+    size = len(source) if isinstance(source, bytes) else _file_size(source)
+    if not size:
+        raise DataError("is empty: it has 0 bytes")
+    # Opening bytes instead of the path: Pillow would keep the file open.
+    return open_bytes(source if isinstance(source, bytes) else source.read_bytes())
+
+
+@contextmanager
+def _named_faults() -> Iterator[None]:
+    """Raise what decoding raises as a DataError that says what is wrong with the image."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError("is not in a supported image format") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has too many pixels: {error}") from error
+    except Exception as error:  # decoders may raise anything on a corrupt file
+        raise DataError(f"is corrupt: {error}") from error
+
+
+def _array_of(value: Any) -> NDArray[Any] | None:
+    """Return the values of a cell that is an array or a .npy file; None for an image."""
+    if is_array(value):
+        return to_array(value)
+    path = path_of(value)
+    if path is None or not is_band_file(path):
+        return None
+    source = Path(path).expanduser()
+    if not _file_size(source):
+        raise DataError("is empty: it has 0 bytes")
+    return read_band_file(source)
+
+
+def _from_array(pixels: NDArray[Any], pixel_range: Any) -> Image.Image:
+    """Convert gray [H, W] or color [H, W, 3] values to an image. Raises DataError.
+
+    16-bit and float values need the range of the dataset, and are valid without it.
+    """
     is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
-    is_integer = np.issubdtype(pixels.dtype, np.integer)
-    if not (is_image and is_integer and pixels.size and pixels.min() >= 0 and pixels.max() <= 255):
+    if not (is_image and pixels.size and pixels.dtype.kind in "uif"):
         raise DataError(
-            f"is an array {pixels.dtype} {list(pixels.shape)}; uint8 [H, W] or [H, W, 3] is needed"
+            f"is an array {pixels.dtype} {list(pixels.shape)}; [H, W] or [H, W, 3] is needed (set"
+            " task.channels for another number of bands)"
+        )
+    if pixels.dtype != np.uint8 and pixel_range is not None:
+        return Image.fromarray(to_8_bits(pixels, pixel_range))
+    if is_deep_array(pixels):
+        raise DataError(
+            f"is an array {pixels.dtype} with values from {pixels.min():g} to {pixels.max():g}; set"
+            " the range of the data that becomes 0 to 255: task.pixel_range=[low, high]"
         )
     return Image.fromarray(pixels.astype(np.uint8))
 
@@ -188,17 +288,22 @@ def _file_size(path: Path) -> int:
     raise DataError("is not a file" if path.exists() else "does not exist")
 
 
-def _fault(value: Any, max_pixels: int) -> str | None:
+def _fault(value: Any, max_pixels: int, channels: int) -> str | None:
     try:
-        read_image(value, max_pixels)
+        if channels == 3:
+            read_image(value, max_pixels, _ANY_RANGE)
+        else:
+            read_unscaled(value, channels, max_pixels)
     except DataError as error:
         return str(error)
     return None
 
 
 @lru_cache(maxsize=1 << 18)
-def _fault_of_file(path: str, changed: int, size: int, max_pixels: int) -> str | None:
-    return _fault(path, max_pixels)
+def _fault_of_file(
+    path: str, changed: int, size: int, max_pixels: int, channels: int
+) -> str | None:
+    return _fault(path, max_pixels, channels)
 
 
 @lru_cache(maxsize=1 << 18)
@@ -214,8 +319,10 @@ def _size_of_file(path: str, changed: int, size: int) -> tuple[int, int]:
 
 def _size_in(file: BinaryIO) -> tuple[int, int]:
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return _upright_size(image)
+    except DataError:
+        raise
     except Exception as error:  # decoders may raise anything on a corrupt file
         raise DataError(f"is corrupt: {error}") from error
 
@@ -229,16 +336,21 @@ def _upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if rotated else (image.height, image.width)
 
 
-def _to_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
+def _decode(image: Image.Image, max_pixels: int) -> Image.Image:
+    """Decode the pixels of an opened image, unless there are too many."""
     if image.width * image.height > max_pixels:
         raise DataError(
             f"has {image.width} x {image.height} pixels, over the limit of {max_pixels} "
             "(task.max_pixels)"
         )
     image.load()
-    image = _upright(image)
-    if image.mode.startswith(("I", "F")):
-        image = _from_deep_gray(image)
+    return image
+
+
+def _to_rgb(image: Image.Image, max_pixels: int, pixel_range: Any) -> Image.Image:
+    image = _upright(_decode(image, max_pixels))
+    if is_deep_mode(image.mode):
+        image = _from_deep_gray(image, pixel_range)
     if image.has_transparency_data:
         image = image.convert("RGBA")  # also from a palette, gray, or one transparent color
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
@@ -253,13 +365,20 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _from_deep_gray(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit or float gray to 8 bits. Pillow's own conversion clips it to white."""
-    pixels = np.asarray(image).astype(np.float64)  # [H, W]
+def _from_deep_gray(image: Image.Image, pixel_range: Any) -> Image.Image:
+    """Scale 16-bit, 32-bit or float gray to 8 bits. Pillow's own conversion clips it to white.
+
+    Without a range, which only models of earlier versions and of 8-bit images have, the values of
+    the image decide whether they are 16-bit, 8-bit or shares.
+    """
+    pixels = np.asarray(image)  # [H, W]
+    if pixel_range is not None:
+        return Image.fromarray(to_8_bits(pixels, pixel_range))
+    scaled = pixels.astype(np.float64)
     if image.mode.startswith("I;16"):
-        pixels /= 257
-    elif pixels.max(initial=0) > 255:
-        pixels *= 255 / max(65535.0, float(pixels.max()))  # 16-bit values in a wider mode
-    elif image.mode == "F" and pixels.max(initial=0) <= 1:
-        pixels *= 255
-    return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+        scaled /= 257
+    elif scaled.max(initial=0) > 255:
+        scaled *= 255 / max(65535.0, float(scaled.max()))  # 16-bit values in a wider mode
+    elif image.mode == "F" and scaled.max(initial=0) <= 1:
+        scaled *= 255
+    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finetune.model import Batch, TransferModel
 from finetune.task_parts import CardFacts, Picture, Sample
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews
-from tasks.image.picture_rows import describe_pixels
+from tasks.image.picture_rows import RGB, describe_pixels
 from tasks.image.preprocessing import INPUT, to_timm
 
 if TYPE_CHECKING:
@@ -33,12 +36,15 @@ class ImageViews(LabelViews):
             others = map(targets.describe, batch["mix"]["targets"].tolist())
             captions = [f"{a} {percent}%, {b}" for a, b in zip(captions, others, strict=True)]
         restored = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
-        pixels = [image.permute(1, 2, 0).numpy() for image in restored]  # [H, W, 3] each
+        pixels = [as_rgb(image.permute(1, 2, 0).numpy()) for image in restored]
         return list(map(Picture, captions, pixels))
 
     def card(self, model: TransferModel) -> CardFacts:
         config, kind = self.task.resolved_, self.task.targets.problem_type
         processor = self.task.processor_
+        if config.pixel_range is not None or self.task.preprocessing_.channels != RGB:
+            # Code for plain libraries would convert the images to 8-bit RGB, unlike training.
+            return CardFacts(base=None if processor else self._base_on_hub(model))
         blanks = {
             "labels": self.task.targets.names,
             "several": ", top_k=None" if kind == "multi_label_classification" else "",
@@ -76,3 +82,8 @@ class ImageViews(LabelViews):
             return None
         config: Any = model.network.pretrained_cfg
         return "" if source.weights else str(config.get("hf_hub_id") or "")
+
+
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pixels [H, W, C] as [H, W, 3] to look at: gray, or the first three bands."""
+    return pixels[..., :3] if pixels.shape[-1] >= RGB else pixels[..., :1].repeat(3, axis=-1)

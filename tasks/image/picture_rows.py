@@ -6,9 +6,12 @@ The image is a path, bytes, {"bytes", "path"}, a PIL image, or an array; see
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.errors import DataError
@@ -17,16 +20,26 @@ from tasks.classification.label_columns import find_column
 from tasks.image.image_reading import (
     digest_image,
     find_fault,
+    inspect_header,
     looks_like_image,
     path_of,
+    read_channels,
     read_image,
+    read_unscaled,
 )
+from tasks.pixels.pixel_range import settle_pixel_range
 
+RGB = 3
 IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
 
 
 class PictureRows(Rows):
-    """Rows of a task whose config has the keys `image` and `max_pixels`."""
+    """Rows of a task whose config has the keys `image`, `max_pixels` and `pixel_range`."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the decoded images."""
+        return getattr(self.config, "channels", None) or RGB
 
     @property
     def inputs(self) -> list[str]:
@@ -40,6 +53,16 @@ class PictureRows(Rows):
         image, note = find_column(self.config.image, "image", choices, IMAGE_NAMES, list(images))
         return Resolved({"image": image}, [note] if note else [])
 
+    def settle_pixels(self, rows: Iterable[Row]) -> Resolved:
+        """Choose the range of pixel values from the rows of a dataset, whose images are valid."""
+        keys, notes = settle_pixel_range(
+            self.config,
+            map(self.cell, rows),
+            inspect_header,
+            lambda cell: read_unscaled(cell, self.channels, self.config.max_pixels),
+        )
+        return Resolved(keys, notes)
+
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
@@ -48,7 +71,7 @@ class PictureRows(Rows):
     def validate(self, row: Row) -> Iterator[str]:
         """Yield the fault of a row's image, found by decoding it."""
         value = self.cell(row)
-        if fault := find_fault(value, self.config.max_pixels):
+        if fault := find_fault(value, self.config.max_pixels, self.channels):
             path = path_of(value)
             name = f" {path!r}" if path and not row.get("file") else ""
             yield f"{self.inputs[0]}{name} {fault}"
@@ -68,9 +91,16 @@ class PictureRows(Rows):
 
     def image(self, row: Row) -> Image.Image:
         """Decode a row's image, upright and in RGB. Raises DataError with its name."""
-        cell = self.cell(row)
+        return self._decoded(row, read_image)  # type: ignore[no-any-return]
+
+    def pixels(self, row: Row) -> NDArray[np.uint8]:
+        """Decode a row's image to [H, W, C] of `channels`. Raises DataError with its name."""
+        return self._decoded(row, partial(read_channels, channels=self.channels))  # type: ignore[no-any-return]
+
+    def _decoded(self, row: Row, read: Any) -> Any:
+        cell, config = self.cell(row), self.config
         try:
-            return read_image(cell, self.config.max_pixels)
+            return read(cell, max_pixels=config.max_pixels, pixel_range=config.pixel_range)
         except DataError as error:
             raise DataError(f"{path_of(cell) or self.inputs[0]} {error}") from error
 

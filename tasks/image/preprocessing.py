@@ -3,7 +3,7 @@
 A `Preprocessing` is read from the network's config, kept in the task's state, and written back to
 that config, so that training, validation, prediction and the exported model agree.
 
-Shapes: H, W pixels.
+Shapes: H, W pixels, C channels, mostly 3.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from finetune.io.files import write_json
 
-INPUT = "pixel_values"  # name of the networks' input, float32 [B, 3, H, W]
+INPUT = "pixel_values"  # name of the networks' input, float32 [B, C, H, W], C mostly 3
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Pillow's constants, which transformers configs contain.
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -74,12 +74,24 @@ class Preprocessing:
         return replace(self, size=size or self.size, edge=None)
 
     @property
+    def channels(self) -> int:
+        """Number of channels of the input."""
+        return len(self.mean)
+
+    def with_channels(self, count: int | None) -> Preprocessing:
+        """Return a copy for another number of channels, each normalized by the average of all."""
+        if count is None or count == self.channels:
+            return self
+        mean, std = (float(np.mean(values)) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * count, std=(std,) * count)
+
+    @property
     def mode(self) -> str:
         """Interpolation mode for tensors, for which torchvision lacks some of Pillow's modes."""
         return self.interpolation if self.interpolation in _TENSOR_MODES else "bicubic"
 
     def fit(self, image: Tensor) -> Tensor:
-        """Resize and crop an image, uint8 [3, H, W], to `size`."""
+        """Resize and crop an image, uint8 [C, H, W], to `size`."""
         from torchvision.transforms.v2.functional import center_crop
 
         if self.edge is None:
@@ -96,25 +108,25 @@ class Preprocessing:
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2.functional import resize
 
-        if self.by_pillow:
-            pil_image = Image.fromarray(image.permute(1, 2, 0).numpy())
+        if self.by_pillow and self.channels in (1, 3):  # Pillow has no images of other bands
+            pil_image = Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())
             mode = InterpolationMode(self.interpolation)
             return to_channels_last(resize(pil_image, size, mode, antialias=True))
         resized: Tensor = resize(image, size, InterpolationMode(self.mode), antialias=True)
         return resized
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Convert an image, uint8 [3, H, W], to float32 and normalize it."""
+        """Convert an image, uint8 [C, H, W], to float32 and normalize it."""
         mean, std = self._by_channel()
         return (image.contiguous().float() * self.scale - mean) / std
 
     def restore(self, image: Tensor) -> Tensor:
-        """Invert `normalize`, giving uint8 [3, H, W] to look at."""
+        """Invert `normalize`, giving uint8 [C, H, W] to look at."""
         mean, std = self._by_channel()
         return ((image * std + mean) / self.scale).round().clamp(0, 255).to(torch.uint8)
 
     def _by_channel(self) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, [3, 1, 1]."""
+        """Return mean and standard deviation, [C, 1, 1]."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return mean, std
 
@@ -129,7 +141,8 @@ def to_channels_last(image: Image.Image) -> Tensor:
 
     Converting it back to a PIL image then copies nothing.
     """
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def from_timm(config: Mapping[str, Any]) -> Preprocessing:
@@ -151,7 +164,7 @@ def to_timm(preprocessing: Preprocessing) -> dict[str, Any]:
     height, width = preprocessing.size
     edge = preprocessing.edge
     return {
-        "input_size": (3, height, width),
+        "input_size": (preprocessing.channels, height, width),
         "crop_pct": 1.0 if edge is None else min(height, width) / edge,
         "crop_mode": "squash" if edge is None else "center",
         "interpolation": preprocessing.interpolation,

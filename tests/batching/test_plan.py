@@ -194,3 +194,21 @@ def test_balanced_plan_order_depends_on_the_position_only() -> None:
         shared = balanced(processes=processes)
         for epoch in range(3):
             assert sorted(drawn(shared, epoch)) == sorted(drawn(balanced(), epoch))
+
+
+def test_fewest_rows_is_the_size_of_the_smallest_micro_batch() -> None:
+    for count, size, micro, processes in (
+        (20, 19, 19, 1),
+        (20, 10, 4, 1),
+        (21, 8, 3, 2),
+        (7, 7, 1, 1),
+    ):
+        plan = TrainPlan(np.ones(count, int), size, micro, seed=0, processes=processes)
+        for steps in (1, plan.steps_per_epoch, 3 * plan.steps_per_epoch):
+            batches = [
+                len(micro_batch.indices)
+                for step in range(steps)
+                for process in range(processes)
+                for micro_batch in plan.micro_batches(step, process)
+            ]
+            assert plan.fewest_rows(steps) == min(batches)

@@ -216,7 +216,9 @@ def test_read_image_reads_arrays_and_nested_lists(convert: Any) -> None:
     assert picture_size(value) == (12, 20)
     assert digest_image(value) != digest_image(convert(np.asarray(noise())[::-1]))
     assert not looks_like_image([[1, 2, 3, 4], [5, 6, 7, 8]])  # boxes
-    with pytest.raises(DataError, match=r"float64 \[5, 5\]; uint8 \[H, W\]"):
-        read_image(np.zeros((5, 5)))
+    with pytest.raises(
+        DataError, match=r"array uint8 \[5, 5, 7\]; \[H, W\] or \[H, W, 3\] is needed"
+    ):
+        read_image(np.zeros((5, 5, 7), np.uint8))
     with pytest.raises(DataError, match=r"lists of different lengths"):
         read_image([[1, 2, 3, 4, 5], [1, 2, 3, 4]])

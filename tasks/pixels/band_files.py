@@ -1,0 +1,67 @@
+"""Arrays of any number of bands, from .npy files and multi-band TIFF files.
+
+Shapes: H, W pixels, C bands.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.errors import DataError
+
+ARRAY_ENDING = ".npy"
+_TIFF_ENDINGS = frozenset({".tif", ".tiff"})
+
+
+def is_band_file(path: str | Path) -> bool:
+    """True for a file that holds an array: its pixels are not decoded as an image."""
+    return Path(path).suffix.lower() == ARRAY_ENDING
+
+
+def is_tiff(path: str | Path) -> bool:
+    """True for the name of a TIFF file."""
+    return Path(path).suffix.lower() in _TIFF_ENDINGS
+
+
+def read_band_file(path: Path) -> NDArray[Any]:
+    """Read the array of a .npy file, memory-mapped. Raises DataError."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"is not a valid .npy file: {error}") from error
+
+
+def read_tiff_bands(path: Path) -> NDArray[Any]:
+    """Read all bands of a TIFF file. Raises DataError."""
+    if find_spec("tifffile") is None:
+        raise DataError(
+            "is a TIFF file of several bands, which needs the package tifffile;"
+            " pip install 'finetune-kit[bands]'"
+        )
+    try:
+        return np.asarray(import_module("tifffile").imread(path))
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        raise DataError(f"cannot be read as a TIFF file of several bands: {error}") from error
+
+
+def bands_last(pixels: NDArray[Any], count: int) -> NDArray[Any]:
+    """Return an array of `count` bands as [H, W, C]; bands may come first or last.
+
+    Raises DataError for an array of another number of bands.
+    """
+    if pixels.ndim == 2 and count == 1:
+        return pixels[..., None]
+    if pixels.ndim == 3 and pixels.shape[-1] == count:
+        return pixels
+    if pixels.ndim == 3 and pixels.shape[0] == count:
+        return np.moveaxis(pixels, 0, -1)
+    raise DataError(
+        f"is an array {pixels.dtype} {list(pixels.shape)}, not [H, W, {count}] or [{count}, H, W];"
+        " set task.channels to its number of bands"
+    )

@@ -1,0 +1,79 @@
+"""What the header of an image tells before its pixels are decoded: depth and number of frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.pixels.band_files import is_band_file, read_band_file
+from tasks.pixels.image_opening import open_bytes, open_image
+
+_ALWAYS_8_BITS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"})
+_BITS_PER_SAMPLE = 258  # tag of TIFF
+
+
+class ImageHeader(NamedTuple):
+    """Facts about a stored image.
+
+    Attributes:
+        name: its file name; "" for an image in memory.
+        is_deep: True if its values need a range: 16-bit or 32-bit gray, floats, other arrays.
+        is_deep_color: True for 16-bit colors, of which Pillow reads the upper 8 bits.
+        has_frames: True if it has several frames or pages, of which the first one is read.
+    """
+
+    name: str = ""
+    is_deep: bool = False
+    is_deep_color: bool = False
+    has_frames: bool = False
+
+
+def read_header(source: Path | bytes | Image.Image | NDArray[Any]) -> ImageHeader:
+    """Read the header of an image that is known to be valid."""
+    if isinstance(source, np.ndarray):
+        return ImageHeader(is_deep=is_deep_array(source))
+    if isinstance(source, Image.Image):
+        return _describe(source, "")
+    if isinstance(source, bytes):
+        with open_bytes(source) as image:
+            return _describe(image, "")
+    if source.suffix.lower() in _ALWAYS_8_BITS:
+        return ImageHeader(source.name)
+    if is_band_file(source):
+        return ImageHeader(source.name, is_deep_array(read_band_file(source)))
+    with source.open("rb") as file, open_image(file) as image:
+        return _describe(image, source.name)
+
+
+def is_deep_mode(mode: str) -> bool:
+    """True for Pillow's modes of 16-bit, 32-bit and float gray."""
+    return mode.startswith(("I", "F"))
+
+
+def is_deep_array(pixels: NDArray[Any]) -> bool:
+    """True for an array whose values are not all from 0 to 255, or that holds floats."""
+    if pixels.dtype == np.uint8 or not pixels.size:
+        return False
+    return not np.issubdtype(pixels.dtype, np.integer) or bool(
+        pixels.min() < 0 or pixels.max() > 255
+    )
+
+
+def _describe(image: Image.Image, name: str) -> ImageHeader:
+    return ImageHeader(
+        name,
+        is_deep_mode(image.mode),
+        image.mode in ("RGB", "RGBA") and _has_16_bits(image),
+        bool(getattr(image, "is_animated", False)),
+    )
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    tags = getattr(image, "tag_v2", {})
+    if tags:
+        return bool(max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8)
+    return any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))
