@@ -26,7 +26,7 @@ ANSWERED = answered_rows(6)
 PLAIN = [{"text": row["text"]} for row in text_rows(6)]
 TURNS = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}"
-    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 CHATS = [
