@@ -66,11 +66,12 @@ class TextGeneration(Task):
     network_config_: Any = None
     template_: str | None = None  # the chat template, if it is not the pretrained tokenizer's
     _turn_end: int | None = None
+    _restored: bool = False
     _codec: tuple[Any, Codec] | None = None
 
     @property
     def rows(self) -> PromptRows:
-        return PromptRows(self.resolved_)
+        return PromptRows(self.resolved_, detects=not self._restored)
 
     @property
     def views(self) -> GenerationViews:
@@ -126,6 +127,7 @@ class TextGeneration(Task):
     def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
         self.network_config_ = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
+        self._restored = True
 
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = load_language_model(source, self.network_config_, self.tokenizer_)

@@ -17,6 +17,7 @@ from tasks.prompts.prompt_config import PromptConfig
 from tasks.prompts.templates import resolve_template, template_columns
 from tasks.prompts.tools import TOOL_NAMES, tool_faults
 
+Keys = Mapping[str, str | None]
 Choice: TypeAlias = tuple[dict[str, str | None], list[str]]
 """Keys with their values, and a note for each choice."""
 
@@ -66,9 +67,10 @@ CONTEXT_COLUMNS = {
 ANSWERS = ("answers", "answers[text][0]")
 
 
-def choose_prompts(config: PromptConfig, columns: Columns) -> Choice:
+def choose_prompts(config: PromptConfig, columns: Columns, *, detects: bool = True) -> Choice:
     """Return the keys that select columns, with open ones filled, and a note for each choice made.
 
+    Without `detects`, columns beside a configured prompt or dialogue are read only if configured.
     Raises DataError if keys exclude each other, if no column is suitable, or if the columns have
     several readings or are those of another task.
     """
@@ -82,17 +84,14 @@ def choose_prompts(config: PromptConfig, columns: Columns) -> Choice:
     if keys.get("messages"):
         column = str(keys["messages"])
         refuse_placeholders(column, [v for v in columns[column] if v is not None], columns)
-        more = [_choose_tools(config, columns), _choose_system(config, columns, keys)]
-    elif keys.get("prompt"):
-        more = [_choose_system(config, columns, keys), _choose_history(config, columns)]
-    else:
-        more = []
-    for more_keys, more_notes in more:
-        keys, notes = keys | more_keys, notes + more_notes
+    for key in _BESIDE[next(name for name in ("messages", "prompt", "text") if keys.get(name))]:
+        if detects or getattr(config, key) is not None:
+            more_keys, more_notes = _CHOICES_BESIDE[key](config, columns, keys)
+            keys, notes = keys | more_keys, notes + more_notes
     return keys, notes
 
 
-def _check_kind(config: PromptConfig, keys: Mapping[str, str | None]) -> None:
+def _check_kind(config: PromptConfig, keys: Keys) -> None:
     """Raise DataError for keys of another kind of rows."""
     for key, kinds, what in (
         ("tools", ("messages",), "dialogues; set task.messages"),
@@ -138,7 +137,7 @@ _CHOICES: dict[str, Callable[[PromptConfig, Columns], Choice]] = {
 # ---- columns beside a dialogue or a prompt
 
 
-def _choose_tools(config: PromptConfig, columns: Columns) -> Choice:
+def _choose_tools(config: PromptConfig, columns: Columns, keys: Keys) -> Choice:
     """Return {"tools": column} if dialogues have tools, and a note if the column was detected."""
     if config.tools is not None:
         column, _ = find_column(config.tools, "tools", columns, (), ())
@@ -150,9 +149,7 @@ def _choose_tools(config: PromptConfig, columns: Columns) -> Choice:
     return {}, []
 
 
-def _choose_system(
-    config: PromptConfig, columns: Columns, keys: Mapping[str, str | None]
-) -> Choice:
+def _choose_system(config: PromptConfig, columns: Columns, keys: Keys) -> Choice:
     if config.system is not None:
         is_text = config.system not in columns and not {"{", "}"}.intersection(config.system)
         if is_text and len(config.system.split()) < 2:
@@ -172,7 +169,7 @@ def _choose_system(
     return {"system": f"{{{column}}}"}, [f"system prompt: column {column!r}, by its name"]
 
 
-def _choose_history(config: PromptConfig, columns: Columns) -> Choice:
+def _choose_history(config: PromptConfig, columns: Columns, keys: Keys) -> Choice:
     if config.history is not None:
         column, _ = find_column(config.history, "history", columns, (), ())
         return {"history": column}, []
@@ -187,6 +184,11 @@ def _named(names: Sequence[str], columns: Columns, read: Any) -> str | None:
     lowered = {name.lower(): name for name in columns if name not in read}
     found = [lowered[name] for name in names if name in lowered]
     return next((name for name in found if any(columns[name])), None)
+
+
+# Keys of columns beside dialogues, prompts and texts, in the order of their notes.
+_BESIDE = {"messages": ("tools", "system"), "prompt": ("system", "history"), "text": ()}
+_CHOICES_BESIDE = {"tools": _choose_tools, "system": _choose_system, "history": _choose_history}
 
 
 # ---- detection

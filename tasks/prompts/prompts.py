@@ -50,9 +50,18 @@ class Exchange:
 
 
 class PromptRows(Rows):
-    """Rows of text generation."""
+    """Rows of text generation.
+
+    Attributes:
+        detects: True if columns beside a configured prompt or dialogue are detected, such as a
+            system prompt; False for a trained task, which reads what it was trained on.
+    """
 
     config: PromptConfig
+
+    def __init__(self, config: PromptConfig, *, detects: bool = True) -> None:
+        super().__init__(config)
+        self.detects = detects
 
     @property
     def inputs(self) -> list[str]:
@@ -90,7 +99,7 @@ class PromptRows(Rows):
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
-        return Resolved(*choose_prompts(self.config, columns))
+        return Resolved(*choose_prompts(self.config, columns, detects=self.detects))
 
     def validate(self, row: Row) -> Iterator[str]:
         yield from prompt_faults(self.config, row)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from finetune.batching.parts import PartRows, split_into_parts
+from finetune.batching.parts import PartRows, rows_at_once, split_into_parts
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_rows, open_splits
@@ -65,5 +65,26 @@ def test_split_into_parts_adds_the_keys_of_each_part_to_its_row() -> None:
     ]
     assert parts[-1] == parts[2]
     assert parts[1:] == parts.__getitems__([1, 2])
+    assert list(parts.select([2, 0])) == [parts[2], parts[0]]
     assert notes == ["train: 3 rows split into 3 parts"]
     assert split_into_parts(rows, Letters()) == (rows, [])
+
+
+def test_split_into_parts_returns_rows_that_are_their_only_part() -> None:
+    class Whole(Letters):
+        @property
+        def parts(self) -> Any:
+            return lambda rows: [[{}] for _ in rows]
+
+    rows = Dataset.from_list([{"text": "ab"}, {"text": "c"}])
+    assert split_into_parts(rows, Whole()) == (rows, [])
+
+
+@pytest.mark.parametrize(("measures", "count"), [(False, 1), (True, 8)])
+def test_rows_at_once_is_one_where_held_out_rows_are_whole(measures: bool, count: int) -> None:
+    class Halves(Letters):
+        parts = staticmethod(lambda rows: [[{"half": 0}, {"half": 1}] for _ in rows])
+        measures_parts = measures
+
+    assert rows_at_once(Halves(), 8) == count
+    assert rows_at_once(Letters(), 8) == 8

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import finetune
 from finetune.errors import DataError
 from finetune.task_parts import Row
 from tasks import TextGeneration
 from tasks.prompts.row_messages import row_messages
 from tests.support.contract import resolve
+from tests.support.text_generators import train
 
 ASKED = [{"role": "user", "content": "a goal?"}]
 ANSWERED = [{"role": "assistant", "content": "yes"}]
@@ -138,6 +141,19 @@ def test_two_system_prompts_of_one_row_are_a_fault() -> None:
     (fault,) = task.rows.validate({"messages": own, "system": "Be brief."})
     assert "'Be long.', and task.system={system} has another, 'Be brief.'" in fault
     assert not list(task.rows.validate({"messages": own, "system": "Be long."}))
+
+
+def test_trained_task_reads_no_column_that_it_was_not_trained_on(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    rows = [{"messages": ASKED + ANSWERED}] * 4
+    keys = {"max_steps": 1, "batch_size": 4, "validation": 0, "method": "full"}
+    run = train(llama_folder, tmp_path / "run", rows, **keys)
+    plain = finetune.evaluate(run.path, rows)
+    more = [row | {"system": "Be brief.", "tools": "[]"} for row in rows]
+    assert finetune.evaluate(run.path, more) == plain
+    task, _ = read(more[0])
+    assert task.rows.inputs == ["messages", "tools", "system"]
 
 
 # ---- histories
