@@ -46,16 +46,16 @@ def _is_image(cell: str) -> bool:
 
 
 _KINDS: dict[str, Callable[[str], object]] = {
-    "number": _PLAIN_NUMBER.fullmatch,
-    "date": _DATE.fullmatch,
-    "address": _ADDRESS.fullmatch,
-    "image file": _is_image,
+    "a number": _PLAIN_NUMBER.fullmatch,
+    "a date": _DATE.fullmatch,
+    "an address": _ADDRESS.fullmatch,
+    "an image file": _is_image,
 }
 
 
 def check_header(path: Path, line: int, names: Sequence[str], columns: Sequence[list[str]]) -> None:
     """Raise AmbiguityError if the first line looks like data. `columns` are the first cells."""
-    if _USUAL_NAMES.intersection(name.lower() for name in names) or _are_positions(names):
+    if looks_like_header(names, columns) or _are_positions(names):
         return
     for number, (name, cells) in enumerate(zip(names, columns, strict=True), start=1):
         reason = _likeness(name, [cell.strip() for cell in cells if cell.strip()])
@@ -66,6 +66,15 @@ def check_header(path: Path, line: int, names: Sequence[str], columns: Sequence[
                 f" columns, such as data.columns={guess_columns(names)}; if this line is the"
                 " header, write data.columns=header"
             )
+
+
+def looks_like_header(cells: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
+    """True if a cell is a usual name of a column, such as comment_text, and no value of its own."""
+    return any(
+        not _USUAL_NAMES.isdisjoint(re.split("[_-]", cell.strip().lower()))
+        and column.count(cell) <= 1
+        for cell, column in zip(cells, columns, strict=True)
+    )
 
 
 def _are_positions(names: Sequence[str]) -> bool:
@@ -85,7 +94,7 @@ def _likeness(name: str, cells: Sequence[str]) -> str:
         return f"is also the value of {count} cells of"
     for kind, matches in _KINDS.items():
         if matches(name) and sum(bool(matches(cell)) for cell in cells) >= _ALIKE * len(cells):
-            return f"is a {kind}, like the cells of"
+            return f"is {kind}, like the cells of"
     words = sum(len(cell.split()) for cell in cells) / len(cells)
     is_question = name.endswith(("?", ":"))
     if len(name.split()) >= _SENTENCE and words >= _SENTENCE and not is_question:

@@ -52,10 +52,12 @@ def find_bad_records(
             raise AmbiguityError(_open_message(path, record, raw, dialect))
         if record.lines > 1 and not trusts and forms.swallows_rows(raw):
             yield BadRecord(record, _swallowed(record, dialect))
+        elif not trusts and dialect.has_loose_quote(raw):
+            yield BadRecord(record, _loose(raw, dialect))
         elif "\0" in raw:
             yield BadRecord(record, f"holds a NUL character: {excerpt(raw.strip())}")
         elif _is_header(raw, dialect, names):
-            yield BadRecord(record, "repeats the header" + " (data.columns)" * (not has_header))
+            yield BadRecord(record, "repeats the header")
 
 
 def _is_header(raw: str, dialect: Dialect, names: Sequence[str]) -> bool:
@@ -71,6 +73,15 @@ def _swallowed(record: Record, dialect: Dialect) -> str:
         f"opens a quote ({dialect.quote}) that the next one closes in line {last}, and the lines"
         " between look like rows of their own; close the quote, or write data.quote=none if quotes"
         " are characters like any other, data.quote=double if this is one cell"
+    )
+
+
+def _loose(raw: str, dialect: Dialect) -> str:
+    escape = "data.quote=backslash if a backslash stands before quotes inside, "
+    return (
+        f"text follows a closing quote ({dialect.quote}): {excerpt(raw.strip())}; double the quotes"
+        f" inside of a quoted cell, or write {escape * (chr(92) + dialect.quote in raw)}"
+        "data.quote=none if quotes are characters like any other, data.quote=double to drop them"
     )
 
 

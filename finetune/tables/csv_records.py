@@ -41,20 +41,40 @@ class Dialect:
     escape: str = ""
 
     @cached_property
-    def _field(self) -> str:
-        plain = rf"[^{re.escape(self.delimiter)}\r\n]*+"
-        if not self.quote:
-            return plain
+    def _plain(self) -> str:
+        return rf"[^{re.escape(self.delimiter)}\r\n]*+"
+
+    @cached_property
+    def _quoted(self) -> str:
         quote, escape = re.escape(self.quote), re.escape(self.escape)
         escaped = rf"|{escape}." if escape else ""
-        inside = rf"(?:[^{quote}{escape}]++|{quote}{quote}{escaped})*+"
-        return rf"(?:{quote}{inside}(?:{quote}{plain}|(?P<open>\Z))|{plain})"
+        return rf"{quote}(?:[^{quote}{escape}]++|{quote}{quote}{escaped})*+"
+
+    @cached_property
+    def _field(self) -> str:
+        if not self.quote:
+            return self._plain
+        quote = re.escape(self.quote)
+        return rf"(?:{self._quoted}(?:{quote}{self._plain}|(?P<open>\Z))|{self._plain})"
+
+    def _repeated(self, field: str) -> re.Pattern[str]:
+        rest = field.replace("?P<open>", "?P<open_later>")
+        ends = r"(?:\r\n|\n|\r|\Z)"
+        return re.compile(rf"{field}(?:{re.escape(self.delimiter)}{rest})*+{ends}", re.DOTALL)
 
     @cached_property
     def _record(self) -> re.Pattern[str]:
-        rest = self._field.replace("?P<open>", "?P<open2>")
-        ends = r"(?:\r\n|\n|\r|\Z)"
-        return re.compile(rf"{self._field}(?:{re.escape(self.delimiter)}{rest})*+{ends}", re.DOTALL)
+        return self._repeated(self._field)
+
+    @cached_property
+    def _well_quoted(self) -> re.Pattern[str]:
+        quote = re.escape(self.quote)
+        return self._repeated(rf"(?:{self._quoted}(?:{quote}[ ]*|\Z)|(?!{quote}){self._plain})")
+
+    @cached_property
+    def _quote_in_text(self) -> re.Pattern[str]:
+        border = rf"[^{re.escape(self.quote)}{re.escape(self.delimiter)}\r\n]"
+        return re.compile(rf"(?<={border}){re.escape(self.quote)}(?={border})")
 
     @cached_property
     def _cell(self) -> re.Pattern[str]:
@@ -69,14 +89,21 @@ class Dialect:
         while at < len(text):
             match = self._record.match(text, at)
             assert match is not None, "every character fits a plain field, a delimiter or a line"
-            groups = match.groupdict()
-            is_open = any(groups.get(name) is not None for name in ("open", "open2"))
+            is_open = any(group is not None for group in match.groups())
             end = max(match.end(), at + 1)
             lines = count_newlines(text[at:end])
             if text[at:end].strip("\r\n"):
                 trailing = text[at:end].endswith(("\n", "\r")) and not is_open
                 yield Record(line, at, end, lines + (0 if trailing else 1), is_open)
             at, line = end, line + lines
+
+    def may_have_loose_quotes(self, text: str) -> bool:
+        """False if no quote stands between other characters, as most texts have them."""
+        return bool(self.quote) and self._quote_in_text.search(text) is not None
+
+    def has_loose_quote(self, record: str) -> bool:
+        """True if text follows a closing quote, as in "he said "hi" to me"."""
+        return bool(self.quote) and self._well_quoted.fullmatch(record) is None
 
     def cells(self, record: str) -> list[str]:
         """Return the cells of the first record of a text."""
@@ -130,10 +157,10 @@ def find_dialect(path: Path, text: str, config: DataConfig, is_tsv: bool) -> tup
     )
 
 
-def split_excel_line(text: str) -> tuple[str, str, int]:
-    """Return the delimiter of a first line such as sep=; ("" without one), its rest, its length."""
+def split_excel_line(text: str) -> tuple[str, str]:
+    """Return the delimiter of a first line such as sep=; ("" without one), and the other lines."""
     match = _EXCEL_LINE.match(text)
-    return (match[1], text[match.end() :], 1) if match else ("", text, 0)
+    return (match[1], text[match.end() :]) if match else ("", text)
 
 
 def guess_columns(cells: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +17,13 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from finetune.tables.csv_columns import SAMPLE, check_header, convert_decimal_commas, name_columns
+from finetune.tables.csv_columns import (
+    SAMPLE,
+    check_header,
+    convert_decimal_commas,
+    looks_like_header,
+    name_columns,
+)
 from finetune.tables.csv_faults import BadRecord, excerpt, find_bad_records
 from finetune.tables.csv_records import (
     Dialect,
@@ -50,9 +57,11 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     """Read a table of text (RFC 4180) whose columns are named by its first line or data.columns."""
     source, notes = _open(path, config, decoder)
     table, ragged = _parse(source)
-    if source.has_header and config.columns is None:
-        first = [table.column(place)[:SAMPLE].to_pylist() for place in range(table.num_columns)]
+    first = [table.column(place)[:SAMPLE].to_pylist() for place in range(table.num_columns)]
+    if config.columns is None:
         check_header(path, source.line, source.names, first)
+    elif not source.has_header:
+        _check_no_header(source, first)
     bad = _find_bad(source, table, ragged)
     if bad:
         table, ragged = _parse(replace(source, text=_without(source.text, bad)))
@@ -66,35 +75,67 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
     text = decoder.text(path)
     if not text.strip():
         raise DataError(f"{path}: is empty; its first line must name the columns")
-    # Arrow would read a leading blank line as the header.
-    body = text.lstrip("\r\n")
-    skipped = count_newlines(text[: len(text) - len(body)])
     is_tsv = config.format == "tsv" or (config.format == "auto" and _is_tsv(path))
     notes = []
-    delimiter, body, lines = split_excel_line(body)
+    delimiter, rest = split_excel_line(text.lstrip("\r\n"))
     if delimiter:
         config = config.model_copy(update={"delimiter": config.delimiter or delimiter})
         notes.append(f"{path}: the first line gives the delimiter {delimiter!r}")
+    # Arrow would read a leading blank line as the header.
+    body = rest.lstrip("\r\n")
+    if not body:
+        raise DataError(f"{path}: has no line that names the columns")
+    first_line = 1 + count_newlines(text[: len(text) - len(body)])
     dialect, note = find_dialect(path, body, config, is_tsv)
     if next(dialect.records(body)).is_open:
         raise DataError(
-            f"{path}: line {1 + skipped + lines} opens a quote ({dialect.quote}) that is never"
+            f"{path}: line {first_line} opens a quote ({dialect.quote}) that is never"
             f" closed; close or remove it, or write data.quote=none: {excerpt(body)}"
         )
-    cells = names = [cell.strip() for cell in dialect.cells(body)]
+    cells = [cell.strip() for cell in dialect.cells(body)]
     if isinstance(config.columns, list):
-        names = [name.strip() for name in config.columns]
-        check_names(names, "data.columns")
-        if len(names) != len(cells):
-            raise DataError(
-                f"{path}: data.columns has {len(names)} names, but the first line has {len(cells)}"
-                f" cells: {excerpt(body[: body.find(chr(10))])}; name all of them, such as"
-                f" data.columns={guess_columns(cells)}"
-            )
+        names = _given_names(path, config.columns, cells)
+    else:
+        names = _complete_header(cells, dialect, body)
     notes += [note] if note else []
     has_header = not isinstance(config.columns, list)
-    line = 1 + skipped + lines
-    return _Csv(path, body, dialect, names, has_header, line, config.quote is not None), notes
+    trusts = config.quote is not None
+    return _Csv(path, body, dialect, names, has_header, first_line, trusts), notes
+
+
+def _given_names(path: Path, columns: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """Return the names of data.columns. Raises DataError if they do not fit the first line."""
+    names = [name.strip() for name in columns]
+    check_names(names, "data.columns")
+    if len(names) != len(cells):
+        raise DataError(
+            f"{path}: data.columns has {len(names)} names, but the first line has {len(cells)}"
+            f" cells: {excerpt(', '.join(cells))}; name all of them, such as"
+            f" data.columns={guess_columns(cells)}"
+        )
+    return names
+
+
+def _check_no_header(source: _Csv, columns: Sequence[list[str]]) -> None:
+    cells = [cells[0] for cells in columns if cells]
+    if len(cells) == len(columns) and looks_like_header(cells, columns):
+        raise DataError(
+            f"{source.path}: data.columns names the columns of a table without a header, but line"
+            f" {source.line} looks like one: {excerpt(', '.join(cells))}; remove data.columns, or"
+            " that line"
+        )
+
+
+def _complete_header(cells: Sequence[str], dialect: Dialect, body: str) -> list[str]:
+    """Add a nameless column if all rows have one more cell than the header.
+
+    R writes the names of rows without a header, and some tools end all rows with a delimiter.
+    """
+    records = islice(dialect.records(body), 1, SAMPLE)
+    rows = [dialect.cells(body[each.start : each.end]) for each in records]
+    if not rows or any(len(row) != len(cells) + 1 for row in rows):
+        return [*cells]
+    return ["", *cells] if any(row[-1] for row in rows) else [*cells, ""]
 
 
 def _is_tsv(path: Path) -> bool:
@@ -155,6 +196,7 @@ def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) 
     is_suspicious = any(count_newlines(row.rstrip("\r\n")) for _, row in ragged) or any(
         pc.any(pc.match_substring_regex(cells, "[\n\r\\x00]")).as_py() for cells in table.columns
     )
+    is_suspicious |= not source.trusts_quotes and source.dialect.may_have_loose_quotes(source.text)
     if not is_suspicious and not _has_headers(table, source.names):
         return []
     return list(

@@ -45,7 +45,7 @@ def read_lines(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
     if not rows:
         raise DataError(f"{path}: is empty; expected lines of text")
     blank = len(lines) - len(rows) - (not lines[-1])
-    notes = [f"{path}: {blank} blank lines not read"] if blank else []
+    notes = [f"{path}: not read: blank lines ({blank})"] if blank else []
     return Dataset.from_dict({"text": rows}), notes
 
 

@@ -87,6 +87,10 @@ def check_names(names: Sequence[str], place: str) -> None:
                 f"{place}: column {position} has no name; columns: {', '.join(map(repr, names))}; "
                 "name or remove it (if it is the index of pandas, write with to_csv(index=False))"
             )
+        if "\0" in name:
+            raise DataError(
+                f"{place}: the name of column {position}, {name!r}, holds a NUL character"
+            )
         if names.index(name) + 1 < position:
             raise DataError(
                 f"{place}: columns {names.index(name) + 1} and {position} are both called {name!r};"
