@@ -15,7 +15,7 @@ from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import parse_value, split_override
 from finetune.data.opening import FIRST_VALUES, unread_columns
-from finetune.data.readers import Tables, from_task, read_reference
+from finetune.data.readers import Tables, check_usable, from_task, read_reference
 from finetune.data.roles import find_split
 from finetune.errors import AmbiguityError, ConfigError, DataError, raise_for_faults
 from finetune.io.references import locate
@@ -47,7 +47,7 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
     else:
         guess = _guess(name, dict(map(split_override, overrides)))
         text = _starter_config(name, guess, target)
-        print(f"{guess.task}: {guess.first_row}")
+        print(f"{guess.task}, {guess.first_row}")
     with name_file_in_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -130,15 +130,15 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
             doubts.append(f"{task.name}: {error}")
         except DataError as error:
             faults.append(f"{task.name}: {error}")
-    hint = f"set the key, as in: finetune init {reference} task.text=COLUMN"
     if doubts and not any(guess.has_target for guess in guesses):
         others = [f"or read the rows without a target: task={guess.task}" for guess in guesses]
-        title = f"{reference}: can be read in several ways:"
-        raise DataError("\n  ".join([title, *doubts, *others, hint]))
+        title = f"can be read in several ways; choose with `finetune init {reference} KEY=VALUE`:"
+        raise DataError("\n  ".join([f"{reference}: {title}", *doubts, *others]))
     if not guesses:
+        hint = f"name the columns, as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
     best = max(guesses, key=lambda guess: (guess.has_target, len(guess.keys)))
-    others = [guess.task for guess in guesses if native and guess is not best]
+    others = [guess.task for guess in guesses if guess.has_target and guess is not best]
     best.notes.extend(f"Another task that reads this data: task={name}" for name in others)
     return best
 
@@ -167,6 +167,7 @@ def _settle(
     task: Task, reference: str, tables: Tables, config: DataConfig, data: dict[str, Any]
 ) -> _Guess:
     """Let a task choose its keys for these rows. Raises DataError if they do not fit it."""
+    check_usable(tables, "train")
     rows = tables.splits[find_split(tables.splits, "train") or next(iter(tables.splits))]
     task.settle({k: v for k, v in tables.keys.items() if getattr(task.config, k) is None})
     resolved = task.rows.resolve(rows[:FIRST_VALUES])

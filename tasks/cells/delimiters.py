@@ -65,11 +65,10 @@ def _judge(mark: str, cells: Sequence[str], column: str) -> Delimiter | None:
     verdict: Literal["several", "single", "doubt"] = "doubt"
     if is_comma and not is_plural and all(map(_DECIMALS.fullmatch, cells)):
         verdict = "doubt"  # "0,5" is also a number
-    elif not share:
-        repeats = len(marked) > len(set(marked))
-        verdict = "single" if repeats or is_comma else "doubt"
-    elif share >= needed and (is_free or is_plural or not is_comma):
+    elif share >= needed and share and (is_free or is_plural or not is_comma):
         verdict = "several"
+    elif not share and (is_comma or len(marked) > len(set(marked))):
+        verdict = "single"
     return Delimiter(mark, verdict, marked[0])
 
 

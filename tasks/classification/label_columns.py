@@ -28,7 +28,7 @@ LIKELY_LABEL_NAMES = frozenset(
     {"class", "category", "target", "topic", "sentiment", "intent", "emotion", "polarity", "genre"}
     | {"classes", "categories", "topics", "intents", "emotions", "genres", "tags", "keywords"}
     | {"classindex", "classid", "classlabel", "classname", "labelid", "labelindex", "labelname"}
-    | {"categoryid", "categoryname", "goldlabel", "gold", "y", "isduplicate", "isspam", "stars"}
+    | {"categoryid", "categoryname", "goldlabel", "gold", "y", "isduplicate", "stars"}
     | {"star", "rating", "score", "similarity", "similarityscore", "relatednessscore"}
     | {"diagnosis", "species"}
 )
@@ -142,8 +142,10 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
 
 
 def could_be_label(name: str, values: Sequence[Any]) -> bool:
-    """True unless a column is an identifier, a date, a free text or an answer to generate."""
+    """True unless a column holds identifiers, dates, free text, objects or answers to generate."""
     known = [value for value in values if value is not None and value != ""]
+    if any(isinstance(item, dict) for value in known for item in _items(value)):
+        return False
     if not known or _IDENTIFIER.match(name.lower()) or name.lower().startswith("unnamed"):
         return False
     if _is_answer(name, {name: values}) or is_free_text(values) or counts_rows(values):
@@ -153,6 +155,10 @@ def could_be_label(name: str, values: Sequence[Any]) -> bool:
     distinct = len({str(value) for value in known})
     is_unique = len(known) >= MANY and distinct > 0.9 * len(known)
     return not (is_unique and all(isinstance(value, str) for value in known))
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def is_free_text(values: Sequence[Any]) -> bool:
@@ -196,4 +202,6 @@ def _reason(name: str, values: Sequence[Any]) -> str:
         return "a text to generate, by its name"
     if is_free_text(values):
         return "free text"
-    return "identifiers or dates" if any(value is not None for value in values) else "empty"
+    return (
+        "identifiers, dates or objects" if any(value is not None for value in values) else "empty"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,7 +122,9 @@ def choose_kind(
         return _kind_of_columns(config, [columns[name] for name in label])
     values = [value for value in columns[label] if not is_missing(value)]
     place = f"task.label={label}"
-    if config.kind is None:
+    if config.kind is None and are_folders(columns[label], columns.get("file", ())):
+        keys, notes = {"kind": "single"}, []
+    elif config.kind is None:
         keys, notes = _kind_of_values(config, label, values)
     else:
         keys, notes = {"kind": config.kind}, []
@@ -144,6 +147,14 @@ def confirm_kind(config: TargetConfig, label: str, values: Sequence[Any]) -> Non
             f"task.label={label}: the first rows have one label each, but all {len(known)} rows "
             f"together look like kind={kind}; set task.kind=single or task.kind={kind}"
         )
+
+
+def are_folders(values: Sequence[Any], files: Sequence[Any]) -> bool:
+    """True if each label is the name of a folder on the path of its file: one label each."""
+    return len(values) == len(files) > 0 and all(
+        isinstance(value, str) and isinstance(file, str) and value in re.split(r"[/\\]", file)
+        for value, file in zip(values, files, strict=True)
+    )
 
 
 def _refuse_unique_numbers(

@@ -15,7 +15,7 @@ from finetune.task import Score, Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.label_reader import confirm_kind
+from tasks.classification.label_reader import are_folders, confirm_kind
 from tasks.classification.label_rows import has_label, label_cell
 from tasks.classification.label_views import label_remarks
 from tasks.classification.labels import class_label_names
@@ -52,7 +52,9 @@ class LabeledTask(Task):
         config, label = self.resolved_, self.resolved_.label
         is_detected = self.config.kind is None and config.kind == "single"
         if is_detected and isinstance(label, str) and class_label_names(train, label) is None:
-            confirm_kind(config, label, label_values(config, train))
+            files = train["file"] if "file" in train.column_names else ()
+            if not are_folders(train[label], files):
+                confirm_kind(config, label, label_values(config, train))
         self.targets_ = learn_targets(config, train)
         return label_remarks(config, self.targets_, train)
 

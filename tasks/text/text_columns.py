@@ -104,13 +104,12 @@ def _find_pair(columns: Mapping[str, Sequence[Any]]) -> list[str] | None:
 
 def _find_title(columns: Mapping[str, Sequence[Any]]) -> str | None:
     """Return the column of a title: named so, with texts that hardly recur."""
-    plain = {plain_name(name): name for name in columns}
     for title in TITLE_NAMES:
-        name = plain.get(title)
-        if name is not None and _holds_text(columns[name]):
-            known = [value for value in columns[name] if value]
-            if len(set(known)) > len(known) / 2:
-                return name
+        for name in columns:
+            if plain_name(name).endswith(title) and _holds_text(columns[name]):
+                known = [value for value in columns[name] if value]
+                if len(set(known)) > len(known) / 2:
+                    return name
     return None
 
 
@@ -120,7 +119,7 @@ def _find_body(columns: Mapping[str, Sequence[Any]], prose: Sequence[str]) -> st
     for body in TEXT_NAMES:
         if body in plain:
             return plain[body]
-    rest = [name for name in prose if plain_name(name) not in TITLE_NAMES]
+    rest = [name for name in prose if not plain_name(name).endswith(TITLE_NAMES)]
     named = [plain[body] for body in BODY_NAMES if plain.get(body) in rest]
     return named[0] if named else rest[0] if len(rest) == 1 else None
 

@@ -82,7 +82,9 @@ def test_init_recognizes_segmentation_and_detection_data(capsys: Any) -> None:
 def test_init_uses_keys_where_columns_are_ambiguous(capsys: Any) -> None:
     write_rows("news.csv", "first", "second", "topic")
     assert finetune("init", "news.csv") == 2
-    assert "finetune init news.csv task.text=COLUMN" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "finetune init news.csv KEY=VALUE" in error
+    assert "set task.text=COLUMN, or task.text=[first,second] for a pair" in error
     assert not Path("news.yaml").exists()
     words = ["task.text=second", "delimiter=;", "-o", "mine.yaml"]
     assert finetune("init", "news.csv", *words) == 0

@@ -19,6 +19,7 @@ from tasks.cells.delimiters import judge_delimiters
         (["Washington, D.C.", "New York"], "city", (",", "single")),
         (["Washington, D.C.", "Washington"], "city", (",", "doubt")),
         (["Portland, Oregon", "Salem, Oregon", "Portland, Maine"], "city", (",", "doubt")),
+        (["Pepper,_bell_healthy", "Pepper,_bell_spot", "Corn"], "x", (",", "doubt")),
         (["Drama, Comedy", "Comedy, War"], "genres", (",", "several")),
         (["0,5", "1,0", "0,0", "1,5"], "score", (",", "doubt")),
         (["3,5", "5", "3,7"], "topics", (",", "several")),

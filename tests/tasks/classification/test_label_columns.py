@@ -39,6 +39,7 @@ def test_find_label_by_name_and_values(
     ("columns", "parts"),
     [
         ({"category": ["a"], "sentiment": ["b"]}, ["'category', 'sentiment'", "task.label=categ"]),
+        ({"is_spam": [0, 1], "stars": [1, 2], "rating": [3, 4]}, ["'stars', 'rating'"]),
         ({"label": ["a"], "labels": ["b"]}, ["'label', 'labels'"]),
         ({"one": ["a"], "two": ["b"]}, ["'one', 'two'"]),
         (
@@ -58,9 +59,14 @@ def test_find_label_refuses_a_choice_with_all_candidates(
 @pytest.mark.parametrize(
     ("columns", "seen"),
     [
+        ({"answers": [{"text": ["a"]}, {"text": ["b"]}]}, "'answers'"),
+        ({"spans": [[{"start": 1}], [{"start": 2}]]}, "'spans'"),
         ({"summary": TEXTS}, "'summary' (a text to generate, by its name)"),
         ({"target": TEXTS}, "'target' (free text)"),
-        ({"user_id": ["u0", "u1"], "day": ["2020-01-02", "2021-03-04"]}, "(identifiers or dates)"),
+        (
+            {"user_id": ["u0", "u1"], "day": ["2020-01-02", "2021-03-04"]},
+            "(identifiers, dates or objects)",
+        ),
         ({"row": [1, 2, 3]}, "'row' (numbers the rows)"),
         ({}, "all columns are read as input"),
     ],

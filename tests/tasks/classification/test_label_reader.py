@@ -85,6 +85,15 @@ def test_choose_kind_refuses_a_mark_in_doubt_with_both_readings() -> None:
     assert choose_kind(labels, "city", columns).keys["kind"] == "single"
 
 
+def test_choose_kind_of_folder_names_is_single() -> None:
+    labels = ["Portland, Oregon", "Salem, Oregon", "Portland, Maine"]
+    files = [f"photos/{label}/{number}.jpg" for number, label in enumerate(labels)]
+    columns: dict[str, list[Any]] = {"label": labels, "file": files}
+    assert choose_kind(config(), "label", columns) == ({"kind": "single"}, [])
+    with pytest.raises(AmbiguityError):
+        choose_kind(config(), "label", columns | {"file": [None] * 3})
+
+
 def test_choose_kind_of_columns_mentions_exclusive_labels() -> None:
     columns = {"cat": [1, 0], "dog": [0, 1]}
     resolved = choose_kind(config(), ["cat", "dog"], columns)

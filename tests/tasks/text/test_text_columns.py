@@ -44,6 +44,7 @@ def test_choose_text_takes_question_and_answer_only_beside_a_label() -> None:
     ("columns", "text"),
     [
         ({"Title": PROSE, "Description": PROSE}, ["Title", "Description"]),
+        ({"review_title": ["x", "y", "z"], "review_body": PROSE}, ["review_title", "review_body"]),
         ({"headline": [None, *PROSE[:2]], "body": PROSE}, ["headline", "body"]),
         ({"title": ["x", "y", "z"], "lyrics": PROSE}, ["title", "lyrics"]),
         ({"title": ["nurse", "nurse", "nurse"], "text": PROSE}, "text"),
