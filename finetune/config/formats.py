@@ -104,11 +104,14 @@ class DataFormat:
             data.format=auto.
         read: function that reads the rows of a file or folder, with the keys that control reading.
             Raises DataError.
+        looks_for: the files and folders of the format in words, for the message that no format
+            fits; "" leaves it out.
     """
 
     name: str
     fits: Callable[[Path], bool]
     read: Callable[[Path, DataConfig], TaskTables]
+    looks_for: str = ""
 
     def claims(self, path: Path, format: str) -> bool:
         """Return True if this format reads `path` for a value of data.format."""

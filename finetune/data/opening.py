@@ -16,11 +16,12 @@ from datasets import Dataset
 from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
-from finetune.data.readers import from_object, only_split
+from finetune.data.readers import add_lookup, from_object, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
 from finetune.data.splits import count_duplicates, draw_per_class, split_by_share, strata_of
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
+from finetune.io.references import locate
 from finetune.task import Task
 from finetune.task_parts import Row, Rows
 
@@ -63,7 +64,12 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
                 role, tables[role], config.map, numbers[role]
             )
             roles.notes += notes
-    resolved = task.rows.resolve(tables["train"][:FIRST_VALUES])
+    try:
+        resolved = task.rows.resolve(tables["train"][:FIRST_VALUES])
+    except DataError as error:
+        path = None if data is not None or config.source is None else locate(config.source)
+        add_lookup(error, path, task.config.formats)
+        raise
     task.settle(resolved.keys)
     task_rows = task.rows
     roles.notes += [*resolved.notes, *unread_columns(tables["train"], task_rows, config)]

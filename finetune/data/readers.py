@@ -20,6 +20,7 @@ from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, disable_image_decoding, read_image_files
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
+from finetune.io.walking import describe_contents
 from finetune.tables.encodings import Decoder
 from finetune.tables.records import from_columns, from_frame, from_records, is_frame
 from finetune.tables.table_files import read_table_splits
@@ -50,7 +51,7 @@ def read_reference(
     path = locate(reference)
     if path is None:
         _check_allows_hub(reference, config)
-        return _as_stored(_read_hub(reference, config))
+        return _find_images(_as_stored(_read_hub(reference, config)), config)
     for each in formats:
         if each.claims(path, config.format):
             return from_task(each.read(path, config), reference)
@@ -60,6 +61,15 @@ def read_reference(
             f"{reference}: this task does not read data.format={config.format}; "
             f"{nearest(config.format, known)} Or choose the task that reads this format"
         )
+    try:
+        return _read_local(path, config)
+    except DataError as error:
+        add_lookup(error, path, formats)
+        raise
+
+
+def _read_local(path: Path, config: DataConfig) -> Tables:
+    """Read a file or a folder that is in no format of the task."""
     decoder = Decoder(config.encoding)
     if path.is_file():
         splits, notes = read_table_splits(path, config, decoder)
@@ -71,6 +81,17 @@ def read_reference(
     else:
         splits, notes = read_folder(path, config, decoder)
     return _as_stored(Tables(splits, decoder.notes() + notes))
+
+
+def add_lookup(error: DataError, path: Path | None, formats: Sequence[DataFormat]) -> None:
+    """Add to an error what the task's formats looked for at a path, and what is there."""
+    wanted = [each.looks_for for each in formats if each.looks_for]
+    if path is None or not wanted:
+        return
+    where = f"; found in {path}: {describe_contents(path)}" if path.is_dir() else ""
+    error.args = (
+        f"{error}\n{path}: not in a format of this task; looked for {'; '.join(wanted)}{where}",
+    )
 
 
 def from_task(task_tables: TaskTables, reference: str) -> Tables:
@@ -120,7 +141,7 @@ def _one_table(value: Any, config: DataConfig, place: str, formats: Sequence[Dat
         tables = read_reference(str(value), config, formats)
         return replace(tables, splits={"train": only_split(tables, str(value))})
     rows, notes = _from_python(value, place)
-    return Tables({"train": rows}, notes)
+    return _find_images(Tables({"train": rows}, notes), config)
 
 
 def _from_python(value: Any, place: str) -> tuple[Dataset, list[str]]:
@@ -146,6 +167,17 @@ def _from_python(value: Any, place: str) -> tuple[Dataset, list[str]]:
         " DatasetDict, a DataFrame, a list of dicts, or a dict of splits (streaming datasets are"
         " not supported; load it without streaming)"
     )
+
+
+def _find_images(tables: Tables, config: DataConfig) -> Tables:
+    """Resolve the images in data.images that rows name which are not in a file."""
+    if config.images is None:
+        return tables
+    splits, notes = {}, list(tables.notes)
+    for name, rows in tables.splits.items():
+        splits[name], image_notes = complete_paths(rows, Path("data"), config)
+        notes += image_notes
+    return replace(tables, splits=splits, notes=notes)
 
 
 def only_split(tables: Tables, place: str, split: str | None = None) -> Dataset:

@@ -12,6 +12,7 @@ _LEFTOVERS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 _LEFTOVER_FOLDERS = frozenset({"__MACOSX", ".ipynb_checkpoints", ".AppleDouble"})
 _DATA_ENDINGS = IMAGE_ENDINGS | TABLE_ENDINGS | {".txt", ".xml"}
 _NAMED = 3
+_MOST_NAMED = 8
 
 
 def is_stray(name: str) -> bool:
@@ -25,12 +26,25 @@ def list_visible(folder: Path) -> list[Path]:
     return sorted(children, key=lambda child: child.name)  # paths sort differently on Windows
 
 
-def walk_visible(folder: Path) -> list[Path]:
-    """Return all files below a folder sorted by path, without strays at any level."""
-    found = []
+def list_readable(folder: Path) -> list[Path]:
+    """Return the children of a folder without strays; [] if it cannot be read."""
+    try:
+        return list_visible(folder)
+    except OSError:  # missing, not a folder, no permission, or the name is a whole sentence
+        return []
+
+
+def walk_visible(folder: Path, most: int | None = None) -> list[Path]:
+    """Return all files below a folder sorted by path, without strays at any level.
+
+    The walk ends after about `most` files, if given.
+    """
+    found: list[Path] = []
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_stray(name)]
+        folders[:] = sorted(name for name in folders if not is_stray(name))
         found += [Path(place, name) for name in files if not is_stray(name)]
+        if most is not None and len(found) > most:
+            break
     return sorted(found)
 
 
@@ -52,3 +66,21 @@ def note_strays(folder: Path) -> list[str]:
 
 def _is_named_like_data(name: str) -> bool:
     return Path(name).suffix.lower() in _DATA_ENDINGS
+
+
+def describe_contents(path: Path) -> str:
+    """List what a folder contains: its folders, and its files by ending, for messages."""
+    if not path.is_dir():
+        return "no such folder" if not path.exists() else "a file"
+    children = list_visible(path)
+    folders = [f"{child.name}/" for child in children if child.is_dir()]
+    endings: dict[str, list[str]] = {}
+    for child in (child for child in children if not child.is_dir()):
+        endings.setdefault(child.suffix.lower(), []).append(child.name)
+    files = [
+        names[0] if len(names) == 1 else f"{len(names)} {ending or 'files without ending'}"
+        for ending, names in endings.items()
+    ]
+    shown = [*folders, *files]
+    rest = f" and {len(shown) - _MOST_NAMED} more" if len(shown) > _MOST_NAMED else ""
+    return (", ".join(shown[:_MOST_NAMED]) + rest) or "nothing"

@@ -22,18 +22,20 @@ from tasks.annotations.voc import find_voc, read_voc
 from tasks.annotations.yolo import read_yolo_boxes
 from tasks.annotations.yolo_sources import find_yolo
 
+COCO_FILES = "COCO (.json with images, annotations and categories)"
+_YOLO_FILES = "YOLO (data.yaml, obj.data, or label files .txt for images)"
 Images = Mapping[str, Sequence[AnnotatedImage]]
 
 
 def read_coco_boxes(path: Path, config: DataConfig) -> TaskTables:
     """Read the boxes of a COCO file or folder."""
-    splits, notes = read_coco(path, config.rescale)
+    splits, notes = read_coco(path, config)
     return TaskTables(to_rows(splits, box_row), notes)
 
 
 def read_voc_boxes(path: Path, config: DataConfig) -> TaskTables:
     """Read the boxes of a folder of Pascal VOC."""
-    splits, notes = read_voc(path, config.rescale)
+    splits, notes = read_voc(path, config)
     return TaskTables(to_rows(splits, box_row), notes)
 
 
@@ -48,14 +50,14 @@ def to_rows(splits: Images, make_row: Callable[[AnnotatedImage], Row]) -> dict[s
     return {split: list(map(make_row, images)) for split, images in splits.items()}
 
 
-def _format(name: str, find: Callable[[Path], Any], read: Any) -> DataFormat:
-    return DataFormat(name, lambda path: bool(find(path)), read)
+def _format(name: str, find: Callable[[Path], Any], read: Any, looks_for: str) -> DataFormat:
+    return DataFormat(name, lambda path: bool(find(path)), read, looks_for)
 
 
 BOX_FORMATS = (
-    _format("coco", find_coco, read_coco_boxes),
-    _format("yolo", find_yolo, lambda path, _: read_yolo_boxes(path)),
-    _format("voc", find_voc, read_voc_boxes),
-    _format("csv", find_box_tables, read_table_boxes),
-    _format("tsv", find_box_tables, read_table_boxes),
+    _format("coco", find_coco, read_coco_boxes, COCO_FILES),
+    _format("yolo", find_yolo, lambda path, _: read_yolo_boxes(path), _YOLO_FILES),
+    _format("voc", find_voc, read_voc_boxes, "Pascal VOC (.xml files with <annotation>)"),
+    _format("csv", find_box_tables, read_table_boxes, "a table with one box per line (.csv)"),
+    _format("tsv", find_box_tables, read_table_boxes, ""),
 )

@@ -16,15 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune.config.schema import DataConfig
-from finetune.tables.encodings import Decoder
 from finetune.errors import DataError, listed
 from finetune.io.walking import list_visible
+from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.box_columns import BoxColumns, find_box_columns
 from tasks.annotations.boxes import is_numbers
 from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes
-from tasks.image.image_search import ImageSearch
+from tasks.image.image_search import ImageSearch, configured_places
 
 _SUFFIXES = (".csv", ".tsv")
 _ONE_CLASS = "object"
@@ -107,7 +107,7 @@ def _read_table(
         raise DataError(f"{file}, line {reader.line_num}: cannot be read: {error}") from error
     if not table.splits:
         raise DataError(f"{file}: has no lines below its header")
-    notes = [*decoder.notes(), *(f"{file.name}: {note}" for note in table.finish(config.rescale))]
+    notes = [*decoder.notes(), *(f"{file.name}: {note}" for note in table.finish(config))]
     return {split: list(images.values()) for split, images in table.splits.items()}, notes
 
 
@@ -152,7 +152,7 @@ class _Table:
         item.number = len(image.objects) + 1
         image.objects.append(item)
 
-    def finish(self, rescale: bool | None) -> Iterator[str]:
+    def finish(self, config: DataConfig) -> Iterator[str]:
         """Find the images and settle the convention of the boxes; yield notes."""
         columns = self.columns
         if columns.category is None:
@@ -168,8 +168,8 @@ class _Table:
             yield f"boxes 0, 0, 0, 0 mean an image without objects: {self._zeros}"
         images = [image for split in self.splits.values() for image in split.values()]
         yield from _as_shares(images)
-        yield from _find_images(self.file, self.splits)
-        yield from fit_sizes(images, rescale)
+        yield from _find_images(self.file, self.splits, config.images)
+        yield from fit_sizes(images, config.rescale)
 
 
 def _delimiter(first: str, wanted: str | None) -> str:
@@ -202,12 +202,15 @@ def _as_shares(images: Sequence[AnnotatedImage]) -> Iterator[str]:
         yield f"boxes: all numbers are from 0 to 1, read as {objects[0].form}"
 
 
-def _find_images(file: Path, splits: Mapping[str, Mapping[str, AnnotatedImage]]) -> Iterator[str]:
+def _find_images(
+    file: Path, splits: Mapping[str, Mapping[str, AnnotatedImage]], chosen: str | None
+) -> Iterator[str]:
     """Fill in the paths of the images, and yield a note on where they were found."""
     folder = file.parent
     places = [folder, folder / "images", folder / file.stem, Path()]
     for split, images in splits.items():
-        search = ImageSearch(folder, [*places, folder / split])
+        near = [*places, folder / split]
+        search = ImageSearch(folder, configured_places(chosen, file) if chosen else near)
         for image, path in zip(images.values(), search.find(list(images)), strict=True):
             image.image = (path or search.expected(image.file)).as_posix()
         if search.way:

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.io.split_names import split_name
+from finetune.io.walking import describe_contents
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.image_sizes import fit_sizes
-from tasks.image.image_search import ImageSearch, describe_contents
+from tasks.image.image_search import ImageSearch, configured_places
 
 _KEYS = {"images", "annotations", "categories"}
 _HEAD = 4096  # characters to read before parsing: enough to reject a file that is not an object
@@ -47,7 +49,7 @@ def find_coco(path: Path) -> dict[str, list[Path]]:
 
 
 def read_coco(
-    path: Path, rescale: bool | None = None
+    path: Path, config: DataConfig | None = None
 ) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
     """Return the images of every split of a COCO file or folder, and notes.
 
@@ -63,7 +65,7 @@ def read_coco(
     splits, notes = {}, []
     for split, candidates in files.items():
         file = _choose(path, split, candidates)
-        splits[split], file_notes = read_coco_file(file, rescale)
+        splits[split], file_notes = read_coco_file(file, config or DataConfig())
         notes += file_notes
     used = {str(image.place).partition(",")[0] for images in splits.values() for image in images}
     unread = [file.name for file in _json_files(path) if file.name not in used]
@@ -113,9 +115,7 @@ def _is_coco(file: Path) -> bool:
     return isinstance(content, dict) and content.keys() >= _KEYS
 
 
-def read_coco_file(
-    file: Path, rescale: bool | None = None
-) -> tuple[list[AnnotatedImage], list[str]]:
+def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage], list[str]]:
     """Return the images of a COCO file, and notes. Raises DataError if it is malformed."""
     content = json.loads(file.read_text(encoding="utf-8-sig"))
     try:
@@ -140,8 +140,8 @@ def read_coco_file(
         ) from error
     found = [image for _, image in images]
     notes = [repeated] if repeated else []
-    notes += [f"{file.name}: {note}" for note in _find_images(file, found)]
-    notes += [f"{file.name}: {note}" for note in fit_sizes(found, rescale)]
+    notes += [f"{file.name}: {note}" for note in _find_images(file, found, config.images)]
+    notes += [f"{file.name}: {note}" for note in fit_sizes(found, config.rescale)]
     notes += [f"{file.name}: {note}" for note in _losses(found, categories.names)]
     return found, notes
 
@@ -261,7 +261,7 @@ def _compress(rle: Mapping[str, Any]) -> str:
     return packed.decode()
 
 
-def _find_images(file: Path, images: Sequence[AnnotatedImage]) -> Iterator[str]:
+def _find_images(file: Path, images: Sequence[AnnotatedImage], folder: str | None) -> Iterator[str]:
     """Fill in the paths of images, and yield notes. Raises DataError if no image is found."""
     above, stem = file.parent.parent, file.stem.rpartition("_")[2]
     places = [
@@ -270,6 +270,8 @@ def _find_images(file: Path, images: Sequence[AnnotatedImage]) -> Iterator[str]:
         *(root / part for root in (above, above / "images") for part in ("", stem)),
         *(root / part for root in (file.parent, above) for part in ("data", f"images/{stem}")),
     ]
+    if folder is not None:
+        places = configured_places(folder, file)
     is_apart = file.parent.name.lower() in ("annotations", "labels", "annotation")
     search = ImageSearch(above if is_apart else file.parent, places)
     paths = search.find([image.file for image in images])

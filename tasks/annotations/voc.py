@@ -10,19 +10,24 @@ The format is that of host.robots.ox.ac.uk/pascal/VOC, see `tasks.annotations.vo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS
+from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.io.image_paths import is_image_file
-from finetune.io.walking import list_visible
+from finetune.io.walking import describe_contents, list_visible
 from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.annotations.voc_files import is_voc_file, read_voc_file
 from tasks.image.image_lists import split_by_lists
-from tasks.image.image_search import clean_path, describe_contents, walk_images
+from tasks.image.image_search import (
+    clean_path,
+    configured_places,
+    walk_images,
+)
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pictures")
@@ -36,7 +41,7 @@ def find_voc(path: Path) -> dict[str, list[Path]]:
 
 
 def read_voc(
-    path: Path, rescale: bool | None = None
+    path: Path, config: DataConfig | None = None
 ) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
     """Return the images of every split of a folder, and notes.
 
@@ -48,10 +53,13 @@ def read_voc(
             f"{path}: no .xml files of Pascal VOC found, in Annotations/ or beside the images; "
             f"found {describe_contents(path)}"
         )
-    splits = {split: [_image(file, path) for file in some] for split, some in files.items()}
+    config = config or DataConfig()
+    splits = {
+        split: [_image(file, path, config.images) for file in some] for split, some in files.items()
+    }
     notes += _unannotated(splits)
     for images in splits.values():
-        notes += fit_sizes(images, rescale)
+        notes += fit_sizes(images, config.rescale)
     return splits, notes
 
 
@@ -93,22 +101,28 @@ def _xml_files(folder: Path) -> list[Path]:
 # ---- images
 
 
-def _image(file: Path, root: Path) -> AnnotatedImage:
+def _image(file: Path, root: Path, folder: str | None) -> AnnotatedImage:
     content = read_voc_file(file, file.relative_to(root).as_posix())
-    image = _find_image(file, content.file_name, root)
+    places = _places(file, root) if folder is None else configured_places(folder, file)
+    image = _find_image(file, content.file_name, places)
     name = image.relative_to(root).as_posix() if root in image.parents else image.name
     place = file.relative_to(root).as_posix()
     return AnnotatedImage(image.as_posix(), name, list(content.objects()), content.size, place)
 
 
-def _find_image(file: Path, name: str, root: Path) -> Path:
+def _places(file: Path, root: Path) -> list[Path]:
+    """Return the folders in which the image of an .xml file may be."""
+    folders = [file.parent, *_beside(file.parent)]
+    if file.parent.parent != root and root in file.parent.parents:  # annotations/train/1.xml
+        folders += [each / file.parent.name for each in _beside(file.parent.parent)]
+    return folders
+
+
+def _find_image(file: Path, name: str, folders: Sequence[Path]) -> Path:
     """Return the image of an .xml file: the one with the name given there, or with its stem.
 
     If there is none, return where it should be: a fault of the row.
     """
-    folders = [file.parent, *_beside(file.parent)]
-    if file.parent.parent != root and root in file.parent.parents:  # annotations/train/1.xml
-        folders += [each / file.parent.name for each in _beside(file.parent.parent)]
     name = clean_path(name).rpartition("/")[2]
     for folder in folders:
         if name and is_image_file(name) and (folder / name).is_file():

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from finetune.config.formats import TaskTables, Unusable
 from finetune.errors import DataError, listed
+from finetune.io.walking import describe_contents
 from tasks.annotations.annotated import AnnotatedImage, box_row, mask_row
 from tasks.annotations.yolo_labels import is_label_file, label_file, read_labels
 from tasks.annotations.yolo_sources import YoloSource, find_yolo, open_yolo
 from tasks.image.image_reading import picture_size
-from tasks.image.image_search import describe_contents, hidden_images
+from tasks.image.image_search import hidden_images
 
 _SHOWN = 3
 _TRIED = 200  # images by whose labels boxes and polygons are told apart

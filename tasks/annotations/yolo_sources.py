@@ -20,13 +20,13 @@ import yaml
 
 from finetune.errors import DataError
 from finetune.io.image_paths import is_image_file
-from finetune.io.walking import list_visible
+from finetune.io.walking import describe_contents, list_visible
+from finetune.tables.encodings import Decoder
 from tasks.annotations.coco import split_of
 from tasks.annotations.yolo_labels import is_label_file, label_file
 from tasks.image.image_search import (
     ImageSearch,
     clean_path,
-    describe_contents,
     find_suffix,
     walk_images,
 )
@@ -204,7 +204,7 @@ def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:
 
 def _pairs(file: Path) -> dict[str, str]:
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = Decoder().text(file).splitlines()
     except (OSError, ValueError):
         return {}
     pairs = (line.partition("=") for line in lines if "=" in line)
@@ -228,7 +228,7 @@ def _from_darknet(file: Path) -> YoloSource:
 
 
 def _lines(file: Path) -> list[str]:
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    lines = Decoder().text(file).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

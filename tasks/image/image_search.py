@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS
-from finetune.errors import listed
+from finetune.errors import DataError, listed
 from finetune.io.image_paths import is_image_file
 from finetune.io.split_names import split_name
-from finetune.io.walking import list_visible, walk_visible
+from finetune.io.walking import walk_visible
 
 _LOOKED_AT = 50  # names by which the folder of the images is chosen
-_SHOWN = 8
+_SHOWN = 3
 
 
 class ImageSearch:
@@ -86,6 +86,20 @@ class ImageSearch:
         return index
 
 
+def configured_places(folder: str, file: Path) -> list[Path]:
+    """Return the folder data.images, which may be relative to that of an annotation file.
+
+    Raises DataError if there is no such folder.
+    """
+    path = Path(folder).expanduser()
+    places = [place for place in (path, file.parent / path) if place.is_dir()]
+    if not places:
+        raise DataError(
+            f"data.images: folder {folder!r} not found, neither here nor in {file.parent}"
+        )
+    return places
+
+
 def walk_images(folder: Path) -> list[Path]:
     """Return the visible images in and below a folder, sorted."""
     return [path for path in walk_visible(folder) if is_image_file(path)]
@@ -122,21 +136,3 @@ def find_suffix(
             if exists(path):
                 return path
     return None
-
-
-def describe_contents(path: Path) -> str:
-    """List what a folder contains: its folders, and its files by ending, for messages."""
-    if not path.is_dir():
-        return "no such folder" if not path.exists() else "a file"
-    children = list_visible(path)
-    folders = [f"{child.name}/" for child in children if child.is_dir()]
-    endings: dict[str, list[str]] = {}
-    for child in (child for child in children if not child.is_dir()):
-        endings.setdefault(child.suffix.lower(), []).append(child.name)
-    files = [
-        names[0] if len(names) == 1 else f"{len(names)} {ending or 'files without ending'}"
-        for ending, names in endings.items()
-    ]
-    shown = [*folders, *files]
-    rest = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return (", ".join(shown[:_SHOWN]) + rest) or "nothing"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune.errors import DataError
+from finetune.tables.encodings import Decoder
 
 Labels = list[str] | dict[str, list[int]] | dict[str, int]
 
@@ -48,7 +49,7 @@ def read_legend(root: Path) -> Legend | None:
 
 def _read(file: Path) -> Labels:
     if file.name in _NAMES:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = Decoder().text(file).splitlines()
         return [line.strip() for line in lines if line.strip()]
     return _read_values(file) if file.name == _VALUES else _read_colors(file)
 
@@ -56,7 +57,7 @@ def _read(file: Path) -> Labels:
 def _read_values(file: Path) -> Labels:
     """Return the names by value, in a list if the values count from 0."""
     values: dict[str, int] = {}
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    lines = Decoder().text(file).splitlines()
     for number, line in enumerate(lines, start=1):
         value, _, name = line.partition(",")
         if value.strip().isdecimal() and name.strip():
@@ -69,7 +70,7 @@ def _read_values(file: Path) -> Labels:
 def _read_colors(file: Path) -> dict[str, list[int]]:
     parse, form = _COLORS[file.name]
     colors: dict[str, list[int]] = {}
-    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    lines = Decoder().text(file).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#") or (number == 1 and _is_header(line)):
             continue

@@ -14,13 +14,13 @@ from pathlib import Path
 from finetune.config.formats import DataFormat, TaskTables, Unusable
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.walking import list_visible, note_strays
+from finetune.io.walking import describe_contents, list_visible, note_strays
 from finetune.task_parts import Row
 from tasks.annotations.annotated import mask_row
+from tasks.annotations.box_formats import COCO_FILES, to_rows
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.yolo import has_outlines, read_yolo_masks
 from tasks.image.image_lists import split_by_lists
-from tasks.image.image_search import describe_contents
 from tasks.mask_sources.legends import read_legend
 from tasks.mask_sources.mask_layouts import MaskPair, find_layout
 from tasks.mask_sources.mask_pairs import pair_files
@@ -142,14 +142,15 @@ def _folders(root: Path) -> list[Path]:
 
 def read_coco_masks(path: Path, config: DataConfig) -> TaskTables:
     """Read the outlines of a COCO file or folder as masks."""
-    splits, notes = read_coco(path, config.rescale)
-    rows = {split: list(map(mask_row, images)) for split, images in splits.items()}
-    return TaskTables(rows, notes)
+    splits, notes = read_coco(path, config)
+    return TaskTables(to_rows(splits, mask_row), notes)
 
 
+_LAYOUTS = "images/ beside masks/, train/ beside train_masks/, or 1.jpg beside 1_mask.png"
+_POLYGONS = "YOLO with polygons (data.yaml)"
 MASK_FORMATS = (
-    DataFormat("mask-folder", has_masks, lambda path, _: read_masks(path)),
+    DataFormat("mask-folder", has_masks, lambda path, _: read_masks(path), _LAYOUTS),
     DataFormat("voc", has_masks, lambda path, _: read_masks(path)),
-    DataFormat("yolo", has_outlines, lambda path, _: read_yolo_masks(path)),
-    DataFormat("coco", lambda path: bool(find_coco(path)), read_coco_masks),
+    DataFormat("yolo", has_outlines, lambda path, _: read_yolo_masks(path), _POLYGONS),
+    DataFormat("coco", lambda path: bool(find_coco(path)), read_coco_masks, COCO_FILES),
 )

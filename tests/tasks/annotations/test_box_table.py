@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks import ObjectDetection
 from tasks.annotations.box_columns import find_box_columns
 from tests.support.annotated_sets import (
     BOX,
+    open_set,
     read_boxes,
     refusal,
     save_pictures,
@@ -125,3 +127,13 @@ def test_read_box_tables_checks_the_sizes_that_a_table_states(tmp_path: Path) ->
 def test_find_box_columns_leaves_other_tables() -> None:
     for line in ("text,label", "image,label", "image,x,y,label", "1.jpg,cat", "1.jpg,a,b,c,d,cat"):
         assert find_box_columns(line.split(",")) is None
+
+
+def test_read_box_tables_takes_images_from_data_images(tmp_path: Path) -> None:
+    header, line = "image,xmin,ymin,xmax,ymax,label", "{},76,41,90,55,square"
+    for folder in ("one", "two"):
+        path = write_table(tmp_path / "t" / "boxes.csv", header, line, tmp_path / folder)
+    task = ObjectDetection()
+    rows = open_set(task, path, images=str(tmp_path / "two")).train
+    assert {Path(row["image"]).parent for row in rows} == {tmp_path / "two"}
+    assert "data.images: folder 'nowhere' not found" in refusal(path, images="nowhere")

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import Segmentation
+from finetune.task import Task
+from tasks import ObjectDetection, Segmentation
 from tasks.mask_sources.mask_folders import has_masks, read_mask_folder, read_masks
 from tasks.mask_sources.mask_layouts import classify
 from tests.support.annotated_sets import (
@@ -169,3 +170,21 @@ def refusal_of_coding(source: Path) -> str:
 )
 def test_classify_knows_splits_and_roles_in_names(name: str, expected: tuple[str, str]) -> None:
     assert classify(name)[:2] == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        (ObjectDetection(), "Pascal VOC (.xml files with <annotation>)"),
+        (Segmentation(), "images/ beside masks/, train/ beside train_masks/"),
+    ],
+)
+def test_open_splits_says_what_was_looked_for_and_seen(
+    task: Task, wanted: str, tmp_path: Path
+) -> None:
+    save_pictures(tmp_path / "photos", ["1.jpg", "2.jpg"])
+    write_text(tmp_path / "notes.json", "{}")
+    message = refusal(tmp_path, task)
+    assert f"{tmp_path}: not in a format of this task; looked for " in message
+    assert wanted in message
+    assert message.endswith(f"; found in {tmp_path}: photos/, notes.json")
