@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, DataError, listed
+from tasks.prompts.choices import CHOICE_NAMES, labeled_choices
 from tasks.prompts.messages import is_dialogue, media_parts, message_list
 
 Columns = Mapping[str, Sequence[Any]]
@@ -28,8 +29,12 @@ PREFERENCES = {
 VERDICTS = ("label", "kto_tag", "labels")
 MEDIA_NAMES = ("image", "images", "image_path", "img", "video", "videos", "audio", "audios")
 PLACEHOLDERS = ("<image>", "<video>", "<audio>", "<|image|>", "<image_soft_token>")
-CHOICE_NAMES = ("choices", "options", "endings", "distractors")
-OPTION_COLUMNS = (("a", "b", "c"), ("option_a", "option_b"), ("optiona", "optionb"), ("opa", "opb"))
+OPTION_COLUMNS = (
+    ("a", "b", "c", "d"),
+    ("option_a", "option_b", "option_c", "option_d"),
+    ("opa", "opb", "opc", "opd"),
+)
+ANSWER_NAMES = ("answer", "answerkey", "answer_key", "label", "correct", "cop")
 TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 
 
@@ -146,17 +151,23 @@ def _is_media(value: Any) -> bool:
 
 def _choices(lowered: Mapping[str, str], columns: Columns) -> str:
     choices = [lowered[name] for name in CHOICE_NAMES if name in lowered]
-    choices = [name for name in choices if any(isinstance(v, list | dict) for v in columns[name])]
+    choices = [name for name in choices if any(map(labeled_choices, columns[name]))]
     for names in OPTION_COLUMNS:
         if not choices and all(name in lowered for name in names):
             choices = [lowered[name] for name in names]
     if not choices:
         return ""
+    answer = next((lowered[name] for name in ANSWER_NAMES if name in lowered), None)
+    found = f"a multiple-choice set (choices: {listed(map(repr, choices), 4)})"
+    if answer is None or "question" not in lowered:
+        return f"{found}; write the prompt and the answer as columns with data.map=file.py:function"
+    shown, by_text = f"{{{choices[0]}}}", f", or '{{{choices[0]}@{answer}}}' for its text"
+    if len(choices) > 1:
+        shown, by_text = "\\n".join(f"{name}. {{{name}}}" for name in choices), ""
     return (
-        f"a multiple-choice set: the choices are in {listed(map(repr, choices), 4)}. The answer to "
-        "learn may be its letter, or the text of the choice; write the prompt and the answer as "
-        "two columns with data.map=file.py:function, and name them with task.prompt and "
-        "task.completion"
+        f"{found}, whose answer may be learned as a letter or as a text: "
+        f'task.prompt="{{{lowered["question"]}}}\\n{shown}" with '
+        f"task.completion='{{{answer}:letter}}' for the letter{by_text}"
     )
 
 

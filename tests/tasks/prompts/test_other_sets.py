@@ -105,17 +105,71 @@ def test_dialogues_about_pictures_are_refused_even_if_configured(row: Row, found
     assert found in str(error.value)
 
 
+CHOICES = ["Rome", "Oslo"]
+LABELED = {"text": CHOICES, "label": ["A", "B"]}
+
+
 @pytest.mark.parametrize(
-    "row",
+    ("row", "letter", "text"),
     [
-        {"question": "a b", "choices": ["c", "d"], "answer": 1},
-        {"question": "a b", "A": "c", "B": "d", "C": "e", "answer": "B"},
-        {"question": "a b", "choices": {"text": ["c", "d"], "label": ["A", "B"]}, "answerKey": "A"},
+        (
+            {"question": "where?", "choices": CHOICES, "answer": 1},
+            "{answer:letter}",
+            "{choices@answer}",
+        ),
+        (
+            {"question": "where?", "options": CHOICES, "answer": "B"},
+            "{answer:letter}",
+            "{options@answer}",
+        ),
+        (
+            {"question": "where?", "choices": LABELED, "answerKey": "B"},
+            "{answerKey:letter}",
+            "{choices@answerKey}",
+        ),
+        (
+            {
+                "question": "where?",
+                "A": "Rome",
+                "B": "Oslo",
+                "C": "Bern",
+                "D": "Bonn",
+                "answer": "b",
+            },
+            "{answer:letter}",
+            "{B}",
+        ),
     ],
 )
-def test_multiple_choice_sets_are_refused_with_both_readings(row: Row) -> None:
-    with pytest.raises(DataError, match="multiple-choice set: .*its letter, or the text of"):
-        resolve(TextGeneration(), {column: [value] for column, value in row.items()})
+def test_multiple_choice_sets_are_refused_with_both_readings(
+    row: Row, letter: str, text: str
+) -> None:
+    columns = {column: [value, value] for column, value in row.items()}
+    with pytest.raises(DataError, match="multiple-choice set .*letter or as a text") as error:
+        resolve(TextGeneration(), columns)
+    assert letter in str(error.value)
+    assert text in str(error.value)
+    prompt = str(error.value).partition('task.prompt="')[2].partition('"')[0].replace("\\n", "\n")
+    for completion, answer in ((letter, "B"), (text, "Oslo")):
+        task = TextGeneration(prompt=prompt, completion=completion)
+        resolve(task, columns)
+        assert not list(task.rows.validate(row))
+        assert task.rows.identity(row).startswith("where?\nA. Rome\nB. Oslo")
+        assert task.rows.truth(row) == answer
+        assert {*task.rows.inputs, *task.rows.targets} <= row.keys()
+
+
+@pytest.mark.parametrize(
+    ("completion", "fault"),
+    [
+        ("{choices@answer}", "answer is 7, none of the choices of choices"),
+        ("{choices:letter}", "choices:letter is None, not text"),
+    ],
+)
+def test_answers_outside_the_choices_are_faults(completion: str, fault: str) -> None:
+    task = TextGeneration(prompt="{question}", completion=completion)
+    row = {"question": "where?", "choices": CHOICES, "answer": 7}
+    assert list(task.rows.validate(row)) == [fault]
 
 
 @pytest.mark.parametrize(
