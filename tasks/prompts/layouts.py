@@ -56,6 +56,8 @@ COLUMN_PAIRS = (
     ("dialogue", "summary"),
     ("text", "summary"),
 )
+# Columns that are no plain text, even if no other column holds sentences.
+QUESTION_NAMES = ("prompt", "instruction", "question", "query", "problem", "input_text", "source")
 # Columns that belong to a prompt beside its question, and whether they come before it.
 CONTEXT_COLUMNS = {
     "instruction": (("input", False), ("context", False)),
@@ -274,6 +276,12 @@ def _detect_text(columns: Columns) -> Choice:
     if len(prose) != 1 and not lowered.intersection(TEXT_NAMES):
         raise DataError(_nothing_fits(columns, prose))
     text, note = find_column(None, "text", columns, TEXT_NAMES, prose)
+    if text.lower() in QUESTION_NAMES:
+        raise AmbiguityError(
+            f"column {text!r} holds prompts by its name, and no column their answers by its name; "
+            f"set task.prompt={text} with task.completion=COLUMN, or task.text={text} to learn it "
+            "as plain text"
+        )
     return {"text": f"{{{text}}}"}, [note] if note else []
 
 

@@ -89,6 +89,10 @@ def test_null_context_is_an_empty_one() -> None:
         ),
         ({"x": ASKED + ANSWERED, "y": ASKED + ANSWERED}, "task.messages=x, or task.messages=y"),
         (
+            {"instruction": "a b", "completions": [{"response": "c"}]},
+            "set task.prompt=instruction with task.completion=COLUMN, or task.text=instruction",
+        ),
+        (
             {"first": "a b", "second": "c d", "n": 1},
             "Columns seen: first (sentences), second (sentences), n (numbers). Set task.messages",
         ),
