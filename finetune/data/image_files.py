@@ -24,15 +24,15 @@ from finetune.io.image_paths import (
     ImageFinder,
     Located,
     Root,
+    is_image_file,
     is_image_path,
     is_local,
+    is_readable_file,
     locate_images,
 )
-from finetune.io.image_paths import is_image_file as is_image_file
 from finetune.io.references import locate
 from finetune.io.split_names import splits_of_siblings
-from finetune.io.walking import is_stray, walk_visible
-from finetune.io.walking import list_visible as list_visible
+from finetune.io.walking import is_stray, list_readable, walk_visible
 
 _ID_NAMES = frozenset(
     [
@@ -56,6 +56,9 @@ _ID_NAMES = frozenset(
         "isic_id",
     ]
 )
+_LONGEST_ID = 100  # characters
+_MOST_ROOTS = 100
+_FEWEST_FOUND = 0.5  # share of the values that are images, for a column of any name
 _NAMED = 3
 
 
@@ -168,9 +171,11 @@ def _all_end_like_images(values: Sequence[Any]) -> bool:
 
 def _may_be_ids(column: str, values: Sequence[Any]) -> bool:
     """True for a column that has the name of an id, or of which no value repeats."""
-    first = [value for value in values if value is not None and value != ""]
+    first = [str(value) for value in values if value is not None and value != ""]
+    if not first or any(len(value) > _LONGEST_ID or "\n" in value for value in first):
+        return False
     is_unique = len(first) > 1 and len(set(first)) == len(first)
-    return bool(first) and (column.lower() in _ID_NAMES or is_unique)
+    return column.lower() in _ID_NAMES or (is_unique and not any(" " in value for value in first))
 
 
 def _locate(
@@ -178,7 +183,8 @@ def _locate(
 ) -> Located | None:
     values = [value if value is None else str(value) for value in rows[column]]
     finder = _finder(column, table, config, folders)
-    return locate_images(values, finder, f"{table}: column {column!r}", finder.below)
+    by_ends = _all_end_like_images(values[:SAMPLE]) or config.images is not None
+    return locate_images(values, finder, f"{table}: column {column!r}", finder.below, by_ends)
 
 
 def _locate_ids(
@@ -190,8 +196,10 @@ def _locate_ids(
     for column in columns:
         located = _locate(rows, column, table, config, folders)
         if located is not None and located.foreign == "":
-            found[column] = located
-            sizes[column] = len(_existing(located.paths[:SAMPLE]))
+            count = len(_existing(located.paths[:SAMPLE]))
+            # A text of one word may be called like an image by chance.
+            if column.lower() in _ID_NAMES or count >= _FEWEST_FOUND * len(located.paths[:SAMPLE]):
+                found[column], sizes[column] = located, count
     if not sizes or not max(sizes.values()):
         return {}
     best = max(sizes, key=lambda column: (sizes[column], column.lower() in _ID_NAMES))
@@ -199,7 +207,9 @@ def _locate_ids(
 
 
 def _existing(paths: Iterable[str | None]) -> set[str]:
-    return {str(path) for path in paths if is_image_path(path) and Path(str(path)).is_file()}
+    return {
+        str(path) for path in paths if is_image_path(path) and is_readable_file(Path(str(path)))
+    }
 
 
 def _finder(column: str, table: Path, config: DataConfig, folders: Sequence[Path]) -> ImageFinder:
@@ -208,7 +218,7 @@ def _finder(column: str, table: Path, config: DataConfig, folders: Sequence[Path
         folder = _configured(config.images, table)
         return ImageFinder([Root(folder)], folder)
     here = table.parent
-    children = [child for child in list_visible(here) if child.is_dir()] if here.is_dir() else []
+    children = [child for child in list_readable(here) if child.is_dir()]
     splits = splits_of_siblings([child.name for child in children])
     own = splits_of_siblings([table.stem, *splits]).get(table.stem)
     others = {child for child in children if own and splits.get(child.name, own) != own}
@@ -218,11 +228,12 @@ def _finder(column: str, table: Path, config: DataConfig, folders: Sequence[Path
         matches = child.name.lower() in (column.lower(), f"{column.lower()}s")
         rank = 1 if matches or (own and splits.get(child.name) == own) else 3
         rank = min(rank, 2 if child.name.lower() in IMAGE_FOLDERS else 3)
-        inner = [each for each in list_visible(child) if each.is_dir()]
+        inner = [each for each in list_readable(child) if each.is_dir()]
         roots += [Root(child, rank), *(Root(each, rank + 3) for each in inner)]
     roots.append(Root(here.parent, 7))
     roots += [Root(here.parent / name, 8) for name in sorted(IMAGE_FOLDERS)]
-    return ImageFinder([root for root in roots if root.folder.is_dir()], here, frozenset(others))
+    near = sorted((root for root in roots if root.folder.is_dir()), key=lambda root: root.rank)
+    return ImageFinder(near[:_MOST_ROOTS], here, frozenset(others))
 
 
 def _configured(images: str, table: Path) -> Path:
@@ -265,7 +276,7 @@ def _describe(
         path.name
         for place in places
         if place != table.parent or place in folders
-        for path in list_visible(place)
+        for path in list_readable(place)
         if is_image_file(path) and path.as_posix() not in found
     ]
     if unread:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.schema import DataConfig
-from finetune.data.readers import Tables, read_reference
+from finetune.data.readers import Tables, from_object, read_reference
 from finetune.errors import DataError
 
 
@@ -148,3 +148,25 @@ def test_columns_of_images_and_masks_find_their_own_folders(tmp_path: Path) -> N
     tables = read_auto(tmp_path / "table.csv")
     assert files(tables, "image", tmp_path) == ["images/1.png"]
     assert files(tables, "mask", tmp_path) == ["masks/1.png"]
+
+
+def test_long_texts_are_neither_ids_nor_paths(tmp_path: Path) -> None:
+    long = "a/" + "b" * 5000
+    fill(tmp_path, "images/1.jpg", ids=f"id,label {long},x b,y", paths=f"image,label {long}.jpg,x")
+    assert read_auto(tmp_path / "ids.csv").splits["train"]["id"][:] == [long, "b"]
+    assert read_auto(tmp_path / "paths.csv").splits["train"]["image"][0].endswith("b.jpg")
+
+
+def test_rows_made_in_python_take_their_images_from_data_images(tmp_path: Path) -> None:
+    fill(tmp_path, "images/1.jpg", "images/2.png")
+    rows = [{"id": 1, "label": "a"}, {"id": 2, "label": "b"}]
+    tables = from_object(rows, DataConfig(images=str(tmp_path / "images")))
+    assert files(tables, "id", tmp_path) == ["images/1.jpg", "images/2.png"]
+    assert from_object(rows, DataConfig()).splits["train"]["id"][:] == [1, 2]
+
+
+def test_table_of_short_texts_beside_an_image_of_that_name_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\nc,x\n")
+    rows = read_reference(str(tmp_path / "rows.csv"), DataConfig()).splits["train"]
+    assert rows["text"][:] == ["a", "b", "c"]
