@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -63,6 +63,8 @@ TOP = 5
 
 class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     """Keys of image classification."""
+
+    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"image"}
 
     name: str = "image-classification"
     image: str | None = None

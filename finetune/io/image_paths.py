@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError
-from finetune.io.walking import list_visible, walk_visible
+from finetune.io.walking import list_readable, walk_visible
 
 _ADDRESS = ("http://", "https://", "s3://", "gs://", "hf://", "file://", "data:", "~")
 SAMPLE = 100
 """First values of a column by which its root is chosen."""
+_MOST_WALKED = 200_000  # files among which the ends of foreign paths are looked for
 
 
 def is_image_file(name: str | Path) -> bool:
@@ -31,6 +32,14 @@ def is_image_file(name: str | Path) -> bool:
 def is_image_path(value: Any) -> bool:
     """True for a cell of a table that is a text with the ending of an image format."""
     return isinstance(value, str) and is_image_file(value)
+
+
+def is_readable_file(path: Path) -> bool:
+    """True if a file exists; False also for names that no system allows."""
+    try:
+        return path.is_file()
+    except OSError:  # no permission, or a name of thousands of characters
+        return False
 
 
 class Root(NamedTuple):
@@ -59,13 +68,14 @@ class ImageFinder:
     def find(self, root: Path, name: str) -> Path | None:
         """Return the image `name` in a folder, with or without the ending; None if it is absent."""
         path = root / name
-        if is_image_file(name) and path.is_file():
+        if not is_image_file(name):
+            matches = self._listing(path.parent).get(path.name, [])
+            return matches[0] if len(matches) == 1 else None
+        if is_readable_file(path):
             return path
-        if is_image_file(name):  # 1.jpg may be 1.JPG
-            matches = self._listing(path.parent).get(path.stem, [])
-            return next((each for each in matches if each.name.lower() == path.name.lower()), None)
-        matches = self._listing(path.parent).get(path.name, [])
-        return matches[0] if len(matches) == 1 else None
+        # 1.jpg may be 1.JPG.
+        matches = self._listing(path.parent).get(path.stem, [])
+        return next((each for each in matches if each.name.lower() == path.name.lower()), None)
 
     def choose_root(self, names: Sequence[str], place: str) -> Path | None:
         """Return the folder that holds most of these images; None if none does.
@@ -106,7 +116,7 @@ class ImageFinder:
         """Return the images in a folder by name without ending."""
         if folder not in self._listings:
             listing: dict[str, list[Path]] = {}
-            for path in list_visible(folder) if folder.is_dir() else ():
+            for path in list_readable(folder):
                 if is_image_file(path):
                     listing.setdefault(path.stem, []).append(path)
             self._listings[folder] = listing
@@ -116,7 +126,7 @@ class ImageFinder:
         """Return all images below the table's folder, by name with and without ending."""
         if self._ends is None:
             self._ends = {}
-            for path in walk_visible(self.below):
+            for path in walk_visible(self.below, _MOST_WALKED):
                 if is_image_file(path) and not self.excluded.intersection(path.parents):
                     self._ends.setdefault(path.name, []).append(path)
                     self._ends.setdefault(path.stem, []).append(path)
@@ -138,18 +148,19 @@ class Located(NamedTuple):
 
 
 def locate_images(
-    values: Sequence[str | None], finder: ImageFinder, place: str, default: Path
+    values: Sequence[str | None], finder: ImageFinder, place: str, default: Path, by_ends: bool
 ) -> Located | None:
     """Find the image of each value; None if none of the first values names one.
 
-    A value that is not found is taken as relative to the chosen root, or to `default`.
+    With `by_ends`, foreign paths are looked for. A value that is not found is taken as relative to
+    the chosen root, or to `default`.
     """
     first = sorted({portable_name(value) for value in values[:SAMPLE] if is_local(value)})
     root = finder.choose_root(first, place)
     if root is not None:
         return Located([_rooted(value, root, finder) for value in values], root)
     moved = _Moves(finder)
-    if not any(moved.find(name) for name in first):
+    if not by_ends or not any(moved.find(name) for name in first):
         return None
     paths = [_moved(value, moved, default) for value in values]
     return Located(paths, None, next(iter(moved.folders)))

@@ -49,7 +49,7 @@ class ObjectDetectionConfig(JointAugmentationConfig):
     """Keys of object detection."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
-        {"score_threshold", "nms_overlap", "max_detections"}
+        {"image", "score_threshold", "nms_overlap", "max_detections"}
     )
     formats: ClassVar[tuple[DataFormat, ...]] = BOX_FORMATS
 

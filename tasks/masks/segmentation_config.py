@@ -30,6 +30,7 @@ def _as_list(value: Any) -> Any:
 class SegmentationConfig(JointAugmentationConfig):
     """Keys of semantic segmentation."""
 
+    prediction_keys: ClassVar[frozenset[str]] = frozenset({"image"})
     formats: ClassVar[tuple[DataFormat, ...]] = MASK_FORMATS
 
     name: str = "segmentation"

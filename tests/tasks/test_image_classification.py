@@ -139,3 +139,17 @@ def test_identity_is_equal_for_identical_images(tmp_path: Path) -> None:
     assert task.rows.identity(one) != task.rows.identity(
         {"image": str(data / "circle" / "003.png")}
     )
+
+
+def test_images_of_another_column_are_predicted_by_key(
+    vision_networks: dict[str, Path], shape_images: Path, tmp_path: Path
+) -> None:
+    lines = [f"{path.stem},{path.parent.name}" for path in sorted(shape_images.rglob("*.png"))]
+    (tmp_path / "train.csv").write_text("\n".join(["id,label", *lines[::4]]) + "\n")
+    section = {"source": str(tmp_path / "train.csv"), "images": str(shape_images)}
+    run = train_classifier(vision_networks["resnet"], section, tmp_path / "run", method="frozen")
+    file = next(iter(sorted(shape_images.rglob("*.png"))))
+    with pytest.raises(DataError, match=r"no column 'id'.*name another with task\.image=COLUMN"):
+        finetune.load(run.path)([{"image": str(file)}])
+    (prediction,) = finetune.load(run.path, image="image")([{"image": str(file)}])
+    assert prediction["label"] in SHAPES
