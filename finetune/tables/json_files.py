@@ -36,7 +36,9 @@ def read_json(
         tables[split] = []
         for place, item in items:
             row = _as_row(path, item, columns)
-            if row is None:
+            if row is not None and item == columns:
+                faults.add(place, "repeats the names of data.columns")
+            elif row is None:
                 faults.add(place, f"is {excerpt(json.dumps(item))}; {_expected(item, columns)}")
             else:
                 tables[split].append(row)

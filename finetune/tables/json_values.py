@@ -7,6 +7,7 @@ thing: NaN, which Python and pandas write for a missing value, is read as null a
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -38,7 +39,9 @@ class JsonParser:
         self.nans = 0
         self.commas = 0
         self._decoder = json.JSONDecoder(
-            object_pairs_hook=_unique, parse_constant=self._read_constant
+            object_pairs_hook=_unique,
+            parse_constant=self._read_constant,
+            parse_float=_finite,
         )
 
     def parse(self, text: str) -> Any:
@@ -89,6 +92,13 @@ def _skip(text: str, at: int) -> int:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is too large for a number")
+    return number
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

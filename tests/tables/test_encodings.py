@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,38 @@ def test_decoder_rejects_text_that_no_encoding_fits(tmp_path: Path) -> None:
 def test_decoder_rejects_invalid_encodings(encoding: str | list[str]) -> None:
     with pytest.raises(DataError, match="data.encoding"):
         Decoder(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_decoder_detects_encodings_by_default(tmp_path: Path, encoding: str) -> None:
+    text = "“Café”, naïve, 5 £\n"
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    decoder = Decoder()
+    assert decoder.text(tmp_path / "a.txt") == text
+    note = f"1 of 1 files is not utf-8, read as {encoding}: a.txt"
+    assert decoder.notes() == ([] if encoding == "utf-8-sig" else [note])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("привет мир, пока\n".encode("cp1251"), "do not look like Western European.*cp1251"),
+        ("你好世界\n".encode("gb18030"), "gb18030"),
+        ("Café".encode() + b" \xa3 5", r"byte 6 \(line 1\) is 0xa3.*correct the 1 invalid"),
+        ("text".encode("utf-16-le"), "4 of 8 bytes are NUL.*data.encoding=utf-16-le"),
+        (b"\xa3\x81", "not valid utf-8 or cp1252"),
+        (b"PK\x03\x04\x14\x00\xff", "an Excel workbook or a ZIP archive"),
+        (b"PAR1\x15\x04\x81", "data.format=parquet"),
+    ],
+)
+def test_decoder_refuses_what_is_not_western_text_by_default(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Decoder().text(tmp_path / "a.txt")
+
+
+def test_decoder_unpacks_gzip_without_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(gzip.compress(b"text"))
+    assert Decoder().text(tmp_path / "a.csv") == "text"

@@ -1,0 +1,56 @@
+"""Plain text: a document, a row per line, or a table in disguise."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from finetune.errors import AmbiguityError, DataError
+from tests.tables.conftest import Read
+
+BOOK = "Chapter one.\n\nIt was a dark night.\nIt rained.\n\nThe end.\n"
+
+
+def test_read_document_keeps_a_book_whole(read: Read) -> None:
+    rows, notes = read(BOOK, "book.txt")
+    assert rows.to_list() == [{"text": BOOK, "file": "book.txt"}]
+    assert notes[0].endswith(f"read as one document of {len(BOOK)} characters in 6 lines")
+    assert read(gzip.compress(BOOK.encode()), "book.txt.gz")[0]["text"][:] == [BOOK]
+
+
+def test_read_document_says_that_a_list_may_be_rows(read: Read) -> None:
+    content = "good\nbad\n\nfine\nawful\nok\n" + "meh\n" * 20
+    rows, notes = read(content, "list.txt")
+    assert len(rows) == 1 and "data.format=lines" in notes[0]
+    rows, notes = read(content, "list.txt", format="lines")
+    assert rows["text"][:3] == ["good", "bad", "fine"] and len(rows) == 25
+    assert notes[0].endswith("blank lines (1)")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "format"), [("\t", "tsv"), (";", "csv"), ("|", "csv"), (",", "csv")]
+)
+def test_read_document_refuses_a_table(read: Read, delimiter: str, format: str) -> None:
+    content = "".join(f"a text of number {n}{delimiter}pos\n" for n in range(6))
+    with pytest.raises(
+        AmbiguityError, match=f"format={format} .*columns=.text, label.*format=text"
+    ):
+        read(content, "a.txt")
+    rows, _ = read(content, "a.txt", format=format, columns=["text", "label"])
+    assert rows["label"][:] == ["pos"] * 6
+    assert len(read(content, "a.txt", format="text")[0]) == 1
+
+
+def test_read_document_reads_fasttext(read: Read) -> None:
+    rows, notes = read("__label__pos good one\n__label__neg bad\n", "a.txt")
+    assert rows.to_list() == [{"text": "good one", "label": "pos"}, {"text": "bad", "label": "neg"}]
+    assert "fastText" in notes[0]
+    rows, _ = read("__label__a __label__b both\n__label__a one\n", "a.txt")
+    assert rows["label"][:] == [["a", "b"], ["a"]]
+
+
+def test_read_document_refuses_empty_files(read: Read) -> None:
+    for format in ("auto", "lines"):
+        with pytest.raises(DataError, match="is empty"):
+            read(" \n", "a.txt", format=format)
