@@ -64,7 +64,7 @@ TOP = 5
 class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     """Keys of image classification."""
 
-    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"image"}
+    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"image", "pixel_range"}
 
     name: str = "image-classification"
     image: str | None = None

@@ -10,6 +10,7 @@ from finetune.config.formats import DataFormat
 from finetune.config.schema import Section
 from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.boxes import Convention
+from tasks.exports.export_formats import EXPORT_BOXES
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image.joint_augmentation import JointAugmentationConfig
 
@@ -49,9 +50,9 @@ class ObjectDetectionConfig(JointAugmentationConfig):
     """Keys of object detection."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
-        {"image", "score_threshold", "nms_overlap", "max_detections"}
+        {"image", "pixel_range", "score_threshold", "nms_overlap", "max_detections"}
     )
-    formats: ClassVar[tuple[DataFormat, ...]] = BOX_FORMATS
+    formats: ClassVar[tuple[DataFormat, ...]] = (*BOX_FORMATS, *EXPORT_BOXES)
 
     name: str = "object-detection"
     image: str | None = None

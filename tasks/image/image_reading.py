@@ -71,7 +71,7 @@ def read_channels(
     if pixels.dtype == np.uint8 or (pixel_range is None and not is_deep_array(pixels)):
         return pixels.astype(np.uint8)
     if pixel_range is None:
-        raise DataError("has 16-bit or float values; set task.pixel_range=[low, high]")
+        raise DataError(_needs_range(pixels))
     return to_8_bits(pixels, pixel_range)
 
 
@@ -272,11 +272,20 @@ def _from_array(pixels: NDArray[Any], pixel_range: Any) -> Image.Image:
     if pixels.dtype != np.uint8 and pixel_range is not None:
         return Image.fromarray(to_8_bits(pixels, pixel_range))
     if is_deep_array(pixels):
-        raise DataError(
-            f"is an array {pixels.dtype} with values from {pixels.min():g} to {pixels.max():g}; set"
-            " the range of the data that becomes 0 to 255: task.pixel_range=[low, high]"
-        )
+        raise DataError(_needs_range(pixels))
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _needs_range(pixels: NDArray[Any]) -> str:
+    """Return the fault of deep pixels that no range maps to 8 bits.
+
+    Training chooses a range if its images need one.
+    """
+    return (
+        f"has {pixels.dtype} values from {pixels.min():g} to {pixels.max():g}, not 8-bit ones as"
+        " the images of training; set the range that becomes 0 to 255, such as"
+        " task.pixel_range=[0, 65535]"
+    )
 
 
 def _file_size(path: Path) -> int:
@@ -349,8 +358,10 @@ def _decode(image: Image.Image, max_pixels: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image, max_pixels: int, pixel_range: Any) -> Image.Image:
     image = _upright(_decode(image, max_pixels))
-    if is_deep_mode(image.mode):
-        image = _from_deep_gray(image, pixel_range)
+    if is_deep_mode(image.mode):  # Pillow's own conversion clips it to white
+        if pixel_range is None:
+            raise DataError(_needs_range(np.asarray(image)))
+        image = Image.fromarray(to_8_bits(np.asarray(image), pixel_range))
     if image.has_transparency_data:
         image = image.convert("RGBA")  # also from a palette, gray, or one transparent color
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
@@ -363,22 +374,3 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except _EXIF_ERRORS:
         return image
-
-
-def _from_deep_gray(image: Image.Image, pixel_range: Any) -> Image.Image:
-    """Scale 16-bit, 32-bit or float gray to 8 bits. Pillow's own conversion clips it to white.
-
-    Without a range, which only models of earlier versions and of 8-bit images have, the values of
-    the image decide whether they are 16-bit, 8-bit or shares.
-    """
-    pixels = np.asarray(image)  # [H, W]
-    if pixel_range is not None:
-        return Image.fromarray(to_8_bits(pixels, pixel_range))
-    scaled = pixels.astype(np.float64)
-    if image.mode.startswith("I;16"):
-        scaled /= 257
-    elif scaled.max(initial=0) > 255:
-        scaled *= 255 / max(65535.0, float(scaled.max()))  # 16-bit values in a wider mode
-    elif image.mode == "F" and scaled.max(initial=0) <= 1:
-        scaled *= 255
-    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from finetune.config.formats import DataFormat
+from tasks.exports.export_formats import EXPORT_MASKS
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image.joint_augmentation import JointAugmentationConfig
 from tasks.mask_sources.mask_folders import MASK_FORMATS
@@ -30,8 +31,8 @@ def _as_list(value: Any) -> Any:
 class SegmentationConfig(JointAugmentationConfig):
     """Keys of semantic segmentation."""
 
-    prediction_keys: ClassVar[frozenset[str]] = frozenset({"image"})
-    formats: ClassVar[tuple[DataFormat, ...]] = MASK_FORMATS
+    prediction_keys: ClassVar[frozenset[str]] = frozenset({"image", "pixel_range"})
+    formats: ClassVar[tuple[DataFormat, ...]] = (*MASK_FORMATS, *EXPORT_MASKS)
 
     name: str = "segmentation"
     image: str | None = None

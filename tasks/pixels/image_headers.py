@@ -12,7 +12,7 @@ from PIL import Image
 from tasks.pixels.band_files import is_band_file, read_band_file
 from tasks.pixels.image_opening import open_bytes, open_image
 
-_ALWAYS_8_BITS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".bmp"})
+_ALWAYS_8_BITS = (b"\xff\xd8", b"BM")  # the first bytes of JPEG and BMP files
 _BITS_PER_SAMPLE = 258  # tag of TIFF
 
 
@@ -41,12 +41,14 @@ def read_header(source: Path | bytes | Image.Image | NDArray[Any]) -> ImageHeade
     if isinstance(source, bytes):
         with open_bytes(source) as image:
             return _describe(image, "")
-    if source.suffix.lower() in _ALWAYS_8_BITS:
-        return ImageHeader(source.name)
     if is_band_file(source):
         return ImageHeader(source.name, is_deep_array(read_band_file(source)))
-    with source.open("rb") as file, open_image(file) as image:
-        return _describe(image, source.name)
+    with source.open("rb") as file:
+        if file.read(2) in _ALWAYS_8_BITS:
+            return ImageHeader(source.name)
+        file.seek(0)
+        with open_image(file) as image:
+            return _describe(image, source.name)
 
 
 def is_deep_mode(mode: str) -> bool:

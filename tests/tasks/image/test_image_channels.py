@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 import finetune
 from finetune.config.schema import ModelConfig
-from finetune.errors import ConfigError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError
 from finetune.testing import check_task
 from tasks import ImageClassification
 from tasks.image.augmentation import Augmentation, settle_augmentation
@@ -77,6 +78,40 @@ def test_deep_images_are_predicted_with_the_range_of_training(
         for name in ("a/0.tif", "b/1.tif")
     )
     assert dark.max() < 135 < 250 < bright.max()
+
+
+@pytest.mark.parametrize("task", ["segmentation", "object-detection"])
+def test_deep_images_get_a_range_in_other_tasks(
+    task: str, vision_networks: dict[str, Path], scenes: Path, tmp_path: Path
+) -> None:
+    for path in sorted(shutil.copytree(scenes, tmp_path / "scenes").rglob("images/*")):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L")).astype(np.uint16) * 12
+        Image.fromarray(pixels).save(path, "PNG")
+    run = finetune.train(
+        task,
+        model=str(vision_networks["efficientnet"]),
+        data={"source": str(tmp_path / "scenes"), "validation": "test"},
+        output=str(tmp_path / "run"),
+        max_steps=1,
+        **{"task.tile": 64, "task.image_size": None if task == "segmentation" else 64},
+    )
+    low, high = run.predictor.trained_task.resolved_.pixel_range
+    assert 0 <= low < high <= 12 * 255
+    image = next(iter(sorted((tmp_path / "scenes" / "test").rglob("images/*"))))
+    assert run.predictor([str(image)])
+
+
+def test_deep_images_are_refused_by_a_model_of_8_bit_images(
+    vision_networks: dict[str, Path], shape_images: Path, tmp_path: Path
+) -> None:
+    keys = {"method": "frozen", "epochs": 1}
+    run = train_classifier(vision_networks["resnet"], shape_images, tmp_path / "run", **keys)
+    Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep.png has uint16 values .*not 8-bit ones"):
+        run.predictor([str(tmp_path / "deep.png")])
+    predictor = finetune.load(run.path, pixel_range=[0, 4000])
+    assert predictor([str(tmp_path / "deep.png")])
 
 
 def test_channels_need_a_network_of_timm(vision_networks: dict[str, Path]) -> None:

@@ -53,14 +53,18 @@ def test_read_image_converts_cmyk() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_read_image_scales_16_bit_gray_without_clipping(kind: str) -> None:
-    deep = Image.fromarray(np.array([[0, 32896, 65535]], np.uint16))
-    image = read_image(encoded(deep, kind))
+def test_read_image_maps_16_bit_gray_from_the_range_of_the_data(kind: str) -> None:
+    deep = encoded(Image.fromarray(np.array([[0, 32896, 65535]], np.uint16)), kind)
+    image = read_image(deep, pixel_range=[0, 65535])
     assert [pixel(image, x)[0] for x in range(3)] == [0, 128, 255]
+    assert find_fault(deep) is None
+    with pytest.raises(DataError, match=r"uint16 values from 0 to 65535, .*task\.pixel_range="):
+        read_image(deep)
 
 
-def test_read_image_scales_floats_from_0_to_1() -> None:
-    image = read_image(encoded(Image.fromarray(np.array([[0.0, 1.0]], np.float32)), "TIFF"))
+def test_read_image_maps_floats_from_the_range_of_the_data() -> None:
+    deep = encoded(Image.fromarray(np.array([[0.0, 1.0]], np.float32)), "TIFF")
+    image = read_image(deep, pixel_range=[0, 1])
     assert [pixel(image, x)[0] for x in range(2)] == [0, 255]
 
 

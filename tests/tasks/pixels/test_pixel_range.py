@@ -13,7 +13,13 @@ from pydantic import ValidationError
 
 from finetune.errors import DataError
 from tasks import ImageClassification
-from tasks.image.image_reading import find_fault, picture_size, read_channels, read_image
+from tasks.image.image_reading import (
+    find_fault,
+    inspect_header,
+    picture_size,
+    read_channels,
+    read_image,
+)
 from tasks.image.picture_rows import PictureRows
 from tasks.pixels.pixel_range import to_8_bits
 
@@ -97,7 +103,7 @@ def test_deep_arrays_without_a_range_are_valid_but_not_decoded() -> None:
     pixels = flat(1.0, np.float32)
     assert find_fault(pixels) is None
     with pytest.raises(
-        DataError, match=r"values from 0 to 1; set .*task\.pixel_range=\[low, high\]"
+        DataError, match=r"float32 values from 0 to 1, .*task\.pixel_range=\[0, 65535\]"
     ):
         read_image(pixels)
 
@@ -142,3 +148,18 @@ def test_read_channels_names_the_package_for_bands_of_tiff_files(
     monkeypatch.setattr("tasks.pixels.band_files.find_spec", lambda name: None)
     (tmp_path / "a.tif").write_bytes(encoded(flat(9)))
     assert "pip install 'finetune-kit[bands]'" in str(find_fault(tmp_path / "a.tif", channels=5))
+
+
+def test_headers_are_read_by_content_and_not_by_suffix(tmp_path: Path) -> None:
+    (tmp_path / "deep.jpg").write_bytes(encoded(flat(DARK), "PNG"))
+    (tmp_path / "plain.tif").write_bytes(encoded(np.full((4, 4, 3), 9, np.uint8), "JPEG"))
+    headers = [inspect_header(str(tmp_path / name)) for name in ("deep.jpg", "plain.tif")]
+    assert [header.is_deep for header in headers] == [True, False]
+
+
+def test_settle_pixels_counts_16_bit_colors(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.uint16), photometric="rgb")
+    keys, notes = settle([str(tmp_path / "a.tif")])
+    assert keys == {}
+    assert notes == ["pixels: 1 of 1 images have 16-bit colors, read as their upper 8"]
