@@ -123,7 +123,7 @@ def choose_kind(
     values = [value for value in columns[label] if not is_missing(value)]
     place = f"task.label={label}"
     if config.kind is None and are_folders(columns[label], columns.get("file", ())):
-        keys, notes = {"kind": "single"}, []
+        keys, notes = {"kind": "single"}, list[str]()
     elif config.kind is None:
         keys, notes = _kind_of_values(config, label, values)
     else:

@@ -26,6 +26,15 @@ PAIR = [
     {"first": one["text"], "second": other["text"], "label": one["label"] == other["label"]}
     for one, other in zip(SINGLE, reversed(text_rows(11)[3:]), strict=True)
 ]
+COLUMNS = [
+    {"text": row["text"], **{name: int(name == row["label"]) for name in LABELS}} for row in SINGLE
+]
+INTEGERS = [{**row, "label": index % 2} for index, row in enumerate(SINGLE)]
+TITLED = [
+    {"title": ["News", None][index % 2], "body": row["text"], "label": row["label"]}
+    for index, row in enumerate(SINGLE)
+]
+LISTS_AS_TEXT = [{**row, "label": f"[1, 0, {index % 2}]"} for index, row in enumerate(SINGLE)]
 
 
 def set_up(

@@ -38,6 +38,22 @@ def test_image_classification_passes_check_task_for_other_kinds(
     check_task(ImageClassification(augmentation="none"), rows, str(vision_networks["resnet"]))
 
 
+def test_image_classification_reads_columns_of_zeros_and_ones(
+    vision_networks: dict[str, Path],
+) -> None:
+    rows = [
+        {"image": row["image"], **{s: int(s == row["label"]) for s in SHAPES}}
+        for row in shape_rows()
+    ]
+    task = ImageClassification(augmentation="none")
+    assert task.rows.resolve({name: [row[name] for row in rows] for name in rows[0]}).keys == {
+        "image": "image",
+        "label": list(SHAPES),
+        "kind": "several",
+    }
+    check_task(task, rows, str(vision_networks["resnet"]))
+
+
 @pytest.mark.parametrize(
     ("name", "method"),
     [("resnet", "frozen"), ("efficientnet", "lora"), ("resnet", "full"), ("vit", "partial")],

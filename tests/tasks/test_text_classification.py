@@ -18,11 +18,15 @@ from finetune.testing import check_task
 from tasks import TextClassification
 from tests.support.text_classifiers import (
     CLOSE,
+    COLUMNS,
+    INTEGERS,
+    LISTS_AS_TEXT,
     NUMBER,
     PAIR,
     SEVERAL,
     SEVERAL_AS_TEXT,
     SINGLE,
+    TITLED,
     set_up,
 )
 from tests.support.tiny_models import LABELS, text_rows
@@ -53,6 +57,25 @@ def test_text_classification_keeps_the_task_contract(
 ) -> None:
     model = bert_folder if network == "bert" else gpt2_folder
     check_task(TextClassification(head=head, **keys), rows, str(model))
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [
+        pytest.param(COLUMNS, {"label": ["business", "sport", "tech"]}, id="columns"),
+        pytest.param(
+            COLUMNS, {"label": ["business", "sport", "tech"], "kind": "single"}, id="exclusive"
+        ),
+        pytest.param(INTEGERS, {}, id="integers"),
+        pytest.param(INTEGERS, {"labels": {0: "no", 1: "yes"}}, id="names-of-values"),
+        pytest.param(TITLED, {"text": ["title", "body"], "join": " "}, id="joined"),
+        pytest.param(LISTS_AS_TEXT, {"labels": LABELS}, id="zeros-and-ones-as-text"),
+    ],
+)
+def test_label_forms_keep_the_task_contract(
+    rows: list[Row], keys: dict[str, Any], bert_folder: Path
+) -> None:
+    check_task(TextClassification(**keys), rows, str(bert_folder))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
