@@ -16,6 +16,8 @@ DELIMITERS = (";", "|", ",")
 PLURALS = frozenset(
     {"tags", "keywords", "genres", "categories", "topics", "attributes", "emotions"}
 )
+WORD_LISTS = frozenset({"tags", "keywords", "hashtags"})
+"""Names of columns whose labels may be separated by blanks."""
 RECURRING = 0.75  # share of parts that occur in other cells, of a comma that delimits
 RECURRING_WORDS = 0.9  # likewise of a blank
 _DECIMALS = re.compile(r"-?\d+(?:,\d+)?")
@@ -73,12 +75,15 @@ def _judge(mark: str, cells: Sequence[str], column: str) -> Delimiter | None:
 
 
 def _judge_blanks(cells: Sequence[str], column: str) -> Delimiter | None:
-    """Judge blanks: they separate tags only in a column that is named for several labels."""
+    """Judge blanks: they separate labels only in a column that is called tags or keywords."""
     marked = [cell for cell in cells if " " in cell]
-    if column.lower() not in PLURALS or len(set(marked)) < 2:
+    if column.lower() not in WORD_LISTS or len(set(marked)) < 2:
         return None
     share, _ = _recurrence(" ", cells)
-    return Delimiter(" ", "several" if share >= RECURRING_WORDS else "single", marked[0])
+    verdict: Literal["several", "single", "doubt"] = "doubt"
+    if not share or share >= RECURRING_WORDS:
+        verdict = "several" if share else "single"
+    return Delimiter(" ", verdict, marked[0])
 
 
 def _recurrence(mark: str, cells: Sequence[str]) -> tuple[float, bool]:

@@ -38,6 +38,16 @@ def are_lists(values: Iterable[Any]) -> bool:
     return any(len(items or []) != 1 for items in lists) or any(map(_parse_exactly, texts))
 
 
+def is_object(value: Any) -> bool:
+    """True for a dict, also one that is written as JSON."""
+    if isinstance(value, str) and value.lstrip().startswith('{"'):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return False
+    return isinstance(value, dict)
+
+
 def _parse_exactly(text: str) -> list[Any] | None:
     """Parse the notation of JSON, Python or numpy."""
     if not text or _BRACKETS.get(text[0]) != text[-1] or len(text) > LONGEST_LIST:

@@ -14,7 +14,7 @@ from finetune.task_parts import Resolved
 from tasks.cells.delimiters import DELIMITERS, find_delimiter, judge_delimiters
 from tasks.cells.indicators import indicator_length, is_indicator, parse_bit
 from tasks.cells.label_values import LabelIndex, is_missing, label_key
-from tasks.cells.list_cells import are_lists, parse_list
+from tasks.cells.list_cells import are_lists, is_object, parse_list
 from tasks.classification.label_config import TargetConfig
 from tasks.classification.labels import label_text, parse_number
 
@@ -186,6 +186,11 @@ def _kind_of_columns(config: TargetConfig, columns: Sequence[Sequence[Any]]) -> 
 def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> Resolved:
     """Choose the kind of a column that holds these `values`."""
     by = f"by the values of column {label!r}"
+    if objects := [value for value in values if is_object(value)]:
+        raise DataError(
+            f"task.label={label}: the cells are objects, such as {objects[0]!r:.80}; write them as "
+            "names, lists of names or columns of zeros and ones (data.map=file.py:function)"
+        )
     if any(isinstance(value, list | tuple | np.ndarray) for value in values):
         return Resolved({"kind": "several"}, [f"kind: several, {by}"])
     if are_lists(values):

@@ -59,8 +59,9 @@ class LabelRows(Rows):
         cell = label_cell(self.config, row)
         if self.config.kind == "number":
             return f"{read} -> {name} {shorten(cell)}"
-        labels = list(self.labels(row))
-        return f"{read} -> {name} {labels[0] if self.config.kind == 'single' else labels!r}"
+        labels = self.labels(row)
+        is_single = self.config.kind == "single" and labels
+        return f"{read} -> {name} {shorten(labels[0] if is_single else list(labels))}"
 
     def validate(self, row: Row) -> Iterator[str]:
         """Yield the faults of a row's label; a row without the column is a row to predict."""
@@ -76,7 +77,9 @@ class LabelRows(Rows):
                 yield f"{config.label} is {label!r}, not a number"
             return
         try:
-            if config.kind == "single" and self._reader.one(label) is None:
+            if config.kind == "several":
+                self._reader.several(label)
+            elif config.kind == "single" and self._reader.one(label) is None:
                 yield f"{config.label} is missing"
         except DataError as error:
             yield f"{config.label}: {error}"

@@ -154,3 +154,10 @@ def test_empty_cells_of_several_labels_are_no_labels() -> None:
     task, notes, train = learn(labeled("a|b", "", "b|c"))
     assert any("8 of 24 rows have no label" in note for note in notes)
     assert task.with_target({}, train[1]) == {"target": [0.0, 0.0, 0.0]}
+
+
+def test_cells_that_are_objects_are_refused() -> None:
+    with pytest.raises(DataError, match=r"the cells are objects, such as .*data\.map"):
+        learn(labeled('{"a": 1, "b": 0}', '{"a": 0, "b": 1}'))
+    with pytest.raises(DataError, match=r"row 1: label: \{'name': 'Drama'\} cannot be a label"):
+        learn(labeled('[{"name": "Drama"}]', '[{"name": "War"}]'))
