@@ -54,7 +54,9 @@ def read_reference(
         return _find_images(_as_stored(_read_hub(reference, config)), config)
     for each in formats:
         if each.claims(path, config.format):
-            return from_task(each.read(path, config), reference)
+            tables = from_task(each.read(path, config), reference)
+            tables.notes.extend(_note_other_formats(each, path, config, formats))
+            return tables
     if config.format not in FORMATS:
         known = {*FORMATS, *(each.name for each in formats)}
         raise DataError(
@@ -66,6 +68,17 @@ def read_reference(
     except DataError as error:
         add_lookup(error, path, formats)
         raise
+
+
+def _note_other_formats(
+    read: DataFormat, path: Path, config: DataConfig, formats: Sequence[DataFormat]
+) -> list[str]:
+    """Note the other formats that a source could be read in."""
+    if config.format != "auto":
+        return []
+    others = [each.name for each in formats if each.looks_for and each != read and each.fits(path)]
+    keys = " or ".join(f"data.format={name}" for name in others)
+    return [f"{path}: read as {read.name}; {keys} would read its other annotations"] * bool(keys)
 
 
 def _read_local(path: Path, config: DataConfig) -> Tables:

@@ -215,5 +215,5 @@ def _find_images(
             image.image = (path or search.expected(image.file)).as_posix()
         if search.way:
             yield f"images were found {search.way}"
-        elif search.places[0] not in (folder, folder / "images"):
-            yield f"images are in {search.places[0]}"
+        elif search.place not in (folder, folder / "images"):
+            yield f"images are in {search.place}"

@@ -18,7 +18,7 @@ from typing import Any
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.io.split_names import split_name
-from finetune.io.walking import describe_contents
+from finetune.io.walking import describe_contents, list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.image.image_search import ImageSearch, configured_places
@@ -270,9 +270,13 @@ def _find_images(file: Path, images: Sequence[AnnotatedImage], folder: str | Non
         *(root / part for root in (above, above / "images") for part in ("", stem)),
         *(root / part for root in (file.parent, above) for part in ("data", f"images/{stem}")),
     ]
+    split = split_of(file.stem)
+    places += [file.parent / stem, file.parent / file.stem]
+    is_apart = file.parent.name.lower() in ("annotations", "labels", "annotation")
+    beside = _folders_in(file.parent, *([above] if is_apart else []))
+    places += [each for each in beside if split and split == split_of(each.name)]
     if folder is not None:
         places = configured_places(folder, file)
-    is_apart = file.parent.name.lower() in ("annotations", "labels", "annotation")
     search = ImageSearch(above if is_apart else file.parent, places)
     paths = search.find([image.file for image in images])
     if not any(paths):
@@ -286,6 +290,10 @@ def _find_images(file: Path, images: Sequence[AnnotatedImage], folder: str | Non
         image.image = (path or search.expected(image.file)).as_posix()
     if search.way:
         yield f"images are not where file_name says, and were found {search.way}"
+
+
+def _folders_in(*places: Path) -> list[Path]:
+    return [child for place in places for child in list_visible(place) if child.is_dir()]
 
 
 def _losses(images: Sequence[AnnotatedImage], names: Sequence[str]) -> Iterator[str]:

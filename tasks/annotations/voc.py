@@ -68,7 +68,9 @@ def _find(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
         return {}, []
     children = [child for child in list_visible(path) if child.is_dir()]
     folders = [child for child in children if child.name.lower() in _ANNOTATION_FOLDERS]
-    files = next((some for folder in folders if (some := _xml_files(folder))), None)
+    inner = [child for folder in folders for child in list_visible(folder) if child.is_dir()]
+    named = [*folders, *(child for child in inner if child.name.lower() in _ANNOTATION_FOLDERS)]
+    files = next((some for folder in named if (some := _xml_files(folder))), None)
     files = files or _xml_files(path)
     if files:
         by_stem = {file.stem: file for file in files}
@@ -114,7 +116,8 @@ def _places(file: Path, root: Path) -> list[Path]:
     """Return the folders in which the image of an .xml file may be."""
     folders = [file.parent, *_beside(file.parent)]
     if file.parent.parent != root and root in file.parent.parents:  # annotations/train/1.xml
-        folders += [each / file.parent.name for each in _beside(file.parent.parent)]
+        above = _beside(file.parent.parent)
+        folders += [*(each / file.parent.name for each in above), *above]
     return folders
 
 

@@ -27,7 +27,10 @@ def label_file(image: Path) -> Path:
     expected = image.with_suffix(".txt")
     if "images" in lower:
         index = len(lower) - 1 - lower[::-1].index("images")
-        expected = Path(*parts[:index], "labels", *parts[index + 1 :]).with_suffix(".txt")
+        rest = Path(*parts[index + 1 :]).with_suffix(".txt")
+        expected = Path(*parts[:index], parts[index].replace("images", "labels"), rest)
+        if "images" not in parts[index]:  # Images, IMAGES
+            expected = Path(*parts[:index], "Labels", rest)
     beside = image.with_suffix(".txt")
     choices = [expected, beside, image.parent / "labels" / beside.name]
     if split_of(image.parent.name) is None:  # else the splits may share names

@@ -11,7 +11,7 @@ another machine; the longest trailing part that exists beside the description is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,14 +110,19 @@ class YoloSource:
 def find_yolo(path: Path) -> Path | None:
     """Return the file that describes the dataset at a path, or its folder; None if not YOLO's."""
     files = list_visible(path) if path.is_dir() else [path]
-    yamls = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
-    found = next((file for file in yamls if _describes(file)), None)
+    found = next(iter(_descriptions(files)), None)
     if found is None:
         darknets = [file for file in files if file.suffix.lower() == ".data"]
         found = next((file for file in darknets if "names" in _pairs(file)), None)
     if found is None and path.is_dir():
         return path if _has_labels(path) else None
     return found
+
+
+def _descriptions(files: Sequence[Path]) -> list[Path]:
+    """Return the .yaml files that describe a dataset, data.yaml first."""
+    yamls = [file for file in files if file.suffix.lower() in (".yaml", ".yml")]
+    return sorted(filter(_describes, yamls), key=lambda file: file.stem.lower() != "data")
 
 
 def open_yolo(path: Path) -> YoloSource:
@@ -131,7 +136,11 @@ def open_yolo(path: Path) -> YoloSource:
         )
     if place.is_dir():
         return _from_folder(place)
-    return _from_darknet(place) if place.suffix.lower() == ".data" else _from_yaml(place)
+    source = _from_darknet(place) if place.suffix.lower() == ".data" else _from_yaml(place)
+    files = list_visible(path) if path.is_dir() else []
+    if others := [file.name for file in _descriptions(files) if file != place]:
+        source.notes.append(f"{place}: read; not read: {', '.join(others)}")
+    return source
 
 
 # ---- data.yaml

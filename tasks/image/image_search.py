@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS
@@ -19,61 +20,61 @@ _SHOWN = 3
 class ImageSearch:
     """Lookup of image files by the names that annotations give them.
 
-    The names of one source are all looked up in the same way, so that a missing image is not
-    replaced with one of another folder: as they are in each of `places`, without their leading
-    folders, with the ending of an image, or by their bare name below `root`.
+    All names of a source are looked up in one folder and in one way, so that a missing image is not
+    replaced with one of another folder: as they are, without leading folders, with the ending of an
+    image, or by their bare name below `root`.
     """
 
     def __init__(self, root: Path, places: Iterable[Path]) -> None:
-        self.root = root
+        self.root = self._inside = root
         self.places = list(dict.fromkeys(places))
+        self.place = self.places[0]
+        """The folder in which the images are, or should be."""
         self.way = ""
         """How the images were found if not where their names say, for a note."""
 
     def find(self, names: Sequence[str]) -> list[Path | None]:
         """Return the file of each name; None for a missing one."""
-        ways = {
-            "": self._direct,
-            "without the leading folders of their names": self._without_folders,
-            "by adding the ending to their names": self._with_ending,
-            f"by their bare names below {self.root}": self._below,
-        }
         some = names[:_LOOKED_AT]
-        self._sort_places(some)
-        counts = {way: sum(map(bool, map(look_up, some))) for way, look_up in ways.items()}
-        # By their names as they are if any is found so: the others are missing.
-        self.way = "" if counts[""] else max(counts, key=lambda way: counts[way])
-        return [ways[self.way](name) for name in names]
+        best = 0
+        look_up: _Lookup = _as_it_is
+        for way, each in self._ways(some):
+            for place in self.places:
+                count = sum(each(place, name) is not None for name in some)
+                if count > best:
+                    best, look_up, self.place, self.way = count, each, place, way
+            if best and not self.way:
+                break  # some are where their names say: the others are missing
+        if self.way == self._by_name:
+            self._narrow([path for name in some if (path := self._below(name))])
+        return [look_up(self.place, name) for name in names]
 
     def expected(self, name: str) -> Path:
         """Return where an image should be, for one that is missing."""
-        return self.places[0] / clean_path(name)
+        return self.place / clean_path(name)
 
-    def _sort_places(self, names: Sequence[str]) -> None:
-        """Move the place that holds most of the first names to the front."""
-        counts = {
-            place: sum((place / clean_path(name)).is_file() for name in names)
-            for place in self.places
-        }
-        self.places.sort(key=lambda place: counts[place] < max(counts.values()))
+    def _ways(self, names: Sequence[str]) -> Iterator[tuple[str, _Lookup]]:
+        yield "", _as_it_is
+        depth = max((len(_parts(name)) for name in names), default=1)
+        for count in range(1, depth):
+            yield "without the leading folders of their names", partial(_without_folders, count)
+        yield "by adding the ending to their names", _with_ending
+        yield self._by_name, lambda _, name: self._below(name)
 
-    def _direct(self, name: str) -> Path | None:
-        paths = (place / each for place in self.places for each in (name, clean_path(name)))
-        return next((path for path in paths if path.is_file()), None)
+    @property
+    def _by_name(self) -> str:
+        return f"by their bare names below {self.root}"
 
-    def _without_folders(self, name: str) -> Path | None:
-        return find_suffix(name, self.places, Path.is_file)
-
-    def _with_ending(self, name: str) -> Path | None:
-        # Kaggle's image_id has no file extension.
-        endings = dict.fromkeys((".jpg", ".png", ".jpeg", *sorted(IMAGE_ENDINGS)))
-        name = clean_path(name)
-        paths = (place / f"{name}{each}" for place in self.places for each in endings)
-        return None if is_image_file(name) else next((p for p in paths if p.is_file()), None)
+    def _narrow(self, found: Sequence[Path]) -> None:
+        """Look only in the folder that holds most of the images found, if there is one."""
+        tops = Counter(path.relative_to(self.root).parts[0] for path in found)
+        (top, count), *_ = tops.most_common(1)
+        if 2 * count > len(found) and (self.root / top).is_dir():
+            self._inside = self.root / top
 
     def _below(self, name: str) -> Path | None:
         bare = clean_path(name).rpartition("/")[2]
-        paths = self._index.get(bare, [])
+        paths = [path for path in self._index.get(bare, []) if self._inside in path.parents]
         return paths[0] if len(paths) == 1 else None
 
     @cached_property
@@ -84,6 +85,40 @@ class ImageSearch:
             for key in {path.name, path.stem}:
                 index.setdefault(key, []).append(path)
         return index
+
+
+_Lookup = Callable[[Path, str], Path | None]
+
+
+def _as_it_is(place: Path, name: str) -> Path | None:
+    paths = (place / name, place / clean_path(name))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _without_folders(count: int, place: Path, name: str) -> Path | None:
+    parts = _parts(name)
+    if len(parts) <= count or (splits_in(parts[:count]) - splits_in(place.parts)):
+        return None  # test/1.jpg is not train/1.jpg
+    path = place.joinpath(*parts[count:])
+    return path if path.is_file() else None
+
+
+def _with_ending(place: Path, name: str) -> Path | None:
+    # Kaggle's image_id has no file extension.
+    if is_image_file(name):
+        return None
+    endings = dict.fromkeys((".jpg", ".png", ".jpeg", *sorted(IMAGE_ENDINGS)))
+    paths = (place / f"{clean_path(name)}{ending}" for ending in endings)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def splits_in(parts: Iterable[str]) -> set[str]:
+    """Return the splits that the parts of a path stand for."""
+    return {split for part in parts if (split := split_name(part))}
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in clean_path(name).split("/") if part not in ("", ".", "..")]
 
 
 def configured_places(folder: str, file: Path) -> list[Path]:
@@ -127,7 +162,7 @@ def find_suffix(
     `../train/images` and `C:\\data\\shapes\\train\\images` are both found as train/images. The name
     of a split is not left out: test/images is not images.
     """
-    parts = [part for part in clean_path(name).split("/") if part not in ("", ".", "..")]
+    parts = _parts(name)
     for start in range(len(parts)):
         if start and split_name(parts[start - 1]):
             return None

@@ -26,12 +26,13 @@ Role = Literal["image", "mask"]
 # Of two folders for the same split, the one whose word comes first is read.
 _IMAGE_WORDS = (
     "images", "image", "imgs", "img", "jpegimages", "photos", "photo", "pictures", "leftimg8bit",
-    "rgb", "inputs", "input",
+    "rgb", "inputs", "input", "x",
 )  # fmt: skip
 _MASK_WORDS = (
-    "masks", "mask", "annotations", "annotation", "labels", "label", "gt", "segmentationclass",
-    "segmentationclassraw", "segmentations", "gtfine", "groundtruth", "annots", "annot", "ann",
-    "anns", "segmentation", "segmentationclassaug", "gtcoarse", "gts", "targets", "target",
+    "manual", "masks", "mask", "annotations", "annotation", "labels", "label", "gt",
+    "segmentationclass", "segmentationclassraw", "segmentations", "gtfine", "groundtruth",
+    "annots", "annot", "ann",
+    "anns", "segmentation", "segmentationclassaug", "gtcoarse", "gts", "targets", "target", "y",
 )  # fmt: skip
 _SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "test", "testing")
 _JOINED = re.compile(f"({'|'.join(_SPLIT_WORDS)})({'|'.join((*_MASK_WORDS, *_IMAGE_WORDS))})$")
@@ -40,7 +41,7 @@ _FILE_WORDS = frozenset({
     "img", "image", "images", "im", "mask", "masks", "label", "labels", "lbl", "gt", "seg", "ann",
     "segmentation", "annotation", "annotations", "gtfine", "gtcoarse", "leftimg8bit", "labelids",
     "labeltrainids", "trainids", "instanceids", "color", "colors", "l", "sat", "rgb", "groundtruth",
-    "matte", "manual1",
+    "matte", "manual1", "training", "test",
 })  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.task_parts import Row
+from tasks.annotations.annotated import NAMED
+from tasks.annotations.image_sizes import orientation_of
 from tasks.image.image_reading import digest_image, path_of, picture_size
 from tasks.mask_sources.mask_files import (
     MaskFacts,
@@ -96,7 +98,9 @@ class MaskReader:
             return
         if facts.size != (height, width):
             sizes = f"{facts.size[1]} x {facts.size[0]} pixels, but the image {width} x {height}"
-            yield f"{name} has {sizes}"
+            is_turned = facts.size == (width, height) and orientation_of(path_of(image) or "") >= 5
+            cause = ", which its EXIF orientation turns; turn the mask as well" * is_turned
+            yield f"{name} has {sizes}{cause}"
 
     def unseen(self, row: Row, coding: MaskCoding) -> Iterator[str]:
         """Yield a message if the mask of a row has values or categories unknown to `coding`."""
@@ -106,7 +110,9 @@ class MaskReader:
         if renamed := self._renamed(cell, coding):
             yield renamed
         elif unknown := coding.unknown(self.facts(row)):
-            values = ", ".join(unknown[:_MOST_LISTED])
+            items = cell if is_object_list(cell) else []
+            names = {str(item["category_id"]): item["category"] for item in items}
+            values = ", ".join(names.get(value, value) for value in unknown[:_MOST_LISTED])
             yield f"{self._name(row)} has values without a class: {values}"
 
     def _name(self, row: Row) -> str:
@@ -162,7 +168,8 @@ class MaskReader:
             places.append(path_of(cell) or row.get("file") or "")
             if is_object_list(cell):
                 categories |= {item["category_id"]: item["category"] for item in cell}
-        known = dict(sorted(categories.items())) if facts[0].kind == "objects" else None
+        ordered = sorted(categories.items(), key=lambda item: (min(item[0], NAMED), item[1]))
+        known = dict(ordered) if facts[0].kind == "objects" else None
         keys = self.config.labels, self.config.ignore, self.config.encoding
         check_not_instances(facts, self.config)
         return learn_coding(facts, *keys, known, places), facts

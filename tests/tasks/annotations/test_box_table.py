@@ -76,6 +76,14 @@ def test_read_box_tables_finds_images_in_folders_beside_the_table(
         assert read_boxes(source)[0] == EXPECTED
 
 
+def test_read_box_tables_does_not_take_a_missing_image_from_another_folder(tmp_path: Path) -> None:
+    header, line = "image,xmin,ymin,xmax,ymax,label", "{},76,41,90,55,square"
+    path = write_table(tmp_path / "boxes.csv", header, line, tmp_path / "training_images")
+    save_pictures(tmp_path / "other_images", ["z.jpg"])
+    (tmp_path / "training_images" / "a.jpg").rename(tmp_path / "other_images" / "a.jpg")
+    assert "1 of 3 rows are invalid:\n  a.jpg: image does not exist" in refusal(path)
+
+
 def test_read_box_tables_finds_images_by_ids_without_an_ending(tmp_path: Path) -> None:
     path = write_table(tmp_path / "train.csv", "image_id,x,y,w,h,class", "", tmp_path / "train")
     lines = [f"{name[0]},76,41,14,14,square" for name in NAMES]

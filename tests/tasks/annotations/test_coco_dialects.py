@@ -13,6 +13,7 @@ from tasks.annotations.box_formats import read_coco_boxes
 from tasks.detection.object_rows import learn_categories
 from tests.support.annotated_sets import (
     BOX,
+    LINE,
     MASK,
     SIZE,
     coco_content,
@@ -23,6 +24,7 @@ from tests.support.annotated_sets import (
     save_picture,
     save_pictures,
     write_json,
+    write_text,
 )
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
@@ -70,6 +72,23 @@ def test_read_coco_reads_the_folder_that_fiftyone_writes(tmp_path: Path) -> None
     assert read_boxes(tmp_path)[0] == EXPECTED
 
 
+@pytest.mark.parametrize(
+    ("file", "images"),
+    [
+        ("train.json", "train"),
+        ("annotations/instances_train.json", "train_images"),
+        ("annotations/instances_default.json", "images/default"),
+        ("train/_annotations.coco.json", "train"),
+    ],
+)
+def test_read_coco_finds_the_images_of_a_split(file: str, images: str, tmp_path: Path) -> None:
+    save_pictures(tmp_path / images, NAMES)
+    save_pictures(tmp_path / "val", NAMES)
+    write_json(tmp_path / file, coco_content(NAMES))
+    rows = open_set(ObjectDetection(), tmp_path).train
+    assert {Path(row["image"]).parent for row in rows} == {tmp_path / images}
+
+
 def test_read_coco_chooses_the_instances_among_the_files_of_coco(tmp_path: Path) -> None:
     content = coco_content(NAMES)
     for split in ("train2017", "val2017"):
@@ -86,8 +105,9 @@ def test_read_coco_chooses_the_instances_among_the_files_of_coco(tmp_path: Path)
 
 
 def test_read_coco_reports_a_missing_first_image_as_a_fault_of_its_row(tmp_path: Path) -> None:
-    root = write_coco(tmp_path, coco_content(NAMES))
+    root = write_coco(tmp_path / "set", coco_content(NAMES))
     (root / "images" / "a.jpg").unlink()
+    save_picture(root.parent / "neighbor" / "a.jpg")  # of another dataset
     assert "1 of 3 rows are invalid:\n  a.jpg: image does not exist" in refusal(root)
     assert read_boxes(root, on_error="skip")[0] == EXPECTED[1:]
 
@@ -218,3 +238,15 @@ def test_read_coco_boxes_keeps_rows_without_a_stated_size(tmp_path: Path) -> Non
     content["images"] = [{k: i[k] for k in ("id", "file_name")} for i in content["images"]]
     (row, *_) = read_coco_boxes(write_coco(tmp_path, content), DataConfig()).splits["train"]
     assert row["objects"][0]["place"] == "instances.json, annotation 10"
+
+
+def test_read_reference_names_the_other_formats_of_a_source(tmp_path: Path) -> None:
+    root = write_coco(tmp_path, coco_content(NAMES))
+    for name in NAMES:
+        write_text(root / "labels" / f"{name[0]}.txt", LINE)
+    write_text(root / "data.yaml", "train: images\nnames: [circle, square]")
+    boxes, notes = read_boxes(root)
+    assert boxes == EXPECTED
+    other = "data.format=yolo would read its other annotations"
+    assert f"{root}: read as coco; {other}" in notes
+    assert not any("would read" in note for note in read_boxes(root, format="yolo")[1])

@@ -48,6 +48,7 @@ def write_voc(root: Path, annotations: str, images: str, stems: str | list[str] 
         ("xmls", "imgs"),
         ("annotations/train", "images/train"),
         ("train/annotations", "train/images"),
+        ("annotations/xmls", "images"),  # Oxford pets
         ("train", "train"),
     ],
 )

@@ -107,6 +107,14 @@ def test_read_yolo_reads_folders_without_a_description(
     assert any("no data.yaml; classes are named by" in note for note in notes)
 
 
+def test_open_yolo_names_a_second_description(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, "train: images/train\nnames: [circle, square]")
+    write_text(root / "coarse.yaml", "train: images/train\nnames: [shape, shape2]")
+    boxes, notes = read_boxes(root)
+    assert boxes == EXPECTED
+    assert f"{root / 'data.yaml'}: read; not read: coarse.yaml" in notes
+
+
 def test_read_yolo_calls_classes_by_their_numbers_without_names(tmp_path: Path) -> None:
     boxes, notes = read_boxes(write_yolo(tmp_path))
     assert boxes == [[("1", *BOX)]] * 3

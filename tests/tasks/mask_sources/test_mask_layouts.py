@@ -44,6 +44,9 @@ TRIMAP = MASK.tolist()
         ("train/{}.jpg", "train/{}_mask.png"),  # Roboflow
         ("{}.jpg", "{}_mask.png"),
         ("train/{}_sat.jpg", "train/{}_mask.png"),  # DeepGlobe
+        ("x_train/{}.png", "y_train/{}.png"),
+        ("a_Training_Input/ISIC_{}.jpg", "a_Training_GroundTruth/ISIC_{}_segmentation.png"),
+        ("training/images/{}_training.tif", "training/1st_manual/{}_manual1.gif"),  # DRIVE
         ("CamVid/train/{}.png", "CamVid/trainannot/{}.png"),
         ("train/train/{}.jpg", "train_masks/train_masks/{}_mask.png"),
     ],
@@ -114,6 +117,20 @@ def test_read_masks_skips_a_test_split_without_masks(tmp_path: Path) -> None:
     save_pictures(tmp_path / "test", ["3.jpg"])
     notes = open_set(Segmentation(), tmp_path, test=None).notes
     assert "test: skipped, since 'mask' is empty in all 1 rows" in notes
+
+
+def test_find_layout_reads_the_truth_and_not_the_field_of_view_of_drive(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "training/images", ["21_training.tif"])
+    for folder, name in (("1st_manual", "21_manual1"), ("mask", "21_training_mask")):
+        save_masks(tmp_path / "training" / folder, [f"{name}.gif"])
+    (row,) = read_masks(tmp_path).splits["train"]
+    assert row["mask"].endswith("1st_manual/21_manual1.gif")
+
+
+def test_mask_reader_names_the_exif_orientation_as_the_cause(tmp_path: Path) -> None:
+    save_picture(tmp_path / "images/1.jpg", orientation=6)
+    save_masks(tmp_path / "masks", ["1.png"])
+    assert "image 72 x 96, which its EXIF orientation turns" in refusal(tmp_path, Segmentation())
 
 
 def test_read_masks_leaves_hidden_files(tmp_path: Path) -> None:
