@@ -153,9 +153,10 @@ def _read_texts(
             columns["label"].append(label.name)
             columns["file"].append(name)
     if not columns["text"]:
-        contents = ", ".join(child.name for child in children[:12]) or "nothing"
+        names = ", ".join(child.name for child in children[:12])
+        contents = f"contains {names}" if names else "is empty"
         raise DataError(
-            f"{folder}: no readable data found (the folder contains {contents}); expected class"
+            f"{folder}: no readable data found (the folder {contents}); expected class"
             " folders of .txt files or of images, folders or files called train, validation and"
             f" test ({', '.join(TABLES)}), or a saved Dataset"
         )

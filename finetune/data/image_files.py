@@ -53,7 +53,7 @@ def read_class_folders(folder: Path) -> tuple[Dataset, list[Path]]:
             unread.append(child)
     if labeled and loose:
         raise DataError(
-            f"{folder}: {len(loose)} images are outside the class folders, such as"
+            f"{folder}: images outside the class folders: {len(loose)}, such as"
             f" {loose[0].name}; move each into the folder of its class"
         )
     labels = [label for _, label in labeled]

@@ -50,14 +50,17 @@ def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
     name = config.format if config.format in TABLES else table_format(path)
     if name is None:
         known = ", ".join(ending for each in TABLES.values() for ending in each.endings)
+        compressed = ", ".join(name for name, each in TABLES.items() if each.compressed)
         raise DataError(
-            f"{path}: unknown file ending; use one of {known} (csv and jsonl also with .gz), or"
+            f"{path}: unknown file ending; use one of {known} ({compressed} also with .gz), or"
             f" write data.format={'|'.join(TABLES)}"
         )
     module, _, function = TABLES[name].reader.partition(":")
     rows, notes = getattr(import_module(module), function)(path, config, decoder)
     if not len(rows):
-        raise DataError(f"{path}: has columns ({', '.join(rows.column_names)}) but no rows")
+        raise DataError(
+            f"{path}: has columns ({', '.join(rows.column_names)}) but no rows; add rows"
+        )
     return rows, notes
 
 
@@ -80,7 +83,7 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     for line, cells, row in _lines_of(content, ragged):
         faults.add(
             f"line {line + skipped}",
-            f"{cells} cells, but the header has {len(names)}: {_excerpt(row)}",
+            f"{cells} cell{'s' * (cells != 1)}, but the header has {len(names)}: {_excerpt(row)}",
         )
     notes += faults.settle(config.on_error, table.num_rows + len(ragged))
     _check_closed(path, table, body)

@@ -19,6 +19,8 @@ from finetune.task_parts import Fixable, Row, take_rows
 OnError = Literal["stop", "skip", "clip"]
 
 SHOWN = 20
+# Rows validated at once. Limited, since a row may contain the bytes of an image.
+ROWS_IN_MEMORY = 256
 # Quoted values and numbers, masked to group similar faults. An apostrophe does not open a quote.
 _VALUES = re.compile(r"(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+(?:\.\d+)?")
 
@@ -48,22 +50,19 @@ class Faults:
         lines = [f"  {place}: {'; '.join(messages)}" for place, messages in self.rows[:SHOWN]]
         if len(self.rows) > SHOWN:
             lines.append(f"  and {len(self.rows) - SHOWN} more: {self._kinds()}")
+        verb = "is" if len(self.rows) == 1 else "are"
         remedy = "correct the rows, or skip them with data.on_error=skip"
         if len(self.rows) >= total:
             remedy = (
                 "no valid row left; correct the rows, or the keys that control how they are read"
             )
-        raise DataError("\n".join([f"{count} are invalid:", *lines, remedy]))
+        raise DataError("\n".join([f"{count} {verb} invalid:", *lines, remedy]))
 
     def _kinds(self) -> str:
         counts = Counter(
             _VALUES.sub("...", message) for _, messages in self.rows for message in messages
         )
         return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
-
-
-# Rows validated at once. Limited, since a row may contain the bytes of an image.
-ROWS_IN_MEMORY = 256
 
 
 def check_rows(

@@ -115,7 +115,7 @@ def _rows(file: Path) -> Iterator[Row]:
             }
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{file}: not a valid COCO file: {type(error).__name__} {error}; images need an id and"
+            f"{file}: not a valid COCO file: {type(error).__name__}: {error}; images need an id and"
             " a file_name, categories an id and a name, annotations an image_id and a category_id"
         ) from error
 

@@ -190,7 +190,7 @@ def _check_looks_like_labels(names: list[str], rows: int, place: str) -> None:
     if not names:
         raise DataError(f"{place}: no row has a label; choose the column that contains the labels")
     if len(names) == 1:
-        fault = f"all {rows} rows have the label {names[0]!r}; training needs at least two classes"
+        fault = f"all {rows} rows have the label {names[0]!r}, but training needs two classes"
     elif len(longest) > LONGEST_NAME:
         fault = f"{longest[:40]!r}... has {len(longest)} characters, too long for a label"
     elif crowded or len(names) > MOST_CLASSES:

@@ -45,7 +45,7 @@ def read_image(value: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     source = _source(value)
     size = len(source) if isinstance(source, bytes) else _file_size(source)
     if not size:
-        raise DataError("is empty: it has 0 bytes")
+        raise DataError("is empty (0 bytes)")
     try:
         # Opening bytes instead of the path: Pillow would keep the file open.
         content = source if isinstance(source, bytes) else source.read_bytes()
