@@ -101,12 +101,14 @@ def annotation(kind: int, pixels: np.ndarray) -> dict[str, Any]:
 
 
 def write_split(folder: Path, count: int, size: tuple[int, int], seed: list[int]) -> None:
-    """Write `count` scenes: images/, masks/ and annotations.json."""
+    """Write `count` scenes in place of earlier ones: images/, masks/ and annotations.json."""
     from skimage import data
 
     grounds = [Image.fromarray(getattr(data, name)()) for name in PHOTOGRAPHS]
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "masks").mkdir(exist_ok=True)
+    for earlier in (*folder.glob("images/*.jpg"), *folder.glob("masks/*.png")):
+        earlier.unlink()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(count):

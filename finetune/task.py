@@ -86,6 +86,14 @@ class Task(ABC):
         """Part that embeds rows without labels; None (the default) if the task has none."""
         return None
 
+    @property
+    def sharding_fault(self) -> str:
+        """The reason why this task cannot train sharded weights (train.shard), with a remedy.
+
+        "" (the default) if it can.
+        """
+        return ""
+
     # ---- learned state, and the network
 
     @property

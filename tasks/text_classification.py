@@ -186,7 +186,7 @@ class TextClassification(LabeledTask):
             return []
         pooled_keys = [key for key in ("pooling", "head_hidden") if getattr(self.resolved_, key)]
         self.head_ = "pooled" if frozen or pooled_keys else "native"
-        reason = "the head of the model's own class"
+        reason = "the model's own classification head"
         if pooled_keys:
             reason = f"because task.{pooled_keys[0]} is set"
         elif frozen:

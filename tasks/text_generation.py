@@ -77,6 +77,15 @@ class TextGeneration(Task):
     def views(self) -> GenerationViews:
         return GenerationViews(self)
 
+    @property
+    def sharding_fault(self) -> str:
+        if not self.resolved_.generate:
+            return ""
+        return (
+            "task.generate=true bypasses the module whose weights are sharded; generate and score "
+            "texts afterwards with finetune evaluate RUN DATA task.generate=true"
+        )
+
     # ---- the tokenizer and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:

@@ -74,6 +74,9 @@ def test_load_explains_how_to_restore_a_damaged_model(run: finetune.Run, tmp_pat
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ModelError, match=r"model.safetensors: is damaged .*results.json and run"):
         finetune.load(copy)
+    path.unlink()
+    with pytest.raises(ModelError, match=r"no safetensors weights .*results.json and run"):
+        finetune.load(copy)
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta:x", "cuda:99"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from datasets import Dataset
 
 from finetune.cli.arguments import config_and_overrides
 from finetune.config.loading import section_faults
@@ -87,7 +88,7 @@ def _starter_config(reference: str, guess: _Guess, target: Path) -> str:
     for section, value in sections.items():
         body = yaml.safe_dump({section: value}, sort_keys=False, allow_unicode=True).rstrip()
         lines.append(f"{body}  # {comments[section]}" if section in comments else body)
-    lines += ["# validation: 0.1, test: 0.2 split off shares of train; default: chosen by size"]
+    lines += ["# validation: 0.1, test: 0.2 hold out shares of train; default: chosen by size"]
     return "\n".join(lines) + "\n"
 
 
@@ -159,7 +160,8 @@ def _make(name: str, task_keys: dict[str, Any], faults: list[str]) -> Task | Non
     """Create a task with these keys; if they are invalid, append to `faults` and return None."""
     task_class, values = find_task(name), {"name": name, **task_keys}
     messages = section_faults("task", task_class.Config, values, "command line")
-    faults += [f"{name}: {message}" for message in messages]
+    # The keys of tasks that lack this one would fill the screen.
+    faults += [f"{name}: {message.partition('; choose from: ')[0]}" for message in messages]
     return None if messages else task_class(task_class.Config(**values))
 
 
@@ -191,7 +193,7 @@ def _by_section(keys: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return data, task_keys
 
 
-def _describe(rows: Any) -> list[str]:
+def _describe(rows: Dataset) -> list[str]:
     """Describe each column in a line: its types, the number of distinct values, and examples."""
     lines = []
     for name in rows.column_names:

@@ -161,7 +161,9 @@ def estimate(prepared: Prepared) -> dict[str, str]:
     cost = time_steps(prepared)
     if cost.peak_bytes:
         facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB peak on the longest batch"
-    rows = f"{cost.longest_rows} rows of length {cost.longest}"
+    rows = f"{cost.longest_rows} rows"
+    if live.train.lengths.max() > 1:
+        rows += f" of {cost.longest} {live.task.views.length_unit}"
     facts["longest"] = f"{rows} take {cost.longest_seconds:.2f} s"
     times = [f"{part} about {format_duration(each)}" for part, each in cost.parts.items()]
     facts["time"] = "\n".join(times)

@@ -298,14 +298,15 @@ def compare(
 def export(
     run: RunArgument,
     words: DataWords = None,
-    to: Annotated[str, typer.Option(metavar="onnx", help="The format.")] = "onnx",
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="The format to export to.")] = "onnx",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder; default: RUN/onnx.")
+        Path | None, typer.Option("-o", "--output", help="A folder; default: RUN/FORMAT.")
     ] = None,
 ) -> None:
-    """Export a fine-tuned model to ONNX and compare it with PyTorch.
+    """Export a fine-tuned model, by default to ONNX, and compare it with PyTorch.
 
-    The outputs are compared on the rows of DATA, or on held-out rows of the run.
+    The outputs are compared on rows of DATA, or else on rows of the run: its test, validation or
+    training split, whichever exists first.
 
     \b
     finetune export runs/news-bert-lora --to onnx

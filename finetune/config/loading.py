@@ -136,7 +136,7 @@ def load_config(
         schemas_here = schemas | _named_sections(draft, registry, [], ("method",))
         for key, value in entries:
             _put(draft, schemas_here, registry, key, value, origin)
-    return Loaded(_check(draft, schemas), draft.origins, draft.notes)
+    return Loaded(_check(draft, schemas, registry), draft.origins, draft.notes)
 
 
 class _UnknownTask(TaskConfig):
@@ -236,25 +236,40 @@ def _put_leaf(
             f"write {' or '.join(f'{home}.{key}' for home in homes)} ({origin})"
         )
         return
-    others = [name for name in registry.methods() if key in registry.method(name).model_fields]
-    if others:
-        draft.faults.append(
-            f"{key}: not a key of method={_name_of(draft, 'method')}, but of "
-            f"method={' and '.join(others)} ({origin})"
-        )
+    if fault := _other_method(key, _name_of(draft, "method"), registry):
+        draft.faults.append(f"{key}: {fault} ({origin})")
     elif _UnknownTask not in schemas.values() and _UnknownMethod not in schemas.values():
         # Otherwise the key may belong to the unknown task or method.
         draft.faults.append(f"{key}: unknown key; {suggest_key(key, fields)} ({origin})")
+    elif "name" not in draft.values.get("task", {}):
+        draft.faults.append(f"{key}: unknown key, unless it is one of the task's ({origin})")
 
 
-def _check(draft: _Draft, schemas: Mapping[str, type[Section]]) -> RunConfig:
+def _other_method(key: str, method: str, registry: ConfigRegistry) -> str:
+    """Return an error message if other methods have a key that `method` lacks, else ""."""
+    others = [name for name in registry.methods() if key in registry.method(name).model_fields]
+    if not others or method in others:
+        return ""
+    return f"not a key of method={method}, but of method={' and '.join(others)}"
+
+
+def _check(
+    draft: _Draft, schemas: Mapping[str, type[Section]], registry: ConfigRegistry
+) -> RunConfig:
     faults = list(draft.faults)
     sections: dict[str, Any] = {}
     fields = {section: schema.model_fields for section, schema in schemas.items()}
     for section, schema in schemas.items():
         values = draft.values.get(section, {})
         if section == "method":
-            values = {"name": _name_of(draft, section), **values}
+            name = _name_of(draft, section)
+            values = {"name": name, **values}
+            unknown = values.keys() - schema.model_fields.keys()
+            for key in sorted(unknown) if schema is not _UnknownMethod else ():
+                if fault := _other_method(key, name, registry):
+                    origin = draft.origins[f"method.{key}"]
+                    faults.append(f"method.{key}: {fault} ({origin})")
+                    del values[key]
         if section == "model" and "name" not in values:
             faults.append(
                 "model.name: no pretrained model given; add model=NAME "
@@ -306,6 +321,9 @@ def _sentences(
             by_key[key] = [f"unknown key; {suggest_key(key, fields)}"]
             continue
         message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        message = message.removeprefix("List ").removesuffix(", unable to parse string as a number")
+        message = message.removesuffix(", unable to parse string as an integer")
+        message = message.partition(" after validation, ")[0]
         by_key.setdefault(key, [f"{fault['input']!r:.80}:"]).append(message)
     for key, messages in by_key.items():
         head, *rest = messages

@@ -237,9 +237,9 @@ def _split_by_share(
     for role, share in roles.shares.items():
         if not parts[role]:
             raise DataError(
-                f"data.{role}={share}: no row of {len(rows)} can be held out, since every class"
-                " keeps one in train, and duplicates and groups stay together; add rows, or set a"
-                f" larger share or data.{role}=0"
+                f"data.{role}={share}: none of {len(rows)} rows can be held out: every class"
+                " keeps at least one row in train, and duplicates and groups stay together; add"
+                f" rows, set a larger share, or set data.{role}=0"
             )
         roles.tables[role] = rows.select(parts[role])
         roles.notes.append(

@@ -84,11 +84,11 @@ def settle_validation(roles: Roles, config: DataConfig) -> None:
         roles.notes.append("validation: none, since there is a single row")
         return
     share = SHARE_OF_SMALL if rows < SMALL else SHARE_OF_LARGE
-    size = f"under {SMALL}" if rows < SMALL else f"{SMALL} or more"
+    size = f"fewer than {SMALL}" if rows < SMALL else f"{SMALL} or more"
     roles.shares["validation"] = share
     roles.notes.append(
-        f"validation: {share} of train, since the data have no held-out split and {rows} rows are"
-        f" {size} (change it with data.validation=SHARE, or 0 for none)"
+        f"validation: the data have no validation or test split, so a share of {share} of train is"
+        f" held out (default for {size} rows; change it with data.validation=SHARE, or 0 for none)"
     )
 
 

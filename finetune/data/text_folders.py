@@ -41,10 +41,11 @@ def read_text_folder(
     texts = [path for path in files if is_text_file(path) and path.stem.lower() not in _ABOUT]
     unread = [child for child in children if child not in texts]
     if not texts:
-        contents = ", ".join(child.name for child in children[:12]) or "nothing"
+        names = ", ".join(child.name for child in children[:12])
+        contents = f"contains {names}" if names else "is empty"
         formats = ", ".join(name for name, each in TABLES.items() if each.endings)
         raise DataError(
-            f"{folder}: no readable data found (the folder contains {contents}); expected .txt"
+            f"{folder}: no readable data found (the folder {contents}); expected .txt"
             " files, class folders of .txt files or of images, folders or files called train,"
             f" validation and test ({formats}, txt), or a saved Dataset"
         )

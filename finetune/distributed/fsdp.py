@@ -15,41 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.config.schema import RunConfig
-from finetune.errors import ConfigError, ModelError
+from finetune.errors import ModelError
 from finetune.model import TransferModel
-
-
-def check_sharding(config: RunConfig, precision: str, method_fault: str) -> None:
-    """Raise ConfigError for keys that are unsupported, or untested, together with train.shard.
-
-    `method_fault` is the method's own objection and its remedy, "" if it has none.
-    """
-    optim = config.optim.name
-    if method_fault:
-        raise ConfigError(f"train.shard: {method_fault}, or leave train.shard out")
-    faults = {
-        f"optim.name={optim}": (
-            optim not in ("adamw", "sgd"),
-            "is not known to update a shard as it would the whole weight; use adamw or sgd",
-        ),
-        "train.precision=fp16": (
-            precision == "fp16",
-            "needs a loss scaler, which is not supported; use bf16 or fp32",
-        ),
-        f"model.quantize={config.model.quantize}": (
-            config.model.quantize is not None,
-            "gives weights that cannot be sharded; leave model.quantize out",
-        ),
-        "task.generate=true": (
-            getattr(config.task, "generate", False),
-            "bypasses the module whose weights are sharded; generate and score texts afterwards "
-            "with finetune evaluate RUN DATA task.generate=true",
-        ),
-    }
-    for key, (applies, why) in faults.items():
-        if applies:
-            raise ConfigError(f"train.shard: {key} {why}, or leave train.shard out")
 
 
 def shard(model: TransferModel, device: torch.device, processes: int) -> str:
@@ -96,7 +63,7 @@ def unsharded(model: nn.Module) -> Iterator[None]:
             unit.set_reshard_after_forward(unit is not model, recurse=False)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return the full tensor if it is a DTensor. A collective: every process must call it."""
     return tensor.full_tensor() if is_dtensor(tensor) else tensor  # type: ignore[attr-defined]
 
@@ -108,7 +75,7 @@ def gather(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """
     gathered = {}
     for name, tensor in tensors.items():
-        value = whole(tensor.detach())  # one at a time, so that a GPU never holds all of them
+        value = full_tensor(tensor.detach())  # one at a time, so that a GPU never holds all of them
         if keep:
             gathered[name] = value.cpu() if is_dtensor(tensor) else value
     return gathered

@@ -132,7 +132,7 @@ def keep_freed_memory() -> None:
 def _use_all_cores() -> None:
     """Use all physical cores under `accelerate launch` without `--cpu`.
 
-    It sets one thread per process, even on machines without a GPU.
+    The launcher sets one thread per process, even on machines without a GPU.
     """
     is_launched = os.environ.get("ACCELERATE_USE_CPU") == "False"
     if is_launched and os.environ.get("OMP_NUM_THREADS") == "1":

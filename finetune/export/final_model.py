@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from finetune.io.files import atomic, write_json
 from finetune.methods.base import Method
 from finetune.model import TransferModel, saved_model
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts import Row, RowTable, take_rows
 
 # Relative to the largest output. Merging adapters reorders float32 sums, a difference of about
 # 1e-6; a wrong weight makes a far larger one.
@@ -177,7 +177,7 @@ def relative_difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> fl
     return difference / max(largest, 1e-12) if difference == difference else float("inf")
 
 
-def sample_rows(rows: Any, count: int = 8) -> list[Row]:
+def sample_rows(rows: RowTable, count: int = 8) -> list[Row]:
     """Return up to `count` rows, spread evenly over a split."""
     size = len(rows)
     positions = sorted({size * number // count for number in range(min(count, size))})

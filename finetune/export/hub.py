@@ -195,6 +195,7 @@ def _print_upload(upload: Upload, console: Console) -> None:
         console.print(f"{size:>14,} bytes  {name}")
     console.print(f"{sum(sizes.values()):>14,} bytes  in {format_count(len(sizes), 'file')}\n")
     console.print(upload.written[CARD].decode())
+    console.print("dry run: nothing was uploaded")
 
 
 def _send(

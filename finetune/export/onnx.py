@@ -200,7 +200,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _missing_operators() -> dict[Any, Any]:
-    """Translate operators that torch 2.15 cannot export: checks in some transformers networks."""
+    """Translate operators that torch 2.14 cannot export: checks in some transformers networks."""
     from onnxscript import opset18 as onnx
 
     def is_all_true(values: Any) -> Any:

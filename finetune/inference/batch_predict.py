@@ -94,7 +94,7 @@ def predict_rows(
     truncated = sum(gather_object([predictor.cut]))
     if truncated:
         console.print(
-            f"{truncated} of {done} rows truncated: longer than the model's maximum length"
+            f"{truncated} of {done} rows truncated to the maximum length that the network reads"
         )
     if output is not None:
         console.print(f"{done} rows with predictions written to {output}")

@@ -1,29 +1,22 @@
 """Embedding: one vector per row of a table, by a pretrained or fine-tuned network, to parquet.
 
-    <output>.parts/  manifest.json  part-000000.parquet ...
-
 Rows are embedded one window at a time, window k by process k mod P, each written to its own part
-file. A part stores the digest of its inputs, so a restarted command reuses the parts that are still
-valid. The parts are concatenated once all of them exist.
+file (`finetune.inference.part_files`), so that a restarted command reuses finished parts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from datasets import Dataset
 from torch import Tensor
 
 from finetune.batching.data_loader import map_by_length
@@ -44,16 +37,13 @@ from finetune.errors import (
     raise_for_faults,
 )
 from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.part_files import SUFFIX, PartFiles
 from finetune.inference.predictor import WINDOW, check_columns, input_columns
-from finetune.io.files import atomic, write_json
 from finetune.model import Batch, TransferModel, saved_model
 from finetune.registry import find_task, task_names
 from finetune.reporting.console import Console, format_count
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
-
-SUFFIX = ".parquet"
-DIGEST = b"made_of"
 
 
 @dataclass
@@ -133,7 +123,7 @@ def embed_rows(
 
     digest = digest_model(network, chosen)
     digest.update(task.resolved_.model_dump_json().encode())
-    parts = _PartFiles(output, digest.hexdigest(), len(table))
+    parts = PartFiles(output, digest.hexdigest(), len(table), WINDOW)
     if state.is_main_process:
         parts.prepare()
     accelerator.wait_for_everyone()
@@ -150,7 +140,7 @@ def embed_rows(
     done = parts.concatenate()
     if truncated:
         console.print(
-            f"{truncated} of {done} rows truncated: longer than the model's maximum length"
+            f"{truncated} of {done} rows truncated to the maximum length that the network reads"
         )
     skipped_note = f", {len(table) - done} skipped" if done < len(table) else ""
     reused_note = f", {format_count(reused, 'part')} reused from an earlier start" if reused else ""
@@ -159,7 +149,7 @@ def embed_rows(
 
 
 def _embed_window(
-    embedder: RowEmbedder, table: Any, number: int, parts: _PartFiles, source: Source
+    embedder: RowEmbedder, table: Dataset, number: int, parts: PartFiles, source: Source
 ) -> bool:
     """Embed one window of rows into its part file; return True if a valid part already existed."""
     task, first = embedder.task, number * WINDOW
@@ -185,73 +175,8 @@ def _embed_window(
     return False
 
 
-class _PartFiles:
-    """Part files of an output, each written atomically."""
-
-    def __init__(self, output: Path, made_of: str, rows: int) -> None:
-        self.output = output
-        self.folder = output.with_name(f"{output.name}.parts")
-        self.facts = {"made_of": made_of, "window": WINDOW, "rows": rows}
-        self.count = -(-rows // WINDOW)
-
-    def prepare(self) -> None:
-        """Create the folder; delete parts of another network or of a table of another size."""
-        manifest = self.folder / "manifest.json"
-        saved = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
-        try:
-            if saved != self.facts:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(manifest, self.facts)
-        except OSError as error:
-            raise DataError(f"{self.folder}: cannot be written: {error}") from error
-
-    def is_valid(self, number: int, digest: str) -> bool:
-        path = self._path(number)
-        if not path.is_file():
-            return False
-        metadata = pa.parquet.read_schema(path).metadata or {}
-        return bool(metadata.get(DIGEST) == digest.encode())
-
-    def write(self, number: int, rows: list[int], vectors: np.ndarray, digest: str) -> None:
-        flat = pa.array(vectors.reshape(-1), type=pa.float32())
-        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]) if len(rows) else None
-        arrays = {"row": pa.array(rows, type=pa.int64())}
-        if column is not None:
-            arrays["vector"] = column
-        table = pa.table(arrays).replace_schema_metadata({DIGEST: digest.encode()})
-        try:
-            with atomic(self._path(number)) as temporary:
-                pa.parquet.write_table(table, temporary)
-        except OSError as error:
-            raise DataError(f"{self.folder}: cannot be written: {error}") from error
-
-    def concatenate(self) -> int:
-        """Concatenate all parts to the output and delete them; return the number of rows."""
-        done = 0
-        with atomic(self.output) as temporary, ExitStack() as stack:
-            writer = None
-            for number in range(self.count):
-                table = pa.parquet.read_table(self._path(number)).replace_schema_metadata(None)
-                if table.num_rows and writer is None:
-                    writer = stack.enter_context(pa.parquet.ParquetWriter(temporary, table.schema))
-                if writer is not None:
-                    writer.write_table(table)
-                    done += table.num_rows
-            if writer is None:
-                raise DataError(
-                    f"{self.output}: no valid rows to embed; fix the rows, or check the keys that "
-                    "set how they are read"
-                )
-        shutil.rmtree(self.folder)
-        return done
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"part-{number:06d}{SUFFIX}"
-
-
 def _find_network(
-    reference: str, table: Any, keys: Mapping[str, Any], notes: list[str]
+    reference: str, table: Dataset, keys: Mapping[str, Any], notes: list[str]
 ) -> tuple[Task, TransferModel]:
     """Load a run's task and network, or a pretrained network and the task that fits the columns."""
     if _is_fine_tuned(reference):
@@ -301,7 +226,7 @@ def _find_task(columns: Any, keys: Mapping[str, Any], notes: list[str]) -> Task:
             raise_for_faults("task", config_faults)
             task = task_class(task_class.Config(**values))
             if task.embedder is None:
-                raise ModelError(f"embed: {name} cannot embed rows")
+                raise ModelError("this task does not embed rows")
             resolved = task.rows.resolve(columns, with_targets=False)
             task.settle(resolved.keys)
             candidates.append((task, resolved.notes))

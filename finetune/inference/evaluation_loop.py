@@ -61,9 +61,11 @@ def evaluate_split(
     Rows are sorted by length and divided into blocks independently of the number of processes, so
     no row is counted twice and the metrics do not depend on that number.
     """
-    block, score = rows_at_once(task, block), task.score
     micro_batches = blocks_by_length(
-        split.lengths, block, accelerator.process_index, accelerator.num_processes
+        split.lengths,
+        rows_at_once(task, block),
+        accelerator.process_index,
+        accelerator.num_processes,
     )
     batches = load_batches(
         split, task, micro_batches, seed=0, device=accelerator.device, workers=workers
@@ -75,7 +77,7 @@ def evaluate_split(
             batch = to_device(batch, accelerator.device)
             with accelerator.autocast():
                 outputs = model(batch)
-                predictions = task.predict(model, batch) if score is not None else []
+                predictions = task.predict(model, batch) if task.score is not None else []
             outputs = as_float32(outputs)
             sums = {term: float(value) for term, value in task.loss(outputs, batch).items()}
             counts = {term: float(value) for term, value in batch["count"].items()}
@@ -83,7 +85,11 @@ def evaluate_split(
             results.append(_BatchResult(micro_batch, stats, sums, counts, predictions))
     # One collective for the whole split. Summing in slot order gives equal sums on all processes.
     results = sorted(gather_object(results), key=lambda result: result.micro_batch.slot)
+    return _join_results(results, task, split)
 
+
+def _join_results(results: Sequence[_BatchResult], task: Task, split: Split) -> Evaluation:
+    """Compute the metrics of a split from the results of all of its batches."""
     order = torch.argsort(
         torch.tensor([index for result in results for index in result.micro_batch.indices])
     )
@@ -97,10 +103,10 @@ def evaluate_split(
     )
     metrics = losses | task.summarize(stats)
     predictions = []
-    if score is not None:
+    if task.score is not None:
         unordered = [prediction for result in results for prediction in result.predictions]
         predictions = [unordered[position] for position in order.tolist()]
-        metrics |= score(predictions, take_rows(split.rows, range(len(split))))
+        metrics |= task.score(predictions, take_rows(split.rows, range(len(split))))
     return Evaluation(metrics, stats, predictions)
 
 

@@ -11,7 +11,7 @@ from finetune.config.retired import stored_section
 from finetune.config.schema import READING_KEYS, TaskConfig
 from finetune.errors import ModelError, nearest, raise_for_faults
 from finetune.io.hub_retry import redact, retry_hub_errors
-from finetune.io.integrity import check_files, read_json
+from finetune.io.integrity import check_files, read_json, restoring
 from finetune.model import saved_model
 from finetune.registry import find_task
 from finetune.reporting.console import Console
@@ -38,7 +38,7 @@ def load_task(
     if not weights:
         raise ModelError(
             f"{folder}: no safetensors weights in this folder, and other formats are not loaded; "
-            "save the weights as safetensors"
+            f"{restoring(folder)}"
         )
     check_files(folder, weights.union(saved.get("files", [])))
     task_class = find_task(saved["name"])
@@ -64,9 +64,9 @@ def changed_config(
     ]
     values = {**config.model_dump(), **keys}
     faults = faults or section_faults("task", type(config), values, "for predictions")
-    raise_for_faults("overriding task keys", faults)
+    raise_for_faults("this override of task keys", faults)
     changed = type(config).model_validate(values)
-    raise_for_faults("overriding task keys", list(config.change_faults(changed)))
+    raise_for_faults("this override of task keys", list(config.change_faults(changed)))
     return changed
 
 
@@ -110,7 +110,8 @@ def _download(reference: str, revision: str | None, token: str | None) -> Path:
         cause = "" if isinstance(error, HfHubHTTPError) else error.__cause__ or ""
         message = redact(" ".join(f"{error} {cause}".split()), token)
         raise ModelError(
-            f"{reference}: neither a local folder nor available on the hub: {message}"
+            f"{reference}: no such folder, and not available on the hub ({message.rstrip('.')}); "
+            "give a run folder, its final/, or a hub id OWNER/NAME"
         ) from None
     return Path(folder)
 

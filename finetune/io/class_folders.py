@@ -70,7 +70,7 @@ class ClassFolders:
                 self.notes.append(f"{folder}: no image in the class folder {child.name}")
         if inside and loose:
             raise DataError(
-                f"{folder}: {len(loose)} images are outside the class folders, such as"
+                f"{folder}: images outside the class folders: {len(loose)}, such as"
                 f" {loose[0].name}; move each into the folder of its class"
             )
         generic = {parts[0].lower() for parts in inside.values()} <= IMAGE_FOLDERS

@@ -20,7 +20,7 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
     """Raise ModelError for the first file that is missing or truncated."""
     for path in (folder / name for name in sorted(names)):
         if not path.is_file():
-            raise ModelError(f"{path}: is missing; {_remedy(folder)}")
+            raise ModelError(f"{path}: is missing; {restoring(folder)}")
         if path.suffix == ".json":
             read_json(path)
         elif path.suffix == ".safetensors":
@@ -45,10 +45,10 @@ def _check_tensors(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     reason = str(error).strip().rstrip(".")
-    return ModelError(f"{path}: is damaged ({reason}); {_remedy(path.parent)}")
+    return ModelError(f"{path}: is damaged ({reason}); {restoring(path.parent)}")
 
 
-def _remedy(folder: Path) -> str:
+def restoring(folder: Path) -> str:
     """Explain how to restore the files of a final model."""
     run = folder.parent
     if (run / "run.json").is_file():

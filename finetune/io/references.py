@@ -123,7 +123,7 @@ def _instead_of_url(reference: str) -> str:
 
 
 def _describe_missing(path: Path) -> str:
-    """Describe where a path stops to exist, with the nearest names there."""
+    """Describe the first missing part of a path, with the nearest names in its folder."""
     while not path.parent.is_dir() and path.parent != path:
         path = path.parent
     if not path.parent.is_dir():
@@ -134,4 +134,5 @@ def _describe_missing(path: Path) -> str:
     hint = nearest(path.name, names)
     if hint.startswith("choose from") and len(names) > _LISTED:
         hint = f"choose from: {listed(sorted(names), _LISTED)}"
-    return f"{path.parent} has no {path.name!r}; {hint if names else 'the folder is empty'}"
+    folder = "the current folder" if path.parent == Path() else path.parent
+    return f"{folder} has no {path.name!r}; {hint if names else 'the folder is empty'}"

@@ -198,7 +198,7 @@ def check_same_run(
         if key in free:
             changed[key] = value
         else:
-            differences[key] = f"  {key}: {before} in the run, {value} now"
+            differences[key] = f"  {key}: {_show(before)} in the run, {_show(value)} now"
     hint = "use --extend to train longer, or " if lengths & differences.keys() else ""
     replacing = "--fresh (in Python fresh=True) to replace this run"
     remedy = f"{hint}set output.dir=... for a second run, or use {replacing}"
@@ -223,6 +223,10 @@ def check_same_run(
         for name in ("task", "method")
     }
     return RunConfig(**(resolved | typed_sections))
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _changes(

@@ -60,9 +60,6 @@ class Method(ABC):
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({})
     """Default rates and epochs by `TransferModel.kind`."""
 
-    trains_pretrained: ClassVar[bool] = True
-    """True if at least some of the pretrained weights themselves are trained."""
-
     freezes_backbone: ClassVar[bool] = False
     """True if the backbone runs as pretrained and only a head is trained."""
 

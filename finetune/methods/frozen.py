@@ -54,7 +54,7 @@ class FrozenConfig(MethodConfig):
 
 
 _NEW_HEAD = Recipe(
-    1e-3, 1e-2, 30, "a new head on fixed features takes cheap steps and tolerates a high rate"
+    1e-3, 1e-2, 30, "a new head on frozen features trains cheaply and tolerates a high rate"
 )
 
 
@@ -72,13 +72,12 @@ class Frozen(Method):
             5e-4,
             5e-4,
             30,
-            "CNN features are many and of large scale, so the head overfits quickly",
+            "CNN features are high-dimensional and large, so the head overfits quickly",
         ),
         "vit": _NEW_HEAD,
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(1e-3, 1e-3, 20, NEW_CLASSES),
     }
-    trains_pretrained = False
     freezes_backbone = True
     takes_quantized = True
     sharding_fault = (

@@ -50,7 +50,6 @@ class Ia3(Method):
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(1e-3, 1e-3, 20, NEW_CLASSES),
     }
-    trains_pretrained = False
     adapter = "(IA)3 adapter"
     keeps_rate_when_large = True
     sharding_fault = (

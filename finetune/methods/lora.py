@@ -81,7 +81,6 @@ class Lora(Method):
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(5e-4, 1e-3, 20, NEW_CLASSES),
     }
-    trains_pretrained = False
     takes_quantized = True
     adapter = "LoRA adapter"
     keeps_rate_when_large = True
@@ -142,7 +141,7 @@ class Lora(Method):
                 f"more than the {adapted:,} of the {count} layers that they adapt; lower "
                 "method.rank, or use method=full"
             )
-        return f"LoRA: {size:,} parameters on {count} layers of {adapted:,} parameters"
+        return f"LoRA: {size:,} parameters on {count} layers, which have {adapted:,}"
 
     def _check_layers(
         self, model: TransferModel, targets: list[str], ranks: Mapping[str, int]

@@ -38,13 +38,13 @@ class Ema:
     def in_place(self) -> Iterator[None]:
         """Swap the averages into the network for the duration of the context."""
         backup = {name: value.detach().clone() for name, value in self._live.items()}
-        self.settle()
+        self.copy_to_network()
         try:
             yield
         finally:
             self._put(backup)
 
-    def settle(self) -> None:
+    def copy_to_network(self) -> None:
         """Copy the averages into the network for good."""
         self._put(self._averages)
 

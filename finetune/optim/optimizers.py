@@ -21,10 +21,12 @@ class OptimizerKind(NamedTuple):
     Attributes:
         build: (config, groups, largest rate) -> optimizer.
         states: state tensors per parameter, each of the parameter's size.
+        shards: True if updating a shard of a weight equals updating the whole (train.shard).
     """
 
     build: Callable[[OptimConfig, Groups, float], torch.optim.Optimizer]
     states: int
+    shards: bool = False
 
 
 def _adamw(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimizer:
@@ -39,7 +41,10 @@ def _sgd(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimize
     return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
 
 
-OPTIMIZERS = {"adamw": OptimizerKind(_adamw, states=2), "sgd": OptimizerKind(_sgd, states=1)}
+OPTIMIZERS = {
+    "adamw": OptimizerKind(_adamw, states=2, shards=True),
+    "sgd": OptimizerKind(_sgd, states=1, shards=True),
+}
 """Built-in optimizers by name; any other name is looked up in `timm.optim`."""
 # Not supported from timm: optimizers that need another package or a second backward pass, and
 # those whose state (lists of tensors, a random generator of their own) a checkpoint cannot hold.
@@ -89,8 +94,8 @@ def trained_names(optimizer: torch.optim.Optimizer) -> set[str]:
 
 
 @torch.no_grad()
-def penalize(weights: Iterable[nn.Parameter], strength: float) -> None:
-    """Add the gradient of an L1 penalty of this strength to the gradients of the weights."""
+def add_l1_gradient(weights: Iterable[nn.Parameter], strength: float) -> None:
+    """Add the gradient of an L1 penalty of this strength to the weights' gradients."""
     for weight in weights:
         if weight.grad is not None:
             weight.grad.add_(weight.sign(), alpha=strength)

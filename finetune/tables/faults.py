@@ -53,7 +53,8 @@ class Faults:
             remedy = (
                 "no valid row left; correct the rows, or the keys that control how they are read"
             )
-        raise DataError("\n".join([f"{count} are invalid:", *faults, remedy]))
+        verb = "is" if len(self.rows) == 1 else "are"
+        raise DataError("\n".join([f"{count} {verb} invalid:", *faults, remedy]))
 
     def _kinds(self) -> str:
         counts = Counter(

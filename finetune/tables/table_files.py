@@ -66,7 +66,9 @@ def read_table_splits(
     for split, rows in splits.items():
         if not len(rows):
             place = f"{path}: {split} " if len(splits) > 1 else f"{path}: "
-            raise DataError(f"{place}has columns ({', '.join(rows.column_names)}) but no rows")
+            raise DataError(
+                f"{place}has columns ({', '.join(rows.column_names)}) but no rows; add rows"
+            )
     return splits, notes
 
 

@@ -31,6 +31,8 @@ from finetune.training.summary import describe_run
 UNTRAINED = "untrained.json"
 # Rows whose predictions before and after training are compared side by side.
 COMPARED = 40
+# Versions that the model card lists.
+VERSIONS = ("python", "torch", "transformers", "datasets")
 
 
 def finalize_run(
@@ -42,7 +44,7 @@ def finalize_run(
     if step != progress.step:
         load_checkpoint_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
     if live.ema is not None:
-        live.ema.settle()  # checkpoints keep the raw weights, so an extended run can still resume
+        live.ema.copy_to_network()  # checkpoints keep the raw weights, so an extended run resumes
     evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None
@@ -101,9 +103,6 @@ def _write_reports(
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
             shown = take_rows(rows, range(len(before)))
             task.views.report_change(shown, before, evaluation.predictions[: len(before)], target)
-
-
-VERSIONS = ("python", "torch", "transformers", "datasets")
 
 
 def collect_card_data(

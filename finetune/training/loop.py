@@ -23,12 +23,12 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.distributed.devices import as_float32, to_device
-from finetune.distributed.fsdp import is_sharded, whole
+from finetune.distributed.fsdp import full_tensor, is_sharded
 from finetune.distributed.precision import cast_once
 from finetune.distributed.signals import Interrupted, Signals
 from finetune.model import Batch, head_weights
 from finetune.optim.gradient_guard import FiniteGuard
-from finetune.optim.optimizers import penalize, trained_parameters
+from finetune.optim.optimizers import add_l1_gradient, trained_parameters
 from finetune.optim.schedules import logged_rate, rate_factor, set_rate
 from finetune.training.losses import RunningLoss, global_counts
 from finetune.training.state import Journal, Live, Progress
@@ -55,7 +55,7 @@ def train_steps(
     penalized = head_weights(live.model) if optim.l1_head else []
     # A resumed run starts in its own stage of gradual unfreezing, which DDP must see when wrapped.
     live.method.unfreeze(live.model, progress.step / epoch_steps)
-    wrapped = wrap(live)
+    wrapped = wrap_model(live)
     live.method.train_mode(live.model)
     stream = _stream(live, plan, progress.step)
     # Only loss scaling (fp16) needs accelerate's optimizer wrapper. Otherwise bypass it: on every
@@ -73,7 +73,7 @@ def train_steps(
             step = progress.step
             if live.method.unfreeze(live.model, step / epoch_steps):
                 # DDP only reduces gradients of parameters that were trainable when it was built.
-                wrapped = wrap(live)
+                wrapped = wrap_model(live)
                 live.method.train_mode(live.model)
 
             # Data: the micro-batches of this step, and the count of each loss term over all of them
@@ -82,12 +82,12 @@ def train_steps(
             batches = [next(stream) for _ in plan.micro_batches(step, rank)]
             own = [batch for micro_batch, batch in batches if not micro_batch.filler]
             terms = list(batches[0][1]["count"])
-            counts, told = global_counts(own, terms, signals.received != 0, accelerator)
+            counts, stopping = global_counts(own, terms, signals.received != 0, accelerator)
             # Graceful shutdown: the signal flag is reduced along with the counts, so all processes
             # stop at the same step. Reading it synchronizes a GPU with the host, so multi-GPU runs
             # check on logging steps only.
-            looks = device.type == "cpu" or accelerator.num_processes == 1
-            if (looks or step % config.log_every == 0) and bool(told > 0):
+            reads_flag = device.type == "cpu" or accelerator.num_processes == 1
+            if (reads_flag or step % config.log_every == 0) and bool(stopping > 0):
                 progress.skipped += guard.confirm(step)
                 running.store()
                 journal.save(progress)
@@ -113,8 +113,8 @@ def train_steps(
 
             # Update: clip by the global norm; a non-finite gradient never reaches the weights.
             accelerator.unscale_gradients()  # no-op except under fp16
-            penalize(penalized, optim.l1_head)
-            norm = whole(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
+            add_l1_gradient(penalized, optim.l1_head)
+            norm = full_tensor(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
             guard.check(norm, step)
             set_rate(live.optimizer, rate_factor(optim, step, live.total_steps))
             optimizer.step()
@@ -172,7 +172,7 @@ def _is_due(every: int | str, step: int, is_last: bool) -> bool:
     return every != "never" and (is_last or step % int(every) == 0)
 
 
-def wrap(live: Live) -> nn.Module:
+def wrap_model(live: Live) -> nn.Module:
     """Wrap the model for mixed precision and, with several processes, for DDP."""
     accelerator = live.accelerator
     model = accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
@@ -246,8 +246,8 @@ def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -
     return is_memory and plan.micro_batch_size > 1 and accelerator.num_processes == 1
 
 
-def _any_process(told: bool, accelerator: Accelerator) -> bool:
-    flag = torch.tensor(float(told), device=accelerator.device)
+def _any_process(value: bool, accelerator: Accelerator) -> bool:
+    flag = torch.tensor(float(value), device=accelerator.device)
     return bool(accelerator.reduce(flag, "sum") > 0)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -50,7 +50,7 @@ def build_network(
     return model.to(device), [*model.notes, *notes]
 
 
-def first_batches(rows: Any, task: Task, seed: int, device: torch.device) -> Iterator[Batch]:
+def first_batches(rows: Dataset, task: Task, seed: int, device: torch.device) -> Iterator[Batch]:
     """Yield some training rows without augmentation, the same ones on every process."""
     chosen = np.random.default_rng([seed, 0x0E7A]).permutation(len(rows))[:OBSERVED]
     observed, _ = split_into_parts(rows.select(np.sort(chosen)), task)

@@ -57,13 +57,13 @@ def fill_defaults(
         filled["method.batch_norm"] = (model.batch_norm, why)
     chosen = {key: value for key, value in filled.items() if values[key] is None}
     unused = _unused_keys(method, model)
-    return replace(config, {key: value for key, (value, _) in chosen.items()}), {
+    return _replace_keys(config, {key: value for key, (value, _) in chosen.items()}), {
         key: NOT_APPLICABLE if key in unused else why for key, (_, why) in chosen.items()
     }
 
 
 def _unused_keys(method: Method, model: TransferModel) -> set[str]:
-    """Return the keys for what this run does not train or this network does not have."""
+    """Return the keys without effect: on what is not trained, or on parts the network lacks."""
     unused = set[str]()
     if method.freezes_backbone and method.contrastive is None:
         unused |= {"optim.lr", "optim.layer_decay"}
@@ -100,7 +100,7 @@ def _recipe(config: RunConfig, method: Method, model: TransferModel) -> tuple[Re
     return scaled, recipe.reason + size_note
 
 
-def replace(config: RunConfig, values: dict[str, Any]) -> RunConfig:
+def _replace_keys(config: RunConfig, values: dict[str, Any]) -> RunConfig:
     """Return a copy of the config with some "section.key" values changed."""
     by_section: dict[str, dict[str, Any]] = {}
     for key, value in values.items():

@@ -34,6 +34,9 @@ from finetune.training.setup import Prepared, assemble, cache_features
 from finetune.training.state import Live, Progress
 from finetune.training.summary import describe_run
 
+# Metrics whose lower values are better, for a train.best without a sign.
+LOWER_IS_BETTER = ("loss", "rmse", "mae", "perplexity")
+
 
 def run(
     loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, extend: bool = False
@@ -207,7 +210,7 @@ def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], floa
             name, direction = name[1:], "min" if name[0] == "-" else "max"
         elif name == task.metric[0]:
             direction = task.metric[1]
-        elif name.partition("/")[0] in ("loss", "rmse", "mae", "perplexity"):
+        elif name.partition("/")[0] in LOWER_IS_BETTER:
             direction = "min"
 
     def select(metrics: dict[str, float]) -> float:

@@ -17,12 +17,12 @@ from finetune.batching.row_cache import CachePlan, attach_features
 from finetune.batching.sampling import classes_of
 from finetune.config.schema import RunConfig
 from finetune.data.opening import Splits
-from finetune.distributed.fsdp import check_sharding, shard
+from finetune.distributed.fsdp import shard
 from finetune.errors import ConfigError, DataError
 from finetune.methods.base import Method
 from finetune.model import TransferModel, head_weights
 from finetune.optim.ema import Ema
-from finetune.optim.optimizers import build_optimizer, trained_parameters
+from finetune.optim.optimizers import OPTIMIZERS, build_optimizer, trained_parameters
 from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
@@ -71,7 +71,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     if config.optim.l1_head:
         head_weights(model)  # raises if there are none
     if config.train.shard and accelerator.num_processes > 1:
-        check_sharding(config, config.train.precision or "fp32", method.sharding_fault)
+        check_sharding(config, task, method)
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
 
@@ -202,6 +202,30 @@ def _check_keys(config: RunConfig, method: Method) -> None:
         "no effect with method.solver=exact, which takes no steps; leave it out, or use "
         "method.solver=loop",
     )
+
+
+def check_sharding(config: RunConfig, task: Task, method: Method) -> None:
+    """Raise ConfigError for keys that are unsupported, or untested, together with train.shard."""
+    optim, quantize = config.optim.name, config.model.quantize
+    shardable = [name for name, kind in OPTIMIZERS.items() if kind.shards]
+    faults = [method.sharding_fault]
+    if optim not in shardable:
+        faults.append(
+            f"optim.name={optim} is not known to update a shard as it would the whole weight; use "
+            f"{' or '.join(shardable)}"
+        )
+    if config.train.precision == "fp16":
+        faults.append(
+            "train.precision=fp16 needs a loss scaler, which is not supported; use bf16 or fp32"
+        )
+    if quantize is not None:
+        faults.append(
+            f"model.quantize={quantize} gives weights that cannot be sharded; leave model.quantize "
+            "out"
+        )
+    faults.append(task.sharding_fault)
+    for fault in filter(None, faults):
+        raise ConfigError(f"train.shard: {fault}, or leave train.shard out")
 
 
 def _refuse(keys: Mapping[str, Any], why: str) -> None:

@@ -135,7 +135,7 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
             image.objects.append(_object(item, number, category, f"{file.name}, {name}"))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
-            f"{file}: not a valid COCO file: {type(error).__name__} {error}; images need an id and"
+            f"{file}: not a valid COCO file: {type(error).__name__}: {error}; images need an id and"
             " a file_name, categories an id and a name, annotations an image_id and a category_id"
         ) from error
     found = [image for _, image in images]

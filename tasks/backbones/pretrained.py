@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 GGUF = ".gguf"
+# The message of transformers' Auto classes for the config of a network made for another task.
+_OTHER_NETWORK = re.compile(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>")
 
 
 def from_pretrained(
@@ -46,6 +49,12 @@ def from_pretrained(
                 "training and call finetune.load(..., trust_remote_code=True) afterwards"
             )
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if other := _OTHER_NETWORK.match(first):
+            first = f"that class does not support networks of type {other[1]}."
+            remedy = "Choose a network for this task"
+        elif "connect to" in first and not Path(name).exists():
+            first = f"There is no such folder, and the hub is not reachable ({first.rstrip('.')})."
+        first = first.rstrip().replace(" from one of:", ".")  # the list is on the next lines
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
         ) from error

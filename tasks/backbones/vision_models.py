@@ -35,8 +35,8 @@ class VisionModel(LogitsModel):
     """An image network whose outputs are logits [B, C].
 
     A small forward pass on construction determines which layers the network calls, so that LoRA
-    does not wrap layers whose weights are used without a call, and if its head reads pooled
-    features.
+    does not wrap layers whose weights are used without a call, and whether its head reads
+    pooled features.
     """
 
     def __init__(

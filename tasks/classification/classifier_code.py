@@ -1,7 +1,6 @@
 """Model-card code that runs a published classifier without this kit.
 
-Each snippet defines `classify`; the tests run it in a process that cannot import the kit. The
-packages of other tasks have a module `usage` of their own.
+Each snippet defines `classify`; the tests run it in a process that cannot import the kit.
 """
 
 from __future__ import annotations

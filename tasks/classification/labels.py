@@ -163,7 +163,7 @@ def _check_looks_like_labels(names: Collection[str], rows: int, place: str) -> N
     if not names:
         raise DataError(f"{place}: no row has a label; choose the column that contains the labels")
     if len(names) == 1:
-        fault = f"all {rows} rows have the label {longest!r}; training needs at least two classes"
+        fault = f"all {rows} rows have the label {longest!r}, but training needs two classes"
     elif len(longest) > LONGEST_NAME:
         fault = f"{longest[:40]!r}... has {len(longest)} characters, too long for a label"
     else:

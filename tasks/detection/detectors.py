@@ -206,7 +206,7 @@ class QueryModel(Detector):
 def _make_gradient_contiguous(_: nn.Module, __: Any, output: Tensor) -> None:
     """Make the gradient of a BatchNorm's output [B, C, H, W] contiguous.
 
-    For a batch of one image, torch 2.11 to 2.15 on a CPU misreads a channels-last gradient, which
+    For a batch of one image, torch 2.11 to 2.14 on a CPU misreads a channels-last gradient, which
     comes from tokens [B, H * W, C], as contiguous: with BatchNorm in eval mode, the gradients of
     weight and bias are then silently wrong.
     """

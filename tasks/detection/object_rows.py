@@ -104,7 +104,7 @@ class ObjectRows(PictureRows):
 def find_objects(
     wanted: str | None, columns: Mapping[str, Sequence[Any]]
 ) -> tuple[str, str | None]:
-    """Return the column of the objects, and a note if it was detected by other than its usual name.
+    """Return the column of the objects, and a note if it was not found by its usual name.
 
     It is the `wanted` column, else one with objects or a known name. Raises DataError otherwise.
     """

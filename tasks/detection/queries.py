@@ -49,7 +49,7 @@ def family_of(config: PretrainedConfig) -> str:
     name = LOSS_MAPPING[kinds[0]].__name__ if kinds else ""
     if name not in FAMILIES:
         raise ModelError(
-            f"model.name: {network} needs an unsupported loss ({name or 'unknown'}); "
+            f"model.name: {network} is not a supported detector (loss: {name or 'none'}); "
             "choose a checkpoint of RT-DETR, RT-DETR v2, D-FINE, DETR or YOLOS"
         )
     return FAMILIES[name]

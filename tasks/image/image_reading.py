@@ -225,7 +225,7 @@ def _load_image(value: Any, pixel_range: Any) -> Image.Image:
     source = _source(value)
     size = len(source) if isinstance(source, bytes) else _file_size(source)
     if not size:
-        raise DataError("is empty: it has 0 bytes")
+        raise DataError("is empty (0 bytes)")
     # Opening bytes instead of the path: Pillow would keep the file open.
     return open_bytes(source if isinstance(source, bytes) else source.read_bytes())
 
@@ -254,7 +254,7 @@ def _array_of(value: Any) -> NDArray[Any] | None:
         return None
     source = Path(path).expanduser()
     if not _file_size(source):
-        raise DataError("is empty: it has 0 bytes")
+        raise DataError("is empty (0 bytes)")
     return read_band_file(source)
 
 

@@ -61,7 +61,7 @@ def _decode(content: bytes, name: str, as_colors: bool) -> tuple[Values, MaskKin
     if name.endswith(".npy") or content.startswith(b"\x93NUMPY"):
         return _from_array(content), "index"
     if not content:
-        raise DataError("is empty: it has 0 bytes")
+        raise DataError("is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _from_image(image, as_colors)

@@ -94,7 +94,7 @@ class MaskCoding:
     def describe(self) -> str:
         """Describe in one sentence how masks are read."""
         pairs = [
-            f"{'elsewhere' if value == NO_OBJECT else format_mask_value(value, self.kind)} {name}"
+            f"{'no object' if value == NO_OBJECT else format_mask_value(value, self.kind)} {name}"
             for value, name in zip(self.values, self.names, strict=True)
         ]
         ignored = ", ".join(format_mask_value(value, self.kind) for value in self.ignored)

@@ -125,6 +125,7 @@ def test_inspect_raises_the_same_errors_as_train(
 ) -> None:
     assert finetune("inspect", *words, change) == 2
     message = capsys.readouterr().err
+    assert remedy in message
     assert finetune("train", *words, change) == 2
     assert capsys.readouterr().err == message
 

@@ -238,6 +238,19 @@ def test_load_config_requires_a_task() -> None:
     assert "task: no task given" in error_message("model=b")
 
 
+def test_load_config_reports_a_misspelled_task_key() -> None:
+    text = error_message("tsak=news", "model=b")
+    assert "tsak: unknown key, unless it is one of the task's (command line)" in text
+
+
+@pytest.mark.parametrize(
+    "overrides", [("method=lora", "method.blocks=2"), ("method={name: lora, blocks: 2}",)]
+)
+def test_load_config_names_the_method_that_has_a_key(overrides: tuple[str, ...]) -> None:
+    text = error_message("task=news", "model=b", *overrides)
+    assert "method.blocks: not a key of method=lora, but of method=partial" in text
+
+
 def test_load_config_reports_other_errors_beside_an_unknown_task() -> None:
     """Keys that may belong to the unknown task cannot be checked and are not reported."""
     with pytest.raises(ConfigError) as caught:

@@ -66,7 +66,7 @@ def test_image_folder_without_classes_gives_no_label(tmp_path: Path) -> None:
     rows, _ = open_rows(str(tmp_path), DataConfig())
     assert rows.column_names == ["image", "file"]
     touch(tmp_path / "cat" / "2.jpg")
-    with pytest.raises(DataError, match=r"1 images are outside the class folders, such as 1\.jpg"):
+    with pytest.raises(DataError, match=r"images outside the class folders: 1, such as 1\.jpg"):
         read_auto(tmp_path)
 
 

@@ -41,7 +41,7 @@ def has_note(splits: Splits, *words: str) -> bool:
 def test_validation_defaults_to_a_fifth_of_a_small_table(task: Task) -> None:
     splits = open_with(task, rows_of(100))
     assert sizes(splits) == (80, 20, None)
-    assert has_note(splits, "validation: 0.2 of train", "100 rows are under 10000")
+    assert has_note(splits, "a share of 0.2 of train", "fewer than 10000 rows")
     assert splits.sizes == "rows: 80 train, 20 validation"
     assert sorted(splits.train["label"]).count("a") == 40
 
@@ -138,7 +138,7 @@ def test_group_keeps_rows_of_a_group_in_one_split(task: Task) -> None:
 
 
 def test_splits_without_rows_are_rejected(task: Task) -> None:
-    with pytest.raises(DataError, match="data.validation=0.2: no row of 2 can be held out"):
+    with pytest.raises(DataError, match="data.validation=0.2: none of 2 rows can be held out"):
         open_with(task, rows_of(2))
     empty = Dataset.from_dict({"text": [], "label": []})
     with pytest.raises(DataError, match="test: has no rows.*data.test=0"):

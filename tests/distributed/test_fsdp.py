@@ -9,10 +9,10 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from finetune.distributed.fsdp import check_sharding
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError
-from finetune.registry import make_method
+from finetune.registry import find_task, make_method
+from finetune.training.setup import check_sharding
 from tests.support.lives import Stop, live, load
 from tests.support.tiny_models import models_and_data, tiny_gpt2
 from tests.support.two_processes import Case, assert_same_end, difference, launch, run_case
@@ -137,8 +137,8 @@ def test_check_sharding_rejects_unsupported_keys(
 ) -> None:
     config = load(tmp_path, "model", tmp_path, {**SHARD, **keys}).config
     with pytest.raises(ConfigError, match=rf"train.shard: .*{words}.*leave train.shard out"):
-        method = make_method(config.method)
-        check_sharding(config, config.train.precision or "fp32", method.sharding_fault)
+        task = find_task(config.task.name)(config.task)
+        check_sharding(config, task, make_method(config.method))
 
 
 def test_this_process_rejects_a_launcher_that_shards(monkeypatch: pytest.MonkeyPatch) -> None:

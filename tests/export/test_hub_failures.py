@@ -131,6 +131,11 @@ def test_push_and_load_report_an_unreachable_hub(
 
 
 def test_load_reports_a_model_missing_on_the_hub(root: Path) -> None:
-    with hub(root), pytest.raises(ModelError, match="me/nws: neither a local folder nor") as caught:
+    with (
+        hub(root),
+        pytest.raises(
+            ModelError, match="me/nws: no such folder, and not available on the hub"
+        ) as caught,
+    ):
         finetune.load("me/nws")
     assert str(caught.value).count("404") == 1

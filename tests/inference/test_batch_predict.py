@@ -241,9 +241,9 @@ def test_predict_names_an_invalid_line_of_standard_input(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("predict", "1 of 12 rows truncated: longer than the model's maximum length"),
+        ("predict", "1 of 12 rows truncated to the maximum length that the network reads"),
         ("evaluate", "1 of 12 rows are truncated to "),
-        ("embed", "1 of 12 rows truncated: longer than the model's maximum length"),
+        ("embed", "1 of 12 rows truncated to the maximum length that the network reads"),
     ],
 )
 def test_commands_count_truncated_rows(

@@ -25,7 +25,7 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor
 
-from finetune.distributed.fsdp import whole
+from finetune.distributed.fsdp import full_tensor
 from finetune.distributed.launch import this_process
 from finetune.io.run_folder import RunFolder
 from finetune.training import loop
@@ -87,7 +87,7 @@ def gradients() -> Iterator[dict[str, Tensor]]:
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"], strict=True):
                 if parameter.grad is not None:
-                    recorded[f"{steps[0]}/{name}"] = whole(parameter.grad).clone()
+                    recorded[f"{steps[0]}/{name}"] = full_tensor(parameter.grad).clone()
         steps[0] += 1
         set_rate(optimizer, factor)
 

@@ -89,7 +89,7 @@ def test_read_csv_reports_ragged_rows_by_line(write: Any) -> None:
     message = str(caught.value)
     assert f"{path}: 3 of 5 rows are invalid" in message
     assert "line 4: 3 cells, but the header has 2: 'first,y,extra'" in message
-    assert "line 6: 1 cells, but the header has 2: 'alone'" in message
+    assert "line 6: 1 cell, but the header has 2: 'alone'" in message
     assert "line 7:" in message
     assert "data.on_error=skip" in message
 
@@ -125,7 +125,7 @@ def test_read_csv_rejects_empty_files_and_bad_headers(
 
 
 def test_read_csv_counts_leading_blank_lines(write: Any) -> None:
-    with pytest.raises(DataError, match="line 5: 1 cells"):
+    with pytest.raises(DataError, match="line 5: 1 cell,"):
         read(write("a.csv", "\n\na,b\n1,2\n3\n"))
 
 
@@ -145,7 +145,7 @@ def test_read_csv_does_not_depend_on_the_block_size(write: Any, monkeypatch: Any
     path = write("a.csv", file.getvalue() + "ragged\n")
     monkeypatch.setattr("finetune.tables.delimited._BLOCK", 1 << 12)
     assert read(path, on_error="skip")[0]["text"][:] == cells
-    with pytest.raises(DataError, match="line 9002: 1 cells"):
+    with pytest.raises(DataError, match="line 9002: 1 cell,"):
         read(path)
 
 

@@ -1,0 +1,92 @@
+"""Part files of embeddings: one per window of rows, concatenated once all of them exist.
+
+    <output>.parts/  manifest.json  part-000000.parquet ...
+
+A part stores the digest of its inputs, so a restarted command reuses those that are still valid.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from finetune.errors import DataError
+from finetune.io.files import atomic, write_json
+
+SUFFIX = ".parquet"
+DIGEST = b"made_of"
+
+
+class PartFiles:
+    """Part files of an output, each written atomically.
+
+    `made_of` is the digest of the network and of the task's keys, `rows` the size of the table,
+    `window` the rows of a part.
+    """
+
+    def __init__(self, output: Path, made_of: str, rows: int, window: int) -> None:
+        self.output = output
+        self.folder = output.with_name(f"{output.name}.parts")
+        self.facts = {"made_of": made_of, "window": window, "rows": rows}
+        self.count = -(-rows // window)
+
+    def prepare(self) -> None:
+        """Create the folder; delete parts of another network or of a table of another size."""
+        manifest = self.folder / "manifest.json"
+        saved = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
+        try:
+            if saved != self.facts:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(manifest, self.facts)
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be written: {error}") from error
+
+    def is_valid(self, number: int, digest: str) -> bool:
+        path = self._path(number)
+        if not path.is_file():
+            return False
+        metadata = pa.parquet.read_schema(path).metadata or {}
+        return bool(metadata.get(DIGEST) == digest.encode())
+
+    def write(self, number: int, rows: list[int], vectors: np.ndarray, digest: str) -> None:
+        flat = pa.array(vectors.reshape(-1), type=pa.float32())
+        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]) if len(rows) else None
+        arrays = {"row": pa.array(rows, type=pa.int64())}
+        if column is not None:
+            arrays["vector"] = column
+        table = pa.table(arrays).replace_schema_metadata({DIGEST: digest.encode()})
+        try:
+            with atomic(self._path(number)) as temporary:
+                pa.parquet.write_table(table, temporary)
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be written: {error}") from error
+
+    def concatenate(self) -> int:
+        """Concatenate all parts to the output and delete them; return the number of rows."""
+        done = 0
+        with atomic(self.output) as temporary, ExitStack() as stack:
+            writer = None
+            for number in range(self.count):
+                table = pa.parquet.read_table(self._path(number)).replace_schema_metadata(None)
+                if table.num_rows and writer is None:
+                    writer = stack.enter_context(pa.parquet.ParquetWriter(temporary, table.schema))
+                if writer is not None:
+                    writer.write_table(table)
+                    done += table.num_rows
+            if writer is None:
+                raise DataError(
+                    f"{self.output}: no valid rows to embed; fix the rows, or check the keys that "
+                    "set how they are read"
+                )
+        shutil.rmtree(self.folder)
+        return done
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}{SUFFIX}"

@@ -1,0 +1,23 @@
+"""Error messages of networks that transformers cannot load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.config.schema import ModelConfig
+from finetune.errors import ModelError
+from tasks.backbones.pretrained import from_pretrained
+from tests.support.tiny_models import tiny_bert
+
+
+def test_from_pretrained_names_the_type_of_a_network_for_another_task(tmp_path: Path) -> None:
+    source = ModelConfig(name=str(tiny_bert(tmp_path / "bert")))
+    with pytest.raises(ModelError, match=r"does not support networks of type Bert\. Choose"):
+        from_pretrained("AutoModelForImageClassification", source)
+
+
+def test_from_pretrained_says_that_a_folder_is_missing() -> None:
+    with pytest.raises(ModelError, match=r"'nowhere' .*There is no such folder, and the hub"):
+        from_pretrained("AutoConfig", ModelConfig(name="nowhere"))
