@@ -64,10 +64,9 @@ TOP = 5
 class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     """Keys of image classification."""
 
-    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {
-        "image",
-        "pixel_range",
-    }
+    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | frozenset(
+        {"image", "pixel_range"}
+    )
 
     name: str = "image-classification"
     image: str | None = None

@@ -43,7 +43,9 @@ TASK_LAYERS = [
     "classification pixels",
     "image",
     "backbones annotations",
-    "text prompts mask_sources",
+    "mask_sources",
+    "exports",
+    "text prompts",
     "generation detection masks",
 ]
 FEWEST, MOST = 4, 12  # files in a package

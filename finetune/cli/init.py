@@ -121,7 +121,11 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
     config, faults = DataConfig(**data), list[str]()
     names = [str(keys["task"])] if "task" in keys else sorted(task_names())
     tasks = [task for name in names if (task := _make(name, task_keys, faults))]
-    native = list(_native(tasks, reference, config))
+    refusals = list[str]()
+    native = list(_native(tasks, reference, config, refusals))
+    if refusals and not native:
+        raise DataError("\n  ".join([f"{reference}: no task reads this data:", *refusals]))
+    faults += refusals
     shared = Tables({}) if native else read_reference(reference, config)
     guesses, doubts = list[_Guess](), list[str]()
     for task, tables in native or [(task, shared) for task in tasks]:
@@ -145,14 +149,20 @@ def _guess(reference: str, keys: Mapping[str, Any]) -> _Guess:
 
 
 def _native(
-    tasks: Sequence[Task], reference: str, config: DataConfig
+    tasks: Sequence[Task], reference: str, config: DataConfig, refusals: list[str]
 ) -> Iterator[tuple[Task, Tables]]:
-    """Yield the tasks whose own formats cover a path, each with the tables that it reads there."""
+    """Yield the tasks whose own formats cover a path, each with the tables that it reads there.
+
+    Append to `refusals` why a task does not read what its format covers.
+    """
     path = locate(reference)
     for task in tasks if path is not None else []:
         for each in task.config.formats:
             if path is not None and each.claims(path, config.format):
-                yield task, from_task(each.read(path, config), reference)
+                try:
+                    yield task, from_task(each.read(path, config), reference)
+                except DataError as error:
+                    refusals.append(f"{task.name}: {error}")
                 break
 
 

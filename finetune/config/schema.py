@@ -143,7 +143,9 @@ class DataConfig(Section):
     whatever it looks like; null: it does, unless it looks like data.
     """
     field: str | None = None
-    """Key of a JSON file that holds the rows, such as data or result.items."""
+    """Key of a JSON file that holds the rows, such as data or result.items. In exports of
+    annotation tools: the attribute, choice or field of the tasks that is read if there are several.
+    """
     delimiter: str | None = None
     """Delimiter of CSV files; null: detected from the first line."""
     quote: Literal["double", "single", "backslash", "none"] | None = None

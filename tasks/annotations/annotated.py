@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zlib import crc32
 
 from finetune.task_parts import Row
 from tasks.annotations.boxes import make_annotation
+
+NAMED = 1 << 30
+"""The smallest number of a category that is made of its name."""
 
 
 @dataclass
@@ -81,6 +85,14 @@ def mask_row(item: AnnotatedImage) -> Row:
     """Return a row of segmentation: the mask is given by the outlines of the objects."""
     objects = list(map(_mask_object, item.objects))
     return {"image": item.image, "file": item.file, "objects": objects}
+
+
+def number_of_name(name: str) -> int:
+    """Return a number for a category that its format does not number.
+
+    Files that are read one by one give a name the same number.
+    """
+    return NAMED + crc32(name.encode("utf-8", "surrogatepass")) % NAMED
 
 
 def bounds(polygons: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:

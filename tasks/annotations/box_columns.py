@@ -73,7 +73,7 @@ _SIDES = {
         ("xmin", "ymin", "w", "h"),
     ),
 }
-_AUTOML = {"train", "validation", "validate", "test", "unassigned"}
+_AUTOML = {"train", "training", "validation", "validate", "test", "unassigned"}
 _NUMBER = re.compile(r"-?\d+([.,]\d+)?$")
 
 

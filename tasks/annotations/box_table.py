@@ -30,6 +30,7 @@ _SUFFIXES = (".csv", ".tsv")
 _ONE_CLASS = "object"
 _SPLIT_WORDS = {"validate": "validation", "unassigned": "train"}
 _SHOWN = 5
+_NAMES = "*class-descriptions*.csv"
 _COMMA = re.compile(r"(?<=\d),(?=\d)")
 
 
@@ -164,12 +165,26 @@ class _Table:
             yield f"not read: columns {listed(columns.unread, _SHOWN)}"
         if not columns.has_header:
             yield f"no header; columns read as {', '.join(name for name in columns.names if name)}"
+        yield from _name_classes(self.file, self.splits)
         if self._zeros:
             yield f"boxes 0, 0, 0, 0 mean an image without objects: {self._zeros}"
         images = [image for split in self.splits.values() for image in split.values()]
         yield from _as_shares(images)
         yield from _find_images(self.file, self.splits, config.images)
         yield from fit_sizes(images, config.rescale)
+
+
+def _name_classes(file: Path, splits: Mapping[str, Mapping[str, AnnotatedImage]]) -> Iterator[str]:
+    """Replace the codes of OpenImages with the names in class-descriptions.csv, if it is near."""
+    objects = [o for images in splits.values() for image in images.values() for o in image.objects]
+    tables = sorted(each for p in (file.parent, file.parent.parent) for each in p.glob(_NAMES))
+    if not tables or not any(each.category.startswith("/m/") for each in objects):
+        return
+    with tables[0].open(encoding="utf-8-sig", errors="replace", newline="") as opened:
+        names = {line[0]: line[1] for line in csv.reader(opened) if len(line) > 1}
+    for each in objects:
+        each.category = names.get(each.category, each.category)
+    yield f"class names are those of {tables[0].name}"
 
 
 def _delimiter(first: str, wanted: str | None) -> str:

@@ -116,7 +116,7 @@ def find_fault(value: Any, max_pixels: int = MAX_PIXELS, channels: int = 3) -> s
         return _fault(value, max_pixels, channels)
     try:
         stat = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return _fault(value, max_pixels, channels)
     return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels, channels)
 
@@ -206,6 +206,8 @@ def _source(value: Any) -> Path | bytes:
         return bytes(value)
     if isinstance(value, str) and _URL.match(value):
         raise DataError("is a URL, which is not fetched; download it and give the path")
+    if "\0" in str(value):
+        raise DataError("is not a path: it contains a NUL character")
     if isinstance(value, str | Path) and str(value).strip():
         return Path(value).expanduser()
     if value is None or value == "":

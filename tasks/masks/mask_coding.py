@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError, listed, nearest
+from tasks.annotations.annotated import NAMED
 from tasks.image.joint_augmentation import IGNORE
 from tasks.mask_sources.mask_files import (
     NO_OBJECT,
@@ -91,10 +92,17 @@ class MaskCoding:
             format_mask_value(value, self.kind) for value in self.ignored if total[value]
         )
 
+    def _is_named(self, value: int) -> bool:
+        """True if a value is made of the name of its class."""
+        return self.kind == "objects" and value >= NAMED
+
+    def _show(self, value: int) -> str:
+        return "elsewhere" if value == NO_OBJECT else format_mask_value(value, self.kind)
+
     def describe(self) -> str:
         """Describe in one sentence how masks are read."""
         pairs = [
-            f"{'no object' if value == NO_OBJECT else format_mask_value(value, self.kind)} {name}"
+            name if self._is_named(value) else f"{self._show(value)} {name}"
             for value, name in zip(self.values, self.names, strict=True)
         ]
         ignored = ", ".join(format_mask_value(value, self.kind) for value in self.ignored)

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
+from finetune.config.formats import DataFormat
 from tasks.classification.label_config import TargetConfig
+from tasks.exports.studio_texts import STUDIO_TEXTS
 from tasks.text.text_windows import Pooling
 
 
@@ -15,6 +17,8 @@ class TextClassificationConfig(TargetConfig):
     """Config keys of text classification."""
 
     prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"text"}
+
+    formats: ClassVar[tuple[DataFormat, ...]] = (STUDIO_TEXTS,)
 
     name: str = "text-classification"
     join: str | None = None

@@ -84,6 +84,13 @@ def test_read_box_tables_does_not_take_a_missing_image_from_another_folder(tmp_p
     assert "1 of 3 rows are invalid:\n  a.jpg: image does not exist" in refusal(path)
 
 
+def test_read_box_tables_reports_a_name_with_nul_as_a_fault_of_its_row(tmp_path: Path) -> None:
+    header, line = "image,xmin,ymin,xmax,ymax,width,height,label", "{},76,41,90,55,96,72,square"
+    path = write_table(tmp_path / "boxes.csv", header, line)
+    write_text(path, path.read_text().replace("a.jpg", "a\0.jpg"))
+    assert "it contains a NUL character" in refusal(path)
+
+
 def test_read_box_tables_finds_images_by_ids_without_an_ending(tmp_path: Path) -> None:
     path = write_table(tmp_path / "train.csv", "image_id,x,y,w,h,class", "", tmp_path / "train")
     lines = [f"{name[0]},76,41,14,14,square" for name in NAMES]

@@ -1,0 +1,85 @@
+"""CreateML: one .json file with the boxes of all images.
+
+    [{"image": "1.jpg", "annotations": [
+        {"label": "cat", "coordinates": {"x": 46, "y": 51, "width": 68, "height": 42}}]}]
+
+x and y are the center of a box in pixels. The format is that of
+developer.apple.com/documentation/createml/building-an-object-detector-data-source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from finetune.config.schema import DataConfig
+from tasks.annotations.annotated import Annotated, AnnotatedImage
+from tasks.exports.export_files import (
+    as_dict,
+    as_list,
+    find_exports,
+    json_head,
+    load_json,
+    naming_file,
+    no_export,
+    only_export,
+)
+from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.outlines import finite_numbers
+
+_NEEDS = "a list of objects with image and annotations"
+_IMAGE = ("image", "imagefilename", "imageFilename", "filename")
+_LIST = ("annotations", "annotation")
+
+
+def is_createml(file: Path) -> bool:
+    """True if a file begins like an export of CreateML."""
+    head = json_head(file)
+    keys = head.at(2)
+    has_names = bool(keys & set(_IMAGE)) and bool(keys & set(_LIST))
+    return head.bracket == "[" and has_names and "data" not in keys
+
+
+def find_createml(path: Path) -> dict[str, list[Path]]:
+    """Return the exports at a path by split; {} if there are none."""
+    return find_exports(path, ".json", is_createml)
+
+
+def read_createml(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
+    """Return the images of every split, and notes. Raises DataError."""
+    files = find_createml(path)
+    if not files:
+        raise no_export(path, "CreateML", "a .json file with a list of image and annotations")
+    whole = Reading()
+    for split, candidates in files.items():
+        file = only_export(path, split, candidates)
+        reading = Reading()
+        with naming_file(file, "CreateML", _NEEDS):
+            for number, entry in enumerate(as_list(load_json(file), "the file"), start=1):
+                reading.add(_image(as_dict(entry, f"entry {number}"), file, number), split)
+        reading.notes += find_images(file, reading.splits, config)
+        whole.join(reading)
+    return finish_reading(whole, config)
+
+
+def _image(entry: Any, file: Path, number: int) -> AnnotatedImage:
+    place = f"{file.name}, entry {number}"
+    name = next((entry[key] for key in _IMAGE if entry.get(key)), None)
+    if not isinstance(name, str):
+        raise TypeError(f"entry {number} has the image {name!r:.60}, not a name")
+    image = AnnotatedImage("", name, place=place)
+    objects: Any = next((entry[key] for key in _LIST if entry.get(key)), [])
+    for index, each in enumerate(as_list(objects, f"annotations of entry {number}"), start=1):
+        annotation = as_dict(each, f"annotation {index} of entry {number}")
+        label = annotation.get("label")
+        item = Annotated("" if label is None else str(label), form="cxcywh")
+        item.place = f"{place}, annotation {index}"
+        try:
+            box = as_dict(annotation["coordinates"], "coordinates")
+            item.box = finite_numbers([box[side] for side in ("x", "y", "width", "height")])
+        except KeyError as error:
+            item.fault = f"has no {error}"
+        except (TypeError, ValueError) as error:
+            item.fault = str(error)
+        image.objects.append(item)
+    return image

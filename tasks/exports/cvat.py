@@ -1,0 +1,215 @@
+"""CVAT for images 1.1: annotations.xml, with the shapes of each image.
+
+    <annotations><version>1.1</version>
+      <image name="1.jpg" width="96" height="72" subset="Train">
+        <box label="cat" xtl="12" ytl="30" xbr="80" ybr="72"/>
+        <polygon label="cat" points="12,30;80,30;80,72"/>
+        <mask label="cat" rle="3, 5, 4" left="12" top="30" width="4" height="3"/></image>
+
+The format is that of docs.cvat.ai/docs/other/xml_format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from xml.parsers import expat
+
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+from tasks.annotations.annotated import Annotated, AnnotatedImage
+from tasks.annotations.coco import split_of
+from tasks.exports.export_files import find_exports, no_export, only_export
+from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.outlines import (
+    box_outline,
+    ellipse_outline,
+    finite_numbers,
+    point_numbers,
+    rotate_points,
+    runs_to_mask,
+    set_mask,
+    set_outline,
+)
+
+_HEAD = 1 << 16
+_UNREAD = {
+    "polyline": "polylines",
+    "points": "points",
+    "cuboid": "cuboids",
+    "skeleton": "skeletons",
+    "tag": "tags of images",
+    "attribute": "attributes",
+}
+Attributes = Mapping[str, str]
+
+
+def is_cvat(file: Path) -> bool:
+    """True if a file begins like an export of CVAT."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
+    except OSError:
+        return False
+    return b"<annotations" in head and any(
+        word in head for word in (b"<version>", b"<image ", b"<track ")
+    )
+
+
+def find_cvat(path: Path) -> dict[str, list[Path]]:
+    """Return the exports at a path by split; {} if there are none."""
+    return find_exports(path, ".xml", is_cvat)
+
+
+def read_cvat(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
+    """Return the images of every split, and notes. Raises DataError."""
+    files = find_cvat(path)
+    if not files:
+        raise no_export(path, "CVAT", "annotations.xml, with <annotations> and <image>")
+    whole = Reading()
+    for split, candidates in files.items():
+        file = only_export(path, split, candidates)
+        reading = CvatFile(file, split).parse()
+        if not reading.splits:
+            raise DataError(
+                f"{file}: has no <image>"
+                + (
+                    "; it is an export for video: export the task as CVAT for images 1.1"
+                    if reading.unread["tracks of videos"]
+                    else ""
+                )
+            )
+        reading.notes += find_images(file, reading.splits, config)
+        whole.join(reading)
+    return finish_reading(whole, config)
+
+
+class CvatFile:
+    """Parser of one file that records the line at which each shape begins."""
+
+    def __init__(self, file: Path, split: str) -> None:
+        self._file, self._split = file, split
+        self._reading = Reading()
+        self._image: AnnotatedImage | None = None
+        self._path: list[str] = []
+        self._text = ""
+        self._expat = expat.ParserCreate()
+        self._expat.StartElementHandler = self._start
+        self._expat.EndElementHandler = self._end
+        self._expat.CharacterDataHandler = self._add_text
+        self._expat.StartDoctypeDeclHandler = self._refuse_doctype
+
+    def parse(self) -> Reading:
+        """Return what the file holds. Raises DataError if it is not valid."""
+        try:
+            self._expat.Parse(self._file.read_bytes(), True)
+        except (OSError, expat.ExpatError, ValueError, LookupError) as error:
+            raise DataError(f"{self._file}: not a valid XML file: {error}") from error
+        return self._reading
+
+    def _refuse_doctype(self, name: str, *_: object) -> None:
+        # Nested entities expand a small file to gigabytes.
+        raise DataError(
+            f"{self._file}: declares <!DOCTYPE {name}>, which CVAT does not write; remove it"
+        )
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._path.append(tag)
+        self._text = ""
+        if tag == "image" and len(self._path) == 2:
+            self._image = self._start_image(attributes)
+        elif tag == "track":
+            self._reading.unread["tracks of videos"] += 1
+        elif self._image is not None:
+            self._add_shape(tag, attributes)
+
+    def _start_image(self, attributes: Attributes) -> AnnotatedImage:
+        place = f"{self._file.name}:{self._expat.CurrentLineNumber}"
+        name = attributes.get("name", "")
+        if not name:
+            raise DataError(f"{place}: <image> has no name")
+        image = AnnotatedImage("", name, size=_size(attributes), place=place)
+        subset = attributes.get("subset", "")
+        known = split_of(subset) or (subset if subset.lower() != "default" else "")
+        self._reading.add(image, known or self._split)
+        return image
+
+    def _add_shape(self, tag: str, attributes: Attributes) -> None:
+        assert self._image is not None
+        if tag in _UNREAD:
+            self._reading.unread[_UNREAD[tag]] += 1
+        if tag in _UNREAD or len(self._path) != 3:
+            return
+        item = Annotated(attributes.get("label", ""))
+        item.place = f"{self._file.name}:{self._expat.CurrentLineNumber}"
+        try:
+            if tag not in _SHAPES:
+                raise ValueError(f"<{tag}> is not a shape that is known")
+            _SHAPES[tag](item, attributes, self._image)
+        except KeyError as error:
+            item.fault = f"<{tag}> has no {error}"
+        except ValueError as error:
+            item.fault = f"<{tag}>: {error}"
+        if tag == "ellipse":
+            self._reading.remarks["ellipses read as polygons"] += 1
+        if tag == "box" and item.polygons:
+            self._reading.remarks["turned boxes read as polygons"] += 1
+        self._image.objects.append(item)
+
+    def _add_text(self, text: str) -> None:
+        self._text += text
+
+    def _end(self, tag: str) -> None:
+        if self._path[-3:] == ["labels", "label", "name"] and self._text.strip():
+            self._reading.classes.append(self._text.strip())
+        if tag == "image" and len(self._path) == 2:
+            self._image = None
+        self._path.pop()
+
+
+def _size(attributes: Attributes) -> tuple[int, int] | None:
+    try:
+        height, width = (int(float(attributes[side])) for side in ("height", "width"))
+    except (KeyError, ValueError, OverflowError):
+        return None
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _add_box(item: Annotated, attributes: Attributes, _: AnnotatedImage) -> None:
+    left, top, right, bottom = finite_numbers([attributes[s] for s in ("xtl", "ytl", "xbr", "ybr")])
+    (degrees,) = finite_numbers([attributes.get("rotation", 0)])
+    if degrees % 360:
+        center = ((left + right) / 2, (top + bottom) / 2)
+        set_outline(item, rotate_points(box_outline(left, top, right, bottom), degrees, center))
+    else:
+        item.box = [left, top, right, bottom]
+
+
+def _add_polygon(item: Annotated, attributes: Attributes, _: AnnotatedImage) -> None:
+    points = [point.split(",") for point in attributes["points"].split(";") if point.strip()]
+    set_outline(item, point_numbers(points))
+
+
+def _add_ellipse(item: Annotated, attributes: Attributes, _: AnnotatedImage) -> None:
+    x, y, across, down = finite_numbers([attributes[name] for name in ("cx", "cy", "rx", "ry")])
+    (degrees,) = finite_numbers([attributes.get("rotation", 0)])
+    set_outline(item, ellipse_outline(x, y, across, down, degrees))
+
+
+def _add_mask(item: Annotated, attributes: Attributes, image: AnnotatedImage) -> None:
+    names = ("left", "top", "width", "height")
+    left, top, width, height = (
+        int(value) for value in finite_numbers([attributes[n] for n in names])
+    )
+    if image.size is None:
+        raise ValueError("its image has no width and height")
+    runs = [int(run) for run in attributes["rle"].split(",") if run.strip()]
+    set_mask(item, runs_to_mask(runs, height, width), (left, top), image.size)
+
+
+_SHAPES: dict[str, Callable[[Annotated, Attributes, AnnotatedImage], None]] = {
+    "box": _add_box,
+    "polygon": _add_polygon,
+    "ellipse": _add_ellipse,
+    "mask": _add_mask,
+}

@@ -1,0 +1,127 @@
+"""The formats of annotation tools, for object detection and for segmentation.
+
+labelme       .json files beside the images
+cvat          annotations.xml of CVAT for images
+label-studio  JSON or JSON-MIN of Label Studio
+createml      .json of CreateML
+via           .json or .csv of VGG Image Annotator
+supervisely   a project with datasets of img/ and ann/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune.config.formats import DataFormat, TaskTables
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+from tasks.annotations.annotated import Annotated, box_row, mask_row
+from tasks.annotations.boxes import is_numbers, to_corners
+from tasks.exports.createml import find_createml, read_createml
+from tasks.exports.cvat import find_cvat, read_cvat
+from tasks.exports.export_images import Splits
+from tasks.exports.labelme import (
+    find_labelme,
+    find_mask_folders,
+    read_labelme,
+    read_mask_folders,
+)
+from tasks.exports.outlines import box_outline
+from tasks.exports.studio_images import find_studio_images, read_studio_images
+from tasks.exports.supervisely import find_supervisely, read_supervisely
+from tasks.exports.via import find_via, read_via
+
+
+class _Export(NamedTuple):
+    """A tool's format: a search that finds nothing in other folders, and a reader."""
+
+    name: str
+    tool: str
+    find: Callable[[Path], Any]
+    read: Callable[[Path, DataConfig], tuple[Splits, list[str]]]
+
+
+_EXPORTS = (
+    _Export("cvat", "CVAT", find_cvat, read_cvat),
+    _Export("label-studio", "Label Studio", find_studio_images, read_studio_images),
+    _Export("createml", "CreateML", find_createml, read_createml),
+    _Export("via", "VGG Image Annotator", find_via, read_via),
+    _Export("supervisely", "Supervisely", find_supervisely, read_supervisely),
+    _Export("labelme", "labelme", find_labelme, read_labelme),
+)
+_FOLDERS = _Export("labelme-folders", "labelme", find_mask_folders, read_mask_folders)
+
+
+def _read(export: _Export, path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
+    splits, notes = export.read(path, config)
+    return splits, [f"{path}: read as an export of {export.tool}", *notes]
+
+
+def _read_boxes(export: _Export, path: Path, config: DataConfig) -> TaskTables:
+    splits, notes = _read(export, path, config)
+    objects = _objects(splits)
+    outlined = sum(bool(each.polygons or each.counts) for each in objects)
+    if outlined:
+        notes.append(f"outlines read as the boxes around them: {outlined} of {len(objects)}")
+    return TaskTables(
+        {split: list(map(box_row, images)) for split, images in splits.items()}, notes
+    )
+
+
+def _read_outlines(export: _Export, path: Path, config: DataConfig) -> TaskTables:
+    """Read outlines as masks, and boxes as their area where other objects have outlines."""
+    splits, notes = _read(export, path, config)
+    objects = _objects(splits)
+    boxes = [each for each in objects if not (each.polygons or each.counts or each.fault)]
+    if boxes and not any(each.polygons or each.counts for each in objects):
+        raise DataError(
+            f"{path}: its {len(boxes)} objects are boxes without outlines: task=object-detection"
+            " learns them; for segmentation, annotate polygons or masks"
+        )
+    for each in boxes:
+        _fill_box(each)
+    if boxes:
+        notes.append(f"boxes read as masks of their whole area: {len(boxes)} of {len(objects)}")
+    return TaskTables(
+        {split: list(map(mask_row, images)) for split, images in splits.items()}, notes
+    )
+
+
+def _fill_box(item: Annotated) -> None:
+    if not is_numbers(item.box):
+        item.fault = item.fault or "has neither a box nor an outline"
+        return
+    left, top, right, bottom = to_corners(item.box, item.form, (1, 1))  # type: ignore[arg-type]
+    item.polygons = [box_outline(left, top, right, bottom)]
+    item.area = abs(right - left) * abs(bottom - top)
+
+
+def _objects(splits: Splits) -> list[Annotated]:
+    return [each for images in splits.values() for image in images for each in image.objects]
+
+
+def _format(
+    export: _Export, read: Callable[[_Export, Path, DataConfig], TaskTables], looks_for: str = ""
+) -> DataFormat:
+    return DataFormat(
+        export.name,
+        lambda path: bool(export.find(path)),
+        lambda path, config: read(export, path, config),
+        looks_for,
+    )
+
+
+_TOOLS = f"exports of {', '.join(each.tool for each in _EXPORTS)}"
+_LOOKED_FOR = (_TOOLS, *("" for _ in _EXPORTS[1:]))
+EXPORT_BOXES = tuple(
+    _format(each, _read_boxes, words) for each, words in zip(_EXPORTS, _LOOKED_FOR, strict=True)
+)
+EXPORT_MASKS = (
+    *(
+        _format(each, _read_outlines, words)
+        for each, words in zip(_EXPORTS, _LOOKED_FOR, strict=True)
+    ),
+    _format(_FOLDERS, _read_outlines),
+)
