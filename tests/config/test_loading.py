@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 
 from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import RunConfig, TaskConfig
-from finetune.config.shipped import find_config, shipped_configs
-from finetune.config.yaml import flatten, parse_value, split_override, to_yaml
+from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import ConfigError
 from finetune.methods.full import FullConfig
 from finetune.methods.lora import LoraConfig
@@ -291,77 +289,7 @@ def test_load_config_suggests_the_nearest_shipped_config() -> None:
         load_config("bbc-new", [], REGISTRY)
 
 
-def test_find_config_rejects_a_data_file(tmp_path: Path) -> None:
-    (tmp_path / "news.csv").write_text("text,label\na: b: c,d\n")
-    with pytest.raises(
-        ConfigError,
-        match=r"is a data file, not a config; pass it as data=.*news\.csv.*finetune init",
-    ):
-        find_config(tmp_path / "news.csv")
-
-
-def test_find_config_reports_an_ambiguous_name() -> None:
-    with pytest.raises(ConfigError, match="object-detection/scenes or segmentation/scenes"):
-        find_config("scenes")
-
-
-def test_find_config_suggests_a_file_in_the_same_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "reviews.yaml").touch()
-    with pytest.raises(ConfigError, match=r"did you mean '.*reviews\.yaml'"):
-        find_config(tmp_path / "reveiws.yaml")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"did you mean 'reviews\.yaml'"):
-        find_config("reveiws.yaml")
-
-
-def test_shipped_configs_have_task_and_data_names() -> None:
-    assert "text-classification/bbc-news" in shipped_configs()
-
-
 # ---- values
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-4", 1e-4),
-        ("1E5", 1e5),
-        ("-2.5e+3", -2500.0),
-        (".5", 0.5),
-        ("12", 12),
-        ("null", None),
-        ("~", None),
-        ("", None),
-        ("true", True),
-        ("no", "no"),
-        ("yes", "yes"),
-        ("on", "on"),
-        ("NO", "NO"),
-        ("2024-01-02", "2024-01-02"),
-        ("12:30", "12:30"),
-        ("0123", "0123"),
-        ("1_000", "1_000"),
-        ("0x1f", "0x1f"),
-        ("'1e-4'", "1e-4"),
-        ("[a, 1e-3]", ["a", 1e-3]),
-        ("a=b", "a=b"),
-    ],
-)
-def test_parse_value_returns_the_intended_type(text: str, value: Any) -> None:
-    parsed = parse_value(text)
-    assert parsed == value
-    assert type(parsed) is type(value)
-
-
-@pytest.mark.parametrize("text", ["{headline}", "{body}\nTL;DR:", "{q}: {a}", "[INST] {q} [/INST]"])
-def test_split_override_keeps_a_prompt_template_as_text(text: str) -> None:
-    assert split_override(f"task.prompt={text}") == ("task.prompt", text)
-
-
-def test_split_override_parses_a_mapping() -> None:
-    assert split_override("rank_pattern={query: 16}") == ("rank_pattern", {"query": 16})
 
 
 def test_load_config_keeps_an_equals_sign_in_a_value() -> None:

@@ -111,3 +111,35 @@ def test_config_schema_agrees_with_load_config(keys: dict[str, Any], is_valid: b
             assert not is_valid
         else:
             assert is_valid
+
+
+# ---- finding a config by name
+
+
+def test_find_config_rejects_a_data_file(tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text,label\na: b: c,d\n")
+    with pytest.raises(
+        ConfigError,
+        match=r"is a data file, not a config; pass it as data=.*news\.csv.*finetune init",
+    ):
+        find_config(tmp_path / "news.csv")
+
+
+def test_find_config_reports_an_ambiguous_name() -> None:
+    with pytest.raises(ConfigError, match="object-detection/scenes or segmentation/scenes"):
+        find_config("scenes")
+
+
+def test_find_config_suggests_a_file_in_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reviews.yaml").touch()
+    with pytest.raises(ConfigError, match=r"did you mean '.*reviews\.yaml'"):
+        find_config(tmp_path / "reveiws.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"did you mean 'reviews\.yaml'"):
+        find_config("reveiws.yaml")
+
+
+def test_shipped_configs_have_task_and_data_names() -> None:
+    assert "text-classification/bbc-news" in shipped_configs()
