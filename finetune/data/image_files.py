@@ -128,7 +128,8 @@ def complete_paths(
     one of `folders`, to the working directory, or to a folder of images beside the table. Raises
     DataError if data.images has none of them.
     """
-    texts = {name: rows[:SAMPLE][name] for name in rows.column_names if _may_name(rows, name)}
+    names = [name for name in rows.column_names if _may_name(rows, name)]
+    texts = rows.select_columns(names)[:SAMPLE] if names else {}
     named = [name for name, values in texts.items() if _all_end_like_images(values)]
     found = {name: _locate(rows, name, table, config, folders) for name in named}
     if not any(found.values()):

@@ -62,7 +62,7 @@ def find_bad_records(
 
 def _is_header(raw: str, dialect: Dialect, names: Sequence[str]) -> bool:
     """True for the names of several columns; a single word may be a row."""
-    if len(names) == 1 or not all(name in raw for name in names):
+    if len(names) == 1 or not any(names) or not all(name in raw for name in names):
         return False
     return [cell.strip() for cell in dialect.cells(raw)] == list(names)
 

@@ -213,7 +213,7 @@ def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) 
 
 def _has_headers(table: pa.Table, names: Sequence[str]) -> bool:
     """True if a row consists of the names of the columns; one word of one column does not count."""
-    if len(names) == 1:
+    if len(names) == 1 or not any(names):
         return False
     alike = pa.scalar(True)
     for cells, name in zip(table.columns, names, strict=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from datasets import Dataset
 
-from finetune.errors import DataError
+from finetune.errors import DataError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,19 +81,20 @@ def check_names(names: Sequence[str], place: str) -> None:
     """Raise DataError if there are no columns, or if column names are empty or not unique."""
     if not names:
         raise DataError(f"{place}: has no columns")
+    first: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
         if not name:
             raise DataError(
-                f"{place}: column {position} has no name; columns: {', '.join(map(repr, names))}; "
+                f"{place}: column {position} has no name; columns: {listed(map(repr, names), 20)}; "
                 "name or remove it (if it is the index of pandas, write with to_csv(index=False))"
             )
         if "\0" in name:
             raise DataError(
                 f"{place}: the name of column {position}, {name!r}, holds a NUL character"
             )
-        if names.index(name) + 1 < position:
+        if first.setdefault(name, position) < position:
             raise DataError(
-                f"{place}: columns {names.index(name) + 1} and {position} are both called {name!r};"
+                f"{place}: columns {first[name]} and {position} are both called {name!r};"
                 " rename one of them"
             )
 

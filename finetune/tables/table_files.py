@@ -20,6 +20,7 @@ from finetune.tables.encodings import Decoder
 from finetune.tables.records import check_names, decode_dictionaries
 
 _BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
+_LONGEST_LIST = 300  # characters
 _INDEX = "__index_level_"  # the index of pandas
 _REMEDIES = {
     **dict.fromkeys([".xlsx", ".xls", ".ods", ".numbers"], "export the sheet as CSV"),
@@ -66,9 +67,8 @@ def read_table_splits(
     for split, rows in splits.items():
         if not len(rows):
             place = f"{path}: {split} " if len(splits) > 1 else f"{path}: "
-            raise DataError(
-                f"{place}has columns ({', '.join(rows.column_names)}) but no rows; add rows"
-            )
+            columns = ", ".join(rows.column_names)[:_LONGEST_LIST]
+            raise DataError(f"{place}has columns ({columns}) but no rows; add rows")
     return splits, notes
 
 

@@ -20,7 +20,7 @@ Fits = Callable[[Path], bool]
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)
 _TOKENS = 4000  # brackets and strings to look at: some objects of an export, not all
 _DEEPEST = 4
-_MOST_BYTES = 1 << 20  # of a file to look at, unless a string is longer
+_MOST_BYTES = 1 << 20  # between the strings that are looked at: embedded images may be longer
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ def _head(file: Path, changed: int, size: int) -> JsonHead:
 
 
 def _scan(data: mmap.mmap) -> JsonHead:
-    depth, bracket, keys = 0, "", dict[int, set[str]]()
+    depth, bracket, keys, skipped = 0, "", dict[int, set[str]](), 0
     for number, token in enumerate(_TOKEN.finditer(data)):
-        if number > _TOKENS or token.start() > _MOST_BYTES + len(token[0]):
+        if number > _TOKENS or token.start() - skipped > _MOST_BYTES:
             break
+        skipped += len(token[0])
         word = token[0][:1]
         if not bracket:
             if word not in (b"{", b"[") or data[: token.start()].strip(b"\xef\xbb\xbf \t\r\n"):
