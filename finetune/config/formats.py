@@ -34,9 +34,7 @@ TABLES = {
     "csv": TableFormat((".csv",), "finetune.tables.delimited:read_csv", compressed=True),
     "tsv": TableFormat((".tsv", ".tab"), "finetune.tables.delimited:read_csv", compressed=True),
     "jsonl": TableFormat(
-        (".jsonl", ".ndjson", ".json"),
-        "finetune.tables.json_files:read_json_tables",
-        compressed=True,
+        (".jsonl", ".ndjson", ".json"), "finetune.tables.json_files:read_json_file", compressed=True
     ),
     "parquet": TableFormat((".parquet", ".pq"), "finetune.tables.table_files:read_parquet"),
     "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.tables.table_files:read_arrow"),

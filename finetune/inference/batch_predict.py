@@ -7,6 +7,7 @@ opens the table.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -202,9 +203,11 @@ def _read_lines(task: Task, config: DataConfig, console: Console) -> Iterator[Ro
     """Yield the lines of standard input as rows. Raises DataError for an invalid line."""
     if sys.stdin.isatty():
         console.print("enter one text per line; Ctrl-D ends the input")
-    skipped = 0
+    skipped, encodings = 0, Counter[str]()
     for number, raw in enumerate(sys.stdin.buffer, start=1):
-        row = task.rows.from_value(_decode(raw, number, config.encoding).rstrip("\r\n"))
+        text, encoding = _decode(raw, number, config.encoding)
+        encodings[encoding] += 1
+        row = task.rows.from_value(text.rstrip("\r\n"))
         faults = list(task.rows.validate(row))
         if not faults:
             yield row
@@ -217,13 +220,17 @@ def _read_lines(task: Task, config: DataConfig, console: Console) -> Iterator[Ro
             )
     if skipped:
         console.print(f"standard input: {format_count(skipped, 'line')} skipped")
+    for encoding in encodings if len(encodings) > 1 else ():
+        count = format_count(encodings[encoding], "line")
+        console.print(f"standard input: {count} read as {encoding}")
 
 
-def _decode(raw: bytes, number: int, encodings: str | Sequence[str] | None) -> str:
+def _decode(raw: bytes, number: int, encodings: str | Sequence[str] | None) -> tuple[str, str]:
+    """Return a line as text, and the first encoding that decodes it."""
     names = [encodings] if isinstance(encodings, str) else encodings or DETECTED
     for name in names:
         try:
-            return raw.decode(name).removeprefix("\ufeff")
+            return raw.decode(name).removeprefix("\ufeff"), name
         except UnicodeDecodeError:
             continue
         except LookupError as error:

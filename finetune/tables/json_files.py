@@ -21,7 +21,7 @@ from finetune.tables.records import from_records
 _NAMED = 5
 
 
-def read_json_tables(
+def read_json_file(
     path: Path, config: DataConfig, decoder: Decoder
 ) -> tuple[dict[str, Dataset], list[str]]:
     """Read the splits of a JSON file, whatever its ending; without splits, one called train."""

@@ -231,11 +231,14 @@ def test_predict_names_an_invalid_line_of_standard_input(
     assert len(captured.out.splitlines()) == 2
     assert "1 line skipped" in captured.err
     set_standard_input(monkeypatch, "Aktien für alle\n".encode("cp1252"))
-    assert finetune("predict", finished_run) == 2
+    assert finetune("predict", finished_run, "encoding=utf-8") == 2
     assert "line 1: cannot be decoded as utf-8; set the actual encoding" in capsys.readouterr().err
-    set_standard_input(monkeypatch, "Aktien für alle\n".encode("cp1252"))
-    assert finetune("predict", finished_run, "encoding=cp1252") == 0
-    assert "für" in capsys.readouterr().out
+    for key in ((), ("encoding=cp1252",)):
+        set_standard_input(monkeypatch, b"shares\n" + "Aktien für alle\n".encode("cp1252"))
+        assert finetune("predict", finished_run, *key) == 0
+        captured = capsys.readouterr()
+        assert "für" in captured.out
+        assert ("standard input: 1 line read as cp1252" in captured.err) == (not key)
 
 
 @pytest.mark.parametrize(
