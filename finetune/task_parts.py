@@ -229,6 +229,44 @@ class CardFacts:
     base: str | None = None
 
 
+@dataclass(frozen=True)
+class PredictionForm:
+    """A form of predictions that other tools read, written by `predict --as`.
+
+    Attributes:
+        records: function of a row, its name and its prediction that returns records, such as one
+            for each box.
+        columns: names of the values of a record, in order.
+        endings: of the file that all records are written to, such as (".csv", ".json"); () for a
+            folder with a text file for each row, a record a line.
+        files: further files of that folder, {name: text}.
+    """
+
+    records: Callable[[Row, str, Prediction], list[Row]]
+    columns: tuple[str, ...] = ()
+    endings: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class NamedRow(NamedTuple):
+    """A row, and its name for people, such as "row 12"."""
+
+    name: str
+    row: Row
+
+
+class Outcome(NamedTuple):
+    """What a held-out row is, what was predicted for it, and how wrong that is.
+
+    Attributes:
+        columns: {"true": ..., "predicted": ...} and further ones, such as "probability".
+        mistake: the larger, the worse; the worst mistakes are listed first.
+    """
+
+    columns: dict[str, Any]
+    mistake: float
+
+
 class Views:
     """Human-readable views of samples, batches, predictions and results. Empty by default."""
 
@@ -268,6 +306,24 @@ class Views:
         """
         return []
 
+    def outcomes(
+        self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
+    ) -> list[Outcome]:
+        """Return the outcome of each row of a split, for predictions.csv; [] without such a form.
+
+        `predictions` are those of the rows if the task has a `score`, else [].
+        """
+        return []
+
+    illustrated = 0
+    """Number of held-out rows to predict once more for `illustrate`."""
+
+    def illustrate(
+        self, rows: Sequence[NamedRow], predictions: Sequence[Prediction], folder: Path
+    ) -> list[Path]:
+        """Draw some held-out rows with their predictions; return the paths."""
+        return []
+
     def report_change(
         self,
         rows: Sequence[Row],
@@ -284,6 +340,15 @@ class Views:
     def present(self, prediction: Prediction) -> Any:
         """Convert a prediction to what Python callers get: the types of a transformers pipeline."""
         return prediction
+
+    @property
+    def forms(self) -> Mapping[str, PredictionForm]:
+        """Forms of the predictions that other tools read, by their names for `predict --as`."""
+        return {}
+
+    def caveat(self, prediction: Prediction) -> str:
+        """Return why a prediction may be incomplete, "" for no reason; rows are counted by it."""
+        return ""
 
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
         """Draw a prediction into image files in `folder` named `name`*; return their paths."""

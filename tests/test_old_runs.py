@@ -39,9 +39,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def prediction_of(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the prediction in an output row, without the input columns."""
-    inputs = ("text", "label", "image", "mask", "file", "objects")
-    return {name: value for name, value in row.items() if name not in inputs or "predicted" in name}
+    """Return the prediction in an output row, without the other columns.
+
+    Earlier versions used the prefix only if the name was that of an input column.
+    """
+    others = ("text", "label", "image", "mask", "file", "objects", "row", "error")
+    names = [name for name in row if name not in others]
+    return {name.removeprefix("predicted_"): row[name] for name in names}
 
 
 def assert_close(actual: Any, expected: Any) -> None:

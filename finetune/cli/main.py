@@ -133,6 +133,12 @@ def predict(
         Path | None,
         typer.Option("--draw", metavar="FOLDER", help="Draw the predictions into this folder."),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="FORM", help="A form that other tools read: boxes, coco or yolo."
+        ),
+    ] = None,
     batch_size: BatchSize = 32,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"] | None,
@@ -141,13 +147,14 @@ def predict(
 ) -> None:
     """Predict every row of DATA, or every line of standard input.
 
-    Writes the input columns and the predictions. Without -o, prints JSON lines to standard output,
-    unless only --draw is given.
+    Writes the number of each row, its columns and its prediction, or the reason why it has none.
+    Without -o, prints JSON lines to standard output, unless only --draw is given.
 
     \b
     finetune predict runs/news-bert-lora more.csv -o predictions.csv
     finetune predict runs/news-bert-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
     finetune predict runs/scenes-lite0-full photos/ --draw drawings/
+    finetune predict runs/scenes-lite0-full photos/ -o boxes.csv --as boxes
     echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
     """
     from finetune.cli.arguments import source_of
@@ -155,9 +162,10 @@ def predict(
     source = source_of(words or [], missing="-", takes_options=True)
     from finetune.distributed.launch import keep_freed_memory
     from finetune.inference.batch_predict import predict_rows
+    from finetune.inference.prediction_outputs import Destination
 
     keep_freed_memory()
-    predict_rows(run, source, output, batch_size, draw, precision)
+    predict_rows(run, source, Destination(output, draw, form), batch_size, precision)
 
 
 @app.command()

@@ -102,15 +102,26 @@ def open_rows(
 
     `split` chooses one of several splits.
     """
+    rows, notes, _ = open_numbered_rows(reference_or_object, config, split, formats)
+    return rows, notes
+
+
+def open_numbered_rows(
+    reference_or_object: Any,
+    config: DataConfig,
+    split: str | None = None,
+    formats: Sequence[DataFormat] = (),
+) -> tuple[Dataset, list[str], Sequence[int]]:
+    """Return what `open_rows` does, and the numbers of the rows in their table, from 1."""
     tables = from_object(reference_or_object, config, formats)
     is_named = isinstance(reference_or_object, str)
     rows = only_split(tables, reference_or_object if is_named else "data", split)
     sampled, numbers = _sample(rows, config)
     notes = [f"sampled {len(sampled)} of {len(rows)} rows (data.limit)"] if numbers else []
     if config.map is not None:
-        sampled, _, map_notes = map_rows("rows", sampled, config.map, numbers)
+        sampled, numbers, map_notes = map_rows("rows", sampled, config.map, numbers)
         notes += map_notes
-    return sampled, [*tables.notes, *notes]
+    return sampled, [*tables.notes, *notes], numbers or range(1, len(sampled) + 1)
 
 
 def unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[str]:

@@ -31,6 +31,19 @@ def check_rows(
     inputs for prediction; () for all. Raises DataError that lists the faults, unless `on_error`
     says to skip or clip the rows and valid rows remain.
     """
+    kept, notes = find_valid(split, rows, validate, on_error, numbers, columns)
+    return (rows.select(kept) if len(kept) < len(rows) else rows), notes
+
+
+def find_valid(
+    split: str,
+    rows: Dataset,
+    validate: Callable[[Sequence[Row]], list[list[str]]],
+    on_error: OnError,
+    numbers: Sequence[int] | None = None,
+    columns: Sequence[str] = (),
+) -> tuple[list[int], list[str]]:
+    """Return the positions of the valid rows, and the notes of `check_rows`."""
     faults = Faults(split)
     kept: list[int] = []
     clipped = 0
@@ -51,7 +64,7 @@ def check_rows(
     notes = faults.settle(on_error, len(rows), repair)
     if clipped:
         notes.append(f"{split}: {clipped} of {len(rows)} rows will be clipped (data.on_error)")
-    return (rows.select(kept) if faults.rows else rows), notes
+    return kept, notes
 
 
 def _place(split: str, row: Row, number: int) -> str:

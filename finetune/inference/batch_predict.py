@@ -1,7 +1,7 @@
 """Batch prediction: a table or standard input in, the same rows with predictions out.
 
-Rows are predicted and written one window at a time, by any number of processes. `finetune.data`
-opens the table.
+Rows are predicted and written one window at a time, by any number of processes. A row that cannot
+be predicted keeps its place, with the reason instead of a prediction.
 """
 
 from __future__ import annotations
@@ -9,51 +9,49 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
-from pathlib import Path
 
-import pyarrow as pa
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset
 
-from finetune.config.schema import DataConfig
 from finetune.data.image_files import is_pattern
-from finetune.data.opening import open_rows
 from finetune.data.source import Source
-from finetune.data.validation import check_rows
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import this_process
 from finetune.distributed.precision import check_precision
-from finetune.errors import ConfigError, DataError
+from finetune.errors import ConfigError
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.inference.predictor import WINDOW, Predictor, check_columns
+from finetune.inference.prediction_inputs import STANDARD_INPUT, NumberedRow, open_inputs
+from finetune.inference.prediction_outputs import (
+    ERROR,
+    Destination,
+    Result,
+    Sink,
+    check_destination,
+    find_form,
+    open_sinks,
+)
+from finetune.inference.predictor import WINDOW, Predictor, input_columns
 from finetune.io.references import locate
-from finetune.io.table_writer import Write, check_output, open_writer, write_lines
 from finetune.model import saved_model
-from finetune.reporting.console import Console, format_count
-from finetune.tables.encodings import DETECTED
+from finetune.reporting.console import Console
+from finetune.tables.faults import Faults
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row
-
-STANDARD_INPUT = "-"
-_LONGEST_PATH = 1024
 
 
 def predict_rows(
     run: str,
     source: Source,
-    output: Path | None,
+    destination: Destination,
     batch_size: int,
-    drawings: Path | None = None,
     precision: str | None = None,
 ) -> int:
-    """Predict all rows of `source`; write them to `output`, or as JSON lines to standard output.
+    """Predict all rows of `source`; write them to `destination`, a window at a time.
 
-    With `drawings`, images of the predictions are written to that folder, and nothing is written to
-    standard output. Returns the number of rows. Raises FinetuneError for rows that cannot be
-    predicted, before a network is loaded; rows from standard input are checked as they arrive.
+    Returns the number of rows that were written. Rows that cannot be predicted are written with the
+    reason; with data.on_error=skip they are left out, and an explicit data.on_error=stop raises
+    FinetuneError before a network is loaded.
     """
     state = this_process()
     is_main = state.is_main_process
@@ -61,95 +59,96 @@ def predict_rows(
     is_stream = source.reference == STANDARD_INPUT
     if is_stream and state.num_processes > 1:
         raise ConfigError("predict: only a single process can read standard input; name a file")
-    if output is not None:
-        has_no_file = is_stream or is_pattern(source.reference)
-        check_output(output, None if has_no_file else locate(source.reference))
+    has_no_file = is_stream or is_pattern(source.reference)
+    check_destination(destination, None if has_no_file else locate(source.reference))
     folder = model_folder(run)
     task = load_task(folder, source.options)
-    if is_stream:
-        rows: Iterable[Row] = _read_lines(task, source.config, console)
-        total, types = 0, {}
-    else:
-        table, notes = _open_table(source, task)
-        console.facts({"data": "\n".join(notes)} if notes else {})
-        schema = table.features.arrow_schema
-        rows, total, types = table, len(table), dict(zip(schema.names, schema.types, strict=True))
+    find_form(destination, task)
+    inputs = open_inputs(source, task, console)
+    console.facts({"data": "\n".join(inputs.notes)} if inputs.notes else {})
     device = best_device() if state.num_processes == 1 else state.device
     precision = check_precision(precision, device)
     predictor = Predictor(task, task.load_model(saved_model(folder)), device, precision)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
-    done = 0
-    draw = _ImageWriter(task, drawings)
-    draws_only = output is None and drawings is not None
+    name = "standard input" if is_stream else source.name
+    tally = _Tally(task, name, skips=source.config.on_error == "skip")
     with (
-        _open_output(output, types) if is_main and not draws_only else nullcontext() as write,
-        console.count(total, "rows") as advance,
+        open_sinks(destination, task, inputs.types, console.print)
+        if is_main
+        else nullcontext(list[Sink]()) as sinks,
+        console.count(inputs.total, "rows") as advance,
     ):
-        join = _ColumnJoiner(console)
-        for chunk, predictions in _predict_windows(predictor, rows, window, batch_size, advance):
-            if is_main:
-                draw(chunk, predictions)
-            done += len(chunk)
-            if write is not None:
-                write([join(*pair) for pair in zip(chunk, predictions, strict=True)])
+        for pairs in _predict_windows(predictor, inputs.rows, window, batch_size, advance):
+            kept = tally.count(pairs)
+            for sink in sinks:
+                sink(*kept)
+        notes = tally.notes()  # raises if every row is skipped: no file appears
+        notes += filter(None, [sink.finish() for sink in sinks])
     truncated = sum(gather_object([predictor.cut]))
     if truncated:
-        console.print(
-            f"{truncated} of {done} rows truncated to the maximum length that the network reads"
+        notes.append(
+            f"{truncated} of {tally.rows} rows truncated to the maximum length that the network "
+            "reads"
         )
-    if output is not None:
-        console.print(f"{done} rows with predictions written to {output}")
-    if drawings is not None:
-        console.print(f"{draw.written} images of predictions written to {drawings}")
-    return done
+    if destination.path is not None:
+        written = f"{tally.written} rows with predictions written to {destination.path}"
+        notes.append(written)
+    for note in notes:
+        console.print(note)
+    return tally.written
 
 
-class _ImageWriter:
-    """Draw predictions to a folder, in files named after the files of their rows.
+class _Tally:
+    """Counts of the rows, of those without a prediction, and of the caveats of predictions."""
 
-    Without a folder it draws nothing.
-    """
+    def __init__(self, task: Task, name: str, *, skips: bool) -> None:
+        self._task, self._skips = task, skips
+        self._faults = Faults(name)
+        self._caveats = Counter[str]()
+        self.rows = self.written = 0
 
-    def __init__(self, task: Task, folder: Path | None) -> None:
-        self._task, self._folder = task, folder
-        self._names: dict[str, int] = {}
-        self._done = self.written = 0
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--draw {folder}: this is a file; name a folder")
+    def count(
+        self, pairs: Sequence[tuple[NumberedRow, Result]]
+    ) -> tuple[list[NumberedRow], list[Result]]:
+        """Count the results of a window; return the rows to write, with their results."""
+        kept = []
+        for pair in pairs:
+            numbered, result = pair
+            if isinstance(result, str):
+                self._faults.add(f"row {numbered.number}", result)
+            elif caveat := self._task.views.caveat(result):
+                self._caveats[caveat] += 1
+            if not (self._skips and isinstance(result, str)):
+                kept.append(pair)
+        self.rows += len(pairs)
+        self.written += len(kept)
+        return [numbered for numbered, _ in kept], [result for _, result in kept]
 
-    def __call__(self, rows: Sequence[Row], predictions: Sequence[Prediction]) -> None:
-        if self._folder is None:
-            return
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for row, prediction in zip(rows, predictions, strict=True):
-                self._done += 1
-                name = self._name(row)
-                paths = self._task.views.draw(row, prediction, self._folder, name)
-                self.written += len(paths)
-        except OSError as error:
-            raise DataError(f"--draw {self._folder}: cannot be written: {error}") from error
+    def notes(self) -> list[str]:
+        """Return notes on the rows without a prediction and the caveats.
 
-    def _name(self, row: Row) -> str:
-        """Return the stem of the row's file, numbered if it repeats, or else the row's number."""
-        file = next((row[key] for key in ("file", *row) if _is_path(row.get(key))), None)
-        stem = Path(file).stem if file else f"row-{self._done:05}"
-        self._names[stem] = seen = self._names.get(stem, 0) + 1
-        return stem if seen == 1 else f"{stem}-{seen}"
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and bool(Path(value).suffix) and len(value) < _LONGEST_PATH
+        Raises DataError if all rows are skipped.
+        """
+        faults = self._faults
+        notes = [f"{count} of {self.rows} rows: {text}" for text, count in self._caveats.items()]
+        if self._skips:
+            return [*faults.settle("skip", self.rows), *notes]
+        if faults.rows:
+            count = f"{faults.subject}: {len(faults.rows)} of {self.rows} rows"
+            notes.append(
+                f"{count} without a prediction, for the reason in column {ERROR}: {faults.kinds()}"
+            )
+        return notes
 
 
 def _predict_windows(
     predictor: Predictor,
-    rows: Iterable[Row],
+    rows: Iterable[NumberedRow],
     window: int,
     batch_size: int,
     advance: Callable[[int], None],
-) -> Iterator[tuple[list[Row], list[Prediction]]]:
-    """Yield windows of rows, in order, with their predictions.
+) -> Iterator[list[tuple[NumberedRow, Result]]]:
+    """Yield windows of rows, in order, with their results.
 
     Process k mod P computes window k, so the batches do not depend on the number of processes P,
     and no process holds more than P windows.
@@ -158,99 +157,32 @@ def _predict_windows(
     rank, processes = state.process_index, state.num_processes
     windows = _split_into_windows(rows, window)
     while group := list(islice(windows, processes)):
-        mine = predictor.window(group[rank], batch_size, advance) if rank < len(group) else []
-        gathered: list[list[Prediction]] = [mine]
+        has_work = rank < len(group)
+        mine = _predict_valid(predictor, group[rank], batch_size, advance) if has_work else []
+        gathered: list[list[Result]] = [mine]
         if processes > 1:
             gathered = gather_object(gathered)
-        yield from zip(group, gathered[: len(group)], strict=True)
+        for some, results in zip(group, gathered[: len(group)], strict=True):
+            yield list(zip(some, results, strict=True))
 
 
-class _ColumnJoiner:
-    """Add predictions to rows as columns; they get a prefix if a row already has such a column."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._prefix: str | None = None
-
-    def __call__(self, row: Row, prediction: Prediction) -> Row:
-        if self._prefix is None:
-            self._prefix = self._choose_prefix(row, prediction)
-        return row | {f"{self._prefix}{name}": value for name, value in prediction.items()}
-
-    def _choose_prefix(self, row: Row, prediction: Prediction) -> str:
-        prefix = ""
-        while taken := [prefix + name for name in prediction if prefix + name in row]:
-            prefix += "predicted_"
-            names = ", ".join(prefix + name for name in prediction)
-            self._console.print(
-                f"the rows already have a column {taken[0]!r}: predictions are in {names}"
-            )
-        return prefix
+def _predict_valid(
+    predictor: Predictor,
+    window: Sequence[NumberedRow],
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> list[Result]:
+    """Predict the valid rows of a window; return the faults of the others in their places."""
+    task = predictor.trained_task
+    inputs = [input_columns(row, task) for _, row in window]
+    faults = task.rows.validate_many(inputs)
+    valid = [row for row, messages in zip(inputs, faults, strict=True) if not messages]
+    predictions = iter(predictor.window(valid, batch_size, advance) if valid else ())
+    advance(len(window) - len(valid))
+    return ["; ".join(messages) if messages else next(predictions) for messages in faults]
 
 
-def _open_table(source: Source, task: Task) -> tuple[Dataset, list[str]]:
-    """Open the rows that can be predicted, with all of their columns, and notes about them."""
-    table, notes = open_rows(source.reference, source.config, source.split, task.config.formats)
-    check_columns(source.reference, table.column_names, task)
-    columns, on_error = task.rows.inputs, source.config.on_error
-    table, faults = check_rows(
-        source.reference, table, task.rows.validate_many, on_error, columns=columns
-    )
-    return table, [*notes, *faults]
-
-
-def _read_lines(task: Task, config: DataConfig, console: Console) -> Iterator[Row]:
-    """Yield the lines of standard input as rows. Raises DataError for an invalid line."""
-    if sys.stdin.isatty():
-        console.print("enter one text per line; Ctrl-D ends the input")
-    skipped, encodings = 0, Counter[str]()
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        text, encoding = _decode(raw, number, config.encoding)
-        encodings[encoding] += 1
-        row = task.rows.from_value(text.rstrip("\r\n"))
-        faults = list(task.rows.validate(row))
-        if not faults:
-            yield row
-        elif config.on_error == "skip":
-            skipped += 1
-        else:
-            raise DataError(
-                f"standard input, line {number}: {'; '.join(faults)}; "
-                "fix the line, or skip such lines with on_error=skip"
-            )
-    if skipped:
-        console.print(f"standard input: {format_count(skipped, 'line')} skipped")
-    for encoding in encodings if len(encodings) > 1 else ():
-        count = format_count(encodings[encoding], "line")
-        console.print(f"standard input: {count} read as {encoding}")
-
-
-def _decode(raw: bytes, number: int, encodings: str | Sequence[str] | None) -> tuple[str, str]:
-    """Return a line as text, and the first encoding that decodes it."""
-    names = [encodings] if isinstance(encodings, str) else encodings or DETECTED
-    for name in names:
-        try:
-            return raw.decode(name).removeprefix("\ufeff"), name
-        except UnicodeDecodeError:
-            continue
-        except LookupError as error:
-            raise ConfigError(f"encoding: {error}; use utf-8, cp1252, latin-1, ...") from error
-    raise DataError(
-        f"standard input, line {number}: cannot be decoded as {' or '.join(names)}; "
-        "set the actual encoding, such as encoding=cp1252"
-    )
-
-
-def _split_into_windows(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+def _split_into_windows(rows: Iterable[NumberedRow], size: int) -> Iterator[list[NumberedRow]]:
     source = iter(rows)
     while window := list(islice(source, size)):
         yield window
-
-
-@contextmanager
-def _open_output(output: Path | None, types: dict[str, pa.DataType]) -> Iterator[Write]:
-    if output is None:
-        yield lambda rows: write_lines(sys.stdout, rows)
-    else:
-        with open_writer(output, types) as write:
-            yield write

@@ -37,17 +37,20 @@ def check_output(path: Path, source: Path | None = None) -> None:
 
 
 @contextmanager
-def open_writer(path: Path, types: Mapping[str, pa.DataType] | None = None) -> Iterator[Write]:
+def open_writer(
+    path: Path, types: Mapping[str, pa.DataType] | None = None, columns: Sequence[str] = ()
+) -> Iterator[Write]:
     """Yield a function that appends rows to `path`; the file appears at the end, complete.
 
-    `types` sets the types of Parquet columns that cannot be inferred from the first rows.
+    `types` sets the types of Parquet columns that cannot be inferred from the first rows. `columns`
+    are the header of a CSV file in which no row may follow.
     """
     writer = _parquet_writer if path.suffix.lower() == ".parquet" else _text_writer
     with ExitStack() as place, ExitStack() as stack:
         with name_file_in_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = place.enter_context(atomic(path))
-            write = stack.enter_context(writer(partial, path.suffix.lower(), types or {}))
+            write = stack.enter_context(writer(partial, path.suffix.lower(), types or {}, columns))
 
         def write_rows(rows: Sequence[Record]) -> None:
             with name_file_in_errors(path):
@@ -76,14 +79,16 @@ def write_lines(file: TextIO, rows: Sequence[Record]) -> None:
 
 
 @contextmanager
-def _text_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -> Iterator[Write]:
+def _text_writer(
+    path: Path, suffix: str, types: Mapping[str, pa.DataType], columns: Sequence[str]
+) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="") as file:
         if suffix == ".jsonl":
             yield lambda rows: write_lines(file, rows)
         elif suffix == ".json":
             yield from _json_items(file)
         else:
-            yield _csv_rows(file, _DELIMITERS[suffix])
+            yield _csv_rows(file, _DELIMITERS[suffix], columns)
 
 
 def _json_items(file: TextIO) -> Iterator[Write]:
@@ -100,9 +105,11 @@ def _json_items(file: TextIO) -> Iterator[Write]:
     file.write("\n]\n" if opening == ",\n" else "[]\n")
 
 
-def _csv_rows(file: TextIO, delimiter: str) -> Write:
+def _csv_rows(file: TextIO, delimiter: str, columns: Sequence[str] = ()) -> Write:
     table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    names: list[str] = []
+    names = list(columns)
+    if names:
+        table.writerow(names)
 
     def write(rows: Sequence[Record]) -> None:
         if rows and not names:
@@ -120,7 +127,9 @@ def _cell(value: Any) -> Any:
 
 
 @contextmanager
-def _parquet_writer(path: Path, suffix: str, types: Mapping[str, pa.DataType]) -> Iterator[Write]:
+def _parquet_writer(
+    path: Path, suffix: str, types: Mapping[str, pa.DataType], columns: Sequence[str]
+) -> Iterator[Write]:
     writer: pa.parquet.ParquetWriter | None = None
 
     def write(rows: Sequence[Record]) -> None:

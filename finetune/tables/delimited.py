@@ -236,7 +236,7 @@ def _faults(source: _Csv, bad: Sequence[BadRecord], ragged: Sequence[tuple[int, 
         (
             line,
             count_newlines(row.rstrip("\r\n")) + 1,
-            f"{cells} cells, but {from_names} {width}: {excerpt(row)}",
+            f"{cells} cell{'s' * (cells != 1)}, but {from_names} {width}: {excerpt(row)}",
         )
         for line, cells, row in _lines_of(source, ragged)
     ]

@@ -42,10 +42,10 @@ class Faults:
         lines = f" ({self.lines} lines)" if self.lines > len(self.rows) else ""
         count = f"{self.subject}: {len(self.rows)} of {total} rows{lines}"
         if on_error == "skip" and len(self.rows) < total:
-            return [f"{count} skipped: {self._kinds()}"]
+            return [f"{count} skipped: {self.kinds()}"]
         faults = [f"  {place}: {'; '.join(messages)}" for place, messages in self.rows[:SHOWN]]
         if len(self.rows) > SHOWN:
-            faults.append(f"  and {len(self.rows) - SHOWN} more: {self._kinds()}")
+            faults.append(f"  and {len(self.rows) - SHOWN} more: {self.kinds()}")
         remedy = "correct the rows, or skip them with data.on_error=skip"
         if repair:
             remedy = f"{remedy.replace(', or ', ', ')}, or repair all of them with {repair}"
@@ -56,7 +56,8 @@ class Faults:
         verb = "is" if len(self.rows) == 1 else "are"
         raise DataError("\n".join([f"{count} {verb} invalid:", *faults, remedy]))
 
-    def _kinds(self) -> str:
+    def kinds(self) -> str:
+        """Return the kinds of the faults with their counts, most frequent first."""
         counts = Counter(
             _VALUES.sub("...", message) for _, messages in self.rows for message in messages
         )

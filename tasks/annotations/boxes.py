@@ -111,7 +111,7 @@ def is_numbers(box: Any) -> bool:
     """True if a box has four finite numbers."""
     try:
         return len(box) == 4 and all(math.isfinite(float(value)) for value in box)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

@@ -133,7 +133,7 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
                         "add it to the file, or remove the annotation"
                     )
             image.objects.append(_object(item, number, category, f"{file.name}, {name}"))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{file}: not a valid COCO file: {type(error).__name__}: {error}; images need an id and"
             " a file_name, categories an id and a name, annotations an image_id and a category_id"
@@ -215,13 +215,13 @@ def _object(
     outline: dict[str, Any] = {}
     try:
         outline = _outline(item.get("segmentation") or [])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         fault = f"segmentation is neither polygons [[x, y, ...]] nor RLE: {error}"
         outline = {"outline_fault": fault}
     box, fault = item.get("bbox") or [], ""
     try:
         box = [float(value) for value in box]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         box, fault = [], f"bbox {item['bbox']!r:.80} is not four numbers"
     return Annotated(
         category[0],

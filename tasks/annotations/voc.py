@@ -16,7 +16,7 @@ from pathlib import Path
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file
+from finetune.io.image_paths import is_image_file, is_readable_file
 from finetune.io.walking import describe_contents, list_visible
 from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.coco import split_of
@@ -128,7 +128,7 @@ def _find_image(file: Path, name: str, folders: Sequence[Path]) -> Path:
     """
     name = clean_path(name).rpartition("/")[2]
     for folder in folders:
-        if name and is_image_file(name) and (folder / name).is_file():
+        if name and is_image_file(name) and is_readable_file(folder / name):
             return folder / name
         for suffix in sorted(IMAGE_ENDINGS):
             for ending in (suffix, suffix.upper()):
@@ -146,7 +146,7 @@ def _beside(folder: Path) -> list[Path]:
 def _unannotated(splits: dict[str, list[AnnotatedImage]]) -> Iterator[str]:
     """Yield a note on the images that lie among those of rows but have no .xml file."""
     paths = {image.image for images in splits.values() for image in images}
-    folders = sorted({Path(path).parent for path in paths if Path(path).is_file()})
+    folders = sorted({Path(path).parent for path in paths if is_readable_file(Path(path))})
     files = (path for folder in folders for path in walk_images(folder))
     lone = [path.name for path in files if path.as_posix() not in paths]
     if lone:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file
+from finetune.io.image_paths import is_image_file, is_readable_file
 from finetune.io.walking import list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage, number_of_name
 from tasks.annotations.image_sizes import fit_sizes
@@ -156,7 +156,7 @@ def finish_reading(
 
 def check_found(images: Sequence[AnnotatedImage]) -> None:
     """Raise DataError if no image is found at all: one that is missing is a fault of its row."""
-    if images and not any(_is_file(image.image) for image in images):
+    if images and not any(is_readable_file(Path(image.image)) for image in images):
         first = images[0]
         raise DataError(
             f"{first.place}: image {first.file!r} not found, nor any other of {len(images)}; looked"
@@ -184,15 +184,8 @@ def number_categories(objects: Iterable[Annotated]) -> None:
 def _unnamed(images: Sequence[AnnotatedImage]) -> Iterator[str]:
     """Yield a note on the images that lie among those of an export, which does not name them."""
     paths = {image.image for image in images}
-    folders = sorted({Path(path).parent for path in paths if _is_file(path)})
+    folders = sorted({Path(path).parent for path in paths if is_readable_file(Path(path))})
     files = (path for folder in folders for path in list_visible(folder) if is_image_file(path))
     lone = [path.name for path in files if path.as_posix() not in paths]
     if lone:
         yield f"images without annotations, not read: {len(lone)} ({listed(lone, _SHOWN)})"
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False

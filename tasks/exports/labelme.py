@@ -21,6 +21,7 @@ import numpy as np
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
+from finetune.io.image_paths import is_readable_file
 from finetune.io.split_names import split_name
 from finetune.io.walking import walk_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage
@@ -104,10 +105,10 @@ def _find_images(
     rest = [
         (AnnotatedImage("", file.stem), image)
         for file, image in files
-        if uses[image.image] > 1 or not Path(image.image).is_file()
+        if uses[image.image] > 1 or not is_readable_file(Path(image.image))
     ]
     find_images(first, {"": [by_stem for by_stem, _ in rest]}, config)
-    found = [(one, image) for one, image in rest if Path(one.image).is_file()]
+    found = [(one, image) for one, image in rest if is_readable_file(Path(one.image))]
     for by_stem, image in found:
         image.image = by_stem.image
     if found:

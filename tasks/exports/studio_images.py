@@ -43,13 +43,13 @@ _LABELS = ("rectanglelabels", "polygonlabels", "brushlabels", "ellipselabels", "
 
 
 def find_studio_images(path: Path) -> dict[str, list[Path]]:
-    """Return the exports with regions of images by split; {} if there are none."""
+    """Return the exports by split unless they are of texts; {} if there are none."""
     files = find_studio(path)
     try:
-        has_shapes = any(load_studio(file).has_shapes for some in files.values() for file in some)
-    except DataError:
-        return files  # which reading them reports
-    return files if has_shapes else {}
+        are_texts = all(load_studio(file).has_texts for some in files.values() for file in some)
+    except DataError:  # which reading them reports
+        return files
+    return {} if are_texts else files
 
 
 def read_studio_images(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
@@ -70,6 +70,8 @@ def _read(file: Path, split: str, content: StudioFile, config: DataConfig) -> Re
     annotated = [task for task in content.tasks if task.results is not None]
     if not annotated:
         raise DataError(f"{file}: none of its {len(content.tasks)} tasks is annotated")
+    if not content.has_shapes and any(content.results()):
+        raise DataError(f"{file}: has no regions of images; found {content.kinds()}")
     key = _image_key(file, annotated[0], config.field)
     for task in annotated:
         name = task.data.get(key)

@@ -25,6 +25,7 @@ from tasks.exports.export_files import (
     json_head,
     load_json,
     naming_file,
+    show_count,
 )
 from tasks.exports.export_images import local_name
 
@@ -34,6 +35,7 @@ _LISTS = ("annotations", "completions")
 _FULL = {"data", *_LISTS}
 _MIN = {"annotator", "annotation_id", "completion_id", "lead_time"}
 _BOOKKEEPING = _MIN | {"id", "created_at", "updated_at", "completed_at", "agreement"}
+_LOOKED_AT = 20
 _SHAPES = {"x", "points", "rle", "vertices"}
 
 
@@ -88,13 +90,15 @@ class StudioFile:
         return any(result.is_shape for result in self.results())
 
     @property
-    def has_choices(self) -> bool:
-        """True if the tasks are about choices for texts."""
-        is_text = not any(
-            looks_like_media(value) for task in self.tasks[:20] for value in task.data.values()
-        )
-        has_some = any(result.kind == "choices" for result in self.results())
-        return has_some and is_text and not self.has_shapes
+    def has_texts(self) -> bool:
+        """True if the tasks are about texts, as far as their first data tell."""
+        values = [value for task in self.tasks[:_LOOKED_AT] for value in task.data.values()]
+        return not self.has_shapes and not any(map(looks_like_media, values))
+
+    def kinds(self) -> str:
+        """List the types of the results, for messages."""
+        counts = Counter(f"results of type {result.kind}" for result in self.results())
+        return show_count(counts) or "no results"
 
 
 def looks_like_media(value: Any) -> bool:

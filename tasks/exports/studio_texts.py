@@ -23,10 +23,10 @@ from tasks.exports.studio_tasks import TOOL, StudioFile, StudioTask, find_studio
 
 
 def has_studio_texts(path: Path) -> bool:
-    """True if a path has an export of texts with choices."""
+    """True if a path has an export of texts."""
     try:
         files = [file for some in find_studio(path).values() for file in some]
-        return any(load_studio(file).has_choices for file in files)
+        return any(load_studio(file).has_texts for file in files)
     except DataError:
         return False
 
@@ -63,7 +63,10 @@ def _read(file: Path, content: StudioFile, wanted: str | None) -> tuple[list[Row
     kept = [(t, a) for t, a in zip(tasks, answers, strict=True) if a.get(control) or not is_labeled]
     unread["tasks without a choice"] += len(tasks) - len(kept)
     if not kept:
-        raise DataError(f"{file}: none of its {len(content.tasks)} tasks has a choice")
+        found = content.kinds()
+        raise DataError(
+            f"{file}: none of its {len(content.tasks)} tasks has a choice; found {found}"
+        )
     several = any(len(answer.get(control, ())) > 1 for _, answer in kept)
     text = _text_field(tasks)
     rows = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file
+from finetune.io.image_paths import is_image_file, is_readable_file
 from finetune.io.split_names import split_name
 from finetune.io.walking import walk_visible
 
@@ -92,7 +92,7 @@ _Lookup = Callable[[Path, str], Path | None]
 
 def _as_it_is(place: Path, name: str) -> Path | None:
     paths = (place / name, place / clean_path(name))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_readable_file(path)), None)
 
 
 def _without_folders(count: int, place: Path, name: str) -> Path | None:
@@ -100,7 +100,7 @@ def _without_folders(count: int, place: Path, name: str) -> Path | None:
     if len(parts) <= count or (splits_in(parts[:count]) - splits_in(place.parts)):
         return None  # test/1.jpg is not train/1.jpg
     path = place.joinpath(*parts[count:])
-    return path if path.is_file() else None
+    return path if is_readable_file(path) else None
 
 
 def _with_ending(place: Path, name: str) -> Path | None:
@@ -109,7 +109,7 @@ def _with_ending(place: Path, name: str) -> Path | None:
         return None
     endings = dict.fromkeys((".jpg", ".png", ".jpeg", *sorted(IMAGE_ENDINGS)))
     paths = (place / f"{clean_path(name)}{ending}" for ending in endings)
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_readable_file(path)), None)
 
 
 def splits_in(parts: Iterable[str]) -> set[str]:

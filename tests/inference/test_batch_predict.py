@@ -59,7 +59,10 @@ def test_predict_keeps_columns_and_equals_python(
     output = table.parent / "deep" / f"predictions.{suffix}"
     assert finetune("predict", finished_run, table, "-o", output, "--batch-size", "3") == 0
     rows = read(output)
-    assert list(rows[0]) == ["id", "text", "label", "predicted_label", "predicted_score"]
+    names = ["row", "id", "text", "label", "predicted_label", "predicted_score", "error"]
+    assert list(rows[0]) == names
+    assert [int(row["row"]) for row in rows] == list(range(1, 12))
+    assert not any(row["error"] for row in rows)
     assert [(int(row["id"]), row["text"], row["label"]) for row in rows] == [
         (row["id"], row["text"], row["label"]) for row in ROWS
     ]
@@ -68,9 +71,7 @@ def test_predict_keeps_columns_and_equals_python(
     ]
     scores = [float(row["predicted_score"]) for row in rows]
     assert scores == pytest.approx([prediction["score"] for prediction in expected], abs=1e-6)
-    captured = capsys.readouterr()
-    assert "predictions are in predicted_label, predicted_score" in captured.err
-    assert captured.out == ""
+    assert capsys.readouterr().out == ""
 
 
 def test_predict_writes_a_column_per_label_score(
@@ -124,20 +125,88 @@ def test_predict_accepts_unseen_labels(finished_run: Path, tmp_path: Path) -> No
     assert [row["label"] for row in read(tmp_path / "out.csv")] == ["cooking", ""]
 
 
-def test_predict_lists_invalid_rows_and_writes_nothing(
-    finished_run: Path, tmp_path: Path, capsys: Any
+@pytest.fixture
+def faulty(tmp_path: Path) -> Path:
+    """Four rows; the first and the last cannot be predicted."""
+    rows = [{"text": None}, {"text": "shares"}, {"text": "match"}, {"text": "  "}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_predict_gives_a_row_for_each_row_with_the_reason_in_place_of_a_prediction(
+    suffix: str,
+    finished_run: Path,
+    faulty: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [{"text": "shares"}, {"text": None}, {"text": "match"}, {"text": "  "}]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = [finished_run, tmp_path / "rows.jsonl", "-o", tmp_path / "out.csv"]
-    assert finetune("predict", *words) == 2
+    # The first window has no prediction that would name the columns.
+    monkeypatch.setattr("finetune.inference.batch_predict.WINDOW", 1)
+    output = faulty.with_name(f"out.{suffix}")
+    assert finetune("predict", finished_run, faulty, "-o", output) == 0
+    rows = read(output)
+    assert {tuple(row) for row in rows} == {
+        ("row", "text", "predicted_label", "predicted_score", "error")
+    }
+    assert [int(row["row"]) for row in rows] == [1, 2, 3, 4]
+    assert [row["error"] or None for row in rows] == [
+        "text is None, not text",
+        None,
+        None,
+        "text is empty",
+    ]
+    assert [bool(row["predicted_label"]) for row in rows] == [False, True, True, False]
+    error = capsys.readouterr().err
+    assert "2 of 4 rows without a prediction, for the reason in column error: text" in error
+
+
+def test_predict_of_invalid_rows_alone_gives_these_rows(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": null}\n')
+    output = tmp_path / "out.csv"
+    assert finetune("predict", finished_run, tmp_path / "rows.jsonl", "-o", output) == 0
+    assert [row["error"] for row in read(output)] == ["text is None, not text"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_predict_names_its_columns_alike_whatever_the_columns_of_the_input(
+    suffix: str, finished_run: Path, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (table.with_name(f"{name}.{suffix}") for name in ("first", "second"))
+    assert finetune("predict", finished_run, table, "-o", first) == 0
+    assert finetune("predict", finished_run, first, "-o", second) == 0
+    inputs = ["input_row", "id", "text", "label", "input_predicted_label", "input_predicted_score"]
+    names = ["row", *inputs, "input_error", "predicted_label", "predicted_score", "error"]
+    rows = read(second)
+    assert list(rows[0]) == names
+    assert [row["predicted_label"] for row in rows] == [
+        row["input_predicted_label"] for row in rows
+    ]
+    assert "row as input_row, predicted_label as input_predicted_label" in capsys.readouterr().err
+
+
+def test_predict_stops_or_skips_if_asked_to(
+    finished_run: Path, faulty: Path, tmp_path: Path, capsys: Any
+) -> None:
+    words = [finished_run, faulty, "-o", tmp_path / "out.csv"]
+    assert finetune("predict", *words, "on_error=stop") == 2
     message = capsys.readouterr().err
-    assert "row 2: text is None, not text" in message
+    assert "row 1: text is None, not text" in message
     assert "row 4: text is empty" in message
     assert not (tmp_path / "out.csv").exists()
     assert finetune("predict", *words, "on_error=skip") == 0
-    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["shares", "match"]
+    rows = [(row["row"], row["text"]) for row in read(tmp_path / "out.csv")]
+    assert rows == [("2", "shares"), ("3", "match")]
     assert "2 of 4 rows skipped" in capsys.readouterr().err
+
+
+def test_predict_numbers_sampled_rows_as_in_the_input(finished_run: Path, table: Path) -> None:
+    output = table.with_name("sampled.csv")
+    assert finetune("predict", finished_run, table, "-o", output, "limit=4") == 0
+    rows = read(output)
+    assert [int(row["row"]) - 1 for row in rows] == [int(row["id"]) for row in rows]
+    assert len(rows) == 4
 
 
 @pytest.mark.parametrize(
@@ -215,7 +284,8 @@ def test_predict_reads_one_text_per_line_of_standard_input(
     captured = capsys.readouterr()
     rows = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["text"] for row in rows] == [row["text"] for row in ROWS]
-    assert [row["label"] for row in rows] == [prediction["label"] for prediction in expected]
+    assert [row["predicted_label"] for row in rows] == [each["label"] for each in expected]
+    assert [row["row"] for row in rows] == list(range(1, 12))
     assert captured.err == ""
 
 
@@ -223,13 +293,17 @@ def test_predict_names_an_invalid_line_of_standard_input(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     set_standard_input(monkeypatch, b"shares\n\nmatch\n")
-    assert finetune("predict", finished_run) == 2
+    assert finetune("predict", finished_run, "on_error=stop") == 2
     assert "standard input, line 2: text is empty" in capsys.readouterr().err
     set_standard_input(monkeypatch, b"shares\n\nmatch\n")
     assert finetune("predict", finished_run, "on_error=skip") == 0
     captured = capsys.readouterr()
-    assert len(captured.out.splitlines()) == 2
-    assert "1 line skipped" in captured.err
+    assert [json.loads(line)["row"] for line in captured.out.splitlines()] == [1, 3]
+    assert "standard input: 1 of 3 rows skipped: text is empty (1)" in captured.err
+    set_standard_input(monkeypatch, b"shares\n\nmatch\n")
+    assert finetune("predict", finished_run) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["error"] for row in rows] == [None, "text is empty", None]
     set_standard_input(monkeypatch, "Aktien für alle\n".encode("cp1252"))
     assert finetune("predict", finished_run, "encoding=utf-8") == 2
     assert "line 1: cannot be decoded as utf-8; set the actual encoding" in capsys.readouterr().err
@@ -282,5 +356,5 @@ def test_predict_reads_a_column_of_another_name(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["review"] for row in rows] == texts
     expected = load(finished_run)(texts)
-    assert [row["label"] for row in rows] == [each["label"] for each in expected]
+    assert [row["predicted_label"] for row in rows] == [each["label"] for each in expected]
     assert load(finished_run).trained_task.resolved_.text == "text"

@@ -15,7 +15,7 @@ SWALLOWED = f'text,label\n{ROWS}"never closed,pos\n{ROWS}"closed, here",neg\n{RO
 def test_read_csv_reports_lines_swallowed_by_a_quote(read: Read) -> None:
     with pytest.raises(DataError) as caught:
         read(SWALLOWED)
-    assert "1 of 21 rows (12 lines) are invalid" in str(caught.value)
+    assert "1 of 21 rows (12 lines) is invalid" in str(caught.value)
     assert 'line 12: opens a quote (") that the next one closes in line 23' in str(caught.value)
     assert "data.quote=none" in str(caught.value)
 

@@ -81,7 +81,7 @@ def test_read_box_tables_does_not_take_a_missing_image_from_another_folder(tmp_p
     path = write_table(tmp_path / "boxes.csv", header, line, tmp_path / "training_images")
     save_pictures(tmp_path / "other_images", ["z.jpg"])
     (tmp_path / "training_images" / "a.jpg").rename(tmp_path / "other_images" / "a.jpg")
-    assert "1 of 3 rows are invalid:\n  a.jpg: image does not exist" in refusal(path)
+    assert "1 of 3 rows is invalid:\n  a.jpg: image does not exist" in refusal(path)
 
 
 def test_read_box_tables_reports_a_name_with_nul_as_a_fault_of_its_row(tmp_path: Path) -> None:

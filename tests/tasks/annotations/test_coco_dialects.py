@@ -108,7 +108,7 @@ def test_read_coco_reports_a_missing_first_image_as_a_fault_of_its_row(tmp_path:
     root = write_coco(tmp_path / "set", coco_content(NAMES))
     (root / "images" / "a.jpg").unlink()
     save_picture(root.parent / "neighbor" / "a.jpg")  # of another dataset
-    assert "1 of 3 rows are invalid:\n  a.jpg: image does not exist" in refusal(root)
+    assert "1 of 3 rows is invalid:\n  a.jpg: image does not exist" in refusal(root)
     assert read_boxes(root, on_error="skip")[0] == EXPECTED[1:]
 
 

@@ -61,7 +61,7 @@ def changed_json(draw: st.DrawFn, valid: Any) -> bytes:
         container, key = draw(st.sampled_from(places))
         how = draw(st.sampled_from(["replace", "replace", "drop", "rename", "repeat"]))
         if how == "replace":
-            container[key] = draw(st.sampled_from(VALUES))
+            container[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
         elif how == "drop":
             del container[key]
         elif isinstance(container, list):
