@@ -146,5 +146,5 @@ def test_read_csv_takes_the_delimiter_of_an_excel_line(read: Read) -> None:
     assert "gives the delimiter ';'" in notes[0]
     with pytest.raises(DataError, match="no line that names the columns"):
         read("sep=;\n")
-    with pytest.raises(DataError, match="line 4: 1 cells"):
+    with pytest.raises(DataError, match="line 4: 1 cell,"):
         read("sep=;\ntext;label\na;x\nalone\n")
