@@ -18,6 +18,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import add_lookup, from_object, only_split
 from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
+from finetune.data.split_column import divide_by_column
 from finetune.data.splits import count_duplicates, draw_per_class, split_by_share, strata_of
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
@@ -114,8 +115,10 @@ def open_numbered_rows(
 ) -> tuple[Dataset, list[str], Sequence[int]]:
     """Return what `open_rows` does, and the numbers of the rows in their table, from 1."""
     tables = from_object(reference_or_object, config, formats)
-    is_named = isinstance(reference_or_object, str)
-    rows = only_split(tables, reference_or_object if is_named else "data", split)
+    where = reference_or_object if isinstance(reference_or_object, str) else "data"
+    if split is not None and split not in tables.splits:
+        tables = divide_by_column(tables, where)
+    rows = only_split(tables, where, split)
     sampled, numbers = _sample(rows, config)
     notes = [f"sampled {len(sampled)} of {len(rows)} rows (data.limit)"] if numbers else []
     if config.map is not None:

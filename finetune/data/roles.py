@@ -17,6 +17,7 @@ from finetune.data.readers import (
     only_split,
     read_reference,
 )
+from finetune.data.split_column import divide_by_column
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
 from finetune.io.split_names import split_name
@@ -44,7 +45,8 @@ class Roles:
 def assign_roles(config: DataConfig, data: Any = None, formats: Sequence[DataFormat] = ()) -> Roles:
     """Read all tables that the config names; `data`, made in Python, replaces data.source."""
     where = str(config.source) if data is None else "the data passed"
-    search = _Search(config, _read_source(config, data, formats), where, formats)
+    source = divide_by_column(_read_source(config, data, formats), where)
+    search = _Search(config, source, where, formats)
     roles = Roles({"train": search.train()}, notes=search.notes, keys=search.keys)
     for role in HELD_OUT:
         wanted = getattr(config, role)
