@@ -172,6 +172,14 @@ class Rows:
         """
         return self.labels(row)
 
+    def divide(self, row: Row, shares: Mapping[str, float]) -> dict[str, Row] | None:
+        """Divide a row into disjoint ones: {split: row} for train and for each split of `shares`.
+
+        Asked if a dataset has a single row, such as one large image, of which an area can be held
+        out. None (the default) if rows cannot be divided.
+        """
+        return None
+
     def from_value(self, value: Any) -> Row:
         """Build a row from a bare value, such as a text or the path of an image, for prediction.
 

@@ -17,14 +17,22 @@ from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import add_lookup, from_object, only_split
-from finetune.data.roles import HELD_OUT, Role, Roles, assign_roles, settle_validation
+from finetune.data.roles import (
+    HELD_OUT,
+    SHARE_OF_SMALL,
+    Role,
+    Roles,
+    assign_roles,
+    settle_validation,
+)
 from finetune.data.split_column import divide_by_column
 from finetune.data.splits import count_duplicates, draw_per_class, split_by_share, strata_of
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
+from finetune.tables.records import from_records
 from finetune.task import Task
-from finetune.task_parts import Row, Rows
+from finetune.task_parts import Row, Rows, take_rows
 
 FIRST_VALUES = 100
 
@@ -82,6 +90,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
             role, rows, task_rows.validate_many, config.on_error, numbers[role]
         )
         roles.notes += notes
+    _divide_single_row(roles, config, task_rows)
     settle_validation(roles, config)
     roles.notes.append(f"first row: {task_rows.describe(tables['train'][0])}")
     identity = [task_rows.identity(row) for row in tables["train"]]
@@ -134,6 +143,28 @@ def unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[s
     if not unread or not task_rows.inputs:
         return []
     return [f"not read: {'column' if len(unread) == 1 else 'columns'} {', '.join(unread)}"]
+
+
+def _divide_single_row(roles: Roles, config: DataConfig, task_rows: Rows) -> None:
+    """Hold out a part of the only row, if the task can divide it and no other rows are held out."""
+    rows = roles.tables["train"]
+    if len(rows) != 1 or len(roles.tables) > 1:
+        return
+    default = {} if config.validation is not None else {"validation": SHARE_OF_SMALL}
+    shares = {str(role): share for role, share in roles.shares.items()} or default
+    parts = task_rows.divide(take_rows(rows, [0])[0], shares) if shares else None
+    if parts is None:
+        return
+    roles.shares.clear()
+    roles.tables["train"], _ = from_records([parts["train"]], "train")
+    for role in HELD_OUT:
+        if role in parts:
+            roles.tables[role], _ = from_records([parts[role]], role)
+    sizes = ", ".join(f"{share} {role}" for role, share in shares.items())
+    roles.notes.append(
+        f"the only row is divided: {1 - sum(shares.values()):.2g} train, {sizes}"
+        " (data.validation=0 for none)"
+    )
 
 
 def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:

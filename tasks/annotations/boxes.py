@@ -107,6 +107,23 @@ def to_corners(
     return first, second, first + third, second + fourth
 
 
+def from_corners(
+    box: Sequence[float], convention: Convention, size: tuple[int, int]
+) -> list[float]:
+    """Convert left, top, right, bottom in pixels of an image of `size` (H, W) to a convention."""
+    left, top, right, bottom = map(float, box)
+    form, _, shares = convention.partition("-")
+    if form == "xyxy":
+        values = [left, top, right, bottom]
+    elif form == "cxcywh":
+        values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+    else:
+        values = [left, top, right - left, bottom - top]
+    height, width = size
+    scales = (width, height) * 2 if shares else (1, 1, 1, 1)
+    return [value / scale for value, scale in zip(values, scales, strict=True)]
+
+
 def is_numbers(box: Any) -> bool:
     """True if a box has four finite numbers."""
     try:

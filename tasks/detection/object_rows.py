@@ -18,7 +18,9 @@ from tasks.annotations.boxes import (
     Convention,
     ImageObject,
     find_convention,
+    from_corners,
     is_numbers,
+    make_annotation,
     objects_in,
 )
 from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
@@ -26,6 +28,7 @@ from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
 from tasks.image.image_reading import find_fault, path_of, picture_size
 from tasks.image.picture_rows import PictureRows
+from tasks.pixels.areas import Area
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
 _LISTED = 5
@@ -91,6 +94,25 @@ class ObjectRows(PictureRows):
             faults = list(self.objects.faults(row, picture_size(self.cell(row))))
         yield from faults
 
+    def crop(self, row: Row, area: Area) -> Row:
+        """Keep the objects whose center is in the area, clipped to it."""
+        size, column = picture_size(self.cell(row)), self.objects.column
+        inside = [each for each in self.objects.read(row, size) if area.holds(*_center(each))]
+        return {**super().crop(row, area), column: [self._cropped(each, area) for each in inside]}
+
+    def _cropped(self, item: ImageObject, area: Area) -> dict[str, Any]:
+        left, top, right, bottom = item.box or (0.0,) * 4
+        height, width = area.size
+        corners = (
+            max(left - area.left, 0.0),
+            max(top - area.top, 0.0),
+            min(right - area.left, float(width)),
+            min(bottom - area.top, float(height)),
+        )
+        values = from_corners(corners, item.form, area.size)
+        category = str(self.objects.category(item))
+        return make_annotation(values, item.form, category, item.place, iscrowd=item.is_crowd)
+
     def occurrences(self, row: Row) -> tuple[str, ...]:
         return tuple(self.objects.categories(row))
 
@@ -99,6 +121,11 @@ class ObjectRows(PictureRows):
 
     def truth(self, row: Row) -> Any:
         return repr(row.get(self.objects.column))
+
+
+def _center(item: ImageObject) -> tuple[float, float]:
+    left, top, right, bottom = item.box or (0.0,) * 4
+    return (left + right) / 2, (top + bottom) / 2
 
 
 def find_objects(

@@ -23,10 +23,12 @@ from tasks.image.image_reading import (
     inspect_header,
     looks_like_image,
     path_of,
+    picture_size,
     read_channels,
     read_image,
     read_unscaled,
 )
+from tasks.pixels.areas import Area, divide_area, png_cell
 from tasks.pixels.pixel_range import settle_pixel_range
 
 RGB = 3
@@ -82,6 +84,23 @@ class PictureRows(Rows):
     def identity(self, row: Row) -> Any:
         return digest_image(self.cell(row))
 
+    def divide(self, row: Row, shares: Mapping[str, float]) -> dict[str, Row] | None:
+        """Divide a large image, which is read in tiles, by area.
+
+        Not divided are images of 16 bits or floats, whose range is not known yet.
+        """
+        cell, tile = self.cell(row), tile_side(self.config)
+        if tile is None or path_of(cell) is None or inspect_header(cell).is_deep:
+            return None
+        areas = divide_area(picture_size(cell), shares, tile)
+        if areas is None:
+            return None
+        return {split: self.crop(row, area) for split, area in areas.items()}
+
+    def crop(self, row: Row, area: Area) -> Row:
+        """Return the row of an area of its image; subclasses crop the target as well."""
+        return {**row, self.inputs[0]: png_cell(self.image(row).crop(area))}
+
     def from_value(self, value: Any) -> Row:
         return {self.inputs[0]: value}
 
@@ -108,3 +127,9 @@ class PictureRows(Rows):
 def describe_pixels(pixels: Any) -> str:
     """Render the dtype, shape and range of an encoded image."""
     return f"float32 {list(pixels.shape)}, {pixels.min():.2f} to {pixels.max():.2f}"
+
+
+def tile_side(config: Any) -> int | None:
+    """Return the side in pixels of the tiles that images are cut into; None if they are not."""
+    tile = getattr(config, "tile", None)
+    return getattr(tile, "size", tile)

@@ -20,6 +20,7 @@ from finetune.task_parts import Row
 from tasks.annotations.annotated import NAMED
 from tasks.annotations.image_sizes import orientation_of
 from tasks.image.image_reading import digest_image, path_of, picture_size
+from tasks.mask_sources.mask_crops import crop_mask, crop_objects
 from tasks.mask_sources.mask_files import (
     MaskFacts,
     Values,
@@ -30,6 +31,7 @@ from tasks.mask_sources.mask_files import (
 )
 from tasks.masks.mask_coding import MaskCoding, has_colors, is_selected, learn_coding
 from tasks.masks.segmentation_config import SegmentationConfig
+from tasks.pixels.areas import Area
 
 MASK_NAMES = (
     "mask",
@@ -139,6 +141,12 @@ class MaskReader:
         if self.as_foreground:
             values = (values > 0).astype(np.int32)
         return torch.from_numpy(coding.classes(values))
+
+    def crop(self, cell: Any, area: Area) -> Any:
+        """Return the cell of an area of a mask. Raises DataError."""
+        if is_object_list(cell):
+            return crop_objects(cell, area)
+        return crop_mask(cell, area, self.as_colors)
 
     def _paint(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Values:
         config = self.config

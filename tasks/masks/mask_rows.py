@@ -17,6 +17,7 @@ from tasks.mask_sources.mask_files import NO_OBJECT
 from tasks.masks.mask_coding import format_mask_value
 from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks, is_object_list
 from tasks.masks.segmentation_config import SegmentationConfig
+from tasks.pixels.areas import Area
 
 _FIRST_VALUES = 5
 
@@ -76,6 +77,11 @@ class MaskRows(PictureRows):
         yield from faults
         if not faults and self.masks.column in row:
             yield from self.masks.faults(row, self.cell(row))
+
+    def crop(self, row: Row, area: Area) -> Row:
+        """Crop the mask, or move the outlines of the objects."""
+        cell = row[self.masks.column]
+        return {**super().crop(row, area), self.masks.column: self.masks.crop(cell, area)}
 
     def truth(self, row: Row) -> Any:
         return self.masks.digest(row)
