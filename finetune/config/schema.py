@@ -6,15 +6,25 @@ left at null with values that suit the network and the method.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
 
 from finetune.config.formats import DataFormat
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+_TYPE = re.compile(r"\b(?:int|float|bool)\b")
 BatchNorm = Literal["train", "freeze"]
 DEFAULT_METHOD = "lora"
 
@@ -36,6 +46,16 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject true and false for numbers, which pydantic would read as 1 and 0."""
+        if isinstance(value, bool):
+            types = set(_TYPE.findall(str(cls.model_fields[str(info.field_name)].annotation)))
+            if types & {"int", "float"} and "bool" not in types:
+                raise ValueError("should be a number, not true or false")
+        return value
 
 
 class TaskConfig(Section):

@@ -11,9 +11,54 @@ import yaml
 from finetune.config.schema import RunConfig
 from finetune.errors import ConfigError
 
+_MOST_NODES = 100_000
+"""Nodes of a document with aliases written out: a few lines can stand for billions."""
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader for configs: 1e-4 is a number; yes, no, on, off and dates are strings."""
+    """YAML loader for configs: 1e-4 is a number; yes, no, on, off and dates are strings.
+
+    Repeated keys and documents that are huge once their aliases are written out are refused.
+    """
+
+    def get_single_data(self) -> Any:
+        root = self.get_single_node()
+        if root is None:
+            return None
+        _count_nodes(root, {})
+        return self.construct_document(root)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {key.value!r} is already in line {first[key.value]}; remove one",
+                    key.start_mark,
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of nodes with aliases written out. Raises ConstructorError for too many."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = _MOST_NODES  # a node that contains itself is endless
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        children = [each for pair in node.value for each in pair]
+    count = 1 + sum(_count_nodes(child, known) for child in children)
+    if count > _MOST_NODES:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"aliases (*name) stand for over {_MOST_NODES} values", node.start_mark
+        )
+    known[id(node)] = count
+    return count
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -46,14 +91,20 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def parse_value(text: str) -> Any:
-    """Parse a value as YAML: 1e-4 is a number, [a, b] a list, null None."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
+    """Parse a value as YAML: 1e-4 is a number, [a, b] a list, null None. Raises YAMLError."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a subclass of SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # Such as a tag that does not fit its value (!!int abc), or a number of 5000 digits.
+        raise yaml.YAMLError(str(error)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the entries of a config file. Raises ConfigError if it is not a YAML mapping."""
     try:
-        entries = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - a subclass of SafeLoader
+        entries = parse_value(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(entries, dict):

@@ -223,6 +223,12 @@ def test_load_config_suggests_keys_of_other_sections_and_libraries(
     assert f"{key}: unknown key; did you mean '{meant}'?" in error_message(f"{key}=3", source=file)
 
 
+@pytest.mark.parametrize("key", ["lr", "epochs", "seed", "batch_size", "data.limit", "rank"])
+def test_load_config_rejects_true_as_a_number(key: str) -> None:
+    message = error_message("task=news", "model=b", f"{key}=true")
+    assert "should be a number, not true or false (command line)" in message
+
+
 def test_load_config_names_the_file_of_an_invalid_value(file: Path) -> None:
     file.write_text(file.read_text() + "  epochs: many\n")
     assert f"({file})" in error_message(source=file)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from finetune.config.yaml import parse_value, split_override
+from finetune.config.yaml import parse_value, read_yaml, split_override
+from finetune.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,40 @@ def test_split_override_keeps_a_prompt_template_as_text(text: str) -> None:
 
 def test_split_override_parses_a_mapping() -> None:
     assert split_override("rank_pattern={query: 16}") == ("rank_pattern", {"query": 16})
+
+
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: a\ntrain:\n  max_steps: 1\n  max_steps: 2\n", "'max_steps' is already in line 3"),
+        ("task: a\ntask: b\n", "'task' is already in line 1; remove one"),
+        (BOMB, "aliases .* stand for over 100000 values"),
+        ("a: &a [*a]\n", "aliases"),
+        ("seed: !!int abc\n", "invalid literal for int"),
+        (f"seed: {'9' * 5000}\n", "digits"),
+        ("[" * 3000, "nested too deeply"),
+        ("a: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+    ],
+)
+def test_read_yaml_rejects_documents_that_no_config_needs(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "news.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_yaml(path)
+    assert str(caught.value).startswith(f"{path}: not valid YAML")
+    with pytest.raises(yaml.YAMLError):
+        parse_value(text)
+
+
+def test_read_yaml_reads_aliases_and_merged_keys(tmp_path: Path) -> None:
+    path = tmp_path / "news.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
