@@ -1,5 +1,6 @@
 """Layout of a run folder, and the check that a command may resume the run in it.
 
+.lock .owner    lock of the training that runs in the folder
 config.yaml     config with all defaults filled in
 run.json        config as given, digests of the data, environment
 metrics.jsonl   one line per log entry and per evaluation
@@ -31,6 +32,7 @@ from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.io.checkpoint import step_name
 from finetune.io.files import write_json, write_text
+from finetune.io.run_lock import LOCK, OWNER
 
 OTHER_FILES = ("metrics.jsonl", "best.json", "last.json")
 
@@ -174,7 +176,7 @@ def check_free(folder: RunFolder) -> None:
     if folder.path.is_file():
         raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
     names = {path.name for path in folder.path.iterdir()} if folder.path.is_dir() else set()
-    if not folder.exists and names - {".run.json.partial"}:
+    if not folder.exists and names - {".run.json.partial", LOCK, OWNER}:
         raise ConfigError(
             f"output.dir: {folder.path} is not empty and not a run; name another folder"
         )

@@ -15,11 +15,12 @@ from finetune.config.yaml import flatten
 from finetune.data.opening import Splits, open_splits
 from finetune.distributed.launch import deterministic, environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import ConfigError, nearest
+from finetune.errors import CheckpointError, ConfigError, nearest
 from finetune.export.hub import check_repository, note_missing_token, push_finished
 from finetune.export.licenses import check_license
 from finetune.io.checkpoint import find_latest_checkpoint, load_optimizer
 from finetune.io.run_folder import RunFolder, check_free, check_same_run
+from finetune.io.run_lock import lock_run
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
@@ -115,23 +116,27 @@ def _train(
     console.facts(describe_run(prepared, splits).lines())
     if config.output.hub is not None and (note := note_missing_token(config.output.hub)):
         console.print(note)
-    if accelerator.is_main_process:
-        if fresh:  # only now: a fault above must not cost the old run
-            folder.clear()
-        folder.begin(config, digests, environment(accelerator))
-        folder.write_config(prepared.live.config)
-        if tuning_note is not None:
-            save_backbone(live, tuning_note, folder.contrastive)
-    accelerator.wait_for_everyone()
+    with lock_run(folder.path, is_main=accelerator.is_main_process):
+        if resumed is None and not fresh:
+            _check_still_free(folder)
+        accelerator.wait_for_everyone()  # all processes must look before one writes
+        if accelerator.is_main_process:
+            if fresh:  # only now: a fault above must not cost the old run
+                folder.clear()
+            folder.begin(config, digests, environment(accelerator))
+            folder.write_config(prepared.live.config)
+            if tuning_note is not None:
+                save_backbone(live, tuning_note, folder.contrastive)
+        accelerator.wait_for_everyone()
 
-    with track_run(accelerator, folder.path, flatten(prepared.live.config)):
-        journal = RunJournal(prepared.live, folder, console, prepared.validation)
-        progress = resume(prepared.live, folder, console)
-        select = selector(prepared.live.config, task)
-        if progress.step == 0:
-            evaluate_untrained(prepared, journal, select)
-        fit(prepared.live, progress, journal, select)
-        finalize_run(prepared, progress, journal, splits)
+        with track_run(accelerator, folder.path, flatten(prepared.live.config)):
+            journal = RunJournal(prepared.live, folder, console, prepared.validation)
+            progress = resume(prepared.live, folder, console)
+            select = selector(prepared.live.config, task)
+            if progress.step == 0:
+                evaluate_untrained(prepared, journal, select)
+            fit(prepared.live, progress, journal, select)
+            finalize_run(prepared, progress, journal, splits)
 
 
 def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
@@ -197,6 +202,15 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     if live.accelerator.is_main_process:
         folder.point(progress.step, progress.best_step, progress.best_value)
     return progress
+
+
+def _check_still_free(folder: RunFolder) -> None:
+    """Raise CheckpointError if another training has begun in the folder of a new run."""
+    if folder.exists:
+        raise CheckpointError(
+            f"{folder.path}: another training began in this folder meanwhile; give the command "
+            "again to resume it, or choose another folder with output.dir=FOLDER"
+        )
 
 
 def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
