@@ -137,6 +137,7 @@ def finish_reading(
     """
     images = reading.images
     check_found(images)
+    _refuse_repeated(reading.splits)
     objects = [each for image in images for each in image.objects]
     number_categories(objects)
     notes = list(reading.notes)
@@ -162,6 +163,20 @@ def check_found(images: Sequence[AnnotatedImage]) -> None:
             f"{first.place}: image {first.file!r} not found, nor any other of {len(images)}; looked"
             f" for {first.image}; move the images there, or set data.images=FOLDER"
         )
+
+
+def _refuse_repeated(splits: Splits) -> None:
+    """Give a fault to each image of a split that is annotated in two places.
+
+    Each of its rows would teach that the objects of the others are background.
+    """
+    for images in splits.values():
+        first: dict[str, AnnotatedImage] = {}
+        for image in images:
+            other = first.setdefault(image.image, image)
+            if other is not image:
+                fault = f"its image is also annotated in {other.place}; keep one of them"
+                image.objects.insert(0, Annotated("", place=image.place, fault=fault))
 
 
 def number_categories(objects: Iterable[Annotated]) -> None:

@@ -29,6 +29,7 @@ from tasks.exports.export_files import (
     as_dict,
     as_list,
     json_head,
+    label_name,
     load_json,
     naming_file,
     no_export,
@@ -154,9 +155,9 @@ def _read_shape(
     if kind in _UNREAD:
         reading.unread[_UNREAD[kind]] += 1
         return None
-    label = shape.get("label")
-    item = Annotated("" if label is None else str(label))
+    item = Annotated("")
     try:
+        item.category = label_name(shape.get("label"))
         if kind not in _SHAPES:
             raise ValueError(f"shape_type {kind!r} is unknown")
         _SHAPES[kind](item, point_numbers(shape["points"]), shape, image)
