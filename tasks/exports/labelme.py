@@ -134,7 +134,7 @@ def _read_file(file: Path, root: Path, reading: Reading) -> AnnotatedImage:
             item = _read_shape(as_dict(shape, f"shape {number}"), image, reading)
             if item is not None:
                 item.place = f"{place}, shape {number}"
-                image.objects.append(item)
+                reading.add_object(image, item, shape.get("group_id"))
     return image
 
 

@@ -53,7 +53,7 @@ def test_rectangles_may_have_all_corners(tmp_path: Path) -> None:
 def test_circles_are_polygons_around_their_center(tmp_path: Path) -> None:
     rows, notes = read_boxes(write(tmp_path, shape("circle", [[30, 30], [40, 30]])))
     assert rows == [[("square", 20, 20, 40, 40)]]
-    assert "circles read as polygons: 1 of 1" in notes
+    assert "circles read as polygons: 1" in notes
 
 
 def test_masks_lie_at_their_first_point(tmp_path: Path) -> None:
@@ -138,3 +138,23 @@ def test_values_without_a_name_are_faults(tmp_path: Path) -> None:
 
 def test_mirrored_corners_are_the_same_polygon(tmp_path: Path) -> None:
     assert read_classes(write(tmp_path, shape(points=CORNERS[::-1])))[0] == [MASK.tolist()]
+
+
+def test_shapes_of_one_label_and_group_are_one_object(tmp_path: Path) -> None:
+    left, right = [[10, 10], [20, 10], [20, 20]], [[40, 10], [50, 10], [50, 30]]
+    shapes = [
+        shape(points=left, group_id=1),
+        shape(points=right, group_id=1),
+        shape(points=left, group_id=1, label="other"),
+        shape("rectangle", [[1, 1], [5, 5]], group_id=2),
+        shape("rectangle", [[7, 7], [9, 9]], group_id=2),
+        shape(points=right),
+    ]
+    (objects,), notes = read_boxes(write(tmp_path, *shapes))
+    assert objects == [
+        ("square", 10, 10, 50, 30),
+        ("other", 10, 10, 20, 20),
+        ("square", 1, 1, 9, 9),
+        ("square", 40, 10, 50, 30),
+    ]
+    assert "shapes joined to the object of their group: 2" in notes
