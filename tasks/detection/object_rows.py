@@ -68,7 +68,7 @@ class ObjectRows(PictureRows):
         return f"image {name} of {size[1]} x {size[0]} pixels -> {what}"
 
     def _describe_object(self, item: ImageObject) -> str:
-        box = "no box" if item.box is None else ", ".join(f"{value:.4g}" for value in item.box)
+        box = "no box" if item.box is None else ", ".join(map(_two_decimals, item.box))
         return f"{self.objects.category(item)} ({box})"
 
     def resolve(
@@ -99,6 +99,11 @@ class ObjectRows(PictureRows):
 
     def truth(self, row: Row) -> Any:
         return repr(row.get(self.objects.column))
+
+
+def _two_decimals(value: float) -> str:
+    rounded = round(value, 2) or 0.0  # without the sign of -0.0
+    return f"{rounded:.2f}".rstrip("0").rstrip(".")
 
 
 def find_objects(
