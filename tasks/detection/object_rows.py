@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, listed, nearest
-from finetune.task_parts import Resolved, Row, shorten
+from finetune.task_parts import Resolved, Row
 from tasks.annotations.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
@@ -24,8 +24,8 @@ from tasks.annotations.boxes import (
 from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
-from tasks.image.image_reading import find_fault, path_of, picture_size
-from tasks.image.picture_rows import PictureRows
+from tasks.image.image_reading import find_fault, picture_size
+from tasks.image.picture_rows import PictureRows, image_name
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
 _LISTED = 5
@@ -62,7 +62,7 @@ class ObjectRows(PictureRows):
         except DataError:
             return super().describe(row)
         shown = listed(map(self._describe_object, objects), _FIRST_OBJECTS)
-        name = path_of(cell) or shorten(cell)
+        name = image_name(cell)
         count = f"{len(objects)} object" + "s" * (len(objects) != 1)
         what = f"{count}: {shown}" if objects else "no objects"
         return f"image {name} of {size[1]} x {size[0]} pixels -> {what}"

@@ -169,9 +169,14 @@ def finish_reading(
     return reading.splits, list(dict.fromkeys(notes))
 
 
+def has_image(image: AnnotatedImage) -> bool:
+    """True if an image is stored in the annotations or is a file."""
+    return bool(image.content) or is_readable_file(Path(image.image))
+
+
 def check_found(images: Sequence[AnnotatedImage]) -> None:
     """Raise DataError if no image is found at all: one that is missing is a fault of its row."""
-    if images and not any(is_readable_file(Path(image.image)) for image in images):
+    if images and not any(map(has_image, images)):
         first = images[0]
         raise DataError(
             f"{first.place}: image {first.file!r} not found, nor any other of {len(images)}; looked"
