@@ -95,16 +95,25 @@ def evaluate(
     run: RunArgument,
     words: DataWords = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the metrics to this .json file.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A .json file for the metrics, or a folder for metrics and reports.",
+        ),
     ] = None,
     batch_size: BatchSize = 32,
 ) -> None:
     """Evaluate a fine-tuned model on labeled data.
 
-    Without DATA, show the metrics that the run stored when it finished.
+    Without DATA, show the metrics that the run stored when it finished. With it, write the
+    prediction of each row, worst mistakes first, and reports such as the confusion matrix, to
+    RUN/reports/evaluate or the folder of -o. by=COLUMN splits the metrics by the values of a
+    column.
 
     \b
     finetune evaluate runs/news-bert-lora
+    finetune evaluate runs/news-bert-lora test.csv by=source -o report
     finetune evaluate runs/news-bert-lora test.csv delimiter=";" -o metrics.json
     """
     from finetune.cli.arguments import source_of

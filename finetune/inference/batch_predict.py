@@ -90,8 +90,8 @@ def predict_rows(
             f"{truncated} of {tally.rows} rows truncated: longer than the model's maximum length"
         )
     if destination.path is not None:
-        written = f"{tally.written} rows with predictions written to {destination.path}"
-        notes.append(written)
+        what = f"as {destination.form}" if destination.form else "with predictions"
+        notes.append(f"{tally.written} rows {what} written to {destination.path}")
     for note in notes:
         console.print(note)
     return tally.written
