@@ -70,13 +70,21 @@ def _read_layout(layout: dict[str, MaskPair], root: Path) -> tuple[dict[str, lis
     splits: dict[str, list[Row]] = {}
     lone: list[Path] = []
     others: list[Path] = []
+    instances: list[str] = []
     for split, pair in layout.items():
         paired = pair_files(pair, root)
         if paired.rows:
             splits[split] = paired.rows
         lone += paired.lone
         others += paired.others
+        instances += paired.instances
     notes = []
+    if instances:
+        notes.append(
+            f"warning: {len(instances)} masks hold objects and not classes by their names"
+            f" ({listed(instances, _SHOWN)}): task.encoding=instance learns all objects as one"
+            " class; for classes, add masks of classes"
+        )
     if lone:
         notes.append(f"masks without an image, ignored: {len(lone)} ({listed(lone, _SHOWN)})")
     if others:
