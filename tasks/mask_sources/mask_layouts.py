@@ -91,13 +91,16 @@ def _opened(folders: Sequence[Path]) -> list[Path]:
 
     imgsFine/leftImg8bit/ stands for leftImg8bit/, unless there are other images.
     """
-    roles = Counter(role for folder in folders if (role := classify(folder.name)[1]))
     inside = {folder: inner for folder in folders if (inner := _only_role(folder))}
-    roles += Counter(classify(inner.name)[1] for inner in inside.values())
+    roles = Counter(_role(folder) for folder in [*folders, *inside.values()])
     return [
-        inner if (inner := inside.get(folder)) and roles[classify(inner.name)[1]] == 1 else folder
+        inner if (inner := inside.get(folder)) and roles[_role(inner)] == 1 else folder
         for folder in folders
     ]
+
+
+def _role(folder: Path) -> Role | None:
+    return classify(folder.name)[1]
 
 
 def _only_role(folder: Path) -> Path | None:
@@ -105,7 +108,7 @@ def _only_role(folder: Path) -> Path | None:
     if classify(folder.name)[:2] != (None, None):
         return None
     inside = _folders(folder)
-    return inside[0] if len(inside) == 1 and classify(inside[0].name)[1] else None
+    return inside[0] if len(inside) == 1 and _role(inside[0]) else None
 
 
 def _sort(child: Path) -> list[tuple[str | None, str, int, Path]]:
