@@ -15,7 +15,7 @@ from finetune.inference.predictor import Predictor
 from finetune.io.table_writer import open_writer
 from finetune.model import TransferModel
 from finetune.task import Task
-from finetune.task_parts import NamedRow, Outcome, Row, take_rows
+from finetune.task_parts import NamedRow, Outcome, Prediction, Row, take_rows
 
 PREDICTIONS = "predictions.csv"
 _ROWS_AT_ONCE = 1024
@@ -41,7 +41,15 @@ def write_split_reports(
         path = folder / PREDICTIONS
         write_outcomes(path, outcomes, rows, numbers, [*task.rows.inputs, "file"])
         paths = [*paths, path]
-    return [*paths, *_illustrate(model, task, split, numbers, folder)]
+    if not task.views.illustrated:
+        return paths
+    named = _named_rows(split, numbers, task.views.illustrated)
+
+    def predict() -> list[Prediction]:
+        predictor = Predictor(task, model, next(model.network.parameters()).device)
+        return predictor.window([each.row for each in named], batch_size=1)
+
+    return [*paths, *task.views.illustrate(named, evaluation.stats, predict, folder)]
 
 
 def write_outcomes(
@@ -85,20 +93,13 @@ def _is_shown(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _illustrate(
-    model: TransferModel, task: Task, split: Split, numbers: Sequence[int], folder: Path
-) -> list[Path]:
-    """Draw rows spread over the split; they are predicted once more, alone."""
-    count = min(task.views.illustrated, len(split))
-    if not count:
-        return []
-    positions = [len(split) * number // count for number in range(count)]
-    rows = take_rows(split.rows, positions)
-    device = next(model.network.parameters()).device
-    predictions = Predictor(task, model, device).window(rows, batch_size=count)
+def _named_rows(split: Split, numbers: Sequence[int], most: int) -> list[NamedRow]:
+    """Return at most `most` rows, spread over the split."""
+    count = min(most, len(split))
+    indices = [len(split) * place // count for place in range(count)]
     named = []
-    for position, row in zip(positions, rows, strict=True):
+    for index, row in zip(indices, take_rows(split.rows, indices), strict=True):
         file = row.get("file")
-        name = f"row {numbers[position]}" + (f": {file}" if isinstance(file, str) else "")
-        named.append(NamedRow(name, row))
-    return task.views.illustrate(named, predictions, folder)
+        name = f"row {numbers[index]}" + (f": {file}" if isinstance(file, str) else "")
+        named.append(NamedRow(name, row, index))
+    return named

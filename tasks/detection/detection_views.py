@@ -201,19 +201,30 @@ class DetectionViews(Views):
     illustrated = IMAGES_ON_SHEET
 
     def illustrate(
-        self, rows: Sequence[NamedRow], predictions: Sequence[Prediction], folder: Path
+        self,
+        rows: Sequence[NamedRow],
+        stats: Stats,
+        predict: Callable[[], Sequence[Prediction]],
+        folder: Path,
     ) -> list[Path]:
         """Draw a contact sheet of predicted and true boxes."""
         pairs = []
-        for (name, row), prediction in zip(rows, predictions, strict=True):
+        for name, row, index in rows:
             image = self.task.rows.image(row)
             small, factor = shrink(image)
-            marks = scaled(predicted_marks(prediction), factor)
+            marks = scaled(predicted_marks(self._measured_prediction(stats, index)), factor)
             truth = scaled(self._true_marks(row, image) or [], factor)
             pairs.append(draw_pair(small, marks, truth, self.task.labels, name))
         path = folder / "contact-sheet.jpg"
         make_sheet(pairs).save(path)
         return [path]
+
+    def _measured_prediction(self, stats: Stats, image: int) -> Prediction:
+        """Return the prediction of an image, from the detections that its metrics use."""
+        kept = stats["scores"][image, : int(stats["found"][image])]
+        kept = (kept >= self.task.resolved_.score_threshold).nonzero()[: self.task.max_detections]
+        names = ("boxes", "scores", "labels")
+        return to_prediction({n: stats[n][image][kept[:, 0]] for n in names}, self.task.labels)
 
     def present(self, prediction: Prediction) -> Any:
         return detections_to_pipeline(prediction)

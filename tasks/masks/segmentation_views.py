@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +76,15 @@ class SegmentationViews(Views):
     illustrated = IMAGES_ON_SHEET
 
     def illustrate(
-        self, rows: Sequence[NamedRow], predictions: Sequence[Prediction], folder: Path
+        self,
+        rows: Sequence[NamedRow],
+        stats: Stats,
+        predict: Callable[[], Sequence[Prediction]],
+        folder: Path,
     ) -> list[Path]:
         """Draw a contact sheet of images with their true and predicted masks."""
         reader, names, triples = self.task.rows, self.task.coding_.names, []
-        for (name, row), prediction in zip(rows, predictions, strict=True):
+        for (name, row, _), prediction in zip(rows, predict(), strict=True):
             image = reader.image(row)
             mask = reader.masks.classes(row, (image.height, image.width), self.task.coding_)
             if mask is not None:
