@@ -48,6 +48,7 @@ OPTION_COLUMNS = (
     ("option_a", "option_b", "option_c", "option_d"),
     ("opa", "opb", "opc", "opd"),
 )
+_EXAMPLE = {"input", "output"}
 ANSWER_NAMES = ("answer", "answerkey", "answer_key", "label", "correct", "cop")
 TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 
@@ -55,7 +56,7 @@ TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 def refuse_other_sets(columns: Columns) -> None:
     """Raise AmbiguityError if the columns are those of another task; it names the keys to use."""
     lowered = {name.lower(): name for name in columns}
-    for check in (_preference, _verdicts, _media, _choices, _translation, _pairs):
+    for check in (_preference, _verdicts, _media, _choices, _instances, _translation, _pairs):
         message = check(lowered, columns)
         if message:
             raise AmbiguityError(message)
@@ -217,6 +218,25 @@ def _choices(lowered: Mapping[str, str], columns: Columns) -> str:
         f'task.prompt="{{{lowered["question"]}}}\\n{shown}" with '
         f"task.completion='{{{answer}:letter}}' for the letter{by_text}"
     )
+
+
+def _instances(lowered: Mapping[str, str], columns: Columns) -> str:
+    """Refuse lists of {"input", "output"} beside an instruction, which are no turns of a dialogue.
+
+    Self-Instruct: {"instruction": "Translate.", "instances": [{"input": "one", "output": "eins"}]}
+    """
+    asked = next((lowered[name] for name in ("instruction", "task") if name in lowered), None)
+    for name, values in columns.items() if asked is not None else ():
+        items = [item for value in values if isinstance(value, list) for item in value]
+        if items and all(isinstance(item, Mapping) and {*item} == _EXAMPLE for item in items):
+            return (
+                f"column {name!r} holds lists of examples of the instruction in {asked!r}: "
+                f"task.prompt='{{{asked}}}\n\n{{{name}[0][input]}}' "
+                f"task.completion='{{{name}[0][output]}}' learns the first of each row, "
+                "data.map=file.py:function makes a row of each, or task.messages="
+                f"{name} reads them as turns of a dialogue without the instruction"
+            )
+    return ""
 
 
 def _translation(lowered: Mapping[str, str], columns: Columns) -> str:

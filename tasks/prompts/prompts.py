@@ -88,7 +88,7 @@ class PromptRows(Rows):
             return f"text {_shorten_middle(fill_template(config.text or '{text}', row))}"
         turns = [
             f"{turn['role']}{_NO_LOSS * _is_unlearned(turn)} "
-            f"{_shorten_middle(str(turn['content'] or turn.get('tool_calls')))}"
+            f"{_shorten_middle(str(turn['content'] or turn.get('tool_calls') or ''))}"
             for turn in row_messages(config, row)
         ]
         if len(turns) > SHOWN_MESSAGES:

@@ -82,6 +82,14 @@ SETS = [
         {"text": "text"},
     ),
     (
+        {"instruction": "Translate.", "instances": [{"input": "one", "output": "eins"}]},
+        "lists of examples of the instruction",
+        {
+            "prompt": "{instruction}\n\n{instances[0][input]}",
+            "completion": "{instances[0][output]}",
+        },
+    ),
+    (
         {"anchor": "a b", "positive": "a c"},
         "text pairs for embeddings",
         {"prompt": "anchor", "completion": "positive"},
