@@ -231,7 +231,7 @@ def _instances(lowered: Mapping[str, str], columns: Columns) -> str:
         if items and all(isinstance(item, Mapping) and {*item} == _EXAMPLE for item in items):
             return (
                 f"column {name!r} holds lists of examples of the instruction in {asked!r}: "
-                f"task.prompt='{{{asked}}}\n\n{{{name}[0][input]}}' "
+                f"task.prompt='{{{asked}}}\\n\\n{{{name}[0][input]}}' "
                 f"task.completion='{{{name}[0][output]}}' learns the first of each row, "
                 "data.map=file.py:function makes a row of each, or task.messages="
                 f"{name} reads them as turns of a dialogue without the instruction"
