@@ -90,8 +90,9 @@ def predict_rows(
             f"{truncated} of {tally.rows} rows truncated: longer than the model's maximum length"
         )
     if destination.path is not None:
-        what = f"as {destination.form}" if destination.form else "with predictions"
-        notes.append(f"{tally.written} rows {what} written to {destination.path}")
+        what = f" as {destination.form}" if destination.form else ""
+        some = f", {tally.predicted} with a prediction" if tally.predicted < tally.written else ""
+        notes.append(f"{tally.written} rows{what} written to {destination.path}{some}")
     for note in notes:
         console.print(note)
     return tally.written
@@ -104,7 +105,7 @@ class _Tally:
         self._task, self._skips = task, skips
         self._faults = Faults(name)
         self._caveats = Counter[str]()
-        self.rows = self.written = 0
+        self.rows = self.written = self.predicted = 0
 
     def count(
         self, pairs: Sequence[tuple[NumberedRow, Result]]
@@ -120,6 +121,7 @@ class _Tally:
             if not (self._skips and isinstance(result, str)):
                 kept.append(pair)
         self.rows += len(pairs)
+        self.predicted += sum(not isinstance(result, str) for _, result in pairs)
         self.written += len(kept)
         return [numbered for numbered, _ in kept], [result for _, result in kept]
 

@@ -5,6 +5,7 @@ metrics = finetune.evaluate("runs/news-bert-lora", "test.csv", delimiter=";")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ class Measured:
         if (score := self.task.score) is not None:
             predictions = [evaluation.predictions[index] for index in chosen]
             metrics |= score(predictions, take_rows(self.split.rows, chosen))
-        return metrics
+        # Some metrics are undefined for few rows, such as the AP of images without objects.
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def write_reports(self, folder: Path) -> list[Path]:
         """Write the reports that training writes for a split; return their paths."""
