@@ -39,6 +39,7 @@ _MASK_WORDS = (
     "annots", "annot", "ann",
     "anns", "segmentation", "segmentationclassaug", "gtcoarse", "gts", "targets", "target", "y",
 )  # fmt: skip
+_OTHER_MASKS = ("panoptic",)  # their colors are numbers of segments, not classes
 _SPLIT_WORDS = ("train", "training", "val", "valid", "validation", "test", "testing")
 _JOINED = re.compile(f"({'|'.join(_SPLIT_WORDS)})({'|'.join((*_MASK_WORDS, *_IMAGE_WORDS))})$")
 _BESIDE = re.compile(r"[-_ ](masks?|labels?|gt|seg|l)$", re.IGNORECASE)
@@ -138,8 +139,13 @@ def _below_version(below: Sequence[_Sorted]) -> list[_Sorted]:
 
 
 def classify(name: str) -> tuple[str | None, Role | None, int]:
-    """Return the split and the role in the name of a folder, and the rank of the role's word."""
+    """Return the split and the role in the name of a folder, and the rank of the role's word.
+
+    None for a folder of masks that do not show classes.
+    """
     plain = re.sub(r"[-_ .]", "", name.lower())
+    if plain.startswith(_OTHER_MASKS):
+        return None, None, 0
     words = [plain, *(word for word in re.split(r"[-_ .]+", name.lower()) if word)]
     if joined := _JOINED.match(plain):
         words += joined.groups()

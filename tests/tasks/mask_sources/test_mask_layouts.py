@@ -229,6 +229,15 @@ def test_folders_are_not_offered_as_classes_to_tasks_with_formats(tmp_path: Path
         assert message.endswith(f"; found in {tmp_path}: train/, val/")
 
 
+def test_panoptic_masks_are_not_read_as_masks_of_classes(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "images" / "train", ["a.jpg"])
+    save_masks(tmp_path / "annotations" / "panoptic_train", ["a.png"])
+    assert not has_masks(tmp_path)
+    assert refusal(tmp_path, Segmentation()).startswith(f"{tmp_path}: not in a format of this task")
+    save_masks(tmp_path / "annotations" / "train", ["a.png"])
+    assert has_masks(tmp_path)
+
+
 def test_two_folders_around_images_are_left_in_doubt(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_pictures(tmp_path / name / "images" / "train", ["a.jpg"])
