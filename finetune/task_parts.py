@@ -257,10 +257,11 @@ class PredictionForm:
 
 
 class NamedRow(NamedTuple):
-    """A row, and its name for people, such as "row 12"."""
+    """A row of a split, its name for people, such as "row 12", and its place in the statistics."""
 
     name: str
     row: Row
+    position: int
 
 
 class Outcome(NamedTuple):
@@ -324,12 +325,19 @@ class Views:
         return []
 
     illustrated = 0
-    """Number of held-out rows to predict once more for `illustrate`."""
+    """Number of held-out rows for `illustrate`, spread over the split."""
 
     def illustrate(
-        self, rows: Sequence[NamedRow], predictions: Sequence[Prediction], folder: Path
+        self,
+        rows: Sequence[NamedRow],
+        stats: Stats,
+        predict: Callable[[], Sequence[Prediction]],
+        folder: Path,
     ) -> list[Path]:
-        """Draw some held-out rows with their predictions; return the paths."""
+        """Draw held-out rows with what was predicted for them; return the paths.
+
+        `predict` predicts these rows once more, for views that the statistics do not suffice for.
+        """
         return []
 
     def report_change(

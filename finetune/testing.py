@@ -207,6 +207,9 @@ def check_results(task: Task, model: TransferModel, rows: Sequence[Row]) -> None
     )
     assert len(predictions) == len(rows), "predict does not return one prediction per sample"
     json.dumps(predictions)
+    outcomes = task.views.outcomes(stats, rows, predictions)
+    assert len(outcomes) in (0, len(rows)), "views.outcomes does not return one outcome per row"
+    json.dumps([outcome.columns for outcome in outcomes])
     unlabeled = task.collate([_without("target", task.encode(row)) for row in rows])
     predictions = task.predict(model, unlabeled)
     assert len(predictions) == len(rows), "rows without a label cannot be predicted"

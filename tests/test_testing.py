@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts import Length, Outcome, Prediction, Rng, Row, Sample, Stats
 from finetune.testing import check_task
 from tasks import TextClassification
 from tasks.text.text_rows import TextRows
+from tasks.text.text_views import TextViews
 from tests.support.tiny_models import text_rows
 
 ROWS = text_rows(6)
@@ -169,6 +170,16 @@ class SinglePrediction(TextClassification):
         return super().predict(model, batch)[:1]
 
 
+class FewerOutcomes(TextClassification):
+    @property
+    def views(self) -> TextViews:
+        class Shorter(TextViews):
+            def outcomes(self, *arguments: Any) -> list[Outcome]:
+                return super().outcomes(*arguments)[1:]
+
+        return Shorter(self)
+
+
 class PredictionNeedsLabel(TextClassification):
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         return super().predict(model, batch)[: len(batch.get("targets", ()))]
@@ -210,6 +221,7 @@ class RestoreLosesTruncation(TextClassification):
         (OtherMetric(), "summarize does not return 'f2'"),
         (TensorAsMetric(), "metrics must be floats"),
         (SinglePrediction(), "predict does not return one prediction per sample"),
+        (FewerOutcomes(), "outcomes does not return one outcome per row"),
         (PredictionNeedsLabel(), "rows without a label cannot be predicted"),
         (ReloadLosesHead(), "the outputs of the reloaded model differ"),
         (RestoreLosesTruncation(max_length=8), "a restored task encodes rows differently"),

@@ -43,12 +43,20 @@ class Split:
 
     Attributes:
         lengths: int64 [N], in the task's unit.
+        positions: position of each row, or of the row it is a part of, among the rows that were
+            measured; None: consecutive.
     """
 
     name: str
     rows: RowTable
     lengths: np.ndarray
     features: Features | None = None
+    positions: Sequence[int] | None = None
+
+    def numbers(self, given: Sequence[int] | None = None) -> Sequence[int]:
+        """Return the numbers of the rows in their table; `given` are those of all its rows."""
+        positions = range(len(self)) if self.positions is None else self.positions
+        return [position + 1 if given is None else given[position] for position in positions]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +80,8 @@ def measure_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length]
         notes.append(f"{name}: {skipped} skipped: no trainable target left after truncation")
         rows, lengths = rows.select(kept), [lengths[index] for index in kept]
     used = np.array([length.used for length in lengths], dtype=np.int64)
-    return Split(name, rows, used), lengths, notes
+    positions = getattr(rows, "positions", kept if notes else None)
+    return Split(name, rows, used, positions=positions), lengths, notes
 
 
 def encode_batch(task: Task, rows: Iterable[Row]) -> Batch:

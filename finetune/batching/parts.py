@@ -22,6 +22,11 @@ class PartRows(Sequence[Row]):
         self._rows = rows
         self._parts = [(index, part) for index, of_row in enumerate(parts) for part in of_row]
 
+    @property
+    def positions(self) -> list[int]:
+        """Position of the row of each part."""
+        return [index for index, _ in self._parts]
+
     def __len__(self) -> int:
         return len(self._parts)
 

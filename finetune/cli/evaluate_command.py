@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from finetune.config.formats import WRITTEN_TABLES
 from finetune.data.source import Source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError
-from finetune.inference.evaluate import evaluate_source
+from finetune.inference.evaluate import Measured, evaluate_source
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
 from finetune.reporting.console import Console
-from finetune.reporting.metric_tables import show_metrics, show_results
+from finetune.reporting.metric_tables import show_groups, show_metrics, show_results
+
+BY = "by"
 
 
 def show_run(run: str, output: Path | None) -> None:
@@ -33,20 +39,72 @@ def show_run(run: str, output: Path | None) -> None:
 
 
 def show_evaluation(run: str, source: Source, output: Path | None, batch_size: int) -> None:
-    """Evaluate a model on labeled rows and print the metrics; write {metric: value} to `output`.
+    """Evaluate a model on labeled rows, print the metrics and write reports.
 
-    Raises FinetuneError.
+    `output` is a .json file for the metrics alone, or a folder for metrics and reports; None: the
+    reports are written into those of the run. The option "by" of the source is a column that splits
+    the metrics. Raises FinetuneError.
     """
-    _check_json(output)
+    _check_output(output)
+    options = dict(source.options)
+    by = str(options.pop(BY)) if BY in options else None
     is_main = this_process().is_main_process
     console = Console(enabled=is_main)
-    split, metrics = evaluate_source(run, source, console, batch_size)
-    show_metrics(f"{len(split)} rows of {source.name}", {split.name: metrics}, console)
-    if output is not None and is_main:
+    measured = evaluate_source(run, replace(source, options=options), console, batch_size, by)
+    groups = measured.metrics_by(by) if by is not None else {}
+    if not is_main:
+        return
+    title = f"{len(measured.split)} rows of {source.name}"
+    show_metrics(title, {measured.split.name: measured.metrics}, console)
+    if groups:
+        show_groups(f"by {by}", groups, console)
+    results: dict[str, Any] = dict(measured.metrics)
+    results |= {"by": {by: groups}} if groups else {}
+    _write(measured, results, run, source, output, console)
+
+
+def _write(
+    measured: Measured,
+    results: dict[str, Any],
+    run: str,
+    source: Source,
+    output: Path | None,
+    console: Console,
+) -> None:
+    if output is not None and output.suffix == ".json":
         with name_file_in_errors(output):
-            write_json(output, metrics)
+            write_json(output, results)
+        return
+    folder = output or _report_folder(run, source)
+    if folder is None:
+        console.print("reports: not written, since this is no run on disk; name a folder with -o")
+        return
+    with name_file_in_errors(folder):
+        measured.write_reports(folder)
+        write_json(folder / "metrics.json", results)
+    console.facts({"reports": str(folder)})
+
+
+def _report_folder(run: str, source: Source) -> Path | None:
+    """Return the folder of the reports on a source among those of a run; None without a run."""
+    if not RunFolder(Path(run)).has_config:
+        return None
+    name = Path(source.reference.rstrip("/")).stem if isinstance(source.reference, str) else "data"
+    parts = [re.sub(r"[^\w.-]+", "-", part) for part in (name, source.split or "") if part]
+    return Path(run) / "reports" / "evaluate" / ("-".join(parts) or "data")
 
 
 def _check_json(output: Path | None) -> None:
     if output is not None and output.suffix != ".json":
         raise ConfigError(f"-o {output}: metrics are written as JSON; name a .json file")
+
+
+def _check_output(output: Path | None) -> None:
+    if output is None or output.is_dir():
+        return
+    if output.exists() and output.suffix != ".json":
+        raise ConfigError(f"-o {output}: this is a file; name a folder or a .json file")
+    if output.suffix in WRITTEN_TABLES and output.suffix != ".json":
+        raise ConfigError(
+            f"-o {output}: name a .json file for the metrics, or a folder for metrics and reports"
+        )

@@ -23,7 +23,7 @@ from finetune.cli.contact_sheet import check_sheet, draw_contact_sheet
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
 from finetune.data.opening import open_splits
-from finetune.distributed.devices import to_device
+from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.inference.evaluation_loop import mean_loss
@@ -120,7 +120,7 @@ def trace_row(prepared: Prepared) -> dict[str, str]:
     batch = _batch(live, micro_batch)
     live.model.eval()
     with torch.inference_mode(), live.accelerator.autocast():
-        outputs = live.model(batch)
+        outputs = as_float32(live.model(batch))  # as in the training loop
         alone = encode_batch(live.task, [row])
         prediction = live.task.predict(live.model, to_device(alone, live.accelerator.device))[0]
     sums = {term: float(value) for term, value in live.task.loss(outputs, batch).items()}
@@ -243,8 +243,9 @@ def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
     for _ in range(2):  # the first pass may include one-time setup
         _wait(device)
         start = time.perf_counter()
-        with torch.set_grad_enabled(backward), live.accelerator.autocast():
-            outputs = live.model(batch)
+        with torch.set_grad_enabled(backward):
+            with live.accelerator.autocast():
+                outputs = as_float32(live.model(batch))
             loss = torch.stack(list(live.task.loss(outputs, batch).values())).sum()
         if backward:
             loss.backward()  # type: ignore[no-untyped-call]

@@ -95,17 +95,26 @@ def evaluate(
     run: RunArgument,
     words: DataWords = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the metrics to this .json file.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A .json file for the metrics, or a folder for metrics and reports.",
+        ),
     ] = None,
     batch_size: BatchSize = 32,
 ) -> None:
     """Evaluate a fine-tuned model on labeled data.
 
-    Without DATA, show the metrics that the run stored when it finished.
+    Without DATA, show the metrics that the run stored when it finished. With it, write the
+    prediction of each row, worst mistakes first, and reports such as the confusion matrix, to
+    RUN/reports/evaluate or the folder of -o. by=COLUMN splits the metrics by the values of a
+    column.
 
     \b
-    finetune evaluate runs/news-bert-lora
-    finetune evaluate runs/news-bert-lora test.csv delimiter=";" -o metrics.json
+    finetune evaluate runs/news-bert-base-uncased-lora
+    finetune evaluate runs/news-bert-base-uncased-lora test.csv by=source -o report
+    finetune evaluate runs/news-bert-base-uncased-lora test.csv delimiter=";" -o metrics.json
     """
     from finetune.cli.arguments import source_of
 
@@ -151,11 +160,11 @@ def predict(
     Without -o, prints JSON lines to standard output, unless only --draw is given.
 
     \b
-    finetune predict runs/news-bert-lora more.csv -o predictions.csv
-    finetune predict runs/news-bert-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
-    finetune predict runs/scenes-lite0-full photos/ --draw drawings/
-    finetune predict runs/scenes-lite0-full photos/ -o boxes.csv --as boxes
-    echo "Shares fell again ..." | finetune predict runs/news-bert-lora -
+    finetune predict runs/news-bert-base-uncased-lora more.csv -o predictions.csv
+    finetune predict runs/news-bert-base-uncased-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
+    finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ --draw drawings/
+    finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ -o boxes.csv --as boxes
+    echo "Shares fell again ..." | finetune predict runs/news-bert-base-uncased-lora -
     """
     from finetune.cli.arguments import source_of
 
@@ -193,7 +202,7 @@ def embed(
     \b
     finetune embed sentence-transformers/all-MiniLM-L6-v2 news.csv -o features.parquet
     finetune embed timm/resnet50.a1_in1k photos/ -o features.parquet
-    finetune embed runs/news-bert-lora news.csv task.text=body -o features.parquet
+    finetune embed runs/news-bert-base-uncased-lora news.csv task.text=body -o features.parquet
     """
     from finetune.cli.arguments import embedding_source
 
@@ -294,7 +303,7 @@ def compare(
     """Compare runs: their metrics, and the config keys that differ.
 
     \b
-    finetune compare runs/news-bert-frozen runs/news-bert-lora runs/news-bert-full
+    finetune compare runs/news-bert-frozen runs/news-bert-base-uncased-lora runs/news-bert-full
     finetune compare runs/* -o runs.csv
     """
     from finetune.reporting.comparison import show_comparison
@@ -317,8 +326,8 @@ def export(
     training split, whichever exists first.
 
     \b
-    finetune export runs/news-bert-lora --to onnx
-    finetune export runs/news-bert-lora test.csv -o news-onnx
+    finetune export runs/news-bert-base-uncased-lora --to onnx
+    finetune export runs/news-bert-base-uncased-lora test.csv -o news-onnx
     """
     from finetune.cli.arguments import source_of
 
@@ -355,8 +364,8 @@ def push(
     the token that of `hf auth login` or HF_TOKEN.
 
     \b
-    finetune push runs/news-bert-lora me/news --dry-run
-    finetune push runs/news-bert-lora me/news --what both --license apache-2.0
+    finetune push runs/news-bert-base-uncased-lora me/news --dry-run
+    finetune push runs/news-bert-base-uncased-lora me/news --what both --license apache-2.0
     """
     from finetune.export.hub import push as upload
 

@@ -280,6 +280,13 @@ def _split_by_share(
     shares = {str(role): share for role, share in roles.shares.items()}
     parts = split_by_share(shares, config.split_seed, identity, strata, groups)
     for role, share in roles.shares.items():
+        if not parts[role] and getattr(config, role) is None:  # chosen, not asked for
+            roles.notes = [note for note in roles.notes if not note.startswith(f"{role}: {share}")]
+            roles.notes.append(
+                f"{role}: none, since no row of {len(rows)} can be held out: every class keeps one"
+                " in train, and duplicates and groups stay together"
+            )
+            continue
         if not parts[role]:
             raise DataError(
                 f"data.{role}={share}: none of {len(rows)} rows can be held out: every class"

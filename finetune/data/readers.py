@@ -20,10 +20,12 @@ from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, disable_image_decoding, read_image_files
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
-from finetune.io.walking import describe_contents
+from finetune.io.walking import describe_contents, walk_visible
 from finetune.tables.encodings import Decoder
 from finetune.tables.records import from_columns, from_frame, from_records, is_frame
-from finetune.tables.table_files import read_table_splits
+from finetune.tables.table_files import read_table_splits, table_format
+
+_WALKED = 10_000  # files of a folder among which a table is looked for
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,23 @@ def _read_local(path: Path, config: DataConfig) -> Tables:
 
 
 def add_lookup(error: DataError, path: Path | None, formats: Sequence[DataFormat]) -> None:
-    """Add to an error what the task's formats looked for at a path, and what is there."""
+    """Add to an error what the task's formats looked for at a path, and what is there.
+
+    For a folder this comes first. How it fails as folders of classes is left out, which a task with
+    formats of its own does not learn from.
+    """
     wanted = [each.looks_for for each in formats if each.looks_for]
     if path is None or not wanted:
         return
     where = f"; found in {path}: {describe_contents(path)}" if path.is_dir() else ""
-    error.args = (
-        f"{error}\n{path}: not in a format of this task; looked for {'; '.join(wanted)}{where}",
-    )
+    lookup = f"{path}: not in a format of this task; looked for {'; '.join(wanted)}{where}"
+    if not path.is_dir():
+        message = f"{error}\n{lookup}"
+    elif any(map(table_format, walk_visible(path, _WALKED))):
+        message = f"{lookup}\nread as tables: {error}"
+    else:
+        message = lookup
+    error.args = (message,)
 
 
 def from_task(task_tables: TaskTables, reference: str) -> Tables:

@@ -91,8 +91,9 @@ def predict_rows(
             "reads"
         )
     if destination.path is not None:
-        written = f"{tally.written} rows with predictions written to {destination.path}"
-        notes.append(written)
+        what = f" as {destination.form}" if destination.form else ""
+        some = f", {tally.predicted} with a prediction" if tally.predicted < tally.written else ""
+        notes.append(f"{tally.written} rows{what} written to {destination.path}{some}")
     for note in notes:
         console.print(note)
     return tally.written
@@ -105,7 +106,7 @@ class _Tally:
         self._task, self._skips = task, skips
         self._faults = Faults(name)
         self._caveats = Counter[str]()
-        self.rows = self.written = 0
+        self.rows = self.written = self.predicted = 0
 
     def count(
         self, pairs: Sequence[tuple[NumberedRow, Result]]
@@ -121,6 +122,7 @@ class _Tally:
             if not (self._skips and isinstance(result, str)):
                 kept.append(pair)
         self.rows += len(pairs)
+        self.predicted += sum(not isinstance(result, str) for _, result in pairs)
         self.written += len(kept)
         return [numbered for numbered, _ in kept], [result for _, result in kept]
 

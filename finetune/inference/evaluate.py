@@ -1,31 +1,39 @@
 """Evaluation of a fine-tuned model on labeled rows.
 
-metrics = finetune.evaluate("runs/news-bert-lora", "test.csv", delimiter=";")
+metrics = finetune.evaluate("runs/news-bert-base-uncased-lora", "test.csv", delimiter=";")
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.parts import split_into_parts
-from finetune.data.opening import FIRST_VALUES, open_rows
+from finetune.data.opening import FIRST_VALUES, open_numbered_rows
 from finetune.data.source import Source, make_source
-from finetune.data.validation import check_rows
+from finetune.data.validation import find_valid
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision, has_native_bf16
-from finetune.inference.evaluation_loop import evaluate_split
+from finetune.errors import DataError, nearest
+from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.split_reports import write_split_reports
 from finetune.io.run_folder import RunFolder
-from finetune.model import saved_model
+from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
 from finetune.reporting.run_facts import cut_note
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts import Row, take_rows
+
+MOST_GROUPS = 200
+"""Number of values of a column up to which the metrics are split by it."""
 
 
 def evaluate(
@@ -39,26 +47,84 @@ def evaluate(
     (score_threshold=0.5). Raises FinetuneError.
     """
     source = make_source(data, keys, "call", takes_options=True)
-    _, metrics = evaluate_source(str(model), source, Console(), batch_size)
-    return metrics
+    return evaluate_source(str(model), source, Console(), batch_size).metrics
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model evaluated on the rows of a source.
+
+    Attributes:
+        rows: the valid rows, with all of their columns.
+        numbers: number in the source of each row of `split`, from 1.
+    """
+
+    model: TransferModel
+    task: Task
+    rows: Dataset
+    split: Split
+    numbers: Sequence[int]
+    evaluation: Evaluation
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of all rows."""
+        return self.evaluation.metrics
+
+    def metrics_by(self, column: str) -> dict[str, dict[str, float]]:
+        """Return the number of rows and the metrics of those with each value of a column.
+
+        The loss is not among them.
+        """
+        cells = [str(cell) for cell in self.rows[column]]
+        groups: dict[str, list[int]] = {}
+        places = range(len(self.split)) if self.split.positions is None else self.split.positions
+        for index, place in enumerate(places):
+            groups.setdefault(cells[place], []).append(index)
+        return {
+            name: {"rows": len(groups[name]), **self._metrics_of(groups[name])}
+            for name in sorted(groups)
+        }
+
+    def _metrics_of(self, indices: Sequence[int]) -> dict[str, float]:
+        chosen, evaluation = list(indices), self.evaluation
+        metrics = self.task.summarize({name: t[chosen] for name, t in evaluation.stats.items()})
+        if (score := self.task.score) is not None:
+            predictions = [evaluation.predictions[index] for index in chosen]
+            metrics |= score(predictions, take_rows(self.split.rows, chosen))
+        # Some metrics are undefined for few rows, such as the AP of images without objects.
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+    def write_reports(self, folder: Path) -> list[Path]:
+        """Write the reports that training writes for a split; return their paths."""
+        return write_split_reports(
+            self.model, self.task, self.split, self.evaluation, folder, self.numbers
+        )
 
 
 def evaluate_source(
-    run: str, source: Source, console: Console, batch_size: int
-) -> tuple[Split, dict[str, float]]:
-    """Evaluate a model on `source`; return the evaluated rows and their metrics.
+    run: str, source: Source, console: Console, batch_size: int, by: str | None = None
+) -> Measured:
+    """Evaluate a model on `source`.
 
     Prints how the rows were read. The metrics do not depend on the number of processes. Raises
-    FinetuneError.
+    FinetuneError, also if the metrics cannot be split by the values of the column `by`.
     """
     state = this_process()
     folder = model_folder(run)
     task = load_task(folder, source.options)
-    rows, notes = open_rows(source.reference, source.config, source.split, task.config.formats)
+    rows, notes, numbers = open_numbered_rows(
+        source.reference, source.config, source.split, task.config.formats
+    )
+    if by is not None:
+        _check_groups(by, rows)
     resolved = task.rows.resolve(rows[:FIRST_VALUES])
     task.settle(resolved.keys)
     notes += resolved.notes
-    rows, faults = check_rows(source.name, rows, labeled_faults(task), source.config.on_error)
+    on_error = source.config.on_error
+    valid, faults = find_valid(source.name, rows, labeled_faults(task), on_error, numbers)
+    if len(valid) < len(rows):
+        rows, numbers = rows.select(valid), [numbers[index] for index in valid]
     notes += task.views.compare(source.split or source.name, rows)
     precision, reason = _choose_precision(RunFolder(Path(run)), state.device)
     accelerator = make_accelerator(precision)
@@ -75,7 +141,19 @@ def evaluate_source(
     cut = cut_note(lengths, task.views.length_unit)
     for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
-    return split, evaluate_split(model, task, split, accelerator, block=batch_size).metrics
+    evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
+    return Measured(model, task, rows, split, split.numbers(numbers), evaluation)
+
+
+def _check_groups(column: str, rows: Dataset) -> None:
+    if column not in rows.column_names:
+        raise DataError(f"by={column}: no such column; {nearest(column, rows.column_names)}")
+    count = len(set(map(str, rows[column])))
+    if count > MOST_GROUPS:
+        raise DataError(
+            f"by={column}: has {count} values, more than {MOST_GROUPS}; name a column with few "
+            "values, such as the source of a row"
+        )
 
 
 def labeled_faults(task: Task) -> Callable[[Sequence[Row]], list[list[str]]]:

@@ -19,7 +19,6 @@ from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.prediction_inputs import NumberedRow
 from finetune.io.table_writer import Write, check_output, open_writer, write_lines
-from finetune.reporting.console import format_count
 from finetune.task import Task
 from finetune.task_parts import Prediction, PredictionForm, Row
 
@@ -221,17 +220,13 @@ class _FormTable(Sink):
     """Write the records of a form to a table."""
 
     def __init__(self, form: PredictionForm, write: Write) -> None:
-        self._form, self._write, self._count = form, write, 0
+        self._form, self._write = form, write
 
     def __call__(self, rows: Sequence[NumberedRow], results: Sequence[Result]) -> None:
         pairs = zip(rows, results, strict=True)
         records = [record for pair in pairs for record in _records(self._form, *pair)]
-        self._count += len(records)
         if records:
             self._write(records)
-
-    def finish(self) -> str:
-        return format_count(self._count, "record") + " written"
 
 
 class _FormFolder(Sink):

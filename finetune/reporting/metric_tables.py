@@ -14,6 +14,8 @@ Metrics = Mapping[str, Mapping[str, float]]
 BY_LABEL = ("precision", "recall", "f1", "support")
 # A longer table would scroll the one above it off the screen; metrics.jsonl has all labels.
 MOST_LABELS = 30
+# A wider table would be wrapped; the file of the metrics has all of them.
+MOST_COLUMNS = 8
 
 
 def show_results(folder: RunFolder, console: Console) -> None:
@@ -61,6 +63,16 @@ def show_metrics(
             console.table(f"{name} by label", ["label", *BY_LABEL], labels)
     if selected:
         console.print(f"* optimistically biased: {selected} selected the checkpoint")
+
+
+def show_groups(title: str, groups: Metrics, console: Console) -> None:
+    """Print a table of the overall metrics of groups of rows, {group: {metric: value}}."""
+    names = list(dict.fromkeys(name for metrics in groups.values() for name in overall(metrics)))
+    names = names[:MOST_COLUMNS]
+    rows = [
+        [group, *(metrics.get(name, "") for name in names)] for group, metrics in groups.items()
+    ]
+    console.table(title, ["value", *names], rows)
 
 
 def _untrained(folder: RunFolder) -> Metrics:

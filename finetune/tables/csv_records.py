@@ -20,6 +20,8 @@ _QUOTES = {"double": '"', "single": "'", "backslash": '"', "none": "", None: '"'
 _SPOKEN = {"\\t": "\t", "tab": "\t"}
 _EXCEL_LINE = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)
 
+_MOST_NAMES, _FIRST_NAMES = 12, 3  # names of columns in a message
+
 
 class Record(NamedTuple):
     """One record of a CSV: its first line from 1, its place in the text, and the lines it takes."""
@@ -168,4 +170,7 @@ def guess_columns(cells: Sequence[str]) -> str:
     longest = max(range(len(cells)), key=lambda place: len(cells[place]))
     others = iter(["label", *(f"column_{number}" for number in range(2, len(cells) + 1))])
     names = ["text" if place == longest else next(others) for place in range(len(cells))]
+    if len(names) > _MOST_NAMES:
+        names = [*names[:_FIRST_NAMES], "...", names[-1]]
+        return f"[{', '.join(names)}], {len(cells)} names in all"
     return f"[{', '.join(names)}]"

@@ -71,8 +71,12 @@ def find_shape(value: Any, place: str) -> Shape:
 
 
 def _splits(value: Mapping[str, Any], place: str) -> Shape | None:
-    """{"train": [...], "test": [...]}, the rows of each in any other shape."""
-    splits = {key: value[key] for key in value if split_name(key) and _holds_rows(value[key])}
+    """{"train": [...], "test": [...]}, the rows of each as lists of cells or in any other shape."""
+    named = {key: value[key] for key in value if split_name(key)}
+    # Lists of cells may also be columns, unless one of them is called train.
+    cells = [key for key in named if _is_list_of(named[key], list)]
+    cells = cells if any(split_name(key) == "train" for key in cells) else []
+    splits = {key: part for key, part in named.items() if key in cells or _holds_rows(part)}
     if not splits:
         return None
     shape = Shape({}, [_unread(value, splits, place)] if len(splits) < len(value) else [])

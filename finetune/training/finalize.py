@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from finetune.export.card_metadata import base_reference
 from finetune.export.final_model import Differences, Final, export_model, sample_rows
 from finetune.export.model_card import write_cards
 from finetune.inference.evaluation_loop import Evaluation
+from finetune.inference.split_reports import write_split_reports
 from finetune.io.checkpoint import read_checkpoint, step_name
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
@@ -51,7 +51,7 @@ def finalize_run(
     model = whole_model(live)
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        _write_reports(prepared, evaluations, folder)
+        _write_reports(model, prepared, evaluations, folder)
         card_data = collect_card_data(prepared, splits, results, selected, step)
         differences = _export(model, prepared, folder, card_data)
         facts = {
@@ -91,17 +91,18 @@ def save_untrained(folder: RunFolder, split: str, predictions: Sequence[Predicti
 
 
 def _write_reports(
-    prepared: Prepared, evaluations: Mapping[str, Evaluation], folder: RunFolder
+    model: TransferModel,
+    prepared: Prepared,
+    evaluations: Mapping[str, Evaluation],
+    folder: RunFolder,
 ) -> None:
     task = prepared.live.task
     for split in prepared.held_out:
         evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
-        rows: Any = split.rows
-        target.mkdir(parents=True, exist_ok=True)
-        task.views.report(evaluation.stats, target, rows)
+        write_split_reports(model, task, split, evaluation, target, split.numbers())
         if (target / UNTRAINED).is_file() and evaluation.predictions:
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
-            shown = take_rows(rows, range(len(before)))
+            shown = take_rows(split.rows, range(len(before)))
             task.views.report_change(shown, before, evaluation.predictions[: len(before)], target)
 
 

@@ -67,6 +67,8 @@ class AnnotatedImage:
         objects: its objects; [] if there are none.
         size: (H, W) in pixels as the annotations state it; None: not stated.
         place: where the image is in its file, for messages.
+        content: None if the images of the set are files; else the bytes of an image that is stored
+            in the annotations, b"" for a file among them.
     """
 
     image: str
@@ -74,17 +76,25 @@ class AnnotatedImage:
     objects: list[Annotated] = field(default_factory=list)
     size: tuple[int, int] | None = None
     place: str = ""
+    content: bytes | None = None
+
+    @property
+    def cell(self) -> Any:
+        """The image as a cell of a row: its path, or {"bytes", "path"}."""
+        if self.content is None:
+            return self.image
+        return {"bytes": self.content or None, "path": self.image}
 
 
 def box_row(item: AnnotatedImage) -> Row:
     """Return a row of object detection."""
-    return {"image": item.image, "file": item.file, "objects": list(map(_box_object, item.objects))}
+    return {"image": item.cell, "file": item.file, "objects": list(map(_box_object, item.objects))}
 
 
 def mask_row(item: AnnotatedImage) -> Row:
     """Return a row of segmentation: the mask is given by the outlines of the objects."""
     objects = list(map(_mask_object, item.objects))
-    return {"image": item.image, "file": item.file, "objects": objects}
+    return {"image": item.cell, "file": item.file, "objects": objects}
 
 
 def number_of_name(name: str) -> int:

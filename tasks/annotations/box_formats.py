@@ -35,8 +35,8 @@ def read_coco_boxes(path: Path, config: DataConfig) -> TaskTables:
 
 def read_voc_boxes(path: Path, config: DataConfig) -> TaskTables:
     """Read the boxes of a folder of Pascal VOC."""
-    splits, notes = read_voc(path, config)
-    return TaskTables(to_rows(splits, box_row), notes)
+    read = read_voc(path, config)
+    return TaskTables(to_rows(read.splits, box_row), read.notes, unusable=read.unusable)
 
 
 def read_table_boxes(path: Path, config: DataConfig) -> TaskTables:

@@ -4,6 +4,9 @@
     1.jpg,cat,12,30,80,99
     2.jpg,,,,,                          an image without objects
 
+OpenImages has annotations/train-annotations-bbox.csv beside images/train/, and a table that names
+the codes of its classes.
+
 `tasks.annotations.box_columns` knows the names of the columns.
 """
 
@@ -17,7 +20,8 @@ from pathlib import Path
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.walking import list_visible
+from finetune.io.image_paths import is_image_file, is_readable_file
+from finetune.io.walking import list_readable, list_visible
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.box_columns import BoxColumns, find_box_columns
@@ -30,7 +34,10 @@ _SUFFIXES = (".csv", ".tsv")
 _ONE_CLASS = "object"
 _SPLIT_WORDS = {"validate": "validation", "unassigned": "train"}
 _SHOWN = 5
-_NAMES = "*class-descriptions*.csv"
+_NAMES = ("*class-descriptions*.csv", "classes.csv", "metadata/classes.csv")
+_CODES = ("/m/", "/g/")
+_TABLE_FOLDERS = ("annotations", "annotation", "labels", "csv")
+_IMAGE_FOLDERS = ("images", "data", "")
 _COMMA = re.compile(r"(?<=\d),(?=\d)")
 
 
@@ -40,13 +47,18 @@ def find_box_tables(path: Path) -> dict[str, list[Path]]:
         return {"train": [path]} if is_box_table(path) else {}
     if not path.is_dir():
         return {}
-    places = [path, *(p for p in list_visible(path) if p.is_dir() and split_of(p.name))]
-    files = [file for place in places for file in list_visible(place) if is_box_table(file)]
+    folders = [child for child in list_visible(path) if child.is_dir()]
+    files = _tables_in([path, *(folder for folder in folders if split_of(folder.name))])
+    files = files or _tables_in([each for each in folders if each.name.lower() in _TABLE_FOLDERS])
     splits: dict[str, list[Path]] = {}
     for file in files:
         split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != path else None)
         splits.setdefault(split or "train", []).append(file)
     return splits
+
+
+def _tables_in(folders: Sequence[Path]) -> list[Path]:
+    return [file for folder in folders for file in list_visible(folder) if is_box_table(file)]
 
 
 def is_box_table(path: Path) -> bool:
@@ -86,7 +98,19 @@ def read_box_tables(
         for name, images in {**by_name, **tables}.items():
             splits.setdefault(name, []).extend(images)
         notes += file_notes
+    notes += _unnamed([image for images in splits.values() for image in images])
+    notes += _other_tables(path, [file for some in files.values() for file in some])
     return {split: images for split, images in splits.items() if images}, notes
+
+
+def _other_tables(path: Path, read: Sequence[Path]) -> Iterator[str]:
+    """Yield a note on the other files beside the tables of a folder of annotations."""
+    folders = {file.parent for file in read} - {path, path.parent}
+    for folder in sorted(each for each in folders if each.name.lower() in _TABLE_FOLDERS):
+        names = {*read, *_name_tables(folder)}
+        others = [file.name for file in list_visible(folder) if file not in names]
+        if others:
+            yield f"{folder}: not read: {listed(others, _SHOWN)}"
 
 
 def _read_table(
@@ -177,14 +201,21 @@ class _Table:
 def _name_classes(file: Path, splits: Mapping[str, Mapping[str, AnnotatedImage]]) -> Iterator[str]:
     """Replace the codes of OpenImages with the names in class-descriptions.csv, if it is near."""
     objects = [o for images in splits.values() for image in images.values() for o in image.objects]
-    tables = sorted(each for p in (file.parent, file.parent.parent) for each in p.glob(_NAMES))
-    if not tables or not any(each.category.startswith("/m/") for each in objects):
+    tables = _name_tables(file.parent)
+    if not tables or not any(each.category.startswith(_CODES) for each in objects):
         return
     with tables[0].open(encoding="utf-8-sig", errors="replace", newline="") as opened:
         names = {line[0]: line[1] for line in csv.reader(opened) if len(line) > 1}
+    unknown = sorted({each.category for each in objects} - names.keys())
     for each in objects:
         each.category = names.get(each.category, each.category)
-    yield f"class names are those of {tables[0].name}"
+    lacking = f"; it has none for {listed(unknown, _SHOWN)}" if unknown else ""
+    yield f"class names are those of {tables[0].name}{lacking}"
+
+
+def _name_tables(folder: Path) -> list[Path]:
+    places = (folder, folder.parent)
+    return [each for place in places for name in _NAMES for each in sorted(place.glob(name))]
 
 
 def _delimiter(first: str, wanted: str | None) -> str:
@@ -222,13 +253,35 @@ def _find_images(
 ) -> Iterator[str]:
     """Fill in the paths of the images, and yield a note on where they were found."""
     folder = file.parent
-    places = [folder, folder / "images", folder / file.stem, Path()]
     for split, images in splits.items():
-        near = [*places, folder / split]
-        search = ImageSearch(folder, configured_places(chosen, file) if chosen else near)
+        places = configured_places(chosen, file) if chosen else _places(file, split)
+        search = ImageSearch(folder, places)
         for image, path in zip(images.values(), search.find(list(images)), strict=True):
             image.image = (path or search.expected(image.file)).as_posix()
         if search.way:
             yield f"images were found {search.way}"
         elif search.place not in (folder, folder / "images"):
             yield f"images are in {search.place}"
+
+
+def _places(file: Path, split: str) -> list[Path]:
+    """Return the folders in which the images of a split may be."""
+    folder = file.parent
+    places = [folder, folder / "images", folder / file.stem, Path(), folder / split]
+    if folder.name.lower() in _TABLE_FOLDERS:
+        own = split_of(file.stem) if split == "train" else None
+        for above in (folder.parent / name for name in _IMAGE_FOLDERS):
+            inside = (child for child in list_readable(above) if child.is_dir())
+            places += [each for each in inside if split_of(each.name) == (own or split)]
+            places.append(above)
+    return places
+
+
+def _unnamed(images: Sequence[AnnotatedImage]) -> Iterator[str]:
+    """Yield a note on the images beside those of the tables that no line names."""
+    named = {Path(image.image) for image in images}
+    folders = sorted({path.parent for path in named if is_readable_file(path)})
+    rest = [path.name for place in folders for path in list_visible(place) if path not in named]
+    rest = [name for name in rest if is_image_file(name)]
+    if rest:
+        yield f"images that no line names, not read: {len(rest)} ({listed(rest, _SHOWN)})"

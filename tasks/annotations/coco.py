@@ -122,6 +122,11 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
         categories = _Categories(file, content["categories"])
         images, repeated = _images(file, content["images"])
         by_id = _ById({item["id"]: image for item, image in images})
+        if any("segments_info" in item for item in content["annotations"]):
+            raise DataError(
+                f"{file}: a panoptic set of COCO, which is not read: its annotations are colors of"
+                " PNG files; choose the file of instances with data.source=FILE"
+            )
         for number, item in enumerate(content["annotations"], start=1):
             name = f"annotation {item.get('id', f'number {number}')}"
             image = by_id.find(item["image_id"])

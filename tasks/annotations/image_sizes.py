@@ -9,6 +9,7 @@ Shapes: H, W pixels.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ def _other_size(item: AnnotatedImage) -> Size | None:
     if item.size is None or not all(item.size):
         return None
     try:
-        size = picture_size(item.image)
+        size = picture_size(item.cell)
     except DataError:  # a fault of the row, which validation reports
         return None
     return None if size == tuple(item.size) else size
@@ -63,13 +64,13 @@ def _other_size(item: AnnotatedImage) -> Size | None:
 
 def _is_stored(item: AnnotatedImage, size: Size) -> bool:
     """True if the stated size is that of the image before its EXIF orientation is applied."""
-    return item.size == size[::-1] and orientation_of(item.image) >= 5
+    return item.size == size[::-1] and orientation_of(item.content or item.image) >= 5
 
 
-def orientation_of(path: str) -> int:
-    """Return the EXIF orientation of an image file, 1 to 8; 1 if it has none."""
+def orientation_of(source: str | bytes) -> int:
+    """Return the EXIF orientation of an image, a path or its bytes, 1 to 8; 1 if it has none."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # decoders may raise anything on a corrupt file
         return 1
@@ -85,12 +86,11 @@ def _turn(items: Iterable[AnnotatedImage], stored: set[int]) -> list[str]:
     for item in items:
         if item.size is None:
             continue
-        is_square_or_flipped = id(item) in stored or orientation_of(item.image) in (2, 3, 4)
-        if is_square_or_flipped or item.size[0] == item.size[1]:
-            number = orientation_of(item.image)
-            if number != 1:
-                _turn_objects(item, _TURNS[number](*item.size))
-                count += 1
+        number = orientation_of(item.content or item.image)
+        is_square_or_flipped = id(item) in stored or number in (2, 3, 4)
+        if number != 1 and (is_square_or_flipped or item.size[0] == item.size[1]):
+            _turn_objects(item, _TURNS[number](*item.size))
+            count += 1
     return [
         f"{count} images have an EXIF orientation that their annotations ignore: coordinates are"
         " turned with the images"

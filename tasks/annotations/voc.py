@@ -22,7 +22,7 @@ from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.annotations.voc_files import is_voc_file, read_voc_file
-from tasks.image.image_lists import split_by_lists
+from tasks.image.image_lists import ListedItems, split_by_lists
 from tasks.image.image_search import (
     clean_path,
     configured_places,
@@ -36,18 +36,16 @@ _SHOWN = 3
 
 def find_voc(path: Path) -> dict[str, list[Path]]:
     """Return the .xml files of a folder by split; {} if there are none."""
-    splits, _ = _find(path)
-    return splits
+    return _find(path).splits
 
 
-def read_voc(
-    path: Path, config: DataConfig | None = None
-) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
-    """Return the images of every split of a folder, and notes.
+def read_voc(path: Path, config: DataConfig | None = None) -> ListedItems[AnnotatedImage]:
+    """Return the images of every split of a folder, notes, and the splits without annotations.
 
     Raises DataError if there are no .xml files, or if a file cannot be read.
     """
-    files, notes = _find(path)
+    found = _find(path)
+    files, notes = found.splits, found.notes
     if not files:
         raise DataError(
             f"{path}: no .xml files of Pascal VOC found, in Annotations/ or beside the images; "
@@ -60,12 +58,12 @@ def read_voc(
     notes += _unannotated(splits)
     for images in splits.values():
         notes += fit_sizes(images, config.rescale)
-    return splits, notes
+    return ListedItems(splits, notes, found.unusable)
 
 
-def _find(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
+def _find(path: Path) -> ListedItems[Path]:
     if not path.is_dir():
-        return {}, []
+        return ListedItems()
     children = [child for child in list_visible(path) if child.is_dir()]
     folders = [child for child in children if child.name.lower() in _ANNOTATION_FOLDERS]
     inner = [child for folder in folders for child in list_visible(folder) if child.is_dir()]
@@ -74,25 +72,26 @@ def _find(path: Path) -> tuple[dict[str, list[Path]], list[str]]:
     files = files or _xml_files(path)
     if files:
         by_stem = {file.stem: file for file in files}
-        splits, notes = split_by_lists(path / "ImageSets" / "Main", by_stem, ".xml file")
-        return splits or {"train": files}, notes
-    splits = {}
+        read = split_by_lists(path / "ImageSets" / "Main", by_stem, ".xml file")
+        read.splits = read.splits or {"train": files}
+        return read
+    splits: dict[str, list[Path]] = {}
     for folder in folders:  # annotations/train/1.xml
         below = (child for child in list_visible(folder) if child.is_dir())
         splits = {
             s: f for child in below if (s := split_of(child.name)) and (f := _xml_files(child))
         }
         if splits:
-            return splits, []
-    notes = []
+            return ListedItems(splits)
+    notes: list[str] = []
     for child in children:
         split = split_of(child.name)
-        found, child_notes = _find(child) if split else ({}, [])
-        inside = [file for some in found.values() for file in some]
+        found = _find(child) if split else ListedItems[Path]()
+        inside = [file for some in found.splits.values() for file in some]
         if split and inside:
             splits[split] = inside
-            notes += child_notes
-    return splits, notes
+            notes += found.notes
+    return ListedItems(splits, notes)
 
 
 def _xml_files(folder: Path) -> list[Path]:

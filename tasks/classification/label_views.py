@@ -1,4 +1,4 @@
-"""Views of classification: remarks on the labels, and the confusion matrix of a split."""
+"""Views of classification: remarks on the labels, outcomes of rows, plots of a split."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.task_parts import Row, Stats, Views
+from finetune.task_parts import Outcome, Prediction, Row, Stats, Views
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
-from tasks.classification.confusion import write_confusion
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.targets import SeveralLabels, SingleLabel, Targets, label_values
+from tasks.classification.label_plots import write_confusion, write_scatter
+from tasks.classification.targets import (
+    Number,
+    SeveralLabels,
+    SingleLabel,
+    Targets,
+    label_values,
+)
 
 MANY_CLASSES = 1000
 MANY_ROWS = 20  # from which the ratio of labels to rows means something
@@ -24,7 +30,16 @@ class LabelViews(Views):
     def __init__(self, targets: Targets | None) -> None:
         self.targets = targets
 
+    def outcomes(
+        self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
+    ) -> list[Outcome]:
+        assert self.targets is not None, "targets are set by setup or restore"
+        return self.targets.outcomes(stats["scores"], stats["target"])
+
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        if isinstance(self.targets, Number):
+            true, predicted = stats["target"].numpy(), stats["scores"][:, 0].numpy()
+            return write_scatter(true, predicted, folder)
         if not isinstance(self.targets, SingleLabel):
             return []
         names, predicted = self.targets.names, stats["scores"].argmax(1).numpy()

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.errors import ConfigError, DataError
-from finetune.task_parts import Prediction
+from finetune.task_parts import Outcome, Prediction
 from tasks.cells.delimiters import find_delimiter
 from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, typed_labels
 from tasks.classification import classification_metrics as metrics
@@ -74,6 +74,10 @@ class Targets(ABC):
     @abstractmethod
     def predictions(self, scores: Tensor) -> list[Prediction]:
         """Return one prediction for each row of scores [B, C]."""
+
+    @abstractmethod
+    def outcomes(self, scores: Tensor, targets: Tensor) -> list[Outcome]:
+        """Return the outcome of each row of a split, from scores [N, C]."""
 
     def all_scores(self, row: Sequence[float]) -> Prediction:
         """Return {"score/<label>": probability} for every label of a row if task.scores=all."""
@@ -139,6 +143,16 @@ class SingleLabel(Targets):
             for index, row in zip(best, scores.tolist(), strict=True)
         ]
 
+    def outcomes(self, scores: Tensor, targets: Tensor) -> list[Outcome]:
+        """Return true and predicted label; confident mistakes first, doubtful hits next."""
+        best, predicted = (each.tolist() for each in scores.max(dim=1))
+        outcomes = []
+        for true, guess, score in zip(targets.tolist(), predicted, best, strict=True):
+            columns = {"true": self.values[true], "predicted": self.values[guess]}
+            mistake = score if guess != true else -score
+            outcomes.append(Outcome({**columns, "probability": score}, mistake))
+        return outcomes
+
     def describe(self, target: int) -> str:
         return self.names[target]
 
@@ -184,6 +198,24 @@ class SeveralLabels(Targets):
             predictions.append(prediction | self.all_scores(row))
         return predictions
 
+    def outcomes(self, scores: Tensor, targets: Tensor) -> list[Outcome]:
+        """Return the true labels, and the predicted ones with their probabilities.
+
+        Rows with a wrong label come first, those with the most confident one on top.
+        """
+        chosen = scores >= self.config.threshold
+        errors = (scores - targets).abs()
+        wrong = (errors * (chosen != targets.bool())).amax(1)
+        mistakes = torch.where(wrong > 0, wrong, errors.amax(1) - 1)
+        outcomes = []
+        for true, row, mistake in zip(
+            targets.bool().tolist(), self.predictions(scores), mistakes.tolist(), strict=True
+        ):
+            names = [value for value, is_true in zip(self.values, true, strict=True) if is_true]
+            columns = {"true": names, "predicted": row["label"], "probability": row["score"]}
+            outcomes.append(Outcome(columns, mistake))
+        return outcomes
+
     def describe(self, target: Sequence[float]) -> str:
         return ", ".join(name for name, value in zip(self.names, target, strict=True) if value)
 
@@ -217,6 +249,14 @@ class Number(Targets):
 
     def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         return metrics.regression_metrics(scores[:, 0], targets)
+
+    def outcomes(self, scores: Tensor, targets: Tensor) -> list[Outcome]:
+        """Return true and predicted number and their difference; the largest errors first."""
+        pairs = zip(targets.tolist(), scores[:, 0].tolist(), strict=True)
+        return [
+            Outcome({"true": true, "predicted": guess, "error": guess - true}, abs(guess - true))
+            for true, guess in pairs
+        ]
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
         """Return {"score": number}."""

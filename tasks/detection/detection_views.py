@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from finetune.model import TransferModel
-from finetune.task_parts import REPOSITORY, CardFacts, Prediction, Row, Sample, Stats, Views
-from tasks.detection.detection_metrics import LOW_AP50, capped_note, diagnose
+from finetune.config.formats import WRITTEN_TABLES
+from finetune.errors import DataError
+from finetune.model import Batch, TransferModel
+from finetune.reporting.console import format_count
+from finetune.task_parts import (
+    REPOSITORY,
+    CardFacts,
+    NamedRow,
+    Outcome,
+    Picture,
+    Prediction,
+    PredictionForm,
+    Row,
+    Sample,
+    Stats,
+    Views,
+)
+from tasks.detection.detection_metrics import LOW_AP50, capped_note, count_objects, diagnose
 from tasks.detection.drawing import (
     SIDES,
-    draw_detection_sheet,
+    Mark,
+    draw_marks,
     draw_pair,
     predicted_marks,
+    scaled,
     true_marks,
 )
+from tasks.image.image_reading import picture_size
 from tasks.image.picture_rows import describe_pixels
 from tasks.image.preprocessing import INPUT
+from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet, shrink
 
 if TYPE_CHECKING:
     from tasks.object_detection import ObjectDetection
@@ -66,6 +87,63 @@ def to_prediction(detections: Mapping[str, Tensor], names: Sequence[str]) -> Pre
     }
 
 
+def detection_forms(
+    labels: Sequence[str], size: Callable[[Row], tuple[int, int]]
+) -> dict[str, PredictionForm]:
+    """Return the forms of detections that other tools read; `size` gives (H, W) of a row's image.
+
+    boxes: a table with a box per line. coco: results as cocodataset.org/#format-results has them;
+    the image id is the number that the file is named by, else its name. yolo: class, center and
+    size in shares of the image, and score.
+    """
+
+    def boxes(row: Row, name: str, prediction: Prediction) -> list[Row]:
+        items = prediction["detections"]
+        return [
+            {"image": name, "label": item["label"], "score": item["score"], **item["box"]}
+            for item in items
+        ]
+
+    def coco(row: Row, name: str, prediction: Prediction) -> list[Row]:
+        stem, records = Path(name).stem, []
+        for item in prediction["detections"]:
+            left, top, right, bottom = (item["box"][side] for side in SIDES)
+            records.append(
+                {
+                    "image_id": int(stem) if stem.isdecimal() else stem,
+                    "category_id": labels.index(item["label"]) + 1,
+                    "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
+                    "score": item["score"],
+                    "file_name": name,
+                    "category": item["label"],
+                }
+            )
+        return records
+
+    def yolo(row: Row, name: str, prediction: Prediction) -> list[Row]:
+        height, width = size(row)
+        records = []
+        for item in prediction["detections"]:
+            left, top, right, bottom = (item["box"][side] for side in SIDES)
+            shares = {
+                "x": (left + right) / 2 / width,
+                "y": (top + bottom) / 2 / height,
+                "width": (right - left) / width,
+                "height": (bottom - top) / height,
+                "score": item["score"],
+            }
+            rounded = {key: f"{value:.6f}" for key, value in shares.items()}
+            records.append({"class": labels.index(item["label"]), **rounded})
+        return records
+
+    classes = "".join(f"{label}\n" for label in labels)
+    return {
+        "boxes": PredictionForm(boxes, ("image", "label", "score", *SIDES), WRITTEN_TABLES),
+        "coco": PredictionForm(coco, endings=(".json",)),
+        "yolo": PredictionForm(yolo, files={"classes.txt": classes}),
+    }
+
+
 def detections_to_pipeline(prediction: Prediction) -> list[dict[str, Any]]:
     """Return the output of transformers' object-detection pipeline: boxes in whole pixels."""
     return [
@@ -100,28 +178,87 @@ class DetectionViews(Views):
         maximum, threshold = self.task.max_detections, self.task.resolved_.score_threshold
         return capped_note(stats, maximum, threshold)
 
-    def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
-        """Draw a contact sheet of predicted and true boxes, on images spread over the split."""
-        reader, threshold = self.task.rows, self.task.resolved_.score_threshold
-        sheet = draw_detection_sheet(
-            lambda index: reader.image(rows[index]), stats, self.task.labels, threshold
-        )
+    def pictures(self, batch: Batch) -> list[Picture]:
+        """Render the inputs with the boxes that the network learns, tiles each on their own."""
+        contents = batch["frames"][:, :2]
+        learned = self.task.head_.learned_boxes(batch["targets"]["head"], contents)
+        restored = map(self.task.canvas_.preprocessing.restore, batch["inputs"][INPUT].cpu())
+        shown = []
+        for pixels, (boxes, labels) in zip(restored, learned, strict=True):
+            image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+            marks = true_marks(boxes, labels, self.task.labels)
+            caption = format_count(len(marks), "box", "es")
+            shown.append(Picture(caption, np.asarray(draw_marks(image, marks, self.task.labels))))
+        return shown
+
+    def outcomes(
+        self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
+    ) -> list[Outcome]:
+        threshold = self.task.resolved_.score_threshold
+        counts = [count_objects(stats, image, threshold) for image in range(len(stats["found"]))]
+        return [Outcome(each._asdict(), each.missed + each.false) for each in counts]
+
+    illustrated = IMAGES_ON_SHEET
+
+    def illustrate(
+        self,
+        rows: Sequence[NamedRow],
+        stats: Stats,
+        predict: Callable[[], Sequence[Prediction]],
+        folder: Path,
+    ) -> list[Path]:
+        """Draw a contact sheet of predicted and true boxes."""
+        pairs = []
+        for name, row, index in rows:
+            image = self.task.rows.image(row)
+            small, factor = shrink(image)
+            marks = scaled(predicted_marks(self._measured_prediction(stats, index)), factor)
+            truth = scaled(self._true_marks(row, image) or [], factor)
+            pairs.append(draw_pair(small, marks, truth, self.task.labels, name))
         path = folder / "contact-sheet.jpg"
-        sheet.save(path)
+        make_sheet(pairs).save(path)
         return [path]
+
+    def _measured_prediction(self, stats: Stats, image: int) -> Prediction:
+        """Return the prediction of an image, from the detections that its metrics use."""
+        kept = stats["scores"][image, : int(stats["found"][image])]
+        kept = (kept >= self.task.resolved_.score_threshold).nonzero()[: self.task.max_detections]
+        names = ("boxes", "scores", "labels")
+        return to_prediction({n: stats[n][image][kept[:, 0]] for n in names}, self.task.labels)
 
     def present(self, prediction: Prediction) -> Any:
         return detections_to_pipeline(prediction)
 
+    @property
+    def forms(self) -> Mapping[str, PredictionForm]:
+        return detection_forms(self.task.labels, self._size)
+
+    def _size(self, row: Row) -> tuple[int, int]:
+        return picture_size(self.task.rows.cell(row))
+
+    def caveat(self, prediction: Prediction) -> str:
+        maximum = self.task.max_detections
+        if len(prediction["detections"]) < maximum:
+            return ""
+        return f"{maximum} boxes predicted, the most that task.max_detections allows; raise it"
+
     def draw(self, row: Row, prediction: Prediction, folder: Path, name: str) -> list[Path]:
-        reader, labels = self.task.rows, self.task.labels
-        image, marks = reader.image(row), None
-        if row.get(reader.objects.column) is not None:
-            truth = reader.objects.truth(row, (image.height, image.width), labels)
-            marks = true_marks(truth, labels)
-        path = folder / f"{name}.png"
-        draw_pair(image, predicted_marks(prediction), marks, labels).save(path)
+        image = self.task.rows.image(row)
+        marks, path = self._true_marks(row, image), folder / f"{name}.png"
+        draw_pair(image, predicted_marks(prediction), marks, self.task.labels).save(path)
         return [path]
+
+    def _true_marks(self, row: Row, image: Image.Image) -> list[Mark] | None:
+        """Return the true boxes of a row, also those of unknown classes; None if there are none."""
+        objects = self.task.rows.objects
+        if row.get(objects.column) is None:
+            return None
+        try:
+            names = [*self.task.labels, *objects.unknown(row, self.task.labels)]
+            truth = objects.truth(row, (image.height, image.width), names)
+        except DataError:  # rows to predict are not checked for what the model does not read
+            return None
+        return true_marks(truth.boxes, truth.labels, names)
 
     def card(self, model: TransferModel) -> CardFacts:
         config = self.task.resolved_

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from finetune.task_parts import Prediction
-from tasks.detection.object_reader import Truth
 from tasks.image.palette import palette
+from tasks.image.sheets import LINE, side_by_side
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
-LINE = 14  # pixels of a line of text
-GAP = 6  # pixels between images
-IMAGES_ON_SHEET = 16
-SHEET_SIDE = 224  # pixels of the longer side of an image on a contact sheet
+UNKNOWN = (150, 150, 150)  # color of classes that the model does not know
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Mark:
     """A box to draw, xyxy in pixels of the image; `score` is None for a true box."""
 
-    box: tuple[float, float, float, float]
+    box: Box
     label: str
     score: float | None = None
 
@@ -37,9 +35,10 @@ def predicted_marks(prediction: Prediction) -> list[Mark]:
     ]
 
 
-def true_marks(truth: Truth, names: Sequence[str]) -> list[Mark]:
-    """Return the true boxes of an image."""
-    return _marks(truth.boxes, truth.labels, None, names)
+def true_marks(boxes: Tensor, labels: Tensor, names: Sequence[str]) -> list[Mark]:
+    """Return true boxes [M, 4] with their labels [M]."""
+    rows = zip(boxes.tolist(), labels.tolist(), strict=True)
+    return [Mark(tuple(box), names[int(label)]) for box, label in rows]
 
 
 def draw_pair(
@@ -47,23 +46,20 @@ def draw_pair(
     predicted: Sequence[Mark],
     truth: Sequence[Mark] | None,
     names: Sequence[str],
+    caption: str = "",
 ) -> Image.Image:
     """Draw the predicted boxes on an image, and the true boxes on a copy beside it if known."""
     drawn = draw_marks(image, predicted, names)
     if truth is None:
         return drawn
-    sheet = Image.new("RGB", (2 * image.width + GAP, image.height + LINE), "white")
-    draw = ImageDraw.Draw(sheet)
-    panels = (("predicted", drawn), ("true", draw_marks(image, truth, names)))
-    for index, (title, panel) in enumerate(panels):
-        left = index * (image.width + GAP)
-        draw.text((left + 2, 0), title, fill="black")
-        sheet.paste(panel, (left, LINE))
-    return sheet
+    return side_by_side([("predicted", drawn), ("true", draw_marks(image, truth, names))], caption)
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark], names: Sequence[str]) -> Image.Image:
-    """Draw boxes on a copy of an image, in ascending order of score: the best are on top."""
+    """Draw boxes on a copy of an image, in ascending order of score: the best are on top.
+
+    Boxes of classes that are not in `names` are gray.
+    """
     drawn = image.convert("RGB")
     draw = ImageDraw.Draw(drawn)
     colors = dict(zip(names, palette(len(names) + 1)[1:], strict=True))
@@ -71,7 +67,7 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark], names: Sequence[str]) 
     for mark in sorted(marks, key=lambda mark: mark.score or 0):
         left, top = (max(0, round(value)) for value in mark.box[:2])
         right, bottom = max(left, round(mark.box[2]) - 1), max(top, round(mark.box[3]) - 1)
-        color = colors[mark.label]
+        color = colors.get(mark.label, UNKNOWN)
         draw.rectangle((left, top, right, bottom), outline=color, width=width)
         caption = mark.label if mark.score is None else f"{mark.label} {mark.score:.2f}"
         line = top - LINE if top >= LINE else top
@@ -81,47 +77,14 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark], names: Sequence[str]) 
     return drawn
 
 
-def draw_detection_sheet(
-    read: Callable[[int], Image.Image],
-    stats: Mapping[str, Tensor],
-    names: Sequence[str],
-    threshold: float,
-) -> Image.Image:
-    """Draw a contact sheet of pairs, predicted and true, for images spread over a split.
-
-    `read` returns an image by its index in the split; detections that score below `threshold` are
-    left out.
-    """
-    pairs, total = [], len(stats["found"])
-    count = min(IMAGES_ON_SHEET, total)
-    for index in sorted({total * number // IMAGES_ON_SHEET for number in range(count)}):
-        image = read(index)
-        factor = SHEET_SIDE / max(image.size)
-        small = image.resize((round(image.width * factor), round(image.height * factor)))
-        found, present = int(stats["found"][index]), int(stats["present"][index])
-        scores = stats["scores"][index, :found]
-        kept = scores >= threshold
-        boxes = stats["boxes"][index, :found][kept] * factor
-        predicted = _marks(boxes, stats["labels"][index, :found][kept], scores[kept], names)
-        true_boxes = stats["true_boxes"][index, :present] * factor
-        truth = _marks(true_boxes, stats["true_labels"][index, :present], None, names)
-        pairs.append(draw_pair(small, predicted, truth, names))
-    columns = max(1, round(math.sqrt(len(pairs) / 2)))
-    width, height = (max(pair.size[axis] for pair in pairs) + GAP for axis in (0, 1))
-    rows = -(-len(pairs) // columns)
-    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
-    for number, pair in enumerate(pairs):
-        row, column = divmod(number, columns)
-        sheet.paste(pair, (GAP + column * width, GAP + row * height))
-    return sheet
+def scaled(marks: Sequence[Mark], factor: float) -> list[Mark]:
+    """Return boxes of an image that is resized by `factor`."""
+    return [replace(mark, box=_scaled_box(mark.box, factor)) for mark in marks]
 
 
-def _marks(
-    boxes: Tensor, labels: Tensor, scores: Tensor | None, names: Sequence[str]
-) -> list[Mark]:
-    values = [None] * len(boxes) if scores is None else scores.tolist()
-    rows = zip(boxes.tolist(), labels.tolist(), values, strict=True)
-    return [Mark(tuple(box), names[int(label)], score) for box, label, score in rows]
+def _scaled_box(box: Box, factor: float) -> Box:
+    left, top, right, bottom = box
+    return factor * left, factor * top, factor * right, factor * bottom
 
 
 def _text_color(color: tuple[int, int, int]) -> str:

@@ -162,6 +162,17 @@ class FcosHead:
             "centerness": positives.clone(),
         }
 
+    def learned_boxes(
+        self, targets: Mapping[str, Tensor], contents: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the boxes that a location learns, [M, 4] on the canvas, and the labels of each
+        image. `contents` are those of `make_targets`.
+        """
+        images = targets["place"] // len(self.locations.squares)
+        found = torch.cat([targets["box"], targets["class"][:, None].to(targets["box"])], dim=1)
+        each = [torch.unique(found[images == number], dim=0) for number in range(len(contents))]
+        return [(rows[:, :4], rows[:, 4].long()) for rows in each]
+
     def losses(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:

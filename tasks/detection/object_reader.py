@@ -94,6 +94,11 @@ class ObjectReader:
             if (name := self.category(each)) is not None:
                 yield name
 
+    def unknown(self, row: Row, labels: Sequence[str]) -> list[str]:
+        """Return the classes of a row's objects that are not among `labels`."""
+        names = (str(self.category(each)) for each in self.read(row))
+        return [name for name in dict.fromkeys(names) if name not in labels]
+
     def unseen(self, row: Row, labels: Sequence[str]) -> Iterator[str]:
         """Yield a message for each object of a row whose class is not among `labels`."""
         for number, each in enumerate(self.read(row), start=1):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, listed, nearest
-from finetune.task_parts import Resolved, Row, shorten
+from finetune.task_parts import Resolved, Row
 from tasks.annotations.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
@@ -26,8 +26,8 @@ from tasks.annotations.boxes import (
 from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
-from tasks.image.image_reading import find_fault, path_of, picture_size
-from tasks.image.picture_rows import PictureRows
+from tasks.image.image_reading import find_fault, picture_size
+from tasks.image.picture_rows import PictureRows, image_name
 from tasks.pixels.areas import Area
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
@@ -65,13 +65,13 @@ class ObjectRows(PictureRows):
         except DataError:
             return super().describe(row)
         shown = listed(map(self._describe_object, objects), _FIRST_OBJECTS)
-        name = path_of(cell) or shorten(cell)
+        name = image_name(cell)
         count = f"{len(objects)} object" + "s" * (len(objects) != 1)
         what = f"{count}: {shown}" if objects else "no objects"
         return f"image {name} of {size[1]} x {size[0]} pixels -> {what}"
 
     def _describe_object(self, item: ImageObject) -> str:
-        box = "no box" if item.box is None else ", ".join(f"{value:.4g}" for value in item.box)
+        box = "no box" if item.box is None else ", ".join(map(_two_decimals, item.box))
         return f"{self.objects.category(item)} ({box})"
 
     def resolve(
@@ -126,6 +126,11 @@ class ObjectRows(PictureRows):
 def _center(item: ImageObject) -> tuple[float, float]:
     left, top, right, bottom = item.box or (0.0,) * 4
     return (left + right) / 2, (top + bottom) / 2
+
+
+def _two_decimals(value: float) -> str:
+    rounded = round(value, 2) or 0.0  # without the sign of -0.0
+    return f"{rounded:.2f}".rstrip("0").rstrip(".")
 
 
 def find_objects(

@@ -103,6 +103,21 @@ class QueryHead:
             count["corners"] = torch.tensor(float(len(boxes)))
         return {"rows": rows}, count
 
+    def learned_boxes(
+        self, targets: Mapping[str, Any], contents: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the boxes that targets hold, [M, 4] on the canvas, and the labels of each image.
+
+        `contents` are those of `make_targets`.
+        """
+        return [
+            (
+                box_convert(row["boxes"], "cxcywh", "xyxy") * torch.stack([width, height] * 2),
+                row["class_labels"],
+            )
+            for row, (height, width) in zip(targets["rows"], contents, strict=True)
+        ]
+
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the sums over all supervised layers, with the loss weights of the config."""
         rows: list[dict[str, Tensor]] = targets["rows"]

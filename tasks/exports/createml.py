@@ -19,6 +19,7 @@ from tasks.exports.export_files import (
     as_list,
     find_exports,
     json_head,
+    label_name,
     load_json,
     naming_file,
     no_export,
@@ -53,10 +54,14 @@ def read_createml(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     whole = Reading()
     for split, candidates in files.items():
         file = only_export(path, split, candidates)
-        reading = Reading()
+        reading, by_name = Reading(), dict[str, AnnotatedImage]()
         with naming_file(file, "CreateML", _NEEDS):
             for number, entry in enumerate(as_list(load_json(file), "the file"), start=1):
-                reading.add(_image(as_dict(entry, f"entry {number}"), file, number), split)
+                image = _image(as_dict(entry, f"entry {number}"), file, number)
+                if image.file not in by_name:
+                    reading.add(by_name.setdefault(image.file, image), split)
+                else:  # some tools write an entry for each annotation
+                    by_name[image.file].objects += image.objects
         reading.notes += find_images(file, reading.splits, config)
         whole.join(reading)
     return finish_reading(whole, config)
@@ -71,10 +76,9 @@ def _image(entry: Any, file: Path, number: int) -> AnnotatedImage:
     objects: Any = next((entry[key] for key in _LIST if entry.get(key)), [])
     for index, each in enumerate(as_list(objects, f"annotations of entry {number}"), start=1):
         annotation = as_dict(each, f"annotation {index} of entry {number}")
-        label = annotation.get("label")
-        item = Annotated("" if label is None else str(label), form="cxcywh")
-        item.place = f"{place}, annotation {index}"
+        item = Annotated("", form="cxcywh", place=f"{place}, annotation {index}")
         try:
+            item.category = label_name(annotation.get("label"))
             box = as_dict(annotation["coordinates"], "coordinates")
             item.box = finite_numbers([box[side] for side in ("x", "y", "width", "height")])
         except KeyError as error:

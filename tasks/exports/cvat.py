@@ -154,7 +154,8 @@ class CvatFile:
             self._reading.remarks["ellipses read as polygons"] += 1
         if tag == "box" and item.polygons:
             self._reading.remarks["turned boxes read as polygons"] += 1
-        self._image.objects.append(item)
+        group = attributes.get("group_id") if item.polygons else None
+        self._reading.add_object(self._image, item, group)
 
     def _add_text(self, text: str) -> None:
         self._text += text

@@ -146,6 +146,15 @@ def as_list(value: Any, name: str) -> Sequence[Any]:
     return value
 
 
+def label_name(value: Any) -> str:
+    """Return a label as text, "" if there is none. Raises ValueError for other than a name."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"label {value!r:.60} is not a name")
+    return str(value).strip()
+
+
 def no_export(path: Path, tool: str, looked_for: str) -> DataError:
     """Return the error for a path without an export of a tool."""
     found = "" if path.is_file() else f"; found {describe_contents(path)}"

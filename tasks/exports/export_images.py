@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from finetune.config.schema import DataConfig
@@ -20,6 +21,7 @@ from finetune.io.walking import list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage, number_of_name
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.exports.export_files import show_count
+from tasks.exports.outlines import join_shapes
 from tasks.image.image_search import ImageSearch, configured_places
 
 Splits = dict[str, list[AnnotatedImage]]
@@ -46,9 +48,21 @@ class Reading:
     remarks: Counter[str] = field(default_factory=Counter)
     classes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _groups: dict[Any, Annotated] = field(default_factory=dict)
 
     def add(self, image: AnnotatedImage, split: str = "train") -> None:
         self.splits.setdefault(split, []).append(image)
+
+    def add_object(self, image: AnnotatedImage, item: Annotated, group: Any = None) -> None:
+        """Add an object to an image, or its shape to the object of the same class and group."""
+        key = (id(image), item.category, str(group))
+        is_single = group in (None, "", 0, "0") or bool(item.fault or item.counts)
+        first = item if is_single else self._groups.setdefault(key, item)
+        if first is item:
+            image.objects.append(item)
+        else:
+            join_shapes(first, item)
+            self.remarks["shapes joined to the object of their group"] += 1
 
     def join(self, other: Reading) -> None:
         """Add what was read of another file."""
@@ -137,11 +151,12 @@ def finish_reading(
     """
     images = reading.images
     check_found(images)
+    _refuse_repeated(reading.splits)
     objects = [each for image in images for each in image.objects]
     number_categories(objects)
     notes = list(reading.notes)
     for sentence, count in reading.remarks.items():
-        notes.append(f"{sentence}: {count} of {len(objects)}")
+        notes.append(f"{sentence}: {count}")
     if reading.unread:
         notes.append(f"not read: {show_count(reading.unread)}")
     bare = sum(not image.objects for image in images)
@@ -154,14 +169,33 @@ def finish_reading(
     return reading.splits, list(dict.fromkeys(notes))
 
 
+def has_image(image: AnnotatedImage) -> bool:
+    """True if an image is stored in the annotations or is a file."""
+    return bool(image.content) or is_readable_file(Path(image.image))
+
+
 def check_found(images: Sequence[AnnotatedImage]) -> None:
     """Raise DataError if no image is found at all: one that is missing is a fault of its row."""
-    if images and not any(is_readable_file(Path(image.image)) for image in images):
+    if images and not any(map(has_image, images)):
         first = images[0]
         raise DataError(
             f"{first.place}: image {first.file!r} not found, nor any other of {len(images)}; looked"
             f" for {first.image}; move the images there, or set data.images=FOLDER"
         )
+
+
+def _refuse_repeated(splits: Splits) -> None:
+    """Give a fault to each image of a split that is annotated in two places.
+
+    Each of its rows would teach that the objects of the others are background.
+    """
+    for images in splits.values():
+        first: dict[str, AnnotatedImage] = {}
+        for image in images:
+            other = first.setdefault(image.image, image)
+            if other is not image:
+                fault = f"its image is also annotated in {other.place}; keep one of them"
+                image.objects.insert(0, Annotated("", place=image.place, fault=fault))
 
 
 def number_categories(objects: Iterable[Annotated]) -> None:

@@ -9,10 +9,11 @@ The format is that of github.com/wkentaro/labelme; other tools write it too, suc
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tasks.exports.export_files import (
     as_dict,
     as_list,
     json_head,
+    label_name,
     load_json,
     naming_file,
     no_export,
@@ -74,14 +76,21 @@ def read_labelme(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
         raise no_export(path, "labelme", ".json files with shapes")
     reading = Reading()
     reading.unread["other .json files"] = len(files) - len(mine)
+    below = {file.parent for file in mine} - {path, path.parent}
     by_folder: dict[Path, list[tuple[Path, AnnotatedImage]]] = {}
+    embedded = 0
     for file in mine:
-        image = _read_file(file, path, reading)
+        image, is_embedded = _read_file(file, path, reading)
+        embedded += is_embedded
         by_folder.setdefault(file.parent, []).append((file, image))
         reading.add(image, split_below(file, path))
     for folder, found in by_folder.items():
-        place = folder.relative_to(path).as_posix() if folder != path else folder.name
+        place = folder.relative_to(path).as_posix() if folder in below else folder.name
         reading.notes += _find_images(found, place, config)
+    used = _take_embedded(by_folder.values())
+    if used:
+        reading.notes.append(f"images read from imageData of their .json files: {used}")
+    reading.unread["images embedded in .json files"] = embedded - used
     reading.unread = +reading.unread
     return finish_reading(reading, config)
 
@@ -97,7 +106,8 @@ def _find_images(
 ) -> list[str]:
     """Find the images of files in one folder by imagePath, else by the names of the files.
 
-    imagePath tells nothing if it is missing or if several files have the same one, as copies have.
+    imagePath tells nothing if it is missing, names another file than an image, or if several files
+    have the same one, as copies have.
     """
     first = files[0][0]
     notes = find_images(first, {"": [image for _, image in files]}, config, place)
@@ -105,10 +115,10 @@ def _find_images(
     rest = [
         (AnnotatedImage("", file.stem), image)
         for file, image in files
-        if uses[image.image] > 1 or not is_readable_file(Path(image.image))
+        if uses[image.image] > 1 or not _is_picture(image.image)
     ]
     find_images(first, {"": [by_stem for by_stem, _ in rest]}, config)
-    found = [(one, image) for one, image in rest if is_readable_file(Path(one.image))]
+    found = [(one, image) for one, image in rest if _is_picture(one.image)]
     for by_stem, image in found:
         image.image = by_stem.image
     if found:
@@ -119,22 +129,51 @@ def _find_images(
     return notes
 
 
-def _read_file(file: Path, root: Path, reading: Reading) -> AnnotatedImage:
+def _is_picture(path: str) -> bool:
+    return is_readable_file(Path(path)) and not path.lower().endswith(".json")
+
+
+def _take_embedded(folders: Iterable[Sequence[tuple[Path, AnnotatedImage]]]) -> int:
+    """Take the images without a file from the imageData of their annotations; count them."""
+    pairs = [pair for folder in folders for pair in folder]
+    count = 0
+    for file, image in pairs:
+        if not _is_picture(image.image):
+            image.content = _decode_image(load_json(file).get("imageData"))
+            if image.content:
+                image.image = file.as_posix()
+                count += 1
+    if count:  # all cells of a column have one type
+        for _, image in pairs:
+            image.content = image.content or b""
+    return count
+
+
+def _decode_image(value: Any) -> bytes | None:
+    """Decode imageData, the base64 of an image file; None if it is something else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return base64.b64decode(value.partition(",")[2] or value) or None
+    except ValueError:
+        return None
+
+
+def _read_file(file: Path, root: Path, reading: Reading) -> tuple[AnnotatedImage, bool]:
+    """Return the image of a file with its objects, and True if it is embedded there."""
     place = file.relative_to(root).as_posix() if root.is_dir() else file.name
     with naming_file(file, "labelme", _NEEDS):
         content = as_dict(load_json(file), "the file")
         name = local_name(str(content.get("imagePath") or f"{file.stem}.jpg"))
         image = AnnotatedImage("", name, size=stated_size(content), place=place)
-        if content.get("imageData"):
-            reading.unread["images embedded in .json files"] += 1
         for flag, is_set in as_dict(content.get("flags") or {}, "flags").items():
             reading.unread[f"flags {flag!r}"] += bool(is_set)
         for number, shape in enumerate(as_list(content["shapes"], "shapes"), start=1):
             item = _read_shape(as_dict(shape, f"shape {number}"), image, reading)
             if item is not None:
                 item.place = f"{place}, shape {number}"
-                image.objects.append(item)
-    return image
+                reading.add_object(image, item, shape.get("group_id"))
+    return image, bool(content.get("imageData"))
 
 
 def stated_size(content: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -154,9 +193,9 @@ def _read_shape(
     if kind in _UNREAD:
         reading.unread[_UNREAD[kind]] += 1
         return None
-    label = shape.get("label")
-    item = Annotated("" if label is None else str(label))
+    item = Annotated("")
     try:
+        item.category = label_name(shape.get("label"))
         if kind not in _SHAPES:
             raise ValueError(f"shape_type {kind!r} is unknown")
         _SHAPES[kind](item, point_numbers(shape["points"]), shape, image)

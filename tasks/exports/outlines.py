@@ -92,6 +92,23 @@ def set_outline(item: Annotated, points: Sequence[float]) -> None:
     item.polygons, item.area = [list(points)], outline_area(points)
 
 
+def join_shapes(first: Annotated, other: Annotated) -> None:
+    """Add the shape of an object, a box of corners or polygons, to another object."""
+    if not first.polygons and not other.polygons:
+        left, top, right, bottom = bounds([first.box, other.box])
+        first.box = [left, top, right, bottom]
+        return
+    first.polygons = [each for item in (first, other) for each in _polygons(item)]
+    first.box, first.area = [], sum(map(outline_area, first.polygons))
+
+
+def _polygons(item: Annotated) -> list[list[float]]:
+    if item.polygons:
+        return item.polygons
+    left, top, right, bottom = item.box
+    return [box_outline(left, top, right, bottom)]
+
+
 def set_mask(item: Annotated, mask: Mask, origin: tuple[int, int], size: tuple[int, int]) -> None:
     """Give an object a mask, whose left top corner is at `origin` (x, y) of an image of `size`.
 

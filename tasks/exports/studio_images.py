@@ -14,7 +14,7 @@ from typing import Any
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
 from tasks.annotations.annotated import Annotated, AnnotatedImage
-from tasks.exports.export_files import naming_file, no_export, only_export
+from tasks.exports.export_files import label_name, naming_file, no_export, only_export
 from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
 from tasks.exports.outlines import (
     box_outline,
@@ -129,7 +129,7 @@ def _add_objects(task: StudioTask, image: AnnotatedImage, reading: Reading) -> N
 
 def _labels(result: Result) -> list[str]:
     found = (result.value.get(name) for name in _LABELS)
-    return [str(label) for some in found if isinstance(some, list) for label in some]
+    return [label_name(label) for some in found if isinstance(some, list) for label in some]
 
 
 def _kind(result: Result) -> str:

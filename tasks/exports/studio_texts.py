@@ -18,7 +18,7 @@ from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
 from finetune.task_parts import Row
-from tasks.exports.export_files import naming_file, no_export, only_export, show_count
+from tasks.exports.export_files import label_name, naming_file, no_export, only_export, show_count
 from tasks.exports.studio_tasks import TOOL, StudioFile, StudioTask, find_studio, load_studio
 
 
@@ -88,7 +88,7 @@ def _choices(task: StudioTask, unread: Counter[str]) -> Iterator[tuple[str, list
     for result in task.results or ():
         choices = result.value.get("choices")
         if result.kind == "choices" and isinstance(choices, list) and "start" not in result.value:
-            yield result.control, [str(choice) for choice in choices]
+            yield result.control, [label_name(choice) for choice in choices]
         else:
             unread[f"results of type {result.kind}"] += 1
 

@@ -23,6 +23,7 @@ from tasks.exports.export_files import (
     as_dict,
     as_list,
     json_head,
+    label_name,
     load_json,
     naming_file,
     no_export,
@@ -122,10 +123,10 @@ def _object(entry: Mapping[str, Any], image: AnnotatedImage, reading: Reading) -
     if kind in _UNREAD:
         reading.unread[_UNREAD[kind]] += 1
         return None
-    title = entry.get("classTitle")
-    item = Annotated("" if title is None else str(title))
+    item = Annotated("")
     reading.unread["tags of objects"] += len(entry.get("tags") or [])
     try:
+        item.category = label_name(entry.get("classTitle"))
         if kind not in _SHAPES:
             raise ValueError(f"geometryType {kind!r} is unknown")
         _SHAPES[kind](item, entry, image)

@@ -30,6 +30,7 @@ from tasks.exports.export_files import (
     as_list,
     find_exports,
     json_head,
+    label_name,
     load_json,
     naming_file,
     no_export,
@@ -85,7 +86,9 @@ def read_via(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
         file = only_export(path, split, candidates)
         with naming_file(file, "VGG Image Annotator", _NEEDS):
             read = _read_csv if file.suffix.lower() == ".csv" else _read_json
-            regions = dict(read(file, config))
+            regions: dict[str, list[Region]] = {}
+            for name, some in read(file, config):
+                regions.setdefault(name, []).extend(some)
             reading = _build(file, split, regions, config)
         reading.notes += find_images(file, reading.splits, config)
         whole.join(reading)
@@ -198,7 +201,7 @@ def _category(value: Any) -> str:
         if len(ticked) > 1:
             raise ValueError(f"has the labels {', '.join(ticked)}; one is needed")
         return ticked[0] if ticked else ""
-    return "" if value is None else str(value)
+    return label_name(value)
 
 
 def _add_rect(item: Annotated, shape: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.model import TransferModel
-from finetune.task_parts import CardFacts, Prediction, Row, Sample, Views
+from finetune.task_parts import CardFacts, Outcome, Prediction, Row, Sample, Stats, Views
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.generation_code import generation_card_code
 
@@ -67,6 +67,23 @@ class GenerationViews(Views):
             f"for task.max_new_tokens={config.max_new_tokens}"
         )
         return [note] if cut else []
+
+    def outcomes(
+        self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
+    ) -> list[Outcome]:
+        """Return reference, generated text and the mean loss of the reference's tokens."""
+        losses = (stats["loss"] / stats["tokens"]).tolist()
+        return [
+            Outcome(
+                {
+                    "true": self.task.reference(row),
+                    "predicted": prediction["generated_text"],
+                    "loss": loss,
+                },
+                loss,
+            )
+            for row, prediction, loss in zip(rows, predictions, losses, strict=False)
+        ]
 
     def report_change(
         self,

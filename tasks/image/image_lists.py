@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+from finetune.config.formats import Unusable
 from finetune.errors import DataError, listed
 from finetune.io.image_paths import is_image_file
 from finetune.io.split_names import split_name
@@ -18,36 +20,54 @@ _FLAGS = ("1", "0", "-1")
 _SHOWN = 3
 
 
-def split_by_lists(
-    folder: Path, items: Mapping[str, Item], what: str
-) -> tuple[dict[str, list[Item]], list[str]]:
-    """Return the items that train.txt etc. in a folder list, by split, and notes; trainval only
-    without train. {} if there is no such list.
+@dataclass
+class ListedItems(Generic[Item]):
+    """The items that lists name, by split; {} if there is no list.
+
+    Attributes:
+        splits: the items in the order of their list.
+        notes: sentences about entries, lists and items that are not read.
+        unusable: the held-out splits whose entries name no item, as the test sets of Pascal VOC,
+            which were published without annotations.
+    """
+
+    splits: dict[str, list[Item]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    unusable: dict[str, Unusable] = field(default_factory=dict)
+
+
+def split_by_lists(folder: Path, items: Mapping[str, Item], what: str) -> ListedItems[Item]:
+    """Return the items that train.txt etc. in a folder list; trainval only without train.
 
     `items` are named by their stems, and called `what` in messages. Raises DataError for a list of
-    which no entry is an item.
+    train of which no entry is an item.
     """
     lists = {file.stem.lower(): file for file in sorted(folder.glob("*.txt"))}
-    splits: dict[str, list[Item]] = {}
     names: set[str] = set()
-    notes: list[str] = []
+    read = ListedItems[Item]()
+    splits, notes = read.splits, read.notes
     for name in _LISTS:
         split = split_name(name) or "train"
         if name in lists and split not in splits:
             names.add(name)
             found, lost = _look_up(read_entries(lists[name]), items)
+            if lost and not found and split != "train":
+                reason = _no_entry(lists[name], lost, items, what)
+                read.unusable[split] = Unusable(reason, is_absent=True)
+                continue
             notes += _check_lost(lists[name], lost, len(lost) + len(found), items, what)
             if found:
                 splits[split] = [items[key] for key in found]
                 names.update(found)
+                read.unusable.pop(split, None)
     if not splits:
-        return {}, notes
+        return read
     if unread := [file.name for name, file in lists.items() if name not in names]:
         notes.append(f"{folder}: lists not read: {len(unread)} ({listed(unread, _SHOWN)})")
     if rest := [key for key in items if key not in names]:
         shown = f"{len(rest)} ({listed(rest, _SHOWN)})"
         notes.append(f"{folder}: {what}s in no list, not read: {shown}")
-    return splits, notes
+    return read
 
 
 def read_entries(file: Path) -> list[str]:
@@ -83,16 +103,23 @@ def _stem(name: str) -> str:
     return Path(name).stem if is_image_file(name) or name.endswith(_ENDINGS) else name
 
 
+def _no_entry(file: Path, lost: Sequence[str], items: Mapping[str, object], what: str) -> str:
+    """Say that no entry of a list is an item."""
+    return (
+        f"{file}: {len(lost)} of {len(lost)} entries have no {what}"
+        f" ({listed(map(repr, lost), _SHOWN)}); there are {listed(items, _SHOWN)}"
+    )
+
+
 def _check_lost(
     file: Path, lost: Sequence[str], total: int, items: Mapping[str, object], what: str
 ) -> list[str]:
     if not lost:
         return []
-    shown = listed(map(repr, lost), _SHOWN)
-    fault = f"{file}: {len(lost)} of {total} entries have no {what} ({shown})"
     if len(lost) == total:
         raise DataError(
-            f"{fault}; there are {listed(items, _SHOWN)}: correct the list, or remove it to read"
-            " all of them"
+            f"{_no_entry(file, lost, items, what)}: correct the list, or remove it to read all of"
+            " them"
         )
-    return [f"warning: {fault}"]
+    shown = listed(map(repr, lost), _SHOWN)
+    return [f"warning: {file}: {len(lost)} of {total} entries have no {what} ({shown})"]

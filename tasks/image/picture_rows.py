@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row, Rows, validate_in_threads
+from finetune.task_parts import Resolved, Row, Rows, shorten, validate_in_threads
 from tasks.classification.label_columns import find_column
 from tasks.image.image_reading import (
     digest_image,
@@ -122,6 +122,12 @@ class PictureRows(Rows):
             return read(cell, max_pixels=config.max_pixels, pixel_range=config.pixel_range)
         except DataError as error:
             raise DataError(f"{path_of(cell) or self.inputs[0]} {error}") from error
+
+
+def image_name(cell: Any) -> str:
+    """Name an image for people: its path, also that of one stored in its row."""
+    stored = cell.get("path") if isinstance(cell, Mapping) else None
+    return path_of(cell) or stored or shorten(cell)
 
 
 def describe_pixels(pixels: Any) -> str:

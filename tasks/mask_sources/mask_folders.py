@@ -20,7 +20,7 @@ from tasks.annotations.annotated import mask_row
 from tasks.annotations.box_formats import COCO_FILES, to_rows
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.yolo import has_outlines, read_yolo_masks
-from tasks.image.image_lists import split_by_lists
+from tasks.image.image_lists import ListedItems, split_by_lists
 from tasks.mask_sources.legends import read_legend
 from tasks.mask_sources.mask_layouts import MaskPair, find_layout
 from tasks.mask_sources.mask_pairs import pair_files
@@ -48,21 +48,21 @@ def read_masks(path: Path) -> TaskTables:
             f" train/ beside train_masks/; found {describe_contents(path)}"
         )
     splits, notes = _read_layout(layout, root)
-    splits, list_notes = _by_lists(splits, root)
-    unusable = {}
+    by_lists = _by_lists(splits, root)
+    splits, unusable = by_lists.splits, by_lists.unusable
     if all(row["mask"] is None for row in splits.get("train", [{"mask": ""}])):
         unusable["train"] = Unusable(_no_masks(layout["train"], splits.pop("train"), root))
     places = [root, *(folder.images for folder in layout.values()), *_folders(root)]
     legend = next((found for place in places if (found := read_legend(place))), None)
     keys = {"labels": legend.labels} if legend else {}
-    notes += [*list_notes, *note_strays(root), *_unread(root, layout, legend and legend.file)]
+    notes += [*by_lists.notes, *note_strays(root), *_unread(root, layout, legend and legend.file)]
     return TaskTables(splits, notes, keys, unusable)
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:
     """Return the rows of every split; {} if the folder has none of the known layouts."""
     layout = find_layout(root) if root.is_dir() else {}
-    splits, _ = _by_lists(_read_layout(layout, root)[0], root)
+    splits = _by_lists(_read_layout(layout, root)[0], root).splits
     return {split: rows for split, rows in splits.items() if rows}
 
 
@@ -70,13 +70,21 @@ def _read_layout(layout: dict[str, MaskPair], root: Path) -> tuple[dict[str, lis
     splits: dict[str, list[Row]] = {}
     lone: list[Path] = []
     others: list[Path] = []
+    instances: list[str] = []
     for split, pair in layout.items():
         paired = pair_files(pair, root)
         if paired.rows:
             splits[split] = paired.rows
         lone += paired.lone
         others += paired.others
+        instances += paired.instances
     notes = []
+    if instances:
+        notes.append(
+            f"warning: {len(instances)} masks hold objects and not classes by their names"
+            f" ({listed(instances, _SHOWN)}): task.encoding=instance learns all objects as one"
+            " class; for classes, add masks of classes"
+        )
     if lone:
         notes.append(f"masks without an image, ignored: {len(lone)} ({listed(lone, _SHOWN)})")
     if others:
@@ -85,14 +93,15 @@ def _read_layout(layout: dict[str, MaskPair], root: Path) -> tuple[dict[str, lis
     return splits, notes
 
 
-def _by_lists(splits: dict[str, list[Row]], root: Path) -> tuple[dict[str, list[Row]], list[str]]:
+def _by_lists(splits: dict[str, list[Row]], root: Path) -> ListedItems[Row]:
     """Return the rows by the lists of Pascal VOC, if there are some."""
     folder = root / _LISTS
     if not folder.is_dir() or list(splits) != ["train"]:
-        return splits, []
+        return ListedItems(splits)
     rows = {Path(row["image"]).stem: row for row in splits["train"]}
-    listed_splits, notes = split_by_lists(folder, rows, "image")
-    return listed_splits or splits, notes
+    read = split_by_lists(folder, rows, "image")
+    read.splits = read.splits or splits
+    return read
 
 
 def _no_masks(pair: MaskPair, rows: Sequence[Row], root: Path) -> str:

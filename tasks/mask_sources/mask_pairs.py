@@ -22,6 +22,7 @@ from tasks.mask_sources.mask_layouts import MaskPair, bare_name, masks_beside, m
 _SUFFIX = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelids)$", re.IGNORECASE)
 # Masks that show the same labels for people, or other things than classes.
 _SECONDARY = re.compile(r"(colors?|instanceids|instances?|vis|overlay)$", re.IGNORECASE)
+_INSTANCES = re.compile(r"instance_?ids?$", re.IGNORECASE)
 _ENOUGH = 0.5  # share of images with a mask of the same name, from which no other names are tried
 
 
@@ -33,6 +34,12 @@ class PairedFiles:
     lone: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     """Further masks of images that have one."""
+
+    @property
+    def instances(self) -> list[str]:
+        """The masks that hold objects and not classes, by their names."""
+        masks = (Path(row["mask"]) for row in self.rows if row["mask"])
+        return [mask.name for mask in masks if _INSTANCES.search(mask.stem)]
 
 
 def pair_files(pair: MaskPair, root: Path) -> PairedFiles:

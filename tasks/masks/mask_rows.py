@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, listed
-from finetune.task_parts import Resolved, Row, shorten
+from finetune.task_parts import Resolved, Row
 from tasks.classification.label_columns import find_column
 from tasks.image.image_reading import looks_like_image, path_of
-from tasks.image.picture_rows import PictureRows
+from tasks.image.picture_rows import PictureRows, image_name
 from tasks.mask_sources.mask_files import NO_OBJECT
 from tasks.masks.mask_coding import format_mask_value
 from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks, is_object_list
@@ -54,7 +54,7 @@ class MaskRows(PictureRows):
             ),
             _FIRST_VALUES,
         )
-        image = path_of(self.cell(row)) or shorten(self.cell(row))
+        image = image_name(self.cell(row))
         mask = f"{len(cell)} objects" if is_object_list(cell) else path_of(cell) or "mask"
         return f"image {image} of {width} x {height} pixels -> {mask}: {shown}"
 

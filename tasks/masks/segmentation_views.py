@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import CardFacts, Picture, Prediction, Row, Sample, Views
+from finetune.task_parts import (
+    CardFacts,
+    NamedRow,
+    Outcome,
+    Picture,
+    Prediction,
+    Row,
+    Sample,
+    Stats,
+    Views,
+)
 from tasks.image.picture_rows import describe_pixels
 from tasks.image.preprocessing import INPUT
+from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet
 from tasks.masks.segmentation_code import segmentation_card_code
-from tasks.masks.segments import draw_mask, draw_prediction, segments_to_pipeline
+from tasks.masks.segments import (
+    draw_legend,
+    draw_mask,
+    draw_prediction,
+    draw_triple,
+    segments_to_pipeline,
+)
 
 if TYPE_CHECKING:
     from tasks.segmentation import Segmentation
+
+
+def _outcome(areas: Tensor, names: Sequence[str]) -> Outcome:
+    """Return the outcome of an image from its areas [K, 3] of `count_areas`."""
+    hits, predicted, true = areas.double().unbind(1)  # [K] each
+    union = predicted + true - hits
+    iou = float((hits / union)[union > 0].mean()) if union.any() else 1.0
+    found = {"true": true, "predicted": predicted}
+    classes = {
+        key: [name for name, count in zip(names, counts.tolist(), strict=True) if count]
+        for key, counts in found.items()
+    }
+    return Outcome({**classes, "iou": iou}, 1 - iou)
 
 
 class SegmentationViews(Views):
@@ -34,6 +66,32 @@ class SegmentationViews(Views):
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         masks = self.task.rows.masks
         return masks.remarks(split, (masks.facts(row) for row in rows), self.task.coding_)
+
+    def outcomes(
+        self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
+    ) -> list[Outcome]:
+        """Return the classes in the true and in the predicted mask, and the mean IoU of these."""
+        return [_outcome(areas, self.task.coding_.names) for areas in stats["areas"]]
+
+    illustrated = IMAGES_ON_SHEET
+
+    def illustrate(
+        self,
+        rows: Sequence[NamedRow],
+        stats: Stats,
+        predict: Callable[[], Sequence[Prediction]],
+        folder: Path,
+    ) -> list[Path]:
+        """Draw a contact sheet of images with their true and predicted masks."""
+        reader, names, triples = self.task.rows, self.task.coding_.names, []
+        for (name, row, _), prediction in zip(rows, predict(), strict=True):
+            image = reader.image(row)
+            mask = reader.masks.classes(row, (image.height, image.width), self.task.coding_)
+            if mask is not None:
+                triples.append(draw_triple(image, mask.numpy(), prediction, names, name))
+        path = folder / "contact-sheet.jpg"
+        draw_legend(make_sheet(triples), names).save(path)
+        return [path]
 
     def present(self, prediction: Prediction) -> Any:
         return segments_to_pipeline(prediction)

@@ -19,9 +19,11 @@ from torch.nn import functional
 from finetune.task_parts import Picture, Prediction
 from tasks.image.joint_augmentation import IGNORE
 from tasks.image.palette import palette
+from tasks.image.sheets import shrink, side_by_side
 
 _LOGITS_AT_ONCE = 1 << 24
 """Number of logits that are upsampled at once, so that 150 classes of a large image fit."""
+_NEAREST = Image.Resampling.NEAREST
 _LINE = 16  # pixels of a line of the legend
 
 
@@ -100,10 +102,7 @@ def draw_prediction(
 ) -> list[Path]:
     """Write the mask as a palette image, its legend, and the image with the mask over it."""
     colors = palette(len(names))
-    classes = np.zeros((image.height, image.width), np.uint8)
-    for item in prediction["segments"]:
-        classes[decode_rle(item["mask"])] = names.index(item["label"])
-    mask = _to_palette_image(classes, colors)
+    mask = _to_palette_image(_predicted_classes(image, prediction, names), colors)
     paths = [folder / f"{name}-mask.png", folder / f"{name}-overlay.png"]
     mask.save(paths[0])
     overlay = _overlay(image, mask)
@@ -117,13 +116,52 @@ def draw_prediction(
     return paths
 
 
+def _predicted_classes(
+    image: Image.Image, prediction: Prediction, names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Return the predicted class of each pixel of an image, [H, W]."""
+    classes = np.zeros((image.height, image.width), np.uint8)
+    for item in prediction["segments"]:
+        classes[decode_rle(item["mask"])] = names.index(item["label"])
+    return classes
+
+
+def draw_triple(
+    image: Image.Image,
+    truth: NDArray[np.uint8],
+    prediction: Prediction,
+    names: Sequence[str],
+    caption: str,
+) -> Image.Image:
+    """Draw an image beside its true mask [H, W] and the predicted one, in a small size.
+
+    Pixels that are ignored in the true mask are white.
+    """
+    colors, panels = _mask_colors(names), [("image", shrink(image)[0])]
+    predicted = _predicted_classes(image, prediction, names)
+    for title, classes in (("true", truth), ("predicted", predicted)):
+        mask = _to_palette_image(classes, colors).resize(panels[0][1].size, _NEAREST)
+        panels.append((title, mask.convert("RGB")))
+    return side_by_side(panels, caption)
+
+
+def draw_legend(image: Image.Image, names: Sequence[str]) -> Image.Image:
+    """Return an image with the colors of the classes below it."""
+    return _with_legend(image, dict(zip(names, palette(len(names)), strict=True)))
+
+
+def _mask_colors(names: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Return the color of each value of a mask: those of the classes, white for ignored pixels."""
+    return [*palette(len(names)), *[(255, 255, 255)] * (IGNORE + 1 - len(names))]
+
+
 def draw_mask(pixels: Tensor, mask: Tensor, names: Sequence[str]) -> Picture:
     """Draw a mask [H, W] over its image, uint8 [3, H, W]; the caption lists its classes.
 
     Ignored pixels are white.
     """
     classes: NDArray[np.uint8] = mask.numpy()
-    colors = [*palette(len(names)), *[(255, 255, 255)] * (IGNORE + 1 - len(names))]
+    colors = _mask_colors(names)
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     present = [names[index] for index in np.unique(classes) if index != IGNORE]
     overlay = _overlay(image, _to_palette_image(classes, colors))

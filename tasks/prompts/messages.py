@@ -1,6 +1,7 @@
 """Messages of dialogues in the formats of public datasets, converted to {"role", "content"}.
 
-{"role": "user", "content": "2 + 2?"}          also with a list of {"type": "text", "text"} parts
+{"role": "user", "content": "2 + 2?"}          also with a list of {"type": "text", "text"} parts,
+                                               and parts of reasoning and tool calls
 {"from": "human", "value": "2 + 2?"}           ShareGPT, with function_call and observation
 {"human": "2 + 2?", "assistant": "4"}          a pair of turns
 
@@ -62,6 +63,15 @@ CHAT_MARKS = (
 )
 # Types of a part of a content that is text. OpenAI's Responses API has input_text and output_text.
 TEXT_PARTS = ("text", "input_text", "output_text")
+REASONING_PARTS = ("reasoning", "thinking")
+CALL_PARTS = ("tool_call", "function_call", "tool_use")
+READ_PARTS = (*TEXT_PARTS, *REASONING_PARTS, *CALL_PARTS)
+_PART_KEYS = ("text", "value", "content", "thinking", "reasoning")
+# The field in which chat templates expect the reasoning before an answer.
+REASONING = "reasoning_content"
+# Whether a turn is learned: 0 or 1, or a truth value.
+WEIGHT_KEYS = ("weight", "loss_weight")
+FLAG_KEYS = ("loss", "train", "training")
 
 
 def parse_messages(value: Any) -> Any:
@@ -78,9 +88,11 @@ def parse_messages(value: Any) -> Any:
 
 
 def message_list(value: Any) -> Any:
-    """Return the list of messages of a cell: from text, or of a dict {"messages": [...]}."""
+    """Return the list of messages of a cell: from text, of {"messages": [...]}, or of a message."""
     parsed = parse_messages(value)
     if isinstance(parsed, Mapping):
+        if isinstance(_first(parsed, ROLE_KEYS), str) and _is_list([parsed]):
+            return [parsed]
         inner = [item for item in map(parse_messages, parsed.values()) if _is_list(item)]
         return inner[0] if len(inner) == 1 else value
     return parsed
@@ -120,6 +132,8 @@ def message_faults(column: str, value: Any, roles: Roles = ROLES) -> Iterator[st
             if role not in unknown:
                 yield f"{place} has the unknown role {role!r}; {_KNOWN_ROLES.format(role=role)}"
             unknown.add(role)
+        if message.get("weight") not in (None, 0, 1):
+            yield f"{place} has weight {message['weight']!r:.40}; a turn is learned (1) or not (0)"
         if message.get("tool_calls"):
             continue
         if not isinstance(content, str):
@@ -129,13 +143,13 @@ def message_faults(column: str, value: Any, roles: Roles = ROLES) -> Iterator[st
 
 
 def media_parts(value: Any) -> set[str]:
-    """Return the types of the parts of a dialogue's contents that are not text: image_url, ..."""
+    """Return the types of the parts of a dialogue's contents that are not read: image_url, ..."""
     listing = message_list(value)
     found: set[str] = set()
     for message in listing if isinstance(listing, list) else []:
         content = _first(message, CONTENT_KEYS) if isinstance(message, Mapping) else None
         if isinstance(content, list):
-            found |= {_part_type(part) for part in content} - {*TEXT_PARTS, ""}
+            found |= {_part_type(part) for part in content} - {*READ_PARTS, ""}
     return found
 
 
@@ -181,13 +195,15 @@ def _pair_of(message: Mapping[str, Any]) -> list[str]:
 
 
 def _convert(message: Mapping[str, Any], roles: Roles) -> Message:
-    role, content = _first(message, ROLE_KEYS), _joined(_first(message, CONTENT_KEYS))
+    role = _first(message, ROLE_KEYS)
+    content, beside = _joined(_first(message, CONTENT_KEYS))
     used = (*ROLE_KEYS, *CONTENT_KEYS)
     rest = {
         name: drop_nulls(item)
         for name, item in message.items()
         if name not in used and item is not None
     }
+    rest = {**_with_weight(rest), **beside}
     if isinstance(role, str):
         role = role.strip() if role.strip() in roles else role
         if role.lower() in CALL_ROLES and role not in roles:
@@ -212,16 +228,52 @@ def _calls_in(value: Any) -> Message:
     return {"tool_calls": [{"type": "function", "function": each} for each in functions]}
 
 
-def _joined(content: Any) -> Any:
-    """Join the parts of a content if all of them are text; else return it unchanged."""
+def _with_weight(fields: Message) -> Message:
+    """Rename the field that says whether a turn is learned to "weight"."""
+    for name in (*WEIGHT_KEYS, *FLAG_KEYS):
+        kinds = (int, float) if name in WEIGHT_KEYS else (bool,)
+        if isinstance(fields.get(name), kinds):
+            return {
+                "weight" if key == name else key: int(item) if isinstance(item, bool) else item
+                for key, item in fields.items()
+            }
+    return fields
+
+
+def _joined(content: Any) -> tuple[Any, Message]:
+    """Return the text of a list of parts, and the fields of its reasoning and tool calls.
+
+    A content that is not a list, or has other parts, is returned unchanged.
+    """
     if not isinstance(content, list) or not content:
-        return content
-    texts = [part if isinstance(part, str) else _part_text(part) for part in content]
-    return "\n".join(texts) if all(isinstance(text, str) for text in texts) else content
+        return content, {}
+    texts: dict[str, list[Any]] = {"content": [], REASONING: []}
+    calls: list[Any] = []
+    for part in content:
+        kind = _part_type(part)
+        if kind in CALL_PARTS:
+            calls += _calls_in(_call_of(part)).get("tool_calls", [None])
+        else:
+            name = REASONING if kind in REASONING_PARTS else "content"
+            texts[name].append(part if isinstance(part, str) else _part_text(part))
+    if not all(isinstance(text, str) for name in texts for text in texts[name]) or None in calls:
+        return content, {}
+    beside: Message = {REASONING: "\n".join(texts[REASONING])} if texts[REASONING] else {}
+    return "\n".join(texts["content"]), beside | ({"tool_calls": calls} if calls else {})
 
 
 def _part_text(part: Any) -> Any:
-    return part.get("text") if _part_type(part) in TEXT_PARTS else None
+    if _part_type(part) not in (*TEXT_PARTS, *REASONING_PARTS):
+        return None
+    return _first(part, _PART_KEYS)
+
+
+def _call_of(part: Mapping[str, Any]) -> Any:
+    """Return the call in a part: its JSON text, or the part itself with a name and arguments."""
+    if part.get("name") is None:
+        return _first(part, ("value", "tool_call", "function_call", "function"))
+    arguments = _first(part, ("arguments", "input", "parameters"))
+    return {"name": part["name"], "arguments": {} if arguments is None else arguments}
 
 
 def _part_type(part: Any) -> str:
@@ -243,9 +295,11 @@ def _content_fault(content: Any) -> str:
     if content is None:
         return "no content"
     if isinstance(content, list):
-        types = sorted({_part_type(part) for part in content} - {*TEXT_PARTS, ""})
+        types = sorted({_part_type(part) for part in content} - {*READ_PARTS, ""})
         if types:
             return f"a part of type {listed(types, 3)}, which is not text"
+        if any(_part_type(part) in CALL_PARTS for part in content):
+            return f"a tool call without a name, or a part without text: {content!r:.80}"
     return f"content {content!r:.80}, not text"
 
 

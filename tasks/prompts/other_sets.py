@@ -6,7 +6,8 @@ them nonetheless, as the messages here say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.config.formats import IMAGE_ENDINGS
@@ -26,7 +27,20 @@ PREFERENCES = {
     "conversations": ("rejected",),
     "response": ("rejected", "rejected_response"),
 }
+# Words of two columns: chosen_messages, rejected_messages; response_win, response_lose.
+PREFERENCE_WORDS = (
+    ("chosen", "rejected"),
+    ("chosen", "reject"),
+    ("accepted", "rejected"),
+    ("preferred", "rejected"),
+    ("preferred", "dispreferred"),
+    ("preferred", "non_preferred"),
+    ("winner", "loser"),
+    ("win", "lose"),
+)
+_DIALOGUES = ("messages", "conversations", "conversation", "history", "context")
 VERDICTS = ("label", "kto_tag", "labels")
+MEDIA_WORDS = ("image", "video", "audio", "file", "document")
 MEDIA_NAMES = ("image", "images", "image_path", "img", "video", "videos", "audio", "audios")
 PLACEHOLDERS = ("<image>", "<video>", "<audio>", "<|image|>", "<image_soft_token>")
 OPTION_COLUMNS = (
@@ -34,6 +48,7 @@ OPTION_COLUMNS = (
     ("option_a", "option_b", "option_c", "option_d"),
     ("opa", "opb", "opc", "opd"),
 )
+_EXAMPLE = {"input", "output"}
 ANSWER_NAMES = ("answer", "answerkey", "answer_key", "label", "correct", "cop")
 TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 
@@ -41,7 +56,7 @@ TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 def refuse_other_sets(columns: Columns) -> None:
     """Raise AmbiguityError if the columns are those of another task; it names the keys to use."""
     lowered = {name.lower(): name for name in columns}
-    for check in (_preference, _verdicts, _media, _choices, _translation, _pairs):
+    for check in (_preference, _verdicts, _media, _choices, _instances, _translation, _pairs):
         message = check(lowered, columns)
         if message:
             raise AmbiguityError(message)
@@ -52,12 +67,11 @@ def refuse_placeholders(column: str, dialogues: Sequence[Any], columns: Columns)
 
     Even a configured column of dialogues is refused: "<image>" would be learned as text.
     """
-    parts = sorted(set().union(*map(media_parts, dialogues)))
+    parts = set().union(*map(media_parts, dialogues))
     if parts:
         raise DataError(
-            f"task.messages={column}: messages have parts of type {listed(parts, 3)}, so this is "
-            "an image-and-text set, and text generation reads text only; drop these rows or parts "
-            "with data.map=file.py:function"
+            f"task.messages={column}: messages have {_parts_in_words(parts)}; drop these rows or "
+            "parts with data.map=file.py:function"
         )
     media = [name for name in columns if name.lower() in MEDIA_NAMES]
     texts = [text for dialogue in dialogues for text in _texts(message_list(dialogue))]
@@ -71,25 +85,50 @@ def refuse_placeholders(column: str, dialogues: Sequence[Any], columns: Columns)
 
 
 def _preference(lowered: Mapping[str, str], columns: Columns) -> str:
-    for chosen, others in PREFERENCES.items():
-        rejected = next((lowered[name] for name in others if name in lowered), None)
-        if chosen in lowered and rejected is not None:
-            column = lowered[chosen]
-            return (
-                f"a preference set: column {column!r} holds preferred answers, {rejected!r} "
-                "rejected ones, and learning from both (DPO) is not a task of this kit; "
-                f"{_alone(column, lowered, columns)} learns the preferred answers alone"
-            )
+    for chosen, rejected in _preference_pairs(lowered):
+        answers = [value for name in (chosen, rejected) for value in columns[name]]
+        if all(value is None or isinstance(value, bool | int | float) for value in answers):
+            continue  # ratings, or which of two answers is chosen
+        keys = _alone(chosen, lowered, columns)
+        alone = f"{keys} learns the preferred answers alone"
+        if not keys:
+            alone = "write the preferred answers as text or messages with data.map=file.py:function"
+        return (
+            f"a preference set: column {chosen!r} holds preferred answers, {rejected!r} "
+            f"rejected ones, and learning from both (DPO) is not a task of this kit; {alone}"
+        )
     return ""
 
 
+def _preference_pairs(lowered: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the columns of preferred and of rejected answers, by their names."""
+    for chosen, others in PREFERENCES.items():
+        for other in others:
+            if chosen in lowered and other in lowered:
+                yield lowered[chosen], lowered[other]
+    for word, counterpart in PREFERENCE_WORDS:
+        for name in lowered:
+            words = re.split(r"([^a-z]+)", name)
+            if word in words:
+                words[words.index(word)] = counterpart
+                if "".join(words) in lowered:
+                    yield lowered[name], lowered["".join(words)]
+
+
 def _alone(column: str, lowered: Mapping[str, str], columns: Columns) -> str:
-    """Return the keys that read the preferred answers without the rejected ones."""
-    prompt = next((lowered[name] for name in ("prompt", "question") if name in lowered), None)
+    """Return the keys that read the preferred answers without the rejected ones; "" if none do."""
+    others = {name: lowered[name] for name in lowered if lowered[name] != column}
+    asked = [others[name] for name in ("prompt", "question") if name in others]
+    asked += [
+        others[name] for name in _DIALOGUES if is_dialogue(columns.get(others.get(name, ""), ()))
+    ]
+    prompt = next(iter(asked), None)
     if is_dialogue(columns[column]):
         whole = any(len(message_list(value)) > 1 for value in columns[column] if value)
         if whole or prompt is None:
             return f"task.messages={column}"
+    elif not all(value is None or isinstance(value, str) for value in columns[column]):
+        return ""
     if prompt is not None:
         return f"task.prompt={prompt} task.completion={column}"
     return f"task.text={column}"
@@ -127,14 +166,24 @@ def _media(lowered: Mapping[str, str], columns: Columns) -> str:
     media = [name for name in media if any(map(_is_media, columns[name]))]
     if not (parts or media):
         return ""
-    found = f"column {media[0]!r}" if media else f"parts of type {listed(sorted(parts), 3)}"
+    if not media:
+        found = _parts_in_words(parts)
+        return f"{found}; drop these parts with data.map=file.py:function to learn the texts alone"
     remedy = "name their columns with task.prompt and task.completion, or task.text"
     if any(map(is_dialogue, columns.values())):
         remedy = "drop the pictures and the marks of their places with data.map=file.py:function"
     return (
-        f"an image-and-text set ({found}): text generation reads text only; to learn the texts "
-        f"alone, {remedy}"
+        f"an image-and-text set (column {media[0]!r}): text generation reads text only; to learn "
+        f"the texts alone, {remedy}"
     )
+
+
+def _parts_in_words(parts: Collection[str]) -> str:
+    """Say which parts of messages text generation does not read."""
+    found = f"parts of type {listed(sorted(parts), 3)}"
+    if any(word in part for part in parts for word in MEDIA_WORDS):
+        return f"{found}, so this is an image-and-text set, and text generation reads text only"
+    return f"{found}, which are not read: those of text, reasoning and tool calls are"
 
 
 def _is_media(value: Any) -> bool:
@@ -169,6 +218,25 @@ def _choices(lowered: Mapping[str, str], columns: Columns) -> str:
         f'task.prompt="{{{lowered["question"]}}}\\n{shown}" with '
         f"task.completion='{{{answer}:letter}}' for the letter{by_text}"
     )
+
+
+def _instances(lowered: Mapping[str, str], columns: Columns) -> str:
+    """Refuse lists of {"input", "output"} beside an instruction, which are no turns of a dialogue.
+
+    Self-Instruct: {"instruction": "Translate.", "instances": [{"input": "one", "output": "eins"}]}
+    """
+    asked = next((lowered[name] for name in ("instruction", "task") if name in lowered), None)
+    for name, values in columns.items() if asked is not None else ():
+        items = [item for value in values if isinstance(value, list) for item in value]
+        if items and all(isinstance(item, Mapping) and {*item} == _EXAMPLE for item in items):
+            return (
+                f"column {name!r} holds lists of examples of the instruction in {asked!r}: "
+                f"task.prompt='{{{asked}}}\\n\\n{{{name}[0][input]}}' "
+                f"task.completion='{{{name}[0][output]}}' learns the first of each row, "
+                "data.map=file.py:function makes a row of each, or task.messages="
+                f"{name} reads them as turns of a dialogue without the instruction"
+            )
+    return ""
 
 
 def _translation(lowered: Mapping[str, str], columns: Columns) -> str:

@@ -28,6 +28,7 @@ from tasks.prompts.tools import parse_tools, tool_faults
 
 # Characters of a text, and messages of a dialogue, in the description of a row.
 SHOWN_CHARACTERS, SHOWN_MESSAGES = 120, 4
+_NO_LOSS = " (not learned)"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class PromptRows(Rows):
         if config.kind == "text":
             return f"text {_shorten_middle(fill_template(config.text or '{text}', row))}"
         turns = [
-            f"{turn['role']} {_shorten_middle(str(turn['content'] or turn.get('tool_calls')))}"
+            f"{turn['role']}{_NO_LOSS * _is_unlearned(turn)} "
+            f"{_shorten_middle(str(turn['content'] or turn.get('tool_calls') or ''))}"
             for turn in row_messages(config, row)
         ]
         if len(turns) > SHOWN_MESSAGES:
@@ -128,6 +130,10 @@ class PromptRows(Rows):
                 f"{', '.join(columns)}; pass dicts"
             )
         return {**dict.fromkeys(columns), needed[0]: value}
+
+
+def _is_unlearned(turn: Message) -> bool:
+    return turn["role"] == "assistant" and turn.get("weight") == 0
 
 
 def _shorten_middle(text: str) -> str:

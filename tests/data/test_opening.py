@@ -139,10 +139,17 @@ def test_group_keeps_rows_of_a_group_in_one_split(task: Task) -> None:
 
 def test_splits_without_rows_are_rejected(task: Task) -> None:
     with pytest.raises(DataError, match="data.validation=0.2: none of 2 rows can be held out"):
-        open_with(task, rows_of(2))
+        open_with(task, rows_of(2), validation=0.2)
     empty = Dataset.from_dict({"text": [], "label": []})
     with pytest.raises(DataError, match="test: has no rows.*data.test=0"):
         open_with(task, {"train": Dataset.from_list(rows_of(4)), "test": empty})
+
+
+def test_a_share_that_no_key_asks_for_is_left_out_where_no_row_can_be_held_out(task: Task) -> None:
+    splits = open_with(task, rows_of(2))
+    assert sizes(splits) == (2, None, None)
+    (note,) = [note for note in splits.notes if note.startswith("validation: ")]
+    assert note.startswith("validation: none, since no row of 2 can be held out")
 
 
 def test_limit_samples_at_random_and_keeps_the_order(task: Task) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.errors import AmbiguityError, DataError
+from finetune.tables.csv_records import guess_columns
 from tests.tables.conftest import Read
 
 SMS = "ham\tsee you at ten\nspam\tfree prizes now\nham\tok then\nham\tat home\nspam\tcall now\n"
@@ -148,3 +149,9 @@ def test_read_csv_takes_the_delimiter_of_an_excel_line(read: Read) -> None:
         read("sep=;\n")
     with pytest.raises(DataError, match="line 4: 1 cell,"):
         read("sep=;\ntext;label\na;x\nalone\n")
+
+
+def test_columns_to_fill_in_are_shortened_where_there_are_many() -> None:
+    assert guess_columns(["1", "some words"]) == "[label, text]"
+    names = guess_columns([f"{number:03}" for number in range(785)])
+    assert names == "[text, label, column_2, ..., column_784], 785 names in all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +156,14 @@ def test_read_json_tells_of_objects_in_columns(read: Read) -> None:
     rows, notes = read('{"text": "a", "meta": {"id": 1}}\n{"text": "b", "meta": null}\n', "a.jsonl")
     assert rows["meta"][:] == [{"id": 1}, None]
     assert "column 'meta' holds objects (id)" in notes[0]
+
+
+def test_splits_of_one_object_may_be_lists_of_cells(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    cells = {"train": [["a b", "x"], ["c d", "y"]], "val": [["e", "x"]], "oos_val": [["f", "x"]]}
+    path.write_text(json.dumps(cells))
+    config = DataConfig(columns=["text", "label"])
+    splits, notes = read_table_splits(path, config, Decoder(None))
+    assert splits["train"][0] == {"text": "a b", "label": "x"}
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 2, "val": 1}
+    assert any("not read: oos_val" in note for note in notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,15 @@ def test_train_fits_fcos_with_every_method(
     assert {"ap", "ap50", "ar100"} <= run.metrics["test"].keys()
     predictions = run.predict([{"image": str(scenes / "test" / "images" / "00001.jpg")}])
     assert len(predictions) == 1
-    assert (tmp_path / "run" / "reports" / "test" / "contact-sheet.jpg").is_file()
+    folder = tmp_path / "run" / "reports" / "test"
+    with Image.open(folder / "contact-sheet.jpg") as sheet:
+        assert sheet.height > 6 * 168  # all of the 12 images, in two columns
+    with (folder / "predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["row", "true", "predicted", "missed", "false", "image", "file"]
+    mistakes = [int(line["missed"]) + int(line["false"]) for line in lines]
+    assert mistakes == sorted(mistakes, reverse=True)
+    assert {Path(line["file"]).name for line in lines} == {f"{n:05}.jpg" for n in range(12)}
 
 
 def test_query_detector_works_in_the_transformers_pipeline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,15 @@ def test_predict_command_draws_masks_and_overlays(
         segmentation_networks["resnet"], scenes, tmp_path / "run", method="frozen", epochs=1
     )
     capsys.readouterr()
+    folder = tmp_path / "run" / "reports" / "test"
+    with Image.open(folder / "contact-sheet.jpg") as sheet:
+        assert sheet.size[0] > 2 * 3 * 224  # two columns of image, true and predicted mask
+        assert sheet.size[1] > 6 * 149
+    with (folder / "predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["row", "true", "predicted", "iou", "image", "file"]
+    assert [float(line["iou"]) for line in lines] == sorted(float(line["iou"]) for line in lines)
+    assert sorted(int(line["row"]) for line in lines) == list(range(1, 13))
     photos, out = str(scenes / "test" / "images"), tmp_path / "drawn"
     assert command("predict", str(run.path), photos, "--draw", str(out), "limit=3") == 0
     assert capsys.readouterr().out == ""
@@ -289,7 +299,7 @@ def test_predict_command_draws_masks_and_overlays(
     table = tmp_path / "predictions.jsonl"
     assert command("predict", str(run.path), photos, "-o", str(table), "limit=2") == 0
     rows = [json.loads(line) for line in table.read_text().splitlines()]
-    assert {"label", "score", "mask"} == rows[0]["segments"][0].keys()
+    assert {"label", "score", "mask"} == rows[0]["predicted_segments"][0].keys()
     assert command("evaluate", str(run.path), str(scenes), "split=test") == 0
 
 

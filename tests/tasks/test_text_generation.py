@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,14 @@ def test_train_reports_scores_and_samples(lora_run: finetune.Run) -> None:
     assert any(sample["before"] != sample["after"] for sample in samples)
     table = (lora_run.path / "reports/validation/samples.md").read_text()
     assert table.startswith("| prompt | reference | before | after |")
+    with (lora_run.path / "reports/validation/predictions.csv").open(newline="") as file:
+        outcomes = list(csv.DictReader(file))
+    assert list(outcomes[0])[:4] == ["row", "true", "predicted", "loss"]
+    losses = [float(line["loss"]) for line in outcomes]
+    assert losses == sorted(losses, reverse=True)
+    assert {line["true"] for line in outcomes} <= answers
+    texts = {(sample["reference"], sample["after"]) for sample in samples}
+    assert texts <= {(line["true"], line["predicted"]) for line in outcomes}
 
 
 def test_evaluate_command_scores_generated_text_only_if_asked(

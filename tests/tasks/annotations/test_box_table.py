@@ -152,3 +152,36 @@ def test_read_box_tables_takes_images_from_data_images(tmp_path: Path) -> None:
     rows = open_set(task, path, images=str(tmp_path / "two")).train
     assert {Path(row["image"]).parent for row in rows} == {tmp_path / "two"}
     assert "data.images: folder 'nowhere' not found" in refusal(path, images="nowhere")
+
+
+def write_open_images(root: Path, classes: str) -> None:
+    """Write the folders of OpenImages: tables in annotations/, a folder of images a split."""
+    header = "ImageID,Source,LabelName,Confidence,XMin,YMin,XMax,YMax\n"
+    for split, name in (("train", "a"), ("validation", "b"), ("test", "c")):
+        save_pictures(root / "images" / split, [f"{name}.jpg"])
+        table = root / "annotations" / f"{split}-annotations-bbox.csv"
+        write_text(table, f"{header}{name},x,/m/0,1,{SHARES}\n")
+    save_pictures(root / "images" / "train", ["z.jpg"])
+    write_text(root / "annotations" / "train-annotations-human-imagelabels.csv", "ImageID\na\n")
+    write_text(root / "annotations" / "oidv6-class-descriptions.csv", classes)
+
+
+def test_read_box_tables_reads_the_folders_of_open_images(tmp_path: Path) -> None:
+    write_open_images(tmp_path, "LabelName,DisplayName\n/m/0,square\n")
+    splits = open_set(ObjectDetection(), tmp_path, validation=None, test=None)
+    files = {
+        split: [Path(row["image"]).name for row in rows] for split, rows in splits.named.items()
+    }
+    assert files == {"train": ["a.jpg"], "validation": ["b.jpg"], "test": ["c.jpg"]}
+    assert "images that no line names, not read: 1 (z.jpg)" in splits.notes
+    not_read = f"{tmp_path / 'annotations'}: not read: train-annotations-human-imagelabels.csv"
+    assert not_read in splits.notes
+    rows, _ = read_boxes(tmp_path / "annotations" / "test-annotations-bbox.csv")
+    assert rows == EXPECTED[:1]
+
+
+def test_codes_of_classes_without_a_name_are_named(tmp_path: Path) -> None:
+    write_open_images(tmp_path, "LabelName,DisplayName\n/m/1,square\n")
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("/m/0", *BOX)]]
+    assert any("oidv6-class-descriptions.csv; it has none for /m/0" in note for note in notes)

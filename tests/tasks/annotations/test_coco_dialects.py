@@ -250,3 +250,10 @@ def test_read_reference_names_the_other_formats_of_a_source(tmp_path: Path) -> N
     other = "data.format=yolo would read its other annotations"
     assert f"{root}: read as coco; {other}" in notes
     assert not any("would read" in note for note in read_boxes(root, format="yolo")[1])
+
+
+def test_panoptic_sets_are_refused_by_name(tmp_path: Path) -> None:
+    segments = [{"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 1}]}]
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "a"}]}
+    write_json(tmp_path / "panoptic_train.json", {**content, "annotations": segments})
+    assert "panoptic_train.json: a panoptic set of COCO, which is not read" in refusal(tmp_path)

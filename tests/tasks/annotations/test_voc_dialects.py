@@ -71,10 +71,10 @@ def test_split_by_lists_understands_the_entries_of_lists(entry: str, tmp_path: P
     lists = root / "ImageSets" / "Main"
     write_text(lists / "train.txt", "\n".join(map(entry.format, stems[:3])))
     write_text(lists / "val.txt", "\n".join(map(entry.format, stems[3:])))
-    splits, notes = read_voc(root)
-    names = {split: [Path(i.image).stem for i in images] for split, images in splits.items()}
+    read = read_voc(root)
+    names = {split: [Path(i.image).stem for i in images] for split, images in read.splits.items()}
     assert names == {"train": stems[:3], "validation": stems[3:]}
-    assert not notes
+    assert not read.notes
 
 
 def test_split_by_lists_names_what_is_not_read(tmp_path: Path) -> None:
@@ -82,13 +82,29 @@ def test_split_by_lists_names_what_is_not_read(tmp_path: Path) -> None:
     lists = root / "ImageSets" / "Main"
     write_text(lists / "train.txt", "a\nnowhere\n")
     write_text(lists / "cat_train.txt", "a 1\n")
-    _, notes = read_voc(root)
+    notes = read_voc(root).notes
     assert f"warning: {lists / 'train.txt'}: 1 of 2 entries have no .xml file ('nowhere')" in notes
     assert f"{lists}: lists not read: 1 (cat_train.txt)" in notes
     assert f"{lists}: .xml files in no list, not read: 2 (b, c)" in notes
     write_text(lists / "train.txt", "x\ny\n")
     with pytest.raises(DataError, match="2 of 2 entries have no .xml file .* correct the list"):
         read_voc(root)
+
+
+def test_a_test_list_without_annotations_is_left_out_with_a_note(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, "Annotations", "JPEGImages")
+    save_picture(root / "JPEGImages" / "z.jpg")
+    lists = root / "ImageSets" / "Main"
+    write_text(lists / "train.txt", "a\nb\nc\n")
+    write_text(lists / "test.txt", "z\n")
+    assert list(read_voc(root).splits) == ["train"]
+    _, notes = read_boxes(root, test=None)
+    assert (
+        f"not read: split test: {lists / 'test.txt'}: 1 of 1 entries have no .xml file ('z'); there"
+        " are a, b, c"
+    ) in notes
+    write_text(lists / "val.txt", "z\n")
+    assert "val.txt: 1 of 1 entries have no .xml file" in refusal(root, validation=None)
 
 
 def test_read_voc_reports_a_missing_image_as_a_fault_of_its_row(tmp_path: Path) -> None:

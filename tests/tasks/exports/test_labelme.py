@@ -53,7 +53,7 @@ def test_rectangles_may_have_all_corners(tmp_path: Path) -> None:
 def test_circles_are_polygons_around_their_center(tmp_path: Path) -> None:
     rows, notes = read_boxes(write(tmp_path, shape("circle", [[30, 30], [40, 30]])))
     assert rows == [[("square", 20, 20, 40, 40)]]
-    assert "circles read as polygons: 1 of 1" in notes
+    assert "circles read as polygons: 1" in notes
 
 
 def test_masks_lie_at_their_first_point(tmp_path: Path) -> None:
@@ -97,6 +97,43 @@ def test_images_are_found_beside_other_folders_by_file_name(tmp_path: Path) -> N
     assert "not read: 2 images embedded in .json files" in notes
 
 
+def embedded(folder: Path) -> str:
+    """Return the imageData of a picture that is not in the folder."""
+    save_picture(folder / "x.jpg")
+    content = (folder / "x.jpg").read_bytes()
+    (folder / "x.jpg").unlink()
+    return as_text(content)
+
+
+def test_embedded_images_are_read_where_there_is_no_file(tmp_path: Path) -> None:
+    data = embedded(tmp_path)
+    write(tmp_path, shape())
+    for name in "bc":
+        write_json(tmp_path / f"{name}.json", labelme([shape()], "a.json", imageData=data))
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[SQUARE]] * 3
+    assert "images read from imageData of their .json files: 2" in notes
+    assert not any(note.startswith("not read") for note in notes)
+    assert read_classes(tmp_path)[0] == [MASK.tolist()] * 3
+
+
+def test_embedded_data_that_is_no_image_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    write(tmp_path, shape())
+    write_json(tmp_path / "b.json", labelme([shape()], "b.jpg", imageData="QUJD"))
+    write_json(tmp_path / "c.json", labelme([shape()], "c.jpg", imageData="a"))
+    message = refusal(tmp_path)
+    assert "2 of 3 rows are invalid" in message
+    assert "c.jpg: image does not exist" in message
+
+
+def test_the_file_beside_it_is_read_if_image_path_names_the_annotations(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg"])
+    file = write_json(tmp_path / "a.json", labelme([shape()], "a.json", imageData="QUJD"))
+    rows, notes = read_boxes(file)
+    assert rows == [[SQUARE]]
+    assert "not read: 1 images embedded in .json files" in notes
+
+
 def test_copies_with_one_image_path_are_told_apart_by_file_name(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["a.jpg", "b.jpg"])
     for name in "ab":
@@ -138,3 +175,23 @@ def test_values_without_a_name_are_faults(tmp_path: Path) -> None:
 
 def test_mirrored_corners_are_the_same_polygon(tmp_path: Path) -> None:
     assert read_classes(write(tmp_path, shape(points=CORNERS[::-1])))[0] == [MASK.tolist()]
+
+
+def test_shapes_of_one_label_and_group_are_one_object(tmp_path: Path) -> None:
+    left, right = [[10, 10], [20, 10], [20, 20]], [[40, 10], [50, 10], [50, 30]]
+    shapes = [
+        shape(points=left, group_id=1),
+        shape(points=right, group_id=1),
+        shape(points=left, group_id=1, label="other"),
+        shape("rectangle", [[1, 1], [5, 5]], group_id=2),
+        shape("rectangle", [[7, 7], [9, 9]], group_id=2),
+        shape(points=right),
+    ]
+    (objects,), notes = read_boxes(write(tmp_path, *shapes))
+    assert objects == [
+        ("square", 10, 10, 50, 30),
+        ("other", 10, 10, 20, 20),
+        ("square", 1, 1, 9, 9),
+        ("square", 40, 10, 50, 30),
+    ]
+    assert "shapes joined to the object of their group: 2" in notes

@@ -94,9 +94,13 @@ def test_cvat_ellipses_and_turned_boxes_are_polygons(tmp_path: Path) -> None:
     )
     rows, notes = read_boxes(write_cvat(tmp_path, shapes))
     assert rows == [[("e", 25, 20, 35, 40), ("b", 15, 15, 25, 35)]]
-    assert {"ellipses read as polygons: 1 of 2", "turned boxes read as polygons: 1 of 2"} <= set(
-        notes
-    )
+    assert {"ellipses read as polygons: 1", "turned boxes read as polygons: 1"} <= set(notes)
+
+
+def test_cvat_polygons_of_a_group_are_one_object(tmp_path: Path) -> None:
+    parts = ("10,10;20,10;20,20", "40,10;50,10;50,30")
+    shapes = "".join(f'<polygon label="a" points="{part}" group_id="1"/>' for part in parts)
+    assert read_boxes(write_cvat(tmp_path, shapes))[0] == [[("a", 10, 10, 50, 30)]]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from finetune.task import Task
 from tasks import ObjectDetection, Segmentation
 from tasks.mask_sources.mask_folders import has_masks, read_mask_folder, read_masks
-from tasks.mask_sources.mask_layouts import classify
+from tasks.mask_sources.mask_layouts import classify, find_layout
 from tests.support.annotated_sets import (
     MASK,
     open_set,
@@ -34,6 +34,17 @@ TRIMAP = MASK.tolist()
         ("train/{}.png", "train_labels/{}_L.png"),  # CamVid on Kaggle
         ("img_dir/train/{}.jpg", "ann_dir/train/{}.png"),  # mmseg
         ("leftImg8bit/train/a/{}_leftImg8bit.png", "gtFine/train/a/{}_gtFine_labelIds.png"),
+        (
+            "imgs/leftImg8bit/train/a/{}_leftImg8bit.png",
+            "gtFine/train/a/{}_gtFine_labelTrainIds.png",
+        ),
+        (
+            "leftImg8bit_trainvaltest/leftImg8bit/train/a/{}_leftImg8bit.png",
+            "gtFine_trainvaltest/gtFine/train/a/{}_gtFine_labelIds.png",
+        ),
+        ("imgsFine/leftImg8bit/train/{}.png", "gtFine/train/{}.png"),
+        ("training/image_2/{}_10.png", "training/semantic/{}_10.png"),  # KITTI
+        ("training/images/{}.jpg", "training/v2.0/labels/{}.png"),  # Mapillary Vistas
         ("images/training/{}.jpg", "annotations/training/{}.png"),  # ADE20K
         ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
         ("images/{}.jpg", "annotations/trimaps/{}.png"),  # Oxford pets
@@ -204,4 +215,41 @@ def test_open_splits_says_what_was_looked_for_and_seen(
     message = refusal(tmp_path, task)
     assert f"{tmp_path}: not in a format of this task; looked for " in message
     assert wanted in message
-    assert message.endswith(f"; found in {tmp_path}: photos/, notes.json")
+    lookup, _, cause = message.partition("\n")
+    assert lookup.endswith(f"; found in {tmp_path}: photos/, notes.json")
+    assert cause.startswith("read as tables: ")
+
+
+def test_folders_are_not_offered_as_classes_to_tasks_with_formats(tmp_path: Path) -> None:
+    for place in ("train/street/1", "train/park/2", "val/street/1"):
+        save_pictures(tmp_path / place, ["1.jpg"])
+    for task in (ObjectDetection(), Segmentation()):
+        message = refusal(tmp_path, task)
+        assert message.startswith(f"{tmp_path}: not in a format of this task; looked for ")
+        assert message.endswith(f"; found in {tmp_path}: train/, val/")
+
+
+def test_panoptic_masks_are_not_read_as_masks_of_classes(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "images" / "train", ["a.jpg"])
+    save_masks(tmp_path / "annotations" / "panoptic_train", ["a.png"])
+    assert not has_masks(tmp_path)
+    assert refusal(tmp_path, Segmentation()).startswith(f"{tmp_path}: not in a format of this task")
+    save_masks(tmp_path / "annotations" / "train", ["a.png"])
+    assert has_masks(tmp_path)
+
+
+def test_two_folders_around_images_are_left_in_doubt(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_pictures(tmp_path / name / "images" / "train", ["a.jpg"])
+    save_masks(tmp_path / "masks" / "train", ["a.png"])
+    assert all(pair.images.parent.parent == tmp_path for pair in find_layout(tmp_path).values())
+
+
+def test_masks_of_objects_alone_are_read_with_a_warning(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "leftImg8bit" / "train", ["a_leftImg8bit.jpg"])
+    save_masks(tmp_path / "gtFine" / "train", ["a_gtFine_instanceIds.png"])
+    (note,) = [note for note in read_masks(tmp_path).notes if note.startswith("warning")]
+    assert "1 masks hold objects and not classes" in note
+    assert "task.encoding=instance" in note
+    save_masks(tmp_path / "gtFine" / "train", ["a_gtFine_labelIds.png"])
+    assert not any(note.startswith("warning") for note in read_masks(tmp_path).notes)

@@ -41,6 +41,89 @@ def test_normalize_messages_reads_the_formats_of_public_datasets(dialogue: Any) 
     assert not list(TextGeneration(messages="chat").rows.validate({"chat": dialogue}))
 
 
+def test_a_single_message_is_a_dialogue() -> None:
+    answer = {"from": "gpt", "value": "yes"}
+    assert is_dialogue([answer])
+    assert normalize_messages(answer) == PLAIN[1:]
+
+
+@pytest.mark.parametrize("key", ["text", "value", "content"])
+def test_text_parts_hold_their_text_under_the_keys_of_tools(key: str) -> None:
+    parts = [{"type": "text", key: "a goal?"}]
+    assert normalize_messages([{"role": "user", "content": parts}]) == PLAIN[:1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "weight"),
+    [
+        ({"loss_weight": 0.0}, 0),
+        ({"weight": 1}, 1),
+        ({"train": False}, 0),
+        ({"training": True}, 1),
+        ({"loss": False, "weight": None}, 0),
+    ],
+)
+def test_weights_of_turns_have_several_names(fields: dict[str, Any], weight: int) -> None:
+    (message,) = normalize_messages([{"role": "assistant", "content": "yes", **fields}])
+    assert message == {"role": "assistant", "content": "yes", "weight": weight}
+
+
+def test_a_weight_between_0_and_1_is_a_fault() -> None:
+    dialogue = [PLAIN[0], PLAIN[1] | {"loss_weight": 0.5}]
+    (fault,) = TextGeneration(messages="chat").rows.validate({"chat": dialogue})
+    assert fault == "chat: message 2 has weight 0.5; a turn is learned (1) or not (0)"
+
+
+def test_a_measured_loss_is_no_weight() -> None:
+    (message,) = normalize_messages([{"role": "assistant", "content": "yes", "loss": 0.4}])
+    assert message == {"role": "assistant", "content": "yes", "loss": 0.4}
+
+
+def test_turns_without_loss_are_described() -> None:
+    rows = TextGeneration(messages="chat").rows
+    row = {"chat": [PLAIN[0], PLAIN[1] | {"loss_weight": 0.0}]}
+    assert rows.describe(row) == "user 'a goal?' | assistant (not learned) 'yes'"
+
+
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [
+            {"type": "reasoning", "value": "hm"},
+            {"type": "text", "value": "yes"},
+            {"type": "tool_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+        ],
+        [
+            {"type": "thinking", "thinking": "hm"},
+            {"type": "text", "text": "yes"},
+            {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
+        ],
+    ],
+)
+def test_parts_of_reasoning_and_calls_become_the_fields_of_chat_templates(
+    parts: list[dict[str, Any]],
+) -> None:
+    (message,) = normalize_messages([{"role": "assistant", "content": parts}])
+    assert message == {
+        "role": "assistant",
+        "content": "yes",
+        "reasoning_content": "hm",
+        "tool_calls": [CALL],
+    }
+
+
+def test_a_part_that_is_no_call_is_a_fault() -> None:
+    dialogue = [
+        PLAIN[0],
+        {"role": "assistant", "content": [{"type": "tool_call", "value": "f(1)"}]},
+    ]
+    (fault,) = TextGeneration(messages="chat").rows.validate({"chat": dialogue})
+    assert "a tool call without a name" in fault
+
+
 @pytest.mark.parametrize(
     "value",
     ["[a goal]", "[1, 2]", [1], [{"text": "Bob", "type": "PER"}], {"a": 1}, '{"a": 1}', "[" * 9999],

@@ -34,7 +34,22 @@ SETS = [
     (
         {"conversations": ASKED, "chosen": "c d", "rejected": "d"},
         "a preference set",
-        {"text": "chosen"},
+        {"prompt": "conversations", "completion": "chosen"},
+    ),
+    (
+        {"conversations": ASKED, "chosen": ANSWERED[0], "rejected": ANSWERED[0]},
+        "a preference set",
+        {"prompt": "conversations", "completion": "chosen"},
+    ),
+    (
+        {"chosen_messages": ASKED + ANSWERED, "rejected_messages": ASKED + ANSWERED},
+        "a preference set",
+        {"messages": "chosen_messages"},
+    ),
+    (
+        {"question": "a b", "response-win": "c", "response-lose": "d"},
+        "a preference set",
+        {"prompt": "question", "completion": "response-win"},
     ),
     (
         {"messages": ASKED + ANSWERED, "rejected_response": "no"},
@@ -67,6 +82,14 @@ SETS = [
         {"text": "text"},
     ),
     (
+        {"instruction": "Translate.", "instances": [{"input": "one", "output": "eins"}]},
+        "lists of examples of the instruction",
+        {
+            "prompt": "{instruction}\n\n{instances[0][input]}",
+            "completion": "{instances[0][output]}",
+        },
+    ),
+    (
         {"anchor": "a b", "positive": "a c"},
         "text pairs for embeddings",
         {"prompt": "anchor", "completion": "positive"},
@@ -84,7 +107,7 @@ def test_sets_of_other_tasks_are_refused_unless_keys_choose(
     assert name in str(error.value)
     for key, value in keys.items():
         assert f"task.{key}" in str(error.value)
-        assert value in str(error.value)
+        assert value.replace("\n", "\\n") in str(error.value)
     task = TextGeneration(**keys)
     resolve(task, columns)
     assert not list(task.rows.validate(row))
@@ -182,3 +205,31 @@ def test_answers_outside_the_choices_are_faults(completion: str, fault: str) -> 
 )
 def test_similar_columns_are_no_reason_to_refuse(row: Row) -> None:
     resolve(TextGeneration(), {column: [value, value] for column, value in row.items()})
+
+
+def test_preferred_answers_that_no_key_reads_are_left_to_a_function() -> None:
+    columns = {"question": ["a b"], "chosen": [{"answer": "c"}], "rejected": [{"answer": "d"}]}
+    with pytest.raises(DataError, match="a preference set.*data.map=file.py:function") as error:
+        resolve(TextGeneration(), columns)
+    assert "task." not in str(error.value).partition("DPO")[2]
+
+
+def test_ratings_of_two_answers_are_no_preference_set() -> None:
+    columns = {"text": ["It was a dark night."], "chosen_score": [1.0], "rejected_score": [0.5]}
+    assert TextGeneration().rows.resolve(columns).keys["text"] == "{text}"
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ({"type": "image_url", "image_url": {"url": "x"}}, "an image-and-text set"),
+        ({"type": "input_audio", "input_audio": "x"}, "an image-and-text set"),
+        ({"type": "graph", "graph": "x"}, "parts of type graph, which are not read"),
+    ],
+)
+def test_parts_that_are_not_read_are_called_what_they_are(part: Row, name: str) -> None:
+    columns = {"messages": [[{"role": "user", "content": [part]}, *ANSWERED]]}
+    for task in (TextGeneration(), TextGeneration(messages="messages")):
+        with pytest.raises(DataError, match=name) as error:
+            resolve(task, columns)
+        assert ("image-and-text" in str(error.value)) == ("image-and-text" in name)

@@ -1,4 +1,4 @@
-"""The files of a confusion matrix."""
+"""The files of a confusion matrix and of a scatter plot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.classification.confusion import write_confusion
+from tasks.classification.label_plots import write_confusion, write_scatter
 
 
 def names(classes: int) -> list[str]:
@@ -71,3 +71,9 @@ def test_write_confusion_does_not_import_pyplot(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     write_confusion(matrix_of(2), names(2), tmp_path)
+
+
+def test_write_scatter_draws_true_against_predicted_numbers(tmp_path: Path) -> None:
+    [path] = write_scatter(np.array([1.0, 1.0]), np.array([0.5, 3.0]), tmp_path)
+    with Image.open(path) as image:
+        assert image.format == "PNG"

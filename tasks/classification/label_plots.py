@@ -1,4 +1,4 @@
-"""The confusion matrix as a table and as an image.
+"""Plots of a split: the confusion matrix of labels, the scatter plot of numbers.
 
 Shapes: C classes; rows are true classes, columns predicted ones.
 """
@@ -98,3 +98,28 @@ def _write_counts(axes: Axes, matrix: Array, shares: Array, cell: float) -> None
         color = "white" if shares[row, column] > 0.35 else "#333333" if count else "#aaaaaa"
         at = (column + 0.5, row + 0.5)
         axes.text(*at, f"{count:,}", ha="center", va="center", fontsize=size, color=color)
+
+
+def write_scatter(true: Array, predicted: Array, folder: Path) -> list[Path]:
+    """Write true against predicted numbers [N], and the errors, as scatter.png."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(10, 4.5), facecolor="white", layout="constrained")
+    values, errors = figure.subplots(1, 2)
+    style: dict[str, Any] = {"s": 12, "alpha": 0.5, "linewidths": 0}
+    line: dict[str, Any] = {"color": "#999999", "linewidth": 1, "zorder": 0}
+    values.scatter(true, predicted, **style)
+    ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
+    values.plot(ends, ends, **line)
+    errors.scatter(true, predicted - true, **style)
+    errors.axhline(0, **line)
+    for axes, title in ((values, "predicted"), (errors, "error (predicted - true)")):
+        axes.set_xlabel("true", color="#777777")
+        axes.set_ylabel(title, color="#777777")
+        axes.spines[["top", "right"]].set_visible(False)
+    rmse = float(np.sqrt(np.mean((predicted - true) ** 2)))
+    figure.suptitle(f"{len(true):,} rows, RMSE {rmse:.4g}", x=0.01, ha="left", color="#333333")
+    path = folder / "scatter.png"
+    figure.savefig(path, dpi=140)
+    return [path]

@@ -1,0 +1,21 @@
+"""Rows with an image and its objects, as they are shown to people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from tasks import ObjectDetection
+
+
+def test_boxes_are_described_with_two_decimals_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4000, 3000)).save(path)
+    boxes = [[-7.5e-06, 2.0, 3.125, 4.5], [1234.5678, 0.0, 3999.999, 2000.0]]
+    row = {
+        "image": path.as_posix(),
+        "objects": [{"bbox": box, "category": "cat"} for box in boxes],
+    }
+    shown = ObjectDetection().rows.describe(row)
+    assert "2 objects: cat (0, 2, 3.12, 4.5), cat (1234.57, 0, 4000, 2000)" in shown
