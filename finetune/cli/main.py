@@ -161,7 +161,7 @@ def predict(
 
     \b
     finetune predict runs/news-bert-base-uncased-lora more.csv -o predictions.csv
-    finetune predict runs/news-bert-base-uncased-lora old.csv delimiter=";" encoding=cp1252 -o old.parquet
+    finetune predict runs/news-bert-base-uncased-lora old.csv delimiter=";" -o old.parquet
     finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ --draw drawings/
     finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ -o boxes.csv --as boxes
     echo "Shares fell again ..." | finetune predict runs/news-bert-base-uncased-lora -
