@@ -11,6 +11,7 @@ another machine; the longest trailing part that exists beside the description is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ class YoloSource:
     def _locate(self, source: str) -> Path | None:
         places = self.places(source)
         # An exported data.yaml often has ../train/images for a folder beside it.
-        place = next((place for place in places if place.exists()), None)
+        place = next(filter(os.path.exists, places), None)  # False also for impossible names
         if place is None:
             place = find_suffix(f"{self.root}/{source}", [self.folder])
             if place is not None:

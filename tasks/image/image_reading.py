@@ -153,9 +153,9 @@ def picture_size(value: Any) -> tuple[int, int]:
         return _size_in(io.BytesIO(source))
     try:
         stat = source.stat()
-    except OSError as error:
+        return _size_of_file(str(source), stat.st_mtime_ns, stat.st_size)
+    except OSError as error:  # such as a folder
         raise DataError(f"cannot be read: {error.strerror}") from error
-    return _size_of_file(str(source), stat.st_mtime_ns, stat.st_size)
 
 
 def path_of(value: Any) -> str | None:

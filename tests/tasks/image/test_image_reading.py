@@ -108,6 +108,12 @@ def test_read_image_ignores_corrupt_exif_data(kind: str, junk: bytes) -> None:
     assert picture_size(content) == (12, 20)
 
 
+@pytest.mark.parametrize("path", ["/", "missing.png", "a" * 5000])
+def test_picture_size_reports_paths_that_are_no_files(path: str) -> None:
+    with pytest.raises(DataError):
+        picture_size(path)
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF"])
 def test_read_image_reads_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN)]
