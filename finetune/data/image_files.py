@@ -58,7 +58,7 @@ _ID_NAMES = frozenset(
 )
 _LONGEST_ID = 100  # characters
 _MOST_ROOTS = 100
-_FEWEST_FOUND = 0.5  # share of the values that are images, for a column of any name
+_FEWEST_FOUND = 0.9  # share of the values that are images, for a column of any name
 _NAMED = 3
 
 
