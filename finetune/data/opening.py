@@ -281,7 +281,6 @@ def _split_by_share(
     parts = split_by_share(shares, config.split_seed, identity, strata, groups)
     for role, share in roles.shares.items():
         if not parts[role] and getattr(config, role) is None:  # chosen, not asked for
-            roles.notes = [note for note in roles.notes if not note.startswith(f"{role}: {share}")]
             roles.notes.append(
                 f"{role}: none, since no row of {len(rows)} can be held out: every class keeps one"
                 " in train, and duplicates and groups stay together"
@@ -294,6 +293,7 @@ def _split_by_share(
                 f" rows, set a larger share, or set data.{role}=0"
             )
         roles.tables[role] = rows.select(parts[role])
+        roles.notes += [roles.reasons[role]] if role in roles.reasons else []
         roles.notes.append(
             f"{role}: {len(parts[role])} of {len(rows)} train rows held out, a share of {share}"
             f" (data.split_seed={config.split_seed})"

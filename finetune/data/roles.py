@@ -35,6 +35,8 @@ class Roles:
 
     tables: dict[Role, Dataset]
     shares: dict[Role, float] = field(default_factory=dict)
+    reasons: dict[Role, str] = field(default_factory=dict)
+    """Why a share is held out that no key asks for; said once it is."""
     inferred: set[Role] = field(default_factory=set)
     """Splits taken because of their names alone; no key names them, so they may be dropped."""
     notes: list[str] = field(default_factory=list)
@@ -88,7 +90,7 @@ def settle_validation(roles: Roles, config: DataConfig) -> None:
     share = SHARE_OF_SMALL if rows < SMALL else SHARE_OF_LARGE
     size = f"fewer than {SMALL}" if rows < SMALL else f"{SMALL} or more"
     roles.shares["validation"] = share
-    roles.notes.append(
+    roles.reasons["validation"] = (
         f"validation: the data have no validation or test split, so a share of {share} of train is"
         f" held out (default for {size} rows; change it with data.validation=SHARE, or 0 for none)"
     )
