@@ -95,7 +95,7 @@ class Rows:
     """
 
     label_unit = "rows"
-    """What `occurrences` counts, in the plural."""
+    """Unit of `occurrences`, in the plural."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -265,7 +265,7 @@ class NamedRow(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a held-out row is, what was predicted for it, and how wrong that is.
+    """Truth and prediction of a held-out row, and the size of its error.
 
     Attributes:
         columns: {"true": ..., "predicted": ...} and further ones, such as "probability".

@@ -36,7 +36,7 @@ class Roles:
     tables: dict[Role, Dataset]
     shares: dict[Role, float] = field(default_factory=dict)
     reasons: dict[Role, str] = field(default_factory=dict)
-    """Why a share is held out that no key asks for; said once it is."""
+    """Reasons for shares that no key asks for; noted once rows are held out."""
     inferred: set[Role] = field(default_factory=set)
     """Splits taken because of their names alone; no key names them, so they may be dropped."""
     notes: list[str] = field(default_factory=list)

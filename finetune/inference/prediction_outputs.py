@@ -1,4 +1,4 @@
-"""Where predictions go: a table, files in a form that other tools read, and drawings.
+"""Destinations of predictions: a table, files in a form that other tools read, and drawings.
 
 Every writer here is called with a window of rows and their results, in the order of the input.
 """
@@ -47,7 +47,7 @@ class Sink(ABC):
 
 @dataclass(frozen=True)
 class Destination:
-    """Where predictions are written.
+    """Destination of predictions.
 
     Attributes:
         path: a table, or what the form writes; None: JSON lines to standard output.

@@ -33,7 +33,7 @@ _SHOWN = 3
 
 @dataclass
 class Reading:
-    """What is read of an export, and what is not.
+    """Content of an export: the parts that are read, and those that are not.
 
     Attributes:
         splits: the images of each split.

@@ -31,7 +31,7 @@ class ImageSearch:
         self.place = self.places[0]
         """The folder in which the images are, or should be."""
         self.way = ""
-        """How the images were found if not where their names say, for a note."""
+        """Note on images that were found elsewhere than their names say."""
 
     def find(self, names: Sequence[str]) -> list[Path | None]:
         """Return the file of each name; None for a missing one."""

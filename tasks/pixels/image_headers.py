@@ -1,4 +1,4 @@
-"""What the header of an image tells before its pixels are decoded: depth and number of frames."""
+"""Facts from the header of an image, before its pixels are decoded: depth and number of frames."""
 
 from __future__ import annotations
 

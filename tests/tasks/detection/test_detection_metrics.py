@@ -1,4 +1,4 @@
-"""COCO's metrics from padded statistics, against pycocotools; and what is said when AP stays 0."""
+"""COCO's metrics from padded statistics, against pycocotools; and the diagnosis when AP stays 0."""
 
 from __future__ import annotations
 
