@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from finetune.config.schema import DataConfig
 from finetune.data.readers import read_reference
 from finetune.errors import DataError
 
+# The gate sets 12: about a minute for each of the two fuzzers.
+FUZZ = int(os.environ.get("FINETUNE_FUZZ", "1"))
 FEW = settings(
-    max_examples=150,
+    max_examples=150 * FUZZ,
     deadline=5000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     database=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -22,8 +23,10 @@ from finetune.task import Task
 from tasks import ObjectDetection, Segmentation, TextClassification
 from tests.support.tool_exports import FILES, choice, write_export
 
+# The gate sets 12: about a minute for each of the two fuzzers.
+FUZZ = int(os.environ.get("FINETUNE_FUZZ", "1"))
 FEW = settings(
-    max_examples=35,
+    max_examples=35 * FUZZ,
     deadline=10_000,
     suppress_health_check=list(HealthCheck),
     database=None,
