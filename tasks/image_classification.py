@@ -17,6 +17,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.config.schema import ModelConfig
+from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task_parts import (
     Embedder,
@@ -95,6 +96,13 @@ class ImageLabelRows(PictureRows, LabelRows):
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], *, with_targets: bool = True
     ) -> Resolved:
+        if with_targets and self.config.label is None and columns.keys() == {"image", "file"}:
+            raise DataError(
+                f"task.label: the images have no labels (such as {columns['file'][0]!r}, in no "
+                "folder of a class); move each into the folder of its class, or give a table of "
+                "their names and labels; a label in the name of a file is read by "
+                "data.map=file.py:function"
+            )
         keys, notes = LabelRows.resolve(self, columns, with_targets=with_targets)
         if with_targets:
             return Resolved(keys, notes)

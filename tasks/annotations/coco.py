@@ -127,16 +127,19 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
                 f"{file}: a panoptic set of COCO, which is not read: its annotations are colors of"
                 " PNG files; choose the file of instances with data.source=FILE"
             )
+        strays: list[Any] = []
         for number, item in enumerate(content["annotations"], start=1):
             name = f"annotation {item.get('id', f'number {number}')}"
             image = by_id.find(item["image_id"])
+            if image is None:
+                strays.append(item["image_id"])
+                continue
             category = categories.find(item["category_id"])
-            for key, found in (("image_id", image), ("category_id", category)):
-                if found is None:
-                    raise DataError(
-                        f"{file}: {name} has unknown {key} {item[key]!r}; "
-                        "add it to the file, or remove the annotation"
-                    )
+            if category is None:
+                raise DataError(
+                    f"{file}: {name} has unknown category_id {item['category_id']!r}; "
+                    "add it to the file, or remove the annotation"
+                )
             image.objects.append(_object(item, number, category, f"{file.name}, {name}"))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise DataError(
@@ -145,10 +148,26 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
         ) from error
     found = [image for _, image in images]
     notes = [repeated] if repeated else []
+    if strays:
+        notes.append(_strays_note(file, strays, len(content["annotations"])))
     notes += [f"{file.name}: {note}" for note in _find_images(file, found, config.images)]
     notes += [f"{file.name}: {note}" for note in fit_sizes(found, config.rescale)]
     notes += [f"{file.name}: {note}" for note in _losses(found, categories.names)]
     return found, notes
+
+
+def _strays_note(file: Path, ids: Sequence[Any], annotations: int) -> str:
+    """Note the annotations whose images are not listed. Raises DataError if these are all."""
+    named = listed(map(repr, dict.fromkeys(ids)), _SHOWN)
+    if len(ids) == annotations:
+        raise DataError(
+            f"{file}: none of the {annotations} annotations is of a listed image (image_id "
+            f"{named}); correct the ids of the images or of the annotations"
+        )
+    return (
+        f"warning: {file.name}: {len(ids)} of {annotations} annotations are of images that the file"
+        f" does not list, and are not read (image_id {named})"
+    )
 
 
 class _ById(dict[Any, Any]):

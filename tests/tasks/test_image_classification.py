@@ -12,6 +12,8 @@ import transformers
 from PIL import Image
 
 import finetune
+from finetune.config.schema import DataConfig
+from finetune.data.opening import open_splits
 from finetune.errors import DataError
 from finetune.testing import check_task
 from tasks import ImageClassification
@@ -169,3 +171,12 @@ def test_images_of_another_column_are_predicted_by_key(
         finetune.load(run.path)([{"image": str(file)}])
     (prediction,) = finetune.load(run.path, image="image")([{"image": str(file)}])
     assert prediction["label"] in SHAPES
+
+
+def test_image_classification_rejects_a_folder_of_images_without_classes(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"cat.{number}.png")
+    with pytest.raises(
+        DataError, match=r"the images have no labels \(such as 'cat.0.png'.*data.map"
+    ):
+        open_splits(DataConfig(source=str(tmp_path)), ImageClassification())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from tasks import ObjectDetection
 from tasks.annotations.box_formats import read_coco_boxes
+from tasks.annotations.coco import read_coco_file
 from tasks.detection.object_rows import learn_categories
 from tests.support.annotated_sets import (
     BOX,
@@ -257,3 +260,22 @@ def test_panoptic_sets_are_refused_by_name(tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "a"}]}
     write_json(tmp_path / "panoptic_train.json", {**content, "annotations": segments})
     assert "panoptic_train.json: a panoptic set of COCO, which is not read" in refusal(tmp_path)
+
+
+def test_read_coco_counts_annotations_of_images_that_are_not_listed(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.jpg")
+    images = [{"id": 1, "file_name": "a.jpg"}]
+    box = {"category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    annotations = [{"id": n, "image_id": n, **box} for n in (1, 7, 8)]
+    content = {"images": images, "categories": [{"id": 1, "name": "car"}]}
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps({**content, "annotations": annotations}))
+    found, notes = read_coco_file(file, DataConfig())
+    assert [len(image.objects) for image in found] == [1]
+    assert notes[0] == (
+        "warning: annotations.json: 2 of 3 annotations are of images that the file does not list,"
+        " and are not read (image_id 7, 8)"
+    )
+    file.write_text(json.dumps({**content, "annotations": annotations[1:]}))
+    with pytest.raises(DataError, match="none of the 2 annotations is of a listed image"):
+        read_coco_file(file, DataConfig())
