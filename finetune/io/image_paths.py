@@ -38,7 +38,7 @@ def is_readable_file(path: Path) -> bool:
     """True if a file exists; False also for names that no system allows."""
     try:
         return path.is_file()
-    except OSError:  # no permission, or a name of thousands of characters
+    except (OSError, ValueError):  # no permission, thousands of characters, or a NUL
         return False
 
 

@@ -30,7 +30,7 @@ def list_readable(folder: Path) -> list[Path]:
     """Return the children of a folder without strays; [] if it cannot be read."""
     try:
         return list_visible(folder)
-    except OSError:  # missing, not a folder, no permission, or the name is a whole sentence
+    except (OSError, ValueError):  # missing, not a folder, no permission, or no possible name
         return []
 
 
