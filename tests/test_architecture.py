@@ -27,7 +27,7 @@ LAYERS = [
     "task_parts",
     "task",
     "distributed",
-    "methods io",
+    "methods io listing",
     "registry optim",
     "tables",
     "batching data reporting",

@@ -17,7 +17,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.image_files import complete_paths, image_rows, read_split_in_classes
 from finetune.data.text_folders import read_text_folder
 from finetune.errors import DataError, listed
-from finetune.io.class_folders import (
+from finetune.listing.class_folders import (
     ClassFolders,
     are_classes,
     check_not_masks,
@@ -25,9 +25,9 @@ from finetune.io.class_folders import (
     find_splits_in_classes,
     holds_only_images,
 )
-from finetune.io.image_paths import SAMPLE, is_image_file, is_image_path
-from finetune.io.split_names import split_name, splits_of_siblings
-from finetune.io.walking import is_stray, list_visible, note_strays
+from finetune.listing.image_paths import SAMPLE, is_image_file, is_image_path
+from finetune.listing.split_names import split_name, splits_of_siblings
+from finetune.listing.walking import is_stray, list_visible, note_strays
 from finetune.tables.encodings import Decoder
 from finetune.tables.table_files import read_table, table_format
 

@@ -18,8 +18,9 @@ from datasets import Dataset, Image
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.class_folders import IMAGE_FOLDERS
-from finetune.io.image_paths import (
+from finetune.io.references import locate
+from finetune.listing.class_folders import IMAGE_FOLDERS
+from finetune.listing.image_paths import (
     SAMPLE,
     ImageFinder,
     Located,
@@ -30,9 +31,8 @@ from finetune.io.image_paths import (
     is_readable_file,
     locate_images,
 )
-from finetune.io.references import locate
-from finetune.io.split_names import splits_of_siblings
-from finetune.io.walking import is_stray, list_readable, walk_visible
+from finetune.listing.split_names import splits_of_siblings
+from finetune.listing.walking import is_stray, list_readable, walk_visible
 
 _ID_NAMES = frozenset(
     [

@@ -20,7 +20,7 @@ from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, disable_image_decoding, read_image_files
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
-from finetune.io.walking import describe_contents, walk_visible
+from finetune.listing.walking import describe_contents, walk_visible
 from finetune.tables.encodings import Decoder
 from finetune.tables.records import from_columns, from_frame, from_records, is_frame
 from finetune.tables.table_files import read_table_splits, table_format

@@ -20,7 +20,7 @@ from finetune.data.readers import (
 from finetune.data.split_column import divide_by_column
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
-from finetune.io.split_names import split_name
+from finetune.listing.split_names import split_name
 
 Role = Literal["train", "validation", "test"]
 HELD_OUT: tuple[Role, ...] = ("validation", "test")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datasets import Dataset
 
 from finetune.data.readers import Tables
-from finetune.io.split_names import split_name
+from finetune.listing.split_names import split_name
 
 SPLIT_COLUMNS = ("split", "splits", "subset", "partition", "set", "dataset_split", "data_split")
 

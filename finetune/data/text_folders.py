@@ -11,8 +11,8 @@ from datasets import Dataset
 from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from finetune.io.split_names import split_name
-from finetune.io.walking import list_visible
+from finetune.listing.split_names import split_name
+from finetune.listing.walking import list_visible
 from finetune.tables.encodings import Decoder
 from finetune.tables.plain_text import check_not_table
 from finetune.tables.table_files import is_text_file, read_table

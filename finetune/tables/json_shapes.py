@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.errors import AmbiguityError, DataError, listed, nearest
-from finetune.io.split_names import split_name
+from finetune.listing.split_names import split_name
 from finetune.tables.json_values import Placed
 
 _NAMED = 5

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.io.image_paths import is_image_file
+from finetune.listing.image_paths import is_image_file
 
 _IMAGE = (
     "image",

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file, is_readable_file
-from finetune.io.walking import list_readable, list_visible
+from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.walking import list_readable, list_visible
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.box_columns import BoxColumns, find_box_columns

@@ -17,8 +17,8 @@ from typing import Any
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.split_names import split_name
-from finetune.io.walking import describe_contents, list_visible
+from finetune.listing.split_names import split_name
+from finetune.listing.walking import describe_contents, list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.image.image_search import ImageSearch, configured_places

@@ -16,8 +16,8 @@ from pathlib import Path
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file, is_readable_file
-from finetune.io.walking import describe_contents, list_visible
+from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.walking import describe_contents, list_visible
 from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from finetune.config.formats import TaskTables, Unusable
 from finetune.errors import DataError, listed
-from finetune.io.walking import describe_contents
+from finetune.listing.walking import describe_contents
 from tasks.annotations.annotated import AnnotatedImage, box_row, mask_row
 from tasks.annotations.yolo_labels import is_label_file, label_file, read_labels
 from tasks.annotations.yolo_sources import YoloSource, find_yolo, open_yolo

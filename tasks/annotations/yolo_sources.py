@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from finetune.errors import DataError
-from finetune.io.image_paths import is_image_file
-from finetune.io.walking import describe_contents, list_visible
+from finetune.listing.image_paths import is_image_file
+from finetune.listing.walking import describe_contents, list_visible
 from finetune.tables.encodings import Decoder
 from tasks.annotations.coco import split_of
 from tasks.annotations.yolo_labels import is_label_file, label_file

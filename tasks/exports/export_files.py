@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import DataError, listed
-from finetune.io.walking import describe_contents, list_visible
+from finetune.listing.walking import describe_contents, list_visible
 from tasks.annotations.coco import split_of
 
 Fits = Callable[[Path], bool]

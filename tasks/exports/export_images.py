@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file, is_readable_file
-from finetune.io.walking import list_visible
+from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.walking import list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage, number_of_name
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.exports.export_files import show_count

@@ -22,9 +22,9 @@ import numpy as np
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from finetune.io.image_paths import is_readable_file
-from finetune.io.split_names import split_name
-from finetune.io.walking import walk_visible
+from finetune.listing.image_paths import is_readable_file
+from finetune.listing.split_names import split_name
+from finetune.listing.walking import walk_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from finetune.io.image_paths import is_image_file
+from finetune.listing.image_paths import is_image_file
 from tasks.exports.export_files import (
     as_dict,
     as_list,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.schema import DataConfig
-from finetune.io.split_names import split_name
-from finetune.io.walking import list_visible
+from finetune.listing.split_names import split_name
+from finetune.listing.walking import list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.coco import split_of
 from tasks.exports.export_files import (

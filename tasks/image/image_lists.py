@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 from finetune.config.formats import Unusable
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file
-from finetune.io.split_names import split_name
+from finetune.listing.image_paths import is_image_file
+from finetune.listing.split_names import split_name
 from tasks.image.image_search import clean_path
 
 Item = TypeVar("Item")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file, is_readable_file
-from finetune.io.split_names import split_name
-from finetune.io.walking import walk_visible
+from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.split_names import split_name
+from finetune.listing.walking import walk_visible
 
 _LOOKED_AT = 50  # names by which the folder of the images is chosen
 _SHOWN = 3

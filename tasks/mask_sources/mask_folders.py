@@ -14,7 +14,7 @@ from pathlib import Path
 from finetune.config.formats import DataFormat, TaskTables, Unusable
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.walking import describe_contents, list_visible, note_strays
+from finetune.listing.walking import describe_contents, list_visible, note_strays
 from finetune.task_parts import Row
 from tasks.annotations.annotated import mask_row
 from tasks.annotations.box_formats import COCO_FILES, to_rows

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from finetune.io.image_paths import is_image_file
-from finetune.io.split_names import split_name
-from finetune.io.walking import list_visible, walk_visible
+from finetune.listing.image_paths import is_image_file
+from finetune.listing.split_names import split_name
+from finetune.listing.walking import list_visible, walk_visible
 
 Role = Literal["image", "mask"]
 _Sorted = tuple[Path, str | None, Role | None, int]

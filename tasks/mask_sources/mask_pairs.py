@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetune.io.image_paths import is_image_file
-from finetune.io.walking import walk_visible
+from finetune.listing.image_paths import is_image_file
+from finetune.listing.walking import walk_visible
 from finetune.task_parts import Row
 from tasks.mask_sources.mask_layouts import MaskPair, bare_name, masks_beside, may_be_mask
 

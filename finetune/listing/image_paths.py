@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError
-from finetune.io.walking import list_readable, walk_visible
+from finetune.listing.walking import list_readable, walk_visible
 
 _ADDRESS = ("http://", "https://", "s3://", "gs://", "hf://", "file://", "data:", "~")
 SAMPLE = 100

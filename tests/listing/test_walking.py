@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.io.image_paths import is_readable_file
-from finetune.io.walking import list_readable
+from finetune.listing.image_paths import is_readable_file
+from finetune.listing.walking import list_readable
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "missing", "file.txt/inside"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.io.split_names import split_name, splits_of_siblings
-from finetune.io.walking import list_visible, note_strays, walk_visible
+from finetune.listing.split_names import split_name, splits_of_siblings
+from finetune.listing.walking import list_visible, note_strays, walk_visible
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from finetune.errors import DataError, listed
-from finetune.io.image_paths import is_image_file
-from finetune.io.split_names import splits_of_siblings
-from finetune.io.walking import list_visible, walk_visible
+from finetune.listing.image_paths import is_image_file
+from finetune.listing.split_names import splits_of_siblings
+from finetune.listing.walking import list_visible, walk_visible
 
 IMAGE_FOLDERS = frozenset(
     [
