@@ -34,6 +34,7 @@ LAYERS = [
     "inference",
     "export",
     "training testing",
+    "exploration",
     "cli api",
     "__main__",
 ]

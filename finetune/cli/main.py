@@ -236,7 +236,7 @@ def inspect(
     finetune inspect flowers.yaml --draw sheet.png
     """
     loaded, task = _load(words)
-    from finetune.cli.inspect import inspect_run
+    from finetune.exploration.dry_run import inspect_run
 
     inspect_run(loaded, task, draw, with_defaults=with_defaults)
 

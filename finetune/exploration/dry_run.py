@@ -1,0 +1,88 @@
+"""A dry run: the config, one row's path, steps, memory and time, printed by section."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from finetune.config.loading import Loaded
+from finetune.config.yaml import flatten
+from finetune.data.opening import open_splits
+from finetune.distributed.launch import make_accelerator, this_process
+from finetune.distributed.precision import choose_precision
+from finetune.exploration.contact_sheet import check_sheet, draw_contact_sheet
+from finetune.exploration.row_trace import trace_row
+from finetune.exploration.run_costs import estimate
+from finetune.optim.optimizers import check_optimizer
+from finetune.reporting.console import Console
+from finetune.task import Task
+from finetune.training.setup import Prepared, assemble
+from finetune.training.summary import describe_run
+
+_DEFAULT = "default"
+
+
+def inspect_run(
+    loaded: Loaded, task: Task, sheet: Path | None = None, *, with_defaults: bool = False
+) -> None:
+    """Print what `train` would do with this config; draw a contact sheet if `sheet` is given.
+
+    First how the data were read, then one row on its way to a prediction, then the config: keys
+    that were set or chosen, and those at their default `with_defaults`.
+
+    Raises the FinetuneError that `train` would.
+    """
+    config = loaded.config
+    if sheet is not None:
+        check_sheet(sheet)
+    check_optimizer(config.optim.name)
+    state = this_process()
+    console = Console(enabled=state.is_main_process)
+    splits = open_splits(config.data, task)
+    accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
+    prepared = assemble(config, task, splits, accelerator)
+    if sheet is not None and state.is_main_process:
+        draw_contact_sheet(prepared.live, sheet)
+
+    console.heading("data")
+    console.facts({"read": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
+    console.heading("one row")
+    console.facts(trace_row(prepared))
+    console.heading("run")
+    # The section "config" below shows the defaults.
+    facts = describe_run(prepared, splits).lines(with_defaults=False)
+    console.facts(facts | task.views.survey(splits.train))
+    console.heading("config")
+    for line in config_lines(loaded, prepared, with_defaults=with_defaults):
+        console.print(f"  {line}")
+    console.heading("estimates")
+    console.facts(estimate(prepared))
+    if sheet is None:
+        console.print("dry run: nothing was trained, nothing was written")
+    else:
+        console.print(f"dry run: nothing was trained; contact sheet written to {sheet}")
+
+
+def config_lines(
+    loaded: Loaded, prepared: Prepared, *, with_defaults: bool = False
+) -> Iterator[str]:
+    """Yield the keys that were set or chosen, each with its value and the origin of the value.
+
+    `with_defaults` adds the keys at their default; without, a last line counts them.
+    """
+    before, values = flatten(loaded.config), flatten(prepared.live.config)
+    origins = {key: _origin(key, loaded, prepared, values[key] != before[key]) for key in values}
+    shown = [key for key in values if with_defaults or origins[key] != _DEFAULT]
+    items = {key: f"{key}={json.dumps(values[key], ensure_ascii=False)}" for key in shown}
+    width = max((len(item) for item in items.values() if len(item) < 60), default=0)
+    for key, item in items.items():
+        yield f"{item:<{width}}  {origins[key]}"
+    if len(shown) < len(values):
+        yield f"and {len(values) - len(shown)} keys at their default; --all lists them"
+
+
+def _origin(key: str, loaded: Loaded, prepared: Prepared, is_chosen: bool) -> str:
+    if key in prepared.reasons:
+        return prepared.reasons[key]
+    return "chosen, see above" if is_chosen else loaded.origins.get(key, _DEFAULT)

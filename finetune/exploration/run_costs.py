@@ -1,0 +1,138 @@
+"""Estimates of the memory and the time that a run takes on this machine.
+
+Gradients are computed to time them, but no update is made.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from finetune.batching.plan import MicroBatch, blocks_by_length
+from finetune.batching.row_cache import BLOCK
+from finetune.distributed.devices import as_float32
+from finetune.exploration.row_trace import build_batch
+from finetune.optim.optimizers import OPTIMIZERS
+from finetune.reporting.console import format_duration
+from finetune.training.setup import Prepared, caches_features
+from finetune.training.state import Live
+
+MIB = 2**20
+# Steps from which the cost of an epoch is extrapolated.
+SAMPLED_STEPS = 200
+
+
+def estimate(prepared: Prepared) -> dict[str, str]:
+    """Estimate memory (weights, gradients, optimizer state), and the time of a step and the run."""
+    live = prepared.live
+    total = sum(p.nbytes for p in live.model.network.parameters())
+    trained = sum(p.nbytes for group in live.optimizer.param_groups for p in group["params"])
+    kind = OPTIMIZERS.get(live.config.optim.name)
+    states = (
+        f"{kind.states * trained / MIB:.1f} MiB optimizer" if kind else "plus the optimizer state"
+    )
+    facts = {
+        "memory": f"{total / MIB:.1f} MiB weights, {trained / MIB:.1f} MiB gradients, {states}"
+    }
+    cost = time_steps(prepared)
+    if cost.peak_bytes:
+        facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB peak on the longest batch"
+    rows = f"{cost.longest_rows} rows"
+    if live.train.lengths.max() > 1:
+        rows += f" of {cost.longest} {live.task.views.length_unit}"
+    facts["longest"] = f"{rows} take {cost.longest_seconds:.2f} s"
+    times = [f"{part} about {format_duration(each)}" for part, each in cost.parts.items()]
+    facts["time"] = "\n".join(times)
+    return facts
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Timings of the longest micro-batch on this machine, and estimates for the whole run.
+
+    Attributes:
+        longest: length of its longest row.
+        longest_rows: its number of rows.
+        longest_seconds: time of one pass over it.
+        peak_bytes: peak GPU memory of that pass; 0 on a CPU.
+        parts: estimates, {"training, 100 steps:": seconds, ...}.
+    """
+
+    longest: int
+    longest_rows: int
+    longest_seconds: float
+    peak_bytes: int
+    parts: dict[str, float]
+
+
+def time_steps(prepared: Prepared) -> Cost:
+    """Time the longest micro-batch; extrapolate the run from the padded lengths of the others."""
+    live = prepared.live
+    cached = caches_features(live)
+    steps = min(live.plan.steps_per_epoch, SAMPLED_STEPS)
+    micro_batches = [
+        p
+        for step in range(steps)
+        for p in live.plan.micro_batches(step, live.accelerator.process_index)
+    ]
+    if cached:
+        micro_batches = blocks_by_length(live.train.lengths, BLOCK)
+    longest = max(micro_batches, key=lambda micro_batch: _padded(live, micro_batch))
+    if live.accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = _seconds(live, longest, backward=not cached)
+    peak = torch.cuda.max_memory_allocated() if live.accelerator.device.type == "cuda" else 0
+    unit = seconds / _padded(live, longest)
+    forward = unit if cached else _seconds(live, longest, backward=False) / _padded(live, longest)
+
+    held_out = sum(int(split.lengths.sum()) for split in prepared.held_out) * forward
+    if cached:
+        every = (live.train, *prepared.held_out)
+        parts = {
+            "features, computed once and cached:": unit * sum(int(s.lengths.sum()) for s in every)
+        }
+    else:
+        epoch = (
+            unit * sum(_padded(live, p) for p in micro_batches) * live.plan.steps_per_epoch / steps
+        )
+        epochs = live.total_steps / live.plan.steps_per_epoch
+        parts = {f"training, {live.total_steps} steps:": epoch * epochs}
+        parts["one evaluation of the held-out rows:"] = held_out
+    if (tuned := live.method.contrastive) is not None:
+        batch = live.config.train.batch_size * float(live.train.lengths.mean())
+        # A backward pass costs about twice a forward pass.
+        parts[f"contrastive tuning, {tuned.steps} steps:"] = 3 * forward * tuned.steps * batch
+    length = int(live.train.lengths[list(longest.indices)].max())
+    return Cost(length, len(longest.indices), seconds, peak, parts)
+
+
+def _padded(live: Live, micro_batch: MicroBatch) -> int:
+    """Return the compute cost of a micro-batch, padding included."""
+    return live.task.cost(live.train.lengths[list(micro_batch.indices)].tolist())
+
+
+def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
+    """Time two passes in train mode and return the shorter time."""
+    batch, device = build_batch(live, micro_batch), live.accelerator.device
+    live.method.train_mode(live.model)
+    times = []
+    for _ in range(2):  # the first pass may include one-time setup
+        _wait(device)
+        start = time.perf_counter()
+        with torch.set_grad_enabled(backward):
+            with live.accelerator.autocast():
+                outputs = as_float32(live.model(batch))
+            loss = torch.stack(list(live.task.loss(outputs, batch).values())).sum()
+        if backward:
+            loss.backward()  # type: ignore[no-untyped-call]
+        _wait(device)
+        times.append(time.perf_counter() - start)
+        live.optimizer.zero_grad()
+    return min(times)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
