@@ -1,18 +1,24 @@
-"""Labels as zeros and ones: lists with a position per label, and tables with a column per label."""
+"""Labels as zeros and ones: lists with a position per label, tables with a column per label, and
+objects with a key per label. Columns and objects may write yes and no in other notations.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 _DIGITS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
-_WORDS = {"false": 0, "true": 1}
+_NOTATIONS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
+_MARKS = frozenset({"x", "\u2713", "\u2714"})  # a cross or a check mark, beside empty cells
+_WORDS = {no: 0 for no, _ in _NOTATIONS} | {yes: 1 for _, yes in _NOTATIONS}
+_WORDS |= dict.fromkeys(_MARKS, 1)
 
 
 def parse_bit(value: Any, *, words: bool = True) -> int | None:
-    """Return 0 or 1 for a cell that means it (0, "1", 0.0, True, "true"); None for any other."""
+    """Return 0 or 1 for a cell that means it (0, "1", 0.0, True, "yes", "x"); None for others."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool | int | float):
@@ -40,6 +46,27 @@ def indicator_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     return [name for name, values in columns.items() if _is_binary(values)]
 
 
+def indicator_mapping(value: Any) -> dict[str, int | None] | None:
+    """Return an object such as {toxic: 1, obscene: 0}, or its JSON, with a bit per label.
+
+    None for any other cell. A value that is null gives None.
+    """
+    if isinstance(value, str) and value.lstrip().startswith('{"'):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(value, Mapping):
+        return None
+    bits = {str(name): parse_bit(cell) for name, cell in value.items()}
+    known = [bits[str(name)] for name, cell in value.items() if cell is not None]
+    return bits if known and None not in known else None
+
+
 def _is_binary(values: Sequence[Any]) -> bool:
+    """True if all known values are zeros and ones, or words of one notation."""
     known = [value for value in values if value is not None and value != ""]
-    return bool(known) and all(parse_bit(value) is not None for value in known)
+    if not known or any(parse_bit(value) is None for value in known):
+        return False
+    words = {value.strip().lower() for value in known if isinstance(value, str)} - {*_DIGITS}
+    return any(words <= {*notation} for notation in (*_NOTATIONS, _MARKS))

@@ -39,7 +39,9 @@ def are_lists(values: Iterable[Any]) -> bool:
 
 
 def is_object(value: Any) -> bool:
-    """True for a dict, also one that is written as JSON."""
+    """True for a dict, also one that is written as JSON, and for a list of dicts."""
+    if isinstance(value, list | tuple):
+        return any(isinstance(item, dict) for item in value)
     if isinstance(value, str) and value.lstrip().startswith('{"'):
         try:
             value = json.loads(value)

@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from finetune.errors import AmbiguityError, DataError, listed, nearest
-from tasks.cells.indicators import indicator_columns
+from tasks.cells.indicators import indicator_columns, indicator_mapping
 
 TEXT_NAMES = (
     "text",
@@ -129,7 +129,7 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
     binary = indicator_columns({name: columns[name] for name in others})
     if len(others) > 1 and binary == others:
         shown = listed(map(repr, binary), MOST_SHOWN)
-        return binary, f"label: columns {shown}, which hold zeros and ones"
+        return binary, f"label: columns {shown}, which hold zeros and ones, or yes and no"
     if len(others) == 1:
         return others[0], f"label: column {others[0]!r}, the only candidate"
     if others:
@@ -144,7 +144,8 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
 def could_be_label(name: str, values: Sequence[Any]) -> bool:
     """True unless a column holds identifiers, dates, free text, objects or answers to generate."""
     known = [value for value in values if value is not None and value != ""]
-    if any(isinstance(item, dict) for value in known for item in _items(value)):
+    has_objects = any(isinstance(item, dict) for value in known for item in _items(value))
+    if has_objects and not all(map(indicator_mapping, known)):
         return False
     if not known or _IDENTIFIER.match(name.lower()) or name.lower().startswith("unnamed"):
         return False

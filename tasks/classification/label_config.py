@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
@@ -31,6 +32,13 @@ class TargetConfig(TaskConfig):
     free_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores", "label"})
 
+    def change_faults(self, changed: Self) -> Iterator[str]:
+        if changed.threshold != self.threshold and self.kind != "several":
+            yield (
+                "task.threshold: applies to models of several labels (task.kind=several), and this"
+                f" model's task.kind is {self.kind}; remove the key"
+            )
+
     metrics: list[str] = []  # noqa: RUF012 - pydantic copies it
     """`evaluate` modules to compute besides the task's own metrics: hub ids or local paths."""
     label: str | Annotated[list[str], Field(min_length=2)] | None = None
@@ -49,6 +57,10 @@ class TargetConfig(TaskConfig):
     """
     delimiter: str | None = None
     """Delimiter between the labels of a cell, for kind=several; null: detected."""
+    blank_is_no: bool | None = None
+    """Meaning of an empty cell in a column per label: true: no; false: missing, a fault; null: no
+    if none of the columns holds an explicit no.
+    """
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Minimum probability of a predicted label, for kind=several."""
     scores: Literal["best", "all"] = "best"

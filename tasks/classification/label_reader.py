@@ -12,7 +12,12 @@ import numpy as np
 from finetune.errors import AmbiguityError, ConfigError, DataError
 from finetune.task_parts import Resolved
 from tasks.cells.delimiters import DELIMITERS, find_delimiter, judge_delimiters
-from tasks.cells.indicators import indicator_length, is_indicator, parse_bit
+from tasks.cells.indicators import (
+    indicator_length,
+    indicator_mapping,
+    is_indicator,
+    parse_bit,
+)
 from tasks.cells.label_values import LabelIndex, is_missing, label_key
 from tasks.cells.list_cells import are_lists, is_object, parse_list
 from tasks.classification.label_config import TargetConfig
@@ -32,11 +37,13 @@ class LabelReader:
         labels: task.labels: names in order, or {value: name}.
         class_names: names of a `datasets` ClassLabel.
         delimiter: between the labels of a text; None: detected from each cell alone.
+        blank_is_no: True if null in an object of labels means no, and is not a fault.
     """
 
     labels: Sequence[str] | Mapping[str, str] | None = None
     class_names: Sequence[str] | None = None
     delimiter: str | None = None
+    blank_is_no: bool | None = None
 
     def one(self, value: Any) -> str | None:
         """Return the label of a cell, None if there is none. Raises DataError."""
@@ -49,8 +56,10 @@ class LabelReader:
     def several(self, value: Any) -> list[str]:
         """Return the distinct labels of a cell: a list, a list as text, or a delimited text.
 
-        A list of zeros and ones selects from the names of task.labels.
+        A list of zeros and ones selects from the names of task.labels, an object from its keys.
         """
+        if (bits := indicator_mapping(value)) is not None:
+            value = self._chosen(bits)
         items = list_items(value, self.delimiter)
         if (positions := self._positions(items)) is not None:
             return positions
@@ -76,6 +85,13 @@ class LabelReader:
                 f"{place}: the cells are lists of {count} zeros and ones, but task.labels has "
                 f"{len(self.labels)} names; name every position"
             )
+
+    def _chosen(self, bits: Mapping[str, int | None]) -> list[str]:
+        """Return the names with a one. Raises DataError for null, unless it means no."""
+        empty = next((name for name, bit in bits.items() if bit is None), None)
+        if empty is not None and not self.blank_is_no:
+            raise DataError(f"{empty} is null; task.blank_is_no=true reads it as no")
+        return [name for name, bit in bits.items() if bit]
 
     def _positions(self, items: Sequence[Any]) -> list[str] | None:
         """Return the names at the ones of a list of zeros and ones; None for other lists."""
@@ -120,6 +136,8 @@ def choose_kind(
     """
     if isinstance(label, list):
         return _kind_of_columns(config, [columns[name] for name in label])
+    if mappings := label_mappings(columns[label]):
+        return _kind_of_columns(config, mapping_columns(mappings))
     values = [value for value in columns[label] if not is_missing(value)]
     place = f"task.label={label}"
     if config.kind is None and are_folders(columns[label], columns.get("file", ())):
@@ -173,14 +191,50 @@ def _refuse_unique_numbers(
 def _kind_of_columns(config: TargetConfig, columns: Sequence[Sequence[Any]]) -> Resolved:
     """Choose the kind of columns of zeros and ones."""
     if config.kind == "number":
-        raise ConfigError("task.kind: number requires a single column in task.label")
-    if config.kind is not None:
-        return Resolved({"kind": config.kind}, [])
-    ones = [sum(parse_bit(value) or 0 for value in row) for row in zip(*columns, strict=True)]
-    note = "kind: several, a label per column"
-    if ones and set(ones) == {1}:
-        note += " (each row has exactly one: task.kind=single would make them exclusive)"
-    return Resolved({"kind": "several"}, [note])
+        raise ConfigError("task.kind: number requires a single column of numbers in task.label")
+    keys: dict[str, Any] = {"kind": config.kind or "several"}
+    notes = []
+    if config.kind is None:
+        ones = [sum(parse_bit(value) or 0 for value in row) for row in zip(*columns, strict=True)]
+        note = "kind: several, a label per column"
+        if ones and set(ones) == {1}:
+            note += " (each row has exactly one: task.kind=single would make them exclusive)"
+        notes.append(note)
+    cells = [value for column in columns for value in column]
+    if config.blank_is_no is None and any(map(is_missing, cells)) and not _has_no(cells):
+        keys["blank_is_no"] = True
+        notes.append("label: an empty cell means no, since no cell says so (task.blank_is_no)")
+    return Resolved(keys, notes)
+
+
+def confirm_blanks(columns: Sequence[Sequence[Any]]) -> None:
+    """Check that empty cells mean no, as the first rows suggested, against all rows of train.
+
+    Raises AmbiguityError if some cells hold an explicit no.
+    """
+    if _has_no([value for column in columns for value in column]):
+        raise AmbiguityError(
+            "task.blank_is_no: the labels of the first rows are yes or empty, but later ones hold"
+            " an explicit no, too; set task.blank_is_no=true if an empty cell means no, or false if"
+            " the label is missing"
+        )
+
+
+def _has_no(cells: Iterable[Any]) -> bool:
+    return any(parse_bit(value) == 0 for value in cells)
+
+
+def label_mappings(values: Sequence[Any]) -> list[dict[str, int | None]]:
+    """Return the cells of a column of objects such as {toxic: 1, obscene: 0}, else []."""
+    mappings = [indicator_mapping(value) for value in values if value is not None]
+    known = [each for each in mappings if each is not None]
+    return known if len(known) == len(mappings) else []
+
+
+def mapping_columns(mappings: Sequence[Mapping[str, int | None]]) -> list[list[int | None]]:
+    """Return the columns of objects that have a key per label."""
+    names = dict.fromkeys(name for each in mappings for name in each)
+    return [[each.get(name) for each in mappings] for name in names]
 
 
 def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> Resolved:

@@ -126,6 +126,9 @@ class LabelRows(Rows):
         for name in columns:
             if name not in row:
                 yield f"{name} is missing; {nearest(name, row)}"
+            elif is_missing(row[name]):
+                if not self.config.blank_is_no:
+                    yield f"{name} is empty; task.blank_is_no=true reads empty cells as no"
             elif parse_bit(row[name]) is None:
                 yield f"{name} is {row[name]!r}, neither 0 nor 1"
         chosen = [name for name in columns if parse_bit(row.get(name))]
@@ -137,7 +140,10 @@ class LabelRows(Rows):
 def has_label(config: TargetConfig, row: Row) -> bool:
     """True if a row has a label. An empty cell has none, except for several: no label applies."""
     if isinstance(config.label, list):
-        return all(row.get(name) is not None for name in config.label)
+        return all(
+            name in row and (config.blank_is_no or not is_missing(row[name]))
+            for name in config.label
+        )
     name = config.label or ""
     return name in row and (config.kind == "several" or not is_missing(row[name]))
 
@@ -155,6 +161,5 @@ def label_cell(config: TargetConfig, row: Row) -> Any:
 
 def make_reader(config: TargetConfig, known: Mapping[str, Any]) -> LabelReader:
     """Return the reader of a config's label cells, given what is `known` of their column."""
-    return LabelReader(
-        config.labels, known.get("class_names"), known.get("delimiter", config.delimiter)
-    )
+    delimiter = known.get("delimiter", config.delimiter)
+    return LabelReader(config.labels, known.get("class_names"), delimiter, config.blank_is_no)

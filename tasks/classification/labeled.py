@@ -15,7 +15,13 @@ from finetune.task import Score, Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.label_reader import are_folders, confirm_kind
+from tasks.classification.label_reader import (
+    are_folders,
+    confirm_blanks,
+    confirm_kind,
+    label_mappings,
+    mapping_columns,
+)
 from tasks.classification.label_rows import has_label, label_cell
 from tasks.classification.label_views import label_remarks
 from tasks.classification.labels import class_label_names
@@ -55,6 +61,9 @@ class LabeledTask(Task):
             files = train["file"] if "file" in train.column_names else ()
             if not are_folders(train[label], files):
                 confirm_kind(config, label, label_values(config, train))
+        if config.blank_is_no and self.config.blank_is_no is None:
+            mappings = [] if isinstance(label, list) else label_mappings(train[label])
+            confirm_blanks(mapping_columns(mappings) or [train[name] for name in label or ()])
         self.targets_ = learn_targets(config, train)
         return label_remarks(config, self.targets_, train)
 

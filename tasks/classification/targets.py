@@ -24,7 +24,7 @@ from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, ty
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.imbalance import class_weights, log_priors
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.label_reader import LabelReader, list_items
+from tasks.classification.label_reader import LabelReader, label_mappings, list_items
 from tasks.classification.label_rows import label_cell, make_reader
 from tasks.classification.labels import (
     class_label_names,
@@ -270,14 +270,25 @@ TARGET_KINDS: dict[str, type[Targets]] = {
 }
 
 
+KEYS_OF_KINDS = {
+    "class_weights": "single",
+    "label_smoothing": "single",
+    "focal_gamma": "single",
+    "logit_adjustment": "single",
+    "threshold": "several",
+}
+"""Keys of the labels that mean something for one kind only."""
+
+
 def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     """Learn the targets from all labels of train, a datasets.Dataset."""
     values, kind = label_values(config, rows), config.kind or "single"
     place = f"task.label={config.label}"
-    for key in ("class_weights", "logit_adjustment"):
-        if getattr(config, key) and kind != "single":
+    for key, required in KEYS_OF_KINDS.items():
+        if kind != required and getattr(config, key) != type(config).model_fields[key].default:
             raise ConfigError(
-                f"task.{key}: requires task.kind=single, but task.kind is {kind}; remove the key"
+                f"task.{key}: requires task.kind={required}, but task.kind is {kind}; remove the"
+                " key"
             )
     if kind == "number":
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
@@ -292,6 +303,8 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
         if columns is None:
             reader.check(values, place)
         cells = [name for value in values for name in reader.several(value)]
+        keys = list(dict.fromkeys(name for each in label_mappings(values) for name in each))
+        columns = columns or [reader.one(name) or name for name in keys] or None
         state["names"] = _several_names(config, cells, class_names or columns, place)
         items = [item for value in values for item in list_items(value, state["delimiter"])]
         return SeveralLabels(config, state | _type_of(config, items, class_names or columns))

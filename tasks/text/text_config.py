@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
@@ -52,8 +52,9 @@ class TextClassificationConfig(TargetConfig):
     pooling: Literal["mean", "cls", "last"] | None = None
     """Pooling of hidden states for a pooled head; null: mean for encoders, last for decoders."""
 
-    def change_faults(self, changed: TargetConfig) -> Iterator[str]:
-        one, other = _columns(self.text), _columns(getattr(changed, "text", None))
+    def change_faults(self, changed: Self) -> Iterator[str]:
+        yield from super().change_faults(changed)
+        one, other = _columns(self.text), _columns(changed.text)
         if self.join is None and len(one) != len(other):
             trained = "a pair of texts" if len(one) == 2 else "a single text"
             columns = ", ".join(one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_splits
-from finetune.errors import DataError
+from finetune.errors import ConfigError, DataError
 from tasks import TextClassification
 from tasks.classification.label_rows import label_cell
 from tests.support.tiny_models import text_rows
@@ -158,6 +159,75 @@ def test_empty_cells_of_several_labels_are_no_labels() -> None:
 
 def test_cells_that_are_objects_are_refused() -> None:
     with pytest.raises(DataError, match=r"the cells are objects, such as .*data\.map"):
-        learn(labeled('{"a": 1, "b": 0}', '{"a": 0, "b": 1}'))
+        learn(labeled({"id": 3, "name": "Drama"}, {"id": 7, "name": "War"}))
+    with pytest.raises(DataError, match=r"the cells are objects, such as .*data\.map"):
+        learn(labeled([{"name": "Drama"}], [{"name": "War"}]))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_objects_with_a_bit_per_label_are_several_labels(as_text: bool) -> None:
+    cells = [{"toxic": 1, "threat": 0, "obscene": 1}, {"toxic": 0, "threat": 0, "obscene": 0}]
+    task, notes, train = learn(labeled(*map(json.dumps, cells) if as_text else cells))
+    assert task.targets.names == ["toxic", "threat", "obscene"]
+    assert first_target(task, train) == [1.0, 0.0, 1.0]
+    assert any(note.endswith("-> label ['toxic', 'obscene']") for note in notes)
+
+
+def columns(*cells: tuple[Any, Any]) -> list[dict[str, Any]]:
+    """Make 24 rows that repeat the cells of two columns."""
+    pairs = [cells[i % len(cells)] for i in range(24)]
+    return [
+        {"text": text, "cat": cat, "dog": dog}
+        for text, (cat, dog) in zip(TEXTS, pairs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        (("yes", "no"), ("no", "yes"), ("no", "no")),
+        (("x", ""), ("", "x"), ("", "")),
+        (("Y", "N"), ("N", "Y"), ("N", "N")),
+        ((1, None), (None, 1), (None, None)),
+    ],
+)
+def test_columns_say_yes_and_no_in_several_notations(cells: Any) -> None:
+    task, notes, train = learn(columns(*cells))
+    assert task.resolved_.label == ["cat", "dog"]
+    assert [task.targets.target(label_cell(task.resolved_, row)) for row in list(train)[:3]] == [
+        [1.0, 0.0],
+        [0.0, 1.0],
+        [0.0, 0.0],
+    ]
+    is_said = any("an empty cell means no" in note for note in notes)
+    assert is_said == (not cells[0][1])
+
+
+def test_empty_cells_beside_a_no_are_faults_unless_a_key_reads_them() -> None:
+    rows = columns(("yes", "no"), ("no", ""), ("", "yes"))
+    with pytest.raises(DataError, match=r"row 2: dog is empty; task\.blank_is_no=true"):
+        learn(rows)
+    task, _, train = learn(rows, blank_is_no=True)
+    assert task.rows.labels(train[2]) == ("dog",)
+
+
+def test_a_no_after_the_first_rows_makes_empty_cells_doubtful() -> None:
+    cells = (("x", ""), ("", "x"))
+    rows = [{**row, "text": f"{i} {row['text']}"} for i in range(5) for row in columns(*cells)]
+    rows[-1] |= {"cat": "x", "dog": "no"}
+    with pytest.raises(DataError, match=r"task\.blank_is_no: .* an explicit no"):
+        learn(rows)
+
+
+def test_keys_of_other_kinds_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"task\.threshold: requires task\.kind=several"):
+        learn(labeled("a", "b"), threshold=0.7)
+    with pytest.raises(ConfigError, match=r"task\.focal_gamma: requires task\.kind=single"):
+        learn(labeled("a|b", "b|c", "a"), focal_gamma=2.0)
+    with pytest.raises(ConfigError, match=r"task\.threshold: requires task\.kind=several"):
+        learn(labeled(0.5, 1.5, 2.25), threshold=0.7)
+
+
+def test_lists_of_objects_as_text_are_refused() -> None:
     with pytest.raises(DataError, match=r"row 1: label: \{'name': 'Drama'\} cannot be a label"):
         learn(labeled('[{"name": "Drama"}]', '[{"name": "War"}]'))
