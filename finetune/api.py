@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 class Run:
     """A finished run: its metrics, its history and its final model."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, trust_code: bool = False) -> None:
+        """Open a run; with `trust_code`, code that its files name runs (see `finetune.load`)."""
         self.folder = RunFolder(Path(path))
+        self.trust_code = trust_code
         self.folder.read("results.json")  # rejects a folder without a finished run right away
 
     @property
@@ -54,7 +56,7 @@ class Run:
     @cached_property
     def predictor(self) -> Predictor:
         """The final model, loaded on first access."""
-        return load(self.path)
+        return load(self.path, trust_code=self.trust_code)
 
     def predict(self, rows: Any, batch_size: int = 32) -> list[Any]:
         """Predict rows given as dicts, a table, or bare texts; return one prediction per row."""
@@ -62,7 +64,8 @@ class Run:
 
     def evaluate(self, data: Any, batch_size: int = 32, **keys: Any) -> dict[str, float]:
         """Compute the metrics of the final model on labeled rows; see `finetune.evaluate`."""
-        return evaluate(self.path, data, batch_size=batch_size, **keys)
+        trust = {"trust_code": self.trust_code}
+        return evaluate(self.path, data, batch_size=batch_size, **(trust | keys))
 
     def push(self, repository: str, **keys: Any) -> str:
         """Upload final/ to a model hub and return the URL of the model.

@@ -121,10 +121,15 @@ def find_object(name: str, key: str) -> Any:
     return vars(module)[object_name]
 
 
+def module_file(module_name: str) -> Path:
+    """Return the file in the working folder that takes precedence over a module of this name."""
+    is_file = module_name.endswith(".py")
+    return Path(module_name if is_file else f"{module_name.replace('.', '/')}.py")
+
+
 def _import(module_name: str, config_key: str) -> ModuleType:
     """Import a module from a file in the working folder if there is one, else from sys.path."""
-    path = module_name if module_name.endswith(".py") else f"{module_name.replace('.', '/')}.py"
-    file = Path(path)
+    file = module_file(module_name)
     try:
         if not file.is_file() or _resolves_to(module_name, file):
             return importlib.import_module(module_name)

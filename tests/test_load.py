@@ -127,7 +127,7 @@ def test_load_reads_only_safetensors(run: finetune.Run, tmp_path: Path) -> None:
         finetune.load(folder)
 
 
-def test_load_runs_remote_code_only_if_trusted(run: finetune.Run, tmp_path: Path) -> None:
+def test_load_runs_code_in_the_folder_only_if_trusted(run: finetune.Run, tmp_path: Path) -> None:
     folder = shutil.copytree(run.path / "final", tmp_path / "final")
     config = json.loads((folder / "config.json").read_text())
     name = config["architectures"][0]
@@ -146,5 +146,5 @@ class Strange({name}): config_class = StrangeConfig
     with pytest.raises(ModelError, match="trust_remote_code"):
         finetune.load(folder)
     assert not (tmp_path / "ran").exists()
-    assert finetune.load(folder, trust_remote_code=True)(FRESH) == run.predict(FRESH)
+    assert finetune.load(folder, trust_code=True)(FRESH) == run.predict(FRESH)
     assert (tmp_path / "ran").exists()

@@ -38,7 +38,9 @@ def show_run(run: str, output: Path | None) -> None:
                 write_json(output, metrics)
 
 
-def show_evaluation(run: str, source: Source, output: Path | None, batch_size: int) -> None:
+def show_evaluation(
+    run: str, source: Source, output: Path | None, batch_size: int, *, trust_code: bool = False
+) -> None:
     """Evaluate a model on labeled rows, print the metrics and write reports.
 
     `output` is a .json file for the metrics alone, or a folder for metrics and reports; None: the
@@ -50,7 +52,8 @@ def show_evaluation(run: str, source: Source, output: Path | None, batch_size: i
     by = str(options.pop(BY)) if BY in options else None
     is_main = this_process().is_main_process
     console = Console(enabled=is_main)
-    measured = evaluate_source(run, replace(source, options=options), console, batch_size, by)
+    chosen = replace(source, options=options)
+    measured = evaluate_source(run, chosen, console, batch_size, by, trust_code=trust_code)
     groups = measured.metrics_by(by) if by is not None else {}
     if not is_main:
         return

@@ -47,6 +47,14 @@ Precision = Annotated[
     typer.Option(help="Precision of the computation; default: chosen for the device."),
 ]
 
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Run code that the model or its run names and that you have reviewed.",
+    ),
+]
+
 # Unknown options are left among the words, where the error explains how config keys are written.
 KEYS = {"ignore_unknown_options": True}
 
@@ -103,6 +111,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: BatchSize = 32,
+    trust_code: TrustCode = False,
 ) -> None:
     """Evaluate a fine-tuned model on labeled data.
 
@@ -127,7 +136,7 @@ def evaluate(
     if source is None:
         show_run(run, output)
     else:
-        show_evaluation(run, source, output, batch_size)
+        show_evaluation(run, source, output, batch_size, trust_code=trust_code)
 
 
 @app.command()
@@ -153,6 +162,7 @@ def predict(
         Literal["fp32", "bf16", "fp16"] | None,
         typer.Option(help="Precision of the computation; default: fp32, as in transformers."),
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Predict every row of DATA, or every line of standard input.
 
@@ -174,7 +184,8 @@ def predict(
     from finetune.inference.prediction_outputs import Destination
 
     keep_freed_memory()
-    predict_rows(run, source, Destination(output, draw, form), batch_size, precision)
+    destination = Destination(output, draw, form)
+    predict_rows(run, source, destination, batch_size, precision, trust_code=trust_code)
 
 
 @app.command()
@@ -192,6 +203,7 @@ def embed(
     output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
     batch_size: BatchSize = 32,
     precision: Precision = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Embed every row of DATA: write its index and its feature vector.
 
@@ -211,7 +223,7 @@ def embed(
     from finetune.inference.embedding import embed_rows
 
     keep_freed_memory()
-    embed_rows(model, source, keys, output, batch_size, precision)
+    embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
 
 
 @app.command(context_settings=KEYS)
@@ -319,6 +331,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A folder; default: RUN/FORMAT.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Export a fine-tuned model, by default to ONNX, and compare it with PyTorch.
 
@@ -334,7 +347,7 @@ def export(
     source = source_of(words) if words else None
     from finetune.export.exporters import find_exporter
 
-    find_exporter(to)(run, source, output)
+    find_exporter(to)(run, source, output, trust_code)
 
 
 @app.command()

@@ -27,6 +27,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 _TYPE = re.compile(r"\b(?:int|float|bool)\b")
 BatchNorm = Literal["train", "freeze"]
 DEFAULT_METHOD = "lora"
+KeyKind = Literal["free_keys", "length_keys", "place_keys", "code_keys"]
 
 
 class Section(BaseModel):
@@ -38,6 +39,9 @@ class Section(BaseModel):
     """Keys that set the length of training: they may change when a run is extended."""
     place_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys about locations and speed rather than the training itself: omitted from model cards."""
+    code_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that decide which code runs; a resumed run has them from the user, never from its files.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -62,6 +66,7 @@ class TaskConfig(Section):
     """The keys of every task; a task adds its own."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+    code_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
     """Name of a task, or your own as file.py:Class or module:Class."""
@@ -80,6 +85,7 @@ class ModelConfig(Section):
 
     free_keys: ClassVar[frozenset[str]] = frozenset({"activation_checkpointing"})
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+    code_keys: ClassVar[frozenset[str]] = frozenset({"trust_remote_code"})
 
     name: str
     """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files of an installed package."""
@@ -107,13 +113,14 @@ class ModelConfig(Section):
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: saves memory, takes about a third more time."""
     trust_remote_code: bool = False
-    """Allow code that comes with the weights to run."""
+    """Allow code in the folder of the weights to run; code of a hub repository never runs."""
 
 
 class DataConfig(Section):
     """The data and its splits."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset({"source", "train", "validation", "test"})
+    code_keys: ClassVar[frozenset[str]] = frozenset({"map"})
 
     source: str | None = None
     """A file, a folder, a hub dataset or pkg://<package>/<path>, with its splits inside."""
@@ -196,6 +203,7 @@ class MethodConfig(Section):
     """The keys of every method; a method adds its own."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
+    code_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: str
     """frozen, lora, partial, full, bitfit, ia3, or your own as file.py:Class."""
@@ -327,7 +335,7 @@ class OutputConfig(Section):
 class RunConfig(Section):
     """The complete config of a run."""
 
-    def keys_of(self, kind: Literal["free_keys", "length_keys", "place_keys"]) -> set[str]:
+    def keys_of(self, kind: KeyKind) -> set[str]:
         """Return the keys of one kind in all sections, as "section.key"."""
         sections = [(name, getattr(self, name)) for name in type(self).model_fields]
         return {f"{name}.{key}" for name, section in sections for key in getattr(section, kind)}

@@ -9,8 +9,10 @@ from pathlib import Path
 from finetune.data.source import Source
 from finetune.errors import ConfigError, nearest
 
-Exporter = Callable[[str, Source | None, Path | None], float]
-"""(run, rows to compare on or None, folder or None) -> max relative difference of the outputs."""
+Exporter = Callable[[str, Source | None, Path | None, bool], float]
+"""(run, rows to compare on or None, folder or None, whether code that the run names may run) -> max
+relative difference of the outputs.
+"""
 
 EXPORTERS = {"onnx": "finetune.export.onnx:export_onnx"}
 """{format: "module:function" of its exporter}; the module is imported on use."""

@@ -26,6 +26,7 @@ from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import relative_difference
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.predictor import check_columns, input_columns
+from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
@@ -60,21 +61,23 @@ class Network(nn.Module):
         return self.outputs(self.model({"inputs": inputs}))
 
 
-def export_onnx(run: str, source: Source | None, output: Path | None) -> float:
+def export_onnx(
+    run: str, source: Source | None, output: Path | None, trust_code: bool = False
+) -> float:
     """Export a final model to a folder; return the max relative difference of its outputs.
 
     Raises ModelError if the task or the network cannot be exported, or if its outputs differ.
     """
     console = Console()
     folder = model_folder(run)
-    task = load_task(folder)
+    task = load_task(folder, trust_code=trust_code)
     if task.onnx is None:
         raise ModelError(
             f"export: {task.name} does not support ONNX export; use the PyTorch model in final/"
         )
     check_installed()
-    rows, origin = _comparison_rows(Path(run), source, task)
-    model = task.load_model(saved_model(folder)).eval()
+    rows, origin = _comparison_rows(Path(run), source, task, trust_code=trust_code)
+    model = task.load_model(saved_model(folder, trust_remote_code=trust_code)).eval()
     target = output or folder.with_name("onnx")
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
@@ -223,13 +226,15 @@ def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         start += size
 
 
-def _comparison_rows(run: Path, source: Source | None, task: Task) -> tuple[list[Row], str]:
+def _comparison_rows(
+    run: Path, source: Source | None, task: Task, *, trust_code: bool
+) -> tuple[list[Row], str]:
     """Return rows to compare on, from `source` or else from the run's data, and their origin."""
     if source is not None:
         origin = source.reference
         table, _ = open_rows(origin, source.config, source.split, task.config.formats)
     else:
-        table, origin = _rows_of_run(run, task)
+        table, origin = _rows_of_run(run, task, trust_code=trust_code)
     check_columns(origin, table.column_names, task)
     step = max(1, len(table) // (4 * ROWS))
     sampled = take_rows(table, range(0, len(table), step)[: 4 * ROWS])
@@ -249,7 +254,7 @@ def _first_parts(rows: list[Row], task: Task) -> list[Row]:
     return [{**row, **parts[0]} for row, parts in zip(rows, task.parts(rows), strict=True)]
 
 
-def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
+def _rows_of_run(run: Path, task: Task, *, trust_code: bool = False) -> tuple[Dataset, str]:
     """Return the run's test rows, or else its validation or training rows, and their origin."""
     folder = RunFolder(run)
     if not folder.has_config:
@@ -261,6 +266,9 @@ def _rows_of_run(run: Path, task: Task) -> tuple[Dataset, str]:
         raise ConfigError(
             f"export: {run} was trained on in-memory data; name rows: export {run} DATA"
         )
+    if config.map is not None:
+        file = run / "config.yaml"
+        check_stored_code("data.map", config.map, file, trust_code=trust_code)
     tables = assign_roles(config, None, task.config.formats).tables
     role: Role = next(role for role in ("test", "validation", "train") if role in tables)
     rows = tables[role]

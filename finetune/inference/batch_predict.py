@@ -46,6 +46,8 @@ def predict_rows(
     destination: Destination,
     batch_size: int,
     precision: str | None = None,
+    *,
+    trust_code: bool = False,
 ) -> int:
     """Predict all rows of `source`; write them to `destination`, a window at a time.
 
@@ -62,13 +64,14 @@ def predict_rows(
     has_no_file = is_stream or is_pattern(source.reference)
     check_destination(destination, None if has_no_file else locate(source.reference))
     folder = model_folder(run)
-    task = load_task(folder, source.options)
+    task = load_task(folder, source.options, trust_code=trust_code)
     find_form(destination, task)
     inputs = open_inputs(source, task, console)
     console.facts({"data": "\n".join(inputs.notes)} if inputs.notes else {})
     device = best_device() if state.num_processes == 1 else state.device
     precision = check_precision(precision, device)
-    predictor = Predictor(task, task.load_model(saved_model(folder)), device, precision)
+    network = task.load_model(saved_model(folder, trust_remote_code=trust_code))
+    predictor = Predictor(task, network, device, precision)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     name = "standard input" if is_stream else source.name
     tally = _Tally(task, name, skips=source.config.on_error == "skip")

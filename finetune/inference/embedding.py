@@ -80,18 +80,22 @@ def embed(
     *,
     batch_size: int = 32,
     precision: str | None = None,
+    trust_code: bool = False,
     **keys: Any,
 ) -> int:
     """Write one vector per row of `data` to a parquet file; return the number of rows.
 
     `model` is a pretrained network or a fine-tuned run, `data` anything that `finetune.train`
     takes. `keys` set how the data is read (limit=200) or set keys of the task ("task.max_length");
-    task=NAME selects the task if the columns fit several. Raises FinetuneError.
+    task=NAME selects the task if the columns fit several. Code that a run names runs only with
+    `trust_code`. Raises FinetuneError.
     """
     chosen = {key: keys.pop(key) for key in list(keys) if key == "task" or key.startswith("task.")}
     task_keys = {key.partition(".")[2] or "name": value for key, value in chosen.items()}
     source = make_source(data, keys, "call")
-    return embed_rows(str(model), source, task_keys, Path(output), batch_size, precision)
+    return embed_rows(
+        str(model), source, task_keys, Path(output), batch_size, precision, trust_code=trust_code
+    )
 
 
 def embed_rows(
@@ -101,6 +105,8 @@ def embed_rows(
     output: Path,
     batch_size: int,
     precision: str | None = None,
+    *,
+    trust_code: bool = False,
 ) -> int:
     """Write {"row": number from 0, "vector": float32 [H]} for each row of `source`.
 
@@ -115,7 +121,7 @@ def embed_rows(
     table, notes = open_rows(source.reference, source.config, source.split)
     chosen, reason = choose_precision(precision, state.device)
     accelerator = make_accelerator(chosen)
-    task, network = _find_network(model, table, keys, notes)
+    task, network = _find_network(model, table, keys, notes, trust_code=trust_code)
     embedder = RowEmbedder(task, network.to(accelerator.device).eval(), accelerator, batch_size)
     hardware = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": hardware}
@@ -176,13 +182,19 @@ def _embed_window(
 
 
 def _find_network(
-    reference: str, table: Dataset, keys: Mapping[str, Any], notes: list[str]
+    reference: str,
+    table: Dataset,
+    keys: Mapping[str, Any],
+    notes: list[str],
+    *,
+    trust_code: bool,
 ) -> tuple[Task, TransferModel]:
     """Load a run's task and network, or a pretrained network and the task that fits the columns."""
     if _is_fine_tuned(reference):
         folder = model_folder(reference)
-        task = load_task(folder, {key: keys[key] for key in keys if key != "name"}, embeds=True)
-        network = task.load_model(saved_model(folder))
+        task_keys = {key: keys[key] for key in keys if key != "name"}
+        task = load_task(folder, task_keys, embeds=True, trust_code=trust_code)
+        network = task.load_model(saved_model(folder, trust_remote_code=trust_code))
     else:
         task = _find_task(table[:FIRST_VALUES], keys, notes)
         assert task.embedder is not None, "_find_task returns only tasks that embed"

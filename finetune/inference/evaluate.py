@@ -25,6 +25,7 @@ from finetune.errors import DataError, nearest
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.split_reports import write_split_reports
+from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
@@ -37,17 +38,18 @@ MOST_GROUPS = 200
 
 
 def evaluate(
-    model: str | Path, data: Any, *, batch_size: int = 32, **keys: Any
+    model: str | Path, data: Any, *, batch_size: int = 32, trust_code: bool = False, **keys: Any
 ) -> dict[str, float]:
     """Evaluate a fine-tuned model on labeled rows; return {metric: value}.
 
     `model` is a run folder, its `final/`, or a model on the hub. `data` is anything that
     `finetune.train` takes: a reference, a Dataset, a DataFrame, a list of dicts. `keys` set how it
     is read (split="test", delimiter=";"), or override task keys that affect predictions only
-    (score_threshold=0.5). Raises FinetuneError.
+    (score_threshold=0.5). With `trust_code`, code that the model names runs: its own task, modules
+    of `evaluate` in task.metrics. Raises FinetuneError.
     """
     source = make_source(data, keys, "call", takes_options=True)
-    return evaluate_source(str(model), source, Console(), batch_size).metrics
+    return evaluate_source(str(model), source, Console(), batch_size, trust_code=trust_code).metrics
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,13 @@ class Measured:
 
 
 def evaluate_source(
-    run: str, source: Source, console: Console, batch_size: int, by: str | None = None
+    run: str,
+    source: Source,
+    console: Console,
+    batch_size: int,
+    by: str | None = None,
+    *,
+    trust_code: bool = False,
 ) -> Measured:
     """Evaluate a model on `source`.
 
@@ -112,7 +120,8 @@ def evaluate_source(
     """
     state = this_process()
     folder = model_folder(run)
-    task = load_task(folder, source.options)
+    task = load_task(folder, source.options, trust_code=trust_code)
+    _check_metric_code(task, folder, trust_code=trust_code)
     rows, notes, numbers = open_numbered_rows(
         source.reference, source.config, source.split, task.config.formats
     )
@@ -133,7 +142,8 @@ def evaluate_source(
     facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": hardware}
     console.facts({name: text for name, text in facts.items() if text})
 
-    model = task.load_model(saved_model(folder)).to(accelerator.device)
+    network = saved_model(folder, trust_remote_code=trust_code)
+    model = task.load_model(network).to(accelerator.device)
     name, part_notes, measured = source.split or source.name, list[str](), rows
     if task.measures_parts:
         measured, part_notes = split_into_parts(rows, task, name)
@@ -143,6 +153,17 @@ def evaluate_source(
         console.print(note)
     evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
     return Measured(model, task, rows, split, split.numbers(numbers), evaluation)
+
+
+def _check_metric_code(task: Task, folder: Path, *, trust_code: bool) -> None:
+    """Raise ConfigError for metrics of a stored config that are code, such as `evaluate` modules.
+
+    Only an evaluation runs them, so they do not hinder a prediction.
+    """
+    for key in sorted(type(task.config).code_keys - {"name"}):
+        for name in getattr(task.config, key):
+            file = folder / "task.json"
+            check_stored_code(f"task.{key}", str(name), file, trust_code=trust_code)
 
 
 def _check_groups(column: str, rows: Dataset) -> None:

@@ -10,6 +10,7 @@ from finetune.config.loading import section_faults
 from finetune.config.retired import stored_section
 from finetune.config.schema import READING_KEYS, TaskConfig
 from finetune.errors import ModelError, nearest, raise_for_faults
+from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, read_json, restoring
 from finetune.model import saved_model
@@ -26,12 +27,13 @@ def load_task(
     keys: Mapping[str, Any] | None = None,
     *,
     embeds: bool = False,
-    trust_remote_code: bool = False,
+    trust_code: bool = False,
 ) -> Task:
     """Restore the task of a final model with its learned state; the network is not loaded.
 
     `keys` override keys of the task's config. Raises ConfigError for keys that do not affect
-    predictions; with `embeds`, every key may be overridden, such as the column to read.
+    predictions; with `embeds`, every key may be overridden, such as the column to read. Code that
+    the model names or brings runs only with `trust_code`.
     """
     saved = read_task(folder)
     weights = {path.name for path in folder.glob("*.safetensors")}
@@ -41,11 +43,12 @@ def load_task(
             f"{restoring(folder)}"
         )
     check_files(folder, weights.union(saved.get("files", [])))
+    check_stored_task(str(saved["name"]), folder / "task.json", trust_code=trust_code)
     task_class = find_task(saved["name"])
     config = stored_section(task_class.Config, saved["config"])
     allowed = type(config).model_fields if embeds else config.prediction_keys
     task = task_class(changed_config(config, keys or {}, allowed))
-    task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_remote_code))
+    task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
     return task
 
 

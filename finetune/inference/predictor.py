@@ -107,21 +107,22 @@ def load(
     precision: str | None = None,
     revision: str | None = None,
     token: str | None = None,
-    trust_remote_code: bool = False,
+    trust_code: bool = False,
     **keys: Any,
 ) -> Predictor:
     """Load a predictor from a run folder, a `final/` folder, or a model on the hub.
 
     `keys` override task keys that affect predictions, such as score_threshold=0.5. `precision`
     defaults to fp32; bf16 is faster on devices that support it, but less exact. Pickles are never
-    loaded, and code that comes with the model runs only with `trust_remote_code`. Raises ModelError
-    if there is no such model or this kit did not write it.
+    loaded. Code that the model names (a task of your own) or that lies in its folder runs only with
+    `trust_code`, and a model from a hub never brings code. Raises ModelError if there is no such
+    model or this kit did not write it.
     """
     target = find_device(device) if device else best_device()
     precision = check_precision(precision, target)
     folder = model_folder(reference, revision, token)
-    task = load_task(folder, keys, trust_remote_code=trust_remote_code)
-    source = saved_model(folder, trust_remote_code=trust_remote_code)
+    task = load_task(folder, keys, trust_code=trust_code)
+    source = saved_model(folder, trust_remote_code=trust_code)
     return Predictor(task, task.load_model(source), target, precision)
 
 

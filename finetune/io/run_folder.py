@@ -217,7 +217,8 @@ def check_same_run(
             f"{folder.path}: the rows of {', '.join(names)} have changed since the run "
             f"started; {remedy}"
         )
-    for key, value in changed.items():
+    named_now = {key: flatten(given)[key] for key in given.keys_of("code_keys")}
+    for key, value in (changed | named_now).items():
         section, _, leaf = key.partition(".")
         resolved[section][leaf] = value
     typed_sections = {

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 GGUF = ".gguf"
 # The message of transformers' Auto classes for the config of a network made for another task.
 _OTHER_NETWORK = re.compile(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>")
+# A class in `auto_map` whose module transformers would download: "owner/name--module.Class".
+_HUB_CODE = re.compile(r'"[^"\s]+/[^"\s]+--\w+\.\w+"')
+_CODE = (
+    "comes with code of its own, which has not run. Review it in a local folder (code of a hub "
+    "repository never runs: download the repository first), then give that folder with "
+    "model.trust_remote_code=true for training, and --trust-code or trust_code=True afterwards"
+)
 
 
 def from_pretrained(
@@ -37,17 +44,15 @@ def from_pretrained(
     """Load from a reference with an Auto class of transformers. Raises ModelError."""
     import transformers
 
-    keys = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     name, gguf = _split_gguf(resolve_model(source.name))
+    may_run_code = source.trust_remote_code and not _is_from_hub(Path(name))
+    keys = {"revision": source.revision, "trust_remote_code": may_run_code}
     try:
         with quiet_transformers():
             return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if "trust_remote_code" in str(error) and not source.trust_remote_code:
-            remedy = (
-                "Review that code; to allow it to run, set model.trust_remote_code=true for "
-                "training and call finetune.load(..., trust_remote_code=True) afterwards"
-            )
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"model.name: {source.name!r} {_CODE}") from None
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if other := _OTHER_NETWORK.match(first):
             first = f"that class does not support networks of type {other[1]}."
@@ -58,6 +63,14 @@ def from_pretrained(
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
         ) from error
+
+
+def _is_from_hub(folder: Path) -> bool:
+    """True for a hub id, a folder in the hub's cache, and a folder whose code is on a hub."""
+    if not folder.is_dir() or folder.resolve().parent.name == "snapshots":
+        return True
+    configs = (path.read_text(encoding="utf-8") for path in folder.glob("*config.json"))
+    return any(_HUB_CODE.search(text) for text in configs)
 
 
 def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:

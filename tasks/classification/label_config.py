@@ -30,6 +30,7 @@ class TargetConfig(TaskConfig):
     """The keys of a task whose rows have labels or a number as target."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
+    code_keys: ClassVar[frozenset[str]] = TaskConfig.code_keys | {"metrics"}
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores", "label"})
 
     def change_faults(self, changed: Self) -> Iterator[str]:
