@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -135,14 +135,27 @@ def train(
     return Run(run(loaded, task_object, data=rows, fresh=fresh, extend=extend).path)
 
 
-def compare(*runs: Run | str | Path) -> pandas.DataFrame:
-    """Compare runs in a table: one column per run, with its metrics and differing config keys."""
+def compare(*runs: Run | str | Path | Sequence[Run | str | Path]) -> pandas.DataFrame:
+    """Compare runs, given one by one or as a list, in a table with one column per run.
+
+    Its rows are in four sections, such as `table.loc["metrics"]`: "metrics", with the name of the
+    best run in the column "best"; "cost", the steps, seconds and trained parameters; "differs" and
+    "shared", the config keys in which the runs differ, and those that were set to the same value.
+    """
     import pandas
 
-    paths = [run.path if isinstance(run, Run) else run for run in runs]
-    names, keys, metrics = compare_runs(paths)
-    rows = {**metrics, **keys}
-    return pandas.DataFrame(list(rows.values()), index=list(rows), columns=names)
+    each = [run for one in runs for run in ([one] if isinstance(one, Run | str | Path) else one)]
+    compared = compare_runs([run.path if isinstance(run, Run) else run for run in each])
+    rows = {
+        (section, name): dict(zip(compared.names, values, strict=True))
+        for section, cells in compared.sections.items()
+        for name, values in cells.items()
+    }
+    table = pandas.DataFrame.from_dict(rows, orient="index", columns=compared.names)
+    table["best"] = [
+        compared.names[compared.best[name]] if name in compared.best else "" for _, name in rows
+    ]
+    return table
 
 
 def _unchanged(task: Task, config: TaskConfig) -> Task:

@@ -204,6 +204,17 @@ def test_run_predicts_rows_and_bare_texts(run: finetune.Run) -> None:
     assert run.predict(texts[0]) == run.predict({"text": texts[0]})
 
 
+def test_compare_gives_a_table_with_the_best_run(run: finetune.Run, finished_run: Path) -> None:
+    table = finetune.compare([run, finished_run])
+    assert table.equals(finetune.compare(run, str(finished_run)))
+    assert list(table.columns) == [run.path.name, "news", "best"]
+    loss = table.loc[("metrics", "validation/loss")]
+    assert loss[loss["best"]] == min(loss[[run.path.name, "news"]])
+    assert table.loc[("cost", "trained parameters")].notna().all()
+    assert table.loc[("differs", "method.name"), "news"] == "full"
+    assert ("shared", "model.name") in table.index
+
+
 def test_run_plots_its_history_and_renders_as_html(run: finetune.Run) -> None:
     figure = run.plot()
     assert any(line.get_xdata().size for axes in figure.axes for line in axes.get_lines())

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +99,24 @@ class RunFolder:
             self.write("best.json", {"checkpoint": step_name(best), "step": best, "value": value})
 
     def begin(
-        self, given: RunConfig, digests: Mapping[str, str], environment: Mapping[str, Any]
+        self,
+        given: RunConfig,
+        digests: Mapping[str, str],
+        environment: Mapping[str, Any],
+        were_set: Collection[str] = (),
     ) -> None:
-        """Create the folder, and record what identifies the run to a later command."""
+        """Create the folder, and record what identifies the run to a later command.
+
+        `were_set` are the keys of the config that the user set.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            facts = {"given": flatten(given), "data": {**digests}, "environment": {**environment}}
+            facts = {
+                "given": flatten(given),
+                "set": sorted(were_set),
+                "data": {**digests},
+                "environment": {**environment},
+            }
             # Written first, since it marks the folder as that of a run.
             write_json(self.path / "run.json", facts)
             self.checkpoints.mkdir(exist_ok=True)

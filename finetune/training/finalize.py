@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -19,14 +20,21 @@ from finetune.inference.split_reports import write_split_reports
 from finetune.io.checkpoint import read_checkpoint, step_name
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
-from finetune.reporting.metric_tables import show_results
+from finetune.reporting.metric_tables import (
+    Direction,
+    Metrics,
+    direction_of,
+    overall,
+    selected_metric,
+    show_results,
+)
 from finetune.task import Task
 from finetune.task_parts import Prediction, take_rows
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared
 from finetune.training.state import Progress
-from finetune.training.summary import describe_run
+from finetune.training.summary import count_parameters, describe_run
 
 UNTRAINED = "untrained.json"
 # Rows whose predictions before and after training are compared side by side.
@@ -40,6 +48,7 @@ def finalize_run(
 ) -> None:
     """Evaluate the selected checkpoint, write reports, final/ and results.json, print results."""
     live, folder, console = prepared.live, journal.folder, journal.console
+    seconds, (trained, total) = journal.seconds, count_parameters(live)
     step = progress.best_step if progress.best_step is not None else progress.step
     if step != progress.step:
         load_checkpoint_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
@@ -56,6 +65,10 @@ def finalize_run(
         differences = _export(model, prepared, folder, card_data)
         facts = {
             "step": step,
+            "steps": progress.step,
+            "seconds": round(seconds, 3),
+            "parameters": {"trained": trained, "total": total},
+            **metric_facts(live.config.train.best, live.task, results),
             "metrics": results,
             "selected_on": selected,
             "reload_difference": differences.reloaded,
@@ -64,6 +77,18 @@ def finalize_run(
         folder.write("results.json", facts)
         show_results(folder, console)
     live.accelerator.wait_for_everyone()
+
+
+def metric_facts(best: str | None, task: Task, metrics: Metrics) -> dict[str, Any]:
+    """Return the metric that selects the checkpoint, and the direction of each metric."""
+    known: dict[str, Direction] = dict([task.metric])
+    selected = selected_metric(best, task.metric)
+    known |= dict([selected]) if selected is not None else {}
+    names = dict.fromkeys(name for split in metrics.values() for name in overall(split))
+    return {
+        "metric": selected[0] if selected is not None else None,
+        "directions": {name: known.get(name, direction_of(name)) for name in names},
+    }
 
 
 def _export(

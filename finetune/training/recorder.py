@@ -29,10 +29,18 @@ from finetune.training.state import Live, Progress
 
 
 class RunJournal:
-    """Journal of one run, written to its folder, its trackers and the console."""
+    """Journal of one run, written to its folder, its trackers and the console.
+
+    `started` is the time at which this process began to set up the run (time.perf_counter).
+    """
 
     def __init__(
-        self, live: Live, folder: RunFolder, console: Console, validation: Split | None
+        self,
+        live: Live,
+        folder: RunFolder,
+        console: Console,
+        validation: Split | None,
+        started: float | None = None,
     ) -> None:
         self.live = live
         self.folder = folder
@@ -40,6 +48,9 @@ class RunJournal:
         self.validation = validation
         self._writes = live.accelerator.is_main_process
         self._begun = (0, time.perf_counter())
+        self._started = self._begun[1] if started is None else started
+        self._earlier = 0.0
+        """Seconds up to the checkpoint that a resumed run began from."""
         self._first: dict[str, float] = {}
         """Metrics before training; empty in a resumed run."""
 
@@ -48,13 +59,20 @@ class RunJournal:
         """True if there is a split to evaluate on during training."""
         return self.validation is not None
 
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken so far, its setup and earlier starts included."""
+        return self._earlier + time.perf_counter() - self._started
+
     def begin(self, step: int) -> None:
         """Start the clock and the progress bar at the first step of this process."""
+        times = [line["seconds"] for line in self.folder.history() if "seconds" in line]
+        self._earlier = times[-1] if times else 0.0
         self._begun = (step, time.perf_counter())
         self.console.start_steps(step, self.live.total_steps)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        self._append("train", step, values)
+        self._append("train", step, values | {"seconds": round(self.seconds, 3)})
         first, start = self._begun
         seconds_per_step = (time.perf_counter() - start) / max(step - first, 1)
         total = self.live.total_steps

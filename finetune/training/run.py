@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from finetune.io.run_folder import RunFolder, check_free, check_same_run
 from finetune.io.run_lock import lock_run
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
-from finetune.reporting.metric_tables import show_results
+from finetune.reporting.metric_tables import selected_metric, show_results
 from finetune.reporting.trackers import check_trackers, track_run
 from finetune.task import Task
 from finetune.training.contrastive import save_backbone, tune_backbone
@@ -34,9 +35,6 @@ from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared, assemble, cache_features
 from finetune.training.state import Live, Progress
 from finetune.training.summary import describe_run
-
-# Metrics whose lower values are better, for a train.best without a sign.
-LOWER_IS_BETTER = ("loss", "rmse", "mae", "perplexity")
 
 
 def run(
@@ -81,7 +79,7 @@ def run(
         return folder
 
     with deterministic(config.train.deterministic):
-        _train(config, resumed, task, splits, digests, folder, console, fresh=fresh)
+        _train(loaded, resumed, task, splits, digests, folder, console, fresh=fresh)
     push_if_asked(folder, config, state.is_main_process)
     return folder
 
@@ -94,7 +92,7 @@ def clear_learned(task: Task) -> None:
 
 
 def _train(
-    config: RunConfig,
+    loaded: Loaded,
     resumed: RunConfig | None,
     task: Task,
     splits: Splits,
@@ -105,6 +103,7 @@ def _train(
     fresh: bool,
 ) -> None:
     """Train from splits to final/; `resumed` is the stored config of a run to resume, if any."""
+    started, config = time.perf_counter(), loaded.config
     precision, _ = choose_precision((resumed or config).train.precision, this_process().device)
     accelerator = make_accelerator(precision, config.output.trackers, folder.trackers)
     prepared = assemble(resumed or config, task, splits, accelerator)
@@ -123,14 +122,14 @@ def _train(
         if accelerator.is_main_process:
             if fresh:  # only now: a fault above must not cost the old run
                 folder.clear()
-            folder.begin(config, digests, environment(accelerator))
+            folder.begin(config, digests, environment(accelerator), loaded.origins)
             folder.write_config(prepared.live.config)
             if tuning_note is not None:
                 save_backbone(live, tuning_note, folder.contrastive)
         accelerator.wait_for_everyone()
 
         with track_run(accelerator, folder.path, flatten(prepared.live.config)):
-            journal = RunJournal(prepared.live, folder, console, prepared.validation)
+            journal = RunJournal(prepared.live, folder, console, prepared.validation, started)
             progress = resume(prepared.live, folder, console)
             select = selector(prepared.live.config, task)
             if progress.step == 0:
@@ -215,17 +214,10 @@ def _check_still_free(folder: RunFolder) -> None:
 
 def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
     """Return the score by which evaluations are compared (larger is better); None for best=last."""
-    if config.train.best == "last":
+    selected = selected_metric(config.train.best, task.metric)
+    if selected is None:
         return None
-    name, direction = task.metric
-    if config.train.best is not None:
-        name, direction = config.train.best, "max"
-        if name[0] in "+-":
-            name, direction = name[1:], "min" if name[0] == "-" else "max"
-        elif name == task.metric[0]:
-            direction = task.metric[1]
-        elif name.partition("/")[0] in LOWER_IS_BETTER:
-            direction = "min"
+    name, direction = selected
 
     def select(metrics: dict[str, float]) -> float:
         if name not in metrics:

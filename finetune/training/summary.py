@@ -14,6 +14,7 @@ from finetune.reporting.console import format_count
 from finetune.reporting.run_facts import RunFacts, cut_note
 from finetune.training.recipes import NOT_APPLICABLE
 from finetune.training.setup import Prepared
+from finetune.training.state import Live
 
 MOST_LABELS = 20
 
@@ -22,8 +23,7 @@ def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
     """Summarize data, network, steps and defaults of a prepared run."""
     live = prepared.live
     config = live.config
-    trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
-    total = sum(p.numel() for p in live.model.network.parameters())
+    trained, total = count_parameters(live)
     tuned = ", the backbone by contrastive tuning" if live.method.contrastive is not None else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
@@ -44,6 +44,12 @@ def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
             if why != NOT_APPLICABLE
         ),
     )
+
+
+def count_parameters(live: Live) -> tuple[int, int]:
+    """Count the trained parameters, and all parameters of the network."""
+    trained = sum(p.numel() for group in live.optimizer.param_groups for p in group["params"])
+    return trained, sum(p.numel() for p in live.model.network.parameters())
 
 
 def _device(device: torch.device) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,11 +55,57 @@ def test_compare_prints_rates_without_floating_point_noise(
 
 def test_compare_runs_accepts_an_unfinished_run(finished_run: Path, other: Path) -> None:
     (other / "results.json").unlink()
-    names, keys, metrics = compare_runs([finished_run, other])
-    assert names == ["news", "other"]
-    assert keys == {"optim.lr": [0.003, 0.5]}
-    assert metrics["step"][1] == "not finished"
-    assert metrics["validation/accuracy"][1] == ""
+    compared = compare_runs([finished_run, other])
+    assert compared.names == ["news", "other"]
+    assert compared.differences == {"optim.lr": [0.003, 0.5]}
+    assert compared.costs["step"][1] == "not finished"
+    assert compared.metrics["validation/accuracy"][1] is None
+    assert compared.best == {}
+
+
+def change_results(run: Path, **changes: Any) -> dict[str, Any]:
+    path = run / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(results))
+    return results
+
+
+def test_compare_marks_the_best_run_by_the_direction_of_each_metric(
+    finished_run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = {"loss": -1.0, "accuracy": 1.1, "own": 1.0}
+    results = change_results(other, metrics={"validation": better})
+    assert results["directions"] == {
+        **dict.fromkeys(("accuracy", "matthews", "roc_auc", "f1_macro", "f1_micro"), "max"),
+        "loss": "min",
+    }
+    compared = compare_runs([finished_run, other])
+    assert compared.best == {"validation/loss": 1, "validation/accuracy": 1}
+    assert finetune("compare", finished_run, other) == 0
+    assert "* 1.1000" in capsys.readouterr().out
+
+
+def test_compare_shows_cost_and_shared_keys(
+    finished_run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = change_results(other, seconds=1234.5)
+    assert finetune("compare", finished_run, other) == 0
+    output = capsys.readouterr().out
+    assert "1,234.5" in output
+    assert f"{results['parameters']['trained']:,}" in output
+    shared = compare_runs([finished_run, other]).shared
+    assert shared["train.epochs"] == 4
+    assert "optim.lr" not in shared and "train.seed" not in shared
+
+
+def test_compare_leaves_out_defaults_of_a_method_that_only_one_run_has(
+    finished_run: Path, lora_run: Path
+) -> None:
+    compared = compare_runs([finished_run, lora_run])
+    assert compared.differences["method.name"] == ["full", "lora"]
+    assert "method.rslora" not in compared.differences
+    change = json.loads((lora_run / "run.json").read_text())
+    assert "method.rank" not in change["set"]
 
 
 def test_compare_reports_a_missing_output_folder(

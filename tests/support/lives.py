@@ -51,6 +51,8 @@ class Stop:
     """The only process that is stopped (the others must then stop by themselves); None: all."""
 
 
+TIMINGS = ("samples_per_second", "seconds")  # of metrics.jsonl: they differ between equal runs
+
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"method": "full", "optim.layer_decay": 0.9},
     "lora": {"method": "lora"},
@@ -213,7 +215,7 @@ def left_behind(folder: RunFolder) -> dict[str, Any]:
         "state": checkpoint.state,
         "best": folder.read("best.json") if (folder.path / "best.json").is_file() else None,
         "last": folder.read("last.json"),
-        "results": folder.read("results.json"),
+        "results": {k: v for k, v in folder.read("results.json").items() if k != "seconds"},
         "history": history(folder),
     }
 
@@ -221,7 +223,7 @@ def left_behind(folder: RunFolder) -> dict[str, Any]:
 def history(folder: RunFolder) -> list[dict[str, Any]]:
     """Return metrics.jsonl without its timings."""
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "samples_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
 
 
 def _record(patch: pytest.MonkeyPatch, seen: Seen) -> None:

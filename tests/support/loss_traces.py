@@ -20,6 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+TIMINGS = ("samples_per_second", "seconds")  # of metrics.jsonl: they differ between equal runs
+
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,7 +119,7 @@ def trace(network: Path, data: dict[str, str], keys: dict[str, Any], folder: Pat
     finetune.train(**arguments)
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     history = [
-        {name: hexadecimal(value) for name, value in line.items() if name != "samples_per_second"}
+        {name: hexadecimal(value) for name, value in line.items() if name not in TIMINGS}
         for line in lines
     ]
     final = {
