@@ -16,7 +16,7 @@ from finetune.export.hub import push
 from finetune.inference.evaluate import evaluate
 from finetune.inference.predictor import Predictor, load
 from finetune.io.run_folder import RunFolder
-from finetune.registry import INSTALLED, find_task
+from finetune.registry import INSTALLED, make_task
 from finetune.reporting.comparison import compare_runs
 from finetune.reporting.metric_tables import overall
 from finetune.task import Task
@@ -131,7 +131,7 @@ def train(
         if task is not None:
             overrides["task"] = task
         loaded = load_config(config, overrides, INSTALLED)
-        task_object = find_task(loaded.config.task.name)(loaded.config.task)
+        task_object = make_task(loaded.config.task)
     return Run(run(loaded, task_object, data=rows, fresh=fresh, extend=extend).path)
 
 

@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.loading import ConfigRegistry
+from finetune.config.schema import MethodConfig, TaskConfig
 from finetune.errors import ConfigError, FinetuneError, nearest
 from finetune.methods import METHODS
 
 if TYPE_CHECKING:  # these load torch, which listing names must not
-    from finetune.config.schema import MethodConfig
     from finetune.methods.base import Method
     from finetune.task import Task
 
@@ -42,9 +42,7 @@ def find_task(name: str) -> type[Task]:
 
     Raises ConfigError if the name is unknown or the class cannot be imported.
     """
-    from finetune.task import Task
-
-    task_class: type[Task] = _find("task", name, task_names(), Task)
+    task_class: type[Task] = _find("task", name, task_names())
     return task_class
 
 
@@ -53,9 +51,7 @@ def find_method(name: str) -> type[Method]:
 
     Raises ConfigError if the name is unknown or the class cannot be imported.
     """
-    from finetune.methods.base import Method
-
-    method_class: type[Method] = _find("method", name, method_names(), Method)
+    method_class: type[Method] = _find("method", name, method_names())
     return method_class
 
 
@@ -64,19 +60,48 @@ def make_method(config: MethodConfig) -> Method:
     return find_method(config.name)(config)
 
 
-INSTALLED = ConfigRegistry(
-    task=lambda name: find_task(name).Config,
-    method=lambda name: find_method(name).Config,
-    methods=method_names,
-)
+def make_task(config: TaskConfig) -> Task:
+    """Create the task that a config section describes."""
+    return find_task(config.name)(config)
+
+
+def find_task_config(name: str) -> type[TaskConfig]:
+    """Return the config class of a task, without importing the task where its package allows it."""
+    exported: type[TaskConfig] | None = _exported_config(task_names().get(name), TaskConfig)
+    return exported or find_task(name).Config
+
+
+def find_method_config(name: str) -> type[MethodConfig]:
+    """Return the config class of a method, as `find_task_config` does."""
+    exported: type[MethodConfig] | None = _exported_config(method_names().get(name), MethodConfig)
+    return exported or find_method(name).Config
+
+
+def _exported_config(point: EntryPoint | None, base: type) -> Any:
+    """Return what a package exports as <name of the class>Config; None if there is no such class.
+
+    The module of a task or method imports torch, its config need not: a package that exports the
+    config lets faults in it be reported within a second.
+    """
+    if point is None or "." not in point.module:
+        return None
+    try:
+        package = importlib.import_module(point.module.rpartition(".")[0])
+    except ImportError:  # reported when the task or method itself is imported
+        return None
+    config = getattr(package, f"{point.attr}Config", None)
+    return config if isinstance(config, type) and issubclass(config, base) else None
+
+
+INSTALLED = ConfigRegistry(task=find_task_config, method=find_method_config, methods=method_names)
 """The installed tasks and methods, for `load_config`."""
 
 
-def _find(kind: str, name: str, points: Mapping[str, EntryPoint], base: type) -> Any:
-    """Find a subclass of `base` by entry point, module:Class or file.py:Class."""
+def _find(kind: str, name: str, points: Mapping[str, EntryPoint]) -> Any:
+    """Find a task or method by entry point, module:Class or file.py:Class."""
     key = f"{kind}.name"
     if ":" in name:
-        return _from_module(name, key, base)
+        return _from_module(name, kind, key)
     if name not in points:
         raise ConfigError(
             f"{key}: unknown {kind} {name!r}; {nearest(name, points)} "
@@ -84,25 +109,26 @@ def _find(kind: str, name: str, points: Mapping[str, EntryPoint], base: type) ->
         )
     point = points[name]
     try:
-        return _checked(point.load(), name, key, base)
+        return _checked(point.load(), name, kind, key)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"{key}: {name!r} ({point.value}) cannot be imported: {error}{_shadow(point)}"
         ) from error
 
 
-def _from_module(name: str, key: str, base: type) -> Any:
+def _from_module(name: str, kind: str, key: str) -> Any:
     module_name, _, class_name = name.rpartition(":")  # C: may be a drive
     if not class_name.isidentifier():
         raise ConfigError(f"{key}: no class name in {name!r}; write file.py:Class")
     module = _import(module_name, key)
     members = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-    candidates = [key for key, member in members.items() if issubclass(member, base)]
     if class_name not in vars(module):
+        base = _base(kind)
+        candidates = [key for key, member in members.items() if issubclass(member, base)]
         raise ConfigError(
             f"{key}: {module_name} has no class {class_name!r}; {nearest(class_name, candidates)}"
         )
-    return _checked(vars(module)[class_name], name, key, base)
+    return _checked(vars(module)[class_name], name, kind, key)
 
 
 def find_object(name: str, key: str) -> Any:
@@ -175,7 +201,19 @@ def _resolves_to(module_name: str, file: Path) -> bool:
     return spec is not None and spec.origin == str(file.resolve())
 
 
-def _checked(value: object, name: str, key: str, base: type) -> Any:
+def _base(kind: str) -> type:
+    """Return the base class of tasks or of methods, whose import takes seconds."""
+    if kind == "task":
+        from finetune.task import Task
+
+        return Task
+    from finetune.methods.base import Method
+
+    return Method
+
+
+def _checked(value: object, name: str, kind: str, key: str) -> Any:
+    base = _base(kind)
     if not (isinstance(value, type) and issubclass(value, base)):
         raise ConfigError(
             f"{key}: {name!r} is {value!r}, not a subclass of {base.__module__}.{base.__name__}"

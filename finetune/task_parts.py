@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError
-from finetune.model import Batch, TransferModel
+
+if TYPE_CHECKING:  # readers of data and configs use these parts without torch
+    from torch import Tensor
+
+    from finetune.model import Batch, TransferModel
 
 Row = dict[str, Any]
 """One raw example: {column name: value}."""
@@ -42,7 +45,7 @@ Sample = dict[str, Any]
 "target". If features are cached, the engine removes "inputs" before collating.
 """
 
-Stats = dict[str, Tensor]
+Stats = dict[str, "Tensor"]
 """Per-sample statistics of a batch, every tensor [B, ...].
 
 Axes after the first may differ between batches; they are padded with 0 when batches are joined, so

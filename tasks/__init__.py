@@ -1,6 +1,7 @@
 """Tasks: each wraps a pretrained network and defines its rows, metrics and predictions.
 
-Also exports building blocks for custom tasks: they find columns, load tokenizers and networks of
+The Config of a task is imported without torch, so that config faults are reported at once. Also
+exports building blocks for custom tasks: they find columns, load tokenizers and networks of
 transformers, and list the blocks and linear layers of a network.
 """
 
@@ -13,19 +14,29 @@ if TYPE_CHECKING:
     from tasks.backbones.pretrained import from_pretrained, label_keys, load_network
     from tasks.backbones.seams import find_blocks, linear_layers
     from tasks.classification.label_columns import find_column
+    from tasks.detection.detection_config import ObjectDetectionConfig
+    from tasks.generation.generation_config import TextGenerationConfig
+    from tasks.image.image_config import ImageClassificationConfig
     from tasks.image_classification import ImageClassification
+    from tasks.masks.segmentation_config import SegmentationConfig
     from tasks.object_detection import ObjectDetection
     from tasks.segmentation import Segmentation
+    from tasks.text.text_config import TextClassificationConfig
     from tasks.text.tokenization import load_tokenizer, pad_tokens
     from tasks.text_classification import TextClassification
     from tasks.text_generation import TextGeneration
 
 _HOMES = {
     "ImageClassification": "image_classification",
+    "ImageClassificationConfig": "image.image_config",
     "ObjectDetection": "object_detection",
+    "ObjectDetectionConfig": "detection.detection_config",
     "Segmentation": "segmentation",
+    "SegmentationConfig": "masks.segmentation_config",
     "TextClassification": "text_classification",
+    "TextClassificationConfig": "text.text_config",
     "TextGeneration": "text_generation",
+    "TextGenerationConfig": "generation.generation_config",
     "find_blocks": "backbones.seams",
     "find_column": "classification.label_columns",
     "from_pretrained": "backbones.pretrained",
@@ -38,10 +49,15 @@ _HOMES = {
 
 __all__ = [
     "ImageClassification",
+    "ImageClassificationConfig",
     "ObjectDetection",
+    "ObjectDetectionConfig",
     "Segmentation",
+    "SegmentationConfig",
     "TextClassification",
+    "TextClassificationConfig",
     "TextGeneration",
+    "TextGenerationConfig",
     "find_blocks",
     "find_column",
     "from_pretrained",

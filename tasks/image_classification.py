@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from finetune.config.schema import ModelConfig
@@ -31,7 +30,6 @@ from finetune.task_parts import (
 from tasks.backbones.pretrained import label_keys
 from tasks.backbones.vector_heads import hidden_shape
 from tasks.classification import classification_metrics as metrics
-from tasks.classification.label_config import TargetConfig
 from tasks.classification.label_rows import LabelRows
 from tasks.classification.labeled import LabeledTask
 from tasks.classification.targets import (
@@ -39,14 +37,13 @@ from tasks.classification.targets import (
     SingleLabel,
     restore_targets,
 )
-from tasks.image.augmentation import (
-    Augmentation,
-    AugmentationConfig,
+from tasks.image.augmentation import Augmentation, mix
+from tasks.image.image_config import (
+    ImageClassificationConfig,
     is_active,
-    mix,
     settle_augmentation,
 )
-from tasks.image.image_reading import MAX_PIXELS, find_fault
+from tasks.image.image_reading import find_fault
 from tasks.image.image_views import ImageViews
 from tasks.image.picture_rows import RGB, PictureRows
 from tasks.image.preprocessing import (
@@ -60,32 +57,6 @@ if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do no
     from tasks.backbones.vision_sources import VisionSource
 
 TOP = 5
-
-
-class ImageClassificationConfig(TargetConfig, AugmentationConfig):
-    """Keys of image classification."""
-
-    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | frozenset(
-        {"image", "pixel_range"}
-    )
-
-    name: str = "image-classification"
-    image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
-    channels: PositiveInt | None = None
-    """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
-    TIFF files. null: as the network was trained, mostly 3.
-    """
-    image_size: PositiveInt | None = None
-    """Side of the square input in pixels; null: as the network was trained."""
-    center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the image's shorter side that the center crop keeps; 1: all of it, for images whose
-    content reaches the borders; null: as the network was trained.
-    """
-    max_pixels: PositiveInt = MAX_PIXELS
-    """Maximum number of pixels of an image; larger ones are rejected, as they may be decompression
-    bombs that exhaust the memory.
-    """
 
 
 class ImageLabelRows(PictureRows, LabelRows):

@@ -27,10 +27,9 @@ from tasks.detection.detection_metrics import MAX_DETECTIONS, room_for_objects, 
 from tasks.detection.detection_views import DetectionViews, to_prediction
 from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
-from tasks.image.augmentation import is_active, settle_augmentation
 from tasks.image.canvas import Canvas, to_picture
+from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentation
 from tasks.image.image_reading import picture_size
-from tasks.image.joint_augmentation import JOINT_PRESETS
 from tasks.image.preprocessing import save_processor, to_tensor
 from tasks.image.tiles import Window, windows
 

@@ -21,9 +21,9 @@ from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.image import tiles
-from tasks.image.augmentation import is_active, settle_augmentation
+from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentation
 from tasks.image.image_reading import path_of, picture_size
-from tasks.image.joint_augmentation import JOINT_PRESETS, JointAugmentation, Scene
+from tasks.image.joint_augmentation import JointAugmentation, Scene
 from tasks.image.preprocessing import INPUT, Preprocessing, save_processor, to_processor, to_tensor
 from tasks.masks import mask_losses as losses
 from tasks.masks.mask_coding import MaskCoding

@@ -10,20 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.config.schema import ModelConfig, TaskConfig
+from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Score, Task
 from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
 from tasks.backbones.pretrained import from_pretrained
-from tasks.generation.codecs import CausalCodec, Codec, CodecConfig, make_codec
-from tasks.generation.decoding import DecodingConfig, end_tokens, generate_texts
+from tasks.generation.codecs import CausalCodec, Codec, make_codec
+from tasks.generation.decoding import end_tokens, generate_texts
 from tasks.generation.documents import chunk_of, chunk_rows
+from tasks.generation.generation_config import TextGenerationConfig
 from tasks.generation.generation_views import GenerationViews
 from tasks.generation.language_models import ISOLATION_NOTES, load_language_model
 from tasks.generation.text_metrics import check_scorers, score_texts
@@ -39,18 +40,6 @@ from tasks.text.tokenization import (
     max_input_length,
     unknown_tokens_note,
 )
-
-
-class TextGenerationConfig(CodecConfig, DecodingConfig):
-    """Config keys of text generation."""
-
-    prediction_keys: ClassVar[frozenset[str]] = frozenset(
-        {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
-    )
-
-    name: str = "text-generation"
-    generate: bool = False
-    """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it."""
 
 
 class TextGeneration(Task):

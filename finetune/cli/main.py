@@ -389,11 +389,11 @@ def _load(words: list[str] | None) -> tuple[Loaded, Task]:
     """Load the config that a command line describes, and create its task."""
     from finetune.cli.arguments import config_and_overrides
     from finetune.config.loading import load_config
-    from finetune.registry import INSTALLED, find_task
+    from finetune.registry import INSTALLED, make_task
 
     config, overrides = config_and_overrides(words)
     loaded = load_config(config, overrides, INSTALLED)
-    return loaded, find_task(loaded.config.task.name)(loaded.config.task)
+    return loaded, make_task(loaded.config.task)
 
 
 def main() -> None:

@@ -10,7 +10,12 @@ from pydantic import BaseModel
 
 from finetune.config.json_schema import config_schema
 from finetune.config.loading import SECTIONS
-from finetune.registry import find_method, find_task, method_names, task_names
+from finetune.registry import (
+    find_method_config,
+    find_task_config,
+    method_names,
+    task_names,
+)
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -28,9 +33,9 @@ def show_tasks() -> None:
 
 def show_keys(name: str) -> None:
     """Print every config key for this task by section, with its type, default and description."""
-    sections: dict[str, type[BaseModel]] = {"task": find_task(name).Config}
+    sections: dict[str, type[BaseModel]] = {"task": find_task_config(name)}
     sections |= {key: value for key, value in SECTIONS.items() if key == "model" or key == "data"}
-    sections |= {f"method={key}": find_method(key).Config for key in method_names()}
+    sections |= {f"method={key}": find_method_config(key) for key in method_names()}
     sections |= {key: value for key, value in SECTIONS.items() if key not in sections}
     for title, schema in sections.items():
         print("\n".join(section_lines(title, schema)), end="\n\n")
@@ -38,8 +43,8 @@ def show_keys(name: str) -> None:
 
 def show_schema() -> None:
     """Print the JSON schema of config files for all installed tasks."""
-    tasks = {name: find_task(name).Config for name in sorted(task_names())}
-    methods = {name: find_method(name).Config for name in method_names()}
+    tasks = {name: find_task_config(name) for name in sorted(task_names())}
+    methods = {name: find_method_config(name) for name in method_names()}
     print(json.dumps(config_schema(tasks, methods), indent=1))
 
 

@@ -18,7 +18,7 @@ from datasets import Dataset, Image
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.io.references import locate
+from finetune.io.references import is_pattern, locate
 from finetune.listing.class_folders import IMAGE_FOLDERS
 from finetune.listing.image_paths import (
     SAMPLE,
@@ -60,11 +60,6 @@ _LONGEST_ID = 100  # characters
 _MOST_ROOTS = 100
 _FEWEST_FOUND = 0.9  # share of the values that are images, for a column of any name
 _NAMED = 3
-
-
-def is_pattern(reference: str) -> bool:
-    """True for a glob pattern such as photos/*.jpg, unless it is a file: news[1].csv may exist."""
-    return glob.has_magic(reference) and not Path(reference).expanduser().exists()
 
 
 def read_image_files(pattern: str) -> Dataset | None:

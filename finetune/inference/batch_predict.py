@@ -15,7 +15,6 @@ from itertools import islice
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from finetune.data.image_files import is_pattern
 from finetune.data.source import Source
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import this_process
@@ -33,7 +32,7 @@ from finetune.inference.prediction_outputs import (
     open_sinks,
 )
 from finetune.inference.predictor import WINDOW, Predictor, input_columns
-from finetune.io.references import locate
+from finetune.io.references import is_pattern, locate
 from finetune.model import saved_model
 from finetune.reporting.console import Console
 from finetune.tables.faults import Faults

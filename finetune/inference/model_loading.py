@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.config.loading import section_faults
 from finetune.config.retired import stored_section
@@ -13,10 +13,11 @@ from finetune.errors import ModelError, nearest, raise_for_faults
 from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, read_json, restoring
-from finetune.model import saved_model
 from finetune.registry import find_task
 from finetune.reporting.console import Console
-from finetune.task import Task
+
+if TYPE_CHECKING:
+    from finetune.task import Task
 
 # Formats that may contain pickled code. No model of this kit has them, so they are not downloaded.
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.h5", "*.msgpack")
@@ -35,6 +36,8 @@ def load_task(
     predictions; with `embeds`, every key may be overridden, such as the column to read. Code that
     the model names or brings runs only with `trust_code`.
     """
+    from finetune.model import saved_model  # imports torch, which the functions below do without
+
     saved = read_task(folder)
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:

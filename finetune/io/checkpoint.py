@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from finetune.distributed.fsdp import local_shard
 from finetune.errors import CheckpointError
 from finetune.io.files import atomic
+from finetune.io.run_folder import step_name
 
 MANIFEST = "manifest.json"
 TENSORS = ("model", "optimizer")
@@ -78,11 +79,6 @@ def save_checkpoint(
             "Free some space or set output.dir to another disk, and run the same command again"
         ) from error
     return final
-
-
-def step_name(step: int) -> str:
-    """Return the folder name of a step's checkpoint."""
-    return f"step-{step:06d}"
 
 
 def find_latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:

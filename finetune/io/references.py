@@ -5,6 +5,7 @@ Nothing is downloaded, imported or written here.
 
 from __future__ import annotations
 
+import glob
 import re
 from importlib import metadata
 from importlib.util import find_spec
@@ -37,6 +38,11 @@ def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | Non
     if _must_be_path(reference):
         raise error(f"{reference}: no such file or folder; {_describe_missing(path)}")
     return None
+
+
+def is_pattern(reference: str) -> bool:
+    """True for a glob pattern such as photos/*.jpg, unless it is a file: news[1].csv may exist."""
+    return glob.has_magic(reference) and not Path(reference).expanduser().exists()
 
 
 def resolve_model(name: str) -> str:

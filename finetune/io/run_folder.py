@@ -30,7 +30,6 @@ from finetune.config.retired import stored_section
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import CheckpointError, ConfigError, DataError
-from finetune.io.checkpoint import step_name
 from finetune.io.files import write_json, write_text
 from finetune.io.run_lock import LOCK, OWNER
 
@@ -181,6 +180,11 @@ class RunFolder:
             "this is not the folder of a run, or the run stopped too early; name another folder or "
             "run the training command again"
         )
+
+
+def step_name(step: int) -> str:
+    """Return the folder name of a step's checkpoint."""
+    return f"step-{step:06d}"
 
 
 def check_free(folder: RunFolder) -> None:

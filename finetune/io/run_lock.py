@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from finetune.errors import CheckpointError
@@ -29,6 +28,8 @@ def lock_run(folder: Path, *, is_main: bool) -> Iterator[None]:
 
     The folder is created. Raises CheckpointError, in every process, if another run holds the lock.
     """
+    from accelerate.utils import broadcast_object_list  # imports torch; names of files need not
+
     lock = FileLock(folder / LOCK, timeout=0)
     [refusal] = broadcast_object_list([_acquire(lock, folder) if is_main else None])
     if refusal is not None:

@@ -3,6 +3,25 @@
 A method sees a `TransferModel`, never a task. Optimizers are in `finetune.optim`.
 """
 
+from finetune.methods.method_configs import (
+    BitFitConfig,
+    FrozenConfig,
+    FullConfig,
+    Ia3Config,
+    LoraConfig,
+    PartialConfig,
+)
+
+__all__ = [
+    "METHODS",
+    "BitFitConfig",
+    "FrozenConfig",
+    "FullConfig",
+    "Ia3Config",
+    "LoraConfig",
+    "PartialConfig",
+]
+
 METHODS = {
     "frozen": "finetune.methods.frozen:Frozen",
     "lora": "finetune.methods.lora:Lora",

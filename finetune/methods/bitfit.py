@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from finetune.config.schema import BatchNorm, MethodConfig
 from finetune.errors import ModelError
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
+from finetune.methods.method_configs import BitFitConfig
 from finetune.model import HEAD, TransferModel, named_parts
 
 _REASON = "biases and norms are few parameters and take a high rate"
-
-
-class BitFitConfig(MethodConfig):
-    """Train only biases, norms and the head (Ben Zaken et al. 2021, arXiv:2106.10199)."""
-
-    name: Literal["bitfit"] = "bitfit"
-    batch_norm: BatchNorm = "freeze"
-    """BatchNorm statistics. train: updated; freeze: kept as pretrained."""
 
 
 class BitFit(Method):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt
-
-from finetune.config.schema import MethodConfig
 from finetune.errors import ModelError
 from finetune.methods.base import (
     NEW_CLASSES,
@@ -17,41 +14,8 @@ from finetune.methods.base import (
     Method,
     Recipe,
 )
+from finetune.methods.method_configs import FrozenConfig
 from finetune.model import TransferModel, train_parts
-
-
-class FrozenConfig(MethodConfig):
-    """Train only the head, on features of the frozen backbone."""
-
-    free_keys: ClassVar[frozenset[str]] = frozenset({"cache_gib"})
-    place_keys: ClassVar[frozenset[str]] = frozenset({"name", "cache_gib"})
-
-    name: Literal["frozen"] = "frozen"
-    contrastive: Annotated[int, Field(ge=0)] = 0
-    """Steps of contrastive tuning of the backbone before it is frozen, for few rows per class:
-    vectors of one class are pulled together (supervised contrastive loss, Khosla et al. 2020,
-    arXiv:2004.11362). Each step uses train.batch_size rows and the rate optim.lr; 0: none.
-    """
-    contrastive_temperature: Annotated[float, Field(ge=0.001)] = 0.1
-    """Divisor of the similarities in that loss; a lower one gives more weight to near rows."""
-    cache: Literal["auto", "off"] = "auto"
-    """Cache of features on disk.
-
-    auto: used where the network allows it; off: features are computed on every step.
-    """
-    solver: Literal["loop", "exact"] = "loop"
-    """Solver for the head.
-
-    loop: the training loop; exact: a linear head at the optimum of its loss, with the L2 strength
-    from cross-validation, or 1 / rows after contrastive tuning on the same rows.
-    """
-    views: PositiveInt = 1
-    """Views cached per row. 1: the row without augmentation; more: that many augmented views, one
-    per epoch in turn.
-    """
-    cache_gib: PositiveFloat = 8
-    """Limit on the disk space of this run's features, in GiB."""
-
 
 _NEW_HEAD = Recipe(
     1e-3, 1e-2, 30, "a new head on frozen features trains cheaply and tolerates a high rate"

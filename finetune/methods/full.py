@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from finetune.config.schema import BatchNorm, MethodConfig
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
+from finetune.methods.method_configs import FullConfig
 from finetune.model import TransferModel
-
-
-class FullConfig(MethodConfig):
-    """Train every parameter."""
-
-    name: Literal["full"] = "full"
-    batch_norm: BatchNorm | None = None
-    """BatchNorm statistics. train: updated; freeze: kept as pretrained; null: train, except for
-    detectors, whose batches are small.
-    """
 
 
 class Full(Method):

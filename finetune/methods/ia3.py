@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from finetune.config.schema import BatchNorm, MethodConfig
 from finetune.methods import adapter_layers as layers
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
+from finetune.methods.method_configs import Ia3Config
 from finetune.model import TransferModel, train_parts
 
 if TYPE_CHECKING:
     import peft
 
 _REASON = "(IA)3 vectors are few and start at 1, so they take a high rate"
-
-
-class Ia3Config(MethodConfig):
-    """Train vectors that rescale activations, and the head (Liu et al. 2022, arXiv:2205.05638)."""
-
-    name: Literal["ia3"] = "ia3"
-    targets: list[str] | None = None
-    """Layers whose outputs are rescaled, by full name or its ending; null: peft's choice for this
-    network (keys, values and the second feed-forward layer), else all layers that can be adapted.
-    """
-    feedforward: list[str] | None = None
-    """Layers among the targets whose inputs are rescaled instead of their outputs, by full name or
-    its ending; null: peft's choice for this network.
-    """
-    batch_norm: BatchNorm = "freeze"
-    """BatchNorm statistics. train: updated; freeze: kept as pretrained."""
 
 
 class Ia3(Method):

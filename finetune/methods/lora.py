@@ -6,59 +6,22 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from finetune.config.schema import BatchNorm, MethodConfig, Share
 from finetune.errors import ModelError
 from finetune.methods import adapter_layers as layers
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
 from finetune.methods.eva import starting_directions
+from finetune.methods.method_configs import LoraConfig
 from finetune.model import Batch, TransferModel, train_parts
 
 if TYPE_CHECKING:
     import peft
 
 _REASON = "LoRA starts at zero and takes about 10x the rate of full fine-tuning"
-
-
-class LoraConfig(MethodConfig):
-    """Train low-rank adapters on frozen layers, and the head (Hu et al. 2021, arXiv:2106.09685)."""
-
-    name: Literal["lora"] = "lora"
-    rank: PositiveInt = 8
-    """Rank of the two adapter matrices of each layer."""
-    alpha: PositiveFloat = 16
-    """Scale of the adapters: their output is multiplied by alpha / rank."""
-    dropout: Share = 0.05
-    """Dropout on the input of each adapter."""
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732)."""
-    dora: bool = False
-    """Learn the magnitude of each weight vector separately from its direction (DoRA, Liu et al.
-    2024, arXiv:2402.09353).
-    """
-    init: Literal["zero", "pissa", "olora", "eva"] = "zero"
-    """Initialization of adapters. zero: no change to the layer; pissa: the principal singular
-    directions of its weight (Meng et al. 2024, arXiv:2404.02948); olora: an orthonormal basis
-    (Buyukakyuz 2024, arXiv:2406.01775); both subtract that part from the layer until adapters are
-    merged. eva: the directions that explain most variance of the layer's inputs over some training
-    rows; layers that need more get up to twice the rank, others less or none (Paischer et al. 2024,
-    arXiv:2410.07170).
-    """
-    targets: list[str] | None = None
-    """Layers to adapt, by full name or its ending; null: all that can be adapted."""
-    rank_pattern: dict[str, PositiveInt] = {}  # noqa: RUF012 - pydantic copies it
-    """Rank for specific layers: {name or ending: rank}; the last match wins."""
-    alpha_pattern: dict[str, PositiveFloat] = {}  # noqa: RUF012
-    """Alpha for specific layers: {name or ending: alpha}; the last match wins."""
-    train_tokens: bool = False
-    """Train the embeddings of tokens that are new to the network, such as task.add_tokens."""
-    batch_norm: BatchNorm = "freeze"
-    """BatchNorm statistics. train: updated; freeze: kept as pretrained."""
 
 
 class Lora(Method):

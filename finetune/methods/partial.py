@@ -5,31 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import PositiveFloat, PositiveInt
-
-from finetune.config.schema import BatchNorm, MethodConfig
 from finetune.errors import ModelError
 from finetune.methods.base import NEW_CLASSES, NEW_DETECTOR, Method, Recipe
+from finetune.methods.method_configs import PartialConfig
 from finetune.model import TransferModel, train_parts
-
-
-class PartialConfig(MethodConfig):
-    """Train the last blocks and the head."""
-
-    name: Literal["partial"] = "partial"
-    blocks: PositiveInt = 2
-    """Number of blocks to train, counted from the output."""
-    unfreeze_every: PositiveFloat | None = None
-    """Gradual unfreezing: epochs until one more block is trained, starting from the head alone, or
-    from the last block if there is no new head; null: all blocks from the start.
-    """
-    batch_norm: BatchNorm | None = None
-    """BatchNorm statistics in trained blocks. train: updated; freeze: kept as pretrained; null:
-    train, except for detectors, whose batches are small. Frozen blocks always keep theirs.
-    """
-
 
 _REASON = "the last blocks tolerate a higher rate than the whole network"
 

@@ -36,7 +36,8 @@ from finetune.io.checkpoint import (
     save_checkpoint,
 )
 from finetune.methods.base import Contrastive
-from finetune.methods.full import Full, FullConfig
+from finetune.methods.full import Full
+from finetune.methods.method_configs import FullConfig
 from finetune.model import HEAD, named_parts
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import build_optimizer, trained_parameters

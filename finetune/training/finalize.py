@@ -17,8 +17,8 @@ from finetune.export.final_model import Differences, Final, export_model, sample
 from finetune.export.model_card import write_cards
 from finetune.inference.evaluation_loop import Evaluation
 from finetune.inference.split_reports import write_split_reports
-from finetune.io.checkpoint import read_checkpoint, step_name
-from finetune.io.run_folder import RunFolder
+from finetune.io.checkpoint import read_checkpoint
+from finetune.io.run_folder import RunFolder, step_name
 from finetune.model import TransferModel
 from finetune.reporting.metric_tables import (
     Direction,

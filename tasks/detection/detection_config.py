@@ -11,8 +11,8 @@ from finetune.config.schema import Section
 from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.boxes import Convention
 from tasks.exports.export_formats import EXPORT_BOXES
+from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
-from tasks.image.joint_augmentation import JointAugmentationConfig
 
 
 class TileConfig(Section):

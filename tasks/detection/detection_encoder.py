@@ -15,7 +15,8 @@ from torch import Tensor
 from finetune.task_parts import Rng, Sample
 from tasks.detection.object_reader import Truth
 from tasks.image.canvas import Canvas, Frame
-from tasks.image.joint_augmentation import JointAugmentation, JointAugmentationConfig, Scene
+from tasks.image.image_config import JointAugmentationConfig
+from tasks.image.joint_augmentation import JointAugmentation, Scene
 from tasks.image.preprocessing import INPUT
 from tasks.image.tiles import Window
 

@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from finetune.task_parts import Prediction
-from tasks.image.palette import palette
-from tasks.image.sheets import LINE, side_by_side
+from tasks.image.sheets import LINE, palette, side_by_side
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 UNKNOWN = (150, 150, 150)  # color of classes that the model does not know

@@ -15,15 +15,14 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
 from finetune.model import Batch
 from finetune.task_parts import Length, Sample
+from tasks.generation.generation_config import CodecConfig, Truncation
 from tasks.generation.packing import Bins, pack, padded_tokens
 from tasks.generation.tokens import (
     Tokens,
-    Truncation,
     add_end_token,
     add_start_token,
     start_token,
@@ -32,32 +31,8 @@ from tasks.generation.tokens import (
     truncate_tokens,
 )
 from tasks.prompts.dialogues import Piece
-from tasks.prompts.prompt_config import PromptConfig
 from tasks.prompts.prompts import Exchange
 from tasks.text.tokenization import pad_tokens
-
-
-class CodecConfig(PromptConfig):
-    """Config keys of length, truncation and packing."""
-
-    max_length: PositiveInt = 1024
-    """Maximum number of tokens per row, completion included; for sequence-to-sequence networks, of
-    the prompt and of the completion each.
-    """
-    truncation: Truncation | None = None
-    """Handling of rows that are too long.
-
-    prompt: cut the start of the prompt; end: cut the end; drop: skip the row; refuse: stop with an
-    error. null: prompt for causal networks with prompt and completion, else end.
-    """
-    chunk: bool | None = None
-    """Split plain texts of more than max_length tokens into pieces, so that every token is learned;
-    null: yes, unless task.truncation is set.
-    """
-    packing: bool | None = None
-    """Pack several rows into one sequence to reduce padding; null: if the network can isolate rows
-    from each other.
-    """
 
 
 @dataclass(frozen=True)

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from finetune.config.schema import TaskConfig
-
-
-class DecodingConfig(TaskConfig):
-    """Config keys of text generation at inference."""
-
-    max_new_tokens: PositiveInt = 64
-    """Maximum number of generated tokens."""
-    temperature: NonNegativeFloat = 0.0
-    """0: greedy decoding or beam search; above 0: sampling, more uniform the higher it is."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Sample from the most likely tokens whose probabilities add up to this (nucleus sampling)."""
-    top_k: PositiveInt | None = None
-    """Sample from this many of the most likely tokens; null: from all."""
-    beams: PositiveInt = 1
-    """Number of beams in beam search; 1: no beam search."""
-    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    """Strings that end the generated text, and are not part of it."""
-    sampling_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of sampling: the same prompts in the same batches give the same texts."""
+from tasks.generation.generation_config import DecodingConfig
 
 
 def generate_texts(

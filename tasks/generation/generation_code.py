@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from finetune.task_parts import BASE, REPOSITORY
-from tasks.generation.decoding import DecodingConfig
+from tasks.generation.generation_config import DecodingConfig
 
 CAUSAL = """
 from transformers import pipeline

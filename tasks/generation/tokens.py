@@ -8,11 +8,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from tasks.generation.generation_config import Truncation
 from tasks.prompts.dialogues import Piece
-
-Truncation = Literal["prompt", "end", "drop", "refuse"]
 
 
 class Tokens(NamedTuple):

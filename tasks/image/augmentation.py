@@ -1,4 +1,4 @@
-"""Image augmentation for whole-image labels: config keys, presets, random transforms.
+"""Image augmentation for whole-image labels: random transforms and mixing.
 
 All randomness comes from the given rng, a function of seed, epoch and row, so the result does not
 depend on the number of workers or on interruptions of the run.
@@ -8,125 +8,24 @@ Shapes: B rows, H, W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from finetune.config.schema import NonNegative
 from finetune.errors import ConfigError
 from finetune.task_parts import Rng
+from tasks.image.image_config import AugmentationConfig
 from tasks.image.preprocessing import Preprocessing
-from tasks.pixels.pixel_range import PixelConfig
-
-Preset = Literal["none", "light", "medium", "heavy"]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
-Presets = Mapping[str, Mapping[str, Any]]
-
-
-class FlipConfig(PixelConfig):
-    """Augmentation keys shared by all image tasks, whatever their labels."""
-
-    augmentation: Preset | None = None
-    """Preset for the keys below that are null; null: light, or none for a frozen backbone."""
-    horizontal_flip: Probability | None = None
-    """Probability of a horizontal flip. Set it to 0 for digits, text or left-hand traffic."""
-    vertical_flip: Probability | None = None
-    """Probability of a vertical flip."""
-    color_jitter: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Maximum relative change of brightness, contrast and saturation."""
-
-
-class AugmentationConfig(FlipConfig):
-    """Augmentation keys of a task with one label per whole image."""
-
-    crop_scale: Range | None = None
-    """Minimum and maximum area of a random crop, as shares of the image; the crop is resized to the
-    input.
-    """
-    rand_augment: Annotated[int, Field(ge=0, le=30)] | None = None
-    """RandAugment: magnitude of two random operations (Cubuk et al. 2020, arXiv:1909.13719);
-    0: off.
-    """
-    trivial_augment: bool | None = None
-    """TrivialAugment: one random operation of random magnitude (Mueller & Hutter 2021,
-    arXiv:2103.10158).
-    """
-    random_erasing: Probability | None = None
-    """Random erasing: probability that a rectangle is erased (Zhong et al. 2020, arXiv:1708.04896).
-    """
-    mixup: NonNegative | None = None
-    """MixUp: alpha of the beta distribution of the weight with which two images are blended (Zhang
-    et al. 2018, arXiv:1710.09412); 0: off.
-    """
-    cutmix: NonNegative | None = None
-    """CutMix: alpha of the beta distribution of the area that is pasted from another image (Yun et
-    al. 2019, arXiv:1905.04899); 0: off.
-    """
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "none": {
-        "crop_scale": [1.0, 1.0],
-        "horizontal_flip": 0.0,
-        "vertical_flip": 0.0,
-        "color_jitter": 0.0,
-        "rand_augment": 0,
-        "trivial_augment": False,
-        "random_erasing": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-    }
-}
-PRESETS["light"] = PRESETS["none"] | {"crop_scale": [0.6, 1.0], "horizontal_flip": 0.5}
-PRESETS["medium"] = PRESETS["light"] | {
-    "crop_scale": [0.35, 1.0],
-    "color_jitter": 0.2,
-    "trivial_augment": True,
-    "random_erasing": 0.1,
-}
-PRESETS["heavy"] = PRESETS["light"] | {
-    "crop_scale": [0.2, 1.0],
-    "color_jitter": 0.3,
-    "rand_augment": 9,
-    "random_erasing": 0.25,
-    "mixup": 0.2,
-    "cutmix": 1.0,
-}
-
-
-def settle_augmentation(
-    config: FlipConfig, *, frozen: bool, presets: Presets = PRESETS
-) -> tuple[dict[str, Any], str]:
-    """Return the value of every augmentation key, and a note about the choice."""
-    preset = config.augmentation or ("none" if frozen else "light")
-    configured = {name: getattr(config, name) for name in presets["none"]}
-    keys = {
-        name: presets[preset][name] if value is None else value
-        for name, value in configured.items()
-    }
-    why = "" if config.augmentation else ", for a frozen backbone" if frozen else ", the default"
-    active = [f"{name}={value}" for name, value in keys.items() if value != presets["none"][name]]
-    listed = f": {', '.join(active)}" if active else ""
-    return {"augmentation": preset, **keys}, f"augmentation: {preset}{why}{listed}"
-
-
-def is_active(config: FlipConfig, presets: Presets = PRESETS) -> bool:
-    """True if a settled config changes images at all."""
-    return any(
-        getattr(config, name) not in (value, None) for name, value in presets["none"].items()
-    )
 
 
 class Augmentation:
     """The random transforms of a settled config, from an image of any size to the input."""
 
     def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
-        from torchvision.transforms import v2  # takes a second to import; configs do not need it
+        from torchvision.transforms import v2  # takes a second to import
 
         _check_channels(config, preprocessing.channels)
         size, mode = list(preprocessing.size), v2.InterpolationMode(preprocessing.mode)

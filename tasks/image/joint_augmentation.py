@@ -10,57 +10,16 @@ Shapes: H, W pixels; N boxes in pixels (left, top, right, bottom).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from finetune.task_parts import Rng
-from tasks.image.augmentation import FlipConfig, Range, drawing_from
+from tasks.image.augmentation import drawing_from
+from tasks.image.image_config import JointAugmentationConfig
 
 IGNORE = 255
 """Class of pixels that loss and metrics ignore, in masks of uint8."""
-
-
-class JointAugmentationConfig(FlipConfig):
-    """Keys of a task that augments images together with masks or boxes."""
-
-    scale_jitter: Range | None = None
-    """Minimum and maximum scale of an image before the input is cropped from it at random; below 1
-    the rest is padded.
-    """
-    aspect_jitter: Annotated[float, Field(ge=1, le=4)] | None = None
-    """Maximum factor by which the aspect ratio changes; 1: no change."""
-    min_visible: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Minimum share of a box's area that must remain inside the input; other boxes are dropped."""
-
-
-JOINT_PRESETS: dict[str, dict[str, Any]] = {
-    "none": {
-        "scale_jitter": [1.0, 1.0],
-        "aspect_jitter": 1.0,
-        "horizontal_flip": 0.0,
-        "vertical_flip": 0.0,
-        "color_jitter": 0.0,
-        "min_visible": 0.3,
-    }
-}
-JOINT_PRESETS["light"] = JOINT_PRESETS["none"] | {
-    "scale_jitter": [0.8, 1.25],
-    "horizontal_flip": 0.5,
-    "color_jitter": 0.1,
-}
-JOINT_PRESETS["medium"] = JOINT_PRESETS["light"] | {
-    "scale_jitter": [0.5, 1.5],
-    "aspect_jitter": 1.15,
-    "color_jitter": 0.2,
-}
-JOINT_PRESETS["heavy"] = JOINT_PRESETS["medium"] | {
-    "scale_jitter": [0.3, 2.0],
-    "aspect_jitter": 1.33,
-    "color_jitter": 0.4,
-}
 
 
 Area = tuple[float, float, float, float]

@@ -1,7 +1,8 @@
-"""Contact sheets: images side by side under titles, and many of these on one sheet."""
+"""Contact sheets: images side by side under titles, many of them on a sheet; colors of classes."""
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Sequence
 
@@ -47,3 +48,14 @@ def make_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
         row, column = divmod(number, columns)
         sheet.paste(picture, (GAP + column * width, GAP + row * height))
     return sheet
+
+
+def palette(count: int) -> list[tuple[int, int, int]]:
+    """Return a distinct color for each class; the first, usually the background, is black."""
+    colors = [(0, 0, 0)]
+    for number in range(1, count):
+        hue = number * 0.61803398875 % 1  # golden ratio: consecutive hues are far apart
+        lightness, saturation = (0.5, 0.62, 0.4)[number % 3], (0.9, 0.75)[number // 3 % 2]
+        red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
+        colors.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return colors

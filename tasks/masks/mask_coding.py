@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,8 @@ from tasks.mask_sources.mask_files import (
     as_indices,
     is_gray,
 )
+from tasks.masks.segmentation_config import Code, Encoding, Labels
 
-Encoding = Literal["auto", "index", "one-based", "binary", "color", "instance"]
-Code = int | str | list[int]
-"""A value, or a color as "#ff0000" or [255, 0, 0]."""
-Labels = list[str] | dict[str, Code]
 BACKGROUND, FOREGROUND = "background", "foreground"
 _SHOWN = 12
 

@@ -16,11 +16,14 @@ from pydantic import (
 
 from finetune.config.formats import DataFormat
 from tasks.exports.export_formats import EXPORT_MASKS
+from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
-from tasks.image.joint_augmentation import JointAugmentationConfig
 from tasks.mask_sources.mask_folders import MASK_FORMATS
-from tasks.masks.mask_coding import Code, Encoding, Labels
 
+Encoding = Literal["auto", "index", "one-based", "binary", "color", "instance"]
+Code = int | str | list[int]
+"""A value, or a color as "#ff0000" or [255, 0, 0]."""
+Labels = list[str] | dict[str, Code]
 ImageSize = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 

@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from finetune.task_parts import Picture, Prediction
 from tasks.image.joint_augmentation import IGNORE
-from tasks.image.palette import palette
-from tasks.image.sheets import shrink, side_by_side
+from tasks.image.sheets import palette, shrink, side_by_side
 
 _LOGITS_AT_ONCE = 1 << 24
 """Number of logits that are upsampled at once, so that 150 classes of a large image fit."""

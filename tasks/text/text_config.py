@@ -10,7 +10,8 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 from finetune.config.formats import DataFormat
 from tasks.classification.label_config import TargetConfig
 from tasks.exports.studio_texts import STUDIO_TEXTS
-from tasks.text.text_windows import Pooling
+
+Pooling = Literal["mean", "max"]
 
 
 class TextClassificationConfig(TargetConfig):

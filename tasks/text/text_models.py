@@ -26,7 +26,8 @@ from tasks.backbones.seams import (
     reads_one_vector,
 )
 from tasks.backbones.vector_heads import HiddenShape, make_vector_head, read_head, save_head
-from tasks.text.text_windows import WINDOWS, Pooling, pool_windows
+from tasks.text.text_config import Pooling
+from tasks.text.text_windows import WINDOWS, pool_windows
 
 
 class TextModel(LogitsModel):

@@ -6,18 +6,17 @@ Shapes: B rows, W windows of all rows, T tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError
 from finetune.task_parts import Length
+from tasks.text.text_config import Pooling
 
 WINDOWS = "windows"
 """Input key: in a sample, the lengths of its windows; in a batch, the windows of each row, [B]."""
-
-Pooling = Literal["mean", "max"]
 
 
 def encode_windows(

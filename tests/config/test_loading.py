@@ -15,8 +15,7 @@ from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import RunConfig, TaskConfig
 from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import ConfigError
-from finetune.methods.full import FullConfig
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import FullConfig, LoraConfig
 from finetune.registry import INSTALLED
 
 

@@ -23,7 +23,7 @@ from finetune.export.card_data import CardData
 from finetune.export.card_metadata import base_reference, data_reference, find_license
 from finetune.export.limitations import find_limitations
 from finetune.export.model_card import rename_card, write_card, write_cards
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import LoraConfig
 from finetune.reporting.run_facts import RunFacts
 from finetune.task_parts import CardFacts, Length
 from tests.support.tiny_models import text_rows

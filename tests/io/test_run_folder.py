@@ -11,7 +11,7 @@ from finetune.config.schema import ModelConfig, RunConfig, TaskConfig, TrainConf
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.io.checkpoint import save_checkpoint
 from finetune.io.run_folder import RunFolder, check_free, check_same_run
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import LoraConfig
 
 DIGESTS = {"train": "a", "validation": "b"}
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from finetune.io.checkpoint import changed_tensors
-from finetune.methods.bitfit import BitFitConfig
-from finetune.methods.frozen import FrozenConfig
-from finetune.methods.full import FullConfig
-from finetune.methods.ia3 import Ia3Config
-from finetune.methods.lora import LoraConfig
-from finetune.methods.partial import PartialConfig
+from finetune.methods.method_configs import (
+    BitFitConfig,
+    FrozenConfig,
+    FullConfig,
+    Ia3Config,
+    LoraConfig,
+    PartialConfig,
+)
 from tests.support.applied_methods import apply, disturb, inputs, native, outputs, trained
 
 

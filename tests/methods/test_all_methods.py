@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune.config.schema import ModelConfig
-from finetune.methods.bitfit import BitFitConfig
-from finetune.methods.frozen import FrozenConfig
-from finetune.methods.full import FullConfig
-from finetune.methods.ia3 import Ia3Config
-from finetune.methods.lora import LoraConfig
-from finetune.methods.partial import PartialConfig
+from finetune.methods.method_configs import (
+    BitFitConfig,
+    FrozenConfig,
+    FullConfig,
+    Ia3Config,
+    LoraConfig,
+    PartialConfig,
+)
 from tasks.text.text_models import load_pooled
 from tests.support.applied_methods import apply, inputs, native
 

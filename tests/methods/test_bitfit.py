@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.methods.bitfit import BitFitConfig
+from finetune.methods.method_configs import BitFitConfig
 from tests.support.applied_methods import apply, names_of, native, trained
 
 

@@ -9,7 +9,7 @@ import torch
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
-from finetune.methods.frozen import FrozenConfig
+from finetune.methods.method_configs import FrozenConfig
 from tasks.text.text_models import load_pooled
 from tests.support.applied_methods import apply, bare, inputs, native, trained
 

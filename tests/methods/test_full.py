@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetune.methods.full import FullConfig
+from finetune.methods.method_configs import FullConfig
 from tests.support.applied_methods import apply, native, trained
 
 

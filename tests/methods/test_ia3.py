@@ -9,7 +9,7 @@ import torch
 
 from finetune.config.schema import OptimConfig
 from finetune.errors import ModelError
-from finetune.methods.ia3 import Ia3Config
+from finetune.methods.method_configs import Ia3Config
 from tests.support.applied_methods import apply, names_of, native, outputs, trained
 
 

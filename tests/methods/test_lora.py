@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune.errors import ModelError
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import LoraConfig
 from tests.support.applied_methods import apply, bare, native, outputs, trained
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.export.final_model import relative_difference
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import LoraConfig
 from finetune.model import saved_model
 from tasks import TextClassification, TextGeneration
 from tests.support.applied_methods import apply, build, disturb, evaluate, trained

@@ -11,7 +11,7 @@ from torch import nn
 
 from finetune.errors import ModelError
 from finetune.export.final_model import relative_difference
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import LoraConfig
 from finetune.model import TransferModel
 from tasks import ImageClassification
 from tests.support.applied_methods import (

@@ -8,7 +8,7 @@ import pytest
 
 from finetune.config.schema import OptimConfig
 from finetune.errors import ModelError
-from finetune.methods.partial import PartialConfig
+from finetune.methods.method_configs import PartialConfig
 from finetune.model import TransferModel
 from finetune.registry import make_method
 from tests.support.applied_methods import apply, native, trained

@@ -20,8 +20,7 @@ from torch import nn
 from finetune.config.schema import OptimConfig
 from finetune.errors import ConfigError, FinetuneError
 from finetune.io.checkpoint import load_optimizer, optimizer_tensors
-from finetune.methods.full import FullConfig
-from finetune.methods.partial import PartialConfig
+from finetune.methods.method_configs import FullConfig, PartialConfig
 from finetune.model import TransferModel, named_parts
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import EXCLUDED, build_optimizer, check_optimizer

@@ -23,8 +23,8 @@ import finetune
 from finetune.config.schema import ModelConfig, RunConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.inference.predictor import Predictor
-from finetune.methods.lora import Lora, LoraConfig
-from finetune.methods.partial import PartialConfig
+from finetune.methods.lora import Lora
+from finetune.methods.method_configs import LoraConfig, PartialConfig
 from finetune.model import named_parts
 from finetune.registry import make_method
 from finetune.task_parts import Row

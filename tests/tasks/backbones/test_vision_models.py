@@ -13,9 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.export.final_model import relative_difference
-from finetune.methods.full import FullConfig
-from finetune.methods.lora import LoraConfig
-from finetune.methods.partial import PartialConfig
+from finetune.methods.method_configs import FullConfig, LoraConfig, PartialConfig
 from finetune.model import TransferModel, named_parts
 from finetune.registry import make_method
 from tasks.image.preprocessing import INPUT

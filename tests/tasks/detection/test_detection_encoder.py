@@ -11,7 +11,7 @@ from tasks import ObjectDetection
 from tasks.detection.detection_encoder import Encoder
 from tasks.detection.object_reader import Truth
 from tasks.image.canvas import Canvas
-from tasks.image.joint_augmentation import JOINT_PRESETS
+from tasks.image.image_config import JOINT_PRESETS
 from tasks.image.preprocessing import INPUT
 
 

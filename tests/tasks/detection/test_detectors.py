@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io.references import locate
-from finetune.methods.full import FullConfig
+from finetune.methods.method_configs import FullConfig
 from finetune.model import TransferModel
 from finetune.registry import make_method
 from tasks import ObjectDetection

@@ -22,7 +22,7 @@ from transformers import (
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.export.final_model import compute_outputs, relative_difference
-from finetune.methods.lora import LoraConfig
+from finetune.methods.method_configs import LoraConfig
 from finetune.model import saved_model
 from finetune.registry import make_method
 from tasks import TextGeneration

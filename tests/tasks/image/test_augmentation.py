@@ -18,7 +18,8 @@ from finetune.config.loading import load_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.registry import INSTALLED
-from tasks.image.augmentation import PRESETS, mix
+from tasks.image.augmentation import mix
+from tasks.image.image_config import PRESETS
 from tasks.image.preprocessing import INPUT
 from tasks.image_classification import ImageClassification, ImageClassificationConfig
 from tests.support.contract import resolve

@@ -13,7 +13,8 @@ from finetune.config.schema import ModelConfig, RunConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.export.final_model import relative_difference
 from finetune.io.references import locate
-from finetune.methods.lora import Lora, LoraConfig
+from finetune.methods.lora import Lora
+from finetune.methods.method_configs import LoraConfig
 from finetune.registry import make_method
 from finetune.training.recipes import fill_defaults
 from tasks import Segmentation

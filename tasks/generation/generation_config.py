@@ -1,0 +1,66 @@
+"""Config of text generation."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from finetune.config.schema import TaskConfig
+from tasks.prompts.prompt_config import PromptConfig
+
+Truncation = Literal["prompt", "end", "drop", "refuse"]
+
+
+class CodecConfig(PromptConfig):
+    """Config keys of length, truncation and packing."""
+
+    max_length: PositiveInt = 1024
+    """Maximum number of tokens per row, completion included; for sequence-to-sequence networks, of
+    the prompt and of the completion each.
+    """
+    truncation: Truncation | None = None
+    """Handling of rows that are too long.
+
+    prompt: cut the start of the prompt; end: cut the end; drop: skip the row; refuse: stop with an
+    error. null: prompt for causal networks with prompt and completion, else end.
+    """
+    chunk: bool | None = None
+    """Split plain texts of more than max_length tokens into pieces, so that every token is learned;
+    null: yes, unless task.truncation is set.
+    """
+    packing: bool | None = None
+    """Pack several rows into one sequence to reduce padding; null: if the network can isolate rows
+    from each other.
+    """
+
+
+class DecodingConfig(TaskConfig):
+    """Config keys of text generation at inference."""
+
+    max_new_tokens: PositiveInt = 64
+    """Maximum number of generated tokens."""
+    temperature: NonNegativeFloat = 0.0
+    """0: greedy decoding or beam search; above 0: sampling, more uniform the higher it is."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most likely tokens whose probabilities add up to this (nucleus sampling)."""
+    top_k: PositiveInt | None = None
+    """Sample from this many of the most likely tokens; null: from all."""
+    beams: PositiveInt = 1
+    """Number of beams in beam search; 1: no beam search."""
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """Strings that end the generated text, and are not part of it."""
+    sampling_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of sampling: the same prompts in the same batches give the same texts."""
+
+
+class TextGenerationConfig(CodecConfig, DecodingConfig):
+    """Config keys of text generation."""
+
+    prediction_keys: ClassVar[frozenset[str]] = frozenset(
+        {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
+    )
+
+    name: str = "text-generation"
+    generate: bool = False
+    """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it."""
