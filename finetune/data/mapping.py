@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from finetune.errors import DataError
 from finetune.registry import find_object
+from finetune.tables.faults import UNREADABLE
 from finetune.tables.records import from_records
 
 RowFunction = Callable[[dict[str, Any]], Any]
@@ -32,7 +33,11 @@ def map_rows(
     kept: list[int] = []
     for place in range(len(rows)):
         number = place + 1 if numbers is None else numbers[place]
-        row = _apply(function, rows[place], f"{role} row {number}: data.map={reference}")
+        row = rows[place]
+        if (reason := row.pop(UNREADABLE, None)) is not None:
+            row = {UNREADABLE: reason}
+        else:
+            row = _apply(function, row, f"{role} row {number}: data.map={reference}")
         if row is not None:
             mapped.append(row)
             kept.append(number)

@@ -30,6 +30,7 @@ from finetune.data.splits import count_duplicates, draw_per_class, split_by_shar
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
+from finetune.tables.faults import drop_unreadable
 from finetune.tables.records import from_records
 from finetune.task import Task
 from finetune.task_parts import Row, Rows, take_rows
@@ -63,7 +64,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
 
     Raises DataError for unreadable data, invalid rows and empty splits.
     """
-    roles = assign_roles(config, data, task.config.formats)
+    roles = assign_roles(_keep_numbers(config), data, task.config.formats)
     task.settle({k: v for k, v in roles.keys.items() if getattr(task.config, k) is None})
     tables = roles.tables
     numbers = {role: _limit(roles, role, config) for role in tables}
@@ -121,19 +122,36 @@ def open_numbered_rows(
     config: DataConfig,
     split: str | None = None,
     formats: Sequence[DataFormat] = (),
+    *,
+    keeps_unreadable: bool = False,
 ) -> tuple[Dataset, list[str], Sequence[int]]:
-    """Return what `open_rows` does, and the numbers of the rows in their table, from 1."""
-    tables = from_object(reference_or_object, config, formats)
+    """Return what `open_rows` does, and the numbers of the rows in their table, from 1.
+
+    With `keeps_unreadable`, what a file holds in place of a row keeps its place, with the reason in
+    the column UNREADABLE.
+    """
+    reading = config.model_copy(update={"on_error": "keep"}) if keeps_unreadable else config
+    tables = from_object(reference_or_object, _keep_numbers(reading), formats)
     where = reference_or_object if isinstance(reference_or_object, str) else "data"
     if split is not None and split not in tables.splits:
         tables = divide_by_column(tables, where)
     rows = only_split(tables, where, split)
-    sampled, numbers = _sample(rows, config)
-    notes = [f"sampled {len(sampled)} of {len(rows)} rows (data.limit)"] if numbers else []
+    readable, kept, notes = rows, None, list[str]()
+    if not keeps_unreadable:
+        readable, kept, notes = drop_unreadable(rows, where)
+    sampled, numbers = _sample(readable, config, kept)
+    if len(sampled) < len(readable):
+        notes.append(f"sampled {len(sampled)} of {len(readable)} rows (data.limit)")
     if config.map is not None:
         sampled, numbers, map_notes = map_rows("rows", sampled, config.map, numbers)
         notes += map_notes
     return sampled, [*tables.notes, *notes], numbers or range(1, len(sampled) + 1)
+
+
+def _keep_numbers(config: DataConfig) -> DataConfig:
+    """Return the config to read with: what is skipped keeps its place, for the rows' numbers."""
+    keep = {"on_error": "keep"}
+    return config.model_copy(update=keep) if config.on_error == "skip" else config
 
 
 def unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[str]:
@@ -173,22 +191,30 @@ def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None
     if not len(rows):
         remedy = "" if role == "train" else f", or skip it with data.{role}=0"
         raise DataError(f"{role}: has no rows; add rows{remedy}")
-    roles.tables[role], numbers = _sample(rows, config)
-    if numbers is not None:
-        roles.notes.append(f"{role}: sampled {len(numbers)} of {len(rows)} rows (data.limit)")
+    readable, kept, notes = drop_unreadable(rows, role)
+    roles.notes += notes
+    roles.tables[role], numbers = _sample(readable, config, kept)
+    size = len(roles.tables[role])
+    if size < len(readable):
+        roles.notes.append(f"{role}: sampled {size} of {len(readable)} rows (data.limit)")
     return numbers
 
 
-def _sample(rows: Dataset, config: DataConfig) -> tuple[Dataset, Sequence[int] | None]:
+def _sample(
+    rows: Dataset, config: DataConfig, numbers: Sequence[int] | None
+) -> tuple[Dataset, Sequence[int] | None]:
     """Return at most `data.limit` rows in their order, and their numbers from 1; None for all.
 
-    Sampled at random, since the first rows of a file sorted by class are all of one class.
+    `numbers` are those of the given rows. Sampled at random, since the first rows of a file sorted
+    by class are all of one class.
     """
     if config.limit is None or len(rows) <= config.limit:
-        return rows, None
+        return rows, numbers
     order = np.random.default_rng(config.split_seed).permutation(len(rows))
     indices = sorted(order[: config.limit].tolist())
-    return rows.select(indices), [index + 1 for index in indices]
+    return rows.select(indices), [
+        index + 1 if numbers is None else numbers[index] for index in indices
+    ]
 
 
 def _is_usable(roles: Roles, role: Role, task_rows: Rows) -> bool:

@@ -178,8 +178,11 @@ def _predict_valid(
 ) -> list[Result]:
     """Predict the valid rows of a window; return the faults of the others in their places."""
     task = predictor.trained_task
-    inputs = [input_columns(row, task) for _, row in window]
-    faults = task.rows.validate_many(inputs)
+    inputs = [input_columns(each.row, task) for each in window]
+    faults = [
+        [each.reason] if each.reason else messages
+        for each, messages in zip(window, task.rows.validate_many(inputs), strict=True)
+    ]
     valid = [row for row, messages in zip(inputs, faults, strict=True) if not messages]
     predictions = iter(predictor.window(valid, batch_size, advance) if valid else ())
     advance(len(window) - len(valid))

@@ -23,7 +23,7 @@ from finetune.batching.data_loader import map_by_length
 from finetune.batching.row_cache import digest_model
 from finetune.config.loading import section_faults
 from finetune.config.schema import ModelConfig
-from finetune.data.opening import FIRST_VALUES, open_rows
+from finetune.data.opening import FIRST_VALUES, open_numbered_rows
 from finetune.data.source import Source, make_source
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator, this_process
@@ -118,7 +118,7 @@ def embed_rows(
         raise ConfigError(f"-o {output}: vectors are written as parquet; name a {SUFFIX} file")
     state = this_process()
     console = Console(enabled=state.is_main_process)
-    table, notes = open_rows(source.reference, source.config, source.split)
+    table, notes, numbers = open_numbered_rows(source.reference, source.config, source.split)
     chosen, reason = choose_precision(precision, state.device)
     accelerator = make_accelerator(chosen)
     task, network = _find_network(model, table, keys, notes, trust_code=trust_code)
@@ -137,7 +137,7 @@ def embed_rows(
     reused = 0
     with console.count(len(table), "rows") as advance:
         for number in range(rank, parts.count, processes):
-            reused += _embed_window(embedder, table, number, parts, source)
+            reused += _embed_window(embedder, table, number, parts, source, numbers)
             advance(min(WINDOW, len(table)))
     accelerator.wait_for_everyone()
     truncated = sum(gather_object([embedder.cut]))
@@ -155,7 +155,12 @@ def embed_rows(
 
 
 def _embed_window(
-    embedder: RowEmbedder, table: Dataset, number: int, parts: PartFiles, source: Source
+    embedder: RowEmbedder,
+    table: Dataset,
+    number: int,
+    parts: PartFiles,
+    source: Source,
+    numbers: Sequence[int],
 ) -> bool:
     """Embed one window of rows into its part file; return True if a valid part already existed."""
     task, first = embedder.task, number * WINDOW
@@ -164,15 +169,15 @@ def _embed_window(
     valid = []
     for index, row, faults in zip(indices, rows, task.rows.validate_many(rows), strict=True):
         if not faults:
-            valid.append((index, row))
+            valid.append((numbers[index] - 1, row))
         elif source.config.on_error == "stop":
             raise DataError(
-                f"{source.name}: row {index + 1}: {'; '.join(faults)}; fix the row, or skip such "
-                "rows with on_error=skip. Finished parts are kept; rerun the command to continue"
+                f"{source.name}: row {numbers[index]}: {'; '.join(faults)}; fix the row, or skip "
+                "such rows with on_error=skip. Finished parts are kept; rerun the command to continue"
             )
     kept = [row for _, row in valid]
     digest = hashlib.sha256(
-        repr([task.rows.identity(row) for row in kept]).encode("utf-8", "replace")
+        repr([(place, task.rows.identity(row)) for place, row in valid]).encode("utf-8", "replace")
     )
     if parts.is_valid(number, digest.hexdigest()):
         return True

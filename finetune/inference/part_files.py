@@ -75,11 +75,12 @@ class PartFiles:
             writer = None
             for number in range(self.count):
                 table = pa.parquet.read_table(self._path(number)).replace_schema_metadata(None)
-                if table.num_rows and writer is None:
+                if not table.num_rows:
+                    continue
+                if writer is None:
                     writer = stack.enter_context(pa.parquet.ParquetWriter(temporary, table.schema))
-                if writer is not None:
-                    writer.write_table(table)
-                    done += table.num_rows
+                writer.write_table(table)
+                done += table.num_rows
             if writer is None:
                 raise DataError(
                     f"{self.output}: no valid rows to embed; fix the rows, or check the keys that "

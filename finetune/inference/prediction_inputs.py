@@ -18,6 +18,7 @@ from finetune.errors import ConfigError, DataError
 from finetune.inference.predictor import check_columns
 from finetune.reporting.console import Console, format_count
 from finetune.tables.encodings import DETECTED
+from finetune.tables.faults import UNREADABLE
 from finetune.task import Task
 from finetune.task_parts import Row
 
@@ -29,6 +30,8 @@ class NumberedRow(NamedTuple):
 
     number: int
     row: Row
+    reason: str | None = None
+    """Why the input holds no row there, such as a line with too many cells."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,28 @@ def open_inputs(source: Source, task: Task, console: Console) -> PredictionInput
     if source.reference == STANDARD_INPUT:
         return PredictionInputs(_read_lines(task, source.config, console))
     config = source.config
+    stops = stops_at_faults(config)
     table, notes, numbers = open_numbered_rows(
-        source.reference, config, source.split, task.config.formats
+        source.reference,
+        config,
+        source.split,
+        task.config.formats,
+        keeps_unreadable=not stops,
     )
     check_columns(source.reference, table.column_names, task)
-    if stops_at_faults(config):
+    if stops:
         validate, columns = task.rows.validate_many, task.rows.inputs
         find_valid(source.reference, table, validate, "stop", numbers, columns)
     schema = table.features.arrow_schema
     types = dict(zip(schema.names, schema.types, strict=True))
-    rows = map(NumberedRow, numbers, table)
+    types.pop(UNREADABLE, None)
+    rows = map(_number_row, numbers, table)
     return PredictionInputs(rows, len(table), types, notes)
+
+
+def _number_row(number: int, row: Row) -> NumberedRow:
+    reason = row.pop(UNREADABLE, None)
+    return NumberedRow(number, row, reason)
 
 
 def stops_at_faults(config: DataConfig) -> bool:

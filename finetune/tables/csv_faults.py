@@ -30,6 +30,8 @@ class BadRecord(NamedTuple):
 
     record: Record
     message: str
+    rows: int = 1
+    """Number of rows that it takes the place of: its lines, if they look like rows."""
 
 
 def excerpt(text: str) -> str:
@@ -38,26 +40,40 @@ def excerpt(text: str) -> str:
 
 
 def find_bad_records(
-    path: Path, text: str, dialect: Dialect, names: Sequence[str], *, has_header: bool, trusts: bool
+    path: Path,
+    text: str,
+    dialect: Dialect,
+    names: Sequence[str],
+    *,
+    has_header: bool,
+    trusts: bool,
+    keeps: bool,
 ) -> Iterator[BadRecord]:
     """Yield the records of a CSV that are not rows.
 
     With `trusts`, quotes are taken as they are. Raises AmbiguityError for a quote that is still
-    open at the end: then it is not known which rows are affected.
+    open at the end, since it is not known which rows are affected, unless `keeps`.
     """
     forms = RowForms.learn(text, dialect, len(names))
     for record in islice(dialect.records(text), int(has_header), None):
         raw = text[record.start : record.end]
+        if record.is_open and not keeps:
+            line = _opening_line(record, raw, dialect)
+            raise AmbiguityError(f"{path}: line {line} {_left_open(raw, dialect)}")
         if record.is_open:
-            raise AmbiguityError(_open_message(path, record, raw, dialect))
-        if record.lines > 1 and not trusts and forms.swallows_rows(raw):
-            yield BadRecord(record, _swallowed(record, dialect))
+            yield BadRecord(record, _left_open(raw, dialect), _filled_lines(raw))
+        elif record.lines > 1 and not trusts and forms.swallows_rows(raw):
+            yield BadRecord(record, _swallowed(record, dialect), _filled_lines(raw))
         elif not trusts and dialect.has_loose_quote(raw):
             yield BadRecord(record, _loose(raw, dialect))
         elif "\0" in raw:
             yield BadRecord(record, f"holds a NUL character: {excerpt(raw.strip())}")
         elif _is_header(raw, dialect, names):
             yield BadRecord(record, "repeats the header")
+
+
+def _filled_lines(raw: str) -> int:
+    return sum(bool(line.strip()) for line in _LINE_END.split(raw))
 
 
 def _is_header(raw: str, dialect: Dialect, names: Sequence[str]) -> bool:
@@ -85,16 +101,19 @@ def _loose(raw: str, dialect: Dialect) -> str:
     )
 
 
-def _open_message(path: Path, record: Record, raw: str, dialect: Dialect) -> str:
-    """Say which line opens the quote: in a record of several lines, the one of its last cell."""
-    lines = count_newlines(raw.rstrip("\r\n")) + 1
+def _opening_line(record: Record, raw: str, dialect: Dialect) -> int:
+    """Return the line that opens the quote: in a record of several lines, that of its last cell."""
     cell = dialect.cells(raw)[-1].rstrip("\r\n")
-    line = record.line + lines - 1 - count_newlines(cell)
+    return record.line + count_newlines(raw.rstrip("\r\n")) - count_newlines(cell)
+
+
+def _left_open(raw: str, dialect: Dialect) -> str:
+    lines = count_newlines(raw.rstrip("\r\n")) + 1
     count = f", and {lines} lines are in one cell" if lines > 1 else ""
     return (
-        f"{path}: line {line} opens a quote ({dialect.quote}) that is never closed{count}; close or"
-        f" remove it, or write data.quote=none if quotes are characters like any other:"
-        f" {excerpt(cell)}"
+        f"opens a quote ({dialect.quote}) that is never closed{count}; close or remove it, or write"
+        " data.quote=none if quotes are characters like any other:"
+        f" {excerpt(dialect.cells(raw)[-1].rstrip(chr(10)))}"
     )
 
 

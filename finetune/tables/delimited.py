@@ -5,10 +5,12 @@ All cells are text: "NA", "None" and 007 are kept verbatim, and labels are not p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,9 +35,10 @@ from finetune.tables.csv_records import (
     split_excel_line,
 )
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import Faults
+from finetune.tables.faults import Faults, keep_places
 from finetune.tables.records import check_names
 
+_BLANK_LINE = re.compile(r"\n\r?\n|\r\r")
 _BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once
 
 
@@ -51,6 +54,8 @@ class _Csv:
     line: int
     """The number of its first line in the file."""
     trusts_quotes: bool
+    keeps: bool
+    """True if records that are not rows keep their places."""
 
 
 def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
@@ -65,9 +70,14 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     bad = _find_bad(source, table, ragged)
     if bad:
         table, ragged = _parse(replace(source, text=_without(source.text, bad)))
-    faults = _faults(source, bad, ragged)
+    found = _collect(source, bad, ragged)
+    faults = Faults(str(path))
+    for line, lines, message, _ in found:
+        faults.add(f"line {line + source.line - 1}", message, lines=lines)
     notes += faults.settle(config.on_error, table.num_rows + len(ragged) + len(bad))
     rows, column_notes = _name(source, table)
+    if found and source.keeps:
+        rows = keep_places(rows, _places(source, found))
     return rows, notes + column_notes
 
 
@@ -100,7 +110,22 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
     notes += [note] if note else []
     has_header = not isinstance(config.columns, list)
     trusts = config.quote is not None
-    return _Csv(path, body, dialect, names, has_header, first_line, trusts), notes
+    keeps = config.on_error == "keep"
+    if len(names) == 1 and dialect.quote:
+        filled, blank = _fill_blank_lines(body, dialect)
+        body = filled if keeps else body
+        notes += [f"{path}: not read: blank lines ({blank})"] if blank and not keeps else []
+    return _Csv(path, body, dialect, names, has_header, first_line, trusts, keeps), notes
+
+
+def _fill_blank_lines(text: str, dialect: Dialect) -> tuple[str, int]:
+    """Write the blank lines between the rows of a single column as empty cells; count them."""
+    parts, end, count = list[str](), 0, 0
+    for record in dialect.records(text) if _BLANK_LINE.search(text) else ():
+        blank = count_newlines(text[end : record.start])
+        parts += [dialect.quote * 2 + "\n"] * blank + [text[record.start : record.end]]
+        end, count = record.end, count + blank
+    return ("".join(parts), count) if count else (text, 0)
 
 
 def _given_names(path: Path, columns: Sequence[str], cells: Sequence[str]) -> list[str]:
@@ -129,13 +154,17 @@ def _check_no_header(source: _Csv, columns: Sequence[list[str]]) -> None:
 def _complete_header(cells: Sequence[str], dialect: Dialect, body: str) -> list[str]:
     """Add a nameless column if all rows have one more cell than the header.
 
-    R writes the names of rows without a header, and some tools end all rows with a delimiter.
+    R writes the numbers of rows without a header, and some tools end all rows with a delimiter. All
+    other such rows are faults: a text with a comma that is not quoted has one more cell, too.
     """
     records = islice(dialect.records(body), 1, SAMPLE)
     rows = [dialect.cells(body[each.start : each.end]) for each in records]
     if not rows or any(len(row) != len(cells) + 1 for row in rows):
         return [*cells]
-    return ["", *cells] if any(row[-1] for row in rows) else [*cells, ""]
+    if not any(row[-1] for row in rows):
+        return [*cells, ""]
+    numbers = [row[0].isdecimal() for row in rows]
+    return ["", *cells] if all(numbers) and len({row[0] for row in rows}) == len(rows) else [*cells]
 
 
 def _is_tsv(path: Path) -> bool:
@@ -207,6 +236,7 @@ def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) 
             source.names,
             has_header=source.has_header,
             trusts=source.trusts_quotes,
+            keeps=source.keeps,
         )
     )
 
@@ -227,23 +257,46 @@ def _without(text: str, bad: Sequence[BadRecord]) -> str:
     return "".join(text[start:end] for start, end in zip(starts, ends, strict=True))
 
 
-def _faults(source: _Csv, bad: Sequence[BadRecord], ragged: Sequence[tuple[int, str]]) -> Faults:
+class _Found(NamedTuple):
+    """A fault: its first line in the text, the lines of its record, the rows it stands for."""
+
+    line: int
+    lines: int
+    message: str
+    rows: int
+
+
+def _collect(
+    source: _Csv, bad: Sequence[BadRecord], ragged: Sequence[tuple[int, str]]
+) -> list[_Found]:
     """Collect the faults in the order of their lines."""
-    found = [(each.record.line, each.record.lines, each.message) for each in bad]
+    found = [_Found(each.record.line, each.record.lines, each.message, each.rows) for each in bad]
     width = len(source.names)
     from_names = "the header has" if source.has_header else "data.columns has"
     found += [
-        (
+        _Found(
             line,
             count_newlines(row.rstrip("\r\n")) + 1,
             f"{cells} cell{'s' * (cells != 1)}, but {from_names} {width}: {excerpt(row)}",
+            1,
         )
         for line, cells, row in _lines_of(source, ragged)
     ]
-    faults = Faults(str(source.path))
-    for line, lines, message in sorted(found):
-        faults.add(f"line {line + source.line - 1}", message, lines=lines)
-    return faults
+    return sorted(found)
+
+
+def _places(source: _Csv, found: Sequence[_Found]) -> dict[int, str]:
+    """Return {position among the rows, from 0: what is wrong there}."""
+    faults = {each.line: each for each in found}
+    places: dict[int, str] = {}
+    position = 0
+    for record in islice(source.dialect.records(source.text), int(source.has_header), None):
+        fault = faults.get(record.line)
+        if fault is not None:
+            reason = f"line {record.line + source.line - 1}: {fault.message}"
+            places |= dict.fromkeys(range(position, position + fault.rows), reason)
+        position += 1 if fault is None else fault.rows
+    return places
 
 
 def _lines_of(source: _Csv, ragged: Sequence[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:

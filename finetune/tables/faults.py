@@ -1,15 +1,25 @@
-"""The invalid rows of a file or a split: raised as one error, or counted if they are skipped."""
+"""The invalid rows of a file or a split: raised as one error, or counted if they are skipped.
+
+What a file holds in place of a row, such as a line with too many cells, may keep its place in the
+table: as a row without values that has the reason in the column UNREADABLE.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import pyarrow as pa
+from datasets import Dataset
+
 from finetune.errors import DataError
 
-OnError = Literal["stop", "skip", "clip"]
+OnError = Literal["stop", "skip", "clip", "keep"]
+"""What happens to invalid rows; "keep", which no key sets: they keep their places in the table."""
+UNREADABLE = "__unreadable__"
 
 SHOWN = 20
 # Quoted values and numbers, masked to group similar faults. An apostrophe does not open a quote.
@@ -32,7 +42,8 @@ class Faults:
         self.lines += lines
 
     def settle(self, on_error: OnError, total: int, repair: str = "") -> list[str]:
-        """Raise DataError with the faults; under "skip", return a note with their count instead.
+        """Raise DataError with the faults; under "skip", return a note with their count instead,
+        under "keep" nothing.
 
         If all `total` rows are invalid, raise in any case. `repair` is the key that repairs all
         faults, if there is one.
@@ -41,8 +52,8 @@ class Faults:
             return []
         lines = f" ({self.lines} lines)" if self.lines > len(self.rows) else ""
         count = f"{self.subject}: {len(self.rows)} of {total} rows{lines}"
-        if on_error == "skip" and len(self.rows) < total:
-            return [f"{count} skipped: {self.kinds()}"]
+        if on_error in ("skip", "keep") and len(self.rows) < total:
+            return [f"{count} skipped: {self.kinds()}"] if on_error == "skip" else []
         faults = [f"  {place}: {'; '.join(messages)}" for place, messages in self.rows[:SHOWN]]
         if len(self.rows) > SHOWN:
             faults.append(f"  and {len(self.rows) - SHOWN} more: {self.kinds()}")
@@ -62,3 +73,34 @@ class Faults:
             _VALUES.sub("...", message) for _, messages in self.rows for message in messages
         )
         return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
+
+
+def keep_places(rows: Dataset, reasons: Mapping[int, str]) -> Dataset:
+    """Return the rows with a row without values at each position of `reasons`, from 0, and the
+    column UNREADABLE: "line 3: 4 cells, but ...".
+    """
+    total = len(rows) + len(reasons)
+    read = iter(range(len(rows)))
+    places = [None if place in reasons else next(read) for place in range(total)]
+    table = rows.with_format("arrow")[:] if rows.column_names else pa.table({})
+    texts = pa.array([reasons.get(place) for place in range(total)], pa.string())
+    return Dataset(table.take(pa.array(places, pa.int64())).append_column(UNREADABLE, texts))
+
+
+def drop_unreadable(rows: Dataset, subject: str) -> tuple[Dataset, list[int] | None, list[str]]:
+    """Return the rows that could be read, their numbers from 1, and a note on the others.
+
+    The numbers are None if all rows could be read. The note calls the table `subject`.
+    """
+    if UNREADABLE not in rows.column_names:
+        return rows, None, []
+    kept, faults = [], Faults(subject)
+    for place, reason in enumerate(rows[UNREADABLE]):
+        if reason is None:
+            kept.append(place)
+        else:
+            faults.add(f"row {place + 1}", reason.partition(": ")[2])
+    notes = faults.settle("skip", len(rows))
+    readable = rows.remove_columns(UNREADABLE)
+    numbers = [place + 1 for place in kept] if notes else None
+    return readable.select(kept) if notes else readable, numbers, notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 
@@ -13,7 +13,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.csv_faults import excerpt
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import Faults
+from finetune.tables.faults import Faults, keep_places
 from finetune.tables.json_shapes import Shape, find_shape, take_field
 from finetune.tables.json_values import JsonParser, Placed
 from finetune.tables.records import from_records
@@ -29,17 +29,18 @@ def read_json_file(
     if not text.strip():
         raise DataError(f"{path}: is empty; write one JSON object per line")
     parser, faults = JsonParser(), Faults(str(path))
-    shape = _find_rows(path, text, config, parser, faults)
+    shape = _find_rows(path, text, config, parser)
     columns = config.columns if isinstance(config.columns, list) else None
     tables: dict[str, list[Mapping[str, Any]]] = {}
+    unreadable: dict[str, dict[int, str]] = {}
     for split, items in shape.splits.items():
-        tables[split] = []
-        for place, item in items:
-            row = _as_row(path, item, columns)
-            if row is not None and item == columns:
-                faults.add(place, "repeats the names of data.columns")
-            elif row is None:
-                faults.add(place, f"is {excerpt(json.dumps(item))}; {_expected(item, columns)}")
+        tables[split], unreadable[split] = [], {}
+        for number, (place, item) in enumerate(items):
+            row = None if isinstance(item, Unparsed) else _as_row(path, item, columns)
+            if row is None or item == columns:
+                reason = _fault(item, columns)
+                faults.add(place, reason)
+                unreadable[split][number] = f"{place}: {reason}"
             else:
                 tables[split].append(row)
     total = sum(map(len, tables.values())) + len(faults.rows)
@@ -51,12 +52,18 @@ def read_json_file(
         place = str(path) if len(tables) == 1 else f"{path}: {split}"
         splits[split], type_notes = from_records(rows, place)
         notes += [*type_notes, *_object_notes(place, splits[split])]
+        if unreadable[split] and config.on_error == "keep":
+            splits[split] = keep_places(splits[split], unreadable[split])
     return splits, notes
 
 
-def _find_rows(
-    path: Path, text: str, config: DataConfig, parser: JsonParser, faults: Faults
-) -> Shape:
+class Unparsed(NamedTuple):
+    """A line that is not a JSON value."""
+
+    message: str
+
+
+def _find_rows(path: Path, text: str, config: DataConfig, parser: JsonParser) -> Shape:
     """Find the rows: by line if lines are JSON values, else in the whole text."""
     lines = [
         # Not splitlines, which also splits at U+2028; JSON strings may contain that character.
@@ -72,7 +79,7 @@ def _find_rows(
     try:
         items = list(parser.parse_sequence(text))
     except ValueError as error:
-        return Shape({"train": _parse_lines(path, lines, parser, faults, error)})
+        return Shape({"train": _parse_lines(path, lines, parser, error)})
     if len(items) > 1:
         separators = ", separated by commas" if parser.commas else ""
         return Shape(
@@ -93,17 +100,19 @@ def _parse_until_fault(parser: JsonParser, lines: Sequence[Placed]) -> Iterator[
 
 
 def _parse_lines(
-    path: Path, lines: Sequence[Placed], parser: JsonParser, faults: Faults, error: ValueError
+    path: Path, lines: Sequence[Placed], parser: JsonParser, error: ValueError
 ) -> list[Placed]:
-    """Parse each line, and collect the faults; raise `error` if most lines are not JSON values."""
-    parser.nans = 0
+    """Parse each line; raise `error` if most lines are not JSON values."""
+    parser.nans = unparsed = 0
     items = []
     for place, line in lines:
         try:
             items.append(Placed(place, parser.parse(line)))
         except ValueError as line_error:
-            faults.add(place, f"invalid JSON ({line_error}): {excerpt(line)}")
-    if len(items) < len(lines) / 2 or len(lines) == 1:
+            unparsed += 1
+            message = f"invalid JSON ({line_error}): {excerpt(line)}"
+            items.append(Placed(place, Unparsed(message)))
+    if unparsed > len(lines) / 2 or len(lines) == 1:
         raise DataError(
             f"{path}: is neither valid JSON nor one JSON object per line: {error}"
         ) from error
@@ -122,6 +131,14 @@ def _as_row(path: Path, item: Any, columns: Sequence[str] | None) -> Mapping[str
     if isinstance(item, list) and columns is not None and len(item) == len(columns):
         return dict(zip(columns, item, strict=True))
     return None
+
+
+def _fault(item: Any, columns: Sequence[str] | None) -> str:
+    if isinstance(item, Unparsed):
+        return item.message
+    if item == columns:
+        return "repeats the names of data.columns"
+    return f"is {excerpt(json.dumps(item))}; {_expected(item, columns)}"
 
 
 def _expected(item: Any, columns: Sequence[str] | None) -> str:

@@ -39,11 +39,13 @@ def read_document(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dat
 
 
 def read_lines(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
-    """Read a row per line that is not blank."""
+    """Read a row per line; blank lines are rows only if invalid rows keep their places."""
     lines = decoder.text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     rows = [line for line in lines if line.strip()]
     if not rows:
         raise DataError(f"{path}: is empty; expected lines of text")
+    if config.on_error == "keep":
+        return Dataset.from_dict({"text": lines if lines[-1] else lines[:-1]}), []
     blank = len(lines) - len(rows) - (not lines[-1])
     notes = [f"{path}: not read: blank lines ({blank})"] if blank else []
     return Dataset.from_dict({"text": rows}), notes

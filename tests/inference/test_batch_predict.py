@@ -170,6 +170,21 @@ def test_predict_of_invalid_rows_alone_gives_these_rows(finished_run: Path, tmp_
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_predict_gives_a_row_for_each_line_that_is_not_one(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    path, output = tmp_path / "rows.csv", tmp_path / "out.csv"
+    path.write_text("text,label\none,a\ntwo,a,b\nthree,b\n")
+    assert finetune("predict", finished_run, path, "-o", output) == 0
+    rows = read(output)
+    assert [row["row"] for row in rows] == ["1", "2", "3"]
+    assert [bool(row["predicted_label"]) for row in rows] == [True, False, True]
+    assert rows[1]["error"].startswith("line 3: 3 cells, but the header has 2")
+    assert finetune("predict", finished_run, path, "-o", output, "on_error=skip") == 0
+    assert [row["row"] for row in read(output)] == ["1", "3"]
+    assert finetune("predict", finished_run, path, "-o", output, "on_error=stop") == 2
+
+
 def test_predict_names_its_columns_alike_whatever_the_columns_of_the_input(
     suffix: str, finished_run: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

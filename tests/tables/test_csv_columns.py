@@ -117,6 +117,17 @@ def test_read_csv_reads_rows_with_one_cell_more_than_the_header(
     assert dropped in notes[0]
 
 
+def test_read_csv_counts_blank_lines_of_a_single_column(read: Read) -> None:
+    rows, notes = read("text\none\n\nthree\n\n")
+    assert rows["text"][:] == ["one", "three"]
+    assert any("not read: blank lines (1)" in note for note in notes)
+
+
+def test_read_csv_refuses_unquoted_commas_in_all_rows(read: Read) -> None:
+    with pytest.raises(DataError, match="line 2: 3 cells, but the header has 2"):
+        read("text,label\ngood, thanks,pos\nbad, sadly,neg\n")
+
+
 def test_read_csv_reads_decimal_commas_as_numbers(read: Read) -> None:
     rows, notes = read("text;score\na;1.234,5\nb;-0,25\nc;3\nd;\n")
     assert rows["score"][:] == ["1234.5", "-0.25", "3", ""]
