@@ -173,7 +173,8 @@ def _embed_window(
         elif source.config.on_error == "stop":
             raise DataError(
                 f"{source.name}: row {numbers[index]}: {'; '.join(faults)}; fix the row, or skip "
-                "such rows with on_error=skip. Finished parts are kept; rerun the command to continue"
+                "such rows with on_error=skip. Finished parts are kept; rerun the command to"
+                " continue"
             )
     kept = [row for _, row in valid]
     digest = hashlib.sha256(

@@ -18,6 +18,7 @@ from finetune.errors import DataError
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _QUOTES = {"double": '"', "single": "'", "backslash": '"', "none": "", None: '"'}
 _SPOKEN = {"\\t": "\t", "tab": "\t"}
+_BLANK_LINE = re.compile(r"\n\r?\n|\r\r")
 _EXCEL_LINE = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)
 
 _MOST_NAMES, _FIRST_NAMES = 12, 3  # names of columns in a message
@@ -130,6 +131,16 @@ class Dialect:
 def count_newlines(text: str) -> int:
     """Count the line ends of a text: LF, CR LF, and CR alone."""
     return text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
+def fill_blank_lines(text: str, dialect: Dialect) -> tuple[str, int]:
+    """Write the blank lines between the rows of a single column as empty cells; count them."""
+    parts, end, count = list[str](), 0, 0
+    for record in dialect.records(text) if _BLANK_LINE.search(text) else ():
+        blank = count_newlines(text[end : record.start])
+        parts += [dialect.quote * 2 + "\n"] * blank + [text[record.start : record.end]]
+        end, count = record.end, count + blank
+    return ("".join(parts), count) if count else (text, 0)
 
 
 def find_dialect(path: Path, text: str, config: DataConfig, is_tsv: bool) -> tuple[Dialect, str]:

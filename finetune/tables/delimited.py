@@ -5,7 +5,6 @@ All cells are text: "NA", "None" and 007 are kept verbatim, and labels are not p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -30,6 +29,7 @@ from finetune.tables.csv_faults import BadRecord, excerpt, find_bad_records
 from finetune.tables.csv_records import (
     Dialect,
     count_newlines,
+    fill_blank_lines,
     find_dialect,
     guess_columns,
     split_excel_line,
@@ -38,7 +38,6 @@ from finetune.tables.encodings import Decoder
 from finetune.tables.faults import Faults, keep_places
 from finetune.tables.records import check_names
 
-_BLANK_LINE = re.compile(r"\n\r?\n|\r\r")
 _BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once
 
 
@@ -112,20 +111,10 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
     trusts = config.quote is not None
     keeps = config.on_error == "keep"
     if len(names) == 1 and dialect.quote:
-        filled, blank = _fill_blank_lines(body, dialect)
+        filled, blank = fill_blank_lines(body, dialect)
         body = filled if keeps else body
         notes += [f"{path}: not read: blank lines ({blank})"] if blank and not keeps else []
     return _Csv(path, body, dialect, names, has_header, first_line, trusts, keeps), notes
-
-
-def _fill_blank_lines(text: str, dialect: Dialect) -> tuple[str, int]:
-    """Write the blank lines between the rows of a single column as empty cells; count them."""
-    parts, end, count = list[str](), 0, 0
-    for record in dialect.records(text) if _BLANK_LINE.search(text) else ():
-        blank = count_newlines(text[end : record.start])
-        parts += [dialect.quote * 2 + "\n"] * blank + [text[record.start : record.end]]
-        end, count = record.end, count + blank
-    return ("".join(parts), count) if count else (text, 0)
 
 
 def _given_names(path: Path, columns: Sequence[str], cells: Sequence[str]) -> list[str]:

@@ -169,7 +169,6 @@ def test_predict_of_invalid_rows_alone_gives_these_rows(finished_run: Path, tmp_
     assert [row["error"] for row in read(output)] == ["text is None, not text"]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_predict_gives_a_row_for_each_line_that_is_not_one(
     finished_run: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +184,7 @@ def test_predict_gives_a_row_for_each_line_that_is_not_one(
     assert finetune("predict", finished_run, path, "-o", output, "on_error=stop") == 2
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_predict_names_its_columns_alike_whatever_the_columns_of_the_input(
     suffix: str, finished_run: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
