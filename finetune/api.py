@@ -70,7 +70,8 @@ class Run:
     def push(self, repository: str, **keys: Any) -> str:
         """Upload final/ to a model hub and return the URL of the model.
 
-        Takes the keywords of `finetune.export.hub.push`: private, dry_run, what, license, token.
+        Takes the keywords of `finetune.export.hub.push`: private, dry_run, what, license,
+        base_model and token.
         """
         return push(self.path, repository, **keys)
 

@@ -370,6 +370,13 @@ def push(
         str | None,
         typer.Option(help="License of the model: apache-2.0, mit, ...; default: as on its card."),
     ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Hub id of the base model, if it was loaded from a folder; default: as trained.",
+        ),
+    ] = None,
 ) -> None:
     """Upload the final model of a run to a model hub.
 
@@ -382,7 +389,15 @@ def push(
     """
     from finetune.export.hub import push as upload
 
-    upload(run, repository, private=not public, dry_run=dry_run, what=what, license=license)
+    upload(
+        run,
+        repository,
+        private=not public,
+        dry_run=dry_run,
+        what=what,
+        license=license,
+        base_model=base_model,
+    )
 
 
 def _load(words: list[str] | None) -> tuple[Loaded, Task]:

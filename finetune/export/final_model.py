@@ -15,6 +15,7 @@ from finetune.batching.data_loader import encode_batch
 from finetune.distributed.devices import tensors_in, to_device
 from finetune.errors import ModelError
 from finetune.io.files import atomic, write_json
+from finetune.io.manifest import write_manifest
 from finetune.methods.base import Method
 from finetune.model import TransferModel, saved_model
 from finetune.task import Task
@@ -89,6 +90,7 @@ def export_model(
         _check(difference, final.folder)
         for name, text in final.cards(difference, has_adapter).items():
             (temporary / name).write_text(text, encoding="utf-8")
+        write_manifest(temporary)
         _copy_permissions(temporary)
     return Differences(difference, rounded)
 

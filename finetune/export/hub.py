@@ -6,32 +6,31 @@ written or printed.
 
 from __future__ import annotations
 
-import json
+import glob
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import ConfigError, HubError
-from finetune.export.card_metadata import LICENSE_KEYS
 from finetune.export.licenses import check_license
-from finetune.export.model_card import remove_adapter_section, rename_card
-from finetune.inference.model_loading import model_folder, read_task
+from finetune.export.upload import ADAPTER, ADAPTER_CONFIG, CardEdits, Upload, collect_upload
+from finetune.inference.model_loading import model_folder
 from finetune.io.hub_retry import redact, retry_hub_errors
-from finetune.io.integrity import check_files, read_json
+from finetune.io.manifest import CARD, MANIFEST
 from finetune.reporting.console import Console, format_count
-from finetune.task_parts import BASE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-WHAT = ("merged", "adapter", "both")
-CARD, ADAPTER, ADAPTER_CONFIG = "README.md", "adapter", "adapter_config.json"
-ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # Files of an earlier model in the repository, which a loader would mix up with the new ones.
-REPLACED = ("*.safetensors", "*.safetensors.index.json", ADAPTER_CONFIG, f"{ADAPTER}/*")
+REPLACED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    ADAPTER_CONFIG,
+    f"{ADAPTER}/*",
+    MANIFEST,
+)
 _REPOSITORY_ID = re.compile(
     r"(?!.*(?:--|\.\.|\.git$))[A-Za-z0-9][\w.-]*/\w(?:[\w.-]{0,94}\w)?", re.ASCII
 )
@@ -44,28 +43,6 @@ class NotPushed(HubError):  # noqa: N818 - the run itself succeeded
     exit_code = 3
 
 
-@dataclass(frozen=True)
-class Upload:
-    """Contents of an upload: unchanged files of a folder, and small files made for the repository.
-
-    Attributes:
-        files: names of the unchanged files in `folder`.
-        written: {name: content} of the files made for the repository.
-    """
-
-    folder: Path
-    files: list[str]
-    written: dict[str, bytes]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """{name: size in bytes} of all files."""
-        kept = {name: (self.folder / name).stat().st_size for name in self.files}
-        return dict(
-            sorted((kept | {name: len(text) for name, text in self.written.items()}).items())
-        )
-
-
 def push(
     run: str | Path,
     repository: str,
@@ -74,19 +51,26 @@ def push(
     dry_run: bool = False,
     what: str = "merged",
     license: str | None = None,
+    base_model: str | None = None,
     token: str | None = None,
 ) -> str:
     """Upload the final model of a run to `repository`; return its URL on the hub.
 
-    `what` selects the merged network, its adapter, or both; `license` replaces the card's. An
-    interrupted push can be repeated: files that are already on the hub are not sent again. Raises
-    HubError; the run is never changed.
+    `what` selects the merged network, its adapter, or both; `license` replaces the card's, and
+    `base_model` is the hub id of the base model, for the card and the adapter. Only files that the
+    run wrote are uploaded, unchanged but for cards. An interrupted push can be repeated: files that
+    are already on the hub are not sent again. Raises HubError; the run is never changed.
     """
     check_repository(repository)
     if license is not None:
         check_license("--license", license)
-    upload = collect_upload(model_folder(run), repository, what, license)
+    if base_model is not None:
+        check_repository(base_model)
+    edits = CardEdits(repository, license, base_model)
+    upload = collect_upload(model_folder(run), what, edits)
     console = Console()
+    for note in upload.notes:
+        console.print(note)
     if dry_run:
         _print_upload(upload, console)
         return ""
@@ -116,77 +100,6 @@ def note_missing_token(repository: str) -> str:
 
     note = f"output.hub={repository}: no hub token found; before the run ends, {LOG_IN}"
     return "" if get_token() else note
-
-
-def collect_upload(final: Path, repository: str, what: str, license: str | None = None) -> Upload:
-    """Collect the files of a final model that `what` selects. Raises ConfigError or HubError."""
-    if what not in WHAT:
-        raise ConfigError(f"--what: unknown value {what!r}; choose from: {', '.join(WHAT)}")
-    adapter = final / ADAPTER
-    if what != "merged" and not adapter.is_dir():
-        raise HubError(
-            f"{final}: contains no adapter (the method has no separate adapter, or this is a copy "
-            "of the merged network alone); push it with --what merged"
-        )
-    if what != "merged" and not (adapter / CARD).is_file():
-        raise HubError(
-            f"{final}: peft alone cannot load this adapter, because it does not support this "
-            "network or head; push it with --what merged (or, for a classifier, train with "
-            "task.head=native)"
-        )
-    folder = adapter if what == "adapter" else final
-    names = set(_files(folder))
-    if what == "merged":
-        names = {name for name in names if not name.startswith(f"{ADAPTER}/")}
-    saved = read_task(final)
-    check_files(folder, names.union(ADAPTER_FILES if what == "adapter" else saved.get("files", [])))
-    if CARD not in names:
-        raise HubError(
-            f"{folder / CARD}: is missing, and a model is not pushed without a model card; "
-            "write one there, or train again"
-        )
-    written: dict[str, bytes] = {}
-    for name in sorted(names):
-        if Path(name).name == CARD:
-            card = _card(folder / name, repository, license)
-            written[name] = (remove_adapter_section(card) if what == "merged" else card).encode()
-        elif Path(name).name == ADAPTER_CONFIG:
-            written[name] = _adapter_config(folder / name, saved.get("base", "")).encode()
-    return Upload(folder, sorted(names - written.keys()), written)
-
-
-def _files(folder: Path) -> Iterator[str]:
-    """Yield the files of a folder, except hidden ones: other programs' files, download caches."""
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            yield relative.as_posix()
-
-
-def _card(path: Path, repository: str, license: str | None) -> str:
-    """Return the card's text with the repository's id and the license filled in."""
-    from huggingface_hub import ModelCard
-    from yaml import YAMLError
-
-    try:
-        text = rename_card(path.read_text(encoding="utf-8"), repository)
-        if license is None:
-            return text
-        card = ModelCard(text)
-    except (ValueError, YAMLError) as error:
-        raise HubError(f"{path}: invalid model card ({error}); fix its YAML header") from error
-    # The other two keys are the name and the URL of an `other` license.
-    keys = {"license": license} | ({} if license == "other" else dict.fromkeys(LICENSE_KEYS[1:]))
-    for key, value in keys.items():
-        setattr(card.data, key, value)
-    return str(card)
-
-
-def _adapter_config(path: Path, base: str) -> str:
-    """Return the adapter's config with a base model name that is valid on other machines."""
-    config = read_json(path)
-    config["base_model_name_or_path"] = base or BASE
-    return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
 def _print_upload(upload: Upload, console: Console) -> None:
@@ -241,7 +154,7 @@ def _send_files(api: HfApi, upload: Upload, repository: str) -> None:
     api.upload_folder(
         repo_id=repository,
         folder_path=upload.folder,
-        allow_patterns=upload.files,
+        allow_patterns=list(map(glob.escape, upload.files)),
         commit_message="Upload model fine-tuned with finetune-kit",
     )
 

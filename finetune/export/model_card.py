@@ -26,6 +26,7 @@ from finetune.task_parts import BASE, REPOSITORY
 
 MOST_LABELS = 50
 ADAPTER_HEADING = "### The adapter"  # also in cards of older runs, which `push` edits
+_NO_HUB_ID = "That base model has no hub id, so it must be loaded from a local copy."
 _PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:()'\"]+){2,}")
 
 
@@ -78,6 +79,16 @@ def rename_card(text: str, repository: str) -> str:
     is_repository = title and re.fullmatch(r"[\w.-]+/[\w.-]+", title[1])
     old = re.escape(title[1] if title and is_repository else REPOSITORY)
     return re.sub(rf"(?<![\w./-]){old}(?![\w/-]|\.\w)", lambda _: repository, text)
+
+
+def rename_base(text: str, old: str, new: str) -> str:
+    """Return a card whose base model is the hub id `new`, not a local copy called `old`."""
+    if not old:
+        return text
+    quoted = rf"(?<=[`\"]){re.escape(old)}(?=[`\"])"
+    named = re.sub(quoted, lambda _: new, text)
+    without_local = re.sub(rf"^`{re.escape(new)}` is not a hub id .*\n\n?", "", named, flags=re.M)
+    return without_local.replace(f" {_NO_HUB_ID}", "")
 
 
 def _results(card: CardData) -> Iterator[str]:
@@ -134,8 +145,8 @@ def _adapter_use(code: str, adapter: str, base: str) -> Iterator[str]:
         yield from (f"To load only the {adapter} in `adapter/` with peft:", "", *_code(nested))
         return
     yield (
-        f"`adapter/` contains the {adapter} for `{base}`. That base model has no hub id, so it "
-        "must be loaded from a local copy; the card in `adapter/` shows the code."
+        f"`adapter/` contains the {adapter} for `{base}`. {_NO_HUB_ID} The card in `adapter/` "
+        "shows the code."
     )
     yield ""
 

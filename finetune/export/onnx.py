@@ -27,6 +27,7 @@ from finetune.export.final_model import relative_difference
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.predictor import check_columns, input_columns
 from finetune.inference.stored_code import check_stored_code
+from finetune.io.manifest import MANIFEST
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
@@ -37,6 +38,8 @@ INSTALL = "pip install 'finetune-kit[onnx]'"
 MODEL = "model.onnx"
 # Rows to compare, and the batch sizes: they and the lengths differ from those of the export.
 ROWS, BATCH_SIZES = 24, (1, 5, 18)
+# JSON files of a final model that describe its weight files.
+NOT_COPIED = (MANIFEST, "model.safetensors.index.json")
 _INT64, _BOOL = 7, 9  # ONNX data type codes
 # Relative to the largest output: other kernels sum float32 values in another order.
 TOLERANCE = 1e-3
@@ -91,7 +94,7 @@ def export_onnx(
             "Please report this"
         )
     for path in folder.iterdir():  # the tokenizer, transform and label files that users need
-        if path.suffix == ".json" and path.stem != "model.safetensors.index":
+        if path.suffix == ".json" and path.name not in NOT_COPIED:
             shutil.copy(path, target)
     console.print(f"exported to {target}")
     return difference

@@ -7,7 +7,6 @@ it. A model from a hub never brings code of its own.
 
 from __future__ import annotations
 
-import hashlib
 import site
 import sys
 import sysconfig
@@ -16,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.errors import ConfigError
+from finetune.io.files import sha256_of
 from finetune.registry import module_file
 from finetune.reporting.console import Console
 
@@ -90,5 +90,4 @@ def _describe(name: str) -> str:
     path = next((path for path in candidates if path.is_file()), None) or _find_module(module)
     if path is None or not path.is_file():
         return "no file on this machine"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{path}, sha256 {digest[:DIGITS]}"
+    return f"{path}, sha256 {sha256_of(path)[:DIGITS]}"

@@ -10,7 +10,6 @@ not match its manifest is not a checkpoint. No pickle is written or read.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from finetune.distributed.fsdp import local_shard
 from finetune.errors import CheckpointError
-from finetune.io.files import atomic
+from finetune.io.files import atomic, sha256_of
 from finetune.io.run_folder import step_name
 
 MANIFEST = "manifest.json"
@@ -68,7 +67,7 @@ def save_checkpoint(
             text = json.dumps({"step": step, **state})
             (partial / "state.json").write_text(text, encoding="utf-8")
             files = {
-                path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
                 for path in sorted(partial.iterdir())
             }
             manifest = json.dumps({"step": step, "files": files}, indent=1)
@@ -103,7 +102,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         for name, facts in manifest["files"].items():
             path = folder / name
             is_whole = path.parent == folder and path.stat().st_size == facts["bytes"]
-            if not is_whole or _sha256(path) != facts["sha256"]:
+            if not is_whole or sha256_of(path) != facts["sha256"]:
                 raise CheckpointError(
                     f"{path}: does not match the manifest; skipping this damaged checkpoint"
                 )
@@ -203,8 +202,3 @@ def load_optimizer(
 
 def _file_name(name: str) -> str:
     return f"{name}.safetensors"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

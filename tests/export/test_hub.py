@@ -24,7 +24,8 @@ def test_push_uploads_a_model_that_loads_with_equal_predictions(
         assert loaded(ROWS) == expected
     on_hub = digest(root / "models" / "me" / "news")
     final = digest(run.path / "final")
-    assert on_hub.pop("README.md") != final.pop("README.md"), "the card names its repository"
+    for name in ("README.md", "manifest.json"):
+        assert on_hub.pop(name) != final.pop(name), "the card names its repository"
     assert on_hub == {name: sha for name, sha in final.items() if not name.startswith("adapter/")}
     assert {"model.safetensors", "config.json", "task.json"} <= on_hub.keys()
     assert digest(run.path) == before

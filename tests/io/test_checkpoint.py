@@ -69,7 +69,7 @@ def test_find_latest_checkpoint_accepts_a_missing_folder(tmp_path: Path) -> None
 
 
 # The operations of a write, so that it can be interrupted between any two of them.
-OPERATIONS = [(os, "fsync"), (os, "open"), (checkpoint, "save_file"), (checkpoint, "_sha256")]
+OPERATIONS = [(os, "fsync"), (os, "open"), (checkpoint, "save_file"), (checkpoint, "sha256_of")]
 OPERATIONS += [(Path, name) for name in ("mkdir", "write_text", "replace", "stat", "open")]
 
 
@@ -264,7 +264,7 @@ def test_read_checkpoint_never_unpickles(tmp_path: Path) -> None:
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         (folder / name).write_bytes(pickle.dumps(Payload(canary)))
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": checkpoint._sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": checkpoint.sha256_of(path)}
         for path in folder.iterdir()
         if path.name != "manifest.json"
     }
@@ -273,7 +273,7 @@ def test_read_checkpoint_never_unpickles(tmp_path: Path) -> None:
         read_checkpoint(folder)
     state = folder / "state.json"
     state.write_text("{}")
-    files["state.json"] = {"bytes": 2, "sha256": checkpoint._sha256(state)}
+    files["state.json"] = {"bytes": 2, "sha256": checkpoint.sha256_of(state)}
     (folder / "manifest.json").write_text(json.dumps({"step": 10, "files": files}))
     with pytest.raises(CheckpointError, match="model"):
         read_checkpoint(folder).tensors("model")
