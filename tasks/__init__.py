@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tasks.classification.label_columns import find_column
     from tasks.detection.detection_config import ObjectDetectionConfig
     from tasks.generation.generation_config import TextGenerationConfig
-    from tasks.image.image_config import ImageClassificationConfig
     from tasks.image_classification import ImageClassification
+    from tasks.image_formats.image_classification_config import ImageClassificationConfig
     from tasks.masks.segmentation_config import SegmentationConfig
     from tasks.object_detection import ObjectDetection
     from tasks.segmentation import Segmentation
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ImageClassification": "image_classification",
-    "ImageClassificationConfig": "image.image_config",
+    "ImageClassificationConfig": "image_formats.image_classification_config",
     "ObjectDetection": "object_detection",
     "ObjectDetectionConfig": "detection.detection_config",
     "Segmentation": "segmentation",

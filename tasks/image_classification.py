@@ -38,11 +38,7 @@ from tasks.classification.targets import (
     restore_targets,
 )
 from tasks.image.augmentation import Augmentation, mix
-from tasks.image.image_config import (
-    ImageClassificationConfig,
-    is_active,
-    settle_augmentation,
-)
+from tasks.image.image_config import is_active, settle_augmentation
 from tasks.image.image_reading import find_fault
 from tasks.image.image_views import ImageViews
 from tasks.image.picture_rows import RGB, PictureRows
@@ -51,6 +47,7 @@ from tasks.image.preprocessing import (
     Preprocessing,
     save_processor,
 )
+from tasks.image_formats.image_classification_config import ImageClassificationConfig
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.backbones.vision_models import VisionModel

@@ -46,6 +46,8 @@ TASK_LAYERS = [
     "backbones annotations",
     "mask_sources",
     "exports",
+    "label_studio",
+    "image_formats",
     "text prompts",
     "generation detection masks",
 ]

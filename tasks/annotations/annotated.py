@@ -69,6 +69,7 @@ class AnnotatedImage:
         place: where the image is in its file, for messages.
         content: None if the images of the set are files; else the bytes of an image that is stored
             in the annotations, b"" for a file among them.
+        labels: classes of the whole image; None if it is not annotated with any.
     """
 
     image: str
@@ -77,6 +78,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None = None
     place: str = ""
     content: bytes | None = None
+    labels: list[str] | None = None
 
     @property
     def cell(self) -> Any:
@@ -95,6 +97,13 @@ def mask_row(item: AnnotatedImage) -> Row:
     """Return a row of segmentation: the mask is given by the outlines of the objects."""
     objects = list(map(_mask_object, item.objects))
     return {"image": item.cell, "file": item.file, "objects": objects}
+
+
+def label_row(item: AnnotatedImage, *, several: bool) -> Row:
+    """Return a row of image classification, with all labels of the image or its first one."""
+    labels = item.labels or []
+    label = labels if several else next(iter(labels), None)
+    return {"image": item.cell, "label": label, "file": item.file}
 
 
 def number_of_name(name: str) -> int:

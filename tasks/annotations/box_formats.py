@@ -56,7 +56,7 @@ def _format(name: str, find: Callable[[Path], Any], read: Any, looks_for: str) -
 
 BOX_FORMATS = (
     _format("coco", find_coco, read_coco_boxes, COCO_FILES),
-    _format("yolo", find_yolo, lambda path, _: read_yolo_boxes(path), _YOLO_FILES),
+    _format("yolo", find_yolo, read_yolo_boxes, _YOLO_FILES),
     _format("voc", find_voc, read_voc_boxes, "Pascal VOC (.xml files with <annotation>)"),
     _format("csv", find_box_tables, read_table_boxes, "a table with one box per line (.csv)"),
     _format("tsv", find_box_tables, read_table_boxes, ""),

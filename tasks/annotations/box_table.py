@@ -4,8 +4,8 @@
     1.jpg,cat,12,30,80,99
     2.jpg,,,,,                          an image without objects
 
-OpenImages has annotations/train-annotations-bbox.csv beside images/train/, and a table that names
-the codes of its classes.
+OpenImages has annotations/train-annotations-bbox.csv beside images/train/, or, from FiftyOne,
+train/labels/detections.csv beside train/data/, and a table that names the codes of its classes.
 
 `tasks.annotations.box_columns` knows the names of the columns.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finetune.config.schema import DataConfig
@@ -48,13 +48,21 @@ def find_box_tables(path: Path) -> dict[str, list[Path]]:
     if not path.is_dir():
         return {}
     folders = [child for child in list_visible(path) if child.is_dir()]
-    files = _tables_in([path, *(folder for folder in folders if split_of(folder.name))])
-    files = files or _tables_in([each for each in folders if each.name.lower() in _TABLE_FOLDERS])
+    of_splits = [folder for folder in folders if split_of(folder.name)]
+    files = _tables_in([path, *of_splits]) or _tables_in(_table_folders(folders))
+    files = files or _tables_in(
+        _table_folders(each for top in of_splits for each in list_visible(top))
+    )
     splits: dict[str, list[Path]] = {}
     for file in files:
-        split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != path else None)
-        splits.setdefault(split or "train", []).append(file)
+        above = file.relative_to(path).parts[:-1][::-1]
+        split = next(filter(None, map(split_of, (file.stem, *above))), "train")
+        splits.setdefault(split, []).append(file)
     return splits
+
+
+def _table_folders(folders: Iterable[Path]) -> list[Path]:
+    return [each for each in folders if each.name.lower() in _TABLE_FOLDERS and each.is_dir()]
 
 
 def _tables_in(folders: Sequence[Path]) -> list[Path]:

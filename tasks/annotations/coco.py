@@ -49,11 +49,13 @@ def find_coco(path: Path) -> dict[str, list[Path]]:
 
 
 def read_coco(
-    path: Path, config: DataConfig | None = None
+    path: Path, config: DataConfig | None = None, *, as_labels: bool = False
 ) -> tuple[dict[str, list[AnnotatedImage]], list[str]]:
     """Return the images of every split of a COCO file or folder, and notes.
 
-    Raises DataError if there is none, or if a file is malformed or all of its images are missing.
+    They have objects, or labels if no annotation has a box or an outline. Raises DataError if there
+    is no file, if it has objects but labels are wanted `as_labels` or the reverse, if it is
+    malformed, or if all of its images are missing.
     """
     files = find_coco(path)
     if not files:
@@ -67,12 +69,27 @@ def read_coco(
         file = _choose(path, split, candidates)
         splits[split], file_notes = read_coco_file(file, config or DataConfig())
         notes += file_notes
+        _check_content(file, splits[split], as_labels)
     used = {str(image.place).partition(",")[0] for images in splits.values() for image in images}
     unread = [file.name for file in _json_files(path) if file.name not in used]
     if path.is_dir() and unread:
         read = ", ".join(sorted(used))
         notes.append(f"{path}: read {read}; not read: {listed(unread, _SHOWN)}")
     return splits, notes
+
+
+def _check_content(file: Path, images: Sequence[AnnotatedImage], as_labels: bool) -> None:
+    """Raise DataError for objects where labels are wanted, or labels where objects are."""
+    if not as_labels and any(image.labels for image in images):
+        raise DataError(
+            f"{file}: its annotations have neither a bbox nor a segmentation:"
+            " task=image-classification reads their categories as labels of the images"
+        )
+    if as_labels and not any(image.labels for image in images):
+        raise DataError(
+            f"{file}: its annotations are objects in images, not labels of images:"
+            " task=object-detection learns their boxes, task=segmentation their outlines"
+        )
 
 
 def split_of(name: str) -> str | None:
@@ -128,6 +145,9 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
                 " PNG files; choose the file of instances with data.source=FILE"
             )
         strays: list[Any] = []
+        are_labels = not any(
+            item.get("bbox") or item.get("segmentation") for item in content["annotations"]
+        )
         for number, item in enumerate(content["annotations"], start=1):
             name = f"annotation {item.get('id', f'number {number}')}"
             image = by_id.find(item["image_id"])
@@ -135,12 +155,16 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
                 strays.append(item["image_id"])
                 continue
             category = categories.find(item["category_id"])
+            if are_labels and category is not None:
+                image.labels = [*(image.labels or []), category[0]]
+                continue
+            place = f"{file.name}, {name}"
+            image.objects.append(_object(item, number, category or ("", 0), place))
             if category is None:
-                raise DataError(
-                    f"{file}: {name} has unknown category_id {item['category_id']!r}; "
-                    "add it to the file, or remove the annotation"
+                image.objects[-1].fault = (
+                    f"has unknown category_id {item['category_id']!r}; add it to the categories of"
+                    " the file, or remove the annotation"
                 )
-            image.objects.append(_object(item, number, category, f"{file.name}, {name}"))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{file}: not a valid COCO file: {type(error).__name__}: {error}; images need an id and"
@@ -324,6 +348,7 @@ def _losses(images: Sequence[AnnotatedImage], names: Sequence[str]) -> Iterator[
     """Yield a note on each thing of the file that nothing is learned from."""
     objects = [each for image in images for each in image.objects]
     counts = Counter(each.category for each in objects)
+    counts.update(label for image in images for label in image.labels or ())
     if unused := [name for name in dict.fromkeys(names) if not counts[name]]:
         yield f"categories without annotations: {listed(unused, _SHOWN)}"
     if twice := [name for name, count in Counter(names).items() if count > 1]:

@@ -15,22 +15,23 @@ from itertools import chain
 from pathlib import Path
 
 from finetune.config.formats import TaskTables, Unusable
+from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.listing.walking import describe_contents
+from finetune.listing.walking import describe_contents, list_visible
 from tasks.annotations.annotated import AnnotatedImage, box_row, mask_row
 from tasks.annotations.yolo_labels import is_label_file, label_file, read_labels
 from tasks.annotations.yolo_sources import YoloSource, find_yolo, open_yolo
 from tasks.image.image_reading import picture_size
-from tasks.image.image_search import hidden_images
+from tasks.image.image_search import configured_places, hidden_images, walk_images
 
 _SHOWN = 3
 _TRIED = 200  # images by whose labels boxes and polygons are told apart
 _LOUD = 0.5  # share of images without a label file from which it is a warning
 
 
-def read_yolo_boxes(path: Path) -> TaskTables:
+def read_yolo_boxes(path: Path, config: DataConfig) -> TaskTables:
     """Read boxes; those of polygons are the boxes around them. Raises DataError."""
-    splits, notes, unusable = read_yolo(path)
+    splits, notes, unusable = read_yolo(path, config)
     objects = [each for images in splits.values() for image in images for each in image.objects]
     polygons = sum(bool(each.polygons) for each in objects)
     if polygons:
@@ -39,9 +40,9 @@ def read_yolo_boxes(path: Path) -> TaskTables:
     return TaskTables(rows, notes, unusable=unusable)
 
 
-def read_yolo_masks(path: Path) -> TaskTables:
+def read_yolo_masks(path: Path, config: DataConfig) -> TaskTables:
     """Read polygons as masks. Raises DataError."""
-    splits, notes, unusable = read_yolo(path)
+    splits, notes, unusable = read_yolo(path, config)
     for images in splits.values():
         for image in images:
             _to_pixels(image)
@@ -55,24 +56,27 @@ def has_outlines(path: Path) -> bool:
         return False
     try:
         source = open_yolo(path)
-        images = [
-            image for each in chain(*source.splits.values()) for image in source.images(each) or ()
-        ]
+        sources = list(chain(*source.splits.values()))
+        folders = (folder for each in sources for folder in source.label_folders(each))
+        files = [file for folder in folders for file in list_visible(folder)]
+        files = files or [label_file(i) for each in sources for i in source.images(each) or ()]
     except DataError:
         return False
-    files = (file for image in images[:_TRIED] if (file := label_file(image)).is_file())
+    files = [file for file in files[:_TRIED] if file.suffix == ".txt" and file.is_file()]
     objects = (each for file in files for each in read_labels(file, "", None, source.has_keypoints))
     return any(each.polygons for each in objects)
 
 
 def read_yolo(
-    path: Path,
+    path: Path, config: DataConfig
 ) -> tuple[dict[str, list[AnnotatedImage]], list[str], dict[str, Unusable]]:
     """Return the images of every split, notes, and the splits that cannot be used.
 
     Raises DataError if the description is missing or malformed.
     """
     source = open_yolo(path)
+    if config.images is not None:
+        source.pictures = configured_places(config.images, source.folder / "data.yaml")[0]
     splits: dict[str, list[AnnotatedImage]] = {}
     unusable: dict[str, Unusable] = {}
     notes: list[str] = []
@@ -87,7 +91,7 @@ def read_yolo(
         if isinstance(images, Unusable):
             unusable[split] = images
             continue
-        labels = [label_file(image) for image in images]
+        labels = [source.label_file(image) for image in images]
         without = [image for image, file in zip(images, labels, strict=True) if not file.is_file()]
         used.update(labels)
         folders.update(image.parent for image in images)
@@ -98,6 +102,7 @@ def read_yolo(
         notes += _missing(source, split, images, without)
     if unusable and not splits:
         raise DataError(next(iter(unusable.values())).reason)
+    notes += _unlabeled(source)
     hidden = hidden_images(folders)
     notes += [hidden] if hidden else []
     lone = _lone_labels(used)
@@ -116,7 +121,8 @@ def _images(source: YoloSource, split: str, sources: Sequence[str]) -> list[Path
             contents = describe_contents(source.folder)
             return Unusable(
                 f"{source.place}: {split}: {each!r} not found as {searched}; fix path: or the"
-                f" folder of the split (found in {source.folder}: {contents})",
+                f" folder of the split, or set data.images=FOLDER (found in {source.folder}:"
+                f" {contents})",
                 is_absent=True,
             )
         images += some
@@ -165,6 +171,16 @@ def _missing(
         f"{loud}{split}: {len(without)} of {len(images)} images have no label file and are read as"
         f" images without objects ({shown})"
     ]
+
+
+def _unlabeled(source: YoloSource) -> list[str]:
+    """Note the images of data.images that no label file names."""
+    if source.pictures is None or not source.labels:
+        return []
+    rest = [image for image in walk_images(source.pictures) if image not in source.labels]
+    shown = listed((image.name for image in rest), _SHOWN)
+    note = f"images of {source.pictures} without a label file, not read: {len(rest)} ({shown})"
+    return [note] if rest else []
 
 
 def _lone_labels(used: set[Path]) -> list[Path]:

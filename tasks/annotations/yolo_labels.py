@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from finetune.listing.walking import list_readable
 from tasks.annotations.annotated import Annotated, bounds, outline_area
 from tasks.annotations.boxes import SHARE_SLACK
 from tasks.annotations.coco import split_of
+from tasks.image.image_search import ImageSearch, clean_path
 
 _BOX, _POLYGON = 4, 6  # numbers after the class
 
@@ -36,6 +38,31 @@ def label_file(image: Path) -> Path:
     if split_of(image.parent.name) is None:  # else the splits may share names
         choices.append(image.parent.parent / "labels" / beside.name)
     return next((path for path in choices if path.is_file()), expected)
+
+
+def label_folders(places: Iterable[Path]) -> list[Path]:
+    """Return the folders of label files for folders of images, which need not exist."""
+    folders = [each for place in places for each in (label_file(place / "_.jpg").parent, place)]
+    folders += [each / "labels" for each in folders]
+    found = (each for each in dict.fromkeys(folders) if any(map(is_label_file, _texts(each))))
+    return list(found)[:1]
+
+
+def _texts(folder: Path) -> Iterator[Path]:
+    return (file for file in list_readable(folder) if file.suffix == ".txt")
+
+
+def match_pictures(folder: Path, pictures: Path, source: str) -> dict[Path, Path]:
+    """Return {image: label file} for the files in a folder of labels, by their names.
+
+    Images are looked for in `pictures`, first in the folder there that is called like `source`.
+    """
+    files = list(_texts(folder))
+    parts = [part for part in clean_path(source).split("/") if part not in ("", ".", "..")]
+    inner = (pictures.joinpath(*parts[start:]) for start in range(len(parts) + 1))
+    search = ImageSearch(pictures, [place for place in inner if place.is_dir()])
+    found = search.find([file.stem for file in files])
+    return {image: file for image, file in zip(found, files, strict=True) if image is not None}
 
 
 def is_label_file(file: Path) -> bool:

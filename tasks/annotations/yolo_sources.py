@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from finetune.listing.image_paths import is_image_file
 from finetune.listing.walking import describe_contents, list_visible
 from finetune.tables.encodings import Decoder
 from tasks.annotations.coco import split_of
-from tasks.annotations.yolo_labels import is_label_file, label_file
+from tasks.annotations.yolo_labels import (
+    is_label_file,
+    label_file,
+    label_folders,
+    match_pictures,
+)
 from tasks.image.image_search import (
     ImageSearch,
     clean_path,
@@ -49,6 +55,9 @@ class YoloSource:
         splits: {split: its folders, list files or images}, as written.
         root: the folder `path:` of data.yaml.
         has_keypoints: True if key points follow the box in a line.
+        pictures: the folder data.images, in which the images are looked for by the names of their
+            label files; None: they are where the description says.
+        labels: {image: label file} of the images found there.
     """
 
     place: Path
@@ -58,12 +67,18 @@ class YoloSource:
     root: str = ""
     has_keypoints: bool = False
     notes: list[str] = field(default_factory=list)
+    pictures: Path | None = None
+    labels: dict[Path, Path] = field(default_factory=dict)
 
     def images(self, source: str) -> list[Path] | None:
         """Return the images of a folder, a list file or an image; None if it does not exist.
 
         Raises DataError for an empty folder or list.
         """
+        if self.pictures is not None and (folders := self.label_folders(source)):
+            found = match_pictures(folders[0], self.pictures, source)
+            self.labels |= found
+            return list(found)
         place = self._locate(source)
         if place is None:
             return None
@@ -75,9 +90,17 @@ class YoloSource:
         if not images:
             raise DataError(
                 f"{place}: contains no images, but {self.place} lists it as a split; it contains "
-                f"{describe_contents(place)}"
+                f"{describe_contents(place)}; data.images=FOLDER reads images of another folder"
             )
         return images
+
+    def label_folders(self, source: str) -> list[Path]:
+        """Return the folder with the label files of a split's folder of images, if there is one."""
+        return label_folders(self.places(source))
+
+    def label_file(self, image: Path) -> Path:
+        """Return the path of an image's labels, which may not exist."""
+        return self.labels.get(image) or label_file(image)
 
     def places(self, source: str) -> list[Path]:
         """Return where a folder or file of a split is looked for first."""
@@ -101,6 +124,7 @@ class YoloSource:
         if not names:
             raise DataError(f"{file}: lists no images; write the path of an image per line")
         places = [file.parent, self.folder, *self.places(".")[:1]]
+        places = [self.pictures] if self.pictures is not None else places
         search = ImageSearch(self.folder, [place for place in places if place.is_dir()])
         found = search.find(names)
         if search.way and any(found):
@@ -252,7 +276,8 @@ def _has_labels(folder: Path) -> bool:
             images = walk_images(folder / source)[:_TRIED]
             if any(is_label_file(label_file(image)) for image in images):
                 return True
-    return False
+    sources = chain(*_layout(folder).values())
+    return bool(label_folders(folder / source for source in sources))  # images in data.images
 
 
 def _layout(folder: Path) -> dict[str, list[str]]:
@@ -260,6 +285,8 @@ def _layout(folder: Path) -> dict[str, list[str]]:
     children = {child.name: child for child in list_visible(folder) if child.is_dir()}
     images = next((name for name in children if name.lower() == "images"), None)
     below = list_visible(children[images]) if images else []
+    if images is None and "labels" in children:  # images in data.images
+        images, below = "images", list_visible(children["labels"])
     named = [f"{images}/{child.name}" for child in below if child.is_dir()]
     splits: dict[str, list[str]] = {}
     for name in named if images else list(children):

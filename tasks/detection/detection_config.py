@@ -10,9 +10,11 @@ from finetune.config.formats import DataFormat
 from finetune.config.schema import Section
 from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.boxes import Convention
-from tasks.exports.export_formats import EXPORT_BOXES
 from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
+from tasks.image_formats.export_formats import EXPORT_BOXES
+from tasks.image_formats.kitti import KITTI_BOXES
+from tasks.image_formats.refused_sets import REFUSED_SETS
 
 
 class TileConfig(Section):
@@ -52,7 +54,12 @@ class ObjectDetectionConfig(JointAugmentationConfig):
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
         {"image", "pixel_range", "score_threshold", "nms_overlap", "max_detections"}
     )
-    formats: ClassVar[tuple[DataFormat, ...]] = (*BOX_FORMATS, *EXPORT_BOXES)
+    formats: ClassVar[tuple[DataFormat, ...]] = (
+        *REFUSED_SETS,
+        *BOX_FORMATS,
+        KITTI_BOXES,
+        *EXPORT_BOXES,
+    )
 
     name: str = "object-detection"
     image: str | None = None

@@ -1,10 +1,12 @@
-"""CVAT for images 1.1: annotations.xml, with the shapes of each image.
+"""CVAT for images 1.1 and for video 1.1: annotations.xml, with the shapes of each image.
 
     <annotations><version>1.1</version>
       <image name="1.jpg" width="96" height="72" subset="Train">
         <box label="cat" xtl="12" ytl="30" xbr="80" ybr="72"/>
         <polygon label="cat" points="12,30;80,30;80,72"/>
-        <mask label="cat" rle="3, 5, 4" left="12" top="30" width="4" height="3"/></image>
+        <mask label="cat" rle="3, 5, 4" left="12" top="30" width="4" height="3"/>
+        <tag label="indoors"/></image>
+      <track label="cat"><box frame="7" outside="0" xtl="12" .../></track>
 
 The format is that of docs.cvat.ai/docs/other/xml_format.
 """
@@ -38,7 +40,6 @@ _UNREAD = {
     "points": "points",
     "cuboid": "cuboids",
     "skeleton": "skeletons",
-    "tag": "tags of images",
     "attribute": "attributes",
 }
 Attributes = Mapping[str, str]
@@ -61,6 +62,13 @@ def find_cvat(path: Path) -> dict[str, list[Path]]:
     return find_exports(path, ".xml", is_cvat)
 
 
+def find_cvat_tags(path: Path) -> dict[str, list[Path]]:
+    """Return the exports in which images have tags; {} if there are none."""
+    files = find_cvat(path)
+    has_tags = any(b"<tag " in file.read_bytes() for some in files.values() for file in some)
+    return files if has_tags else {}
+
+
 def read_cvat(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
     files = find_cvat(path)
@@ -69,17 +77,11 @@ def read_cvat(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     whole = Reading()
     for split, candidates in files.items():
         file = only_export(path, split, candidates)
-        reading = CvatFile(file, split).parse()
+        parser = CvatFile(file, split)
+        reading = parser.parse()
         if not reading.splits:
-            raise DataError(
-                f"{file}: has no <image>"
-                + (
-                    "; it is an export for video: export the task as CVAT for images 1.1"
-                    if reading.unread["tracks of videos"]
-                    else ""
-                )
-            )
-        reading.notes += find_images(file, reading.splits, config)
+            raise DataError(f"{file}: has no <image> and no shape of a <track>")
+        reading.notes += [*find_images(file, reading.splits, config), *parser.describe_frames()]
         whole.join(reading)
     return finish_reading(whole, config)
 
@@ -91,6 +93,8 @@ class CvatFile:
         self._file, self._split = file, split
         self._reading = Reading()
         self._image: AnnotatedImage | None = None
+        self._track = ""  # label of the track that is being read
+        self._frames: dict[int, AnnotatedImage] = {}
         self._path: list[str] = []
         self._text = ""
         self._expat = expat.ParserCreate()
@@ -107,6 +111,16 @@ class CvatFile:
             raise DataError(f"{self._file}: not a valid XML file: {error}") from error
         return self._reading
 
+    def describe_frames(self) -> list[str]:
+        """Return a note on the frames of a video, which are read as images."""
+        if not self._frames:
+            return []
+        return [
+            f"warning: {self._file.name}: tracks of a video, read as {len(self._frames)} images,"
+            " the frames with a shape; neighboring frames are alike, so metrics on a share of them"
+            " are optimistically biased: set data.validation to another video"
+        ]
+
     def _refuse_doctype(self, name: str, *_: object) -> None:
         # Nested entities expand a small file to gigabytes.
         raise DataError(
@@ -118,8 +132,12 @@ class CvatFile:
         self._text = ""
         if tag == "image" and len(self._path) == 2:
             self._image = self._start_image(attributes)
-        elif tag == "track":
-            self._reading.unread["tracks of videos"] += 1
+        elif tag == "track" and len(self._path) == 2:
+            self._track = attributes.get("label", "")
+        elif len(self._path) == 3 and self._path[1] == "track":
+            self._image = self._frame(attributes)
+            if attributes.get("outside") != "1":
+                self._add_shape(tag, {**attributes, "label": self._track})
         elif self._image is not None:
             self._add_shape(tag, attributes)
 
@@ -134,8 +152,23 @@ class CvatFile:
         self._reading.add(image, known or self._split)
         return image
 
+    def _frame(self, attributes: Attributes) -> AnnotatedImage:
+        """Return the image of a frame of a video, called as CVAT exports the frames."""
+        place = f"{self._file.name}:{self._expat.CurrentLineNumber}"
+        number = attributes.get("frame", "")
+        if not number.isdecimal():
+            raise DataError(f"{place}: shape of a track has the frame {number!r}, not a number")
+        if int(number) not in self._frames:
+            image = AnnotatedImage("", f"frame_{int(number):06}", place=place)
+            self._frames[int(number)] = image
+            self._reading.add(image, self._split)
+        return self._frames[int(number)]
+
     def _add_shape(self, tag: str, attributes: Attributes) -> None:
         assert self._image is not None
+        if tag == "tag" and len(self._path) == 3:
+            self._image.labels = [*(self._image.labels or []), attributes.get("label", "")]
+            return
         if tag in _UNREAD:
             self._reading.unread[_UNREAD[tag]] += 1
         if tag in _UNREAD or len(self._path) != 3:
@@ -163,7 +196,7 @@ class CvatFile:
     def _end(self, tag: str) -> None:
         if self._path[-3:] == ["labels", "label", "name"] and self._text.strip():
             self._reading.classes.append(self._text.strip())
-        if tag == "image" and len(self._path) == 2:
+        if len(self._path) == 2 or (len(self._path) == 3 and self._path[1] == "track"):
             self._image = None
         self._path.pop()
 

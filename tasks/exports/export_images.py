@@ -17,8 +17,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
-from finetune.listing.walking import list_visible
+from finetune.listing.walking import list_readable, list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage, number_of_name
+from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.exports.export_files import show_count
 from tasks.exports.outlines import join_shapes
@@ -131,6 +132,8 @@ def _near(file: Path, split: str) -> list[Path]:
     folder, above = file.parent, file.parent.parent
     near = [folder, *(folder / name for name in _IMAGE_FOLDERS), folder / file.stem]
     near += [place / name for place in near[:3] for name in _names_of(split)]
+    inside = (each for each in list_readable(folder) if each.is_dir())
+    near += [each for each in inside if split_of(each.name) == split]
     near += [above, *(above / name for name in _IMAGE_FOLDERS)]
     # labels/train/1.json and images/train/1.jpg
     return near + [above.parent / name / folder.name for name in _IMAGE_FOLDERS]
@@ -160,7 +163,7 @@ def finish_reading(
     if reading.unread:
         notes.append(f"not read: {show_count(reading.unread)}")
     bare = sum(not image.objects for image in images)
-    if bare:
+    if bare and (objects or not any(image.labels for image in images)):
         notes.append(f"images without objects: {bare} of {len(images)}")
     used = {each.category for each in objects}
     if unused := [name for name in reading.classes if name not in used]:

@@ -46,6 +46,7 @@ from tasks.exports.outlines import (
 from tasks.mask_sources.mask_files import read_mask
 
 _LOOKED_AT = 20  # .json files of a folder by which it is recognized
+_FLAGGED = 200  # of them, those that may tell that images have flags
 _OTHER_KEYS = {"imagePath", "imageData", "imageHeight", "imageWidth"}
 _NEEDS = "an object with shapes, each with a label and points, and imagePath"
 _FOLDER = "_json"
@@ -66,6 +67,20 @@ def find_labelme(path: Path) -> list[Path]:
         return [path] if path.is_file() and is_labelme(path) else []
     files = [file for file in walk_visible(path) if file.suffix.lower() == ".json"]
     return files if any(map(is_labelme, islice(files, _LOOKED_AT))) else []
+
+
+def find_labelme_flags(path: Path) -> list[Path]:
+    """Return the .json files of labelme whose images have flags; [] if the first ones have none."""
+    files = find_labelme(path)
+    return files if any(map(_has_flags, filter(is_labelme, files[:_FLAGGED]))) else []
+
+
+def _has_flags(file: Path) -> bool:
+    try:
+        flags = load_json(file).get("flags")
+    except (DataError, AttributeError):
+        return False
+    return isinstance(flags, Mapping) and any(flags.values())
 
 
 def read_labelme(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
@@ -166,8 +181,8 @@ def _read_file(file: Path, root: Path, reading: Reading) -> tuple[AnnotatedImage
         content = as_dict(load_json(file), "the file")
         name = local_name(str(content.get("imagePath") or f"{file.stem}.jpg"))
         image = AnnotatedImage("", name, size=stated_size(content), place=place)
-        for flag, is_set in as_dict(content.get("flags") or {}, "flags").items():
-            reading.unread[f"flags {flag!r}"] += bool(is_set)
+        flags = as_dict(content.get("flags") or {}, "flags")
+        image.labels = [str(flag) for flag, is_set in flags.items() if is_set] if flags else None
         for number, shape in enumerate(as_list(content["shapes"], "shapes"), start=1):
             item = _read_shape(as_dict(shape, f"shape {number}"), image, reading)
             if item is not None:

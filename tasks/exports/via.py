@@ -1,12 +1,12 @@
-"""VGG Image Annotator (VIA 2): regions as JSON, in a project, or as CSV.
+"""VGG Image Annotator (VIA 2 and 3): regions as JSON, in a project, or as CSV.
 
     {"1.jpg1234": {"filename": "1.jpg", "regions": [
         {"shape_attributes": {"name": "rect", "x": 12, "y": 30, "width": 68, "height": 42},
          "region_attributes": {"class": "cat"}}]}}
 
 In a project, these are under "_via_img_metadata". The CSV has columns filename,
-region_shape_attributes and region_attributes. The format is that of
-robots.ox.ac.uk/~vgg/software/via.
+region_shape_attributes and region_attributes. Projects of VIA 3 are read in
+`tasks.exports.via_projects`. The format is that of robots.ox.ac.uk/~vgg/software/via.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError
@@ -38,6 +38,7 @@ from tasks.exports.export_files import (
 )
 from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
 from tasks.exports.outlines import ellipse_outline, finite_numbers, set_outline
+from tasks.exports.via_projects import Region, is_via_3, project_regions
 
 _PROJECT = "_via_img_metadata"
 _CELLS = ("filename", "region_shape_attributes", "region_attributes")
@@ -46,18 +47,10 @@ _NEEDS = "images with filename and regions, each with shape_attributes and regio
 _UNREAD = {"point": "points", "polyline": "polylines"}
 
 
-class Region(NamedTuple):
-    """A region of an image, and where it is in its file."""
-
-    shape: Mapping[str, Any]
-    attributes: Mapping[str, Any]
-    place: str
-
-
 def is_via_json(file: Path) -> bool:
     """True if a file begins like regions of VIA."""
     head = json_head(file)
-    is_project = any(name.startswith("_via_") for name in head.at(1))
+    is_project = any(name.startswith("_via_") for name in head.at(1)) or is_via_3(head.at(1))
     return head.bracket == "{" and (is_project or {"filename", "regions"} <= head.at(2))
 
 
@@ -97,6 +90,9 @@ def read_via(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
 
 def _read_json(file: Path, _: DataConfig) -> Iterator[tuple[str, list[Region]]]:
     content = as_dict(load_json(file), "the file")
+    if is_via_3(content.keys()):
+        yield from project_regions(content, file.name)
+        return
     content = as_dict(content.get(_PROJECT, content), _PROJECT)
     for key, value in content.items():
         entry = as_dict(value, key)

@@ -1,15 +1,13 @@
-"""Config keys of image tasks: augmentation with its presets, and those of image classification."""
+"""Config keys of augmentation, with its presets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from finetune.config.schema import NonNegative
-from tasks.classification.label_config import TargetConfig
-from tasks.image.image_reading import MAX_PIXELS
 from tasks.pixels.pixel_range import PixelConfig
 
 Preset = Literal["none", "light", "medium", "heavy"]
@@ -70,32 +68,6 @@ class JointAugmentationConfig(FlipConfig):
     """Maximum factor by which the aspect ratio changes; 1: no change."""
     min_visible: Annotated[float, Field(gt=0, le=1)] | None = None
     """Minimum share of a box's area that must remain inside the input; other boxes are dropped."""
-
-
-class ImageClassificationConfig(TargetConfig, AugmentationConfig):
-    """Keys of image classification."""
-
-    prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | frozenset(
-        {"image", "pixel_range"}
-    )
-
-    name: str = "image-classification"
-    image: str | None = None
-    """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
-    channels: PositiveInt | None = None
-    """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
-    TIFF files. null: as the network was trained, mostly 3.
-    """
-    image_size: PositiveInt | None = None
-    """Side of the square input in pixels; null: as the network was trained."""
-    center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the image's shorter side that the center crop keeps; 1: all of it, for images whose
-    content reaches the borders; null: as the network was trained.
-    """
-    max_pixels: PositiveInt = MAX_PIXELS
-    """Maximum number of pixels of an image; larger ones are rejected, as they may be decompression
-    bombs that exhaust the memory.
-    """
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -160,6 +160,6 @@ _POLYGONS = "YOLO with polygons (data.yaml)"
 MASK_FORMATS = (
     DataFormat("mask-folder", has_masks, lambda path, _: read_masks(path), _LAYOUTS),
     DataFormat("voc", has_masks, lambda path, _: read_masks(path)),
-    DataFormat("yolo", has_outlines, lambda path, _: read_yolo_masks(path), _POLYGONS),
+    DataFormat("yolo", has_outlines, read_yolo_masks, _POLYGONS),
     DataFormat("coco", lambda path: bool(find_coco(path)), read_coco_masks, COCO_FILES),
 )

@@ -15,9 +15,11 @@ from pydantic import (
 )
 
 from finetune.config.formats import DataFormat
-from tasks.exports.export_formats import EXPORT_MASKS
 from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
+from tasks.image_formats.export_formats import EXPORT_MASKS
+from tasks.image_formats.refused_sets import REFUSED_SETS
+from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
 from tasks.mask_sources.mask_folders import MASK_FORMATS
 
 Encoding = Literal["auto", "index", "one-based", "binary", "color", "instance"]
@@ -35,7 +37,12 @@ class SegmentationConfig(JointAugmentationConfig):
     """Keys of semantic segmentation."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"image", "pixel_range"})
-    formats: ClassVar[tuple[DataFormat, ...]] = (*MASK_FORMATS, *EXPORT_MASKS)
+    formats: ClassVar[tuple[DataFormat, ...]] = (
+        *REFUSED_SETS,
+        *MASK_FORMATS,
+        RUN_LENGTH_MASKS,
+        *EXPORT_MASKS,
+    )
 
     name: str = "segmentation"
     image: str | None = None

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from finetune.config.formats import DataFormat
 from tasks.classification.label_config import TargetConfig
-from tasks.exports.studio_texts import STUDIO_TEXTS
+from tasks.label_studio.studio_texts import STUDIO_TEXTS
 
 Pooling = Literal["mean", "max"]
 

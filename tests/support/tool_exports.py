@@ -163,6 +163,49 @@ CREATEML = [
         ],
     }
 ]
+VOTT: dict[str, Any] = {
+    "name": "shapes",
+    "securityToken": "token",
+    "tags": [{"name": "square", "color": "#ff0000"}],
+    "assets": {
+        "1a2b": {
+            "asset": {
+                "name": "a.jpg",
+                "path": "file:/home/me/a.jpg",
+                "size": {"width": SIZE[0], "height": SIZE[1]},
+                "state": 2,
+            },
+            "regions": [
+                {
+                    "type": "RECTANGLE",
+                    "tags": ["square"],
+                    "boundingBox": {"left": LEFT, "top": TOP, "width": WIDTH, "height": HEIGHT},
+                    "points": [{"x": x, "y": y} for x, y in CORNERS],
+                }
+            ],
+        }
+    },
+}
+SHARES = [LEFT / SIZE[0], TOP / SIZE[1], WIDTH / SIZE[0], HEIGHT / SIZE[1]]
+FIFTYONE = {
+    "classes": ["circle", "square"],
+    "labels": {"a": [{"label": 1, "bounding_box": SHARES}]},
+}
+VIA_3 = {
+    "project": {"pid": "__VIA_PROJECT_ID__", "data_format_version": "3.1.1"},
+    "config": {},
+    "attribute": {"1": {"aname": "class", "options": {"0": "circle", "1": "square"}}},
+    "file": {"1": {"fid": "1", "fname": "a.jpg", "src": "a.jpg"}},
+    "view": {"1": {"fid_list": ["1"]}},
+    "metadata": {
+        "1_x": {
+            "vid": "1",
+            "z": [],
+            "xy": [7, *(value for point in CORNERS for value in point)],
+            "av": {"1": "1"},
+        }
+    },
+}
 VOC = (
     "<annotation><filename>a.jpg</filename><size><width>96</width><height>72</height></size>"
     f"<object><name>square</name><bndbox><xmin>{LEFT}</xmin><ymin>{TOP}</ymin>"
@@ -181,6 +224,8 @@ FILES: dict[str, dict[str, Any]] = {
     },
     "createml": {"_annotations.createml.json": CREATEML},
     "via": {"via.json": via([via_region({"class": "square"}, **VIA_POLYGON)])},
+    "vott": {"shapes-export.json": VOTT},
+    "fiftyone": {"labels.json": FIFTYONE},
     "supervisely": {
         "meta.json": {"classes": [{"title": "square"}], "tags": []},
         "ds/ann/a.jpg.json": supervisely([figure("polygon", CORNERS), bitmap(FULL, LEFT, TOP)]),

@@ -180,6 +180,17 @@ def test_read_box_tables_reads_the_folders_of_open_images(tmp_path: Path) -> Non
     assert rows == EXPECTED[:1]
 
 
+def test_read_box_tables_reads_open_images_as_fiftyone_writes_it(tmp_path: Path) -> None:
+    for split, name in (("train", "a"), ("validation", "b")):
+        save_pictures(tmp_path / split / "data", [f"{name}.jpg"])
+        table = f"ImageID,LabelName,XMin,YMin,XMax,YMax\n{name},/m/0,{SHARES}\n"
+        write_text(tmp_path / split / "labels" / "detections.csv", table)
+        write_text(tmp_path / split / "metadata" / "classes.csv", "/m/0,square\n")
+    splits = open_set(ObjectDetection(), tmp_path, validation=None)
+    assert {name: len(rows) for name, rows in splits.named.items()} == {"train": 1, "validation": 1}
+    assert read_boxes(tmp_path)[0] == EXPECTED[:1]
+
+
 def test_codes_of_classes_without_a_name_are_named(tmp_path: Path) -> None:
     write_open_images(tmp_path, "LabelName,DisplayName\n/m/1,square\n")
     rows, notes = read_boxes(tmp_path)

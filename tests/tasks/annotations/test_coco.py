@@ -47,10 +47,6 @@ def test_paint_objects_paints_small_objects_last(tmp_path: Path) -> None:
     painted = paint_objects(rows[0]["objects"], (8, 8))
     assert (painted == 9).sum() == 4
     assert (painted == 3).sum() == 60
-    content["annotations"][0]["category_id"] = 4
-    (tmp_path / "all.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match="annotation number 1 has unknown category_id 4; add it"):
-        read_coco(tmp_path / "all.json")
     (tmp_path / "all.json").write_text('{"images": []}')
     assert find_coco(tmp_path / "all.json") == {}
     with pytest.raises(DataError, match="no COCO annotations found"):

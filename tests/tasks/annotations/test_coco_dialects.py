@@ -10,7 +10,7 @@ import pytest
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks import ObjectDetection
+from tasks import ObjectDetection, Segmentation
 from tasks.annotations.box_formats import read_coco_boxes
 from tasks.annotations.coco import read_coco_file
 from tasks.detection.object_rows import learn_categories
@@ -279,3 +279,16 @@ def test_read_coco_counts_annotations_of_images_that_are_not_listed(tmp_path: Pa
     file.write_text(json.dumps({**content, "annotations": annotations[1:]}))
     with pytest.raises(DataError, match="none of the 2 annotations is of a listed image"):
         read_coco_file(file, DataConfig())
+
+
+def test_read_coco_takes_an_unknown_category_as_a_fault_of_its_row(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    content = coco_content(["a.jpg", "b.jpg", "c.jpg"])
+    content["annotations"][1]["category_id"] = 9
+    write_json(tmp_path / "train.json", content)
+    fault = "b.jpg: train.json, annotation 11: has unknown category_id 9; add it to the categories"
+    for task in (ObjectDetection(), Segmentation()):
+        assert fault in refusal(tmp_path, task)
+    boxes, notes = read_boxes(tmp_path, on_error="skip")
+    assert boxes == [[("square", *BOX)]] * 2
+    assert any("1 of 3 rows" in note for note in notes)

@@ -215,3 +215,24 @@ def test_read_yolo_reads_polygons_as_boxes_and_as_masks(tmp_path: Path) -> None:
 def test_read_yolo_masks_leaves_boxes_to_object_detection(tmp_path: Path) -> None:
     root = write_yolo(tmp_path, "train: images/train\nnames: [circle, square]")
     assert not any(each.claims(root, "auto") for each in Segmentation.Config.formats)
+
+
+@pytest.mark.parametrize("images", ["photos", "../photos"])
+@pytest.mark.parametrize("description", ["", "train: images/train\nnames: [circle, square]"])
+def test_read_yolo_takes_images_from_data_images(
+    images: str, description: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_pictures(tmp_path / "photos", [*NAMES, "z.jpg"])
+    for name in NAMES:
+        write_text(tmp_path / "set" / "labels" / "train" / f"{name[0]}.txt", POLYGON)
+    write_text(
+        tmp_path / "set" / ("data.yaml" if description else "labels/classes.txt"),
+        description or "circle\nsquare",
+    )
+    boxes, notes = read_boxes(tmp_path / "set", images=images)
+    assert boxes == EXPECTED
+    assert any("without a label file, not read: 1 (z.jpg)" in note for note in notes)
+    masks, _ = read_classes(tmp_path / "set", images=images)
+    assert masks == [MASK.tolist()] * 3
+    assert "data.images=FOLDER" in refusal(tmp_path / "set")

@@ -65,7 +65,7 @@ def test_init_leaves_out_a_task_that_refuses_an_export(tmp_path: Path) -> None:
 
 def test_init_says_why_no_task_reads_an_export(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["a.jpg"])
-    write_json(tmp_path / "p.json", [choice(1, {"image": "a.jpg"}, kind=["cat"])])
+    write_json(tmp_path / "p.json", [choice(1, {"image": "a.jpg"}, kind=[])])
     with pytest.raises(DataError, match="no task reads this data") as caught:
         write_starter([str(tmp_path)], tmp_path / "c.yaml")
     assert "has no regions of images; found 1 results of type choices" in str(caught.value)

@@ -30,8 +30,10 @@ from tests.support.tool_exports import (
     POLYGON,
     RIGHT,
     TOP,
+    VIA_3,
     VIA_BOX,
     VIA_POLYGON,
+    VOTT,
     WIDTH,
     bitmap,
     cvat,
@@ -75,7 +77,8 @@ def test_cvat_counts_what_is_not_read(tmp_path: Path) -> None:
     meta = "<task><labels><label><name>unused</name></label></labels></task>"
     rows, notes = read_boxes(write_cvat(tmp_path, box + others, meta))
     assert rows == [[SQUARE]]
-    assert "not read: 1 attributes, 1 points, 1 polylines, 1 tags of images" in notes
+    assert "not read: 1 attributes, 1 points, 1 polylines" in notes
+    assert "labels of whole images, not read: 1 x" in notes
     assert "classes without objects: unused" in notes
 
 
@@ -119,9 +122,37 @@ def test_cvat_faults_name_the_line(shape: str, fault: str, tmp_path: Path) -> No
     assert "annotations.xml:5" in message and fault in message
 
 
-def test_cvat_for_video_is_refused_with_the_export_to_choose(tmp_path: Path) -> None:
+def test_cvat_for_video_is_read_frame_by_frame(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "images", ["frame_000000.png", "frame_000001.png", "frame_000002.png"])
+    sides = f'xtl="{LEFT}" ytl="{TOP}" xbr="{RIGHT}" ybr="{BOTTOM}"'
+    shapes = "".join(f'<box frame="{n}" outside="{n // 2}" {sides}/>' for n in range(3))
+    write_text(tmp_path / "annotations.xml", cvat(f'<track id="0" label="square">{shapes}</track>'))
+    boxes, notes = read_boxes(tmp_path)
+    assert boxes == [[SQUARE], [SQUARE], []]
+    assert any("tracks of a video, read as 3 images" in note for note in notes)
+
+
+def test_cvat_for_video_without_shapes_is_refused(tmp_path: Path) -> None:
     write_text(tmp_path / "annotations.xml", cvat('<track id="0" label="a"/>'))
-    assert "export the task as CVAT for images 1.1" in refusal(tmp_path)
+    assert "has no <image> and no shape of a <track>" in refusal(tmp_path)
+    write_text(tmp_path / "annotations.xml", cvat('<track><box frame="x"/></track>'))
+    assert "annotations.xml:5: shape of a track has the frame 'x'" in refusal(tmp_path)
+
+
+def test_projects_of_via_3_are_read_as_boxes_and_masks(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg"])
+    write_json(tmp_path / "via.json", VIA_3)
+    assert read_boxes(tmp_path)[0] == [[SQUARE]]
+    assert read_classes(tmp_path)[0] == [MASK.tolist()]
+
+
+def test_assets_of_vott_that_nobody_annotated_are_counted(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg", "b.jpg"])
+    new = {"asset": {"name": "b.jpg", "state": 1}, "regions": []}
+    write_json(tmp_path / "vott.json", {**VOTT, "assets": {**VOTT["assets"], "2": new}})
+    boxes, notes = read_boxes(tmp_path)
+    assert boxes == [[SQUARE]]
+    assert "not read: 1 images that were not annotated" in notes
 
 
 def test_cvat_entities_are_not_expanded(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
 from finetune.task_parts import Row
 from tasks.exports.export_files import label_name, naming_file, no_export, only_export, show_count
-from tasks.exports.studio_tasks import TOOL, StudioFile, StudioTask, find_studio, load_studio
+from tasks.label_studio.studio_tasks import TOOL, StudioFile, StudioTask, find_studio, load_studio
 
 
 def has_studio_texts(path: Path) -> bool:
@@ -51,7 +51,7 @@ def _read(file: Path, content: StudioFile, wanted: str | None) -> tuple[list[Row
     tasks = [task for task in content.tasks if task.results is not None]
     is_labeled = bool(tasks)
     tasks = tasks or list(content.tasks)
-    answers = [dict(_choices(task, unread)) for task in tasks]
+    answers = [dict(choices_of(task, unread)) for task in tasks]
     controls = list(dict.fromkeys(name for each in answers for name in each))
     if len(controls) > 1 and wanted not in controls:
         raise AmbiguityError(
@@ -83,7 +83,7 @@ def _read(file: Path, content: StudioFile, wanted: str | None) -> tuple[list[Row
     return rows, notes
 
 
-def _choices(task: StudioTask, unread: Counter[str]) -> Iterator[tuple[str, list[str]]]:
+def choices_of(task: StudioTask, unread: Counter[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the choices of each control of a task; count other results."""
     for result in task.results or ():
         choices = result.value.get("choices")

@@ -26,7 +26,8 @@ from tasks.exports.outlines import (
     set_mask,
     set_outline,
 )
-from tasks.exports.studio_tasks import (
+from tasks.image.image_reading import picture_size
+from tasks.label_studio.studio_tasks import (
     TOOL,
     Result,
     StudioFile,
@@ -35,7 +36,6 @@ from tasks.exports.studio_tasks import (
     load_studio,
     looks_like_media,
 )
-from tasks.image.image_reading import picture_size
 
 Size = tuple[int, int]
 _CLOSE = 0.01  # relative difference of two aspect ratios that are the same but for rounding
@@ -72,7 +72,7 @@ def _read(file: Path, split: str, content: StudioFile, config: DataConfig) -> Re
         raise DataError(f"{file}: none of its {len(content.tasks)} tasks is annotated")
     if not content.has_shapes and any(content.results()):
         raise DataError(f"{file}: has no regions of images; found {content.kinds()}")
-    key = _image_key(file, annotated[0], config.field)
+    key = image_key(file, annotated[0], config.field)
     for task in annotated:
         name = task.data.get(key)
         if not isinstance(name, str):
@@ -84,7 +84,7 @@ def _read(file: Path, split: str, content: StudioFile, config: DataConfig) -> Re
     return reading
 
 
-def _image_key(file: Path, task: StudioTask, wanted: str | None) -> str:
+def image_key(file: Path, task: StudioTask, wanted: str | None) -> str:
     """Return the key of the image in the data of a task. Raises AmbiguityError for several."""
     keys = [key for key, value in task.data.items() if looks_like_media(value)]
     keys = keys or [key for key, value in task.data.items() if isinstance(value, str)]

@@ -1,15 +1,18 @@
 """The formats of annotation tools, for object detection and for segmentation.
 
 labelme       .json files beside the images
-cvat          annotations.xml of CVAT for images
+cvat          annotations.xml of CVAT for images and for video
 label-studio  JSON or JSON-MIN of Label Studio
 createml      .json of CreateML
 via           .json or .csv of VGG Image Annotator
 supervisely   a project with datasets of img/ and ann/
+vott          .json that VoTT exports, or the -asset.json files of a project
+fiftyone      labels.json of FiftyOne with boxes, beside data/
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +24,9 @@ from tasks.annotations.annotated import Annotated, box_row, mask_row
 from tasks.annotations.boxes import is_numbers, to_corners
 from tasks.exports.createml import find_createml, read_createml
 from tasks.exports.cvat import find_cvat, read_cvat
+from tasks.exports.export_files import show_count
 from tasks.exports.export_images import Splits
+from tasks.exports.fiftyone import find_fiftyone_boxes, read_fiftyone
 from tasks.exports.labelme import (
     find_labelme,
     find_mask_folders,
@@ -29,9 +34,10 @@ from tasks.exports.labelme import (
     read_mask_folders,
 )
 from tasks.exports.outlines import box_outline
-from tasks.exports.studio_images import find_studio_images, read_studio_images
 from tasks.exports.supervisely import find_supervisely, read_supervisely
 from tasks.exports.via import find_via, read_via
+from tasks.exports.vott import find_vott, read_vott
+from tasks.label_studio.studio_images import find_studio_images, read_studio_images
 
 
 class _Export(NamedTuple):
@@ -49,6 +55,8 @@ _EXPORTS = (
     _Export("createml", "CreateML", find_createml, read_createml),
     _Export("via", "VGG Image Annotator", find_via, read_via),
     _Export("supervisely", "Supervisely", find_supervisely, read_supervisely),
+    _Export("vott", "VoTT", find_vott, read_vott),
+    _Export("fiftyone", "FiftyOne", find_fiftyone_boxes, read_fiftyone),
     _Export("labelme", "labelme", find_labelme, read_labelme),
 )
 _FOLDERS = _Export("labelme-folders", "labelme", find_mask_folders, read_mask_folders)
@@ -56,6 +64,11 @@ _FOLDERS = _Export("labelme-folders", "labelme", find_mask_folders, read_mask_fo
 
 def _read(export: _Export, path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     splits, notes = export.read(path, config)
+    labels = Counter(
+        label for images in splits.values() for image in images for label in image.labels or ()
+    )
+    if labels:
+        notes.append(f"labels of whole images, not read: {show_count(labels)}")
     return splits, [f"{path}: read as an export of {export.tool}", *notes]
 
 

@@ -29,7 +29,10 @@ TOOLS = {
     "createml": "CreateML",
     "via": "VGG Image Annotator",
     "supervisely": "Supervisely",
+    "vott": "VoTT",
+    "fiftyone": "FiftyOne",
 }
+BOXES_ALONE = ("createml", "vott", "fiftyone")
 SQUARE = ("square", *BOX)
 
 
@@ -51,15 +54,16 @@ def test_exports_read_as_boxes_say_the_tool(name: str, tmp_path: Path) -> None:
     assert f"{tmp_path}: read as an export of {TOOLS[name]}" in notes
 
 
-@pytest.mark.parametrize("name", [name for name in TOOLS if name != "createml"])
+@pytest.mark.parametrize("name", [name for name in TOOLS if name not in BOXES_ALONE])
 def test_exports_read_as_masks_fill_their_outlines(name: str, tmp_path: Path) -> None:
     rows, notes = read_classes(write_export(tmp_path, name))
     assert rows == [MASK.tolist()]
     assert "masks: categories elsewhere background, square; ignored: nothing" in notes
 
 
-def test_boxes_alone_are_refused_for_segmentation(tmp_path: Path) -> None:
-    message = refusal(write_export(tmp_path, "createml"), Segmentation())
+@pytest.mark.parametrize("name", BOXES_ALONE)
+def test_boxes_alone_are_refused_for_segmentation(name: str, tmp_path: Path) -> None:
+    message = refusal(write_export(tmp_path, name), Segmentation())
     assert "its 1 objects are boxes without outlines: task=object-detection" in message
 
 

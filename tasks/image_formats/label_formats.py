@@ -1,0 +1,116 @@
+"""Formats of labels of whole images, for image classification.
+
+labelme       flags of .json files
+cvat          tags in annotations.xml
+label-studio  choices in JSON or JSON-MIN
+fiftyone      labels.json beside data/
+coco          annotations without boxes and outlines
+automl        .csv of gs:// images and labels, without a header
+
+Images with one label each have one class; if any image has several, all have lists of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune.config.formats import DataFormat, TaskTables
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+from tasks.annotations.annotated import AnnotatedImage, label_row
+from tasks.annotations.box_formats import BOX_FORMATS
+from tasks.annotations.coco import find_coco, read_coco
+from tasks.exports.cvat import find_cvat_tags, read_cvat
+from tasks.exports.export_images import Splits
+from tasks.exports.fiftyone import find_fiftyone_labels, read_fiftyone
+from tasks.exports.labelme import find_labelme_flags, read_labelme
+from tasks.image_formats.automl_labels import find_automl, read_automl
+from tasks.image_formats.export_formats import EXPORT_BOXES
+from tasks.image_formats.kitti import KITTI_BOXES
+from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
+from tasks.label_studio.studio_choices import find_studio_choices, read_studio_choices
+
+
+class _Labels(NamedTuple):
+    """A format: a search that finds nothing in other folders, and a reader."""
+
+    name: str
+    words: str
+    find: Callable[[Path], Any]
+    read: Callable[[Path, DataConfig], tuple[Splits, list[str]]]
+
+
+def _read_coco(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
+    return read_coco(path, config, as_labels=True)
+
+
+_FORMATS = (
+    _Labels("coco", "annotations of COCO without boxes", find_coco, _read_coco),
+    _Labels("cvat", "tags of CVAT", find_cvat_tags, read_cvat),
+    _Labels("label-studio", "choices of Label Studio", find_studio_choices, read_studio_choices),
+    _Labels("labelme", "flags of labelme", find_labelme_flags, read_labelme),
+    _Labels("fiftyone", "labels of FiftyOne", find_fiftyone_labels, read_fiftyone),
+    _Labels("automl", "labels of AutoML", find_automl, read_automl),
+)
+
+
+def _read(each: _Labels, path: Path, config: DataConfig) -> TaskTables:
+    splits, notes = each.read(path, config)
+    images = [image for some in splits.values() for image in some]
+    several = any(len(image.labels or ()) > 1 for image in images)
+    how = "lists of labels, since some images have several" if several else "one label an image"
+    notes = [f"{path}: read as {each.words}: {how}", *notes]
+    objects = sum(len(image.objects) for image in images)
+    if objects:
+        notes.append(f"objects in images, not read: {objects}")
+    kept = {name: [i for i in some if _is_labeled(i, several)] for name, some in splits.items()}
+    left_out = len(images) - sum(map(len, kept.values()))
+    if left_out:
+        notes.append(f"warning: images without a label, not read: {left_out} of {len(images)}")
+    if not kept.get("train", [True]):
+        raise DataError(f"{path}: none of its images has a label; found {len(images)} images")
+    rows = {
+        split: [label_row(image, several=several) for image in some]
+        for split, some in kept.items()
+        if some
+    }
+    return TaskTables(rows, notes)
+
+
+def _is_labeled(image: AnnotatedImage, several: bool) -> bool:
+    """True if an image has a label; of several labels, an annotated image may have none."""
+    return image.labels is not None if several else bool(image.labels)
+
+
+def _format(each: _Labels) -> DataFormat:
+    return DataFormat(
+        each.name,
+        lambda path: bool(each.find(path)),
+        lambda path, config: _read(each, path, config),
+    )
+
+
+_OBJECTS = (*BOX_FORMATS[1:], KITTI_BOXES, *EXPORT_BOXES, RUN_LENGTH_MASKS)
+
+
+def _find_objects(path: Path) -> DataFormat | None:
+    """Return the format of objects in images that a path has, if it has one."""
+    return next((each for each in _OBJECTS if each.fits(path)), None)
+
+
+def _refuse_objects(path: Path, _: DataConfig) -> TaskTables:
+    found = _find_objects(path)
+    task = "segmentation" if found == RUN_LENGTH_MASKS else "object-detection"
+    raise DataError(
+        f"{path}: its annotations ({found.name if found else 'none'}) are objects in images, not"
+        f" labels of images: task={task} learns them; for task=image-classification, set"
+        " data.format=image-folder for folders of classes, or give a table of images and labels"
+    )
+
+
+LABEL_FORMATS = (
+    *map(_format, _FORMATS),
+    DataFormat("auto", lambda path: _find_objects(path) is not None, _refuse_objects),
+)
