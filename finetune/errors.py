@@ -1,16 +1,59 @@
 """Errors that a user can fix, and helpers that word their messages.
 
-Every message gives the place, the value and the remedy.
+Every message gives the place, the value and the remedy. Tokens and passwords are masked, since
+messages end up in logs and issues.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Sequence
+
+MASK = "***"
+_SECRETS = (
+    # Tokens that their issuer marks: Hugging Face, GitHub, GitLab, Slack, OpenAI, AWS.
+    (re.compile(r"\b(hf_|api_org_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{8,}"), r"\1***"),
+    (re.compile(r"\b(sk-)[\w-]{20,}|\b(AKIA)[0-9A-Z]{16}\b"), r"\1\2***"),
+    # Of a URL: user:password@, ?token=...
+    (re.compile(r"((?<=\w\w):/{1,2})[^/\s@'\"]+@"), r"\1***@"),
+    (
+        re.compile(
+            r"([?&](?:[\w-]*token|[\w-]*key|[\w-]*secret|[\w-]*signature|[\w-]*credential|sig|auth"
+            r"|password)=)[^&\s#'\"()]{3,}",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+    # Of a request's header.
+    (re.compile(r"\b(bearer\s+)(?=\S*\d)[\w.~+/=-]{16,}", re.IGNORECASE), r"\1***"),
+    (re.compile(r"(authorization['\"]?\s*[:=]\s*['\"]?\w+\s+)[\w.~+/=-]{8,}", re.I), r"\1***"),
+)
+_SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY)$")
+_SHORTEST_SECRET = 8
+
+
+def mask_secrets(text: str) -> str:
+    """Mask what looks like a token or a password, and those in environment variables."""
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name):
+            text = text.replace(value, MASK)
+    return mask_marked_secrets(text)
+
+
+def mask_marked_secrets(text: str) -> str:
+    """Mask what looks like a token or a password."""
+    for pattern, masked in _SECRETS:
+        text = pattern.sub(masked, text)
+    return text
 
 
 class FinetuneError(Exception):
     """Base of all errors with a remedy: printed without a traceback, exit code 2."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(mask_secrets(message))
 
 
 class ConfigError(FinetuneError):

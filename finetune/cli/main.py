@@ -162,6 +162,12 @@ def predict(
         Literal["fp32", "bf16", "fp16"] | None,
         typer.Option(help="Precision of the computation; default: fp32, as in transformers."),
     ] = None,
+    safe_csv: Annotated[
+        bool,
+        typer.Option(
+            "--safe-csv", help="Quote cells that a spreadsheet would compute, such as =1+1."
+        ),
+    ] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Predict every row of DATA, or every line of standard input.
@@ -184,7 +190,7 @@ def predict(
     from finetune.inference.prediction_outputs import Destination
 
     keep_freed_memory()
-    destination = Destination(output, draw, form)
+    destination = Destination(output, draw, form, safe_csv)
     predict_rows(run, source, destination, batch_size, precision, trust_code=trust_code)
 
 

@@ -30,7 +30,7 @@ from finetune.config.schema import (
 )
 from finetune.config.shipped import find_config
 from finetune.config.yaml import read_yaml, split_override
-from finetune.errors import ConfigError, nearest, raise_for_faults
+from finetune.errors import ConfigError, mask_marked_secrets, nearest, raise_for_faults
 
 SECTIONS: dict[str, type[Section]] = {
     "model": ModelConfig,
@@ -284,8 +284,22 @@ def _check(
         origin = draft.origins.get("data.format", "default")
         fault = format_fault(sections["data"].format, schemas["task"])  # type: ignore[arg-type]
         faults += [f"data.format: {fault} ({origin})"] if fault else []
+    faults += _secret_faults(draft)
     raise_for_faults("the config", faults)
     return RunConfig(**sections)
+
+
+def _secret_faults(draft: _Draft) -> Iterable[str]:
+    """Yield an error message for each value that contains a token or a password."""
+    for section, values in draft.values.items():
+        for key, value in values.items():
+            if mask_marked_secrets(str(value)) != str(value):
+                name = f"{section}.{key}"
+                yield (
+                    f"{name}: contains a token or a password ({draft.origins[name]}), which would "
+                    "be copied to run.json, config.yaml and trackers; remove it. The token of a "
+                    "hub is read from HF_TOKEN or `hf auth login`; download other data yourself"
+                )
 
 
 def format_fault(format: str, task: type[TaskConfig]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.yaml import flatten
+from finetune.errors import mask_secrets
 from finetune.export.card_data import CardData
 from finetune.export.card_metadata import (
     IN_MEMORY,
@@ -62,7 +63,7 @@ def write_card(card: CardData, relation: str, *, with_adapter: bool = False) -> 
         *("## Training", "", *_training(card)),
         *("## Limitations", "", *(f"- {text}" for text in find_limitations(card)), ""),
     ]
-    return _strip_folders("\n".join(lines))
+    return mask_secrets(_strip_folders("\n".join(lines)))
 
 
 def remove_adapter_section(text: str) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.prediction_inputs import NumberedRow
-from finetune.io.table_writer import Write, check_output, open_writer, write_lines
+from finetune.io.table_writer import Write, check_output, open_writer, quote_formulas, write_lines
 from finetune.task import Task
 from finetune.task_parts import Prediction, PredictionForm, Row
 
@@ -53,11 +53,13 @@ class Destination:
         path: a table, or what the form writes; None: JSON lines to standard output.
         drawings: a folder for images of the predictions; None: none are drawn.
         form: name of the task's form of predictions to write; None: rows with predictions.
+        safe_csv: True to quote cells of a CSV or TSV file that a spreadsheet would compute.
     """
 
     path: Path | None = None
     drawings: Path | None = None
     form: str | None = None
+    safe_csv: bool = False
 
     @property
     def draws_only(self) -> bool:
@@ -87,6 +89,8 @@ def find_form(destination: Destination, task: Task) -> PredictionForm | None:
 def check_destination(destination: Destination, source: Path | None) -> None:
     """Raise ConfigError if nothing can be written to the destination."""
     path, drawings = destination.path, destination.drawings
+    if destination.safe_csv and (path is None or path.suffix.lower() not in (".csv", ".tsv")):
+        raise ConfigError("--safe-csv: only CSV files need it; name a .csv or .tsv file with -o")
     if path is not None and (destination.form is None or path.suffix):
         check_output(path, source)
     for option, folder in (("--draw", drawings), ("-o", None if path and path.suffix else path)):
@@ -109,23 +113,23 @@ def open_sinks(
         if form is not None and not form.endings and destination.path is not None:
             sinks.append(_FormFolder(form, destination.path))
         elif form is not None:
-            write = stack.enter_context(_open_table(destination.path, {}, form.columns))
+            write = stack.enter_context(_open_table(destination, {}, form.columns))
             sinks.append(_FormTable(form, write))
         elif not destination.draws_only:
-            write = stack.enter_context(_open_table(destination.path, _output_types(types)))
+            write = stack.enter_context(_open_table(destination, _output_types(types)))
             sinks.append(PredictionTable(write, note))
         yield sinks
 
 
 @contextmanager
 def _open_table(
-    path: Path | None, types: Mapping[str, pa.DataType], columns: Sequence[str] = ()
+    destination: Destination, types: Mapping[str, pa.DataType], columns: Sequence[str] = ()
 ) -> Iterator[Write]:
-    if path is None:
+    if destination.path is None:
         yield lambda rows: write_lines(sys.stdout, rows)
     else:
-        with open_writer(path, types, columns) as write:
-            yield write
+        with open_writer(destination.path, types, columns) as write:
+            yield quote_formulas(write) if destination.safe_csv else write
 
 
 def _output_types(types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:

@@ -1,11 +1,12 @@
-"""Retries of hub requests after transient errors, and redaction of tokens from messages."""
+"""Retries of hub requests after transient errors, and masking of the hub's tokens."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+
+from finetune.errors import MASK, mask_secrets
 
 T = TypeVar("T")
 
@@ -13,7 +14,6 @@ T = TypeVar("T")
 WAITS = (1.0, 4.0, 15.0)
 LONGEST_WAIT = 300.0
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-_TOKEN = re.compile(r"\b(hf|api_org)_[A-Za-z0-9]{8,}")
 
 
 def retry_hub_errors(action: Callable[[], T], say: Callable[[str], None]) -> T:
@@ -39,8 +39,8 @@ def redact(text: str, token: str | None = None) -> str:
     from huggingface_hub import get_token
 
     for secret in {token, get_token()} - {None, ""}:
-        text = text.replace(str(secret), "***")
-    return _TOKEN.sub(r"\1_***", text)
+        text = text.replace(str(secret), MASK)
+    return mask_secrets(text)
 
 
 def _transient_reason(error: BaseException) -> str | None:

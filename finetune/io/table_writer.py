@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 import pyarrow as pa
@@ -22,6 +24,9 @@ from finetune.io.files import atomic
 Record = Mapping[str, Any]
 Write = Callable[[Sequence[Record]], None]
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", *"\uff1d\uff0b\uff0d\uff20")
+"""First characters of a cell that a spreadsheet takes as a formula, also in full width."""
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -78,6 +83,23 @@ def write_lines(file: TextIO, rows: Sequence[Record]) -> None:
     file.flush()
 
 
+def quote_formulas(write: Write) -> Write:
+    """Return a function that precedes cells which a spreadsheet would compute with a quote (').
+
+    Numbers remain as they are, also those in text cells.
+    """
+
+    def write_quoted(rows: Sequence[Record]) -> None:
+        write([{_quoted(name): _quoted(value) for name, value in row.items()} for row in rows])
+
+    return write_quoted
+
+
+def _quoted(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(FORMULAS) and not _NUMBER.match(value)
+    return f"'{value}" if is_formula else value
+
+
 @contextmanager
 def _text_writer(
     path: Path, suffix: str, types: Mapping[str, pa.DataType], columns: Sequence[str]
@@ -106,7 +128,9 @@ def _json_items(file: TextIO) -> Iterator[Write]:
 
 
 def _csv_rows(file: TextIO, delimiter: str, columns: Sequence[str] = ()) -> Write:
-    table = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    # csv.writer quotes only those line breaks that are in its own line terminator.
+    lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+    table = csv.writer(lines, delimiter=delimiter, lineterminator="\r\n")
     names = list(columns)
     if names:
         table.writerow(names)

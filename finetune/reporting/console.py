@@ -15,6 +15,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from finetune.errors import mask_secrets
+
 T = TypeVar("T")
 
 # metrics.jsonl has every logged step; the lines printed to a file or pipe only show progress.
@@ -39,11 +41,11 @@ class Console:
 
     def print(self, text: str = "") -> None:
         if self.enabled:
-            self._rich.print(text, markup=False)
+            self._rich.print(mask_secrets(text), markup=False)
 
     def heading(self, text: str) -> None:
         if self.enabled:
-            self._rich.print(text, style="bold", markup=False)
+            self._rich.print(mask_secrets(text), style="bold", markup=False)
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Print names and texts in two columns; a text may have several lines."""

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from finetune.errors import ConfigError, DataError
-from finetune.io.table_writer import check_output, open_writer
+from finetune.io.table_writer import check_output, open_writer, quote_formulas
 
 ROWS: list[dict[str, Any]] = [
     {"text": 'a "quoted", b', "count": 3, "label": ["x", "y"], "note": None},
@@ -117,3 +117,24 @@ def test_open_writer_reports_a_disk_that_is_full_on_closing(
     monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
     with pytest.raises(DataError, match=r"rows.csv: cannot be written: .*No space left"):
         write(tmp_path / "rows.csv")
+
+
+def test_quote_formulas_leaves_numbers_and_text(tmp_path: Path) -> None:
+    cells = [
+        "=1+1",
+        "+SUM(A1)",
+        "-2+3",
+        "@A1",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\uff1d1+1",
+        "-cmd|' /C calc'!A0",
+    ]
+    kept = ["", "a=b", "-5", "+1.5e-3", "'=1", -0.5, ["=1"], None]
+    with open_writer(tmp_path / "rows.csv") as writer:
+        quote_formulas(writer)([{"=name": cell} for cell in [*cells, *kept]])
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row[0] if row else "" for row in csv.reader(file)]
+    assert rows[: len(cells) + 1] == ["'=name", *(f"'{cell}" for cell in cells)]
+    assert rows[len(cells) + 1 :] == ["", "a=b", "-5", "+1.5e-3", "'=1", "-0.5", '["=1"]', ""]
