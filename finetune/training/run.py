@@ -47,6 +47,11 @@ def run(
     any weight changes.
     """
     config = loaded.config
+    if fresh and extend:
+        raise ConfigError(
+            "--fresh and --extend: one starts the run over, the other trains it longer; give one "
+            "of them"
+        )
     clear_learned(task)
     check_optimizer(config.optim.name)
     check_trackers(config.output.trackers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import torch
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
-from finetune.io.references import resolve_model
+from finetune.io.references import locate, resolve_model
 from tasks.backbones.dropout import config_keys
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def from_pretrained(
     """Load from a reference with an Auto class of transformers. Raises ModelError."""
     import transformers
 
+    refuse_keys(source, "transformers", {"weights": "its folder holds its weights"})
     name, gguf = _split_gguf(resolve_model(source.name))
     may_run_code = source.trust_remote_code and not _is_from_hub(Path(name))
     keys = {"revision": source.revision, "trust_remote_code": may_run_code}
@@ -91,6 +92,22 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     if source.name.lower().endswith(GGUF):
         _clear_quantization(network)
     return network
+
+
+def refuse_keys(source: ModelConfig, library: str, no_effect: Mapping[str, str]) -> None:
+    """Raise ModelError for keys without effect: {key: reason}, which hold for a library's networks.
+
+    A revision of a network on this machine and `match` without `weights` never have one.
+    """
+    faults = {key: f"is a network of {library}: {why}" for key, why in no_effect.items()}
+    if locate(source.name, ModelError) is not None:
+        faults["revision"] = "is on this machine, where it has no other revisions"
+    if source.weights is None:
+        faults["match"] = "is loaded without model.weights, so there is nothing to match"
+    for key, fault in faults.items():
+        value = getattr(source, key)
+        if value != ModelConfig.model_fields[key].default:
+            raise ModelError(f"model.{key}={value}: {source.name} {fault}; remove the key")
 
 
 def label_keys(names: Sequence[str]) -> dict[str, Any]:

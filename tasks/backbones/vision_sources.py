@@ -19,7 +19,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
-from tasks.backbones.pretrained import from_pretrained, load_network
+from tasks.backbones.pretrained import from_pretrained, load_network, refuse_keys
 from tasks.backbones.vector_heads import HEAD_FILE, HiddenShape, read_head
 from tasks.backbones.vision_models import (
     TimmModel,
@@ -187,11 +187,7 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
     `classifies` is False if the task does not use the classifier.
     """
     name, size = str(source.timm_name), source.preprocessing.size
-    if source.model.attention is not None:
-        raise ModelError(
-            f"model.attention={source.model.attention}: {source.model.name} is a timm network, and "
-            "timm chooses the attention implementation itself; remove the key"
-        )
+    _check_timm_keys(source.model)
     has_fixed_size = _timm_config(name).get("fixed_input_size", False)
     arguments: dict[str, Any] = {"img_size": size} if has_fixed_size else {}
     arguments |= timm_arguments(source.model, classifies=classifies)
@@ -217,6 +213,17 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
     if weights is not None:
         load_weight_file(network, weights, source.model.match, head_names(network))
     return network
+
+
+def _check_timm_keys(model: ModelConfig) -> None:
+    """Raise ModelError for keys that have no effect on a timm network."""
+    no_effect = {
+        "attention": "timm chooses the attention implementation",
+        "quantize": "only networks of transformers are quantized",
+    }
+    if model.name.startswith(TIMM):
+        no_effect["revision"] = "timm chooses the revision"
+    refuse_keys(model, "timm", no_effect)
 
 
 def _reset_head(layer: nn.Linear) -> None:

@@ -148,8 +148,8 @@ def test_train_accepts_options_in_any_position(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         "finetune.training.run.run", lambda loaded, task, **flags: seen.update(flags)
     )
-    assert finetune("train", "lr=1e-3", "--fresh", "bbc-news", "epochs=2", "--extend") == 0
-    assert seen == {"fresh": True, "extend": True}
+    assert finetune("train", "lr=1e-3", "--fresh", "bbc-news", "epochs=2") == 0
+    assert seen == {"fresh": True, "extend": False}
     assert finetune("train", "bbc-news", "--lr", "1e-3") == 2
 
 
@@ -180,6 +180,13 @@ def test_train_leaves_a_finished_run_unchanged(
     assert finetune("train", *words, f"output={finished_run}", "lr=1e-3") == 2
     assert "optim.lr: 0.003 in the run, 0.001 now" in capsys.readouterr().err
     assert (finished_run / "results.json").stat().st_mtime_ns == before
+
+
+def test_train_refuses_to_extend_and_replace_a_run(finished_run: Path, capsys: Any) -> None:
+    words = ["task=text-classification", "model=nowhere", "data=none.csv", "--fresh", "--extend"]
+    assert finetune("train", *words, f"output={finished_run}") == 2
+    assert "--fresh and --extend: one starts the run over" in capsys.readouterr().err
+    assert (finished_run / "results.json").is_file()
 
 
 def test_train_fresh_keeps_the_old_run_if_the_new_one_fails(

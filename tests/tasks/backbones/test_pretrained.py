@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,3 +22,19 @@ def test_from_pretrained_names_the_type_of_a_network_for_another_task(tmp_path: 
 def test_from_pretrained_says_that_a_folder_is_missing() -> None:
     with pytest.raises(ModelError, match=r"'nowhere' .*There is no such folder, and the hub"):
         from_pretrained("AutoConfig", ModelConfig(name="nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ({"weights": "x.safetensors"}, r"weights=x\.safetensors: .*its folder holds its weights"),
+        ({"match": "order"}, "match=order: .*without model.weights"),
+        ({"revision": "v1"}, "revision=v1: .* is on this machine"),
+    ],
+)
+def test_from_pretrained_rejects_keys_without_effect(
+    key: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    source = ModelConfig(name=str(tiny_bert(tmp_path / "bert")), **key)
+    with pytest.raises(ModelError, match=rf"model\.{message}.*; remove the key"):
+        from_pretrained("AutoConfig", source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -42,10 +43,21 @@ def test_image_size_is_rejected_if_the_network_does_not_accept_it(
         set_up_classifier(vision_networks["vit"], image_size=48)
 
 
-def test_attention_is_rejected_for_timm(vision_networks: dict[str, Path]) -> None:
-    source = ModelConfig(name=str(vision_networks["timm-vit"]), attention="eager")
-    with pytest.raises(ModelError, match=r"model\.attention=eager: .* remove the key"):
+@pytest.mark.parametrize(
+    "key", [{"attention": "eager"}, {"quantize": "4bit"}, {"match": "order"}, {"revision": "v1"}]
+)
+def test_keys_without_effect_are_rejected_for_timm(
+    key: dict[str, Any], vision_networks: dict[str, Path]
+) -> None:
+    source = ModelConfig(name=str(vision_networks["timm-vit"]), **key)
+    ((name, value),) = key.items()
+    with pytest.raises(ModelError, match=rf"model\.{name}={value}: .* remove the key"):
         set_up_classifier(source)
+
+
+def test_revision_is_rejected_for_an_architecture_of_timm() -> None:
+    with pytest.raises(ModelError, match="model.revision=v1: .* timm chooses the revision"):
+        set_up_classifier(ModelConfig(name="timm/resnet18", revision="v1"))
 
 
 def test_model_name_suggests_the_nearest_timm_architecture() -> None:
