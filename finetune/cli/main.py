@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from finetune.config.loading import Loaded
+    from finetune.errors import FinetuneError
     from finetune.task import Task
 
 # Plain-text help: rendering it with rich would take three times as long as all else --help does.
@@ -424,6 +424,17 @@ def main() -> None:
     try:
         app()
     except FinetuneError as error:
-        if int(os.environ.get("RANK", "0")) == 0:  # all processes raise the same error
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 2))
+        _fail(error)
+    except RuntimeError as error:
+        from finetune.distributed.lost_peers import peer_loss
+
+        if (loss := peer_loss(error)) is None:
+            raise
+        _fail(loss)
+
+
+def _fail(error: FinetuneError) -> NoReturn:
+    from finetune.distributed.lost_peers import report
+
+    report(error)
+    sys.exit(getattr(error, "exit_code", 2))

@@ -313,7 +313,9 @@ class OutputConfig(Section):
     place_keys: ClassVar[frozenset[str]] = free_keys
 
     dir: str | None = None
-    """The run folder; null: runs/<data>-<model>-<method>."""
+    """The run folder; null: runs/<data>-<model>-<method>, with -2, -3, ... at its end if that one
+    holds a run with other keys or rows.
+    """
     trackers: list[str] = []
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, or any other that
     Accelerate supports.

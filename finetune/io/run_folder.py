@@ -1,4 +1,4 @@
-"""Layout of a run folder, and the check that a command may resume the run in it.
+"""Layout of a run folder, and reading and writing of its small files.
 
 .lock .owner    lock of the training that runs in the folder
 config.yaml     config with all defaults filled in
@@ -11,29 +11,29 @@ reports/        <split>/: reports of the task on its results; predictions before
 trackers/       files written by trackers
 results.json    written last: marks the run as finished
 final/          the fine-tuned model
+replaced/       an earlier run, until the one that replaces it has a checkpoint
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined, to_jsonable_python
-
-from finetune.config.retired import stored_section
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten, parse_value, to_yaml
-from finetune.errors import CheckpointError, ConfigError, DataError
-from finetune.io.files import write_json, write_text
+from finetune.errors import CheckpointError, ConfigError
+from finetune.io.files import remove_path, sync_to_disk, write_json, write_text
 from finetune.io.run_lock import LOCK, OWNER
 
-OTHER_FILES = ("metrics.jsonl", "best.json", "last.json")
+RUN = "run.json"
+_FOLDERS = ("checkpoints", "contrastive", "final", "onnx", "reports", "trackers")
+# run.json last, since it marks a run: what was moved before it can be moved back.
+PARTS = ("results.json", "config.yaml", "metrics.jsonl", "best.json", "last.json", *_FOLDERS, RUN)
+_REMOVED = ".replaced.removed"
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class RunFolder:
         return self.path / "final"
 
     @property
+    def replaced(self) -> Path:
+        return self.path / "replaced"
+
+    @property
     def trackers(self) -> Path:
         return self.path / "trackers"
 
@@ -64,7 +68,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        return (self.path / "run.json").is_file()
+        return (self.path / RUN).is_file()
 
     @property
     def has_config(self) -> bool:
@@ -117,7 +121,7 @@ class RunFolder:
                 "environment": {**environment},
             }
             # Written first, since it marks the folder as that of a run.
-            write_json(self.path / "run.json", facts)
+            write_json(self.path / RUN, facts)
             self.checkpoints.mkdir(exist_ok=True)
             (self.path / "results.json").unlink(missing_ok=True)  # the run is being extended
         except OSError as error:
@@ -137,15 +141,33 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         write_text(self.path / "config.yaml", to_yaml(config))
 
-    def clear(self) -> None:
-        """Remove the files of the run, and nothing else."""
-        if not self.exists:
-            return
-        for name in ("checkpoints", "contrastive", "final", "reports", "trackers"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        # run.json last, since a folder without it does not count as a run.
-        for name in ("results.json", "config.yaml", *OTHER_FILES, "run.json"):
-            (self.path / name).unlink(missing_ok=True)
+    def set_aside(self) -> None:
+        """Move the run to replaced/, where it stays until the next run has a checkpoint.
+
+        A run without a checkpoint is removed instead if an earlier one is kept there already.
+        """
+        has_checkpoint = any(self.checkpoints.glob("step-*"))
+        with self._writing(self.replaced.name):
+            if (self.replaced / RUN).is_file() and not has_checkpoint:
+                for name in PARTS:
+                    remove_path(self.path / name)
+            else:
+                self.remove_replaced()
+                self.replaced.mkdir()
+                _move(self.path, self.replaced)
+
+    def undo_replacement(self) -> None:
+        """Move a run back that a killed command had moved to replaced/ only in part."""
+        remove_path(self.path / _REMOVED)
+        if self.replaced.is_dir() and not (self.replaced / RUN).is_file():
+            _move(self.replaced, self.path)
+            self.replaced.rmdir()
+
+    def remove_replaced(self) -> None:
+        """Remove replaced/; a kill in between leaves all of it or nothing."""
+        if self.replaced.is_dir():
+            self.replaced.replace(self.path / _REMOVED)
+            remove_path(self.path / _REMOVED)
 
     def history(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; ignore a truncated last line, which a killed run may leave behind."""
@@ -191,84 +213,25 @@ def check_free(folder: RunFolder) -> None:
     """Raise ConfigError for a path that is a file or a folder with content other than a run."""
     if folder.path.is_file():
         raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
-    names = {path.name for path in folder.path.iterdir()} if folder.path.is_dir() else set()
-    if not folder.exists and names - {".run.json.partial", LOCK, OWNER}:
+    if not folder.exists and has_other_files(folder.path):
         raise ConfigError(
             f"output.dir: {folder.path} is not empty and not a run; name another folder"
         )
 
 
-def check_same_run(
-    folder: RunFolder, given: RunConfig, digests: Mapping[str, str], *, extend: bool
-) -> RunConfig | None:
-    """Return the config to resume with, if `given` describes the run in the folder.
-
-    None if that run was killed before it wrote a config. Raises CheckpointError or DataError that
-    lists the differences and the remedies.
-    """
-    if not folder.has_config:
-        return None
-    recorded, resolved = folder.read("run.json"), folder.read_config()
-    lengths = given.keys_of("length_keys")
-    free = given.keys_of("free_keys") | (lengths if extend else set())
-    changed, differences = dict[str, Any](), dict[str, str]()
-    for key, (value, before) in _changes(given, recorded["given"], resolved).items():
-        if key in free:
-            changed[key] = value
-        else:
-            differences[key] = f"  {key}: {_show(before)} in the run, {_show(value)} now"
-    hint = "use --extend to train longer, or " if lengths & differences.keys() else ""
-    replacing = "--fresh (in Python fresh=True) to replace this run"
-    remedy = f"{hint}set output.dir=... for a second run, or use {replacing}"
-    if differences:
-        lines = [
-            f"{folder.path}: contains a run with another config:",
-            *differences.values(),
-            f"  {remedy}",
-        ]
-        raise CheckpointError("\n".join(lines))
-    if dict(digests) != recorded["data"]:
-        names = sorted({name for name, _ in digests.items() ^ recorded["data"].items()})
-        raise DataError(
-            f"{folder.path}: the rows of {', '.join(names)} have changed since the run "
-            f"started; {remedy}"
-        )
-    named_now = {key: flatten(given)[key] for key in given.keys_of("code_keys")}
-    for key, value in (changed | named_now).items():
-        section, _, leaf = key.partition(".")
-        resolved[section][leaf] = value
-    typed_sections = {
-        name: stored_section(type(getattr(given, name)), resolved[name])
-        for name in ("task", "method")
-    }
-    return RunConfig(**(resolved | typed_sections))
+def has_other_files(folder: Path) -> bool:
+    """True if a folder has content that a killed command of this kit does not leave behind."""
+    ours = {f".{RUN}.partial", LOCK, OWNER, "replaced", _REMOVED}
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_replaced = (folder / "replaced" / RUN).is_file()
+    return not is_replaced and any(
+        name not in ours and not name.startswith(f"{OWNER}.") for name in names
+    )
 
 
-def _show(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def _changes(
-    given: RunConfig, before: Mapping[str, Any], resolved: Mapping[str, Mapping[str, Any]]
-) -> dict[str, tuple[Any, Any]]:
-    """Return {key: (new value, old value)} of changed keys.
-
-    A key is changed if it differs both from its value as given to the run and from the value that
-    was filled in.
-    """
-    changes = {}
-    for key, value in flatten(given).items():
-        section, _, leaf = key.partition(".")
-        stored, filled = before.get(key), resolved[section].get(leaf)
-        if key not in before:  # added to the kit after the run
-            stored = _default(getattr(given, section), leaf)
-        if value != stored and (value is None or value != filled):
-            changes[key] = value, stored if stored is not None else filled
-    return changes
-
-
-def _default(section: BaseModel, key: str) -> Any:
-    """Return the default of a key as a JSON-able value; None if it is required or unknown."""
-    fields = type(section).model_fields
-    value = fields[key].get_default(call_default_factory=True) if key in fields else None
-    return to_jsonable_python(None if value is PydanticUndefined else value)
+def _move(source: Path, target: Path) -> None:
+    for name in PARTS:
+        if (source / name).exists():
+            (source / name).replace(target / name)
+    for folder in (source, target):
+        sync_to_disk(folder)

@@ -135,6 +135,7 @@ class RunJournal:
             }
             root, step, best = self.folder.checkpoints, progress.step, progress.best_step
             save_checkpoint(root, step, gathered, state)
+            self.folder.remove_replaced()
             self.folder.point(step, best, progress.best_value)
             remove_old_checkpoints(root, live.config.train.keep_checkpoints, step=step, best=best)
         live.accelerator.wait_for_everyone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,12 @@ from finetune.config.yaml import flatten
 from finetune.data.opening import Splits, open_splits
 from finetune.distributed.launch import deterministic, environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import CheckpointError, ConfigError, nearest
+from finetune.errors import ConfigError, nearest
 from finetune.export.hub import check_repository, note_missing_token, push_finished
 from finetune.export.licenses import check_license
 from finetune.io.checkpoint import find_latest_checkpoint, load_optimizer
-from finetune.io.run_folder import RunFolder, check_free, check_same_run
-from finetune.io.run_lock import lock_run
+from finetune.io.run_folder import RunFolder, check_free
+from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import selected_metric, show_results
@@ -61,32 +60,52 @@ def run(
         check_license("output.license", config.output.license)
     state = this_process()
     console = Console(enabled=state.is_main_process)
-    folder = RunFolder(Path(config.output.dir or default_folder(config, data)))
-    check_free(folder)
-    console.heading(f"{config.task.name} with method={config.method.name}, output in {folder.path}")
-
+    default = default_folder(config, data) if config.output.dir is None else Path()
+    if config.output.dir is not None:
+        check_free(RunFolder(Path(config.output.dir)))
     splits = open_splits(config.data, task, data)
-    console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
-    digests = digest_splits(splits, task)
-    resumes = folder.exists and not fresh
-    resumed = check_same_run(folder, config, digests, extend=extend) if resumes else None
+    identity = RunIdentity(config, digest_splits(splits, task), extend, loaded.origins)
+    with claim_folder(identity, default, is_main=state.is_main_process) as (folder, note):
+        console.heading(
+            f"{config.task.name} with method={config.method.name}, output in {folder.path}"
+        )
+        if note:
+            console.print(note)
+        console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
+        _run_in(folder, identity, task, splits, console, fresh=fresh)
+        push_if_asked(folder, config, state.is_main_process)
+    return folder
+
+
+def _run_in(
+    folder: RunFolder,
+    identity: RunIdentity,
+    task: Task,
+    splits: Splits,
+    console: Console,
+    *,
+    fresh: bool,
+) -> None:
+    """Train in a folder that is locked, unless the run in it is finished."""
+    state = this_process()
+    if state.is_main_process:
+        folder.undo_replacement()
+    state.wait_for_everyone()
+    check_free(folder)
+    resumed = check_same_run(folder, identity) if folder.exists and not fresh else None
     if resumed is not None:
         # The rows of a run of an earlier version are still formatted as when it started.
         task.settle({k: v for k, v in keys_before(resumed.task).items() if v is not None})
     state.wait_for_everyone()  # all processes must check the folder before one writes to it
-    if resumed is not None and folder.finished and not extend:
+    if resumed is not None and folder.finished and not identity.extend:
         console.print(
             "this run is already finished; use --fresh (fresh=True in Python) to start over, or "
             "--extend with more epochs to train longer"
         )
         show_results(folder, console)
-        push_if_asked(folder, config, state.is_main_process)
-        return folder
-
-    with deterministic(config.train.deterministic):
-        _train(loaded, resumed, task, splits, digests, folder, console, fresh=fresh)
-    push_if_asked(folder, config, state.is_main_process)
-    return folder
+        return
+    with deterministic(identity.given.train.deterministic):
+        _train(identity, resumed, task, splits, folder, console, fresh=fresh)
 
 
 def clear_learned(task: Task) -> None:
@@ -97,18 +116,17 @@ def clear_learned(task: Task) -> None:
 
 
 def _train(
-    loaded: Loaded,
+    identity: RunIdentity,
     resumed: RunConfig | None,
     task: Task,
     splits: Splits,
-    digests: dict[str, str],
     folder: RunFolder,
     console: Console,
     *,
     fresh: bool,
 ) -> None:
     """Train from splits to final/; `resumed` is the stored config of a run to resume, if any."""
-    started, config = time.perf_counter(), loaded.config
+    started, config = time.perf_counter(), identity.given
     precision, _ = choose_precision((resumed or config).train.precision, this_process().device)
     accelerator = make_accelerator(precision, config.output.trackers, folder.trackers)
     prepared = assemble(resumed or config, task, splits, accelerator)
@@ -120,27 +138,25 @@ def _train(
     console.facts(describe_run(prepared, splits).lines())
     if config.output.hub is not None and (note := note_missing_token(config.output.hub)):
         console.print(note)
-    with lock_run(folder.path, is_main=accelerator.is_main_process):
-        if resumed is None and not fresh:
-            _check_still_free(folder)
-        accelerator.wait_for_everyone()  # all processes must look before one writes
-        if accelerator.is_main_process:
-            if fresh:  # only now: a fault above must not cost the old run
-                folder.clear()
-            folder.begin(config, digests, environment(accelerator), loaded.origins)
-            folder.write_config(prepared.live.config)
-            if tuning_note is not None:
-                save_backbone(live, tuning_note, folder.contrastive)
-        accelerator.wait_for_everyone()
+    accelerator.wait_for_everyone()  # all processes must have looked before one writes
+    if accelerator.is_main_process:
+        if fresh and folder.exists:  # only now: a fault above must not cost the old run
+            folder.set_aside()
+            console.print(f"earlier run: in {folder.replaced} until this one has a checkpoint")
+        folder.begin(config, identity.digests, environment(accelerator), identity.were_set)
+        folder.write_config(prepared.live.config)
+        if tuning_note is not None:
+            save_backbone(live, tuning_note, folder.contrastive)
+    accelerator.wait_for_everyone()
 
-        with track_run(accelerator, folder.path, flatten(prepared.live.config)):
-            journal = RunJournal(prepared.live, folder, console, prepared.validation, started)
-            progress = resume(prepared.live, folder, console)
-            select = selector(prepared.live.config, task)
-            if progress.step == 0:
-                evaluate_untrained(prepared, journal, select)
-            fit(prepared.live, progress, journal, select)
-            finalize_run(prepared, progress, journal, splits)
+    with track_run(accelerator, folder.path, flatten(prepared.live.config)):
+        journal = RunJournal(prepared.live, folder, console, prepared.validation, started)
+        progress = resume(prepared.live, folder, console)
+        select = selector(prepared.live.config, task)
+        if progress.step == 0:
+            evaluate_untrained(prepared, journal, select)
+        fit(prepared.live, progress, journal, select)
+        finalize_run(prepared, progress, journal, splits)
 
 
 def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
@@ -208,15 +224,6 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     return progress
 
 
-def _check_still_free(folder: RunFolder) -> None:
-    """Raise CheckpointError if another training has begun in the folder of a new run."""
-    if folder.exists:
-        raise CheckpointError(
-            f"{folder.path}: another training began in this folder meanwhile; give the command "
-            "again to resume it, or choose another folder with output.dir=FOLDER"
-        )
-
-
 def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
     """Return the score by which evaluations are compared (larger is better); None for best=last."""
     selected = selected_metric(config.train.best, task.metric)
@@ -262,27 +269,3 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
             digest.update(content.encode("utf-8", "surrogatepass"))
         digests[name] = digest.hexdigest()
     return digests
-
-
-def default_folder(config: RunConfig, data: Any = None) -> str:
-    """Return runs/<data>-<model>-<method>, from the last distinctive part of each name."""
-    source = config.data.source or config.data.train
-    if source is None and data is None:
-        raise ConfigError(
-            "data.source: no data given; add data=FILE, a folder, a hub dataset or pkg://..."
-        )
-    words = [
-        _last_word(source or "data"),
-        _last_word(config.model.name),
-        _last_word(config.method.name.rpartition(":")[2]),
-    ]
-    return str(Path("runs") / "-".join(words))
-
-
-def _last_word(reference: str) -> str:
-    """Return the distinctive part of a reference: bbcnews of pkg://corpus/bbcnews/data."""
-    vague = {"data", "model", "train", "dataset", "."}
-    parts = [part for part in Path(reference.replace("://", "/")).parts if part.strip("/\\.")]
-    distinctive = [part for part in parts if Path(part).stem not in vague]
-    word = Path(distinctive[-1]).stem if distinctive else "data"
-    return re.sub(r'[<>:"|?*\\/]+', "-", word)  # characters that Windows forbids in file names
