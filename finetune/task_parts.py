@@ -297,6 +297,14 @@ class Views:
         """Analyze the training rows for `inspect`; return {topic: finding}. May take seconds."""
         return {}
 
+    def metric_names(self) -> list[str]:
+        """Return the names of all metrics of an evaluation but the losses; [] if unknown.
+
+        Called after `Task.setup` or `restore`, to check train.best. A metric that is listed may be
+        missing in an evaluation in which it is undefined.
+        """
+        return []
+
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         """Compare a held-out split with what was learned from train; return one note per finding.
 

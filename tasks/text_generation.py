@@ -27,8 +27,10 @@ from tasks.generation.documents import chunk_of, chunk_rows
 from tasks.generation.generation_config import TextGenerationConfig
 from tasks.generation.generation_views import GenerationViews
 from tasks.generation.language_models import ISOLATION_NOTES, load_language_model
-from tasks.generation.text_metrics import check_scorers, score_texts
 from tasks.generation.tokens import special_token_notes, start_token
+from tasks.metrics.extra_metrics import ExtraMetrics
+from tasks.metrics.judged_rows import judge_texts
+from tasks.metrics.text_metrics import TEXT_METRICS, check_scorers, score_texts
 from tasks.prompts.chat_choice import choose_chat, dialogue_notes
 from tasks.prompts.dialogues import settle_chat_template, turn_end_token
 from tasks.prompts.messages import check_answered
@@ -57,6 +59,7 @@ class TextGeneration(Task):
     _turn_end: int | None = None
     _restored: bool = False
     _codec: tuple[Any, Codec] | None = None
+    _extra: tuple[Any, ExtraMetrics] | None = None
 
     @property
     def rows(self) -> PromptRows:
@@ -68,10 +71,11 @@ class TextGeneration(Task):
 
     @property
     def sharding_fault(self) -> str:
-        if not self.resolved_.generate:
+        if not self.resolved_.scores_texts:
             return ""
+        key = "generate=true" if self.resolved_.generate else "metrics"
         return (
-            "task.generate=true bypasses the module whose weights are sharded; generate and score "
+            f"task.{key} bypasses the module whose weights are sharded; generate and score "
             "texts afterwards with finetune evaluate RUN DATA task.generate=true"
         )
 
@@ -87,7 +91,7 @@ class TextGeneration(Task):
         if self.resolved_.chunk is None:
             self.settle({"chunk": is_plain})
         texts = (f"{row.prompt}{row.answer or ''}" for row in map(self.exchange, train))
-        return [*notes, *unknown_tokens_note(self.tokenizer_, texts)]
+        return [*notes, *unknown_tokens_note(self.tokenizer_, texts), *self.extra_metrics.notes]
 
     def _settle_chat(self, train: Any) -> list[str]:
         """Choose whether rows are dialogues, and the chat template; return notes."""
@@ -219,14 +223,24 @@ class TextGeneration(Task):
 
     @property
     def score(self) -> Score | None:
-        return self._score if self.resolved_.generate else None
+        return self._score if self.resolved_.scores_texts else None
+
+    @property
+    def extra_metrics(self) -> ExtraMetrics:
+        """The metrics of task.metrics, loaded when they are first needed. Raises ConfigError."""
+        key = self.resolved_.metrics
+        if self._extra is None or self._extra[0] != key:
+            self._extra = key, ExtraMetrics(self.resolved_.extra_metrics, "text")
+        return self._extra[1]
 
     def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
         texts = [prediction["generated_text"] for prediction in predictions]
         pairs = list(zip(texts, map(self.reference, rows), strict=True))
         # A turn that only calls a tool has no reference text to compare with.
         scored = [pair for pair in pairs if pair[1]] or pairs
-        return score_texts(*zip(*scored, strict=True))
+        columns: tuple[Sequence[str], Sequence[str]] = tuple(zip(*scored, strict=True))
+        results = score_texts(*columns) if self.resolved_.generate else {}
+        return results | self.extra_metrics.compute(judge_texts(*columns))
 
     # ---- rows as tokens
 
@@ -252,12 +266,14 @@ class TextGeneration(Task):
     def _check_keys(self) -> None:
         is_text = self.resolved_.kind == "text"
         if self.resolved_.generate:
-            check_scorers()
+            check_scorers(TEXT_METRICS)
+        if self.resolved_.scores_texts:
             self._check_room()
-        if self.resolved_.generate and is_text:
+        if self.resolved_.scores_texts and is_text:
+            key = "generate" if self.resolved_.generate else "metrics"
             raise ConfigError(
-                "task.generate: plain text has no reference to compare with; set task.prompt and "
-                "task.completion, or task.generate=false"
+                f"task.{key}: plain text has no reference to compare with; set task.prompt and "
+                f"task.completion, or remove task.{key}"
             )
         no_chat = is_text or (self.resolved_.kind == "prompt" and self.resolved_.chat is False)
         if self.resolved_.chat_template is not None and no_chat:

@@ -40,7 +40,7 @@ LAYERS = [
 ]
 # Likewise the packages of `tasks`; the task modules themselves are above all of them.
 TASK_LAYERS = [
-    "cells",
+    "cells metrics",
     "classification pixels",
     "image",
     "backbones annotations",

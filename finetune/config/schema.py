@@ -75,6 +75,11 @@ class TaskConfig(Section):
     formats: ClassVar[tuple[DataFormat, ...]] = ()
     """Data formats that only this task reads."""
 
+    @property
+    def metric_code(self) -> list[str]:
+        """Names and paths of code that an evaluation runs, such as modules of `evaluate`."""
+        return []
+
     def change_faults(self, changed: Self) -> Iterator[str]:
         """Yield the faults of a config that overrides keys of this one, which a model has."""
         return iter(())

@@ -121,12 +121,14 @@ def evaluate_source(
     state = this_process()
     folder = model_folder(run)
     task = load_task(folder, source.options, trust_code=trust_code)
-    _check_metric_code(task, folder, trust_code=trust_code)
+    if "metrics" not in source.options:  # not what the user typed
+        _check_metric_code(task, folder, trust_code=trust_code)
     rows, notes, numbers = open_numbered_rows(
         source.reference, source.config, source.split, task.config.formats
     )
     if by is not None:
         _check_groups(by, rows)
+    task.views.metric_names()  # loads the metrics of the task, and raises if one fails
     resolved = task.rows.resolve(rows[:FIRST_VALUES])
     task.settle(resolved.keys)
     notes += resolved.notes
@@ -152,6 +154,8 @@ def evaluate_source(
     for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
     evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
+    if note := evaluation.undefined_note(name):
+        console.print(note)
     return Measured(model, task, rows, split, split.numbers(numbers), evaluation)
 
 
@@ -160,10 +164,8 @@ def _check_metric_code(task: Task, folder: Path, *, trust_code: bool) -> None:
 
     Only an evaluation runs them, so they do not hinder a prediction.
     """
-    for key in sorted(type(task.config).code_keys - {"name"}):
-        for name in getattr(task.config, key):
-            file = folder / "task.json"
-            check_stored_code(f"task.{key}", str(name), file, trust_code=trust_code)
+    for name in task.config.metric_code:
+        check_stored_code("task.metrics", name, folder / "task.json", trust_code=trust_code)
 
 
 def _check_groups(column: str, rows: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from finetune.batching.parts import rows_at_once
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.precision import cast_once
+from finetune.errors import listed
 from finetune.model import TransferModel
 from finetune.task import Task
 from finetune.task_parts import Prediction, Stats, take_rows
@@ -29,12 +31,21 @@ class Evaluation:
     """Metrics of a split, and the statistics [N, ...] they are computed from, in row order.
 
     Attributes:
+        metrics: the losses, and metrics that are finite, since JSON has no other numbers.
         predictions: one per row if the task scores predictions, else empty.
+        undefined: names of metrics that are not a number on these rows.
     """
 
     metrics: dict[str, float]
     stats: Stats
     predictions: list[Prediction] = field(default_factory=list)
+    undefined: tuple[str, ...] = ()
+
+    def undefined_note(self, split: str) -> str:
+        """Return a sentence on metrics that are undefined; "" if there are none."""
+        if not self.undefined:
+            return ""
+        return f"{split}: undefined (NaN) on these rows, left out: {listed(self.undefined, 8)}"
 
 
 class _BatchResult(NamedTuple):
@@ -101,13 +112,15 @@ def _join_results(results: Sequence[_BatchResult], task: Task, split: Split) -> 
         _sum_terms([result.sums for result in results]),
         _sum_terms([result.counts for result in results]),
     )
-    metrics = losses | task.summarize(stats)
+    metrics = task.summarize(stats)
     predictions = []
     if task.score is not None:
         unordered = [prediction for result in results for prediction in result.predictions]
         predictions = [unordered[position] for position in order.tolist()]
         metrics |= task.score(predictions, take_rows(split.rows, range(len(split))))
-    return Evaluation(metrics, stats, predictions)
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    undefined = tuple(name for name in metrics if name not in finite)
+    return Evaluation(losses | finite, stats, predictions, undefined)
 
 
 def _sum_terms(parts: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.config.best_metric import direction_of
 from finetune.errors import ConfigError
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
 from finetune.reporting.console import Console, format_setting, format_value
-from finetune.reporting.metric_tables import direction_of, overall
+from finetune.reporting.metric_tables import overall
 
 MISSING = ""
 # Output paths differ between any two runs.

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
 
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 
 Metrics = Mapping[str, Mapping[str, float]]
 """{split: {metric: value}}"""
-Direction = Literal["max", "min"]
-"""Direction in which a metric improves."""
-
-# Metrics whose lower values are better; of "wer/wer", the part before the slash counts.
-LOWER_IS_BETTER = ("loss", "rmse", "mae", "mse", "perplexity", "wer", "cer")
 BY_LABEL = ("precision", "recall", "f1", "support")
 # A longer table would scroll the one above it off the screen; metrics.jsonl has all labels.
 MOST_LABELS = 30
 # A wider table would be wrapped; the file of the metrics has all of them.
 MOST_COLUMNS = 8
-
-
-def direction_of(metric: str) -> Direction:
-    """Return the direction in which a metric improves, by its name."""
-    return "min" if metric.partition("/")[0] in LOWER_IS_BETTER else "max"
-
-
-def selected_metric(
-    best: str | None, task_metric: tuple[str, Direction]
-) -> tuple[str, Direction] | None:
-    """Return the metric that selects the checkpoint under train.best, and its direction.
-
-    None for best=last.
-    """
-    if best is None or best == task_metric[0]:
-        return task_metric
-    if best[0] in "+-":
-        return best[1:], "min" if best[0] == "-" else "max"
-    return None if best == "last" else (best, direction_of(best))
 
 
 def show_results(folder: RunFolder, console: Console) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from finetune.config.best_metric import Direction, direction_of, selected_metric
 from finetune.data.opening import Splits
 from finetune.distributed.launch import environment
 from finetune.export.card_data import CardData
@@ -21,11 +22,8 @@ from finetune.io.checkpoint import read_checkpoint
 from finetune.io.run_folder import RunFolder, step_name
 from finetune.model import TransferModel
 from finetune.reporting.metric_tables import (
-    Direction,
     Metrics,
-    direction_of,
     overall,
-    selected_metric,
     show_results,
 )
 from finetune.task import Task
@@ -82,7 +80,7 @@ def finalize_run(
 def metric_facts(best: str | None, task: Task, metrics: Metrics) -> dict[str, Any]:
     """Return the metric that selects the checkpoint, and the direction of each metric."""
     known: dict[str, Direction] = dict([task.metric])
-    selected = selected_metric(best, task.metric)
+    selected = selected_metric(best, task.metric, task.views.metric_names())
     known |= dict([selected]) if selected is not None else {}
     names = dict.fromkeys(name for split in metrics.values() for name in overall(split))
     return {

@@ -53,6 +53,7 @@ class RunJournal:
         """Seconds up to the checkpoint that a resumed run began from."""
         self._first: dict[str, float] = {}
         """Metrics before training; empty in a resumed run."""
+        self._said: set[str] = set()
 
     @property
     def evaluates(self) -> bool:
@@ -111,9 +112,14 @@ class RunJournal:
         block, workers = evaluation_block(live), live.config.train.workers
         averages = live.ema.in_place() if live.ema is not None else contextlib.nullcontext()
         with averages, unsharded(live.model):
-            return evaluate_split(
+            evaluation = evaluate_split(
                 live.model, live.task, split, live.accelerator, block=block, workers=workers
             )
+        note = evaluation.undefined_note(split.name)
+        if note and note not in self._said:
+            self._said.add(note)
+            self.console.print(note)
+        return evaluation
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint with all that resuming needs; update last.json and best.json."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finetune.config.best_metric import selected_metric
 from finetune.config.loading import Loaded
 from finetune.config.retired import keys_before
 from finetune.config.schema import RunConfig
@@ -23,7 +25,7 @@ from finetune.io.run_folder import RunFolder, check_free
 from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
-from finetune.reporting.metric_tables import selected_metric, show_results
+from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
 from finetune.task import Task
 from finetune.training.contrastive import save_backbone, tune_backbone
@@ -226,15 +228,17 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
 
 def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], float] | None:
     """Return the score by which evaluations are compared (larger is better); None for best=last."""
-    selected = selected_metric(config.train.best, task.metric)
+    known = task.views.metric_names()
+    selected = selected_metric(config.train.best, task.metric, known)
     if selected is None:
         return None
     name, direction = selected
 
     def select(metrics: dict[str, float]) -> float:
-        if name not in metrics:
+        if name not in metrics and name not in known:
             raise ConfigError(f"train.best: unknown metric {name!r}; {nearest(name, metrics)}")
-        return metrics[name] if direction == "max" else -metrics[name]
+        value = metrics.get(name, math.nan)  # undefined on these rows: never the best
+        return value if direction == "max" else -value
 
     return select
 

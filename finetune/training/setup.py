@@ -15,6 +15,7 @@ from finetune.batching.parts import PartRows, split_into_parts
 from finetune.batching.plan import TrainPlan
 from finetune.batching.row_cache import CachePlan, attach_features
 from finetune.batching.sampling import classes_of
+from finetune.config.best_metric import selected_metric
 from finetune.config.schema import RunConfig
 from finetune.data.opening import Splits
 from finetune.distributed.fsdp import shard
@@ -54,6 +55,7 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
     method = make_method(config.method)
     _check_keys(config, method)
     notes = task.setup(splits.train, config.model, frozen=method.freezes_backbone)
+    selected_metric(config.train.best, task.metric, task.views.metric_names())  # raises if unknown
     _check_labels(splits, task)
     batches = None
     if method.reads_batches:

@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from finetune.errors import ConfigError
 
 Array = NDArray[Any]
 
@@ -135,56 +131,3 @@ def confusion_matrix(predicted: Array, targets: Array, classes: int) -> Array:
     """Count the rows by true class (row) and predicted class (column), [C, C] int."""
     cells = np.bincount(targets * classes + predicted, minlength=classes**2)
     return cells.reshape(classes, classes)
-
-
-def _load_module(name: str) -> Any:
-    """Load an `evaluate` module by hub id or local path. Raises ConfigError."""
-    from evaluate import config, loading
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    # evaluate would report each use of a hub module, and ignores the hub's offline switch.
-    config.HF_UPDATE_DOWNLOAD_COUNTS = False
-    config.HF_EVALUATE_OFFLINE |= HF_HUB_OFFLINE
-    path = Path(name).expanduser()
-    try:
-        return loading.load(str(path) if path.exists() else name, keep_in_memory=True)
-    except Exception as error:  # third-party code may raise anything
-        raise ConfigError(
-            f"task.metrics: cannot load the evaluate module {name!r}: {error} Names are downloaded "
-            "from the hub; the path of a local module (folder/NAME/NAME.py) needs no network."
-        ) from error
-
-
-def evaluate_module(
-    name: str,
-    predictions: Sequence[Any] | Array,
-    references: Sequence[Any] | Array,
-    classes: int = 0,
-) -> dict[str, float]:
-    """Return the finite numbers that an `evaluate` module computes, each as "<module>/<key>".
-
-    The modules f1, precision and recall are binary by default; with more than two classes, by
-    `classes` or the largest index, they are macro-averaged. Raises ConfigError if the module cannot
-    be loaded or fails.
-    """
-    module, stem = _load_module(name), Path(name).name.removesuffix(".py")
-    known = max(classes, _classes(predictions), _classes(references))
-    is_averaged = stem in ("f1", "precision", "recall") and known > 2
-    options = {"average": "macro"} if is_averaged else {}
-    try:
-        results = module.compute(predictions=predictions, references=references, **options)
-    except Exception as error:  # third-party code, as above
-        raise ConfigError(
-            f"task.metrics: the evaluate module {name!r} failed on the predictions of this task: "
-            f"{error} Remove it, or choose a module that fits them."
-        ) from error
-    numbers = {
-        f"{stem}/{key}": float(value) for key, value in results.items() if isinstance(value, Real)
-    }
-    return {key: value for key, value in numbers.items() if math.isfinite(value)}
-
-
-def _classes(values: Sequence[Any] | Array) -> int:
-    """Return the number of classes that these class indices imply; 0 for other values."""
-    indices = np.asarray(values)
-    return 1 + int(indices.max()) if indices.dtype.kind in "iu" else 0

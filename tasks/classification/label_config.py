@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from finetune.config.schema import NonNegative, TaskConfig
+from finetune.config.schema import NonNegative
 from tasks.cells.label_values import label_key
+from tasks.metrics.metric_config import ExtraMetricsConfig
 
 LabelKind = Literal["single", "several", "number"]
 
@@ -26,12 +27,12 @@ LabelName = Annotated[str, BeforeValidator(_as_name)]
 LabelValue = Annotated[str, BeforeValidator(_as_key)]
 
 
-class TargetConfig(TaskConfig):
+class TargetConfig(ExtraMetricsConfig):
     """The keys of a task whose rows have labels or a number as target."""
 
-    free_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
-    code_keys: ClassVar[frozenset[str]] = TaskConfig.code_keys | {"metrics"}
-    prediction_keys: ClassVar[frozenset[str]] = frozenset({"threshold", "scores", "label"})
+    prediction_keys: ClassVar[frozenset[str]] = frozenset(
+        {"threshold", "scores", "label", "metrics"}
+    )
 
     def change_faults(self, changed: Self) -> Iterator[str]:
         if changed.threshold != self.threshold and self.kind != "several":
@@ -40,8 +41,6 @@ class TargetConfig(TaskConfig):
                 f" model's task.kind is {self.kind}; remove the key"
             )
 
-    metrics: list[str] = []  # noqa: RUF012 - pydantic copies it
-    """`evaluate` modules to compute besides the task's own metrics: hub ids or local paths."""
     label: str | Annotated[list[str], Field(min_length=2)] | None = None
     """Column of the label, or a list of columns of zeros and ones, each of which is a label; null:
     detected.

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from finetune.model import Batch, TransferModel
-from finetune.task import Score, Task
+from finetune.task import Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
-from tasks.classification import classification_metrics as metrics
-from tasks.classification.label_config import TargetConfig
+from tasks.classification.label_config import LabelKind, TargetConfig
 from tasks.classification.label_reader import (
     are_folders,
     confirm_blanks,
@@ -26,6 +26,8 @@ from tasks.classification.label_rows import has_label, label_cell
 from tasks.classification.label_views import label_remarks
 from tasks.classification.labels import class_label_names
 from tasks.classification.targets import TARGET_KINDS, Targets, label_values, learn_targets
+from tasks.metrics.extra_metrics import ExtraMetrics
+from tasks.metrics.judged_rows import judge, trial_rows
 
 
 class LabeledTask(Task):
@@ -34,10 +36,15 @@ class LabeledTask(Task):
     config: TargetConfig
     resolved_: TargetConfig
     targets_: Targets | None = None
+    _extra: tuple[Any, ExtraMetrics] | None = None
 
     @property
     def metric(self) -> tuple[str, Literal["max", "min"]]:
-        return TARGET_KINDS[self.resolved_.kind or "single"].metric
+        return TARGET_KINDS[self._kind].metric
+
+    @property
+    def _kind(self) -> LabelKind:
+        return self.resolved_.kind or "single"
 
     @property
     def targets(self) -> Targets:
@@ -65,7 +72,7 @@ class LabeledTask(Task):
             mappings = [] if isinstance(label, list) else label_mappings(train[label])
             confirm_blanks(mapping_columns(mappings) or [train[name] for name in label or ()])
         self.targets_ = learn_targets(config, train)
-        return label_remarks(config, self.targets_, train)
+        return [*label_remarks(config, self.targets_, train), *self.extra_metrics.notes]
 
     def with_target(self, sample: Sample, row: Row) -> Sample:
         """Add the target to a sample if the row has a label."""
@@ -87,22 +94,28 @@ class LabeledTask(Task):
         return {"scores": self.targets.scores(outputs), "target": batch["targets"]}
 
     def summarize(self, stats: Stats) -> dict[str, float]:
-        return self.targets.summarize(stats["scores"].numpy(), stats["target"].numpy())
+        arrays = stats["scores"].numpy(), stats["target"].numpy()
+        results = self.targets.summarize(*arrays)
+        if self.resolved_.metrics:
+            judged = judge(self._kind, self.targets.names, *arrays, self.resolved_.threshold)
+            results |= self.extra_metrics.compute(judged)
+        return results
+
+    @property
+    def extra_metrics(self) -> ExtraMetrics:
+        """The metrics of task.metrics, loaded when they are first needed. Raises ConfigError."""
+        names = self.targets.names
+        key = (self.resolved_.metrics, self._kind, names)
+        if self._extra is None or self._extra[0] != key:
+            self._extra = key, ExtraMetrics(self.resolved_.extra_metrics, self._kind, names)
+        return self._extra[1]
+
+    def metric_names(self) -> list[str]:
+        """Return the names of all metrics: those of rows in which every label occurs."""
+        trial = trial_rows(self._kind, self.targets.names)
+        scores = trial.predictions[:, None] if trial.scores is None else trial.scores
+        stats = {"scores": torch.tensor(scores), "target": torch.tensor(trial.targets)}
+        return list(self.summarize(stats))
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         return self.targets.predictions(self.targets.scores(model(batch).float()).cpu())
-
-    # ---- evaluate modules
-
-    @property
-    def score(self) -> Score | None:
-        return self._score if self.resolved_.metrics else None
-
-    def _score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
-        references = [self.targets.target(label_cell(self.resolved_, row)) for row in rows]
-        answers: list[Any] = [each.get("label", each["score"]) for each in predictions]
-        predicted = [self.targets.target(answer) for answer in answers]
-        classes, results = len(self.targets.names), dict[str, float]()
-        for name in self.resolved_.metrics:
-            results |= metrics.evaluate_module(name, predicted, references, classes=classes)
-        return results

@@ -15,6 +15,13 @@ from tasks.image.image_reading import MAX_PIXELS
 from tasks.image_formats.export_formats import EXPORT_BOXES
 from tasks.image_formats.kitti import KITTI_BOXES
 from tasks.image_formats.refused_sets import REFUSED_SETS
+from tasks.metrics.metric_config import OwnMetricsConfig
+
+BOX_METRICS = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
+)
+"""COCO's metrics. The largest number of detections names the last but three, such as ar600."""
 
 
 class TileConfig(Section):
@@ -48,12 +55,13 @@ Tile = Annotated[
 ]
 
 
-class ObjectDetectionConfig(JointAugmentationConfig):
+class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     """Keys of object detection."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
         {"image", "pixel_range", "score_threshold", "nms_overlap", "max_detections"}
     )
+    measured: ClassVar[tuple[str, ...]] = BOX_METRICS
     formats: ClassVar[tuple[DataFormat, ...]] = (
         *REFUSED_SETS,
         *BOX_FORMATS,

@@ -165,6 +165,10 @@ class DetectionViews(Views):
         boxes = "" if target is None else f", {sum(map(len, target['boxes']))} boxes"
         return describe_pixels(sample["inputs"][INPUT]) + boxes
 
+    def metric_names(self) -> list[str]:
+        last = f"ar{self.task.measured_detections}"
+        return [*self.task.config.measured, last, *(f"ap/{name}" for name in self.task.labels)]
+
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         present = {label for row in rows for label in self.task.rows.labels(row)}
         missing = sorted(set(self.task.labels) - present)
@@ -173,7 +177,7 @@ class DetectionViews(Views):
         return [f"{split}: no objects of {', '.join(missing)}; these classes are not evaluated"]
 
     def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
-        if metrics["ap50"] < LOW_AP50:
+        if metrics.get("ap50", 0.0) < LOW_AP50:
             return diagnose(stats, metrics["loss"], first.get("loss")) or ""
         maximum, threshold = self.task.max_detections, self.task.resolved_.score_threshold
         return capped_note(stats, maximum, threshold)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from finetune.config.schema import TaskConfig
+from tasks.metrics.metric_config import ExtraMetricsConfig
 from tasks.prompts.prompt_config import PromptConfig
 
 Truncation = Literal["prompt", "end", "drop", "refuse"]
@@ -54,13 +55,20 @@ class DecodingConfig(TaskConfig):
     """Seed of sampling: the same prompts in the same batches give the same texts."""
 
 
-class TextGenerationConfig(CodecConfig, DecodingConfig):
+class TextGenerationConfig(CodecConfig, DecodingConfig, ExtraMetricsConfig):
     """Config keys of text generation."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
-        {"generate", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
+        {"generate", "metrics", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
     )
 
     name: str = "text-generation"
     generate: bool = False
-    """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it."""
+    """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it; `metrics` alone also
+    generates, and measures only those.
+    """
+
+    @property
+    def scores_texts(self) -> bool:
+        """True if evaluations generate text."""
+        return self.generate or bool(self.metrics)

@@ -11,6 +11,7 @@ from finetune.model import TransferModel
 from finetune.task_parts import CardFacts, Outcome, Prediction, Row, Sample, Stats, Views
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.generation_code import generation_card_code
+from tasks.metrics.text_metrics import ROUGE
 
 if TYPE_CHECKING:
     from tasks.text_generation import TextGeneration
@@ -56,9 +57,13 @@ class GenerationViews(Views):
     def show(self, sample: Sample) -> str:
         return self.task.codec_.show(sample)
 
+    def metric_names(self) -> list[str]:
+        scored = [*ROUGE, "bleu", "chrf"] if self.task.resolved_.generate else []
+        return ["perplexity", *scored, *self.task.extra_metrics.names]
+
     def compare(self, split: str, rows: Sequence[Row]) -> list[str]:
         config, codec = self.task.resolved_, self.task.codec_
-        if not config.generate:
+        if not config.scores_texts:
             return []
         exchanges = map(self.task.exchange, rows)
         cut = sum(codec.prompt_length(x).cut > 0 and not codec.length(x).cut for x in exchanges)

@@ -25,6 +25,9 @@ class ImageViews(LabelViews):
         super().__init__(task.targets_)
         self.task = task
 
+    def metric_names(self) -> list[str]:
+        return self.task.metric_names()
+
     def show(self, sample: Sample) -> str:
         return describe_pixels(sample["inputs"][INPUT])
 

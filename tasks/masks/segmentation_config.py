@@ -21,6 +21,7 @@ from tasks.image_formats.export_formats import EXPORT_MASKS
 from tasks.image_formats.refused_sets import REFUSED_SETS
 from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
 from tasks.mask_sources.mask_folders import MASK_FORMATS
+from tasks.metrics.metric_config import OwnMetricsConfig
 
 Encoding = Literal["auto", "index", "one-based", "binary", "color", "instance"]
 Code = int | str | list[int]
@@ -33,10 +34,11 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int | str) else value
 
 
-class SegmentationConfig(JointAugmentationConfig):
+class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
     """Keys of semantic segmentation."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"image", "pixel_range"})
+    measured: ClassVar[tuple[str, ...]] = ("mean_iou", "mean_dice", "pixel_accuracy")
     formats: ClassVar[tuple[DataFormat, ...]] = (
         *REFUSED_SETS,
         *MASK_FORMATS,

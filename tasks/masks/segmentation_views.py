@@ -55,6 +55,11 @@ class SegmentationViews(Views):
     def __init__(self, task: Segmentation) -> None:
         self.task = task
 
+    def metric_names(self) -> list[str]:
+        names = self.task.coding_.names
+        by_class = [f"{kind}/{name}" for kind in ("iou", "dice") for name in names]
+        return [*self.task.config.measured, *by_class]
+
     def show(self, sample: Sample) -> str:
         return describe_pixels(sample["inputs"][INPUT])
 

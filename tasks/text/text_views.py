@@ -25,6 +25,9 @@ class TextViews(LabelViews):
         super().__init__(task.targets_)
         self.task = task
 
+    def metric_names(self) -> list[str]:
+        return self.task.metric_names()
+
     def show(self, sample: Sample) -> str:
         ids = sample["inputs"]["input_ids"]
         return " ".join(self.task.tokenizer_.convert_ids_to_tokens(ids))

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-import socket
-import textwrap
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from finetune.errors import ConfigError
 from tasks.classification.classification_metrics import (
     classification_metrics,
     confusion_matrix,
-    evaluate_module,
     multilabel_metrics,
     regression_metrics,
 )
@@ -229,111 +223,3 @@ def test_regression_metrics_of_one_row_are_finite() -> None:
 def test_confusion_matrix_has_true_classes_as_rows() -> None:
     matrix = confusion_matrix(np.array([1, 1, 0]), np.array([0, 0, 0]), classes=3)
     assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 0]]
-
-
-# ---- modules of the library `evaluate`
-
-
-@pytest.fixture
-def write_module(tmp_path: Path) -> Any:
-    """Function that writes a local `evaluate` module whose _compute has the given body."""
-
-    def write(name: str, body: str) -> str:
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / f"{name}.py").write_text(
-            textwrap.dedent(
-                f"""
-                import datasets
-                import evaluate
-
-
-                class Local(evaluate.Metric):
-                    def _info(self):
-                        number = datasets.Value("int64")
-                        features = {{"predictions": number, "references": number}}
-                        return evaluate.MetricInfo(
-                            description="", citation="", features=datasets.Features(features)
-                        )
-
-                    def _compute(self, predictions, references, average="binary"):
-                        {body}
-                """
-            )
-        )
-        return str(folder)
-
-    return write
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Hosts that the test tried to resolve, with the hub in offline mode."""
-    import evaluate
-
-    resolved: list[Any] = []
-
-    def refuse(host: Any, *_: Any, **__: Any) -> None:
-        resolved.append(host)
-        raise socket.gaierror("no network in tests")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)
-    monkeypatch.setattr(evaluate.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
-    return resolved
-
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-def test_evaluate_module_runs_a_local_module(write_module: Any) -> None:
-    body = 'return {"equal": sum(p == r for p, r in zip(predictions, references))}'
-    module = write_module("my_metric", body)
-    assert evaluate_module(module, np.array([0, 1, 2]), [0, 1, 1]) == {"my_metric/equal": 2.0}
-
-
-def test_evaluate_module_accepts_the_path_of_a_script(write_module: Any) -> None:
-    folder = write_module("by_script", 'return {"by_script": 0.5}')
-    assert evaluate_module(f"{folder}/by_script.py", [0], [0]) == {"by_script/by_script": 0.5}
-
-
-def test_evaluate_module_keeps_finite_numbers_only(write_module: Any) -> None:
-    module = write_module("mixed", 'return {"a": 1, "b": "x", "c": [1.0], "d": float("nan")}')
-    assert evaluate_module(module, [0], [0]) == {"mixed/a": 1.0}
-
-
-def test_evaluate_module_needs_no_network_for_a_local_module(
-    write_module: Any, no_network: list[Any]
-) -> None:
-    evaluate_module(write_module("quiet", 'return {"a": 1}'), [0], [0])
-    assert no_network == []
-
-
-def test_evaluate_module_offline_does_not_query_the_hub(no_network: list[Any]) -> None:
-    with pytest.raises(ConfigError):
-        evaluate_module("no_such_metric_anywhere", [0], [0])
-    assert no_network == []
-
-
-@pytest.mark.usefixtures("no_network")
-def test_evaluate_module_error_gives_place_value_and_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"task\.metrics: .*'no_such_metric'.*local module"):
-        evaluate_module("no_such_metric", [0], [0])
-
-
-def test_evaluate_module_reports_the_module_that_failed(write_module: Any) -> None:
-    module = write_module("broken", 'raise ValueError("only text, please")')
-    with pytest.raises(ConfigError, match=r"broken.*only text, please"):
-        evaluate_module(module, [0], [0])
-
-
-@pytest.mark.parametrize(
-    ("predictions", "classes", "macro"), [([0, 1], 0, 0), ([0, 2], 0, 1), ([0, 1], 3, 1)]
-)
-def test_evaluate_module_macro_averages_f1_of_more_than_two_classes(
-    write_module: Any, predictions: list[int], classes: int, macro: int
-) -> None:
-    module = write_module("f1", 'return {"macro": int(average == "macro")}')
-    results = evaluate_module(module, predictions, [0, 1], classes=classes)
-    assert results == {"f1/macro": macro}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import ConfigError
-from tasks.generation import text_metrics
-from tasks.generation.text_metrics import score_texts
+from tasks.metrics import text_metrics
+from tasks.metrics.text_metrics import cer, exact_match, score_texts, wer
 from tests.support.text_generators import TEMPLATES, set_up
 from tests.support.tiny_models import answered_rows
 
@@ -20,6 +20,20 @@ def test_score_texts_tells_equal_from_different_texts() -> None:
     assert same["chrf"] == pytest.approx(100)
     other = score_texts(["no word alike", "the cat sat"], ["the cat sat on the mat"] * 2)
     assert 0 < other["rougeL"] < 0.5
+
+
+def test_error_rates_count_edits_per_word_and_character() -> None:
+    texts = ["the cat sat", "a dog"]
+    references = ["the cat sat down", "the dog"]
+    assert wer(texts, references) == {"wer": 2 / 6}
+    assert cer(["abc"], ["abxd"]) == {"cer": 2 / 4}
+
+
+def test_exact_match_may_ignore_case_and_punctuation() -> None:
+    texts, references = ["Paris.", "Rome"], ["paris", "Rome"]
+    assert exact_match(texts, references) == {"exact_match": 0.5}
+    loose = exact_match(texts, references, ignore_case=True, ignore_punctuation=True)
+    assert loose == {"exact_match": 1}
 
 
 def test_generate_key_names_missing_metric_packages(
