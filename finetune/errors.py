@@ -86,14 +86,19 @@ def raise_for_faults(place: str, faults: Sequence[str]) -> None:
         raise ConfigError("\n  ".join([f"{place} is invalid:", *faults]))
 
 
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that a misspelled word stands for; None if none is similar."""
+    # Ignore case and the kind of dash, so that Learning_Rate still finds learning-rate.
+    plain = {choice.lower().replace("_", "-"): choice for choice in sorted(choices)}
+    close = difflib.get_close_matches(word.lower().replace("_", "-"), plain, n=1, cutoff=0.6)
+    return plain[close[0]] if close else None
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return "did you mean ...?" for a misspelled word, or the list of valid choices."""
     choices = sorted(choices)
-    # Ignore case and the kind of dash, so that Learning_Rate still finds learning-rate.
-    plain = {choice.lower().replace("_", "-"): choice for choice in choices}
-    close = difflib.get_close_matches(word.lower().replace("_", "-"), plain, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {plain[close[0]]!r}?"
+    if (found := closest(word, choices)) is not None:
+        return f"did you mean {found!r}?"
     return f"choose from: {', '.join(choices)}" if choices else "there are none to choose from"
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from finetune.cli.preflight import check_model
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.data.source import Source
-from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError
-from finetune.inference.evaluate import Measured, evaluate_source
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_groups, show_metrics, show_results
+
+if TYPE_CHECKING:
+    from finetune.inference.evaluate import Measured
 
 BY = "by"
 
@@ -25,12 +27,14 @@ def show_run(run: str, output: Path | None) -> None:
     """Print the metrics of a finished run; write {split: {metric: value}} to `output`."""
     _check_json(output)
     folder = RunFolder(Path(run))
-    if not folder.finished:
+    if (folder.path / "task.json").is_file():
         raise ConfigError(
-            f"{run}: no results of a finished run here; give the run folder, or name the rows to "
-            f"evaluate on: finetune evaluate {run} DATA"
+            f"{run}: a model without the results of its run; give the run folder, or name the rows "
+            f"to evaluate on: finetune evaluate {run} DATA"
         )
     metrics = folder.read("results.json")["metrics"]
+    from finetune.distributed.launch import this_process
+
     if this_process().is_main_process:
         show_results(folder, Console())
         if output is not None:
@@ -50,9 +54,14 @@ def show_evaluation(
     _check_output(output)
     options = dict(source.options)
     by = str(options.pop(BY)) if BY in options else None
+    chosen = replace(source, options=options)
+    check_model(run, chosen)
+    from finetune.distributed.launch import keep_freed_memory, this_process
+    from finetune.inference.evaluate import evaluate_source
+
+    keep_freed_memory()
     is_main = this_process().is_main_process
     console = Console(enabled=is_main)
-    chosen = replace(source, options=options)
     measured = evaluate_source(run, chosen, console, batch_size, by, trust_code=trust_code)
     groups = measured.metrics_by(by) if by is not None else {}
     if not is_main:

@@ -59,8 +59,21 @@ TrustCode = Annotated[
 KEYS = {"ignore_unknown_options": True}
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from finetune import __version__
+
+        print(f"finetune-kit {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def finetune() -> None:
+def finetune(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
     """Fine-tune pretrained models for text and images on your own data.
 
     \b
@@ -129,9 +142,6 @@ def evaluate(
 
     source = source_of(words, takes_options=True) if words else None
     from finetune.cli.evaluate_command import show_evaluation, show_run
-    from finetune.distributed.launch import keep_freed_memory
-
-    keep_freed_memory()
 
     if source is None:
         show_run(run, output)
@@ -185,9 +195,13 @@ def predict(
     from finetune.cli.arguments import source_of
 
     source = source_of(words or [], missing="-", takes_options=True)
+    from finetune.cli.preflight import check_prediction
+    from finetune.inference.prediction_outputs import Destination
+
+    destination = Destination(output, draw, form)
+    check_prediction(run, source, destination)
     from finetune.distributed.launch import keep_freed_memory
     from finetune.inference.batch_predict import predict_rows
-    from finetune.inference.prediction_outputs import Destination
 
     keep_freed_memory()
     destination = Destination(output, draw, form, safe_csv)
@@ -225,6 +239,9 @@ def embed(
     from finetune.cli.arguments import embedding_source
 
     source, keys = embedding_source(words)
+    from finetune.cli.preflight import check_embedding
+
+    check_embedding(model, source, output)
     from finetune.distributed.launch import keep_freed_memory
     from finetune.inference.embedding import embed_rows
 
@@ -351,8 +368,11 @@ def export(
     from finetune.cli.arguments import source_of
 
     source = source_of(words) if words else None
-    from finetune.export.exporters import find_exporter
+    from finetune.cli.preflight import check_model
+    from finetune.export.exporters import check_format, find_exporter
 
+    check_format(to)
+    check_model(run, source)
     find_exporter(to)(run, source, output, trust_code)
 
 
@@ -409,11 +429,13 @@ def push(
 def _load(words: list[str] | None) -> tuple[Loaded, Task]:
     """Load the config that a command line describes, and create its task."""
     from finetune.cli.arguments import config_and_overrides
+    from finetune.cli.preflight import check_run
     from finetune.config.loading import load_config
     from finetune.registry import INSTALLED, make_task
 
     config, overrides = config_and_overrides(words)
     loaded = load_config(config, overrides, INSTALLED)
+    check_run(loaded.config)
     return loaded, make_task(loaded.config.task)
 
 

@@ -11,6 +11,7 @@ from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.errors import nearest, raise_for_faults
 
 SPLIT = "split"
+STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)

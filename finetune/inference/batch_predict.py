@@ -15,13 +15,13 @@ from itertools import islice
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from finetune.data.source import Source
+from finetune.data.source import STANDARD_INPUT, Source
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import this_process
 from finetune.distributed.precision import check_precision
 from finetune.errors import ConfigError
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.inference.prediction_inputs import STANDARD_INPUT, NumberedRow, open_inputs
+from finetune.inference.prediction_inputs import NumberedRow, open_inputs
 from finetune.inference.prediction_outputs import (
     ERROR,
     Destination,

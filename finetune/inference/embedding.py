@@ -37,7 +37,7 @@ from finetune.errors import (
     raise_for_faults,
 )
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.inference.part_files import SUFFIX, PartFiles
+from finetune.inference.part_files import PartFiles, check_vector_file
 from finetune.inference.predictor import WINDOW, check_columns, input_columns
 from finetune.model import Batch, TransferModel, saved_model
 from finetune.registry import find_task, task_names
@@ -114,8 +114,7 @@ def embed_rows(
     its number are skipped. `precision` of the computation defaults to what suits the device. Raises
     FinetuneError.
     """
-    if output.suffix != SUFFIX:
-        raise ConfigError(f"-o {output}: vectors are written as parquet; name a {SUFFIX} file")
+    check_vector_file(output)
     state = this_process()
     console = Console(enabled=state.is_main_process)
     table, notes, numbers = open_numbered_rows(source.reference, source.config, source.split)

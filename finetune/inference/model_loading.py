@@ -13,7 +13,9 @@ from finetune.errors import ModelError, nearest, raise_for_faults
 from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, read_json, restoring
-from finetune.registry import find_task
+from finetune.io.references import check_run_exists, suggest_run
+from finetune.io.run_folder import RunFolder
+from finetune.registry import find_task, find_task_config
 from finetune.reporting.console import Console
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def load_task(
     """
     from finetune.model import saved_model  # imports torch, which the functions below do without
 
-    saved = read_task(folder)
+    saved, keys = read_task(folder), keys or {}
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:
         raise ModelError(
@@ -47,12 +49,19 @@ def load_task(
         )
     check_files(folder, weights.union(saved.get("files", [])))
     check_stored_task(str(saved["name"]), folder / "task.json", trust_code=trust_code)
-    task_class = find_task(saved["name"])
-    config = stored_section(task_class.Config, saved["config"])
-    allowed = type(config).model_fields if embeds else config.prediction_keys
-    task = task_class(changed_config(config, keys or {}, allowed))
+    config = trained_config(saved, keys, embeds=embeds)
+    task = find_task(saved["name"])(config)
     task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
     return task
+
+
+def trained_config(
+    saved: Mapping[str, Any], keys: Mapping[str, Any], *, embeds: bool = False
+) -> TaskConfig:
+    """Return the config in task.json with `keys` overridden; see `load_task`."""
+    config = stored_section(find_task_config(saved["name"]), saved["config"])
+    allowed = type(config).model_fields if embeds else config.prediction_keys
+    return changed_config(config, keys, allowed)
 
 
 def changed_config(
@@ -80,24 +89,27 @@ def model_folder(
     reference: str | Path, revision: str | None = None, token: str | None = None
 ) -> Path:
     """Return the folder of a model: `final/` of a run, the folder itself, or a hub download."""
+    folder = local_model(reference)
+    return folder or _check_origin(_download(str(reference), revision, token), str(reference))
+
+
+def local_model(reference: str | Path) -> Path | None:
+    """Return the folder of a model on this machine, None for a hub id. Raises ModelError."""
     path = Path(reference)
     if path.is_dir():
         if (path / "final" / "task.json").is_file():
             return path / "final"
         if (path / "run.json").is_file():
-            raise ModelError(
-                f"{path}: this run has no final model yet; run its training command again"
-            )
+            raise ModelError(RunFolder(path).describe_unfinished())
         return _check_origin(path, str(path))
     if path.exists():
         raise ModelError(
             f"{reference}: this is a file; give a run folder, its final/, or a hub id OWNER/NAME"
         )
+    check_run_exists(reference)
     if str(reference).startswith((".", "/", "~")) or str(reference).count("/") != 1:
-        raise ModelError(
-            f"{reference}: no such folder; give a run folder, its final/, or a hub id OWNER/NAME"
-        )
-    return _check_origin(_download(str(reference), revision, token), str(reference))
+        raise ModelError(f"{reference}: no such folder; {suggest_run(reference)}")
+    return None
 
 
 def _download(reference: str, revision: str | None, token: str | None) -> Path:
@@ -117,7 +129,7 @@ def _download(reference: str, revision: str | None, token: str | None) -> Path:
         message = redact(" ".join(f"{error} {cause}".split()), token)
         raise ModelError(
             f"{reference}: no such folder, and not available on the hub ({message.rstrip('.')}); "
-            "give a run folder, its final/, or a hub id OWNER/NAME"
+            f"{suggest_run(reference)}"
         ) from None
     return Path(folder)
 

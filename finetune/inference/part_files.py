@@ -16,11 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from finetune.errors import DataError
+from finetune.errors import ConfigError, DataError
 from finetune.io.files import atomic, write_json
 
 SUFFIX = ".parquet"
 DIGEST = b"made_of"
+
+
+def check_vector_file(path: Path) -> None:
+    """Raise ConfigError for a file that is not Parquet."""
+    if path.suffix != SUFFIX:
+        raise ConfigError(f"-o {path}: vectors are written as parquet; name a {SUFFIX} file")
 
 
 class PartFiles:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_numbered_rows
-from finetune.data.source import Source
+from finetune.data.source import STANDARD_INPUT, Source
 from finetune.data.validation import find_valid
 from finetune.errors import ConfigError, DataError
 from finetune.inference.predictor import check_columns
@@ -21,8 +21,6 @@ from finetune.tables.encodings import DETECTED
 from finetune.tables.faults import UNREADABLE
 from finetune.task import Task
 from finetune.task_parts import Row
-
-STANDARD_INPUT = "-"
 
 
 class NumberedRow(NamedTuple):

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
-from finetune.inference.prediction_inputs import NumberedRow
 from finetune.io.table_writer import Write, check_output, open_writer, quote_formulas, write_lines
-from finetune.task import Task
 from finetune.task_parts import Prediction, PredictionForm, Row
+
+if TYPE_CHECKING:
+    from finetune.inference.prediction_inputs import NumberedRow
+    from finetune.task import Task
 
 ROW, ERROR = "row", "error"
 PREDICTED = "predicted_"

@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.config.formats import FILE_ENDINGS
-from finetune.errors import DataError, FinetuneError, ModelError, listed, nearest
+from finetune.errors import DataError, FinetuneError, ModelError, closest, listed, nearest
 
 PACKAGE_SCHEME = "pkg://"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _HUB_URL = re.compile(r"^(?:https?://huggingface\.co|hf:/)/(?:datasets/|models/)?([^/?#]+/[^/?#]+)")
 _PATH_START = re.compile(r"^(?:\.{1,2}(?:[/\\]|$)|/|~|[A-Za-z]:[/\\]|\\)")
 _LISTED = 12
+_RUNS = Path("runs")
 
 
 def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | None:
@@ -38,6 +39,35 @@ def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | Non
     if _must_be_path(reference):
         raise error(f"{reference}: no such file or folder; {_describe_missing(path)}")
     return None
+
+
+def check_run_exists(reference: str | Path) -> None:
+    """Raise ModelError for a missing folder among runs, which is no hub id."""
+    path = Path(reference).expanduser()
+    if not path.exists() and path.parent != Path() and _runs_in(path.parent):
+        raise ModelError(f"{reference}: no such folder; {suggest_run(reference)}")
+
+
+def suggest_run(reference: str | Path) -> str:
+    """Return "did you mean ...?" for a misspelled run folder, or the runs beside it.
+
+    Runs are searched beside it and in runs/.
+    """
+    path = Path(reference).expanduser()
+    for folder in dict.fromkeys((path.parent, _RUNS)):
+        if near := closest(path.name, _runs_in(folder)):
+            return f"did you mean {str(folder / near)!r}?"
+    beside = _runs_in(path.parent)
+    if beside:
+        return f"choose from: {listed(sorted(beside), _LISTED)}"
+    return "give a run folder, its final/, or a hub id OWNER/NAME"
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Return the names of the runs and final models in a folder."""
+    marks = ("run.json", "task.json", "final/task.json")
+    children = list(folder.iterdir()) if folder.is_dir() else []
+    return [each.name for each in children if any((each / mark).is_file() for mark in marks)]
 
 
 def is_pattern(reference: str) -> bool:

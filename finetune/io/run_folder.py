@@ -27,6 +27,7 @@ from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import CheckpointError, ConfigError
 from finetune.io.files import remove_path, sync_to_disk, write_json, write_text
+from finetune.io.references import suggest_run
 from finetune.io.run_lock import LOCK, OWNER
 
 RUN = "run.json"
@@ -195,13 +196,24 @@ class RunFolder:
                 "Free some space, and run the same command again"
             ) from error
 
+    def describe_unfinished(self) -> str:
+        """Say how far a run without results has come, and how to finish it."""
+        points = self.path / "last.json"
+        step = self.read(points.name).get("step") if points.is_file() else None
+        reached = f"its last checkpoint is of step {step}" if step else "it has no checkpoint yet"
+        command = f"finetune train {self.path / 'config.yaml'}"
+        again = f", or run `{command}`" if self.has_config else ""
+        return (
+            f"{self.path}: this run is not finished, {reached}; repeat its training command to "
+            f"finish it{again}"
+        )
+
     def _remedy(self) -> str:
         if not self.path.is_dir():
-            return "give the folder of a run, such as runs/<name>"
-        return (
-            "this is not the folder of a run, or the run stopped too early; name another folder or "
-            "run the training command again"
-        )
+            return suggest_run(self.path)
+        if self.exists and not self.finished:
+            return self.describe_unfinished()
+        return "this is not the folder of a run; name another folder"
 
 
 def step_name(step: int) -> str:

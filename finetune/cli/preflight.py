@@ -1,0 +1,64 @@
+"""Checks of what a command line names, before torch is imported, which takes seconds.
+
+The commands check the same where they read it, for callers in Python.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.config.schema import RunConfig
+from finetune.data.source import STANDARD_INPUT, Source
+from finetune.errors import ModelError
+from finetune.inference.model_loading import local_model, read_task, trained_config
+from finetune.io.references import check_run_exists, is_pattern, locate
+from finetune.io.run_folder import RunFolder, check_free
+
+if TYPE_CHECKING:
+    from finetune.inference.prediction_outputs import Destination
+
+
+def check_run(config: RunConfig) -> None:
+    """Check the data, the network and the run folder that a config names."""
+    data, model = config.data, config.model
+    for reference in (data.source, data.train, data.validation, data.test):
+        if isinstance(reference, str):
+            _find_data(reference)
+    for reference in filter(None, (model.name, model.weights)):
+        locate(reference, ModelError)
+    if config.output.dir is not None:
+        check_free(RunFolder(Path(config.output.dir)))
+
+
+def check_model(run: str, source: Source | None = None) -> None:
+    """Check a fine-tuned model on this machine, and the rows and the task keys of a source."""
+    folder = local_model(run)
+    if source is None:
+        return
+    _find_data(source.reference)
+    saved = read_task(folder) if folder is not None else {}
+    if saved and ":" not in str(saved["name"]):  # code of its own needs permission first
+        trained_config(saved, source.options)
+
+
+def check_prediction(run: str, source: Source, destination: Destination) -> None:
+    """Check the arguments of the command `predict`."""
+    from finetune.inference.prediction_outputs import check_destination
+
+    check_destination(destination, _find_data(source.reference))
+    check_model(run, source)
+
+
+def check_embedding(model: str, source: Source, output: Path) -> None:
+    """Check the arguments of the command `embed`."""
+    from finetune.inference.part_files import check_vector_file
+
+    check_vector_file(output)
+    check_run_exists(model)
+    _find_data(source.reference)
+
+
+def _find_data(reference: str) -> Path | None:
+    """Return the file or folder of rows; None for standard input, a pattern or a hub id."""
+    return None if reference == STANDARD_INPUT or is_pattern(reference) else locate(reference)

@@ -1,0 +1,131 @@
+"""Faults that are answered before torch and the libraries of models and data are imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HEAVY = {"torch", "transformers", "datasets", "accelerate", "peft", "timm", "pandas", "sklearn"}
+NEWS = ("task=text-classification", "data=news.csv", "model=bert")
+
+FAULTS = {
+    "train": [
+        ((*NEWS, "lrr=1"), "did you mean 'lr'?"),
+        ((*NEWS, "lr=fast"), "optim.lr: 'fast'"),
+        (("task=text-clasification", *NEWS[1:]), "did you mean 'text-classification'?"),
+        ((*NEWS, "method=lorra"), "did you mean 'lora'?"),
+        ((*NEWS, "method=full", "rank=4"), "not a key of method=full"),
+        (("task=image-classification", "mixupp=1", *NEWS[1:]), "did you mean 'mixup'?"),
+        (("task=segmentation", "image_size=-1", *NEWS[1:]), "task.image_size: -1"),
+        (("task=object-detection", "tile=0", *NEWS[1:]), "task.tile"),
+        (("task=text-generation", "beams=0", *NEWS[1:]), "task.beams: 0"),
+        ((*NEWS, "data.format=cocoa"), "unknown format 'cocoa'"),
+        ((*NEWS, "data.test=tests.csv"), "tests.csv: no such file or folder"),
+        ((NEWS[0], "data=newz.csv", NEWS[2]), "did you mean 'news.csv'?"),
+        ((*NEWS[:2], "model=./bertt"), "did you mean 'bert'?"),
+        ((*NEWS, "output.dir=news.csv"), "is a file; name a folder"),
+        (("bbc-newz",), "did you mean 'bbc-news'?"),
+        (("--epochs=3",), "unknown option --epochs"),
+    ],
+    "inspect": [((*NEWS, "lrr=1"), "did you mean 'lr'?")],
+    "predict": [
+        (("runs/newz", "news.csv"), "did you mean 'runs/news'?"),
+        (("newz", "news.csv"), "did you mean 'runs/news'?"),
+        (("runs/other", "news.csv"), "choose from: half, news"),
+        (("runs/half", "news.csv"), "not finished, its last checkpoint is of step 40"),
+        (("runs/news", "newz.csv"), "did you mean 'news.csv'?"),
+        (("runs/news", "news.csv", "delimitr=x"), "did you mean 'delimiter'?"),
+        (("runs/news", "news.csv", "threshold=2"), "task.threshold: 2"),
+        (("runs/news", "news.csv", "-o", "out.foo"), "unknown file ending"),
+    ],
+    "evaluate": [
+        (("runs/newz",), "did you mean 'runs/news'?"),
+        (("runs/half",), "finetune train runs/half/config.yaml"),
+        (("runs/half", "news.csv"), "not finished"),
+        (("runs/news", "newz.csv"), "did you mean 'news.csv'?"),
+        (("runs/news", "news.csv", "-o", "news.csv"), "is a file"),
+    ],
+    "embed": [
+        (("runs/newz", "news.csv", "-o", "f.parquet"), "did you mean 'runs/news'?"),
+        (("bert", "newz.csv", "-o", "f.parquet"), "did you mean 'news.csv'?"),
+        (("bert", "news.csv", "-o", "f.foo"), "name a .parquet file"),
+    ],
+    "export": [
+        (("runs/newz",), "did you mean 'runs/news'?"),
+        (("runs/news", "--to", "onx"), "did you mean 'onnx'?"),
+    ],
+    "push": [
+        (("runs/newz", "me/news"), "did you mean 'runs/news'?"),
+        (("runs/half", "me/news"), "not finished"),
+        (("runs/news", "me/news", "--what", "all"), "unknown value 'all'"),
+    ],
+    "compare": [
+        (("runs/news", "runs/newz"), "did you mean 'runs/news'?"),
+        (("runs/news",), "needs at least two runs"),
+    ],
+    "tasks": [(("text-clasification",), "did you mean 'text-classification'?")],
+}
+
+SCRIPT = """
+import contextlib, io, json, sys
+from finetune.cli.main import main
+for words in json.load(sys.stdin):
+    sys.argv = ["finetune", *words]
+    code, errors = None, io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+    print(json.dumps([words, code, errors.getvalue(), sorted(set(HEAVY) & sys.modules.keys())]))
+"""
+
+
+def answers(commands: list[list[str]], folder: Path) -> list[Any]:
+    """Run commands one after the other in one process; return what each printed and imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"HEAVY = {sorted(HEAVY)}{SCRIPT}"],
+        cwd=folder,
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with data, a network, a finished run and an unfinished one."""
+    (tmp_path / "news.csv").write_text("text,label\na,b\n")
+    for name in ("bert", "runs/news/final", "runs/half"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("news", "half"):
+        (tmp_path / "runs" / name / "run.json").write_text("{}")
+        (tmp_path / "runs" / name / "config.yaml").write_text("model: {name: bert}")
+    (tmp_path / "runs/half/last.json").write_text('{"step": 40}')
+    (tmp_path / "runs/news/results.json").write_text('{"metrics": {}}')
+    task = {"name": "text-classification", "config": {"name": "text-classification"}, "state": {}}
+    (tmp_path / "runs/news/final/task.json").write_text(json.dumps(task))
+    return tmp_path
+
+
+def test_faults_are_answered_without_heavy_libraries(workplace: Path) -> None:
+    commands = [([name, *words], said) for name, faults in FAULTS.items() for words, said in faults]
+    found = answers([words for words, _ in commands], workplace)
+    for (words, said), (_, code, errors, imported) in zip(commands, found, strict=True):
+        assert code == 2, (words, errors)
+        assert said in errors, (words, errors)
+        assert imported == [], (words, errors)
+
+
+def test_help_version_and_lists_need_no_heavy_library(workplace: Path) -> None:
+    commands = [["--help"], ["--version"], ["train", "--help"], ["tasks"], ["tasks", "--schema"]]
+    for words, code, errors, imported in answers([*commands, ["tasks", "segmentation"]], workplace):
+        assert (code, errors, imported) == (0, "", []), words
