@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
 from finetune.config.formats import TABLES
@@ -270,7 +271,9 @@ def _read_saved(folder: Path) -> dict[str, Dataset]:
     try:
         # Not copied: a dataset may exceed memory, and an installed package must not be written to.
         saved = load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+        for rows in saved.values() if isinstance(saved, DatasetDict) else [saved]:
+            rows.data.table.validate(full=True)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
             f"{folder}: the saved dataset is incomplete: {error}; save it again"
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import re
 import zlib
 from pathlib import Path
@@ -35,6 +36,11 @@ _BINARY = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
 }
 _GZIP = b"\x1f\x8b"
+_CHUNK = 1 << 24
+LARGE = 1 << 29
+"""Bytes up to which a file may be compressed by any factor."""
+MOST_EXPANSION = 100
+"""Factor by which larger files may be compressed; texts reach 10 or 20."""
 _NULS = 0.1  # share of NUL bytes above which a file is utf-16 or utf-32 without a byte-order mark
 # Western European words have single letters beyond ASCII; words of nothing else are of another
 # alphabet, or of an encoding with two bytes per character.
@@ -164,9 +170,30 @@ def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
         is_packed = path.suffix.lower() == ".gz" or content.startswith(_GZIP)
-        return gzip.decompress(content) if is_packed else content
+        return _unpack(path, content) if is_packed else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _unpack(path: Path, content: bytes) -> bytes:
+    """Decompress a gzip file. Raises DataError if it expands as no real text does."""
+    parts, size = list[bytes](), 0
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while part := file.read(_CHUNK):
+            size += len(part)
+            if expands_too_much(size, len(content)):
+                raise DataError(
+                    f"{path}: {len(content)} compressed bytes expand to more than"
+                    f" {LARGE >> 20} MiB, {MOST_EXPANSION} times as much, as in a decompression"
+                    " bomb; unpack the file yourself if you trust it"
+                )
+            parts.append(part)
+    return b"".join(parts)
+
+
+def expands_too_much(size: int, compressed: int) -> bool:
+    """True if a file of `compressed` bytes becomes so large that it may fill the memory."""
+    return size > LARGE and size > MOST_EXPANSION * compressed
 
 
 def _check_known(name: str) -> None:

@@ -16,10 +16,11 @@ from datasets import Dataset
 from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.tables.encodings import Decoder
+from finetune.tables.encodings import LARGE, MOST_EXPANSION, Decoder, expands_too_much
 from finetune.tables.records import check_names, decode_dictionaries
 
 _BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
+_ROWS_AT_ONCE = 1024
 _LONGEST_LIST = 300  # characters
 _INDEX = "__index_level_"  # the index of pandas
 _REMEDIES = {
@@ -85,8 +86,30 @@ def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
 
 def read_parquet(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
     """Read a Parquet file, memory-mapped."""
+    return _read(path, "as Parquet", lambda: _read_batches(path))
+
+
+def _read_batches(path: Path) -> pa.Table:
+    """Read a Parquet file a few rows at a time, since its values may be repeated without limit."""
     # Not read_table, which turns a folder name such as year=2024 into a column.
-    return _read(path, "as Parquet", lambda: pa.parquet.ParquetFile(path, memory_map=True).read())
+    file, compressed = pa.parquet.ParquetFile(path, memory_map=True), path.stat().st_size
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    _check_expansion(path, sum(group.total_byte_size for group in groups), compressed)
+    batches, size = [], 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE):
+        size += batch.nbytes
+        _check_expansion(path, size, compressed)
+        batches.append(batch)
+    return pa.Table.from_batches(batches, file.schema_arrow)
+
+
+def _check_expansion(path: Path, size: int, compressed: int) -> None:
+    if expands_too_much(size, compressed):
+        raise DataError(
+            f"{path}: {compressed} bytes expand to more than {LARGE >> 20} MiB,"
+            f" {MOST_EXPANSION} times as much, as in a decompression bomb; write the file again"
+            " without compression and dictionaries if you trust it"
+        )
 
 
 def read_arrow(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
@@ -106,7 +129,8 @@ def _read_ipc(path: Path) -> pa.Table:
 def _read(path: Path, kind: str, read: Callable[[], pa.Table]) -> tuple[Dataset, list[str]]:
     try:
         table = read()
-        table.validate()
+        # In full: an offset or a text that is damaged would end the process when it is read.
+        table.validate(full=True)
     except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
         raise DataError(f"{path}: cannot be read {kind}: {error}") from error
     check_names(table.column_names, str(path))

@@ -235,3 +235,31 @@ def test_read_table_lists_the_formats_for_an_unknown_ending(write: Any) -> None:
     with pytest.raises(DataError, match=r"\.csv.*data\.format="):
         read(path)
     assert read(path, format="csv")[0].to_list() == [{"a": "1", "b": "2"}]
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.parquet"])
+def test_read_table_refuses_text_that_is_damaged(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    table = pa.table({"text": ["a text of some length", "another"]})
+    if name == "a.parquet":
+        pa.parquet.write_table(table, path, compression="NONE")
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    path.write_bytes(path.read_bytes().replace(b"some", b"so\xffe"))
+    with pytest.raises(DataError, match=rf"{name}: cannot be read"):
+        read(path)
+
+
+def test_read_table_refuses_decompression_bombs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.tables.encodings.LARGE", 1 << 20)
+    texts = tmp_path / "a.csv.gz"
+    texts.write_bytes(gzip.compress(b"text\n" + b"a" * (1 << 22)))
+    table = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"text": ["x" * 10_000] * 4000}), table)
+    for path in (texts, table):
+        assert path.stat().st_size < 1 << 15
+        with pytest.raises(DataError, match=rf"{path.name}: .* bytes expand to more than"):
+            read(path)

@@ -60,7 +60,9 @@ def answers(name: str, content: bytes, **keys: Any) -> None:
         path = Path(folder) / name
         path.write_bytes(content)
         try:
-            tables = read_reference(str(path), DataConfig(**keys))
+            config = DataConfig(**{**keys, "on_error": "stop"})
+            config = config.model_copy(update=keys)  # "keep" is for predictions, and no key
+            tables = read_reference(str(path), config)
         except DataError as error:
             assert str(path) in str(error) or str(error).startswith("data.")
             return
@@ -80,12 +82,19 @@ def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
     return bytes(content[: draw(st.sampled_from([len(content), len(content) // 2]))])
 
 
+TABLE = pa.table({"text": ["a", "b"] * 20, "label": range(40), "boxes": [[1.0, 2.0]] * 40})
+
+
 def parquet() -> bytes:
     file = io.BytesIO()
-    table = pa.table(
-        {"text": ["a", "b"] * 20, "label": list(range(40)), "boxes": [[1.0, 2.0]] * 40}
-    )
-    pa.parquet.write_table(table, file)
+    pa.parquet.write_table(TABLE, file)
+    return file.getvalue()
+
+
+def arrow() -> bytes:
+    file = io.BytesIO()
+    with pa.ipc.new_file(file, TABLE.schema) as writer:
+        writer.write_table(TABLE)
     return file.getvalue()
 
 
@@ -99,13 +108,14 @@ VALID = {
     "a.jsonl": JSONL,
     "a.json": json.dumps({"train": [{"a": 1}], "test": [{"a": 2}]}, indent=1).encode(),
     "a.parquet": parquet(),
+    "a.arrow": arrow(),
     "a.txt": b"A text.\n\nAnother text.\n",
 }
 
 
 def check_mutations(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(VALID)))
-    on_error = data.draw(st.sampled_from(["stop", "skip"]))
+    on_error = data.draw(st.sampled_from(["stop", "skip", "keep"]))
     answers(name, data.draw(mutated(VALID[name])), on_error=on_error)
 
 
@@ -115,7 +125,7 @@ def check_soup(data: st.DataObject) -> None:
     keys = {
         "quote": data.draw(st.sampled_from(QUOTES)),
         "columns": data.draw(st.sampled_from([None, "header", ["text", "label"]])),
-        "on_error": data.draw(st.sampled_from(["stop", "skip"])),
+        "on_error": data.draw(st.sampled_from(["stop", "skip", "keep"])),
         "format": data.draw(st.sampled_from(["auto", "auto", "auto", "csv", "jsonl", "lines"])),
     }
     answers(name, data.draw(SOUP).encode(encoding), **keys)
