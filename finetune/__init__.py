@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.api import Run, compare, train
+    from finetune.api import Run, compare, inspect, train
     from finetune.config.formats import DataFormat, TaskTables
     from finetune.config.schema import MethodConfig, ModelConfig, TaskConfig
     from finetune.errors import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("Run", "compare", "train"), "api"),
+    **dict.fromkeys(("Run", "compare", "inspect", "train"), "api"),
     "embed": "inference.embedding",
     "evaluate": "inference.evaluate",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
@@ -106,6 +106,7 @@ __all__ = [
     "compare",
     "embed",
     "evaluate",
+    "inspect",
     "load",
     "named_parts",
     "train",

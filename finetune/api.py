@@ -8,12 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config.loading import load_config
+from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import DataConfig, TaskConfig
 from finetune.data.readers import holds_splits
+from finetune.data.source import make_source
 from finetune.errors import ConfigError
+from finetune.exploration.dry_run import Inspection, inspect_run
 from finetune.export.hub import push
-from finetune.inference.evaluate import evaluate
+from finetune.inference.batch_predict import predict_rows
+from finetune.inference.evaluate import GroupedMetrics, evaluate
+from finetune.inference.prediction_outputs import Destination
 from finetune.inference.predictor import Predictor, load
 from finetune.io.run_folder import RunFolder
 from finetune.registry import INSTALLED, make_task
@@ -62,10 +66,26 @@ class Run:
         """Predict rows given as dicts, a table, or bare texts; return one prediction per row."""
         return self.predictor(rows, batch_size)
 
-    def evaluate(self, data: Any, batch_size: int = 32, **keys: Any) -> dict[str, float]:
-        """Compute the metrics of the final model on labeled rows; see `finetune.evaluate`."""
+    def evaluate(
+        self, data: Any, batch_size: int = 32, *, by: str | None = None, **keys: Any
+    ) -> GroupedMetrics:
+        """Compute the metrics of the final model on labeled rows; see `finetune.evaluate`.
+
+        `by` names a column: `.groups` of the result has the metrics of the rows with each value.
+        """
         trust = {"trust_code": self.trust_code}
-        return evaluate(self.path, data, batch_size=batch_size, **(trust | keys))
+        return evaluate(self.path, data, by=by, batch_size=batch_size, **(trust | keys))
+
+    def draw(self, data: Any, folder: str | Path, batch_size: int = 32, **keys: Any) -> list[Path]:
+        """Draw the predictions of rows into image files in `folder`; return their paths.
+
+        `data` is a folder of images, a pattern such as "photos/*.jpg", a table, or a list of rows
+        or image paths. `keys` set how it is read (limit=20), or override task keys that affect
+        predictions (score_threshold=0.5). Raises ConfigError if the task draws none.
+        """
+        source = make_source(data, keys, "call", takes_options=True)
+        target = Destination(drawings=Path(folder))
+        return predict_rows(str(self.path), source, target, batch_size, trust_code=self.trust_code)
 
     def push(self, repository: str, **keys: Any) -> str:
         """Upload final/ to a model hub and return the URL of the model.
@@ -90,7 +110,13 @@ class Run:
         return f"<p>{self.path}</p>{html}"
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        name = self.folder.read("results.json").get("metric") or "loss"
+        values = [
+            f"{split} {name} {metrics[name]:.4f}"
+            for split, metrics in self.metrics.items()
+            if name in metrics
+        ]
+        return f"Run({', '.join([repr(str(self.path)), *values])})"
 
 
 def train(
@@ -110,6 +136,43 @@ def train(
     dicts, or {split: any of these}; `validation` and `test` accept the same. All other keywords are
     config keys: `method="lora"`, `epochs=3`, `optim={"lr": 1e-4}`. `fresh` replaces an existing
     run, `extend` trains a finished one longer. Raises FinetuneError.
+    """
+    loaded, task_object, rows = _load(task, data, model, config, overrides)
+    return Run(run(loaded, task_object, data=rows, fresh=fresh, extend=extend).path)
+
+
+def inspect(
+    task: str | Mapping[str, Any] | Task | None = None,
+    *,
+    data: Any = None,
+    model: str | Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+    draw: str | Path | None = None,
+    with_defaults: bool = False,
+    **overrides: Any,
+) -> Inspection:
+    """Print what `train` would do with the same arguments; train nothing.
+
+    Shows how the data were read, one row from input to prediction, the keys that were set or
+    chosen, and the steps, memory and time that the run would take. `draw` names an image file for
+    augmented rows and the first batch, `with_defaults` also lists the keys at their default. Raises
+    the FinetuneError that `train` would.
+    """
+    loaded, task_object, rows = _load(task, data, model, config, overrides)
+    sheet = None if draw is None else Path(draw)
+    return inspect_run(loaded, task_object, sheet, data=rows, with_defaults=with_defaults)
+
+
+def _load(
+    task: str | Mapping[str, Any] | Task | None,
+    data: Any,
+    model: str | Mapping[str, Any] | None,
+    config: str | Path | None,
+    overrides: dict[str, Any],
+) -> tuple[Loaded, Task, Any]:
+    """Return the config that the arguments of `train` describe, its task, and rows made in Python.
+
+    The rows are None if `data` is a reference.
     """
     held_out = {name: overrides.get(name) for name in ("validation", "test")}
     tables = {name: rows for name, rows in held_out.items() if _is_rows(rows)}
@@ -133,7 +196,7 @@ def train(
             overrides["task"] = task
         loaded = load_config(config, overrides, INSTALLED)
         task_object = make_task(loaded.config.task)
-    return Run(run(loaded, task_object, data=rows, fresh=fresh, extend=extend).path)
+    return loaded, task_object, rows
 
 
 def compare(*runs: Run | str | Path | Sequence[Run | str | Path]) -> pandas.DataFrame:

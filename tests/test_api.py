@@ -191,7 +191,8 @@ def test_run_returns_metrics_and_history(run: finetune.Run) -> None:
     assert trained["loss"].notna().all()
     evaluated = history[history["split"] == "validation"]
     assert evaluated["step"].tolist() == [0, 3], "before the first step and after the last"
-    assert repr(run) == f"Run({str(run.path)!r})"
+    accuracy = run.metrics["validation"]["accuracy"]
+    assert repr(run) == f"Run({str(run.path)!r}, validation accuracy {accuracy:.4f})"
 
 
 def test_run_predicts_rows_and_bare_texts(run: finetune.Run) -> None:
@@ -202,6 +203,12 @@ def test_run_predicts_rows_and_bare_texts(run: finetune.Run) -> None:
         each["label"] for each in predictions
     ]
     assert run.predict(texts[0]) == run.predict({"text": texts[0]})
+
+
+def test_run_draw_names_a_task_that_draws_nothing(run: finetune.Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"drawings: text-classification does not draw"):
+        run.draw(FRESH, tmp_path / "drawings")
+    assert not (tmp_path / "drawings").exists()
 
 
 def test_compare_gives_a_table_with_the_best_run(run: finetune.Run, finished_run: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
@@ -23,13 +25,38 @@ from finetune.training.summary import describe_run
 _DEFAULT = "default"
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """A run that was inspected, by section: {fact: text}.
+
+    Attributes:
+        row: one row on its way from the data to a prediction.
+        run: labels, lengths, network, parameters, steps and batches.
+        estimates: memory and time.
+    """
+
+    row: dict[str, str]
+    run: dict[str, str]
+    estimates: dict[str, str]
+
+    def __repr__(self) -> str:
+        facts = {name: self.run[name] for name in ("parameters", "steps") if name in self.run}
+        return f"Inspection({', '.join(f'{name}: {text}' for name, text in facts.items())})"
+
+
 def inspect_run(
-    loaded: Loaded, task: Task, sheet: Path | None = None, *, with_defaults: bool = False
-) -> None:
+    loaded: Loaded,
+    task: Task,
+    sheet: Path | None = None,
+    *,
+    data: Any = None,
+    with_defaults: bool = False,
+) -> Inspection:
     """Print what `train` would do with this config; draw a contact sheet if `sheet` is given.
 
     First how the data were read, then one row on its way to a prediction, then the config: keys
-    that were set or chosen, and those at their default `with_defaults`.
+    that were set or chosen, and those at their default `with_defaults`. `data` is a dataset made in
+    Python, in place of data.source.
 
     Raises the FinetuneError that `train` would.
     """
@@ -39,7 +66,7 @@ def inspect_run(
     check_optimizer(config.optim.name)
     state = this_process()
     console = Console(enabled=state.is_main_process)
-    splits = open_splits(config.data, task)
+    splits = open_splits(config.data, task, data)
     accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
     prepared = assemble(config, task, splits, accelerator)
     if sheet is not None and state.is_main_process:
@@ -48,20 +75,24 @@ def inspect_run(
     console.heading("data")
     console.facts({"read": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
     console.heading("one row")
-    console.facts(trace_row(prepared))
+    row = trace_row(prepared)
+    console.facts(row)
     console.heading("run")
     # The section "config" below shows the defaults.
     facts = describe_run(prepared, splits).lines(with_defaults=False)
-    console.facts(facts | task.views.survey(splits.train))
+    facts |= task.views.survey(splits.train)
+    console.facts(facts)
     console.heading("config")
     for line in config_lines(loaded, prepared, with_defaults=with_defaults):
         console.print(f"  {line}")
     console.heading("estimates")
-    console.facts(estimate(prepared))
+    estimates = estimate(prepared)
+    console.facts(estimates)
     if sheet is None:
         console.print("dry run: nothing was trained, nothing was written")
     else:
         console.print(f"dry run: nothing was trained; contact sheet written to {sheet}")
+    return Inspection(row, facts, estimates)
 
 
 def config_lines(

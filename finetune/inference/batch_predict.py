@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -25,9 +26,11 @@ from finetune.inference.prediction_inputs import NumberedRow, open_inputs
 from finetune.inference.prediction_outputs import (
     ERROR,
     Destination,
+    Drawings,
     Result,
     Sink,
     check_destination,
+    check_drawings,
     find_form,
     open_sinks,
 )
@@ -47,12 +50,12 @@ def predict_rows(
     precision: str | None = None,
     *,
     trust_code: bool = False,
-) -> int:
+) -> list[Path]:
     """Predict all rows of `source`; write them to `destination`, a window at a time.
 
-    Returns the number of rows that were written. Rows that cannot be predicted are written with the
-    reason; with data.on_error=skip they are left out, and an explicit data.on_error=stop raises
-    FinetuneError before a network is loaded.
+    Returns the paths of the drawings, if the destination has any. Rows that cannot be predicted are
+    written with the reason; with data.on_error=skip they are left out, and an explicit
+    data.on_error=stop raises FinetuneError before a network is loaded.
     """
     state = this_process()
     is_main = state.is_main_process
@@ -60,11 +63,13 @@ def predict_rows(
     is_stream = source.reference == STANDARD_INPUT
     if is_stream and state.num_processes > 1:
         raise ConfigError("predict: only a single process can read standard input; name a file")
-    has_no_file = is_stream or is_pattern(source.reference)
-    check_destination(destination, None if has_no_file else locate(source.reference))
+    reference = source.reference
+    is_file = isinstance(reference, str) and not is_stream and not is_pattern(reference)
+    check_destination(destination, locate(reference) if is_file else None)
     folder = model_folder(run)
     task = load_task(folder, source.options, trust_code=trust_code)
     find_form(destination, task)
+    check_drawings(destination, task)
     inputs = open_inputs(source, task, console)
     console.facts({"data": "\n".join(inputs.notes)} if inputs.notes else {})
     device = best_device() if state.num_processes == 1 else state.device
@@ -98,7 +103,7 @@ def predict_rows(
         notes.append(f"{tally.written} rows{what} written to {destination.path}{some}")
     for note in notes:
         console.print(note)
-    return tally.written
+    return [path for sink in sinks if isinstance(sink, Drawings) for path in sink.paths]
 
 
 class _Tally:

@@ -6,7 +6,7 @@ metrics = finetune.evaluate("runs/news-bert-base-uncased-lora", "test.csv", deli
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel, saved_model
 from finetune.reporting.console import Console, format_count
+from finetune.reporting.metric_tables import Metrics, overall
 from finetune.reporting.run_facts import cut_note
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
@@ -37,19 +38,48 @@ MOST_GROUPS = 200
 """Number of values of a column up to which the metrics are split by it."""
 
 
+class GroupedMetrics(dict[str, float]):
+    """Metrics of labeled rows, {metric: value}.
+
+    Attributes:
+        groups: {value of a column: {"rows": their number, metric: value}}; {} unless `by` named it.
+    """
+
+    def __init__(self, metrics: Mapping[str, float], groups: Metrics) -> None:
+        super().__init__(metrics)
+        self.groups = groups
+
+    def _repr_html_(self) -> str:
+        """Render the overall metrics, and those of the groups, as an HTML table for notebooks."""
+        import pandas
+
+        columns = {"all": self, **self.groups}
+        table = pandas.DataFrame({name: overall(split) for name, split in columns.items()})
+        html: str = table.T.to_html(float_format="{:.4f}".format)
+        return html
+
+
 def evaluate(
-    model: str | Path, data: Any, *, batch_size: int = 32, trust_code: bool = False, **keys: Any
-) -> dict[str, float]:
+    model: str | Path,
+    data: Any,
+    *,
+    by: str | None = None,
+    batch_size: int = 32,
+    trust_code: bool = False,
+    **keys: Any,
+) -> GroupedMetrics:
     """Evaluate a fine-tuned model on labeled rows; return {metric: value}.
 
     `model` is a run folder, its `final/`, or a model on the hub. `data` is anything that
     `finetune.train` takes: a reference, a Dataset, a DataFrame, a list of dicts. `keys` set how it
     is read (split="test", delimiter=";"), or override task keys that affect predictions only
-    (score_threshold=0.5). With `trust_code`, code that the model names runs: its own task, modules
-    of `evaluate` in task.metrics. Raises FinetuneError.
+    (score_threshold=0.5). `by` names a column: `.groups` of the result has the metrics of the rows
+    with each of its values. With `trust_code`, code that the model names runs: its own task,
+    modules of `evaluate` in task.metrics. Raises FinetuneError.
     """
     source = make_source(data, keys, "call", takes_options=True)
-    return evaluate_source(str(model), source, Console(), batch_size, trust_code=trust_code).metrics
+    measured = evaluate_source(str(model), source, Console(), batch_size, by, trust_code=trust_code)
+    return GroupedMetrics(measured.metrics, measured.metrics_by(by) if by is not None else {})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from finetune.data.opening import open_numbered_rows
 from finetune.data.source import STANDARD_INPUT, Source
 from finetune.data.validation import find_valid
 from finetune.errors import ConfigError, DataError
-from finetune.inference.predictor import check_columns
+from finetune.inference.predictor import as_rows, check_columns
 from finetune.reporting.console import Console, format_count
 from finetune.tables.encodings import DETECTED
 from finetune.tables.faults import UNREADABLE
@@ -56,19 +56,17 @@ def open_inputs(source: Source, task: Task, console: Console) -> PredictionInput
     """
     if source.reference == STANDARD_INPUT:
         return PredictionInputs(_read_lines(task, source.config, console))
-    config = source.config
+    config, data = source.config, source.reference
+    if isinstance(data, list | tuple):
+        data = list(as_rows(data, task))
     stops = stops_at_faults(config)
     table, notes, numbers = open_numbered_rows(
-        source.reference,
-        config,
-        source.split,
-        task.config.formats,
-        keeps_unreadable=not stops,
+        data, config, source.split, task.config.formats, keeps_unreadable=not stops
     )
-    check_columns(source.reference, table.column_names, task)
+    check_columns(source.name, table.column_names, task)
     if stops:
         validate, columns = task.rows.validate_many, task.rows.inputs
-        find_valid(source.reference, table, validate, "stop", numbers, columns)
+        find_valid(source.name, table, validate, "stop", numbers, columns)
     schema = table.features.arrow_schema
     types = dict(zip(schema.names, schema.types, strict=True))
     types.pop(UNREADABLE, None)

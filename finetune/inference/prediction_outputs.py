@@ -18,7 +18,7 @@ import pyarrow as pa
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.io.table_writer import Write, check_output, open_writer, quote_formulas, write_lines
-from finetune.task_parts import Prediction, PredictionForm, Row
+from finetune.task_parts import Prediction, PredictionForm, Row, Views
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_inputs import NumberedRow
@@ -100,6 +100,15 @@ def check_destination(destination: Destination, source: Path | None) -> None:
             raise ConfigError(f"{option} {folder}: this is a file; name a folder")
 
 
+def check_drawings(destination: Destination, task: Task) -> None:
+    """Raise ConfigError if the task cannot draw its predictions, which the destination asks for."""
+    if destination.drawings is not None and type(task.views).draw is Views.draw:
+        raise ConfigError(
+            f"--draw {destination.drawings}: {task.name} does not draw predictions; write them to "
+            "a table instead"
+        )
+
+
 @contextmanager
 def open_sinks(
     destination: Destination,
@@ -111,7 +120,7 @@ def open_sinks(
     form, sinks = find_form(destination, task), list[Sink]()
     with ExitStack() as stack:
         if destination.drawings is not None:
-            sinks.append(_Drawings(task, destination.drawings))
+            sinks.append(Drawings(task, destination.drawings))
         if form is not None and not form.endings and destination.path is not None:
             sinks.append(_FormFolder(form, destination.path))
         elif form is not None:
@@ -253,23 +262,22 @@ class _FormFolder(Sink):
                     file.write_text("".join(lines), encoding="utf-8")
 
 
-class _Drawings(Sink):
+class Drawings(Sink):
     """Draw predictions to a folder, in files named after the files of their rows."""
 
     def __init__(self, task: Task, folder: Path) -> None:
         self._task, self._folder, self._names = task, folder, RowNames()
-        self._count = 0
+        self.paths: list[Path] = []
 
     def __call__(self, rows: Sequence[NumberedRow], results: Sequence[Result]) -> None:
         with _naming("--draw", self._folder):
             for numbered, result in zip(rows, results, strict=True):
                 name = self._names(numbered)
                 if not isinstance(result, str):
-                    paths = self._task.views.draw(numbered.row, result, self._folder, name)
-                    self._count += len(paths)
+                    self.paths += self._task.views.draw(numbered.row, result, self._folder, name)
 
     def finish(self) -> str:
-        return f"{self._count} images of predictions written to {self._folder}"
+        return f"{len(self.paths)} images of predictions written to {self._folder}"
 
 
 @contextmanager

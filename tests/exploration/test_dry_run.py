@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from finetune import inspect
 from tests.support.command_line import finetune
 from tests.support.tiny_models import text_rows
 
@@ -81,6 +82,21 @@ def test_inspect_begins_with_the_data_and_one_row_and_lists_only_keys_that_were_
     assert places == sorted(places)
     assert "train.batch_size=16" in output and "optim.betas" not in output
     assert "keys at their default; --all lists them" in output
+
+
+def test_inspect_in_python_shows_the_same(
+    words: list[str], bert_folder: Path, news_csv: Path, capsys: Any
+) -> None:
+    assert finetune("inspect", *words, "epochs=1") == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if "label" in line]
+    keys = {"model": str(bert_folder), "data": str(news_csv), "epochs": 1}
+    inspected = inspect("text-classification", **keys)
+    assert [line for line in capsys.readouterr().out.splitlines() if "label" in line] == printed
+    assert "1 epoch)" in inspected.run["steps"] and inspected.run["steps"] in repr(inspected)
+    assert inspected.row["prediction"].endswith("untrained")
+    assert "MiB weights" in inspected.estimates["memory"]
+    rows = inspect("text-classification", data=text_rows(12), model=str(bert_folder))
+    assert rows.run.keys() == inspected.run.keys()
 
 
 def test_inspect_counts_labels_of_multilabel_rows(words: list[str], capsys: Any) -> None:

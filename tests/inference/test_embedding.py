@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, DataError
 from finetune.inference import embedding
 from tests.support.command_line import finetune, launch
 from tests.support.lives import Killed
@@ -63,6 +63,24 @@ def test_embed_equals_mean_pooling_in_transformers(
     assert vectors.shape == (11, WIDTH)
     assert np.allclose(vectors, mean_pooled(bert_folder, [r["text"] for r in ROWS]), atol=1e-5)
     assert not output.with_name("features.parquet.parts").exists()
+
+
+def test_embed_returns_the_vectors_that_it_would_write(
+    finished_run: Path, bert_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    output, texts = tmp_path / "features.parquet", [row["text"] for row in ROWS]
+    for model in (bert_folder, finished_run):
+        assert embedding.embed(model, table, output, precision="fp32") == len(ROWS)
+        vectors = embedding.embed(model, table, precision="fp32")
+        assert np.array_equal(vectors, read(output)[1])
+        assert np.array_equal(embedding.embed(model, texts, precision="fp32"), vectors)
+
+
+def test_embed_skips_invalid_rows_in_memory(bert_folder: Path) -> None:
+    rows = [{"text": ""}, {"text": "a goal"}]
+    with pytest.raises(DataError, match="row 1: "):
+        embedding.embed(bert_folder, rows)
+    assert embedding.embed(bert_folder, rows, on_error="skip").shape == (1, WIDTH)
 
 
 def test_embed_writes_vectors_of_images(tmp_path: Path) -> None:

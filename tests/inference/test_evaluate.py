@@ -37,6 +37,19 @@ def test_evaluate_accepts_data_frames_and_files(trained: finetune.Run, tmp_path:
     assert metrics == trained.metrics["test"]
 
 
+def test_evaluate_splits_the_metrics_by_a_column(trained: finetune.Run) -> None:
+    rows = text_rows(20, seed=5)
+    frame = pandas.DataFrame([{**row, "source": "ab"[n % 2]} for n, row in enumerate(rows)])
+    metrics = trained.evaluate(frame, by="source")
+    assert metrics == trained.metrics["test"]
+    assert {name: group["rows"] for name, group in metrics.groups.items()} == {"a": 10, "b": 10}
+    accuracies = [group["accuracy"] for group in metrics.groups.values()]
+    assert sum(accuracies) / 2 == pytest.approx(metrics["accuracy"])
+    assert "<th>a</th>" in metrics._repr_html_()
+    with pytest.raises(finetune.DataError, match="by=sauce: no such column; did you mean 'source'"):
+        trained.evaluate(frame, by="sauce")
+
+
 def test_evaluate_prints_the_precision(
     trained: finetune.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -296,6 +296,10 @@ def test_predict_command_draws_masks_and_overlays(
         assert mask.mode == "P"
         assert mask.size == SIZE
     assert "circle" in (out / "legend.tsv").read_text()
+    first = sorted((scenes / "test" / "images").iterdir())[0]
+    drawn = run.draw([str(first)], tmp_path / "again")
+    assert {path.name for path in drawn} >= {f"{first.stem}-mask.png", f"{first.stem}-overlay.png"}
+    assert all(path.is_file() for path in drawn)
     table = tmp_path / "predictions.jsonl"
     assert command("predict", str(run.path), photos, "-o", str(table), "limit=2") == 0
     rows = [json.loads(line) for line in table.read_text().splitlines()]
