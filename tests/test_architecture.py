@@ -255,13 +255,13 @@ def test_engine_does_not_check_model_classes(engine: dict[str, Path]) -> None:
 
 def test_public_names_are_unique(everything: dict[str, Path]) -> None:
     """Searching for a name finds one definition. Commands share the name of what they run."""
-    homes: dict[str, list[str]] = {}
+    homes: dict[str, set[str]] = {}  # an overloaded function has several definitions
     for module, path in everything.items():
         if module == "finetune.cli.main":
             continue
         for node in parse(path).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                homes.setdefault(node.name, []).append(module)
+                homes.setdefault(node.name, set()).add(module)
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 
