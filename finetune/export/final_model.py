@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ from finetune.task_parts import Row, RowTable, take_rows
 # Relative to the largest output. Merging adapters reorders float32 sums, a difference of about
 # 1e-6; a wrong weight makes a far larger one.
 TOLERANCE = 1e-4
+# Files of tokenizers and processors, as transformers names them.
+PROCESSOR_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+    *("vocab.*", "merges.txt", "*.model", "*.spm", "*preprocessor_config.json"),
+    "processor_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,8 @@ def export_model(
             rounded = relative_difference(merged, before)
             _cast(model, final.dtype)
         task.save(model, temporary)
+        if has_adapter:
+            _copy_processor(temporary, temporary / "adapter")
         write_task(temporary / "task.json", task, final.task_name, final.base)
 
         _empty(model)
@@ -93,6 +102,13 @@ def export_model(
         write_manifest(temporary)
         _copy_permissions(temporary)
     return Differences(difference, rounded)
+
+
+def _copy_processor(folder: Path, adapter: Path) -> None:
+    """Copy the tokenizer or image processor, so that the adapter's folder is complete with them."""
+    for path in folder.iterdir():
+        if any(path.match(pattern) for pattern in PROCESSOR_FILES):
+            shutil.copy(path, adapter / path.name)
 
 
 def _copy_permissions(folder: Path) -> None:

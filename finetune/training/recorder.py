@@ -149,7 +149,8 @@ class RunJournal:
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
         if self._writes:
             self.folder.append({"step": step, "split": split, **values})
-            track(self.live.accelerator, split, step, values)
+            if fault := track(self.live.accelerator, split, step, values):
+                self.console.print(fault)
 
 
 def load_checkpoint_weights(live: Live, checkpoint: Checkpoint) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 
 from finetune.config.schema import RunConfig
 from finetune.errors import ConfigError
-from finetune.reporting.trackers import check_trackers
+from finetune.reporting.trackers import check_trackers, track, track_run
 from tests.support.lives import Stop, live, load
 
 
@@ -99,3 +104,85 @@ def test_check_trackers_rejects_unknown_and_missing_trackers(
     with pytest.raises(ConfigError, match=r"comet_ml is not installed; run: pip install comet-ml"):
         check_trackers(["comet_ml"])
     assert RunConfig.model_fields["output"].default.trackers == []
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    """Install a module of a tracker that is not installed here."""
+    module = ModuleType(name)
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [name])
+
+
+def test_check_trackers_names_one_that_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "swanlab.py").write_text("import missing_part_of_swanlab")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["swanlab"])
+    message = "swanlab cannot be imported .*missing_part.*pip install --upgrade swanlab"
+    with pytest.raises(ConfigError, match=message):
+        check_trackers(["swanlab"])
+
+
+def test_check_trackers_asks_for_a_login_to_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    stand_in(monkeypatch, "wandb", api=SimpleNamespace(api_key=None))
+    with pytest.raises(ConfigError, match="wandb is not logged in; run: wandb login"):
+        check_trackers(["wandb"])
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(["wandb"])
+
+
+def test_check_trackers_does_not_wait_for_a_server_of_mlflow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        address = f"http://127.0.0.1:{port}"
+        stand_in(monkeypatch, "mlflow", get_tracking_uri=lambda: address)
+        check_trackers(["mlflow"])
+    with pytest.raises(ConfigError, match=f"mlflow has no server at 127.0.0.1:{port} "):
+        check_trackers(["mlflow"])
+    stand_in(monkeypatch, "mlflow", get_tracking_uri=lambda: "sqlite:///local.db")
+    check_trackers(["mlflow"])
+
+
+class Broken(GeneralTracker):
+    """A tracker whose backend fails, at its start or later."""
+
+    name = "broken"
+    requires_logging_directory = False
+    tracker = None
+    fails_at = "start"
+
+    def start(self) -> None:
+        if self.fails_at == "start":
+            raise RuntimeError("no route\nto host")
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        pass
+
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        raise RuntimeError("connection lost")
+
+
+def test_tracker_that_does_not_start_is_named(tmp_path: Path) -> None:
+    accelerator = Accelerator(cpu=True, log_with=[Broken()])
+    with (
+        pytest.raises(ConfigError, match=r"did not start \(no route to host\)"),
+        track_run(accelerator, tmp_path, {}),
+    ):
+        pass
+
+
+def test_tracker_that_fails_later_is_dropped_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Broken, "fails_at", "log")
+    accelerator = Accelerator(cpu=True, log_with=[Broken()])
+    with track_run(accelerator, tmp_path, {"lr": 0.1}):
+        note = track(accelerator, "train", 3, {"loss": 1.0})
+        assert note.startswith("tracker broken failed (connection lost) at step 3;")
+        assert track(accelerator, "train", 4, {"loss": 1.0}) == ""
