@@ -79,6 +79,26 @@ def test_load_explains_how_to_restore_a_damaged_model(run: finetune.Run, tmp_pat
         finetune.load(copy)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"devise": "cpu"}, "devise: unknown key of text-classification; did you mean 'device'"),
+        ({"treshold": 0.3}, "treshold: unknown key .* did you mean 'threshold'"),
+        ({"max_length": 8}, "max_length: does not affect predictions of text-classification"),
+    ],
+)
+def test_load_rejects_unknown_keywords(
+    keys: dict[str, Any], message: str, run: finetune.Run
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        finetune.load(run.path, **keys)
+
+
+def test_predictor_shows_its_task_network_and_device(run: finetune.Run) -> None:
+    shown = "Predictor(text-classification of text, BertForSequenceClassification, cpu, fp32)"
+    assert repr(finetune.load(run.path, device="cpu")) == shown
+
+
 @pytest.mark.parametrize("device", ["gpu", "meta:x", "cuda:99"])
 def test_load_rejects_an_unavailable_device(device: str, run: finetune.Run) -> None:
     with pytest.raises(ConfigError, match=rf"device: '{device}' is not available .* or leave it"):

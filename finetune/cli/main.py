@@ -103,6 +103,9 @@ def train(
     finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
     accelerate launch -m finetune train news.yaml
     """
+    from finetune.io.run_folder import check_flags
+
+    check_flags(fresh=fresh, extend=extend)
     loaded, task = _load(words)
     from finetune.distributed.launch import keep_freed_memory
     from finetune.training.run import run  # only now, so that config errors are reported at once

@@ -31,12 +31,14 @@ def load_task(
     *,
     embeds: bool = False,
     trust_code: bool = False,
+    others: Collection[str] = READING_KEYS,
 ) -> Task:
     """Restore the task of a final model with its learned state; the network is not loaded.
 
     `keys` override keys of the task's config. Raises ConfigError for keys that do not affect
-    predictions; with `embeds`, every key may be overridden, such as the column to read. Code that
-    the model names or brings runs only with `trust_code`.
+    predictions; with `embeds`, every key may be overridden, such as the column to read. `others`
+    are the other keys of the caller, which a misspelled one may stand for. Code that the model
+    names or brings runs only with `trust_code`.
     """
     from finetune.model import saved_model  # imports torch, which the functions below do without
 
@@ -49,31 +51,39 @@ def load_task(
         )
     check_files(folder, weights.union(saved.get("files", [])))
     check_stored_task(str(saved["name"]), folder / "task.json", trust_code=trust_code)
-    config = trained_config(saved, keys, embeds=embeds)
+    config = trained_config(saved, keys, embeds=embeds, others=others)
     task = find_task(saved["name"])(config)
     task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
     return task
 
 
 def trained_config(
-    saved: Mapping[str, Any], keys: Mapping[str, Any], *, embeds: bool = False
+    saved: Mapping[str, Any],
+    keys: Mapping[str, Any],
+    *,
+    embeds: bool = False,
+    others: Collection[str] = READING_KEYS,
 ) -> TaskConfig:
     """Return the config in task.json with `keys` overridden; see `load_task`."""
     config = stored_section(find_task_config(saved["name"]), saved["config"])
     allowed = type(config).model_fields if embeds else config.prediction_keys
-    return changed_config(config, keys, allowed)
+    return changed_config(config, keys, allowed, others)
 
 
 def changed_config(
-    config: TaskConfig, keys: Mapping[str, Any], allowed: Collection[str]
+    config: TaskConfig,
+    keys: Mapping[str, Any],
+    allowed: Collection[str],
+    others: Collection[str] = READING_KEYS,
 ) -> TaskConfig:
     """Return the config of a trained task with `keys` overridden.
 
-    Raises ConfigError for keys that are not `allowed` and for invalid values.
+    Raises ConfigError for keys that are not `allowed` and for invalid values; see `load_task`.
     """
+    fields, choices = type(config).model_fields, {*allowed, *others}
     faults = [
-        f"{key}: this key does not affect predictions of {config.name}; "
-        f"{nearest(key, {*allowed, *READING_KEYS})}"
+        f"{key}: {'does not affect predictions' if key in fields else 'unknown key'} of "
+        f"{config.name}; {nearest(key, choices)}"
         for key in keys
         if key not in allowed
     ]

@@ -23,6 +23,7 @@ from finetune.task_parts import Prediction, Row
 
 # Rows of a stream that are read ahead, so that rows of similar length can share a batch.
 WINDOW = 1024
+LOADING_KEYS = ("device", "precision", "revision", "token", "trust_code")
 
 
 class Predictor:
@@ -44,6 +45,11 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.cut = 0
+
+    def __repr__(self) -> str:
+        task, network = self.trained_task, type(self.model.network).__name__
+        inputs = f" of {', '.join(task.rows.inputs)}" if task.rows.inputs else ""
+        return f"Predictor({task.name}{inputs}, {network}, {self.device}, {self.precision})"
 
     @property
     def task(self) -> str:
@@ -121,7 +127,7 @@ def load(
     target = find_device(device) if device else best_device()
     precision = check_precision(precision, target)
     folder = model_folder(reference, revision, token)
-    task = load_task(folder, keys, trust_code=trust_code)
+    task = load_task(folder, keys, trust_code=trust_code, others=LOADING_KEYS)
     source = saved_model(folder, trust_remote_code=trust_code)
     return Predictor(task, task.load_model(source), target, precision)
 

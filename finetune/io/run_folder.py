@@ -221,6 +221,15 @@ def step_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def check_flags(*, fresh: bool, extend: bool) -> None:
+    """Raise ConfigError for flags that contradict each other."""
+    if fresh and extend:
+        raise ConfigError(
+            "--fresh and --extend: one starts the run over, the other trains it longer; give one "
+            "of them"
+        )
+
+
 def check_free(folder: RunFolder) -> None:
     """Raise ConfigError for a path that is a file or a folder with content other than a run."""
     if folder.path.is_file():

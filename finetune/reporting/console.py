@@ -74,13 +74,14 @@ class Console:
     def start_steps(self, done: int, total: int) -> None:
         """Start a progress bar for training steps, on a terminal only."""
         if self.enabled and self.live and total > done:
+            # Without the bar, the line fits into 80 columns.
+            bar = [BarColumn(bar_width=20)] if self._rich.width >= 100 else []
             columns = (
                 TextColumn("step"),
                 MofNCompleteColumn(),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[values]}"),
+                *bar,
                 TimeRemainingColumn(),
-                TextColumn("left"),
+                TextColumn("left  {task.fields[values]}"),
             )
             self._bar = Progress(*columns, console=self._rich, transient=True, refresh_per_second=4)
             self._bar.add_task("steps", completed=done, total=total, values="")
@@ -94,7 +95,7 @@ class Console:
         self, step: int, total: int, values: Mapping[str, float], seconds_left: float | None = None
     ) -> None:
         """Show the values of a step: in the bar on a terminal, otherwise as a printed line."""
-        texts = [f"loss {values['loss']:.4f}", f"learning rate {values['lr']:.2e}"]
+        texts = [f"loss {values['loss']:.4f}", f"lr {values['lr']:.2e}"]
         texts.append(f"{values['samples_per_second']:.1f} samples/s")
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], values="  ".join(texts))

@@ -21,7 +21,7 @@ from finetune.errors import ConfigError, nearest
 from finetune.export.hub import check_repository, note_missing_token, push_finished
 from finetune.export.licenses import check_license
 from finetune.io.checkpoint import find_latest_checkpoint, load_optimizer
-from finetune.io.run_folder import RunFolder, check_free
+from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
@@ -48,11 +48,7 @@ def run(
     any weight changes.
     """
     config = loaded.config
-    if fresh and extend:
-        raise ConfigError(
-            "--fresh and --extend: one starts the run over, the other trains it longer; give one "
-            "of them"
-        )
+    check_flags(fresh=fresh, extend=extend)
     clear_learned(task)
     check_optimizer(config.optim.name)
     check_trackers(config.output.trackers)

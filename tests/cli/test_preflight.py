@@ -29,6 +29,7 @@ FAULTS = {
         ((NEWS[0], "data=newz.csv", NEWS[2]), "did you mean 'news.csv'?"),
         ((*NEWS[:2], "model=./bertt"), "did you mean 'bert'?"),
         ((*NEWS, "output.dir=news.csv"), "is a file; name a folder"),
+        ((*NEWS, "--fresh", "--extend"), "one starts the run over"),
         (("bbc-newz",), "did you mean 'bbc-news'?"),
         (("--epochs=3",), "unknown option --epochs"),
     ],

@@ -48,7 +48,7 @@ def test_object_detection_changes_prediction_keys_only(object_rows: list[dict[st
     allowed = config.prediction_keys
     changed = changed_config(config, {"score_threshold": 0.7}, allowed)
     assert changed.score_threshold == 0.7  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="image_size: this key does not affect predictions"):
+    with pytest.raises(ConfigError, match="image_size: does not affect predictions"):
         changed_config(config, {"image_size": 32}, allowed)
     with pytest.raises(ConfigError, match="score_threshold"):
         changed_config(config, {"score_threshold": 7}, allowed)

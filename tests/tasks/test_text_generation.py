@@ -243,7 +243,7 @@ def test_load_overrides_decoding_keys(lora_run: finetune.Run) -> None:
     short = finetune.load(lora_run.path, max_new_tokens=1)([row])
     assert len(short[0]["generated_text"]) < len(lora_run.predict([row])[0]["generated_text"])
     with pytest.raises(
-        ConfigError, match="temprature: this key does not affect predictions of text-generation"
+        ConfigError, match="temprature: unknown key of text-generation; did you mean 'temperature'"
     ):
         finetune.load(lora_run.path, temprature=1)
 

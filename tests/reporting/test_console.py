@@ -1,0 +1,45 @@
+"""Progress on terminals of different widths."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console as RichConsole
+
+from finetune.reporting.console import Console
+
+VALUES = {"loss": 11.2266, "lr": 2e-5, "samples_per_second": 12345.6}
+
+
+def last_line(width: int) -> str:
+    """Return the line of a step on a terminal, near the end of a long run."""
+    console, terminal = Console(), io.StringIO()
+    console._rich = RichConsole(
+        file=terminal, force_terminal=True, width=width, color_system=None, highlight=False
+    )
+    console.start_steps(0, 125_000)
+    console.tick(99_999)
+    console.log(99_999, 125_000, VALUES)
+    assert console._bar is not None
+    console._bar.refresh()
+    console.stop_steps()
+    lines = [line for line in terminal.getvalue().split("\r") if "step" in line]
+    return lines[-1].removeprefix("\x1b[2K").partition("\n")[0]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_line_of_a_step_shows_the_time_left_and_all_values(width: int) -> None:
+    line = last_line(width)
+    assert len(line) <= width
+    assert line.split("  ")[-3:] == ["loss 11.2266", "lr 2.00e-05", "12345.6 samples/s"]
+    assert " left " in line
+    assert "99999/125000" in line
+    assert ("━" in line) == (width >= 100)
+
+
+def test_printed_line_of_a_step_fits_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().log(9_999, 9_999, VALUES, seconds_left=3599)
+    line = capsys.readouterr().out.rstrip("\n")
+    assert line.endswith("59 min 59 s left")
+    assert len(line) <= 80
