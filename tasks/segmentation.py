@@ -22,7 +22,7 @@ from finetune.task import Parts, Task
 from finetune.task_parts import Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.image import tiles
 from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentation
-from tasks.image.image_reading import path_of, picture_size
+from tasks.image.image_reading import picture_size
 from tasks.image.joint_augmentation import JointAugmentation, Scene
 from tasks.image.preprocessing import INPUT, Preprocessing, save_processor, to_processor, to_tensor
 from tasks.masks import mask_losses as losses
@@ -31,6 +31,7 @@ from tasks.masks.mask_rows import MaskRows
 from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.masks.segmentation_views import SegmentationViews
 from tasks.masks.segments import most_likely_classes, to_segments
+from tasks.pixels.image_cells import path_of
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.backbones.vision_sources import VisionSource
@@ -91,7 +92,7 @@ class Segmentation(Task):
         self._set_augmentation()
         notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input()]
         notes += [*pixels.notes, note]
-        notes += masks.remarks("train", facts, self.coding_)
+        notes += [*masks.note_turned(train, facts), *masks.remarks("train", facts, self.coding_)]
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 
     def state(self) -> dict[str, Any]:

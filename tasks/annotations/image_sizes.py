@@ -9,20 +9,17 @@ Shapes: H, W pixels.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-
-from PIL import Image
 
 from finetune.errors import DataError
 from tasks.annotations.annotated import AnnotatedImage, bounds
 from tasks.annotations.boxes import is_numbers, to_corners
 from tasks.image.image_reading import picture_size
+from tasks.pixels.orientation import orientation_of
 
 Point = Callable[[float, float], tuple[float, float]]
 Size = tuple[int, int]
-_ORIENTATION = 0x0112
 
 
 def fit_sizes(items: Sequence[AnnotatedImage], rescale: bool | None) -> list[str]:
@@ -65,16 +62,6 @@ def _other_size(item: AnnotatedImage) -> Size | None:
 def _is_stored(item: AnnotatedImage, size: Size) -> bool:
     """True if the stated size is that of the image before its EXIF orientation is applied."""
     return item.size == size[::-1] and orientation_of(item.content or item.image) >= 5
-
-
-def orientation_of(source: str | bytes) -> int:
-    """Return the EXIF orientation of an image, a path or its bytes, 1 to 8; 1 if it has none."""
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # decoders may raise anything on a corrupt file
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _turn(items: Iterable[AnnotatedImage], stored: set[int]) -> list[str]:

@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
-import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import DataError
 from tasks.pixels.band_files import (
     bands_last,
@@ -34,8 +31,17 @@ from tasks.pixels.band_files import (
     read_band_file,
     read_tiff_bands,
 )
+from tasks.pixels.deep_colors import deep_colors_size, read_deep_colors
+from tasks.pixels.image_cells import (
+    check_not_empty,
+    file_or_bytes,
+    is_array,
+    path_of,
+    to_array,
+)
 from tasks.pixels.image_headers import ImageHeader, is_deep_array, is_deep_mode, read_header
 from tasks.pixels.image_opening import open_bytes, open_image
+from tasks.pixels.orientation import orientation_of, swaps_sides, to_upright, upright_size
 from tasks.pixels.pixel_range import to_8_bits
 
 MAX_PIXELS = 89_478_485
@@ -43,10 +49,6 @@ MAX_PIXELS = 89_478_485
 # task.max_pixels replaces Pillow's warning. The filter is permanent because catch_warnings is not
 # thread-safe, and images are checked in threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-_URL = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
-_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that swap H and W
-# Errors that Pillow raises on corrupt EXIF data.
-_EXIF_ERRORS = (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError)
 _WHITE = (255, 255, 255, 255)
 _ANY_RANGE = (0.0, 1.0)  # for a check, which needs no pixels
 
@@ -54,7 +56,7 @@ _ANY_RANGE = (0.0, 1.0)  # for a check, which needs no pixels
 def read_image(value: Any, max_pixels: int = MAX_PIXELS, pixel_range: Any = None) -> Image.Image:
     """Decode a cell to an upright RGB image. Raises DataError without the name of the image."""
     with _named_faults():
-        return _to_rgb(_load_image(value, pixel_range), max_pixels, pixel_range)
+        return _to_rgb(_load_image(value, max_pixels, pixel_range), max_pixels, pixel_range)
 
 
 def read_channels(
@@ -84,11 +86,14 @@ def read_unscaled(value: Any, channels: int = 3, max_pixels: int = MAX_PIXELS) -
     if array is not None:
         gray = array.ndim == 2 and channels == 3
         return array if gray else bands_last(array, channels)
+    deep_colors = _deep_colors_of(value, channels, max_pixels)
+    if deep_colors is not None:
+        return bands_last(deep_colors, channels)
     path = path_of(value)
     if channels not in (1, 3) and path is not None and is_tiff(path):
         return bands_last(read_tiff_bands(Path(path).expanduser()), channels)
     with _named_faults():
-        image = _upright(_decode(_load_image(value, None), max_pixels))
+        image = to_upright(_decode(_load_image(value, max_pixels, None), max_pixels))
         if is_deep_mode(image.mode):
             deep = np.asarray(image)  # [H, W]
             return deep if channels == 3 else bands_last(deep, channels)
@@ -100,10 +105,9 @@ def read_unscaled(value: Any, channels: int = 3, max_pixels: int = MAX_PIXELS) -
 
 def inspect_header(value: Any) -> ImageHeader:
     """Read the header of a valid cell: the depth of its values and its number of frames."""
-    array = _array_of(value)
-    if array is not None or isinstance(value, Image.Image):
-        return read_header(value if array is None else array)
-    return read_header(_source(value))
+    if is_array(value):
+        return read_header(to_array(value))
+    return read_header(value if isinstance(value, Image.Image) else file_or_bytes(value))
 
 
 def find_fault(value: Any, max_pixels: int = MAX_PIXELS, channels: int = 3) -> str | None:
@@ -128,7 +132,7 @@ def digest_image(value: Any) -> str:
         return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     if isinstance(value, Image.Image):
         return hashlib.sha256(f"{value.mode} {value.size}".encode() + value.tobytes()).hexdigest()
-    source = _source(value)
+    source = file_or_bytes(value)
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     try:
@@ -147,10 +151,10 @@ def picture_size(value: Any) -> tuple[int, int]:
     if array is not None:
         return array.shape[0], array.shape[1]
     if isinstance(value, Image.Image):
-        return _upright_size(value)
-    source = _source(value)
+        return upright_size(value)
+    source = file_or_bytes(value)
     if isinstance(source, bytes):
-        return _size_in(io.BytesIO(source))
+        return _size_in(source)
     try:
         stat = source.stat()
         return _size_of_file(str(source), stat.st_mtime_ns, stat.st_size)
@@ -158,76 +162,17 @@ def picture_size(value: Any) -> tuple[int, int]:
         raise DataError(f"cannot be read: {error.strerror}") from error
 
 
-def path_of(value: Any) -> str | None:
-    """Return the path that an image is read from, or None if it is not read from a file."""
-    if isinstance(value, Mapping) and value.get("bytes") is None:
-        value = value.get("path")
-    return str(value) if isinstance(value, str | Path) and not _URL.match(str(value)) else None
-
-
-def is_array(value: Any) -> bool:
-    """True if a cell is an array [H, W, ...], or nested lists as `datasets` stores one.
-
-    Nested lists with fewer than 5 values in a list are boxes, not an array.
-    """
-    if isinstance(value, list):
-        return (
-            bool(value)
-            and isinstance(value[0], list)
-            and (len(value[0]) > 4 and isinstance(value[0][0], int | list))
-        )
-    return isinstance(value, np.ndarray)
-
-
-def to_array(value: Any) -> NDArray[Any]:
-    """Convert a cell that `is_array` to NumPy. Raises DataError for rows of different lengths."""
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise DataError("is a list of lists of different lengths, not an array") from error
-
-
-def looks_like_image(value: Any) -> bool:
-    """True if a cell may be an image: a path (by its suffix), bytes, an array, a stored or a PIL
-    image.
-    """
-    if isinstance(value, str | Path):
-        suffix = Path(value).suffix.lower()
-        return suffix in IMAGE_ENDINGS or suffix in Image.registered_extensions()
-    is_stored = isinstance(value, Mapping) and {"bytes", "path"} <= value.keys()
-    return is_stored or isinstance(value, bytes | Image.Image) or is_array(value)
-
-
-def _source(value: Any) -> Path | bytes:
-    """Return the file or the bytes of a cell. Raises DataError if it is neither."""
-    if isinstance(value, Mapping):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, str) and _URL.match(value):
-        raise DataError("is a URL, which is not fetched; download it and give the path")
-    if "\0" in str(value):
-        raise DataError("is not a path: it contains a NUL character")
-    if isinstance(value, str | Path) and str(value).strip():
-        return Path(value).expanduser()
-    if value is None or value == "":
-        raise DataError("is missing")
-    raise DataError(
-        f"is {type(value).__name__}, not a path, bytes, a PIL image or an array of integers"
-    )
-
-
-def _load_image(value: Any, pixel_range: Any) -> Image.Image:
+def _load_image(value: Any, max_pixels: int, pixel_range: Any) -> Image.Image:
     """Open the image of a cell with its pixels decoded. Raises DataError."""
     array = _array_of(value)
+    if array is None:
+        array = _deep_colors_of(value, 3, max_pixels)
     if array is not None:
         return _from_array(array, pixel_range)
     if isinstance(value, Image.Image):
         return value
-    source = _source(value)
-    size = len(source) if isinstance(source, bytes) else _file_size(source)
-    if not size:
-        raise DataError("is empty (0 bytes)")
+    source = file_or_bytes(value)
+    check_not_empty(source)
     # Opening bytes instead of the path: Pillow would keep the file open.
     return open_bytes(source if isinstance(source, bytes) else source.read_bytes())
 
@@ -251,13 +196,26 @@ def _array_of(value: Any) -> NDArray[Any] | None:
     """Return the values of a cell that is an array or a .npy file; None for an image."""
     if is_array(value):
         return to_array(value)
-    path = path_of(value)
-    if path is None or not is_band_file(path):
+    if isinstance(value, Image.Image):
         return None
-    source = Path(path).expanduser()
-    if not _file_size(source):
-        raise DataError("is empty (0 bytes)")
-    return read_band_file(source)
+    source = file_or_bytes(value)
+    if isinstance(source, Path) and is_band_file(source):
+        check_not_empty(source)
+        return read_band_file(source)
+    return None
+
+
+def _deep_colors_of(value: Any, channels: int, max_pixels: int) -> NDArray[Any] | None:
+    """Return the values [H, W, C] of an image with deep colors; None for others."""
+    if isinstance(value, Image.Image):
+        return None
+    source = file_or_bytes(value)
+    size = deep_colors_size(source)
+    if size is None:
+        return None
+    _check_size(size, max_pixels)
+    with _named_faults():
+        return read_deep_colors(source, channels)
 
 
 def _from_array(pixels: NDArray[Any], pixel_range: Any) -> Image.Image:
@@ -290,15 +248,6 @@ def _needs_range(pixels: NDArray[Any]) -> str:
     )
 
 
-def _file_size(path: Path) -> int:
-    try:
-        if path.is_file():
-            return path.stat().st_size
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}") from error
-    raise DataError("is not a file" if path.exists() else "does not exist")
-
-
 def _fault(value: Any, max_pixels: int, channels: int) -> str | None:
     try:
         if channels == 3:
@@ -324,42 +273,41 @@ def _digest_of_file(path: str, changed: int, size: int) -> str:
 
 @lru_cache(maxsize=1 << 18)
 def _size_of_file(path: str, changed: int, size: int) -> tuple[int, int]:
-    with Path(path).open("rb") as file:
-        return _size_in(file)
+    return _size_in(Path(path))
 
 
-def _size_in(file: BinaryIO) -> tuple[int, int]:
-    try:
-        with open_image(file) as image:
-            return _upright_size(image)
-    except DataError:
-        raise
-    except Exception as error:  # decoders may raise anything on a corrupt file
-        raise DataError(f"is corrupt: {error}") from error
-
-
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (H, W) after applying the EXIF orientation."""
-    try:
-        rotated = image.getexif().get(_ORIENTATION, 1) in _ROTATED
-    except _EXIF_ERRORS:
-        rotated = False
-    return (image.width, image.height) if rotated else (image.height, image.width)
+def _size_in(source: Path | bytes) -> tuple[int, int]:
+    stored = deep_colors_size(source)
+    if stored is not None:
+        return stored[::-1] if swaps_sides(orientation_of(source)) else stored
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        try:
+            with open_image(file) as image:
+                return upright_size(image)
+        except DataError:
+            raise
+        except Exception as error:  # decoders may raise anything on a corrupt file
+            raise DataError(f"is corrupt: {error}") from error
 
 
 def _decode(image: Image.Image, max_pixels: int) -> Image.Image:
     """Decode the pixels of an opened image, unless there are too many."""
-    if image.width * image.height > max_pixels:
-        raise DataError(
-            f"has {image.width} x {image.height} pixels, over the limit of {max_pixels} "
-            "(task.max_pixels)"
-        )
+    _check_size((image.height, image.width), max_pixels)
     image.load()
     return image
 
 
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Raise DataError if an image of `size` (H, W) has too many pixels."""
+    height, width = size
+    if height * width > max_pixels:
+        raise DataError(
+            f"has {width} x {height} pixels, over the limit of {max_pixels} (task.max_pixels)"
+        )
+
+
 def _to_rgb(image: Image.Image, max_pixels: int, pixel_range: Any) -> Image.Image:
-    image = _upright(_decode(image, max_pixels))
+    image = to_upright(_decode(image, max_pixels))
     if is_deep_mode(image.mode):  # Pillow's own conversion clips it to white
         if pixel_range is None:
             raise DataError(_needs_range(np.asarray(image)))
@@ -368,11 +316,3 @@ def _to_rgb(image: Image.Image, max_pixels: int, pixel_range: Any) -> Image.Imag
         image = image.convert("RGBA")  # also from a palette, gray, or one transparent color
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; corrupt EXIF data is ignored."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except _EXIF_ERRORS:
-        return image

@@ -21,14 +21,13 @@ from tasks.image.image_reading import (
     digest_image,
     find_fault,
     inspect_header,
-    looks_like_image,
-    path_of,
     picture_size,
     read_channels,
     read_image,
     read_unscaled,
 )
 from tasks.pixels.areas import Area, divide_area, png_cell
+from tasks.pixels.image_cells import looks_like_image, path_of
 from tasks.pixels.pixel_range import settle_pixel_range
 
 RGB = 3

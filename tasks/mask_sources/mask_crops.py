@@ -10,11 +10,15 @@ from PIL import Image
 
 from tasks.mask_sources.mask_files import read_mask
 from tasks.pixels.areas import Area, array_cell, png_cell
+from tasks.pixels.orientation import turn_values
 
 
-def crop_mask(cell: Any, area: Area, as_colors: bool = False) -> dict[str, Any]:
-    """Return an area of a mask of pixels as the cell of a row. Raises DataError."""
-    values, kind = read_mask(cell, as_colors)
+def crop_mask(
+    cell: Any, area: Area, as_colors: bool = False, orientation: int = 1
+) -> dict[str, Any]:
+    """Return an area of a mask of pixels, turned upright, as a cell. Raises DataError."""
+    stored, kind = read_mask(cell, as_colors)
+    values = turn_values(stored, orientation)
     part = values[area.top : area.bottom, area.left : area.right]
     if kind == "index":
         return array_cell(part)

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from finetune.errors import DataError
-from tasks.image.image_reading import MAX_PIXELS, is_array, path_of, to_array
+from tasks.image.image_reading import MAX_PIXELS
+from tasks.pixels.image_cells import is_array, path_of, to_array
+from tasks.pixels.orientation import to_upright
 
 Values = NDArray[np.int32]
 MaskKind = Literal["index", "color", "objects"]
@@ -198,6 +200,7 @@ def _from_image(image: Image.Image, as_colors: bool) -> tuple[Values, MaskKind]:
         raise DataError(
             f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}"
         )
+    image = to_upright(image)
     is_deep = image.mode.startswith("I")
     if not is_deep and image.mode != "F" and as_colors:
         image = image.convert("RGB")

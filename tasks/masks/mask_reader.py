@@ -18,8 +18,7 @@ from torch import Tensor
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.task_parts import Row
 from tasks.annotations.annotated import NAMED
-from tasks.annotations.image_sizes import orientation_of
-from tasks.image.image_reading import digest_image, path_of, picture_size
+from tasks.image.image_reading import digest_image, picture_size
 from tasks.mask_sources.mask_crops import crop_mask, crop_objects
 from tasks.mask_sources.mask_files import (
     MaskFacts,
@@ -30,8 +29,11 @@ from tasks.mask_sources.mask_files import (
     read_mask,
 )
 from tasks.masks.mask_coding import MaskCoding, has_colors, is_selected, learn_coding
+from tasks.masks.mask_orientation import note_turned_masks, turn_of_mask
 from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.pixels.areas import Area
+from tasks.pixels.image_cells import path_of
+from tasks.pixels.orientation import turn_values
 
 MASK_NAMES = (
     "mask",
@@ -98,11 +100,9 @@ class MaskReader:
         except DataError as error:
             yield str(error) if is_object_list(cell) else f"{name} {error}"
             return
-        if facts.size != (height, width):
+        if facts.size != (height, width) and turn_of_mask(facts.size, image) == 1:
             sizes = f"{facts.size[1]} x {facts.size[0]} pixels, but the image {width} x {height}"
-            is_turned = facts.size == (width, height) and orientation_of(path_of(image) or "") >= 5
-            cause = ", which its EXIF orientation turns; turn the mask as well" * is_turned
-            yield f"{name} has {sizes}{cause}"
+            yield f"{name} has {sizes}"
 
     def unseen(self, row: Row, coding: MaskCoding) -> Iterator[str]:
         """Yield a message if the mask of a row has values or categories unknown to `coding`."""
@@ -127,7 +127,7 @@ class MaskReader:
         cell = row[self.column]
         if not is_object_list(cell):
             return find_facts(cell, self.as_colors, self.as_foreground)
-        size = size or picture_size(row[self.config.image or "image"])
+        size = size or picture_size(self._image(row))
         return count_values(self._paint(cell, size), "objects")
 
     def classes(self, row: Row, size: tuple[int, int], coding: MaskCoding) -> Tensor | None:
@@ -138,15 +138,29 @@ class MaskReader:
         if is_object_list(cell):
             return torch.from_numpy(coding.classes(self._paint(cell, size)))
         values, _ = read_mask(cell, self.as_colors)
+        if values.shape != size:
+            values = turn_values(values, turn_of_mask(values.shape, self._image(row)))
         if self.as_foreground:
             values = (values > 0).astype(np.int32)
         return torch.from_numpy(coding.classes(values))
 
-    def crop(self, cell: Any, area: Area) -> Any:
-        """Return the cell of an area of a mask. Raises DataError."""
+    def crop(self, row: Row, area: Area) -> Any:
+        """Return the cell of an area of a row's mask. Raises DataError."""
+        cell = row[self.column]
         if is_object_list(cell):
             return crop_objects(cell, area)
-        return crop_mask(cell, area, self.as_colors)
+        turn = turn_of_mask(self.facts(row).size, self._image(row))
+        return crop_mask(cell, area, self.as_colors, turn)
+
+    def _image(self, row: Row) -> Any:
+        return row[self.config.image or "image"]
+
+    def note_turned(self, rows: Any, facts: Sequence[MaskFacts]) -> list[str]:
+        """Return a note on the masks that are turned with their images. Raises DataError."""
+        if facts[0].kind == "objects":
+            return []
+        pairs = zip(facts, rows, strict=True)
+        return note_turned_masks((one.size, self._image(row)) for one, row in pairs)
 
     def _paint(self, objects: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Values:
         config = self.config

@@ -11,13 +11,13 @@ from typing import Any
 from finetune.errors import DataError, listed
 from finetune.task_parts import Resolved, Row
 from tasks.classification.label_columns import find_column
-from tasks.image.image_reading import looks_like_image, path_of
 from tasks.image.picture_rows import PictureRows, image_name
 from tasks.mask_sources.mask_files import NO_OBJECT
 from tasks.masks.mask_coding import format_mask_value
 from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks, is_object_list
 from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.pixels.areas import Area
+from tasks.pixels.image_cells import looks_like_image, path_of
 
 _FIRST_VALUES = 5
 
@@ -80,8 +80,7 @@ class MaskRows(PictureRows):
 
     def crop(self, row: Row, area: Area) -> Row:
         """Crop the mask, or move the outlines of the objects."""
-        cell = row[self.masks.column]
-        return {**super().crop(row, area), self.masks.column: self.masks.crop(cell, area)}
+        return {**super().crop(row, area), self.masks.column: self.masks.crop(row, area)}
 
     def truth(self, row: Row) -> Any:
         return self.masks.digest(row)

@@ -5,6 +5,7 @@ Shapes: H, W pixels, C bands.
 
 from __future__ import annotations
 
+import io
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,15 +38,31 @@ def read_band_file(path: Path) -> NDArray[Any]:
         raise DataError(f"is not a valid .npy file: {error}") from error
 
 
-def read_tiff_bands(path: Path) -> NDArray[Any]:
-    """Read all bands of a TIFF file. Raises DataError."""
+def tiff_page_shape(source: Path | bytes) -> tuple[int, ...]:
+    """Return the shape of the first page of a TIFF file; () if tifffile cannot tell."""
+    if find_spec("tifffile") is None:
+        return ()
+    try:
+        with import_module("tifffile").TiffFile(_openable(source)) as file:
+            return tuple(file.pages[0].shape)
+    except Exception:  # of a corrupt file, which decoding reports
+        return ()
+
+
+def _openable(source: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def read_tiff_bands(source: Path | bytes, *, first_page: bool = False) -> NDArray[Any]:
+    """Read all bands of a TIFF file, or those of its first page. Raises DataError."""
     if find_spec("tifffile") is None:
         raise DataError(
-            "is a TIFF file of several bands, which needs the package tifffile;"
+            "is a TIFF file of several bands or of deep colors, which needs the package tifffile;"
             " pip install 'finetune-kit[bands]'"
         )
     try:
-        return np.asarray(import_module("tifffile").imread(path))
+        pages = {"key": 0} if first_page else {}
+        return np.asarray(import_module("tifffile").imread(_openable(source), **pages))
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise DataError(f"cannot be read as a TIFF file of several bands: {error}") from error
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.pixels.band_files import is_band_file, read_band_file
+from tasks.pixels.deep_colors import deep_colors_size
 from tasks.pixels.image_opening import open_bytes, open_image
 
 _ALWAYS_8_BITS = (b"\xff\xd8", b"BM")  # the first bytes of JPEG and BMP files
-_BITS_PER_SAMPLE = 258  # tag of TIFF
 
 
 class ImageHeader(NamedTuple):
@@ -21,14 +21,13 @@ class ImageHeader(NamedTuple):
 
     Attributes:
         name: its file name; "" for an image in memory.
-        is_deep: True if its values need a range: 16-bit or 32-bit gray, floats, other arrays.
-        is_deep_color: True for 16-bit colors, of which Pillow reads the upper 8 bits.
+        is_deep: True if its values need a range: 16-bit or 32-bit gray, deep colors, floats, other
+            arrays.
         has_frames: True if it has several frames or pages, of which the first one is read.
     """
 
     name: str = ""
     is_deep: bool = False
-    is_deep_color: bool = False
     has_frames: bool = False
 
 
@@ -38,17 +37,20 @@ def read_header(source: Path | bytes | Image.Image | NDArray[Any]) -> ImageHeade
         return ImageHeader(is_deep=is_deep_array(source))
     if isinstance(source, Image.Image):
         return _describe(source, "")
+    name = "" if isinstance(source, bytes) else source.name
+    if deep_colors_size(source) is not None:
+        return ImageHeader(name, is_deep=True)
     if isinstance(source, bytes):
         with open_bytes(source) as image:
             return _describe(image, "")
     if is_band_file(source):
-        return ImageHeader(source.name, is_deep_array(read_band_file(source)))
+        return ImageHeader(name, is_deep_array(read_band_file(source)))
     with source.open("rb") as file:
         if file.read(2) in _ALWAYS_8_BITS:
-            return ImageHeader(source.name)
+            return ImageHeader(name)
         file.seek(0)
         with open_image(file) as image:
-            return _describe(image, source.name)
+            return _describe(image, name)
 
 
 def is_deep_mode(mode: str) -> bool:
@@ -69,13 +71,5 @@ def _describe(image: Image.Image, name: str) -> ImageHeader:
     return ImageHeader(
         name,
         is_deep_mode(image.mode),
-        image.mode in ("RGB", "RGBA") and _has_16_bits(image),
         bool(getattr(image, "is_animated", False)),
     )
-
-
-def _has_16_bits(image: Image.Image) -> bool:
-    tags = getattr(image, "tag_v2", {})
-    if tags:
-        return bool(max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8)
-    return any(";16" in str(tile.args) for tile in getattr(image, "tile", ()))

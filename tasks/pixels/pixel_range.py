@@ -55,11 +55,10 @@ def settle_pixel_range(
 
     `load` returns the unscaled pixels of a cell, [H, W] or [H, W, C].
     """
-    deep, colors, animated, count = [], 0, list[str](), 0
+    deep, animated, count = [], list[str](), 0
     for cell in cells:
         header = read_header(cell)
         count += 1
-        colors += header.is_deep_color
         if header.is_deep:
             deep.append(cell)
         if header.has_frames:
@@ -70,10 +69,6 @@ def settle_pixel_range(
         notes.append(
             f"pixels: {len(animated)} of {count} images have several frames; the first one is read"
             + (f": {names}" if names else "")
-        )
-    if colors:
-        notes.append(
-            f"pixels: {colors} of {count} images have 16-bit colors, read as their upper 8"
         )
     if not deep:
         return {}, notes

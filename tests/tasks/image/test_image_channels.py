@@ -17,7 +17,8 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.testing import check_task
 from tasks import ImageClassification
-from tasks.image.augmentation import Augmentation, settle_augmentation
+from tasks.image.augmentation import Augmentation
+from tasks.image.image_config import settle_augmentation
 from tasks.image.preprocessing import Preprocessing
 from tests.support.image_classifiers import set_up_classifier, train_classifier
 from tests.support.tiny_vision import shape_rows

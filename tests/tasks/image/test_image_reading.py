@@ -14,13 +14,8 @@ import pytest
 from PIL import Image
 
 from finetune.errors import DataError
-from tasks.image.image_reading import (
-    digest_image,
-    find_fault,
-    looks_like_image,
-    picture_size,
-    read_image,
-)
+from tasks.image.image_reading import digest_image, find_fault, picture_size, read_image
+from tasks.pixels.image_cells import looks_like_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -138,12 +138,6 @@ def test_find_layout_reads_the_truth_and_not_the_field_of_view_of_drive(tmp_path
     assert row["mask"].endswith("1st_manual/21_manual1.gif")
 
 
-def test_mask_reader_names_the_exif_orientation_as_the_cause(tmp_path: Path) -> None:
-    save_picture(tmp_path / "images/1.jpg", orientation=6)
-    save_masks(tmp_path / "masks", ["1.png"])
-    assert "image 72 x 96, which its EXIF orientation turns" in refusal(tmp_path, Segmentation())
-
-
 def test_read_masks_leaves_hidden_files(tmp_path: Path) -> None:
     save_pictures(tmp_path / "images", ["1.jpg", "2.jpg"])
     save_masks(tmp_path / "masks", ["1.png", "2.png"])

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from finetune.errors import DataError
-from tasks.image.image_reading import find_fault, looks_like_image, picture_size, read_image
+from tasks.image.image_reading import find_fault, picture_size, read_image
+from tasks.pixels.image_cells import looks_like_image
 
 HEADER = b"\x00\x00\x00\x1cftypheic" + bytes(20)
 

@@ -155,11 +155,3 @@ def test_headers_are_read_by_content_and_not_by_suffix(tmp_path: Path) -> None:
     (tmp_path / "plain.tif").write_bytes(encoded(np.full((4, 4, 3), 9, np.uint8), "JPEG"))
     headers = [inspect_header(str(tmp_path / name)) for name in ("deep.jpg", "plain.tif")]
     assert [header.is_deep for header in headers] == [True, False]
-
-
-def test_settle_pixels_counts_16_bit_colors(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.uint16), photometric="rgb")
-    keys, notes = settle([str(tmp_path / "a.tif")])
-    assert keys == {}
-    assert notes == ["pixels: 1 of 1 images have 16-bit colors, read as their upper 8"]
