@@ -184,6 +184,8 @@ def evaluate_source(
     for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
     evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
+    if remark := task.views.remark(evaluation.stats, evaluation.metrics, {}):
+        console.print(remark)
     if note := evaluation.undefined_note(name):
         console.print(note)
     return Measured(model, task, rows, split, split.numbers(numbers), evaluation)

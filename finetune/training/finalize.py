@@ -73,6 +73,9 @@ def finalize_run(
             "rounding_difference": differences.rounded,
         }
         folder.write("results.json", facts)
+        test = evaluations.get("test")  # remarks on validation have been shown
+        if test and (remark := live.task.views.remark(test.stats, test.metrics, {})):
+            console.print(f"test: {remark}")
         show_results(folder, console)
     live.accelerator.wait_for_everyone()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from finetune.errors import listed
+from finetune.reporting.console import format_count
 from finetune.task_parts import Outcome, Prediction, Row, Stats, Views
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
@@ -21,6 +24,8 @@ from tasks.classification.targets import (
 
 MANY_CLASSES = 1000
 MANY_ROWS = 20  # from which the ratio of labels to rows means something
+MAJORITY = 4  # times the rows that other labels have on average: from here on, accuracy misleads
+NAMED = 10  # labels that a remark names
 PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a", "na", "?", "-", "<na>"})
 
 
@@ -35,6 +40,25 @@ class LabelViews(Views):
     ) -> list[Outcome]:
         assert self.targets is not None, "targets are set by setup or restore"
         return self.targets.outcomes(stats["scores"], stats["target"])
+
+    def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
+        """Name the labels that occur in the split and are never predicted."""
+        if isinstance(self.targets, SingleLabel):
+            predicted, true = stats["scores"].argmax(1), stats["target"]
+            size = len(self.targets.names)
+            counts = [each.bincount(minlength=size) for each in (predicted, true)]
+        elif isinstance(self.targets, SeveralLabels):
+            chosen = stats["scores"] >= self.targets.config.threshold
+            counts = [chosen.sum(0), stats["target"].long().sum(0)]
+        else:
+            return ""
+        table = zip(self.targets.names, *(each.tolist() for each in counts), strict=True)
+        missing = [
+            f"{name!r} ({format_count(support, 'row')})"
+            for name, hits, support in table
+            if support and not hits
+        ]
+        return f"labels never predicted: {listed(missing, NAMED)}" if missing else ""
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
         if isinstance(self.targets, Number):
@@ -80,6 +104,21 @@ def _similar_names(names: Sequence[str]) -> list[str]:
     return notes
 
 
+def _majority_remarks(targets: SingleLabel, cells: Sequence[Any]) -> list[str]:
+    """Return a note if one label has most of the rows, so that accuracy hides the others."""
+    counts = Counter(map(targets.reader.one, cells))
+    name, count = counts.most_common(1)[0]
+    rows = len(cells)
+    others = (rows - count) / max(len(targets.names) - 1, 1)  # rows, on average
+    if rows < MANY_ROWS or not rows / 2 < count < rows or count < MAJORITY * others:
+        return []
+    return [
+        f"labels: {name!r} has {count / rows:.0%} of the training rows, so always predicting it is "
+        "as accurate; train.best=f1_macro selects the checkpoint by a metric that counts all "
+        "labels alike"
+    ]
+
+
 def _cell_remarks(targets: Targets, cells: Sequence[Any]) -> list[str]:
     """Return notes on the cells: spacing, types, empty ones, and how many labels there are."""
     notes = []
@@ -91,6 +130,8 @@ def _cell_remarks(targets: Targets, cells: Sequence[Any]) -> list[str]:
     if isinstance(targets, SeveralLabels):
         empty = sum(not targets.reader.several(cell) for cell in cells)
         return [*notes, f"labels: {empty} of {rows} rows have no label"] if empty else notes
+    if isinstance(targets, SingleLabel):
+        notes += _majority_remarks(targets, cells)
     spelled = {text.strip() for text in texts} - {*targets.names}
     merged = [text for text in sorted(spelled) if label_key(text) != text]
     if merged and targets.state["class_names"] is None:

@@ -112,6 +112,19 @@ def test_balanced_sampling_draws_classes_equally_and_reports_support(
     assert "| rare |" in (folder.final / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("rare", "warned"), [(3, True), (12, False)])
+def test_a_label_with_most_rows_is_noted_with_a_metric_for_all(
+    rare: int, warned: bool, bert_folder: Path
+) -> None:
+    task = TextClassification()
+    rows = unequal(text_rows(30), rare)
+    resolve(task, Dataset.from_list(rows)[:100])
+    notes = task.setup(Dataset.from_list(rows), ModelConfig(name=str(bert_folder)), frozen=True)
+    hits = [note for note in notes if "train.best=f1_macro" in note]
+    assert len(hits) == warned
+    assert not warned or "'usual' has 90% of the training rows" in hits[0]
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

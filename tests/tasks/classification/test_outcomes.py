@@ -1,10 +1,11 @@
-"""Outcomes of rows by the kinds of label columns: what is listed as a mistake, and how bad."""
+"""Outcomes of rows by the kinds of label columns, and labels that are never predicted."""
 
 from __future__ import annotations
 
 import torch
 
 from tasks.classification.label_config import TargetConfig
+from tasks.classification.label_views import LabelViews
 from tasks.classification.targets import Number, SeveralLabels, SingleLabel, Targets
 
 
@@ -39,3 +40,15 @@ def test_outcomes_of_several_labels_rank_by_the_most_confident_wrong_one() -> No
 def test_outcomes_of_numbers_rank_by_the_size_of_the_error() -> None:
     targets = Number(config("number"), {"names": ["score"], "deviation": 1.0, "mean": 0.0})
     assert ranked(targets, [[1.0], [5.0], [-9.0]], [1.5, 3.0, 1.0]) == [2, 1, 0]
+
+
+def test_remark_names_labels_that_occur_and_are_never_predicted() -> None:
+    names = {"names": ["a", "b", "c"], "type": "text"}
+    views = LabelViews(SingleLabel(config("single"), names))
+    stats = {"scores": torch.tensor([[0.9, 0.1, 0.0]] * 3), "target": torch.tensor([0, 1, 1])}
+    assert views.remark(stats, {}, {}) == "labels never predicted: 'b' (2 rows)"
+    assert views.remark(stats | {"target": torch.tensor([0, 0, 0])}, {}, {}) == ""
+    several = LabelViews(SeveralLabels(config("several"), names | {"delimiter": None}))
+    target = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    remark = several.remark(stats | {"target": target}, {}, {})
+    assert remark == "labels never predicted: 'b' (1 row)"
