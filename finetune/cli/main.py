@@ -443,19 +443,23 @@ def _load(words: list[str] | None) -> tuple[Loaded, Task]:
 
 
 def main() -> None:
-    """Run a command; print a FinetuneError without a traceback and exit with code 2."""
+    """Run a command; print an error that has a remedy without a traceback and exit with code 2."""
     from finetune.errors import FinetuneError
 
     try:
         app()
     except FinetuneError as error:
         _fail(error)
-    except RuntimeError as error:
+    except Exception as error:
         from finetune.distributed.lost_peers import peer_loss
+        from finetune.io.shortage import as_shortage
 
-        if (loss := peer_loss(error)) is None:
+        fault = as_shortage(error)
+        if fault is None and isinstance(error, RuntimeError):
+            fault = peer_loss(error)
+        if fault is None:
             raise
-        _fail(loss)
+        _fail(fault)
 
 
 def _fail(error: FinetuneError) -> NoReturn:

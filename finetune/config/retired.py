@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from finetune.config.schema import Section
+from finetune.config.text_files import validate_as
 
 _Section = TypeVar("_Section", bound=Section)
 RETIRED_KEYS: Mapping[str, Any] = {"metrics": []}
@@ -17,8 +18,8 @@ ADDED_KEYS: Mapping[str, Any] = {"chat": False, "chunk": False}
 def stored_section(schema: type[_Section], values: Mapping[str, Any]) -> _Section:
     """Validate a stored section, dropping removed keys that had no effect.
 
-    Keys added since get the value of `ADDED_KEYS`. Raises pydantic.ValidationError for any other
-    key that the schema does not have.
+    Keys added since get the value of `ADDED_KEYS`. Raises ValueError for any other key that the
+    schema does not have, and for values that it does not allow.
     """
     added = {key: value for key, value in ADDED_KEYS.items() if key in schema.model_fields}
     kept = {
@@ -26,7 +27,8 @@ def stored_section(schema: type[_Section], values: Mapping[str, Any]) -> _Sectio
         for key, value in values.items()
         if key in schema.model_fields or key not in RETIRED_KEYS or value != RETIRED_KEYS[key]
     }
-    return schema.model_validate(added | kept)
+    section: _Section = validate_as(schema, added | kept)
+    return section
 
 
 def keys_before(section: Section) -> dict[str, Any]:

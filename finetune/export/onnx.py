@@ -24,12 +24,12 @@ from finetune.data.roles import Role, assign_roles
 from finetune.data.source import Source
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.export.final_model import relative_difference
-from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.predictor import check_columns, input_columns
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.manifest import MANIFEST
 from finetune.io.run_folder import RunFolder
-from finetune.model import TransferModel, saved_model
+from finetune.model import TransferModel
 from finetune.reporting.console import Console, format_count
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
@@ -80,7 +80,7 @@ def export_onnx(
         )
     check_installed()
     rows, origin = _comparison_rows(Path(run), source, task, trust_code=trust_code)
-    model = task.load_model(saved_model(folder, trust_remote_code=trust_code)).eval()
+    model = load_final_network(task, folder, trust_code=trust_code).eval()
     target = output or folder.with_name("onnx")
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
@@ -264,7 +264,7 @@ def _rows_of_run(run: Path, task: Task, *, trust_code: bool = False) -> tuple[Da
         raise ConfigError(
             f"export: {run} has no config that names its data; name rows: export {run} DATA"
         )
-    config = DataConfig(**folder.read_config()["data"])
+    config = folder.read_section("data", DataConfig)
     if config.source is None and config.train is None:
         raise ConfigError(
             f"export: {run} was trained on in-memory data; name rows: export {run} DATA"

@@ -21,7 +21,7 @@ from finetune.distributed.devices import best_device
 from finetune.distributed.launch import this_process
 from finetune.distributed.precision import check_precision
 from finetune.errors import ConfigError
-from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.prediction_inputs import NumberedRow, open_inputs
 from finetune.inference.prediction_outputs import (
     ERROR,
@@ -36,7 +36,6 @@ from finetune.inference.prediction_outputs import (
 )
 from finetune.inference.predictor import WINDOW, Predictor, input_columns
 from finetune.io.references import is_pattern, locate
-from finetune.model import saved_model
 from finetune.reporting.console import Console
 from finetune.tables.faults import Faults
 from finetune.task import Task
@@ -74,7 +73,7 @@ def predict_rows(
     console.facts({"data": "\n".join(inputs.notes)} if inputs.notes else {})
     device = best_device() if state.num_processes == 1 else state.device
     precision = check_precision(precision, device)
-    network = task.load_model(saved_model(folder, trust_remote_code=trust_code))
+    network = load_final_network(task, folder, trust_code=trust_code)
     predictor = Predictor(task, network, device, precision)
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     name = "standard input" if is_stream else source.name

@@ -19,9 +19,9 @@ from finetune.errors import (
     nearest,
     raise_for_faults,
 )
-from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.predictor import check_columns
-from finetune.model import TransferModel, saved_model
+from finetune.model import TransferModel
 from finetune.registry import find_task, task_names
 from finetune.task import Task
 
@@ -45,7 +45,7 @@ def find_network(
         folder = model_folder(reference)
         task_keys = {key: keys[key] for key in keys if key != "name"}
         task = load_task(folder, task_keys, embeds=True, trust_code=trust_code)
-        network = task.load_model(saved_model(folder, trust_remote_code=trust_code))
+        network = load_final_network(task, folder, trust_code=trust_code)
         if table.column_names == [VALUE] and len(task.rows.inputs) == 1:
             table = table.rename_column(VALUE, task.rows.inputs[0])
     else:

@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.parts import split_into_parts
+from finetune.config.schema import TrainConfig
 from finetune.data.opening import FIRST_VALUES, open_numbered_rows
 from finetune.data.source import Source, make_source
 from finetune.data.validation import find_valid
@@ -23,11 +24,11 @@ from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision, has_native_bf16
 from finetune.errors import DataError, nearest
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
-from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.split_reports import write_split_reports
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
-from finetune.model import TransferModel, saved_model
+from finetune.model import TransferModel
 from finetune.reporting.console import Console, format_count
 from finetune.reporting.metric_tables import Metrics, overall
 from finetune.reporting.run_facts import cut_note
@@ -174,8 +175,7 @@ def evaluate_source(
     facts = {"model": str(folder), "data": "\n".join([*notes, *faults]), "device": hardware}
     console.facts({name: text for name, text in facts.items() if text})
 
-    network = saved_model(folder, trust_remote_code=trust_code)
-    model = task.load_model(network).to(accelerator.device)
+    model = load_final_network(task, folder, trust_code=trust_code).to(accelerator.device)
     name, part_notes, measured = source.split or source.name, list[str](), rows
     if task.measures_parts:
         measured, part_notes = split_into_parts(rows, task, name)
@@ -228,10 +228,11 @@ def _choose_precision(run: RunFolder, device: torch.device) -> tuple[str, str]:
     """Return the run's precision if this device supports it, else training's default, and why."""
     if not run.has_config:
         return choose_precision(None, device)
-    precision = run.read_config()["train"]["precision"]
-    is_supported = (
+    precision = run.read_section("train", TrainConfig).precision
+    if precision is not None and (
         precision == "fp32"
         or device.type == "cuda"
         or (precision == "bf16" and has_native_bf16(device))
-    )
-    return (precision, "as in training") if is_supported else choose_precision(None, device)
+    ):
+        return precision, "as in training"
+    return choose_precision(None, device)

@@ -1,24 +1,28 @@
-"""Locate a fine-tuned model on disk or on a hub and restore its task, without loading weights."""
+"""Locate a fine-tuned model on disk or on a hub, restore its task, and load its network."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.loading import section_faults
 from finetune.config.retired import stored_section
 from finetune.config.schema import READING_KEYS, TaskConfig
-from finetune.errors import ModelError, nearest, raise_for_faults
+from finetune.errors import FinetuneError, ModelError, nearest, raise_for_faults
 from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
-from finetune.io.integrity import check_files, read_json, restoring
+from finetune.io.integrity import check_files, damaged, read_json, restoring
 from finetune.io.references import check_run_exists, suggest_run
 from finetune.io.run_folder import RunFolder
+from finetune.io.shortage import is_out_of_memory
+from finetune.io.state_shapes import SavedTask
 from finetune.registry import find_task, find_task_config
 from finetune.reporting.console import Console
 
 if TYPE_CHECKING:
+    from finetune.model import TransferModel
     from finetune.task import Task
 
 # Formats that may contain pickled code. No model of this kit has them, so they are not downloaded.
@@ -50,11 +54,34 @@ def load_task(
             f"{restoring(folder)}"
         )
     check_files(folder, weights.union(saved.get("files", [])))
-    check_stored_task(str(saved["name"]), folder / "task.json", trust_code=trust_code)
-    config = trained_config(saved, keys, embeds=embeds, others=others)
+    check_stored_task(saved["name"], folder / "task.json", trust_code=trust_code)
+    with _loading(folder / "task.json", folder):
+        config = trained_config(saved, keys, embeds=embeds, others=others)
     task = find_task(saved["name"])(config)
-    task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
+    with _loading(folder, folder):
+        task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
     return task
+
+
+def load_final_network(task: Task, folder: Path, *, trust_code: bool = False) -> TransferModel:
+    """Load the network of a final model. Raises ModelError if its files are damaged."""
+    from finetune.model import saved_model  # imports torch
+
+    with _loading(folder, folder):
+        return task.load_model(saved_model(folder, trust_remote_code=trust_code))
+
+
+@contextlib.contextmanager
+def _loading(place: Path, folder: Path) -> Iterator[None]:
+    """Convert errors to ModelError: a file of another content fails anywhere in a library."""
+    try:
+        yield
+    except FinetuneError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise damaged(place, error, folder) from error
 
 
 def trained_config(
@@ -159,11 +186,6 @@ def _check_origin(folder: Path, reference: str) -> Path:
 
 
 def read_task(folder: Path) -> dict[str, Any]:
-    """Read task.json: the task's name, config and state. Raises ModelError if they are missing."""
-    saved = read_json(folder / "task.json")
-    if not isinstance(saved, dict) or not {"name", "config", "state"} <= saved.keys():
-        raise ModelError(
-            f"{folder / 'task.json'}: name, config or state is missing; "
-            "the folder was not written by this kit"
-        )
+    """Read task.json: the task's name, config and state. Raises ModelError if it is damaged."""
+    saved: dict[str, Any] = read_json(folder / "task.json", SavedTask)
     return saved

@@ -15,8 +15,8 @@ from finetune.batching.parts import rows_at_once
 from finetune.distributed.devices import best_device, find_device, to_device
 from finetune.distributed.precision import check_precision, inference_precision
 from finetune.errors import ConfigError, DataError, nearest
-from finetune.inference.model_loading import load_task, model_folder
-from finetune.model import Batch, TransferModel, saved_model
+from finetune.inference.model_loading import load_final_network, load_task, model_folder
+from finetune.model import Batch, TransferModel
 from finetune.tables.records import is_frame
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row
@@ -128,8 +128,8 @@ def load(
     precision = check_precision(precision, target)
     folder = model_folder(reference, revision, token)
     task = load_task(folder, keys, trust_code=trust_code, others=LOADING_KEYS)
-    source = saved_model(folder, trust_remote_code=trust_code)
-    return Predictor(task, task.load_model(source), target, precision)
+    network = load_final_network(task, folder, trust_code=trust_code)
+    return Predictor(task, network, target, precision)
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:

@@ -22,10 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from finetune.config.text_files import check_regular, read_json_as
 from finetune.distributed.fsdp import local_shard
 from finetune.errors import CheckpointError
 from finetune.io.files import atomic, sha256_of
 from finetune.io.run_folder import step_name
+from finetune.io.state_shapes import Manifest
 
 MANIFEST = "manifest.json"
 TENSORS = ("model", "optimizer")
@@ -98,9 +100,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises CheckpointError for the first mismatch.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json_as(Manifest, folder / MANIFEST)
         for name, facts in manifest["files"].items():
             path = folder / name
+            check_regular(path)
             is_whole = path.parent == folder and path.stat().st_size == facts["bytes"]
             if not is_whole or sha256_of(path) != facts["sha256"]:
                 raise CheckpointError(
@@ -109,9 +112,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         missing = {"state.json", *map(_file_name, TENSORS)} - manifest["files"].keys()
         if missing:
             raise CheckpointError(f"{folder}: has no {min(missing)}; skipping this checkpoint")
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return Checkpoint(folder, int(manifest["step"]), state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        state = read_json_as(dict[str, Any], folder / "state.json")
+        return Checkpoint(folder, manifest["step"], state)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder}: incomplete checkpoint ({type(error).__name__}: {error}); skipping it"
         ) from error
@@ -182,7 +185,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
 ) -> None:
-    """Restore the state that `optimizer_tensors` returned."""
+    """Restore the state that `optimizer_tensors` returned.
+
+    Raises CheckpointError for the state of a parameter that the optimizer does not have.
+    """
     parameters = {
         name: parameter
         for group in optimizer.param_groups
@@ -190,9 +196,14 @@ def load_optimizer(
     }
     for full_name, value in (*tensors.items(), *rest.items()):
         name, _, key = full_name.rpartition("|")
-        if name.isdigit():
+        if name.isdigit() and int(name) < len(optimizer.param_groups):
             optimizer.param_groups[int(name)][key] = value
             continue
+        if name not in parameters:
+            raise CheckpointError(
+                f"the optimizer has no {name!r}, whose state the checkpoint contains; use --fresh "
+                "to start over"
+            )
         parameter = parameters[name]
         # Only fused kernels need the step count on the device of the parameters.
         if isinstance(value, Tensor) and (key != "step" or optimizer.defaults.get("fused")):

@@ -6,14 +6,17 @@ to detect what an interrupted copy or a full disk leaves behind.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from finetune.config.text_files import check_regular, read_json_as
 from finetune.errors import ModelError
+
+_LONGEST = 300
+"""Characters of another library's message."""
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
@@ -27,25 +30,29 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
             _check_tensors(path)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a final model. Raises ModelError if it is damaged."""
+def read_json(path: Path, shape: Any = Any) -> Any:
+    """Read a JSON file of a final model. Raises ModelError if it is damaged or of another shape."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_as(shape, path)
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error, path.parent) from error
 
 
 def _check_tensors(path: Path) -> None:
     try:
+        check_regular(path)  # the library would wait for the writer of a pipe
         with safe_open(path, "np"):
             pass
     except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error, path.parent) from error
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
-    reason = str(error).strip().rstrip(".")
-    return ModelError(f"{path}: is damaged ({reason}); {restoring(path.parent)}")
+def damaged(path: Path, error: Exception, folder: Path) -> ModelError:
+    """Return the error that names a damaged part of the final model in `folder`, and its remedy."""
+    known = isinstance(error, OSError | ValueError | SafetensorError) and str(error)
+    text = str(error) if known else f"{type(error).__name__}: {error}"
+    reason = " ".join(text.split())[:_LONGEST].rstrip(": .")
+    return ModelError(f"{path}: is damaged ({reason}); {restoring(folder)}")
 
 
 def restoring(folder: Path) -> str:

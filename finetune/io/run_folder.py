@@ -21,20 +21,37 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from finetune.config.schema import RunConfig
+import yaml
+
+from finetune.config.retired import stored_section
+from finetune.config.schema import RunConfig, Section
+from finetune.config.text_files import (
+    check_regular,
+    parse_json,
+    read_json_as,
+    read_text,
+    validate_as,
+)
 from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import CheckpointError, ConfigError
 from finetune.io.files import remove_path, sync_to_disk, write_json, write_text
 from finetune.io.references import suggest_run
 from finetune.io.run_lock import LOCK, OWNER
+from finetune.io.state_shapes import HistoryLine, Results, RunRecord, StoredConfig
 
 RUN = "run.json"
 _FOLDERS = ("checkpoints", "contrastive", "final", "onnx", "reports", "trackers")
 # run.json last, since it marks a run: what was moved before it can be moved back.
 PARTS = ("results.json", "config.yaml", "metrics.jsonl", "best.json", "last.json", *_FOLDERS, RUN)
 _REMOVED = ".replaced.removed"
+_Section = TypeVar("_Section", bound=Section)
+_SHAPES = {"run.json": RunRecord, "results.json": Results}
+_FRESH = "use --fresh to start over"
+_REMEDIES = {
+    "results.json": "remove this file and run the training command again, which writes it again"
+}
 
 
 @dataclass(frozen=True)
@@ -80,16 +97,16 @@ class RunFolder:
         return (self.path / "results.json").is_file()
 
     def read(self, name: str) -> dict[str, Any]:
-        """Read one of the JSON files. Raises CheckpointError if it is missing or not valid JSON."""
+        """Read one of the JSON files. Raises CheckpointError if it is missing or damaged."""
         path = self.path / name
         try:
-            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            value: dict[str, Any] = read_json_as(_SHAPES.get(name, dict[str, Any]), path)
             return value
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: no such file; {self._remedy()}") from error
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: is not valid JSON ({error}); use --fresh to start over"
+                f"{path}: cannot be read ({error}); {_REMEDIES.get(name, _FRESH)}"
             ) from error
 
     def write(self, name: str, value: Any) -> None:
@@ -134,13 +151,26 @@ class RunFolder:
         """Read the sections of config.yaml. Raises CheckpointError if it cannot be read."""
         path = self.path / "config.yaml"
         try:
-            sections: dict[str, dict[str, Any]] = parse_value(path.read_text(encoding="utf-8"))
+            sections: dict[str, dict[str, Any]] = parse_value(read_text(path))
+            validate_as(StoredConfig, sections)
             return sections
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}); {self._remedy()}") from error
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: no such file; {self._remedy()}") from error
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); {_FRESH}") from error
+
+    def read_section(self, name: str, schema: type[_Section]) -> _Section:
+        """Read and validate a section of config.yaml. Raises CheckpointError."""
+        values = self.read_config()[name]
+        try:
+            return stored_section(schema, values)
+        except ValueError as error:
+            path = self.path / "config.yaml"
+            raise CheckpointError(f"{path}: {name}.{error}; {_FRESH}") from error
 
     def write_config(self, config: RunConfig) -> None:
-        write_text(self.path / "config.yaml", to_yaml(config))
+        with self._writing("config.yaml"):
+            write_text(self.path / "config.yaml", to_yaml(config))
 
     def set_aside(self) -> None:
         """Move the run to replaced/, where it stays until the next run has a checkpoint.
@@ -171,20 +201,47 @@ class RunFolder:
             remove_path(self.path / _REMOVED)
 
     def history(self) -> list[dict[str, Any]]:
-        """Read metrics.jsonl; ignore a truncated last line, which a killed run may leave behind."""
-        if not self.metrics.is_file():
+        """Read metrics.jsonl, without what a killed run or a power cut may leave at its end.
+
+        That is an incomplete last line, or NULs. Raises CheckpointError for any other line that the
+        kit did not write.
+        """
+        try:
+            check_regular(self.metrics)
+            *lines, _ = self.metrics.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        except OSError as error:
+            raise CheckpointError(f"{self.metrics}: cannot be read ({error})") from error
+        while lines and b"\0" in lines[-1]:
+            lines.pop()
+        return [self._history_line(*line) for line in enumerate(lines, start=1)]
+
+    def _history_line(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            values: dict[str, Any] = parse_json(line.decode("utf-8"))
+            validate_as(HistoryLine, values)
+            return values
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.metrics}: line {number} was not written by this kit or is damaged "
+                f"({error}); remove that line"
+            ) from error
 
     def cut_history(self, step: int) -> None:
         """Drop the lines after `step`, since a resumed run writes them again."""
         kept = [line for line in self.history() if line["step"] <= step]
-        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        with self._writing(self.metrics.name):
+            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append(self, line: Mapping[str, Any]) -> None:
         with self._writing(self.metrics.name), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(line)) + "\n")
+
+    def sync_history(self) -> None:
+        """Flush metrics.jsonl to the disk: a checkpoint must not survive a power cut without it."""
+        with self._writing(self.metrics.name), contextlib.suppress(FileNotFoundError):
+            sync_to_disk(self.metrics)
 
     @contextlib.contextmanager
     def _writing(self, name: str) -> Iterator[None]:

@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from finetune.config.retired import stored_section
 from finetune.config.schema import RunConfig
+from finetune.config.text_files import validate_as
 from finetune.config.yaml import flatten
 from finetune.errors import CheckpointError, ConfigError, DataError, listed
 from finetune.io.run_folder import RunFolder, has_other_files
@@ -113,11 +114,18 @@ def check_same_run(folder: RunFolder, identity: RunIdentity) -> RunConfig | None
     for key, value in ({key: new for key, (new, _) in changes.items()} | named_now).items():
         section, _, leaf = key.partition(".")
         resolved[section][leaf] = value
-    typed_sections = {
-        name: stored_section(type(getattr(given, name)), resolved[name])
-        for name in ("task", "method")
-    }
-    return RunConfig(**(resolved | typed_sections))
+    try:
+        typed_sections = {
+            name: stored_section(type(getattr(given, name)), resolved[name])
+            for name in ("task", "method")
+        }
+        config: RunConfig = validate_as(RunConfig, resolved | typed_sections)
+    except ValueError as error:
+        path = folder.path / "config.yaml"
+        raise CheckpointError(
+            f"{path}: cannot be used ({error}); use --fresh to start over"
+        ) from error
+    return config
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def tune_backbone(live: Live, folder: Path | None, console: Console) -> str:
         if checkpoint is not None:
             names, tensors = _backbone_names(live), checkpoint.tensors("model")
             load_changed_tensors(live.model.network, names, tensors, checkpoint.folder)
-            return str(checkpoint.state["told"])
+            return str(checkpoint.state.get("told", "contrastive tuning: restored"))
     try:
         losses = _train(live, console)
     except torch.OutOfMemoryError as error:

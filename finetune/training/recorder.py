@@ -140,6 +140,7 @@ class RunJournal:
                 "processes": live.accelerator.num_processes,
             }
             root, step, best = self.folder.checkpoints, progress.step, progress.best_step
+            self.folder.sync_history()
             save_checkpoint(root, step, gathered, state)
             self.folder.remove_replaced()
             self.folder.point(step, best, progress.best_value)

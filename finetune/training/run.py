@@ -13,16 +13,18 @@ from finetune.config.best_metric import selected_metric
 from finetune.config.loading import Loaded
 from finetune.config.retired import keys_before
 from finetune.config.schema import RunConfig
+from finetune.config.text_files import validate_as
 from finetune.config.yaml import flatten
 from finetune.data.opening import Splits, open_splits
 from finetune.distributed.launch import deterministic, environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import ConfigError, nearest
+from finetune.errors import CheckpointError, ConfigError, nearest
 from finetune.export.hub import check_repository, note_missing_token, push_finished
 from finetune.export.licenses import check_license
-from finetune.io.checkpoint import find_latest_checkpoint, load_optimizer
+from finetune.io.checkpoint import Checkpoint, find_latest_checkpoint, load_optimizer
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
+from finetune.io.state_shapes import CheckpointState
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
@@ -194,11 +196,12 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     checkpoint, faults = find_latest_checkpoint(folder.checkpoints)
     for fault in faults:
         console.print(fault)
-    if live.accelerator.is_main_process and folder.metrics.is_file():
+    if live.accelerator.is_main_process and folder.metrics.exists():
         # A run without a step to resume from repeats its evaluation before training.
         folder.cut_history(checkpoint.step if checkpoint and checkpoint.step else -1)
     if checkpoint is None:
         return Progress()
+    progress = _read_progress(checkpoint)
     load_checkpoint_weights(live, checkpoint)
     load_optimizer(
         live.optimizer.optimizer, checkpoint.tensors("optimizer"), checkpoint.state["optimizer"]
@@ -208,7 +211,6 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     console.print(
         f"resuming from step {checkpoint.step} of {live.total_steps} ({checkpoint.folder})"
     )
-    progress = Progress(**checkpoint.state["progress"])
     if progress.step > live.total_steps:
         raise ConfigError(
             f"train: the run is at step {progress.step} already, past the requested total of "
@@ -219,6 +221,19 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     progress.stopped = patience is not None and progress.stale >= patience
     if live.accelerator.is_main_process:
         folder.point(progress.step, progress.best_step, progress.best_value)
+    return progress
+
+
+def _read_progress(checkpoint: Checkpoint) -> Progress:
+    """Return the progress in a checkpoint's state. Raises CheckpointError if it is damaged."""
+    try:
+        validate_as(CheckpointState, checkpoint.state)
+        progress: Progress = validate_as(Progress, checkpoint.state["progress"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.folder / 'state.json'}: cannot be used ({error}); remove "
+            f"{checkpoint.folder} to resume from an older checkpoint, or use --fresh to start over"
+        ) from error
     return progress
 
 

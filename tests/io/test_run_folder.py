@@ -77,12 +77,12 @@ def test_replacement_that_is_killed_is_undone_or_complete(
 
 def test_history_ignores_a_truncated_last_line(folder: RunFolder) -> None:
     for step in (1, 2, 3):
-        folder.append({"step": step, "loss": 0.1 * step})
+        folder.append({"step": step, "split": "train", "loss": 0.1 * step})
     with folder.metrics.open("a") as file:
         file.write('{"step": 4, "lo')
     assert [line["step"] for line in folder.history()] == [1, 2, 3]
     folder.cut_history(2)
-    folder.append({"step": 3})
+    folder.append({"step": 3, "split": "train"})
     assert [line["step"] for line in folder.history()] == [1, 2, 3]
     assert folder.history()[1]["loss"] == 0.2
 
