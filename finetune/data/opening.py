@@ -136,6 +136,17 @@ def open_numbered_rows(
     if split is not None and split not in tables.splits:
         tables = divide_by_column(tables, where)
     rows = only_split(tables, where, split)
+    selected, notes, numbers = select_rows(rows, where, config, keeps_unreadable=keeps_unreadable)
+    return selected, [*tables.notes, *notes], numbers
+
+
+def select_rows(
+    rows: Dataset, where: str, config: DataConfig, *, keeps_unreadable: bool = False
+) -> tuple[Dataset, list[str], Sequence[int]]:
+    """Drop unreadable rows unless they are kept, and apply data.limit and data.map.
+
+    Returns the rows, notes, and the numbers of the rows in their table, from 1.
+    """
     readable, kept, notes = rows, None, list[str]()
     if not keeps_unreadable:
         readable, kept, notes = drop_unreadable(rows, where)
@@ -145,7 +156,7 @@ def open_numbered_rows(
     if config.map is not None:
         sampled, numbers, map_notes = map_rows("rows", sampled, config.map, numbers)
         notes += map_notes
-    return sampled, [*tables.notes, *notes], numbers or range(1, len(sampled) + 1)
+    return sampled, notes, numbers or range(1, len(sampled) + 1)
 
 
 def _keep_numbers(config: DataConfig) -> DataConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from finetune.errors import DataError
@@ -28,6 +29,8 @@ from tasks.prompts.tools import parse_tools, tool_faults
 
 # Characters of a text, and messages of a dialogue, in the description of a row.
 SHOWN_CHARACTERS, SHOWN_MESSAGES = 120, 4
+SHORTEST_DIVIDED = 2000
+"""Characters from which the only document of a dataset is divided."""
 _NO_LOSS = " (not learned)"
 
 
@@ -118,6 +121,16 @@ class PromptRows(Rows):
     def truth(self, row: Row) -> Any:
         return reference_answer(self.config, row)
 
+    def divide(self, row: Row, shares: Mapping[str, float]) -> dict[str, Row] | None:
+        """Divide a long document at the ends of its paragraphs or lines."""
+        column = self.inputs[0]
+        text = row[column]
+        if self.config.kind != "text" or len(self.inputs) > 1 or len(text) < SHORTEST_DIVIDED:
+            return None
+        parts = divide_text(text, [1 - sum(shares.values()), *shares.values()])
+        names = ("train", *shares)
+        return {name: {**row, column: part} for name, part in zip(names, parts, strict=True)}
+
     def from_value(self, value: Any) -> Row:
         columns = self.inputs
         if self.config.kind == "chat":
@@ -130,6 +143,17 @@ class PromptRows(Rows):
                 f"{', '.join(columns)}; pass dicts"
             )
         return {**dict.fromkeys(columns), needed[0]: value}
+
+
+def divide_text(text: str, shares: Sequence[float]) -> list[str]:
+    """Divide a text into consecutive parts of about these shares, whole paragraphs if possible."""
+    starts = [0]
+    for share in accumulate(shares[:-1]):
+        place = max(round(share * len(text)), starts[-1])
+        limit = place + round(min(shares) * len(text) / 2)
+        ends = (text.find(mark, place, limit) + len(mark) for mark in ("\n\n", "\n", " "))
+        starts.append(next((end for end in ends if end > place), place))
+    return [text[a:b] for a, b in pairwise([*starts, len(text)])]
 
 
 def _is_unlearned(turn: Message) -> bool:

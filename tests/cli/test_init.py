@@ -114,6 +114,47 @@ def test_init_rejects_an_unknown_key(capsys: Any) -> None:
     assert "did you mean 'text'?" in capsys.readouterr().err
 
 
+def test_init_writes_all_keys_that_it_is_given() -> None:
+    write_rows("news.csv", "body", "topic")
+    Path("shout.py").write_text(
+        "def shout(row):\n    return {'loud': row['body'].upper(), 'topic': row['topic']}\n"
+    )
+    words = ["data.map=shout.py:shout", "limit=12", "epochs=3", "lr=1e-3", "method=frozen"]
+    words += ["model=me/mine", "max_length=64", "validation=0.3", "seed=4", "output=runs/x"]
+    assert finetune("init", "news.csv", *words) == 0
+    config = load("news.yaml")
+    assert (config.task.text, config.task.label, config.task.max_length) == ("loud", "topic", 64)
+    assert (config.data.map, config.data.limit) == ("shout.py:shout", 12)
+    assert config.data.validation == 0.3
+    assert (config.model.name, config.method.name) == ("me/mine", "frozen")
+    assert (config.train.epochs, config.train.seed, config.optim.lr) == (3, 4, 1e-3)
+    assert config.output.dir == "runs/x"
+    assert "sampled 12 of 30 rows" in Path("news.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["news.csv", "nonsense=3"], "nonsense: unknown key"),
+        (["news.csv", "epochs=-1"], "train.epochs"),
+        (["bbc-news", "lr=3"], "finetune train bbc-news lr=3"),
+    ],
+)
+def test_init_refuses_keys_that_it_cannot_write(
+    words: list[str], message: str, capsys: Any
+) -> None:
+    write_rows("news.csv", "body", "topic")
+    assert finetune("init", *words) == 2
+    error = capsys.readouterr().err
+    assert error.count(message) == 1, error
+
+
+def test_init_writes_comments_of_texts_with_several_lines() -> None:
+    Path("book.txt").write_text("It was a dark night.\n\nIt was a stormy night.\n" * 40)
+    assert finetune("init", "book.txt") == 0
+    assert load("book.yaml").task.text == "{text}"
+
+
 def write_table(path: str, header: str, row: Callable[[int, str], str]) -> None:
     lines = [row(number, each["text"]) for number, each in enumerate(text_rows(30))]
     Path(path).write_text("\n".join([header, *lines, ""]))

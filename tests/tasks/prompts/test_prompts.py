@@ -10,6 +10,7 @@ import pytest
 from finetune.errors import DataError
 from tasks import TextGeneration
 from tasks.prompts.messages import check_answered, normalize_messages
+from tasks.prompts.prompts import divide_text
 from tasks.prompts.templates import (
     fill_template,
     resolve_template,
@@ -206,6 +207,28 @@ def test_validate_reports_malformed_tools(cell: Any, message: str) -> None:
     (fault,) = TextGeneration(messages="chat", tools="tools").rows.validate(row)
     assert fault.startswith("tools: ")
     assert message in fault
+
+
+# ---- division of a document
+
+
+def test_divide_holds_out_the_end_of_a_document_in_whole_paragraphs() -> None:
+    paragraphs = [f"Paragraph {number} of a story.\n\n" for number in range(200)]
+    row = {"text": "".join(paragraphs), "file": "book.txt"}
+    rows = TextGeneration(text="{text}").rows
+    parts = rows.divide(row, {"validation": 0.1, "test": 0.2})
+    assert parts is not None
+    assert "".join(part["text"] for part in parts.values()) == row["text"]
+    assert list(parts) == ["train", "validation", "test"]
+    assert all(part["text"].startswith("Paragraph") for part in parts.values())
+    assert 0.08 < len(parts["validation"]["text"]) / len(row["text"]) < 0.12
+    assert 0.18 < len(parts["test"]["text"]) / len(row["text"]) < 0.22
+    assert rows.divide({"text": "A short text. " * 10}, {"validation": 0.1}) is None
+
+
+def test_divide_cuts_a_text_without_paragraphs() -> None:
+    parts = divide_text("letters" * 1000, [0.75, 0.25])
+    assert list(map(len, parts)) == [5250, 1750]
 
 
 # ---- templates
