@@ -24,6 +24,14 @@ def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_console() -> Iterator[None]:
+    """Consoles that do not name work that is slow only because tests share the processors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune.reporting.console.SECONDS_OF_SILENCE", 600.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT on disk, with dropout."""

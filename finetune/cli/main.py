@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -107,8 +110,9 @@ def train(
 
     check_flags(fresh=fresh, extend=extend)
     loaded, task = _load(words)
-    from finetune.distributed.launch import keep_freed_memory
-    from finetune.training.run import run  # only now, so that config errors are reported at once
+    with _loading_libraries():  # only now, so that config errors are reported at once
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.training.run import run
 
     keep_freed_memory()
     run(loaded, task, fresh=fresh, extend=extend)
@@ -144,7 +148,8 @@ def evaluate(
     from finetune.cli.arguments import source_of
 
     source = source_of(words, takes_options=True) if words else None
-    from finetune.cli.evaluate_command import show_evaluation, show_run
+    with _loading_libraries():
+        from finetune.cli.evaluate_command import show_evaluation, show_run
 
     if source is None:
         show_run(run, output)
@@ -203,8 +208,9 @@ def predict(
 
     destination = Destination(output, draw, form)
     check_prediction(run, source, destination)
-    from finetune.distributed.launch import keep_freed_memory
-    from finetune.inference.batch_predict import predict_rows
+    with _loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.inference.batch_predict import predict_rows
 
     keep_freed_memory()
     destination = Destination(output, draw, form, safe_csv)
@@ -245,8 +251,9 @@ def embed(
     from finetune.cli.preflight import check_embedding
 
     check_embedding(model, source, output)
-    from finetune.distributed.launch import keep_freed_memory
-    from finetune.inference.embedding import embed_rows
+    with _loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.inference.embedding import embed_rows
 
     keep_freed_memory()
     embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
@@ -274,7 +281,8 @@ def inspect(
     finetune inspect flowers.yaml --draw sheet.png
     """
     loaded, task = _load(words)
-    from finetune.exploration.dry_run import inspect_run
+    with _loading_libraries():
+        from finetune.exploration.dry_run import inspect_run
 
     inspect_run(loaded, task, draw, with_defaults=with_defaults)
 
@@ -376,7 +384,9 @@ def export(
 
     check_format(to)
     check_model(run, source)
-    find_exporter(to)(run, source, output, trust_code)
+    with _loading_libraries():
+        exporter = find_exporter(to)
+    exporter(run, source, output, trust_code)
 
 
 @app.command()
@@ -439,7 +449,18 @@ def _load(words: list[str] | None) -> tuple[Loaded, Task]:
     config, overrides = config_and_overrides(words)
     loaded = load_config(config, overrides, INSTALLED)
     check_run(loaded.config)
-    return loaded, make_task(loaded.config.task)
+    with _loading_libraries():
+        return loaded, make_task(loaded.config.task)
+
+
+@contextmanager
+def _loading_libraries() -> Iterator[None]:
+    """Say on standard error that libraries are imported, which takes seconds, if it does."""
+    from finetune.reporting.console import Console
+
+    is_main = os.environ.get("RANK", "0") == "0"
+    with Console(enabled=is_main, stderr=True).during("loading libraries"):
+        yield
 
 
 def main() -> None:

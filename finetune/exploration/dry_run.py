@@ -66,9 +66,11 @@ def inspect_run(
     check_optimizer(config.optim.name)
     state = this_process()
     console = Console(enabled=state.is_main_process)
-    splits = open_splits(config.data, task, data)
+    with console.during("reading and checking the rows"):
+        splits = open_splits(config.data, task, data)
     accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
-    prepared = assemble(config, task, splits, accelerator)
+    with console.during("loading the network and encoding the rows"):
+        prepared = assemble(config, task, splits, accelerator)
     if sheet is not None and state.is_main_process:
         draw_contact_sheet(prepared.live, sheet)
 
@@ -86,7 +88,8 @@ def inspect_run(
     for line in config_lines(loaded, prepared, with_defaults=with_defaults):
         console.print(f"  {line}")
     console.heading("estimates")
-    estimates = estimate(prepared)
+    with console.during("timing a batch"):
+        estimates = estimate(prepared)
     console.facts(estimates)
     if sheet is None:
         console.print("dry run: nothing was trained, nothing was written")

@@ -67,8 +67,9 @@ def push(
     if base_model is not None:
         check_repository(base_model)
     edits = CardEdits(repository, license, base_model)
-    upload = collect_upload(model_folder(run), what, edits)
     console = Console()
+    with console.during("checking the files"):
+        upload = collect_upload(model_folder(run), what, edits)
     for note in upload.notes:
         console.print(note)
     if dry_run:
@@ -121,7 +122,9 @@ def _send(
         retry_hub_errors(
             lambda: api.create_repo(repository, private=private, exist_ok=True), console.print
         )
-        retry_hub_errors(lambda: _send_files(api, upload, repository), console.print)
+        size = sum(upload.sizes.values()) / 2**20
+        with console.during(f"uploading {len(upload.sizes)} files, {size:,.1f} MiB"):
+            retry_hub_errors(lambda: _send_files(api, upload, repository), console.print)
         retry_hub_errors(lambda: _send_card(api, upload, repository), console.print)
         is_private = retry_hub_errors(
             lambda: _check_arrival(api, upload, repository), console.print

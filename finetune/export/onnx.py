@@ -84,8 +84,11 @@ def export_onnx(
     target = output or folder.with_name("onnx")
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
-    _write_model(model, task, rows, target / MODEL)
-    difference = _largest_difference(compare_outputs(model, task, rows, target / MODEL), console)
+    with console.during("exporting the network to ONNX"):
+        _write_model(model, task, rows, target / MODEL)
+    with console.during(f"comparing ONNX with PyTorch on {len(rows)} rows"):
+        differences = compare_outputs(model, task, rows, target / MODEL)
+    difference = _largest_difference(differences, console)
     if not difference <= TOLERANCE:
         (target / MODEL).unlink()
         raise ModelError(

@@ -69,7 +69,8 @@ def predict_rows(
     task = load_task(folder, source.options, trust_code=trust_code)
     find_form(destination, task)
     check_drawings(destination, task)
-    inputs = open_inputs(source, task, console)
+    with console.during("reading the rows") if not is_stream else nullcontext():
+        inputs = open_inputs(source, task, console)
     console.facts({"data": "\n".join(inputs.notes)} if inputs.notes else {})
     device = best_device() if state.num_processes == 1 else state.device
     precision = check_precision(precision, device)

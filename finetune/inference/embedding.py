@@ -122,10 +122,12 @@ def embed_rows(
         check_vector_file(output)
     state = this_process()
     console = Console(enabled=state.is_main_process)
-    table, notes, numbers = open_numbered_rows(source.reference, source.config, source.split)
+    with console.during("reading the rows"):
+        table, notes, numbers = open_numbered_rows(source.reference, source.config, source.split)
     chosen, reason = choose_precision(precision, state.device)
     accelerator = make_accelerator(chosen)
-    task, network, table = find_network(model, table, keys, notes, trust_code=trust_code)
+    with console.during("loading the network"):
+        task, network, table = find_network(model, table, keys, notes, trust_code=trust_code)
     embedder = RowEmbedder(task, network.to(accelerator.device).eval(), accelerator, batch_size)
     hardware = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": hardware}
@@ -134,7 +136,8 @@ def embed_rows(
     if output is None:
         return _embed_in_memory(embedder, inputs, console)
 
-    digest = digest_model(network, chosen)
+    with console.during("hashing the weights"):
+        digest = digest_model(network, chosen)
     digest.update(task.resolved_.model_dump_json().encode())
     parts = PartFiles(output, digest.hexdigest(), len(table), WINDOW)
     if state.is_main_process:

@@ -154,9 +154,10 @@ def evaluate_source(
     task = load_task(folder, source.options, trust_code=trust_code)
     if "metrics" not in source.options:  # not what the user typed
         _check_metric_code(task, folder, trust_code=trust_code)
-    rows, notes, numbers = open_numbered_rows(
-        source.reference, source.config, source.split, task.config.formats
-    )
+    with console.during("reading the rows"):
+        rows, notes, numbers = open_numbered_rows(
+            source.reference, source.config, source.split, task.config.formats
+        )
     if by is not None:
         _check_groups(by, rows)
     task.views.metric_names()  # loads the metrics of the task, and raises if one fails
@@ -164,7 +165,8 @@ def evaluate_source(
     task.settle(resolved.keys)
     notes += resolved.notes
     on_error = source.config.on_error
-    valid, faults = find_valid(source.name, rows, labeled_faults(task), on_error, numbers)
+    with console.during("checking the rows"):
+        valid, faults = find_valid(source.name, rows, labeled_faults(task), on_error, numbers)
     if len(valid) < len(rows):
         rows, numbers = rows.select(valid), [numbers[index] for index in valid]
     notes += task.views.compare(source.split or source.name, rows)
@@ -183,7 +185,8 @@ def evaluate_source(
     cut = cut_note(lengths, task.views.length_unit)
     for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
-    evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
+    with console.during(f"evaluating on {len(split)} rows"):
+        evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
     if remark := task.views.remark(evaluation.stats, evaluation.metrics, {}):
         console.print(remark)
     if note := evaluation.undefined_note(name):

@@ -67,7 +67,7 @@ def load_final_network(task: Task, folder: Path, *, trust_code: bool = False) ->
     """Load the network of a final model. Raises ModelError if its files are damaged."""
     from finetune.model import saved_model  # imports torch
 
-    with _loading(folder, folder):
+    with Console(stderr=True).during("loading the model"), _loading(folder, folder):
         return task.load_model(saved_model(folder, trust_remote_code=trust_code))
 
 

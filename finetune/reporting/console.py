@@ -6,6 +6,7 @@ Only the main process prints.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 # metrics.jsonl has every logged step; the lines printed to a file or pipe only show progress.
 SECONDS_BETWEEN_LINES = 5.0
+# Work that takes longer is named.
+SECONDS_OF_SILENCE = 2.0
 
 
 class Console:
@@ -113,10 +116,13 @@ class Console:
     def count(self, total: int, title: str) -> Iterator[Callable[[int], None]]:
         """Yield a function to call with the number of items just done; it advances a progress bar.
 
-        There is no bar without a terminal or if `total` is 0.
+        Without a terminal, a line is printed from time to time; nothing is if `total` is 0.
         """
-        if not (self.enabled and self.live and total):
+        if not (self.enabled and total):
             yield lambda done: None
+            return
+        if not self.live:
+            yield self._line_counter(total, title)
             return
         columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._rich, transient=True) as bar:
@@ -124,14 +130,37 @@ class Console:
             yield lambda done: bar.advance(task, done)
 
     def track(self, items: Iterable[T], total: int, title: str) -> Iterator[T]:
-        """Yield the items and show progress: a bar on a terminal, otherwise a line every 20%."""
+        """Yield the items and show progress, as `count` does."""
         with self.count(total, title) as advance:
-            for done, item in enumerate(items, start=1):
+            for item in items:
                 yield item
                 advance(1)
-                is_fifth = total >= 20 and done * 5 // total > (done - 1) * 5 // total
-                if is_fifth and not self.live:
-                    self.print(f"{title} {done}/{total}")
+
+    def _line_counter(self, total: int, title: str) -> Callable[[int], None]:
+        done, printed = 0, time.perf_counter()
+
+        def advance(count: int) -> None:
+            nonlocal done, printed
+            done += count
+            if time.perf_counter() - printed > SECONDS_BETWEEN_LINES:
+                printed = time.perf_counter()
+                self.print(f"{title} {done}/{total}")
+
+        return advance
+
+    @contextmanager
+    def during(self, work: str) -> Iterator[None]:
+        """Name the work of a block if it takes more than two seconds: "loading the network ..."."""
+        if not self.enabled:
+            yield
+            return
+        timer = threading.Timer(SECONDS_OF_SILENCE, self.print, [f"{work} ..."])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def format_value(value: Any) -> str:

@@ -58,9 +58,11 @@ def finalize_run(
     model = whole_model(live)
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        _write_reports(model, prepared, evaluations, folder)
+        with console.during("writing the reports"):
+            _write_reports(model, prepared, evaluations, folder)
         card_data = collect_card_data(prepared, splits, results, selected, step)
-        differences = _export(model, prepared, folder, card_data)
+        with console.during("saving the final model and reloading it"):
+            differences = _export(model, prepared, folder, card_data)
         facts = {
             "step": step,
             "steps": progress.step,

@@ -111,7 +111,8 @@ class RunJournal:
         broadcast_buffers(live)
         block, workers = evaluation_block(live), live.config.train.workers
         averages = live.ema.in_place() if live.ema is not None else contextlib.nullcontext()
-        with averages, unsharded(live.model):
+        work = self.console.during(f"evaluating on {split.name}")
+        with work, averages, unsharded(live.model):
             evaluation = evaluate_split(
                 live.model, live.task, split, live.accelerator, block=block, workers=workers
             )

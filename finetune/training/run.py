@@ -63,8 +63,10 @@ def run(
     default = default_folder(config, data) if config.output.dir is None else Path()
     if config.output.dir is not None:
         check_free(RunFolder(Path(config.output.dir)))
-    splits = open_splits(config.data, task, data)
-    identity = RunIdentity(config, digest_splits(splits, task), extend, loaded.origins)
+    with console.during("reading and checking the rows"):
+        splits = open_splits(config.data, task, data)
+    with console.during("hashing the rows"):
+        identity = RunIdentity(config, digest_splits(splits, task), extend, loaded.origins)
     with claim_folder(identity, default, is_main=state.is_main_process) as (folder, note):
         console.heading(
             f"{config.task.name} with method={config.method.name}, output in {folder.path}"
@@ -129,7 +131,8 @@ def _train(
     started, config = time.perf_counter(), identity.given
     precision, _ = choose_precision((resumed or config).train.precision, this_process().device)
     accelerator = make_accelerator(precision, config.output.trackers, folder.trackers)
-    prepared = assemble(resumed or config, task, splits, accelerator)
+    with console.during("loading the network and encoding the rows"):
+        prepared = assemble(resumed or config, task, splits, accelerator)
     live, tuning_note = prepared.live, None
     if live.method.contrastive is not None:
         tuning_note = tune_backbone(live, None if fresh else folder.contrastive, console)

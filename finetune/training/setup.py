@@ -132,14 +132,16 @@ def _cache_plan(live: Live) -> CachePlan:
 
 
 def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tuple[Split, str]:
-    return attach_features(
-        live.model,
-        live.task,
-        split,
-        live.accelerator,
-        plan,
-        progress=lambda batches, total: console.track(batches, total, f"features of {split.name}"),
-    )
+    title = f"features of {split.name}"
+    with console.during(title):
+        return attach_features(
+            live.model,
+            live.task,
+            split,
+            live.accelerator,
+            plan,
+            progress=lambda batches, total: console.track(batches, total, title),
+        )
 
 
 def total_steps(config: RunConfig, method: Method, steps_per_epoch: int) -> int:

@@ -1,12 +1,14 @@
-"""Progress on terminals of different widths."""
+"""Progress on terminals of different widths and in files, and names of slow work."""
 
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console as RichConsole
 
+from finetune.reporting import console as consoles
 from finetune.reporting.console import Console
 
 VALUES = {"loss": 11.2266, "lr": 2e-5, "samples_per_second": 12345.6}
@@ -43,3 +45,31 @@ def test_printed_line_of_a_step_fits_into_80_columns(capsys: pytest.CaptureFixtu
     line = capsys.readouterr().out.rstrip("\n")
     assert line.endswith("59 min 59 s left")
     assert len(line) <= 80
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, ""), (0.2, "loading the network ...\n")])
+def test_during_names_work_that_takes_long(
+    seconds: float,
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(consoles, "SECONDS_OF_SILENCE", 0.05)
+    with Console().during("loading the network"):
+        time.sleep(seconds)
+    time.sleep(0.1)
+    assert capsys.readouterr().out == shown
+    with Console(enabled=False).during("loading the network"):
+        time.sleep(seconds)
+    assert capsys.readouterr().out == ""
+
+
+def test_count_prints_a_line_from_time_to_time_into_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console().count(100, "rows") as advance:
+        advance(30)
+        monkeypatch.setattr(consoles, "SECONDS_BETWEEN_LINES", 0.0)
+        advance(40)
+    assert list(Console().track(range(2), 2, "blocks")) == [0, 1]
+    assert capsys.readouterr().out == "rows 70/100\nblocks 1/2\nblocks 2/2\n"
