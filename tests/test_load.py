@@ -58,7 +58,7 @@ def test_load_rejects_a_folder_without_a_model(tmp_path: Path, run: finetune.Run
     (unfinished / "run.json").write_text((run.path / "run.json").read_text())
     with pytest.raises(ModelError, match="not finished, it has no checkpoint yet"):
         finetune.load(unfinished)
-    with pytest.raises(CheckpointError, match="results.json"):
+    with pytest.raises(CheckpointError, match="not finished"):
         finetune.Run(unfinished)
 
 

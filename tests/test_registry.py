@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from finetune.errors import ConfigError
-from finetune.registry import find_task, task_names
+from finetune.registry import (
+    METHOD_GROUP,
+    find_method,
+    find_method_config,
+    find_task,
+    find_task_config,
+    method_names,
+    task_names,
+)
 
 MINE = """
 from tasks import TextClassification
@@ -106,3 +115,37 @@ def test_find_task_reports_a_missing_import_in_a_file(my_file: Path) -> None:
     my_file.with_name("needs.py").write_text("import not_installed_anywhere")
     with pytest.raises(ConfigError, match="not_installed_anywhere"):
         find_task("needs.py:Mine")
+
+
+# ---- configs without the class
+
+
+def test_configs_are_those_of_the_classes() -> None:
+    for name in task_names():
+        assert find_task_config(name) is find_task(name).Config
+    for name in method_names():
+        assert find_method_config(name) is find_method(name).Config
+
+
+def test_config_of_a_package_that_does_not_export_it_is_that_of_the_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package, exports in (("quick", "from quick.keys import MineConfig\n"), ("plain", "")):
+        folder = tmp_path / package
+        folder.mkdir()
+        (folder / "__init__.py").write_text(exports)
+        (folder / "keys.py").write_text(
+            "from finetune.config.schema import MethodConfig\n"
+            "class MineConfig(MethodConfig):\n    name: str = 'mine'\n    depth: int = 1\n"
+        )
+        (folder / "mine.py").write_text(
+            "from finetune.methods.base import Method\n"
+            f"from {package}.keys import MineConfig\n"
+            "class Mine(Method):\n    Config = MineConfig\n    def apply(self, model): return []\n"
+        )
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint(name, f"{name}.mine:Mine", METHOD_GROUP) for name in ("quick", "plain")]
+    monkeypatch.setattr("finetune.registry.entry_points", lambda group: points)
+    for name in ("quick", "plain"):
+        assert "depth" in find_method_config(name).model_fields
+        assert (f"{name}.mine" in sys.modules) == (name == "plain")

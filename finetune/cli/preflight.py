@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config.schema import RunConfig
-from finetune.data.source import STANDARD_INPUT, Source
+from finetune.data.source import STANDARD_INPUT, Source, check_given
 from finetune.errors import ModelError
+from finetune.export.hub import check_repository
+from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_run_exists, is_pattern, locate
 from finetune.io.run_folder import RunFolder, check_free
@@ -21,14 +23,19 @@ if TYPE_CHECKING:
 
 def check_run(config: RunConfig) -> None:
     """Check the data, the network and the run folder that a config names."""
-    data, model = config.data, config.model
+    data, model, output = config.data, config.model, config.output
+    check_given(data)
     for reference in (data.source, data.train, data.validation, data.test):
         if isinstance(reference, str):
             _find_data(reference)
     for reference in filter(None, (model.name, model.weights)):
         locate(reference, ModelError)
-    if config.output.dir is not None:
-        check_free(RunFolder(Path(config.output.dir)))
+    if output.dir is not None:
+        check_free(RunFolder(Path(output.dir)))
+    if output.hub is not None:
+        check_repository(output.hub)
+    if output.license is not None:
+        check_license("output.license", output.license)
 
 
 def check_model(run: str, source: Source | None = None) -> None:

@@ -17,6 +17,7 @@ from finetune.data.readers import (
     only_split,
     read_reference,
 )
+from finetune.data.source import check_given
 from finetune.data.split_column import divide_by_column
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
@@ -183,9 +184,5 @@ def _read_source(config: DataConfig, data: Any, formats: Sequence[DataFormat]) -
         return from_object(data, config, formats)
     if config.source is not None:
         return read_reference(config.source, config, formats)
-    if config.train is None:
-        raise DataError(
-            "data: no data given; add data=REFERENCE: a file, a folder, a hub dataset or"
-            " pkg://<package>/<path>"
-        )
+    check_given(config)
     return Tables({})

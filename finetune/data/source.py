@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.config.loading import section_faults
 from finetune.config.schema import READING_KEYS, DataConfig
-from finetune.errors import nearest, raise_for_faults
+from finetune.errors import DataError, nearest, raise_for_faults
 
 SPLIT = "split"
 STANDARD_INPUT = "-"
@@ -33,6 +33,15 @@ class Source:
     def name(self) -> str:
         """The name used in messages."""
         return self.reference if isinstance(self.reference, str) else "data"
+
+
+def check_given(config: DataConfig) -> None:
+    """Raise DataError if a config names no rows to train on."""
+    if config.source is None and config.train is None:
+        raise DataError(
+            "data: no data given; add data=REFERENCE: a file, a folder, a hub dataset or "
+            "pkg://<package>/<path>"
+        )
 
 
 def make_source(

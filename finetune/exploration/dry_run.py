@@ -19,7 +19,7 @@ from finetune.exploration.run_costs import estimate
 from finetune.optim.optimizers import check_optimizer
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.training.setup import Prepared, assemble
+from finetune.training.setup import Prepared, assemble, check_keys
 from finetune.training.summary import describe_run
 
 _DEFAULT = "default"
@@ -64,6 +64,7 @@ def inspect_run(
     if sheet is not None:
         check_sheet(sheet)
     check_optimizer(config.optim.name)
+    check_keys(config)
     state = this_process()
     console = Console(enabled=state.is_main_process)
     with console.during("reading and checking the rows"):

@@ -103,7 +103,10 @@ class RunFolder:
             value: dict[str, Any] = read_json_as(_SHAPES.get(name, dict[str, Any]), path)
             return value
         except FileNotFoundError as error:
-            raise CheckpointError(f"{path}: no such file; {self._remedy()}") from error
+            if self.exists and not self.finished:
+                raise CheckpointError(self.describe_unfinished()) from error
+            missing = path if self.path.is_dir() else self.path
+            raise CheckpointError(f"{missing}: no such file or folder; {self._remedy()}") from error
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read ({error}); {_REMEDIES.get(name, _FRESH)}"
@@ -268,8 +271,6 @@ class RunFolder:
     def _remedy(self) -> str:
         if not self.path.is_dir():
             return suggest_run(self.path)
-        if self.exists and not self.finished:
-            return self.describe_unfinished()
         return "this is not the folder of a run; name another folder"
 
 

@@ -35,7 +35,7 @@ from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
-from finetune.training.setup import Prepared, assemble, cache_features
+from finetune.training.setup import Prepared, assemble, cache_features, check_keys
 from finetune.training.state import Live, Progress
 from finetune.training.summary import describe_run
 
@@ -53,6 +53,7 @@ def run(
     check_flags(fresh=fresh, extend=extend)
     clear_learned(task)
     check_optimizer(config.optim.name)
+    check_keys(config)
     check_trackers(config.output.trackers)
     if config.output.hub is not None:
         check_repository(config.output.hub)

@@ -53,7 +53,6 @@ class Prepared:
 def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
     """Load the network, apply the method, fill in defaults, shard if asked, and plan the steps."""
     method = make_method(config.method)
-    _check_keys(config, method)
     notes = task.setup(splits.train, config.model, frozen=method.freezes_backbone)
     selected_metric(config.train.best, task.metric, task.views.metric_names())  # raises if unknown
     _check_labels(splits, task)
@@ -182,9 +181,9 @@ def _live(
     return Live(config, task, method, model, optimizer, accelerator, train, plan, steps, ema)
 
 
-def _check_keys(config: RunConfig, method: Method) -> None:
+def check_keys(config: RunConfig) -> None:
     """Raise ConfigError for keys that have no effect together, or exclude each other."""
-    model, optim = config.model, config.optim
+    model, optim, method = config.model, config.optim, make_method(config.method)
     if model.quantize and (not method.takes_quantized or method.contrastive is not None):
         raise ConfigError(
             f"model.quantize={model.quantize}: quantized weights cannot be trained with "
