@@ -1,6 +1,7 @@
-"""Lists written as text: JSON, Python, numpy, or plain words in brackets.
+"""Lists written as text: JSON, Python, numpy, plain words in brackets, or tags.
 
-"['Action', 'Sci-Fi']", '["Action"]', "[1, 0, 0]", "[1. 0. 0.]", "['a' 'b']", "[Action, Drama]"
+"['Action', 'Sci-Fi']", '["Action"]', "[1, 0, 0]", "[1. 0. 0.]", "['a' 'b']", "[Action, Drama]",
+"<python><pandas>"
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ _NUMBER = r"-?\d+\.?\d*(?:[eE][-+]?\d+)?"
 # numpy separates items by blanks; Python would join adjacent strings to one.
 _NUMPY_TEXTS = re.compile(rf"\[\s*(?:{_QUOTED})(?:\s+(?:{_QUOTED}))+\s*\]")
 _NUMPY_NUMBERS = re.compile(rf"\[\s*{_NUMBER}(?:\s+{_NUMBER})*\s*\]")
+_TAGS = re.compile(r"(?:<[^<>\s/]+>)+")  # as Stack Exchange exports them
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 
 
 def parse_list(text: str) -> list[Any] | None:
     """Return the items of a list that is written as text; None for any other text."""
     text = text.strip()
+    if len(text) <= LONGEST_LIST and _TAGS.fullmatch(text):
+        return text[1:-1].split("><")
     items = _parse_exactly(text)
     if items is None and text[:1] == "[" and text[-1:] == "]":
         return [item for part in text[1:-1].split(",") if (item := part.strip().strip("'\""))]

@@ -47,6 +47,8 @@ ANSWER_NAMES = frozenset(
     | {"chosen", "rejected", "messages", "conversations"}
 )
 """Names of columns that are generated, and a label only if a key says so."""
+VERDICTS = frozenset({"accept", "reject", "ignore"})
+"""What annotators decide about a row, in a column of its own, as Prodigy exports it."""
 _IDENTIFIER = re.compile(
     r"(^|.*[_\s-])(id|ids|idx|index|uuid|guid|qid|url|date|time|timestamp|utc|created|updated)\d*$"
 )
@@ -139,6 +141,19 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
         "label, class, category, target, sentiment, ..., for one with recurring values, and for "
         f"columns of zeros and ones; {_seen(columns)}; set task.label=COLUMN"
     )
+
+
+def refuse_rejected_rows(columns: Mapping[str, Sequence[Any]]) -> None:
+    """Raise DataError if a column says that annotators rejected rows: they would be learned."""
+    for name, values in columns.items():
+        verdicts = [value for value in values if isinstance(value, str)]
+        others = sum(verdict != "accept" for verdict in verdicts)
+        if "accept" in verdicts and others and VERDICTS.issuperset(verdicts):
+            raise DataError(
+                f"column {name!r} marks {others} of the first {len(values)} rows as rejected or "
+                "ignored, and training would learn them like the accepted ones; drop them in the "
+                "file or with data.map=file.py:function, or leave the column out"
+            )
 
 
 def could_be_label(name: str, values: Sequence[Any]) -> bool:

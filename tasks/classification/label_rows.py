@@ -10,7 +10,11 @@ from finetune.errors import DataError, nearest
 from finetune.task_parts import Resolved, Row, Rows, shorten
 from tasks.cells.indicators import parse_bit
 from tasks.cells.label_values import is_missing
-from tasks.classification.label_columns import find_column, find_label
+from tasks.classification.label_columns import (
+    find_column,
+    find_label,
+    refuse_rejected_rows,
+)
 from tasks.classification.label_config import TargetConfig
 from tasks.classification.label_reader import LabelReader, choose_kind
 from tasks.classification.labels import parse_number
@@ -111,6 +115,7 @@ class LabelRows(Rows):
         configured = config.label
         inputs = taken.difference(self.targets)  # a configured label may be an input, too
         rest = {name: values for name, values in columns.items() if name not in inputs}
+        refuse_rejected_rows({k: v for k, v in rest.items() if k not in self.targets})
         if configured is None:
             label, note = find_label(rest)
             notes.append(note)

@@ -99,9 +99,15 @@ def _similar_names(names: Sequence[str]) -> list[str]:
         f"labels: {name!r} is a label like any other; if it means that the label is missing, "
         "remove these rows"
         for name in names
-        if name.casefold() in PLACEHOLDERS
+        if name.casefold() in PLACEHOLDERS or (name == "-1" and _are_counts(names))
     ]
     return notes
+
+
+def _are_counts(names: Sequence[str]) -> bool:
+    """True if the names are -1, 0, 1, 2, ..., where -1 often means a missing label."""
+    numbers = {int(name) for name in names if name.isdecimal()} | {-1}
+    return len(numbers) == len(names) and numbers == set(range(-1, len(names) - 1))
 
 
 def _majority_remarks(targets: SingleLabel, cells: Sequence[Any]) -> list[str]:

@@ -22,6 +22,10 @@ from tasks.cells.list_cells import are_lists, parse_list
         ("{'b', 'a'}", ["a", "b"]),
         ("[]", []),
         ("[True, false]", ["True", "false"]),
+        ("<c++><.net>", ["c++", ".net"]),
+        ("<java>", ["java"]),
+        ("<p>a</p>", None),
+        ("<br/>", None),
         ("a|b", None),
         ("(noun)", None),
         ("{'a': 1}", None),
@@ -38,6 +42,8 @@ def test_parse_list_reads_the_notations_of_lists(text: str, items: list[Any] | N
     ("values", "expected"),
     [
         (["['a']", "[]"], True),
+        (["<a><b>", "<a>"], True),
+        (["<unk>", "<pad>"], False),
         (["[a, b]", "[b]", None, ""], True),
         (["[POS]", "[NEG]"], False),  # words in brackets
         (["['a']", "b"], False),

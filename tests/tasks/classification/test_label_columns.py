@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from finetune.errors import AmbiguityError, DataError
-from tasks.classification.label_columns import could_be_label, find_label, is_free_text
+from tasks.classification.label_columns import (
+    could_be_label,
+    find_label,
+    is_free_text,
+    refuse_rejected_rows,
+)
 
 TEXTS = [f"the market was new in year {i} and one more bank" for i in range(30)]
 IDS = [f"x{i}" for i in range(30)]
@@ -88,3 +93,10 @@ def test_is_free_text_needs_sentences_that_differ() -> None:
     assert is_free_text(TEXTS)
     assert not is_free_text([TEXTS[0]] * 9)
     assert not is_free_text(["very good", "bad"])
+
+
+def test_rows_that_annotators_rejected_are_refused() -> None:
+    with pytest.raises(DataError, match=r"'answer' marks 2 of the first 3 rows as rejected"):
+        refuse_rejected_rows({"text": TEXTS[:3], "answer": ["accept", "reject", "ignore"]})
+    for values in (["accept"] * 3, ["reject"] * 3, ["accept", "reject", "maybe"], [1, 2, None]):
+        refuse_rejected_rows({"answer": values})
