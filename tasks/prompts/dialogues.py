@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.errors import DataError
-from tasks.prompts.messages import Message, call_text
+from tasks.prompts.messages import REASONING, Message, call_text
 from tasks.prompts.tools import Tool
 
 # For tokenizers without a chat template; it requires no additional tokens.
@@ -22,6 +22,7 @@ PLAIN_TEMPLATE = (
 )
 # Marks of the reasoning that a template may strip from answers.
 REASONING_START, REASONING_END = "<think>", "</think>"
+_EMPTY_REASONING = re.compile(rf"\n*{REASONING_START}\s*{REASONING_END}\n*")
 
 
 class Piece(NamedTuple):
@@ -75,7 +76,8 @@ def split_dialogue(
 
     One sequence holds all turns unless the template renders earlier turns differently once later
     ones follow, as those that strip reasoning do. Then a turn that does not continue the sequence
-    before it begins another, with the earlier turns as the model sees them at inference.
+    before it begins another, with the earlier turns as the model sees them at inference. Empty
+    reasoning that the template writes before an answer without one is not learned.
     """
     sequences: list[_Sequence] = []
     for place, message in enumerate(messages):
@@ -85,6 +87,10 @@ def split_dialogue(
         after = _render(tokenizer, messages[: place + 1], tools=tools)
         if after.startswith(before):
             end = len(_ended(tokenizer, before, after))
+            if not _has_reasoning(message) and (
+                empty := _EMPTY_REASONING.match(after, len(before))
+            ):
+                after, end = before + after[empty.end() :], end - len(empty[0])
         else:
             after = before + _stripped_answer(before, after, message["content"])
             end = len(after)
@@ -112,6 +118,11 @@ class _Sequence(NamedTuple):
     def covered(self) -> int:
         """Number of characters of the text that the pieces hold."""
         return sum(len(piece.text) for piece in self.pieces)
+
+
+def _has_reasoning(message: Message) -> bool:
+    """True if a message has reasoning, even an empty one, in its content or in a field."""
+    return REASONING_START in str(message["content"]) or bool(message.get(REASONING))
 
 
 def _stripped_answer(before: str, after: str, content: Any) -> str:
@@ -145,9 +156,10 @@ def rewrites_turns(tokenizer: Any, dialogues: Iterable[Sequence[Message]]) -> in
 def ignored_parts(tokenizer: Any, dialogues: Iterable[Sequence[Message]]) -> list[str]:
     """Return a note on roles and fields of messages that the chat template does not render."""
     template, roles, fields = str(tokenizer.chat_template), dict[str, int](), set[str]()
-    calls = 0
+    calls = opened = 0
     for messages in dialogues:
         whole = _render(tokenizer, messages)
+        opened += bool(_EMPTY_REASONING.search(whole)) and not any(map(_has_reasoning, messages))
         for message in messages:
             role, text = message["role"], message["content"]
             if isinstance(text, str) and role != "assistant":
@@ -161,6 +173,11 @@ def ignored_parts(tokenizer: Any, dialogues: Iterable[Sequence[Message]]) -> lis
     ]
     if calls:
         notes.append("chat template: it ignores tool_calls, so calls are written as their JSON")
+    if opened:
+        notes.append(
+            f"chat template: it writes {REASONING_START}{REASONING_END} before answers without"
+            f" reasoning, which is not learned ({opened} of the first dialogues)"
+        )
     unread = sorted(field for field in fields if field not in template)
     if unread:
         notes.append(f"not read: {', '.join(unread)} of the messages, which the template ignores")

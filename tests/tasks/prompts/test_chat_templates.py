@@ -196,6 +196,25 @@ def test_rewriting_template_gives_one_sequence_an_answer(llama_folder: Path) -> 
     assert len(model(batch)) == batch["count"]["loss"]
 
 
+def test_empty_reasoning_that_a_template_writes_is_not_learned(llama_folder: Path) -> None:
+    turns = [("goal?", "sport"), ("bank?", "business")]
+    messages = [
+        {"role": role, "content": content}
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+    task, _, notes = set_up(llama_folder, [{"messages": messages}], chat_template=REASONING)
+    (pieces,) = task.exchange({"messages": messages}).sequences or []
+    learned = [piece.text for piece in pieces if piece.has_loss]
+    assert learned == ["sport<|im_end|>\n", "business<|im_end|>\n"]
+    assert "think" not in "".join(piece.text for piece in pieces)
+    assert any("is not learned (1 of the first dialogues)" in note for note in notes)
+    # Empty reasoning in the data is data.
+    messages[3] = {"role": "assistant", "content": "<think>\n\n</think>\n\nbusiness"}
+    *_, last = task.exchange({"messages": messages}).sequences or []
+    assert last[-1].text.startswith("<think>\n\n</think>\n\nbusiness")
+
+
 def test_template_that_opens_the_reasoning_keeps_it_in_the_answer(gpt2_folder: Path) -> None:
     task, _, _ = set_up(gpt2_folder, THOUGHTS, chat_template=OPENED)
     sequences = task.exchange(THOUGHTS[0]).sequences or []
