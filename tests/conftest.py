@@ -9,6 +9,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Before torch reads it: threads only slow down tiny matrices, and two workers on two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +125,15 @@ def bart_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.tiny_models import tiny_bart
 
     return tiny_bart(tmp_path_factory.mktemp("models") / "bart")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB; skips the test if none can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("cannot mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -1,20 +1,11 @@
 """Disk cache of the features that a frozen backbone computes for each row.
 
-    <cache>/<key>/  manifest.json  <name>.bin
-
-The key is a digest of everything that the features depend on: weights, encoded rows, precision and
-library versions. Files are flat and memory-mapped, one tensor [N, ...] each in the order of the
-rows. Arrow is not used because it has no bfloat16.
+A run reads the features of another one with the same key, or computes them in a folder of its own
+that gets its final name when it is complete.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,21 +19,26 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from finetune.batching.data_loader import Split, encoding_rng
+from finetune.batching.feature_files import (
+    ABSENT,
+    begin_features,
+    cache_root,
+    find_fault,
+    map_file,
+    open_features,
+    publish_features,
+)
+from finetune.batching.feature_key import BLOCK, digest_inputs, digest_model
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
 from finetune.errors import ModelError
-from finetune.io.files import publish, remove_path
-from finetune.model import HEAD, Batch, TransferModel, named_parts
+from finetune.io.files import remove_path
+from finetune.model import Batch, TransferModel
 from finetune.task import Task
 from finetune.task_parts import Sample, take_rows
 
-# Rows per batch. Constant, since the composition of a batch affects the last bits of its features.
-BLOCK = 32
 # Limit for the arrays of encoded rows that are kept in memory until the network reads them.
 KEPT_BYTES = 2**29
-# Seconds after which an unfinished build counts as killed.
-ABANDONED = 7 * 24 * 3600
-
 
 Batches = Iterator[tuple[MicroBatch, Batch]]
 Watch = Callable[[Batches, int], Batches]
@@ -98,12 +94,6 @@ class StoredFeatures:
         return [self.targets[index] for index in indices]
 
 
-def cache_root() -> Path:
-    """Return the folder of cached features in $FINETUNE_CACHE, by default ~/.cache/finetune."""
-    root = os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune"
-    return Path(root) / "features"
-
-
 def attach_features(
     model: TransferModel,
     task: Task,
@@ -120,28 +110,37 @@ def attach_features(
     """
     base, views = digest_model(model, plan.precision), list[dict[str, Tensor]]()
     targets: list[Sample] = []
-    computed = 0
+    faults: list[str] = []
     for epoch in plan.epochs:
         digest, targets = base.copy(), []
         encoder = _Encoder(task, split, plan.seed, epoch)
         for index in range(len(split)):
             sample = dict(encoder.first(index))
-            _digest_inputs(digest, sample.pop("inputs"))
+            digest_inputs(digest, sample.pop("inputs"))
             targets.append(sample)
+        digest_inputs(digest, encoder.padded())
         folder = cache_root() / digest.hexdigest()[:32]
         # The first process decides for all, since another run may finish these features meanwhile.
-        facts = [(folder / "manifest.json").is_file(), uuid4().hex[:8]]
-        is_cached, name = broadcast_object_list(facts)
-        if not is_cached:
+        is_main = accelerator.is_main_process
+        facts = [find_fault(folder, len(split)) if is_main else "", uuid4().hex[:8]]
+        fault, name = broadcast_object_list(facts)
+        if fault:
             # A unique name, since two runs may build the same features at once.
             partial = folder.with_name(f"{folder.name}.{name}.partial")
-            _build(model, encoder, accelerator, partial, plan, progress)
-            if accelerator.is_main_process:
-                _publish_features(partial, folder)
-            computed += 1
+            try:
+                files = _build(model, encoder, accelerator, partial, plan, progress)
+                if is_main:
+                    publish_features(partial, folder, files)
+            except BaseException:
+                if is_main:
+                    remove_path(partial)
+                raise
+            faults.append(fault)
         accelerator.wait_for_everyone()
-        views.append(_open(folder))
-    how = "computed" if computed else "read from the cache"
+        views.append(open_features(folder))
+    how = "computed" if faults else "read from the cache"
+    if damaged := [fault for fault in faults if fault != ABSENT]:
+        how = f"computed again, since those in the cache were damaged: {damaged[0]}"
     in_views = f" in {len(views)} views" if len(views) > 1 else ""
     note = f"{split.name}: features of {len(split)} rows{in_views} {how} ({folder})"
     return replace(split, features=StoredFeatures(views, targets)), note
@@ -169,6 +168,13 @@ class _Encoder:
             self._room -= size
         return sample
 
+    def padded(self) -> dict[str, Any]:
+        """Collate the shortest and the longest row, which shows how the task pads."""
+        order = np.argsort(self.split.lengths, kind="stable")
+        extremes = [self._encode(int(index)) for index in (order[0], order[-1])]
+        inputs: dict[str, Any] = self.task.collate(extremes)["inputs"]
+        return inputs
+
     def batch(self, indices: Sequence[int]) -> Batch:
         """Collate rows for the network, and drop those that were kept."""
         kept = self._kept
@@ -189,76 +195,36 @@ def _build(
     folder: Path,
     plan: CachePlan,
     progress: Watch,
-) -> None:
-    """Compute the features of this process's rows into files in `folder`, shared by all."""
+) -> dict[str, dict[str, Any]]:
+    """Compute the features of this process's rows into files in `folder`, shared by all.
+
+    Returns the dtype and the shape of each file.
+    """
     rank, processes = accelerator.process_index, accelerator.num_processes
     rows = len(encoder.split)
     blocks = blocks_by_length(encoder.split.lengths, BLOCK, rank, processes)
     batches = ((block, encoder.batch(block.indices)) for block in blocks)
     if accelerator.is_main_process:
-        with _writing(folder):
-            folder.mkdir(parents=True)
+        begin_features(folder)
     accelerator.wait_for_everyone()
     model.eval()
-    files: dict[str, Tensor] = {}
-    manifest: dict[str, Any] = {}
+    mapped: dict[str, Tensor] = {}
+    files: dict[str, dict[str, Any]] = {}
     for micro_batch, batch in progress(batches, len(blocks)):
         with torch.inference_mode(), accelerator.autocast():
             features = model.features(to_device(batch["inputs"], accelerator.device))
         for name, values in features.items():  # [B, ...]
             if name not in files:
-                manifest[name] = {
+                files[name] = {
                     "dtype": str(values.dtype).removeprefix("torch."),
                     "shape": [rows, *values.shape[1:]],
                 }
-                _check_size(manifest, plan)
-                files[name] = _map_file(folder / f"{name}.bin", **manifest[name], create=True)
-            files[name][list(micro_batch.indices)] = values.cpu()
-    del files
+                _check_size(files, plan)
+                mapped[name] = map_file(folder / f"{name}.bin", **files[name], create=True)
+            mapped[name][list(micro_batch.indices)] = values.cpu()
+    del mapped
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-
-
-def _publish_features(partial: Path, folder: Path) -> None:
-    """Rename complete features to `folder`, and remove leftovers of killed builds."""
-    # Another run may have finished the same features meanwhile; they are equal.
-    if (folder / "manifest.json").is_file():
-        remove_path(partial)
-    else:
-        publish(partial, folder)
-    for leftover in folder.parent.glob("*.partial"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime > ABANDONED:
-                shutil.rmtree(leftover)
-
-
-def _open(folder: Path) -> dict[str, Tensor]:
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return {name: _map_file(folder / f"{name}.bin", **facts) for name, facts in manifest.items()}
-
-
-def _map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> Tensor:
-    """Memory-map a tensor. All processes may create the file; each writes its own rows."""
-    kind = getattr(torch, dtype)
-    size = int(torch.Size(shape).numel())
-    if create:
-        with _writing(path), path.open("ab") as file:
-            file.truncate(size * kind.itemsize)
-            if hasattr(os, "posix_fallocate"):  # to fail on a full disk here, not by SIGBUS later
-                os.posix_fallocate(file.fileno(), 0, size * kind.itemsize)
-    return torch.from_file(str(path), shared=create, size=size, dtype=kind).view(shape)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot write the features ({error}); free some space, set the environment "
-            "variable FINETUNE_CACHE to a folder on another disk, or set method.cache=off"
-        ) from error
+    return files
 
 
 def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
@@ -272,42 +238,3 @@ def _check_size(manifest: dict[str, Any], plan: CachePlan) -> None:
             f"more than the limit of {plan.limit_gib:g}; "
             "raise method.cache_gib, or set method.cache=off to compute them at every step"
         )
-
-
-def digest_model(model: TransferModel, precision: str) -> Any:
-    """Return a digest of what computes the features.
-
-    It covers weights, buffers, pooling, device, precision and library versions.
-    """
-    digest = hashlib.sha256()
-    facts = {
-        "kind": model.feature_kind,
-        "precision": precision,
-        "block": BLOCK,
-        "device": next(model.parameters()).device.type,
-        "versions": _versions(),
-    }
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for name, tensor in _frozen_tensors(model):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest
-
-
-def _digest_inputs(digest: Any, inputs: dict[str, Any]) -> None:
-    """Add an encoded row, which reflects its text, the tokenizer, truncation and transforms."""
-    for name, value in sorted(inputs.items()):
-        array = np.ascontiguousarray(value)
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-
-
-def _frozen_tensors(model: TransferModel) -> Iterator[tuple[str, Tensor]]:
-    yield from ((name, parameter) for name, parameter, part in named_parts(model) if part != HEAD)
-    yield from model.network.named_buffers()
-
-
-def _versions() -> dict[str, str]:
-    import transformers
-
-    return {"torch": torch.__version__, "transformers": transformers.__version__}

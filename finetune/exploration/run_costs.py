@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from finetune.batching.feature_key import BLOCK
 from finetune.batching.plan import MicroBatch, blocks_by_length
-from finetune.batching.row_cache import BLOCK
 from finetune.distributed.devices import as_float32
 from finetune.exploration.row_trace import build_batch
 from finetune.optim.optimizers import OPTIMIZERS

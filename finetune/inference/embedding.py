@@ -20,7 +20,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from finetune.batching.data_loader import map_by_length
-from finetune.batching.row_cache import digest_model
+from finetune.batching.feature_key import digest_model
 from finetune.data.opening import open_numbered_rows
 from finetune.data.source import Source, make_source
 from finetune.distributed.devices import to_device

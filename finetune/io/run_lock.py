@@ -73,7 +73,7 @@ class RunLock:
                 self._lock.acquire()
                 break
             except Timeout:
-                if _is_running(read_owner(self.folder)) or time.monotonic() > deadline:
+                if is_running(read_owner(self.folder)) or time.monotonic() > deadline:
                     raise self._refusal() from None
                 time.sleep(0.2)
             except PermissionError:
@@ -89,7 +89,7 @@ class RunLock:
 
     def _claim(self, path: Path, owner: dict[str, Any]) -> None:
         """Write the owner's file where it is the lock; of several processes the last one wins."""
-        if path.exists() and _is_running(read_owner(self.folder)):
+        if path.exists() and is_running(read_owner(self.folder)):
             raise self._refusal()
         own = path.with_name(f"{OWNER}.{owner['token']}")
         own.write_text(json.dumps(owner), encoding="utf-8")
@@ -129,7 +129,7 @@ def read_owner(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_running(owner: dict[str, Any]) -> bool:
+def is_running(owner: dict[str, Any]) -> bool:
     """False if a process of this host has ended, even if its number is in use again."""
     if not owner:
         return False

@@ -43,6 +43,7 @@ def from_pretrained(
 ) -> Any:
     """Load from a reference with an Auto class of transformers. Raises ModelError."""
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     refuse_keys(source, "transformers", {"weights": "its folder holds its weights"})
     name, gguf = _split_gguf(resolve_model(source.name))
@@ -51,6 +52,11 @@ def from_pretrained(
     try:
         with quiet_transformers():
             return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ModelError(
+            f"model.name: config.json of {source.name!r}: {reason}. {remedy}"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(f"model.name: {source.name!r} {_CODE}") from None

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.batching import row_cache as cache
-from finetune.batching.row_cache import cache_root
+from finetune.batching.feature_files import cache_root
 from finetune.distributed.devices import to_device
 from finetune.errors import ModelError
 from finetune.training import run
@@ -215,6 +215,42 @@ def test_cache_allows_two_runs_to_build_the_same_features_at_once(
     assert live(loaded, seen=other, stop=Stop(8, "finish")) is None
     assert other.steps == outer
     assert not [path for path in temporary_cache.iterdir() if "partial" in path.name]
+
+
+def test_cache_computes_damaged_features_again(
+    computed: list[int],
+    temporary_cache: Path,
+    bert_folder: Path,
+    news_csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = []
+    for name, rows in (("first", 50), ("second", 0), ("third", 40)):
+        computed.clear()
+        with watched() as network:
+            train(tmp_path / name, bert_folder, news_csv)
+        ends.append(network.after)
+        assert sum(computed) == rows
+        largest = max(temporary_cache.rglob("*.bin"), key=lambda path: path.stat().st_size)
+        data = bytearray(largest.read_bytes())
+        data[5] ^= 4
+        if name == "second":
+            largest.write_bytes(data)
+    assert "computed again, since those in the cache were damaged: pooled.bin" in (
+        capsys.readouterr().out
+    )
+    assert all(torch.equal(ends[0][name], ends[2][name]) for name in ends[0])
+
+
+def test_cache_on_a_full_disk_is_a_message_and_leaves_no_build(
+    small_disk: Path, bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("FINETUNE_CACHE", str(small_disk))
+    (small_disk / "other").write_bytes(bytes(2**20 - 20_000))
+    with pytest.raises(ModelError, match=r"cannot write the features .*No space.*FINETUNE_CACHE"):
+        live(load(tmp_path / "run", bert_folder, news_csv, FROZEN))
+    assert not list((small_disk / "features").glob("*.partial"))
 
 
 def test_cache_rejects_features_over_its_size_limit(

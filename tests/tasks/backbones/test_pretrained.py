@@ -38,3 +38,11 @@ def test_from_pretrained_rejects_keys_without_effect(
     source = ModelConfig(name=str(tiny_bert(tmp_path / "bert")), **key)
     with pytest.raises(ModelError, match=rf"model\.{message}.*; remove the key"):
         from_pretrained("AutoConfig", source)
+
+
+def test_from_pretrained_names_a_value_that_the_config_must_not_have(tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path / "bert")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"hidden_size": 32', '"hidden_size": "x"'))
+    with pytest.raises(ModelError, match=r"config.json of .*'hidden_size' expected int, got str"):
+        from_pretrained("AutoConfig", ModelConfig(name=str(folder)))
