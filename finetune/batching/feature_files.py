@@ -44,7 +44,7 @@ def map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> 
     kind = getattr(torch, dtype)
     size = int(torch.Size(shape).numel())
     if create:
-        with writing(path), path.open("ab") as file:
+        with writing_features(path), path.open("ab") as file:
             file.truncate(size * kind.itemsize)
             if hasattr(os, "posix_fallocate"):  # to fail on a full disk here, not by SIGBUS later
                 os.posix_fallocate(file.fileno(), 0, size * kind.itemsize)
@@ -52,7 +52,7 @@ def map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> 
 
 
 def open_features(folder: Path) -> dict[str, Tensor]:
-    """Memory-map the features of a folder in which `find_fault` found none."""
+    """Memory-map the features of a folder in which `find_damage` found none."""
     files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     return {
         name: map_file(folder / f"{name}.bin", facts["dtype"], facts["shape"])
@@ -60,7 +60,7 @@ def open_features(folder: Path) -> dict[str, Tensor]:
     }
 
 
-def find_fault(folder: Path, rows: int) -> str:
+def find_damage(folder: Path, rows: int) -> str:
     """Return what is wrong with the features in a folder; "" if they are whole.
 
     Every file is read once.
@@ -80,7 +80,7 @@ def find_fault(folder: Path, rows: int) -> str:
 
 def begin_features(folder: Path) -> None:
     """Create the folder of an unfinished build, and remove what killed builds have left."""
-    with writing(folder):
+    with writing_features(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for other in folder.parent.glob("*.partial"):
             _remove_abandoned(other)
@@ -94,7 +94,7 @@ def publish_features(partial: Path, folder: Path, files: Mapping[str, Mapping[st
     `files` are {name: {dtype, shape}}. If another run has finished the same features meanwhile,
     those are kept; damaged ones are replaced.
     """
-    with writing(folder):
+    with writing_features(folder):
         sealed = {
             name: {**facts, "crc32": _checksum(partial / f"{name}.bin")}
             for name, facts in files.items()
@@ -106,7 +106,7 @@ def publish_features(partial: Path, folder: Path, files: Mapping[str, Mapping[st
             sync_to_disk(path)
         rows = next(iter(files.values()))["shape"][0]
         while not _rename(partial, folder):
-            if not find_fault(folder, rows):
+            if not find_damage(folder, rows):
                 remove_path(partial)
                 break
             damaged = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.partial")
@@ -117,7 +117,7 @@ def publish_features(partial: Path, folder: Path, files: Mapping[str, Mapping[st
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing_features(path: Path) -> Iterator[None]:
     """Convert an OSError to a ModelError with the remedies."""
     try:
         yield

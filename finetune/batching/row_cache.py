@@ -23,7 +23,7 @@ from finetune.batching.feature_files import (
     ABSENT,
     begin_features,
     cache_root,
-    find_fault,
+    find_damage,
     map_file,
     open_features,
     publish_features,
@@ -122,7 +122,7 @@ def attach_features(
         folder = cache_root() / digest.hexdigest()[:32]
         # The first process decides for all, since another run may finish these features meanwhile.
         is_main = accelerator.is_main_process
-        facts = [find_fault(folder, len(split)) if is_main else "", uuid4().hex[:8]]
+        facts = [find_damage(folder, len(split)) if is_main else "", uuid4().hex[:8]]
         fault, name = broadcast_object_list(facts)
         if fault:
             # A unique name, since two runs may build the same features at once.

@@ -19,7 +19,7 @@ from finetune.batching.feature_files import (
     ABSENT,
     MANIFEST,
     begin_features,
-    find_fault,
+    find_damage,
     map_file,
     open_features,
     publish_features,
@@ -99,19 +99,19 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_features_are_found_and_replaced(damage: str, folder: Path) -> None:
     before = {name: tensor.clone() for name, tensor in open_features(folder).items()}
-    assert find_fault(folder, ROWS) == ""
+    assert find_damage(folder, ROWS) == ""
     DAMAGES[damage](folder)
-    assert find_fault(folder, ROWS) not in ("", ABSENT)
+    assert find_damage(folder, ROWS) not in ("", ABSENT)
     publish_features(build(folder.parent, "again"), folder, FILES)
-    assert find_fault(folder, ROWS) == ""
+    assert find_damage(folder, ROWS) == ""
     after = open_features(folder)
     assert all(torch.equal(before[name], after[name]) for name in FILES)
     assert [path.name for path in folder.parent.iterdir()] == ["key"]
 
 
 def test_features_of_other_rows_are_damaged(folder: Path) -> None:
-    assert "another size" in find_fault(folder, ROWS + 1)
-    assert find_fault(folder.parent / "other", ROWS) == ABSENT
+    assert "another size" in find_damage(folder, ROWS + 1)
+    assert find_damage(folder.parent / "other", ROWS) == ABSENT
 
 
 def test_features_of_the_build_that_ends_first_are_kept(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_full_disk_is_a_message_with_remedies(
     monkeypatch.setattr(feature_files, "sync_to_disk", fail)
     with pytest.raises(ModelError, match=r"cannot write the features .*No space left.*cache=off"):
         publish_features(partial, tmp_path / "key", FILES)
-    assert find_fault(tmp_path / "key", ROWS) == ABSENT
+    assert find_damage(tmp_path / "key", ROWS) == ABSENT
