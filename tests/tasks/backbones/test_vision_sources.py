@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import timm
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
+from tasks.backbones.vision_sources import find_source
 from tasks.image.preprocessing import INPUT
 from tests.support.image_classifiers import set_up_classifier
-from tests.support.tiny_vision import SIZE, shape_rows
+from tests.support.tiny_vision import SIZE, shape_rows, tiny_timm
 
 
 def test_preprocessing_is_read_from_the_network(vision_networks: dict[str, Path]) -> None:
@@ -63,3 +65,13 @@ def test_revision_is_rejected_for_an_architecture_of_timm() -> None:
 def test_model_name_suggests_the_nearest_timm_architecture() -> None:
     with pytest.raises(ModelError, match="did you mean 'resnet18'"):
         set_up_classifier(ModelConfig(name="timm/resnet-18"))
+
+
+@pytest.mark.parametrize("size", [[3, 10**6, 10**6], [-3, "a"], [3, 0, 0]])
+def test_find_source_refuses_invalid_preprocessing(size: Any, tmp_path: Path) -> None:
+    folder = tiny_timm(tmp_path / "timm")
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = size
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"the preprocessing of .* is not valid \(.*config.json"):
+        find_source(ModelConfig(name=str(folder)), None, None)
