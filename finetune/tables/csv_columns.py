@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, listed
 from finetune.tables.csv_faults import excerpt
-from finetune.tables.csv_records import guess_columns
+from finetune.tables.csv_records import DELIMITERS, guess_columns
 
 SAMPLE = 200  # rows by which a header is checked
 
@@ -22,6 +23,8 @@ _NAMED = 5
 _ALIKE = 0.9  # share of the cells that must be of the kind of their header
 _FEW = 3  # numbers that may name columns in their order, such as pixels or years
 _SENTENCE = 6  # words
+_MOST_VALUES = 100_000
+_PROSE = 2  # blanks in what is no label
 _USUAL = (
     "text label labels id image file filename path title sentence class category target score"
     " sentiment review comment question answer prompt completion url date name message content"
@@ -55,6 +58,14 @@ _KINDS: dict[str, Callable[[str], object]] = {
 
 def check_header(path: Path, line: int, names: Sequence[str], columns: Sequence[list[str]]) -> None:
     """Raise AmbiguityError if the first line looks like data. `columns` are the first cells."""
+    first = [cells[0] for cells in columns if cells]
+    is_title = not all(names) and len(first) == len(names) and looks_like_header(first, columns)
+    if is_title and all(first) and not looks_like_header(names, columns):
+        raise AmbiguityError(
+            f"{path}: line {line} is read as the names of the columns, but the first row looks like"
+            f" their names: {excerpt(', '.join(first))}; remove what stands above it, or write"
+            " data.columns=header if it is a row"
+        )
     if looks_like_header(names, columns) or _are_positions(names):
         return
     for number, (name, cells) in enumerate(zip(names, columns, strict=True), start=1):
@@ -100,6 +111,36 @@ def _likeness(name: str, cells: Sequence[str]) -> str:
     if len(name.split()) >= _SENTENCE and words >= _SENTENCE and not is_question:
         return "is a sentence, like the cells of"
     return ""
+
+
+def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArray]) -> None:
+    """Raise AmbiguityError if some lines seem to have another delimiter than the header.
+
+    They are recognized by cells of the last column that end with one of its recurring values, or of
+    the first that begin with one, beside prose: "loved it;neg" where neg is a label.
+    """
+    for place in {0, len(columns) - 1} if len(columns) > 1 else ():
+        counted = columns[place].value_counts().to_pylist()
+        if len(counted) > _MOST_VALUES:
+            continue
+        recurring = {each["values"] for each in counted if each["counts"] > 1 and each["values"]}
+        for other in DELIMITERS.keys() - {delimiter}:
+            marked = [each["values"] for each in counted if other in each["values"]]
+            pieces = Counter(piece.strip() for value in marked for piece in value.split(other))
+            for value in marked:
+                label, rest = value.rpartition(other)[::-2] if place else value.split(other, 1)
+                is_prose = rest.count(" ") >= _PROSE and pieces[rest.strip()] <= 1
+                if label.strip() in recurring and is_prose:
+                    raise AmbiguityError(
+                        f"{path}: the header is separated by {_spoken(delimiter)}, but some rows"
+                        f" seem to be by {_spoken(other)}: {excerpt(value)} is read as one cell;"
+                        " write all lines with one delimiter, or set"
+                        f" data.delimiter={delimiter!r} if it is one"
+                    )
+
+
+def _spoken(delimiter: str) -> str:
+    return f"a {DELIMITERS[delimiter]}" if delimiter in DELIMITERS else repr(delimiter)
 
 
 class Named(NamedTuple):

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.errors import AmbiguityError
+from finetune.errors import AmbiguityError, DataError
 from finetune.tables.csv_records import Dialect, Record, count_newlines
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -57,6 +57,7 @@ def find_bad_records(
     forms = RowForms.learn(text, dialect, len(names))
     for record in islice(dialect.records(text), int(has_header), None):
         raw = text[record.start : record.end]
+        _check_order(path, record.line, raw, dialect, names)
         if record.is_open and not keeps:
             line = _opening_line(record, raw, dialect)
             raise AmbiguityError(f"{path}: line {line} {_left_open(raw, dialect)}")
@@ -68,19 +69,38 @@ def find_bad_records(
             yield BadRecord(record, _loose(raw, dialect))
         elif "\0" in raw:
             yield BadRecord(record, f"holds a NUL character: {excerpt(raw.strip())}")
-        elif _is_header(raw, dialect, names):
-            yield BadRecord(record, "repeats the header")
+        elif reason := _header_fault(raw, dialect, names):
+            yield BadRecord(record, reason)
 
 
 def _filled_lines(raw: str) -> int:
     return sum(bool(line.strip()) for line in _LINE_END.split(raw))
 
 
-def _is_header(raw: str, dialect: Dialect, names: Sequence[str]) -> bool:
-    """True for the names of several columns; a single word may be a row."""
-    if len(names) == 1 or not any(names) or not all(name in raw for name in names):
-        return False
-    return [cell.strip() for cell in dialect.cells(raw)] == list(names)
+def _header_fault(raw: str, dialect: Dialect, names: Sequence[str]) -> str:
+    """Say that a record is a header; "" if not. A single word may be a row."""
+    if len(names) == 1 or not any(names):
+        return ""
+    if not raw.strip("|-:= \t\r\n") and "-" * 2 in raw:
+        return "is a line of dashes, as under the header of a Markdown table"
+    cells = [cell.strip().casefold() for cell in dialect.cells(raw)]
+    own = [name.casefold() for name in names]
+    if cells == own:
+        return "repeats the header"
+    return ""
+
+
+def _check_order(path: Path, line: int, raw: str, dialect: Dialect, names: Sequence[str]) -> None:
+    """Raise DataError for a header in another order: the columns of later rows are others."""
+    own = [name.casefold() for name in names]
+    if len(own) == 1 or not all(name in raw.casefold() for name in own):
+        return
+    cells = [cell.strip().casefold() for cell in dialect.cells(raw)]
+    if cells != own and sorted(cells) == sorted(own):
+        raise DataError(
+            f"{path}: line {line} repeats the header in another order, so the lines below have"
+            f" their columns in that order: {excerpt(raw.strip())}; make them a file of their own"
+        )
 
 
 def _swallowed(record: Record, dialect: Dialect) -> str:

@@ -5,6 +5,7 @@ All cells are text: "NA", "None" and 007 are kept verbatim, and labels are not p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,6 +21,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from finetune.tables.csv_columns import (
     SAMPLE,
+    check_delimiters,
     check_header,
     convert_decimal_commas,
     looks_like_header,
@@ -27,6 +29,7 @@ from finetune.tables.csv_columns import (
 )
 from finetune.tables.csv_faults import BadRecord, excerpt, find_bad_records
 from finetune.tables.csv_records import (
+    DELIMITERS,
     Dialect,
     count_newlines,
     fill_blank_lines,
@@ -63,12 +66,16 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     table, ragged = _parse(source)
     first = [table.column(place)[:SAMPLE].to_pylist() for place in range(table.num_columns)]
     if config.columns is None:
+        if ragged and not table.num_rows:
+            raise _no_row_fits(source, [cells for cells, _ in ragged])
         check_header(path, source.line, source.names, first)
     elif not source.has_header:
         _check_no_header(source, first)
     bad = _find_bad(source, table, ragged)
     if bad:
         table, ragged = _parse(replace(source, text=_without(source.text, bad)))
+    if config.delimiter is None:
+        check_delimiters(path, source.dialect.delimiter, table.columns)
     found = _collect(source, bad, ragged)
     faults = Faults(str(path))
     for line, lines, message, _ in found:
@@ -209,6 +216,23 @@ def _content(source: _Csv) -> bytes:
     return (source.text if source.text.endswith(("\n", "\r")) else source.text + "\n").encode()
 
 
+def _no_row_fits(source: _Csv, widths: Sequence[int]) -> DataError:
+    """Return the error for a first line that has not as many cells as any other line."""
+    most = Counter(widths).most_common(1)[0][0]
+    delimiter = DELIMITERS.get(source.dialect.delimiter, source.dialect.delimiter)
+    return DataError(
+        f"{source.path}: line {source.line} is read as the names of {len(source.names)} columns"
+        f" (delimiter {delimiter}), but none of the {len(widths)} other lines has as many cells,"
+        f" most have {most}; if it is a title or a comment, remove it; if its delimiter is not that"
+        " of the rows, replace it; if there is no header, name the columns:"
+        f" data.columns=[...]: {excerpt(_first_line(source))}"
+    )
+
+
+def _first_line(source: _Csv) -> str:
+    return source.text.lstrip("\r\n").splitlines()[0]
+
+
 def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) -> list[BadRecord]:
     """Return the records that are not rows; the text is scanned only if there may be any."""
     is_suspicious = any(count_newlines(row.rstrip("\r\n")) for _, row in ragged) or any(
@@ -231,13 +255,19 @@ def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) 
 
 
 def _has_headers(table: pa.Table, names: Sequence[str]) -> bool:
-    """True if a row consists of the names of the columns; one word of one column does not count."""
+    """True if a row consists of names of the columns, in any case and order, or of dashes.
+
+    One word of one column does not count.
+    """
     if len(names) == 1 or not any(names):
         return False
-    alike = pa.scalar(True)
-    for cells, name in zip(table.columns, names, strict=True):
-        alike = pc.and_(alike, pc.equal(pc.utf8_trim_whitespace(cells), name))
-    return bool(pc.any(alike).as_py())
+    known = pa.array({name.casefold() for name in names}, pa.string())
+    are_names, are_dashes = pa.scalar(True), pa.scalar(True)
+    for cells in table.columns:
+        trimmed = pc.utf8_trim_whitespace(cells)
+        are_names = pc.and_(are_names, pc.is_in(pc.utf8_lower(trimmed), known))
+        are_dashes = pc.and_(are_dashes, pc.match_substring_regex(trimmed, "^[-:=]*$"))
+    return bool(pc.any(pc.or_(are_names, are_dashes)).as_py())
 
 
 def _without(text: str, bad: Sequence[BadRecord]) -> str:

@@ -26,6 +26,9 @@ from tasks.classification.labels import label_text, parse_number
 MANY = 20  # values from which shares of them mean something
 MOST_DISTINCT = 0.5  # share of distinct numbers in train from which they may be measurements
 NEARLY_ALL = 0.9  # likewise in the first rows, which hold few rows of each of many classes
+MOST_SIZES = 5  # numbers with a unit that may be classes, such as 0%, 50% and 100%
+_UNIT = re.compile(r"[%‰$€£¥]")
+_WITH_UNIT = re.compile(r"[$€£¥]?\s?[+-]?\d[\d.,]*\s?[%‰$€£¥]?")
 MOST_NUMBERS = 0.8  # share of numbers from which the other values of a column are faults
 
 
@@ -263,7 +266,24 @@ def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> 
     if has_fractions and len(known) >= MOST_NUMBERS * len(numbers):
         return Resolved({"kind": "number"}, [f"kind: number, {by}"])
     _refuse_unique_numbers(config, label, values, NEARLY_ALL)
+    if config.labels is None:
+        _refuse_units(label, values)
     return _kind_of_texts(label, values)
+
+
+def _refuse_units(label: str, values: Sequence[Any]) -> None:
+    """Raise AmbiguityError for numbers with a unit, such as "5 %" and "$3.50", in many sizes."""
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    distinct = {*texts}
+    if len(texts) < len(values) or not all(map(_WITH_UNIT.fullmatch, distinct)):
+        return
+    with_unit = next((text for text in texts if _UNIT.search(text)), "")
+    if with_unit and len(distinct) > MOST_SIZES:
+        raise AmbiguityError(
+            f"task.label={label}: {len(distinct)} distinct numbers with a unit, such as"
+            f" {with_unit!r}; write them without it for regression (data.map=file.py:function), or"
+            " set task.kind=single if each is a class"
+        )
 
 
 def _kind_of_texts(label: str, values: Sequence[Any]) -> Resolved:

@@ -124,8 +124,36 @@ def test_read_csv_counts_blank_lines_of_a_single_column(read: Read) -> None:
 
 
 def test_read_csv_refuses_unquoted_commas_in_all_rows(read: Read) -> None:
-    with pytest.raises(DataError, match="line 2: 3 cells, but the header has 2"):
+    with pytest.raises(DataError, match="none of the 2 other lines has as many cells, most have 3"):
         read("text,label\ngood, thanks,pos\nbad, sadly,neg\n")
+
+
+@pytest.mark.parametrize("title", ["# made by a tool", "Report of 2024,"])
+def test_read_csv_refuses_a_title_above_the_header(read: Read, title: str) -> None:
+    with pytest.raises(DataError, match="line 1 is read as the names"):
+        read(f"{title}\ntext,label\ngood,pos\nbad,neg\n")
+
+
+ROWS = "".join(f"a film of number {i},{'pn'[i % 2]}\n" for i in range(6))
+REVERSED = "".join(f"{'pn'[i % 2]},a film of number {i}\n" for i in range(6))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"text,label\n{ROWS}a film, which I liked a lot;p\n",
+        f"label,text\n{REVERSED}p;a film that I liked, seen twice\n",
+    ],
+)
+def test_read_csv_refuses_two_delimiters(read: Read, content: str) -> None:
+    with pytest.raises(AmbiguityError, match="seem to be by a semicolon"):
+        read(content)
+    assert len(read(content, delimiter=",")[0]) == 7
+
+
+@pytest.mark.parametrize("cell", ["Science Fiction|p", "p|n", "x|p"])
+def test_read_csv_takes_several_labels_for_one_cell(read: Read, cell: str) -> None:
+    assert read(f"text,label\n{ROWS}a film,{cell}\n")[0]["label"][6] == cell
 
 
 def test_read_csv_reads_decimal_commas_as_numbers(read: Read) -> None:

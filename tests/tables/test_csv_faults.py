@@ -90,9 +90,25 @@ def test_read_csv_reports_text_after_a_closing_quote(read: Read, row: str, remed
 
 def test_read_csv_reports_a_header_inside(read: Read) -> None:
     with pytest.raises(DataError, match="line 12: repeats the header"):
-        read(f"text,label\n{ROWS}text, label\n{ROWS}")
+        read(f"text,label\n{ROWS}Text, label\n{ROWS}")
     assert len(read(f"text,label\n{ROWS}text,label\n{ROWS}", on_error="skip")[0]) == 20
     assert len(read("text\na\ntext\nb\n")[0]) == 3  # a word may be the name of its column
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_read_csv_refuses_a_header_in_another_order(read: Read, on_error: str) -> None:
+    with pytest.raises(DataError, match="line 12 repeats the header in another order"):
+        read(f"text,label\n{ROWS}Label,Text\npos,a text\n", on_error=on_error)
+
+
+def test_read_csv_reports_the_dashes_of_a_markdown_table(read: Read) -> None:
+    content = "|text|label|\n|---|:-:|\n|good|pos|\n|bad|neg|\n"
+    with pytest.raises(DataError, match="line 2: is a line of dashes"):
+        read(content)
+    assert read(content, on_error="skip")[0].to_list() == [
+        {"text": "good", "label": "pos"},
+        {"text": "bad", "label": "neg"},
+    ]
 
 
 def test_read_csv_reports_nul_characters(read: Read) -> None:

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_splits
-from finetune.errors import ConfigError, DataError
+from finetune.errors import AmbiguityError, ConfigError, DataError
 from tasks import TextClassification
 from tasks.classification.label_rows import label_cell
 from tests.support.tiny_models import text_rows
@@ -138,6 +138,14 @@ def test_notes_name_variants_of_a_label() -> None:
     assert any("blanks around the label of 6 rows are ignored" in note for note in notes)
     assert sum("differ only in case or spacing" in note for note in notes) == 2
     assert any("'nan' is a label like any other" in note for note in notes)
+
+
+@pytest.mark.parametrize("form", ["{}%", "${}.50", "{} €"])
+def test_numbers_with_a_unit_are_refused(form: str) -> None:
+    with pytest.raises(AmbiguityError, match="24 distinct numbers with a unit, such as"):
+        learn(labeled(*map(form.format, range(24))))
+    task, _, _ = learn(labeled(form.format(0), form.format(50)))
+    assert len(task.targets.names) == 2
 
 
 def test_missing_labels_of_pandas_are_faults() -> None:
