@@ -161,6 +161,7 @@ def test_push_is_private_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finetune("push", "runs/news", "me/news") == 0
     assert finetune("push", "runs/news", "me/news", "--public", "--what", "both", "--dry-run") == 0
     defaults = {"private": True, "dry_run": False, "what": "merged", "license": None}
+    defaults |= {"base_model": None}
     assert seen[0] == (("runs/news", "me/news"), defaults)
     assert seen[1][1] == defaults | {"private": False, "dry_run": True, "what": "both"}
 
