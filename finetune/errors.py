@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 MASK = "***"
 _SECRETS = (
     # Tokens that their issuer marks: Hugging Face, GitHub, GitLab, Slack, OpenAI, AWS.
-    (re.compile(r"\b(hf_|api_org_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{8,}"), r"\1***"),
+    (re.compile(r"\b(hf_)[A-Za-z0-9]{14,}"), r"\1***"),  # but not hf_hub_download
+    (re.compile(r"\b(api_org_|gh[opsu]_|github_pat_|glpat-|xox[abp]-)[\w-]{8,}"), r"\1***"),
     (re.compile(r"\b(sk-)[\w-]{20,}|\b(AKIA)[0-9A-Z]{16}\b"), r"\1\2***"),
     # Of a URL: user:password@, ?token=...
     (re.compile(r"((?<=\w\w):/{1,2})[^/\s@'\"]+@"), r"\1***@"),

