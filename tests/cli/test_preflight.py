@@ -111,7 +111,7 @@ def workplace(tmp_path: Path) -> Path:
     for name in ("bert", "runs/news/final", "runs/half"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("news", "half"):
-        (tmp_path / "runs" / name / "run.json").write_text("{}")
+        (tmp_path / "runs" / name / "run.json").write_text('{"given": {}, "data": {}}')
         (tmp_path / "runs" / name / "config.yaml").write_text("model: {name: bert}")
     (tmp_path / "runs/half/last.json").write_text('{"step": 40}')
     (tmp_path / "runs/news/results.json").write_text('{"metrics": {}}')
