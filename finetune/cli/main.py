@@ -106,10 +106,7 @@ def train(
     finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
     accelerate launch -m finetune train news.yaml
     """
-    from finetune.io.run_folder import check_flags
-
-    check_flags(fresh=fresh, extend=extend)
-    loaded, task = _load(words)
+    loaded, task = _load(words, fresh=fresh, extend=extend)
     with _loading_libraries():  # only now, so that config errors are reported at once
         from finetune.distributed.launch import keep_freed_memory
         from finetune.training.run import run
@@ -439,16 +436,19 @@ def push(
     )
 
 
-def _load(words: list[str] | None) -> tuple[Loaded, Task]:
+def _load(
+    words: list[str] | None, *, fresh: bool = False, extend: bool = False
+) -> tuple[Loaded, Task]:
     """Load the config that a command line describes, and create its task."""
     from finetune.cli.arguments import config_and_overrides
-    from finetune.cli.preflight import check_run
     from finetune.config.loading import load_config
     from finetune.registry import INSTALLED, make_task
 
     config, overrides = config_and_overrides(words)
     loaded = load_config(config, overrides, INSTALLED)
-    check_run(loaded.config)
+    from finetune.cli.preflight import check_run  # only now: it imports what a config does not need
+
+    check_run(loaded.config, fresh=fresh, extend=extend)
     with _loading_libraries():
         return loaded, make_task(loaded.config.task)
 

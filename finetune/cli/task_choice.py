@@ -1,0 +1,130 @@
+"""Choice of the task that fits a dataset, and of its keys, for a starter config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+from finetune.config.loading import Loaded
+from finetune.data.opening import FIRST_VALUES, select_rows, unread_columns
+from finetune.data.readers import Tables, check_usable, from_task, read_reference
+from finetune.data.roles import find_split
+from finetune.data.split_column import divide_by_column
+from finetune.errors import AmbiguityError, DataError
+from finetune.io.references import locate
+from finetune.registry import make_task
+from finetune.task import Task
+
+# Columns with more distinct values than this are described by an example.
+FEW = 20
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """The task that fits a dataset, its keys, and notes about the rows.
+
+    Attributes:
+        has_target: True if the task reads a target; plain text to generate has none.
+        first_row: the first row as it is read.
+    """
+
+    task: str
+    keys: dict[str, Any]
+    loaded: Loaded
+    has_target: bool
+    first_row: str
+    notes: list[str] = field(default_factory=list)
+
+
+def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) -> TaskChoice:
+    """Choose the task that settles most keys for the columns of a dataset.
+
+    Tasks that read the format natively, such as COCO, take precedence over those that would read it
+    as a table, and tasks that read a target over those that do not. Raises DataError if no task
+    fits, or if the target is in doubt. `configs` has one config per task, `faults` why other tasks
+    have none.
+    """
+    tasks = [(make_task(each.config.task), each) for each in configs]
+    refusals = list[str]()
+    native = list(_native(tasks, reference, refusals))
+    if refusals and not native:
+        raise DataError("\n  ".join([f"{reference}: no task reads this data:", *refusals]))
+    faults += refusals
+    if not native:
+        shared = read_reference(reference, configs[0].config.data)
+        native = [(*each, shared) for each in tasks]
+    guesses, doubts = list[TaskChoice](), list[str]()
+    for task, loaded, tables in native:
+        try:
+            guesses.append(_settle(task, reference, tables, loaded))
+        except AmbiguityError as error:
+            doubts.append(f"{task.name}: {error}")
+        except DataError as error:
+            faults.append(f"{task.name}: {error}")
+    if doubts and not any(guess.has_target for guess in guesses):
+        others = [f"or read the rows without a target: task={guess.task}" for guess in guesses]
+        title = f"can be read in several ways; choose with `finetune init {reference} KEY=VALUE`:"
+        raise DataError("\n  ".join([f"{reference}: {title}", *doubts, *others]))
+    if not guesses:
+        hint = f"name the columns, as in: finetune init {reference} task.text=COLUMN"
+        raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
+    best = max(guesses, key=lambda guess: (guess.has_target, len(guess.keys)))
+    others = [guess.task for guess in guesses if guess.has_target and guess is not best]
+    best.notes.extend(f"Another task that reads this data: task={name}" for name in others)
+    return best
+
+
+def _native(
+    tasks: Sequence[tuple[Task, Loaded]], reference: str, refusals: list[str]
+) -> Iterator[tuple[Task, Loaded, Tables]]:
+    """Yield the tasks whose own formats cover a path, each with the tables that it reads there.
+
+    Append to `refusals` why a task does not read what its format covers.
+    """
+    path = locate(reference)
+    for task, loaded in tasks if path is not None else []:
+        config = loaded.config.data
+        for each in task.config.formats:
+            if path is not None and each.claims(path, config.format):
+                try:
+                    yield task, loaded, from_task(each.read(path, config), reference)
+                except DataError as error:
+                    refusals.append(f"{task.name}: {error}")
+                break
+
+
+def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskChoice:
+    """Let a task choose its keys for these rows. Raises DataError if they do not fit it."""
+    config = loaded.config.data
+    tables = divide_by_column(tables, reference)
+    check_usable(tables, "train")
+    name = find_split(tables.splits, config.train or "train") or next(iter(tables.splits))
+    rows, notes, _ = select_rows(tables.splits[name], reference, config)
+    task.settle({k: v for k, v in tables.keys.items() if getattr(task.config, k) is None})
+    resolved = task.rows.resolve(rows[:FIRST_VALUES])
+    task.settle(resolved.keys)
+    settled = task.resolved_.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    first_row = f"first row: {task.rows.describe(rows[0])}"
+    size = f"{reference}: {len(tables.splits[name])} rows"
+    notes = [size, *tables.notes, *notes, *_describe(rows), *resolved.notes]
+    notes += [*unread_columns(rows, task.rows, config), first_row]
+    keys = {"name": task.name, **settled}
+    return TaskChoice(task.name, keys, loaded, bool(task.rows.targets), first_row, notes)
+
+
+def _describe(rows: Dataset) -> list[str]:
+    """Describe each column in a line: its types, the number of distinct values, and examples."""
+    lines = []
+    for name in rows.column_names:
+        values = rows[:][name]
+        kinds = {type(value).__name__ for value in values if value is not None}
+        distinct = {str(value) for value in values}
+        few = f": {', '.join(sorted(distinct))}"
+        if len(distinct) > FEW or "\n" in few:
+            few = f", such as {values[0]!r}"
+        few = few if len(few) <= 60 else f"{few[:60]} ..."
+        lines.append(f"  {name} ({', '.join(sorted(kinds))}): {len(distinct)} distinct values{few}")
+    return lines
