@@ -473,9 +473,9 @@ def main() -> None:
         _fail(error)
     except Exception as error:
         from finetune.distributed.lost_peers import peer_loss
-        from finetune.io.shortage import as_shortage
+        from finetune.io.system_errors import as_system_error
 
-        fault = as_shortage(error)
+        fault = as_system_error(error)
         if fault is None and isinstance(error, RuntimeError):
             fault = peer_loss(error)
         if fault is None:

@@ -260,9 +260,9 @@ class TrainConfig(Section):
         {"workers", "log_every", "save_every", "keep_checkpoints"}
     )
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Random seed of head initialization, data order, augmentation and dropout."""
-    epochs: PositiveFloat | None = None
+    epochs: Annotated[PositiveFloat, Field(le=1e9)] | None = None
     """Passes over the training split; null: the method's default."""
     max_steps: PositiveInt | None = None
     """Number of optimizer steps; overrides epochs."""

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.config.formats import TABLE_ENDINGS
+from finetune.config.text_files import is_special
 from finetune.errors import ConfigError, nearest
 
 
@@ -23,6 +24,8 @@ def find_config(name: str | Path) -> Path:
                 f"write a config for it with `finetune init {name}`"
             )
         return path
+    if is_special(path):
+        raise ConfigError(f"CONFIG: {str(name)!r} is a pipe or a device; name a file")
     shipped = shipped_configs()
     matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]
     if len(matches) == 1:

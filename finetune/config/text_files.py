@@ -28,15 +28,21 @@ def read_text(path: Path) -> str:
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError for a missing path, a folder, a pipe or a device.
-
-    Reading a pipe can block for ever, and a device may have no end.
-    """
+    """Raise OSError for a missing path, a folder, a pipe or a device."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError("this is a folder, not a file")
     if not stat.S_ISREG(mode):
         raise OSError("this is a pipe or a device, not a file")
+
+
+def is_special(path: Path) -> bool:
+    """True for a pipe, which can block for ever, and for a device, which may have no end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # reading it reports the error
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def parse_json(text: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from finetune.config.schema import RunConfig
+from finetune.config.text_files import read_text
 from finetune.errors import ConfigError
 
 _MOST_NODES = 100_000
@@ -104,8 +105,10 @@ def parse_value(text: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the entries of a config file. Raises ConfigError if it is not a YAML mapping."""
     try:
-        entries = parse_value(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        entries = parse_value(read_text(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(entries, dict):
         raise ConfigError(

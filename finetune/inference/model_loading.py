@@ -16,8 +16,8 @@ from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, damaged, read_json, restoring
 from finetune.io.references import check_run_exists, suggest_run
 from finetune.io.run_folder import RunFolder
-from finetune.io.shortage import is_out_of_memory
 from finetune.io.state_shapes import SavedTask
+from finetune.io.system_errors import is_out_of_memory
 from finetune.registry import find_task, find_task_config
 from finetune.reporting.console import Console
 
@@ -55,8 +55,7 @@ def load_task(
         )
     check_files(folder, weights.union(saved.get("files", [])))
     check_stored_task(saved["name"], folder / "task.json", trust_code=trust_code)
-    with _loading(folder / "task.json", folder):
-        config = trained_config(saved, keys, embeds=embeds, others=others)
+    config = trained_config(saved, keys, embeds=embeds, others=others)
     task = find_task(saved["name"])(config)
     with _loading(folder, folder):
         task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
@@ -92,7 +91,12 @@ def trained_config(
     others: Collection[str] = READING_KEYS,
 ) -> TaskConfig:
     """Return the config in task.json with `keys` overridden; see `load_task`."""
-    config = stored_section(find_task_config(saved["name"]), saved["config"])
+    try:
+        config = stored_section(find_task_config(saved["name"]), saved["config"])
+    except ValueError as error:
+        raise ModelError(
+            f"task.json: config.{error}; the file is damaged, or of another version of the kit"
+        ) from error
     allowed = type(config).model_fields if embeds else config.prediction_keys
     return changed_config(config, keys, allowed, others)
 

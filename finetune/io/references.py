@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.config.formats import FILE_ENDINGS
+from finetune.config.text_files import is_special
 from finetune.errors import DataError, FinetuneError, ModelError, closest, listed, nearest
 
 PACKAGE_SCHEME = "pkg://"
@@ -19,6 +20,7 @@ _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _HUB_URL = re.compile(r"^(?:https?://huggingface\.co|hf:/)/(?:datasets/|models/)?([^/?#]+/[^/?#]+)")
 _PATH_START = re.compile(r"^(?:\.{1,2}(?:[/\\]|$)|/|~|[A-Za-z]:[/\\]|\\)")
 _LISTED = 12
+_LONGEST = 100
 _RUNS = Path("runs")
 
 
@@ -34,7 +36,14 @@ def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | Non
     if _URL.match(reference):
         raise error(f"{reference}: URLs are not downloaded; {_instead_of_url(reference)}")
     path = Path(reference).expanduser()
-    if path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as fault:  # such as a name of more than 255 bytes
+        reason = getattr(fault, "strerror", None) or fault
+        raise error(f"{reference[:_LONGEST]}: not a path: {reason}") from fault
+    if is_special(path):
+        raise error(f"{reference}: this is a pipe or a device; save its content to a file")
+    if exists:
         return path
     if _must_be_path(reference):
         raise error(f"{reference}: no such file or folder; {_describe_missing(path)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS, TABLE_ENDINGS
+from finetune.config.text_files import is_special
 from finetune.errors import listed
 
 _LEFTOVERS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
@@ -21,9 +23,23 @@ def is_stray(name: str) -> bool:
 
 
 def list_visible(folder: Path) -> list[Path]:
-    """Return the children of a folder sorted by name, without strays."""
-    children = (child for child in folder.iterdir() if not is_stray(child.name))
-    return sorted(children, key=lambda child: child.name)  # paths sort differently on Windows
+    """Return the children of a folder sorted by name, without strays, pipes and devices."""
+    return [folder / entry.name for entry in _scan(folder)]
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the visible entries of a folder sorted by name."""
+    with os.scandir(folder) as entries:
+        visible = [each for each in entries if not is_stray(each.name) and _is_plain(each)]
+    return sorted(visible, key=lambda each: each.name)  # paths sort differently on Windows
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    """False for a pipe, which can block for ever, and for a device, which may have no end."""
+    try:
+        return entry.is_file() or entry.is_dir() or not is_special(Path(entry.path))
+    except OSError:  # such as a circle of links
+        return True
 
 
 def list_readable(folder: Path) -> list[Path]:
@@ -35,14 +51,20 @@ def list_readable(folder: Path) -> list[Path]:
 
 
 def walk_visible(folder: Path, most: int | None = None) -> list[Path]:
-    """Return all files below a folder sorted by path, without strays at any level.
+    """Return all files below a folder sorted by path, without strays, pipes and devices.
 
     The walk ends after about `most` files, if given.
     """
     found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_stray(name))
-        found += [Path(place, name) for name in files if not is_stray(name)]
+    waiting = [folder]
+    while waiting:
+        with contextlib.suppress(OSError):  # a folder that may not be read
+            for entry in reversed(_scan(waiting.pop())):
+                is_folder = entry.is_dir()
+                if is_folder and not entry.is_symlink():
+                    waiting.append(Path(entry.path))
+                elif not is_folder:
+                    found.append(Path(entry.path))
         if most is not None and len(found) > most:
             break
     return sorted(found)

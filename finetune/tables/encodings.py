@@ -9,6 +9,7 @@ import re
 import zlib
 from pathlib import Path
 
+from finetune.config.text_files import check_regular
 from finetune.errors import AmbiguityError, DataError, listed
 
 DETECTED = ("utf-8", "cp1252")
@@ -168,6 +169,7 @@ def _binary_fault(path: Path, content: bytes) -> str:
 
 def _content(path: Path) -> bytes:
     try:
+        check_regular(path)
         content = path.read_bytes()
         is_packed = path.suffix.lower() == ".gz" or content.startswith(_GZIP)
         return _unpack(path, content) if is_packed else content

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from finetune.config.text_files import check_regular
 from finetune.errors import DataError
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.pixels.image_cells import is_array, path_of, to_array
@@ -190,9 +191,11 @@ def _content(value: Any) -> tuple[bytes, str]:
         accepted = "a path, bytes, a PIL image or an array of integers [H, W]"
         raise DataError("is missing" if not value else f"is {type(value).__name__}, not {accepted}")
     try:
-        return Path(path).expanduser().read_bytes(), path.lower()
+        file = Path(path).expanduser()
+        check_regular(file)
+        return file.read_bytes(), path.lower()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}") from error
+        raise DataError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _from_image(image: Image.Image, as_colors: bool) -> tuple[Values, MaskKind]:

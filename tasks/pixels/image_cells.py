@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.config.formats import IMAGE_ENDINGS
+from finetune.config.text_files import is_special
 from finetune.errors import DataError
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://|^data:", re.IGNORECASE)
@@ -68,7 +69,10 @@ def file_or_bytes(value: Any) -> Path | bytes:
     if "\0" in str(value):
         raise DataError("is not a path: it contains a NUL character")
     if isinstance(value, str | Path) and str(value).strip():
-        return Path(value).expanduser()
+        path = Path(value).expanduser()
+        if is_special(path):
+            raise DataError("is a pipe or a device, not a file")
+        return path
     if value is None or value == "":
         raise DataError("is missing")
     raise DataError(

@@ -1,4 +1,4 @@
-"""Recognition of a lack of memory or of disk space, whichever library reports it."""
+"""Messages for what the system refuses: memory, disk space, paths, whichever library reports it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ _NO_MEMORY = re.compile(
     r"out of memory|can(?:'t|not) allocate memory|std::bad_alloc", re.IGNORECASE
 )
 _NO_SPACE = re.compile(r"no space left|disk quota exceeded|file too large", re.IGNORECASE)
+_LONGEST = 200
+"""Characters of a path in a message; the system refuses much longer ones."""
 _TRIED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 
@@ -21,8 +23,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (libraries and bool(_NO_MEMORY.search(str(error))))
 
 
-def as_shortage(error: BaseException) -> FinetuneError | None:
-    """Return an error with a remedy if memory or disk space did not suffice, else None."""
+def as_system_error(error: BaseException) -> FinetuneError | None:
+    """Return an error with a remedy if the system refused memory, space or a path, else None."""
     text = str(error)
     if is_out_of_memory(error):
         size = f" when it tried to allocate {tried[1]}" if (tried := _TRIED.search(text)) else ""
@@ -32,4 +34,8 @@ def as_shortage(error: BaseException) -> FinetuneError | None:
         )
     if (isinstance(error, OSError) and error.errno in _FULL) or _NO_SPACE.search(text):
         return FinetuneError(f"the disk is full ({text}); free some space and run it again")
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        place = str(error.filename)
+        shown = place if len(place) <= _LONGEST else f"{place[:_LONGEST]}..."
+        return FinetuneError(f"{shown}: {error.strerror}; check this path and its permissions")
     return None

@@ -1,0 +1,128 @@
+"""Commands in child processes with bounded time, processor time and memory.
+
+The children are forked from this process, which imports the libraries only once: hundreds of
+commands take minutes. A fork copies no threads, so what starts threads, such as training, must
+run in a child, too.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+SECONDS = 10.0
+"""Processor time of a command."""
+WAIT = 60.0
+"""Seconds after which a command counts as hanging; the machine may be busy with other things."""
+MEMORY = 2 * 2**30
+"""Bytes of memory that a command may use, in addition to those of this process."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """End of a command: its exit code (negative: the signal that ended it), output and cost."""
+
+    code: int
+    output: str
+    errors: str
+    seconds: float
+    memory: int
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the outcome, or ""."""
+        if "Traceback" in self.errors + self.output:
+            return "traceback"
+        if self.code < 0:
+            return f"ended by {signal.Signals(-self.code).name}"
+        if self.code not in (0, 2):
+            return f"exit code {self.code}"
+        messages = [line for line in self.errors.splitlines() if line.startswith("error: ")]
+        if self.code == 2 and len(messages) != 1:
+            return "exit code 2 without one message"
+        if self.seconds > SECONDS:
+            return f"{self.seconds:.0f} seconds"
+        return f"{self.memory // 2**20} MiB" if self.memory > MEMORY else ""
+
+
+IMPORTED = (
+    *("finetune.api", "finetune.cli.main", "finetune.exploration.dry_run", "finetune.export.onnx"),
+    *("finetune.inference.batch_predict", "finetune.reporting.comparison", "finetune.training.run"),
+    *("finetune.reporting.plots", "tasks.text_classification", "tests.support.tiny_models"),
+)
+
+
+def run_limited(words: list[str], stdin: str = os.devnull) -> Outcome:
+    """Run the command `finetune` with these words in a child process."""
+    return call_limited(lambda: _command(words), stdin)
+
+
+def _command(words: list[str]) -> None:
+    from finetune.cli.main import main
+
+    sys.argv = ["finetune", *words]
+    main()
+
+
+def call_limited(action: Callable[[], object], stdin: str = os.devnull) -> Outcome:
+    """Call a function in a child process. SystemExit sets its exit code, other exceptions 1."""
+    for name in IMPORTED:
+        import_module(name)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("out", "err")]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child == 0:
+            _become_child(action, paths, stdin)
+        status, usage = _wait(child)
+        texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    seconds = usage.ru_utime + usage.ru_stime
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = max(usage.ru_maxrss - before, 0) * 1024
+    return Outcome(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds, memory)
+
+
+def _become_child(action: Callable[[], object], paths: list[Path], stdin: str) -> None:
+    code = 1
+    try:
+        os.setpgrp()
+        os.dup2(os.open(stdin, os.O_RDONLY), 0)
+        for number, path in enumerate(paths, start=1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY,) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            action()
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _wait(child: int) -> tuple[int, resource.struct_rusage]:
+    """Wait for the child; end it if it hangs."""
+    end = time.monotonic() + WAIT
+    while True:
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+        if ended:
+            return status, usage
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGALRM)
+        time.sleep(0.01)
