@@ -291,6 +291,11 @@ def _note_duplicates(roles: Roles, identity: Sequence[Hashable], task_rows: Rows
             f"train: {duplicates} of {len(identity)} rows are exact duplicates of another row;"
             f" {fate}"
         )
+    if duplicates and (differing := _differing_labels(roles.tables["train"], identity, task_rows)):
+        roles.notes.append(
+            f"warning: train: {differing} rows differ from another row in nothing but their label;"
+            " if these are several labels of one row, give them in one row, as a list"
+        )
     known = set(identity)
     for role in HELD_OUT:
         rows = roles.tables.get(role, [])
@@ -301,6 +306,16 @@ def _note_duplicates(roles: Roles, identity: Sequence[Hashable], task_rows: Rows
                 f"warning: leakage: {leaked} of {len(rows)} {role} rows also occur in train, so"
                 f" {role} metrics are optimistically biased"
             )
+
+
+def _differing_labels(rows: Dataset, identity: Sequence[Hashable], task_rows: Rows) -> int:
+    """Count the rows that are equal to another one but for their label."""
+    repeated = {key for key, count in Counter(identity).items() if count > 1}
+    labels: dict[Hashable, Counter[Hashable]] = {}
+    for key, row in zip(identity, rows, strict=True):
+        if key in repeated:
+            labels.setdefault(key, Counter())[task_rows.labels(row)] += 1
+    return sum(counts.total() for counts in labels.values() if len(counts) > 1)
 
 
 def _split_by_share(

@@ -7,7 +7,8 @@ Only names are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from finetune.errors import DataError, listed
@@ -35,6 +36,7 @@ IMAGE_FOLDERS = frozenset(
 _MASK_FOLDERS = frozenset(
     ["masks", "mask", "annotations", "annotation", "labels", "gt", "segmentations"]
 )
+_MASK_NAME = re.compile(r"(.+)[-_](?:mask|seg|segmentation|groundtruth|gt)(?:_\d+)?", re.IGNORECASE)
 _NAMED = 3
 
 
@@ -61,6 +63,13 @@ class ClassFolders:
         for child in list_visible(folder):
             files = walk_visible(child) if child.is_dir() else [child]
             images = [path for path in files if is_image_file(path)]
+            masks = masks_beside(images)
+            images = [path for path in images if path not in masks]
+            if masks:
+                names = listed((path.name for path in sorted(masks)), _NAMED)
+                self.notes.append(
+                    f"warning: {child}: masks beside their images, not read: {len(masks)} ({names})"
+                )
             self.unread += [path for path in files if not is_image_file(path)]
             if not child.is_dir():
                 loose += images
@@ -74,7 +83,8 @@ class ClassFolders:
                 f" {loose[0].name}; move each into the folder of its class"
             )
         generic = {parts[0].lower() for parts in inside.values()} <= IMAGE_FOLDERS
-        is_flat = not inside or (generic and len({parts[0] for parts in inside.values()}) == 1)
+        is_single = len({parts[0] for parts in inside.values()}) == 1
+        is_flat = not inside or (generic and is_single and not _has_classes(inside.values()))
         self.paths = loose or list(inside)
         self.labels = None if is_flat else self._labels(inside, level)
 
@@ -120,6 +130,19 @@ class ClassFolders:
                 f" {readings}; choose the level of the folders that are the classes"
             )
         return next(iter(levels), 1)
+
+
+def masks_beside(images: Sequence[Path]) -> set[Path]:
+    """Return the images that are masks of others in their folder: 1_mask.png beside 1.png."""
+    stems = {path.with_suffix("") for path in images}
+    found = ((path, _MASK_NAME.fullmatch(path.stem)) for path in images)
+    return {path for path, match in found if match and path.with_name(match[1]) in stems}
+
+
+def _has_classes(folders: Collection[tuple[str, ...]]) -> bool:
+    """True if the only folder images/ holds folders that are not splits."""
+    inner = {parts[1] for parts in folders if len(parts) > 1}
+    return len(inner) > 1 and not splits_of_siblings(sorted(inner))
 
 
 def _is_same_partition(one: Sequence[str], other: Sequence[str]) -> bool:

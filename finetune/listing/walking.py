@@ -10,8 +10,13 @@ from finetune.config.formats import IMAGE_ENDINGS, TABLE_ENDINGS
 from finetune.config.text_files import is_special
 from finetune.errors import listed
 
-_LEFTOVERS = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
-_LEFTOVER_FOLDERS = frozenset({"__MACOSX", ".ipynb_checkpoints", ".AppleDouble"})
+_LEFTOVERS = frozenset(
+    {"thumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin"}
+    | {"system volume information", "lost+found"}
+)
+_LEFTOVER_FOLDERS = frozenset(
+    {"__MACOSX", ".ipynb_checkpoints", ".AppleDouble", "@eaDir", "#recycle", "$RECYCLE.BIN"}
+)
 _DATA_ENDINGS = IMAGE_ENDINGS | TABLE_ENDINGS | {".txt", ".xml"}
 _NAMED = 3
 _MOST_NAMED = 8

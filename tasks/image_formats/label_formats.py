@@ -31,6 +31,7 @@ from tasks.image_formats.export_formats import EXPORT_BOXES
 from tasks.image_formats.kitti import KITTI_BOXES
 from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
 from tasks.label_studio.studio_choices import find_studio_choices, read_studio_choices
+from tasks.mask_sources.mask_folders import MASK_FORMATS
 
 
 class _Labels(NamedTuple):
@@ -92,7 +93,8 @@ def _format(each: _Labels) -> DataFormat:
     )
 
 
-_OBJECTS = (*BOX_FORMATS[1:], KITTI_BOXES, *EXPORT_BOXES, RUN_LENGTH_MASKS)
+_MASKS = (MASK_FORMATS[0], RUN_LENGTH_MASKS)
+_OBJECTS = (*BOX_FORMATS[1:], KITTI_BOXES, *EXPORT_BOXES, *_MASKS)
 
 
 def _find_objects(path: Path) -> DataFormat | None:
@@ -102,9 +104,10 @@ def _find_objects(path: Path) -> DataFormat | None:
 
 def _refuse_objects(path: Path, _: DataConfig) -> TaskTables:
     found = _find_objects(path)
-    task = "segmentation" if found == RUN_LENGTH_MASKS else "object-detection"
+    task = "segmentation" if found in _MASKS else "object-detection"
+    what = "masks of images" if found in _MASKS else "objects in images"
     raise DataError(
-        f"{path}: its annotations ({found.name if found else 'none'}) are objects in images, not"
+        f"{path}: its annotations ({found.name if found else 'none'}) are {what}, not"
         f" labels of images: task={task} learns them; for task=image-classification, set"
         " data.format=image-folder for folders of classes, or give a table of images and labels"
     )

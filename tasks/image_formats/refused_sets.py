@@ -28,6 +28,9 @@ _DOTA_HEAD = ("imagesource:", "gsd:")
 _OPEN_IMAGES = re.compile(r"(train|validation|test)-annotations-(bbox|object-segmentation)\.csv")
 
 
+_VERDICTS = {"ImageID", "LabelName", "Confidence"}
+
+
 class _Refusal(NamedTuple):
     """A dataset: its name, the search for it, what its annotations are, and the remedy."""
 
@@ -83,10 +86,18 @@ def _is_ade(path: Path) -> bool:
 
 
 def _is_open_images(path: Path) -> bool:
-    if any(_OPEN_IMAGES.fullmatch(each.name) for each in _near(path)):
+    if any(_OPEN_IMAGES.fullmatch(each.name) or _has_verdicts(each) for each in _near(path)):
         return True
     tables = ("labels/detections.csv", "labels/classifications.csv")  # as FiftyOne writes them
     return any((each / table).is_file() for each in _near(path) for table in tables)
+
+
+def _has_verdicts(file: Path) -> bool:
+    """True for a table of labels of images that are present or absent."""
+    if file.suffix.lower() != ".csv" or not file.is_file():
+        return False
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        return {name.strip() for name in opened.readline().split(",")} >= _VERDICTS
 
 
 _EVERYWHERE = (
@@ -126,8 +137,9 @@ _EVERYWHERE = (
 _FOR_CLASSES = _Refusal(
     "OpenImages",
     _is_open_images,
-    "an image has objects of several classes: task=object-detection reads its boxes; for"
-    " task=image-classification, give a table with a column of images and one of labels",
+    "an image has several objects and labels, and Confidence 0 means that a label is absent:"
+    " task=object-detection reads its boxes; for task=image-classification, give a table of a line"
+    " per image and a column of its labels",
 )
 
 

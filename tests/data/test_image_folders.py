@@ -134,3 +134,32 @@ def test_images_beside_masks_are_not_two_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"images, masks look like images and their masks"):
         read_auto(tmp_path)
     assert labels(read_auto(tmp_path, format="image-folder"))["train"] == ["images", "masks"]
+
+
+def test_masks_beside_their_images_are_left_out_and_said(tmp_path: Path) -> None:
+    names = ["1.jpg", "1_mask.png", "1_mask_1.png", "gas_mask.jpg"]
+    fill(tmp_path, [f"{kind}/{name}" for kind in PETS for name in names])
+    tables = read_auto(tmp_path)
+    assert tables.splits["train"]["file"] == [
+        f"{kind}/{name}" for kind in PETS for name in ("1.jpg", "gas_mask.jpg")
+    ]
+    note = f"warning: {tmp_path / 'cat'}: masks beside their images, not read: 2"
+    assert any(text.startswith(note) for text in tables.notes)
+
+
+def test_classes_in_a_folder_of_images_beside_other_folders_are_read(tmp_path: Path) -> None:
+    fill(tmp_path, class_files("images"))
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "train.txt").write_text("cat/0\n")
+    assert labels(read_auto(tmp_path)) == {"train": PETS}
+
+
+def test_splits_in_a_folder_of_images_are_not_classes(tmp_path: Path) -> None:
+    fill(tmp_path, [f"images/{split}/{n}.jpg" for split in ("train", "val") for n in "12"])
+    (tmp_path / "labels").mkdir()
+    assert "label" not in read_auto(tmp_path).splits["train"].column_names
+
+
+def test_folders_of_network_drives_are_strays(tmp_path: Path) -> None:
+    fill(tmp_path, [*class_files("."), "@eaDir/cat/0.jpg", "cat/@eaDir/0.jpg", "#recycle/1.jpg"])
+    assert labels(read_auto(tmp_path)) == {"train": PETS}

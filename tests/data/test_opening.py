@@ -274,3 +274,9 @@ def test_per_class_rejects_tasks_without_classes(
     monkeypatch.setattr(type(task.rows), "labels", lambda self, row: ())
     with pytest.raises(DataError, match=r"without exactly one class; use data\.limit"):
         open_with(task, {"train": rows_of(10)}, validation=0, per_class=2)
+
+
+def test_rows_that_differ_in_their_label_alone_are_said(task: Task) -> None:
+    rows = [{"text": f"text {n % 8}", "label": "ab"[n == 9]} for n in range(10)]
+    splits = open_splits(DataConfig(validation=0), task, rows)
+    assert has_note(splits, "warning: train: 2 rows differ from another row in nothing but")

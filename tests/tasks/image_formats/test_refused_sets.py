@@ -73,3 +73,11 @@ def test_folders_of_a_refused_set_are_classes_by_data_format(tmp_path: Path) -> 
     source = tmp_path / "WIDER_train"
     splits = open_set(ImageClassification(), source, format="image-folder")
     assert set(splits.train["label"]) == {"0--Parade", "1--Handshake"}
+
+
+def test_image_classification_refuses_labels_that_may_be_absent(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "train", ["1.jpg", "2.jpg"])
+    lines = "ImageID,Source,LabelName,Confidence\n1,verification,/m/01,1\n2,verification,/m/01,0\n"
+    write_text(tmp_path / "train.csv", lines)
+    message = refusal(tmp_path, ImageClassification())
+    assert "Confidence 0 means that a label is absent" in message

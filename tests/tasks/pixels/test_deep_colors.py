@@ -111,9 +111,10 @@ def test_deep_colors_have_one_range_for_the_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 30, 60])
 def test_truncated_deep_colors_are_corrupt(size: int, tmp_path: Path) -> None:
     content = encode_png(COLORS)[: size or -30]
-    assert "is corrupt" in str(find_fault(content))
+    faults = ("is corrupt", "is not in a supported image format")
+    assert str(find_fault(content)).startswith(faults)
     (tmp_path / "a.png").write_bytes(content)
-    assert "is corrupt" in str(find_fault(str(tmp_path / "a.png")))
+    assert str(find_fault(str(tmp_path / "a.png"))).startswith(faults)
 
 
 def test_too_large_deep_colors_are_refused_before_they_are_decoded() -> None:
