@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from finetune.config.loading import Loaded
 from finetune.data.opening import FIRST_VALUES, select_rows, unread_columns
-from finetune.data.readers import Tables, check_usable, from_task, read_reference
+from finetune.data.readers import Tables, check_usable, read_by_task, read_reference
 from finetune.data.roles import find_split
 from finetune.data.split_column import divide_by_column
 from finetune.errors import AmbiguityError, DataError
@@ -87,13 +87,13 @@ def _native(
     path = locate(reference)
     for task, loaded in tasks if path is not None else []:
         config = loaded.config.data
-        for each in task.config.formats:
-            if path is not None and each.claims(path, config.format):
-                try:
-                    yield task, loaded, from_task(each.read(path, config), reference)
-                except DataError as error:
-                    refusals.append(f"{task.name}: {error}")
-                break
+        try:
+            tables = path and read_by_task(path, reference, config, task.config.formats)
+        except DataError as error:
+            refusals.append(f"{task.name}: {error}")
+        else:
+            if tables:
+                yield task, loaded, tables
 
 
 def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskChoice:

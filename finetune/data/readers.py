@@ -5,6 +5,7 @@ A source is a file, a folder, a dataset of the hub or data made in Python.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +21,14 @@ from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, disable_image_decoding, read_image_files
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
-from finetune.listing.walking import describe_contents, walk_visible
+from finetune.listing.walking import describe_contents, list_readable, walk_visible
 from finetune.tables.encodings import Decoder
 from finetune.tables.records import from_columns, from_frame, from_records, is_frame
 from finetune.tables.table_files import read_table_splits, table_format
 
 _WALKED = 10_000  # files of a folder among which a table is looked for
+_DEEPEST = 3  # folders in one another, of which each is the only one
+_LEAFLET = re.compile(r"(readme|license|licence|citation|changelog)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,9 @@ def read_reference(
     if path is None:
         _check_allows_hub(reference, config)
         return _find_images(_as_stored(_read_hub(reference, config)), config)
-    for each in formats:
-        if each.claims(path, config.format):
-            tables = from_task(each.read(path, config), reference)
-            tables.notes.extend(_note_other_formats(each, path, config, formats))
-            return tables
+    by_task = read_by_task(path, reference, config, formats)
+    if by_task is not None:
+        return by_task
     if config.format not in FORMATS:
         known = {*FORMATS, *(each.name for each in formats)}
         raise DataError(
@@ -70,6 +71,34 @@ def read_reference(
     except DataError as error:
         add_lookup(error, path, formats)
         raise
+
+
+def read_by_task(
+    path: Path, reference: str, config: DataConfig, formats: Sequence[DataFormat]
+) -> Tables | None:
+    """Read a path, or the only folder in it, in the first of a task's formats that claims it.
+
+    None if there is none. An archive often holds its dataset in a folder or two.
+    """
+    place = path
+    for _ in range(_DEEPEST):
+        for each in formats:
+            if each.claims(place, config.format):
+                tables = from_task(each.read(place, config), reference)
+                tables.notes.extend(_note_other_formats(each, place, config, formats))
+                if place != path:
+                    tables.notes.insert(0, f"{path}: read its only folder, {place}")
+                return tables
+        children = [child for child in list_readable(place) if not _is_leaflet(child)]
+        if len(children) != 1 or not children[0].is_dir():
+            return None
+        place = children[0]
+    return None
+
+
+def _is_leaflet(path: Path) -> bool:
+    """True for a file that is about the data, such as README.txt."""
+    return path.suffix.lower() in (".md", ".pdf", ".html") or bool(_LEAFLET.match(path.name))
 
 
 def _note_other_formats(

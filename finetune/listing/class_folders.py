@@ -63,7 +63,7 @@ class ClassFolders:
         for child in list_visible(folder):
             files = walk_visible(child) if child.is_dir() else [child]
             images = [path for path in files if is_image_file(path)]
-            masks = masks_beside(images)
+            masks = masks_among(images)
             images = [path for path in images if path not in masks]
             if masks:
                 names = listed((path.name for path in sorted(masks)), _NAMED)
@@ -132,7 +132,7 @@ class ClassFolders:
         return next(iter(levels), 1)
 
 
-def masks_beside(images: Sequence[Path]) -> set[Path]:
+def masks_among(images: Sequence[Path]) -> set[Path]:
     """Return the images that are masks of others in their folder: 1_mask.png beside 1.png."""
     stems = {path.with_suffix("") for path in images}
     found = ((path, _MASK_NAME.fullmatch(path.stem)) for path in images)

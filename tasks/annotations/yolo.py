@@ -52,8 +52,20 @@ def read_yolo_masks(path: Path, config: DataConfig) -> TaskTables:
 
 def has_outlines(path: Path) -> bool:
     """True if a YOLO dataset has polygons, by the labels of its first images."""
+    files, has_keypoints = _first_labels(path)
+    objects = (each for file in files for each in read_labels(file, "", None, has_keypoints))
+    return any(each.polygons for each in objects)
+
+
+def has_labels(path: Path) -> bool:
+    """True if the first images of a YOLO dataset have labels: it is not a description alone."""
+    return bool(_first_labels(path)[0])
+
+
+def _first_labels(path: Path) -> tuple[list[Path], bool]:
+    """Return the label files of the first images, and True if they have key points."""
     if find_yolo(path) is None:
-        return False
+        return [], False
     try:
         source = open_yolo(path)
         sources = list(chain(*source.splits.values()))
@@ -61,10 +73,9 @@ def has_outlines(path: Path) -> bool:
         files = [file for folder in folders for file in list_visible(folder)]
         files = files or [label_file(i) for each in sources for i in source.images(each) or ()]
     except DataError:
-        return False
-    files = [file for file in files[:_TRIED] if file.suffix == ".txt" and file.is_file()]
-    objects = (each for file in files for each in read_labels(file, "", None, source.has_keypoints))
-    return any(each.polygons for each in objects)
+        return [], False
+    texts = [file for file in files[:_TRIED] if file.suffix == ".txt" and file.is_file()]
+    return texts, source.has_keypoints
 
 
 def read_yolo(

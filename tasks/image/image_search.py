@@ -122,12 +122,13 @@ def _parts(name: str) -> list[str]:
 
 
 def configured_places(folder: str, file: Path) -> list[Path]:
-    """Return the folder data.images, which may be relative to that of an annotation file.
+    """Return the folder data.images, which may be relative to that of an annotation file, or above.
 
     Raises DataError if there is no such folder.
     """
     path = Path(folder).expanduser()
-    places = [place for place in (path, file.parent / path) if place.is_dir()]
+    roots = (Path(), file.parent, file.parent.parent)
+    places = [root / path for root in roots if (root / path).is_dir()]
     if not places:
         raise DataError(
             f"data.images: folder {folder!r} not found, neither here nor in {file.parent}"

@@ -22,6 +22,7 @@ from finetune.errors import DataError
 from tasks.annotations.annotated import AnnotatedImage, label_row
 from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.coco import find_coco, read_coco
+from tasks.annotations.yolo import has_labels
 from tasks.exports.cvat import find_cvat_tags, read_cvat
 from tasks.exports.export_images import Splits
 from tasks.exports.fiftyone import find_fiftyone_labels, read_fiftyone
@@ -99,7 +100,9 @@ _OBJECTS = (*BOX_FORMATS[1:], KITTI_BOXES, *EXPORT_BOXES, *_MASKS)
 
 def _find_objects(path: Path) -> DataFormat | None:
     """Return the format of objects in images that a path has, if it has one."""
-    return next((each for each in _OBJECTS if each.fits(path)), None)
+    found = next((each for each in _OBJECTS if each.fits(path)), None)
+    # A data.yaml may also describe folders of classes.
+    return None if found and found.name == "yolo" and not has_labels(path) else found
 
 
 def _refuse_objects(path: Path, _: DataConfig) -> TaskTables:

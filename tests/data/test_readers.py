@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
+from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.data.readers import from_object, read_reference
 from finetune.errors import DataError
@@ -136,3 +137,18 @@ def test_readers_import_without_network_access() -> None:
         "import finetune.data.readers\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_formats_of_a_task_are_found_in_the_only_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "archive" / "set"
+    inner.mkdir(parents=True)
+    (inner / "data.own").write_text("x")
+    (tmp_path / "README.txt").write_text("about the data")
+    own = DataFormat(
+        "own",
+        lambda path: (path / "data.own").is_file(),
+        lambda path, _: TaskTables({"train": [{"text": path.name}]}),
+    )
+    tables = read_reference(str(tmp_path), DataConfig(), [own])
+    assert tables.splits["train"]["text"] == ["set"]
+    assert tables.notes == [f"{tmp_path}: read its only folder, {inner}"]

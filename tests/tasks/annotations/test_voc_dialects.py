@@ -134,3 +134,9 @@ def test_read_voc_refuses_entities(tmp_path: Path) -> None:
     write_text(root / "annotations" / "a.xml", bomb.replace(">square<", ">&b;<"))
     with pytest.raises(DataError, match="declares the entity 'a', which annotations do not need"):
         read_voc(root)
+
+
+def test_read_voc_takes_images_from_a_folder_beside_the_source(tmp_path: Path) -> None:
+    write_text(tmp_path / "set" / "Annotations" / "a.xml", xml_of("a.jpg"))
+    save_picture(tmp_path / "photos" / "a.jpg")
+    assert read_boxes(tmp_path / "set", images="../photos")[0] == EXPECTED[:1]

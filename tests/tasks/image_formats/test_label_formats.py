@@ -140,3 +140,12 @@ def test_folders_of_classes_beside_objects_are_read_by_data_format(tmp_path: Pat
     assert "data.format=image-folder" in refusal(tmp_path, ImageClassification())
     keys: dict[str, Any] = {"format": "image-folder"}
     assert len(open_set(ImageClassification(), tmp_path, **keys).train) == 4
+
+
+def test_a_description_of_yolo_beside_folders_of_classes_is_no_reason_to_refuse(
+    tmp_path: Path,
+) -> None:
+    for name in ("cat", "dog"):
+        save_pictures(tmp_path / "train" / name, ["1.jpg", "2.jpg"])
+    write_text(tmp_path / "data.yaml", "train: train\nnames: [cat, dog]\n")
+    assert set(open_set(ImageClassification(), tmp_path).train["label"]) == {"cat", "dog"}
