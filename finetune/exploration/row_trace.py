@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def trace_row(prepared: Prepared) -> dict[str, str]:
     sums = {term: float(value) for term, value in live.task.loss(outputs, batch).items()}
     losses = mean_loss(sums, {term: float(count) for term, count in batch["count"].items()})
     facts = {
-        "row": "\n".join(f"{name}: {_excerpt(value)}" for name, value in row.items()),
+        "row": "\n".join(f"{name}: {_excerpt(_cell(value))}" for name, value in row.items()),
         "sample": _outline(sample),
         "read as": live.task.views.show(sample)[: 4 * _EXCERPT],
         "batch": _outline(batch),
@@ -78,6 +79,13 @@ def _shape(value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value)} values"
     return _excerpt(value)
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell with the lengths of arrays, such as token ids, in their place."""
+    if isinstance(value, dict):
+        return {key: _cell(item) for key, item in value.items()}
+    return f"{value.size} values" if isinstance(value, np.ndarray) else value
 
 
 def _excerpt(value: Any) -> str:

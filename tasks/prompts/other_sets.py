@@ -13,7 +13,7 @@ from typing import Any
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, DataError, listed
 from tasks.prompts.choices import CHOICE_NAMES, labeled_choices
-from tasks.prompts.messages import is_dialogue, media_parts, message_list
+from tasks.prompts.messages import ROLE_KEYS, ROLES, is_dialogue, media_parts, message_list
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -56,7 +56,8 @@ TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 def refuse_other_sets(columns: Columns) -> None:
     """Raise AmbiguityError if the columns are those of another task; it names the keys to use."""
     lowered = {name.lower(): name for name in columns}
-    for check in (_preference, _verdicts, _media, _choices, _instances, _translation, _pairs):
+    checks = (_preference, _verdicts, _media, _choices, _instances, _turns, _translation, _pairs)
+    for check in checks:
         message = check(lowered, columns)
         if message:
             raise AmbiguityError(message)
@@ -235,6 +236,21 @@ def _instances(lowered: Mapping[str, str], columns: Columns) -> str:
                 f"task.completion='{{{name}[0][output]}}' learns the first of each row, "
                 "data.map=file.py:function makes a row of each, or task.messages="
                 f"{name} reads them as turns of a dialogue without the instruction"
+            )
+    return ""
+
+
+def _turns(lowered: Mapping[str, str], columns: Columns) -> str:
+    """Refuse tables with a turn a row, such as the trees of messages of OpenAssistant."""
+    for column in (lowered[key] for key in ROLE_KEYS if key in lowered):
+        seen = {str(value).strip().lower() for value in columns[column] if value is not None}
+        if {"user", "assistant"} <= {ROLES.get(word) for word in seen}:
+            roles = ", ".join(sorted(seen))
+            return (
+                f"column {column!r} holds the role of a single turn ({roles}), so "
+                "the turns of a dialogue are in several rows; make one row of them, with a column "
+                'messages of objects {"role": ..., "content": ...}, or set task.text=COLUMN to '
+                "learn each turn as a text on its own"
             )
     return ""
 

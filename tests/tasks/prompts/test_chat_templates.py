@@ -32,7 +32,7 @@ def test_loss_covers_assistant_turns_and_their_end_tokens(gpt2_folder: Path) -> 
 
 def test_last_turn_without_loss_gives_no_answer(t5_folder: Path) -> None:
     """The turn has weight 0, or only calls a tool; a text column then holds "" as its content."""
-    task, _, _ = set_up(t5_folder, CHATS)
+    task, _, _ = set_up(t5_folder, CHATS, generate=True)
     for change in ({"weight": 0}, {"content": "", "tool_calls": [{"name": "score"}]}):
         row = {"messages": [*CHATS[0]["messages"][:-1], CHATS[0]["messages"][-1] | change]}
         assert "target" not in task.encode(row)

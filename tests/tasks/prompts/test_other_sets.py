@@ -113,6 +113,14 @@ def test_sets_of_other_tasks_are_refused_unless_keys_choose(
     assert not list(task.rows.validate(row))
 
 
+def test_a_table_with_a_turn_a_row_is_refused_unless_its_text_is_configured() -> None:
+    columns = {"parent_id": [None, "1"], "role": ["prompter", "assistant"], "text": ["a", "b"]}
+    with pytest.raises(DataError, match=r"'role' holds the role of a single turn \(assistant, pro"):
+        resolve(TextGeneration(), columns)
+    resolve(TextGeneration(text="text"), columns)
+    resolve(TextGeneration(), {**columns, "role": ["nurse", "assistant"]})
+
+
 @pytest.mark.parametrize(
     ("row", "found"),
     [
