@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 DELIMITERS = (";", "|", ",")
+RARE_DELIMITERS = ("/", "#", "&", "+", "\n", "\t")
 # Names of columns with several labels: evidence where the values leave a doubt.
 PLURALS = frozenset(
     {"tags", "keywords", "genres", "categories", "topics", "attributes", "emotions"}
@@ -53,6 +54,8 @@ def judge_delimiters(values: Sequence[Any], column: str) -> Delimiter | None:
     judged = [each for mark in DELIMITERS if (each := _judge(mark, cells, column))]
     if not judged and (tags := _judge_blanks(cells, column)):
         return tags
+    if not judged:
+        judged = [each for mark in RARE_DELIMITERS if (each := _judge_rare(mark, cells))]
     order = ("several", "doubt", "single")
     return min(judged, key=lambda each: order.index(each.verdict), default=None)
 
@@ -74,12 +77,21 @@ def _judge(mark: str, cells: Sequence[str], column: str) -> Delimiter | None:
     return Delimiter(mark, verdict, marked[0])
 
 
+def _judge_rare(mark: str, cells: Sequence[str]) -> Delimiter | None:
+    """Judge a mark that rarely delimits: in doubt if nearly all parts of it recur freely."""
+    marked = [cell for cell in cells if mark in cell]
+    share, is_free = _recurrence(mark, cells) if marked else (0.0, False)
+    return Delimiter(mark, "doubt", marked[0]) if is_free and share >= RECURRING / 2 else None
+
+
 def _judge_blanks(cells: Sequence[str], column: str) -> Delimiter | None:
     """Judge blanks: they separate labels only in a column that is called tags or keywords."""
     marked = [cell for cell in cells if " " in cell]
-    if column.lower() not in WORD_LISTS or len(set(marked)) < 2:
+    if column.lower() not in WORD_LISTS or not marked:
         return None
     share, _ = _recurrence(" ", cells)
+    if len(set(marked)) < 2:
+        return Delimiter(" ", "doubt", marked[0]) if share else None
     verdict: Literal["several", "single", "doubt"] = "doubt"
     if not share or share >= RECURRING_WORDS:
         verdict = "several" if share else "single"

@@ -15,6 +15,7 @@ _NOTATIONS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 _MARKS = frozenset({"x", "\u2713", "\u2714"})  # a cross or a check mark, beside empty cells
 _WORDS = {no: 0 for no, _ in _NOTATIONS} | {yes: 1 for _, yes in _NOTATIONS}
 _WORDS |= dict.fromkeys(_MARKS, 1)
+_FIRST = {word: pair[1] for pair in _NOTATIONS for word in pair} | dict.fromkeys(_MARKS, "x")
 
 
 def parse_bit(value: Any, *, words: bool = True) -> int | None:
@@ -44,6 +45,18 @@ def indicator_length(lists: Iterable[Sequence[Any]]) -> int | None:
 def indicator_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the columns whose known values are all 0 or 1."""
     return [name for name, values in columns.items() if _is_binary(values)]
+
+
+def notations(columns: Mapping[str, Sequence[Any]], names: Iterable[str]) -> dict[str, list[str]]:
+    """Group columns of zeros and ones by the notation that they are written in."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        known = [value for value in columns[name] if value is not None and value != ""]
+        words = {value.strip().lower() for value in known if isinstance(value, str)} - {*_DIGITS}
+        is_truth = any(isinstance(value, bool) for value in known)
+        kind = "true" if is_truth else next((word for word in _FIRST if word in words), "")
+        groups.setdefault(_FIRST.get(kind, ""), []).append(name)
+    return groups
 
 
 def indicator_mapping(value: Any) -> dict[str, int | None] | None:

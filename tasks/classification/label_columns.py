@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from finetune.errors import AmbiguityError, DataError, listed, nearest
-from tasks.cells.indicators import indicator_columns, indicator_mapping
+from tasks.cells.indicators import indicator_columns, indicator_mapping, notations
 
 TEXT_NAMES = (
     "text",
@@ -30,7 +30,7 @@ LIKELY_LABEL_NAMES = frozenset(
     | {"classindex", "classid", "classlabel", "classname", "labelid", "labelindex", "labelname"}
     | {"categoryid", "categoryname", "goldlabel", "gold", "y", "isduplicate", "stars"}
     | {"star", "rating", "score", "similarity", "similarityscore", "relatednessscore"}
-    | {"diagnosis", "species"}
+    | {"diagnosis", "species", "entailmentjudgment", "entailmentlabel", "judgment", "verdict"}
 )
 """Names without case and punctuation of columns that are usually the label."""
 ANSWER_NAMES = frozenset(
@@ -129,7 +129,7 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
             return names[0], f"label: column {names[0]!r}, by its name"
     others = [name for name, values in columns.items() if could_be_label(name, values)]
     binary = indicator_columns({name: columns[name] for name in others})
-    if len(others) > 1 and binary == others:
+    if len(others) > 1 and binary == others and len(notations(columns, binary)) == 1:
         shown = listed(map(repr, binary), MOST_SHOWN)
         return binary, f"label: columns {shown}, which hold zeros and ones, or yes and no"
     if len(others) == 1:
@@ -194,6 +194,7 @@ def _is_answer(name: str, columns: Mapping[str, Sequence[Any]]) -> bool:
 
 def _ambiguous(names: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> AmbiguityError:
     binary = indicator_columns({name: columns[name] for name in names})
+    binary = max(notations(columns, binary).values(), key=len, default=[])
     several = f", or task.label=[{','.join(binary)}] for several labels" if len(binary) > 1 else ""
     example = next((name for name in names if name not in binary), names[0])
     return AmbiguityError(

@@ -141,6 +141,20 @@ def test_notes_name_variants_of_a_label() -> None:
 
 
 @pytest.mark.parametrize("form", ["{}%", "${}.50", "{} €"])
+@pytest.mark.parametrize("mark", ["/", "#", " & ", "+", "\n", "\t"])
+def test_marks_that_rarely_delimit_are_in_doubt_if_parts_recur(mark: str) -> None:
+    with pytest.raises(AmbiguityError, match=r"several labels; set task\.kind=single, or"):
+        learn(labeled("news", f"news{mark}sport", "sport"))
+    task, _, _ = learn(labeled(f"sci{mark}tech", "sport"))
+    assert task.targets.names == sorted([f"sci{mark}tech", "sport"])
+
+
+def test_a_flag_beside_columns_of_labels_is_not_one_of_them() -> None:
+    rows = [{**row, "unclear": bool(i % 2)} for i, row in enumerate(columns((1, 0), (0, 1)))]
+    with pytest.raises(AmbiguityError, match=r"'unclear'.* or task\.label=\[cat,dog\] for several"):
+        learn(rows)
+
+
 def test_numbers_with_a_unit_are_refused(form: str) -> None:
     with pytest.raises(AmbiguityError, match="24 distinct numbers with a unit, such as"):
         learn(labeled(*map(form.format, range(24))))
