@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.config.conflicts import check_conflicts
 from finetune.config.schema import RunConfig
 from finetune.data.source import STANDARD_INPUT, Source, check_given
 from finetune.errors import ModelError
@@ -15,6 +16,7 @@ from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_run_exists, is_pattern, locate
 from finetune.io.run_folder import RunFolder, check_flags, check_free
+from finetune.methods import METHODS
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_outputs import Destination
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     """Check the flags of a run, and the data, the network and the places that its config names."""
     check_flags(fresh=fresh, extend=extend)
+    if config.method.name in METHODS:  # the class of another method may say more than its config
+        check_conflicts(config, config.method)
     data, model, output = config.data, config.model, config.output
     check_given(data)
     for reference in (data.source, data.train, data.validation, data.test):

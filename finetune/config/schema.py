@@ -210,8 +210,23 @@ class MethodConfig(Section):
     place_keys: ClassVar[frozenset[str]] = frozenset({"name"})
     code_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
+    takes_quantized: ClassVar[bool] = False
+    """True if pretrained weights may be quantized to 4 or 8 bits."""
+    freezes_backbone: ClassVar[bool] = False
+    """True if the backbone runs as pretrained and only a head is trained."""
+
     name: str
     """frozen, lora, partial, full, bitfit, ia3, or your own as file.py:Class."""
+
+    @property
+    def tunes_backbone(self) -> bool:
+        """True if a contrastive phase tunes the backbone before the first step."""
+        return False
+
+    @property
+    def solves_head(self) -> bool:
+        """True if the head is solved exactly instead of trained by the loop."""
+        return False
 
 
 class OptimConfig(Section):

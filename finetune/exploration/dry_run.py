@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
 from finetune.data.opening import open_splits
@@ -17,9 +18,10 @@ from finetune.exploration.contact_sheet import check_sheet, draw_contact_sheet
 from finetune.exploration.row_trace import trace_row
 from finetune.exploration.run_costs import estimate
 from finetune.optim.optimizers import check_optimizer
+from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.training.setup import Prepared, assemble, check_keys
+from finetune.training.setup import Prepared, assemble
 from finetune.training.summary import describe_run
 
 _DEFAULT = "default"
@@ -64,7 +66,7 @@ def inspect_run(
     if sheet is not None:
         check_sheet(sheet)
     check_optimizer(config.optim.name)
-    check_keys(config)
+    check_conflicts(config, make_method(config.method))
     state = this_process()
     console = Console(enabled=state.is_main_process)
     with console.during("reading and checking the rows"):

@@ -60,12 +60,6 @@ class Method(ABC):
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({})
     """Default rates and epochs by `TransferModel.kind`."""
 
-    freezes_backbone: ClassVar[bool] = False
-    """True if the backbone runs as pretrained and only a head is trained."""
-
-    takes_quantized: ClassVar[bool] = False
-    """True if pretrained weights may be quantized to 4 or 8 bits."""
-
     adapter: ClassVar[str] = ""
     """Name of what `save_adapter` writes, such as "LoRA adapter"; "" if it writes nothing."""
 
@@ -75,6 +69,28 @@ class Method(ABC):
     def __init__(self, config: Any = None) -> None:
         config_class: Any = self.Config
         self.config: Any = config if config is not None else config_class()
+
+    # Facts of the config, where they are known without torch.
+
+    @property
+    def takes_quantized(self) -> bool:
+        """True if pretrained weights may be quantized to 4 or 8 bits."""
+        return bool(self.config.takes_quantized)
+
+    @property
+    def freezes_backbone(self) -> bool:
+        """True if the backbone runs as pretrained and only a head is trained."""
+        return bool(self.config.freezes_backbone)
+
+    @property
+    def tunes_backbone(self) -> bool:
+        """True if a contrastive phase tunes the backbone before the first step."""
+        return bool(self.config.tunes_backbone)
+
+    @property
+    def solves_head(self) -> bool:
+        """True if the head is solved exactly instead of trained by the loop."""
+        return bool(self.config.solves_head)
 
     @property
     def sharding_fault(self) -> str:
@@ -134,11 +150,6 @@ class Method(ABC):
     def contrastive(self) -> Contrastive | None:
         """Settings of the contrastive phase before the first step; None if there is none."""
         return None
-
-    @property
-    def solves_head(self) -> bool:
-        """True if the head is solved exactly instead of trained by the loop."""
-        return False
 
     def unfreeze(self, model: TransferModel, epoch: float) -> bool:
         """Set what is trained at this point of the run; True if that changed.

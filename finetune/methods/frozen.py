@@ -42,8 +42,6 @@ class Frozen(Method):
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(1e-3, 1e-3, 20, NEW_CLASSES),
     }
-    freezes_backbone = True
-    takes_quantized = True
     sharding_fault = (
         "method=frozen trains only a small head, so sharding saves nothing; use method=lora"
     )
@@ -85,7 +83,3 @@ class Frozen(Method):
         if self.config.cache != "auto":
             return None
         return FeatureCache(self.config.views, self.config.cache_gib)
-
-    @property
-    def solves_head(self) -> bool:
-        return self.config.solver == "exact"

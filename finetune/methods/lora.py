@@ -44,7 +44,6 @@ class Lora(Method):
         "detector": Recipe(1e-3, 1e-3, 30, NEW_DETECTOR),
         "query-detector": Recipe(5e-4, 1e-3, 20, NEW_CLASSES),
     }
-    takes_quantized = True
     adapter = "LoRA adapter"
     keeps_rate_when_large = True
 

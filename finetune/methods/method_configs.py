@@ -15,6 +15,8 @@ from finetune.config.schema import BatchNorm, MethodConfig, Share
 class FrozenConfig(MethodConfig):
     """Train only the head, on features of the frozen backbone."""
 
+    takes_quantized: ClassVar[bool] = True
+    freezes_backbone: ClassVar[bool] = True
     free_keys: ClassVar[frozenset[str]] = frozenset({"cache_gib"})
     place_keys: ClassVar[frozenset[str]] = frozenset({"name", "cache_gib"})
 
@@ -44,9 +46,19 @@ class FrozenConfig(MethodConfig):
     cache_gib: PositiveFloat = 8
     """Limit on the disk space of this run's features, in GiB."""
 
+    @property
+    def tunes_backbone(self) -> bool:
+        return self.contrastive > 0
+
+    @property
+    def solves_head(self) -> bool:
+        return self.solver == "exact"
+
 
 class LoraConfig(MethodConfig):
     """Train low-rank adapters on frozen layers, and the head (Hu et al. 2021, arXiv:2106.09685)."""
+
+    takes_quantized: ClassVar[bool] = True
 
     name: Literal["lora"] = "lora"
     rank: PositiveInt = 8

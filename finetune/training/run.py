@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.best_metric import selected_metric
+from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
 from finetune.config.retired import keys_before
 from finetune.config.schema import RunConfig
@@ -26,6 +27,7 @@ from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
 from finetune.io.state_shapes import CheckpointState
 from finetune.optim.optimizers import check_optimizer
+from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
@@ -35,7 +37,7 @@ from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
-from finetune.training.setup import Prepared, assemble, cache_features, check_keys
+from finetune.training.setup import Prepared, assemble, cache_features
 from finetune.training.state import Live, Progress
 from finetune.training.summary import describe_run
 
@@ -53,7 +55,7 @@ def run(
     check_flags(fresh=fresh, extend=extend)
     clear_learned(task)
     check_optimizer(config.optim.name)
-    check_keys(config)
+    check_conflicts(config, make_method(config.method))
     check_trackers(config.output.trackers)
     if config.output.hub is not None:
         check_repository(config.output.hub)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -181,32 +180,6 @@ def _live(
     return Live(config, task, method, model, optimizer, accelerator, train, plan, steps, ema)
 
 
-def check_keys(config: RunConfig) -> None:
-    """Raise ConfigError for keys that have no effect together, or exclude each other."""
-    model, optim, method = config.model, config.optim, make_method(config.method)
-    if model.quantize and (not method.takes_quantized or method.contrastive is not None):
-        raise ConfigError(
-            f"model.quantize={model.quantize}: quantized weights cannot be trained with "
-            f"method={method.name}; use method=lora, or leave model.quantize out"
-        )
-    drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}
-    _refuse(
-        drops if method.freezes_backbone and method.contrastive is None else {},
-        "method=frozen runs the backbone in evaluation mode, without dropout; leave it out, or use "
-        "method=lora, partial or full, or method.contrastive",
-    )
-    loops = {
-        "train.sampling": config.train.sampling if config.train.sampling != "each" else None,
-        "optim.l1_head": optim.l1_head or None,
-        "optim.ema": optim.ema,
-    }
-    _refuse(
-        loops if method.solves_head else {},
-        "no effect with method.solver=exact, which takes no steps; leave it out, or use "
-        "method.solver=loop",
-    )
-
-
 def check_sharding(config: RunConfig, task: Task, method: Method) -> None:
     """Raise ConfigError for keys that are unsupported, or untested, together with train.shard."""
     optim, quantize = config.optim.name, config.model.quantize
@@ -229,12 +202,6 @@ def check_sharding(config: RunConfig, task: Task, method: Method) -> None:
     faults.append(task.sharding_fault)
     for fault in filter(None, faults):
         raise ConfigError(f"train.shard: {fault}, or leave train.shard out")
-
-
-def _refuse(keys: Mapping[str, Any], why: str) -> None:
-    for key, value in keys.items():
-        if value is not None:
-            raise ConfigError(f"{key}={value}: {why}")
 
 
 def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | None, list[str]]:
