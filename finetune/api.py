@@ -14,6 +14,7 @@ from finetune.data.readers import holds_splits
 from finetune.data.source import make_source
 from finetune.errors import ConfigError
 from finetune.exploration.dry_run import Inspection, inspect_run
+from finetune.export.exporters import find_exporter
 from finetune.export.hub import push
 from finetune.inference.batch_predict import predict_rows
 from finetune.inference.evaluate import GroupedMetrics, evaluate
@@ -63,7 +64,7 @@ class Run:
         return load(self.path, trust_code=self.trust_code)
 
     def predict(self, rows: Any, batch_size: int = 32) -> list[Any]:
-        """Predict rows given as dicts, a table, or bare texts; return one prediction per row."""
+        """Return one prediction per row, given as dicts, a table, bare texts, a file or folder."""
         return self.predictor(rows, batch_size)
 
     def evaluate(
@@ -87,6 +88,19 @@ class Run:
         target = Destination(drawings=Path(folder))
         return predict_rows(str(self.path), source, target, batch_size, trust_code=self.trust_code)
 
+    def export(
+        self, data: Any = None, *, to: str = "onnx", output: str | Path | None = None
+    ) -> Path:
+        """Export the final model, by default to ONNX; return the folder.
+
+        The outputs are compared with PyTorch's on rows of `data`, else on rows of the run. Raises
+        ModelError if the network cannot be exported, or if its outputs differ.
+        """
+        source = None if data is None else make_source(data, {}, "call")
+        folder = self.path / to if output is None else Path(output)
+        find_exporter(to)(str(self.path), source, folder, self.trust_code)
+        return folder
+
     def push(self, repository: str, **keys: Any) -> str:
         """Upload final/ to a model hub and return the URL of the model.
 
@@ -108,6 +122,10 @@ class Run:
         table = pandas.DataFrame({name: overall(split) for name, split in self.metrics.items()})
         html: str = table.to_html(float_format="{:.4f}".format)
         return f"<p>{self.path}</p>{html}"
+
+    def __fspath__(self) -> str:
+        """Return the run folder, so that a run can be given wherever its folder can."""
+        return str(self.path)
 
     def __repr__(self) -> str:
         name = self.folder.read("results.json").get("metric") or "loss"
@@ -209,7 +227,7 @@ def compare(*runs: Run | str | Path | Sequence[Run | str | Path]) -> pandas.Data
     import pandas
 
     each = [run for one in runs for run in ([one] if isinstance(one, Run | str | Path) else one)]
-    compared = compare_runs([run.path if isinstance(run, Run) else run for run in each])
+    compared = compare_runs([Path(run) for run in each])
     rows = {
         (section, name): dict(zip(compared.names, values, strict=True))
         for section, cells in compared.sections.items()

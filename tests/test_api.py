@@ -205,6 +205,25 @@ def test_run_predicts_rows_and_bare_texts(run: finetune.Run) -> None:
     assert run.predict(texts[0]) == run.predict({"text": texts[0]})
 
 
+def test_run_predicts_the_rows_of_a_file(run: finetune.Run, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    pd.DataFrame(FRESH).to_csv(path, index=False)
+    assert run.predict(str(path)) == run.predict(FRESH)
+    assert len(run.predict(str(tmp_path))) == 1, "a text, although there is such a folder"
+
+
+def test_run_stands_for_its_folder(run: finetune.Run) -> None:
+    assert finetune.Run(run).path == run.path
+    assert finetune.load(run)(FRESH) == run.predict(FRESH)
+    assert finetune.evaluate(run, FRESH) == run.evaluate(FRESH)
+
+
+def test_evaluate_of_rows_without_labels_names_predict(run: finetune.Run) -> None:
+    rows = [{"text": row["text"], "day": 1} for row in FRESH]
+    with pytest.raises(DataError, match=r"no column 'label'; .* `finetune predict` does not"):
+        run.evaluate(rows)
+
+
 def test_run_draw_names_a_task_that_draws_nothing(run: finetune.Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"drawings: text-classification does not draw"):
         run.draw(FRESH, tmp_path / "drawings")
@@ -244,6 +263,19 @@ def test_train_does_nothing_if_the_run_is_finished(
     output = capsys.readouterr().out
     assert "this run is already finished" in output
     assert "accuracy" in output
+
+
+def test_train_shows_the_metric_that_selects_the_checkpoint(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(ROWS, best="f1_macro")
+    lines = capsys.readouterr().out.splitlines()
+    evaluated = [line for line in lines if "  validation: loss " in line]
+    assert len(evaluated) == 2
+    assert all("accuracy" in line and "f1_macro" in line for line in evaluated)
+    assert "* optimistically biased: validation selected the checkpoint by f1_macro" in lines
+    f1 = run.metrics["validation"]["f1_macro"]
+    assert repr(run) == f"Run({str(run.path)!r}, validation f1_macro {f1:.4f})"
 
 
 def test_train_replaces_a_different_run_only_if_fresh(train: Train) -> None:

@@ -331,7 +331,8 @@ def init(
     finetune init news.csv -o news.yaml
     finetune init news.csv task.text=body task.label=topic
     """
-    from finetune.cli.init import write_starter
+    with _loading_libraries():
+        from finetune.cli.init import write_starter
 
     write_starter(words, output)
 
@@ -456,6 +457,9 @@ def _load(
 @contextmanager
 def _loading_libraries() -> Iterator[None]:
     """Say on standard error that libraries are imported, which takes seconds, if it does."""
+    if "transformers" in sys.modules:
+        yield
+        return
     from finetune.reporting.console import Console
 
     is_main = os.environ.get("RANK", "0") == "0"

@@ -7,6 +7,7 @@ own part file (`finetune.inference.part_files`), so that a restarted command reu
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,15 +65,17 @@ class RowEmbedder:
 
 
 @overload
-def embed(model: str | Path, data: Any, output: None = None, **keys: Any) -> np.ndarray: ...
+def embed(
+    model: str | os.PathLike[str], data: Any, output: None = None, **keys: Any
+) -> np.ndarray: ...
 
 
 @overload
-def embed(model: str | Path, data: Any, output: str | Path, **keys: Any) -> int: ...
+def embed(model: str | os.PathLike[str], data: Any, output: str | Path, **keys: Any) -> int: ...
 
 
 def embed(
-    model: str | Path,
+    model: str | os.PathLike[str],
     data: Any,
     output: str | Path | None = None,
     *,
@@ -98,7 +101,7 @@ def embed(
     source = make_source(data, keys, "call")
     path = None if output is None else Path(output)
     return embed_rows(
-        str(model), source, task_keys, path, batch_size, precision, trust_code=trust_code
+        os.fspath(model), source, task_keys, path, batch_size, precision, trust_code=trust_code
     )
 
 

@@ -6,6 +6,7 @@ metrics = finetune.evaluate("runs/news-bert-base-uncased-lora", "test.csv", deli
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from finetune.reporting.console import Console, format_count
 from finetune.reporting.metric_tables import Metrics, overall
 from finetune.reporting.run_facts import cut_note
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts import Resolved, Row, take_rows
 
 MOST_GROUPS = 200
 """Number of values of a column up to which the metrics are split by it."""
@@ -61,7 +62,7 @@ class GroupedMetrics(dict[str, float]):
 
 
 def evaluate(
-    model: str | Path,
+    model: str | os.PathLike[str],
     data: Any,
     *,
     by: str | None = None,
@@ -71,7 +72,7 @@ def evaluate(
 ) -> GroupedMetrics:
     """Evaluate a fine-tuned model on labeled rows; return {metric: value}.
 
-    `model` is a run folder, its `final/`, or a model on the hub. `data` is anything that
+    `model` is a run, its folder, its `final/`, or a model on the hub. `data` is anything that
     `finetune.train` takes: a reference, a Dataset, a DataFrame, a list of dicts. `keys` set how it
     is read (split="test", delimiter=";"), or override task keys that affect predictions only
     (score_threshold=0.5). `by` names a column: `.groups` of the result has the metrics of the rows
@@ -79,7 +80,9 @@ def evaluate(
     modules of `evaluate` in task.metrics. Raises FinetuneError.
     """
     source = make_source(data, keys, "call", takes_options=True)
-    measured = evaluate_source(str(model), source, Console(), batch_size, by, trust_code=trust_code)
+    measured = evaluate_source(
+        os.fspath(model), source, Console(), batch_size, by, trust_code=trust_code
+    )
     return GroupedMetrics(measured.metrics, measured.metrics_by(by) if by is not None else {})
 
 
@@ -161,7 +164,7 @@ def evaluate_source(
     if by is not None:
         _check_groups(by, rows)
     task.views.metric_names()  # loads the metrics of the task, and raises if one fails
-    resolved = task.rows.resolve(rows[:FIRST_VALUES])
+    resolved = _resolve(task, rows)
     task.settle(resolved.keys)
     notes += resolved.notes
     on_error = source.config.on_error
@@ -192,6 +195,17 @@ def evaluate_source(
     if note := evaluation.undefined_note(name):
         console.print(note)
     return Measured(model, task, rows, split, split.numbers(numbers), evaluation)
+
+
+def _resolve(task: Task, rows: Dataset) -> Resolved:
+    try:
+        return task.rows.resolve(rows[:FIRST_VALUES])
+    except DataError as error:
+        if set(task.rows.targets) <= set(rows.column_names):
+            raise
+        raise DataError(
+            f"{error}; an evaluation needs labeled rows, `finetune predict` does not"
+        ) from error
 
 
 def _check_metric_code(task: Task, folder: Path, *, trust_code: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,10 +13,14 @@ import torch
 
 from finetune.batching.data_loader import map_by_length
 from finetune.batching.parts import rows_at_once
+from finetune.config.formats import TABLE_ENDINGS
+from finetune.config.schema import DataConfig
+from finetune.data.opening import open_rows
 from finetune.distributed.devices import best_device, find_device, to_device
 from finetune.distributed.precision import check_precision, inference_precision
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.model_loading import load_final_network, load_task, model_folder
+from finetune.io.references import is_pattern
 from finetune.model import Batch, TransferModel
 from finetune.tables.records import is_frame
 from finetune.task import Task
@@ -59,7 +64,7 @@ class Predictor:
     def __call__(
         self, rows: Any, batch_size: int = 32, *, truncation: Literal[True] = True
     ) -> list[Any]:
-        """Predict a list of rows, a datasets.Dataset, a DataFrame, or bare values such as texts.
+        """Predict rows: a list, a Dataset, a DataFrame, a file or folder, or bare values (texts).
 
         Bare values are accepted if the model reads a single column. A single row gives a list of
         one prediction. Predictions have the types of the transformers pipeline; those of `stream`
@@ -107,7 +112,7 @@ class Predictor:
 
 
 def load(
-    reference: str | Path,
+    reference: str | os.PathLike[str],
     *,
     device: str | torch.device | None = None,
     precision: str | None = None,
@@ -126,14 +131,16 @@ def load(
     """
     target = find_device(device) if device else best_device()
     precision = check_precision(precision, target)
-    folder = model_folder(reference, revision, token)
+    folder = model_folder(os.fspath(reference), revision, token)
     task = load_task(folder, keys, trust_code=trust_code, others=LOADING_KEYS)
     network = load_final_network(task, folder, trust_code=trust_code)
     return Predictor(task, network, target, precision)
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:
-    """Convert a row, several rows, a table, or bare values of a single column to rows."""
+    """Convert a row, several rows, a table, its file, or bare values of one column to rows."""
+    if isinstance(value, str) and _is_reference(value, task):
+        value = open_rows(value, DataConfig(), formats=task.config.formats)[0]
     if is_frame(value):
         return [
             dict(zip(value.columns, map(_as_lists, cells), strict=True))
@@ -142,6 +149,14 @@ def as_rows(value: Any, task: Task) -> Iterable[Row]:
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         value = [value]
     return (row if isinstance(row, dict) else task.rows.from_value(row) for row in value)
+
+
+def _is_reference(value: str, task: Task) -> bool:
+    """True for the file of a table, and for a folder or a pattern that is not a valid value."""
+    if Path(value).suffix in TABLE_ENDINGS and os.path.isfile(value):
+        return True
+    is_several = os.path.isdir(value) or is_pattern(value)
+    return is_several and any(task.rows.validate(task.rows.from_value(value)))
 
 
 def _as_lists(cell: Any) -> Any:

@@ -72,6 +72,14 @@ def suggest_run(reference: str | Path) -> str:
     return "give a run folder, its final/, or a hub id OWNER/NAME"
 
 
+def suggest_folder(reference: str) -> str:
+    """Return " (did you mean ...?)" for a missing folder if one beside it has a similar name."""
+    path = Path(reference).expanduser()
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = closest(path.name, [each.name for each in beside if each.is_dir()])
+    return f" (did you mean {str(path.with_name(near))!r}?)" if near else ""
+
+
 def _runs_in(folder: Path) -> list[str]:
     """Return the names of the runs and final models in a folder."""
     marks = ("run.json", "task.json", "final/task.json")

@@ -22,6 +22,9 @@ def show_results(folder: RunFolder, console: Console) -> None:
     results = folder.read("results.json")
     title, selected = f"results of step {results['step']}", results["selected_on"]
     show_metrics(title, results["metrics"], console, selected, _untrained(folder))
+    if selected:
+        by = f" by {results['metric']}" if results.get("metric") else ""
+        console.print(f"* optimistically biased: {selected} selected the checkpoint{by}")
     difference = results["reload_difference"]
     console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):
@@ -60,8 +63,6 @@ def show_metrics(
         labels = by_label(split)
         if 0 < len(labels) <= MOST_LABELS:
             console.table(f"{name} by label", ["label", *BY_LABEL], labels)
-    if selected:
-        console.print(f"* optimistically biased: {selected} selected the checkpoint")
 
 
 def show_groups(title: str, groups: Metrics, console: Console) -> None:

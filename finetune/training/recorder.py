@@ -11,6 +11,7 @@ import accelerate
 from accelerate.utils import broadcast
 
 from finetune.batching.data_loader import Split
+from finetune.config.best_metric import selected_metric
 from finetune.distributed.fsdp import gather, unsharded
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.io.checkpoint import (
@@ -89,13 +90,19 @@ class RunJournal:
         assert self.validation is not None
         evaluation = self.evaluate_on(self.validation, step)
         metrics = evaluation.metrics
-        name, _ = self.live.task.metric
-        shown = {key: metrics[key] for key in dict.fromkeys(["loss", name]) if key in metrics}
-        words = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
-        self.console.print(f"step {step}/{self.live.total_steps}  {self.validation.name}: {words}")
+        self.show(f"step {step}/{self.live.total_steps}", self.validation.name, metrics)
         if remark := self.live.task.views.remark(evaluation.stats, metrics, self._first):
             self.console.print(remark)
         return metrics
+
+    def show(self, place: str, split: str, metrics: Mapping[str, float]) -> None:
+        """Print the loss, the metric of the task, and the one that selects the checkpoint."""
+        live = self.live
+        best = live.config.train.best
+        selected = selected_metric(best, live.task.metric, live.task.views.metric_names())
+        names = dict.fromkeys(["loss", live.task.metric[0], *(selected or ())[:1]])
+        words = "  ".join(f"{name} {metrics[name]:.4f}" for name in names if name in metrics)
+        self.console.print(f"{place}  {split}: {words}")
 
     def evaluate_on(self, split: Split, step: int) -> Evaluation:
         """Evaluate on any split and append the metrics to the history."""

@@ -273,11 +273,7 @@ def evaluate_untrained(
         save_untrained(journal.folder, split.name, evaluation.predictions)
     if select is not None:
         select(metrics)
-    name = prepared.live.task.metric[0]
-    journal.console.print(
-        f"before training  {split.name}: loss {metrics['loss']:.4f}  "
-        f"{name} {metrics.get(name, float('nan')):.4f}"
-    )
+    journal.show("before training", split.name, metrics)
 
 
 def digest_splits(splits: Splits, task: Task) -> dict[str, str]:

@@ -17,7 +17,7 @@ import torch
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
-from finetune.io.references import locate, resolve_model
+from finetune.io.references import locate, resolve_model, suggest_folder
 from tasks.backbones.dropout import config_keys
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def from_pretrained(
             first = f"that class does not support networks of type {other[1]}."
             remedy = "Choose a network for this task"
         elif "connect to" in first and not Path(name).exists():
-            first = f"There is no such folder, and the hub is not reachable ({first.rstrip('.')})."
+            missing = f"There is no such folder{suggest_folder(name)}"
+            first = f"{missing}, and the hub is not reachable ({first.rstrip('.')})."
         first = first.rstrip().replace(" from one of:", ".")  # the list is on the next lines
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
