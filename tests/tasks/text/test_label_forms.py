@@ -140,7 +140,6 @@ def test_notes_name_variants_of_a_label() -> None:
     assert any("'nan' is a label like any other" in note for note in notes)
 
 
-@pytest.mark.parametrize("form", ["{}%", "${}.50", "{} €"])
 @pytest.mark.parametrize("mark", ["/", "#", " & ", "+", "\n", "\t"])
 def test_marks_that_rarely_delimit_are_in_doubt_if_parts_recur(mark: str) -> None:
     with pytest.raises(AmbiguityError, match=r"several labels; set task\.kind=single, or"):
@@ -155,6 +154,7 @@ def test_a_flag_beside_columns_of_labels_is_not_one_of_them() -> None:
         learn(rows)
 
 
+@pytest.mark.parametrize("form", ["{}%", "${}.50", "{} €"])
 def test_numbers_with_a_unit_are_refused(form: str) -> None:
     with pytest.raises(AmbiguityError, match="24 distinct numbers with a unit, such as"):
         learn(labeled(*map(form.format, range(24))))
