@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -143,20 +144,19 @@ def embed_rows(
         digest = digest_model(network, chosen)
     digest.update(task.resolved_.model_dump_json().encode())
     parts = PartFiles(output, digest.hexdigest(), len(table), WINDOW)
-    if state.is_main_process:
-        parts.prepare()
-    accelerator.wait_for_everyone()
     rank, processes = accelerator.process_index, accelerator.num_processes
     reused = 0
-    with console.count(len(table), "rows") as advance:
-        for number in range(rank, parts.count, processes):
-            reused += _embed_window(embedder, inputs, number, parts)
-            advance(min(WINDOW, len(table)))
-    accelerator.wait_for_everyone()
-    truncated = sum(gather_object([embedder.cut]))
-    if not state.is_main_process:
-        return 0
-    done = parts.concatenate()
+    with parts.prepared() if state.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        with console.count(len(table), "rows") as advance:
+            for number in range(rank, parts.count, processes):
+                reused += _embed_window(embedder, inputs, number, parts)
+                advance(min(WINDOW, len(table)))
+        accelerator.wait_for_everyone()
+        truncated = sum(gather_object([embedder.cut]))
+        if not state.is_main_process:
+            return 0
+        done = parts.concatenate()
     _note_truncated(truncated, done, console)
     skipped_note = f", {len(table) - done} skipped" if done < len(table) else ""
     reused_note = f", {format_count(reused, 'part')} reused from an earlier start" if reused else ""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from filelock import FileLock, Timeout
 
 from finetune.errors import ConfigError, DataError
 from finetune.io.files import atomic, write_json
@@ -42,7 +44,31 @@ class PartFiles:
         self.facts = {"made_of": made_of, "window": window, "rows": rows}
         self.count = -(-rows // window)
 
-    def prepare(self) -> None:
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Prepare the folder, and hold the lock of the output while its parts are written.
+
+        Raises ConfigError if another command is writing the same output.
+        """
+        lock = FileLock(self.output.with_name(f".{self.output.name}.lock"), timeout=0)
+        try:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(
+                f"-o {self.output}: another command is writing this file; wait for it, or name "
+                "another file"
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks; what cannot be written is reported below
+        try:
+            self._prepare()
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    def _prepare(self) -> None:
         """Create the folder; delete parts of another network or of a table of another size."""
         manifest = self.folder / "manifest.json"
         saved = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None

@@ -10,18 +10,24 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from psutil import pid_exists
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write a file or a folder to, and rename it to `path` at the end.
 
-    If the block or the disk fails, the temporary path is removed and `path` remains unchanged.
+    If the block or the disk fails, the temporary path is removed and `path` remains unchanged. Of
+    two processes that write `path` at once, the later one replaces what the other has completed.
     """
+    _remove_leftovers(path)
     partial = partial_path(path)
     remove_path(partial)
     try:
@@ -42,9 +48,22 @@ def publish(partial: Path, path: Path) -> None:
     sync_to_disk(path.parent)
 
 
-def partial_path(path: Path) -> Path:
-    """Return the temporary path to which a file or a folder is written until it is complete."""
-    return path.with_name(f".{path.name}.partial")
+def partial_path(path: Path, pid: int | str | None = None) -> Path:
+    """Return the temporary path to which a process writes a file or a folder until it is complete.
+
+    `pid` is that of a process on this host, by default of this one.
+    """
+    host = zlib.crc32(socket.gethostname().encode())
+    return path.with_name(f".{path.name}.{host:08x}-{pid or os.getpid()}.partial")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes of this host that have ended did not complete."""
+    start, end = partial_path(path, "*").name.split("*")
+    for other in path.parent.iterdir() if path.parent.is_dir() else ():
+        pid = other.name.removeprefix(start).removesuffix(end)
+        if other.name == f"{start}{pid}{end}" and pid.isdigit() and not pid_exists(int(pid)):
+            remove_path(other)
 
 
 def remove_path(path: Path) -> None:
