@@ -73,14 +73,14 @@ class Segmentation(Task):
     # ---- learned state, and the network
 
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
-        from tasks.backbones.vision_sources import find_source
+        from tasks.masks.segmentation_sources import find_segmenter
 
         terms = losses.parse_loss(self.resolved_.loss)
         losses.check_weights(terms, self.resolved_.class_weights)
         masks = self.rows.masks
         self.coding_, facts = masks.learn(train)
         self.weights_, weights = masks.weigh(self.coding_, facts, self.resolved_.class_weights)
-        self.source_ = find_source(source, None, None)
+        self.source_ = find_segmenter(source)
         self.preprocessing_ = self.source_.preprocessing.squeezed(self.resolved_.input_size)
         self.processor_ = None
         if self.source_.processor:

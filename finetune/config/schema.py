@@ -93,7 +93,9 @@ class ModelConfig(Section):
     code_keys: ClassVar[frozenset[str]] = frozenset({"trust_remote_code"})
 
     name: str
-    """Hub id, folder, timm/<name>, or pkg://<package>/<path> for files of an installed package."""
+    """Hub id, timm/<name>, folder of a network, of an adapter or of a finished run, or
+    pkg://<package>/<path> for files of an installed package.
+    """
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     weights: str | None = None

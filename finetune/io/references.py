@@ -14,6 +14,7 @@ from pathlib import Path
 from finetune.config.formats import FILE_ENDINGS
 from finetune.config.text_files import is_special
 from finetune.errors import DataError, FinetuneError, ModelError, closest, listed, nearest
+from finetune.io.model_folders import weights_folder
 
 PACKAGE_SCHEME = "pkg://"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -93,9 +94,12 @@ def is_pattern(reference: str) -> bool:
 
 
 def resolve_model(name: str) -> str:
-    """Return the name to pass to `from_pretrained`: a local path, or the hub id unchanged."""
+    """Return the name to pass to `from_pretrained`: a local path, or the hub id unchanged.
+
+    Raises ModelError for a folder from which it is not clear what to take.
+    """
     path = locate(name, ModelError)
-    return name if path is None else str(path)
+    return name if path is None else str(weights_folder(path))
 
 
 def _must_be_path(reference: str) -> bool:

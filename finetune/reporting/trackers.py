@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -64,9 +65,11 @@ def _wandb_fault(wandb: Any) -> str:
     """Return why W&B would refuse a run, or ask for a key; "" if it would not."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return ""
-    if os.environ.get("WANDB_API_KEY") or getattr(getattr(wandb, "api", None), "api_key", None):
-        return ""
-    return "is not logged in; run: wandb login, or set WANDB_MODE=offline"
+    if "prompt" in signature(wandb.login).parameters:
+        has_key = wandb.login(prompt=False, verify=False)
+    else:  # older versions
+        has_key = wandb.api.api_key is not None
+    return "" if has_key else "is not logged in; run: wandb login, or set WANDB_MODE=offline"
 
 
 def _mlflow_fault(mlflow: Any) -> str:

@@ -19,6 +19,8 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io.references import locate, resolve_model, suggest_folder
 from tasks.backbones.dropout import config_keys
+from tasks.backbones.network_folders import missing_processor, refuse_folder
+from tasks.backbones.peft_folders import AdapterFolder, find_adapter, merge_adapter
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -56,8 +58,12 @@ def from_pretrained(
     from huggingface_hub.errors import StrictDataclassError
 
     refuse_keys(source, "transformers", {"weights": "its folder holds its weights"})
+    adapter = find_adapter(source.name)
+    if adapter is not None and not adapter.has_file_for(auto):
+        return _from_adapter(auto, source, adapter, **arguments)
     name, gguf = _split_gguf(resolve_model(source.name))
     may_run_code = source.trust_remote_code and not _is_from_hub(Path(name))
+    refuse_folder(source.name)
     keys = {"revision": source.revision, "trust_remote_code": may_run_code}
     try:
         if not gguf and auto not in _PROCESSORS:
@@ -81,6 +87,8 @@ def from_pretrained(
         elif "connect to" in first and not Path(name).exists():
             missing = f"There is no such folder{suggest_folder(name)}"
             first = f"{missing}, and the hub is not reachable ({first.rstrip('.')})."
+        elif misfit := missing_processor(source.name, auto):
+            first, remedy = f"{misfit}.", "Choose a network for this task"
         first = first.rstrip().replace(" from one of:", ".")  # the list is on the next lines
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
@@ -115,6 +123,28 @@ def describe_fault(error: BaseException) -> str:
     first = next(iter(text.splitlines()), "")[:_LONGEST]
     is_clear = isinstance(error, OSError | ValueError | RuntimeError | ImportError) and first
     return first if is_clear else f"{type(error).__name__}: {first}".rstrip(": ")
+
+
+def _from_adapter(auto: str, source: ModelConfig, adapter: AdapterFolder, **arguments: Any) -> Any:
+    """Load from the base model of an adapter, a network with the adapter merged into it."""
+    base = source.model_copy(update={"name": adapter.base, "revision": None})
+    if not auto.startswith("AutoModel"):
+        return from_pretrained(auto, base, **arguments)
+    if source.quantize is not None:
+        raise ModelError(
+            f"model.quantize={source.quantize}: adapters are merged into unquantized weights; "
+            f"give the base model, {adapter.base}, or remove the key"
+        )
+    trained_in = adapter.trained_in
+    if auto == "AutoModel" and trained_in not in (None, auto):
+        # The adapter names the layers as they are inside of the class it was trained in.
+        network = from_pretrained(str(trained_in), base, **arguments)
+        merge_adapter(network, adapter)
+        return network.base_model
+    loaded = from_pretrained(auto, base, **arguments)
+    network = loaded[0] if isinstance(loaded, tuple) else loaded
+    merge_adapter(network.base_model if trained_in == "AutoModel" else network, adapter)
+    return loaded
 
 
 def _is_from_hub(folder: Path) -> bool:

@@ -17,8 +17,10 @@ from torch import nn
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
+from finetune.io.model_folders import read_model_config
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
+from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import (
     describe_fault,
     from_pretrained,
@@ -136,7 +138,10 @@ def build_vision_model(
         channels = source.preprocessing.channels
         model = TimmModel(add_hidden_layer(network, hidden), size, names, channels)
         model.network.pretrained_cfg.update(to_timm(source.preprocessing))
-        _reset_head(model.last_layer())
+        if _labels_of(source.timm_name) != list(names) or hidden is not None:
+            _reset_head(model.last_layer())
+        else:
+            model.notes.append("head: kept from the checkpoint, which has the same labels")
     model.base = resolve_model(source.model.name)
     return model
 
@@ -149,7 +154,9 @@ def load_vision_model(model: ModelConfig, preprocessing: Preprocessing) -> Visio
         return TransformersVisionModel(replace_head(load_network(AUTO, model), head), size)
     classes = {} if head is None else {"num_classes": 0}
     network = replace_head(timm.create_model(name, pretrained=True, **classes), head)
-    names = network.pretrained_cfg.get("label_names") or _timm_folder(folder).get("label_names")
+    names = network.pretrained_cfg.get("label_names") or read_model_config(folder).get(
+        "label_names"
+    )
     return TimmModel(network, size, names or (), preprocessing.channels)
 
 
@@ -164,8 +171,8 @@ def timm_name(model: ModelConfig) -> str | None:
                 f"model.name: timm has no architecture {name!r}; {_nearest_timm(name)}"
             )
         return name
-    path = Path(resolve_model(model.name))
-    return f"local-dir:{path}" if "architecture" in _timm_folder(path) else None
+    is_timm = folder_kind(model.name) == "timm"
+    return f"local-dir:{resolve_model(model.name)}" if is_timm else None
 
 
 def _nearest_timm(name: str) -> str:
@@ -174,20 +181,11 @@ def _nearest_timm(name: str) -> str:
     return hint if hint.startswith("did") else "timm.list_models() lists them"
 
 
-def _timm_folder(folder: Path) -> dict[str, Any]:
-    """Read config.json of a folder; {} if there is none."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
 def _timm_config(name: str) -> dict[str, Any]:
     """Return the config of a timm network without loading its weights."""
     scheme, _, place = name.partition(":")
     if scheme == "local-dir":
-        config = _timm_folder(Path(place))
+        config = read_model_config(place)
         return {**config, **config.get("pretrained_cfg", {})}
     if scheme == "hf-hub":
         config, _, _ = timm.models.load_model_config_from_hf(place)
@@ -254,6 +252,12 @@ def _check_timm_keys(model: ModelConfig) -> None:
     if model.name.startswith(TIMM):
         no_effect["revision"] = "timm chooses the revision"
     refuse_keys(model, "timm", no_effect)
+
+
+def _labels_of(timm_name: str) -> list[str] | None:
+    """Return the labels of a network in a folder that this kit or timm wrote, in order."""
+    scheme, _, place = timm_name.partition(":")
+    return read_model_config(place).get("label_names") if scheme == "local-dir" else None
 
 
 def _reset_head(layer: nn.Linear) -> None:

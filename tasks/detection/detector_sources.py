@@ -18,8 +18,10 @@ from torch import nn
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
+from finetune.io.model_folders import read_model_config
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
+from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import from_pretrained, label_keys, load_network
 from tasks.backbones.pyramid import PYRAMID_STRIDES
 from tasks.backbones.vision_sources import VisionSource, create_timm, find_source, timm_name
@@ -45,8 +47,9 @@ class DetectorSource:
     Attributes:
         canvas: the preprocessing of its input.
         note: one sentence about its kind, for the run's header.
-        vision: FCOS's timm backbone; None: a detector of transformers.
+        vision: timm backbone of a new FCOS; None: the checkpoint is a detector.
         processor: config of the image processor of a transformers detector; None: FCOS.
+        fcos: config of a saved FCOS; None: another detector.
     """
 
     model: ModelConfig
@@ -54,6 +57,7 @@ class DetectorSource:
     note: str
     vision: VisionSource | None = None
     processor: Mapping[str, Any] | None = None
+    fcos: dict[str, Any] | None = None
 
 
 def find_detector(
@@ -64,6 +68,8 @@ def find_detector(
     `side` is that of its square input in pixels; None: the default. Raises ModelError if `detector`
     or `side` does not fit the network.
     """
+    if folder_kind(model.name) == "fcos":
+        return _find_fcos(model, detector, side, names)
     if timm_name(model) is not None:
         if detector == "native":
             raise ModelError(
@@ -71,12 +77,7 @@ def find_detector(
                 "set task.detector=fcos, or choose a detector checkpoint"
             )
         side = side or SIDE
-        coarsest = PYRAMID_STRIDES[-2]
-        if side % coarsest:
-            near = max(coarsest, round(side / coarsest) * coarsest)
-            raise ModelError(
-                f"task.image_size={side}: not a multiple of {coarsest}; set task.image_size={near}"
-            )
+        _check_side(side)
         vision = find_source(model, side, None)
         preprocessing = vision.preprocessing
         canvas = Canvas(
@@ -99,6 +100,37 @@ def find_detector(
     return DetectorSource(model, canvas, note, None, processor)
 
 
+def _find_fcos(
+    model: ModelConfig, detector: str | None, side: int | None, names: Sequence[str]
+) -> DetectorSource:
+    """Resolve a folder that `FcosModel.save` wrote."""
+    if detector == "native" or model.weights is not None:
+        key = "model.weights" if model.weights is not None else "task.detector=native"
+        raise ModelError(f"{key}: {model.name} is FCOS with weights of its own; remove the key")
+    config = read_model_config(resolve_model(model.name))
+    if side is not None:
+        _check_side(side)
+        config["size"] = [side, side]
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    canvas = Canvas((config["size"][0], config["size"][1]), True, mean, std)
+    has_same = config["labels"] == list(names)
+    note = (
+        f"detector: the checkpoint's FCOS, {config['width']} channels and {config['convolutions']} "
+        "convolutions; class head: "
+        + ("kept, for the same labels" if has_same else f"new, for {len(names)} labels")
+    )
+    return DetectorSource(model, canvas, note, fcos=config)
+
+
+def _check_side(side: int) -> None:
+    coarsest = PYRAMID_STRIDES[-2]
+    if side % coarsest:
+        near = max(coarsest, round(side / coarsest) * coarsest)
+        raise ModelError(
+            f"task.image_size={side}: not a multiple of {coarsest}; set task.image_size={near}"
+        )
+
+
 def build_detector(
     source: DetectorSource, names: Sequence[str], *, width: int, convolutions: int
 ) -> TransferModel:
@@ -106,6 +138,8 @@ def build_detector(
 
     `width` and `convolutions` are FCOS's task.fpn_width and task.head_convs.
     """
+    if source.fcos is not None:
+        return FcosModel.with_labels(Path(resolve_model(source.model.name)), source.fcos, names)
     if source.vision is None:
         return _build_native(source, names)
     body = create_timm(source.vision, 2, classifies=False)  # the pyramid drops its classifier
@@ -130,7 +164,7 @@ def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
 
 def make_detection_head(source: DetectorSource, names: Sequence[str]) -> Head:
     """Return the losses and decoding of a detector with heads for `names`. Raises ModelError."""
-    if source.vision is not None:
+    if source.processor is None:
         return FcosHead(source.canvas.size)
     config = from_pretrained("AutoConfig", source.model, **_config_keys(source, names))
     return QueryHead(family_of(config), config)

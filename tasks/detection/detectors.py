@@ -31,6 +31,9 @@ from tasks.image.preprocessing import INPUT
 CLASS_HEADS = ("class_embed", "enc_score_head", "denoising_class_embed", "class_labels_classifier")
 """Names of the layers in transformers detectors whose size depends on the labels."""
 
+CLASS_LAYER = "classification_head.cls_logits"
+"""The layer of FCOS whose size depends on the labels."""
+
 
 class Detector(TransferModel):
     """A detector whose outputs are tensors [B, ...], nested in dictionaries and lists."""
@@ -115,6 +118,24 @@ class FcosModel(Detector):
             model.network.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(f"{folder}: the detector cannot be loaded: {error}") from error
+        return model
+
+    @classmethod
+    def with_labels(
+        cls, folder: Path, config: Mapping[str, Any], labels: Sequence[str]
+    ) -> FcosModel:
+        """Load the weights of a folder into a detector for `labels`.
+
+        `config` is that of the folder, with the new size. The layer of the classes is new, unless
+        the labels are the same.
+        """
+        saved = cls.load(folder).network.state_dict()
+        rest = {key: value for key, value in config.items() if key != "architecture"}
+        model = cls(make_fcos({**rest, "labels": list(labels)}), {**rest, "labels": list(labels)})
+        fresh = model.network.state_dict()
+        if config["labels"] != list(labels):
+            saved |= {name: fresh[name] for name in fresh if CLASS_LAYER in name}
+        model.network.load_state_dict(saved)
         return model
 
 

@@ -138,6 +138,12 @@ class SegmentationModel(TransferModel):
         return {"base_model_name_or_path": self.base}
 
 
+def _encoder_of(network: Any) -> tuple[nn.Module, str]:
+    """Return the encoder of a network of smp and its name; smp wraps those of timm."""
+    inner = getattr(network.encoder, "model", None)
+    return (network.encoder, "encoder") if inner is None else (inner, "encoder.model")
+
+
 class SmpModel(SegmentationModel):
     """A network of smp: encoder, decoder and segmentation_head.
 
@@ -151,7 +157,7 @@ class SmpModel(SegmentationModel):
         super().__init__(
             network,
             heads=heads,
-            blocks=encoder_stages(network.encoder.model, "encoder.model"),
+            blocks=encoder_stages(*_encoder_of(network)),
             kind=vision_network_kind(network, heads),
         )
         self.size = size

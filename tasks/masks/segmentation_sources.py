@@ -9,6 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from torch import nn
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError, nearest
+from finetune.io.model_folders import TASK, read_model_config
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
-from tasks.backbones.pretrained import label_keys, load_network
-from tasks.backbones.vision_sources import VisionSource, create_timm
+from tasks.backbones.network_folders import folder_kind
+from tasks.backbones.pretrained import describe_fault, label_keys, load_network
+from tasks.backbones.vision_sources import TIMM, VisionSource, create_timm, find_source
+from tasks.image.preprocessing import Preprocessing
 from tasks.masks.segmentation_models import SegmentationModel, SmpModel, TransformersSegmenter
 
 DECODERS = {
@@ -30,9 +34,26 @@ DECODERS = {
     "upernet": "UPerNet",
     "segformer": "Segformer",
 }
+SMP_TIMM = "tu-"  # smp's prefix of timm's encoders
 AUTO = "AutoModelForSemanticSegmentation"
 # Errors that timm and smp raise if an encoder does not fit a decoder.
 _MISFITS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
+
+
+def find_segmenter(model: ModelConfig) -> VisionSource:
+    """Determine the library of a network and its preprocessing. Raises ModelError."""
+    if folder_kind(model.name) != "smp":
+        return find_source(model, None, None)
+    folder = resolve_model(model.name)
+    state = read_model_config(folder, TASK).get("state")
+    if isinstance(state, dict) and "preprocessing" in state:
+        return VisionSource(model, Preprocessing.from_state(state["preprocessing"]))
+    encoder = str(read_model_config(folder).get("encoder_name"))
+    if encoder.startswith(SMP_TIMM):
+        name = TIMM + encoder.removeprefix(SMP_TIMM)
+        return replace(find_source(ModelConfig(name=name), None, None), model=model, timm_name=None)
+    note = f"preprocessing: {model.name} does not say how; using 224 x 224, ImageNet's mean and std"
+    return VisionSource(model, Preprocessing((224, 224), None), note=note)
 
 
 def build_segmenter(
@@ -42,16 +63,15 @@ def build_segmenter(
 
     Raises ConfigError or ModelError if the decoder does not fit the network.
     """
-    if source.timm_name is None:
-        if decoder is not None:
-            raise ConfigError(
-                f"task.decoder: {source.model.name}, a network of transformers, has its own "
-                "decoder; remove the key"
-            )
+    if source.timm_name is None and decoder is not None:
+        raise ConfigError(f"task.decoder: {source.model.name} has its own decoder; remove the key")
+    if folder_kind(source.model.name) == "smp":
+        model: SegmentationModel = _build_from_folder(source, names, size)
+    elif source.timm_name is None:
         network = load_network(
             AUTO, source.model, ignore_mismatched_sizes=True, **label_keys(names)
         )
-        model: SegmentationModel = TransformersSegmenter(network, size)
+        model = TransformersSegmenter(network, size)
     else:
         model = SmpModel(_build_smp(source, decoder or "unet", len(names)), size)
     model.base = resolve_model(source.model.name)
@@ -68,6 +88,43 @@ def load_segmenter(source: ModelConfig, size: tuple[int, int]) -> SegmentationMo
     with quiet_libraries():
         network = smp.from_pretrained(source.name)
     return SmpModel(network, size)
+
+
+def _build_from_folder(
+    source: VisionSource, names: Sequence[str], size: tuple[int, int]
+) -> SmpModel:
+    """Load a network that smp saved; its head is kept if it is known to have the same labels."""
+    import segmentation_models_pytorch as smp
+
+    folder = resolve_model(source.model.name)
+    config = {k: value for k, value in read_model_config(folder).items() if not k.startswith("_")}
+    # Without an activation, since the task computes probabilities from logits.
+    changed = {"classes": len(names), "activation": None, "aux_params": None}
+    try:
+        with quiet_libraries():
+            saved = smp.from_pretrained(folder)
+        network: Any = type(saved)(**(config | changed | {"encoder_weights": None}))
+    except Exception as error:  # files of another content fail anywhere in the library
+        raise ModelError(
+            f"model.name: {source.model.name!r} cannot be loaded with smp: {describe_fault(error)}"
+        ) from error
+    if config.get("in_channels", 3) != 3:
+        raise ModelError(
+            f"model.name: {source.model.name} reads {config['in_channels']} channels, and this "
+            "task reads RGB; choose another network"
+        )
+    coding = read_model_config(folder, TASK).get("state", {}).get("coding", {})
+    keeps = coding.get("names") == list(names)
+    weights = {
+        name: tensor
+        for name, tensor in saved.state_dict().items()
+        if name.startswith(("encoder.", "decoder.", "segmentation_head." if keeps else "decoder."))
+    }
+    network.load_state_dict(weights, strict=False)
+    model = SmpModel(network, size)
+    same = "kept from the checkpoint, which has the same labels"
+    model.notes.append(f"head: {same if keeps else f'new, for {len(names)} labels'}")
+    return model
 
 
 def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:

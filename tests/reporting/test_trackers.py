@@ -128,7 +128,11 @@ def test_check_trackers_names_one_that_cannot_be_imported(
 def test_check_trackers_asks_for_a_login_to_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    stand_in(monkeypatch, "wandb", api=SimpleNamespace(api_key=None))
+    old = {"login": lambda key=None: True, "api": SimpleNamespace(api_key=None)}
+    stand_in(monkeypatch, "wandb", **old)
+    with pytest.raises(ConfigError, match="wandb is not logged in; run: wandb login"):
+        check_trackers(["wandb"])
+    stand_in(monkeypatch, "wandb", login=lambda prompt=True, verify=True: False)
     with pytest.raises(ConfigError, match="wandb is not logged in; run: wandb login"):
         check_trackers(["wandb"])
     monkeypatch.setenv("WANDB_MODE", "offline")
