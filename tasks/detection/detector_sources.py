@@ -108,17 +108,18 @@ def _find_fcos(
         key = "model.weights" if model.weights is not None else "task.detector=native"
         raise ModelError(f"{key}: {model.name} is FCOS with weights of its own; remove the key")
     config = read_model_config(resolve_model(model.name))
-    if side is not None:
-        _check_side(side)
-        config["size"] = [side, side]
-    mean, std = tuple(config["mean"]), tuple(config["std"])
-    canvas = Canvas((config["size"][0], config["size"][1]), True, mean, std)
-    has_same = config["labels"] == list(names)
-    note = (
-        f"detector: the checkpoint's FCOS, {config['width']} channels and {config['convolutions']} "
-        "convolutions; class head: "
-        + ("kept, for the same labels" if has_same else f"new, for {len(names)} labels")
-    )
+    try:
+        if side is not None:
+            _check_side(side)
+            config["size"] = [side, side]
+        height, width = config["size"]
+        canvas = Canvas((height, width), True, tuple(config["mean"]), tuple(config["std"]))
+        shape = f"{config['width']} channels and {config['convolutions']} convolutions"
+        has_same = config["labels"] == list(names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"model.name: {model.name}: config.json is damaged: {error!r}") from error
+    head = "kept, for the same labels" if has_same else f"new, for {len(names)} labels"
+    note = f"detector: the checkpoint's FCOS, {shape}; class head: {head}"
     return DetectorSource(model, canvas, note, fcos=config)
 
 

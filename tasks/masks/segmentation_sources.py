@@ -46,8 +46,11 @@ def find_segmenter(model: ModelConfig) -> VisionSource:
         return find_source(model, None, None)
     folder = resolve_model(model.name)
     state = read_model_config(folder, TASK).get("state")
-    if isinstance(state, dict) and "preprocessing" in state:
-        return VisionSource(model, Preprocessing.from_state(state["preprocessing"]))
+    if state is not None:
+        try:
+            return VisionSource(model, Preprocessing.from_state(state["preprocessing"]))
+        except (LookupError, TypeError) as error:
+            raise ModelError(f"model.name: {model.name}: {TASK} is damaged: {error!r}") from error
     encoder = str(read_model_config(folder).get("encoder_name"))
     if encoder.startswith(SMP_TIMM):
         name = TIMM + encoder.removeprefix(SMP_TIMM)
@@ -113,14 +116,15 @@ def _build_from_folder(
             f"model.name: {source.model.name} reads {config['in_channels']} channels, and this "
             "task reads RGB; choose another network"
         )
-    coding = read_model_config(folder, TASK).get("state", {}).get("coding", {})
-    keeps = coding.get("names") == list(names)
+    state = read_model_config(folder, TASK).get("state") or {}
+    keeps = state.get("coding", {}).get("names") == list(names)
     weights = {
         name: tensor
         for name, tensor in saved.state_dict().items()
         if name.startswith(("encoder.", "decoder.", "segmentation_head." if keeps else "decoder."))
     }
-    network.load_state_dict(weights, strict=False)
+    missing = network.load_state_dict(weights, strict=False).missing_keys
+    assert all(name.startswith("segmentation_head.") for name in missing), missing
     model = SmpModel(network, size)
     same = "kept from the checkpoint, which has the same labels"
     model.notes.append(f"head: {same if keeps else f'new, for {len(names)} labels'}")
