@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from finetune.config.formats import FILE_ENDINGS
+from finetune.config.model_folders import weights_folder
 from finetune.config.text_files import is_special
 from finetune.errors import DataError, FinetuneError, ModelError, closest, listed, nearest
-from finetune.io.model_folders import weights_folder
 
 PACKAGE_SCHEME = "pkg://"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from finetune.config.model_folders import read_model_config
 from finetune.errors import ModelError
-from finetune.io.model_folders import read_model_config
 from finetune.io.references import resolve_model
 
 FolderKind = Literal["timm", "smp", "fcos"]

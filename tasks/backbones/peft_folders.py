@@ -9,8 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetune.config.model_folders import ADAPTER_CONFIG, CONFIG, read_model_config
 from finetune.errors import ModelError, listed
-from finetune.io.model_folders import ADAPTER_CONFIG, CONFIG, read_model_config
 from finetune.io.references import resolve_model
 from tasks.backbones.network_folders import USES, folder_kind
 

@@ -15,9 +15,9 @@ from typing import Any
 import timm
 from torch import nn
 
+from finetune.config.model_folders import read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
-from finetune.io.model_folders import read_model_config
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
 from tasks.backbones.network_folders import folder_kind

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetune.config.model_folders import read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
-from finetune.io.model_folders import read_model_config
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
 from tasks.backbones.network_folders import folder_kind

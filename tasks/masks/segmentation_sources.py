@@ -16,9 +16,9 @@ from typing import Any
 import timm
 from torch import nn
 
+from finetune.config.model_folders import TASK, read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError, nearest
-from finetune.io.model_folders import TASK, read_model_config
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
 from tasks.backbones.network_folders import folder_kind
