@@ -23,6 +23,7 @@ from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.image.image_search import ImageSearch, configured_places
 
+_FIELDS = {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"}
 _KEYS = {"images", "annotations", "categories"}
 _HEAD = 4096  # characters to read before parsing: enough to reject a file that is not an object
 _POINTS = 6  # numbers of the smallest polygon
@@ -132,6 +133,15 @@ def _is_coco(file: Path) -> bool:
     return isinstance(content, dict) and content.keys() >= _KEYS
 
 
+def _unread_fields(annotations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the fields with a value that are not read, such as keypoints, with their counts."""
+    nothing = (None, "", [], {})
+    fields = Counter(
+        name for item in annotations for name, value in item.items() if value not in nothing
+    )
+    return [f"{name} ({count})" for name, count in fields.items() if name not in _FIELDS]
+
+
 def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage], list[str]]:
     """Return the images of a COCO file, and notes. Raises DataError if it is malformed."""
     content = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -172,6 +182,8 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
         ) from error
     found = [image for _, image in images]
     notes = [repeated] if repeated else []
+    if unread := _unread_fields(content["annotations"]):
+        notes.append(f"{file.name}: fields of annotations, not read: {listed(unread, _SHOWN)}")
     if strays:
         notes.append(_strays_note(file, strays, len(content["annotations"])))
     notes += [f"{file.name}: {note}" for note in _find_images(file, found, config.images)]

@@ -205,7 +205,9 @@ def _from_yaml(file: Path) -> YoloSource:
     root = str(content.get("path") or "")
     names = _names(content, file)
     is_pose = "kpt_shape" in content
-    return YoloSource(file, file.parent, names, splits, root if root != "." else "", is_pose)
+    notes = [f"{file.name}: key points, not read: only the boxes are"] if is_pose else []
+    root = root if root != "." else ""
+    return YoloSource(file, file.parent, names, splits, root, is_pose, notes)
 
 
 def _names(content: Mapping[str, Any], file: Path) -> dict[int, str]:

@@ -55,7 +55,9 @@ class MaskRows(PictureRows):
             _FIRST_VALUES,
         )
         image = image_name(self.cell(row))
-        mask = f"{len(cell)} objects" if is_object_list(cell) else path_of(cell) or "mask"
+        mask = path_of(cell) or "mask"
+        if is_object_list(cell):
+            mask = "1 object" if len(cell) == 1 else f"{len(cell)} objects"
         return f"image {image} of {width} x {height} pixels -> {mask}: {shown}"
 
     def resolve(

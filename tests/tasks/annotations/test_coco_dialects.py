@@ -146,11 +146,13 @@ def test_read_coco_refuses_ids_that_are_not_unique(
 def test_read_coco_notes_what_nothing_is_learned_from(tmp_path: Path) -> None:
     content = coco_content(NAMES)
     content["annotations"][1]["segmentation"] = [[1, 2, 3, 4]]
+    content["annotations"][0] |= {"keypoints": [1, 2, 2], "attributes": {}, "iscrowd": 0}
     content["images"].append(content["images"][0])
     notes = read_boxes(write_coco(tmp_path, content))[1]
     assert "instances.json: categories without annotations: circle" in notes
     short = "polygons with fewer than 3 points, left out: 1 (first: annotation 11)"
     assert f"instances.json: {short}" in notes
+    assert "instances.json: fields of annotations, not read: keypoints (1)" in notes
     assert "instances.json: 1 images are listed again with the same id and file_name" in notes
 
 

@@ -199,7 +199,9 @@ def test_read_yolo_keeps_names_as_they_are_written(tmp_path: Path) -> None:
 def test_read_yolo_boxes_takes_the_box_of_pose_labels(tmp_path: Path) -> None:
     lines = "train: images/train\nnames: [circle, square]\nkpt_shape: [2, 2]"
     root = write_yolo(tmp_path, lines, f"{LINE} 0.1 0.1 0.2 0.2")
-    assert read_boxes(root)[0] == EXPECTED
+    boxes, notes = read_boxes(root)
+    assert boxes == EXPECTED
+    assert "data.yaml: key points, not read: only the boxes are" in notes
 
 
 def test_read_yolo_reads_polygons_as_boxes_and_as_masks(tmp_path: Path) -> None:
