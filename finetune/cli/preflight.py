@@ -17,6 +17,7 @@ from finetune.inference.model_loading import local_model, read_task, trained_con
 from finetune.io.references import check_run_exists, is_pattern, locate
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.methods import METHODS
+from finetune.registry import find_object
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_outputs import Destination
@@ -29,6 +30,8 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
         check_conflicts(config, config.method)
     data, model, output = config.data, config.model, config.output
     check_given(data)
+    if data.map is not None:
+        find_object(data.map, "data.map")
     for reference in (data.source, data.train, data.validation, data.test):
         if isinstance(reference, str):
             _find_data(reference)
@@ -50,6 +53,8 @@ def check_model(run: str, source: Source | None = None) -> None:
     if source is None:
         return
     _find_data(source.reference)
+    if source.config.map is not None:
+        find_object(source.config.map, "data.map")
     saved = read_task(folder) if folder is not None else {}
     if saved and ":" not in str(saved["name"]):  # code of its own needs permission first
         trained_config(saved, source.options)
