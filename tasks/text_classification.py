@@ -22,7 +22,13 @@ from tasks.backbones.vector_heads import hidden_shape
 from tasks.classification.labeled import LabeledTask
 from tasks.classification.targets import Number, restore_targets
 from tasks.text.text_config import TextClassificationConfig
-from tasks.text.text_models import TextModel, load_native, load_pooled, load_pooled_folder
+from tasks.text.text_models import (
+    TextModel,
+    load_native,
+    load_native_folder,
+    load_pooled,
+    load_pooled_folder,
+)
 from tasks.text.text_rows import TextRows
 from tasks.text.text_views import TextViews
 from tasks.text.text_windows import (
@@ -121,7 +127,7 @@ class TextClassification(LabeledTask):
 
     def load_model(self, source: ModelConfig) -> TransferModel:
         is_pooled = self.head_ == "pooled"
-        model: TextModel = load_pooled_folder(source) if is_pooled else load_native(source)
+        model: TextModel = load_pooled_folder(source) if is_pooled else load_native_folder(source)
         model.window_pooling = self.resolved_.window_pooling
         return model
 

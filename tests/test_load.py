@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 
 import finetune
 from finetune.errors import CheckpointError, ConfigError, DataError, ModelError
@@ -97,6 +98,19 @@ def test_load_rejects_unknown_keywords(
 def test_predictor_shows_its_task_network_and_device(run: finetune.Run) -> None:
     shown = "Predictor(text-classification of text, BertForSequenceClassification, cpu, fp32)"
     assert repr(finetune.load(run.path, device="cpu")) == shown
+
+
+def test_load_rejects_a_model_without_all_of_its_tensors(run: finetune.Run, tmp_path: Path) -> None:
+    """The library would initialize them at random, and the model would guess."""
+    folder = shutil.copytree(run.path / "final", tmp_path / "final")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"final: its weight files lack bert\..* and \d+ more"):
+        finetune.load(folder)
+    turned = {name: tensor.T.contiguous() for name, tensor in tensors.items()}
+    save_file(turned, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"final.* cannot be loaded with"):
+        finetune.load(folder)
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta:x", "cuda:99"])

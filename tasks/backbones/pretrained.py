@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finetune.config.schema import ModelConfig
-from finetune.errors import ModelError
+from finetune.errors import ModelError, listed
 from finetune.io.references import locate, resolve_model, suggest_folder
 from tasks.backbones.dropout import config_keys
 from tasks.backbones.network_folders import missing_processor, refuse_folder
@@ -39,6 +39,7 @@ _PICKLE = (
     "not loaded. Ask for safetensors, which the owner of the model writes with "
     'safetensors.torch.save_file(model.state_dict(), "model.safetensors").'
 )
+_LISTED = 3
 _LONGEST = 300  # characters of another library's message
 _CODE = (
     "comes with code of its own, which has not run. Review it in a local folder (code of a hub "
@@ -172,6 +173,21 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
     if source.name.lower().endswith(GGUF):
         _clear_quantization(network)
+    return network
+
+
+def load_whole(auto: str, source: ModelConfig, apart: str = "", **arguments: Any) -> Any:
+    """Load a network of which every tensor was saved, except those whose names start with `apart`.
+
+    Raises ModelError if a tensor is missing, which the library would initialize at random.
+    """
+    network, info = load_network(auto, source, output_loading_info=True, **arguments)
+    missing = [name for name in info["missing_keys"] if not (apart and name.startswith(apart))]
+    if missing:
+        raise ModelError(
+            f"{source.name}: its weight files lack {listed(sorted(missing), _LISTED)}; copy the "
+            "model here again from an intact source"
+        )
     return network
 
 

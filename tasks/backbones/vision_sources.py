@@ -25,6 +25,7 @@ from tasks.backbones.pretrained import (
     describe_fault,
     from_pretrained,
     load_network,
+    load_whole,
     refuse_keys,
 )
 from tasks.backbones.vector_heads import HEAD_FILE, HiddenShape, read_head
@@ -151,7 +152,8 @@ def load_vision_model(model: ModelConfig, preprocessing: Preprocessing) -> Visio
     folder, name, size = Path(model.name), timm_name(model), preprocessing.size
     head = read_head(folder)[0] if (folder / HEAD_FILE).is_file() else None
     if name is None:
-        return TransformersVisionModel(replace_head(load_network(AUTO, model), head), size)
+        network = load_network(AUTO, model) if head is not None else load_whole(AUTO, model)
+        return TransformersVisionModel(replace_head(network, head), size)
     classes = {} if head is None else {"num_classes": 0}
     network = replace_head(timm.create_model(name, pretrained=True, **classes), head)
     names = network.pretrained_cfg.get("label_names") or read_model_config(folder).get(

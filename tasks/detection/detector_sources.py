@@ -22,7 +22,7 @@ from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
 from tasks.backbones.network_folders import folder_kind
-from tasks.backbones.pretrained import from_pretrained, label_keys, load_network
+from tasks.backbones.pretrained import from_pretrained, label_keys, load_network, load_whole
 from tasks.backbones.pyramid import PYRAMID_STRIDES
 from tasks.backbones.vision_sources import VisionSource, create_timm, find_source, timm_name
 from tasks.detection.detectors import FcosModel, QueryModel, class_heads, describe_fcos, make_fcos
@@ -159,7 +159,7 @@ def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
     """Load a saved detector with its own library."""
     if not is_native:
         return FcosModel.load(Path(source.name))
-    network = load_network(AUTO, source)
+    network = load_whole(AUTO, source)
     return QueryModel(network, class_heads(network))
 
 

@@ -22,7 +22,7 @@ from finetune.errors import ConfigError, ModelError, nearest
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
 from tasks.backbones.network_folders import folder_kind
-from tasks.backbones.pretrained import describe_fault, label_keys, load_network
+from tasks.backbones.pretrained import describe_fault, label_keys, load_network, load_whole
 from tasks.backbones.vision_sources import TIMM, VisionSource, create_timm, find_source
 from tasks.image.preprocessing import Preprocessing
 from tasks.masks.segmentation_models import SegmentationModel, SmpModel, TransformersSegmenter
@@ -85,7 +85,7 @@ def load_segmenter(source: ModelConfig, size: tuple[int, int]) -> SegmentationMo
     """Load a folder written by `SegmentationModel.save` with its own library."""
     config = json.loads((Path(source.name) / "config.json").read_text(encoding="utf-8"))
     if "_model_class" not in config:
-        return TransformersSegmenter(load_network(AUTO, source), size)
+        return TransformersSegmenter(load_whole(AUTO, source), size)
     import segmentation_models_pytorch as smp
 
     with quiet_libraries():

@@ -17,7 +17,12 @@ from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 from finetune.model import Batch
 from tasks.backbones.logits_model import LogitsModel
-from tasks.backbones.pretrained import load_network, quiet_transformers, text_network_kind
+from tasks.backbones.pretrained import (
+    load_network,
+    load_whole,
+    quiet_transformers,
+    text_network_kind,
+)
 from tasks.backbones.seams import (
     find_blocks,
     has_parameters,
@@ -221,11 +226,16 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
     return model
 
 
+def load_native_folder(folder: ModelConfig) -> NativeTextModel:
+    """Load a folder that NativeTextModel.save wrote."""
+    return NativeTextModel(load_whole("AutoModelForSequenceClassification", folder), [])
+
+
 def load_pooled(
     source: ModelConfig, pooling: str, outputs: int, hidden: HiddenShape | None = None
 ) -> PooledTextModel:
     """Load a backbone with AutoModel, in float32, and add a new head."""
-    backbone = _load_backbone(source)
+    backbone = _without_pooler(load_network("AutoModel", source), source)
     head = make_vector_head(backbone.config.hidden_size, hidden, outputs)
     model = PooledTextModel(PooledNetwork(backbone, pooling, head))
     model.base = resolve_model(source.name)
@@ -235,11 +245,11 @@ def load_pooled(
 def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
     """Load a folder that PooledTextModel.save wrote."""
     head, facts = read_head(Path(folder.name))
-    return PooledTextModel(PooledNetwork(_load_backbone(folder), facts["pooling"], head))
+    backbone = _without_pooler(load_whole("AutoModel", folder, apart="pooler."), folder)
+    return PooledTextModel(PooledNetwork(backbone, facts["pooling"], head))
 
 
-def _load_backbone(source: ModelConfig) -> Any:
-    backbone = load_network("AutoModel", source)
+def _without_pooler(backbone: Any, source: ModelConfig) -> Any:
     if getattr(backbone, "pooler", None) is not None:
         # It is unused and would get no gradient, which distributed training does not allow.
         backbone.pooler = None

@@ -117,7 +117,8 @@ def test_push_uploads_the_listed_files_of_a_model_without_a_manifest(
     final: Path, root: Path
 ) -> None:
     """Earlier versions of the kit wrote none."""
-    (final / "manifest.json").unlink()
+    for name in ("manifest.json", "adapter/tokenizer.json", "adapter/tokenizer_config.json"):
+        (final / name).unlink()
     (final / "id_rsa").write_text("secret")
     with hub(root):
         push(final, "me/news", what="both")
