@@ -338,6 +338,8 @@ def _sentences(
         message = message.removeprefix("List ").removesuffix(", unable to parse string as a number")
         message = message.removesuffix(", unable to parse string as an integer")
         message = message.partition(" after validation, ")[0]
+        if fault["type"] == "list_type" and isinstance(fault["input"], str):
+            message = f"should be a list: {leaf}=[{fault['input']}]"
         by_key.setdefault(key, [f"{fault['input']!r:.80}:"]).append(message)
     for key, messages in by_key.items():
         head, *rest = messages

@@ -33,6 +33,7 @@ class Comparison:
         names: of the runs.
         metrics: {"split/metric": values}; None where a run lacks it.
         best: {"split/metric": position of the run with the best value}, for those that differ.
+        incomparable: splits whose rows differ between the runs; no run is the best on them.
         costs: {"step", "seconds" and "trained parameters": values}; None where unknown.
         differences: config keys that differ; a key that some of the runs do not have (of another
             method, say) only if it was set, or differs among the others.
@@ -42,6 +43,7 @@ class Comparison:
     names: list[str]
     metrics: Cells
     best: dict[str, int]
+    incomparable: list[str]
     costs: Cells
     differences: Cells
     shared: dict[str, Any]
@@ -93,6 +95,8 @@ def print_comparison(compared: Comparison, console: Console) -> None:
     console.table("metrics", ["metric", *compared.names], rows)
     if compared.best:
         console.print("* best of the runs")
+    for split in compared.incomparable:
+        console.print(f"the rows of {split} differ between the runs, so no run is marked as best")
     formats: dict[str, Callable[[Any], str]] = {"step": str, "seconds": "{:,.1f}".format}
     rows = [
         [name, *_formatted(values, formats.get(name, "{:,}".format))]
@@ -102,15 +106,19 @@ def print_comparison(compared: Comparison, console: Console) -> None:
 
 
 def compare_runs(runs: Sequence[str | Path]) -> Comparison:
-    """Compare runs. Raises ConfigError for fewer than two, CheckpointError for other folders."""
-    if len(runs) < 2:
-        raise ConfigError("compare: needs at least two runs; name two or more")
-    folders = [RunFolder(Path(run)) for run in runs]
+    """Compare runs, or all runs of a folder.
+
+    Raises ConfigError for fewer than two, CheckpointError for other folders.
+    """
+    folders = [RunFolder(path) for run in runs for path in _paths_of_runs(Path(run))]
+    if len(folders) < 2:
+        raise ConfigError("compare: needs at least two runs; name two or more, or their folder")
     recorded = [folder.read("run.json") for folder in folders]  # raises if it is not a run
     configs = [_config(folder) for folder in folders]
     were_set = {key for facts in recorded for key in facts.get("set", _NAMES)}
     results = [folder.read("results.json") if folder.finished else {} for folder in folders]
     metrics = _metrics(results)
+    incomparable = _incomparable([facts["data"] for facts in recorded], results)
     directions: dict[str, str] = {}
     for result in results:
         directions |= result.get("directions", {})
@@ -122,11 +130,30 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
     return Comparison(
         names=_short_names(folders),
         metrics=metrics,
-        best=_best(metrics, directions),
+        best=_best(metrics, directions, incomparable),
+        incomparable=incomparable,
         costs={name: each for name, each in costs.items() if set(each) != {None}},
         differences=_differences(configs, were_set),
         shared=_shared(configs, were_set),
     )
+
+
+def _paths_of_runs(path: Path) -> list[Path]:
+    """Return the runs of a folder that is none itself, else the path."""
+    if (path / "run.json").is_file() or not path.is_dir():
+        return [path]
+    return sorted(child for child in path.iterdir() if (child / "run.json").is_file()) or [path]
+
+
+def _incomparable(
+    digests: Sequence[Mapping[str, str]], results: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return the splits that have metrics of several runs on different rows."""
+    rows: dict[str, set[str | None]] = {}
+    for digest, result in zip(digests, results, strict=True):
+        for split in result.get("metrics", {}):
+            rows.setdefault(split, set()).add(digest.get(split))
+    return [split for split, each in rows.items() if len(each) > 1]
 
 
 def _metrics(results: Sequence[Mapping[str, Any]]) -> Cells:
@@ -142,11 +169,15 @@ def _metrics(results: Sequence[Mapping[str, Any]]) -> Cells:
     return {name: [metrics.get(name) for metrics in metrics_by_run] for name in names}
 
 
-def _best(metrics: Cells, directions: Mapping[str, str]) -> dict[str, int]:
+def _best(
+    metrics: Cells, directions: Mapping[str, str], incomparable: Collection[str]
+) -> dict[str, int]:
     """Return {"split/metric": position of the best run}, where values differ."""
     best = {}
     for name, values in metrics.items():
-        metric = name.partition("/")[2]
+        split, _, metric = name.partition("/")
+        if split in incomparable:
+            continue
         sign = 1 if directions.get(metric, direction_of(metric)) == "max" else -1
         ranked = sorted((sign * v, -place) for place, v in enumerate(values) if v is not None)
         if len(ranked) > 1 and ranked[0][0] < ranked[-1][0]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+from finetune.config.best_metric import direction_of
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 
@@ -13,6 +15,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 BY_LABEL = ("precision", "recall", "f1", "support")
 # A longer table would scroll the one above it off the screen; metrics.jsonl has all labels.
 MOST_LABELS = 30
+MOST_GROUPS_SHOWN = 30
 # A wider table would be wrapped; the file of the metrics has all of them.
 MOST_COLUMNS = 8
 
@@ -21,10 +24,13 @@ def show_results(folder: RunFolder, console: Console) -> None:
     """Print the metrics of a finished run, the reload check, and the commands to run next."""
     results = folder.read("results.json")
     title, selected = f"results of step {results['step']}", results["selected_on"]
-    show_metrics(title, results["metrics"], console, selected, _untrained(folder))
+    untrained = _untrained(folder)
+    show_metrics(title, results["metrics"], console, selected, untrained)
     if selected:
         by = f" by {results['metric']}" if results.get("metric") else ""
         console.print(f"* optimistically biased: {selected} selected the checkpoint{by}")
+    for note in worse_notes(results, untrained):
+        console.print(note)
     difference = results["reload_difference"]
     console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):
@@ -38,6 +44,23 @@ def show_results(folder: RunFolder, console: Console) -> None:
             "push": f"finetune push {folder.path} OWNER/NAME",
         }
     )
+
+
+def worse_notes(results: Mapping[str, Any], untrained: Metrics) -> list[str]:
+    """Return a note for each split on which neither the loss nor the metric improved."""
+    metric = results.get("metric") or "loss"
+    sign = -1 if results.get("directions", {}).get(metric, direction_of(metric)) == "min" else 1
+    notes = []
+    for split, before in untrained.items():
+        after = results["metrics"].get(split, {})
+        if not {"loss", metric} <= before.keys() & after.keys():
+            continue
+        if after["loss"] > before["loss"] and sign * after[metric] <= sign * before[metric]:
+            notes.append(
+                f"{split} is worse than before training (loss {after['loss']:.4f}, before "
+                f"{before['loss']:.4f}); try a lower optim.lr, or check the labels"
+            )
+    return notes
 
 
 def show_metrics(
@@ -69,10 +92,11 @@ def show_groups(title: str, groups: Metrics, console: Console) -> None:
     """Print a table of the overall metrics of groups of rows, {group: {metric: value}}."""
     names = list(dict.fromkeys(name for metrics in groups.values() for name in overall(metrics)))
     names = names[:MOST_COLUMNS]
-    rows = [
-        [group, *(metrics.get(name, "") for name in names)] for group, metrics in groups.items()
-    ]
+    largest = sorted(groups, key=lambda group: -groups[group]["rows"])[:MOST_GROUPS_SHOWN]
+    rows = [[group, *(groups[group].get(name, "") for name in names)] for group in largest]
     console.table(title, ["value", *names], rows)
+    if len(groups) > len(rows):
+        console.print(f"the {len(rows)} largest of {len(groups)}; the file of the metrics has all")
 
 
 def _untrained(folder: RunFolder) -> Metrics:

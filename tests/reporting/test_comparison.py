@@ -98,6 +98,25 @@ def test_compare_shows_cost_and_shared_keys(
     assert "optim.lr" not in shared and "train.seed" not in shared
 
 
+def test_compare_marks_no_run_as_best_on_different_rows(
+    finished_run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change_results(other, metrics={"validation": {"loss": -1.0}})
+    facts = json.loads((other / "run.json").read_text())
+    facts["data"]["validation"] = "of other rows"
+    (other / "run.json").write_text(json.dumps(facts))
+    assert compare_runs([finished_run, other]).best == {}
+    assert finetune("compare", finished_run, other) == 0
+    assert "the rows of validation differ between the runs" in capsys.readouterr().out
+
+
+def test_compare_takes_a_folder_of_runs(finished_run: Path, other: Path) -> None:
+    shutil.copytree(other, other.parent / "runs" / "first")
+    shutil.copytree(other, other.parent / "runs" / "second")
+    (other.parent / "runs" / "notes").mkdir()
+    assert compare_runs([other.parent / "runs"]).names == ["first", "second"]
+
+
 def test_compare_leaves_out_defaults_of_a_method_that_only_one_run_has(
     finished_run: Path, lora_run: Path
 ) -> None:
