@@ -1,11 +1,11 @@
-"""Columns of a CSV: a first line that is data, columns without a name, and decimal commas."""
+"""Columns of a CSV: their names, a first line that is data, and decimal commas."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune.config.formats import IMAGE_ENDINGS
-from finetune.errors import AmbiguityError, listed
+from finetune.errors import AmbiguityError, DataError, listed
 from finetune.tables.csv_faults import excerpt
-from finetune.tables.csv_records import DELIMITERS, guess_columns
+from finetune.tables.csv_records import DELIMITERS, Dialect, guess_columns
+from finetune.tables.records import check_names
 
 SAMPLE = 200  # rows by which a header is checked
 
@@ -141,6 +142,62 @@ def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArr
 
 def _spoken(delimiter: str) -> str:
     return f"a {DELIMITERS[delimiter]}" if delimiter in DELIMITERS else repr(delimiter)
+
+
+def misfit(
+    path: Path, line: int, names: Sequence[str], delimiter: str, widths: Sequence[int]
+) -> DataError:
+    """Return the error for a first line that has not as many cells as any other line.
+
+    `widths` are the numbers of cells of the others.
+    """
+    most = Counter(widths).most_common(1)[0][0]
+    return DataError(
+        f"{path}: line {line} is read as the names of {len(names)} columns by {_spoken(delimiter)}"
+        f" ({excerpt(delimiter.join(names))}), but none of the {len(widths)} other lines has as"
+        f" many cells, most have {most}; if it is a title or a comment, remove it; if its delimiter"
+        " is not that of the rows, replace it; if there is no header, name the columns:"
+        " data.columns=[...]"
+    )
+
+
+def given_names(path: Path, columns: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """Return the names of data.columns. Raises DataError if they do not fit the first line."""
+    names = [name.strip() for name in columns]
+    check_names(names, "data.columns")
+    if len(names) != len(cells):
+        raise DataError(
+            f"{path}: data.columns has {len(names)} names, but the first line has {len(cells)}"
+            f" cells: {excerpt(', '.join(cells))}; name all of them, such as"
+            f" data.columns={guess_columns(cells)}"
+        )
+    return names
+
+
+def check_no_header(path: Path, line: int, columns: Sequence[list[str]]) -> None:
+    """Raise DataError if data.columns names the columns, but the first line does so too."""
+    cells = [cells[0] for cells in columns if cells]
+    if len(cells) == len(columns) and looks_like_header(cells, columns):
+        raise DataError(
+            f"{path}: data.columns names the columns of a table without a header, but line {line}"
+            f" looks like one: {excerpt(', '.join(cells))}; remove data.columns, or that line"
+        )
+
+
+def complete_header(cells: Sequence[str], dialect: Dialect, body: str) -> list[str]:
+    """Add a nameless column if all rows have one more cell than the header.
+
+    R writes the numbers of rows without a header, and some tools end all rows with a delimiter. All
+    other such rows are faults: a text with a comma that is not quoted has one more cell, too.
+    """
+    records = islice(dialect.records(body), 1, SAMPLE)
+    rows = [dialect.cells(body[each.start : each.end]) for each in records]
+    if not rows or any(len(row) != len(cells) + 1 for row in rows):
+        return [*cells]
+    if not any(row[-1] for row in rows):
+        return [*cells, ""]
+    numbers = [row[0].isdecimal() for row in rows]
+    return ["", *cells] if all(numbers) and len({row[0] for row in rows}) == len(rows) else [*cells]
 
 
 class Named(NamedTuple):

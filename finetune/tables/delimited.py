@@ -5,7 +5,6 @@ All cells are text: "NA", "None" and 007 are kept verbatim, and labels are not p
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,18 +22,19 @@ from finetune.tables.csv_columns import (
     SAMPLE,
     check_delimiters,
     check_header,
+    check_no_header,
+    complete_header,
     convert_decimal_commas,
-    looks_like_header,
+    given_names,
+    misfit,
     name_columns,
 )
 from finetune.tables.csv_faults import BadRecord, excerpt, find_bad_records
 from finetune.tables.csv_records import (
-    DELIMITERS,
     Dialect,
     count_newlines,
     fill_blank_lines,
     find_dialect,
-    guess_columns,
     split_excel_line,
 )
 from finetune.tables.encodings import Decoder
@@ -67,10 +67,11 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     first = [table.column(place)[:SAMPLE].to_pylist() for place in range(table.num_columns)]
     if config.columns is None:
         if ragged and not table.num_rows:
-            raise _no_row_fits(source, [cells for cells, _ in ragged])
+            widths = [cells for cells, _ in ragged]
+            raise misfit(path, source.line, source.names, source.dialect.delimiter, widths)
         check_header(path, source.line, source.names, first)
     elif not source.has_header:
-        _check_no_header(source, first)
+        check_no_header(path, source.line, first)
     bad = _find_bad(source, table, ragged)
     if bad:
         table, ragged = _parse(replace(source, text=_without(source.text, bad)))
@@ -110,9 +111,9 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
         )
     cells = [cell.strip() for cell in dialect.cells(body)]
     if isinstance(config.columns, list):
-        names = _given_names(path, config.columns, cells)
+        names = given_names(path, config.columns, cells)
     else:
-        names = _complete_header(cells, dialect, body)
+        names = complete_header(cells, dialect, body)
     notes += [note] if note else []
     has_header = not isinstance(config.columns, list)
     trusts = config.quote is not None
@@ -122,45 +123,6 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
         body = filled if keeps else body
         notes += [f"{path}: not read: blank lines ({blank})"] if blank and not keeps else []
     return _Csv(path, body, dialect, names, has_header, first_line, trusts, keeps), notes
-
-
-def _given_names(path: Path, columns: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """Return the names of data.columns. Raises DataError if they do not fit the first line."""
-    names = [name.strip() for name in columns]
-    check_names(names, "data.columns")
-    if len(names) != len(cells):
-        raise DataError(
-            f"{path}: data.columns has {len(names)} names, but the first line has {len(cells)}"
-            f" cells: {excerpt(', '.join(cells))}; name all of them, such as"
-            f" data.columns={guess_columns(cells)}"
-        )
-    return names
-
-
-def _check_no_header(source: _Csv, columns: Sequence[list[str]]) -> None:
-    cells = [cells[0] for cells in columns if cells]
-    if len(cells) == len(columns) and looks_like_header(cells, columns):
-        raise DataError(
-            f"{source.path}: data.columns names the columns of a table without a header, but line"
-            f" {source.line} looks like one: {excerpt(', '.join(cells))}; remove data.columns, or"
-            " that line"
-        )
-
-
-def _complete_header(cells: Sequence[str], dialect: Dialect, body: str) -> list[str]:
-    """Add a nameless column if all rows have one more cell than the header.
-
-    R writes the numbers of rows without a header, and some tools end all rows with a delimiter. All
-    other such rows are faults: a text with a comma that is not quoted has one more cell, too.
-    """
-    records = islice(dialect.records(body), 1, SAMPLE)
-    rows = [dialect.cells(body[each.start : each.end]) for each in records]
-    if not rows or any(len(row) != len(cells) + 1 for row in rows):
-        return [*cells]
-    if not any(row[-1] for row in rows):
-        return [*cells, ""]
-    numbers = [row[0].isdecimal() for row in rows]
-    return ["", *cells] if all(numbers) and len({row[0] for row in rows}) == len(rows) else [*cells]
 
 
 def _is_tsv(path: Path) -> bool:
@@ -214,23 +176,6 @@ def _parse(source: _Csv) -> tuple[pa.Table, list[tuple[int, str]]]:
 def _content(source: _Csv) -> bytes:
     # Arrow does not accept a header without a newline.
     return (source.text if source.text.endswith(("\n", "\r")) else source.text + "\n").encode()
-
-
-def _no_row_fits(source: _Csv, widths: Sequence[int]) -> DataError:
-    """Return the error for a first line that has not as many cells as any other line."""
-    most = Counter(widths).most_common(1)[0][0]
-    delimiter = DELIMITERS.get(source.dialect.delimiter, source.dialect.delimiter)
-    return DataError(
-        f"{source.path}: line {source.line} is read as the names of {len(source.names)} columns"
-        f" (delimiter {delimiter}), but none of the {len(widths)} other lines has as many cells,"
-        f" most have {most}; if it is a title or a comment, remove it; if its delimiter is not that"
-        " of the rows, replace it; if there is no header, name the columns:"
-        f" data.columns=[...]: {excerpt(_first_line(source))}"
-    )
-
-
-def _first_line(source: _Csv) -> str:
-    return source.text.lstrip("\r\n").splitlines()[0]
 
 
 def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) -> list[BadRecord]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.errors import AmbiguityError
+from finetune.errors import AmbiguityError, DataError, listed
 from tasks.classification.label_columns import (
     LABEL_NAMES,
     LIKELY_LABEL_NAMES,
+    MOST_SHOWN,
     TEXT_NAMES,
     find_column,
     plain_name,
@@ -81,8 +82,22 @@ def choose_text(columns: Mapping[str, Sequence[Any]], label: Sequence[str]) -> T
             f"task.text: cannot tell which column is the text (candidates: {names}); set "
             f"task.text=COLUMN, or task.text=[{prose[0]},{prose[1]}] for a pair of texts"
         )
+    if not prose and not {name.lower() for name in rest}.intersection(TEXT_NAMES):
+        raise DataError(
+            "task.text: no column looks like a text; looked for one named"
+            f" {listed(TEXT_NAMES, 5)}, for a pair ({' and '.join(PAIRS[0])},"
+            f" {' and '.join(PAIRS[1])}, ...), for a title and a body, and for one of several"
+            f" words; seen: {listed(map(_shown, rest.items()), MOST_SHOWN)}; set task.text=COLUMN,"
+            " or task.text=[FIRST,SECOND] for a pair"
+        )
     text, reason = find_column(None, "text", rest, TEXT_NAMES, prose)
     return TextChoice(text, None, reason or "")
+
+
+def _shown(column: tuple[str, Sequence[Any]]) -> str:
+    name, values = column
+    first = next((value for value in values if value is not None and value != ""), None)
+    return f"{name!r} (empty)" if first is None else f"{name!r} (such as {first!r:.40})"
 
 
 def _find_pair(columns: Mapping[str, Sequence[Any]]) -> list[str] | None:

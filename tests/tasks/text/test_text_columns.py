@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune.errors import AmbiguityError
+from finetune.errors import AmbiguityError, DataError
 from finetune.task_parts import Row
 from tasks import TextClassification
 from tasks.text.text_columns import choose_text
@@ -100,3 +100,12 @@ def test_text_of_three_columns_requires_join() -> None:
     assert TextClassification(text=["a", "b", "c"], join=": ").rows.texts(
         {"a": "x", "b": "", "c": "z"}
     ) == ["x: z"]
+
+
+def test_columns_without_a_text_are_named_with_what_was_looked_for() -> None:
+    columns = {"id": [1, 2, 3], "word": ["one", "two", "one"], "gap": [None] * 3}
+    with pytest.raises(DataError) as caught:
+        choose_text(columns, [])
+    message = str(caught.value)
+    assert "a pair (premise and hypothesis" in message
+    assert "seen: 'id' (such as 1), 'word' (such as 'one'), 'gap' (empty)" in message
