@@ -45,6 +45,7 @@ from tasks.image.picture_rows import RGB, PictureRows
 from tasks.image.preprocessing import (
     INPUT,
     Preprocessing,
+    channel_keys,
     save_processor,
 )
 from tasks.image_formats.image_classification_config import ImageClassificationConfig
@@ -221,8 +222,7 @@ class ImageClassification(LabeledTask):
         config = self.resolved_
         self.source_ = find_source(source, config.image_size, config.center_crop, config.channels)
         self.preprocessing_ = self.source_.preprocessing
-        if self.preprocessing_.channels != RGB:
-            self.settle({"channels": self.preprocessing_.channels})
+        self.settle(channel_keys(self.preprocessing_))
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
 
     def _set_augmentation(self) -> None:

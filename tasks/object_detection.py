@@ -27,10 +27,11 @@ from tasks.detection.detection_metrics import MAX_DETECTIONS, room_for_objects, 
 from tasks.detection.detection_views import DetectionViews, to_prediction
 from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
+from tasks.image.augmentation import channel_settings, check_color_changes
 from tasks.image.canvas import Canvas, to_picture
 from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentation
 from tasks.image.image_reading import picture_size
-from tasks.image.preprocessing import save_processor, to_tensor
+from tasks.image.preprocessing import save_processor, to_channels_first
 from tasks.image.tiles import Window, windows
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
@@ -92,7 +93,11 @@ class ObjectDetection(Task):
             train, self.rows.objects.column, self.resolved_.labels
         )
         self.source_ = find_detector(
-            source, self.resolved_.detector, self.resolved_.image_size, self.labels
+            source,
+            self.resolved_.detector,
+            self.resolved_.image_size,
+            self.labels,
+            self.resolved_.channels,
         )
         self.canvas_, self.head_ = (
             self.source_.canvas,
@@ -101,9 +106,11 @@ class ObjectDetection(Task):
         self.processor_ = dict(self.source_.processor) if self.source_.processor else None
         self.masks_ = self.processor_ is not None and self.canvas_.keeps_aspect
         notes = self._settle_maximum(train[self.rows.objects.column])
+        self.settle(channel_settings(self.canvas_.preprocessing, self.resolved_))
         pixels = self.rows.settle_pixels(train)
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
         self.settle(pixels.keys | keys)
+        check_color_changes(self.resolved_, self.canvas_.preprocessing.channels)
         height, width = self.canvas_.size
         fit = "padded, aspect ratio kept" if self.canvas_.keeps_aspect else "stretched"
         fitted = f"input: {height} x {width} pixels, {fit}"
@@ -187,7 +194,7 @@ class ObjectDetection(Task):
         return [Length(len(self._windows_of(row))) for row in rows]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        image, objects = to_tensor(self.rows.image(row)), self.rows.objects
+        image, objects = to_channels_first(self.rows.pixels(row)), self.rows.objects
         size = (int(image.shape[-2]), int(image.shape[-1]))
         truth = objects.truth(row, size, self.labels) if objects.column in row else None
         encoder = Encoder(self.resolved_, self.canvas_, self.masks_)

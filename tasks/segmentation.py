@@ -21,10 +21,17 @@ from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.image import tiles
+from tasks.image.augmentation import channel_settings, check_color_changes
 from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentation
 from tasks.image.image_reading import picture_size
 from tasks.image.joint_augmentation import JointAugmentation, Scene
-from tasks.image.preprocessing import INPUT, Preprocessing, save_processor, to_processor, to_tensor
+from tasks.image.preprocessing import (
+    INPUT,
+    Preprocessing,
+    save_processor,
+    to_channels_first,
+    to_processor,
+)
 from tasks.masks import mask_losses as losses
 from tasks.masks.mask_coding import MaskCoding
 from tasks.masks.mask_rows import MaskRows
@@ -80,8 +87,9 @@ class Segmentation(Task):
         masks = self.rows.masks
         self.coding_, facts = masks.learn(train)
         self.weights_, weights = masks.weigh(self.coding_, facts, self.resolved_.class_weights)
-        self.source_ = find_segmenter(source)
+        self.source_ = find_segmenter(source, self.resolved_.channels)
         self.preprocessing_ = self.source_.preprocessing.squeezed(self.resolved_.input_size)
+        self.settle(channel_settings(self.preprocessing_, self.resolved_))
         self.processor_ = None
         if self.source_.processor:
             processor = to_processor(self.source_.processor, self.preprocessing_)
@@ -89,6 +97,7 @@ class Segmentation(Task):
         pixels = self.rows.settle_pixels(train)
         keys, note = settle_augmentation(self.resolved_, frozen=frozen, presets=JOINT_PRESETS)
         self.settle(pixels.keys | keys)
+        check_color_changes(self.resolved_, self.preprocessing_.channels)
         self._set_augmentation()
         notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input()]
         notes += [*pixels.notes, note]
@@ -207,7 +216,7 @@ class Segmentation(Task):
     # ---- helpers
 
     def _scene(self, row: Row) -> Scene:
-        image = to_tensor(self.rows.image(row))
+        image = to_channels_first(self.rows.pixels(row))
         height, width = image.shape[-2:]
         try:
             return Scene(image, self.rows.masks.classes(row, (height, width), self.coding_))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from finetune.errors import ModelError
+from tasks.backbones.seams import input_channels
 
 STRIDES = (8, 16, 32)
 """Strides of the feature maps that the pyramid reads."""
@@ -75,7 +76,7 @@ def find_maps(network: Any, size: tuple[int, int] | None = None) -> Maps:
     missing.
     """
     height, width = size or (_PROBE, _PROBE)
-    images = torch.zeros(1, 3, height, width)
+    images = torch.zeros(1, input_channels(network), height, width)
     training = network.training
     network.eval()
     try:

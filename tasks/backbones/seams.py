@@ -144,3 +144,9 @@ def reads_one_vector(network: Any, head: nn.Linear) -> bool:
         matches = vectors.ndim == 2 and torch.equal(head(vectors), network(**inputs).logits)
     network.train(training)
     return matches
+
+
+def input_channels(network: nn.Module) -> int:
+    """Return the number of channels of the images that a vision network reads."""
+    convolutions = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    return next((int(each.in_channels) for each in convolutions), 3)

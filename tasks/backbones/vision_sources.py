@@ -123,6 +123,17 @@ def _read(model: ModelConfig, read: Callable[[], Preprocessing]) -> Preprocessin
     )
 
 
+def check_saved_channels(
+    model: ModelConfig, channels: int | None, preprocessing: Preprocessing
+) -> None:
+    """Raise ModelError if a saved network reads another number of channels than is wanted."""
+    if channels not in (None, preprocessing.channels):
+        raise ModelError(
+            f"task.channels={channels}: the network in {model.name} reads {preprocessing.channels}"
+            " channels; remove the key, or begin with a network of timm"
+        )
+
+
 def build_vision_model(
     source: VisionSource, names: Sequence[str], hidden: HiddenShape | None = None, **config: Any
 ) -> VisionModel:

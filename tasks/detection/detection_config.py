@@ -84,6 +84,10 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     """fcos: a new FCOS on a timm backbone; native: the detector of a checkpoint; null: chosen by
     the network.
     """
+    channels: PositiveInt | None = None
+    """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
+    TIFF files. null: as the network was trained, mostly 3.
+    """
     image_size: PositiveInt | None = None
     """Side of the square input in pixels; null: 512, or that of the checkpoint."""
     tile: Tile | None = None

@@ -1,6 +1,6 @@
 """Encoding of an image and its objects for a detector: whole or in tiles, augmented or not.
 
-Shapes: T tiles of a row (1 without tiling), H, W pixels of the input, M boxes.
+Shapes: T tiles of a row (1 without tiling), C channels, H, W pixels of the input, M boxes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MASK = "pixel_mask"
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encoder of an image, uint8 [3, h, w], to a sample.
+    """Encoder of an image, uint8 [C, h, w], to a sample.
 
     Attributes:
         config: augmentation keys, used if an rng is given.
@@ -67,18 +67,18 @@ class Encoder:
         left, top, right, bottom = window
         frame = self.canvas.frame(bottom - top, right - left, (left, top))
         preprocessing = self.canvas.preprocessing
-        fill = preprocessing.restore(torch.zeros(3, 1, 1)).flatten().tolist()
+        fill = preprocessing.restore(torch.zeros(len(image), 1, 1)).flatten().tolist()
         augment = JointAugmentation(self.config, frame.content, tuple(fill), preprocessing.mode)
         scene = Scene(image, boxes=truth.boxes[~truth.crowds] if truth else None)
         area = (float(top), float(left), float(bottom - top), float(right - left))
         return frame, augment.plain(scene, area) if rng is None else augment(scene, rng, area)
 
     def _pixels(self, scene: Scene, frame: Frame) -> Tensor:
-        """Return the normalized input [3, H, W]; the area outside the image is 0."""
+        """Return the normalized input [C, H, W]; the area outside the image is 0."""
         pixels = self.canvas.preprocessing.normalize(scene.image)
         if frame.content == self.canvas.size:
             return pixels
-        padded = pixels.new_zeros(3, *self.canvas.size)
+        padded = pixels.new_zeros(len(pixels), *self.canvas.size)
         padded[:, : frame.content[0], : frame.content[1]] = pixels
         return padded
 

@@ -38,7 +38,7 @@ from tasks.detection.drawing import (
     true_marks,
 )
 from tasks.image.image_reading import picture_size
-from tasks.image.picture_rows import describe_pixels
+from tasks.image.picture_rows import as_rgb, describe_pixels
 from tasks.image.preprocessing import INPUT
 from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet, shrink
 
@@ -189,7 +189,7 @@ class DetectionViews(Views):
         restored = map(self.task.canvas_.preprocessing.restore, batch["inputs"][INPUT].cpu())
         shown = []
         for pixels, (boxes, labels) in zip(restored, learned, strict=True):
-            image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+            image = Image.fromarray(as_rgb(pixels.permute(1, 2, 0).numpy()).copy())
             marks = true_marks(boxes, labels, self.task.labels)
             caption = format_count(len(marks), "box", "es")
             shown.append(Picture(caption, np.asarray(draw_marks(image, marks, self.task.labels))))

@@ -24,7 +24,13 @@ from finetune.model import TransferModel
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import from_pretrained, label_keys, load_network, load_whole
 from tasks.backbones.pyramid import PYRAMID_STRIDES
-from tasks.backbones.vision_sources import VisionSource, create_timm, find_source, timm_name
+from tasks.backbones.vision_sources import (
+    VisionSource,
+    check_saved_channels,
+    create_timm,
+    find_source,
+    timm_name,
+)
 from tasks.detection.detectors import FcosModel, QueryModel, class_heads, describe_fcos, make_fcos
 from tasks.detection.fcos import FcosHead
 from tasks.detection.queries import QueryHead, family_of
@@ -61,15 +67,21 @@ class DetectorSource:
 
 
 def find_detector(
-    model: ModelConfig, detector: str | None, side: int | None, names: Sequence[str]
+    model: ModelConfig,
+    detector: str | None,
+    side: int | None,
+    names: Sequence[str],
+    channels: int | None = None,
 ) -> DetectorSource:
     """Resolve a model reference to a detector with labels `names`.
 
-    `side` is that of its square input in pixels; None: the default. Raises ModelError if `detector`
-    or `side` does not fit the network.
+    `side` is that of its square input in pixels, `channels` the number of its channels; None: the
+    default. Raises ModelError if `detector`, `side` or `channels` does not fit the network.
     """
     if folder_kind(model.name) == "fcos":
-        return _find_fcos(model, detector, side, names)
+        source = _find_fcos(model, detector, side, names)
+        check_saved_channels(model, channels, source.canvas.preprocessing)
+        return source
     if timm_name(model) is not None:
         if detector == "native":
             raise ModelError(
@@ -78,7 +90,7 @@ def find_detector(
             )
         side = side or SIDE
         _check_side(side)
-        vision = find_source(model, side, None)
+        vision = find_source(model, side, None, channels)
         preprocessing = vision.preprocessing
         canvas = Canvas(
             (side, side), True, preprocessing.mean, preprocessing.std, preprocessing.scale
@@ -87,6 +99,11 @@ def find_detector(
     if detector == "fcos" or model.weights is not None:
         key = "task.detector=fcos" if detector == "fcos" else "model.weights"
         raise ModelError(f"{key}: requires a timm network, model.name=timm/<name>")
+    if channels not in (None, 3):
+        raise ModelError(
+            f"task.channels={channels}: {model.name}, a detector of transformers, reads RGB;"
+            " use FCOS on a network of timm, whose first layer is adapted: model=timm/NAME"
+        )
     config = from_pretrained("AutoConfig", model)
     processor = json.loads(from_pretrained("AutoImageProcessor", model).to_json_string())
     canvas = from_detection_processor(processor, side)
@@ -220,4 +237,6 @@ def _timm_arguments(source: DetectorSource) -> dict[str, Any]:
     if name.startswith("local-dir:"):
         config = Path(resolve_model(source.model.name)) / "config.json"
         arguments = json.loads(config.read_text(encoding="utf-8")).get("model_args", {})
+    channels = source.vision.preprocessing.channels
+    arguments |= {"in_chans": channels} if channels != 3 else {}
     return {key: value for key, value in arguments.items() if key != "num_classes"}

@@ -20,7 +20,7 @@ from finetune.errors import ModelError
 from finetune.io.files import write_json
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import quiet_transformers
-from tasks.backbones.seams import find_blocks, is_within, recorded_calls
+from tasks.backbones.seams import find_blocks, input_channels, is_within, recorded_calls
 from tasks.backbones.vision_models import adaptable_layers, timm_stages, vision_network_kind
 from tasks.detection.fcos import build_fcos
 from tasks.detection.queries import family_of
@@ -79,7 +79,8 @@ class FcosModel(Detector):
         self._channels_last = vision_network_kind(body, []) == "cnn"
         candidates = [prefix + name for name in adaptable_layers(body, [])]
         with recorded_calls(network, candidates) as called:
-            self.features({INPUT: torch.zeros(1, 3, *self.build_config["size"])})
+            shape = (1, input_channels(body), *self.build_config["size"])
+            self.features({INPUT: torch.zeros(shape)})
         self.lora_targets = called
 
     @property

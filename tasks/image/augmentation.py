@@ -17,8 +17,8 @@ from torch import Tensor
 
 from finetune.errors import ConfigError
 from finetune.task_parts import Rng
-from tasks.image.image_config import AugmentationConfig
-from tasks.image.preprocessing import Preprocessing
+from tasks.image.image_config import AugmentationConfig, FlipConfig
+from tasks.image.preprocessing import Preprocessing, channel_keys
 
 
 class Augmentation:
@@ -27,7 +27,7 @@ class Augmentation:
     def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
         from torchvision.transforms import v2  # takes a second to import
 
-        _check_channels(config, preprocessing.channels)
+        check_color_changes(config, preprocessing.channels)
         size, mode = list(preprocessing.size), v2.InterpolationMode(preprocessing.mode)
         # Empty areas get the mean color, which is 0 after normalization.
         fill = [min(max(mean, 0.0), 1.0) * 255 for mean in preprocessing.mean]
@@ -59,12 +59,22 @@ class Augmentation:
             return self._steps(image)  # type: ignore[no-any-return]
 
 
-def _check_channels(config: AugmentationConfig, channels: int) -> None:
+def channel_settings(preprocessing: Preprocessing, config: FlipConfig) -> dict[str, Any]:
+    """Return the keys that follow from the channels of a network: none for RGB.
+
+    Colors of images that are neither gray nor RGB do not change, unless a key asks for it.
+    """
+    channels = preprocessing.channels
+    keeps = channels not in (1, 3) and config.color_jitter is None
+    return channel_keys(preprocessing) | ({"color_jitter": 0.0} if keeps else {})
+
+
+def check_color_changes(config: FlipConfig, channels: int) -> None:
     """Raise ConfigError for a change of colors in images that are neither gray nor RGB."""
     colors = [
         f"task.{name}={getattr(config, name)}"
         for name in ("color_jitter", "rand_augment", "trivial_augment")
-        if getattr(config, name)
+        if getattr(config, name, None)
     ]
     if colors and channels not in (1, 3):
         raise ConfigError(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from finetune.model import Batch, TransferModel
 from finetune.task_parts import CardFacts, Picture, Sample
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews
-from tasks.image.picture_rows import RGB, describe_pixels
+from tasks.image.picture_rows import RGB, as_rgb, describe_pixels
 from tasks.image.preprocessing import INPUT, to_timm
 
 if TYPE_CHECKING:
@@ -85,8 +82,3 @@ class ImageViews(LabelViews):
             return None
         config: Any = model.network.pretrained_cfg
         return "" if source.weights else str(config.get("hf_hub_id") or "")
-
-
-def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pixels [H, W, C] as [H, W, 3] to look at: gray, or the first three bands."""
-    return pixels[..., :3] if pixels.shape[-1] >= RGB else pixels[..., :1].repeat(3, axis=-1)

@@ -89,7 +89,9 @@ class PictureRows(Rows):
         Not divided are images of 16 bits or floats, whose range is not known yet.
         """
         cell, tile = self.cell(row), tile_side(self.config)
-        if tile is None or path_of(cell) is None or inspect_header(cell).is_deep:
+        if tile is None or path_of(cell) is None or self.channels != RGB:
+            return None
+        if inspect_header(cell).is_deep:
             return None
         areas = divide_area(picture_size(cell), shares, tile)
         if areas is None:
@@ -108,7 +110,9 @@ class PictureRows(Rows):
         return row.get(self.inputs[0])
 
     def image(self, row: Row) -> Image.Image:
-        """Decode a row's image, upright and in RGB. Raises DataError with its name."""
+        """Decode a row's image to look at, upright and in RGB. Raises DataError with its name."""
+        if self.channels != RGB:
+            return Image.fromarray(as_rgb(self.pixels(row)))
         return self._decoded(row, read_image)  # type: ignore[no-any-return]
 
     def pixels(self, row: Row) -> NDArray[np.uint8]:
@@ -121,6 +125,11 @@ class PictureRows(Rows):
             return read(cell, max_pixels=config.max_pixels, pixel_range=config.pixel_range)
         except DataError as error:
             raise DataError(f"{path_of(cell) or self.inputs[0]} {error}") from error
+
+
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pixels [H, W, C] as RGB to look at: the first three bands, or gray."""
+    return pixels[..., :RGB] if pixels.shape[-1] >= RGB else pixels[..., :1].repeat(RGB, axis=-1)
 
 
 def image_name(cell: Any) -> str:

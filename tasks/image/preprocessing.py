@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -131,9 +132,14 @@ class Preprocessing:
         return mean, std
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Convert an RGB image to uint8 [3, H, W]."""
-    return to_channels_last(image).contiguous()
+def to_channels_first(pixels: NDArray[np.uint8]) -> Tensor:
+    """Convert pixels [H, W, C] to uint8 [C, H, W]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def channel_keys(preprocessing: Preprocessing) -> dict[str, int]:
+    """Return the key task.channels of a network that does not read RGB, else none."""
+    return {"channels": preprocessing.channels} if preprocessing.channels != 3 else {}
 
 
 def to_channels_last(image: Image.Image) -> Tensor:

@@ -68,6 +68,10 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
     """
     decoder: str | None = None
     """Decoder on a timm encoder: unet, fpn, deeplabv3plus, upernet or segformer; null: unet."""
+    channels: PositiveInt | None = None
+    """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
+    TIFF files. null: as the network was trained, mostly 3.
+    """
     image_size: ImageSize | None = None
     """Size of the input in pixels, square or [height, width], to which images are stretched; null:
     as the network was trained.

@@ -17,7 +17,13 @@ from torch.nn import functional
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import quiet_transformers
-from tasks.backbones.seams import encoder_stages, find_blocks, has_parameters, recorded_calls
+from tasks.backbones.seams import (
+    encoder_stages,
+    find_blocks,
+    has_parameters,
+    input_channels,
+    recorded_calls,
+)
 from tasks.backbones.vision_models import adaptable_layers, vision_network_kind
 from tasks.image import tiles
 from tasks.image.preprocessing import INPUT
@@ -118,7 +124,8 @@ class SegmentationModel(TransferModel):
 
     def _probe(self, size: tuple[int, int]) -> None:
         """Run the network once to find the layers that it calls: LoRA may wrap these."""
-        images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+        shape = (1, input_channels(self.network), *size)
+        images = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
         candidates = adaptable_layers(self.network, self.heads)
         try:
             with recorded_calls(self.network, candidates) as called:

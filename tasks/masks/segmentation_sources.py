@@ -23,7 +23,14 @@ from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import describe_fault, label_keys, load_network, load_whole
-from tasks.backbones.vision_sources import TIMM, VisionSource, create_timm, find_source
+from tasks.backbones.seams import input_channels
+from tasks.backbones.vision_sources import (
+    TIMM,
+    VisionSource,
+    check_saved_channels,
+    create_timm,
+    find_source,
+)
 from tasks.image.preprocessing import Preprocessing
 from tasks.masks.segmentation_models import SegmentationModel, SmpModel, TransformersSegmenter
 
@@ -40,10 +47,20 @@ AUTO = "AutoModelForSemanticSegmentation"
 _MISFITS = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
 
 
-def find_segmenter(model: ModelConfig) -> VisionSource:
-    """Determine the library of a network and its preprocessing. Raises ModelError."""
+def find_segmenter(model: ModelConfig, channels: int | None = None) -> VisionSource:
+    """Determine the library of a network and its preprocessing. Raises ModelError.
+
+    `channels` is the number of channels of the input; None: that of the network.
+    """
     if folder_kind(model.name) != "smp":
-        return find_source(model, None, None)
+        return find_source(model, None, None, channels)
+    source = _find_saved(model)
+    check_saved_channels(model, channels, source.preprocessing)
+    return source
+
+
+def _find_saved(model: ModelConfig) -> VisionSource:
+    """Determine the preprocessing of a network that smp saved."""
     folder = resolve_model(model.name)
     state = read_model_config(folder, TASK).get("state")
     if state is not None:
@@ -145,7 +162,7 @@ def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:
         network: Any = getattr(smp, DECODERS[decoder])(
             encoder_name=f"tu-{architecture}",
             encoder_weights=None,
-            in_channels=3,
+            in_channels=source.preprocessing.channels,
             classes=classes,
             **timm_arguments(source.model, classifies=False),
         )
@@ -171,7 +188,9 @@ def load_encoder(encoder: Any, whole: nn.Module) -> None:
         donor = timm.create_model(
             str(architecture),
             pretrained=True,
-            pretrained_cfg_overlay={"state_dict": whole.state_dict()},
+            # Without the name of the first layer, timm does not adapt it a second time.
+            pretrained_cfg_overlay={"state_dict": whole.state_dict(), "first_conv": None},
+            in_chans=input_channels(whole),
             features_only=True,
             out_indices=tuple(encoder.feature_info.out_indices),
         )

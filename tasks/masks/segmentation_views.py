@@ -20,7 +20,7 @@ from finetune.task_parts import (
     Stats,
     Views,
 )
-from tasks.image.picture_rows import describe_pixels
+from tasks.image.picture_rows import RGB, describe_pixels
 from tasks.image.preprocessing import INPUT
 from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet
 from tasks.masks.segmentation_code import segmentation_card_code
@@ -108,8 +108,10 @@ class SegmentationViews(Views):
     def card(self, model: TransferModel) -> CardFacts:
         processor = self.task.processor_
         library = "segmentation-models-pytorch" if processor is None else "transformers"
-        # Other libraries cannot merge tiles: no code can be shown for it.
-        if self.task.resolved_.tile is not None:
+        config = self.task.resolved_
+        is_plain = config.pixel_range is None and self.task.preprocessing_.channels == RGB
+        # Other libraries cannot merge tiles, and read 8-bit RGB: no code can be shown for it.
+        if config.tile is not None or not is_plain:
             return CardFacts("image-segmentation", library)
         codes = segmentation_card_code(self.task.coding_.names, self.task.preprocessing_, processor)
         return CardFacts("image-segmentation", library, *codes)

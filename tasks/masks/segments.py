@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from finetune.task_parts import Picture, Prediction
 from tasks.image.joint_augmentation import IGNORE
+from tasks.image.picture_rows import as_rgb
 from tasks.image.sheets import palette, shrink, side_by_side
 
 _LOGITS_AT_ONCE = 1 << 24
@@ -161,7 +162,7 @@ def draw_mask(pixels: Tensor, mask: Tensor, names: Sequence[str]) -> Picture:
     """
     classes: NDArray[np.uint8] = mask.numpy()
     colors = _mask_colors(names)
-    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray(as_rgb(pixels.permute(1, 2, 0).numpy()).copy())
     present = [names[index] for index in np.unique(classes) if index != IGNORE]
     overlay = _overlay(image, _to_palette_image(classes, colors))
     return Picture(", ".join(present) or "all ignored", np.asarray(overlay))

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.image.augmentation import settle_augmentation
+from tasks.image.image_config import (
+    JOINT_PRESETS,
+    JointAugmentationConfig,
+    settle_augmentation,
+)
 from tasks.image.joint_augmentation import (
     IGNORE,
-    JOINT_PRESETS,
     JointAugmentation,
-    JointAugmentationConfig,
     Scene,
     clip_boxes,
     crop,
