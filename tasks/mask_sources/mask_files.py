@@ -220,7 +220,7 @@ def _from_image(image: Image.Image, as_colors: bool) -> tuple[Values, MaskKind]:
 def _from_array(content: bytes) -> Values:
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
         raise DataError(f"is not a .npy file of plain numbers: {error}") from error
     return _check_array(values.squeeze())
 

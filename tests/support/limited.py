@@ -7,11 +7,11 @@ run in a child, too.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -25,6 +25,9 @@ WAIT = 60.0
 """Seconds after which a command counts as hanging; the machine may be busy with other things."""
 MEMORY = 2 * 2**30
 """Bytes of memory that a command may use, in addition to those of this process."""
+
+MOST_OUTPUT = 2**20
+"""Bytes of each output; a pipe and not a file holds them, since a limit on files may apply."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +80,36 @@ def call_limited(action: Callable[[], object], stdin: str = os.devnull) -> Outco
     """Call a function in a child process. SystemExit sets its exit code, other exceptions 1."""
     for name in IMPORTED:
         import_module(name)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in ("out", "err")]
-        sys.stdout.flush()
-        sys.stderr.flush()
-        child = os.fork()
-        if child == 0:
-            _become_child(action, paths, stdin)
-        status, usage = _wait(child)
-        texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipes = [os.pipe(), os.pipe()]
+    for _, writing in pipes:
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, MOST_OUTPUT)
+    child = os.fork()
+    if child == 0:
+        _become_child(action, [writing for _, writing in pipes], stdin)
+    for _, writing in pipes:
+        os.close(writing)
+    status, usage = _wait(child)
+    texts = [_read_all(reading) for reading, _ in pipes]
     seconds = usage.ru_utime + usage.ru_stime
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     memory = max(usage.ru_maxrss - before, 0) * 1024
     return Outcome(os.waitstatus_to_exitcode(status), texts[0], texts[1], seconds, memory)
 
 
-def _become_child(action: Callable[[], object], paths: list[Path], stdin: str) -> None:
+def _read_all(reading: int) -> str:
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _become_child(action: Callable[[], object], outputs: list[int], stdin: str) -> None:
     code = 1
     try:
         os.setpgrp()
         os.dup2(os.open(stdin, os.O_RDONLY), 0)
-        for number, path in enumerate(paths, start=1):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        for number, output in enumerate(outputs, start=1):
+            os.dup2(output, number)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2 * MEMORY,) * 2)
