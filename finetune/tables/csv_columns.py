@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, DataError, listed
-from finetune.tables.csv_faults import excerpt
-from finetune.tables.csv_records import DELIMITERS, Dialect, guess_columns
+from finetune.tables.csv_faults import excerpt, spoken
+from finetune.tables.csv_records import Dialect, guess_columns
 from finetune.tables.records import check_names
 
 SAMPLE = 200  # rows by which a header is checked
@@ -24,8 +24,6 @@ _NAMED = 5
 _ALIKE = 0.9  # share of the cells that must be of the kind of their header
 _FEW = 3  # numbers that may name columns in their order, such as pixels or years
 _SENTENCE = 6  # words
-_MOST_VALUES = 100_000
-_PROSE = 2  # blanks in what is no label
 _USUAL = (
     "text label labels id image file filename path title sentence class category target score"
     " sentiment review comment question answer prompt completion url date name message content"
@@ -114,36 +112,6 @@ def _likeness(name: str, cells: Sequence[str]) -> str:
     return ""
 
 
-def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArray]) -> None:
-    """Raise AmbiguityError if some lines seem to have another delimiter than the header.
-
-    They are recognized by cells of the last column that end with one of its recurring values, or of
-    the first that begin with one, beside prose: "loved it;neg" where neg is a label.
-    """
-    for place in {0, len(columns) - 1} if len(columns) > 1 else ():
-        counted = columns[place].value_counts().to_pylist()
-        if len(counted) > _MOST_VALUES:
-            continue
-        recurring = {each["values"] for each in counted if each["counts"] > 1 and each["values"]}
-        for other in DELIMITERS.keys() - {delimiter}:
-            marked = [each["values"] for each in counted if other in each["values"]]
-            pieces = Counter(piece.strip() for value in marked for piece in value.split(other))
-            for value in marked:
-                label, rest = value.rpartition(other)[::-2] if place else value.split(other, 1)
-                is_prose = rest.count(" ") >= _PROSE and pieces[rest.strip()] <= 1
-                if label.strip() in recurring and is_prose:
-                    raise AmbiguityError(
-                        f"{path}: the header is separated by {_spoken(delimiter)}, but some rows"
-                        f" seem to be by {_spoken(other)}: {excerpt(value)} is read as one cell;"
-                        " write all lines with one delimiter, or set"
-                        f" data.delimiter={delimiter!r} if it is one"
-                    )
-
-
-def _spoken(delimiter: str) -> str:
-    return f"a {DELIMITERS[delimiter]}" if delimiter in DELIMITERS else repr(delimiter)
-
-
 def misfit(
     path: Path, line: int, names: Sequence[str], delimiter: str, widths: Sequence[int]
 ) -> DataError:
@@ -153,7 +121,7 @@ def misfit(
     """
     most = Counter(widths).most_common(1)[0][0]
     return DataError(
-        f"{path}: line {line} is read as the names of {len(names)} columns by {_spoken(delimiter)}"
+        f"{path}: line {line} is read as the names of {len(names)} columns by {spoken(delimiter)}"
         f" ({excerpt(delimiter.join(names))}), but none of the {len(widths)} other lines has as"
         f" many cells, most have {most}; if it is a title or a comment, remove it; if its delimiter"
         " is not that of the rows, replace it; if there is no header, name the columns:"

@@ -20,7 +20,6 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from finetune.tables.csv_columns import (
     SAMPLE,
-    check_delimiters,
     check_header,
     check_no_header,
     complete_header,
@@ -29,7 +28,13 @@ from finetune.tables.csv_columns import (
     misfit,
     name_columns,
 )
-from finetune.tables.csv_faults import BadRecord, excerpt, find_bad_records
+from finetune.tables.csv_faults import (
+    BadRecord,
+    check_delimiters,
+    check_quotes,
+    excerpt,
+    find_bad_records,
+)
 from finetune.tables.csv_records import (
     Dialect,
     count_newlines,
@@ -75,6 +80,8 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     bad = _find_bad(source, table, ragged)
     if bad:
         table, ragged = _parse(replace(source, text=_without(source.text, bad)))
+    if config.quote is None:
+        check_quotes(path, source.names, table.columns)
     if config.delimiter is None:
         check_delimiters(path, source.dialect.delimiter, table.columns)
     found = _collect(source, bad, ragged)

@@ -46,6 +46,11 @@ _NULS = 0.1  # share of NUL bytes above which a file is utf-16 or utf-32 without
 # Western European words have single letters beyond ASCII; words of nothing else are of another
 # alphabet, or of an encoding with two bytes per character.
 _FOREIGN = re.compile(rb"[\x80-\xff]{3,}")
+# Symbols of cp1252 inside words: accented letters of Mac and DOS, and of some Asian encodings.
+_STRANGE = re.compile(
+    rb"[a-z][\x81-\x83\x86-\x8a\x8c-\x90\x98\x9d\x9f]|[\x81\x83\x86-\x89\x8d\x8f\x90\x98][A-Za-z]"
+)
+_MOST_STRANGE = 0.2  # share of the bytes beyond ASCII
 _MOST_FOREIGN = 0.4  # share of the bytes beyond ASCII that may be in such words
 
 
@@ -148,11 +153,13 @@ def _check_western(path: Path, content: bytes, encoding: str) -> None:
         )
     beyond = sum(byte > 0x7F for byte in content)
     foreign = sum(len(run) for run in _FOREIGN.findall(content))
-    if foreign > _MOST_FOREIGN * beyond:
+    strange = len(_STRANGE.findall(content))
+    if foreign > _MOST_FOREIGN * beyond or strange > _MOST_STRANGE * beyond:
         raise AmbiguityError(
             f"{path}: {place}, which is not valid utf-8, and its words do not look like Western"
             " European text (cp1252); name the file's encoding, such as data.encoding=cp1251"
-            " (Cyrillic), gb18030 (Chinese), shift_jis or euc_kr, or cp1252 if it is that"
+            " (Cyrillic), gb18030 (Chinese), shift_jis, euc_kr, mac_roman or cp850 (DOS), or cp1252"
+            " if it is that"
         )
 
 

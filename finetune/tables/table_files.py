@@ -20,6 +20,7 @@ from finetune.tables.encodings import LARGE, MOST_EXPANSION, Decoder, expands_to
 from finetune.tables.records import check_names, decode_dictionaries
 
 _BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _ROWS_AT_ONCE = 1024
 _LONGEST_LIST = 300  # characters
 _INDEX = "__index_level_"  # the index of pandas
@@ -52,6 +53,7 @@ def read_table_splits(
 
     Raises DataError if the format is unknown or a split has no rows.
     """
+    _check_no_pointer(path)
     name = config.format if config.format in TABLES else table_format(path)
     if name is None and is_text_file(path):
         name = "text"
@@ -71,6 +73,19 @@ def read_table_splits(
             columns = ", ".join(rows.column_names)[:_LONGEST_LIST]
             raise DataError(f"{place}has columns ({columns}) but no rows; add rows")
     return splits, notes
+
+
+def _check_no_pointer(path: Path) -> None:
+    """Raise DataError for the placeholder of a file that Git LFS has not fetched."""
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    if is_pointer:
+        raise DataError(
+            f"{path}: is a pointer of Git LFS and not the file itself; fetch it with `git lfs pull`"
+        )
 
 
 def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,14 +87,16 @@ def label_remarks(config: TargetConfig, targets: Targets, train: Any) -> list[st
 
 
 def _similar_names(names: Sequence[str]) -> list[str]:
-    """Return notes on names that differ only in case or spacing, or that mean a missing value."""
+    """Return notes on names that look alike, or that mean a missing value."""
     notes, seen = [], dict[str, str]()
     for name in names:
-        other = seen.setdefault(" ".join(name.casefold().split()), name)
+        visible = "".join(char for char in name if unicodedata.category(char) != "Cf")
+        plain = unicodedata.normalize("NFKC", visible).casefold()
+        other = seen.setdefault(" ".join(plain.split()), name)
         if other != name:
             notes.append(
-                f"labels: {other!r} and {name!r} are different labels, but differ only in case or "
-                "spacing"
+                f"labels: {other!r} and {name!r} are different labels, but differ only in case, "
+                "spacing or invisible characters"
             )
     notes += [
         f"labels: {name!r} is a label like any other; if it means that the label is missing, "

@@ -194,3 +194,25 @@ def test_columns_to_fill_in_are_shortened_where_there_are_many() -> None:
     assert guess_columns(["1", "some words"]) == "[label, text]"
     names = guess_columns([f"{number:03}" for number in range(785)])
     assert names == "[text, label, column_2, ..., column_784], 785 names in all"
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("'text','label'\n'a','x'\n'b','y'\n", "data.quote=single"),
+        ("\u201ctext\u201d,label\n\u201ca\u201d,x\n\u201cb\u201d,y\n", "straight quotes"),
+        ('text, label\na, "x"\nb, "y"\n', "remove the blanks"),
+        ('text,label\n="a",x\n="b",y\n', "remove the equals signs"),
+    ],
+)
+def test_read_csv_refuses_quotes_that_it_does_not_read(
+    read: Read, content: str, remedy: str
+) -> None:
+    with pytest.raises(AmbiguityError, match=f"all cells of column .* in quotes.*{remedy}"):
+        read(content)
+    assert len(read(content, quote="double")[0]) == 2
+
+
+def test_read_csv_reads_quotations(read: Read) -> None:
+    rows, _ = read("text\n\u201ca\u201d\n\u201cb\u201d\n'c'\n")
+    assert rows["text"][:] == ["\u201ca\u201d", "\u201cb\u201d", "'c'"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.errors import DataError
+from finetune.errors import AmbiguityError, DataError
 from finetune.tables.encodings import Decoder
 
 
@@ -77,3 +77,22 @@ def test_decoder_refuses_what_is_not_western_text_by_default(
 def test_decoder_unpacks_gzip_without_its_ending(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(gzip.compress(b"text"))
     assert Decoder().text(tmp_path / "a.csv") == "text"
+
+
+@pytest.mark.parametrize(
+    ("word", "encoding"),
+    [("caf\u00e9", "mac_roman"), ("caf\u00e9", "cp850"), ("\u6620\u753b", "shift_jis")],
+)
+def test_decoder_refuses_symbols_inside_of_words(tmp_path: Path, word: str, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"the {word} number one".encode(encoding))
+    with pytest.raises(AmbiguityError, match=r"do not look like Western .* mac_roman"):
+        Decoder().text(path)
+    assert word in Decoder(encoding).text(path)
+
+
+def test_decoder_reads_the_symbols_of_western_text(tmp_path: Path) -> None:
+    text = "\u201esch\u00f6ner\u201c \u201aGr\u00f6\u00dfe\u2018 \u0153uvre \u0160koda \u20ac5 \u2013 don\u2019t \u2039x\u203a na\u00efve"
+    path = tmp_path / "a.txt"
+    path.write_bytes(text.encode("cp1252"))
+    assert Decoder().text(path) == text

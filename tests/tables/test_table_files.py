@@ -263,3 +263,10 @@ def test_read_table_refuses_decompression_bombs(
         assert path.stat().st_size < 1 << 15
         with pytest.raises(DataError, match=rf"{path.name}: .* bytes expand to more than"):
             read(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.parquet"])
+def test_read_table_refuses_pointers_of_git_lfs(write: Any, name: str) -> None:
+    content = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n"
+    with pytest.raises(DataError, match=rf"{name}: is a pointer of Git LFS.*git lfs pull"):
+        read(write(name, content))
