@@ -7,11 +7,11 @@ are refused with those to take.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from finetune.config.text_files import parse_json, read_text
 from finetune.errors import ModelError, listed
 
 CONFIG, ADAPTER_CONFIG, TASK = "config.json", "adapter_config.json", "task.json"
@@ -38,7 +38,7 @@ def weights_folder(path: Path) -> Path:
 def read_model_config(path: Path | str, name: str = CONFIG) -> dict[str, Any]:
     """Read a config file of a folder; {} if there is none."""
     try:
-        config = json.loads((Path(path) / name).read_text(encoding="utf-8"))
+        config = parse_json(read_text(Path(path) / name))
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
@@ -47,7 +47,7 @@ def read_model_config(path: Path | str, name: str = CONFIG) -> dict[str, Any]:
 def _nested_transformer(path: Path) -> Path | None:
     """Return the folder of the transformer in a model that sentence-transformers saved."""
     try:
-        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        modules = parse_json(read_text(path / "modules.json"))
         first = path / str(modules[0]["path"])
     except (OSError, ValueError, LookupError, TypeError):
         return None

@@ -50,7 +50,7 @@ class AdapterFolder(NamedTuple):
 def find_adapter(name: str) -> AdapterFolder | None:
     """Return the adapter in a folder without a network. Raises ModelError if it cannot be used."""
     path = Path(resolve_model(name))
-    if not (path / ADAPTER_CONFIG).is_file() or (path / CONFIG).is_file():
+    if not _is_adapter(path):
         return None
     place = f"model.name: {name} is an adapter"
     base = read_model_config(path, ADAPTER_CONFIG).get("base_model_name_or_path")
@@ -64,9 +64,16 @@ def find_adapter(name: str) -> AdapterFolder | None:
             f"{place} for {base}, {USES[kind]}; only adapters of networks of transformers are "
             "merged, so give the merged network (final/ of the run)"
         )
+    if _is_adapter(Path(resolve_model(str(base)))):
+        raise ModelError(f"{place} for {base}, which is an adapter too; give the merged network")
     if not (path / WEIGHTS).is_file():
         raise ModelError(f"{place} without {WEIGHTS}; other formats are not loaded")
     return AdapterFolder(path, str(base))
+
+
+def _is_adapter(path: Path) -> bool:
+    """True for a folder with an adapter and without a network."""
+    return (path / ADAPTER_CONFIG).is_file() and not (path / CONFIG).is_file()
 
 
 def merge_adapter(network: Any, adapter: AdapterFolder) -> None:

@@ -244,19 +244,10 @@ def config(name: str = "bert", file: str = "config.json", **keys: Any) -> Attack
     return code_beside(name, file, keys)
 
 
-def raw_config(text: str) -> Attack:
-    def attack(scene: Scene) -> Any:
-        folder = scene.copy("bert")
-        (folder / "config.json").write_text(text)
-        return scene.texts(folder)
-
-    return attack
-
-
-def raw_weights(content: bytes, name: str = "bert") -> Attack:
+def raw(file: str, content: bytes, name: str = "bert") -> Attack:
     def attack(scene: Scene) -> Any:
         folder = scene.copy(name)
-        (folder / "model.safetensors").write_bytes(content)
+        (folder / file).write_bytes(content)
         return scene.load(folder) if name == "final" else scene.texts(folder)
 
     return attack
@@ -296,6 +287,18 @@ def task_keys(**keys: Any) -> Attack:
     return attack
 
 
+def adapter(**keys: Any) -> Attack:
+    def attack(scene: Scene) -> Any:
+        folder = scene.folder
+        scene.evil_module(folder)
+        facts = {"base_model_name_or_path": str(scene.models / "bert"), "peft_type": "LORA"} | keys
+        (folder / "adapter_config.json").write_text(json.dumps(facts))
+        save_file({"a": torch.zeros(2)}, folder / "adapter_model.safetensors")
+        return scene.texts(folder)
+
+    return attack
+
+
 def rounded(scene: Scene) -> Any:
     folder = scene.copy("final")
     tensors = load_file(folder / "model.safetensors")
@@ -311,15 +314,13 @@ REFUSED |= {
     "negative width": config(hidden_size=-32),
     "no heads": config(num_attention_heads=0),
     "width is text": config(hidden_size="rm -rf"),
-    "config is a list": raw_config("[1]"),
-    "config is deep": raw_config("[" * 200_000 + "]" * 200_000),
-    "number of 6000 digits": raw_config(
-        '{"model_type": "bert", "hidden_size": ' + "9" * 6000 + "}"
-    ),
-    "header of a tebibyte": raw_weights(weights(b"{}", size=2**40)),
-    "shape overflows": raw_weights(weights(header([2**40, 2**40]), b"\0" * 8)),
-    "negative shape": raw_weights(weights(header([-1, -2]), b"\0" * 8)),
-    "header of a tebibyte in final/": raw_weights(weights(b"{}", size=2**40), "final"),
+    "config is a list": raw("config.json", b"[1]"),
+    "config is deep": raw("config.json", b"[" * 200_000),
+    "number of 6000 digits": raw("config.json", b'{"hidden_size": ' + b"9" * 6000 + b"}"),
+    "header of a tebibyte": raw("model.safetensors", weights(b"{}", size=2**40)),
+    "shape overflows": raw("model.safetensors", weights(header([2**40, 2**40]), b"\0" * 8)),
+    "negative shape": raw("model.safetensors", weights(header([-1, -2]), b"\0" * 8)),
+    "header of a tebibyte in final/": raw("model.safetensors", weights(b"{}", size=2**40), "final"),
     "timm: huge images": timm_size([3, 10**6, 10**6]),
     "timm: negative images": timm_size([-3, "a"]),
     "timm: architecture of a hub": config("timm", architecture="hf-hub:me/evil"),
@@ -333,6 +334,8 @@ REFUSED |= {
     "weights are a pipe": final_file("model.safetensors", os.mkfifo),
     "config is a pipe": final_file("config.json", os.mkfifo),
     "task.json is deep": final_file("task.json", lambda path: path.write_text("[" * 100_000)),
+    "adapter of itself": adapter(base_model_name_or_path="."),
+    "adapter of another library": adapter(megatron_config={"x": 1}, megatron_core="evil"),
     "task.json: files outside": task_keys(files=["../../../etc/passwd"]),
     "task.json: device": task_keys(files=["/dev/zero"]),
     "task.json: name is a list": task_keys(name=["a"]),
