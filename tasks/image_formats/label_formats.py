@@ -6,6 +6,7 @@ label-studio  choices in JSON or JSON-MIN
 fiftyone      labels.json beside data/
 coco          annotations without boxes and outlines
 automl        .csv of gs:// images and labels, without a header
+image-lists   .txt with an image and its label in each line
 
 Images with one label each have one class; if any image has several, all have lists of labels.
 """
@@ -30,6 +31,7 @@ from tasks.exports.labelme import find_labelme_flags, read_labelme
 from tasks.image_formats.automl_labels import find_automl, read_automl
 from tasks.image_formats.export_formats import EXPORT_BOXES
 from tasks.image_formats.kitti import KITTI_BOXES
+from tasks.image_formats.labeled_lists import find_image_lists, read_image_lists
 from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
 from tasks.label_studio.studio_choices import find_studio_choices, read_studio_choices
 from tasks.mask_sources.mask_folders import MASK_FORMATS
@@ -55,6 +57,7 @@ _FORMATS = (
     _Labels("labelme", "flags of labelme", find_labelme_flags, read_labelme),
     _Labels("fiftyone", "labels of FiftyOne", find_fiftyone_labels, read_fiftyone),
     _Labels("automl", "labels of AutoML", find_automl, read_automl),
+    _Labels("image-lists", "lists of images and labels", find_image_lists, read_image_lists),
 )
 
 

@@ -1,0 +1,69 @@
+"""Lists of images with a label each, as ImageNet, Places and Caffe divide their images.
+
+train.txt           val.txt
+imgs/1.jpg 0        imgs/7.jpg 1
+imgs/2.jpg 1        imgs/8.jpg 0
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+
+from finetune.config.formats import IMAGE_ENDINGS
+from finetune.config.schema import DataConfig
+from finetune.errors import DataError
+from finetune.tables.encodings import Decoder
+from tasks.annotations.annotated import AnnotatedImage
+from tasks.exports.export_files import find_exports, no_export, only_export
+from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+
+_ENDINGS = "|".join(sorted(re.escape(ending) for ending in IMAGE_ENDINGS))
+_LINE = re.compile(rf"(?P<image>.*?(?:{_ENDINGS}))(?:\s*[,;]\s*|\s+)(?P<label>\S.*)", re.IGNORECASE)
+_FIRST = 5  # lines that must fit for a file to be a list
+
+
+def _is_list(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            lines = list(islice(filter(None, map(str.strip, opened)), _FIRST))
+    except (OSError, ValueError):
+        return False
+    return bool(lines) and all(map(_LINE.fullmatch, lines))
+
+
+def find_image_lists(path: Path) -> dict[str, list[Path]]:
+    """Return the lists at a path by split; {} if there are none."""
+    return find_exports(path, ".txt", _is_list)
+
+
+def read_image_lists(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
+    """Return the images of every split with their labels, and notes. Raises DataError."""
+    files = find_image_lists(path)
+    if not files:
+        raise no_export(path, "images and labels", "a .txt file with an image and a label a line")
+    whole = Reading()
+    for split, candidates in files.items():
+        whole.join(_read_list(only_export(path, split, candidates), split, config))
+    return finish_reading(whole, config)
+
+
+def _read_list(file: Path, split: str, config: DataConfig) -> Reading:
+    decoder, reading = Decoder(config.encoding), Reading()
+    for number, line in enumerate(decoder.text(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        place, found = f"{file.name}:{number}", _LINE.fullmatch(line.strip())
+        if found is None:
+            raise DataError(f"{file.parent / place}: {line!r:.80} is not an image and its label")
+        label = found["label"].strip()
+        if len(label.split()) > 1 and all(part.isdecimal() for part in label.split()):
+            raise DataError(
+                f"{file.parent / place}: several numbers follow the image: {label!r:.40}; they may "
+                "be labels, or zeros and ones of labels: make a table of the images with a column "
+                "of lists, or a column for each label"
+            )
+        reading.add(AnnotatedImage("", found["image"], place=place, labels=[label]), split)
+    reading.notes += [*decoder.notes(), *find_images(file, reading.splits, config)]
+    return reading
