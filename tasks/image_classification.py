@@ -28,7 +28,7 @@ from finetune.task_parts import (
     Stats,
 )
 from tasks.backbones.pretrained import label_keys
-from tasks.backbones.vector_heads import hidden_shape
+from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.label_rows import LabelRows
 from tasks.classification.labeled import LabeledTask
@@ -151,6 +151,7 @@ class ImageClassification(LabeledTask):
             **label_keys(names),
             problem_type=self.targets.problem_type,
         )
+        model.notes += unused_head_notes(source.name)
         if isinstance(self.targets, Number):
             model.set_scale(self.targets.state["deviation"], self.targets.state["mean"])
         return model

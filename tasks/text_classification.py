@@ -18,9 +18,10 @@ from finetune.errors import ConfigError
 from finetune.model import Batch, TransferModel
 from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample
 from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
-from tasks.backbones.vector_heads import hidden_shape
+from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
 from tasks.classification.labeled import LabeledTask
 from tasks.classification.targets import Number, restore_targets
+from tasks.text.sentence_pooling import saved_pooling
 from tasks.text.text_config import TextClassificationConfig
 from tasks.text.text_models import (
     TextModel,
@@ -87,7 +88,7 @@ class TextClassification(LabeledTask):
         self._pieces = add_words(self.tokenizer_, self.resolved_.add_tokens)
         notes = [
             *remarks,
-            *self._settle_head(text_network_kind(network), frozen),
+            *self._settle_head(source, text_network_kind(network), frozen),
             *self._settle_length(network),
             *added_tokens_note(self._pieces, self.rows.all_texts(train)),
             *unknown_tokens_note(self.tokenizer_, self.rows.all_texts(train)),
@@ -117,6 +118,7 @@ class TextClassification(LabeledTask):
                 problem_type=self.targets.problem_type,
                 pad_token_id=self.tokenizer_.pad_token_id,
             )
+        model.notes += unused_head_notes(source.name)
         if isinstance(self.targets, Number):
             model.set_scale(self.targets.state["deviation"], self.targets.state["mean"])
         embed_words(model.encoder, self.tokenizer_, self._pieces)
@@ -175,14 +177,16 @@ class TextClassification(LabeledTask):
     def _build_embedder(self, source: ModelConfig) -> TransferModel:
         network = from_pretrained("AutoConfig", source)
         self.tokenizer_ = load_tokenizer(source)
-        self._settle_head(text_network_kind(network), frozen=True)
+        self._settle_head(source, text_network_kind(network), frozen=True)
         self._settle_length(network)
         return load_pooled(source, self.pooling_, outputs=1)
 
     # ---- choosing open keys, checking the others
 
-    def _settle_head(self, kind: str, frozen: bool) -> list[str]:
-        self.pooling_ = self.resolved_.pooling or ("last" if kind == "decoder" else "mean")
+    def _settle_head(self, source: ModelConfig, kind: str, frozen: bool) -> list[str]:
+        saved = None if self.resolved_.pooling else saved_pooling(source.name)
+        usual = saved or ("last" if kind == "decoder" else "mean")
+        self.pooling_ = self.resolved_.pooling or usual
         if self.resolved_.head == "native" and self.resolved_.head_hidden:
             raise ConfigError(
                 "task.head_hidden requires a pooled head; remove it, or remove task.head=native"
@@ -197,6 +201,8 @@ class TextClassification(LabeledTask):
             reason = f"because task.{pooled_keys[0]} is set"
         elif frozen:
             reason = f"{self.pooling_} pooling works best with a frozen backbone"
+            if saved:
+                reason = f"{saved} pooling, that of the model of sentence-transformers"
         return [f"head: {self.head_}, {reason}"]
 
     def _settle_length(self, network: Any) -> list[str]:

@@ -5,9 +5,13 @@ Shapes: B rows, C outputs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from finetune.errors import listed
 from finetune.model import Batch, TransferModel
 
 
@@ -22,6 +26,8 @@ class LogitsModel(TransferModel):
 
     scale: float = 1.0
     shift: float = 0.0
+    keeps_head: bool = False
+    """True if the head is the checkpoint's."""
     base: str = ""
     """Reference from which the pretrained network was loaded."""
 
@@ -42,6 +48,37 @@ class LogitsModel(TransferModel):
         has_bias = self.last_layer().bias is not None
         # Without a bias the mean cannot be folded in; the scale covers the typical range from 0.
         self.scale, self.shift = (deviation, mean) if has_bias else (deviation + abs(mean), 0.0)
+        if self.keeps_head:  # its outputs are in the unit of the targets already
+            layer = self.last_layer()
+            with torch.no_grad():
+                layer.weight.div_(self.scale)
+                if layer.bias is not None:
+                    layer.bias.sub_(self.shift).div_(self.scale)
+
+    def keep_head(self, saved: Sequence[str], names: Sequence[str]) -> None:
+        """Note that the head is the checkpoint's, and sort its outputs for labels `names`.
+
+        `saved` are the labels of the checkpoint.
+        """
+        self.keeps_head = True
+        known = "which has the same labels"
+        if sorted(saved) != sorted(names):
+            known = f"whose labels are {listed(saved, 4)}"
+        elif list(saved) != list(names):
+            known = "which has the same labels in another order"
+            order, layer = [list(saved).index(name) for name in names], self.last_layer()
+            with torch.no_grad():
+                layer.weight.copy_(layer.weight[order])
+                if layer.bias is not None:
+                    layer.bias.copy_(layer.bias[order])
+        self.notes.append(f"head: kept from the checkpoint, {known}")
+
+    def has_loaded_head(self, info: Mapping[str, Any]) -> bool:
+        """True if the last layer was in the checkpoint, by transformers' loading info."""
+        layer = self.last_layer()
+        name = next(name for name, module in self.network.named_modules() if module is layer)
+        keys = [*info["missing_keys"], *info["mismatched_keys"]]
+        return f"{name}.weight" not in {key if isinstance(key, str) else key[0] for key in keys}
 
     def consolidate(self) -> None:
         """Fold scale and shift into the last layer, so that the network alone gives the outputs."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from finetune.io.references import resolve_model
 from tasks.classification.label_config import TargetConfig
 
 HEAD_FILE = "head.safetensors"
@@ -48,6 +49,15 @@ class HiddenHead(nn.Module):
 def make_vector_head(features: int, hidden: HiddenShape | None, outputs: int) -> nn.Module:
     """Make a new head from vectors [B, H] to outputs [B, C]."""
     return HiddenHead(features, hidden, outputs) if hidden else nn.Linear(features, outputs)
+
+
+def unused_head_notes(name: str) -> list[str]:
+    """Return a note on the head that a model of this kit has in a file of its own, if it has one.
+
+    Such a head is loaded with its model, but not as part of a pretrained network.
+    """
+    has_head = (Path(resolve_model(name)) / HEAD_FILE).is_file()
+    return [f"head: new; that of the checkpoint, {HEAD_FILE}, is not used"] if has_head else []
 
 
 def save_head(head: nn.Module, folder: Path, **facts: str) -> None:

@@ -143,8 +143,13 @@ def build_vision_model(
     """
     size = source.preprocessing.size
     if source.timm_name is None:
-        network = load_network(AUTO, source.model, ignore_mismatched_sizes=True, **config)
+        network, info = load_network(
+            AUTO, source.model, ignore_mismatched_sizes=True, output_loading_info=True, **config
+        )
         model: VisionModel = TransformersVisionModel(add_hidden_layer(network, hidden), size)
+        if hidden is None and model.has_loaded_head(info):
+            saved = from_pretrained("AutoConfig", source.model).id2label
+            model.keep_head(list(saved.values()), names)
     else:
         network = create_timm(source, len(names))
         channels = source.preprocessing.channels
@@ -153,7 +158,7 @@ def build_vision_model(
         if _labels_of(source.timm_name) != list(names) or hidden is not None:
             _reset_head(model.last_layer())
         else:
-            model.notes.append("head: kept from the checkpoint, which has the same labels")
+            model.keep_head(names, names)
     model.base = resolve_model(source.model.name)
     return model
 

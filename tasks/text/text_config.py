@@ -51,7 +51,9 @@ class TextClassificationConfig(TargetConfig):
     auto: pooled for a frozen backbone or if a key of the pooled head is set, else native.
     """
     pooling: Literal["mean", "cls", "last"] | None = None
-    """Pooling of hidden states for a pooled head; null: mean for encoders, last for decoders."""
+    """Pooling of hidden states for a pooled head; null: that of a folder of sentence-transformers,
+    else mean for encoders, last for decoders.
+    """
 
     def change_faults(self, changed: Self) -> Iterator[str]:
         yield from super().change_faults(changed)

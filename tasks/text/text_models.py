@@ -18,6 +18,7 @@ from finetune.io.references import resolve_model
 from finetune.model import Batch
 from tasks.backbones.logits_model import LogitsModel
 from tasks.backbones.pretrained import (
+    from_pretrained,
     load_network,
     load_whole,
     quiet_transformers,
@@ -222,6 +223,9 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
             "set pad_token_id in its config.json"
         )
     model = NativeTextModel(network, sorted(info["missing_keys"]))
+    if config and model.has_loaded_head(info):
+        saved = from_pretrained("AutoConfig", source).id2label
+        model.keep_head(list(saved.values()), list(config["id2label"].values()))
     model.base = resolve_model(source.name)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from finetune.task import Task
 from finetune.task_parts import Row
 from tests.support import detection_runs, segmentation_runs, text_generators
 from tests.support.image_classifiers import set_up_classifier
-from tests.support.text_classifiers import set_up
+from tests.support.text_classifiers import NUMBER, set_up
 from tests.support.tiny_models import text_rows
 from tests.support.tiny_scenes import scene_rows
 from tests.support.tiny_vision import shape_rows
@@ -93,6 +94,46 @@ def test_adapter_that_cannot_be_used_is_refused(
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"without adapter_model.safetensors"):
         set_up(adapter, text_rows(9))
+
+
+def test_folder_of_sentence_transformers_keeps_its_pooling(
+    bert_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "st"))
+    types = [{"path": "", "type": "Transformer"}, {"path": "1_Pooling", "type": "a.b.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(types))
+    (folder / "1_Pooling").mkdir()
+    for config in ({"pooling_mode": "cls"}, {"pooling_mode_cls_token": True}):
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+        task, _ = set_up(folder, text_rows(9), head="pooled")
+        assert task.pooling_ == "cls"
+    assert set_up(folder, text_rows(9), head="pooled", pooling="mean")[0].pooling_ == "mean"
+
+
+# ---- heads
+
+
+def test_head_of_the_same_labels_is_sorted_like_those_of_the_data(
+    bert_folder: Path, tmp_path: Path
+) -> None:
+    task, model = set_up(bert_folder, text_rows(9), labels=["tech", "sport", "business"])
+    task.save(model, tmp_path)
+    before = outputs((task, model), text_rows(4))[0]
+    again = set_up(tmp_path, text_rows(9))
+    assert torch.allclose(before.flip(1), outputs(again, text_rows(4))[0], atol=1e-6)
+    assert again[1].notes == [
+        "head: kept from the checkpoint, which has the same labels in another order"
+    ]
+    _, other = set_up(tmp_path, [{**row, "label": row["label"][::-1]} for row in text_rows(9)])
+    assert other.notes == ["head: kept from the checkpoint, whose labels are tech, sport, business"]
+
+
+def test_head_of_a_regression_keeps_its_unit(bert_folder: Path, tmp_path: Path) -> None:
+    task, model = set_up(bert_folder, NUMBER)
+    before = outputs((task, model), NUMBER)
+    model.consolidate()
+    task.save(model, tmp_path)
+    assert relative_difference(before, outputs(set_up(tmp_path, NUMBER), NUMBER)) < 1e-5
 
 
 # ---- timm, smp, and FCOS of this kit
