@@ -139,9 +139,10 @@ def _from_adapter(auto: str, source: ModelConfig, adapter: AdapterFolder, **argu
     trained_in = adapter.trained_in
     if auto == "AutoModel" and trained_in not in (None, auto):
         # The adapter names the layers as they are inside of the class it was trained in.
-        network = from_pretrained(str(trained_in), base, **arguments)
+        loaded = from_pretrained(str(trained_in), base, **arguments)
+        network, *info = loaded if isinstance(loaded, tuple) else (loaded,)
         merge_adapter(network, adapter)
-        return network.base_model
+        return (network.base_model, *info) if info else network.base_model
     loaded = from_pretrained(auto, base, **arguments)
     network = loaded[0] if isinstance(loaded, tuple) else loaded
     merge_adapter(network.base_model if trained_in == "AutoModel" else network, adapter)
