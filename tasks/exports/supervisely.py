@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.schema import DataConfig
+from finetune.errors import DataError
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage
@@ -32,6 +33,7 @@ from tasks.exports.export_images import Reading, Splits, find_images, finish_rea
 from tasks.exports.outlines import decode_bitmap, point_numbers, set_holes, set_mask, set_outline
 
 _LOOKED_AT = 20
+_TAGGED = 200  # files of a dataset that may tell that images have tags
 _NEEDS = "an object with size and objects, each with classTitle, geometryType and its points"
 _UNREAD = {
     "point": "points",
@@ -66,6 +68,21 @@ def find_supervisely(path: Path) -> dict[Path, list[Path]]:
     return datasets
 
 
+def find_supervisely_tags(path: Path) -> dict[Path, list[Path]]:
+    """Return the files of each dataset if the first images have tags other than splits."""
+    datasets = find_supervisely(path)
+    first = [file for files in datasets.values() for file in files[:_TAGGED]]
+    return datasets if any(map(_has_tags, first)) else {}
+
+
+def _has_tags(file: Path) -> bool:
+    try:
+        tags = as_list(as_dict(load_json(file), "the file").get("tags") or [], "tags")
+        return any(split_name(str(as_dict(tag, "tag").get("name"))) is None for tag in tags)
+    except (DataError, TypeError):
+        return False
+
+
 def read_supervisely(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
     datasets = find_supervisely(path)
@@ -78,6 +95,7 @@ def read_supervisely(path: Path, config: DataConfig) -> tuple[Splits, list[str]]
             place = file.relative_to(path).as_posix()
             image, tags = _read_file(file, place, reading)
             splits = {split for tag in tags if (split := split_name(tag))}
+            image.labels = [tag for tag in tags if split_name(tag) is None] or None
             tagged.update(splits)
             named = split_of(folder.name) if folder != path else None
             tag_split = splits.pop() if len(splits) == 1 else None
@@ -99,7 +117,6 @@ def _read_file(file: Path, place: str, reading: Reading) -> tuple[AnnotatedImage
         is_known = min(shape) > 0
         image = AnnotatedImage("", file.stem, size=shape if is_known else None, place=place)
         tags = [str(as_dict(tag, "tag").get("name")) for tag in content.get("tags") or []]
-        reading.unread["tags of images"] += sum(split_name(tag) is None for tag in tags)
         for number, entry in enumerate(as_list(content["objects"], "objects"), start=1):
             item = _object(as_dict(entry, f"object {number}"), image, reading)
             if item is not None:

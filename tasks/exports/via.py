@@ -80,15 +80,19 @@ def read_via(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
         with naming_file(file, "VGG Image Annotator", _NEEDS):
             read = _read_csv if file.suffix.lower() == ".csv" else _read_json
             regions: dict[str, list[Region]] = {}
-            for name, some in read(file, config):
+            unread: Counter[str] = Counter()
+            for name, some in read(file, config, unread):
                 regions.setdefault(name, []).extend(some)
             reading = _build(file, split, regions, config)
+            reading.unread += unread
         reading.notes += find_images(file, reading.splits, config)
         whole.join(reading)
     return finish_reading(whole, config)
 
 
-def _read_json(file: Path, _: DataConfig) -> Iterator[tuple[str, list[Region]]]:
+def _read_json(
+    file: Path, _: DataConfig, unread: Counter[str]
+) -> Iterator[tuple[str, list[Region]]]:
     content = as_dict(load_json(file), "the file")
     if is_via_3(content.keys()):
         yield from project_regions(content, file.name)
@@ -99,6 +103,7 @@ def _read_json(file: Path, _: DataConfig) -> Iterator[tuple[str, list[Region]]]:
         found = entry.get("regions") or []
         # VIA 1 has an object with numbers as keys.
         regions = list(found.values()) if isinstance(found, Mapping) else as_list(found, key)
+        _count_file_attributes(entry.get("file_attributes"), unread)
         name = entry["filename"]
         if not isinstance(name, str):
             raise TypeError(f"filename is {name!r:.60}, not a name")
@@ -115,7 +120,15 @@ def _read_json(file: Path, _: DataConfig) -> Iterator[tuple[str, list[Region]]]:
         )
 
 
-def _read_csv(file: Path, config: DataConfig) -> Iterator[tuple[str, list[Region]]]:
+def _count_file_attributes(value: Any, unread: Counter[str]) -> None:
+    """Count the attributes of a whole image, which are not read."""
+    attributes = as_dict(value or {}, "file_attributes")
+    unread.update(f"values of file attribute {name!r}" for name, each in attributes.items() if each)
+
+
+def _read_csv(
+    file: Path, config: DataConfig, unread: Counter[str]
+) -> Iterator[tuple[str, list[Region]]]:
     lines = Decoder(config.encoding).text(file).splitlines(keepends=True)
     text = "".join(dropwhile(lambda line: line.startswith("#") and "," not in line, lines))
     images: dict[str, list[Region]] = {}
@@ -124,6 +137,8 @@ def _read_csv(file: Path, config: DataConfig) -> Iterator[tuple[str, list[Region
         for row in reader:
             cells = [row.get(name) or "" for name in _CELLS]
             shape, attributes = (as_dict(json.loads(cell or "{}"), "cell") for cell in cells[1:])
+            if cells[0] not in images:
+                _count_file_attributes(json.loads(row.get("file_attributes") or "{}"), unread)
             regions = images.setdefault(cells[0], [])
             if shape:
                 regions.append(Region(shape, attributes, f"{file.name}:{reader.line_num}"))

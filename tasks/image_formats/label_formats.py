@@ -3,6 +3,7 @@
 labelme       flags of .json files
 cvat          tags in annotations.xml
 label-studio  choices in JSON or JSON-MIN
+supervisely   tags of images
 fiftyone      labels.json beside data/
 coco          annotations without boxes and outlines
 automl        .csv of gs:// images and labels, without a header
@@ -28,6 +29,7 @@ from tasks.exports.cvat import find_cvat_tags, read_cvat
 from tasks.exports.export_images import Splits
 from tasks.exports.fiftyone import find_fiftyone_labels, read_fiftyone
 from tasks.exports.labelme import find_labelme_flags, read_labelme
+from tasks.exports.supervisely import find_supervisely_tags, read_supervisely
 from tasks.image_formats.automl_labels import find_automl, read_automl
 from tasks.image_formats.export_formats import EXPORT_BOXES
 from tasks.image_formats.kitti import KITTI_BOXES
@@ -55,6 +57,7 @@ _FORMATS = (
     _Labels("cvat", "tags of CVAT", find_cvat_tags, read_cvat),
     _Labels("label-studio", "choices of Label Studio", find_studio_choices, read_studio_choices),
     _Labels("labelme", "flags of labelme", find_labelme_flags, read_labelme),
+    _Labels("supervisely", "tags of Supervisely", find_supervisely_tags, read_supervisely),
     _Labels("fiftyone", "labels of FiftyOne", find_fiftyone_labels, read_fiftyone),
     _Labels("automl", "labels of AutoML", find_automl, read_automl),
     _Labels("image-lists", "lists of images and labels", find_image_lists, read_image_lists),

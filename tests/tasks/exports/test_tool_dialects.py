@@ -236,7 +236,8 @@ def test_supervisely_names_what_is_not_read(tmp_path: Path) -> None:
     path = write_supervisely(tmp_path, a=supervisely([box, figure("point", [[1, 1]])], "night"))
     rows, notes = read_boxes(path)
     assert rows == [[SQUARE]]
-    assert "not read: 1 tags of images, 1 points" in notes
+    assert "not read: 1 points" in notes
+    assert any(note.startswith("labels of whole images, not read: 1 ") for note in notes)
     assert "classes without objects: unused" in notes
 
 
@@ -285,3 +286,13 @@ def test_roboflow_tables_are_read_by_folder(tmp_path: Path) -> None:
     assert read_boxes(tmp_path)[0] == [[SQUARE]]
     splits = open_set(ObjectDetection(), tmp_path, validation=None, test=None)
     assert list(splits.named) == ["train", "validation", "test"]
+
+
+def test_attributes_of_files_in_via_are_counted(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg"])
+    content = via([via_region({"class": "square"}, **VIA_BOX)])
+    (entry,) = content.values()
+    write_json(tmp_path / "via.json", {"a": {**entry, "file_attributes": {"scene": "street"}}})
+    boxes, notes = read_boxes(tmp_path)
+    assert boxes == [[SQUARE]]
+    assert "not read: 1 values of file attribute 'scene'" in notes

@@ -26,6 +26,7 @@ from tests.support.tool_exports import (
     labelme,
     shape,
     studio_task,
+    supervisely,
     write_export,
 )
 
@@ -83,7 +84,22 @@ def write_automl(root: Path, labels: Labels) -> None:
     write_text(root / "import.csv", "".join(lines))
 
 
-TOOLS = [write_labelme, write_cvat, write_studio, write_fiftyone, write_coco, write_automl]
+def write_supervisely(root: Path, labels: Labels) -> None:
+    save_pictures(root / "ds" / "img", NAMES)
+    write_json(root / "meta.json", {"classes": [], "tags": [{"name": "cat"}, {"name": "dog"}]})
+    for name, some in zip(NAMES, labels, strict=True):
+        write_json(root / "ds" / "ann" / f"{name}.json", supervisely([], *some))
+
+
+TOOLS = [
+    write_supervisely,
+    write_labelme,
+    write_cvat,
+    write_studio,
+    write_fiftyone,
+    write_coco,
+    write_automl,
+]
 
 
 @pytest.mark.parametrize("labels", [ONE, SEVERAL], ids=["one", "several"])
