@@ -23,19 +23,22 @@ class TableFormat(NamedTuple):
         reader: module:function that reads a file, (path, config, decoder) -> (rows, notes); the
             rows are a Dataset, or {split: Dataset}.
         compressed: True if a file may be compressed with gzip (.gz).
+        keys: the keys of the section `data`, among `TABLE_KEYS`, that the reader follows.
     """
 
     endings: tuple[str, ...]
     reader: str
     compressed: bool = False
+    keys: tuple[str, ...] = ()
 
 
+TABLE_KEYS = ("columns", "field", "delimiter", "quote")
+_CSV = "finetune.tables.delimited:read_csv", True, ("columns", "delimiter", "quote")
+_JSON = "finetune.tables.json_files:read_json_file", True, ("columns", "field")
 TABLES = {
-    "csv": TableFormat((".csv",), "finetune.tables.delimited:read_csv", compressed=True),
-    "tsv": TableFormat((".tsv", ".tab"), "finetune.tables.delimited:read_csv", compressed=True),
-    "jsonl": TableFormat(
-        (".jsonl", ".ndjson", ".json"), "finetune.tables.json_files:read_json_file", compressed=True
-    ),
+    "csv": TableFormat((".csv",), *_CSV),
+    "tsv": TableFormat((".tsv", ".tab"), *_CSV),
+    "jsonl": TableFormat((".jsonl", ".ndjson", ".json"), *_JSON),
     "parquet": TableFormat((".parquet", ".pq"), "finetune.tables.table_files:read_parquet"),
     "arrow": TableFormat((".arrow", ".feather", ".ipc"), "finetune.tables.table_files:read_arrow"),
     # .txt files are read as documents where nothing else is to be read.

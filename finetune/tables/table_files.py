@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from datasets import Dataset
 
-from finetune.config.formats import TABLES
+from finetune.config.formats import TABLE_KEYS, TABLES
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.encodings import LARGE, MOST_EXPANSION, Decoder, expands_too_much
@@ -72,6 +72,11 @@ def read_table_splits(
             place = f"{path}: {split} " if len(splits) > 1 else f"{path}: "
             columns = ", ".join(rows.column_names)[:_LONGEST_LIST]
             raise DataError(f"{place}has columns ({columns}) but no rows; add rows")
+    set_keys = [key for key in TABLE_KEYS if getattr(config, key) is not None]
+    idle = [f"data.{key}" for key in set_keys if key not in TABLES[name].keys]
+    if idle:
+        verb = "has" if len(idle) == 1 else "have"
+        notes = [*notes, f"{path}: read as {name}, on which {', '.join(idle)} {verb} no effect"]
     return splits, notes
 
 

@@ -270,3 +270,10 @@ def test_read_table_refuses_pointers_of_git_lfs(write: Any, name: str) -> None:
     content = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n"
     with pytest.raises(DataError, match=rf"{name}: is a pointer of Git LFS.*git lfs pull"):
         read(write(name, content))
+
+
+def test_keys_without_effect_on_a_format_are_noted(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("a line\n", encoding="utf-8")
+    _, notes = read(path, columns=["label", "text"], quote="none")
+    assert f"{path}: read as text, on which data.columns, data.quote have no effect" in notes
