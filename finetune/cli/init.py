@@ -80,9 +80,9 @@ def _starter_config(guess: TaskChoice, target: Path) -> str:
     is_sample = model == _sample_model(guess.task)["name"]
     comments = {"model": SAMPLE_HINT if is_sample else MODEL_HINT, "method": METHOD_HINT}
     given = given_sections(guess.loaded)
-    first = {name: given.pop(name) for name in ("model", "data")}
+    leading = {name: given.pop(name) for name in ("model", "data")}
     method = given.pop("method", guess.loaded.config.method.name)
-    sections = {"task": guess.keys, **first, "method": method, **given}
+    sections = {"task": guess.keys, **leading, "method": method, **given}
     lines = [f"# {line}" for note in guess.notes for line in note.splitlines()]
     lines += ["#", f"# finetune inspect {target}", f"# finetune train {target} method=full"]
     lines += [f"# All keys: finetune tasks {guess.task}", ""]

@@ -43,7 +43,7 @@ from finetune.tables.csv_records import (
     split_excel_line,
 )
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import Faults, keep_places
+from finetune.tables.faults import Faults, keep_places, keeps_faults
 from finetune.tables.records import check_names
 
 _BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once
@@ -124,7 +124,7 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
     notes += [note] if note else []
     has_header = not isinstance(config.columns, list)
     trusts = config.quote is not None
-    keeps = config.on_error == "keep"
+    keeps = keeps_faults(config.on_error)
     if len(names) == 1 and dialect.quote:
         filled, blank = fill_blank_lines(body, dialect)
         body = filled if keeps else body

@@ -75,6 +75,11 @@ class Faults:
         return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
 
 
+def keeps_faults(on_error: OnError) -> bool:
+    """True if invalid rows keep their places, which no value of data.on_error says."""
+    return on_error == "keep"
+
+
 def keep_places(rows: Dataset, reasons: Mapping[int, str]) -> Dataset:
     """Return the rows with a row without values at each position of `reasons`, from 0, and the
     column UNREADABLE: "line 3: 4 cells, but ...".

@@ -13,7 +13,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.csv_faults import excerpt
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import Faults, keep_places
+from finetune.tables.faults import Faults, keep_places, keeps_faults
 from finetune.tables.json_shapes import Shape, find_shape, take_field
 from finetune.tables.json_values import JsonParser, Placed
 from finetune.tables.records import from_records
@@ -52,7 +52,7 @@ def read_json_file(
         place = str(path) if len(tables) == 1 else f"{path}: {split}"
         splits[split], type_notes = from_records(rows, place)
         notes += [*type_notes, *_object_notes(place, splits[split])]
-        if unreadable[split] and config.on_error == "keep":
+        if unreadable[split] and keeps_faults(config.on_error):
             splits[split] = keep_places(splits[split], unreadable[split])
     return splits, notes
 

@@ -14,6 +14,7 @@ from finetune.errors import AmbiguityError, DataError
 from finetune.tables.csv_faults import excerpt
 from finetune.tables.csv_records import DELIMITERS, Dialect, guess_columns
 from finetune.tables.encodings import Decoder
+from finetune.tables.faults import keeps_faults
 
 _LABEL = "__label__"
 _SAMPLE = 200  # lines
@@ -44,7 +45,7 @@ def read_lines(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
     rows = [line for line in lines if line.strip()]
     if not rows:
         raise DataError(f"{path}: is empty; expected lines of text")
-    if config.on_error == "keep":
+    if keeps_faults(config.on_error):
         return Dataset.from_dict({"text": lines if lines[-1] else lines[:-1]}), []
     blank = len(lines) - len(rows) - (not lines[-1])
     notes = [f"{path}: not read: blank lines ({blank})"] if blank else []
