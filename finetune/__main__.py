@@ -1,6 +1,17 @@
-"""Entry point of `python -m finetune` and `accelerate launch -m finetune`."""
+"""Entry point of `finetune`, `python -m finetune` and `accelerate launch -m finetune`."""
 
-from finetune.cli.main import main
+import sys
+
+
+def start() -> None:
+    """Run the command line. Ctrl-C ends it silently, also while its libraries are imported."""
+    try:
+        from finetune.cli.main import main
+
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -145,7 +145,7 @@ def test_closed_pipe_ends_a_command_silently(words: list[str], runs: Runs) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.05, 0.3, 1, 2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("seconds", [1, 2, 3, 4, 5, 6, 8])
 def test_interrupt_in_any_phase_leaves_no_traceback(
     seconds: float, runs: Runs, tmp_path: Path
 ) -> None:
