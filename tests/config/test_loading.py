@@ -228,6 +228,11 @@ def test_load_config_rejects_true_as_a_number(key: str) -> None:
     assert "should be a number, not true or false (command line)" in message
 
 
+def test_load_config_shows_how_a_list_is_written(file: Path) -> None:
+    message = error_message("trackers=wandb", source=file)
+    assert "output.trackers: 'wandb': should be a list: trackers=[wandb] (command line)" in message
+
+
 def test_load_config_names_the_file_of_an_invalid_value(file: Path) -> None:
     file.write_text(file.read_text() + "  epochs: many\n")
     assert f"({file})" in error_message(source=file)
