@@ -116,15 +116,15 @@ def test_init_rejects_an_unknown_key(capsys: Any) -> None:
 
 def test_init_writes_all_keys_that_it_is_given() -> None:
     write_rows("news.csv", "body", "topic")
-    Path("shout.py").write_text(
-        "def shout(row):\n    return {'loud': row['body'].upper(), 'topic': row['topic']}\n"
+    Path("louder.py").write_text(
+        "def louder(row):\n    return {'loud': row['body'].upper(), 'topic': row['topic']}\n"
     )
-    words = ["data.map=shout.py:shout", "limit=12", "epochs=3", "lr=1e-3", "method=frozen"]
+    words = ["data.map=louder.py:louder", "limit=12", "epochs=3", "lr=1e-3", "method=frozen"]
     words += ["model=me/mine", "max_length=64", "validation=0.3", "seed=4", "output=runs/x"]
     assert finetune("init", "news.csv", *words) == 0
     config = load("news.yaml")
     assert (config.task.text, config.task.label, config.task.max_length) == ("loud", "topic", 64)
-    assert (config.data.map, config.data.limit) == ("shout.py:shout", 12)
+    assert (config.data.map, config.data.limit) == ("louder.py:louder", 12)
     assert config.data.validation == 0.3
     assert (config.model.name, config.method.name) == ("me/mine", "frozen")
     assert (config.train.epochs, config.train.seed, config.optim.lr) == (3, 4, 1e-3)
