@@ -161,8 +161,9 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     """Load a network in float32, so that a half-precision checkpoint trains in full precision.
 
     The weights of a GGUF file are dequantized; with model.quantize they are quantized to 4 or 8
-    bits.
+    bits. Raises ModelError if the weights are those of another network.
     """
+    has_info = arguments.pop("output_loading_info", False)
     if source.quantize is not None:
         arguments |= _quantization_arguments(source)
         # LLM.int8 warns at every matrix product that it rounds its input.
@@ -171,10 +172,23 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
         arguments |= {"attn_implementation": source.attention}
     if source.dropout is not None or source.drop_path is not None:
         arguments |= config_keys(source, from_pretrained("AutoConfig", source))
-    network = from_pretrained(auto, source, dtype=torch.float32, **arguments)
+    arguments |= {"dtype": torch.float32, "output_loading_info": True}
+    network, info = from_pretrained(auto, source, **arguments)
+    _check_loaded(network, info, source)
     if source.name.lower().endswith(GGUF):
         _clear_quantization(network)
-    return network
+    return (network, info) if has_info else network
+
+
+def _check_loaded(network: Any, info: Mapping[str, Any], source: ModelConfig) -> None:
+    """Raise ModelError if most tensors of a network were not in the files, and thus are random."""
+    total, new = len(network.state_dict()), len(info["missing_keys"]) + len(info["mismatched_keys"])
+    if new > total / 2:
+        raise ModelError(
+            f"model.name: {source.name!r} has weights for {total - new} of the {total} tensors of "
+            f"{type(network).__name__}, and the others would be random; its config.json and its "
+            "weights belong to different networks, so give those of one"
+        )
 
 
 def load_whole(auto: str, source: ModelConfig, apart: str = "", **arguments: Any) -> Any:

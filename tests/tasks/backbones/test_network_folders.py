@@ -110,6 +110,16 @@ def test_folder_of_sentence_transformers_keeps_its_pooling(
     assert set_up(folder, text_rows(9), head="pooled", pooling="mean")[0].pooling_ == "mean"
 
 
+def test_weights_of_another_network_are_refused(
+    bert_folder: Path, gpt2_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "mixed"))
+    shutil.copy(gpt2_folder / "model.safetensors", folder)
+    for head in ("native", "pooled"):
+        with pytest.raises(ModelError, match=r"has weights for 0 of the \d+ tensors of Bert"):
+            set_up(folder, text_rows(9), head=head)
+
+
 # ---- heads
 
 
