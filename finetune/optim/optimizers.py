@@ -38,7 +38,22 @@ def _sgd(config: OptimConfig, groups: Groups, lr: float) -> torch.optim.Optimize
     """SGD with momentum."""
     # DTensors have no fused SGD kernel.
     is_whole = not any(is_dtensor(parameter) for group in groups for parameter in group["params"])
-    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=is_whole)
+    if is_whole and config.momentum:
+        optimizer.register_step_pre_hook(_fill_momentum)
+    return optimizer
+
+
+def _fill_momentum(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Give parameters that are trained from now on a buffer of 0, from which momentum starts.
+
+    The fused kernel fails if only some parameters of a group have one.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 OPTIMIZERS = {

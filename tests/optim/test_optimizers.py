@@ -287,3 +287,20 @@ def test_finite_guard_raises_at_once_on_a_cpu_and_never_under_a_scaler() -> None
     scaled = FiniteGuard(adamw(), scaled=True, device=torch.device("cuda"))
     scaled.check(torch.tensor(math.inf), 1)
     scaled.confirm(1)
+
+
+def test_sgd_takes_parameters_that_are_unfrozen_later() -> None:
+    """As torch's own SGD does without a fused kernel."""
+    ends = []
+    for build in (
+        lambda groups: build_optimizer(OptimConfig(name="sgd"), groups),
+        lambda groups: torch.optim.SGD(groups, momentum=0.9, fused=False),
+    ):
+        first, second = (nn.Parameter(torch.arange(3.0) + start) for start in (1, 5))
+        optimizer = build([{"params": [first, second], "lr": 0.1, "weight_decay": 0.01}])
+        for step in range(4):
+            first.grad = torch.full((3,), 0.5)
+            second.grad = torch.full((3,), 0.25) if step > 1 else None
+            optimizer.step()
+        ends.append(torch.stack([first.detach(), second.detach()]))
+    assert torch.allclose(*ends, rtol=1e-6, atol=0)
