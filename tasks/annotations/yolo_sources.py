@@ -278,8 +278,8 @@ def _has_labels(folder: Path) -> bool:
             images = walk_images(folder / source)[:_TRIED]
             if any(is_label_file(label_file(image)) for image in images):
                 return True
-    sources = chain(*_layout(folder).values())
-    return bool(label_folders(folder / source for source in sources))  # images in data.images
+    named = chain(*_layout(folder).values())
+    return bool(label_folders(folder / source for source in named))  # images in data.images
 
 
 def _layout(folder: Path) -> dict[str, list[str]]:

@@ -73,7 +73,8 @@ def read_deep_colors(source: Path | bytes, channels: int = 3) -> NDArray[Any]:
     if channels == 3:
         return colors
     gray = colors.astype(np.float64) @ np.array(_LUMA)
-    return (gray if colors.dtype.kind == "f" else gray.round()).astype(colors.dtype)[..., None]
+    stored: NDArray[Any] = (gray if colors.dtype.kind == "f" else gray.round()).astype(colors.dtype)
+    return stored[..., None]
 
 
 def _head(source: Path | bytes) -> bytes:
@@ -117,7 +118,8 @@ def _read_halves(source: Path | bytes) -> NDArray[np.uint16] | None:
             image.load()
             halves.append(np.asarray(image).astype(np.uint16))
     high, low = halves
-    return high << 8 | low
+    values: NDArray[np.uint16] = high * np.uint16(256) + low
+    return values
 
 
 def _read_gray_alpha(content: bytes) -> NDArray[np.uint16]:

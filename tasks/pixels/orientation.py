@@ -59,7 +59,8 @@ def to_upright(image: Image.Image) -> Image.Image:
 
 def turn_values(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return the values [H, W, ...] of a stored image as they are upright."""
-    return np.ascontiguousarray(_TURNS.get(orientation, lambda same: same)(values))
+    turn = _TURNS.get(orientation)
+    return values if turn is None else np.ascontiguousarray(turn(values))
 
 
 def _transposed(values: NDArray[Any]) -> NDArray[Any]:
