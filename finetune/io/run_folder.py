@@ -290,6 +290,8 @@ def check_flags(*, fresh: bool, extend: bool) -> None:
 
 def check_free(folder: RunFolder) -> None:
     """Raise ConfigError for a path that is a file or a folder with content other than a run."""
+    if "\0" in str(folder.path):
+        raise ConfigError(f"output.dir: {str(folder.path)!r} contains a NUL; name a folder")
     if folder.path.is_file():
         raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
     if not folder.exists and has_other_files(folder.path):
