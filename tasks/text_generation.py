@@ -238,7 +238,7 @@ class TextGeneration(Task):
         pairs = list(zip(texts, map(self.reference, rows), strict=True))
         # A turn that only calls a tool has no reference text to compare with.
         scored = [pair for pair in pairs if pair[1]] or pairs
-        columns: tuple[Sequence[str], Sequence[str]] = tuple(zip(*scored, strict=True))
+        columns = [pair[0] for pair in scored], [pair[1] for pair in scored]
         results = score_texts(*columns) if self.resolved_.generate else {}
         return results | self.extra_metrics.compute(judge_texts(*columns))
 

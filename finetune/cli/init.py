@@ -89,8 +89,8 @@ def _starter_config(guess: TaskChoice, target: Path) -> str:
     for section, value in sections.items():
         body = yaml.safe_dump({section: value}, sort_keys=False, allow_unicode=True).rstrip()
         if section in comments:
-            first, *rest = body.splitlines()
-            body = "\n".join([f"{first}  # {comments[section]}", *rest])
+            line, *rest = body.splitlines()
+            body = "\n".join([f"{line}  # {comments[section]}", *rest])
         lines.append(body)
     if not {"validation", "test"} & guess.loaded.config.data.model_fields_set:
         lines += ["# validation: 0.1, test: 0.2 hold out shares of train; default: chosen by size"]

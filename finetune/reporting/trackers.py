@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def track(accelerator: Accelerator, split: str, step: int, values: Mapping[str, 
     named = {f"{split}/{name}": value for name, value in values.items()}
     notes = []
     for tracker in list(accelerator.trackers):
-        if fault := _try(tracker, lambda tracker=tracker: tracker.log(named, step=step)):
+        if fault := _try(tracker, partial(tracker.log, named, step=step)):
             accelerator.trackers.remove(tracker)
             notes.append(f"{fault} at step {step}; it gets no more values, metrics.jsonl has all")
     return "\n".join(notes)

@@ -135,7 +135,7 @@ def _is_coco(file: Path) -> bool:
 
 def _unread_fields(annotations: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the fields with a value that are not read, such as keypoints, with their counts."""
-    nothing = (None, "", [], {})
+    nothing: tuple[Any, ...] = (None, "", [], {})
     fields = Counter(
         name for item in annotations for name, value in item.items() if value not in nothing
     )

@@ -72,9 +72,9 @@ def read_deep_colors(source: Path | bytes, channels: int = 3) -> NDArray[Any]:
     colors = _on_white(values)
     if channels == 3:
         return colors
-    gray = colors.astype(np.float64) @ np.array(_LUMA)
-    stored: NDArray[Any] = (gray if colors.dtype.kind == "f" else gray.round()).astype(colors.dtype)
-    return stored[..., None]
+    gray: NDArray[Any] = colors.astype(np.float64) @ np.array(_LUMA)
+    rounded: NDArray[Any] = gray if colors.dtype.kind == "f" else gray.round()
+    return rounded.astype(colors.dtype)[..., None]
 
 
 def _head(source: Path | bytes) -> bytes:
