@@ -18,6 +18,7 @@ from tasks.annotations.annotated import Annotated
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _HEAD = 4096
+_DEEPEST = 50
 _ROOT = re.compile(rb"<annotation[\s>]")
 
 
@@ -95,6 +96,10 @@ class VocFile:
 
     def _start(self, tag: str, _: dict[str, str]) -> None:
         self._path.append(tag)
+        if len(self._path) > _DEEPEST:
+            raise DataError(
+                f"{self._file}: its tags are nested more than {_DEEPEST} deep, unlike annotations"
+            )
         self._text = ""
         if self._path[1:] == ["object"]:
             self._objects.append({"line": self._expat.CurrentLineNumber})

@@ -136,6 +136,13 @@ def test_read_voc_refuses_entities(tmp_path: Path) -> None:
         read_voc(root)
 
 
+def test_read_voc_refuses_deeply_nested_tags(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, "annotations", "images")
+    write_text(root / "annotations" / "a.xml", "<annotation>" + "<a>" * 200_000)
+    with pytest.raises(DataError, match="nested more than 50 deep"):
+        read_voc(root)
+
+
 def test_read_voc_takes_images_from_a_folder_beside_the_source(tmp_path: Path) -> None:
     write_text(tmp_path / "set" / "Annotations" / "a.xml", xml_of("a.jpg"))
     save_picture(tmp_path / "photos" / "a.jpg")
