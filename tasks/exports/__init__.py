@@ -1,7 +1,7 @@
 """Readers of what annotation tools export, each named after its tool.
 
-labelme, CVAT, CreateML, VGG Image Annotator and Supervisely; Label Studio has a room of its own.
-They yield images with objects (`tasks.annotations.annotated`), from which rows of detection and
-segmentation are made. COCO, YOLO, VOC and tables of boxes, which all of these tools export too, are
-read in `tasks.annotations`.
+labelme, CVAT, CreateML, VGG Image Annotator, Supervisely, VoTT and FiftyOne; Label Studio has a
+room of its own. They yield images with objects or labels (`tasks.annotations.annotated`), from
+which rows are made in `tasks.image_formats`. COCO, YOLO, VOC and tables of boxes, which most of
+these tools export too, are read in `tasks.annotations`.
 """

@@ -22,10 +22,8 @@ from tasks.exports.export_files import (
     label_name,
     load_json,
     naming_file,
-    no_export,
-    only_export,
 )
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import finite_numbers
 
 _NEEDS = "a list of objects with image and annotations"
@@ -48,23 +46,21 @@ def find_createml(path: Path) -> dict[str, list[Path]]:
 
 def read_createml(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
-    files = find_createml(path)
-    if not files:
-        raise no_export(path, "CreateML", "a .json file with a list of image and annotations")
-    whole = Reading()
-    for split, candidates in files.items():
-        file = only_export(path, split, candidates)
-        reading, by_name = Reading(), dict[str, AnnotatedImage]()
-        with naming_file(file, "CreateML", _NEEDS):
-            for number, entry in enumerate(as_list(load_json(file), "the file"), start=1):
-                image = _image(as_dict(entry, f"entry {number}"), file, number)
-                if image.file not in by_name:
-                    reading.add(by_name.setdefault(image.file, image), split)
-                else:  # some tools write an entry for each annotation
-                    by_name[image.file].objects += image.objects
-        reading.notes += find_images(file, reading.splits, config)
-        whole.join(reading)
-    return finish_reading(whole, config)
+    looked_for = "a .json file with a list of image and annotations"
+    return read_exports(path, find_createml(path), _read_file, config, "CreateML", looked_for)
+
+
+def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
+    reading, by_name = Reading(), dict[str, AnnotatedImage]()
+    with naming_file(file, "CreateML", _NEEDS):
+        for number, entry in enumerate(as_list(load_json(file), "the file"), start=1):
+            image = _image(as_dict(entry, f"entry {number}"), file, number)
+            if image.file not in by_name:
+                reading.add(by_name.setdefault(image.file, image), split)
+            else:  # some tools write an entry for each annotation
+                by_name[image.file].objects += image.objects
+    reading.notes += find_images(file, reading.splits, config)
+    return reading
 
 
 def _image(entry: Any, file: Path, number: int) -> AnnotatedImage:

@@ -21,8 +21,8 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.coco import split_of
-from tasks.exports.export_files import find_exports, no_export, only_export
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_files import find_exports
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import (
     box_outline,
     ellipse_outline,
@@ -71,19 +71,19 @@ def find_cvat_tags(path: Path) -> dict[str, list[Path]]:
 
 def read_cvat(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
-    files = find_cvat(path)
-    if not files:
-        raise no_export(path, "CVAT", "annotations.xml, with <annotations> and <image>")
-    whole = Reading()
-    for split, candidates in files.items():
-        file = only_export(path, split, candidates)
-        parser = CvatFile(file, split)
-        reading = parser.parse()
-        if not reading.splits:
-            raise DataError(f"{file}: has no <image> and no shape of a <track>")
-        reading.notes += [*find_images(file, reading.splits, config), *parser.describe_frames()]
-        whole.join(reading)
-    return finish_reading(whole, config)
+    looked_for = "annotations.xml, with <annotations> and <image>"
+    return read_exports(path, find_cvat(path), _read_file, config, "CVAT", looked_for)
+
+
+def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
+    parser = CvatFile(file, split)
+    reading = parser.parse()
+    if not reading.splits:
+        raise DataError(
+            f"{file}: has no <image> and no shape of a <track>; export the annotated frames again"
+        )
+    reading.notes += [*find_images(file, reading.splits, config), *parser.describe_frames()]
+    return reading
 
 
 class CvatFile:

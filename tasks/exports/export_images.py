@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from finetune.listing.walking import list_readable, list_visible
 from tasks.annotations.annotated import Annotated, AnnotatedImage, number_of_name
 from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes
-from tasks.exports.export_files import show_count
+from tasks.exports.export_files import no_export, only_export, show_count
 from tasks.exports.outlines import join_shapes
 from tasks.image.image_search import ImageSearch, configured_places
 
@@ -143,6 +143,26 @@ def _names_of(split: str) -> list[str]:
     """Return the names that the folder of a split may have."""
     names = {"train": ("train", "Train"), "validation": ("validation", "Validation", "val")}
     return [split, *names.get(split, (split.title(),))]
+
+
+def read_exports(
+    path: Path,
+    files: Mapping[str, Sequence[Path]],
+    read: Callable[[Path, str, DataConfig], Reading],
+    config: DataConfig,
+    tool: str,
+    looked_for: str,
+) -> tuple[Splits, list[str]]:
+    """Return the images of every split, and notes, of an export of one file per split.
+
+    `read` reads the file of a split. Raises DataError if there is no file, or several for a split.
+    """
+    if not files:
+        raise no_export(path, tool, looked_for)
+    whole = Reading()
+    for split, candidates in files.items():
+        whole.join(read(only_export(path, split, candidates), split, config))
+    return finish_reading(whole, config)
 
 
 def finish_reading(

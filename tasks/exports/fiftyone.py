@@ -24,10 +24,8 @@ from tasks.exports.export_files import (
     label_name,
     load_json,
     naming_file,
-    no_export,
-    only_export,
 )
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import finite_numbers
 
 _TOOL = "FiftyOne"
@@ -61,24 +59,21 @@ def _has_boxes(file: Path) -> bool:
 
 def read_fiftyone(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, with objects or labels, and notes. Raises DataError."""
-    files = _find(path)
-    if not files:
-        raise no_export(path, _TOOL, "labels.json with classes and labels, beside data/")
-    whole = Reading()
-    for split, candidates in files.items():
-        file = only_export(path, split, candidates)
-        with naming_file(file, _TOOL, _NEEDS):
-            content = as_dict(load_json(file), "the file")
-            names = [label_name(name) for name in content["classes"] or ()]
-            reading = Reading(classes=names)
-            for name, labels in as_dict(content["labels"], "labels").items():
-                reading.add(_image(f"{file.name}, {name}", name, labels, names), split)
-        reading.notes += find_images(file, reading.splits, config)
-        whole.join(reading)
-    is_labels = not any(image.objects for image in whole.images)
-    if is_labels:
-        whole.classes = []
-    return finish_reading(whole, config)
+    looked_for = "labels.json with classes and labels, beside data/"
+    return read_exports(path, _find(path), _read_file, config, _TOOL, looked_for)
+
+
+def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
+    reading = Reading()
+    with naming_file(file, _TOOL, _NEEDS):
+        content = as_dict(load_json(file), "the file")
+        names = [label_name(name) for name in content["classes"] or ()]
+        for name, labels in as_dict(content["labels"], "labels").items():
+            reading.add(_image(f"{file.name}, {name}", name, labels, names), split)
+    if any(image.objects for image in reading.images):
+        reading.classes = names
+    reading.notes += find_images(file, reading.splits, config)
+    return reading
 
 
 def _image(place: str, name: str, value: Any, names: Sequence[str]) -> AnnotatedImage:

@@ -33,13 +33,12 @@ from tasks.exports.export_files import (
     label_name,
     load_json,
     naming_file,
-    no_export,
-    only_export,
 )
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import ellipse_outline, finite_numbers, set_outline
 from tasks.exports.via_projects import Region, is_via_3, project_regions
 
+_TOOL = "VGG Image Annotator"
 _PROJECT = "_via_img_metadata"
 _CELLS = ("filename", "region_shape_attributes", "region_attributes")
 _HEAD = 4096
@@ -71,23 +70,21 @@ def find_via(path: Path) -> dict[str, list[Path]]:
 
 def read_via(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
-    files = find_via(path)
-    if not files:
-        raise no_export(path, "VGG Image Annotator", "a .json or .csv file with regions")
-    whole = Reading()
-    for split, candidates in files.items():
-        file = only_export(path, split, candidates)
-        with naming_file(file, "VGG Image Annotator", _NEEDS):
-            read = _read_csv if file.suffix.lower() == ".csv" else _read_json
-            regions: dict[str, list[Region]] = {}
-            unread: Counter[str] = Counter()
-            for name, some in read(file, config, unread):
-                regions.setdefault(name, []).extend(some)
-            reading = _build(file, split, regions, config)
-            reading.unread += unread
-        reading.notes += find_images(file, reading.splits, config)
-        whole.join(reading)
-    return finish_reading(whole, config)
+    looked_for = "a .json or .csv file with regions"
+    return read_exports(path, find_via(path), _read_file, config, _TOOL, looked_for)
+
+
+def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
+    with naming_file(file, _TOOL, _NEEDS):
+        read = _read_csv if file.suffix.lower() == ".csv" else _read_json
+        regions: dict[str, list[Region]] = {}
+        unread: Counter[str] = Counter()
+        for name, some in read(file, config, unread):
+            regions.setdefault(name, []).extend(some)
+        reading = _build(file, split, regions, config)
+        reading.unread += unread
+    reading.notes += find_images(file, reading.splits, config)
+    return reading
 
 
 def _read_json(

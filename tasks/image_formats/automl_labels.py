@@ -19,8 +19,8 @@ from finetune.errors import DataError
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.box_table import is_box_table
-from tasks.exports.export_files import find_exports, no_export, only_export
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_files import find_exports
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 
 _SPLITS = {
     "TRAIN": "train",
@@ -59,25 +59,26 @@ def find_automl(path: Path) -> dict[str, list[Path]]:
 
 def read_automl(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split with their labels, and notes. Raises DataError."""
-    files = find_automl(path)
-    if not files:
-        raise no_export(path, "AutoML", "a .csv file of gs:// images and labels")
-    whole = Reading()
-    for of_file, candidates in files.items():
-        file = only_export(path, of_file, candidates)
-        decoder, reading = Decoder(config.encoding), Reading()
-        lines = csv.reader(io.StringIO(decoder.text(file), newline=""))
-        try:
-            for cells in filter(any, lines):
-                split, names = _divide(cells)
-                place = f"{file.name}:{lines.line_num}"
-                if not names or not names[0].startswith(_BUCKET):
-                    raise DataError(f"{file.parent / place}: does not begin with a gs:// image")
-                labels = [name for name in names[1:] if name]
-                image = AnnotatedImage("", names[0], place=place, labels=labels)
-                reading.add(image, split if split != "train" else of_file)
-        except csv.Error as error:
-            raise DataError(f"{file}, line {lines.line_num}: cannot be read: {error}") from error
-        reading.notes += [*decoder.notes(), *find_images(file, reading.splits, config)]
-        whole.join(reading)
-    return finish_reading(whole, config)
+    looked_for = "a .csv file of gs:// images and labels"
+    return read_exports(path, find_automl(path), _read_file, config, "AutoML", looked_for)
+
+
+def _read_file(file: Path, split_of_file: str, config: DataConfig) -> Reading:
+    decoder, reading = Decoder(config.encoding), Reading()
+    lines = csv.reader(io.StringIO(decoder.text(file), newline=""))
+    try:
+        for cells in filter(any, lines):
+            split, names = _divide(cells)
+            place = f"{file.name}:{lines.line_num}"
+            if not names or not names[0].startswith(_BUCKET):
+                raise DataError(
+                    f"{file.parent / place}: does not begin with a gs:// image; correct the line, "
+                    "or remove it"
+                )
+            labels = [name for name in names[1:] if name]
+            image = AnnotatedImage("", names[0], place=place, labels=labels)
+            reading.add(image, split if split != "train" else split_of_file)
+    except csv.Error as error:
+        raise DataError(f"{file}, line {lines.line_num}: cannot be read: {error}") from error
+    reading.notes += [*decoder.notes(), *find_images(file, reading.splits, config)]
+    return reading

@@ -16,8 +16,8 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import AnnotatedImage
-from tasks.exports.export_files import find_exports, no_export, only_export
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_files import find_exports
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 
 _ENDINGS = "|".join(sorted(re.escape(ending) for ending in IMAGE_ENDINGS))
 _LINE = re.compile(rf"(?P<image>.*?(?:{_ENDINGS}))(?:\s*[,;]\s*|\s+)(?P<label>\S.*)", re.IGNORECASE)
@@ -40,13 +40,8 @@ def find_image_lists(path: Path) -> dict[str, list[Path]]:
 
 def read_image_lists(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split with their labels, and notes. Raises DataError."""
-    files = find_image_lists(path)
-    if not files:
-        raise no_export(path, "images and labels", "a .txt file with an image and a label a line")
-    whole = Reading()
-    for split, candidates in files.items():
-        whole.join(_read_list(only_export(path, split, candidates), split, config))
-    return finish_reading(whole, config)
+    files, looked_for = find_image_lists(path), "a .txt file with an image and a label per line"
+    return read_exports(path, files, _read_list, config, "images and labels", looked_for)
 
 
 def _read_list(file: Path, split: str, config: DataConfig) -> Reading:
@@ -56,7 +51,10 @@ def _read_list(file: Path, split: str, config: DataConfig) -> Reading:
             continue
         place, found = f"{file.name}:{number}", _LINE.fullmatch(line.strip())
         if found is None:
-            raise DataError(f"{file.parent / place}: {line!r:.80} is not an image and its label")
+            raise DataError(
+                f"{file.parent / place}: {line!r:.80} is not an image and its label; correct the "
+                "line, or remove it"
+            )
         label = found["label"].strip()
         if len(label.split()) > 1 and all(part.isdecimal() for part in label.split()):
             raise DataError(

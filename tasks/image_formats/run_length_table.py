@@ -23,8 +23,8 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import Annotated, AnnotatedImage, mask_row
-from tasks.exports.export_files import find_exports, only_export
-from tasks.exports.export_images import Reading, find_images, finish_reading
+from tasks.exports.export_files import find_exports
+from tasks.exports.export_images import Reading, find_images, read_exports
 from tasks.exports.outlines import Mask, check_size, set_mask
 from tasks.image.image_reading import picture_size
 
@@ -82,13 +82,8 @@ def find_run_tables(path: Path) -> dict[str, list[Path]]:
 
 def read_run_tables(path: Path, config: DataConfig) -> TaskTables:
     """Return rows of segmentation by split, and notes. Raises DataError."""
-    files = find_run_tables(path)
-    if not files:
-        raise DataError(f"{path}: has no table with the columns ImageId and EncodedPixels")
-    whole = Reading()
-    for split, candidates in files.items():
-        whole.join(_read_table(only_export(path, split, candidates), split, config))
-    splits, notes = finish_reading(whole, config)
+    files, looked_for = find_run_tables(path), "a .csv with the columns ImageId and EncodedPixels"
+    splits, notes = read_exports(path, files, _read_table, config, "run-length masks", looked_for)
     rows = {split: list(map(mask_row, images)) for split, images in splits.items()}
     return TaskTables(rows, notes)
 

@@ -12,13 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune.config.schema import DataConfig
-from finetune.errors import AmbiguityError, DataError
+from finetune.errors import DataError
 from tasks.annotations.annotated import AnnotatedImage
-from tasks.exports.export_files import naming_file, no_export, only_export
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_files import naming_file
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.label_studio.studio_images import image_key
-from tasks.label_studio.studio_tasks import TOOL, StudioFile, find_studio, load_studio
-from tasks.label_studio.studio_texts import choices_of
+from tasks.label_studio.studio_tasks import (
+    LOOKED_FOR,
+    TOOL,
+    StudioFile,
+    find_studio,
+    load_studio,
+)
+from tasks.label_studio.studio_texts import choices_of, choose_control
 
 
 def find_studio_choices(path: Path) -> dict[str, list[Path]]:
@@ -33,15 +39,12 @@ def find_studio_choices(path: Path) -> dict[str, list[Path]]:
 
 def read_studio_choices(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split with their labels, and notes. Raises DataError."""
-    files = find_studio(path)
-    if not files:
-        raise no_export(path, TOOL, "a .json file with tasks and their annotations")
-    whole = Reading()
-    for split, candidates in files.items():
-        file = only_export(path, split, candidates)
-        with naming_file(file, TOOL, "images with choices"):
-            whole.join(_read(file, split, load_studio(file), config))
-    return finish_reading(whole, config)
+    return read_exports(path, find_studio(path), _read_file, config, TOOL, LOOKED_FOR)
+
+
+def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
+    with naming_file(file, TOOL, "images with choices"):
+        return _read(file, split, load_studio(file), config)
 
 
 def _read(file: Path, split: str, content: StudioFile, config: DataConfig) -> Reading:
@@ -53,20 +56,14 @@ def _read(file: Path, split: str, content: StudioFile, config: DataConfig) -> Re
         raise DataError(
             f"{file}: none of its {len(content.tasks)} tasks has a choice; found {content.kinds()}"
         )
-    if len(controls) > 1 and config.field not in controls:
-        raise AmbiguityError(
-            f"{file}: tasks have several choices: {', '.join(controls)}; choose one with"
-            f" data.field={controls[0]}"
-        )
-    control = config.field if config.field in controls else controls[0]
-    reading.unread.update({f"choices of {name!r}": 1 for name in controls if name != control})
+    control = choose_control(file, controls, config.field, reading.unread)
     wanted = None if config.field in controls else config.field
     key = image_key(file, tasks[0], wanted)
     for task, answer in zip(tasks, answers, strict=True):
         name = task.data.get(key)
         if not isinstance(name, str):
             raise TypeError(f"{task.place} has the image {name!r:.60}, not a path")
-        labels = answer.get(str(control))
+        labels = answer.get(control)
         reading.add(AnnotatedImage("", name, place=task.place, labels=labels), split)
     reading.notes += find_images(file, reading.splits, config)
     return reading

@@ -14,8 +14,8 @@ from typing import Any
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
 from tasks.annotations.annotated import Annotated, AnnotatedImage
-from tasks.exports.export_files import label_name, naming_file, no_export, only_export
-from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
+from tasks.exports.export_files import label_name, naming_file
+from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import (
     box_outline,
     decode_brush,
@@ -28,6 +28,7 @@ from tasks.exports.outlines import (
 )
 from tasks.image.image_reading import picture_size
 from tasks.label_studio.studio_tasks import (
+    LOOKED_FOR,
     TOOL,
     Result,
     StudioFile,
@@ -54,15 +55,12 @@ def find_studio_images(path: Path) -> dict[str, list[Path]]:
 
 def read_studio_images(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
-    files = find_studio(path)
-    if not files:
-        raise no_export(path, TOOL, "a .json file with tasks and their annotations")
-    whole = Reading()
-    for split, candidates in files.items():
-        file = only_export(path, split, candidates)
-        with naming_file(file, TOOL, "regions of images"):
-            whole.join(_read(file, split, load_studio(file), config))
-    return finish_reading(whole, config)
+    return read_exports(path, find_studio(path), _read_file, config, TOOL, LOOKED_FOR)
+
+
+def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
+    with naming_file(file, TOOL, "regions of images"):
+        return _read(file, split, load_studio(file), config)
 
 
 def _read(file: Path, split: str, content: StudioFile, config: DataConfig) -> Reading:

@@ -30,6 +30,7 @@ from tasks.exports.export_files import (
 from tasks.exports.export_images import local_name
 
 TOOL = "Label Studio"
+LOOKED_FOR = "a .json file with tasks and their annotations"
 _NEEDS = "a list of tasks with data and annotations"
 _LISTS = ("annotations", "completions")
 _FULL = {"data", *_LISTS}

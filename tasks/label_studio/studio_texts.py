@@ -19,7 +19,14 @@ from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
 from finetune.task_parts import Row
 from tasks.exports.export_files import label_name, naming_file, no_export, only_export, show_count
-from tasks.label_studio.studio_tasks import TOOL, StudioFile, StudioTask, find_studio, load_studio
+from tasks.label_studio.studio_tasks import (
+    LOOKED_FOR,
+    TOOL,
+    StudioFile,
+    StudioTask,
+    find_studio,
+    load_studio,
+)
 
 
 def has_studio_texts(path: Path) -> bool:
@@ -35,7 +42,7 @@ def read_studio_texts(path: Path, config: DataConfig) -> TaskTables:
     """Return rows of text classification by split. Raises DataError."""
     files = find_studio(path)
     if not files:
-        raise no_export(path, TOOL, "a .json file with tasks and their annotations")
+        raise no_export(path, TOOL, LOOKED_FOR)
     splits: dict[str, list[Row]] = {}
     notes: list[str] = []
     for split, candidates in files.items():
@@ -53,13 +60,7 @@ def _read(file: Path, content: StudioFile, wanted: str | None) -> tuple[list[Row
     tasks = tasks or list(content.tasks)
     answers = [dict(choices_of(task, unread)) for task in tasks]
     controls = list(dict.fromkeys(name for each in answers for name in each))
-    if len(controls) > 1 and wanted not in controls:
-        raise AmbiguityError(
-            f"{file}: tasks have several choices: {', '.join(controls)}; choose one with"
-            f" data.field={controls[0]}"
-        )
-    control = (wanted if wanted in controls else controls[0]) if controls else ""
-    unread.update({f"choices of {name!r}": 1 for name in controls if name != control})
+    control = choose_control(file, controls, wanted, unread) if controls else ""
     kept = [(t, a) for t, a in zip(tasks, answers, strict=True) if a.get(control) or not is_labeled]
     unread["tasks without a choice"] += len(tasks) - len(kept)
     if not kept:
@@ -81,6 +82,23 @@ def _read(file: Path, content: StudioFile, wanted: str | None) -> tuple[list[Row
         field = "".join(f"field {name!r} as text, " for name in text)
         notes.insert(0, f"{file}: read as an export of {TOOL}: {field}choice {control!r} as label")
     return rows, notes
+
+
+def choose_control(
+    file: Path, controls: Sequence[str], wanted: str | None, unread: Counter[str]
+) -> str:
+    """Choose the control whose choices are the labels; count the others as not read.
+
+    Raises AmbiguityError if there are several and `wanted` (data.field) is not one of them.
+    """
+    if len(controls) > 1 and wanted not in controls:
+        raise AmbiguityError(
+            f"{file}: tasks have several choices: {', '.join(controls)}; choose one with"
+            f" data.field={controls[0]}"
+        )
+    control = next((name for name in controls if name == wanted), controls[0])
+    unread.update({f"choices of {name!r}": 1 for name in controls if name != control})
+    return control
 
 
 def choices_of(task: StudioTask, unread: Counter[str]) -> Iterator[tuple[str, list[str]]]:
