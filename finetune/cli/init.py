@@ -50,9 +50,9 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
     if shipped is not None:
         text = shipped.read_text(encoding="utf-8")
     else:
-        guess = _choose(name, overrides)
-        text = _starter_config(guess, target)
-        print(f"{guess.task}, {guess.first_row}\nmodel: {guess.loaded.config.model.name}")
+        choice = _choose(name, overrides)
+        text = _starter_config(choice, target)
+        print(f"{choice.task}, {choice.first_row}\nmodel: {choice.loaded.config.model.name}")
     with name_file_in_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -74,25 +74,25 @@ def _shipped(name: str) -> Path | None:
         return None
 
 
-def _starter_config(guess: TaskChoice, target: Path) -> str:
+def _starter_config(choice: TaskChoice, target: Path) -> str:
     """Compose a config for the data: what was chosen, and the keys that were given."""
-    model = guess.loaded.config.model.name
-    is_sample = model == _sample_model(guess.task)["name"]
+    model = choice.loaded.config.model.name
+    is_sample = model == _sample_model(choice.task)["name"]
     comments = {"model": SAMPLE_HINT if is_sample else MODEL_HINT, "method": METHOD_HINT}
-    given = given_sections(guess.loaded)
+    given = given_sections(choice.loaded)
     leading = {name: given.pop(name) for name in ("model", "data")}
-    method = given.pop("method", guess.loaded.config.method.name)
-    sections = {"task": guess.keys, **leading, "method": method, **given}
-    lines = [f"# {line}" for note in guess.notes for line in note.splitlines()]
+    method = given.pop("method", choice.loaded.config.method.name)
+    sections = {"task": choice.keys, **leading, "method": method, **given}
+    lines = [f"# {line}" for note in choice.notes for line in note.splitlines()]
     lines += ["#", f"# finetune inspect {target}", f"# finetune train {target} method=full"]
-    lines += [f"# All keys: finetune tasks {guess.task}", ""]
+    lines += [f"# All keys: finetune tasks {choice.task}", ""]
     for section, value in sections.items():
         body = yaml.safe_dump({section: value}, sort_keys=False, allow_unicode=True).rstrip()
         if section in comments:
             line, *rest = body.splitlines()
             body = "\n".join([f"{line}  # {comments[section]}", *rest])
         lines.append(body)
-    if not {"validation", "test"} & guess.loaded.config.data.model_fields_set:
+    if not {"validation", "test"} & choice.loaded.config.data.model_fields_set:
         lines += ["# validation: 0.1, test: 0.2 hold out shares of train; default: chosen by size"]
     return "\n".join(lines) + "\n"
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from finetune.config.conflicts import check_conflicts
 from finetune.config.schema import RunConfig
-from finetune.data.source import STANDARD_INPUT, Source, check_given
+from finetune.data.source import Source, check_given, find_data
 from finetune.errors import ModelError
 from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
-from finetune.io.references import check_run_exists, is_pattern, locate
+from finetune.io.references import check_run_exists, locate
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.methods import METHODS
 from finetune.registry import find_object
@@ -33,8 +33,7 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     if data.map is not None:
         find_object(data.map, "data.map")
     for reference in (data.source, data.train, data.validation, data.test):
-        if isinstance(reference, str):
-            _find_data(reference)
+        find_data(reference)
     for reference in filter(None, (model.name, model.weights)):
         locate(reference, ModelError)
     if output.dir is not None:
@@ -52,7 +51,7 @@ def check_model(run: str, source: Source | None = None) -> None:
     folder = local_model(run)
     if source is None:
         return
-    _find_data(source.reference)
+    find_data(source.reference)
     if source.config.map is not None:
         find_object(source.config.map, "data.map")
     saved = read_task(folder) if folder is not None else {}
@@ -64,7 +63,7 @@ def check_prediction(run: str, source: Source, destination: Destination) -> None
     """Check the arguments of the command `predict`."""
     from finetune.inference.prediction_outputs import check_destination
 
-    check_destination(destination, _find_data(source.reference))
+    check_destination(destination, find_data(source.reference))
     check_model(run, source)
 
 
@@ -74,9 +73,4 @@ def check_embedding(model: str, source: Source, output: Path) -> None:
 
     check_vector_file(output)
     check_run_exists(model)
-    _find_data(source.reference)
-
-
-def _find_data(reference: str) -> Path | None:
-    """Return the file or folder of rows; None for standard input, a pattern or a hub id."""
-    return None if reference == STANDARD_INPUT or is_pattern(reference) else locate(reference)
+    find_data(source.reference)

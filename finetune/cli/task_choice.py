@@ -9,9 +9,10 @@ from typing import Any
 from datasets import Dataset
 
 from finetune.config.loading import Loaded
-from finetune.data.opening import FIRST_VALUES, select_rows, unread_columns
+from finetune.data.opening import FIRST_VALUES, unread_columns
 from finetune.data.readers import Tables, check_usable, read_by_task, read_reference
 from finetune.data.roles import find_split
+from finetune.data.selection import select_rows
 from finetune.data.split_column import divide_by_column
 from finetune.errors import AmbiguityError, DataError
 from finetune.io.references import locate
@@ -56,23 +57,23 @@ def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) ->
     if not native:
         shared = read_reference(reference, configs[0].config.data)
         native = [(*each, shared) for each in tasks]
-    guesses, doubts = list[TaskChoice](), list[str]()
+    choices, doubts = list[TaskChoice](), list[str]()
     for task, loaded, tables in native:
         try:
-            guesses.append(_settle(task, reference, tables, loaded))
+            choices.append(_settle(task, reference, tables, loaded))
         except AmbiguityError as error:
             doubts.append(f"{task.name}: {error}")
         except DataError as error:
             faults.append(f"{task.name}: {error}")
-    if doubts and not any(guess.has_target for guess in guesses):
-        others = [f"or read the rows without a target: task={guess.task}" for guess in guesses]
+    if doubts and not any(choice.has_target for choice in choices):
+        others = [f"or read the rows without a target: task={choice.task}" for choice in choices]
         title = f"can be read in several ways; choose with `finetune init {reference} KEY=VALUE`:"
         raise DataError("\n  ".join([f"{reference}: {title}", *doubts, *others]))
-    if not guesses:
+    if not choices:
         hint = f"name the columns, as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
-    best = max(guesses, key=lambda guess: (guess.has_target, len(guess.keys)))
-    others = [guess.task for guess in guesses if guess.has_target and guess is not best]
+    best = max(choices, key=lambda choice: (choice.has_target, len(choice.keys)))
+    others = [choice.task for choice in choices if choice.has_target and choice is not best]
     best.notes.extend(f"Another task that reads this data: task={name}" for name in others)
     return best
 

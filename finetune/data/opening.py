@@ -10,7 +10,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from finetune.config.formats import DataFormat
@@ -25,12 +24,12 @@ from finetune.data.roles import (
     assign_roles,
     settle_validation,
 )
+from finetune.data.selection import keep_numbers, limit_classes, limit_split, select_rows
 from finetune.data.split_column import divide_by_column
-from finetune.data.splits import count_duplicates, draw_per_class, split_by_share, strata_of
+from finetune.data.splits import count_duplicates, split_by_share, strata_of
 from finetune.data.validation import check_rows
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
-from finetune.tables.faults import drop_unreadable
 from finetune.tables.records import from_records
 from finetune.task import Task
 from finetune.task_parts import Row, Rows, take_rows
@@ -64,10 +63,10 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
 
     Raises DataError for unreadable data, invalid rows and empty splits.
     """
-    roles = assign_roles(_keep_numbers(config), data, task.config.formats)
+    roles = assign_roles(keep_numbers(config), data, task.config.formats)
     task.settle({k: v for k, v in roles.keys.items() if getattr(task.config, k) is None})
     tables = roles.tables
-    numbers = {role: _limit(roles, role, config) for role in tables}
+    numbers = {role: limit_split(roles, role, config) for role in tables}
     if config.map is not None:
         for role in tables:
             tables[role], numbers[role], notes = map_rows(
@@ -99,7 +98,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     if roles.shares:
         _split_by_share(roles, identity, config, task_rows)
     if config.per_class is not None:
-        _draw_per_class(roles, config.per_class, config.split_seed, task_rows)
+        limit_classes(roles, config.per_class, config.split_seed, task_rows)
     return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
 
 
@@ -131,38 +130,13 @@ def open_numbered_rows(
     the column UNREADABLE.
     """
     reading = config.model_copy(update={"on_error": "keep"}) if keeps_unreadable else config
-    tables = from_object(reference_or_object, _keep_numbers(reading), formats)
+    tables = from_object(reference_or_object, keep_numbers(reading), formats)
     where = reference_or_object if isinstance(reference_or_object, str) else "data"
     if split is not None and split not in tables.splits:
         tables = divide_by_column(tables, where)
     rows = only_split(tables, where, split)
     selected, notes, numbers = select_rows(rows, where, config, keeps_unreadable=keeps_unreadable)
     return selected, [*tables.notes, *notes], numbers
-
-
-def select_rows(
-    rows: Dataset, where: str, config: DataConfig, *, keeps_unreadable: bool = False
-) -> tuple[Dataset, list[str], Sequence[int]]:
-    """Drop unreadable rows unless they are kept, and apply data.limit and data.map.
-
-    Returns the rows, notes, and the numbers of the rows in their table, from 1.
-    """
-    readable, kept, notes = rows, None, list[str]()
-    if not keeps_unreadable:
-        readable, kept, notes = drop_unreadable(rows, where)
-    sampled, numbers = _sample(readable, config, kept)
-    if len(sampled) < len(readable):
-        notes.append(f"sampled {len(sampled)} of {len(readable)} rows (data.limit)")
-    if config.map is not None:
-        sampled, numbers, map_notes = map_rows("rows", sampled, config.map, numbers)
-        notes += map_notes
-    return sampled, notes, numbers or range(1, len(sampled) + 1)
-
-
-def _keep_numbers(config: DataConfig) -> DataConfig:
-    """Return the config to read with: what is skipped keeps its place, for the rows' numbers."""
-    keep = {"on_error": "keep"}
-    return config.model_copy(update=keep) if config.on_error == "skip" else config
 
 
 def unread_columns(rows: Dataset, task_rows: Rows, config: DataConfig) -> list[str]:
@@ -194,38 +168,6 @@ def _divide_single_row(roles: Roles, config: DataConfig, task_rows: Rows) -> Non
         f"the only row is divided: {1 - sum(shares.values()):.2g} train, {sizes}"
         " (data.validation=0 for none)"
     )
-
-
-def _limit(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:
-    """Sample a split down to `data.limit` rows; return the numbers of its rows, None for all."""
-    rows = roles.tables[role]
-    if not len(rows):
-        remedy = "" if role == "train" else f", or skip it with data.{role}=0"
-        raise DataError(f"{role}: has no rows; add rows{remedy}")
-    readable, kept, notes = drop_unreadable(rows, role)
-    roles.notes += notes
-    roles.tables[role], numbers = _sample(readable, config, kept)
-    size = len(roles.tables[role])
-    if size < len(readable):
-        roles.notes.append(f"{role}: sampled {size} of {len(readable)} rows (data.limit)")
-    return numbers
-
-
-def _sample(
-    rows: Dataset, config: DataConfig, numbers: Sequence[int] | None
-) -> tuple[Dataset, Sequence[int] | None]:
-    """Return at most `data.limit` rows in their order, and their numbers from 1; None for all.
-
-    `numbers` are those of the given rows. Sampled at random, since the first rows of a file sorted
-    by class are all of one class.
-    """
-    if config.limit is None or len(rows) <= config.limit:
-        return rows, numbers
-    order = np.random.default_rng(config.split_seed).permutation(len(rows))
-    indices = sorted(order[: config.limit].tolist())
-    return rows.select(indices), [
-        index + 1 if numbers is None else numbers[index] for index in indices
-    ]
 
 
 def _is_usable(roles: Roles, role: Role, task_rows: Rows) -> bool:
@@ -351,28 +293,3 @@ def _split_by_share(
             f" (data.split_seed={config.split_seed})"
         )
     roles.tables["train"] = rows.select(parts["train"])
-
-
-def _draw_per_class(roles: Roles, count: int, seed: int, task_rows: Rows) -> None:
-    """Reduce train to `count` rows of each class. Raises DataError for classes with fewer."""
-    rows = roles.tables["train"]
-    labels = [task_rows.labels(row) for row in rows]
-    if any(len(row_labels) != 1 for row_labels in labels):
-        raise DataError(
-            f"data.per_class={count}: train has rows without exactly one class; use data.limit"
-        )
-    classes = [label for (label,) in labels]
-    rare = {name: size for name, size in Counter(classes).items() if size < count}
-    if rare:
-        least = min(rare.values())
-        sizes = ", ".join(f"{name!r} has {size}" for name, size in list(rare.items())[:10])
-        raise DataError(
-            f"data.per_class={count}: train has fewer rows of {len(rare)} classes: {sizes}; "
-            f"set data.per_class to at most {least}, or add rows of these classes"
-        )
-    kept = draw_per_class(classes, count, seed)
-    roles.tables["train"] = rows.select(kept)
-    roles.notes.append(
-        f"train: sampled {len(kept)} of {len(rows)} rows, {count} of each of"
-        f" {len(kept) // count} classes (data.per_class, data.split_seed={seed})"
-    )

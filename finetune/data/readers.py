@@ -28,7 +28,7 @@ from finetune.tables.table_files import read_table_splits, table_format
 
 _WALKED = 10_000  # files of a folder among which a table is looked for
 _DEEPEST = 3  # folders in one another, of which each is the only one
-_LEAFLET = re.compile(r"(readme|license|licence|citation|changelog)\b", re.IGNORECASE)
+_DOCUMENTATION = re.compile(r"(readme|license|licence|citation|changelog)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,16 @@ def read_by_task(
                 if place != path:
                     tables.notes.insert(0, f"{path}: read its only folder, {place}")
                 return tables
-        children = [child for child in list_readable(place) if not _is_leaflet(child)]
+        children = [child for child in list_readable(place) if not _is_documentation(child)]
         if len(children) != 1 or not children[0].is_dir():
             return None
         place = children[0]
     return None
 
 
-def _is_leaflet(path: Path) -> bool:
+def _is_documentation(path: Path) -> bool:
     """True for a file that is about the data, such as README.txt."""
-    return path.suffix.lower() in (".md", ".pdf", ".html") or bool(_LEAFLET.match(path.name))
+    return path.suffix.lower() in (".md", ".pdf", ".html") or bool(_DOCUMENTATION.match(path.name))
 
 
 def _note_other_formats(

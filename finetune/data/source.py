@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import section_faults
 from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.errors import DataError, nearest, raise_for_faults
+from finetune.io.references import is_pattern, locate
 
 SPLIT = "split"
 STANDARD_INPUT = "-"
@@ -33,6 +35,16 @@ class Source:
     def name(self) -> str:
         """The name used in messages."""
         return self.reference if isinstance(self.reference, str) else "data"
+
+
+def find_data(reference: Any) -> Path | None:
+    """Return the file or folder of rows. Raises DataError if it does not exist.
+
+    None for rows made in Python, standard input, a pattern or a hub id.
+    """
+    if not isinstance(reference, str) or reference == STANDARD_INPUT or is_pattern(reference):
+        return None
+    return locate(reference)
 
 
 def check_given(config: DataConfig) -> None:

@@ -20,7 +20,7 @@ _ENDED = re.compile(
     re.IGNORECASE,
 )
 # Time in which the main process may raise the same error, so that it is printed once.
-_PATIENCE = timedelta(seconds=5)
+_TIMEOUT = timedelta(seconds=5)
 
 
 class PeerLost(FinetuneError):  # noqa: N818 - not a fault of this process
@@ -57,7 +57,7 @@ def _is_own(rank: int, message: str) -> bool:
         store.set(f"finetune/error/{rank}", message)
         if rank == 0:
             return True
-        store.wait(["finetune/error/0"], _PATIENCE)
+        store.wait(["finetune/error/0"], _TIMEOUT)
         return bool(store.get("finetune/error/0").decode() != message)
     except distributed.DistStoreError:  # the main process has not failed
         return True

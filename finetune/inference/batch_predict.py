@@ -16,7 +16,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from finetune.data.source import STANDARD_INPUT, Source
+from finetune.data.source import STANDARD_INPUT, Source, find_data
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import this_process
 from finetune.distributed.precision import check_precision
@@ -35,7 +35,6 @@ from finetune.inference.prediction_outputs import (
     open_sinks,
 )
 from finetune.inference.predictor import WINDOW, Predictor, input_columns
-from finetune.io.references import is_pattern, locate
 from finetune.reporting.console import Console
 from finetune.tables.faults import Faults
 from finetune.task import Task
@@ -62,9 +61,7 @@ def predict_rows(
     is_stream = source.reference == STANDARD_INPUT
     if is_stream and state.num_processes > 1:
         raise ConfigError("predict: only a single process can read standard input; name a file")
-    reference = source.reference
-    is_file = isinstance(reference, str) and not is_stream and not is_pattern(reference)
-    check_destination(destination, locate(reference) if is_file else None)
+    check_destination(destination, find_data(source.reference))
     folder = model_folder(run)
     task = load_task(folder, source.options, trust_code=trust_code)
     find_form(destination, task)
@@ -98,9 +95,7 @@ def predict_rows(
             "reads"
         )
     if destination.path is not None:
-        what = f" as {destination.form}" if destination.form else ""
-        some = f", {tally.predicted} with a prediction" if tally.predicted < tally.written else ""
-        notes.append(f"{tally.written} rows{what} written to {destination.path}{some}")
+        notes.append(tally.describe_written(destination))
     for note in notes:
         console.print(note)
     return [path for sink in sinks if isinstance(sink, Drawings) for path in sink.paths]
@@ -114,6 +109,12 @@ class _Tally:
         self._faults = Faults(name)
         self._caveats = Counter[str]()
         self.rows = self.written = self.predicted = 0
+
+    def describe_written(self, destination: Destination) -> str:
+        """Return a sentence on the rows that were written to a file or folder."""
+        form = f" as {destination.form}" if destination.form else ""
+        some = f", {self.predicted} with a prediction" if self.predicted < self.written else ""
+        return f"{self.written} rows{form} written to {destination.path}{some}"
 
     def count(
         self, pairs: Sequence[tuple[NumberedRow, Result]]

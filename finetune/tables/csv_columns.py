@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, DataError, listed
-from finetune.tables.csv_faults import excerpt, spoken
+from finetune.tables.csv_faults import delimiter_name, excerpt
 from finetune.tables.csv_records import Dialect, guess_columns
 from finetune.tables.records import check_names
 
@@ -112,7 +112,7 @@ def _likeness(name: str, cells: Sequence[str]) -> str:
     return ""
 
 
-def misfit(
+def header_fault(
     path: Path, line: int, names: Sequence[str], delimiter: str, widths: Sequence[int]
 ) -> DataError:
     """Return the error for a first line that has not as many cells as any other line.
@@ -121,11 +121,11 @@ def misfit(
     """
     most = Counter(widths).most_common(1)[0][0]
     return DataError(
-        f"{path}: line {line} is read as the names of {len(names)} columns by {spoken(delimiter)}"
-        f" ({excerpt(delimiter.join(names))}), but none of the {len(widths)} other lines has as"
-        f" many cells, most have {most}; if it is a title or a comment, remove it; if its delimiter"
-        " is not that of the rows, replace it; if there is no header, name the columns:"
-        " data.columns=[...]"
+        f"{path}: line {line} is read as the names of {len(names)} columns by"
+        f" {delimiter_name(delimiter)} ({excerpt(delimiter.join(names))}), but none of the"
+        f" {len(widths)} other lines has as many cells, most have {most}; if it is a title or a"
+        " comment, remove it; if its delimiter is not that of the rows, replace it; if there is no"
+        " header, name the columns: data.columns=[...]"
     )
 
 

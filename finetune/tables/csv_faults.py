@@ -229,9 +229,9 @@ def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArr
                 is_prose = rest.count(" ") >= _PROSE and pieces[rest.strip()] <= 1
                 if label.strip() in recurring and is_prose:
                     raise AmbiguityError(
-                        f"{path}: the header is separated by {spoken(delimiter)}, but some rows"
-                        f" seem to be by {spoken(other)}: {excerpt(value)} is read as one cell;"
-                        " write all lines with one delimiter, or set"
+                        f"{path}: the header is separated by {delimiter_name(delimiter)}, but some"
+                        f" rows seem to be by {delimiter_name(other)}: {excerpt(value)} is read as"
+                        " one cell; write all lines with one delimiter, or set"
                         f" data.delimiter={delimiter!r} if it is one"
                     )
 
@@ -254,6 +254,6 @@ def check_quotes(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedA
                 )
 
 
-def spoken(delimiter: str) -> str:
+def delimiter_name(delimiter: str) -> str:
     """Name a delimiter in words."""
     return f"a {DELIMITERS[delimiter]}" if delimiter in DELIMITERS else repr(delimiter)

@@ -25,7 +25,7 @@ from finetune.tables.csv_columns import (
     complete_header,
     convert_decimal_commas,
     given_names,
-    misfit,
+    header_fault,
     name_columns,
 )
 from finetune.tables.csv_faults import (
@@ -73,7 +73,7 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
     if config.columns is None:
         if ragged and not table.num_rows:
             widths = [cells for cells, _ in ragged]
-            raise misfit(path, source.line, source.names, source.dialect.delimiter, widths)
+            raise header_fault(path, source.line, source.names, source.dialect.delimiter, widths)
         check_header(path, source.line, source.names, first)
     elif not source.has_header:
         check_no_header(path, source.line, first)

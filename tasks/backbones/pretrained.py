@@ -19,6 +19,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, listed
 from finetune.io.references import locate, resolve_model, suggest_folder
 from tasks.backbones.dropout import config_keys
+from tasks.backbones.load_faults import check_loaded, check_network_config, describe_fault
 from tasks.backbones.network_folders import missing_processor, refuse_folder
 from tasks.backbones.peft_folders import AdapterFolder, find_adapter, merge_adapter
 
@@ -30,17 +31,8 @@ GGUF = ".gguf"
 _OTHER_NETWORK = re.compile(r"Unrecognized configuration class <class '[\w.]*?(\w+)Config'>")
 # A class in `auto_map` whose module transformers would download: "owner/name--module.Class".
 _HUB_CODE = re.compile(r'"[^"\s]+/[^"\s]+--\w+\.\w+"')
-# Keys of a config by which a library builds one object each, and the most that are plausible.
-_COUNT = re.compile(r"layers?$|^num_labels$|_blocks$|depth$")
-_MOST = 100_000
 _PROCESSORS = ("AutoTokenizer", "AutoImageProcessor", "AutoProcessor")
-_PICKLE = (
-    "Its weights are a pickle that contains more than tensors; a pickle may run any code, so it is "
-    "not loaded. Ask for safetensors, which the owner of the model writes with "
-    'safetensors.torch.save_file(model.state_dict(), "model.safetensors").'
-)
 _LISTED = 3
-_LONGEST = 300  # characters of another library's message
 _CODE = (
     "comes with code of its own, which has not run. Review it in a local folder (code of a hub "
     "repository never runs: download the repository first), then give that folder with "
@@ -68,7 +60,7 @@ def from_pretrained(
     keys = {"revision": source.revision, "trust_remote_code": may_run_code}
     try:
         if not gguf and auto not in _PROCESSORS:
-            _check_config(*transformers.PretrainedConfig.get_config_dict(name, **keys))
+            check_network_config(*transformers.PretrainedConfig.get_config_dict(name, **keys))
         with quiet_transformers():
             return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
     except StrictDataclassError as error:
@@ -94,36 +86,6 @@ def from_pretrained(
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
         ) from error
-
-
-def _check_config(config: Mapping[str, Any], *_: Any) -> None:
-    """Raise ModelError for a config that names code on a hub, or sizes that would fill the memory.
-
-    Checked before the library reads it: a config of a billion labels or layers is one line long.
-    """
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            _check_config(value)
-        elif key.endswith("attn_implementation") and "/" in str(value):
-            raise ModelError(
-                f"config.json names the attention kernel {value!r}, which is code of a hub and is "
-                f"not run; remove {key} from it, or choose one with model.attention"
-            )
-        elif isinstance(value, int) and _COUNT.search(key) and value > _MOST:
-            raise ModelError(f"config.json has {key}={value:.3g}, above {_MOST:,}; correct it")
-
-
-def describe_fault(error: BaseException) -> str:
-    """Return the reason why a library cannot load a model, in one line.
-
-    The libraries suggest loading a pickle that they refuse without its protection; this does not.
-    """
-    text = str(error).strip()
-    if "weights_only" in text or type(error).__name__ == "UnpicklingError":
-        return _PICKLE
-    first = next(iter(text.splitlines()), "")[:_LONGEST]
-    is_clear = isinstance(error, OSError | ValueError | RuntimeError | ImportError) and first
-    return first if is_clear else f"{type(error).__name__}: {first}".rstrip(": ")
 
 
 def _from_adapter(auto: str, source: ModelConfig, adapter: AdapterFolder, **arguments: Any) -> Any:
@@ -174,21 +136,10 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
         arguments |= config_keys(source, from_pretrained("AutoConfig", source))
     arguments |= {"dtype": torch.float32, "output_loading_info": True}
     network, info = from_pretrained(auto, source, **arguments)
-    _check_loaded(network, info, source)
+    check_loaded(network, info, source)
     if source.name.lower().endswith(GGUF):
         _clear_quantization(network)
     return (network, info) if has_info else network
-
-
-def _check_loaded(network: Any, info: Mapping[str, Any], source: ModelConfig) -> None:
-    """Raise ModelError if most tensors of a network were not in the files, and thus are random."""
-    total, new = len(network.state_dict()), len(info["missing_keys"]) + len(info["mismatched_keys"])
-    if new > total / 2:
-        raise ModelError(
-            f"model.name: {source.name!r} has weights for {total - new} of the {total} tensors of "
-            f"{type(network).__name__}, and the others would be random; its config.json and its "
-            "weights belong to different networks, so give those of one"
-        )
 
 
 def load_whole(auto: str, source: ModelConfig, apart: str = "", **arguments: Any) -> Any:

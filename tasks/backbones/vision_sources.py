@@ -20,9 +20,9 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
+from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import (
-    describe_fault,
     from_pretrained,
     load_network,
     load_whole,

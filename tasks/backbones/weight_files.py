@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from finetune.errors import ModelError, listed
 from finetune.io.references import locate
-from tasks.backbones.pretrained import describe_fault
+from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.seams import is_within
 
 _LISTED = 3

@@ -21,8 +21,9 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError, nearest
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
+from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.network_folders import folder_kind
-from tasks.backbones.pretrained import describe_fault, label_keys, load_network, load_whole
+from tasks.backbones.pretrained import label_keys, load_network, load_whole
 from tasks.backbones.seams import input_channels
 from tasks.backbones.vision_sources import (
     TIMM,
