@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS, TABLE_ENDINGS
 from finetune.config.text_files import is_special
-from finetune.errors import listed
+from finetune.errors import DataError, listed
 
 _LEFTOVERS = frozenset(
     {"thumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin"}
@@ -27,15 +27,28 @@ def is_stray(name: str) -> bool:
     return name.startswith((".", "__")) or name.lower() in _LEFTOVERS
 
 
+def is_utf8(name: str) -> bool:
+    """False for a name whose bytes on disk are not UTF-8; Python marks them by lone surrogates."""
+    return name.isascii() or not any("\udc80" <= character <= "\udcff" for character in name)
+
+
 def list_visible(folder: Path) -> list[Path]:
     """Return the children of a folder sorted by name, without strays, pipes and devices."""
     return [folder / entry.name for entry in _scan(folder)]
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the visible entries of a folder sorted by name."""
+    """Return the visible entries of a folder sorted by name.
+
+    Raises DataError for a name that is not UTF-8, which neither a table nor a message can hold.
+    """
     with os.scandir(folder) as entries:
         visible = [each for each in entries if not is_stray(each.name) and _is_plain(each)]
+    for entry in visible:
+        if not is_utf8(entry.name):
+            raise DataError(
+                f"{folder}: the name of {os.fsencode(entry.name)!r} is not UTF-8; rename it"
+            )
     return sorted(visible, key=lambda each: each.name)  # paths sort differently on Windows
 
 

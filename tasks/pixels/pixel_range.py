@@ -90,7 +90,7 @@ def learn_pixel_range(
 ) -> tuple[list[Any], int]:
     """Return the percentiles of a sample, by band unless it is RGB, and the sample's size.
 
-    Raises DataError if the images differ in their number of channels.
+    Raises DataError if the images differ in their number of channels, or a channel has no value.
     """
     places = np.unique(
         np.linspace(0, len(cells) - 1, min(len(cells), _SAMPLED)).round().astype(int)
@@ -105,6 +105,12 @@ def learn_pixel_range(
     pixels = np.concatenate(parts)
     if channels == [3]:  # one range for all colors, so that gray stays gray
         pixels = pixels.reshape(-1, 1)
+    pixels[~np.isfinite(pixels)] = np.nan
+    if np.isnan(pixels).all(axis=0).any():
+        raise DataError(
+            f"task.pixel_range: {len(parts)} images were sampled, and a channel has no finite value"
+            " in any of them; correct the images, or set task.pixel_range=[low, high]"
+        )
     ends = np.nanpercentile(pixels, PERCENTILES, axis=0)  # [2, C]
     limits = [[_rounded(low), _rounded(max(high, low + 1e-6))] for low, high in ends.T]
     limits = [pair if pair[0] < pair[1] else [pair[0], pair[0] + 1.0] for pair in limits]

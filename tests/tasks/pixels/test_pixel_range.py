@@ -126,6 +126,15 @@ def test_read_channels_takes_bands_first_or_last(axis: int) -> None:
     assert "set task.channels" in str(find_fault(bands, channels=4))
 
 
+def test_settle_pixels_learns_the_range_from_finite_values_only() -> None:
+    gaps = flat(DARK, np.float32)
+    gaps[0, :2] = np.nan, np.inf
+    keys, _ = settle([encoded(gaps)])
+    assert np.isfinite(keys["pixel_range"]).all()
+    with pytest.raises(DataError, match="no finite value in any of them"):
+        settle([encoded(np.full((4, 4), np.nan, np.float32))] * 2)
+
+
 def test_read_channels_reads_gray() -> None:
     red = encoded(np.full((4, 4, 3), (255, 0, 0), np.uint8), "PNG")
     assert read_channels(red, 1).shape == (4, 4, 1)
