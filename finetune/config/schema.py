@@ -74,6 +74,8 @@ class TaskConfig(Section):
     """Keys that may be overridden when predicting and evaluating."""
     formats: ClassVar[tuple[DataFormat, ...]] = ()
     """Data formats that only this task reads."""
+    reads_images: ClassVar[bool] = True
+    """False: cells that name image files, or have the names of some, are left as they are."""
 
     @property
     def metric_code(self) -> list[str]:

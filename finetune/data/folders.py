@@ -235,7 +235,7 @@ def _read_unsplit(
             f" data.source={files[0]}, or rename them to train, validation and test"
         )
     if _holds_images(folder, config):
-        if config.images is not None:
+        if config.images:
             raise DataError(
                 f"data.images={config.images}: {folder} is not a table; the key is the folder of"
                 " the images that a table names, so remove it, or give the table as data.source"

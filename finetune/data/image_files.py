@@ -56,6 +56,8 @@ _ID_NAMES = frozenset(
         "isic_id",
     ]
 )
+NO_IMAGES = ""
+"""A value of data.images: no cell is the path or the id of an image."""
 _LONGEST_ID = 100  # characters
 _MOST_ROOTS = 100
 _FEWEST_FOUND = 0.9  # share of the values that are images, for a column of any name
@@ -123,6 +125,8 @@ def complete_paths(
     one of `folders`, to the working directory, or to a folder of images beside the table. Raises
     DataError if data.images has none of them.
     """
+    if config.images == NO_IMAGES:
+        return rows, []
     names = [name for name in rows.column_names if _may_name(rows, name)]
     texts = rows.select_columns(names)[:SAMPLE] if names else {}
     named = [name for name, values in texts.items() if _all_end_like_images(values)]

@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
+from finetune.data.image_files import NO_IMAGES
 from finetune.data.mapping import map_rows
 from finetune.data.readers import add_lookup, from_object, only_split
 from finetune.data.roles import (
@@ -63,6 +64,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
 
     Raises DataError for unreadable data, invalid rows and empty splits.
     """
+    config = for_task(config, task)
     roles = assign_roles(keep_numbers(config), data, task.config.formats)
     task.settle({k: v for k, v in roles.keys.items() if getattr(task.config, k) is None})
     tables = roles.tables
@@ -100,6 +102,13 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     if config.per_class is not None:
         limit_classes(roles, config.per_class, config.split_seed, task_rows)
     return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
+
+
+def for_task(config: DataConfig, task: Task) -> DataConfig:
+    """Return the config to read with: a task without images has all cells as they are."""
+    if task.config.reads_images or config.images is not None:
+        return config
+    return config.model_copy(update={"images": NO_IMAGES})
 
 
 def open_rows(

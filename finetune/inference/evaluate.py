@@ -18,7 +18,7 @@ from datasets import Dataset
 from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.parts import split_into_parts
 from finetune.config.schema import TrainConfig
-from finetune.data.opening import FIRST_VALUES, open_numbered_rows
+from finetune.data.opening import FIRST_VALUES, for_task, open_numbered_rows
 from finetune.data.source import Source, make_source
 from finetune.data.validation import find_valid
 from finetune.distributed.launch import make_accelerator, this_process
@@ -158,8 +158,9 @@ def evaluate_source(
     if "metrics" not in source.options:  # not what the user typed
         _check_metric_code(task, folder, trust_code=trust_code)
     with console.during("reading the rows"):
+        config = for_task(source.config, task)
         rows, notes, numbers = open_numbered_rows(
-            source.reference, source.config, source.split, task.config.formats
+            source.reference, config, source.split, task.config.formats
         )
     if by is not None:
         _check_groups(by, rows)

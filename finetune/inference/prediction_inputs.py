@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from finetune.config.schema import DataConfig
-from finetune.data.opening import open_numbered_rows
+from finetune.data.opening import for_task, open_numbered_rows
 from finetune.data.source import STANDARD_INPUT, Source
 from finetune.data.validation import find_valid
 from finetune.errors import ConfigError, DataError
@@ -56,7 +56,7 @@ def open_inputs(source: Source, task: Task, console: Console) -> PredictionInput
     """
     if source.reference == STANDARD_INPUT:
         return PredictionInputs(_read_lines(task, source.config, console))
-    config, data = source.config, source.reference
+    config, data = for_task(source.config, task), source.reference
     if isinstance(data, list | tuple):
         data = list(as_rows(data, task))
     stops = stops_at_faults(config)

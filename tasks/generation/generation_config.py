@@ -61,6 +61,7 @@ class TextGenerationConfig(CodecConfig, DecodingConfig, ExtraMetricsConfig):
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
         {"generate", "metrics", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
     )
+    reads_images: ClassVar[bool] = False
 
     name: str = "text-generation"
     generate: bool = False

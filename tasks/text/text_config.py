@@ -20,6 +20,7 @@ class TextClassificationConfig(TargetConfig):
     prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"text"}
 
     formats: ClassVar[tuple[DataFormat, ...]] = (STUDIO_TEXTS,)
+    reads_images: ClassVar[bool] = False
 
     name: str = "text-classification"
     join: str | None = None

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from finetune.config.schema import DataConfig
+from finetune.data.opening import open_splits
 from finetune.data.readers import Tables, from_object, read_reference
+from finetune.data.source import Source
 from finetune.errors import DataError
+from finetune.inference.prediction_inputs import open_inputs
+from finetune.reporting.console import Console
+from tasks.text_classification import TextClassification
 
 
 def fill(root: Path, *names: str, **tables: str) -> Path:
@@ -170,3 +175,12 @@ def test_table_of_short_texts_beside_an_image_of_that_name_stays_text(tmp_path: 
     (tmp_path / "rows.csv").write_text("text,label\na,x\nb,y\nc,x\n")
     rows = read_reference(str(tmp_path / "rows.csv"), DataConfig()).splits["train"]
     assert rows["text"][:] == ["a", "b", "c"]
+
+
+def test_text_tasks_leave_the_cells_that_name_images_as_they_are(tmp_path: Path) -> None:
+    fill(tmp_path, "photos/1.jpg", rows="id,photo,text,label 1,1.jpg,good,a 2,1.jpg,bad,b")
+    path, task = str(tmp_path / "rows.csv"), TextClassification(text="text", label="label")
+    trained = open_splits(DataConfig(source=path, validation=0), task).train
+    predicted = [each.row for each in open_inputs(Source(path), task, Console()).rows]
+    assert [(row["id"], row["photo"]) for row in trained] == [("1", "1.jpg"), ("2", "1.jpg")]
+    assert predicted == list(trained)
