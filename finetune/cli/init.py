@@ -142,7 +142,7 @@ def _load(name: str, reference: str, words: Sequence[str], faults: list[str]) ->
 
 
 def _refuse_keys(faults: Sequence[str], tasks: int) -> NoReturn:
-    """Raise ConfigError for keys that no task takes; what all tasks say is said once."""
+    """Raise ConfigError for keys that no task takes; what all tasks report is listed once."""
     counts = Counter(fault.partition(": ")[2] for fault in faults)
     shared = [fault for fault, count in counts.items() if count == tasks]
     raise_for_faults("the command line", shared or faults)

@@ -203,14 +203,13 @@ def predict(
     from finetune.cli.preflight import check_prediction
     from finetune.inference.prediction_outputs import Destination
 
-    destination = Destination(output, draw, form)
+    destination = Destination(output, draw, form, safe_csv)
     check_prediction(run, source, destination)
     with _loading_libraries():
         from finetune.distributed.launch import keep_freed_memory
         from finetune.inference.batch_predict import predict_rows
 
     keep_freed_memory()
-    destination = Destination(output, draw, form, safe_csv)
     predict_rows(run, source, destination, batch_size, precision, trust_code=trust_code)
 
 

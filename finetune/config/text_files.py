@@ -37,7 +37,7 @@ def check_regular(path: Path) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """True for a pipe, which can block for ever, and for a device, which may have no end."""
+    """True for a pipe, which can block forever, and for a device, which may have no end."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):  # reading it reports the error

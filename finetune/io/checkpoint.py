@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from finetune.config.text_files import check_regular, read_json_as
 from finetune.distributed.fsdp import local_shard
 from finetune.errors import CheckpointError
-from finetune.io.files import atomic, sha256_of
+from finetune.io.files import atomic, file_facts, has_facts
 from finetune.io.run_folder import step_name
 from finetune.io.state_shapes import Manifest
 
@@ -68,10 +68,7 @@ def save_checkpoint(
                 save_file(on_cpu, partial / _file_name(name))
             text = json.dumps({"step": step, **state})
             (partial / "state.json").write_text(text, encoding="utf-8")
-            files = {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-                for path in sorted(partial.iterdir())
-            }
+            files = {path.name: file_facts(path) for path in sorted(partial.iterdir())}
             manifest = json.dumps({"step": step, "files": files}, indent=1)
             (partial / MANIFEST).write_text(manifest, encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -104,8 +101,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         for name, facts in manifest["files"].items():
             path = folder / name
             check_regular(path)
-            is_whole = path.parent == folder and path.stat().st_size == facts["bytes"]
-            if not is_whole or sha256_of(path) != facts["sha256"]:
+            if path.parent != folder or not has_facts(path, facts):
                 raise CheckpointError(
                     f"{path}: does not match the manifest; skipping this damaged checkpoint"
                 )

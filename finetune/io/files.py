@@ -12,7 +12,7 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Return {"bytes": size, "sha256": digest} of a file, its entry in a manifest."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def has_facts(path: Path, facts: Mapping[str, Any]) -> bool:
+    """True if a file has the size and the digest of its entry in a manifest."""
+    return path.stat().st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
 
 
 def sha256_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from finetune.errors import ModelError, listed
-from finetune.io.files import sha256_of, write_json
+from finetune.io.files import file_facts, has_facts, write_json
 from finetune.io.integrity import read_json, restoring
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -31,13 +31,7 @@ Facts = Mapping[str, Any]
 def write_manifest(folder: Path) -> None:
     """Write the manifest of all files in a folder that was just written."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in paths
-    }
+    files = {path.relative_to(folder).as_posix(): file_facts(path) for path in paths}
     write_json(folder / MANIFEST, {"files": files})
 
 
@@ -94,9 +88,7 @@ def check_contents(folder: Path, files: Mapping[str, Facts]) -> list[str]:
     edited = []
     for name, facts in files.items():
         path = folder / name
-        if not facts or (
-            path.stat().st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
-        ):
+        if not facts or has_facts(path, facts):
             continue
         if PurePosixPath(name).name != CARD:
             raise ModelError(

@@ -52,7 +52,7 @@ def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | Non
 
 
 def check_run_exists(reference: str | Path) -> None:
-    """Raise ModelError for a missing folder among runs, which is no hub id."""
+    """Raise ModelError for a missing folder among runs, which is not a hub id."""
     path = Path(reference).expanduser()
     if not path.exists() and path.parent != Path() and _runs_in(path.parent):
         raise ModelError(f"{reference}: no such folder; {suggest_run(reference)}")

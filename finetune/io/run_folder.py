@@ -215,7 +215,9 @@ class RunFolder:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise CheckpointError(f"{self.metrics}: cannot be read ({error})") from error
+            raise CheckpointError(
+                f"{self.metrics}: cannot be read ({error}); check its permissions, or {_FRESH}"
+            ) from error
         while lines and b"\0" in lines[-1]:
             lines.pop()
         return [self._history_line(*line) for line in enumerate(lines, start=1)]

@@ -53,7 +53,7 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_plain(entry: os.DirEntry[str]) -> bool:
-    """False for a pipe, which can block for ever, and for a device, which may have no end."""
+    """False for a pipe, which can block forever, and for a device, which may have no end."""
     try:
         return entry.is_file() or entry.is_dir() or not is_special(Path(entry.path))
     except OSError:  # such as a circle of links

@@ -139,7 +139,7 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
 
 
 def _paths_of_runs(path: Path) -> list[Path]:
-    """Return the runs of a folder that is none itself, else the path."""
+    """Return the runs in a folder that is not a run itself, else the path."""
     if (path / "run.json").is_file() or not path.is_dir():
         return [path]
     return sorted(child for child in path.iterdir() if (child / "run.json").is_file()) or [path]

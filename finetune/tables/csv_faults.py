@@ -27,7 +27,7 @@ _MOST_DISTINCT = 0.3  # share of the records up to which a column has values tha
 _ALIKE = 0.95  # share of the values that must have the form of the column
 _SEVERAL, _LONG = 3, 5  # lines that are enough, if columns have forms and if not
 _MOST_VALUES = 100_000
-_PROSE = 2  # blanks in what is no label
+_PROSE = 2  # spaces from which a text is prose and not a label
 _UNREAD_QUOTES = {
     r"^\s*'.*'\s*$": "write data.quote=single",
     "^\\s*[\u201c\u201d\u201e].*[\u201c\u201d]\\s*$": "replace them with straight quotes",

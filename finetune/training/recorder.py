@@ -54,7 +54,7 @@ class RunJournal:
         """Seconds up to the checkpoint that a resumed run began from."""
         self._first: dict[str, float] = {}
         """Metrics before training; empty in a resumed run."""
-        self._said: set[str] = set()
+        self._printed_notes: set[str] = set()
 
     @property
     def evaluates(self) -> bool:
@@ -124,8 +124,8 @@ class RunJournal:
                 live.model, live.task, split, live.accelerator, block=block, workers=workers
             )
         note = evaluation.undefined_note(split.name)
-        if note and note not in self._said:
-            self._said.add(note)
+        if note and note not in self._printed_notes:
+            self._printed_notes.add(note)
             self.console.print(note)
         return evaluation
 

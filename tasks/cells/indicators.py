@@ -76,6 +76,19 @@ def indicator_mapping(value: Any) -> dict[str, int | None] | None:
     return bits if known and None not in known else None
 
 
+def label_mappings(values: Sequence[Any]) -> list[dict[str, int | None]]:
+    """Return the cells of a column of objects such as {toxic: 1, obscene: 0}, else []."""
+    mappings = [indicator_mapping(value) for value in values if value is not None]
+    known = [each for each in mappings if each is not None]
+    return known if len(known) == len(mappings) else []
+
+
+def mapping_columns(mappings: Sequence[Mapping[str, int | None]]) -> list[list[int | None]]:
+    """Return the columns of objects that have a key per label."""
+    names = dict.fromkeys(name for each in mappings for name in each)
+    return [[each.get(name) for each in mappings] for name in names]
+
+
 def _is_binary(values: Sequence[Any]) -> bool:
     """True if all known values are zeros and ones, or words of one notation."""
     known = [value for value in values if value is not None and value != ""]

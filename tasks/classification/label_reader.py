@@ -16,6 +16,8 @@ from tasks.cells.indicators import (
     indicator_length,
     indicator_mapping,
     is_indicator,
+    label_mappings,
+    mapping_columns,
     parse_bit,
 )
 from tasks.cells.label_values import LabelIndex, is_missing, label_key
@@ -225,19 +227,6 @@ def confirm_blanks(columns: Sequence[Sequence[Any]]) -> None:
 
 def _has_no(cells: Iterable[Any]) -> bool:
     return any(parse_bit(value) == 0 for value in cells)
-
-
-def label_mappings(values: Sequence[Any]) -> list[dict[str, int | None]]:
-    """Return the cells of a column of objects such as {toxic: 1, obscene: 0}, else []."""
-    mappings = [indicator_mapping(value) for value in values if value is not None]
-    known = [each for each in mappings if each is not None]
-    return known if len(known) == len(mappings) else []
-
-
-def mapping_columns(mappings: Sequence[Mapping[str, int | None]]) -> list[list[int | None]]:
-    """Return the columns of objects that have a key per label."""
-    names = dict.fromkeys(name for each in mappings for name in each)
-    return [[each.get(name) for each in mappings] for name in names]
 
 
 def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> Resolved:

@@ -14,13 +14,12 @@ from torch import Tensor
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
+from tasks.cells.indicators import label_mappings, mapping_columns
 from tasks.classification.label_config import LabelKind, TargetConfig
 from tasks.classification.label_reader import (
     are_folders,
     confirm_blanks,
     confirm_kind,
-    label_mappings,
-    mapping_columns,
 )
 from tasks.classification.label_rows import has_label, label_cell
 from tasks.classification.label_views import label_remarks

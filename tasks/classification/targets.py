@@ -20,11 +20,12 @@ from torch.nn import functional
 from finetune.errors import ConfigError, DataError
 from finetune.task_parts import Outcome, Prediction
 from tasks.cells.delimiters import find_delimiter
+from tasks.cells.indicators import label_mappings
 from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, typed_labels
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.imbalance import class_weights, log_priors
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.label_reader import LabelReader, label_mappings, list_items
+from tasks.classification.label_reader import LabelReader, list_items
 from tasks.classification.label_rows import label_cell, make_reader
 from tasks.classification.labels import (
     class_label_names,

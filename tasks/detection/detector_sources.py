@@ -19,6 +19,7 @@ from torch import nn
 from finetune.config.model_folders import read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
+from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
 from tasks.backbones.network_folders import folder_kind
@@ -124,7 +125,8 @@ def _find_fcos(
     if detector == "native" or model.weights is not None:
         key = "model.weights" if model.weights is not None else "task.detector=native"
         raise ModelError(f"{key}: {model.name} is FCOS with weights of its own; remove the key")
-    config = read_model_config(resolve_model(model.name))
+    folder = Path(resolve_model(model.name))
+    config = read_model_config(folder)
     try:
         if side is not None:
             _check_side(side)
@@ -134,7 +136,9 @@ def _find_fcos(
         shape = f"{config['width']} channels and {config['convolutions']} convolutions"
         has_same = config["labels"] == list(names)
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"model.name: {model.name}: config.json is damaged: {error!r}") from error
+        raise ModelError(
+            f"model.name: {model.name}: config.json is damaged: {error!r}; {restoring(folder)}"
+        ) from error
     head = "kept, for the same labels" if has_same else f"new, for {len(names)} labels"
     note = f"detector: the checkpoint's FCOS, {shape}; class head: {head}"
     return DetectorSource(model, canvas, note, fcos=config)

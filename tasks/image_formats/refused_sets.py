@@ -25,10 +25,8 @@ _ADE = re.compile(r"ADE_(train|val|frame)_\d+_seg\.png")
 _VISDRONE_LINE = re.compile(r"(-?\d+,){7}-?\d+,?\s*")
 _DOTA_LINE = re.compile(r"(-?\d+(\.\d+)?\s+){8}[A-Za-z]\S*(\s+[0-2])?\s*")
 _DOTA_HEAD = ("imagesource:", "gsd:")
+_VERDICTS = {"ImageID", "LabelName", "Confidence"}  # columns of OpenImages
 _OPEN_IMAGES = re.compile(r"(train|validation|test)-annotations-(bbox|object-segmentation)\.csv")
-
-
-_VERDICTS = {"ImageID", "LabelName", "Confidence"}
 
 
 class _Refusal(NamedTuple):

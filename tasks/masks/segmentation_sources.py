@@ -19,6 +19,7 @@ from torch import nn
 from finetune.config.model_folders import TASK, read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError, nearest
+from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
 from tasks.backbones.load_faults import describe_fault
@@ -62,13 +63,15 @@ def find_segmenter(model: ModelConfig, channels: int | None = None) -> VisionSou
 
 def _find_saved(model: ModelConfig) -> VisionSource:
     """Determine the preprocessing of a network that smp saved."""
-    folder = resolve_model(model.name)
+    folder = Path(resolve_model(model.name))
     state = read_model_config(folder, TASK).get("state")
     if state is not None:
         try:
             return VisionSource(model, Preprocessing.from_state(state["preprocessing"]))
         except (LookupError, TypeError) as error:
-            raise ModelError(f"model.name: {model.name}: {TASK} is damaged: {error!r}") from error
+            raise ModelError(
+                f"model.name: {model.name}: {TASK} is damaged: {error!r}; {restoring(folder)}"
+            ) from error
     encoder = str(read_model_config(folder).get("encoder_name"))
     if encoder.startswith(SMP_TIMM):
         name = TIMM + encoder.removeprefix(SMP_TIMM)
@@ -131,8 +134,9 @@ def _build_from_folder(
         ) from error
     if config.get("in_channels", 3) != 3:
         raise ModelError(
-            f"model.name: {source.model.name} reads {config['in_channels']} channels, and this "
-            "task reads RGB; choose another network"
+            f"model.name: {source.model.name} reads {config['in_channels']} channels, and "
+            "training continues only from networks of smp that read RGB; begin with a network of "
+            "timm and task.channels"
         )
     state = read_model_config(folder, TASK).get("state") or {}
     keeps = state.get("coding", {}).get("names") == list(names)

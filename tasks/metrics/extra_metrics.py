@@ -111,7 +111,7 @@ def _as_index(value: Any, names: Sequence[str]) -> Any:
 def _compute(metric: _Loaded, judged: Judged) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # undefined values are said as such
+            warnings.simplefilter("ignore")  # undefined values are reported as NaN
             return metric.compute(judged)
     except Exception as error:  # third-party code may raise anything
         settings = f" with {metric.entry.settings}" if metric.entry.settings else ""
@@ -133,7 +133,7 @@ def _left_out(metric: _Loaded, result: Any) -> list[str]:
 
 
 def _values(metric: _Loaded, result: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (name, number) for each value of a result, and (name, None) for what is none."""
+    """Yield (name, number) for each value of a result, and (name, None) for any other."""
     title = metric.entry.title
     named = result if isinstance(result, Mapping) else {title: result}
     for key, value in named.items():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.limited import call_limited, run_limited
+from tests.support.limited import call_limited, run_command, run_limited
 from tests.support.tiny_models import text_csv, tiny_bert
 
 
@@ -22,6 +23,18 @@ class Runs:
     stopped: Path
     data: Path
     words: list[str]
+
+    @property
+    def model(self) -> Path:
+        """The pretrained network."""
+        return self.data.parent / "bert"
+
+    def changed_model(self, folder: Path, key: str, value: object) -> Path:
+        """Copy the pretrained network to `folder`, with another value in its config.json."""
+        shutil.copytree(self.model, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {key: value}))
+        return folder
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +51,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         text_csv(data)
 
     def stop_at_the_first_checkpoint() -> None:
-        from finetune.cli.main import main
         from finetune.training.recorder import RunJournal
 
         save = RunJournal.save
@@ -48,8 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             os.kill(os.getpid(), signal.SIGTERM)
 
         RunJournal.save = stop  # type: ignore[method-assign, assignment]
-        sys.argv = ["finetune", *words, f"output={made.stopped}"]
-        main()
+        run_command([*words, f"output={made.stopped}"])
 
     assert call_limited(make_sources).code == 0
     assert run_limited([*words, f"output={made.finished}"]).code == 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -76,7 +74,7 @@ def test_config_that_no_command_can_use_ends_in_one_message(
     kind: str, runs: Runs, tmp_path: Path
 ) -> None:
     keys = {"task": "text-classification", "data": str(runs.data), "method": "full"}
-    keys["model"] = str(runs.data.parent / "bert")
+    keys["model"] = str(runs.model)
     keys.pop(CONFIGS[kind].partition(":")[0], None)
     path = tmp_path / "news.yaml"
     path.write_text("".join(f"{key}: {value}\n" for key, value in keys.items()) + CONFIGS[kind])
@@ -129,8 +127,5 @@ def test_name_of_more_than_255_bytes_ends_in_one_message(words: list[str]) -> No
 def test_config_of_a_pretrained_network_with_wrong_values_ends_in_one_message(
     key: str, value: object, runs: Runs, tmp_path: Path
 ) -> None:
-    model = tmp_path / "bert"
-    shutil.copytree(runs.data.parent / "bert", model)
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {key: value}))
+    model = runs.changed_model(tmp_path / "bert", key, value)
     fails_plainly(inspected(runs, f"model={model}"))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Runs
-from tests.support.limited import call_limited, run_limited
-
-
-def command(words: list[str]) -> None:
-    from finetune.cli.main import main
-
-    sys.argv = ["finetune", *words]
-    main()
+from tests.support.limited import call_limited, run_command, run_limited
 
 
 def with_files_up_to(size: int, action: Callable[[], None]) -> Callable[[], None]:
@@ -45,7 +36,7 @@ def test_training_on_a_full_disk_ends_in_one_message(
 ) -> None:
     folder = tmp_path / "run"
     words = [*runs.words, f"output={folder}"]
-    ended = call_limited(with_files_up_to(size, lambda: command(words)))
+    ended = call_limited(with_files_up_to(size, lambda: run_command(words)))
     assert (ended.code, ended.fault) == (2, ""), f"{what}: {ended.errors}"
     assert not list(folder.rglob("*.partial"))
     ended = run_limited(words)
@@ -61,7 +52,7 @@ def test_final_model_on_a_full_disk_ends_in_one_message(runs: Runs, tmp_path: Pa
 
         finalize = run.finalize_run
         run.finalize_run = lambda *all: with_files_up_to(3_000, lambda: finalize(*all))()
-        command(words)
+        run_command(words)
 
     ended = call_limited(fill_the_disk_at_the_end)
     assert (ended.code, ended.fault) == (2, ""), ended.errors
@@ -73,7 +64,7 @@ def test_final_model_on_a_full_disk_ends_in_one_message(runs: Runs, tmp_path: Pa
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet"])
 def test_predictions_on_a_full_disk_leave_no_file(ending: str, runs: Runs, tmp_path: Path) -> None:
     words = ["predict", f"{runs.finished}", f"{runs.data}", "-o", f"{tmp_path / 'rows'}.{ending}"]
-    ended = call_limited(with_files_up_to(500, lambda: command(words)))
+    ended = call_limited(with_files_up_to(500, lambda: run_command(words)))
     assert (ended.code, ended.fault) == (2, ""), ended.errors
     assert list(tmp_path.iterdir()) == []
 
@@ -88,7 +79,7 @@ def test_other_outputs_on_a_full_disk_end_in_one_message(
         "metrics": ["evaluate", run, "-o", f"{tmp_path / 'metrics.json'}"],
         "onnx": ["export", run, data, "-o", f"{tmp_path / 'onnx'}"],
     }[what]
-    ended = call_limited(with_files_up_to(100, lambda: command(words)))
+    ended = call_limited(with_files_up_to(100, lambda: run_command(words)))
     assert (ended.code, ended.fault) == (2, ""), ended.errors
 
 
@@ -99,7 +90,7 @@ def test_cached_features_on_a_full_disk_end_in_one_message(
     words = [word.replace("method=full", "method=frozen") for word in runs.words]
     words.append(f"output={tmp_path / 'run'}")
     for size in (0, 100, 3_000):
-        ended = call_limited(with_files_up_to(size, lambda: command(words)))
+        ended = call_limited(with_files_up_to(size, lambda: run_command(words)))
         assert (ended.code, ended.fault) == (2, ""), ended.errors
     assert run_limited(words).code == 0
 
@@ -116,10 +107,7 @@ def test_cached_features_on_a_full_disk_end_in_one_message(
 def test_network_larger_than_memory_ends_in_one_message(
     key: str, value: int, runs: Runs, tmp_path: Path
 ) -> None:
-    model = tmp_path / "bert"
-    shutil.copytree(runs.data.parent / "bert", model)
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {key: value}))
+    model = runs.changed_model(tmp_path / "bert", key, value)
     words = [word if not word.startswith("model=") else f"model={model}" for word in runs.words]
     ended = run_limited([*words, f"output={tmp_path / 'run'}"])
     assert (ended.code, ended.fault) == (2, ""), ended.errors
@@ -134,7 +122,7 @@ def test_closed_pipe_ends_a_command_silently(words: list[str], runs: Runs) -> No
 
     def write_to_closed_pipe() -> None:
         os.dup2(writing, 1)
-        command([*words, *more])
+        run_command([*words, *more])
 
     try:
         ended = call_limited(write_to_closed_pipe)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.errors import CheckpointError
-from finetune.io import checkpoint
+from finetune.io import checkpoint, files
 from finetune.io.checkpoint import (
     find_latest_checkpoint,
     load_changed_tensors,
@@ -26,6 +26,7 @@ from finetune.io.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from finetune.io.files import file_facts
 
 
 class Killed(BaseException):
@@ -69,7 +70,7 @@ def test_find_latest_checkpoint_accepts_a_missing_folder(tmp_path: Path) -> None
 
 
 # The operations of a write, so that it can be interrupted between any two of them.
-OPERATIONS = [(os, "fsync"), (os, "open"), (checkpoint, "save_file"), (checkpoint, "sha256_of")]
+OPERATIONS = [(os, "fsync"), (os, "open"), (checkpoint, "save_file"), (files, "sha256_of")]
 OPERATIONS += [(Path, name) for name in ("mkdir", "write_text", "replace", "stat", "open")]
 
 
@@ -263,18 +264,16 @@ def test_read_checkpoint_never_unpickles(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
         (folder / name).write_bytes(pickle.dumps(Payload(canary)))
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": checkpoint.sha256_of(path)}
-        for path in folder.iterdir()
-        if path.name != "manifest.json"
+    facts = {
+        path.name: file_facts(path) for path in folder.iterdir() if path.name != "manifest.json"
     }
-    (folder / "manifest.json").write_text(json.dumps({"step": 10, "files": files}))
+    (folder / "manifest.json").write_text(json.dumps({"step": 10, "files": facts}))
     with pytest.raises(CheckpointError):
         read_checkpoint(folder)
     state = folder / "state.json"
     state.write_text("{}")
-    files["state.json"] = {"bytes": 2, "sha256": checkpoint.sha256_of(state)}
-    (folder / "manifest.json").write_text(json.dumps({"step": 10, "files": files}))
+    facts["state.json"] = file_facts(state)
+    (folder / "manifest.json").write_text(json.dumps({"step": 10, "files": facts}))
     with pytest.raises(CheckpointError, match="model"):
         read_checkpoint(folder).tensors("model")
     assert not canary.exists()

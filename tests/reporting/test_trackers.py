@@ -106,8 +106,8 @@ def test_check_trackers_rejects_unknown_and_missing_trackers(
     assert RunConfig.model_fields["output"].default.trackers == []
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
-    """Install a module of a tracker that is not installed here."""
+def install_fake(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    """Install a fake module of a tracker that is not installed here."""
     module = ModuleType(name)
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, name, module)
@@ -129,10 +129,10 @@ def test_check_trackers_asks_for_a_login_to_wandb(monkeypatch: pytest.MonkeyPatc
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     old = {"login": lambda key=None: True, "api": SimpleNamespace(api_key=None)}
-    stand_in(monkeypatch, "wandb", **old)
+    install_fake(monkeypatch, "wandb", **old)
     with pytest.raises(ConfigError, match="wandb is not logged in; run: wandb login"):
         check_trackers(["wandb"])
-    stand_in(monkeypatch, "wandb", login=lambda prompt=True, verify=True: False)
+    install_fake(monkeypatch, "wandb", login=lambda prompt=True, verify=True: False)
     with pytest.raises(ConfigError, match="wandb is not logged in; run: wandb login"):
         check_trackers(["wandb"])
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -145,11 +145,11 @@ def test_check_trackers_does_not_wait_for_a_server_of_mlflow(
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         address = f"http://127.0.0.1:{port}"
-        stand_in(monkeypatch, "mlflow", get_tracking_uri=lambda: address)
+        install_fake(monkeypatch, "mlflow", get_tracking_uri=lambda: address)
         check_trackers(["mlflow"])
     with pytest.raises(ConfigError, match=f"mlflow has no server at 127.0.0.1:{port} "):
         check_trackers(["mlflow"])
-    stand_in(monkeypatch, "mlflow", get_tracking_uri=lambda: "sqlite:///local.db")
+    install_fake(monkeypatch, "mlflow", get_tracking_uri=lambda: "sqlite:///local.db")
     check_trackers(["mlflow"])
 
 

@@ -66,10 +66,11 @@ IMPORTED = (
 
 def run_limited(words: list[str], stdin: str = os.devnull) -> Outcome:
     """Run the command `finetune` with these words in a child process."""
-    return call_limited(lambda: _command(words), stdin)
+    return call_limited(lambda: run_command(words), stdin)
 
 
-def _command(words: list[str]) -> None:
+def run_command(words: list[str]) -> None:
+    """Run the command `finetune` with these words in this process."""
     from finetune.cli.main import main
 
     sys.argv = ["finetune", *words]
