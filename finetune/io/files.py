@@ -92,7 +92,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 def has_facts(path: Path, facts: Mapping[str, Any]) -> bool:
     """True if a file has the size and the digest of its entry in a manifest."""
-    return path.stat().st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
+    return bool(path.stat().st_size == facts["bytes"] and sha256_of(path) == facts["sha256"])
 
 
 def sha256_of(path: Path) -> str:

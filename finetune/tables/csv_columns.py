@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, DataError, listed
-from finetune.tables.csv_faults import delimiter_name, excerpt
-from finetune.tables.csv_records import Dialect, guess_columns
+from finetune.tables.csv_records import Dialect, delimiter_name, guess_columns
+from finetune.tables.faults import excerpt
 from finetune.tables.records import check_names
 
 SAMPLE = 200  # rows by which a header is checked

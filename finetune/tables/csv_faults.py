@@ -6,35 +6,22 @@ A quote that is never closed turns all lines up to the next quote into one cell.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from finetune.errors import AmbiguityError, DataError
-from finetune.tables.csv_records import DELIMITERS, Dialect, Record, count_newlines
+from finetune.tables.csv_records import Dialect, Record, count_newlines
+from finetune.tables.faults import excerpt
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
-_EXCERPT = 120  # characters
 _SAMPLE = 2000  # records
 _MOST_DISTINCT = 0.3  # share of the records up to which a column has values that repeat
 _ALIKE = 0.95  # share of the values that must have the form of the column
 _SEVERAL, _LONG = 3, 5  # lines that are enough, if columns have forms and if not
-_MOST_VALUES = 100_000
-_PROSE = 2  # spaces from which a text is prose and not a label
-_UNREAD_QUOTES = {
-    r"^\s*'.*'\s*$": "write data.quote=single",
-    "^\\s*[\u201c\u201d\u201e].*[\u201c\u201d]\\s*$": "replace them with straight quotes",
-    r'^ +".*"\s*$': "remove the blanks between delimiter and quote",
-    r'^="[^"]*"$': "remove the equals signs before them",
-}
-"""Forms of cells in quotes that are not read as such, and what to do."""
 _MOST_LINES = 0.8  # share of the lines of a cell that must look like rows
 
 
@@ -45,11 +32,6 @@ class BadRecord(NamedTuple):
     message: str
     rows: int = 1
     """Number of rows that it takes the place of: its lines, if they look like rows."""
-
-
-def excerpt(text: str) -> str:
-    """Render the beginning of a text."""
-    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + " ...")
 
 
 def find_bad_records(
@@ -205,55 +187,3 @@ def _form(values: Sequence[str]) -> frozenset[str] | str | None:
         return "number"
     distinct = frozenset(values)
     return distinct if len(distinct) <= max(2, _MOST_DISTINCT * len(values)) else None
-
-
-# ---- cells that show that a file is read in the wrong dialect
-
-
-def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArray]) -> None:
-    """Raise AmbiguityError if some lines seem to have another delimiter than the header.
-
-    They are recognized by cells of the last column that end with one of its recurring values, or of
-    the first that begin with one, beside prose: "loved it;neg" where neg is a label.
-    """
-    for place in {0, len(columns) - 1} if len(columns) > 1 else ():
-        counted = columns[place].value_counts().to_pylist()
-        if len(counted) > _MOST_VALUES:
-            continue
-        recurring = {each["values"] for each in counted if each["counts"] > 1 and each["values"]}
-        for other in DELIMITERS.keys() - {delimiter}:
-            marked = [each["values"] for each in counted if other in each["values"]]
-            pieces = Counter(piece.strip() for value in marked for piece in value.split(other))
-            for value in marked:
-                label, rest = value.rpartition(other)[::-2] if place else value.split(other, 1)
-                is_prose = rest.count(" ") >= _PROSE and pieces[rest.strip()] <= 1
-                if label.strip() in recurring and is_prose:
-                    raise AmbiguityError(
-                        f"{path}: the header is separated by {delimiter_name(delimiter)}, but some"
-                        f" rows seem to be by {delimiter_name(other)}: {excerpt(value)} is read as"
-                        " one cell; write all lines with one delimiter, or set"
-                        f" data.delimiter={delimiter!r} if it is one"
-                    )
-
-
-def check_quotes(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> None:
-    """Raise AmbiguityError for a column whose cells are all in quotes that are not read as such.
-
-    Texts may all be quotations, so their name must be in the same quotes, unless a blank or an
-    equals sign is before them.
-    """
-    for name, cells in zip(names, columns, strict=True):
-        filled = cells.filter(pc.not_equal(pc.utf8_trim_whitespace(cells), ""))
-        for pattern, remedy in _UNREAD_QUOTES.items() if len(filled) else ():
-            is_sure = pattern.startswith(("^=", "^ ")) or re.match(pattern, name)
-            if is_sure and pc.all(pc.match_substring_regex(filled, pattern)).as_py():
-                raise AmbiguityError(
-                    f"{path}: all cells of column {name!r} are in quotes that are read as part of"
-                    f" them, such as {excerpt(filled[0].as_py())}; {remedy}, or write"
-                    " data.quote=double if the quotes belong to the cells"
-                )
-
-
-def delimiter_name(delimiter: str) -> str:
-    """Name a delimiter in words."""
-    return f"a {DELIMITERS[delimiter]}" if delimiter in DELIMITERS else repr(delimiter)

@@ -1,23 +1,38 @@
 """Dialects of CSV, and the records of a text with their lines.
 
 Arrow parses whole tables; this scanner locates records and reads single ones, by the same rules.
+Cells of the table that Arrow has read are checked for signs of another dialect.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError
+from finetune.errors import AmbiguityError, DataError
+from finetune.tables.faults import excerpt
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _QUOTES = {"double": '"', "single": "'", "backslash": '"', "none": "", None: '"'}
 _SPOKEN = {"\\t": "\t", "tab": "\t"}
+_MOST_VALUES = 100_000
+_PROSE = 2  # spaces from which a text is prose and not a label
+_UNREAD_QUOTES = {
+    r"^\s*'.*'\s*$": "write data.quote=single",
+    "^\\s*[\u201c\u201d\u201e].*[\u201c\u201d]\\s*$": "replace them with straight quotes",
+    r'^ +".*"\s*$': "remove the blanks between delimiter and quote",
+    r'^="[^"]*"$': "remove the equals signs before them",
+}
+"""Forms of cells in quotes that are not read as such, and what to do."""
 _BLANK_LINE = re.compile(r"\n\r?\n|\r\r")
 _EXCEL_LINE = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)
 
@@ -128,6 +143,11 @@ class Dialect:
         return (re.sub(r"\\(.)", r"\1", body, flags=re.DOTALL) if self.escape else body) + after
 
 
+def delimiter_name(delimiter: str) -> str:
+    """Name a delimiter in words."""
+    return f"a {DELIMITERS[delimiter]}" if delimiter in DELIMITERS else repr(delimiter)
+
+
 def count_newlines(text: str) -> int:
     """Count the line ends of a text: LF, CR LF, and CR alone."""
     return text.count("\n") + text.count("\r") - text.count("\r\n")
@@ -185,3 +205,47 @@ def guess_columns(cells: Sequence[str]) -> str:
         names = [*names[:_FIRST_NAMES], "...", names[-1]]
         return f"[{', '.join(names)}], {len(cells)} names in all"
     return f"[{', '.join(names)}]"
+
+
+def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArray]) -> None:
+    """Raise AmbiguityError if some lines seem to have another delimiter than the header.
+
+    They are recognized by cells of the last column that end with one of its recurring values, or of
+    the first that begin with one, beside prose: "loved it;neg" where neg is a label.
+    """
+    for place in {0, len(columns) - 1} if len(columns) > 1 else ():
+        counted = columns[place].value_counts().to_pylist()
+        if len(counted) > _MOST_VALUES:
+            continue
+        recurring = {each["values"] for each in counted if each["counts"] > 1 and each["values"]}
+        for other in DELIMITERS.keys() - {delimiter}:
+            marked = [each["values"] for each in counted if other in each["values"]]
+            pieces = Counter(piece.strip() for value in marked for piece in value.split(other))
+            for value in marked:
+                label, rest = value.rpartition(other)[::-2] if place else value.split(other, 1)
+                is_prose = rest.count(" ") >= _PROSE and pieces[rest.strip()] <= 1
+                if label.strip() in recurring and is_prose:
+                    raise AmbiguityError(
+                        f"{path}: the header is separated by {delimiter_name(delimiter)}, but some"
+                        f" rows seem to be by {delimiter_name(other)}: {excerpt(value)} is read as"
+                        " one cell; write all lines with one delimiter, or set"
+                        f" data.delimiter={delimiter!r} if it is one"
+                    )
+
+
+def check_quotes(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> None:
+    """Raise AmbiguityError for a column whose cells are all in quotes that are not read as such.
+
+    Texts may all be quotations, so their name must be in the same quotes, unless a blank or an
+    equals sign is before them.
+    """
+    for name, cells in zip(names, columns, strict=True):
+        filled = cells.filter(pc.not_equal(pc.utf8_trim_whitespace(cells), ""))
+        for pattern, remedy in _UNREAD_QUOTES.items() if len(filled) else ():
+            is_sure = pattern.startswith(("^=", "^ ")) or re.match(pattern, name)
+            if is_sure and pc.all(pc.match_substring_regex(filled, pattern)).as_py():
+                raise AmbiguityError(
+                    f"{path}: all cells of column {name!r} are in quotes that are read as part of"
+                    f" them, such as {excerpt(filled[0].as_py())}; {remedy}, or write"
+                    " data.quote=double if the quotes belong to the cells"
+                )

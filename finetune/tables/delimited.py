@@ -30,20 +30,19 @@ from finetune.tables.csv_columns import (
 )
 from finetune.tables.csv_faults import (
     BadRecord,
-    check_delimiters,
-    check_quotes,
-    excerpt,
     find_bad_records,
 )
 from finetune.tables.csv_records import (
     Dialect,
+    check_delimiters,
+    check_quotes,
     count_newlines,
     fill_blank_lines,
     find_dialect,
     split_excel_line,
 )
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import Faults, keep_places, keeps_faults
+from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
 from finetune.tables.records import check_names
 
 _BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once

@@ -22,6 +22,7 @@ OnError = Literal["stop", "skip", "clip", "keep"]
 UNREADABLE = "__unreadable__"
 
 SHOWN = 20
+_EXCERPT = 120  # characters
 # Quoted values and numbers, masked to group similar faults. An apostrophe does not open a quote.
 _VALUES = re.compile(r"(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+(?:\.\d+)?")
 
@@ -73,6 +74,11 @@ class Faults:
             _VALUES.sub("...", message) for _, messages in self.rows for message in messages
         )
         return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
+
+
+def excerpt(text: str) -> str:
+    """Render the beginning of a text."""
+    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + " ...")
 
 
 def keeps_faults(on_error: OnError) -> bool:

@@ -11,9 +11,8 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
-from finetune.tables.csv_faults import excerpt
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import Faults, keep_places, keeps_faults
+from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
 from finetune.tables.json_shapes import Shape, find_shape, take_field
 from finetune.tables.json_values import JsonParser, Placed
 from finetune.tables.records import from_records

@@ -11,10 +11,9 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
-from finetune.tables.csv_faults import excerpt
 from finetune.tables.csv_records import DELIMITERS, Dialect, guess_columns
 from finetune.tables.encodings import Decoder
-from finetune.tables.faults import keeps_faults
+from finetune.tables.faults import excerpt, keeps_faults
 
 _LABEL = "__label__"
 _SAMPLE = 200  # lines

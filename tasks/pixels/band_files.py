@@ -5,7 +5,6 @@ Shapes: H, W pixels, C bands.
 
 from __future__ import annotations
 
-import io
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError
+from tasks.pixels.image_opening import openable
 
 ARRAY_ENDING = ".npy"
 _TIFF_ENDINGS = frozenset({".tif", ".tiff"})
@@ -43,14 +43,10 @@ def tiff_page_shape(source: Path | bytes) -> tuple[int, ...]:
     if find_spec("tifffile") is None:
         return ()
     try:
-        with import_module("tifffile").TiffFile(_openable(source)) as file:
+        with import_module("tifffile").TiffFile(openable(source)) as file:
             return tuple(file.pages[0].shape)
     except Exception:  # of a corrupt file, which decoding reports
         return ()
-
-
-def _openable(source: Path | bytes) -> Path | io.BytesIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def read_tiff_bands(source: Path | bytes, *, first_page: bool = False) -> NDArray[Any]:
@@ -62,7 +58,7 @@ def read_tiff_bands(source: Path | bytes, *, first_page: bool = False) -> NDArra
         )
     try:
         pages = {"key": 0} if first_page else {}
-        return np.asarray(import_module("tifffile").imread(_openable(source), **pages))
+        return np.asarray(import_module("tifffile").imread(openable(source), **pages))
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise DataError(f"cannot be read as a TIFF file of several bands: {error}") from error
 

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from finetune.errors import DataError
 from tasks.pixels.band_files import read_tiff_bands, tiff_page_shape
+from tasks.pixels.image_opening import openable
 from tasks.pixels.orientation import orientation_of, turn_values
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -90,7 +91,7 @@ def _head(source: Path | bytes) -> bytes:
 def _tiff_size(source: Path | bytes) -> tuple[int, int] | None:
     """Return (H, W) for 3 or 4 samples per pixel, any of which has more than 8 bits."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(openable(source)) as image:
             tags: Any = getattr(image, "tag_v2", {})
             is_color = int(tags.get(_SAMPLES, 1)) in _COLORS
             is_deep = max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
@@ -32,6 +33,11 @@ def open_image(file: BinaryIO) -> Image.Image:
     import_module("pillow_heif").register_heif_opener()
     file.seek(0)
     return Image.open(file)
+
+
+def openable(source: str | Path | bytes) -> str | Path | io.BytesIO:
+    """Return what libraries open: a path as it is, bytes as a file in memory."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def open_bytes(content: bytes) -> Image.Image:

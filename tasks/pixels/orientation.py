@@ -5,7 +5,6 @@ Shapes: H, W pixels.
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from tasks.pixels.image_opening import openable
 
 _TAG = 0x0112
 _ROTATED = (5, 6, 7, 8)  # values that swap H and W
@@ -24,7 +25,7 @@ _EXIF_ERRORS = (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSEr
 def orientation_of(source: str | Path | bytes) -> int:
     """Return the EXIF orientation of an image, a path or its bytes, 1 to 8; 1 if it has none."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(openable(source)) as image:
             return _orientation(image)
     except Exception:  # decoders may raise anything on a corrupt file
         return 1
