@@ -33,7 +33,10 @@ class Console:
         self.enabled = enabled
         # Files and pipes have no width; rich's default of 80 columns would break paths and numbers.
         width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
-        self._rich = RichConsole(highlight=False, soft_wrap=True, width=width, stderr=stderr)
+        # Labels and texts are printed as they are: "[b]" is no style and ":100:" no emoji.
+        self._rich = RichConsole(
+            highlight=False, markup=False, emoji=False, soft_wrap=True, width=width, stderr=stderr
+        )
         self._bar: Progress | None = None
         self._printed = 0.0
 
@@ -44,11 +47,11 @@ class Console:
 
     def print(self, text: str = "") -> None:
         if self.enabled:
-            self._rich.print(mask_secrets(text), markup=False)
+            self._rich.print(mask_secrets(text))
 
     def heading(self, text: str) -> None:
         if self.enabled:
-            self._rich.print(mask_secrets(text), style="bold", markup=False)
+            self._rich.print(mask_secrets(text), style="bold")
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Print names and texts in two columns; a text may have several lines."""
@@ -62,11 +65,11 @@ class Console:
                 self.print(f"  {'':<{width}}  {line}")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print a table; numbers are right-aligned and rounded."""
+        """Print a table: numbers right-aligned and rounded, wide cells in several lines."""
         table = Table(title=title, title_justify="left", title_style="bold")
         rows = [[format_value(cell) for cell in row] for row in rows]
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
         if self.enabled:

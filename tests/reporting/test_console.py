@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import pytest
@@ -73,3 +74,21 @@ def test_count_prints_a_line_from_time_to_time_into_files(
         advance(40)
     assert list(Console().track(range(2), 2, "blocks")) == [0, 1]
     assert capsys.readouterr().out == "rows 70/100\nblocks 1/2\nblocks 2/2\n"
+
+
+def test_tables_show_labels_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["[/b]", "[red]", ":100:", "[INST]"]
+    Console().table("by [label]", ["value", "rows"], [[label, 1] for label in labels])
+    Console().print("first row: [/b] :100:")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("│")] == labels
+    assert lines[0].strip() == "by [label]"
+    assert lines[-1] == "first row: [/b] :100:"
+
+
+def test_wide_tables_show_the_names_of_runs_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [f"reviews-all_minilm_l6_v2-frozen-{number}" for number in range(9)]
+    Console().table("metrics", ["metric", *runs], [["validation/accuracy", *[0.9123] * 9]])
+    cells = [re.split("[┃│]", line)[1:-1] for line in capsys.readouterr().out.splitlines()[2:-1]]
+    columns = ["".join(map(str.strip, column)) for column in zip(*filter(None, cells), strict=True)]
+    assert columns == ["metricvalidation/accuracy", *(f"{run}0.9123" for run in runs)]
