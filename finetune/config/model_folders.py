@@ -1,4 +1,4 @@
-"""What lies in a folder that model.name gives, and which folder of weights it stands for.
+"""Resolution of a folder that model.name gives to the folder of weights in it.
 
 A finished run stands for its final/, an adapter in there for the network that it is merged in, an
 old folder of sentence-transformers for the transformer in it. Folders that hold several networks

@@ -98,7 +98,8 @@ class VocFile:
         self._path.append(tag)
         if len(self._path) > _DEEPEST:
             raise DataError(
-                f"{self._file}: its tags are nested more than {_DEEPEST} deep, unlike annotations"
+                f"{self._file}: its tags are nested more than {_DEEPEST} deep, unlike annotations;"
+                " export it again"
             )
         self._text = ""
         if self._path[1:] == ["object"]:

@@ -157,7 +157,10 @@ class CvatFile:
         place = f"{self._file.name}:{self._expat.CurrentLineNumber}"
         number = attributes.get("frame", "")
         if not number.isdecimal():
-            raise DataError(f"{place}: shape of a track has the frame {number!r}, not a number")
+            raise DataError(
+                f"{place}: shape of a track has the frame {number!r}, not a number; export the "
+                "annotations again"
+            )
         if int(number) not in self._frames:
             image = AnnotatedImage("", f"frame_{int(number):06}", place=place)
             self._frames[int(number)] = image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import mmap
 import re
@@ -118,6 +120,28 @@ def load_json(file: Path) -> Any:
         return json.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: not a valid JSON file: {error}") from error
+
+
+def first_cells(file: Path) -> list[str]:
+    """Return the cells of the first line of a CSV; [] if it cannot be read."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            return next(csv.reader(opened), [])
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def csv_lines(file: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line of a CSV with any. Raises DataError."""
+    lines = csv.reader(io.StringIO(text, newline=""))
+    try:
+        for cells in lines:
+            if any(cells):
+                yield lines.line_num, cells
+    except csv.Error as error:
+        raise DataError(
+            f"{file}, line {lines.line_num}: cannot be read: {error}; correct the line"
+        ) from error
 
 
 @contextmanager

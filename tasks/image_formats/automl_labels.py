@@ -9,8 +9,6 @@ Such a file of boxes has more columns; `tasks.annotations.box_table` reads it.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from finetune.errors import DataError
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.box_table import is_box_table
-from tasks.exports.export_files import find_exports
+from tasks.exports.export_files import csv_lines, find_exports, first_cells
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 
 _SPLITS = {
@@ -35,12 +33,7 @@ _BUCKET = "gs://"
 
 def _is_automl(file: Path) -> bool:
     """True if the first line of a table is an image of a bucket, with or without its split."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            cells = next(csv.reader(opened), [])
-    except (OSError, ValueError, csv.Error):
-        return False
-    _, cells = _divide(cells)
+    _, cells = _divide(first_cells(file))
     return bool(cells) and cells[0].startswith(_BUCKET) and not is_box_table(file)
 
 
@@ -65,20 +58,16 @@ def read_automl(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
 
 def _read_file(file: Path, split_of_file: str, config: DataConfig) -> Reading:
     decoder, reading = Decoder(config.encoding), Reading()
-    lines = csv.reader(io.StringIO(decoder.text(file), newline=""))
-    try:
-        for cells in filter(any, lines):
-            split, names = _divide(cells)
-            place = f"{file.name}:{lines.line_num}"
-            if not names or not names[0].startswith(_BUCKET):
-                raise DataError(
-                    f"{file.parent / place}: does not begin with a gs:// image; correct the line, "
-                    "or remove it"
-                )
-            labels = [name for name in names[1:] if name]
-            image = AnnotatedImage("", names[0], place=place, labels=labels)
-            reading.add(image, split if split != "train" else split_of_file)
-    except csv.Error as error:
-        raise DataError(f"{file}, line {lines.line_num}: cannot be read: {error}") from error
+    for number, cells in csv_lines(file, decoder.text(file)):
+        split, names = _divide(cells)
+        place = f"{file.name}:{number}"
+        if not names or not names[0].startswith(_BUCKET):
+            raise DataError(
+                f"{file.parent / place}: does not begin with a gs:// image; correct the line, or "
+                "remove it"
+            )
+        labels = [name for name in names[1:] if name]
+        image = AnnotatedImage("", names[0], place=place, labels=labels)
+        reading.add(image, split if split != "train" else split_of_file)
     reading.notes += [*decoder.notes(), *find_images(file, reading.splits, config)]
     return reading

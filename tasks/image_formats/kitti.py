@@ -61,7 +61,10 @@ def read_kitti(path: Path, config: DataConfig) -> TaskTables:
     """Return rows of object detection by split, and notes. Raises DataError."""
     pairs = find_kitti(path)
     if not pairs:
-        raise DataError(f"{path}: no label_2/ beside image_2/ with labels of KITTI found")
+        raise DataError(
+            f"{path}: no label_2/ beside image_2/ with labels of KITTI found; name the folder that "
+            "holds them, or another data.format"
+        )
     splits, notes = {}, [f"{path}: read as KITTI; of each line, the class and the box are read"]
     for split, (labels, images) in pairs.items():
         unread: Counter[str] = Counter()

@@ -10,8 +10,6 @@ cell or -1 means an image, or a class of it, without a mask. All lines of an ima
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +21,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import Annotated, AnnotatedImage, mask_row
-from tasks.exports.export_files import find_exports
+from tasks.exports.export_files import csv_lines, find_exports, first_cells
 from tasks.exports.export_images import Reading, find_images, read_exports
 from tasks.exports.outlines import Mask, check_size, set_mask
 from tasks.image.image_reading import picture_size
@@ -66,13 +64,7 @@ def _columns(header: Sequence[str]) -> _Columns | None:
 
 
 def _is_run_table(file: Path) -> bool:
-    if _SAMPLES in file.name.lower():
-        return False
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            return _columns(next(csv.reader(opened), [])) is not None
-    except (OSError, ValueError, csv.Error):
-        return False
+    return _SAMPLES not in file.name.lower() and _columns(first_cells(file)) is not None
 
 
 def find_run_tables(path: Path) -> dict[str, list[Path]]:
@@ -90,17 +82,13 @@ def read_run_tables(path: Path, config: DataConfig) -> TaskTables:
 
 def _read_table(file: Path, split: str, config: DataConfig) -> Reading:
     decoder = Decoder(config.encoding)
-    lines = csv.reader(io.StringIO(decoder.text(file), newline=""))
-    columns = _columns(next(lines, []))
+    lines = csv_lines(file, decoder.text(file))
+    columns = _columns(next(lines)[1])
     assert columns is not None, "the table was recognized by its header"
     runs: dict[str, list[tuple[str, str, int]]] = {}
-    try:
-        for cells in lines:
-            if any(cells):
-                name, category, text = _cells(file, cells, columns, lines.line_num)
-                runs.setdefault(name, []).append((category, text, lines.line_num))
-    except csv.Error as error:
-        raise DataError(f"{file}, line {lines.line_num}: cannot be read: {error}") from error
+    for number, cells in lines:
+        name, category, text = _cells(file, cells, columns, number)
+        runs.setdefault(name, []).append((category, text, number))
     reading = Reading(notes=decoder.notes())
     images = {name: AnnotatedImage("", name, place=f"{file.name}, {name}") for name in runs}
     for image in images.values():
@@ -121,14 +109,20 @@ def _cells(
 ) -> tuple[str, str, str]:
     """Return the image, the class and the runs of a line. Raises DataError."""
     if len(cells) <= max(columns.runs, columns.image, columns.category or 0):
-        raise DataError(f"{file}, line {number}: has {len(cells)} cells, fewer than the header")
+        raise DataError(
+            f"{file}, line {number}: has {len(cells)} cells, fewer than the header; complete the "
+            "line, or remove it"
+        )
     name, category = cells[columns.image].strip(), _ONE_CLASS
     if columns.is_joined:
         name, _, category = name.rpartition("_")
     elif columns.category is not None:
         category = cells[columns.category].strip()
     if not name:
-        raise DataError(f"{file}, line {number}: has no image name ({cells[columns.image]!r})")
+        raise DataError(
+            f"{file}, line {number}: has no image name ({cells[columns.image]!r}); write it there, "
+            "or remove the line"
+        )
     return name, category, cells[columns.runs].strip()
 
 

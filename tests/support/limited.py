@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def fault(self) -> str:
-        """What is wrong with the outcome, or ""."""
+        """The first thing that is wrong with the outcome; "" if nothing is."""
         if "Traceback" in self.errors + self.output:
             return "traceback"
         if self.code < 0:
