@@ -40,39 +40,42 @@ from tasks.exports.vott import find_vott, read_vott
 from tasks.label_studio.studio_images import find_studio_images, read_studio_images
 
 
-class _Export(NamedTuple):
-    """A tool's format: a search that finds nothing in other folders, and a reader."""
+class AnnotationFormat(NamedTuple):
+    """A format: its name in data.format and in messages, a search, and a reader.
+
+    The search finds nothing in folders of other formats.
+    """
 
     name: str
-    tool: str
+    title: str
     find: Callable[[Path], Any]
     read: Callable[[Path, DataConfig], tuple[Splits, list[str]]]
 
 
 _EXPORTS = (
-    _Export("cvat", "CVAT", find_cvat, read_cvat),
-    _Export("label-studio", "Label Studio", find_studio_images, read_studio_images),
-    _Export("createml", "CreateML", find_createml, read_createml),
-    _Export("via", "VGG Image Annotator", find_via, read_via),
-    _Export("supervisely", "Supervisely", find_supervisely, read_supervisely),
-    _Export("vott", "VoTT", find_vott, read_vott),
-    _Export("fiftyone", "FiftyOne", find_fiftyone_boxes, read_fiftyone),
-    _Export("labelme", "labelme", find_labelme, read_labelme),
+    AnnotationFormat("cvat", "CVAT", find_cvat, read_cvat),
+    AnnotationFormat("label-studio", "Label Studio", find_studio_images, read_studio_images),
+    AnnotationFormat("createml", "CreateML", find_createml, read_createml),
+    AnnotationFormat("via", "VGG Image Annotator", find_via, read_via),
+    AnnotationFormat("supervisely", "Supervisely", find_supervisely, read_supervisely),
+    AnnotationFormat("vott", "VoTT", find_vott, read_vott),
+    AnnotationFormat("fiftyone", "FiftyOne", find_fiftyone_boxes, read_fiftyone),
+    AnnotationFormat("labelme", "labelme", find_labelme, read_labelme),
 )
-_FOLDERS = _Export("labelme-folders", "labelme", find_mask_folders, read_mask_folders)
+_FOLDERS = AnnotationFormat("labelme-folders", "labelme", find_mask_folders, read_mask_folders)
 
 
-def _read(export: _Export, path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
+def _read(export: AnnotationFormat, path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     splits, notes = export.read(path, config)
     labels = Counter(
         label for images in splits.values() for image in images for label in image.labels or ()
     )
     if labels:
         notes.append(f"labels of whole images, not read: {show_count(labels)}")
-    return splits, [f"{path}: read as an export of {export.tool}", *notes]
+    return splits, [f"{path}: read as an export of {export.title}", *notes]
 
 
-def _read_boxes(export: _Export, path: Path, config: DataConfig) -> TaskTables:
+def _read_boxes(export: AnnotationFormat, path: Path, config: DataConfig) -> TaskTables:
     splits, notes = _read(export, path, config)
     objects = _objects(splits)
     outlined = sum(bool(each.polygons or each.counts) for each in objects)
@@ -83,7 +86,7 @@ def _read_boxes(export: _Export, path: Path, config: DataConfig) -> TaskTables:
     )
 
 
-def _read_outlines(export: _Export, path: Path, config: DataConfig) -> TaskTables:
+def _read_outlines(export: AnnotationFormat, path: Path, config: DataConfig) -> TaskTables:
     """Read outlines as masks, and boxes as their area where other objects have outlines."""
     splits, notes = _read(export, path, config)
     objects = _objects(splits)
@@ -115,26 +118,29 @@ def _objects(splits: Splits) -> list[Annotated]:
     return [each for images in splits.values() for image in images for each in image.objects]
 
 
-def _format(
-    export: _Export, read: Callable[[_Export, Path, DataConfig], TaskTables], looks_for: str = ""
+def data_format(
+    source: AnnotationFormat,
+    read: Callable[[AnnotationFormat, Path, DataConfig], TaskTables],
+    looks_for: str = "",
 ) -> DataFormat:
+    """Return a format whose images `read` makes rows of."""
     return DataFormat(
-        export.name,
-        lambda path: bool(export.find(path)),
-        lambda path, config: read(export, path, config),
+        source.name,
+        lambda path: bool(source.find(path)),
+        lambda path, config: read(source, path, config),
         looks_for,
     )
 
 
-_TOOLS = f"exports of {', '.join(each.tool for each in _EXPORTS)}"
+_TOOLS = f"exports of {', '.join(each.title for each in _EXPORTS)}"
 _LOOKED_FOR = (_TOOLS, *("" for _ in _EXPORTS[1:]))
 EXPORT_BOXES = tuple(
-    _format(each, _read_boxes, words) for each, words in zip(_EXPORTS, _LOOKED_FOR, strict=True)
+    data_format(each, _read_boxes, words) for each, words in zip(_EXPORTS, _LOOKED_FOR, strict=True)
 )
 EXPORT_MASKS = (
     *(
-        _format(each, _read_outlines, words)
+        data_format(each, _read_outlines, words)
         for each, words in zip(_EXPORTS, _LOOKED_FOR, strict=True)
     ),
-    _format(_FOLDERS, _read_outlines),
+    data_format(_FOLDERS, _read_outlines),
 )

@@ -14,9 +14,7 @@ Images with one label each have one class; if any image has several, all have li
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
@@ -31,7 +29,7 @@ from tasks.exports.fiftyone import find_fiftyone_labels, read_fiftyone
 from tasks.exports.labelme import find_labelme_flags, read_labelme
 from tasks.exports.supervisely import find_supervisely_tags, read_supervisely
 from tasks.image_formats.automl_labels import find_automl, read_automl
-from tasks.image_formats.export_formats import EXPORT_BOXES
+from tasks.image_formats.export_formats import EXPORT_BOXES, AnnotationFormat, data_format
 from tasks.image_formats.kitti import KITTI_BOXES
 from tasks.image_formats.labeled_lists import find_image_lists, read_image_lists
 from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
@@ -39,37 +37,32 @@ from tasks.label_studio.studio_choices import find_studio_choices, read_studio_c
 from tasks.mask_sources.mask_folders import MASK_FORMATS
 
 
-class _Labels(NamedTuple):
-    """A format: a search that finds nothing in other folders, and a reader."""
-
-    name: str
-    words: str
-    find: Callable[[Path], Any]
-    read: Callable[[Path, DataConfig], tuple[Splits, list[str]]]
-
-
 def _read_coco(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     return read_coco(path, config, as_labels=True)
 
 
 _FORMATS = (
-    _Labels("coco", "annotations of COCO without boxes", find_coco, _read_coco),
-    _Labels("cvat", "tags of CVAT", find_cvat_tags, read_cvat),
-    _Labels("label-studio", "choices of Label Studio", find_studio_choices, read_studio_choices),
-    _Labels("labelme", "flags of labelme", find_labelme_flags, read_labelme),
-    _Labels("supervisely", "tags of Supervisely", find_supervisely_tags, read_supervisely),
-    _Labels("fiftyone", "labels of FiftyOne", find_fiftyone_labels, read_fiftyone),
-    _Labels("automl", "labels of AutoML", find_automl, read_automl),
-    _Labels("image-lists", "lists of images and labels", find_image_lists, read_image_lists),
+    AnnotationFormat("coco", "annotations of COCO without boxes", find_coco, _read_coco),
+    AnnotationFormat("cvat", "tags of CVAT", find_cvat_tags, read_cvat),
+    AnnotationFormat(
+        "label-studio", "choices of Label Studio", find_studio_choices, read_studio_choices
+    ),
+    AnnotationFormat("labelme", "flags of labelme", find_labelme_flags, read_labelme),
+    AnnotationFormat("supervisely", "tags of Supervisely", find_supervisely_tags, read_supervisely),
+    AnnotationFormat("fiftyone", "labels of FiftyOne", find_fiftyone_labels, read_fiftyone),
+    AnnotationFormat("automl", "labels of AutoML", find_automl, read_automl),
+    AnnotationFormat(
+        "image-lists", "lists of images and labels", find_image_lists, read_image_lists
+    ),
 )
 
 
-def _read(each: _Labels, path: Path, config: DataConfig) -> TaskTables:
+def _read(each: AnnotationFormat, path: Path, config: DataConfig) -> TaskTables:
     splits, notes = each.read(path, config)
     images = [image for some in splits.values() for image in some]
     several = any(len(image.labels or ()) > 1 for image in images)
     how = "lists of labels, since some images have several" if several else "one label an image"
-    notes = [f"{path}: read as {each.words}: {how}", *notes]
+    notes = [f"{path}: read as {each.title}: {how}", *notes]
     objects = sum(len(image.objects) for image in images)
     if objects:
         notes.append(f"objects in images, not read: {objects}")
@@ -90,14 +83,6 @@ def _read(each: _Labels, path: Path, config: DataConfig) -> TaskTables:
 def _is_labeled(image: AnnotatedImage, several: bool) -> bool:
     """True if an image has a label; of several labels, an annotated image may have none."""
     return image.labels is not None if several else bool(image.labels)
-
-
-def _format(each: _Labels) -> DataFormat:
-    return DataFormat(
-        each.name,
-        lambda path: bool(each.find(path)),
-        lambda path, config: _read(each, path, config),
-    )
 
 
 _MASKS = (MASK_FORMATS[0], RUN_LENGTH_MASKS)
@@ -123,6 +108,6 @@ def _refuse_objects(path: Path, _: DataConfig) -> TaskTables:
 
 
 LABEL_FORMATS = (
-    *map(_format, _FORMATS),
+    *(data_format(each, _read) for each in _FORMATS),
     DataFormat("auto", lambda path: _find_objects(path) is not None, _refuse_objects),
 )
