@@ -130,12 +130,11 @@ def complete_paths(
     names = [name for name in rows.column_names if _may_name(rows, name)]
     texts = rows.select_columns(names)[:SAMPLE] if names else {}
     named = [name for name, values in texts.items() if _all_end_like_images(values)]
-    found = {name: _locate(rows, name, table, config, folders) for name in named}
+    found = {name: _locate(rows, name, texts[name], table, config, folders) for name in named}
     if not any(found.values()):
-        ids = {name: values for name, values in texts.items() if _may_be_ids(name, values)}
-        found |= _locate_ids(
-            rows, [name for name in ids if name not in named], table, config, folders
-        )
+        others = {name: texts[name] for name in texts if name not in named}
+        ids = {name: values for name, values in others.items() if _may_be_ids(name, values)}
+        found |= _locate_ids(rows, ids, table, config, folders)
     if config.images is not None and not any(found.values()):
         first = next((value for name in named for value in texts[name] if value), None)
         seen = f"{first!r} of column {named[0]!r} is not there" if first else "no column names them"
@@ -179,22 +178,36 @@ def _may_be_ids(column: str, values: Sequence[Any]) -> bool:
 
 
 def _locate(
-    rows: Dataset, column: str, table: Path, config: DataConfig, folders: Sequence[Path]
+    rows: Dataset,
+    column: str,
+    first: Sequence[Any],
+    table: Path,
+    config: DataConfig,
+    folders: Sequence[Path],
 ) -> Located | None:
-    values = [value if value is None else str(value) for value in rows[column]]
     finder = _finder(column, table, config, folders)
-    by_ends = _all_end_like_images(values[:SAMPLE]) or config.images is not None
-    return locate_images(values, finder, f"{table}: column {column!r}", finder.below, by_ends)
+    by_ends = _all_end_like_images(first) or config.images is not None
+
+    def locate_all(values: Iterable[Any]) -> Located | None:
+        texts = [value if value is None else str(value) for value in values]
+        return locate_images(texts, finder, f"{table}: column {column!r}", finder.below, by_ends)
+
+    # The first values decide; reading a whole column of a table of 800 columns is slow.
+    return locate_all(rows[column]) if locate_all(first) is not None else None
 
 
 def _locate_ids(
-    rows: Dataset, columns: Sequence[str], table: Path, config: DataConfig, folders: Sequence[Path]
+    rows: Dataset,
+    columns: Mapping[str, Sequence[Any]],
+    table: Path,
+    config: DataConfig,
+    folders: Sequence[Path],
 ) -> dict[str, Located | None]:
     """Find the column whose values name most images without their ending; {} if there is none."""
     found: dict[str, Located | None] = {}
     sizes = {}
-    for column in columns:
-        located = _locate(rows, column, table, config, folders)
+    for column, first in columns.items():
+        located = _locate(rows, column, first, table, config, folders)
         if located is not None and located.foreign == "":
             count = len(_existing(located.paths[:SAMPLE]))
             # A text of one word may be called like an image by chance.

@@ -223,7 +223,7 @@ class _Categories:
     def __init__(self, file: Path, items: Iterable[Mapping[str, Any]]) -> None:
         names: dict[Any, str] = {}
         for item in items:
-            name = str(item["name"])
+            name = _name(item, "name")
             if names.setdefault(item["id"], name) != name:
                 raise DataError(
                     f"{file}: category id {item['id']!r} has two names, {names[item['id']]!r} and"
@@ -248,7 +248,7 @@ def _images(
     by_id: dict[Any, tuple[Mapping[str, Any], AnnotatedImage]] = {}
     repeated = 0
     for item in items:
-        name = str(item["file_name"])
+        name = _name(item, "file_name")
         other = by_id.get(item["id"])
         if other is not None and other[1].file != name:
             raise DataError(
@@ -262,6 +262,14 @@ def _images(
         by_id.setdefault(item["id"], (item, image))
     note = f"{file.name}: {repeated} images are listed again with the same id and file_name"
     return list(by_id.values()), note if repeated else ""
+
+
+def _name(item: Mapping[str, Any], key: str) -> str:
+    """Return the name of a category or an image. Raises ValueError if it has none."""
+    value = item[key]
+    if not isinstance(value, str | int | float) or not str(value).strip():
+        raise ValueError(f"{key} of id {item['id']!r} is {value!r:.40}, not a name")
+    return str(value)
 
 
 def _whole(value: Any) -> int:

@@ -306,10 +306,12 @@ def _from_folder(folder: Path) -> YoloSource:
     source = YoloSource(file or folder, folder, None, splits)
     if file is not None:
         source.names = dict(enumerate(_lines(file)))
-        source.notes.append(f"{folder}: no data.yaml; classes are named by {clean_path(file.name)}")
+        source.notes.append(
+            f"{folder}: no data.yaml with names; classes are named by {clean_path(file.name)}"
+        )
     else:
         source.notes.append(
-            f"warning: {folder}: no data.yaml and no classes.txt, so classes are called by their"
+            f"warning: {folder}: no data.yaml with names and no classes.txt, so classes are called by their"
             " numbers; write classes.txt with a name per line, from class 0"
         )
     return source

@@ -80,7 +80,7 @@ def find_column(
             return lowered[name], f"{role}: column {lowered[name]!r}, by its name"
     if len(candidates) == 1:
         return candidates[0], f"{role}: column {candidates[0]!r}, the only candidate"
-    choices = ", ".join(map(repr, candidates or columns)) or "none"
+    choices = listed(map(repr, candidates or columns), MOST_SHOWN) or "none"
     raise DataError(
         f"task.{role}: cannot tell which column is the {role} (candidates: {choices}); "
         f"set task.{role}=COLUMN"

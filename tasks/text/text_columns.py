@@ -77,7 +77,7 @@ def choose_text(columns: Mapping[str, Sequence[Any]], label: Sequence[str]) -> T
         )
         return TextChoice([title, body], TITLE_JOIN, note)
     if body is None and len(prose) > 1:
-        names = ", ".join(map(repr, prose))
+        names = listed(map(repr, prose), MOST_SHOWN)
         raise AmbiguityError(
             f"task.text: cannot tell which column is the text (candidates: {names}); set "
             f"task.text=COLUMN, or task.text=[{prose[0]},{prose[1]}] for a pair of texts"

@@ -109,6 +109,13 @@ def test_pipes_and_devices_in_a_data_folder_are_not_read(runs: Runs, tmp_path: P
     assert (ended.code, ended.fault) == (0, ""), ended.errors
 
 
+def test_table_of_hundreds_of_columns_without_images_ends_in_one_message(tmp_path: Path) -> None:
+    names, values = (",".join(f"{kind}{n}" for n in range(784)) for kind in ("pixel", ""))
+    (tmp_path / "digits.csv").write_text(f"label,{names}\n" + f"1,{values}\n2,{values}\n" * 10)
+    words = ["task=image-classification", "model=timm/test_resnet", "method=full"]
+    fails_plainly(["inspect", f"data={tmp_path / 'digits.csv'}", *words])
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
 def test_name_of_more_than_255_bytes_ends_in_one_message(words: list[str]) -> None:
     fails_plainly([word.format("x" * 300, "x" * 300) for word in words])

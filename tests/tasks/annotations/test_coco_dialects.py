@@ -143,6 +143,14 @@ def test_read_coco_refuses_ids_that_are_not_unique(
     assert message in refusal(write_coco(tmp_path, coco_content(NAMES, **changes)))
 
 
+@pytest.mark.parametrize("name", [None, " ", ["square"]])
+@pytest.mark.parametrize("key", ["name", "file_name"])
+def test_read_coco_refuses_names_that_are_not_text(key: str, name: Any, tmp_path: Path) -> None:
+    content = coco_content(NAMES)
+    content["categories" if key == "name" else "images"][0][key] = name
+    assert "not a name" in refusal(write_coco(tmp_path, content))
+
+
 def test_read_coco_notes_what_nothing_is_learned_from(tmp_path: Path) -> None:
     content = coco_content(NAMES)
     content["annotations"][1]["segmentation"] = [[1, 2, 3, 4]]

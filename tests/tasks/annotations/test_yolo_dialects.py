@@ -104,7 +104,7 @@ def test_read_yolo_reads_folders_without_a_description(
     write_text(tmp_path / names, "circle\nsquare\n")
     boxes, notes = read_boxes(tmp_path)
     assert boxes == EXPECTED
-    assert any("no data.yaml; classes are named by" in note for note in notes)
+    assert any("no data.yaml with names; classes are named by" in note for note in notes)
 
 
 def test_open_yolo_names_a_second_description(tmp_path: Path) -> None:
