@@ -84,7 +84,8 @@ class Run:
         or image paths. `keys` set how it is read (limit=20), or override task keys that affect
         predictions (score_threshold=0.5). Raises ConfigError if the task draws none.
         """
-        source = make_source(data, keys, "call", takes_options=True)
+        own = ("folder", "batch_size")
+        source = make_source(data, keys, "call", takes_options=True, keywords=own)
         target = Destination(drawings=Path(folder))
         return predict_rows(str(self.path), source, target, batch_size, trust_code=self.trust_code)
 

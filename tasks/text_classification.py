@@ -48,7 +48,13 @@ from tasks.text.tokenization import (
     token_lengths,
     unknown_tokens_note,
 )
-from tasks.text.vocabulary import add_words, added_tokens_note, embed_words, embedding_rows
+from tasks.text.vocabulary import (
+    add_words,
+    added_tokens_note,
+    check_embeddings,
+    embed_words,
+    embedding_rows,
+)
 
 
 class TextClassification(LabeledTask):
@@ -121,6 +127,7 @@ class TextClassification(LabeledTask):
         model.notes += unused_head_notes(source.name)
         if isinstance(self.targets, Number):
             model.set_scale(self.targets.state["deviation"], self.targets.state["mean"])
+        check_embeddings(model.encoder, self.tokenizer_, source.name)
         embed_words(model.encoder, self.tokenizer_, self._pieces)
         rows = self.tokenizer_.convert_tokens_to_ids(list(self._pieces))
         model.new_rows = embedding_rows(model.network, rows, model.encoder.get_input_embeddings())

@@ -474,7 +474,9 @@ def main() -> None:
         app()
     except FinetuneError as error:
         _fail(error)
-    except Exception as error:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # libraries written in Rust panic with a BaseException
         from finetune.distributed.lost_peers import peer_loss
         from finetune.io.system_errors import as_system_error
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import section_faults
 from finetune.config.schema import READING_KEYS, DataConfig
-from finetune.errors import DataError, nearest, raise_for_faults
+from finetune.errors import DataError, closest, nearest, raise_for_faults
 from finetune.io.references import is_pattern, locate
 
 SPLIT = "split"
@@ -57,13 +57,19 @@ def check_given(config: DataConfig) -> None:
 
 
 def make_source(
-    reference: Any, keys: Mapping[str, Any], place: str, *, takes_options: bool = False
+    reference: Any,
+    keys: Mapping[str, Any],
+    place: str,
+    *,
+    takes_options: bool = False,
+    keywords: Collection[str] = (),
 ) -> Source:
     """Build the source that `reference` and keys such as "data.delimiter" or "split" describe.
 
-    With `takes_options`, keys that do not control reading are passed on to the task. A `reference`
-    of None is reported as missing. Raises ConfigError that lists every unknown key and every
-    invalid value; `place` names their origin.
+    With `takes_options`, keys that do not control reading are passed on to the task, except those
+    that misspell one of the call's own `keywords`. A `reference` of None is reported as missing.
+    Raises ConfigError that lists every unknown key and every invalid value; `place` names their
+    origin.
     """
     keys = {key.removeprefix("data."): value for key, value in keys.items()}
     choices = (*READING_KEYS, SPLIT)
@@ -73,6 +79,11 @@ def make_source(
         f"{key}: unknown key for reading rows; {nearest(key, choices)} ({place})"
         for key in others
         if key not in options
+    ]
+    faults += [
+        f"{key}: unknown keyword; {nearest(key, keywords)} ({place})"
+        for key in options
+        if closest(key, (*choices, *keywords)) in keywords
     ]
     if reference is None:
         faults.append("DATA: missing; give a file, a folder, a hub dataset or pkg://...")

@@ -79,7 +79,8 @@ def evaluate(
     with each of its values. With `trust_code`, code that the model names runs: its own task,
     modules of `evaluate` in task.metrics. Raises FinetuneError.
     """
-    source = make_source(data, keys, "call", takes_options=True)
+    own = ("by", "batch_size", "trust_code")
+    source = make_source(data, keys, "call", takes_options=True, keywords=own)
     measured = evaluate_source(
         os.fspath(model), source, Console(), batch_size, by, trust_code=trust_code
     )

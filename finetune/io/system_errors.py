@@ -26,6 +26,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def as_system_error(error: BaseException) -> FinetuneError | None:
     """Return an error with a remedy if the system refused memory, space or a path, else None."""
     text = str(error)
+    if type(error).__name__ == "PanicException":
+        return FinetuneError(
+            f"a library cannot process its input: {text[:_LONGEST]}; if this is the tokenizer, a "
+            "pattern in its tokenizer.json is invalid or takes exponential time"
+        )
     if is_out_of_memory(error):
         size = f" when it tried to allocate {tried[1]}" if (tried := _TRIED.search(text)) else ""
         return FinetuneError(

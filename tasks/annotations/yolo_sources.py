@@ -311,7 +311,7 @@ def _from_folder(folder: Path) -> YoloSource:
         )
     else:
         source.notes.append(
-            f"warning: {folder}: no data.yaml with names and no classes.txt, so classes are called by their"
-            " numbers; write classes.txt with a name per line, from class 0"
+            f"warning: {folder}: no data.yaml with names and no classes.txt, so classes are called "
+            "by their numbers; write classes.txt with a name per line, from class 0"
         )
     return source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ _LONGEST = 300  # characters of another library's message
 
 
 def check_network_config(config: Mapping[str, Any], *_: Any) -> None:
-    """Raise ModelError for a config that names code on a hub, or sizes that would fill the memory.
+    """Raise ModelError for code on a hub, for NaN, and for sizes that would fill the memory.
 
     Checked before the library reads it: a config of a billion labels or layers is one line long.
     """
@@ -35,6 +36,8 @@ def check_network_config(config: Mapping[str, Any], *_: Any) -> None:
             )
         elif isinstance(value, int) and _COUNT.search(key) and value > _MOST:
             raise ModelError(f"config.json has {key}={value:.3g}, above {_MOST:,}; correct it")
+        elif isinstance(value, float) and math.isnan(value):
+            raise ModelError(f"config.json has {key}=NaN; write the number that is meant")
 
 
 def describe_fault(error: BaseException) -> str:

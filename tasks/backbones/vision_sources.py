@@ -7,6 +7,7 @@ a hub id or a folder          in the format of timm or of transformers
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +113,14 @@ def _read(model: ModelConfig, read: Callable[[], Preprocessing]) -> Preprocessin
     """Read the preprocessing that a model describes. Raises ModelError if it is not valid."""
     try:
         found = read()
-        if all(1 <= side <= _LARGEST_SIDE for side in found.size):
+        if not all(1 <= side <= _LARGEST_SIDE for side in found.size):
+            fault = f"images of {found.size[0]} x {found.size[1]} pixels"
+        elif not all(map(math.isfinite, found.mean)) or not all(
+            0 < s < math.inf for s in found.std
+        ):
+            fault = f"mean {list(found.mean)} and standard deviation {list(found.std)}"
+        else:
             return found
-        fault = f"images of {found.size[0]} x {found.size[1]} pixels"
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
         fault = describe_fault(error)
     raise ModelError(

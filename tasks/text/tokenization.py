@@ -15,6 +15,7 @@ from torch import Tensor
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.task_parts import Length
+from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.pretrained import from_pretrained
 
 # Tokenizers without a maximum length report a model_max_length above this.
@@ -24,7 +25,10 @@ SAMPLED_TEXTS, UNKNOWN_SHARE = 200, 0.02
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
-    """Load a model's tokenizer, with a padding token. Raises ModelError if no token can pad."""
+    """Load a model's tokenizer, with a padding token.
+
+    Raises ModelError if it cannot encode a text, or has no token to pad with.
+    """
     remedy = "The folder needs tokenizer.json or the files it is built from"
     tokenizer = from_pretrained("AutoTokenizer", source, remedy)
     if tokenizer.pad_token is None:
@@ -35,6 +39,13 @@ def load_tokenizer(source: ModelConfig) -> Any:
             "unknown token, so rows of unequal length cannot be batched; set one of its tokens in "
             'tokenizer_config.json: "pad_token": "<pad>"'
         )
+    try:
+        tokenizer("a")
+    except Exception as error:  # the library raises no class of its own
+        raise ModelError(
+            f"model.name: the tokenizer of {source.name!r} cannot encode a text "
+            f"({describe_fault(error)}); copy the model here again from an intact source"
+        ) from error
     # Lengths are counted before truncation, which would trigger this warning of transformers.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from finetune.errors import ConfigError, listed
+from finetune.errors import ConfigError, ModelError, listed
 from finetune.reporting.console import format_count
 
 _WORD = re.compile(r"[^\W\d_][\w-]*")
@@ -85,6 +85,21 @@ def embed_words(network: Any, tokenizer: Any, pieces: Mapping[str, Sequence[int]
     with torch.no_grad():
         for word, mean in means.items():
             weight[tokenizer.convert_tokens_to_ids(word)] = mean
+
+
+def check_embeddings(network: Any, tokenizer: Any, name: str) -> None:
+    """Raise ModelError if tokens have no row in the embedding [V, H].
+
+    Added tokens may lack one: texts need not contain them.
+    """
+    added = tokenizer.get_added_vocab()
+    ids = [index for token, index in tokenizer.get_vocab().items() if token not in added]
+    largest, size = max(ids, default=0), len(network.get_input_embeddings().weight)
+    if largest >= size:
+        raise ModelError(
+            f"model.name: the tokenizer of {name!r} has tokens up to number {largest}, and the "
+            f"network embeds {size}; its files belong to different models, so give those of one"
+        )
 
 
 def embedding_rows(network: Any, rows: Sequence[int], *tables: Any) -> dict[str, list[int]]:

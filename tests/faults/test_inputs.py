@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +133,8 @@ def test_name_of_more_than_255_bytes_ends_in_one_message(words: list[str]) -> No
         ("num_hidden_layers", [1]),
         ("model_type", ["bert"]),
         ("hidden_size", 10**400),
+        ("hidden_dropout_prob", float("nan")),
+        ("vocab_size", 5),
     ],
 )
 def test_config_of_a_pretrained_network_with_wrong_values_ends_in_one_message(
@@ -136,3 +142,32 @@ def test_config_of_a_pretrained_network_with_wrong_values_ends_in_one_message(
 ) -> None:
     model = runs.changed_model(tmp_path / "bert", key, value)
     fails_plainly(inspected(runs, f"model={model}"))
+
+
+def changed_tokenizer(runs: Runs, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Copy the pretrained network to `folder`, with another tokenizer.json."""
+    model = Path(shutil.copytree(runs.model, folder / "bert"))
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    change(tokenizer)
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return model
+
+
+@pytest.mark.parametrize("vocabulary", [{}, {"[UNK]": 0, "[PAD]": 10**6, "the": 10**6}])
+def test_tokenizer_that_fits_no_network_ends_in_one_message(
+    vocabulary: dict[str, int], runs: Runs, tmp_path: Path
+) -> None:
+    model = changed_tokenizer(runs, tmp_path, lambda made: made["model"].update(vocab=vocabulary))
+    fails_plainly(inspected(runs, f"model={model}"))
+
+
+def test_tokenizer_with_a_pattern_of_exponential_time_ends_without_a_traceback(
+    runs: Runs, tmp_path: Path
+) -> None:
+    pattern = {"Regex": "(([a-z ]+)+)+9"}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    model = changed_tokenizer(runs, tmp_path, lambda made: made.update(pre_tokenizer=split))
+    ended = run_limited(inspected(runs, f"model={model}"))
+    assert ended.code == 2
+    assert "error: a library cannot process its input: Onig" in ended.errors
+    assert "Traceback" not in ended.errors

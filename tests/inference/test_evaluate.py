@@ -67,7 +67,7 @@ def test_evaluate_needs_a_split_if_there_are_several(trained: finetune.Run) -> N
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"batch_sze": 4}, "batch_sze: unknown key of text-classification"),
+        ({"batch_sze": 4}, "batch_sze: unknown keyword; did you mean 'batch_size'"),
         ({"labels": ["a"]}, "labels: does not affect predictions of text-classification"),
         ({"on_error": "ignore"}, "data.on_error: 'ignore': should be 'stop', 'skip' or 'clip'"),
     ],

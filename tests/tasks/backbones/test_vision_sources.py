@@ -67,11 +67,21 @@ def test_model_name_suggests_the_nearest_timm_architecture() -> None:
         set_up_classifier(ModelConfig(name="timm/resnet-18"))
 
 
-@pytest.mark.parametrize("size", [[3, 10**6, 10**6], [-3, "a"], [3, 0, 0]])
-def test_find_source_refuses_invalid_preprocessing(size: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("input_size", [3, 10**6, 10**6]),
+        ("input_size", [-3, "a"]),
+        ("input_size", [3, 0, 0]),
+        ("mean", [0.5, float("nan"), 0.5]),
+        ("std", [0.5, 0, 0.5]),
+        ("std", [float("inf")] * 3),
+    ],
+)
+def test_find_source_refuses_invalid_preprocessing(key: str, value: Any, tmp_path: Path) -> None:
     folder = tiny_timm(tmp_path / "timm")
     config = json.loads((folder / "config.json").read_text())
-    config["pretrained_cfg"]["input_size"] = size
+    config["pretrained_cfg"][key] = value
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"the preprocessing of .* is not valid \(.*config.json"):
         find_source(ModelConfig(name=str(folder)), None, None)
