@@ -227,9 +227,9 @@ def _check_labels(splits: Splits, task: Task) -> None:
     for name, rows in splits.named.items():
         if name == "train":
             continue
-        faults = [fault for row in rows for fault in task.unseen(row)]
-        if faults:
+        unseen = [faults for row in rows if (faults := list(task.unseen(row)))]
+        if unseen:
             raise DataError(
-                f"{name}: {len(faults)} rows cannot be evaluated: {faults[0]}. "
-                "List all labels in task.labels, or remove those rows"
+                f"{name}: {len(unseen)} of {len(rows)} rows cannot be evaluated (first: "
+                f"{unseen[0][0]}); list all labels in task.labels, or remove those rows"
             )

@@ -35,6 +35,16 @@ class MaskRows(PictureRows):
     def targets(self) -> list[str]:
         return [self.masks.column]
 
+    def labels(self, row: Row) -> tuple[str, ...]:
+        """Return the categories of a list of objects; () for a mask, which is not read here."""
+        cell = row[self.masks.column]
+        if not is_object_list(cell):
+            return ()
+        return tuple(dict.fromkeys(str(item["category"]) for item in cell))
+
+    def occurrences(self, row: Row) -> tuple[str, ...]:
+        return ()  # the shares of pixels are shown instead
+
     def describe(self, row: Row) -> str:
         """Render the values or the objects of the mask with their shares of the pixels."""
         cell, masks = row[self.masks.column], self.masks

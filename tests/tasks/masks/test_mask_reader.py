@@ -11,6 +11,7 @@ from PIL import Image
 from finetune.errors import DataError
 from tasks import Segmentation
 from tasks.masks.mask_reader import MaskReader
+from tasks.masks.mask_rows import MaskRows
 from tasks.masks.segmentation_config import SegmentationConfig
 from tests.support.contract import resolve
 from tests.support.masks import make_object
@@ -46,3 +47,13 @@ def test_mask_reader_reports_a_renamed_category() -> None:
     other = {**row, "mask": [{**make_object(3, 0), "category": "wolf"}]}
     (fault,) = reader.unseen(other, coding)
     assert fault == "train.json, annotation 5: category_id 3 is 'wolf', but 'dog' in train"
+
+
+def test_labels_of_a_row_are_the_categories_of_its_objects() -> None:
+    """Splits by share then keep an image of every category in train."""
+    rows = MaskRows(SegmentationConfig(mask="mask"))
+    objects = [
+        {"category": name, "polygons": [[0, 0, 4, 0, 4, 4]]} for name in ("cat", "dog", "cat")
+    ]
+    assert rows.labels({"image": "a.png", "mask": objects}) == ("cat", "dog")
+    assert rows.labels({"image": "a.png", "mask": "b.png"}) == ()
