@@ -29,6 +29,7 @@ class TaskChoice:
 
     Attributes:
         has_target: True if the task reads a target; plain text to generate has none.
+        is_valid: True if the first row is valid for the task: boxes alone are not for segmentation.
         first_row: the first row as it is read.
     """
 
@@ -36,6 +37,7 @@ class TaskChoice:
     keys: dict[str, Any]
     loaded: Loaded
     has_target: bool
+    is_valid: bool
     first_row: str
     notes: list[str] = field(default_factory=list)
 
@@ -73,7 +75,8 @@ def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) ->
         hint = f"name the columns, as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
     best = max(choices, key=lambda choice: (choice.has_target, len(choice.keys)))
-    others = [choice.task for choice in choices if choice.has_target and choice is not best]
+    usable = [choice for choice in choices if choice.has_target and choice.is_valid]
+    others = [choice.task for choice in usable if choice is not best]
     best.notes.extend(f"Another task that reads this data: task={name}" for name in others)
     return best
 
@@ -113,7 +116,8 @@ def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskC
     notes = [size, *tables.notes, *notes, *_describe(rows), *resolved.notes]
     notes += [*unread_columns(rows, task.rows, config), first_row]
     keys = {"name": task.name, **settled}
-    return TaskChoice(task.name, keys, loaded, bool(task.rows.targets), first_row, notes)
+    has_target, is_valid = bool(task.rows.targets), not any(task.rows.validate_many([rows[0]]))
+    return TaskChoice(task.name, keys, loaded, has_target, is_valid, first_row, notes)
 
 
 def _describe(rows: Dataset) -> list[str]:

@@ -153,11 +153,13 @@ def _adapter_use(code: str, adapter: str, base: str) -> Iterator[str]:
 
 
 def _data(card: CardData) -> Iterator[str]:
-    rows = []
+    columns, rows = ["split", "rows", "truncated"], []
     for split, lengths in card.lengths.items():
         truncated = [length for length in lengths if length.cut]
         rows.append([split, len(lengths), len(truncated)])
-    yield from (*_table(["split", "rows", "truncated"], rows), "")
+    if all(length.used == 1 for lengths in card.lengths.values() for length in lengths):  # images
+        columns, rows = columns[:2], [row[:2] for row in rows]
+    yield from (*_table(columns, rows), "")
     if card.labels:
         yield from (f"{card.label_unit.capitalize()} per label:", "")
         splits = list(card.lengths)

@@ -11,6 +11,7 @@ import pytest
 from finetune.config.loading import load_config
 from finetune.config.shipped import shipped_configs
 from finetune.registry import INSTALLED
+from tests.support.annotated_sets import coco_content, save_pictures, write_json
 from tests.support.command_line import finetune
 from tests.support.tiny_models import text_rows
 from tests.support.tiny_scenes import scene_folder
@@ -77,6 +78,17 @@ def test_init_recognizes_segmentation_and_detection_data(capsys: Any) -> None:
     assert "# Another task that reads this data: task=object-detection" in text
     assert finetune("init", "scenes", "task=object-detection", "-o", "boxes.yaml") == 0
     assert load("boxes.yaml").task.name == "object-detection"
+
+
+def test_init_names_no_task_that_refuses_the_rows() -> None:
+    boxes = coco_content(["0.png", "1.png"])
+    for each in boxes["annotations"]:
+        each["segmentation"] = []
+    write_json(Path("boxes/annotations.json"), boxes)
+    save_pictures(Path("boxes"), ["0.png", "1.png"])
+    assert finetune("init", "boxes") == 0
+    assert load("boxes.yaml").task.name == "object-detection"
+    assert "Another task" not in Path("boxes.yaml").read_text()
 
 
 def test_init_uses_keys_where_columns_are_ambiguous(capsys: Any) -> None:

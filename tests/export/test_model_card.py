@@ -182,6 +182,13 @@ def test_write_card_shows_counts_and_results_by_split() -> None:
     assert "| method.rank | 8 |" in text
 
 
+def test_write_card_counts_no_truncated_images() -> None:
+    images = make_card(lengths={"train": [Length(1)] * 20, "test": [Length(1)] * 4})
+    text = write_card(images, "finetune")
+    assert "| split | rows |\n" in text
+    assert "truncated" not in text
+
+
 def limitations(**changes: Any) -> str:
     return "\n".join(find_limitations(make_card(**changes)))
 
