@@ -26,6 +26,8 @@ def show_results(folder: RunFolder, console: Console) -> None:
     title, selected = f"results of step {results['step']}", results["selected_on"]
     untrained = _untrained(folder)
     show_metrics(title, results["metrics"], console, selected, untrained)
+    if not results["metrics"]:
+        console.print(f"{title}: no rows were held out, so nothing was measured")
     if selected:
         by = f" by {results['metric']}" if results.get("metric") else ""
         console.print(f"* optimistically biased: {selected} selected the checkpoint{by}")
@@ -35,10 +37,12 @@ def show_results(folder: RunFolder, console: Console) -> None:
     console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):
         console.print(f"rounded to output.dtype (max relative difference {rounding:.1e})")
+    reports = folder.path / "reports"
+    has_reports = any(path.is_file() for path in reports.rglob("*"))
     console.facts(
         {
             "model": str(folder.final),
-            "reports": str(folder.path / "reports"),
+            **({"reports": str(reports)} if has_reports else {}),
             "predict": f"finetune predict {folder.path} DATA -o predictions.csv",
             "evaluate": f"finetune evaluate {folder.path} DATA",
             "push": f"finetune push {folder.path} OWNER/NAME",
@@ -91,12 +95,14 @@ def show_metrics(
 def show_groups(title: str, groups: Metrics, console: Console) -> None:
     """Print a table of the overall metrics of groups of rows, {group: {metric: value}}."""
     names = list(dict.fromkeys(name for metrics in groups.values() for name in overall(metrics)))
-    names = names[:MOST_COLUMNS]
+    names, more = names[:MOST_COLUMNS], names[MOST_COLUMNS:]
     largest = sorted(groups, key=lambda group: -groups[group]["rows"])[:MOST_GROUPS_SHOWN]
     rows = [[group, *(groups[group].get(name, "") for name in names)] for group in largest]
     console.table(title, ["value", *names], rows)
     if len(groups) > len(rows):
         console.print(f"the {len(rows)} largest of {len(groups)}; the file of the metrics has all")
+    if more:
+        console.print(f"not shown: {', '.join(more)}; the file of the metrics has all")
 
 
 def _untrained(folder: RunFolder) -> Metrics:
