@@ -22,6 +22,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
+from finetune.config.text_files import check_regular
 from finetune.errors import ModelError
 from finetune.io.files import remove_path, sync_to_disk
 from finetune.io.run_lock import OWNER, is_running, read_owner, this_owner
@@ -68,6 +69,7 @@ def find_damage(folder: Path, rows: int) -> str:
     if not folder.exists():
         return ABSENT
     try:
+        check_regular(folder / MANIFEST)
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
         if not files or manifest["crc32"] != _manifest_checksum(files):

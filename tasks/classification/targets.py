@@ -47,6 +47,8 @@ class Targets(ABC):
         self.config = config
         self.state = dict(state)
         self.names: list[str] = list(state["names"])
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a label occurs twice in the names of the classes")
         self.values = typed_labels(self.names, state.get("type", "text"))
         """The labels in the type of the data, as predictions have them."""
         self.index = LabelIndex(self.names)

@@ -77,6 +77,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "other file": other_tensor,
     "folder as file": lambda f: ((f / "level1.bin").unlink(), (f / "level1.bin").mkdir()),
     "no manifest": lambda f: (f / MANIFEST).unlink(),
+    "pipe as manifest": lambda f: ((f / MANIFEST).unlink(), os.mkfifo(f / MANIFEST)),
     "empty manifest": lambda f: (f / MANIFEST).write_text(""),
     "zeros in the manifest": lambda f: (f / MANIFEST).write_bytes(bytes(500)),
     "manifest of another kind": lambda f: (f / MANIFEST).write_text("[1]"),

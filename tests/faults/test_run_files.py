@@ -6,6 +6,7 @@ sample runs by default.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -160,3 +161,14 @@ def test_all_damages_of_a_stopped_run(name: str, runs: Runs, tmp_path: Path) -> 
         if (ended := outcome(runs, runs.stopped, name, damage, command, tmp_path / "work")).fault
     }
     assert not faults
+
+
+def test_model_whose_labels_repeat_is_refused(runs: Runs, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(runs.finished, tmp_path / "run"))
+    path = folder / "final" / "task.json"
+    saved = json.loads(path.read_text())
+    saved["state"]["targets"]["names"][1] = saved["state"]["targets"]["names"][0]
+    path.write_text(json.dumps(saved))
+    ended = run_limited(words_of("predict", runs, folder))
+    assert (ended.code, ended.fault) == (2, ""), ended.errors
+    assert "a label occurs twice" in ended.errors
