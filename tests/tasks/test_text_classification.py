@@ -87,7 +87,7 @@ def test_train_rejects_validation_labels_that_are_not_in_train(
     bert_folder: Path, tmp_path: Path
 ) -> None:
     splits = {"train": SINGLE, "validation": [{"text": "a poem", "label": "poetry"}]}
-    with pytest.raises(DataError, match="validation: 1 rows .*'poetry'.*task.labels"):
+    with pytest.raises(DataError, match="validation: 1 of 1 rows .*'poetry'.*task.labels"):
         finetune.train(
             "text-classification", data=splits, model=str(bert_folder), output=str(tmp_path / "run")
         )
