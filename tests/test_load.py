@@ -104,7 +104,8 @@ def test_load_rejects_a_model_without_all_of_its_tensors(run: finetune.Run, tmp_
     """The library would initialize them at random, and the model would guess."""
     folder = shutil.copytree(run.path / "final", tmp_path / "final")
     tensors = load_file(folder / "model.safetensors")
-    save_file({}, folder / "model.safetensors", metadata={"format": "pt"})
+    some = {name: tensor for name, tensor in tensors.items() if ".layer.0." not in name}
+    save_file(some, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"final: its weight files lack bert\..* and \d+ more"):
         finetune.load(folder)
     turned = {name: tensor.T.contiguous() for name, tensor in tensors.items()}

@@ -19,10 +19,9 @@ from finetune.config.loading import load_config
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.distributed.signals import Signals
 from finetune.errors import ConfigError, DataError, ModelError
-from finetune.io import files
+from finetune.io import files, run_identity
 from finetune.io.references import locate, resolve_model
 from finetune.registry import INSTALLED
-from finetune.training import run
 from tasks import TextClassification
 from tests.support.contract import resolve
 from tests.support.tiny_models import text_rows
@@ -84,8 +83,8 @@ def test_find_object_accepts_a_windows_drive(monkeypatch: pytest.MonkeyPatch) ->
 def test_run_folder_name_is_valid_on_windows(
     reference: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "Path", PureWindowsPath)
-    assert run._last_word(reference) == word
+    monkeypatch.setattr(run_identity, "Path", PureWindowsPath)
+    assert run_identity._last_word(reference) == word
 
 
 def test_sync_skips_folders_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ def load_native(source: ModelConfig, **config: Any) -> NativeTextModel:
             "set pad_token_id in its config.json"
         )
     model = NativeTextModel(network, sorted(info["missing_keys"]))
-    if config and model.has_loaded_head(info):
+    if "id2label" in config and model.has_loaded_head(info):
         saved = from_pretrained("AutoConfig", source).id2label
         model.keep_head(list(saved.values()), list(config["id2label"].values()))
     model.base = resolve_model(source.name)

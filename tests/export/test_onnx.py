@@ -138,7 +138,9 @@ def test_rows_of_run_name_their_file_and_split(
 ) -> None:
     files = {"NEWS": str(news_csv), "HELD": str(held_csv)}
     config = {key: files.get(str(value), value) for key, value in data.items()}
-    (tmp_path / "config.yaml").write_text(json.dumps({"data": config}))
+    names = ("task", "model", "method", "optim", "train", "output")
+    sections: dict[str, Any] = {name: {} for name in names}
+    (tmp_path / "config.yaml").write_text(json.dumps({**sections, "data": config}))
     name, _, role = origin.partition(" ")
     assert _rows_of_run(tmp_path, load_task(finished_run / "final"))[1] == f"{files[name]} {role}"
 

@@ -156,7 +156,7 @@ def test_feature_cache_keeps_the_bf16_maps_of_fcos(
     manifests = sorted((tmp_path / "cache").rglob("manifest.json"))
     assert len(manifests) == 2  # train and test
     for manifest in manifests:
-        for name, facts in json.loads(manifest.read_text()).items():
+        for name, facts in json.loads(manifest.read_text())["files"].items():
             assert facts["dtype"] == "bfloat16"
             size = (manifest.parent / f"{name}.bin").stat().st_size
             assert size == 2 * np.prod(facts["shape"])
