@@ -14,7 +14,6 @@ import typer
 if TYPE_CHECKING:
     from finetune.config.loading import Loaded
     from finetune.errors import FinetuneError
-    from finetune.task import Task
 
 # Plain-text help: rendering it with rich would take three times as long as all else --help does.
 app = typer.Typer(
@@ -106,11 +105,13 @@ def train(
     finetune train task=text-classification data=news.csv model=bert-base-uncased method=lora
     accelerate launch -m finetune train news.yaml
     """
-    loaded, task = _load(words, fresh=fresh, extend=extend)
+    loaded = _load(words, fresh=fresh, extend=extend)
     with _loading_libraries():  # only now, so that config errors are reported at once
         from finetune.distributed.launch import keep_freed_memory
+        from finetune.registry import make_task
         from finetune.training.run import run
 
+        task = make_task(loaded.config.task)
     keep_freed_memory()
     run(loaded, task, fresh=fresh, extend=extend)
 
@@ -276,10 +277,12 @@ def inspect(
     finetune inspect news.yaml method=full
     finetune inspect flowers.yaml --draw sheet.png
     """
-    loaded, task = _load(words)
+    loaded = _load(words)
     with _loading_libraries():
         from finetune.exploration.dry_run import inspect_run
+        from finetune.registry import make_task
 
+        task = make_task(loaded.config.task)
     inspect_run(loaded, task, draw, with_defaults=with_defaults)
 
 
@@ -436,21 +439,18 @@ def push(
     )
 
 
-def _load(
-    words: list[str] | None, *, fresh: bool = False, extend: bool = False
-) -> tuple[Loaded, Task]:
-    """Load the config that a command line describes, and create its task."""
+def _load(words: list[str] | None, *, fresh: bool = False, extend: bool = False) -> Loaded:
+    """Load and check the config that a command line describes."""
     from finetune.cli.arguments import config_and_overrides
     from finetune.config.loading import load_config
-    from finetune.registry import INSTALLED, make_task
+    from finetune.registry import INSTALLED
 
     config, overrides = config_and_overrides(words)
     loaded = load_config(config, overrides, INSTALLED)
     from finetune.cli.preflight import check_run  # only now: it imports what a config does not need
 
     check_run(loaded.config, fresh=fresh, extend=extend)
-    with _loading_libraries():
-        return loaded, make_task(loaded.config.task)
+    return loaded
 
 
 @contextmanager
