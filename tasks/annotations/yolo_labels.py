@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def label_file(image: Path) -> Path:
     choices = [expected, beside, image.parent / "labels" / beside.name]
     if split_of(image.parent.name) is None:  # else the splits may share names
         choices.append(image.parent.parent / "labels" / beside.name)
-    return next((path for path in choices if path.is_file()), expected)
+    return next(filter(os.path.isfile, choices), expected)  # False also for impossible names
 
 
 def label_folders(places: Iterable[Path]) -> list[Path]:

@@ -249,7 +249,7 @@ def _pairs(file: Path) -> dict[str, str]:
 
 def _from_darknet(file: Path) -> YoloSource:
     pairs = _pairs(file)
-    names = find_suffix(pairs["names"], [file.parent], Path.is_file)
+    names = find_suffix(pairs["names"], [file.parent], os.path.isfile)
     if names is None:
         raise DataError(
             f"{file}: names file {pairs['names']!r} not found beside it; found "

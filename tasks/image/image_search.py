@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
@@ -156,12 +157,13 @@ def clean_path(name: str) -> str:
 
 
 def find_suffix(
-    name: str, roots: Iterable[Path], exists: Callable[[Path], bool] = Path.exists
+    name: str, roots: Iterable[Path], exists: Callable[[Path], bool] = os.path.exists
 ) -> Path | None:
     """Return the longest trailing part of a path that exists in one of some folders.
 
     `../train/images` and `C:\\data\\shapes\\train\\images` are both found as train/images. The name
-    of a split is not left out: test/images is not images.
+    of a split is not left out: test/images is not images. The functions of os.path are False for
+    names that no system allows.
     """
     parts = _parts(name)
     for start in range(len(parts)):

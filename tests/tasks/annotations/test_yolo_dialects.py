@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import Segmentation
+from tasks import ObjectDetection, Segmentation
 from tests.support.annotated_sets import (
     BOX,
     LINE,
@@ -238,3 +238,9 @@ def test_read_yolo_takes_images_from_data_images(
     masks, _ = read_classes(tmp_path / "set", images=images)
     assert masks == [MASK.tolist()] * 3
     assert "data.images=FOLDER" in refusal(tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["9" * 3000, f"images/{'a' * 300}.jpg", "a\\0b"])
+def test_names_that_no_system_allows_are_refused(name: str, tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, f'train: "{name}"\nnames: [circle, square]')
+    assert "not found as" in refusal(root, ObjectDetection())
