@@ -17,6 +17,7 @@ from finetune.inference.model_loading import local_model, read_task, trained_con
 from finetune.io.references import check_run_exists, locate
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.methods import METHODS
+from finetune.optim.optimizer_names import check_optimizer_name
 from finetune.registry import find_object
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     check_flags(fresh=fresh, extend=extend)
     if config.method.name in METHODS:  # the class of another method may say more than its config
         check_conflicts(config, config.method)
+    check_optimizer_name(config.optim.name)
     data, model, output = config.data, config.model, config.output
     check_given(data)
     if data.map is not None:

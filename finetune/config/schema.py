@@ -26,6 +26,18 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 _TYPE = re.compile(r"\b(?:int|float|bool)\b")
 BatchNorm = Literal["train", "freeze"]
+Tracker = Literal[
+    "aim",
+    "clearml",
+    "comet_ml",
+    "dvclive",
+    "mlflow",
+    "swanlab",
+    "tensorboard",
+    "trackio",
+    "wandb",
+]
+"""The trackers of Accelerate."""
 DEFAULT_METHOD = "lora"
 KeyKind = Literal["free_keys", "length_keys", "place_keys", "code_keys"]
 
@@ -340,7 +352,7 @@ class OutputConfig(Section):
     """The run folder; null: runs/<data>-<model>-<method>, with -2, -3, ... at its end if that one
     holds a run with other keys or rows.
     """
-    trackers: list[str] = []
+    trackers: list[Tracker] = []
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, or any other that
     Accelerate supports.
     """

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from accelerate import Accelerator
 
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError
 
 PROJECT = "finetune-kit"
 # Packages to install for trackers whose package has another name.
@@ -34,14 +34,10 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise ConfigError for a tracker that is unknown, not installed, or has no access."""
     if not names:
         return
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.tracking import get_available_trackers
 
     installed = {str(name) for name in get_available_trackers()}
     for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise ConfigError(
-                f"output.trackers: unknown tracker {name!r}; {nearest(name, LOGGER_TYPE_TO_CLASS)}"
-            )
         package = PACKAGES.get(name, name)
         if name not in installed:
             raise ConfigError(

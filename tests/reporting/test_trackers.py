@@ -10,14 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from finetune.config.schema import RunConfig
+from finetune.config.loading import load_config
+from finetune.config.schema import RunConfig, Tracker
 from finetune.errors import ConfigError
+from finetune.registry import INSTALLED
 from finetune.reporting.trackers import check_trackers, track, track_run
 from tests.support.lives import Stop, live, load
 
@@ -98,8 +100,9 @@ def test_trackers_with_other_local_backends_receive_the_metrics(
 def test_check_trackers_rejects_unknown_and_missing_trackers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(ConfigError, match=r"unknown tracker 'tensorbord'.*tensorboard"):
-        check_trackers(["tensorbord"])
+    with pytest.raises(ConfigError, match=r"'tensorbord'.*tensorboard"):
+        load_config(None, {"output.trackers": ["tensorbord"]}, INSTALLED)
+    assert set(get_args(Tracker)) == {*LOGGER_TYPE_TO_CLASS}
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(ConfigError, match=r"comet_ml is not installed; run: pip install comet-ml"):
         check_trackers(["comet_ml"])
