@@ -145,17 +145,9 @@ def _child(words: list[str]) -> None:
 
 def two_processes(words: list[str], death: Callable[[int], None]) -> int:
     """Run a command under torchrun, and wait for all of its processes."""
-    torchrun = [
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "0",
-        "-m",
-        "finetune",
-    ]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launcher = subprocess.Popen(
-        [sys.executable, "-m", *torchrun, *words],
+        [sys.executable, "-m", *torchrun, "-m", "finetune", *words],
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -170,7 +162,7 @@ def two_processes(words: list[str], death: Callable[[int], None]) -> int:
 
 
 def _is_rank(process: psutil.Process, words: list[str]) -> bool:
-    return process.info["cmdline"] is not None and process.info["cmdline"][-1] == words[-1]
+    return words[-1:] == (process.info["cmdline"] or [])[-1:]  # without words: a zombie
 
 
 # ---- ways to kill
