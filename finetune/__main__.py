@@ -6,6 +6,9 @@ import sys
 def start() -> None:
     """Run the command line. Ctrl-C ends it silently, also while its libraries are imported."""
     try:
+        from finetune.distributed.signals import stop_with_launcher
+
+        stop_with_launcher()
         from finetune.cli.main import main
 
         main()

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 from finetune.errors import FinetuneError
+
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
+
+
+def stop_with_launcher() -> None:
+    """Make Linux send SIGTERM when the launcher ends that started this one of several processes.
+
+    Without it, the processes of a killed launcher, which connects them, could wait for hours.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Interrupted(FinetuneError):  # noqa: N818 - a requested stop, not an error

@@ -1,15 +1,17 @@
 """Damaged files of runs: every command works or ends with one message, in time, without traceback.
 
-The matrix is every file of a finished and of a stopped run, each kind of damage, each command; its
-sample runs by default.
+The matrix is every file of a finished and of a stopped run, each kind of damage, each command: an
+hour with FINETUNE_FAULTS=all. The slow tests try each damage under two commands in turn, and the
+default run a sample of these.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,14 @@ def damages_of(name: str) -> Iterator[str]:
         yield from JSON
 
 
+def cases_of(name: str, commands: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the damages of a file with the commands to try, two of them in turn or all."""
+    count = len(commands) if os.environ.get("FINETUNE_FAULTS") == "all" else 2
+    for place, damage in enumerate(damages_of(name)):
+        for step in range(count):
+            yield damage, commands[(2 * place + step) % len(commands)]
+
+
 @pytest.mark.parametrize(("name", "damage", "command"), SAMPLE)
 def test_damaged_file_of_a_finished_run_ends_in_one_message(
     name: str, damage: str, command: str, runs: Runs, tmp_path: Path
@@ -144,8 +154,7 @@ def test_damaged_file_of_a_stopped_run_ends_in_one_message(
 def test_all_damages_of_a_finished_run(name: str, runs: Runs, tmp_path: Path) -> None:
     faults = {
         (damage, command): ended.fault
-        for damage in damages_of(name)
-        for command in (*COMMANDS, *RARE_COMMANDS)
+        for damage, command in cases_of(name, (*COMMANDS, *RARE_COMMANDS))
         if (ended := outcome(runs, runs.finished, name, damage, command, tmp_path / "work")).fault
     }
     assert not faults
@@ -156,8 +165,7 @@ def test_all_damages_of_a_finished_run(name: str, runs: Runs, tmp_path: Path) ->
 def test_all_damages_of_a_stopped_run(name: str, runs: Runs, tmp_path: Path) -> None:
     faults = {
         (damage, command): ended.fault
-        for damage in damages_of(name)
-        for command in ("resume", "evaluate", "compare")
+        for damage, command in cases_of(name, ("resume", "evaluate", "compare"))
         if (ended := outcome(runs, runs.stopped, name, damage, command, tmp_path / "work")).fault
     }
     assert not faults
