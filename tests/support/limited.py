@@ -52,7 +52,7 @@ class Outcome:
         messages = [line for line in self.errors.splitlines() if line.startswith("error: ")]
         if self.code == 2 and len(messages) != 1:
             return "exit code 2 without one message"
-        if self.code != 0 and self.seconds > SECONDS:  # a command that works takes its time
+        if self.seconds > SECONDS:
             return f"{self.seconds:.0f} seconds"
         return f"{self.memory // 2**20} MiB" if self.memory > MEMORY else ""
 
