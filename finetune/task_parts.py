@@ -135,6 +135,13 @@ class Rows:
         """
         return Resolved({}, [])
 
+    def complete(self, splits: Mapping[str, Iterable[Row]]) -> Resolved:
+        """Fill keys that take the valid rows of all splits, such as classes of masks.
+
+        Asked once they are open. The default fills none.
+        """
+        return Resolved({}, [])
+
     def validate(self, row: Row) -> Iterator[str]:
         """Yield a message for each fault of a row, worded so that the user can fix it.
 

@@ -101,7 +101,12 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
         _split_by_share(roles, identity, config, task_rows)
     if config.per_class is not None:
         limit_classes(roles, config.per_class, config.split_seed, task_rows)
-    return Splits(tables["train"], tables.get("validation"), tables.get("test"), roles.notes)
+    held_out = tables.get("validation"), tables.get("test")
+    splits = Splits(tables["train"], *held_out, roles.notes)
+    completed = task_rows.complete(splits.named)
+    task.settle(completed.keys)
+    splits.notes.extend(completed.notes)
+    return splits
 
 
 def for_task(config: DataConfig, task: Task) -> DataConfig:

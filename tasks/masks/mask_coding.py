@@ -60,6 +60,12 @@ class MaskCoding:
         """Return the attributes as JSON-able values."""
         return asdict(self)
 
+    def keys(self) -> dict[str, Any]:
+        """Return task.labels and task.ignore that give this mapping."""
+        code = (lambda value: value) if self.kind == "index" else self._show
+        labels = zip(self.names, map(code, self.values), strict=True)
+        return {"labels": dict(labels), "ignore": [code(value) for value in self.ignored]}
+
     def classes(self, values: Values) -> NDArray[np.uint8]:
         """Return the class of each pixel [H, W], IGNORE for ignored and unknown values."""
         if self.greys:
@@ -89,9 +95,9 @@ class MaskCoding:
             format_mask_value(value, self.kind) for value in self.ignored if total[value]
         )
 
-    def _is_named(self, value: int) -> bool:
-        """True if a value is made of the name of its class."""
-        return self.kind == "objects" and value >= NAMED
+    def _is_shown_by(self, value: int, name: str) -> bool:
+        """True if the name of a class already tells its value."""
+        return name == self._show(value) or (self.kind == "objects" and value >= NAMED)
 
     def _show(self, value: int) -> str:
         return "elsewhere" if value == NO_OBJECT else format_mask_value(value, self.kind)
@@ -99,7 +105,7 @@ class MaskCoding:
     def describe(self) -> str:
         """Describe in one sentence how masks are read."""
         pairs = [
-            name if self._is_named(value) else f"{self._show(value)} {name}"
+            name if self._is_shown_by(value, name) else f"{self._show(value)} {name}"
             for value, name in zip(self.values, self.names, strict=True)
         ]
         ignored = ", ".join(format_mask_value(value, self.kind) for value in self.ignored)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError, DataError, listed, nearest
 from finetune.task_parts import Row
 from tasks.annotations.annotated import NAMED
 from tasks.image.image_reading import digest_image, picture_size
@@ -251,7 +251,7 @@ class MaskReader:
             warnings = [f"warning: {share} ({ignored})"]
         missing = [name for name, count in zip(coding.names, counts, strict=True) if not count]
         if missing:
-            names = ", ".join(missing)
+            names = listed(missing, _MOST_LISTED)
             warnings += [f"warning: {split} has no pixels of {names}; these classes are not {use}"]
         return warnings
 

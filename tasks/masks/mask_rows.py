@@ -5,7 +5,7 @@ A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png"}; see `tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, listed
@@ -13,6 +13,7 @@ from finetune.task_parts import Resolved, Row
 from tasks.classification.label_columns import find_column
 from tasks.image.picture_rows import PictureRows, image_name
 from tasks.mask_sources.mask_files import NO_OBJECT
+from tasks.masks.held_out_classes import list_all_classes
 from tasks.masks.mask_coding import format_mask_value
 from tasks.masks.mask_reader import MASK_NAMES, MaskReader, check_masks, is_object_list
 from tasks.masks.segmentation_config import SegmentationConfig
@@ -83,6 +84,9 @@ class MaskRows(PictureRows):
         mask, note = find_column(self.config.mask, "mask", choices, MASK_NAMES, images)
         check_masks(mask, columns[mask])
         return Resolved(keys | {"mask": mask}, [*notes, *([note] if note else [])])
+
+    def complete(self, splits: Mapping[str, Iterable[Row]]) -> Resolved:
+        return list_all_classes(self.masks, splits)
 
     def validate(self, row: Row) -> Iterator[str]:
         faults = list(super().validate(row))
