@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS
+from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
 from finetune.listing.split_names import split_name
@@ -120,6 +121,15 @@ def splits_in(parts: Iterable[str]) -> set[str]:
 
 def _parts(name: str) -> list[str]:
     return [part for part in clean_path(name).split("/") if part not in ("", ".", "..")]
+
+
+def refuse_images_key(config: DataConfig, path: Path) -> None:
+    """Raise DataError for data.images with a format whose folders hold the images."""
+    if config.images is not None:
+        raise DataError(
+            f"data.images={config.images}: {path} holds its images in folders of its own; the key"
+            " is for tables and annotations that name images, so remove it"
+        )
 
 
 def configured_places(folder: str, file: Path) -> list[Path]:

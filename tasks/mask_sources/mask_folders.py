@@ -21,7 +21,8 @@ from tasks.annotations.box_formats import COCO_FILES, to_rows
 from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.yolo import has_outlines, read_yolo_masks
 from tasks.image.image_lists import ListedItems, split_by_lists
-from tasks.mask_sources.legends import read_legend
+from tasks.image.image_search import refuse_images_key
+from tasks.mask_sources.legends import Legend, read_legend
 from tasks.mask_sources.mask_layouts import MaskPair, find_layout
 from tasks.mask_sources.mask_pairs import pair_files
 
@@ -53,10 +54,24 @@ def read_masks(path: Path) -> TaskTables:
     if all(row["mask"] is None for row in splits.get("train", [{"mask": ""}])):
         unusable["train"] = Unusable(_no_masks(layout["train"], splits.pop("train"), root))
     places = [root, *(folder.images for folder in layout.values()), *_folders(root)]
-    legend = next((found for place in places if (found := read_legend(place))), None)
+    legend = _legend(places)
     keys = {"labels": legend.labels} if legend else {}
     notes += [*by_lists.notes, *note_strays(root), *_unread(root, layout, legend and legend.file)]
     return TaskTables(splits, notes, keys, unusable)
+
+
+def _legend(places: Sequence[Path]) -> Legend | None:
+    """Return the first legend of some folders. Raises DataError if another contradicts it."""
+    legends = [found for place in dict.fromkeys(places) if (found := read_legend(place))]
+    for other in legends[1:]:
+        first = legends[0]
+        if type(other.labels) is type(first.labels) and other.labels != first.labels:
+            raise DataError(
+                f"{first.file} and {other.file} name the classes differently, so a value of one"
+                " split may be another class in the other; correct one of them, or set task.labels"
+                " and remove them"
+            )
+    return legends[0] if legends else None
 
 
 def read_mask_folder(root: Path) -> dict[str, list[Row]]:
@@ -155,11 +170,16 @@ def read_coco_masks(path: Path, config: DataConfig) -> TaskTables:
     return TaskTables(to_rows(splits, mask_row), notes)
 
 
+def _read_folder(path: Path, config: DataConfig) -> TaskTables:
+    refuse_images_key(config, path)
+    return read_masks(path)
+
+
 _LAYOUTS = "images/ beside masks/, train/ beside train_masks/, or 1.jpg beside 1_mask.png"
 _POLYGONS = "YOLO with polygons (data.yaml)"
 MASK_FORMATS = (
-    DataFormat("mask-folder", has_masks, lambda path, _: read_masks(path), _LAYOUTS),
-    DataFormat("voc", has_masks, lambda path, _: read_masks(path)),
+    DataFormat("mask-folder", has_masks, _read_folder, _LAYOUTS),
+    DataFormat("voc", has_masks, _read_folder),
     DataFormat("yolo", has_outlines, read_yolo_masks, _POLYGONS),
     DataFormat("coco", lambda path: bool(find_coco(path)), read_coco_masks, COCO_FILES),
 )

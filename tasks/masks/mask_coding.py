@@ -28,6 +28,8 @@ from tasks.masks.segmentation_config import Code, Encoding, Labels
 
 BACKGROUND, FOREGROUND = "background", "foreground"
 _SHOWN = 12
+_WHITE = 255
+_FIRST_SPREAD = 31  # above it, the first class is not numbered but spread over 0 to 255
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,24 @@ def _code_values(
         values, names = [0, max([*seen, 1])], tuple(labels or (BACKGROUND, FOREGROUND))
         default = []
     else:
+        if default:
+            _check_scale(seen)
         rest = [value for value in seen if value not in (*requested, *default)]
         values, names, zero = _by_order(rest, labels, encoding, kind)
         default = [*default, *zero]
     ignored = [*requested, *(value for value in default if value not in values)]
     return _without(values, names, requested, MaskCoding(kind, (), (), tuple(ignored), greys))
+
+
+def _check_scale(seen: Sequence[int]) -> None:
+    """Raise DataError if 255 may be a class: the last of values that are spread up to it."""
+    others = [value for value in seen if value not in (0, _WHITE)]
+    if _WHITE in seen and others and min(others) > _FIRST_SPREAD:
+        raise DataError(
+            f"masks: have the values {listed(map(str, seen), _SHOWN)}: 255 usually marks pixels to"
+            " ignore, but here it may be a class like the others; task.ignore=[] makes it one,"
+            " task.ignore=255 ignores it"
+        )
 
 
 def _without(

@@ -28,6 +28,7 @@ from tasks.mask_sources.mask_files import (
     paint_objects,
     read_mask,
 )
+from tasks.mask_sources.palettes import check_palettes
 from tasks.masks.mask_coding import MaskCoding, has_colors, is_selected, learn_coding
 from tasks.masks.mask_orientation import note_turned_masks, turn_of_mask
 from tasks.masks.segmentation_config import SegmentationConfig
@@ -194,6 +195,8 @@ class MaskReader:
         known = dict(ordered) if facts[0].kind == "objects" else None
         keys = self.config.labels, self.config.ignore, self.config.encoding
         check_not_instances(facts, self.config)
+        if self.config.encoding == "auto" and facts[0].kind == "index":
+            check_palettes(zip((row[self.column] for row in rows), facts, strict=True))
         return learn_coding(facts, *keys, known, places), facts
 
     def weigh(

@@ -18,6 +18,7 @@ from finetune.config.formats import DataFormat
 from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image_formats.export_formats import EXPORT_MASKS
+from tasks.image_formats.part_masks import PART_MASKS
 from tasks.image_formats.refused_sets import REFUSED_SETS
 from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
 from tasks.mask_sources.mask_folders import MASK_FORMATS
@@ -41,6 +42,7 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
     measured: ClassVar[tuple[str, ...]] = ("mean_iou", "mean_dice", "pixel_accuracy")
     formats: ClassVar[tuple[DataFormat, ...]] = (
         *REFUSED_SETS,
+        PART_MASKS,
         *MASK_FORMATS,
         RUN_LENGTH_MASKS,
         *EXPORT_MASKS,

@@ -247,3 +247,19 @@ def test_masks_of_objects_alone_are_read_with_a_warning(tmp_path: Path) -> None:
     assert "task.encoding=instance" in note
     save_masks(tmp_path / "gtFine" / "train", ["a_gtFine_labelIds.png"])
     assert not any(note.startswith("warning") for note in read_masks(tmp_path).notes)
+
+
+def test_legends_that_contradict_one_another_are_refused(tmp_path: Path) -> None:
+    for split, names in (("train", "0, a\n1, b\n"), ("valid", "0, b\n1, a\n")):
+        save_pictures(tmp_path / split, ["1.jpg"])
+        save_masks(tmp_path / split, ["1_mask.png"])
+        write_text(tmp_path / split / "_classes.csv", f"Pixel Value, Class\n{names}")
+    assert "name the classes differently" in refusal(tmp_path, Segmentation())
+
+
+def test_data_images_is_refused_for_folders_of_masks(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "images", ["1.jpg"])
+    save_masks(tmp_path / "masks", ["1.png"])
+    message = refusal(tmp_path, Segmentation(), images="elsewhere")
+    assert "data.images=elsewhere" in message
+    assert "so remove it" in message

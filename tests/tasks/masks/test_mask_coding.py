@@ -123,3 +123,11 @@ def test_task_labels_selects_and_orders_coco_categories() -> None:
         ConfigError, match="task.labels: no training object has category 'dgo'; did you mean"
     ):
         learn_coding(facts, ["dgo"], None, "auto", CATEGORIES)
+
+
+def test_learn_coding_refuses_255_as_the_last_of_values_that_are_spread(tmp_path: Path) -> None:
+    path = str(save_mask(tmp_path / "a.png", np.array([0, 128, 255])[MASK]))
+    with pytest.raises(DataError, match=r"values 0, 128, 255: .* task.ignore=\[\] makes it one"):
+        learn(path)
+    assert learn(path, ignore=[]).values == (0, 128, 255)
+    assert learn(path, ignore=[255]).values == (0, 128)
