@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finetune.config.formats import IMAGE_ENDINGS
+from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError, listed
-from finetune.tables.csv_records import Dialect, delimiter_name, guess_columns
+from finetune.tables.csv_records import Dialect, delimiter_name, find_dialect, guess_columns
 from finetune.tables.faults import excerpt
 from finetune.tables.records import check_names
 
@@ -29,8 +30,9 @@ _USUAL = (
     " sentiment review comment question answer prompt completion url date name message content"
     " premise hypothesis sentence1 sentence2 input output instruction response v1 v2"
 )
-_USUAL_NAMES = frozenset(_USUAL.split())
-_PLAIN_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
+USUAL_NAMES = frozenset(_USUAL.split())
+PLAIN_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?")
+_COMMENTS = re.compile(r"(?:(?:[#%]|//)[^\r\n]*(?:\r\n|\n|\r))+")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T]\d{1,2}:\d{2}.*)?")
 _ADDRESS = re.compile(r"https?://\S+|\S+@\S+\.\w+")
 _PANDAS_NAME = re.compile(r"Unnamed: \d+(\.\d+)*")  # that of a column written without a name
@@ -48,7 +50,7 @@ def _is_image(cell: str) -> bool:
 
 
 _KINDS: dict[str, Callable[[str], object]] = {
-    "a number": _PLAIN_NUMBER.fullmatch,
+    "a number": PLAIN_NUMBER.fullmatch,
     "a date": _DATE.fullmatch,
     "an address": _ADDRESS.fullmatch,
     "an image file": _is_image,
@@ -57,7 +59,8 @@ _KINDS: dict[str, Callable[[str], object]] = {
 
 def check_header(path: Path, line: int, names: Sequence[str], columns: Sequence[list[str]]) -> None:
     """Raise AmbiguityError if the first line looks like data. `columns` are the first cells."""
-    first = [cells[0] for cells in columns if cells]
+    rows = zip(*columns, strict=True)
+    first = next((row for row in rows if any(cell.strip() for cell in row)), ())
     is_title = not all(names) and len(first) == len(names) and looks_like_header(first, columns)
     if is_title and all(first) and not looks_like_header(names, columns):
         raise AmbiguityError(
@@ -78,10 +81,17 @@ def check_header(path: Path, line: int, names: Sequence[str], columns: Sequence[
             )
 
 
+def names_columns(cells: Sequence[str]) -> bool:
+    """True if one of the cells is a usual name of a column, such as comment_text."""
+    return any(
+        not USUAL_NAMES.isdisjoint(re.split("[_-]", cell.strip("#%/ ").lower())) for cell in cells
+    )
+
+
 def looks_like_header(cells: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     """True if a cell is a usual name of a column, such as comment_text, and no value of its own."""
     return any(
-        not _USUAL_NAMES.isdisjoint(re.split("[_-]", cell.strip().lower()))
+        not USUAL_NAMES.isdisjoint(re.split("[_-]", cell.strip().lower()))
         and column.count(cell) <= 1
         for cell, column in zip(cells, columns, strict=True)
     )
@@ -150,6 +160,30 @@ def check_no_header(path: Path, line: int, columns: Sequence[list[str]]) -> None
             f"{path}: data.columns names the columns of a table without a header, but line {line}"
             f" looks like one: {excerpt(', '.join(cells))}; remove data.columns, or that line"
         )
+
+
+def split_comments(path: Path, body: str, config: DataConfig, is_tsv: bool) -> tuple[str, int]:
+    """Return a text without the comments above its header, and their number.
+
+    Raises AmbiguityError if the last of them may be the header, as in "# text,label".
+    """
+    match = _COMMENTS.match(body)
+    rest = body[match.end() :].lstrip("\r\n") if match else ""
+    if match is None or not rest:
+        return body, 0
+    lines = match[0].splitlines()
+    dialect, _ = find_dialect(path, rest, config, is_tsv)
+    last, below = dialect.cells(lines[-1]), dialect.cells(rest)
+    if len(last) == len(below):
+        if names_columns(last) or (len(last) == 1 and not names_columns(below)):
+            return body[len(match[0]) - len(lines[-1]) - 1 :].lstrip("\r\n"), len(lines) - 1
+        if not names_columns(below):
+            raise AmbiguityError(
+                f"{path}: {excerpt(lines[-1])} may be a comment or the names of the columns; remove"
+                f" the line if {excerpt(', '.join(below))} are their names, else remove the"
+                f" {lines[-1][0]!r} before it"
+            )
+    return rest, len(lines)
 
 
 def complete_header(cells: Sequence[str], dialect: Dialect, body: str) -> list[str]:

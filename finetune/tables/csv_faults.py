@@ -6,13 +6,17 @@ A quote that is never closed turns all lines up to the next quote into one cell.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from finetune.errors import AmbiguityError, DataError
+from finetune.tables.csv_columns import PLAIN_NUMBER, USUAL_NAMES
 from finetune.tables.csv_records import Dialect, Record, count_newlines
 from finetune.tables.faults import excerpt
 
@@ -20,6 +24,18 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _SAMPLE = 2000  # records
 _MOST_DISTINCT = 0.3  # share of the records up to which a column has values that repeat
+_TOTALS = {"total", "totals", "grand total", "sum", "average", "mean", "count", "summe", "gesamt"}
+_TOTALS |= {"durchschnitt", "somme", "moyenne", "suma", "promedio", "totale", "media"}
+_TOTALS |= {"\u0438\u0442\u043e\u0433\u043e", "\u5408\u8ba1", "\u603b\u8ba1"}
+_ROUNDED = 0.0051  # by which a written sum or mean may differ
+_QUALTRICS = '{"ImportId"'  # in the third line of its exports
+_TYPES = "int integer int64 bigint smallint float float64 double real numeric decimal varchar"
+_TYPES += " nvarchar char text string str object bool boolean date datetime timestamp"
+_SECOND_LINE = frozenset({"response", "open-ended response", *_TYPES.split()})
+"""Cells below the header in exports of SurveyMonkey and of databases."""
+_NO_VALUE = {"na", "n/a", "#n/a", "nan", "none", "null", "-", "?", ".", "\\n", "unknown", "missing"}
+_AMOUNT = re.compile(r"[-+$\u20ac\u00a3<>~]?\s?[\d.,]")  # a number, also with a unit
+_ENOUGH = 10  # numbers of a column that make a text above them no value
 _ALIKE = 0.95  # share of the values that must have the form of the column
 _SEVERAL, _LONG = 3, 5  # lines that are enough, if columns have forms and if not
 _MOST_LINES = 0.8  # share of the lines of a cell that must look like rows
@@ -82,7 +98,63 @@ def _header_fault(raw: str, dialect: Dialect, names: Sequence[str]) -> str:
     own = [name.casefold() for name in names]
     if cells == own:
         return "repeats the header"
+    shared = any(cell == name for cell, name in zip(cells, own, strict=False))
+    if shared and len(cells) == len(own) and USUAL_NAMES.issuperset({*cells} - {*own}):
+        return f"looks like the header of another table: {excerpt(raw.strip())}"
     return ""
+
+
+def check_second_header(path: Path, line: int, columns: Sequence[Sequence[str]]) -> None:
+    """Raise AmbiguityError for a row of units, types or questions below the names in `line`.
+
+    It has a text in a column of numbers, or the words that surveys and databases write there.
+    `columns` are the first cells.
+    """
+    rows = list(zip(*columns, strict=True))
+    for number, row in enumerate(rows[:2], start=1):
+        filled = [cell.strip() for cell in row if cell.strip()]
+        words = {re.sub(r"\(.*", "", cell).casefold() for cell in filled}
+        is_known = any(cell.startswith(_QUALTRICS) for cell in filled)
+        is_known |= number == 1 and len(filled) > 1 and words <= _SECOND_LINE
+        if is_known or (number == 1 and _is_apart(row, rows[1:])):
+            raise AmbiguityError(
+                f"{path}: line {line} names the columns, and row {number} below it looks like a"
+                f" second line of names, types or units: {excerpt(', '.join(row))}; remove it, or"
+                " write data.columns=header if it is a row"
+            )
+
+
+def _is_apart(row: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """True if a row has texts or blanks in all columns of numbers, and at least one text."""
+    cells = list[str]()
+    for cell, column in zip(row, zip(*others, strict=True), strict=False):
+        filled = [each.strip() for each in column if each.strip()]
+        if len(filled) >= _ENOUGH and all(map(PLAIN_NUMBER.fullmatch, filled)):
+            cells.append(cell.strip())
+    texts = [cell for cell in cells if cell and cell.casefold() not in _NO_VALUE]
+    return bool(texts) and not any(map(_AMOUNT.match, cells))
+
+
+def find_total(text: str, dialect: Dialect, table: pa.Table) -> BadRecord | None:
+    """Return the last record if it sums up a spreadsheet: Total beside the sum of a column."""
+    if table.num_rows <= _SEVERAL:
+        return None
+    last = [cells[-1].as_py() for cells in table.columns]
+    if _TOTALS.isdisjoint(cell.strip(" :").casefold() for cell in last):
+        return None
+    for cell, cells in zip(last, table.columns, strict=True):
+        value, above = _to_number(cell), map(_to_number, cells[:-1].to_pylist())
+        known = [number for number in above if number is not None]
+        sums = [sum(known), sum(known) / max(len(known), 1), table.num_rows - 1, len(known)]
+        if value is not None and any(abs(value - each) <= _ROUNDED for each in sums):
+            record = deque(dialect.records(text), maxlen=1).pop()
+            shown = excerpt(text[record.start : record.end].strip())
+            return BadRecord(record, f"sums up the rows above, as spreadsheets do: {shown}")
+    return None
+
+
+def _to_number(cell: str) -> float | None:
+    return float(cell.replace(",", ".")) if _NUMBER.fullmatch(cell) else None
 
 
 def _check_order(path: Path, line: int, raw: str, dialect: Dialect, names: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ _UNREAD_QUOTES = {
     r'^="[^"]*"$': "remove the equals signs before them",
 }
 """Forms of cells in quotes that are not read as such, and what to do."""
+# Marks that no name of a column has, but tables with a delimiter of their own do.
+_DIVIDERS = re.compile(r"[,;\t|]|[~^#]+|\s*:{2,}\s*|(?<=\w)[:/](?=\w)| {2,}")
 _BLANK_LINE = re.compile(r"\n\r?\n|\r\r")
 _EXCEL_LINE = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)
 
@@ -231,6 +233,33 @@ def check_delimiters(path: Path, delimiter: str, columns: Sequence[pa.ChunkedArr
                         " one cell; write all lines with one delimiter, or set"
                         f" data.delimiter={delimiter!r} if it is one"
                     )
+
+
+def check_single_column(
+    path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedArray]
+) -> None:
+    """Raise AmbiguityError if the only column seems to be several with an unknown delimiter.
+
+    Its name is divided as often as each of its cells: "text~label" above "loved it~pos".
+    """
+    marks = _DIVIDERS.findall(names[0]) if len(names) == 1 else []
+    if not marks or len({*marks}) > 1 or not len(columns[0]):
+        return
+    mark, count = marks[0], pc.count_substring(columns[0], marks[0])
+    is_quoted = mark in DELIMITERS  # only a line in quotes keeps them in one cell
+    alike = pc.greater_equal(count, len(marks)) if is_quoted else pc.equal(count, len(marks))
+    if not pc.all(alike).as_py():
+        return
+    remedy = f"write data.delimiter={mark!r} if it separates columns"
+    if is_quoted:
+        remedy = "remove the quotes around whole lines"
+    elif len(mark) > 1:
+        remedy = f"replace {mark!r} by a tab"
+    raise AmbiguityError(
+        f"{path}: has a single column, {names[0]!r}, but {mark!r} divides its name and all of its"
+        f" cells: {excerpt(columns[0][0].as_py())}; {remedy}, or set data.delimiter=',' if it is"
+        " one column"
+    )
 
 
 def check_quotes(path: Path, names: Sequence[str], columns: Sequence[pa.ChunkedArray]) -> None:

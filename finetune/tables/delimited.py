@@ -20,6 +20,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from finetune.tables.csv_columns import (
     SAMPLE,
+    USUAL_NAMES,
     check_header,
     check_no_header,
     complete_header,
@@ -27,15 +28,19 @@ from finetune.tables.csv_columns import (
     given_names,
     header_fault,
     name_columns,
+    split_comments,
 )
 from finetune.tables.csv_faults import (
     BadRecord,
+    check_second_header,
     find_bad_records,
+    find_total,
 )
 from finetune.tables.csv_records import (
     Dialect,
     check_delimiters,
     check_quotes,
+    check_single_column,
     count_newlines,
     fill_blank_lines,
     find_dialect,
@@ -74,14 +79,18 @@ def read_csv(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset,
             widths = [cells for cells, _ in ragged]
             raise header_fault(path, source.line, source.names, source.dialect.delimiter, widths)
         check_header(path, source.line, source.names, first)
+        check_second_header(path, source.line, first)
     elif not source.has_header:
         check_no_header(path, source.line, first)
     bad = _find_bad(source, table, ragged)
+    if total := find_total(source.text, source.dialect, table):
+        bad = [*(each for each in bad if each.record != total.record), total]
     if bad:
         table, ragged = _parse(replace(source, text=_without(source.text, bad)))
     if config.quote is None:
         check_quotes(path, source.names, table.columns)
     if config.delimiter is None:
+        check_single_column(path, source.names, table.columns)
         check_delimiters(path, source.dialect.delimiter, table.columns)
     found = _collect(source, bad, ragged)
     faults = Faults(str(path))
@@ -106,6 +115,9 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
         notes.append(f"{path}: the first line gives the delimiter {delimiter!r}")
     # Arrow would read a leading blank line as the header.
     body = rest.lstrip("\r\n")
+    if config.columns is None:
+        body, comments = split_comments(path, body, config, is_tsv)
+        notes += [f"{path}: not read: comments above the header ({comments})"] * bool(comments)
     if not body:
         raise DataError(f"{path}: has no line that names the columns")
     first_line = 1 + count_newlines(text[: len(text) - len(body)])
@@ -208,11 +220,11 @@ def _find_bad(source: _Csv, table: pa.Table, ragged: Sequence[tuple[int, str]]) 
 def _has_headers(table: pa.Table, names: Sequence[str]) -> bool:
     """True if a row consists of names of the columns, in any case and order, or of dashes.
 
-    One word of one column does not count.
+    Usual names of columns beside one of them count, too; one word of one column does not.
     """
     if len(names) == 1 or not any(names):
         return False
-    known = pa.array({name.casefold() for name in names}, pa.string())
+    known = pa.array({name.casefold() for name in names} | USUAL_NAMES, pa.string())
     are_names, are_dashes = pa.scalar(True), pa.scalar(True)
     for cells in table.columns:
         trimmed = pc.utf8_trim_whitespace(cells)

@@ -16,6 +16,7 @@ DETECTED = ("utf-8", "cp1252")
 """The encodings that are tried, in this order, unless data.encoding names others."""
 
 _NAMED = 3
+_HEAD = 200  # bytes that tell what a file is
 _BYTE_ORDER_MARK = "\ufeff"
 _MARKED = {  # those of utf-32 first: they begin with those of utf-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -36,6 +37,13 @@ _BINARY = {
     b"\xfd7zXZ": "compressed with xz; unpack it, or compress it with gzip",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
 }
+_OTHER_TEXT = {
+    b"<!doctype html": "an HTML page",
+    b"<html": "an HTML page",
+    b"<?xml": "an XML document",
+    b"%pdf-": "a PDF file",
+    b"{\\rtf": "an RTF document",
+}
 _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 24
 LARGE = 1 << 29
@@ -52,6 +60,12 @@ _STRANGE = re.compile(
 )
 _MOST_STRANGE = 0.2  # share of the bytes beyond ASCII
 _MOST_FOREIGN = 0.4  # share of the bytes beyond ASCII that may be in such words
+# A character of utf-8 whose bytes were read as cp1252 or latin-1, such as "\xc3\xa9".
+_MISREAD = re.compile(
+    "[\xc2-\xf4](?:[\x80-\xbf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc]"
+    "|[\u2013-\u203a\u20ac\u2122])+"
+)
+_LOST = "\ufffd"
 
 
 class Decoder:
@@ -71,11 +85,14 @@ class Decoder:
             _check_known(name)
         self._file_count = 0
         self._fallbacks: dict[str, list[str]] = {}
+        self._remarks: list[str] = []
 
     def text(self, path: Path, name: str | None = None) -> str:
         """Return the text of a file without its byte-order mark; notes call the file `name`."""
         content = _content(path)
         self._file_count += 1
+        if self.is_open:
+            _check_plain(path, content)
         for encoding in self._candidates(content):
             try:
                 text = content.decode(encoding)
@@ -87,16 +104,18 @@ class Decoder:
                 self._fallbacks.setdefault(encoding, []).append(name or path.name)
             if text.count("\0") > _NULS * len(text):
                 raise DataError(_binary_fault(path, content))
-            return text.removeprefix(_BYTE_ORDER_MARK)
+            self._remarks += _damaged_characters(name or path.name, text)
+            return text.lstrip(_BYTE_ORDER_MARK)
         raise DataError(self._undecodable(path, content))
 
     def notes(self) -> list[str]:
-        """Return one sentence for each fallback encoding that was used."""
-        return [
+        """Return a sentence for each fallback encoding, and for files with damaged characters."""
+        fallbacks = [
             f"{len(files)} of {self._file_count} files {'is' if len(files) == 1 else 'are'} not"
             f" {self.encodings[0]}, read as {encoding}: {listed(files, _NAMED)}"
             for encoding, files in self._fallbacks.items()
         ]
+        return [*fallbacks, *self._remarks[:_NAMED]]
 
     def _candidates(self, content: bytes) -> list[str]:
         if self.is_open:
@@ -161,6 +180,45 @@ def _check_western(path: Path, content: bytes, encoding: str) -> None:
             " (Cyrillic), gb18030 (Chinese), shift_jis, euc_kr, mac_roman or cp850 (DOS), or cp1252"
             " if it is that"
         )
+
+
+def _check_plain(path: Path, content: bytes) -> None:
+    """Raise AmbiguityError for a page or document that is written as text."""
+    start = content[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for mark, kind in _OTHER_TEXT.items():
+        if start.startswith(mark):
+            raise AmbiguityError(
+                f"{path}: is {kind}, as servers send it in place of a file; export its text or"
+                " table, or write data.encoding=utf-8 to read it as it is"
+            )
+
+
+def _damaged_characters(name: str, text: str) -> list[str]:
+    """Note characters that an earlier conversion of the file damaged or lost."""
+    if text.isascii():
+        return []
+    notes, count, first = [], 0, ""
+    for match in _MISREAD.finditer(text):
+        meant = _reread(match[0])
+        count, first = count + bool(meant), first or (meant and f"{match[0]!r} for {meant!r}")
+    if count:
+        notes.append(
+            f"warning: {name}: holds utf-8 that was once read in another encoding, in {count}"
+            f" places, such as {first}; export the file again as utf-8"
+        )
+    if lost := text.count(_LOST):
+        notes.append(f"warning: {name}: characters lost in an earlier conversion: {lost} (\ufffd)")
+    return notes
+
+
+def _reread(text: str) -> str:
+    """Return what a text meant if its bytes are utf-8; "" if they are not."""
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            return text.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+    return ""
 
 
 def _binary_fault(path: Path, content: bytes) -> str:

@@ -128,10 +128,49 @@ def test_read_csv_refuses_unquoted_commas_in_all_rows(read: Read) -> None:
         read("text,label\ngood, thanks,pos\nbad, sadly,neg\n")
 
 
-@pytest.mark.parametrize("title", ["# made by a tool", "Report of 2024,"])
+@pytest.mark.parametrize("title", ["Made by a tool", "Report of 2024,", "Report of 2024,\n,"])
 def test_read_csv_refuses_a_title_above_the_header(read: Read, title: str) -> None:
     with pytest.raises(DataError, match="line 1 is read as the names"):
         read(f"{title}\ntext,label\ngood,pos\nbad,neg\n")
+
+
+@pytest.mark.parametrize("comment", ["# by a tool, 2024", "# one\n# two, three", "// a", "% a, b"])
+def test_read_csv_leaves_out_comments_above_the_header(read: Read, comment: str) -> None:
+    rows, notes = read(f"{comment}\ntext,label\ngood,pos\nbad,neg\n")
+    assert rows["text"][:] == ["good", "bad"]
+    assert f"comments above the header ({comment.count(chr(10)) + 1})" in notes[0]
+    with pytest.raises(DataError, match=f"line {comment.count(chr(10)) + 4}: 1 cell"):
+        read(f"{comment}\ntext,label\ngood,pos\nbad\n")
+
+
+def test_read_csv_refuses_a_comment_that_may_be_the_header(read: Read) -> None:
+    assert read("# id,text\n1,good\n2,bad\n")[0].column_names == ["# id", "text"]
+    content = "# note, more\nWort,Klasse\ngut,eins\nschlecht,zwei\n"
+    with pytest.raises(AmbiguityError, match=r"'# note, more' may be a comment or the names"):
+        read(content)
+    assert read(content, columns="header")[0].column_names == ["# note", "more"]
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("text~label\ngood~pos\nbad~neg\n", "data.delimiter='~'"),
+        ("text :: label\ngood :: pos\nbad :: neg\n", "replace ' :: ' by a tab"),
+        ("text   label\ngood   pos\nbad   neg\n", "replace '   ' by a tab"),
+        ('"text,label"\n"good,pos"\n"bad, really,neg"\n', "remove the quotes around whole lines"),
+    ],
+)
+def test_read_csv_refuses_a_single_column_with_a_delimiter(
+    read: Read, content: str, remedy: str
+) -> None:
+    with pytest.raises(AmbiguityError, match=remedy):
+        read(content)
+    assert len(read(content, delimiter=",")[0]) == 2
+
+
+def test_read_csv_reads_a_single_column_of_texts_with_marks(read: Read) -> None:
+    assert len(read("question: text\nwhy: me\nno\n")[0]) == 2
+    assert len(read('"text, or more"\n"one, two"\nthree\n')[0]) == 2
 
 
 ROWS = "".join(f"a film of number {i},{'pn'[i % 2]}\n" for i in range(6))

@@ -130,3 +130,45 @@ def test_dialect_finds_records_and_their_lines() -> None:
         (7, 3, True),
     ]
     assert dialect.cells(text[records[2].start :]) == ['5" pipe', 'he "q" s']
+
+
+NUMBERS = "".join(f"text number {n},{n % 5}\n" for n in range(20))
+
+
+@pytest.mark.parametrize("row", ["Total,40", "Average:,2", "count,20", "Total,2.0"])
+def test_read_csv_reports_the_sums_of_a_spreadsheet(read: Read, row: str) -> None:
+    with pytest.raises(DataError, match=f"line 22: sums up the rows above.*{row}"):
+        read(f"text,stars\n{NUMBERS}{row}\n")
+    assert len(read(f"text,stars\n{NUMBERS}{row}\n", on_error="skip")[0]) == 20
+
+
+@pytest.mark.parametrize("row", ["Total,3", "text total,40", "Total,", "total"])
+def test_read_csv_reads_a_last_row_that_sums_up_nothing(read: Read, row: str) -> None:
+    content = f"text,stars\n{NUMBERS}{row}\n" if "," in row else "text\na\nb\nc\nd\ntotal\n"
+    assert read(content)[0]["text"][-1] == row.partition(",")[0]
+
+
+@pytest.mark.parametrize(
+    "second",
+    ["varchar,int", "varchar(20),int", ",(1-5)", "Open-Ended Response,Response", "Why?,How many?"],
+)
+def test_read_csv_refuses_a_second_header(read: Read, second: str) -> None:
+    content = f"text,stars\n{second}\n{NUMBERS}"
+    with pytest.raises(AmbiguityError, match="a second line of names, types or units"):
+        read(content)
+    assert len(read(content, columns="header")[0]) == 21
+
+
+def test_read_csv_refuses_the_third_line_of_qualtrics(read: Read) -> None:
+    with pytest.raises(AmbiguityError, match="row 2 below it looks like a second line"):
+        read('Q1,Q2\nWhy?,How?\n"{""ImportId"":""QID1""}","{""ImportId"":""QID2""}"\ngood,a\n')
+
+
+@pytest.mark.parametrize("first", ["good,N/A", "good,", "good,4 stars", "good,$3", "good,-1"])
+def test_read_csv_reads_a_first_row_with_another_number(read: Read, first: str) -> None:
+    assert read(f"text,stars\n{first}\n{NUMBERS}")[0]["text"][0] == "good"
+
+
+def test_read_csv_reports_the_header_of_another_table_inside(read: Read) -> None:
+    with pytest.raises(DataError, match="line 12: looks like the header of another table"):
+        read(f"text,label\n{ROWS}text,sentiment\n{ROWS}")

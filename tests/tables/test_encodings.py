@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,9 @@ def test_decoder_detects_encodings_by_default(tmp_path: Path, encoding: str) -> 
         (b"\xa3\x81", "not valid utf-8 or cp1252"),
         (b"PK\x03\x04\x14\x00\xff", "an Excel workbook or a ZIP archive"),
         (b"PAR1\x15\x04\x81", "data.format=parquet"),
+        (b"\n<!DOCTYPE html>\n<html>", "is an HTML page"),
+        (b'<?xml version="1.0"?><Error/>', "is an XML document"),
+        (b"%PDF-1.4\n", "is a PDF file"),
     ],
 )
 def test_decoder_refuses_what_is_not_western_text_by_default(
@@ -96,3 +100,36 @@ def test_decoder_reads_the_symbols_of_western_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode("cp1252"))
     assert Decoder().text(path) == text
+
+
+def test_decoder_reads_a_page_on_request(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("<html>a</html>", encoding="utf-8")
+    assert Decoder("utf-8").text(tmp_path / "a.txt") == "<html>a</html>"
+
+
+@pytest.mark.parametrize(
+    ("word", "note"),
+    [
+        ("caf\u00e9", "in 1 places, such as 'Ã©' for 'é'"),
+        ("don\u2019t", "in 1 places, such as 'â€™' for '\u2019'"),
+        ("\u043c\u0438\u0440", "for 'м"),
+    ],
+)
+def test_decoder_notes_utf8_that_was_misread(tmp_path: Path, word: str, note: str) -> None:
+    decoder, path = Decoder(), tmp_path / "a.txt"
+    path.write_text(f"a {word.encode().decode('cp1252')}", encoding="utf-8")
+    decoder.text(path)
+    assert re.search(note, decoder.notes()[0])
+
+
+def test_decoder_notes_lost_characters_and_no_others(tmp_path: Path) -> None:
+    decoder, path = Decoder(), tmp_path / "a.txt"
+    for text in (
+        "N\u00c3O S\u00e3o \u00c2ge \u0420\u0418 \u4f60\u597d \u00ab\u00e9\u00bb",
+        "caf\ufffd",
+    ):
+        path.write_text(text, encoding="utf-8")
+        decoder.text(path)
+    assert decoder.notes() == [
+        "warning: a.txt: characters lost in an earlier conversion: 1 (\ufffd)"
+    ]
