@@ -25,9 +25,9 @@ from PIL import Image, UnidentifiedImageError
 
 from finetune.errors import DataError
 from tasks.pixels.band_files import (
+    array_size,
     bands_last,
     is_band_file,
-    is_tiff,
     read_band_file,
     read_tiff_bands,
 )
@@ -43,6 +43,7 @@ from tasks.pixels.image_headers import ImageHeader, is_deep_array, is_deep_mode,
 from tasks.pixels.image_opening import open_bytes, open_image
 from tasks.pixels.orientation import orientation_of, swaps_sides, to_upright, upright_size
 from tasks.pixels.pixel_range import to_8_bits
+from tasks.pixels.tiff_layout import TiffLayout, tiff_layout
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, above which it warns of decompression bombs: 256 MiB of RGB."""
@@ -50,6 +51,7 @@ MAX_PIXELS = 89_478_485
 # thread-safe, and images are checked in threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _WHITE = (255, 255, 255, 255)
+_COLORS = (1, 3)  # channels of gray and of RGB
 _ANY_RANGE = (0.0, 1.0)  # for a check, which needs no pixels
 
 
@@ -86,18 +88,21 @@ def read_unscaled(value: Any, channels: int = 3, max_pixels: int = MAX_PIXELS) -
     if array is not None:
         gray = array.ndim == 2 and channels == 3
         return array if gray else bands_last(array, channels)
+    layout = _tiff_layout_of(value)
+    if layout is not None and channels in _COLORS:
+        _check_colors(layout)
     deep_colors = _deep_colors_of(value, channels, max_pixels)
     if deep_colors is not None:
         return bands_last(deep_colors, channels)
-    path = path_of(value)
-    if channels not in (1, 3) and path is not None and is_tiff(path):
-        return bands_last(read_tiff_bands(Path(path).expanduser()), channels)
+    if layout is not None and channels not in _COLORS:
+        _check_size(layout.size, max_pixels)
+        return bands_last(read_tiff_bands(file_or_bytes(value)), channels)
     with _named_faults():
         image = to_upright(_decode(_load_image(value, max_pixels, None), max_pixels))
         if is_deep_mode(image.mode):
             deep = np.asarray(image)  # [H, W]
             return deep if channels == 3 else bands_last(deep, channels)
-        if channels not in (1, 3):
+        if channels not in _COLORS:
             return bands_last(np.asarray(image), channels)
         image = image if image.mode == "L" else _to_rgb(image, max_pixels, None)
         return np.asarray(image.convert("L"))[..., None] if channels == 1 else np.asarray(image)
@@ -149,7 +154,7 @@ def picture_size(value: Any) -> tuple[int, int]:
     """
     array = _array_of(value)
     if array is not None:
-        return array.shape[0], array.shape[1]
+        return array_size(array)
     if isinstance(value, Image.Image):
         return upright_size(value)
     source = file_or_bytes(value)
@@ -165,7 +170,11 @@ def picture_size(value: Any) -> tuple[int, int]:
 def _load_image(value: Any, max_pixels: int, pixel_range: Any) -> Image.Image:
     """Open the image of a cell with its pixels decoded. Raises DataError."""
     array = _array_of(value)
+    if array is not None and array.ndim == 3 and not is_array(value):  # a .npy file
+        array = bands_last(array, 3)
     if array is None:
+        if (layout := _tiff_layout_of(value)) is not None:
+            _check_colors(layout)
         array = _deep_colors_of(value, 3, max_pixels)
     if array is not None:
         return _from_array(array, pixel_range)
@@ -175,6 +184,16 @@ def _load_image(value: Any, max_pixels: int, pixel_range: Any) -> Image.Image:
     check_not_empty(source)
     # Opening bytes instead of the path: Pillow would keep the file open.
     return open_bytes(source if isinstance(source, bytes) else source.read_bytes())
+
+
+def _tiff_layout_of(value: Any) -> TiffLayout | None:
+    return None if isinstance(value, Image.Image) else tiff_layout(file_or_bytes(value))
+
+
+def _check_colors(layout: TiffLayout) -> None:
+    """Raise DataError for a TIFF image of other bands than gray or RGB."""
+    if layout.fault:
+        raise DataError(layout.fault)
 
 
 @contextmanager
@@ -280,6 +299,9 @@ def _size_in(source: Path | bytes) -> tuple[int, int]:
     stored = deep_colors_size(source)
     if stored is not None:
         return stored[::-1] if swaps_sides(orientation_of(source)) else stored
+    layout = tiff_layout(source)
+    if layout is not None and not layout.is_color:
+        return layout.size
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         try:
             with open_image(file) as image:

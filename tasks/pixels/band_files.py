@@ -17,17 +17,11 @@ from finetune.errors import DataError
 from tasks.pixels.image_opening import openable
 
 ARRAY_ENDING = ".npy"
-_TIFF_ENDINGS = frozenset({".tif", ".tiff"})
 
 
 def is_band_file(path: str | Path) -> bool:
     """True for a file that holds an array: its pixels are not decoded as an image."""
     return Path(path).suffix.lower() == ARRAY_ENDING
-
-
-def is_tiff(path: str | Path) -> bool:
-    """True for the name of a TIFF file."""
-    return Path(path).suffix.lower() in _TIFF_ENDINGS
 
 
 def read_band_file(path: Path) -> NDArray[Any]:
@@ -36,17 +30,6 @@ def read_band_file(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"is not a valid .npy file: {error}") from error
-
-
-def tiff_page_shape(source: Path | bytes) -> tuple[int, ...]:
-    """Return the shape of the first page of a TIFF file; () if tifffile cannot tell."""
-    if find_spec("tifffile") is None:
-        return ()
-    try:
-        with import_module("tifffile").TiffFile(openable(source)) as file:
-            return tuple(file.pages[0].shape)
-    except Exception:  # of a corrupt file, which decoding reports
-        return ()
 
 
 def read_tiff_bands(source: Path | bytes, *, first_page: bool = False) -> NDArray[Any]:
@@ -61,6 +44,14 @@ def read_tiff_bands(source: Path | bytes, *, first_page: bool = False) -> NDArra
         return np.asarray(import_module("tifffile").imread(openable(source), **pages))
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         raise DataError(f"cannot be read as a TIFF file of several bands: {error}") from error
+
+
+def array_size(pixels: NDArray[Any]) -> tuple[int, int]:
+    """Return (H, W) of an array whose bands come first or last: they are its shortest side."""
+    first, second, *rest = pixels.shape
+    if rest and first < min(second, rest[0]):
+        return second, rest[0]
+    return first, second
 
 
 def bands_last(pixels: NDArray[Any], count: int) -> NDArray[Any]:

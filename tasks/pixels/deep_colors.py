@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from finetune.errors import DataError
-from tasks.pixels.band_files import read_tiff_bands, tiff_page_shape
+from tasks.pixels.band_files import read_tiff_bands
 from tasks.pixels.image_opening import openable
 from tasks.pixels.orientation import orientation_of, turn_values
+from tasks.pixels.tiff_layout import tiff_layout
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Places in a PNG: its header, and therein its width, height, bits per channel and kind of colors.
@@ -29,7 +30,6 @@ _HEADER, _WIDTH, _HEIGHT = slice(12, 29), slice(16, 20), slice(20, 24)
 _DEPTH, _KIND = 24, 25
 _RGB, _GRAY_ALPHA, _RGB_ALPHA = 2, 4, 6
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS_PER_SAMPLE, _SAMPLES = 258, 277  # tags of TIFF
 _COLORS = (3, 4)  # channels
 _LUMA = (0.299, 0.587, 0.114)
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -89,18 +89,17 @@ def _head(source: Path | bytes) -> bytes:
 
 
 def _tiff_size(source: Path | bytes) -> tuple[int, int] | None:
-    """Return (H, W) for 3 or 4 samples per pixel, any of which has more than 8 bits."""
-    try:
-        with Image.open(openable(source)) as image:
-            tags: Any = getattr(image, "tag_v2", {})
-            is_color = int(tags.get(_SAMPLES, 1)) in _COLORS
-            is_deep = max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8
-            return (image.height, image.width) if is_color and is_deep else None
-    except Exception:  # float colors, which Pillow does not identify, and corrupt files
-        shape = tiff_page_shape(source)
-    if len(shape) == 3 and shape[-1] in _COLORS:
-        return shape[0], shape[1]
-    return shape[1:] if len(shape) == 3 and shape[0] in _COLORS else None
+    """Return (H, W) for 3 or 4 samples per pixel of more than 8 bits, or unknown to Pillow."""
+    layout = tiff_layout(source)
+    if layout is None or layout.samples not in _COLORS:
+        return None
+    if not layout.is_deep:
+        try:
+            with Image.open(openable(source)):
+                return None
+        except Exception:  # such as three bands that are not marked as colors
+            return layout.size
+    return layout.size
 
 
 def _read_halves(source: Path | bytes) -> NDArray[np.uint16] | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from tasks.pixels.band_files import is_band_file, read_band_file
 from tasks.pixels.deep_colors import deep_colors_size
 from tasks.pixels.image_opening import open_bytes, open_image
+from tasks.pixels.tiff_layout import tiff_layout
 
 _ALWAYS_8_BITS = (b"\xff\xd8", b"BM")  # the first bytes of JPEG and BMP files
 
@@ -38,8 +39,11 @@ def read_header(source: Path | bytes | Image.Image | NDArray[Any]) -> ImageHeade
     if isinstance(source, Image.Image):
         return _describe(source, "")
     name = "" if isinstance(source, bytes) else source.name
+    layout = tiff_layout(source)
+    if layout is not None and not layout.is_color:
+        return ImageHeader(name, layout.is_deep)
     if deep_colors_size(source) is not None:
-        return ImageHeader(name, is_deep=True)
+        return ImageHeader(name, is_deep=layout is None or layout.is_deep)
     if isinstance(source, bytes):
         with open_bytes(source) as image:
             return _describe(image, "")
