@@ -27,9 +27,16 @@ def source_of(
     `missing` replaces an absent DATA. With `takes_options`, unknown keys are passed to the task.
     Raises ConfigError with every unknown key and every invalid value.
     """
-    data, overrides = _one_name(words, "DATA")
+    data, overrides = data_and_overrides(words)
     keys = dict(map(split_override, overrides))
     return make_source(data or missing, keys, "command line", takes_options=takes_options)
+
+
+def data_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split words in any order into DATA, also written as data=DATA, and key=value overrides."""
+    keyed = [word for word in words if word.startswith(("data=", "data.source="))]
+    named = [word.partition("=")[2] for word in keyed]
+    return _one_name([word for word in words if word not in keyed], "DATA", named)
 
 
 def embedding_source(words: Sequence[str]) -> tuple[Source, dict[str, Any]]:
@@ -40,7 +47,10 @@ def embedding_source(words: Sequence[str]) -> tuple[Source, dict[str, Any]]:
     return source_of([word for word in words if word not in task_words]), keys
 
 
-def _one_name(words: Sequence[str], kind: str) -> tuple[str | None, list[str]]:
+def _one_name(
+    words: Sequence[str], kind: str, named: Sequence[str] = ()
+) -> tuple[str | None, list[str]]:
+    """Split words into the only name, which may be `named` by a key, and key=value overrides."""
     if option := next((word for word in words if word.startswith("--")), None):
         key = option.lstrip("-").partition("=")[0].replace("-", "_") or "key"
         raise ConfigError(
@@ -48,7 +58,7 @@ def _one_name(words: Sequence[str], kind: str) -> tuple[str | None, list[str]]:
             f"written without dashes: {key}=VALUE"
         )
     overrides = [word for word in words if _KEY_VALUE.match(word)]
-    names = [word for word in words if not _KEY_VALUE.match(word)]
+    names = [*named, *(word for word in words if not _KEY_VALUE.match(word))]
     if len(names) > 1:
         raise ConfigError(
             f"command line: expected one {kind}, got {' and '.join(map(repr, names))}; "

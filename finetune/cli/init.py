@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
-from finetune.cli.arguments import config_and_overrides
+from finetune.cli.arguments import data_and_overrides
 from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import READING_KEYS
 from finetune.config.shipped import find_config, shipped_configs
@@ -33,7 +33,7 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
 
     Raises ConfigError if the file already exists, DataError if the choice of columns is ambiguous.
     """
-    name, overrides = config_and_overrides(words)
+    name, overrides = data_and_overrides(words)
     if name is None:
         raise ConfigError(
             "init: name a shipped config or a data file, as in `finetune init bbc-news`"

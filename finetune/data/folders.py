@@ -30,6 +30,7 @@ from finetune.listing.image_paths import SAMPLE, is_image_file, is_image_path
 from finetune.listing.split_names import split_name, splits_of_siblings
 from finetune.listing.walking import is_stray, list_visible, note_strays
 from finetune.tables.encodings import Decoder
+from finetune.tables.faults import HIDDEN, with_places
 from finetune.tables.table_files import read_table, table_format
 
 _NAMED = 3
@@ -283,15 +284,18 @@ def _read_saved(folder: Path) -> dict[str, Dataset]:
 def _join(name: str, parts: Sequence[tuple[Path, Dataset]]) -> Dataset:
     """Concatenate the files of one split. Raises DataError if their columns differ."""
     first, rows = parts[0]
+    if len(parts) == 1:
+        return rows
     for path, other in parts[1:]:
-        differing = sorted(set(rows.column_names) ^ set(other.column_names))
+        differing = sorted((set(rows.column_names) ^ set(other.column_names)) - {*HIDDEN})
         if differing:
             raise DataError(
                 f"{path}: its columns differ from those of {first} ({', '.join(differing)}), but"
-                f" both belong to split {name}; choose one of them with data.{name}"
+                f" both belong to split {name}; choose one of them with data.{name}=FILE, or give"
+                " the file itself"
             )
     try:
-        return concatenate_datasets([part for _, part in parts]) if len(parts) > 1 else rows
+        return concatenate_datasets([with_places(part, path.name) for path, part in parts])
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{first.parent}: the files of split {name} have columns of different types: {error}"

@@ -6,7 +6,7 @@ The steps are those of `open_splits`, in order; `open_rows` reads one table, suc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from finetune.data.roles import (
 from finetune.data.selection import keep_numbers, limit_classes, limit_split, select_rows
 from finetune.data.split_column import divide_by_column
 from finetune.data.splits import count_duplicates, split_by_share, strata_of
-from finetune.data.validation import check_rows
+from finetune.data.validation import find_valid
 from finetune.errors import DataError, nearest
 from finetune.io.references import locate
 from finetune.tables.records import from_records
@@ -46,6 +46,8 @@ class Splits:
     validation: Dataset | None
     test: Dataset | None
     notes: list[str]
+    numbers: Mapping[str, Sequence[int]]
+    """Number of each row of a split in the table that it was read from, from 1."""
 
     @property
     def named(self) -> dict[str, Dataset]:
@@ -68,11 +70,12 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     roles = assign_roles(keep_numbers(config), data, task.config.formats)
     task.settle({k: v for k, v in roles.keys.items() if getattr(task.config, k) is None})
     tables = roles.tables
-    numbers = {role: limit_split(roles, role, config) for role in tables}
+    for role in tables:
+        limit_split(roles, role, config)
     if config.map is not None:
         for role in tables:
-            tables[role], numbers[role], notes = map_rows(
-                role, tables[role], config.map, numbers[role]
+            tables[role], roles.numbers[role], notes = map_rows(
+                role, tables[role], config.map, roles.numbers_of(role)
             )
             roles.notes += notes
     try:
@@ -88,10 +91,12 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
         if role != "train" and not _is_usable(roles, role, task_rows):
             del tables[role]
             continue
-        tables[role], notes = check_rows(
-            role, rows, task_rows.validate_many, config.on_error, numbers[role]
+        valid, notes = find_valid(
+            role, rows, task_rows.validate_many, config.on_error, roles.numbers_of(role)
         )
         roles.notes += notes
+        if len(valid) < len(rows):
+            roles.select(role, valid)
     _divide_single_row(roles, config, task_rows)
     settle_validation(roles, config)
     roles.notes.append(f"first row: {task_rows.describe(tables['train'][0])}")
@@ -102,7 +107,8 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     if config.per_class is not None:
         limit_classes(roles, config.per_class, config.split_seed, task_rows)
     held_out = tables.get("validation"), tables.get("test")
-    splits = Splits(tables["train"], *held_out, roles.notes)
+    numbers = {str(role): roles.numbers_of(role) for role in tables}
+    splits = Splits(tables["train"], *held_out, roles.notes, numbers)
     completed = task_rows.complete(splits.named)
     task.settle(completed.keys)
     splits.notes.extend(completed.notes)
@@ -300,10 +306,10 @@ def _split_by_share(
                 " keeps at least one row in train, and duplicates and groups stay together; add"
                 f" rows, set a larger share, or set data.{role}=0"
             )
-        roles.tables[role] = rows.select(parts[role])
+        roles.select(role, parts[role], "train")
         roles.notes += [roles.reasons[role]] if role in roles.reasons else []
         roles.notes.append(
             f"{role}: {len(parts[role])} of {len(rows)} train rows held out, a share of {share}"
             f" (data.split_seed={config.split_seed})"
         )
-    roles.tables["train"] = rows.select(parts["train"])
+    roles.select("train", parts["train"])

@@ -43,6 +43,17 @@ class Roles:
     notes: list[str] = field(default_factory=list)
     keys: dict[str, Any] = field(default_factory=dict)
     """Task keys that the sources define."""
+    numbers: dict[Role, Sequence[int]] = field(default_factory=dict)
+    """Number of each row in the table that it was read from, from 1; absent: consecutive."""
+
+    def numbers_of(self, role: Role) -> Sequence[int]:
+        return self.numbers.get(role) or range(1, len(self.tables[role]) + 1)
+
+    def select(self, role: Role, positions: Sequence[int], source: Role | None = None) -> None:
+        """Give a role the rows at these positions of its own table, or of that of another role."""
+        numbers, rows = self.numbers_of(source or role), self.tables[source or role]
+        self.numbers[role] = [numbers[position] for position in positions]
+        self.tables[role] = rows.select(positions)
 
 
 def assign_roles(config: DataConfig, data: Any = None, formats: Sequence[DataFormat] = ()) -> Roles:

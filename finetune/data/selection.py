@@ -13,7 +13,7 @@ from finetune.data.mapping import map_rows
 from finetune.data.roles import Role, Roles
 from finetune.data.splits import draw_per_class
 from finetune.errors import DataError
-from finetune.tables.faults import drop_unreadable
+from finetune.tables.faults import drop_unreadable, take_places
 from finetune.task_parts import Rows
 
 
@@ -30,8 +30,9 @@ def select_rows(
 
     Returns the rows, notes, and the numbers of the rows in their table, from 1.
     """
-    readable, kept, notes = rows, None, list[str]()
-    if not keeps_unreadable:
+    if keeps_unreadable:
+        (readable, kept), notes = take_places(rows), list[str]()
+    else:
         readable, kept, notes = drop_unreadable(rows, where)
     sampled, numbers = _sample(readable, config, kept)
     if len(sampled) < len(readable):
@@ -42,8 +43,8 @@ def select_rows(
     return sampled, notes, numbers or range(1, len(sampled) + 1)
 
 
-def limit_split(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] | None:
-    """Sample a split down to `data.limit` rows; return the numbers of its rows, None for all."""
+def limit_split(roles: Roles, role: Role, config: DataConfig) -> None:
+    """Sample a split down to `data.limit` readable rows."""
     rows = roles.tables[role]
     if not len(rows):
         remedy = "" if role == "train" else f", or skip it with data.{role}=0"
@@ -54,7 +55,8 @@ def limit_split(roles: Roles, role: Role, config: DataConfig) -> Sequence[int] |
     size = len(roles.tables[role])
     if size < len(readable):
         roles.notes.append(f"{role}: sampled {size} of {len(readable)} rows (data.limit)")
-    return numbers
+    if numbers is not None:
+        roles.numbers[role] = numbers
 
 
 def limit_classes(roles: Roles, count: int, seed: int, task_rows: Rows) -> None:
@@ -75,7 +77,7 @@ def limit_classes(roles: Roles, count: int, seed: int, task_rows: Rows) -> None:
             f"set data.per_class to at most {least}, or add rows of these classes"
         )
     kept = draw_per_class(classes, count, seed)
-    roles.tables["train"] = rows.select(kept)
+    roles.select("train", kept)
     roles.notes.append(
         f"train: sampled {len(kept)} of {len(rows)} rows, {count} of each of"
         f" {len(kept) // count} classes (data.per_class, data.split_seed={seed})"

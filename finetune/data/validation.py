@@ -16,25 +16,6 @@ from finetune.task_parts import Fixable, Row, take_rows
 ROWS_IN_MEMORY = 256
 
 
-def check_rows(
-    split: str,
-    rows: Dataset,
-    validate: Callable[[Sequence[Row]], list[list[str]]],
-    on_error: OnError,
-    numbers: Sequence[int] | None = None,
-    columns: Sequence[str] = (),
-) -> tuple[Dataset, list[str]]:
-    """Return the valid rows, and a note if some were skipped or will be clipped.
-
-    `validate` returns a list of faults for each row. `numbers` are the rows' numbers in their file,
-    from 1 without the header; None: consecutive. `columns` are the columns to validate, such as the
-    inputs for prediction; () for all. Raises DataError that lists the faults, unless `on_error`
-    says to skip or clip the rows and valid rows remain.
-    """
-    kept, notes = find_valid(split, rows, validate, on_error, numbers, columns)
-    return (rows.select(kept) if len(kept) < len(rows) else rows), notes
-
-
 def find_valid(
     split: str,
     rows: Dataset,
@@ -43,7 +24,13 @@ def find_valid(
     numbers: Sequence[int] | None = None,
     columns: Sequence[str] = (),
 ) -> tuple[list[int], list[str]]:
-    """Return the positions of the valid rows, and the notes of `check_rows`."""
+    """Return the positions of the valid rows, and a note if others are skipped or will be clipped.
+
+    `validate` returns a list of faults for each row. `numbers` are the rows' numbers in their file,
+    from 1 without the header; None: consecutive. `columns` are the columns to validate, such as the
+    inputs for prediction; () for all. Raises DataError that lists the faults, unless `on_error`
+    says to skip or clip the rows and valid rows remain.
+    """
     faults = Faults(split)
     kept: list[int] = []
     clipped = 0

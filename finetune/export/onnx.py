@@ -31,6 +31,7 @@ from finetune.io.manifest import MANIFEST
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
 from finetune.reporting.console import Console, format_count
+from finetune.tables.faults import drop_unreadable
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
 
@@ -277,7 +278,7 @@ def _rows_of_run(run: Path, task: Task, *, trust_code: bool = False) -> tuple[Da
         check_stored_code("data.map", config.map, file, trust_code=trust_code)
     tables = assign_roles(config, None, task.config.formats).tables
     role: Role = next(role for role in ("test", "validation", "train") if role in tables)
-    rows = tables[role]
+    rows, _, _ = drop_unreadable(tables[role], role)
     if config.map is not None:
         rows, _, _ = map_rows(role, rows, config.map, None)
     file_or_share = getattr(config, role)

@@ -18,7 +18,7 @@ from finetune.errors import ConfigError, DataError
 from finetune.inference.predictor import as_rows, check_columns
 from finetune.reporting.console import Console, format_count
 from finetune.tables.encodings import DETECTED
-from finetune.tables.faults import UNREADABLE
+from finetune.tables.faults import UNREADABLE, RowNumber
 from finetune.task import Task
 from finetune.task_parts import Row
 
@@ -76,6 +76,8 @@ def open_inputs(source: Source, task: Task, console: Console) -> PredictionInput
 
 def _number_row(number: int, row: Row) -> NumberedRow:
     reason = row.pop(UNREADABLE, None)
+    if reason and isinstance(number, RowNumber):
+        reason = f"{number.place}, {reason}"
     return NumberedRow(number, row, reason)
 
 

@@ -199,7 +199,12 @@ class PredictionTable(Sink):
         is_fault = isinstance(result, str)
         prediction: Mapping[str, Any] = {} if isinstance(result, str) else result
         predicted = {PREDICTED + name: prediction.get(name) for name in self._names or ()}
-        return {ROW: numbered.number, **inputs, **predicted, ERROR: result if is_fault else None}
+        return {
+            ROW: int(numbered.number),
+            **inputs,
+            **predicted,
+            ERROR: result if is_fault else None,
+        }
 
 
 class RowNames:

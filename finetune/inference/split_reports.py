@@ -14,6 +14,7 @@ from finetune.inference.evaluation_loop import Evaluation
 from finetune.inference.predictor import Predictor
 from finetune.io.table_writer import open_writer
 from finetune.model import TransferModel
+from finetune.tables.faults import RowNumber
 from finetune.task import Task
 from finetune.task_parts import NamedRow, Outcome, Prediction, Row, take_rows
 
@@ -61,7 +62,8 @@ def write_outcomes(
 ) -> None:
     """Write a line for each row, the worst mistakes first: its number, outcome and `inputs`.
 
-    Inputs that a table cannot show, such as the bytes of an image, are left out.
+    Inputs that a table cannot show, such as the bytes of an image, are left out. Where several
+    files make up the table, the row's place in its file follows as `file`.
     """
     order = sorted(range(len(outcomes)), key=lambda index: -outcomes[index].mistake)
     first = take_rows(rows, [0])[0]
@@ -76,13 +78,18 @@ def write_outcomes(
             write(
                 [
                     {
-                        "row": numbers[index],
+                        "row": int(numbers[index]),
                         **outcomes[index].columns,
                         **{names[name]: row.get(name) for name in shown},
+                        **_place(numbers[index]),
                     }
                     for index, row in zip(some, read, strict=True)
                 ]
             )
+
+
+def _place(number: int) -> dict[str, str]:
+    return {"file": number.place} if isinstance(number, RowNumber) else {}
 
 
 def _is_shown(value: Any) -> bool:

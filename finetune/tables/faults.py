@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from finetune.errors import DataError
 
 OnError = Literal["stop", "skip", "clip", "keep"]
 """What happens to invalid rows; "keep", which no key sets: they keep their places in the table."""
 UNREADABLE = "__unreadable__"
+PLACE = "__place__"
+HIDDEN = (UNREADABLE, PLACE)
+"""Columns of tables between reading and the selection of their rows; tasks never see them."""
 
 SHOWN = 20
 _EXCERPT = 120  # characters
@@ -69,11 +72,17 @@ class Faults:
         raise DataError("\n".join([f"{count} {verb} invalid:", *faults, remedy]))
 
     def kinds(self) -> str:
-        """Return the kinds of the faults with their counts, most frequent first."""
-        counts = Counter(
-            _VALUES.sub("...", message) for _, messages in self.rows for message in messages
+        """Return the kinds of the faults with their counts, most frequent first.
+
+        A fault that occurs once is shown as it is.
+        """
+        messages = [message for _, messages in self.rows for message in messages]
+        kinds = [_VALUES.sub("...", message) for message in messages]
+        shown = dict(zip(kinds, messages, strict=True))
+        return ", ".join(
+            f"{shown[kind] if count == 1 else kind} ({count})"
+            for kind, count in Counter(kinds).most_common(SHOWN)
         )
-        return ", ".join(f"{message} ({count})" for message, count in counts.most_common(SHOWN))
 
 
 def excerpt(text: str) -> str:
@@ -98,13 +107,58 @@ def keep_places(rows: Dataset, reasons: Mapping[int, str]) -> Dataset:
     return Dataset(table.take(pa.array(places, pa.int64())).append_column(UNREADABLE, texts))
 
 
-def drop_unreadable(rows: Dataset, subject: str) -> tuple[Dataset, list[int] | None, list[str]]:
-    """Return the rows that could be read, their numbers from 1, and a note on the others.
+class RowNumber(int):
+    """Number of a row in its table, from 1, and its place in the file that the row is from.
 
-    The numbers are None if all rows could be read. The note calls the table `subject`.
+    As text "7 (b.csv row 2)".
     """
+
+    place: str
+
+    def __new__(cls, number: int, place: str) -> Self:
+        made = super().__new__(cls, number)
+        made.place = place
+        return made
+
+    def __str__(self) -> str:
+        return f"{int(self)} ({self.place})"
+
+
+def with_places(rows: Dataset, file: str) -> Dataset:
+    """Return the rows of a file with the hidden columns, to be joined with those of others.
+
+    Rows that name their own file need no place.
+    """
+    named = "file" in rows.column_names
+    places = [None if named else f"{file} row {place + 1}" for place in range(len(rows))]
+    columns = {UNREADABLE: [None] * len(rows), PLACE: places}
+    for name, values in columns.items():
+        if name not in rows.column_names:
+            rows = rows.add_column(name, pa.array(values, pa.string()), feature=Value("string"))
+    return rows
+
+
+def take_places(rows: Dataset) -> tuple[Dataset, Sequence[int] | None]:
+    """Return the rows without the column PLACE, and the numbers made of it; None without it."""
+    if PLACE not in rows.column_names:
+        return rows, None
+    numbers = [
+        number if place is None else RowNumber(number, place)
+        for number, place in enumerate(rows[PLACE], start=1)
+    ]
+    return rows.remove_columns(PLACE), numbers
+
+
+def drop_unreadable(rows: Dataset, subject: str) -> tuple[Dataset, Sequence[int] | None, list[str]]:
+    """Return the rows that could be read, without hidden columns, their numbers from 1, and a note
+    on the others.
+
+    The numbers are None if they are consecutive and in one file. The note calls the table
+    `subject`.
+    """
+    rows, numbers = take_places(rows)
     if UNREADABLE not in rows.column_names:
-        return rows, None, []
+        return rows, numbers, []
     kept, faults = [], Faults(subject)
     for place, reason in enumerate(rows[UNREADABLE]):
         if reason is None:
@@ -113,5 +167,7 @@ def drop_unreadable(rows: Dataset, subject: str) -> tuple[Dataset, list[int] | N
             faults.add(f"row {place + 1}", reason.partition(": ")[2])
     notes = faults.settle("skip", len(rows))
     readable = rows.remove_columns(UNREADABLE)
-    numbers = [place + 1 for place in kept] if notes else None
-    return readable.select(kept) if notes else readable, numbers, notes
+    if not notes:
+        return readable, numbers, []
+    given = numbers or range(1, len(rows) + 1)
+    return readable.select(kept), [given[place] for place in kept], notes

@@ -59,7 +59,7 @@ def finalize_run(
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         with console.during("writing the reports"):
-            _write_reports(model, prepared, evaluations, folder)
+            _write_reports(model, prepared, evaluations, folder, splits)
         card_data = collect_card_data(prepared, splits, results, selected, step)
         with console.during("saving the final model and reloading it"):
             differences = _export(model, prepared, folder, card_data)
@@ -123,11 +123,13 @@ def _write_reports(
     prepared: Prepared,
     evaluations: Mapping[str, Evaluation],
     folder: RunFolder,
+    splits: Splits,
 ) -> None:
     task = prepared.live.task
     for split in prepared.held_out:
         evaluation, target = evaluations[split.name], folder.path / "reports" / split.name
-        write_split_reports(model, task, split, evaluation, target, split.numbers())
+        numbers = split.numbers(splits.numbers[split.name])
+        write_split_reports(model, task, split, evaluation, target, numbers)
         if (target / UNTRAINED).is_file() and evaluation.predictions:
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
             shown = take_rows(split.rows, range(len(before)))

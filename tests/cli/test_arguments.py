@@ -85,3 +85,11 @@ def test_source_of_requires_data_or_a_default() -> None:
     assert source_of(["limit=3"], missing="-").reference == "-"
     with pytest.raises(ConfigError, match="DATA: missing"):
         source_of(["limit=3"])
+
+
+def test_source_of_takes_the_data_by_their_key_too() -> None:
+    for word in ("data=new.csv", "data.source=new.csv", "new.csv"):
+        source = source_of([word, "delimiter=;"])
+        assert (source.reference, source.config.delimiter) == ("new.csv", ";")
+    with pytest.raises(ConfigError, match="expected one DATA, got 'b.csv' and 'a.csv'"):
+        source_of(["a.csv", "data=b.csv"])

@@ -8,6 +8,7 @@ import pytest
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_numbered_rows, open_splits
+from finetune.errors import DataError
 from finetune.tables.faults import UNREADABLE
 from tasks import TextClassification
 
@@ -60,7 +61,7 @@ def test_skipped_lines_count_for_the_numbers_of_later_rows(tmp_path: Path) -> No
     path.write_text("text,label\none,a\ntwo,b,c\nthree,b\nfour,a\n")
     rows, notes, numbers = open_numbered_rows(str(path), DataConfig(on_error="skip"))
     assert (rows["text"], list(numbers)) == (["one", "three", "four"], [1, 3, 4])
-    assert any("1 of 4 rows skipped: ... cells, but the header" in note for note in notes)
+    assert any("1 of 4 rows skipped: 3 cells, but the header" in note for note in notes)
     splits = open_splits(
         DataConfig(source=str(path), on_error="skip", validation=0), TextClassification()
     )
@@ -76,3 +77,28 @@ def test_functions_of_rows_do_not_see_unreadable_lines(tmp_path: Path) -> None:
     rows, _, numbers = open_numbered_rows(str(path), config, keeps_unreadable=True)
     assert rows["text"] == ["ONE", None, "THREE"]
     assert list(numbers) == [1, 2, 3]
+
+
+def test_rows_of_several_files_keep_their_places(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "a.csv").write_text("text,label\none,a\ntwo,b,c\nthree,b\n")
+    (tmp_path / "train" / "b.csv").write_text("text,label\nfour,a\nfive,b\n")
+    source, keys = str(tmp_path), {"on_error": "skip"}
+    rows, notes, numbers = open_numbered_rows(source, DataConfig(**keys))
+    assert rows.column_names == ["text", "label"]
+    assert list(zip(rows["text"], map(str, numbers), strict=True)) == [
+        ("one", "1 (a.csv row 1)"),
+        ("three", "3 (a.csv row 3)"),
+        ("four", "4 (b.csv row 1)"),
+        ("five", "5 (b.csv row 2)"),
+    ]
+    assert "1 of 5 rows skipped: 3 cells" in notes[-1]
+    config = DataConfig(source=source, validation=0.5, **keys)
+    splits = open_splits(config, TextClassification())
+    for name, rows in splits.named.items():
+        texts = dict(zip(map(int, splits.numbers[name]), rows["text"], strict=True))
+        assert texts.items() <= {1: "one", 3: "three", 4: "four", 5: "five"}.items()
+    (tmp_path / "train" / "b.csv").write_text("text,label\nfour,a\n,b\n")
+    with pytest.raises(DataError, match=r"train row 4 \(b.csv row 2\): text is empty"):
+        (tmp_path / "train" / "a.csv").write_text("text,label\none,a\nthree,b\n")
+        open_splits(DataConfig(source=source), TextClassification())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from finetune.data.validation import check_rows
+from finetune.data.validation import find_valid
 from finetune.errors import DataError
 from finetune.task import Task
 
@@ -15,15 +15,15 @@ def table(labels: list[str | None], **columns: list[str]) -> Dataset:
     return Dataset.from_dict({"text": texts, "label": labels, **columns})
 
 
-def test_check_rows_returns_valid_rows_unchanged(task: Task) -> None:
+def test_find_valid_keeps_all_valid_rows(task: Task) -> None:
     rows = table(["a", "b"])
-    assert check_rows("train", rows, task.rows.validate_many, "stop") == (rows, [])
+    assert find_valid("train", rows, task.rows.validate_many, "stop") == ([0, 1], [])
 
 
-def test_check_rows_lists_twenty_faults_and_counts_all(task: Task) -> None:
+def test_find_valid_lists_twenty_faults_and_counts_all(task: Task) -> None:
     rows = table(["bad"] * 30 + ["", "good"])
     with pytest.raises(DataError) as caught:
-        check_rows("train", rows, task.rows.validate_many, "stop")
+        find_valid("train", rows, task.rows.validate_many, "stop")
     message = str(caught.value)
     assert "train: 31 of 32 rows are invalid" in message
     assert "train row 1: the label 'bad' is unknown" in message
@@ -33,24 +33,24 @@ def test_check_rows_lists_twenty_faults_and_counts_all(task: Task) -> None:
     assert "data.on_error=skip" in message
 
 
-def test_check_rows_reports_the_file_or_the_row_number(task: Task) -> None:
+def test_find_valid_reports_the_file_or_the_row_number(task: Task) -> None:
     rows = table(["bad", "good"], file=["a/1.txt", "a/2.txt"])
     with pytest.raises(DataError, match=r"a/1\.txt: the label"):
-        check_rows("train", rows, task.rows.validate_many, "stop")
+        find_valid("train", rows, task.rows.validate_many, "stop")
     with pytest.raises(DataError, match="test row 17: the label"):
-        check_rows("test", table(["good", "bad"]), task.rows.validate_many, "stop", numbers=[3, 17])
+        find_valid("test", table(["good", "bad"]), task.rows.validate_many, "stop", numbers=[3, 17])
 
 
-def test_check_rows_skips_invalid_rows_on_request(task: Task) -> None:
-    rows, notes = check_rows(
+def test_find_valid_skips_invalid_rows_on_request(task: Task) -> None:
+    kept, notes = find_valid(
         "train", table(["a", "bad", None, "b"]), task.rows.validate_many, "skip"
     )
-    assert rows["label"][:] == ["a", "b"]
+    assert kept == [0, 3]
     assert notes == [
-        "train: 2 of 4 rows skipped: the label ... is unknown (1), the label is empty (1)"
+        "train: 2 of 4 rows skipped: the label 'bad' is unknown (1), the label is empty (1)"
     ]
 
 
-def test_check_rows_rejects_a_split_without_valid_rows(task: Task) -> None:
+def test_find_valid_rejects_a_split_without_valid_rows(task: Task) -> None:
     with pytest.raises(DataError, match="no valid row left"):
-        check_rows("train", table(["bad", "bad"]), task.rows.validate_many, "skip")
+        find_valid("train", table(["bad", "bad"]), task.rows.validate_many, "skip")

@@ -15,6 +15,7 @@ import finetune
 from finetune.errors import DataError
 from finetune.inference.predictor import load
 from finetune.inference.split_reports import write_outcomes
+from finetune.tables.faults import RowNumber
 from finetune.task_parts import Outcome
 from tests.support.command_line import finetune as command
 from tests.support.tiny_models import text_rows
@@ -83,6 +84,18 @@ def test_write_outcomes_keeps_its_columns_apart_from_those_of_the_input(tmp_path
     assert read(path) == [
         {"row": "7", "true": "2", "input_row": "b"},
         {"row": "4", "true": "1", "input_row": "a"},
+    ]
+
+
+def test_write_outcomes_names_the_file_where_there_are_several(tmp_path: Path) -> None:
+    rows = Dataset.from_list([{"text": "a"}, {"text": "b"}])
+    outcomes = [Outcome({"true": 1}, 1.0), Outcome({"true": 2}, 0.0)]
+    path = tmp_path / "predictions.csv"
+    numbers = [RowNumber(4, "a.csv row 4"), RowNumber(7, "b.csv row 2")]
+    write_outcomes(path, outcomes, rows, numbers, ["text", "file"])
+    assert read(path) == [
+        {"row": "4", "true": "1", "text": "a", "file": "a.csv row 4"},
+        {"row": "7", "true": "2", "text": "b", "file": "b.csv row 2"},
     ]
 
 
