@@ -21,6 +21,7 @@ from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
 from tasks.annotations.boxes import objects_in
+from tasks.classification.label_views import similar_names
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
 from tasks.detection.detection_metrics import MAX_DETECTIONS, room_for_objects, summarize_boxes
@@ -114,6 +115,7 @@ class ObjectDetection(Task):
         height, width = self.canvas_.size
         fit = "padded, aspect ratio kept" if self.canvas_.keeps_aspect else "stretched"
         fitted = f"input: {height} x {width} pixels, {fit}"
+        notes += similar_names(self.labels)
         return [counts, self.source_.note, fitted, *pixels.notes, note, *notes]
 
     def _settle_maximum(self, cells: Sequence[Any]) -> list[str]:

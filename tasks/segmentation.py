@@ -20,6 +20,7 @@ from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Onnx, Prediction, Rng, Row, Sample, Stats
+from tasks.classification.label_views import similar_names
 from tasks.image import tiles
 from tasks.image.augmentation import channel_settings, check_color_changes
 from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentation
@@ -101,6 +102,7 @@ class Segmentation(Task):
         self._set_augmentation()
         notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input()]
         notes += [*pixels.notes, note]
+        notes += similar_names(self.coding_.names)
         notes += [*masks.note_turned(train, facts), *masks.remarks("train", facts, self.coding_)]
         return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
 

@@ -7,14 +7,18 @@ the `form` of a box says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
 from finetune.task_parts import Row
-from tasks.annotations.boxes import make_annotation
+from tasks.annotations.boxes import is_numbers, make_annotation, to_corners
 
+_NEAR = 2.0  # pixels by which the border of a box may differ from that of the outline
+_MOST = 0.9  # share of the boxes that another convention must fit
+_FEW = 0.5  # share of the boxes below which the stated convention is in doubt
+_SOME = 3  # boxes with an outline that are evidence
 NAMED = 1 << 30
 """The smallest number of a category that is made of its name."""
 
@@ -86,6 +90,39 @@ class AnnotatedImage:
         if self.content is None:
             return self.image
         return {"bytes": self.content or None, "path": self.image}
+
+
+def settle_form(images: Sequence[AnnotatedImage]) -> Iterator[str]:
+    """Read boxes of left, top, width, height as corners if their outlines show that they are.
+
+    Some programs write corners, which also fit the image while objects are small. Yields a note;
+    boxes that differ from their outlines in another way are counted.
+    """
+    objects = [each for image in images for each in image.objects]
+    pairs = [each for each in objects if is_numbers(each.box) and any(each.polygons)]
+    if len(pairs) < _SOME:
+        return
+    fitting = sum(_fits(each, "xywh") for each in pairs)
+    if fitting >= _FEW * len(pairs):
+        return
+    if sum(_fits(each, "xyxy") for each in pairs) >= _MOST * len(pairs):
+        for each in objects:
+            each.form = "xyxy"
+        yield (
+            "warning: boxes are left, top, right, bottom and not left, top, width, height, as"
+            f" {len(pairs)} outlines show"
+        )
+    else:
+        yield (
+            f"warning: {len(pairs) - fitting} of {len(pairs)} boxes are not those around their"
+            " outlines; look at them with `finetune inspect --draw`"
+        )
+
+
+def _fits(item: Annotated, form: str) -> bool:
+    corners = to_corners(item.box, form, (1, 1))  # type: ignore[arg-type]
+    around = bounds(item.polygons)
+    return all(abs(one - other) <= _NEAR for one, other in zip(corners, around, strict=True))
 
 
 def box_row(item: AnnotatedImage) -> Row:

@@ -19,11 +19,13 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage
+from tasks.annotations.annotated import Annotated, AnnotatedImage, settle_form
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.image.image_search import ImageSearch, configured_places
 
 _FIELDS = {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"}
+_OF_IMAGES = {"id", "file_name", "width", "height", "license", "flickr_url", "coco_url"}
+_OF_IMAGES |= {"date_captured", "rights_holder", "data_captured", "path", "url"}
 _KEYS = {"images", "annotations", "categories"}
 _HEAD = 4096  # characters to read before parsing: enough to reject a file that is not an object
 _POINTS = 6  # numbers of the smallest polygon
@@ -142,6 +144,15 @@ def _unread_fields(annotations: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{name} ({count})" for name, count in fields.items() if name not in _FIELDS]
 
 
+def _unread_of_images(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the fields of images with a value that are neither read nor bookkeeping."""
+    nothing: tuple[Any, ...] = (None, "", [], {})
+    fields = Counter(
+        name for item in images for name, value in item.items() if value not in nothing
+    )
+    return [f"{name} ({count})" for name, count in fields.items() if name not in _OF_IMAGES]
+
+
 def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage], list[str]]:
     """Return the images of a COCO file, and notes. Raises DataError if it is malformed."""
     content = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -181,7 +192,11 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
             " a file_name, categories an id and a name, annotations an image_id and a category_id"
         ) from error
     found = [image for _, image in images]
+    categories.check_start(each.get("category_id") for each in content["annotations"])
     notes = [repeated] if repeated else []
+    notes += [f"{file.name}: {note}" for note in settle_form(found)]
+    if unread := _unread_of_images(content["images"]):
+        notes.append(f"{file.name}: fields of images, not read: {listed(unread, _SHOWN)}")
     if unread := _unread_fields(content["annotations"]):
         notes.append(f"{file.name}: fields of annotations, not read: {listed(unread, _SHOWN)}")
     if strays:
@@ -229,10 +244,26 @@ class _Categories:
                     f"{file}: category id {item['id']!r} has two names, {names[item['id']]!r} and"
                     f" {name!r}; give each category an id of its own"
                 )
+        self._file = file
         self.names = list(names.values())
         are_numbers = all(type(key) is int or str(key).isdecimal() for key in names)
         numbers = [int(key) if are_numbers else n for n, key in enumerate(names, start=1)]
         self._by_id = _ById(dict(zip(names, zip(self.names, numbers, strict=True), strict=True)))
+
+    def check_start(self, used: Iterable[Any]) -> None:
+        """Raise DataError if the annotations count the categories from 1, and the list from 0.
+
+        Not a fault of single annotations: the others would have the class of their neighbor.
+        """
+        known = {int(key) for key in self._by_id if str(key).isdecimal()}
+        numbers = {int(key) for key in used if str(key).isdecimal()}
+        unknown = numbers - known
+        if known and unknown == {max(known) + 1} and min(known) not in numbers:
+            raise DataError(
+                f"{self._file}: the annotations have category ids {min(numbers)} to {max(numbers)},"
+                f" but the categories {min(known)} to {max(known)}: do the annotations count from"
+                f" {min(numbers)}? Correct the ids of one of them"
+            )
 
     def find(self, key: Any) -> Any:
         """Return (name, number) of a category, None if there is none with this id."""
@@ -248,7 +279,7 @@ def _images(
     by_id: dict[Any, tuple[Mapping[str, Any], AnnotatedImage]] = {}
     repeated = 0
     for item in items:
-        name = _name(item, "file_name")
+        name = _file_name(item)
         other = by_id.get(item["id"])
         if other is not None and other[1].file != name:
             raise DataError(
@@ -262,6 +293,13 @@ def _images(
         by_id.setdefault(item["id"], (item, image))
     note = f"{file.name}: {repeated} images are listed again with the same id and file_name"
     return list(by_id.values()), note if repeated else ""
+
+
+def _file_name(item: Mapping[str, Any]) -> str:
+    """Return the name of an image: its file_name, or the end of its coco_url, as LVIS has it."""
+    if not item.get("file_name") and item.get("coco_url"):
+        return "/".join(str(item["coco_url"]).split("/")[-2:])
+    return _name(item, "file_name")
 
 
 def _name(item: Mapping[str, Any], key: str) -> str:
@@ -291,6 +329,8 @@ def _object(
         box = [float(value) for value in box]
     except (TypeError, ValueError, OverflowError):
         box, fault = [], f"bbox {item['bbox']!r:.80} is not four numbers"
+    if not box and outline.get("counts"):
+        box = _box_around(outline)
     return Annotated(
         category[0],
         box,
@@ -310,11 +350,24 @@ def _outline(segmentation: Any) -> dict[str, Any]:
     if isinstance(segmentation, Mapping):
         size = [int(side) for side in segmentation["size"]]
         return {"counts": _compress(segmentation), "size": size}
+    if segmentation and all(isinstance(x, int | float) for x in segmentation):
+        segmentation = [segmentation]  # the points of one polygon, as VIA writes them
     polygons = [[float(x) for x in points] for points in segmentation]
     for points in polygons:
         if len(points) % 2:
             raise ValueError(f"a polygon has {len(points)} numbers, not pairs of x and y")
     return {"polygons": polygons}
+
+
+def _box_around(outline: Mapping[str, Any]) -> list[float]:
+    """Return the box around a run-length mask, left, top, width, height; [] if it has none."""
+    from faster_coco_eval.core import mask
+
+    try:
+        packed = {"size": outline["size"], "counts": outline["counts"].encode()}
+        return [float(value) for value in mask.toBbox(packed)]
+    except (ValueError, RuntimeError):  # which validation of the outline reports
+        return []
 
 
 def _compress(rle: Mapping[str, Any]) -> str:

@@ -18,13 +18,15 @@ from finetune.config.formats import TaskTables, Unusable
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.annotated import AnnotatedImage, box_row, mask_row
+from tasks.annotations.annotated import Annotated, AnnotatedImage, box_row, mask_row
 from tasks.annotations.yolo_labels import is_label_file, label_file, read_labels
 from tasks.annotations.yolo_sources import YoloSource, find_yolo, open_yolo
 from tasks.image.image_reading import picture_size
 from tasks.image.image_search import configured_places, hidden_images, walk_images
 
 _SHOWN = 3
+_LEAST_KEY_POINTS = 10  # numbers of a box and three points; four corners are 8
+_NEAR = 0.02  # share of the image size by which a point may be outside its box
 _TRIED = 200  # images by whose labels boxes and polygons are told apart
 _LOUD = 0.5  # share of images without a label file from which it is a warning
 
@@ -62,7 +64,7 @@ def has_labels(path: Path) -> bool:
     return bool(_first_labels(path)[0])
 
 
-def _first_labels(path: Path) -> tuple[list[Path], bool]:
+def _first_labels(path: Path) -> tuple[list[Path], bool | None]:
     """Return the label files of the first images, and True if they have key points."""
     if find_yolo(path) is None:
         return [], False
@@ -120,7 +122,55 @@ def read_yolo(
     if lone:
         shown = listed((_short(file, source.folder) for file in lone), _SHOWN)
         notes.append(f"warning: label files that fit no image, not read: {len(lone)} ({shown})")
+    objects = [each for images in splits.values() for image in images for each in image.objects]
+    _check_numbers(source, objects)
+    _check_key_points(source, objects)
     return splits, [*source.notes, *notes], unusable
+
+
+def _check_numbers(source: YoloSource, objects: Sequence[Annotated]) -> None:
+    """Raise DataError if the label files count the classes from 1 and the names from 0.
+
+    Not a fault of single rows: in the others, each class would be called like the next one.
+    """
+    numbers, names = {each.category_id for each in objects}, source.names or {}
+    if 0 in names and 0 not in numbers and len(names) in numbers and len(names) not in names:
+        shifted = ", ".join(f"{number + 1}: {name}" for number, name in names.items())
+        raise DataError(
+            f"{source.place}: the label files have the classes {min(numbers)} to {max(numbers)},"
+            f" but the names count from 0 to {max(names)}: do the files count from 1? Write names:"
+            f" {{{shifted}}} in data.yaml"
+        )
+
+
+def _check_key_points(source: YoloSource, objects: Sequence[Annotated]) -> None:
+    """Raise DataError for lines that are most likely a box and key points, and not a polygon."""
+    lines = [each.polygons[0] for each in objects if each.polygons]
+    count = len(lines[0]) if lines else 0
+    alike = all(len(line) == count and _fits_key_points(line) for line in lines)
+    if source.has_keypoints is None and alike and len(lines) > 1 and count >= _LEAST_KEY_POINTS:
+        raise DataError(
+            f"{source.place}: all lines have {count} numbers after the class, which fit a box and"
+            " key points in it; write kpt_shape: [POINTS, 2 or 3] in data.yaml to read the boxes,"
+            " or kpt_shape: null if they are polygons"
+        )
+
+
+def _fits_key_points(numbers: Sequence[float]) -> bool:
+    """True if the numbers after the first four are points in that box, or zeros."""
+    x, y, width, height = numbers[:4]
+    points = numbers[4:]
+
+    def are_inside(step: int) -> bool:
+        pairs = zip(points[::step], points[1::step], strict=True)
+        return len(points) % step == 0 and all(
+            (a, b) == (0, 0)
+            or (abs(a - x) <= width / 2 + _NEAR and abs(b - y) <= height / 2 + _NEAR)
+            for a, b in pairs
+        )
+
+    has_visibility = len(points) % 3 == 0 and set(points[2::3]) <= {0, 1, 2}
+    return are_inside(2) or (has_visibility and are_inside(3))
 
 
 def _images(source: YoloSource, split: str, sources: Sequence[str]) -> list[Path] | Unusable:

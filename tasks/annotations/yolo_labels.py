@@ -77,7 +77,7 @@ def is_label_file(file: Path) -> bool:
 
 
 def read_labels(
-    file: Path, place: str, names: Mapping[int, str] | None, has_keypoints: bool
+    file: Path, place: str, names: Mapping[int, str] | None, has_keypoints: bool | None
 ) -> Iterator[Annotated]:
     """Yield the objects of a label file, with polygons in shares of the image size."""
     text = file.read_text(encoding="utf-8-sig", errors="replace")
@@ -88,7 +88,9 @@ def read_labels(
             yield item
 
 
-def _parse(words: list[str], names: Mapping[int, str] | None, has_keypoints: bool) -> Annotated:
+def _parse(
+    words: list[str], names: Mapping[int, str] | None, has_keypoints: bool | None
+) -> Annotated:
     item = Annotated("", form="cxcywh-shares")
     try:
         number, values = float(words[0]), [float(word) for word in words[1:]]

@@ -12,7 +12,7 @@ another machine; the longest trailing part that exists beside the description is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from finetune.errors import DataError
-from finetune.listing.image_paths import is_image_file
-from finetune.listing.walking import describe_contents, list_visible
+from finetune.errors import DataError, listed
+from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.walking import describe_contents, list_readable, list_visible
 from finetune.tables.encodings import Decoder
 from tasks.annotations.coco import split_of
 from tasks.annotations.yolo_labels import (
@@ -40,7 +40,9 @@ from tasks.image.image_search import (
 
 SPLIT_KEYS = ("train", "val", "valid", "validation", "test")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "names.txt")
+_SHOWN = 4
 _EMPTY = ("", "null", "~", "none")
+_DARKNET_FOLDERS = ("data", "cfg")  # where Darknet expects obj.data, below its own folder
 _TRIED = 50  # images whose labels tell that a folder without a description is YOLO's
 
 
@@ -54,7 +56,8 @@ class YoloSource:
         names: class names by number; None: there are none, classes are called by their numbers.
         splits: {split: its folders, list files or images}, as written.
         root: the folder `path:` of data.yaml.
-        has_keypoints: True if key points follow the box in a line.
+        has_keypoints: True if key points follow the box in a line, False if there are polygons;
+            None: not said.
         pictures: the folder data.images, in which the images are looked for by the names of their
             label files; None: they are where the description says.
         labels: {image: label file} of the images found there.
@@ -65,7 +68,7 @@ class YoloSource:
     names: dict[int, str] | None
     splits: dict[str, list[str]]
     root: str = ""
-    has_keypoints: bool = False
+    has_keypoints: bool | None = None
     notes: list[str] = field(default_factory=list)
     pictures: Path | None = None
     labels: dict[Path, Path] = field(default_factory=dict)
@@ -137,7 +140,8 @@ def find_yolo(path: Path) -> Path | None:
     files = list_visible(path) if path.is_dir() else [path]
     found = next(iter(_descriptions(files)), None)
     if found is None:
-        darknets = [file for file in files if file.suffix.lower() == ".data"]
+        inside = [file for name in _DARKNET_FOLDERS for file in list_readable(path / name)]
+        darknets = [file for file in (*files, *inside) if file.suffix.lower() == ".data"]
         found = next((file for file in darknets if "names" in _pairs(file)), None)
     if found is None and path.is_dir():
         return path if _has_labels(path) else None
@@ -165,6 +169,8 @@ def open_yolo(path: Path) -> YoloSource:
     files = list_visible(path) if path.is_dir() else []
     if others := [file.name for file in _descriptions(files) if file != place]:
         source.notes.append(f"{place}: read; not read: {', '.join(others)}")
+    if path.is_dir():
+        _check_names(source)
     return source
 
 
@@ -204,7 +210,8 @@ def _from_yaml(file: Path) -> YoloSource:
         raise DataError(f"{file}: lists no split; set train: and val: to folders of images")
     root = str(content.get("path") or "")
     names = _names(content, file)
-    is_pose = "kpt_shape" in content
+    shape = content.get("kpt_shape")
+    is_pose = None if shape is None else str(shape).lower() not in _EMPTY
     notes = [f"{file.name}: key points, not read: only the boxes are"] if is_pose else []
     root = root if root != "." else ""
     return YoloSource(file, file.parent, names, splits, root, is_pose, notes)
@@ -260,7 +267,9 @@ def _from_darknet(file: Path) -> YoloSource:
     }
     if not splits:
         raise DataError(f"{file}: lists no split; set train = FILE, a list of images")
-    return YoloSource(file, file.parent, dict(enumerate(_lines(names))), splits)
+    roots = (file.parent, file.parent.parent)
+    root = next((each for each in roots if (each / pairs["names"]).is_file()), file.parent)
+    return YoloSource(file, root, dict(enumerate(_lines(names))), splits)
 
 
 def _lines(file: Path) -> list[str]:
@@ -298,11 +307,31 @@ def _layout(folder: Path) -> dict[str, list[str]]:
     return splits or {"train": [images or "."]}
 
 
+def _name_files(folder: Path, splits: Mapping[str, Sequence[str]]) -> Iterator[Path]:
+    """Yield the files of class names beside the images and the labels of a dataset."""
+    images = [folder / each for sources in splits.values() for each in sources]
+    places = [folder, folder / "labels", *images, *(place.parent for place in images)]
+    places += [label_file(place / "_.jpg").parent for place in images]
+    files = (place / name for place in dict.fromkeys(places) for name in _NAME_FILES)
+    return filter(is_readable_file, files)
+
+
+def _check_names(source: YoloSource) -> None:
+    """Raise DataError if a file of class names contradicts the description."""
+    names = list((source.names or {}).values())
+    for file in _name_files(source.folder, source.splits):
+        other = _lines(file)
+        if source.place.suffix.lower() in (".yaml", ".yml") and names != other:
+            raise DataError(
+                f"{source.folder}: classes are {listed(names, _SHOWN)} by {source.place.name}, but"
+                f" {listed(other, _SHOWN)} by {file.relative_to(source.folder)}; remove the wrong"
+                f" one, or choose with data.source={source.place}"
+            )
+
+
 def _from_folder(folder: Path) -> YoloSource:
     splits = _layout(folder)
-    places = [folder, folder / "labels", *(folder / each for s in splits.values() for each in s)]
-    places += [place.parent for place in places[2:]]
-    file = next((p / n for p in places for n in _NAME_FILES if (p / n).is_file()), None)
+    file = next(_name_files(folder, splits), None)
     source = YoloSource(file or folder, folder, None, splits)
     if file is not None:
         source.names = dict(enumerate(_lines(file)))

@@ -83,10 +83,10 @@ def label_remarks(config: TargetConfig, targets: Targets, train: Any) -> list[st
     if not isinstance(targets, SingleLabel | SeveralLabels):
         return notes
     cells = label_values(config, train)
-    return [*notes, *_similar_names(targets.names), *_cell_remarks(targets, cells)]
+    return [*notes, *similar_names(targets.names), *_cell_remarks(targets, cells)]
 
 
-def _similar_names(names: Sequence[str]) -> list[str]:
+def similar_names(names: Sequence[str]) -> list[str]:
     """Return notes on names that look alike, or that mean a missing value."""
     notes, seen = [], dict[str, str]()
     for name in names:

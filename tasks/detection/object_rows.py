@@ -201,13 +201,15 @@ def learn_categories(
     """
     names = _class_names(rows, column)
     counts: Counter[str] = Counter()
-    empty = crowds = 0
+    empty = crowds = repeated = 0
     for row in rows:
         objects = objects_in(row[column])
         categories = [label_text(each.category, names) for each in objects]
         counts.update(name for name in categories if name is not None)
         crowds += sum(each.is_crowd for each in objects)
         empty += not objects
+        boxed = [(each.category, each.box) for each in objects if each.box is not None]
+        repeated += len(boxed) - len(set(boxed))
     if not counts:
         raise DataError(f"task.objects: no row has an object in column {column!r}")
     if crowds == counts.total():
@@ -225,7 +227,12 @@ def learn_categories(
     per_class = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
     note = f"objects: {counts.total()} in {len(labels)} classes ({per_class})"
     note += f", {crowds} of them crowds, which are not learned" * bool(crowds)
-    return labels, names, f"{note}; images without objects: {empty}"
+    note += f"; images without objects: {empty}"
+    if repeated:
+        note += (
+            f"; objects that repeat another of their image and class: {repeated}, read as they are"
+        )
+    return labels, names, note
 
 
 def _class_names(rows: Any, column: str) -> list[str] | None:

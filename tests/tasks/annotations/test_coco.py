@@ -1,4 +1,4 @@
-"""COCO annotations read as masks."""
+"""COCO annotations: masks, and what other programs write beside the format."""
 
 from __future__ import annotations
 
@@ -16,8 +16,21 @@ from tasks import Segmentation
 from tasks.annotations.annotated import mask_row
 from tasks.annotations.box_formats import to_rows
 from tasks.annotations.coco import find_coco, read_coco, split_of
+from tasks.detection.object_rows import learn_categories
 from tasks.mask_sources.mask_files import NO_OBJECT, paint_objects
+from tests.support.annotated_sets import (
+    BOX,
+    MASK,
+    coco_content,
+    read_boxes,
+    read_classes,
+    refusal,
+    save_pictures,
+    write_json,
+)
 from tests.support.tiny_scenes import SIZE
+
+NAMES = ("a.jpg", "b.jpg", "c.jpg")
 
 
 def test_read_coco_gives_the_drawn_masks(scenes: Path) -> None:
@@ -61,7 +74,7 @@ def test_paint_objects_paints_small_objects_last(tmp_path: Path) -> None:
             "its polygon has the coordinate nan, far outside the image",
         ),
         ([[1, 2, 3, 4, 5, 1e9]], r"its polygon has the coordinate 1e\+09"),
-        ([1, 2, 3, 4, 5, 6], r"segmentation is neither polygons \[\[x, y, ...\]\] nor RLE"),
+        ([1, 2, "x", 4, 5, 6], r"segmentation is neither polygons \[\[x, y, ...\]\] nor RLE"),
         ({"size": [8, 8], "counts": "!!!bad"}, "its RLE cannot be decoded"),
         (
             {"size": [10, 10], "counts": "0T3"},
@@ -94,3 +107,62 @@ def test_split_of_finds_the_split_in_a_name() -> None:
     assert split_of("instances_train2017") == "train"
     assert split_of("valid") == "validation"
     assert split_of("_annotations.coco") is None
+
+
+def test_boxes_that_are_corners_by_their_outlines_are_read_as_corners(tmp_path: Path) -> None:
+    save_pictures(tmp_path, NAMES)
+    content = coco_content(NAMES)
+    for item in content["annotations"]:
+        item |= {"bbox": [3, 4, 20, 30], "segmentation": [[3, 4, 20, 4, 20, 30, 3, 30]]}
+    write_json(tmp_path / "a.json", content)
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("square", 3, 4, 20, 30)]] * 3
+    assert any("boxes are left, top, right, bottom" in note for note in notes)
+    for item in content["annotations"]:
+        item["segmentation"] = [[30, 4, 60, 4, 60, 30, 30, 30]]
+    write_json(tmp_path / "a.json", content)
+    notes = read_boxes(tmp_path)[1]
+    assert any("3 of 3 boxes are not those around their outlines" in note for note in notes)
+
+
+def test_annotations_that_count_the_categories_from_1_are_refused_as_a_whole(
+    tmp_path: Path,
+) -> None:
+    save_pictures(tmp_path, NAMES)
+    content = coco_content(NAMES)
+    content["annotations"][0]["category_id"] = 2
+    write_json(tmp_path / "a.json", content)
+    message = refusal(tmp_path, on_error="skip")
+    assert "category ids 1 to 2, but the categories 0 to 1" in message
+
+
+def test_fields_of_other_programs_are_read_or_named(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "train2017", NAMES)
+    content = coco_content(NAMES)
+    for image, item in zip(content["images"], content["annotations"], strict=True):
+        name = image.pop("file_name")
+        image |= {"coco_url": f"http://images.cocodataset.org/train2017/{name}", "split": "val"}
+        item["segmentation"] = item["segmentation"][0]  # VIA: the points of one polygon
+    write_json(tmp_path / "lvis_v1_train.json", content)
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("square", *BOX)]] * 3
+    assert any("fields of images, not read: split (3)" in note for note in notes)
+    assert read_classes(tmp_path)[0] == [MASK.tolist()] * 3
+
+
+def test_a_run_length_mask_without_a_box_has_the_box_around_it(tmp_path: Path) -> None:
+    save_pictures(tmp_path, NAMES)
+    content = coco_content(NAMES)
+    runs = np.diff(np.flatnonzero(np.diff(MASK.T.ravel(), prepend=0, append=0)), prepend=0)
+    counts = [*runs.tolist(), MASK.size - int(runs.sum())]
+    for item in content["annotations"]:
+        item |= {"bbox": None, "segmentation": {"size": list(MASK.shape), "counts": counts}}
+    write_json(tmp_path / "a.json", content)
+    assert read_boxes(tmp_path)[0] == [[("square", *BOX)]] * 3
+
+
+def test_learn_categories_counts_objects_that_repeat_another() -> None:
+    item = {"bbox": [1, 2, 3, 4], "category": "a"}
+    rows = [{"objects": [item, item, {**item, "category": "b"}]}, {"objects": [item]}]
+    note = learn_categories(rows, "objects", None)[2]
+    assert "objects that repeat another of their image and class: 1" in note

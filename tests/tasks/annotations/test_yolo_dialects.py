@@ -244,3 +244,57 @@ def test_read_yolo_takes_images_from_data_images(
 def test_names_that_no_system_allows_are_refused(name: str, tmp_path: Path) -> None:
     root = write_yolo(tmp_path, f'train: "{name}"\nnames: [circle, square]')
     assert "not found as" in refusal(root, ObjectDetection())
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_label_files_that_count_from_1_are_refused_as_a_whole(
+    on_error: str, tmp_path: Path
+) -> None:
+    root = write_yolo(tmp_path, "train: images/train\nnames: [circle, square]")
+    write_text(root / "labels" / "train" / "a.txt", LINE.replace("1", "2", 1))
+    message = refusal(root, on_error=on_error)
+    assert "classes 1 to 2, but the names count from 0 to 1" in message
+    assert "names: {1: circle, 2: square}" in message
+
+
+def test_key_points_without_kpt_shape_are_not_taken_for_a_polygon(tmp_path: Path) -> None:
+    points = " ".join(["0.86 0.66", "0.85 0.65", "0.87 0.67"])
+    root = write_yolo(tmp_path, "train: images/train\nnames: [circle, square]", f"{LINE} {points}")
+    for task in (None, Segmentation()):
+        assert "10 numbers after the class, which fit a box and key points" in refusal(root, task)
+    write_yolo(root, "train: images/train\nnames: [circle, square]\nkpt_shape: [3, 2]")
+    assert read_boxes(root)[0] == EXPECTED
+    write_yolo(
+        root,
+        "train: images/train\nnames: [circle, square]\nkpt_shape: null",
+        f"{LINE} {points}",
+    )
+    assert "polygons read as the boxes around them: 3 of 3" in read_boxes(root)[1]
+
+
+def test_names_that_contradict_the_description_are_refused(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path, "train: images/train\nnames: [circle, square]")
+    write_text(root / "classes.txt", "circle\nsquare\n")
+    assert read_boxes(root)[0] == EXPECTED
+    write_text(root / "classes.txt", "square\ncircle\n")
+    assert "circle, square by data.yaml, but square, circle by classes.txt" in refusal(root)
+    assert read_boxes(root / "data.yaml")[0] == EXPECTED
+
+
+def test_names_beside_the_label_files_are_found(tmp_path: Path) -> None:
+    root = write_yolo(tmp_path)
+    write_text(root / "labels" / "train" / "classes.txt", "circle\nsquare\n")
+    assert read_boxes(root)[0] == EXPECTED
+
+
+def test_darknet_is_read_from_the_folder_above_its_data(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "data" / "obj", NAMES)
+    for name in NAMES:
+        write_text(tmp_path / "data" / "obj" / f"{name[0]}.txt", LINE)
+    write_text(tmp_path / "data" / "obj.names", "circle\nsquare\n")
+    write_text(tmp_path / "data" / "train.txt", "data/obj/a.jpg\ndata/obj/b.jpg\n")
+    write_text(tmp_path / "data" / "obj.data", "train = data/train.txt\nnames = data/obj.names\n")
+    for source in (tmp_path, tmp_path / "data" / "obj.data"):
+        rows, notes = read_boxes(source)
+        assert rows == EXPECTED[:2]
+        assert any("label files that fit no image, not read: 1" in note for note in notes)
