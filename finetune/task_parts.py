@@ -113,6 +113,14 @@ class Rows:
         """Names of the columns that hold the target; [] if the task does not say."""
         return []
 
+    @property
+    def certainty(self) -> int:
+        """How surely the target's columns are the target, to choose the task of a dataset.
+
+        0: by their values alone; 1: by usual names; 2: by names that mean nothing else.
+        """
+        return 1
+
     def describe(self, row: Row) -> str:
         """Render a row as it is read, for a person to check: "text 'Ad sales' -> label 'sport'".
 

@@ -28,7 +28,8 @@ class TaskChoice:
     """The task that fits a dataset, its keys, and notes about the rows.
 
     Attributes:
-        has_target: True if the task reads a target; plain text to generate has none.
+        targets: the columns of the target.
+        certainty: how surely they are the target.
         is_valid: True if the first row is valid for the task: boxes alone are not for segmentation.
         first_row: the first row as it is read.
     """
@@ -36,10 +37,16 @@ class TaskChoice:
     task: str
     keys: dict[str, Any]
     loaded: Loaded
-    has_target: bool
+    targets: frozenset[str]
+    certainty: int
     is_valid: bool
     first_row: str
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def has_target(self) -> bool:
+        """True if the task reads a target; plain text to generate has none."""
+        return bool(self.targets)
 
 
 def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) -> TaskChoice:
@@ -56,6 +63,7 @@ def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) ->
     if refusals and not native:
         raise DataError("\n  ".join([f"{reference}: no task reads this data:", *refusals]))
     faults += refusals
+    shares_table = not native
     if not native:
         shared = read_reference(reference, configs[0].config.data)
         native = [(*each, shared) for each in tasks]
@@ -74,11 +82,21 @@ def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) ->
     if not choices:
         hint = f"name the columns, as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
-    best = max(choices, key=lambda choice: (choice.has_target, len(choice.keys)))
+    best = max(choices, key=lambda choice: (choice.has_target, choice.certainty, len(choice.keys)))
+    if rivals := [each for each in choices if shares_table and _is_rival(each, best)]:
+        readings = [f"task={each.task}: {each.first_row}" for each in (best, *rivals)]
+        title = "can be read in several ways; choose one:"
+        raise DataError("\n  ".join([f"{reference}: {title}", *readings]))
     usable = [choice for choice in choices if choice.has_target and choice.is_valid]
     others = [choice.task for choice in usable if choice is not best]
     best.notes.extend(f"Another task that reads this data: task={name}" for name in others)
     return best
+
+
+def _is_rival(choice: TaskChoice, best: TaskChoice) -> bool:
+    """True if a task reads another target as surely as the best one."""
+    is_as_sure = choice.certainty == best.certainty and choice.is_valid and best.is_valid
+    return is_as_sure and choice.has_target and choice.targets.isdisjoint(best.targets)
 
 
 def _native(
@@ -116,8 +134,10 @@ def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskC
     notes = [size, *tables.notes, *notes, *_describe(rows), *resolved.notes]
     notes += [*unread_columns(rows, task.rows, config), first_row]
     keys = {"name": task.name, **settled}
-    has_target, is_valid = bool(task.rows.targets), not any(task.rows.validate_many([rows[0]]))
-    return TaskChoice(task.name, keys, loaded, has_target, is_valid, first_row, notes)
+    targets, faults = frozenset(task.rows.targets), task.rows.validate_many([rows[0]])[0]
+    notes += [f"the first row is invalid: {'; '.join(faults)}"] if faults else []
+    certainty = task.rows.certainty
+    return TaskChoice(task.name, keys, loaded, targets, certainty, not faults, first_row, notes)
 
 
 def _describe(rows: Dataset) -> list[str]:

@@ -15,9 +15,10 @@ from finetune.tables.encodings import Decoder
 from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
 from finetune.tables.json_shapes import Shape, find_shape, take_field
 from finetune.tables.json_values import JsonParser, Placed
-from finetune.tables.records import from_records
+from finetune.tables.records import from_records, holds_messages
 
 _NAMED = 5
+_MESSAGES = "messages"
 
 
 def read_json_file(
@@ -119,7 +120,10 @@ def _parse_lines(
 
 
 def _as_row(path: Path, item: Any, columns: Sequence[str] | None) -> Mapping[str, Any] | None:
-    """Return an object as a row, a list of cells as one with the names of data.columns."""
+    """Return an object as a row, a list of cells as one with the names of data.columns.
+
+    A list of messages without a name is a row with the column `messages`.
+    """
     if isinstance(item, Mapping):
         if columns is not None:
             raise DataError(
@@ -129,7 +133,7 @@ def _as_row(path: Path, item: Any, columns: Sequence[str] | None) -> Mapping[str
         return item
     if isinstance(item, list) and columns is not None and len(item) == len(columns):
         return dict(zip(columns, item, strict=True))
-    return None
+    return {_MESSAGES: item} if columns is None and holds_messages(item) else None
 
 
 def _fault(item: Any, columns: Sequence[str] | None) -> str:

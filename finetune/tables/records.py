@@ -42,7 +42,7 @@ def from_columns(columns: Mapping[str, Sequence[Any]], place: str) -> tuple[Data
         texts = {
             name: as_text(values)
             for name, values in converted.items()
-            if any(map(_is_dialogue, values)) and _type_fault(values)
+            if any(map(holds_messages, values)) and _type_fault(values)
         }
         if not texts:
             raise
@@ -123,7 +123,7 @@ def as_text(values: Iterable[Any]) -> list[str | None]:
     ]
 
 
-def _is_dialogue(value: Any) -> bool:
+def holds_messages(value: Any) -> bool:
     """True for a list of messages, whose contents, calls and tools may be of any type."""
     first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, Mapping) and bool({"role", "from"} & first.keys())

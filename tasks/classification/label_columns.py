@@ -52,7 +52,12 @@ VERDICTS = frozenset({"accept", "reject", "ignore"})
 _IDENTIFIER = re.compile(
     r"(^|.*[_\s-])(id|ids|idx|index|uuid|guid|qid|url|date|time|timestamp|utc|created|updated)\d*$"
 )
+# Several words in a script that has no blanks between them: Chinese, Japanese, Thai, Lao, Khmer.
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{8}")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}")
+# Columns that describe rows of a corpus, and hold no label that a person would predict.
+_METADATA_NAMES = frozenset({"meta", "metadata", "metainfo", "info", "extra"})
+_NUMBER = re.compile(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", re.IGNORECASE)
 MANY = 20  # values from which shares of them mean something
 MOST_SHOWN = 12  # columns that a message lists
 
@@ -91,10 +96,15 @@ def prose_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the columns whose first values look like prose: most have several words."""
     prose = []
     for name, values in columns.items():
-        texts = [value for value in values if isinstance(value, str) and value.strip()]
-        if texts and sum(" " in text.strip() for text in texts) > len(texts) / 2:
+        texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+        dates = sum(bool(_DATE.match(text)) for text in texts)
+        if texts and sum(map(_has_words, texts)) > len(texts) / 2 and dates < len(texts):
             prose.append(name)
     return prose
+
+
+def _has_words(text: str) -> bool:
+    return " " in text or bool(_UNSPACED.search(text))
 
 
 def counts_rows(values: Sequence[Any]) -> bool:
@@ -136,6 +146,7 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
         return others[0], f"label: column {others[0]!r}, the only candidate"
     if others:
         raise _ambiguous(others, columns)
+    _refuse_doubtful(columns)
     raise DataError(
         f"task.label: no column looks like a label (candidates: none); looked for a column named "
         "label, class, category, target, sentiment, ..., for one with recurring values, and for "
@@ -143,13 +154,34 @@ def find_label(columns: Mapping[str, Sequence[Any]]) -> tuple[str | list[str], s
     )
 
 
+def _refuse_doubtful(columns: Mapping[str, Sequence[Any]]) -> None:
+    """Raise AmbiguityError for numbers or objects that may be the label, though none looks so."""
+    for name, values in columns.items():
+        known = [value for value in values if value is not None and value not in ("", [], {})]
+        if not known or _IDENTIFIER.match(name.lower()) or plain_name(name) in _METADATA_NAMES:
+            continue
+        if all(_NUMBER.fullmatch(str(value).strip()) for value in known) and not counts_rows(known):
+            raise AmbiguityError(
+                f"task.label: no column looks like a label, but {name!r} holds numbers that hardly"
+                f" recur, such as {known[0]!r}; set task.label={name} task.kind=number if they are"
+                " to be predicted"
+            )
+        objects = [item for value in known for item in _items(value) if isinstance(item, dict)]
+        if objects and plain_name(name) not in ANSWER_NAMES:
+            raise AmbiguityError(
+                f"task.label: no column looks like a label, but {name!r} holds objects with"
+                f" {listed(map(repr, objects[0]), MOST_SHOWN)}; if a label is in them, write it as"
+                " a column with data.map=file.py:function"
+            )
+
+
 def refuse_rejected_rows(columns: Mapping[str, Sequence[Any]]) -> None:
-    """Raise DataError if a column says that annotators rejected rows: they would be learned."""
+    """Raise AmbiguityError if a column says that annotators rejected rows."""
     for name, values in columns.items():
         verdicts = [value for value in values if isinstance(value, str)]
         others = sum(verdict != "accept" for verdict in verdicts)
         if "accept" in verdicts and others and VERDICTS.issuperset(verdicts):
-            raise DataError(
+            raise AmbiguityError(
                 f"column {name!r} marks {others} of the first {len(values)} rows as rejected or "
                 "ignored, and training would learn them like the accepted ones; drop them in the "
                 "file or with data.map=file.py:function, or leave the column out"
@@ -158,7 +190,7 @@ def refuse_rejected_rows(columns: Mapping[str, Sequence[Any]]) -> None:
 
 def could_be_label(name: str, values: Sequence[Any]) -> bool:
     """True unless a column holds identifiers, dates, free text, objects or answers to generate."""
-    known = [value for value in values if value is not None and value != ""]
+    known = [value for value in values if value is not None and value not in ("", [], {})]
     has_objects = any(isinstance(item, dict) for value in known for item in _items(value))
     if has_objects and not all(map(indicator_mapping, known)):
         return False
@@ -178,9 +210,10 @@ def _items(value: Any) -> Sequence[Any]:
 
 
 def is_free_text(values: Sequence[Any]) -> bool:
-    """True if most values of a column are sentences that do not recur."""
-    texts = [value for value in values if isinstance(value, str) and value.strip()]
-    if not texts or len(texts) < len([value for value in values if value is not None]):
+    """True if most values of a column, or of its lists, are sentences that do not recur."""
+    known = [item for value in values for item in _items(value) if item is not None]
+    texts = [item for item in known if isinstance(item, str) and item.strip()]
+    if not texts or any(not isinstance(item, str) for item in known):
         return False
     words = sum(len(text.split()) for text in texts) / len(texts)
     distinct = len(set(texts)) / len(texts)

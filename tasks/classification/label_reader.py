@@ -21,7 +21,7 @@ from tasks.cells.indicators import (
     parse_bit,
 )
 from tasks.cells.label_values import LabelIndex, is_missing, label_key
-from tasks.cells.list_cells import are_lists, is_object, parse_list
+from tasks.cells.list_cells import are_lists, is_object, object_name, parse_list
 from tasks.classification.label_config import TargetConfig
 from tasks.classification.labels import label_text, parse_number
 
@@ -29,6 +29,7 @@ MANY = 20  # values from which shares of them mean something
 MOST_DISTINCT = 0.5  # share of distinct numbers in train from which they may be measurements
 NEARLY_ALL = 0.9  # likewise in the first rows, which hold few rows of each of many classes
 MOST_SIZES = 5  # numbers with a unit that may be classes, such as 0%, 50% and 100%
+_BITS = re.compile(r"[01]{3,}")
 _UNIT = re.compile(r"[%‰$€£¥]")
 _WITH_UNIT = re.compile(r"[$€£¥]?\s?[+-]?\d[\d.,]*\s?[%‰$€£¥]?")
 MOST_NUMBERS = 0.8  # share of numbers from which the other values of a column are faults
@@ -116,9 +117,11 @@ def list_items(value: Any, delimiter: str | None = None) -> list[Any]:
     """Split a cell into its items; [] for an empty one."""
     if isinstance(value, str):
         items = parse_list(value)
-        return value.split(delimiter or find_delimiter([value])) if items is None else items
+        if items is None:
+            return value.split(delimiter or find_delimiter([value]))
+        return [*map(object_name, items)]
     if isinstance(value, list | tuple | np.ndarray):
-        return list(value)
+        return [*map(object_name, value)]
     return [value]
 
 
@@ -233,7 +236,7 @@ def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> 
     """Choose the kind of a column that holds these `values`."""
     by = f"by the values of column {label!r}"
     if objects := [value for value in values if is_object(value)]:
-        raise DataError(
+        raise AmbiguityError(
             f"task.label={label}: the cells are objects, such as {objects[0]!r:.80}; write them as "
             "names, lists of names or columns of zeros and ones (data.map=file.py:function)"
         )
@@ -249,6 +252,7 @@ def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> 
     if mark := _indicator_mark(values):
         keys = {"kind": "several", "delimiter": mark}
         return Resolved(keys, [f"kind: several, {by}, zeros and ones with {mark!r} between"])
+    _refuse_digits(label, values)
     numbers = [parse_number(value) for value in values]
     known = [number for number in numbers if number is not None]
     has_fractions = any(not number.is_integer() for number in known)
@@ -258,6 +262,17 @@ def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> 
     if config.labels is None:
         _refuse_units(label, values)
     return _kind_of_texts(label, values)
+
+
+def _refuse_digits(label: str, values: Sequence[Any]) -> None:
+    """Raise AmbiguityError for texts such as 0100, one of which begins with a zero."""
+    distinct = {value.strip() for value in values if isinstance(value, str)}
+    is_bits = len(distinct) > 1 and all(map(_BITS.fullmatch, distinct))
+    if is_bits and len({*map(len, distinct)}) == 1 and any(each[0] == "0" for each in distinct):
+        raise AmbiguityError(
+            f"task.label={label}: values such as {min(distinct)!r} are one label, or a zero or one"
+            " for each of several labels; set task.kind=single, or write them as lists, [0, 1, 0]"
+        )
 
 
 def _refuse_units(label: str, values: Sequence[Any]) -> None:

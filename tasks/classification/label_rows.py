@@ -11,8 +11,12 @@ from finetune.task_parts import Resolved, Row, Rows, shorten
 from tasks.cells.indicators import parse_bit
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import (
+    ANSWER_NAMES,
+    LABEL_NAMES,
+    LIKELY_LABEL_NAMES,
     find_column,
     find_label,
+    plain_name,
     refuse_rejected_rows,
 )
 from tasks.classification.label_config import TargetConfig
@@ -40,6 +44,13 @@ class LabelRows(Rows):
     def targets(self) -> list[str]:
         label = self.config.label
         return list(label) if isinstance(label, list) else [label] if label else []
+
+    @property
+    def certainty(self) -> int:
+        names = {plain_name(name) for name in self.targets}
+        if names.intersection(LABEL_NAMES):
+            return 2
+        return int(len(names) > 1 or not names.isdisjoint(LIKELY_LABEL_NAMES | ANSWER_NAMES))
 
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
         """Choose the columns that the network reads."""

@@ -6,24 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any
 
-CHOICE_NAMES = ("choices", "options", "endings")
-
-
-def labeled_choices(value: Any) -> dict[str, str]:
-    """Return {letter or label: text} of the choices in a cell; {} if it holds none."""
-    if isinstance(value, Mapping):
-        texts, labels = value.get("text"), value.get("label")
-        if not isinstance(labels, list) or not isinstance(texts, list):
-            return {}
-    else:
-        texts, labels = value, list(ascii_uppercase)
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        return {}
-    return dict(zip(map(str, labels), texts, strict=False)) if len(texts) <= len(labels) else {}
+from tasks.cells.choice_columns import labeled_choices
 
 
 def choice_lines(value: Any) -> str | None:

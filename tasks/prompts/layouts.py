@@ -22,7 +22,13 @@ Choice: TypeAlias = tuple[dict[str, str | None], list[str]]
 """Keys with their values, and a note for each choice."""
 
 MESSAGE_NAMES = ("messages", "conversations", "conversation", "chat", "dialogue")
-SYSTEM_NAMES = ("system", "system_prompt", "system_message")
+SYSTEM_NAMES = (
+    "system",
+    "system_prompt",
+    "system_message",
+    "systeminstruction",
+    "system_instruction",
+)
 HISTORY_NAMES = ("history",)
 # Column names of prompt and completion in public datasets.
 COLUMN_PAIRS = (
@@ -168,7 +174,20 @@ def _choose_system(config: PromptConfig, columns: Columns, keys: Keys) -> Choice
     column = _named(SYSTEM_NAMES, columns, read)
     if column is None:
         return {}, []
-    return {"system": f"{{{column}}}"}, [f"system prompt: column {column!r}, by its name"]
+    field = _system_field(column, columns[column])
+    return {"system": field}, [f"system prompt: column {column!r}, by its name"]
+
+
+def _system_field(column: str, values: Sequence[Any]) -> str:
+    """Return the field of a system prompt: a text, or the only part of a content."""
+    path, known = "", [value for value in values if value]
+    if all(isinstance(value, Mapping) and value.get("parts") for value in known):
+        path, known = "[parts]", [value["parts"] for value in known]
+    if all(isinstance(value, list) and len(value) == 1 for value in known):
+        path, known = f"{path}[0]", [value[0] for value in known]
+    if path and all(isinstance(value, Mapping) and "text" in value for value in known):
+        path = f"{path}[text]"
+    return f"{{{column}{path}}}"
 
 
 def _choose_history(config: PromptConfig, columns: Columns, keys: Keys) -> Choice:
@@ -273,6 +292,14 @@ def _has_answers(lowered: Mapping[str, str], columns: Columns) -> bool:
 def _detect_text(columns: Columns) -> Choice:
     prose = prose_columns(columns)
     lowered = {name.lower() for name in columns}
+    if len(prose) > 1 and not lowered.intersection(TEXT_NAMES):
+        first, second = prose[:2]
+        raise AmbiguityError(
+            f"columns {listed(map(repr, prose), 6)} hold sentences, and no name says which of them"
+            f" is to be written: set task.prompt={first} task.completion={second}, or"
+            f" task.prompt={second} task.completion={first}, or task.text=COLUMN for plain text;"
+            f" {_nothing_fits(columns, prose)}"
+        )
     if len(prose) != 1 and not lowered.intersection(TEXT_NAMES):
         raise DataError(_nothing_fits(columns, prose))
     text, note = find_column(None, "text", columns, TEXT_NAMES, prose)

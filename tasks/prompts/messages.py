@@ -3,6 +3,7 @@
 {"role": "user", "content": "2 + 2?"}          also with a list of {"type": "text", "text"} parts,
                                                and parts of reasoning and tool calls
 {"from": "human", "value": "2 + 2?"}           ShareGPT, with function_call and observation
+{"role": "user", "parts": [{"text": "2 + 2?"}]} Gemini
 {"human": "2 + 2?", "assistant": "4"}          a pair of turns
 
 A dialogue is a list of them, or the JSON or Python text of such a list.
@@ -22,7 +23,7 @@ Message = dict[str, Any]
 Roles = Mapping[str, str]
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
-CONTENT_KEYS = ("content", "value", "text", "message")
+CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance")
 # Matched in any case: "Assistant" would get no loss, and chat templates would not know it.
 ROLES = {name: name for name in ("system", "user", "assistant", "tool")} | {
     "developer": "system",

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.errors import AmbiguityError, DataError, listed
-from tasks.prompts.choices import CHOICE_NAMES, labeled_choices
+from tasks.cells.choice_columns import find_answer, find_choices
 from tasks.prompts.messages import ROLE_KEYS, ROLES, is_dialogue, media_parts, message_list
 
 Columns = Mapping[str, Sequence[Any]]
@@ -43,13 +43,7 @@ VERDICTS = ("label", "kto_tag", "labels")
 MEDIA_WORDS = ("image", "video", "audio", "file", "document")
 MEDIA_NAMES = ("image", "images", "image_path", "img", "video", "videos", "audio", "audios")
 PLACEHOLDERS = ("<image>", "<video>", "<audio>", "<|image|>", "<image_soft_token>")
-OPTION_COLUMNS = (
-    ("a", "b", "c", "d"),
-    ("option_a", "option_b", "option_c", "option_d"),
-    ("opa", "opb", "opc", "opd"),
-)
 _EXAMPLE = {"input", "output"}
-ANSWER_NAMES = ("answer", "answerkey", "answer_key", "label", "correct", "cop")
 TRUTH_VALUES = {True, False, "true", "false", "True", "False"}
 
 
@@ -200,14 +194,9 @@ def _is_media(value: Any) -> bool:
 
 
 def _choices(lowered: Mapping[str, str], columns: Columns) -> str:
-    choices = [lowered[name] for name in CHOICE_NAMES if name in lowered]
-    choices = [name for name in choices if any(map(labeled_choices, columns[name]))]
-    for names in OPTION_COLUMNS:
-        if not choices and all(name in lowered for name in names):
-            choices = [lowered[name] for name in names]
+    choices, answer = find_choices(columns), find_answer(columns)
     if not choices:
         return ""
-    answer = next((lowered[name] for name in ANSWER_NAMES if name in lowered), None)
     found = f"a multiple-choice set (choices: {listed(map(repr, choices), 4)})"
     if answer is None or "question" not in lowered:
         return f"{found}; write the prompt and the answer as columns with data.map=file.py:function"

@@ -15,7 +15,8 @@ from typing import Any
 
 from finetune.errors import DataError, nearest
 from finetune.task_parts import Row
-from tasks.prompts.choices import CHOICE_NAMES, choice_lines, chosen_text, letter_of
+from tasks.cells.choice_columns import CHOICE_NAMES
+from tasks.prompts.choices import choice_lines, chosen_text, letter_of
 
 LETTER = "letter"
 # Columns that go into a prompt beside the question, in lower case. Many rows leave them empty.

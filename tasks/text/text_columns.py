@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from finetune.errors import AmbiguityError, DataError, listed
+from tasks.cells.choice_columns import find_answer, find_choices
 from tasks.classification.label_columns import (
     LABEL_NAMES,
     LIKELY_LABEL_NAMES,
     MOST_SHOWN,
     TEXT_NAMES,
     find_column,
+    is_free_text,
     plain_name,
     prose_columns,
 )
@@ -61,14 +63,20 @@ def choose_text(columns: Mapping[str, Sequence[Any]], label: Sequence[str]) -> T
 
     Raises AmbiguityError if several columns could be the text.
     """
-    rest = {name: values for name, values in columns.items() if name not in label}
+    _refuse_choices(columns)
+    rest = {
+        name: values
+        for name, values in columns.items()
+        if name not in label and not any(isinstance(value, dict | list) for value in values)
+    }
     if pair := _find_pair(rest):
         note = f"text: the pair of columns {pair[0]!r} and {pair[1]!r}, by their names"
         return TextChoice(pair, None, note)
     prose = prose_columns(rest)
     if len(prose) > 1:
         labels = {*LABEL_NAMES, *LIKELY_LABEL_NAMES}
-        prose = [name for name in prose if plain_name(name) not in labels] or prose
+        unlikely = [n for n in prose if plain_name(n) not in labels or is_free_text(rest[n])]
+        prose = unlikely or prose
     title, body = _find_title(rest), _find_body(rest, prose)
     if title and body:
         note = (
@@ -112,9 +120,20 @@ def _find_pair(columns: Mapping[str, Sequence[Any]]) -> list[str] | None:
     for name in prose:
         for one, two in NUMBERS:
             other = name.replace(one, two)
-            if one in name and other != name and other in prose:
+            if one in name and other != name and other in prose and len(prose) == 2:
                 return [name, other]
     return None
+
+
+def _refuse_choices(columns: Mapping[str, Sequence[Any]]) -> None:
+    """Raise AmbiguityError for the choices of a question: its label is the number of one."""
+    choices, answer = find_choices(columns), find_answer(columns)
+    if choices and answer:
+        raise AmbiguityError(
+            f"a multiple-choice set: {answer!r} says which of the choices in"
+            f" {listed(map(repr, choices), 4)} is right, which is not a label of one text; set"
+            f" task.text=COLUMN with task.label={answer} to read two columns of it nonetheless"
+        )
 
 
 def _find_title(columns: Mapping[str, Sequence[Any]]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,69 @@ def test_init_writes_the_model_that_it_is_given() -> None:
     assert "model:  # a hub id, a folder" in Path("news.yaml").read_text()
     model = load("news.yaml").model
     assert (model.name, model.revision, model.weights) == ("me/bert", "v2", None)
+
+
+def write_objects(path: str, **cells: Any) -> None:
+    rows = [
+        {name: cell.format(n) if isinstance(cell, str) else cell[n % 2] for name, cell in each}
+        for n, each in enumerate([[*cells.items()]] * 24)
+    ]
+    Path(path).write_text("\n".join(map(json.dumps, rows)))
+
+
+PROMPTS = {"instruction": "do the task of row {}", "output": "it is done for row {}"}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {**PROMPTS, "text": "all of the text of row {}", "source": ["web", "book"]},
+        {**PROMPTS, "text": "all of the text of row {}", "input": ["", "some more words"]},
+        {
+            "question": "who did it in row {}",
+            "context": "a passage of row {}",
+            "answers": [{"text": ["it"]}, {"text": ["me"]}],
+            "title": ["Rome", "Oslo"],
+        },
+        {"source": "a sentence of {} words", "target": "ein Satz mit {} Woertern", "score": [1, 2]},
+    ],
+)
+def test_init_prefers_the_target_with_a_name_to_one_by_its_values(cells: dict[str, Any]) -> None:
+    write_objects("rows.jsonl", **cells)
+    assert finetune("init", "rows.jsonl") == 0
+    assert load("rows.yaml").task.name == "text-generation"
+
+
+def test_init_refuses_two_targets_that_are_as_sure(capsys: Any) -> None:
+    write_objects(
+        "rows.jsonl", article="the news of day {}", summary="{} in short", topic=["a", "b"]
+    )
+    assert finetune("init", "rows.jsonl") == 2
+    error = capsys.readouterr().err
+    assert "can be read in several ways" in error
+    assert "task=text-classification: first row: article 'the news of day 0' -> topic 'a'" in error
+    assert "task=text-generation: first row: prompt 'the news of day 0' -> assistant" in error
+    assert finetune("init", "rows.jsonl", "task=text-generation") == 0
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"label": ["POS", "POS"], "answer": ["accept", "reject"]},
+        {"spans": [[{"start": 0, "label": "PER"}], []]},
+        {"price": "{}.25"},
+    ],
+)
+def test_init_writes_no_plain_text_while_a_label_is_in_doubt(label: Any, capsys: Any) -> None:
+    write_objects("rows.jsonl", text="all of the words of row {}", **label)
+    assert finetune("init", "rows.jsonl") == 2
+    assert "or read the rows without a target: task=text-generation" in capsys.readouterr().err
+
+
+def test_init_notes_a_first_row_that_is_invalid() -> None:
+    chat = [[{"from": "human", "value": "a"}, {"from": "bing", "value": "b"}]] * 2
+    write_objects("rows.jsonl", conversations=chat)
+    assert finetune("init", "rows.jsonl") == 0
+    assert "the first row is invalid: conversations: message 2 has the unknown role 'bing'" in (
+        Path("rows.yaml").read_text()
+    )

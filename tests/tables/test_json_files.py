@@ -167,3 +167,10 @@ def test_splits_of_one_object_may_be_lists_of_cells(tmp_path: Path) -> None:
     assert splits["train"][0] == {"text": "a b", "label": "x"}
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 2, "val": 1}
     assert any("not read: oos_val" in note for note in notes)
+
+
+def test_rows_that_are_lists_of_messages_are_dialogues(read: Read) -> None:
+    dialogue = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for content in (f"{json.dumps(dialogue)}\n" * 2, json.dumps([dialogue] * 2)):
+        rows, _ = read(content, "a.jsonl")
+        assert rows["messages"][:] == [dialogue] * 2

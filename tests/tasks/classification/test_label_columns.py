@@ -64,8 +64,7 @@ def test_find_label_refuses_a_choice_with_all_candidates(
 @pytest.mark.parametrize(
     ("columns", "seen"),
     [
-        ({"answers": [{"text": ["a"]}, {"text": ["b"]}]}, "'answers'"),
-        ({"spans": [[{"start": 1}], [{"start": 2}]]}, "'spans'"),
+        ({"meta": [{"text": ["a"]}, {"text": ["b"]}]}, "'meta'"),
         ({"summary": TEXTS}, "'summary' (a text to generate, by its name)"),
         ({"target": TEXTS}, "'target' (free text)"),
         (
@@ -83,10 +82,28 @@ def test_find_label_says_what_it_saw(columns: dict[str, list[Any]], seen: str) -
     assert not isinstance(e.value, AmbiguityError)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"spans": [[{"start": 1}], [{"start": 2}]]}, "'spans' holds objects with 'start'"),
+        ({"price": [f"{n}.25" for n in range(1, 60, 2)]}, "'price' holds numbers that hardly"),
+        ({"views": [f"{n},017" for n in range(1, 60, 2)]}, "'views' holds numbers that hardly"),
+    ],
+)
+def test_find_label_refuses_what_may_hold_a_label(
+    columns: dict[str, list[Any]], message: str
+) -> None:
+    with pytest.raises(AmbiguityError, match=message):
+        find_label(columns)
+
+
 def test_could_be_label_excludes_texts_that_do_not_recur() -> None:
     assert could_be_label("genre", ["rock", "pop"] * 10)
     assert not could_be_label("code", IDS)
     assert could_be_label("code", IDS[:5])
+    assert not could_be_label("tags", [[], []])
+    assert not could_be_label("tests", [[text] for text in TEXTS])
+    assert not could_be_label("input", ["", *TEXTS])
 
 
 def test_is_free_text_needs_sentences_that_differ() -> None:
@@ -96,7 +113,7 @@ def test_is_free_text_needs_sentences_that_differ() -> None:
 
 
 def test_rows_that_annotators_rejected_are_refused() -> None:
-    with pytest.raises(DataError, match=r"'answer' marks 2 of the first 3 rows as rejected"):
+    with pytest.raises(AmbiguityError, match=r"'answer' marks 2 of the first 3 rows as rejected"):
         refuse_rejected_rows({"text": TEXTS[:3], "answer": ["accept", "reject", "ignore"]})
     for values in (["accept"] * 3, ["reject"] * 3, ["accept", "reject", "maybe"], [1, 2, None]):
         refuse_rejected_rows({"answer": values})

@@ -214,3 +214,18 @@ def test_describe_shortens_texts_and_dialogues_in_the_middle() -> None:
     assert len(text) < 140
     task, _ = read({"messages": ASKED + ANSWERED})
     assert "(2 more messages)" in task.rows.describe({"messages": (ASKED + ANSWERED) * 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("system", [{"text": "Be kind."}]),
+        ("systemInstruction", {"role": "system", "parts": [{"text": "Be kind."}]}),
+        ("system_prompt", "Be kind."),
+    ],
+)
+def test_system_prompts_are_read_in_the_shapes_of_contents(name: str, prompt: Any) -> None:
+    row = {name: prompt, "messages": [*ASKED, *ANSWERED]}
+    task, _ = read(row)
+    first = row_messages(task.resolved_, row)[0]
+    assert (first["role"], first["content"]) == ("system", "Be kind.")

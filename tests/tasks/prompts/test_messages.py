@@ -25,6 +25,11 @@ PLAIN = [{"role": "user", "content": "a goal?"}, {"role": "assistant", "content"
         [{"role": "human", "content": "a goal?"}, {"role": "AI", "content": "yes"}],
         [{"from": "human", "value": "a goal?"}, {"from": "chatgpt", "value": "yes"}],
         [{"role": "prompter", "text": "a goal?"}, {"role": "assistant", "text": "yes"}],
+        [
+            {"role": "user", "parts": [{"text": "a goal?"}]},
+            {"role": "model", "parts": [{"text": "yes"}]},
+        ],
+        [{"speaker": "USER", "utterance": "a goal?"}, {"speaker": "BOT", "utterance": "yes"}],
         [{"human": "a goal?", "assistant": "yes"}],
         [{"system": "", "input": "a goal?", "output": "yes"}],
         [

@@ -183,7 +183,24 @@ def test_cells_that_are_objects_are_refused() -> None:
     with pytest.raises(DataError, match=r"the cells are objects, such as .*data\.map"):
         learn(labeled({"id": 3, "name": "Drama"}, {"id": 7, "name": "War"}))
     with pytest.raises(DataError, match=r"the cells are objects, such as .*data\.map"):
-        learn(labeled([{"name": "Drama"}], [{"name": "War"}]))
+        learn(labeled([{"start": 0, "label": "PER"}], [{"start": 4, "label": "LOC"}]))
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_names_of_objects_in_lists_are_labels(as_text: bool) -> None:
+    cells = [[{"id": 3, "name": "Drama"}, {"id": 7, "name": "War"}], [{"id": 3, "name": "Drama"}]]
+    task, _, train = learn(labeled(*map(json.dumps, cells) if as_text else cells))
+    assert task.targets.names == ["Drama", "War"]
+    assert first_target(task, train) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "cells", [('{"choices": ["a", "b"]}', '{"choices": ["b"]}'), ("{a,b}", "{b}")]
+)
+def test_lists_of_other_tools_as_text_are_several_labels(cells: tuple[str, str]) -> None:
+    task, _, train = learn(labeled(*cells))
+    assert task.targets.names == ["a", "b"]
+    assert first_target(task, train) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -250,6 +267,12 @@ def test_keys_of_other_kinds_are_refused() -> None:
         learn(labeled(0.5, 1.5, 2.25), threshold=0.7)
 
 
+def test_digits_that_may_be_several_labels_are_refused() -> None:
+    with pytest.raises(AmbiguityError, match=r"values such as '010' are one label, or a zero"):
+        learn(labeled("010", "110"))
+    assert learn(labeled("100", "110"))[0].targets.names == ["100", "110"]
+
+
 def test_lists_of_objects_as_text_are_refused() -> None:
-    with pytest.raises(DataError, match=r"row 1: label: \{'name': 'Drama'\} cannot be a label"):
-        learn(labeled('[{"name": "Drama"}]', '[{"name": "War"}]'))
+    with pytest.raises(DataError, match=r"the cells are objects, such as .*data\.map"):
+        learn(labeled('[{"start": 0, "label": "PER"}]', '[{"start": 4, "label": "LOC"}]'))

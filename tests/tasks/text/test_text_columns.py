@@ -12,6 +12,7 @@ from tasks import TextClassification
 from tasks.text.text_columns import choose_text
 from tests.support.contract import resolve
 
+LONG = [f"the long sentence of the row with the number {n}" for n in range(20)]
 PROSE = ["a goal", "the market is new", "one more year"]
 
 
@@ -109,3 +110,49 @@ def test_columns_without_a_text_are_named_with_what_was_looked_for() -> None:
     message = str(caught.value)
     assert "a pair (premise and hypothesis" in message
     assert "seen: 'id' (such as 1), 'word' (such as 'one'), 'gap' (empty)" in message
+
+
+def test_choose_text_takes_no_pair_beside_a_third_text() -> None:
+    with pytest.raises(AmbiguityError, match=r"candidates: 'history', 'ref_A', 'ref_B'"):
+        choose_text({"history": PROSE, "ref_A": PROSE, "ref_B": PROSE, "label": [0, 1, 0]}, [])
+
+
+def test_choose_text_takes_sentences_in_a_column_called_target_for_a_text() -> None:
+    with pytest.raises(AmbiguityError, match=r"candidates: 'source', 'target'"):
+        choose_text({"source": LONG, "target": LONG[::-1], "score": [0.5] * len(LONG)}, [])
+
+
+def test_choose_text_takes_no_date_for_a_text() -> None:
+    columns = {"Timestamp": ["1/2/2024 10:00:01"] * 3, "What did you like?": PROSE}
+    assert choose_text(columns, [])[0] == "What did you like?"
+
+
+def test_choose_text_finds_words_without_blanks() -> None:
+    columns = {
+        "\u5185\u5bb9": ["\u4eca\u5929\u5929\u6c14\u5f88\u597d\u6211\u4eec\u53bb\u516c\u56ed"] * 3,
+        "\u7c7b": ["\u597d"] * 3,
+    }
+    assert choose_text(columns, [])[0] == "\u5185\u5bb9"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"question": PROSE, "choices": [["a", "b"]] * 3, "answer": [0, 1, 0]},
+        {"question": PROSE, "choices": [{"text": ["a"], "label": ["A"]}] * 3, "answerKey": "AAA"},
+        {"question": PROSE, "A": PROSE, "B": PROSE, "C": PROSE, "D": PROSE, "answer": "ABA"},
+        {"goal": PROSE, "sol1": PROSE, "sol2": PROSE, "label": [0, 1, 0]},
+        {"ctx": PROSE, "ending0": PROSE, "ending1": PROSE, "label": [0, 1, 0]},
+        {"sentence": PROSE, "option1": ["Ann"] * 3, "option2": ["Bob"] * 3, "answer": "121"},
+    ],
+)
+def test_choose_text_refuses_the_choices_of_a_question(columns: dict[str, Any]) -> None:
+    with pytest.raises(AmbiguityError, match="a multiple-choice set"):
+        choose_text({name: list(values) for name, values in columns.items()}, [])
+
+
+def test_choose_text_reads_options_without_an_answer() -> None:
+    columns = {"text": PROSE, "options": [["red"]] * 3, "votes": [1, 2, 3]}
+    assert choose_text(columns, [])[0] == "text"
+    votes = {"text": PROSE, "option1": ["3"] * 3, "option2": ["4"] * 3, "label": ["a"] * 3}
+    assert choose_text(votes, [])[0] == "text"
