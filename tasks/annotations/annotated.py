@@ -36,6 +36,7 @@ class Annotated:
         number: number of the object in its file.
         place: where the object is in its file, for messages.
         fault: why the object could not be read.
+        is_turned: True if the box is the one around a turned box.
         outline_fault: why its outline could not be read; the box is valid.
     """
 
@@ -52,6 +53,7 @@ class Annotated:
     place: str = ""
     fault: str = ""
     outline_fault: str = ""
+    is_turned: bool = False
 
     def in_form(self) -> tuple[list[float], str]:
         """Return the box and its convention: its own, else the box around the polygons."""
@@ -90,6 +92,12 @@ class AnnotatedImage:
         if self.content is None:
             return self.image
         return {"bytes": self.content or None, "path": self.image}
+
+
+def note_turned_boxes(images: Sequence[AnnotatedImage]) -> list[str]:
+    """Return a note on the boxes that are turned in their files."""
+    turned = sum(each.is_turned for image in images for each in image.objects)
+    return [f"turned boxes read as the boxes around them: {turned}"] if turned else []
 
 
 def settle_form(images: Sequence[AnnotatedImage]) -> Iterator[str]:

@@ -64,6 +64,8 @@ _SIDES = {
         ("cx", "cy", "w", "h"),
     ),
     "xywh": (
+        ("x", "y", "bbox_width", "bbox_height"),
+        ("xmin", "ymin", "bbox_width", "bbox_height"),
         ("x", "y", "w", "h"),
         ("x", "y", "width", "height"),
         ("left", "top", "width", "height"),
@@ -88,6 +90,7 @@ class BoxColumns:
         form: their convention in pixels; "" if the table does not say.
         size: positions of the width and the height of the image; () if not stated.
         has_header: True if the first line is the header.
+        other_classes: positions of further columns that may be the class.
     """
 
     names: Sequence[str]
@@ -99,6 +102,7 @@ class BoxColumns:
     crowd: int | None = None
     size: tuple[int, ...] = ()
     has_header: bool = True
+    other_classes: tuple[int, ...] = ()
 
     @property
     def unread(self) -> list[str]:
@@ -135,8 +139,19 @@ def _by_header(names: Sequence[str]) -> BoxColumns | None:
     form, sides = found[0]
     sizes = (tuple(at[side] for side in pair) for pair in _SIZES if all(s in at for s in pair))
     size = next((pair for pair in sizes if not set(pair) & set(sides)), ())
+    classes = [at[name] for name in _CLASS if name in at]
+    category, *others = classes or [None]
+    split, crowd = pick(_SPLIT), pick(_CROWD)
     return BoxColumns(
-        names, image, pick(_CLASS), sides, form, pick(_SPLIT), pick(_CROWD), size, has_header=True
+        names,
+        image,
+        category,
+        sides,
+        form,
+        split,
+        crowd,
+        size,
+        other_classes=tuple(each for each in others if each != at.get("name")),
     )
 
 

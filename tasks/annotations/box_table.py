@@ -15,7 +15,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from finetune.config.schema import DataConfig
@@ -153,6 +155,8 @@ class _Table:
         self.file, self.columns = file, columns
         self.splits: dict[str, dict[str, AnnotatedImage]] = {}
         self._zeros = 0
+        self._bare: list[tuple[AnnotatedImage, Annotated]] = []
+        self._others: list[tuple[Annotated, list[str]]] = []
 
     def add(self, cells: Sequence[str], number: int, delimiter: str) -> None:
         """Add a line. Raises DataError if it names no image."""
@@ -177,16 +181,22 @@ class _Table:
         if not any((*words, category if columns.category is not None else "")):
             return
         item = _object(words, category if columns.category is not None else _ONE_CLASS)
+        self._others.append((item, [cell(index) for index in columns.other_classes]))
         if item.box == [0, 0, 0, 0]:
             self._zeros += 1
             return
         item.place, item.form = f"{self.file.name}:{number}", columns.form
         item.iscrowd = int(cell(columns.crowd).lower() in ("1", "1.0", "true"))
         item.number = len(image.objects) + 1
-        image.objects.append(item)
+        if any(words):
+            image.objects.append(item)
+        else:
+            self._bare.append((image, item))
 
     def finish(self, config: DataConfig) -> Iterator[str]:
         """Find the images and settle the convention of the boxes; yield notes."""
+        yield from self._choose_class()
+        yield from self._place_bare()
         columns = self.columns
         if columns.category is None:
             yield (
@@ -204,6 +214,45 @@ class _Table:
         yield from _as_shares(images)
         yield from _find_images(self.file, self.splits, config.images)
         yield from fit_sizes(images, config.rescale)
+
+    def _choose_class(self) -> Iterator[str]:
+        """Take the names of the classes where another column has their numbers; yield a note.
+
+        Raises DataError if two columns differ in more than that.
+        """
+        for index, column in enumerate(self.columns.other_classes):
+            pairs = {(item.category, others[index]) for item, others in self._others}
+            first, second = ({pair[side] for pair in pairs} for side in (0, 1))
+            names = [self.columns.names[each] for each in (self.columns.category or 0, column)]
+            if not len(pairs) == len(first) == len(second):
+                raise DataError(
+                    f"{self.file}: the columns {names[0]} and {names[1]} may both be the class, but"
+                    " differ; remove the other one, or rename it"
+                )
+            if all(map(_is_number, first)) and not any(map(_is_number, second)):
+                for item, others in self._others:
+                    item.category = others[index]
+                self.columns = replace(self.columns, category=column)
+                yield f"classes are those of column {names[1]}; {names[0]} has their numbers"
+                return
+
+    def _place_bare(self) -> Iterator[str]:
+        """Read lines of a class that never has a box as images without objects; yield a note.
+
+        A line without a box of another class is a fault.
+        """
+        boxed = {o.category for s in self.splits.values() for i in s.values() for o in i.objects}
+        lacking = [(image, item) for image, item in self._bare if item.category in boxed]
+        for image, item in lacking:
+            item.fault = "has no box"
+            image.objects.append(item)
+        rest = Counter(item.category for _, item in self._bare if item.category not in boxed)
+        for category, count in rest.items():
+            yield f"lines of {category!r}, none with a box, mean an image without objects: {count}"
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("-").isdecimal()
 
 
 def _name_classes(file: Path, splits: Mapping[str, Mapping[str, AnnotatedImage]]) -> Iterator[str]:

@@ -124,6 +124,16 @@ def from_corners(
     return [value / scale for value, scale in zip(values, scales, strict=True)]
 
 
+def turn_box(corners: Sequence[float], degrees: float) -> list[float]:
+    """Return the corners of the box around one that is turned about its center."""
+    left, top, right, bottom = corners
+    cosine, sine = (abs(f(math.radians(degrees))) for f in (math.cos, math.sin))
+    across = ((right - left) * cosine + (bottom - top) * sine) / 2
+    down = ((right - left) * sine + (bottom - top) * cosine) / 2
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return [x - across, y - down, x + across, y + down]
+
+
 def is_numbers(box: Any) -> bool:
     """True if a box has four finite numbers."""
     try:
@@ -230,6 +240,8 @@ def box_fault(item: ImageObject, size: tuple[int, int]) -> tuple[str, bool]:
         return f"{shown} is reversed: right < left or bottom < top{cause}", False
     if right == left or bottom == top:
         return f"{shown} is empty: its width or height is 0{cause}", True
+    if convention in ("xywh", "cxcywh") and tuple(item.values[2:]) == (size[1], size[0]):
+        return f"{shown} has the width and height of the image instead of its own", False
     outside = right <= 0 or bottom <= 0 or left >= size[1] or top >= size[0]
     how = "is outside" if outside else "extends beyond"
     return f"{shown} {how} the image of {size[1]} x {size[0]} pixels{cause}", True

@@ -19,7 +19,8 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage, settle_form
+from tasks.annotations.annotated import Annotated, AnnotatedImage, note_turned_boxes, settle_form
+from tasks.annotations.boxes import is_numbers, turn_box
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.image.image_search import ImageSearch, configured_places
 
@@ -194,7 +195,7 @@ def read_coco_file(file: Path, config: DataConfig) -> tuple[list[AnnotatedImage]
     found = [image for _, image in images]
     categories.check_start(each.get("category_id") for each in content["annotations"])
     notes = [repeated] if repeated else []
-    notes += [f"{file.name}: {note}" for note in settle_form(found)]
+    notes += [f"{file.name}: {note}" for note in (*settle_form(found), *note_turned_boxes(found))]
     if unread := _unread_of_images(content["images"]):
         notes.append(f"{file.name}: fields of images, not read: {listed(unread, _SHOWN)}")
     if unread := _unread_fields(content["annotations"]):
@@ -329,6 +330,11 @@ def _object(
         box = [float(value) for value in box]
     except (TypeError, ValueError, OverflowError):
         box, fault = [], f"bbox {item['bbox']!r:.80} is not four numbers"
+    degrees = _rotation(item)
+    if degrees and is_numbers(box):
+        left, top, width, height = box
+        left, top, right, bottom = turn_box([left, top, left + width, top + height], degrees)
+        box = [left, top, right - left, bottom - top]
     if not box and outline.get("counts"):
         box = _box_around(outline)
     return Annotated(
@@ -341,8 +347,18 @@ def _object(
         iscrowd=int(item.get("iscrowd") or 0),
         place=place,
         fault=fault,
+        is_turned=bool(degrees),
         **outline,
     )
+
+
+def _rotation(item: Mapping[str, Any]) -> float:
+    """Return the degrees by which a box of CVAT is turned; 0 if it is not."""
+    attributes = item.get("attributes")
+    try:
+        return float(attributes["rotation"]) % 360
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _outline(segmentation: Any) -> dict[str, Any]:

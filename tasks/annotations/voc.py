@@ -10,6 +10,7 @@ The format is that of host.robots.ox.ac.uk/pascal/VOC, see `tasks.annotations.vo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.annotated import AnnotatedImage
+from tasks.annotations.annotated import Annotated, AnnotatedImage, note_turned_boxes
 from tasks.annotations.coco import split_of
 from tasks.annotations.image_sizes import fit_sizes
 from tasks.annotations.voc_files import is_voc_file, read_voc_file
@@ -55,9 +56,11 @@ def read_voc(path: Path, config: DataConfig | None = None) -> ListedItems[Annota
     splits = {
         split: [_image(file, path, config.images) for file in some] for split, some in files.items()
     }
+    for split, some in files.items():
+        notes += _tell_apart(splits[split], some, path, config)
     notes += _unannotated(splits)
     for images in splits.values():
-        notes += fit_sizes(images, config.rescale)
+        notes += [*note_turned_boxes(images), *fit_sizes(images, config.rescale)]
     return ListedItems(splits, notes, found.unusable)
 
 
@@ -72,7 +75,8 @@ def _find(path: Path) -> ListedItems[Path]:
     files = files or _xml_files(path)
     if files:
         by_stem = {file.stem: file for file in files}
-        read = split_by_lists(path / "ImageSets" / "Main", by_stem, ".xml file")
+        lists = next((each for each in _list_folders(path) if (each / "train.txt").is_file()), path)
+        read = split_by_lists(lists, by_stem, ".xml file")
         read.splits = read.splits or {"train": files}
         return read
     splits: dict[str, list[Path]] = {}
@@ -94,6 +98,11 @@ def _find(path: Path) -> ListedItems[Path]:
     return ListedItems(splits, notes)
 
 
+def _list_folders(path: Path) -> list[Path]:
+    sets = path / "ImageSets"
+    return [sets / "Main", sets, path / "splits", path]
+
+
 def _xml_files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.xml") if not path.name.startswith("."))
     return files if any(map(is_voc_file, files[:_SHOWN])) else []
@@ -102,13 +111,37 @@ def _xml_files(folder: Path) -> list[Path]:
 # ---- images
 
 
-def _image(file: Path, root: Path, folder: str | None) -> AnnotatedImage:
+def _image(file: Path, root: Path, folder: str | None, *, by_stem: bool = False) -> AnnotatedImage:
     content = read_voc_file(file, file.relative_to(root).as_posix())
     places = _places(file, root) if folder is None else configured_places(folder, file)
-    image = _find_image(file, content.file_name, places)
+    image = _find_image(file, "" if by_stem else content.file_name, places)
     name = image.relative_to(root).as_posix() if root in image.parents else image.name
     place = file.relative_to(root).as_posix()
     return AnnotatedImage(image.as_posix(), name, list(content.objects()), content.size, place)
+
+
+def _tell_apart(
+    images: list[AnnotatedImage], files: Sequence[Path], root: Path, config: DataConfig
+) -> Iterator[str]:
+    """Find images by the names of their .xml files where several name the same image.
+
+    Yields a note; an image that is annotated in several files after that gets a fault.
+    """
+    uses = Counter(image.image for image in images)
+    renamed = 0
+    for index, file in enumerate(files):
+        if uses[images[index].image] > 1:
+            other = _image(file, root, config.images, by_stem=True)
+            if is_readable_file(Path(other.image)) and other.image != images[index].image:
+                images[index], renamed = other, renamed + 1
+    if renamed:
+        yield f"images found by the names of their .xml files, since <filename> repeats: {renamed}"
+    first: dict[str, AnnotatedImage] = {}
+    for image in images:
+        other = first.setdefault(image.image, image)
+        if other is not image:
+            fault = f"its image is also annotated in {other.place}; keep one of them"
+            image.objects.insert(0, Annotated("", place=image.place, fault=fault))
 
 
 def _places(file: Path, root: Path) -> list[Path]:

@@ -2,11 +2,12 @@
 
 An <annotation> has a <filename>, a <size>, and an <object> for each object, with <name> and
 <bndbox> of xmin, ymin, xmax, ymax in pixels. Objects marked <difficult> become crowds, which
-metrics ignore.
+metrics ignore. Of a turned box, the box around it is read.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ from xml.parsers import expat
 
 from finetune.errors import DataError
 from tasks.annotations.annotated import Annotated
+from tasks.annotations.boxes import turn_box
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_BOXES = (["bndbox"], ["robndbox"])  # robndbox: a turned box of roLabelImg
+_UPRIGHT = ("", "0", "0.0")  # rotation
 _HEAD = 4096
 _DEEPEST = 50
 _ROOT = re.compile(rb"<annotation[\s>]")
@@ -29,6 +33,20 @@ def is_voc_file(file: Path) -> bool:
             return _ROOT.search(opened.read(_HEAD)) is not None
     except OSError:
         return False
+
+
+def _corners(item: dict[str, Any]) -> list[float]:
+    """Return the corners of an object, or those of the box around a turned one.
+
+    Raises KeyError and ValueError.
+    """
+    if "robndbox" in item:
+        x, y, width, height = (float(item[side]) for side in ("cx", "cy", "w", "h"))
+        corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        return turn_box(corners, math.degrees(float(item["angle"])))
+    corners = [float(item[side]) for side in _SIDES]
+    degrees = float(item.get("rotation") or 0)
+    return turn_box(corners, degrees) if degrees else corners
 
 
 def read_voc_file(file: Path, place: str) -> VocFile:
@@ -44,6 +62,7 @@ class VocFile:
         self._path: list[str] = []
         self._text = ""
         self._objects: list[dict[str, Any]] = []
+        self._attribute: dict[str, str] = {}
         self._size: dict[str, str] = {}
         self.file_name = ""
         self._expat = expat.ParserCreate()
@@ -73,10 +92,11 @@ class VocFile:
         for number, item in enumerate(self._objects, start=1):
             box, fault = [], ""
             try:
-                box = [float(item[side]) for side in _SIDES]
+                box = _corners(item)
             except KeyError as error:
-                fault = f"<bndbox> has no <{error.args[0]}>"
-            except ValueError as error:
+                tag = "robndbox" if "robndbox" in item else "bndbox"
+                fault = f"<{tag}> has no <{error.args[0]}>"
+            except (ValueError, OverflowError) as error:
                 fault = f"<bndbox> has a value that is not a number: {error}"
             yield Annotated(
                 item.get("name", ""),
@@ -84,6 +104,7 @@ class VocFile:
                 number=number,
                 iscrowd=int(item.get("difficult") == "1"),
                 place=f"{self._place}:{item['line']}",
+                is_turned="robndbox" in item or item.get("rotation", "0.0") not in _UPRIGHT,
                 fault=fault,
             )
 
@@ -102,6 +123,8 @@ class VocFile:
                 " export it again"
             )
         self._text = ""
+        if tag == "attribute":
+            self._attribute = {}
         if self._path[1:] == ["object"]:
             self._objects.append({"line": self._expat.CurrentLineNumber})
 
@@ -114,6 +137,10 @@ class VocFile:
             self.file_name = text
         elif where[:1] == ["size"] and len(where) == 2:
             self._size[tag] = text
-        elif where[:1] == ["object"] and (where[1:2] == ["bndbox"] or len(where) == 2):
+        elif where[:1] == ["object"] and (where[1:2] in _BOXES or len(where) == 2):
             self._objects[-1][tag] = text
+        elif where[:3] == ["object", "attributes", "attribute"]:  # of CVAT
+            self._attribute[tag] = text
+            if tag == "attribute":
+                self._objects[-1] |= {self._attribute.get("name"): self._attribute.get("value")}
         self._path.pop()

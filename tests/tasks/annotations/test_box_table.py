@@ -196,3 +196,39 @@ def test_codes_of_classes_without_a_name_are_named(tmp_path: Path) -> None:
     rows, notes = read_boxes(tmp_path)
     assert rows == [[("/m/0", *BOX)]]
     assert any("oidv6-class-descriptions.csv; it has none for /m/0" in note for note in notes)
+
+
+def test_names_of_classes_are_taken_where_another_column_has_their_numbers(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg", "b.jpg"])
+    box = ",".join(map(str, BOX))
+    head = "image,class,label,xmin,ymin,xmax,ymax"
+    write_text(tmp_path / "a.csv", f"{head}\na.jpg,0,cat,{box}\nb.jpg,1,dog,{box}\n")
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("cat", *BOX)], [("dog", *BOX)]]
+    assert "a.csv: classes are those of column label; class has their numbers" in notes
+    write_text(tmp_path / "a.csv", f"{head}\na.jpg,pet,cat,{box}\nb.jpg,pet,dog,{box}\n")
+    assert "the columns class and label may both be the class" in refusal(tmp_path)
+
+
+def test_lines_of_a_class_without_any_box_are_images_without_objects(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg", "b.jpg"])
+    head, box = "image_id,class_name,x_min,y_min,x_max,y_max", ",".join(map(str, BOX))
+    write_text(tmp_path / "a.csv", f"{head}\na,cat,{box}\nb,No finding,,,,\n")
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("cat", *BOX)], []]
+    assert any("lines of 'No finding', none with a box" in note for note in notes)
+    write_text(tmp_path / "a.csv", f"{head}\na,cat,{box}\nb,cat,,,,\n")
+    assert "a.csv:3: has no box" in refusal(tmp_path)
+
+
+def test_the_size_of_the_image_is_not_taken_for_that_of_a_box(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg"])
+    left, top, right, bottom = BOX
+    rest = f"96,72,{left},{top}"
+    write_text(tmp_path / "a.csv", f"image,width,height,x,y,label\na.jpg,{rest},cat\n")
+    message = refusal(tmp_path)
+    assert "has the width and height of the image instead of its own" in message
+    assert "try task.boxes" not in message
+    head = "image,width,height,x,y,bbox_width,bbox_height,label"
+    write_text(tmp_path / "a.csv", f"{head}\na.jpg,{rest},{right - left},{bottom - top},cat\n")
+    assert read_boxes(tmp_path)[0] == [[("cat", *BOX)]]

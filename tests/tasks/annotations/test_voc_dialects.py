@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import DataError
+from tasks import ObjectDetection
 from tasks.annotations.voc import find_voc, read_voc
 from tests.support.annotated_sets import (
     BOX,
     SIZE,
+    open_set,
     read_boxes,
     refusal,
     save_picture,
@@ -147,3 +149,40 @@ def test_read_voc_takes_images_from_a_folder_beside_the_source(tmp_path: Path) -
     write_text(tmp_path / "set" / "Annotations" / "a.xml", xml_of("a.jpg"))
     save_picture(tmp_path / "photos" / "a.jpg")
     assert read_boxes(tmp_path / "set", images="../photos")[0] == EXPECTED[:1]
+
+
+def test_images_are_told_apart_by_the_names_of_files_that_name_the_same(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg", "b.jpg"])
+    for stem in "ab":
+        write_text(tmp_path / f"{stem}.xml", xml_of("a.jpg"))
+    splits = open_set(ObjectDetection(), tmp_path)
+    assert [Path(row["image"]).name for row in splits.train] == ["a.jpg", "b.jpg"]
+    (tmp_path / "b.jpg").unlink()
+    assert "its image is also annotated in a.xml" in refusal(tmp_path)
+
+
+def test_lists_of_splits_are_read_beside_the_folders(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "JPEGImages", ["a.jpg", "b.jpg"])
+    for stem in "ab":
+        write_text(tmp_path / "Annotations" / f"{stem}.xml", xml_of(f"{stem}.jpg"))
+    write_text(tmp_path / "train.txt", "a\n")
+    write_text(tmp_path / "val.txt", "b\n")
+    splits = open_set(ObjectDetection(), tmp_path, validation=None)
+    assert {name: len(rows) for name, rows in splits.named.items()} == {"train": 1, "validation": 1}
+
+
+def test_a_turned_box_is_the_box_around_it(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg"])
+    turn = (
+        "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+    )
+    corners = "<xmin>20</xmin><ymin>30</ymin><xmax>40</xmax><ymax>40</ymax>"
+    content = f"<object><name>a</name>{turn}<bndbox>{corners}</bndbox></object>"
+    write_text(tmp_path / "a.xml", f"<annotation>{content}</annotation>")
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("a", 25, 25, 35, 45)]]
+    assert "turned boxes read as the boxes around them: 1" in notes
+    numbers = "<cx>30</cx><cy>35</cy><w>20</w><h>10</h><angle>1.5707963</angle>"
+    content = f"<object><name>a</name><robndbox>{numbers}</robndbox></object>"
+    write_text(tmp_path / "a.xml", f"<annotation>{content}</annotation>")
+    assert read_boxes(tmp_path)[0] == rows
