@@ -63,9 +63,13 @@ class Run:
         """The final model, loaded on first access."""
         return load(self.path, trust_code=self.trust_code)
 
-    def predict(self, rows: Any, batch_size: int = 32) -> list[Any]:
-        """Return one prediction per row, given as dicts, a table, bare texts, a file or folder."""
-        return self.predictor(rows, batch_size)
+    def predict(self, rows: Any, batch_size: int = 32, **keys: Any) -> list[Any]:
+        """Return one prediction per row, given as dicts, a table, bare texts, a file or folder.
+
+        `keys` override task keys that affect predictions (text="review"), as in `finetune.load`.
+        """
+        predictor = load(self.path, trust_code=self.trust_code, **keys) if keys else self.predictor
+        return predictor(rows, batch_size)
 
     def evaluate(
         self, data: Any, batch_size: int = 32, *, by: str | None = None, **keys: Any

@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import finetune
-from finetune.errors import CheckpointError, ConfigError, DataError
+from finetune.errors import CheckpointError, ConfigError, DataError, ModelError
 from tasks import TextClassification
 from tests.support.tiny_models import LABELS, text_rows
 
@@ -203,6 +203,22 @@ def test_run_predicts_rows_and_bare_texts(run: finetune.Run) -> None:
         each["label"] for each in predictions
     ]
     assert run.predict(texts[0]) == run.predict({"text": texts[0]})
+
+
+def test_run_predicts_a_column_of_another_name(run: finetune.Run) -> None:
+    rows = [{"review": row["text"]} for row in FRESH]
+    expected = run.predict(FRESH)
+    assert run.predict(rows, text="review") == expected
+    assert run.predict(rows, **{"task.text": "review"}) == expected
+    with pytest.raises(DataError, match=r"name another with task.text=COLUMN"):
+        run.predict(rows)
+
+
+def test_load_names_the_runs_in_a_folder(run: finetune.Run) -> None:
+    with pytest.raises(
+        ModelError, match=f"a folder of runs; choose one of them: .*{run.path.name}"
+    ):
+        finetune.load(run.path.parent)
 
 
 def test_run_predicts_the_rows_of_a_file(run: finetune.Run, tmp_path: Path) -> None:

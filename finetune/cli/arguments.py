@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune.config.yaml import split_override
-from finetune.data.source import Source, make_source
+from finetune.data.source import Source, make_embedding_source, make_source
 from finetune.errors import ConfigError
 
 # A path that contains an equals sign has to start with ./ or /, as in ./year=2024/news.csv.
@@ -40,11 +40,9 @@ def data_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def embedding_source(words: Sequence[str]) -> tuple[Source, dict[str, Any]]:
-    """Split words into DATA with its keys, and the keys of `task`. Raises ConfigError."""
-    task_words = [word for word in words if word.startswith(("task=", "task."))]
-    overrides = map(split_override, task_words)
-    keys = {key.partition(".")[2] or "name": value for key, value in overrides}
-    return source_of([word for word in words if word not in task_words]), keys
+    """Split words into DATA with its keys, and the keys of the task. Raises ConfigError."""
+    data, overrides = data_and_overrides(words)
+    return make_embedding_source(data, dict(map(split_override, overrides)), "command line")
 
 
 def _one_name(

@@ -11,6 +11,7 @@ from finetune.config.loading import section_faults
 from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.errors import DataError, closest, nearest, raise_for_faults
 from finetune.io.references import is_pattern, locate
+from finetune.registry import find_task_config, task_names
 
 SPLIT = "split"
 STANDARD_INPUT = "-"
@@ -92,3 +93,20 @@ def make_source(
     raise_for_faults(f"the {place}", faults)
     split = keys.get(SPLIT)
     return Source(reference, DataConfig(**values), None if split is None else str(split), options)
+
+
+def make_embedding_source(
+    reference: Any, keys: Mapping[str, Any], place: str
+) -> tuple[Source, dict[str, Any]]:
+    """Build the source of rows to embed, and return the keys of the task among `keys`.
+
+    These begin with "task", or are keys of a task and do not control reading; "name" is the task.
+    """
+    fields = set[str]().union(*(find_task_config(name).model_fields for name in task_names()))
+    own = {
+        key: value
+        for key, value in keys.items()
+        if key.partition(".")[0] == "task" or key in fields.difference(READING_KEYS, [SPLIT])
+    }
+    source = make_source(reference, {k: v for k, v in keys.items() if k not in own}, place)
+    return source, {"name" if k == "task" else k.removeprefix("task."): v for k, v in own.items()}

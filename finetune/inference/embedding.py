@@ -24,7 +24,7 @@ from torch import Tensor
 from finetune.batching.data_loader import map_by_length
 from finetune.batching.feature_key import digest_model
 from finetune.data.opening import open_numbered_rows
-from finetune.data.source import Source, make_source
+from finetune.data.source import Source, make_embedding_source
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
@@ -92,14 +92,12 @@ def embed(
 
     `model` is a pretrained network or a fine-tuned run, `data` anything that `finetune.train`
     takes, or a list of bare texts or image paths. `keys` set how the data is read (limit=200) or
-    set keys of the task ("task.max_length"); task=NAME selects the task if the columns fit several.
+    set keys of the task (max_length=128); task=NAME selects the task if the columns fit several.
     Code that a run names runs only with `trust_code`. Raises FinetuneError.
     """
-    chosen = {key: keys.pop(key) for key in list(keys) if key == "task" or key.startswith("task.")}
-    task_keys = {key.partition(".")[2] or "name": value for key, value in chosen.items()}
     if isinstance(data, list | tuple) and not any(isinstance(row, Mapping) for row in data):
         data = [{VALUE: value} for value in data]
-    source = make_source(data, keys, "call")
+    source, task_keys = make_embedding_source(data, keys, "call")
     path = None if output is None else Path(output)
     return embed_rows(
         os.fspath(model), source, task_keys, path, batch_size, precision, trust_code=trust_code

@@ -14,7 +14,7 @@ from finetune.errors import FinetuneError, ModelError, nearest, raise_for_faults
 from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, damaged, read_json, restoring
-from finetune.io.references import check_run_exists, suggest_run
+from finetune.io.references import check_run_exists, list_runs, suggest_run
 from finetune.io.run_folder import RunFolder
 from finetune.io.state_shapes import SavedTask
 from finetune.io.system_errors import is_out_of_memory
@@ -184,6 +184,8 @@ def _check_origin(folder: Path, reference: str) -> Path:
             f"{reference}: contains an adapter without its base network; load it with peft as "
             "shown on its card, or push the run with --what both"
         )
+    if runs := list_runs(folder):
+        raise ModelError(f"{reference}: a folder of runs; choose one of them: {runs}")
     raise ModelError(
         f"{reference}: not a model of this kit (no task.json); give a run folder or its final/"
     )

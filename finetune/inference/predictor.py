@@ -132,7 +132,8 @@ def load(
     target = find_device(device) if device else best_device()
     precision = check_precision(precision, target)
     folder = model_folder(os.fspath(reference), revision, token)
-    task = load_task(folder, keys, trust_code=trust_code, others=LOADING_KEYS)
+    options = {key.removeprefix("task."): value for key, value in keys.items()}
+    task = load_task(folder, options, trust_code=trust_code, others=LOADING_KEYS)
     network = load_final_network(task, folder, trust_code=trust_code)
     return Predictor(task, network, target, precision)
 
@@ -173,10 +174,12 @@ def check_columns(place: str, columns: Collection[str], task: Task) -> None:
     inputs = task.rows.inputs
     if missing := [column for column in inputs if column not in columns]:
         key, value = _column_key(task, inputs)
-        remedy = f"; name another with {key}={value}" if key else ""
+        remedy = f"name another with {key}={value}"
+        if not key:
+            remedy = "rename the columns, or make them of others with map=FILE.py:FUNCTION"
         raise DataError(
             f"{place}: has no column {missing[0]!r}, which the model was trained on; "
-            f"{nearest(missing[0], columns)}{remedy}"
+            f"{nearest(missing[0], columns)}; {remedy}"
         )
 
 

@@ -67,9 +67,8 @@ def suggest_run(reference: str | Path) -> str:
     for folder in dict.fromkeys((path.parent, _RUNS)):
         if near := closest(path.name, _runs_in(folder)):
             return f"did you mean {str(folder / near)!r}?"
-    beside = _runs_in(path.parent)
-    if beside:
-        return f"choose from: {listed(sorted(beside), _LISTED)}"
+    if beside := list_runs(path.parent):
+        return f"choose from: {beside}"
     return "give a run folder, its final/, or a hub id OWNER/NAME"
 
 
@@ -79,6 +78,11 @@ def suggest_folder(reference: str) -> str:
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
     near = closest(path.name, [each.name for each in beside if each.is_dir()])
     return f" (did you mean {str(path.with_name(near))!r}?)" if near else ""
+
+
+def list_runs(folder: Path) -> str:
+    """Return the names of the runs in a folder, for a message; "" if there is none."""
+    return listed(sorted(_runs_in(folder)), _LISTED)
 
 
 def _runs_in(folder: Path) -> list[str]:

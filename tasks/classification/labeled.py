@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from finetune.errors import nearest
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row, Sample, Stats
@@ -54,8 +55,12 @@ class LabeledTask(Task):
     def unseen(self, row: Row) -> Iterator[str]:
         if not has_label(self.resolved_, row):
             return
+        known = [str(name) for name in self.targets.names]
         for name in self.targets.unseen(label_cell(self.resolved_, row)):
-            yield f"{self.resolved_.label} is {name!r}, a label that does not occur in train"
+            yield (
+                f"{self.resolved_.label} is {name!r}, a label that does not occur in train; "
+                f"{nearest(str(name), known)}"
+            )
 
     # ---- targets, loss, metrics
 

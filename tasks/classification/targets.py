@@ -255,11 +255,11 @@ class Number(Targets):
 
     def outcomes(self, scores: Tensor, targets: Tensor) -> list[Outcome]:
         """Return true and predicted number and their difference; the largest errors first."""
-        pairs = zip(targets.tolist(), scores[:, 0].tolist(), strict=True)
-        return [
-            Outcome({"true": true, "predicted": guess, "error": guess - true}, abs(guess - true))
-            for true, guess in pairs
-        ]
+        columns = {"true": targets, "predicted": scores[:, 0], "error": scores[:, 0] - targets}
+        # Through text, so that 0.06 is not 0.05999999865889549.
+        numbers = [[float(str(each)) for each in tensor.numpy()] for tensor in columns.values()]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*numbers, strict=True)]
+        return [Outcome(row, abs(row["error"])) for row in rows]
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
         """Return {"score": number}."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.cli.arguments import config_and_overrides, source_of
+from finetune.cli.arguments import config_and_overrides, embedding_source, source_of
 from finetune.config.yaml import split_override
 from finetune.errors import ConfigError
 
@@ -93,3 +93,12 @@ def test_source_of_takes_the_data_by_their_key_too() -> None:
         assert (source.reference, source.config.delimiter) == ("new.csv", ";")
     with pytest.raises(ConfigError, match="expected one DATA, got 'b.csv' and 'a.csv'"):
         source_of(["a.csv", "data=b.csv"])
+
+
+def test_embedding_source_takes_keys_of_tasks_with_and_without_their_section() -> None:
+    for words in (["task.text=body"], ["text=body"]):
+        source, keys = embedding_source(["news.csv", "task=text-classification", "limit=3", *words])
+        assert (source.reference, source.config.limit) == ("news.csv", 3)
+        assert keys == {"name": "text-classification", "text": "body"}
+    with pytest.raises(ConfigError, match="limt: unknown key for reading rows; did you mean 'lim"):
+        embedding_source(["news.csv", "limt=3"])

@@ -55,7 +55,7 @@ def test_training_writes_its_predictions_with_confident_mistakes_first(
 def test_training_lists_the_largest_errors_of_numbers_first(
     bert_folder: Path, tmp_path: Path
 ) -> None:
-    rows = [{"text": row["text"], "label": float(n)} for n, row in enumerate(text_rows(24))]
+    rows = [{"text": row["text"], "label": n + 0.06} for n, row in enumerate(text_rows(24))]
     finetune.train(
         "text-classification",
         data={"train": rows, "test": rows[:9]},
@@ -73,6 +73,7 @@ def test_training_lists_the_largest_errors_of_numbers_first(
         [float(line["predicted"]) - float(line["true"]) for line in lines]
     )
     assert [abs(error) for error in errors] == sorted(map(abs, errors), reverse=True)
+    assert {line["true"] for line in lines} == {f"{n}.06" for n in range(9)}
     assert (folder / "scatter.png").is_file()
 
 
