@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.api import Run, compare, inspect, train
+    from finetune.api import Run, Search, compare, inspect, search, train
     from finetune.config.formats import DataFormat, TaskTables
     from finetune.config.schema import MethodConfig, ModelConfig, TaskConfig
     from finetune.errors import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("Run", "compare", "inspect", "train"), "api"),
+    **dict.fromkeys(("Run", "Search", "compare", "inspect", "search", "train"), "api"),
     "embed": "inference.embedding",
     "evaluate": "inference.evaluate",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
@@ -97,6 +97,7 @@ __all__ = [
     "Rows",
     "Run",
     "Sample",
+    "Search",
     "Stats",
     "Task",
     "TaskConfig",
@@ -109,6 +110,7 @@ __all__ = [
     "inspect",
     "load",
     "named_parts",
+    "search",
     "train",
 ]
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.config.loading import Loaded, load_config
+from finetune.config.loading import (
+    ConfigRegistry,
+    Layer,
+    Loaded,
+    merge_layers,
+    read_layers,
+)
 from finetune.config.schema import DataConfig, TaskConfig
 from finetune.data.readers import holds_splits
 from finetune.data.source import make_source
@@ -142,6 +148,27 @@ class Run:
         return f"Run({', '.join([repr(str(self.path)), *values])})"
 
 
+@dataclass(frozen=True)
+class Search:
+    """A finished search: its folder, and a table with one row per trial.
+
+    Attributes:
+        best_trial: number of the best trial.
+    """
+
+    path: Path
+    best_trial: int
+    trials: pandas.DataFrame = field(repr=False)
+
+    @property
+    def best(self) -> Run:
+        """The run of the best trial."""
+        return Run(str(self.trials.set_index("trial").loc[self.best_trial, "folder"]))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
 def train(
     task: str | Mapping[str, Any] | Task | None = None,
     *,
@@ -162,6 +189,32 @@ def train(
     """
     loaded, task_object, rows = _load(task, data, model, config, overrides)
     return Run(run(loaded, task_object, data=rows, fresh=fresh, extend=extend).path)
+
+
+def search(
+    task: str | Mapping[str, Any] | Task | None = None,
+    *,
+    data: Any = None,
+    model: str | Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+    space: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> Search:
+    """Search for the best values of config keys, or go on with a search that was interrupted.
+
+    The arguments are those of `train`. A key is tried with several values if it has a list,
+    "choice(4, 8, 16)", "log(1e-5, 1e-3)" or "range(0, 0.5, 0.1)", or stands in `space`;
+    `trials=16`, `time="30m"` and `search={...}` set how. Raises FinetuneError.
+    """
+    from finetune.tuning.search import run_search
+    from finetune.tuning.search_plan import plan_search
+
+    if space is not None:
+        overrides["space"] = space
+    layers, registry, task_object, rows = _layers(task, data, model, config, overrides)
+    make = make_task if task_object is None else lambda section: _unchanged(task_object, section)
+    results = run_search(plan_search(layers, registry), make, rows)
+    return Search(results.folder.path, results.best.number, results.table())
 
 
 def inspect(
@@ -197,6 +250,24 @@ def _load(
 
     The rows are None if `data` is a reference.
     """
+    layers, registry, task_object, rows = _layers(task, data, model, config, overrides)
+    loaded = merge_layers(layers, registry)
+    if task_object is None:
+        return loaded, make_task(loaded.config.task), rows
+    return loaded, _unchanged(task_object, loaded.config.task), rows
+
+
+def _layers(
+    task: str | Mapping[str, Any] | Task | None,
+    data: Any,
+    model: str | Mapping[str, Any] | None,
+    config: str | Path | None,
+    overrides: dict[str, Any],
+) -> tuple[list[Layer], ConfigRegistry, Task | None, Any]:
+    """Return the entries that arguments describe, the registry that reads them, task and rows.
+
+    The task is None if it is to be made from the config.
+    """
     held_out = {name: overrides.get(name) for name in ("validation", "test")}
     tables = {name: rows for name, rows in held_out.items() if _is_rows(rows)}
     if tables and data is not None:
@@ -210,16 +281,11 @@ def _load(
         task_class = type(task)
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
-        loaded = load_config(
-            config, overrides, replace(INSTALLED, task=lambda _: task_class.Config)
-        )
-        task_object = _unchanged(task, loaded.config.task)
-    else:
-        if task is not None:
-            overrides["task"] = task
-        loaded = load_config(config, overrides, INSTALLED)
-        task_object = make_task(loaded.config.task)
-    return loaded, task_object, rows
+        registry = replace(INSTALLED, task=lambda _: task_class.Config)
+        return read_layers(config, overrides), registry, task, rows
+    if task is not None:
+        overrides["task"] = task
+    return read_layers(config, overrides), INSTALLED, None, rows
 
 
 def compare(*runs: Run | str | Path | Sequence[Run | str | Path]) -> pandas.DataFrame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -45,6 +45,7 @@ class Split:
         lengths: int64 [N], in the task's unit.
         positions: position of each row, or of the row it is a part of, among the rows that were
             measured; None: consecutive.
+        memo: features of these rows that runs which share the split have found or computed.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Split:
     lengths: np.ndarray
     features: Features | None = None
     positions: Sequence[int] | None = None
+    memo: dict[str, Features] = field(default_factory=dict, compare=False, repr=False)
 
     def numbers(self, given: Sequence[int] | None = None) -> Sequence[int]:
         """Return the numbers of the rows in their table; `given` are those of all its rows."""

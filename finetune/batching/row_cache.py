@@ -109,6 +109,10 @@ def attach_features(
     features would exceed the plan's limit.
     """
     base, views = digest_model(model, plan.precision), list[dict[str, Tensor]]()
+    shared = f"{base.hexdigest()} {plan.views} {plan.seed}"
+    if shared in split.memo:
+        note = f"{split.name}: features of {len(split)} rows shared with an earlier trial"
+        return replace(split, features=split.memo[shared]), note
     targets: list[Sample] = []
     faults: list[str] = []
     for epoch in plan.epochs:
@@ -143,7 +147,8 @@ def attach_features(
         how = f"computed again, since those in the cache were damaged: {damaged[0]}"
     in_views = f" in {len(views)} views" if len(views) > 1 else ""
     note = f"{split.name}: features of {len(split)} rows{in_views} {how} ({folder})"
-    return replace(split, features=StoredFeatures(views, targets)), note
+    split.memo[shared] = StoredFeatures(views, targets)
+    return replace(split, features=split.memo[shared]), note
 
 
 class _Encoder:

@@ -116,6 +116,30 @@ def train(
     run(loaded, task, fresh=fresh, extend=extend)
 
 
+@app.command(context_settings=KEYS)
+def search(words: ConfigWords = None) -> None:
+    """Search for the best values of config keys: each trial is a run.
+
+    A key is tried with several values if it has a list, choice(a,b), log(low,high) or
+    range(low,high,step), in quotes; all others as for `train`. Trials that lag behind are stopped
+    early. Repeat the same command to go on with a search.
+
+    \b
+    finetune search bbc-news validation=0.1 rank=[4,8,16] method=lora
+    finetune search news.yaml 'lr=log(1e-5,1e-3)' 'method=choice(frozen,lora,full)' trials=20
+    finetune search news.yaml 'lr=log(1e-5,1e-3)' time=30m search.workers=2
+    """
+    from finetune.cli.search_command import plan_words
+
+    plan = plan_words(words or [])
+    with _loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.registry import make_task
+        from finetune.tuning.search import run_search
+    keep_freed_memory()
+    run_search(plan, make_task)
+
+
 @app.command()
 def evaluate(
     run: RunArgument,

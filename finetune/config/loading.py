@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, ValidationError
 
@@ -62,6 +62,13 @@ class ConfigRegistry:
     methods: Callable[[], Iterable[str]]
 
 
+class Layer(NamedTuple):
+    """Entries (key, value) of a config from one origin, such as a file or the command line."""
+
+    origin: str
+    entries: list[tuple[str, Any]]
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A validated config, the origins of its values, and notes.
@@ -111,15 +118,29 @@ def load_config(
 
     Raises one ConfigError that lists every error.
     """
-    layers: list[tuple[str, list[tuple[str, Any]]]] = []
+    return merge_layers(read_layers(source, overrides), registry)
+
+
+def read_layers(
+    source: str | Path | None, overrides: Sequence[str] | Mapping[str, Any]
+) -> list[Layer]:
+    """Read the entries of a config file, if given, and of overrides, in order of precedence."""
+    layers: list[Layer] = []
     if source is not None:
         path = find_config(source)
-        layers.append((str(path), list(read_yaml(path).items())))
+        layers.append(Layer(str(path), list(read_yaml(path).items())))
     if isinstance(overrides, Mapping):
-        layers.append(("argument", list(overrides.items())))
+        layers.append(Layer("argument", list(overrides.items())))
     else:
-        layers.append(("command line", [split_override(text) for text in overrides]))
+        layers.append(Layer("command line", [split_override(text) for text in overrides]))
+    return layers
 
+
+def merge_layers(layers: Sequence[Layer], registry: ConfigRegistry) -> Loaded:
+    """Merge layers of entries, later ones taking precedence, and validate the result.
+
+    Raises one ConfigError that lists every error.
+    """
     draft = _Draft()
     # Names first: the valid keys depend on the task and the method.
     for origin, entries in layers:
@@ -212,6 +233,11 @@ def _put(
         draft.put(section, SCALAR_KEY[section], value, origin)
     elif known and value is None and not dot:
         return  # an empty section in YAML
+    elif section == "search":
+        draft.faults.append(
+            f"{key}: only `finetune search` reads this section; remove it, or train with the "
+            f"best.yaml in the folder of a search ({origin})"
+        )
     else:
         _put_leaf(draft, schemas, registry, key, value, origin)
 

@@ -205,14 +205,14 @@ def default_folder(config: RunConfig, data: Any = None) -> Path:
             "data.source: no data given; add data=FILE, a folder, a hub dataset or pkg://..."
         )
     words = [
-        _last_word(source or "data"),
-        _last_word(config.model.name),
-        _last_word(config.method.name.rpartition(":")[2]),
+        short_name(source or "data"),
+        short_name(config.model.name),
+        short_name(config.method.name.rpartition(":")[2]),
     ]
     return Path("runs") / "-".join(words)
 
 
-def _last_word(reference: str) -> str:
+def short_name(reference: str) -> str:
     """Return the distinctive part of a reference: bbcnews of pkg://corpus/bbcnews/data."""
     vague = {"data", "model", "train", "dataset", "."}
     parts = [part for part in Path(reference.replace("://", "/")).parts if part.strip("/\\.")]

@@ -58,6 +58,8 @@ def finalize_run(
     model = whole_model(live)
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        if journal.hooks is not None:
+            journal.hooks.finished(live, evaluations)
         with console.during("writing the reports"):
             _write_reports(model, prepared, evaluations, folder, splits)
         card_data = collect_card_data(prepared, splits, results, selected, step)

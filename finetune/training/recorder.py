@@ -26,13 +26,14 @@ from finetune.io.run_folder import RunFolder
 from finetune.optim.optimizers import trained_names
 from finetune.reporting.console import Console
 from finetune.reporting.trackers import track
-from finetune.training.state import Live, Progress
+from finetune.training.state import Live, Progress, TrialHooks
 
 
 class RunJournal:
     """Journal of one run, written to its folder, its trackers and the console.
 
-    `started` is the time at which this process began to set up the run (time.perf_counter).
+    `started` is the time at which this process began to set up the run (time.perf_counter);
+    `hooks` are those of a search.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class RunJournal:
         console: Console,
         validation: Split | None,
         started: float | None = None,
+        hooks: TrialHooks | None = None,
     ) -> None:
         self.live = live
         self.folder = folder
         self.console = console
         self.validation = validation
+        self.hooks = hooks
         self._writes = live.accelerator.is_main_process
         self._begun = (0, time.perf_counter())
         self._started = self._begun[1] if started is None else started
@@ -93,6 +96,8 @@ class RunJournal:
         self.show(f"step {step}/{self.live.total_steps}", self.validation.name, metrics)
         if remark := self.live.task.views.remark(evaluation.stats, metrics, self._first):
             self.console.print(remark)
+        if self.hooks is not None:
+            self.hooks.evaluated(self.live, self.folder, step, metrics)
         return metrics
 
     def show(self, place: str, split: str, metrics: Mapping[str, float]) -> None:
@@ -154,6 +159,8 @@ class RunJournal:
             self.folder.point(step, best, progress.best_value)
             remove_old_checkpoints(root, live.config.train.keep_checkpoints, step=step, best=best)
         live.accelerator.wait_for_everyone()
+        if self.hooks is not None:
+            self.hooks.saved()
 
     def _append(self, split: str, step: int, values: Mapping[str, float]) -> None:
         if self._writes:

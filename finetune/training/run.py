@@ -6,9 +6,11 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.batching.shared_rows import SharedRows
 from finetune.config.best_metric import selected_metric
 from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
@@ -38,18 +40,24 @@ from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared, assemble, cache_features
-from finetune.training.state import Live, Progress
+from finetune.training.state import Live, Progress, TrialHooks
 from finetune.training.summary import describe_run
 
 
 def run(
-    loaded: Loaded, task: Task, *, data: Any = None, fresh: bool = False, extend: bool = False
+    loaded: Loaded,
+    task: Task,
+    *,
+    data: Any = None,
+    fresh: bool = False,
+    extend: bool = False,
+    hooks: TrialHooks | None = None,
 ) -> RunFolder:
     """Train as configured, or resume an earlier run in the same folder.
 
     Returns the folder of the finished run. `data` is a dataset made in Python, in place of
-    data.source. Raises FinetuneError for every fault that the user can fix, where possible before
-    any weight changes.
+    data.source. `hooks` are those of a search. Raises FinetuneError for every fault that the user
+    can fix, where possible before any weight changes.
     """
     config = loaded.config
     check_flags(fresh=fresh, extend=extend)
@@ -66,10 +74,20 @@ def run(
     default = default_folder(config, data) if config.output.dir is None else Path()
     if config.output.dir is not None:
         check_free(RunFolder(Path(config.output.dir)))
-    with console.during("reading and checking the rows"):
-        splits = open_splits(config.data, task, data)
-    with console.during("hashing the rows"):
-        identity = RunIdentity(config, digest_splits(splits, task), extend, loaded.origins)
+    shared = SharedRows() if hooks is None else hooks.shared
+    splits, digests = shared.once(
+        (config.data.model_dump_json(), config.task.model_dump_json(), "rows"),
+        task,
+        lambda: read_splits(config, task, data, console),
+    )
+    identity = RunIdentity(config, digests, extend, loaded.origins)
+    if hooks is not None:
+        splits = replace(splits, test=None)
+        if splits.validation is None:
+            raise ConfigError(
+                "data.validation: a search ranks its trials by a validation split, and there is "
+                "none; set data.validation=0.1, or name a file or a split"
+            )
     with claim_folder(identity, default, is_main=state.is_main_process) as (folder, note):
         console.heading(
             f"{config.task.name} with method={config.method.name}, output in {folder.path}"
@@ -77,7 +95,7 @@ def run(
         if note:
             console.print(note)
         console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
-        _run_in(folder, identity, task, splits, console, fresh=fresh)
+        _run_in(folder, identity, task, splits, console, fresh=fresh, hooks=hooks)
         push_if_asked(folder, config, state.is_main_process)
     return folder
 
@@ -90,6 +108,7 @@ def _run_in(
     console: Console,
     *,
     fresh: bool,
+    hooks: TrialHooks | None = None,
 ) -> None:
     """Train in a folder that is locked, unless the run in it is finished."""
     state = this_process()
@@ -110,7 +129,7 @@ def _run_in(
         show_results(folder, console)
         return
     with deterministic(identity.given.train.deterministic):
-        _train(identity, resumed, task, splits, folder, console, fresh=fresh)
+        _train(identity, resumed, task, splits, folder, console, fresh=fresh, hooks=hooks)
 
 
 def clear_learned(task: Task) -> None:
@@ -129,13 +148,15 @@ def _train(
     console: Console,
     *,
     fresh: bool,
+    hooks: TrialHooks | None,
 ) -> None:
     """Train from splits to final/; `resumed` is the stored config of a run to resume, if any."""
     started, config = time.perf_counter(), identity.given
     precision, _ = choose_precision((resumed or config).train.precision, this_process().device)
     accelerator = make_accelerator(precision, config.output.trackers, folder.trackers)
     with console.during("loading the network and encoding the rows"):
-        prepared = assemble(resumed or config, task, splits, accelerator)
+        shared = hooks and hooks.shared
+        prepared = assemble(resumed or config, task, splits, accelerator, shared)
     live, tuning_note = prepared.live, None
     if live.method.contrastive is not None:
         tuning_note = tune_backbone(live, None if fresh else folder.contrastive, console)
@@ -156,7 +177,7 @@ def _train(
     accelerator.wait_for_everyone()
 
     with track_run(accelerator, folder.path, flatten(prepared.live.config)):
-        journal = RunJournal(prepared.live, folder, console, prepared.validation, started)
+        journal = RunJournal(prepared.live, folder, console, prepared.validation, started, hooks)
         progress = resume(prepared.live, folder, console)
         select = selector(prepared.live.config, task)
         if progress.step == 0:
@@ -274,6 +295,16 @@ def evaluate_untrained(
     if select is not None:
         select(metrics)
     journal.show("before training", split.name, metrics)
+
+
+def read_splits(
+    config: RunConfig, task: Task, data: Any, console: Console
+) -> tuple[Splits, dict[str, str]]:
+    """Open and check the splits of a run, and digest their rows."""
+    with console.during("reading and checking the rows"):
+        splits = open_splits(config.data, task, data)
+    with console.during("hashing the rows"):
+        return splits, digest_splits(splits, task)
 
 
 def digest_splits(splits: Splits, task: Task) -> dict[str, str]:

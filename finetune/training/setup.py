@@ -14,6 +14,7 @@ from finetune.batching.parts import PartRows, split_into_parts
 from finetune.batching.plan import TrainPlan
 from finetune.batching.row_cache import CachePlan, attach_features
 from finetune.batching.sampling import classes_of
+from finetune.batching.shared_rows import SharedRows
 from finetune.config.best_metric import selected_metric
 from finetune.config.schema import RunConfig
 from finetune.data.opening import Splits
@@ -49,10 +50,25 @@ class Prepared:
         return [split for split in (self.validation, self.test) if split is not None]
 
 
-def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Accelerator) -> Prepared:
+def assemble(
+    config: RunConfig,
+    task: Task,
+    splits: Splits,
+    accelerator: Accelerator,
+    shared: SharedRows | None = None,
+) -> Prepared:
     """Load the network, apply the method, fill in defaults, shard if asked, and plan the steps."""
-    method = make_method(config.method)
-    notes = task.setup(splits.train, config.model, frozen=method.freezes_backbone)
+    method, shared = make_method(config.method), shared or SharedRows()
+    # A task learns from its rows, its own keys, the network and whether that is frozen; no more.
+    sections = (config.data, config.task, config.model)
+    key = (*(each.model_dump_json() for each in sections), method.freezes_backbone)
+    notes = list(
+        shared.once(
+            (*key, "setup"),
+            task,
+            lambda: task.setup(splits.train, config.model, frozen=method.freezes_backbone),
+        )
+    )
     selected_metric(config.train.best, task.metric, task.views.metric_names())  # raises if unknown
     _check_labels(splits, task)
     batches = None
@@ -75,19 +91,30 @@ def assemble(config: RunConfig, task: Task, splits: Splits, accelerator: Acceler
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
 
-    parts, lengths = dict[str, Split](), dict[str, list[Length]]()
-    for name, rows in splits.named.items():
-        split_notes = [] if name == "train" else task.views.compare(name, rows)
-        if name == "train" or task.measures_parts:
-            rows, part_notes = split_into_parts(rows, task, name)
-            split_notes = [*split_notes, *part_notes]
-        parts[name], lengths[name], skipped_notes = measure_split(name, rows, task)
-        notes += [*split_notes, *skipped_notes]
+    parts, lengths, split_notes = shared.once(
+        (*key, "lengths"), task, lambda: _measure_splits(splits, task)
+    )
+    notes += split_notes
     classes, sampling_notes = _classes(config, task, parts["train"])
     notes += sampling_notes
     live = _live(config, task, method, model, groups, accelerator, parts["train"], classes)
     check_batch_norm(live)
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
+
+
+def _measure_splits(
+    splits: Splits, task: Task
+) -> tuple[dict[str, Split], dict[str, list[Length]], list[str]]:
+    """Measure the rows of each split, or their parts; also return notes."""
+    parts, lengths, notes = dict[str, Split](), dict[str, list[Length]](), list[str]()
+    for name, rows in splits.named.items():
+        notes += [] if name == "train" else task.views.compare(name, rows)
+        if name == "train" or task.measures_parts:
+            rows, part_notes = split_into_parts(rows, task, name)
+            notes += part_notes
+        parts[name], lengths[name], skipped_notes = measure_split(name, rows, task)
+        notes += skipped_notes
+    return parts, lengths, notes
 
 
 def caches_features(live: Live) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,7 +11,10 @@ from accelerate import Accelerator
 
 from finetune.batching.data_loader import Split
 from finetune.batching.plan import TrainPlan
+from finetune.batching.shared_rows import SharedRows
 from finetune.config.schema import RunConfig
+from finetune.inference.evaluation_loop import Evaluation
+from finetune.io.run_folder import RunFolder
 from finetune.methods.base import Method
 from finetune.model import TransferModel
 from finetune.optim.ema import Ema
@@ -68,6 +72,25 @@ class Live:
     plan: TrainPlan
     total_steps: int
     ema: Ema | None = None
+
+
+@dataclass(frozen=True)
+class TrialHooks:
+    """What a search adds to one of its runs, whose test split is not measured.
+
+    Attributes:
+        shared: work on the rows that the runs of this process share.
+        evaluated: called in every process with the step and the metrics of each evaluation during
+            training. To end the run, it raises in all processes.
+        saved: called in every process after each checkpoint; may raise like `evaluated`.
+        finished: called in the main process with the final evaluation of each held-out split,
+            before the run is marked as finished.
+    """
+
+    shared: SharedRows
+    evaluated: Callable[[Live, RunFolder, int, Mapping[str, float]], None]
+    saved: Callable[[], None]
+    finished: Callable[[Live, Mapping[str, Evaluation]], None]
 
 
 class Journal(Protocol):

@@ -1,0 +1,91 @@
+"""One search from its plan to its results, gone on with where an earlier start stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from finetune.config.schema import TaskConfig
+from finetune.distributed.launch import this_process
+from finetune.errors import ConfigError, FinetuneError
+from finetune.io.run_folder import RunFolder
+from finetune.reporting.console import Console, format_count
+from finetune.task import Task
+from finetune.tuning.search_folder import SearchFolder, default_search_folder
+from finetune.tuning.search_plan import SearchPlan
+from finetune.tuning.search_results import (
+    SearchResults,
+    estimate_optimism,
+    read_results,
+    show_search,
+    write_results,
+)
+from finetune.tuning.study import check_optuna
+from finetune.tuning.trials import TrialRunner
+
+
+def run_search(
+    plan: SearchPlan, make_task: Callable[[TaskConfig], Task], data: Any = None
+) -> SearchResults:
+    """Run the trials that are missing, measure the best one on test, and write the results.
+
+    Raises FinetuneError for every fault that the user can fix, and Interrupted.
+    """
+    check_optuna()
+    if not plan.space:
+        raise ConfigError(
+            "search.space: nothing to search; give a key several values, such as "
+            "'lr=log(1e-5, 1e-3)', 'rank=choice(4, 8, 16)' or rank=[4,8,16]"
+        )
+    state = this_process()
+    console = Console(enabled=state.is_main_process)
+    given = plan.settings.dir
+    folder = SearchFolder(default_search_folder(plan) if given is None else Path(given))
+    if state.is_main_process:
+        folder.begin(plan)
+    state.wait_for_everyone()
+    console.heading(f"search with {_describe(plan)}, output in {folder.path}")
+    console.facts({key: str(values) for key, values in plan.space.items()})
+    runner = TrialRunner(plan, folder, make_task, data, console)
+    runner.run_all()
+    return _conclude(runner)
+
+
+def _describe(plan: SearchPlan) -> str:
+    count = "" if plan.trials == float("inf") else f"{format_count(int(plan.trials), 'trial')}, "
+    return f"{count}sampler={plan.sampler}, pruner={plan.settings.pruner}"
+
+
+def _conclude(runner: TrialRunner) -> SearchResults:
+    """Measure the best trial on test; print and write the results."""
+    folder, study = runner.folder, runner.study
+    results = read_results(folder, runner.plan, study.records(), study.importances())
+    # The first process decides for all: another worker may complete a better trial meanwhile.
+    (best,) = broadcast_object_list([None if results is None else results.best])
+    if results is None or best is None:
+        raise FinetuneError(
+            f"{folder.path}: no trial is complete; run the same command again"
+            + ("" if runner.plan.settings.time is None else ", with more time")
+        )
+    results = replace(results, best=best)
+    run = RunFolder(folder.trial(best.number))
+    if "test" in run.read("run.json")["data"] and "test" not in _measured_splits(run):
+        # The run is finished again, this time with its test split.
+        with runner.console.during("measuring the best trial on test"):
+            if this_process().is_main_process:
+                (run.path / "results.json").unlink(missing_ok=True)
+            this_process().wait_for_everyone()
+            runner.train(best)
+    if this_process().is_main_process:
+        results = replace(results, optimism=estimate_optimism(results))
+        show_search(results, runner.console)
+        write_results(results)
+    return results
+
+
+def _measured_splits(run: RunFolder) -> set[str]:
+    return set(run.read("results.json")["metrics"]) if run.finished else set()

@@ -1,0 +1,64 @@
+"""The section `search` of a config: what is tried, in which order, and for how long."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from finetune.config.schema import Section
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class SearchConfig(Section):
+    """A search over values of config keys."""
+
+    free_keys: ClassVar[frozenset[str]] = frozenset({"dir", "trials", "time", "workers", "seeds"})
+
+    space: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+    """The values to try, {key: values}. values is a list, choice(a, b, ...), log(low, high),
+    range(low, high) or range(low, high, step). Those of whole bounds are whole numbers.
+    """
+    sampler: Literal["grid", "random", "tpe", "gp", "cmaes"] | None = None
+    """How the next values are chosen. grid: each combination once; random; tpe: tree-structured
+    Parzen estimator; gp: Gaussian process; cmaes: covariance matrix adaptation. null: grid if the
+    space has lists only, else tpe.
+    """
+    pruner: Literal["none", "median", "asha", "hyperband"] = "asha"
+    """Which trials are stopped early, by their evaluations on the validation split. median: worse
+    than the median of the earlier ones; asha: not in the best third after 1, 3, 9, ... evaluations
+    (Li et al. 2018, arXiv:1810.05934); hyperband: asha with several first evaluations.
+    """
+    trials: PositiveInt | None = None
+    """Number of trials; null: all of a grid, else 16, or as many as `time` allows."""
+    time: float | None = None
+    """Time after which no further trial begins and running ones stop at their next evaluation, each
+    time that the search is started: 90s, 30m, 2h. null: no limit.
+    """
+    workers: PositiveInt = 1
+    """Processes that run trials at the same time, each with its share of the GPUs."""
+    seeds: PositiveInt = 1
+    """Runs per trial, with train.seed, train.seed + 1, ...; their mean ranks the trial. Trials that
+    are pruned have one.
+    """
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Random seed of the sampler."""
+    dir: str | None = None
+    """The folder of the search; null: search/<data>-<model>."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        """Convert a number with a unit to seconds."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return value
+        match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([smhd])", str(value))
+        if value is not None and not (match and float(match[1])):
+            raise ValueError("should be a duration such as 90s, 30m or 2h")
+        return match and float(match[1]) * _UNITS[match[2]]
+
+
+# Keys of this section that may stand without it. The others are keys of other sections, too.
+LEAVES = ("space", "sampler", "pruner", "trials", "time", "seeds")

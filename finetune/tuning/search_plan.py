@@ -1,0 +1,282 @@
+"""From the entries of a config to the plan of a search: what is fixed, what is tried, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from pydantic import ValidationError
+
+from finetune.config.loading import (
+    SCALAR_KEY,
+    SECTIONS,
+    ConfigRegistry,
+    Layer,
+    Loaded,
+    merge_layers,
+    section_faults,
+)
+from finetune.config.schema import DEFAULT_METHOD
+from finetune.errors import ConfigError, closest, raise_for_faults
+from finetune.tuning.search_config import LEAVES, SearchConfig
+from finetune.tuning.space import Choice, Values, format_item, is_notation, parse_values
+
+METHOD = "method.name"
+DEFAULT_TRIALS = 16
+_ORIGIN = "search space"
+# Trials are ranked by one metric on the same rows, and have folders of their own.
+_NEVER_SEARCHED = {"task.name", "train.best", "train.seed"}
+_NEVER_SEARCHED |= {f"data.{key}" for key in ("source", "validation", "test", "split_seed")}
+_NEVER_SEARCHED |= {f"data.{key}" for key in ("group", "limit")}
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A search that is known to be valid.
+
+    Attributes:
+        fixed: entries that all trials have.
+        space: {key as written: values to try}.
+        names: {key as written: its full name, such as optim.lr}.
+    """
+
+    fixed: Sequence[Layer]
+    space: Mapping[str, Values]
+    names: Mapping[str, str]
+    settings: SearchConfig
+    registry: ConfigRegistry
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that are tried; the fixed one if the space has none."""
+        for key, values in self.space.items():
+            if self.names[key] == METHOD and isinstance(values, Choice):
+                return list(map(str, values.values))
+        named = [value for name, value in self._entries() if name == METHOD]
+        return [str(named[-1]) if named else DEFAULT_METHOD]
+
+    def asked(self, method: str) -> dict[str, Values]:
+        """Return the part of the space that a method has, without the method itself."""
+        return {
+            key: values
+            for key, values in self.space.items()
+            if self.names[key] != METHOD and self._is_asked(self.names[key], method)
+        }
+
+    @property
+    def sampler(self) -> str:
+        is_listed = all(isinstance(values, Choice) for values in self.space.values())
+        return self.settings.sampler or ("grid" if is_listed else "tpe")
+
+    @property
+    def combinations(self) -> int | None:
+        """Number of different trials; None if they are not countable."""
+        sizes = [[each.size for each in self.asked(m).values()] for m in self.methods]
+        if any(size is None for row in sizes for size in row):
+            return None
+        return sum(prod(size or 1 for size in row) for row in sizes)
+
+    @property
+    def trials(self) -> float:
+        """Number of trials; infinite if only the time limits them."""
+        if self.sampler == "grid" and self.combinations is not None:
+            return min(self.combinations, self.settings.trials or self.combinations)
+        default = DEFAULT_TRIALS if self.settings.time is None else float("inf")
+        return self.settings.trials or default
+
+    def load(self, values: Mapping[str, Any], **outputs: Any) -> Loaded:
+        """Load the config of the trial with these values; `outputs` are keys of its own.
+
+        Raises ConfigError.
+        """
+        method = next((v for k, v in values.items() if self.names[k] == METHOD), self.methods[0])
+        layers = [
+            Layer(origin, [e for e in entries if self._is_asked(self.names[e[0]], str(method))])
+            for origin, entries in self.fixed
+        ]
+        entries = [*values.items(), *outputs.items()]
+        return merge_layers([*layers, Layer(_ORIGIN, entries)], self.registry)
+
+    def probes(self) -> Iterator[dict[str, Any]]:
+        """Yield the values of trials that are valid only if all are."""
+        method_key = next((key for key, name in self.names.items() if name == METHOD), "method")
+        for method in self.methods:
+            asked = self.asked(method)
+            chosen = {method_key: method} if method_key in self.space else {}
+            count = max((len(each.probes) for each in asked.values()), default=1)
+            for turn in range(count):
+                yield chosen | {
+                    key: values.probes[turn % len(values.probes)] for key, values in asked.items()
+                }
+
+    def _entries(self) -> Iterator[tuple[str, Any]]:
+        """Yield the full names and the values of the fixed entries."""
+        for layer in self.fixed:
+            for key, value in layer.entries:
+                yield self.names[key], value
+
+    def _is_asked(self, name: str, method: str) -> bool:
+        """False for a key of other methods of this search, which `method` lacks."""
+        section, _, leaf = name.partition(".")
+        if section != "method" or name == METHOD or leaf in _fields(self.registry, method):
+            return True
+        return not any(leaf in _fields(self.registry, other) for other in self.methods)
+
+
+def plan_search(layers: Sequence[Layer], registry: ConfigRegistry) -> SearchPlan:
+    """Plan the search that the entries of a config describe.
+
+    Raises one ConfigError that lists every error, of the space and of the configs of its trials.
+    """
+    draft = _Draft(layers, registry)
+    faults = list(draft.faults)
+    try:
+        settings = SearchConfig.model_validate(draft.settings)
+    except ValidationError:
+        faults += section_faults("search", SearchConfig, draft.settings, draft.origin)
+        settings = SearchConfig()
+    plan = SearchPlan(draft.fixed, draft.space, draft.names, settings, registry)
+    faults += _setting_faults(plan)
+    for values in plan.probes():
+        try:
+            plan.load(values)
+        except ConfigError as error:
+            _, *lines = str(error).split("\n  ")
+            faults += lines or [str(error)]
+    raise_for_faults("the search", list(dict.fromkeys(faults)))
+    return plan
+
+
+def _setting_faults(plan: SearchPlan) -> Iterator[str]:
+    """Yield the faults of settings that the space, or another setting, rules out."""
+    numeric = [values for values in plan.space.values() if not isinstance(values, Choice)]
+    endless = [key for key, values in plan.space.items() if values.size is None]
+    if plan.sampler == "grid" and endless:
+        yield (
+            f"search.sampler: a grid needs a list or a range with a step for {endless[0]}, which "
+            f"is {plan.space[endless[0]]}; or use another sampler"
+        )
+    if plan.sampler == "cmaes" and len(numeric) < 2:
+        yield "search.sampler: cmaes needs two keys with log or range; use tpe"
+    for name, _ in plan._entries():
+        if name in ("output.dir", "output.hub"):
+            instead = "set search.dir" if name == "output.dir" else "push the best trial afterwards"
+            yield f"{name}: each trial has a folder in that of the search; {instead}"
+    for key in plan.space:
+        if plan.names[key] in _NEVER_SEARCHED or plan.names[key].startswith("output."):
+            yield f"{key}: cannot be searched, since trials are ranked on equal terms; fix it"
+
+
+class _Draft:
+    """The entries of a config, divided into fixed ones, the space, and settings of the search."""
+
+    def __init__(self, layers: Sequence[Layer], registry: ConfigRegistry) -> None:
+        self.fixed: list[Layer] = []
+        self.space: dict[str, Values] = {}
+        self.names: dict[str, str] = {}
+        self.settings: dict[str, Any] = {}
+        self.faults: list[str] = []
+        self.origin = " and ".join(layer.origin for layer in layers)
+        self._homes = _homes(layers, registry)
+        for origin, entries in layers:
+            layer = Layer(origin, [])
+            self.fixed.append(layer)
+            for key, value in _flat(entries):
+                self._put(layer, key, value)
+
+    def _put(self, layer: Layer, key: str, value: Any) -> None:
+        section, _, leaf = key.partition(".")
+        if key in LEAVES:
+            section, leaf = "search", key
+        if section != "search":
+            self._put_key(layer, key, value)
+        elif leaf == "space" and isinstance(value, Mapping):
+            for each, values in value.items():
+                self._put_values(layer, str(each), values)
+        elif leaf.startswith("space."):
+            self._put_values(layer, leaf.removeprefix("space."), value)
+        elif leaf:
+            self.settings[leaf] = value
+        elif value is not None:
+            self.faults.append(
+                f"search: should be a section with keys such as space and trials ({layer.origin})"
+            )
+
+    def _put_key(self, layer: Layer, key: str, value: Any) -> None:
+        if (leaf := self._meant(key)) is not None:
+            meant = f"unknown key; did you mean 'search.{leaf}'?"
+            self.faults.append(f"{key}: {meant} ({layer.origin})")
+            return
+        is_list = isinstance(value, list) and not self._takes_list(self._full_name(key))
+        if is_list or is_notation(value):
+            self._put_values(layer, key, value)
+            return
+        name = self.names[key] = self._full_name(key)
+        for other in [each for each in self.space if self.names[each] == name]:
+            del self.space[other]  # a later layer fixes the key
+        layer.entries.append((key, value))
+
+    def _put_values(self, layer: Layer, key: str, value: Any) -> None:
+        name = self.names[key] = self._full_name(key)
+        try:
+            self.space = {k: v for k, v in self.space.items() if self.names[k] != name}
+            self.space[key] = parse_values(value)
+        except ValueError as error:
+            self.faults.append(f"{key}: {format_item(value)!r:.80}: {error} ({layer.origin})")
+
+    def _full_name(self, key: str) -> str:
+        """Return section.key, or the key itself if it is ambiguous or unknown."""
+        if key in self._homes:
+            return f"{key}.{SCALAR_KEY[key]}" if key in SCALAR_KEY else key
+        if "." in key:
+            return key
+        homes = [section for section, fields in self._homes.items() if key in fields]
+        return f"{homes[0]}.{key}" if len(homes) == 1 else key
+
+    def _meant(self, key: str) -> str | None:
+        """Return the key of `search` that an unknown one is closest to; None for other keys."""
+        known = {*self._homes, *(leaf for fields in self._homes.values() for leaf in fields)}
+        found = closest(key, known | {*LEAVES}) if "." not in key and key not in known else None
+        return found if found in LEAVES else None
+
+    def _takes_list(self, name: str) -> bool:
+        section, _, leaf = name.partition(".")
+        return "list" in self._homes.get(section, {}).get(leaf, "")
+
+
+def _flat(entries: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield entries with those of sections one by one, as section.key."""
+    for key, value in entries:
+        if key in (*SECTIONS, "task", "method", "search") and isinstance(value, Mapping):
+            yield from ((f"{key}.{leaf}", each) for leaf, each in value.items())
+        else:
+            yield key, value
+
+
+def _homes(layers: Sequence[Layer], registry: ConfigRegistry) -> dict[str, dict[str, str]]:
+    """Return {section: {key: its type}}; the keys of a method are those of any method."""
+    entries = dict(pair for layer in layers for pair in _flat(layer.entries))
+    task = entries.get("task", entries.get("task.name"))
+    schemas = {name: [schema] for name, schema in SECTIONS.items()}
+    schemas["method"] = [registry.method(name) for name in registry.methods()]
+    try:
+        schemas["task"] = [registry.task(str(task))] if task is not None else []
+    except ConfigError:  # reported with the configs of the trials
+        schemas["task"] = []
+    return {
+        section: {
+            key: str(field.annotation)
+            for schema in kinds
+            for key, field in schema.model_fields.items()
+        }
+        for section, kinds in schemas.items()
+    }
+
+
+def _fields(registry: ConfigRegistry, method: str) -> Iterable[str]:
+    try:
+        return registry.method(method).model_fields
+    except ConfigError:  # reported with the configs of the trials
+        return ()

@@ -1,0 +1,212 @@
+"""Running of trials, one after another, until the search has all of them or its time is up."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from finetune.batching.shared_rows import SharedRows
+from finetune.config.schema import TaskConfig
+from finetune.distributed.launch import this_process
+from finetune.distributed.signals import Interrupted
+from finetune.errors import CheckpointError, FinetuneError
+from finetune.io.run_folder import RunFolder
+from finetune.io.run_lock import RunLock
+from finetune.reporting.console import Console
+from finetune.task import Task
+from finetune.training.run import run
+from finetune.training.state import Live, TrialHooks
+from finetune.tuning.measured import ranked_by, read_measured, save_measured
+from finetune.tuning.search_folder import SearchFolder, format_values
+from finetune.tuning.search_plan import SearchPlan
+from finetune.tuning.study import SearchStudy, TrialRecord, best_of
+
+
+class _Pruned(Exception):  # noqa: N818 - a decision, not an error
+    """End of a trial that the pruner gave up, in every process."""
+
+
+class _OutOfTime(Exception):  # noqa: N818
+    """End of a trial that goes on when the search is started again, in every process."""
+
+
+class TrialRunner:
+    """One worker of a search. Several may share its folder.
+
+    Attributes:
+        make_task: creates the task that a config section describes.
+        data: a dataset made in Python, in place of data.source.
+    """
+
+    def __init__(
+        self,
+        plan: SearchPlan,
+        folder: SearchFolder,
+        make_task: Callable[[TaskConfig], Task],
+        data: Any,
+        console: Console,
+    ) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.make_task = make_task
+        self.data = data
+        self.console = console
+        self.study = SearchStudy(folder.path, plan)
+        self._shared = SharedRows()
+        self._is_late = False
+        limit = plan.settings.time
+        self._deadline = math.inf if limit is None else time.monotonic() + limit
+
+    def run_all(self) -> None:
+        """Run trials while there are any to begin or to go on with.
+
+        Raises FinetuneError for what would fail in every trial, and Interrupted.
+        """
+        while (claimed := self._claim()) is not None:
+            record, lock = claimed
+            try:
+                self._run_trial(record)
+            except _OutOfTime:
+                self.console.print("  out of time; the same command goes on with this trial")
+                return
+            finally:
+                if lock is not None:
+                    lock.release()
+
+    def train(self, record: TrialRecord, seed: int = 0, hooks: TrialHooks | None = None) -> Path:
+        """Train a trial with its seed number `seed`, or resume it; return the run folder."""
+        path = self.folder.trial(record.number, seed)
+        outputs: dict[str, Any] = {"output.dir": str(path)}
+        if seed:
+            first = self.plan.load(record.values).config.train.seed
+            outputs["train.seed"] = first + seed
+        loaded = self.plan.load(record.values, **outputs)
+        with _logged(self.folder.log(record.number)):
+            run(loaded, self.make_task(loaded.config.task), data=self.data, hooks=hooks)
+        return path
+
+    def _claim(self) -> tuple[TrialRecord, RunLock | None] | None:
+        """Take a trial that a stopped process left, or a new one; None if there is none.
+
+        The main process chooses for all processes, and locks the trial.
+        """
+        record, lock = None, None
+        if this_process().is_main_process and time.monotonic() < self._deadline:
+            with self.study.exclusive():
+                record, lock = self._choose()
+        (record,) = broadcast_object_list([record])
+        return None if record is None else (record, lock)
+
+    def _choose(self) -> tuple[TrialRecord | None, RunLock | None]:
+        records = self.study.records()
+        for record in records:
+            if record.state == "running":
+                try:
+                    return record, self.folder.claim(record.number).acquire()
+                except CheckpointError:  # another worker runs it
+                    continue
+        if len(records) >= self.plan.trials:
+            return None, None
+        record = self.study.ask()
+        return record, self.folder.claim(record.number).acquire()
+
+    def _run_trial(self, record: TrialRecord) -> None:
+        """Train a trial with each of its seeds, and record how it ended."""
+        number, total = record.number, self.plan.trials
+        of = f" ({number + 1} of {total})" if math.isfinite(total) else ""
+        self.console.print(f"trial {number}{of}: {format_values(record.values)}")
+        started = time.monotonic()
+        try:
+            scores = [self._score(record, seed) for seed in range(self.plan.settings.seeds)]
+        except _Pruned:
+            self._end(number, started, self.study.prune, "pruned: ")
+        except Interrupted:
+            raise
+        except (FinetuneError, torch.OutOfMemoryError) as error:
+            if not self._is_of_this_trial(error):
+                raise
+            reason = str(error).partition("\n")[0]
+            self._end(number, started, partial(self.study.fail, reason=reason), "failed: " + reason)
+        else:
+            self._end(number, started, partial(self.study.complete, scores=scores))
+
+    def _score(self, record: TrialRecord, seed: int) -> float:
+        """Train a trial with one seed; return its score."""
+        number, measured = record.number, self.folder.measured(record.number, seed)
+        hooks = TrialHooks(
+            self._shared,
+            # A trial that was worth its first seed is trained with all of them.
+            lambda *evaluation: self._judge(number, *evaluation, may_prune=seed == 0),
+            self._check_time,
+            lambda live, evaluations: save_measured(measured, live, evaluations["validation"]),
+        )
+        self.train(record, seed, hooks)
+        score, metric = read_measured(measured)
+        if math.isnan(score):
+            raise FinetuneError(f"{metric.name} is undefined on the validation split")
+        return score
+
+    def _judge(
+        self,
+        number: int,
+        live: Live,
+        folder: RunFolder,
+        step: int,
+        metrics: Mapping[str, float],
+        *,
+        may_prune: bool,
+    ) -> None:
+        """End a trial that the pruner gives up, in all processes alike; look at the time."""
+        decision = [False, False]
+        # Nothing is saved by ending a trial at its last step.
+        if live.accelerator.is_main_process and step < live.total_steps:
+            lines = folder.history()
+            done = sum(line["split"] == "validation" and line["step"] > 0 for line in lines)
+            score = ranked_by(live).score(metrics)
+            decision[0] = may_prune and self.study.report(number, done, score)
+            decision[1] = time.monotonic() >= self._deadline
+        is_pruned, self._is_late = broadcast_object_list(decision)
+        if is_pruned:
+            raise _Pruned
+
+    def _check_time(self) -> None:
+        """End a trial for lack of time, in all processes alike, once it has a checkpoint."""
+        if self._is_late:
+            raise _OutOfTime
+
+    def _end(
+        self, number: int, started: float, tell: Callable[[int, float], None], words: str = ""
+    ) -> None:
+        """Record how a trial ended and its seconds in this start, and print it."""
+        if not this_process().is_main_process:
+            return
+        tell(number, time.monotonic() - started)
+        records = self.study.records()
+        record, best = records[number], best_of(records)
+        if record.score is not None and best is not None:
+            _, metric = read_measured(self.folder.measured(best.number))
+            words += metric.describe(record.score)
+            words += ", the best so far" if record == best and number else ""
+        self.console.print(f"  {words}")
+
+    def _is_of_this_trial(self, error: Exception) -> bool:
+        """False for errors that other trials would have, too."""
+        if isinstance(error, torch.OutOfMemoryError) or type(error) is FinetuneError:
+            return True
+        states = {record.state for record in self.study.records()}
+        return not isinstance(error, CheckpointError) and bool(states & {"complete", "pruned"})
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Append what a trial prints to a file."""
+    with path.open("a", encoding="utf-8") as file, redirect_stdout(file):
+        yield
