@@ -10,15 +10,18 @@ from datasets import Dataset
 
 from finetune.config.formats import TABLES
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError
+from finetune.errors import DataError, listed
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import list_visible
 from finetune.tables.encodings import Decoder
-from finetune.tables.plain_text import check_not_table
+from finetune.tables.plain_text import check_not_table, looks_like_list
 from finetune.tables.table_files import is_text_file, read_table
 
 _ABOUT = frozenset({"readme", "license", "licence", "changelog", "requirements", "notes", "source"})
 """Names of files that are about the data."""
+_UNLABELED = frozenset({"unsup", "unlabeled", "unlabelled"})
+"""Names of folders that are no class, such as that of the IMDB reviews."""
+_NAMED = 3
 
 
 class TextFolder(NamedTuple):
@@ -52,11 +55,17 @@ def read_text_folder(
     if not is_split and any(split_name(path.stem) == "train" for path in texts):
         return _read_named_splits(texts, unread, config, decoder)
     columns: dict[str, list[str]] = {"text": [], "file": []}
+    lists: list[str] = []
     for path in texts:
         columns["text"].append(decoder.text(path))
         columns["file"].append(path.name)
-        check_not_table(path, columns["text"][-1].splitlines())
+        lines = columns["text"][-1].splitlines()
+        if config.format == "auto":
+            check_not_table(path, lines)
+        lists += [path.name] * looks_like_list(lines)
     notes = [f"{folder}: {len(texts)} text files, each read as one document (no class folders)"]
+    if lists:
+        notes[0] += f"; the lines of {listed(lists, _NAMED)} may be rows of their own"
     return TextFolder({"train": Dataset.from_dict(columns)}, unread, notes)
 
 
@@ -80,7 +89,11 @@ def _read_classes(
 ) -> TextFolder:
     """Read class folders into the columns text, label (the folder) and file, by name."""
     columns: dict[str, list[str]] = {"text": [], "label": [], "file": []}
+    unlabeled = [each for each in classes if each.name.lower() in _UNLABELED]
+    unlabeled = unlabeled if len(unlabeled) < len(classes) else []
     for label in classes:
+        if label in unlabeled:
+            continue
         for path in list_visible(label):
             if path.suffix.lower() != ".txt" or not path.is_file():
                 unread.append(path)
@@ -89,4 +102,5 @@ def _read_classes(
             columns["text"].append(decoder.text(path, name))
             columns["label"].append(label.name)
             columns["file"].append(name)
-    return TextFolder({"train": Dataset.from_dict(columns)}, unread, [])
+    notes = [f"not read: {each}, a folder of texts without labels" for each in unlabeled]
+    return TextFolder({"train": Dataset.from_dict(columns)}, unread, notes)

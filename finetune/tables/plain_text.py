@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +20,13 @@ _LABEL = "__label__"
 _SAMPLE = 200  # lines
 _FEWEST = 5  # lines of a file that may be a list or a table
 _SHORT = 200  # characters of the median line of a list
+_MANY = 20  # lines whose form is no chance
+_NEARLY_ALL = 0.8  # share of the lines of a table with a title or a frame
+_FEW_WORDS = 0.1  # distinct words at the start of lines, and inside of them, as a share of lines
+_TAG = re.compile(r"[A-Z][A-Z$]*|[A-Z]-\S+")
+_RARE = "\t|"  # delimiters that prose hardly has
+_MARKS = ("+++$+++", ":::", "::", "|||")
+_AS_TEXT = "data.format=lines for a text per line, or data.format=text for one document"
 _MOST_BLANK = 0.05  # share of blank lines in a list; prose has one between two paragraphs
 
 
@@ -60,20 +68,50 @@ def looks_like_list(lines: list[str]) -> bool:
 
 
 def check_not_table(path: Path, lines: list[str]) -> None:
-    """Raise AmbiguityError if all lines have the same number of cells by some delimiter."""
+    """Raise AmbiguityError if lines look like rows: by a delimiter, or by their first words."""
     filled = [line for line in lines if line.strip()][:_SAMPLE]
+    if len(filled) < _FEWEST:
+        return
     for delimiter, name in DELIMITERS.items():
         dialect = Dialect(delimiter)
         widths = Counter(len(dialect.cells(line)) for line in filled)
-        if len(filled) >= _FEWEST and len(widths) == 1 and 1 not in widths:
+        width, count = widths.most_common(1)[0]
+        share = _NEARLY_ALL if delimiter in _RARE else 1
+        if width > 1 and count >= share * len(filled):
             format = "tsv" if delimiter == "\t" else "csv"
-            width = next(iter(widths))
+            example = next(line for line in filled if len(dialect.cells(line)) == width)
+            lead = "every line has" if count == len(filled) else f"{count} of {len(filled)} have"
             raise AmbiguityError(
-                f"{path}: every line has {width} cells separated by a {name}, such as"
-                f" {excerpt(filled[0])}; write data.format={format} to read it as a table (with"
-                f" data.columns={guess_columns(dialect.cells(filled[0]))} if it has no header),"
-                " data.format=lines for a text per line, or data.format=text for one document"
+                f"{path}: {lead} {width} cells separated by a {name}, such as {excerpt(example)};"
+                f" write data.format={format} to read it as a table (with data.columns="
+                f"{guess_columns(dialect.cells(example))} if it has no header), {_AS_TEXT}"
             )
+    if found := _other_rows(filled):
+        raise AmbiguityError(
+            f"{path}: every line {found}, such as {excerpt(filled[0])}; make a table of it with a"
+            f" tab between the cells, or write {_AS_TEXT}"
+        )
+
+
+def _other_rows(lines: list[str]) -> str:
+    """Say in what lines look like rows without a usual delimiter; "" if they do not."""
+    for mark in _MARKS if len(lines) < _MANY else (*_MARKS, *"~^@"):
+        counts = {line.count(mark) for line in lines}
+        if len(counts) == 1 and counts != {0}:
+            return f"has {counts.pop()} times {mark!r}"
+    if len({*lines}) < max(_MANY, len(lines) / 2):
+        return ""
+    words = [line.split() for line in lines]
+    if all(line.startswith('"') for line in lines):
+        return "begins with a quote, as in tables with blanks between the cells"
+    if len({*map(len, words)}) == 1 and all(_TAG.fullmatch(each[-1]) for each in words):
+        return f"has {len(words[0])} words, as in sets of words with tags (CoNLL)"
+    first = Counter(each[0] for each in words)
+    others = sum(word in first for each in words for word in each[1:])
+    if 1 < len(first) <= _FEW_WORDS * len(lines) and others <= _FEW_WORDS * len(lines):
+        shown = ", ".join(repr(word) for word, _ in first.most_common(3))
+        return f"begins with one of {len(first)} words ({shown}), labels or names of speakers"
+    return ""
 
 
 def _from_fasttext(path: Path, lines: list[str]) -> tuple[Dataset, list[str]]:

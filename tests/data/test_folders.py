@@ -175,3 +175,21 @@ def test_folder_of_text_tables_is_refused_with_the_readings(tmp_path: Path) -> N
         read_plain(tmp_path)
     tables = read_plain(tmp_path, format="csv", columns=["text", "label"])
     assert {name: len(rows) for name, rows in tables.splits.items()} == {"train": 10, "test": 10}
+
+
+def test_folder_of_texts_without_labels_is_no_class(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"neg": ["bad"], "pos": ["good"], "unsup": ["what", "else"]})
+    tables = read_plain(tmp_path)
+    assert tables.splits["train"]["label"][:] == ["neg", "pos"]
+    assert any(note.startswith("not read:") and "unsup" in note for note in tables.notes)
+    (tmp_path / "unsup").rename(tmp_path / "neutral")
+    assert len(read_plain(tmp_path).splits["train"]) == 4
+
+
+def test_folder_of_lists_says_that_their_lines_may_be_rows(tmp_path: Path) -> None:
+    for name in ("pos", "neg"):
+        (tmp_path / f"{name}.txt").write_text("".join(f"a {name} text, {n}\n" for n in range(9)))
+    with pytest.raises(DataError, match=r"every line has 2 cells"):
+        read_plain(tmp_path)
+    notes = read_plain(tmp_path, format="text").notes
+    assert any("the lines of neg.txt, pos.txt may be rows of their own" in note for note in notes)

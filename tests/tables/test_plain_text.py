@@ -42,6 +42,59 @@ def test_read_document_refuses_a_table(read: Read, delimiter: str, format: str) 
     assert len(read(content, "a.txt", format="text")[0]) == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("{n} ::: a title ::: {label} ::: a text", "has 3 times ':::'"),
+        ("a text of number {n}@{label}", "has 1 times '@'"),
+        ("word{n} NN B-NP O", "has 4 words, as in sets of words with tags"),
+        ("{label} a text of number {n}", "begins with one of 2 words .'neg', 'pos'."),
+        ('"{n}" "a text of number {n}" "{label}"', "begins with a quote"),
+    ],
+)
+def test_read_document_refuses_rows_in_lines(read: Read, line: str, found: str) -> None:
+    end = "" if line.endswith("O") else " x"
+    lines = [line.format(n=n, label=("neg", "pos")[n % 2]) + end * (n % 3) for n in range(24)]
+    content = "\n\n".join(lines)
+    with pytest.raises(AmbiguityError, match=f"every line {found}"):
+        read(content, "a.txt")
+    assert len(read(content, "a.txt", format="lines")[0]) == 24
+
+
+def test_read_document_refuses_the_table_of_a_database(read: Read) -> None:
+    frame = "+---+---+\n"
+    rows = "".join(f"| a text, of number {n} | pos |\n" for n in range(24))
+    content = f"{frame}| text | label |\n{frame}{rows}{frame}"
+    with pytest.raises(AmbiguityError, match=r"25 of 28 have 4 cells separated by a bar"):
+        read(content, "a.txt")
+
+
+def test_read_document_reads_verses(read: Read) -> None:
+    words = [
+        "and",
+        "the",
+        "sun",
+        "so",
+        "bright",
+        "on",
+        "a",
+        "day",
+        "of",
+        "may",
+        "we",
+        "two",
+        "went",
+        "far",
+        "from",
+        "home",
+        "to",
+        "see",
+        "her",
+    ]
+    verses = [" ".join([words[n % 19], *words[: 3 + n % 5]]) for n in range(60)]
+    assert len(read("\n".join(verses), "poem.txt")[0]) == 1
+
+
 def test_read_document_reads_fasttext(read: Read) -> None:
     rows, notes = read("__label__pos good one\n__label__neg bad\n", "a.txt")
     assert rows.to_list() == [{"text": "good one", "label": "pos"}, {"text": "bad", "label": "neg"}]
