@@ -19,6 +19,8 @@ _NEAR = 2.0  # pixels by which the border of a box may differ from that of the o
 _MOST = 0.9  # share of the boxes that another convention must fit
 _FEW = 0.5  # share of the boxes below which the stated convention is in doubt
 _SOME = 3  # boxes with an outline that are evidence
+IGNORED = "__ignore__"
+"""The category of areas that labelme leaves out of training."""
 NAMED = 1 << 30
 """The smallest number of a category that is made of its name."""
 

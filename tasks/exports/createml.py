@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.schema import DataConfig
+from finetune.errors import DataError
 from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,
@@ -36,7 +37,20 @@ def is_createml(file: Path) -> bool:
     head = json_head(file)
     keys = head.at(2)
     has_names = bool(keys & set(_IMAGE)) and bool(keys & set(_LIST))
-    return head.bracket == "[" and has_names and "data" not in keys
+    if head.bracket != "[" or not has_names or "data" in keys:
+        return False
+    return "coordinates" in head.at(4) or not _has_labels_alone(file)
+
+
+def _has_labels_alone(file: Path) -> bool:
+    """True if annotations are labels of the whole image: a text, or without coordinates."""
+    try:
+        entries = [as_dict(each, "entry") for each in as_list(load_json(file), "the file")]
+    except (DataError, TypeError):  # which reading reports
+        return False
+    found = [value for each in entries for key in _LIST if (value := each.get(key))]
+    items = [item for value in found for item in (value if isinstance(value, list) else [value])]
+    return bool(items) and not any(isinstance(i, dict) and "coordinates" in i for i in items)
 
 
 def find_createml(path: Path) -> dict[str, list[Path]]:

@@ -25,7 +25,7 @@ from finetune.errors import DataError
 from finetune.listing.image_paths import is_readable_file
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import walk_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage
+from tasks.annotations.annotated import IGNORED, Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,
     as_list,
@@ -45,6 +45,8 @@ from tasks.exports.outlines import (
 )
 from tasks.mask_sources.mask_files import read_mask
 
+BACKGROUND_SHAPE = "_background_"
+"""The label of shapes, and of the value 0 of masks, that belong to no class."""
 _LOOKED_AT = 20  # .json files of a folder by which it is recognized
 _FLAGGED = 200  # of them, those that may tell that images have flags
 _OTHER_KEYS = {"imagePath", "imageData", "imageHeight", "imageWidth"}
@@ -208,6 +210,9 @@ def _read_shape(
     if kind in _UNREAD:
         reading.unread[_UNREAD[kind]] += 1
         return None
+    if shape.get("label") == BACKGROUND_SHAPE:
+        reading.unread[f"shapes of {BACKGROUND_SHAPE}"] += 1
+        return None
     item = Annotated("")
     try:
         item.category = label_name(shape.get("label"))
@@ -282,8 +287,8 @@ def read_mask_folders(path: Path, config: DataConfig) -> tuple[Splits, list[str]
             raise DataError(f"{folder / 'label.png'}: {error}") from error
         names = _label_names(folder)
         for value in np.unique(values).tolist():
-            name = names.get(value, "" if value else "_background_")
-            if name == "_background_":
+            name = names.get(value, "" if value else BACKGROUND_SHAPE)
+            if name == BACKGROUND_SHAPE:
                 continue
             item = Annotated(name, place=f"{place}/label.png, value {value}")
             set_mask(item, values == value, (0, 0), values.shape)
@@ -305,5 +310,5 @@ def _label_names(folder: Path) -> dict[int, str]:
         lines = [line.strip("'\" ") for line in re.findall(r"^\s*- (.*)$", text, re.MULTILINE)]
     else:
         raise DataError(f"{folder}: has no label_names.txt, which names the values of label.png")
-    first = -1 if lines[:1] == ["__ignore__"] else 0
+    first = -1 if lines[:1] == [IGNORED] else 0
     return dict(enumerate(lines, start=first))

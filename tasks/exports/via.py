@@ -38,9 +38,10 @@ from tasks.exports.export_images import Reading, Splits, find_images, read_expor
 from tasks.exports.outlines import ellipse_outline, finite_numbers, set_outline
 from tasks.exports.via_projects import Region, is_via_3, project_regions
 
-_TOOL = "VGG Image Annotator"
-_PROJECT = "_via_img_metadata"
+TOOL = "VGG Image Annotator"
+PROJECT = "_via_img_metadata"
 _CELLS = ("filename", "region_shape_attributes", "region_attributes")
+_ONE_CLASS = "object"
 _HEAD = 4096
 _NEEDS = "images with filename and regions, each with shape_attributes and region_attributes"
 _UNREAD = {"point": "points", "polyline": "polylines"}
@@ -71,11 +72,11 @@ def find_via(path: Path) -> dict[str, list[Path]]:
 def read_via(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:
     """Return the images of every split, and notes. Raises DataError."""
     looked_for = "a .json or .csv file with regions"
-    return read_exports(path, find_via(path), _read_file, config, _TOOL, looked_for)
+    return read_exports(path, find_via(path), _read_file, config, TOOL, looked_for)
 
 
 def _read_file(file: Path, split: str, config: DataConfig) -> Reading:
-    with naming_file(file, _TOOL, _NEEDS):
+    with naming_file(file, TOOL, _NEEDS):
         read = _read_csv if file.suffix.lower() == ".csv" else _read_json
         regions: dict[str, list[Region]] = {}
         unread: Counter[str] = Counter()
@@ -94,7 +95,7 @@ def _read_json(
     if is_via_3(content.keys()):
         yield from project_regions(content, file.name)
         return
-    content = as_dict(content.get(_PROJECT, content), _PROJECT)
+    content = as_dict(content.get(PROJECT, content), PROJECT)
     for key, value in content.items():
         entry = as_dict(value, key)
         found = entry.get("regions") or []
@@ -158,7 +159,19 @@ def _build(
             if item is not None:
                 image.objects.append(item)
         reading.add(image, split)
+    if regions and not any(region.attributes for region in regions):
+        _name_class(file, reading)
     return reading
+
+
+def _name_class(file: Path, reading: Reading) -> None:
+    """Call the class of regions without attributes, as in the example of Mask R-CNN."""
+    for image in reading.images:
+        for item in image.objects:
+            item.category = _ONE_CLASS
+    reading.notes.append(
+        f"warning: {file.name}: no region has an attribute, so all are of one class, {_ONE_CLASS}"
+    )
 
 
 def _class_attribute(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks.annotations.annotated import Annotated, box_row, mask_row
+from tasks.annotations.annotated import IGNORED, Annotated, box_row, mask_row
 from tasks.annotations.boxes import is_numbers, to_corners
 from tasks.exports.createml import find_createml, read_createml
 from tasks.exports.cvat import find_cvat, read_cvat
@@ -77,6 +77,14 @@ def _read(export: AnnotationFormat, path: Path, config: DataConfig) -> tuple[Spl
 
 def _read_boxes(export: AnnotationFormat, path: Path, config: DataConfig) -> TaskTables:
     splits, notes = _read(export, path, config)
+    ignored = 0
+    for images in splits.values():
+        for image in images:
+            kept = [each for each in image.objects if each.category != IGNORED]
+            ignored += len(image.objects) - len(kept)
+            image.objects = kept
+    if ignored:
+        notes.append(f"areas to ignore ({IGNORED}), not read: {ignored}")
     objects = _objects(splits)
     outlined = sum(bool(each.polygons or each.counts) for each in objects)
     if outlined:

@@ -5,6 +5,7 @@ cvat          tags in annotations.xml
 label-studio  choices in JSON or JSON-MIN
 supervisely   tags of images
 fiftyone      labels.json beside data/
+via           file attributes of VIA 2
 coco          annotations without boxes and outlines
 automl        .csv of gs:// images and labels, without a header
 image-lists   .txt with an image and its label in each line
@@ -28,6 +29,7 @@ from tasks.exports.export_images import Splits
 from tasks.exports.fiftyone import find_fiftyone_labels, read_fiftyone
 from tasks.exports.labelme import find_labelme_flags, read_labelme
 from tasks.exports.supervisely import find_supervisely_tags, read_supervisely
+from tasks.exports.via_labels import find_via_labels, read_via_labels
 from tasks.image_formats.automl_labels import find_automl, read_automl
 from tasks.image_formats.export_formats import EXPORT_BOXES, AnnotationFormat, data_format
 from tasks.image_formats.kitti import KITTI_BOXES
@@ -50,6 +52,7 @@ _FORMATS = (
     AnnotationFormat("labelme", "flags of labelme", find_labelme_flags, read_labelme),
     AnnotationFormat("supervisely", "tags of Supervisely", find_supervisely_tags, read_supervisely),
     AnnotationFormat("fiftyone", "labels of FiftyOne", find_fiftyone_labels, read_fiftyone),
+    AnnotationFormat("via", "file attributes of VIA", find_via_labels, read_via_labels),
     AnnotationFormat("automl", "labels of AutoML", find_automl, read_automl),
     AnnotationFormat(
         "image-lists", "lists of images and labels", find_image_lists, read_image_lists

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError, listed, nearest
-from tasks.annotations.annotated import NAMED
+from tasks.annotations.annotated import IGNORED, NAMED
 from tasks.image.joint_augmentation import IGNORE
 from tasks.mask_sources.mask_files import (
     NO_OBJECT,
@@ -110,7 +110,8 @@ class MaskCoding:
             name if self._is_shown_by(value, name) else f"{self._show(value)} {name}"
             for value, name in zip(self.values, self.names, strict=True)
         ]
-        ignored = ", ".join(format_mask_value(value, self.kind) for value in self.ignored)
+        numbers = (each for each in self.ignored if not self._is_shown_by(each, ""))
+        ignored = ", ".join(format_mask_value(value, self.kind) for value in numbers)
         kind = {"index": "values", "color": "colors", "objects": "categories"}[self.kind]
         left_out = f" (labels {', '.join(self.left_out)})" if self.left_out else ""
         return f"masks: {kind} {listed(pairs, _SHOWN)}; ignored: {ignored or 'nothing'}{left_out}"
@@ -224,6 +225,8 @@ def code_objects(
     if NO_OBJECT not in chosen.values():
         chosen = {elsewhere: NO_OBJECT, **chosen}
     ignored = [_category(code, ids, "task.ignore") for code in ignore]
+    if IGNORED in ids and labels is None:
+        ignored.append(ids[IGNORED])
     values, names = list(chosen.values()), list(chosen)
     return _without(values, names, ignored, MaskCoding("objects", (), (), tuple(ignored)))
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tasks.image.joint_augmentation import IGNORE
 from tests.support.annotated_sets import (
     BOX,
     MASK,
@@ -196,3 +197,18 @@ def test_shapes_of_one_label_and_group_are_one_object(tmp_path: Path) -> None:
         ("square", 40, 10, 50, 30),
     ]
     assert "shapes joined to the object of their group: 2" in notes
+
+
+def test_labels_with_a_meaning_of_their_own_are_no_classes(tmp_path: Path) -> None:
+    ignored = shape(points=[[0, 0], [9, 0], [9, 9], [0, 9]], label="__ignore__")
+    background = shape(points=[[20, 0], [29, 0], [29, 9], [20, 9]], label="_background_")
+    save_pictures(tmp_path, ["a.jpg"])
+    write_json(tmp_path / "a.json", labelme([shape(), ignored, background]))
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("square", *BOX)]]
+    assert "areas to ignore (__ignore__), not read: 1" in notes
+    assert "not read: 1 shapes of _background_" in notes
+    (classes,), notes = read_classes(tmp_path)
+    assert classes[4][4] == IGNORE
+    assert classes[4][24] == 0
+    assert any(note.endswith("ignored: nothing (labels __ignore__)") for note in notes)

@@ -202,10 +202,11 @@ def test_via_attributes_are_chosen_by_key(tmp_path: Path) -> None:
     assert "not read: 1 values of attribute 'color'" in notes
 
 
-def test_via_regions_without_attributes_have_no_label(tmp_path: Path) -> None:
+def test_a_via_region_without_the_attribute_of_others_has_no_label(tmp_path: Path) -> None:
     save_pictures(tmp_path, ["a.jpg"])
-    write_json(tmp_path / "via.json", via([via_region({}, **VIA_BOX)]))
-    assert "via.json, a.jpg, region 1: has no label" in refusal(tmp_path)
+    regions = [via_region({"class": "a"}, **VIA_BOX), via_region({}, **VIA_BOX)]
+    write_json(tmp_path / "via.json", via(regions))
+    assert "via.json, a.jpg, region 2: has no label" in refusal(tmp_path)
 
 
 # ---- Supervisely
@@ -296,3 +297,11 @@ def test_attributes_of_files_in_via_are_counted(tmp_path: Path) -> None:
     boxes, notes = read_boxes(tmp_path)
     assert boxes == [[SQUARE]]
     assert "not read: 1 values of file attribute 'scene'" in notes
+
+
+def test_via_regions_without_attributes_are_of_one_class(tmp_path: Path) -> None:
+    save_pictures(tmp_path, ["a.jpg"])
+    write_json(tmp_path / "via.json", via([via_region({}, **VIA_BOX)]))
+    rows, notes = read_boxes(tmp_path)
+    assert rows == [[("object", *BOX)]]
+    assert any("no region has an attribute" in note for note in notes)

@@ -165,3 +165,29 @@ def test_a_description_of_yolo_beside_folders_of_classes_is_no_reason_to_refuse(
         save_pictures(tmp_path / "train" / name, ["1.jpg", "2.jpg"])
     write_text(tmp_path / "data.yaml", "train: train\nnames: [cat, dog]\n")
     assert set(open_set(ImageClassification(), tmp_path).train["label"]) == {"cat", "dog"}
+
+
+def test_file_attributes_of_via_are_labels(tmp_path: Path) -> None:
+    save_pictures(tmp_path, NAMES)
+    files = {}
+    for name, (label,) in zip(NAMES, ONE, strict=True):
+        attributes = {"animal": label, "caption": "", "public_domain": "no"}
+        files[f"{name}1"] = {"filename": name, "regions": [], "file_attributes": attributes}
+    write_json(tmp_path / "via.json", files)
+    splits = open_set(ImageClassification(), tmp_path)
+    assert [[row["label"]] for row in splits.train] == ONE
+    for entry in files.values():
+        entry["file_attributes"] |= {"light": "day"}
+    write_json(tmp_path / "via.json", files)
+    assert "animal (4), light (4)" in refusal(tmp_path, ImageClassification())
+    splits = open_set(ImageClassification(), tmp_path, field="animal")
+    assert [[row["label"]] for row in splits.train] == ONE
+
+
+def test_labels_of_createml_without_coordinates_are_a_table(tmp_path: Path) -> None:
+    save_pictures(tmp_path, NAMES)
+    rows = [{"image": n, "annotation": label} for n, (label,) in zip(NAMES, ONE, strict=True)]
+    write_json(tmp_path / "train.json", rows)
+    task = ImageClassification(label="annotation")
+    splits = open_set(task, tmp_path)
+    assert [[row["annotation"]] for row in splits.train] == ONE
