@@ -19,6 +19,7 @@ from finetune.errors import ConfigError, raise_for_faults
 from finetune.io.references import locate
 from finetune.io.table_writer import name_file_in_errors
 from finetune.registry import INSTALLED, task_names
+from finetune.reporting.console import Console
 
 if TYPE_CHECKING:
     from finetune.cli.task_choice import TaskChoice
@@ -52,7 +53,10 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
     else:
         choice = _choose(name, overrides)
         text = _starter_config(choice, target)
-        print(f"{choice.task}, {choice.first_row}\nmodel: {choice.loaded.config.model.name}")
+        read = "\n".join(choice.notes)
+        Console().facts(
+            {"task": choice.task, "data": read, "model": choice.loaded.config.model.name}
+        )
     with name_file_in_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -83,7 +87,8 @@ def _starter_config(choice: TaskChoice, target: Path) -> str:
     leading = {name: given.pop(name) for name in ("model", "data")}
     method = given.pop("method", choice.loaded.config.method.name)
     sections = {"task": choice.keys, **leading, "method": method, **given}
-    lines = [f"# {line}" for note in choice.notes for line in note.splitlines()]
+    notes = [*choice.notes, *choice.columns]
+    lines = [f"# {line}" for note in notes for line in note.splitlines()]
     lines += ["#", f"# finetune inspect {target}", f"# finetune train {target} method=full"]
     lines += [f"# All keys: finetune tasks {choice.task}", ""]
     for section, value in sections.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -11,7 +11,7 @@ from datasets import Dataset
 from finetune.config.loading import Loaded
 from finetune.data.opening import FIRST_VALUES, unread_columns
 from finetune.data.readers import Tables, check_usable, read_by_task, read_reference
-from finetune.data.roles import find_split
+from finetune.data.roles import train_rows
 from finetune.data.selection import select_rows
 from finetune.data.split_column import divide_by_column
 from finetune.errors import AmbiguityError, DataError
@@ -31,7 +31,9 @@ class TaskChoice:
         targets: the columns of the target.
         certainty: how surely they are the target.
         is_valid: True if the first row is valid for the task: boxes alone are not for segmentation.
-        first_row: the first row as it is read.
+        first_row: the first row as it is read, which is among the notes.
+        notes: on how the rows were read.
+        columns: a line on each column.
     """
 
     task: str
@@ -41,7 +43,8 @@ class TaskChoice:
     certainty: int
     is_valid: bool
     first_row: str
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
+    columns: list[str]
 
     @property
     def has_target(self) -> bool:
@@ -80,6 +83,9 @@ def choose_task(reference: str, configs: Sequence[Loaded], faults: list[str]) ->
         title = f"can be read in several ways; choose with `finetune init {reference} KEY=VALUE`:"
         raise DataError("\n  ".join([f"{reference}: {title}", *doubts, *others]))
     if not choices:
+        reasons = {fault.partition(": ")[2] for fault in faults}
+        if len(reasons) == 1:  # about the rows, not about the task
+            raise DataError(reasons.pop())
         hint = f"name the columns, as in: finetune init {reference} task.text=COLUMN"
         raise DataError("\n".join(["no task fits these columns:", *faults, hint]))
     best = max(choices, key=lambda choice: (choice.has_target, choice.certainty, len(choice.keys)))
@@ -123,21 +129,24 @@ def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskC
     config = loaded.config.data
     tables = divide_by_column(tables, reference)
     check_usable(tables, "train")
-    name = find_split(tables.splits, config.train or "train") or next(iter(tables.splits))
-    rows, notes, _ = select_rows(tables.splits[name], reference, config)
+    chosen, read_notes = train_rows(config, tables, reference, task.config.formats)
+    rows, notes, _ = select_rows(chosen, reference, config)
     task.settle({k: v for k, v in tables.keys.items() if getattr(task.config, k) is None})
     resolved = task.rows.resolve(rows[:FIRST_VALUES])
     task.settle(resolved.keys)
     settled = task.resolved_.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
     first_row = f"first row: {task.rows.describe(rows[0])}"
-    size = f"{reference}: {len(tables.splits[name])} rows"
-    notes = [size, *tables.notes, *notes, *_describe(rows), *resolved.notes]
+    others = [
+        f"{name}: {len(each)} rows" for name, each in tables.splits.items() if each is not chosen
+    ]
+    notes = [*read_notes, *others, *notes, *resolved.notes]
     notes += [*unread_columns(rows, task.rows, config), first_row]
     keys = {"name": task.name, **settled}
     targets, faults = frozenset(task.rows.targets), task.rows.validate_many([rows[0]])[0]
     notes += [f"the first row is invalid: {'; '.join(faults)}"] if faults else []
     certainty = task.rows.certainty
-    return TaskChoice(task.name, keys, loaded, targets, certainty, not faults, first_row, notes)
+    facts = (targets, certainty, not faults, first_row, notes, _describe(rows))
+    return TaskChoice(task.name, keys, loaded, *facts)
 
 
 def _describe(rows: Dataset) -> list[str]:

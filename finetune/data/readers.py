@@ -20,7 +20,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.folders import read_folder
 from finetune.data.image_files import complete_paths, disable_image_decoding, read_image_files
 from finetune.errors import DataError, nearest
-from finetune.io.references import locate
+from finetune.io.references import locate, suggest_beside
 from finetune.listing.walking import describe_contents, list_readable, walk_visible
 from finetune.tables.encodings import Decoder
 from finetune.tables.records import from_columns, from_frame, from_records, is_frame
@@ -265,17 +265,18 @@ def _read_hub(reference: str, config: DataConfig) -> Tables:
 
     `datasets` does not run code of the dataset.
     """
+    near = suggest_beside(reference)
     try:
         loaded = load_dataset(reference, name=config.subset, revision=config.revision)
     except DatasetNotFoundError as error:
         pinned = f" at revision {config.revision!r}" if config.revision else ""
         raise DataError(
-            f"{reference}: no such file or folder, and the hub has no such dataset{pinned};"
+            f"{reference}: no such file or folder{near}, and the hub has no such dataset{pinned};"
             " correct the name, or log in with `hf auth login` if it is private or gated"
         ) from error
     except ConnectionError as error:
         raise DataError(
-            f"{reference}: no such file or folder, and the hub cannot be reached ({error});"
+            f"{reference}: no such file or folder{near}, and the hub cannot be reached ({error});"
             " correct the path, or download the dataset on a machine with network access"
         ) from error
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:

@@ -88,6 +88,14 @@ def assign_roles(config: DataConfig, data: Any = None, formats: Sequence[DataFor
     return roles
 
 
+def train_rows(
+    config: DataConfig, source: Tables, where: str, formats: Sequence[DataFormat]
+) -> tuple[Dataset, list[str]]:
+    """Return the rows of a source to train on, as a run chooses them, and notes on them."""
+    search = _Search(config, source, where, formats)
+    return search.train(), search.notes
+
+
 def settle_validation(roles: Roles, config: DataConfig) -> None:
     """Choose a share of train for validation if the data have no held-out split."""
     if config.validation is not None or "validation" in roles.tables:

@@ -72,11 +72,11 @@ def suggest_run(reference: str | Path) -> str:
     return "give a run folder, its final/, or a hub id OWNER/NAME"
 
 
-def suggest_folder(reference: str) -> str:
-    """Return " (did you mean ...?)" for a missing folder if one beside it has a similar name."""
+def suggest_beside(reference: str) -> str:
+    """Return " (did you mean ...?)" for a missing path if one beside it has a similar name."""
     path = Path(reference).expanduser()
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    near = closest(path.name, [each.name for each in beside if each.is_dir()])
+    near = closest(path.name, [each.name for each in beside])
     return f" (did you mean {str(path.with_name(near))!r}?)" if near else ""
 
 

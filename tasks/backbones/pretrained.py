@@ -17,7 +17,7 @@ import torch
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, listed
-from finetune.io.references import locate, resolve_model, suggest_folder
+from finetune.io.references import locate, resolve_model, suggest_beside
 from tasks.backbones.dropout import config_keys
 from tasks.backbones.load_faults import check_loaded, check_network_config, describe_fault
 from tasks.backbones.network_folders import missing_processor, refuse_folder
@@ -78,7 +78,7 @@ def from_pretrained(
             first = f"that class does not support networks of type {other[1]}."
             remedy = "Choose a network for this task"
         elif "connect to" in first and not Path(name).exists():
-            missing = f"There is no such folder{suggest_folder(name)}"
+            missing = f"There is no such folder{suggest_beside(name)}"
             first = f"{missing}, and the hub is not reachable ({first.rstrip('.')})."
         elif misfit := missing_processor(source.name, auto):
             first, remedy = f"{misfit}.", "Choose a network for this task"

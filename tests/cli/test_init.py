@@ -187,6 +187,28 @@ def test_init_refuses_labels_in_doubt_instead_of_text_generation(capsys: Any) ->
     assert finetune("init", "two.csv", "task=text-generation", "-o", "words.yaml") == 0
 
 
+def test_init_says_what_is_not_read(capsys: Any) -> None:
+    Path("news").mkdir()
+    write_table("news/train.csv", "text,label,id", lambda i, text: f"{text},{'ab'[i % 2]},{i}")
+    write_table("news/test.csv", "text,label,id", lambda i, text: f"{text},{'ab'[i % 2]},{i}")
+    assert finetune("init", "data=news") == 0
+    out = capsys.readouterr().out
+    for words in ("split 'train' of news, 30 rows", "test: 30 rows", "not read: column id"):
+        assert words in out
+        assert f"# {words}" in Path("news.yaml").read_text() or words.startswith("split")
+
+
+def test_init_reads_a_lone_test_split_only_where_training_would(capsys: Any) -> None:
+    Path("held").mkdir()
+    write_table("held/test.csv", "text,label", lambda i, text: f"{text},{'ab'[i % 2]}")
+    assert finetune("init", "held") == 2
+    error = capsys.readouterr().err
+    assert error.count("no split is called train") == 1
+    assert "data.train=NAME: test" in error
+    assert finetune("init", "held", "data.train=test") == 0
+    assert load("held.yaml").data.train == "test"
+
+
 def test_init_asks_for_the_names_of_zeros_and_ones(capsys: Any) -> None:
     write_table("hot.csv", "text,labels", lambda i, text: f'{text},"[{i % 2}, 0, {1 - i % 2}]"')
     assert finetune("init", "hot.csv") == 2
@@ -228,7 +250,7 @@ def test_init_writes_a_whole_sample_model_that_needs_no_hub(
     scene_folder(Path("scenes"))
     data = "news.csv" if task.startswith("text") else "scenes"
     assert finetune("init", data, f"task={task}", "-o", "starter.yaml") == 0
-    assert f"model: {model[0]}" in capsys.readouterr().out
+    assert f"model  {model[0]}" in capsys.readouterr().out
     assert "a sample that needs no hub; a hub id," in Path("starter.yaml").read_text()
     name, weights, match = model
     written = load("starter.yaml").model
