@@ -22,6 +22,7 @@ TEXT_NAMES = (
     "message",
     "comment",
 )
+TITLE_NAMES = ("title", "headline", "heading", "subject")
 LABEL_NAMES = ("label", "labels")
 """Names that decide, whatever the other columns are called."""
 LIKELY_LABEL_NAMES = frozenset(

@@ -10,69 +10,32 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from finetune.errors import AmbiguityError, DataError, listed, nearest
-from tasks.classification.label_columns import TEXT_NAMES, find_column, prose_columns
+from tasks.classification.label_columns import (
+    TEXT_NAMES,
+    TITLE_NAMES,
+    find_column,
+    is_free_text,
+    plain_name,
+    prose_columns,
+)
 from tasks.prompts.messages import chat_mark, is_dialogue
 from tasks.prompts.other_sets import Columns, refuse_other_sets, refuse_placeholders
 from tasks.prompts.prompt_config import PromptConfig
+from tasks.prompts.prompt_names import (
+    ANSWERS,
+    COLUMN_PAIRS,
+    CONTEXT_COLUMNS,
+    HISTORY_NAMES,
+    MESSAGE_NAMES,
+    QUESTION_NAMES,
+    SYSTEM_NAMES,
+)
 from tasks.prompts.templates import resolve_template, template_columns
 from tasks.prompts.tools import TOOL_NAMES, tool_faults
 
 Keys = Mapping[str, str | None]
 Choice: TypeAlias = tuple[dict[str, str | None], list[str]]
 """Keys with their values, and a note for each choice."""
-
-MESSAGE_NAMES = ("messages", "conversations", "conversation", "chat", "dialogue")
-SYSTEM_NAMES = (
-    "system",
-    "system_prompt",
-    "system_message",
-    "systeminstruction",
-    "system_instruction",
-)
-HISTORY_NAMES = ("history",)
-# Column names of prompt and completion in public datasets.
-COLUMN_PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "output"),
-    ("prompt", "answer"),
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("instruction", "completion"),
-    ("instruction", "answer"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("problem", "solution"),
-    ("input", "output"),
-    ("input", "target"),
-    ("inputs", "targets"),
-    ("input_text", "target_text"),
-    ("input_text", "output_text"),
-    ("source_text", "target_text"),
-    ("source", "target"),
-    ("src", "tgt"),
-    ("user", "assistant"),
-    ("human", "assistant"),
-    ("document", "summary"),
-    ("article", "highlights"),
-    ("article", "headline"),
-    ("article", "summary"),
-    ("dialogue", "summary"),
-    ("text", "summary"),
-)
-# Columns that are no plain text, even if no other column holds sentences.
-QUESTION_NAMES = ("prompt", "instruction", "question", "query", "problem", "input_text", "source")
-# Columns that belong to a prompt beside its question, and whether they come before it.
-CONTEXT_COLUMNS = {
-    "instruction": (("input", False), ("context", False)),
-    "question": (("context", True), ("passage", True), ("background", True)),
-    "query": (("context", True), ("passage", True)),
-    "prompt": (("context", True), ("input", False)),
-}
-# In SQuAD, a question has a list of answers, of which the first is learned.
-ANSWERS = ("answers", "answers[text][0]")
 
 
 def choose_prompts(config: PromptConfig, columns: Columns, *, detects: bool = True) -> Choice:
@@ -308,6 +271,14 @@ def _detect_text(columns: Columns) -> Choice:
             f"column {text!r} holds prompts by its name, and no column their answers by its name; "
             f"set task.prompt={text} with task.completion=COLUMN, or task.text={text} to learn it "
             "as plain text"
+        )
+    others = [name for name in prose if name != text and is_free_text(columns[name])]
+    if others := [name for name in others if not plain_name(name).endswith(TITLE_NAMES)]:
+        raise AmbiguityError(
+            f"column {text!r} holds texts by its name, and {listed(map(repr, others), 6)} sentences"
+            f" beside it: set task.text={text} to learn the first alone, as plain text, or"
+            f" task.prompt={text} task.completion={others[0]}, or task.prompt={others[0]}"
+            f" task.completion={text}"
         )
     return {"text": f"{{{text}}}"}, [note] if note else []
 

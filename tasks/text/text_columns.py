@@ -12,6 +12,7 @@ from tasks.classification.label_columns import (
     LIKELY_LABEL_NAMES,
     MOST_SHOWN,
     TEXT_NAMES,
+    TITLE_NAMES,
     find_column,
     is_free_text,
     plain_name,
@@ -37,7 +38,6 @@ PAIRS = (
 """Usual names of a pair of texts, without case and punctuation."""
 LABELED_PAIRS = (("question", "answer"), ("prompt", "response"), ("text", "summary"))
 """Names of a prompt and its answer, which are a pair beside a column that is called label."""
-TITLE_NAMES = ("title", "headline", "heading", "subject")
 BODY_NAMES = (*TEXT_NAMES, "description", "abstract", "plot", "overview", "story", "selftext")
 TITLE_JOIN = " "
 NUMBERS = (("1", "2"), ("_a", "_b"), ("A", "B"))

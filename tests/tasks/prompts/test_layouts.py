@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import finetune
-from finetune.errors import DataError
+from finetune.errors import AmbiguityError, DataError
 from finetune.task_parts import Row
 from tasks import TextGeneration
 from tasks.prompts.row_messages import row_messages
@@ -229,3 +229,20 @@ def test_system_prompts_are_read_in_the_shapes_of_contents(name: str, prompt: An
     task, _ = read(row)
     first = row_messages(task.resolved_, row)[0]
     assert (first["role"], first["content"]) == ("system", "Be kind.")
+
+
+@pytest.mark.parametrize("name", ["summary_of_it", "simplified", "prompt", "caption"])
+def test_resolve_refuses_a_second_column_of_sentences_beside_a_text(name: str) -> None:
+    rows = [{"text": f"the words of row {n}", name: f"more words of row {n}"} for n in range(24)]
+    with pytest.raises(AmbiguityError, match=f"task.prompt=text task.completion={name}, or"):
+        resolve(TextGeneration(), columns_of(*rows))
+    task = TextGeneration(text="text")
+    resolve(task, columns_of(*rows))
+    assert task.resolved_.text == "{text}"
+
+
+def test_resolve_reads_a_text_beside_its_title() -> None:
+    rows = [{"title": f"the title of row {n}", "text": f"words of row {n}"} for n in range(24)]
+    task = TextGeneration()
+    resolve(task, columns_of(*rows))
+    assert task.resolved_.text == "{text}"
