@@ -41,6 +41,7 @@ class TransferModel(nn.Module):
         new_rows: indices of newly added rows in pretrained embeddings, {dotted name: indices}.
         reads_weights: True if the forward pass computes with the weights themselves, as DoRA does
             with their norms; low-precision copies of them are then not used.
+        packs_rows: True if several rows of a batch share a sequence.
         may_round: True if output.dtype may round the final weights to 16 bits.
     """
 
@@ -66,6 +67,7 @@ class TransferModel(nn.Module):
         self.notes: list[str] = []
         self.new_rows: dict[str, list[int]] = {}
         self.reads_weights = False
+        self.packs_rows = False
 
     @property
     def cacheable(self) -> bool:

@@ -142,6 +142,7 @@ class TextGeneration(Task):
             )
         if model.is_causal and self.resolved_.packing is not False:
             self.settle({"packing": model.isolation is not None})
+            model.packs_rows = model.isolation is not None
             model.notes.append(f"packing: {ISOLATION_NOTES[model.isolation]}")
         elif self.resolved_.packing and not model.is_causal:
             model.notes.append("packing: off, not supported for sequence-to-sequence networks")

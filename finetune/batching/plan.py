@@ -36,6 +36,12 @@ class MicroBatch:
     turns: tuple[int, ...] = ()
     """Number of times that each row was drawn before; (): once per earlier epoch."""
 
+    @property
+    def samples(self) -> list[int]:
+        """A number for each row, distinct also where a row is drawn several times in a step."""
+        turns = self.turns or (0,) * len(self.indices)
+        return [turn << 32 | index for turn, index in zip(turns, self.indices, strict=True)]
+
 
 @dataclass(frozen=True)
 class TrainPlan:

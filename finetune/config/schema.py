@@ -313,6 +313,14 @@ class TrainConfig(Section):
     """Precision of the computation; parameters stay float32. null: bf16 if the device computes it
     natively, else fp32.
     """
+    dropout: Literal["by-sample", "by-batch"] | None = None
+    """Random numbers of the dropout masks.
+
+    by-sample: functions of seed, step, layer and sample, so that the division of a batch into
+    micro-batches and processes does not change the result; by-batch: drawn for each micro-batch as
+    a whole; null: by-sample on a CPU, where it costs no time, unless rows are packed; by-batch
+    otherwise.
+    """
     shard: bool = False
     """Shard weights, gradients and optimizer state over the processes (FSDP2) to save memory.
     Evaluation needs all weights on each device. No effect with a single process.

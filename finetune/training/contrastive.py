@@ -28,6 +28,7 @@ from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch
 from finetune.batching.sampling import classes_of, split_by_class
 from finetune.distributed.devices import to_device
+from finetune.distributed.dropout import seeded_dropout
 from finetune.errors import ConfigError, ModelError
 from finetune.io.checkpoint import (
     changed_tensors,
@@ -43,7 +44,6 @@ from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import build_optimizer, trained_parameters
 from finetune.optim.schedules import rate_factor, set_rate
 from finetune.reporting.console import Console
-from finetune.training.loop import seed_dropout, seed_of
 from finetune.training.state import Live
 
 # Two rows of each of two classes: any smaller batch lacks a positive or a negative pair.
@@ -110,12 +110,12 @@ def _train(live: Live, console: Console) -> list[float]:
     tuning.train_mode(live.model)
     for step, batch in enumerate(console.track(_batches(live, classes), steps, "contrastive step")):
         indices, inputs = batch
-        seed_dropout(seed_of(config.train.seed, step, 0xC0), device)
-        with _autocast(live):
-            vectors = _only_vector(live.model.features(to_device(inputs, device)))
         batch_classes = torch.from_numpy(classes[indices]).to(device)
-        loss = contrastive_loss(vectors, batch_classes, phase.temperature)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with seeded_dropout(device, (config.train.seed, step, 0xC0)):
+            with _autocast(live):
+                vectors = _only_vector(live.model.features(to_device(inputs, device)))
+            loss = contrastive_loss(vectors, batch_classes, phase.temperature)
+            loss.backward()  # type: ignore[no-untyped-call]
         guard.check(clip_grad_norm_(trained, config.optim.max_grad_norm or math.inf), step)
         set_rate(optimizer, rate_factor(config.optim, step, steps))
         optimizer.step()

@@ -11,9 +11,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.distributed.devices import as_float32, to_device
+from finetune.distributed.dropout import seeded_dropout
 from finetune.distributed.fsdp import full_tensor, is_sharded
 from finetune.distributed.precision import cast_once
 from finetune.distributed.signals import Interrupted, Signals
@@ -93,9 +94,8 @@ def train_steps(
                 journal.save(progress)
                 raise Interrupted(step, signals.received)
 
-            # Forward and backward: dropout is a function of (seed, step, process). When memory runs
-            # out, the step is redone from its start with micro-batches of half the size.
-            seed_dropout(seed_of(config.seed, step, rank), device)
+            # Forward and backward. When memory runs out, the step is redone from its start with
+            # micro-batches of half the size.
             try:
                 losses = _accumulate(live, wrapped, batches, counts)
             except RuntimeError as error:
@@ -216,7 +216,8 @@ def _accumulate(
     accelerator, losses = live.accelerator, dict[str, Tensor]()
     for place, (micro_batch, batch) in enumerate(batches):
         is_last = place == len(batches) - 1
-        with contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped):
+        syncs = contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped)
+        with syncs, _dropout(live, micro_batch):
             batch = to_device(batch, accelerator.device)
             outputs = as_float32(wrapped(batch))
             weight = 0.0 if micro_batch.filler else 1.0
@@ -236,6 +237,15 @@ def _accumulate(
     return losses
 
 
+def _dropout(live: Live, micro_batch: MicroBatch) -> AbstractContextManager[None]:
+    """Make dropout a function of seed, step and sample, or of seed, step and micro-batch."""
+    config, device = live.config.train, live.accelerator.device
+    if config.dropout == "by-sample":
+        position = config.seed, micro_batch.step
+        return seeded_dropout(device, position, micro_batch.samples)
+    return seeded_dropout(device, (config.seed, micro_batch.step, micro_batch.slot))
+
+
 def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -> bool:
     """True if memory ran out and smaller micro-batches may fit.
 
@@ -249,18 +259,3 @@ def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -
 def _any_process(value: bool, accelerator: Accelerator) -> bool:
     flag = torch.tensor(float(value), device=accelerator.device)
     return bool(accelerator.reduce(flag, "sum") > 0)
-
-
-def seed_of(*position: int) -> int:
-    """Hash a position, such as (seed, step, process), to a seed; neighbors are uncorrelated."""
-    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed the generators that dropout draws from, on the CPU and on `device`.
-
-    torch.manual_seed also visits all other device types and formats a stack for each: 0.3 ms.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)

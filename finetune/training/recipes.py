@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten
 from finetune.distributed.precision import choose_precision
+from finetune.errors import ConfigError
 from finetune.methods.base import Method, Recipe
 from finetune.methods.full import Full
 from finetune.model import TransferModel
@@ -31,6 +32,7 @@ def fill_defaults(
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
+        "train.dropout": _dropout(config, model, device),
         "optim.lr": (recipe.lr, reason),
         "optim.head_lr": (head_lr, layered or reason),
         "optim.layer_decay": (1.0, "the same rate for all blocks"),
@@ -60,6 +62,20 @@ def fill_defaults(
     return _replace_keys(config, {key: value for key, (value, _) in chosen.items()}), {
         key: NOT_APPLICABLE if key in unused else why for key, (_, why) in chosen.items()
     }
+
+
+def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> tuple[str, str]:
+    """Return how dropout masks are drawn by default, and the reason. Raises ConfigError."""
+    if config.train.dropout == "by-sample" and model.packs_rows:
+        raise ConfigError(
+            "train.dropout=by-sample: rows are packed, several into one sequence; add "
+            "task.packing=false, or leave train.dropout out"
+        )
+    if model.packs_rows:
+        return "by-batch", "rows are packed"
+    if device.type != "cpu":
+        return "by-batch", "faster on this device; by-sample makes micro-batches exact"
+    return "by-sample", "the same result for any micro-batches and processes"
 
 
 def _unused_keys(method: Method, model: TransferModel) -> set[str]:

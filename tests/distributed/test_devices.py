@@ -16,12 +16,13 @@ import finetune
 from finetune.batching import data_loader as loading
 from finetune.batching.plan import MicroBatch
 from finetune.distributed import devices
+from finetune.distributed.dropout import seed_dropout
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.training import linear_solver as solver
-from finetune.training import loop, recipes, run
+from finetune.training import recipes, run
 from tasks import TextClassification
 from tests.support.lives import Seen, Stop, history, left_behind, live, load
 from tests.support.tiny_models import text_rows
@@ -169,7 +170,7 @@ def test_seed_dropout_seeds_the_device_and_the_cpu(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch, "get_device_module", module)
     for device in (CPU, CUDA, MPS):
-        loop.seed_dropout(7, device)
+        seed_dropout(7, device)
     assert seeds == [("cuda", 7), ("mps", 7)]
     assert torch.initial_seed() == 7
 

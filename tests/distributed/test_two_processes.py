@@ -54,12 +54,12 @@ SMALL_LAST_STEP = {
     "data.limit": 37,
     "train.epochs": 1,
 }
-WHOLE = Case("whole", {**SMALL_LAST_STEP, "train.micro_batch": 12}, has_dropout=False)
-MICRO = Case("micro", {**SMALL_LAST_STEP, "train.micro_batch": 3}, has_dropout=False)
-SHARED = Case("shared", {**SMALL_LAST_STEP, "train.micro_batch": 6}, has_dropout=False)
-LORA = {**SMALL_LAST_STEP, "method": "lora", "method.dropout": 0}
-WHOLE_LORA = Case("whole-lora", {**LORA, "train.micro_batch": 12}, has_dropout=False)
-SHARED_LORA = Case("shared-lora", {**LORA, "train.micro_batch": 6}, has_dropout=False)
+WHOLE = Case("whole", {**SMALL_LAST_STEP, "train.micro_batch": 12})
+MICRO = Case("micro", {**SMALL_LAST_STEP, "train.micro_batch": 3})
+SHARED = Case("shared", {**SMALL_LAST_STEP, "train.micro_batch": 6})
+LORA = {**SMALL_LAST_STEP, "method": "lora"}
+WHOLE_LORA = Case("whole-lora", {**LORA, "train.micro_batch": 12})
+SHARED_LORA = Case("shared-lora", {**LORA, "train.micro_batch": 6})
 EVEN = {
     **SMALL_LAST_STEP,
     "task.logit_adjustment": 1.0,
@@ -67,9 +67,9 @@ EVEN = {
     "optim.l1_head": 0.01,
     "optim.ema": 0.5,
 }
-WHOLE_EVEN = Case("whole-even", {**EVEN, "train.micro_batch": 12}, has_dropout=False)
-MICRO_EVEN = Case("micro-even", {**EVEN, "train.micro_batch": 3}, has_dropout=False)
-SHARED_EVEN = Case("shared-even", {**EVEN, "train.micro_batch": 6}, has_dropout=False)
+WHOLE_EVEN = Case("whole-even", {**EVEN, "train.micro_batch": 12})
+MICRO_EVEN = Case("micro-even", {**EVEN, "train.micro_batch": 3})
+SHARED_EVEN = Case("shared-even", {**EVEN, "train.micro_batch": 6})
 WRITING = {
     **SMALL_LAST_STEP,
     "task": {
