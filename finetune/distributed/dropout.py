@@ -3,7 +3,7 @@
 A mask is not a stretch of a random stream but a hash of coordinates (a counter-based generator,
 Salmon et al. 2011, doi:10.1145/2063384.2063405), so that neither padding nor the division of a
 batch into micro-batches and processes changes it. Four elements share one hash: the probability is
-exact to 2^-16. On a CPU this takes a fifth of the time of torch's own dropout.
+exact to 2^-16. On a CPU this takes a quarter of the time of torch's own dropout.
 
 While a `PositionalDropout` is entered, it replaces dropout, attention with dropout, and stochastic
 depth, wherever a network calls them: as modules, as functions, or in layers of peft. A

@@ -141,12 +141,13 @@ def test_two_processes_resume_bit_for_bit_with_all_methods(
 
 
 def test_gradients_do_not_depend_on_micro_batches_or_processes(one: Path, two: Path) -> None:
+    """With dropout, whose masks are drawn by sample."""
     whole = load_file(one / "whole.safetensors")
     assert {name.partition("/")[0] for name in whole} == {"0", "1", "2", "3"}
     assert difference(whole, load_file(one / "micro.safetensors")) < 1e-6
     assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
     lora = load_file(one / "whole-lora.safetensors")
-    assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
+    assert difference(lora, load_file(two / "shared-lora.safetensors")) < 2e-6
 
 
 def test_sampling_l1_and_ema_do_not_depend_on_micro_batches_or_processes(
@@ -203,7 +204,7 @@ def test_cached_features_of_two_processes_equal_those_of_one(one: Path, two: Pat
 
 
 def test_logged_loss_covers_all_processes(one: Path, two: Path) -> None:
-    """Without dropout, the mean over rows does not depend on their distribution."""
+    """The mean over rows does not depend on their distribution."""
     losses = [
         [line["loss"] for line in result(folder, name)["history"] if line["split"] == "train"]
         for folder, name in ((one, "whole"), (two, "shared"))

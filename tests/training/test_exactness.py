@@ -18,6 +18,16 @@ from finetune.io.run_folder import RunFolder
 from tests.support.lives import LIVES, METHODS, Seen, Stop, left_behind, live, load, watched
 from tests.support.toy import Letters
 
+WRITING: dict[str, Any] = {
+    "method": "lora",
+    "task": {
+        "name": "text-generation",
+        "prompt": "{text}\nTopic:",
+        "completion": " {label}",
+        "max_length": 128,
+    },
+}
+
 
 def in_default_run(method: str, workers: int, precision: str) -> bool:
     """True if the default test run includes this combination."""
@@ -56,8 +66,7 @@ def test_resume_is_bit_for_bit(
 def test_resume_on_packed_rows_is_bit_for_bit(
     gpt2_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    templates = {"prompt": "{text}\nTopic:", "completion": " {label}", "max_length": 128}
-    keys = {"method": "lora", "task": {"name": "text-generation", **templates}}
+    keys = WRITING
     once, often = Seen(), Seen()
     unstopped = live(load(tmp_path / "once", gpt2_folder, news_csv, keys), seen=once)
     loaded = load(tmp_path / "often", gpt2_folder, news_csv, keys)
@@ -68,6 +77,18 @@ def test_resume_on_packed_rows_is_bit_for_bit(
     assert resumed is not None
     assert often.steps == once.steps
     assert left_behind(resumed) == left_behind(unstopped)
+
+
+def test_dropout_by_sample_is_refused_for_packed_rows(
+    gpt2_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    keys = {**WRITING, "train.dropout": "by-sample", "train.epochs": 1}
+    with pytest.raises(ConfigError, match=r"train.dropout=by-sample: .*add task.packing=false"):
+        live(load(tmp_path / "packed", gpt2_folder, news_csv, keys))
+    keys["task"] = {**WRITING["task"], "packing": False}
+    assert live(load(tmp_path / "padded", gpt2_folder, news_csv, keys)) is not None
+    assert live(load(tmp_path / "default", gpt2_folder, news_csv, WRITING), stop=Stop(1)) is None
+    assert RunFolder(tmp_path / "default").read_config()["train"]["dropout"] == "by-batch"
 
 
 def test_resume_of_an_eva_run_is_bit_for_bit(
