@@ -1,4 +1,4 @@
-"""Processes, devices and precision: launching, sharding, casting and graceful shutdown.
+"""Processes, devices, precision, dropout: launching, sharding, casting, graceful shutdown.
 
 Agnostic to what is trained.
 """

@@ -28,7 +28,7 @@ from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch
 from finetune.batching.sampling import classes_of, split_by_class
 from finetune.distributed.devices import to_device
-from finetune.distributed.dropout import seeded_dropout
+from finetune.distributed.positional_dropout import seeded_dropout
 from finetune.errors import ConfigError, ModelError
 from finetune.io.checkpoint import (
     changed_tensors,

@@ -23,8 +23,8 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.distributed.devices import as_float32, to_device
-from finetune.distributed.dropout import seeded_dropout
 from finetune.distributed.fsdp import full_tensor, is_sharded
+from finetune.distributed.positional_dropout import seeded_dropout
 from finetune.distributed.precision import cast_once
 from finetune.distributed.signals import Interrupted, Signals
 from finetune.model import Batch, head_weights

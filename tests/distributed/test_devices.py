@@ -16,7 +16,7 @@ import finetune
 from finetune.batching import data_loader as loading
 from finetune.batching.plan import MicroBatch
 from finetune.distributed import devices
-from finetune.distributed.dropout import seed_dropout
+from finetune.distributed.positional_dropout import seed_dropout
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError
 from finetune.model import TransferModel

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from finetune.distributed.dropout import PositionalDropout, hash64, seed_of, seeded_dropout
+from finetune.distributed.positional_dropout import (
+    PositionalDropout,
+    hash64,
+    seed_of,
+    seeded_dropout,
+)
 
 CPU = torch.device("cpu")
 SHAPE = (6, 40, 90)  # the last axis is no multiple of the elements that share a hash
@@ -192,7 +197,9 @@ MASKS: dict[str, dict[str, Any]] = {
 def test_attention_equals_torchs(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a dropout of 2^-17, which drops nothing here, so that only the rest is compared."""
     results = []
-    monkeypatch.setattr("finetune.distributed.dropout.dropout", lambda keys, scores, p: scores)
+    monkeypatch.setattr(
+        "finetune.distributed.positional_dropout.dropout", lambda keys, scores, p: scores
+    )
     for mode in (None, PositionalDropout()):
         tensors, keys = heads(**options)
         if mode is None:
