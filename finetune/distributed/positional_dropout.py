@@ -101,7 +101,7 @@ class PositionalDropout(TorchFunctionMode):
         )
 
 
-def dropout(
+def _dropout(
     keys: Tensor, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
     """Replace torch.nn.functional.dropout; `inplace` only saves memory, and is ignored."""
@@ -110,7 +110,7 @@ def dropout(
     return _drop(keys, input, p, input.shape)
 
 
-def channel_dropout(
+def _channel_dropout(
     keys: Tensor, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
     """Replace torch.nn.functional.dropout1d, 2d and 3d, which drop whole channels."""
@@ -119,7 +119,7 @@ def channel_dropout(
     return _drop(keys, input, p, (*input.shape[:2], *[1] * (input.ndim - 2)))
 
 
-def attention(
+def _attention(
     keys: Tensor,
     query: Tensor,
     key: Tensor,
@@ -157,17 +157,17 @@ def attention(
             attn_mask = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, lowest)
         if attn_mask is not None:
             scores += attn_mask.to(scores.dtype).clamp(min=lowest)
-        return dropout(keys, scores.softmax(-1), dropout_p) @ value
+        return _dropout(keys, scores.softmax(-1), dropout_p) @ value
 
 
-def bernoulli_(keys: Tensor, input: Tensor, p: float | Tensor = 0.5, **options: Any) -> Tensor:
+def _bernoulli_(keys: Tensor, input: Tensor, p: float | Tensor = 0.5, **options: Any) -> Tensor:
     """Replace Tensor.bernoulli_, from which timm and torchvision draw stochastic depth."""
     if options or not isinstance(p, float):
         return input.bernoulli_(p, **options)
     return input.copy_(draw_mask(keys, input.shape, round(p * LEVELS), input))
 
 
-def rand(keys: Tensor, *size: Any, **options: Any) -> Tensor:
+def _rand(keys: Tensor, *size: Any, **options: Any) -> Tensor:
     """Replace torch.rand for one number a sample: transformers draws stochastic depth from it."""
     first = options.get("size", size[0] if len(size) == 1 else size)
     shape = (first,) if isinstance(first, int) else tuple(first)
@@ -178,13 +178,13 @@ def rand(keys: Tensor, *size: Any, **options: Any) -> Tensor:
 
 
 REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
-    F.dropout: dropout,
-    F.dropout1d: channel_dropout,
-    F.dropout2d: channel_dropout,
-    F.dropout3d: channel_dropout,
-    F.scaled_dot_product_attention: attention,
-    torch.Tensor.bernoulli_: bernoulli_,
-    torch.rand: rand,
+    F.dropout: _dropout,
+    F.dropout1d: _channel_dropout,
+    F.dropout2d: _channel_dropout,
+    F.dropout3d: _channel_dropout,
+    F.scaled_dot_product_attention: _attention,
+    torch.Tensor.bernoulli_: _bernoulli_,
+    torch.rand: _rand,
 }
 
 
