@@ -164,7 +164,7 @@ def _bernoulli_(keys: Tensor, input: Tensor, p: float | Tensor = 0.5, **options:
     """Replace Tensor.bernoulli_, from which timm and torchvision draw stochastic depth."""
     if options or not isinstance(p, float):
         return input.bernoulli_(p, **options)
-    return input.copy_(draw_mask(keys, input.shape, round(p * LEVELS), input))
+    return input.copy_(keep_mask(keys, input.shape, round(p * LEVELS), input))
 
 
 def _rand(keys: Tensor, *size: Any, **options: Any) -> Tensor:
@@ -190,11 +190,11 @@ REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 def _drop(keys: Tensor, input: Tensor, p: float, shape: Sequence[int]) -> Tensor:
     kept = min(max(round((1 - p) * LEVELS), 1), LEVELS - 1) if p < 1 else 0
-    mask = draw_mask(keys, shape, kept, input)
+    mask = keep_mask(keys, shape, kept, input)
     return (input * mask).mul_(LEVELS / kept if kept else 0)
 
 
-def draw_mask(keys: Tensor, shape: Sequence[int], kept: int, like: Tensor) -> Tensor:
+def keep_mask(keys: Tensor, shape: Sequence[int], kept: int, like: Tensor) -> Tensor:
     """Return a mask of `shape`: 1 with a probability of kept / LEVELS, else 0.
 
     `keys` are int64 [B]; dtype and device of the mask are those of `like`.
