@@ -14,8 +14,10 @@ from pathlib import Path
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
+from finetune.listing.walking import list_readable
 from finetune.tables.encodings import Decoder
 from tasks.annotations.annotated import AnnotatedImage
+from tasks.annotations.coco import split_of
 from tasks.exports.export_files import find_exports
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 
@@ -34,8 +36,14 @@ def _is_list(file: Path) -> bool:
 
 
 def find_image_lists(path: Path) -> dict[str, list[Path]]:
-    """Return the lists at a path by split; {} if there are none."""
-    return find_exports(path, ".txt", _is_list)
+    """Return the lists at a path by split; {} if there are none.
+
+    Lists of held-out images beside a folder of training images are not the labels of all: the
+    folder has classes, as that of Tiny ImageNet.
+    """
+    found = find_exports(path, ".txt", _is_list)
+    has_train = any(split_of(each.name) == "train" for each in list_readable(path) if each.is_dir())
+    return {} if has_train and "train" not in found else found
 
 
 def read_image_lists(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:

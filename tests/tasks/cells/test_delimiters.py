@@ -27,6 +27,8 @@ from tasks.cells.delimiters import judge_delimiters
         (["very good", "good", "bad", "very bad"], "rating", None),
         (["#a #b", "#b", "#a #c"], "tags", (" ", "doubt")),
         (["new york", "los angeles", "ohio"], "tags", (" ", "single")),
+        (["scab rust", "scab", "rust", "healthy"], "labels", (" ", "doubt")),
+        (["0 16", "5", "7 1 2"], "target", (" ", "doubt")),
         (["world news", "local news", "sport"], "categories", None),
         (["a", "b"], "x", None),
         ([1, 2], "x", None),

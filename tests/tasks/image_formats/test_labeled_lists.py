@@ -41,3 +41,12 @@ def test_lists_of_images_alone_are_no_labels(tmp_path: Path) -> None:
         save_pictures(tmp_path / label, NAMES)
     write_text(tmp_path / "train.txt", "cat/c.JPG\ndog/c.JPG\n")
     assert sorted({*open_set(ImageClassification(), tmp_path).train["label"]}) == ["cat", "dog"]
+
+
+def test_a_list_of_held_out_images_does_not_hide_the_classes_of_train(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        save_pictures(tmp_path / "train" / label / "images", [f"{label}_0.png", f"{label}_1.png"])
+    save_pictures(tmp_path / "val" / "images", ["0.png"])
+    write_text(tmp_path / "val" / "val_annotations.txt", "0.png\tcat\t0\t0\t9\t9\n")
+    splits = open_set(ImageClassification(), tmp_path, validation=None)
+    assert [row["label"] for row in splits.train] == ["cat", "cat", "dog", "dog"]
