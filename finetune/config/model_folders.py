@@ -67,17 +67,14 @@ def _refuse(path: Path) -> None:
             f"model.name: {path} holds only what training changed; take the finished run: {run}"
         )
     folders = sorted(child for child in path.iterdir() if child.is_dir())
-    usable = [
-        child
-        for child in folders
-        if any((child / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
-    ]
+    marks = (CONFIG, ADAPTER_CONFIG, f"final/{TASK}")
+    usable = [child for child in folders if any((child / name).is_file() for name in marks)]
     checkpoints = {int(m[1]): child for child in usable if (m := _CHECKPOINT.fullmatch(child.name))}
     if checkpoints:
         raise ModelError(f"model.name: {path} {_describe_checkpoints(checkpoints)}")
     if usable:
         raise ModelError(
-            f"model.name: {path} has no {CONFIG}, but folders with one; take one of them: "
+            f"model.name: {path} is not a network, but holds folders of some; take one of them: "
             f"{listed(usable, _LISTED)}"
         )
     weights = [child.name for child in path.glob("*.safetensors")]

@@ -142,9 +142,24 @@ def _parse_word(text: str, value: str) -> Any:
             f"command line: the value of {text!r} is not valid YAML: {error}\n"
             f"""  quote text that begins with {value[0]} twice: {key}='"..."'"""
         ) from error
+    if is_nested and (joined := _joined_pair(parsed)):
+        first, _, second = joined.partition(":")
+        raise ConfigError(
+            f"command line: {text!r}: write a blank after the colon, {first}: {second}, and quote "
+            "the whole word"
+        )
     if is_nested or isinstance(parsed, bool | int | float):
         return parsed
     return None if value.strip().lower() in ("", "null", "~") else value
+
+
+def _joined_pair(value: Any) -> str | None:
+    """Return a key that is a key and its value without a blank between them, {name:f1}."""
+    if isinstance(value, dict):
+        joined = (key for key in value if isinstance(key, str) and ":" in key)
+        key = next((key for key in joined if value[key] is None), None)
+        return key or next(filter(None, map(_joined_pair, value.values())), None)
+    return next(filter(None, map(_joined_pair, value)), None) if isinstance(value, list) else None
 
 
 def flatten(config: RunConfig) -> dict[str, Any]:

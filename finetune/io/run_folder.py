@@ -37,7 +37,7 @@ from finetune.config.text_files import (
 from finetune.config.yaml import flatten, parse_value, to_yaml
 from finetune.errors import CheckpointError, ConfigError
 from finetune.io.files import remove_path, sync_to_disk, write_json, write_text
-from finetune.io.references import suggest_run
+from finetune.io.references import list_runs, suggest_run
 from finetune.io.run_lock import LOCK, OWNER
 from finetune.io.state_shapes import HistoryLine, Results, RunRecord, StoredConfig
 
@@ -273,6 +273,8 @@ class RunFolder:
     def _remedy(self) -> str:
         if not self.path.is_dir():
             return suggest_run(self.path)
+        if runs := list_runs(self.path):
+            return f"this is a folder of runs; choose one of them: {runs}"
         return "this is not the folder of a run; name another folder"
 
 

@@ -102,3 +102,11 @@ def test_embedding_source_takes_keys_of_tasks_with_and_without_their_section() -
         assert keys == {"name": "text-classification", "text": "body"}
     with pytest.raises(ConfigError, match="limt: unknown key for reading rows; did you mean 'lim"):
         embedding_source(["news.csv", "limt=3"])
+
+
+def test_split_override_asks_for_the_blank_of_a_mapping() -> None:
+    for word in ("task.labels={0:neg,1:pos}", "task.metrics=[{name:f1}]", "a={b: {c:1}}"):
+        with pytest.raises(ConfigError, match="write a blank after the colon"):
+            split_override(word)
+    assert split_override("a={b: null, c: x:y}") == ("a", {"b": None, "c": "x:y"})
+    assert split_override("task.prompt={body}:") == ("task.prompt", "{body}:")

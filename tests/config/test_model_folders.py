@@ -59,6 +59,7 @@ def test_output_of_trainer_is_refused_with_the_checkpoint_to_take(tmp_path: Path
         ),
         (["run.json", "checkpoints/step-4/model.safetensors"], "checkpoints", "take the fin"),
         (["bert/config.json", "gpt2/config.json"], "", "take one of them: .*bert, .*gpt2"),
+        (["a/final/task.json", "b/run.json"], "", "take one of them: .*a$"),
         (["model.safetensors"], "", "has weights .* but no config.json beside them"),
     ],
 )
