@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +212,7 @@ def search(
     if space is not None:
         overrides["space"] = space
     layers, registry, task_object, rows = _layers(task, data, model, config, overrides)
-    make = make_task if task_object is None else lambda section: _unchanged(task_object, section)
+    make = make_task if task_object is None else partial(_unchanged, task_object)
     results = run_search(plan_search(layers, registry), make, rows)
     return Search(results.folder.path, results.best.number, results.table())
 
@@ -281,7 +281,7 @@ def _layers(
         task_class = type(task)
         name = task.config.name or f"{task_class.__module__}:{task_class.__qualname__}"
         overrides["task"] = {**task.config.model_dump(exclude_unset=True), "name": name}
-        registry = replace(INSTALLED, task=lambda _: task_class.Config)
+        registry = replace(INSTALLED, task=partial(_config_class, task_class))
         return read_layers(config, overrides), registry, task, rows
     if task is not None:
         overrides["task"] = task
@@ -309,6 +309,11 @@ def compare(*runs: Run | str | Path | Sequence[Run | str | Path]) -> pandas.Data
         compared.names[compared.best[name]] if name in compared.best else "" for _, name in rows
     ]
     return table
+
+
+def _config_class(task_class: type[Task], name: str) -> type[TaskConfig]:
+    """Return the config class of a task that is given as an object, whatever its name."""
+    return task_class.Config
 
 
 def _unchanged(task: Task, config: TaskConfig) -> Task:

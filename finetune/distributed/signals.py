@@ -20,19 +20,28 @@ def stop_with_launcher() -> None:
 
     Without it, the processes of a killed launcher, which connects them, could wait for hours.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop_with_parent()
+
+
+def stop_with_parent() -> None:
+    """Make Linux send SIGTERM when the process ends that started this one."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Interrupted(FinetuneError):  # noqa: N818 - a requested stop, not an error
-    """Shutdown of a run by a signal, with a checkpoint of the last complete step on disk."""
+    """Shutdown by a signal, with a checkpoint of the last complete step on disk.
 
-    def __init__(self, step: int, signal_number: int) -> None:
+    `step` is that of a run; None for a search, whose runs have stopped.
+    """
+
+    def __init__(self, step: int | None, signal_number: int) -> None:
         # 0 if only another process received the signal.
         number = signal_number or signal.SIGTERM
+        place = "" if step is None else f" at step {step}"
         super().__init__(
-            f"stopped at step {step} by {signal.Signals(number).name}; "
-            "run the same command again to resume"
+            f"stopped{place} by {signal.Signals(number).name}; run the same command again to resume"
         )
         self.exit_code = 128 + number
 

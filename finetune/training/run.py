@@ -155,7 +155,7 @@ def _train(
     precision, _ = choose_precision((resumed or config).train.precision, this_process().device)
     accelerator = make_accelerator(precision, config.output.trackers, folder.trackers)
     with console.during("loading the network and encoding the rows"):
-        shared = hooks and hooks.shared
+        shared = None if hooks is None else hooks.shared
         prepared = assemble(resumed or config, task, splits, accelerator, shared)
     live, tuning_note = prepared.live, None
     if live.method.contrastive is not None:

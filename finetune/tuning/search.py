@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ from accelerate.utils import broadcast_object_list
 
 from finetune.config.schema import TaskConfig
 from finetune.distributed.launch import this_process
-from finetune.errors import ConfigError, FinetuneError
+from finetune.errors import CheckpointError, ConfigError, FinetuneError
 from finetune.io.run_folder import RunFolder
+from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console, format_count
 from finetune.task import Task
 from finetune.tuning.search_folder import SearchFolder, default_search_folder
@@ -25,7 +27,8 @@ from finetune.tuning.search_results import (
     write_results,
 )
 from finetune.tuning.study import check_optuna
-from finetune.tuning.trials import TrialRunner
+from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
+from finetune.tuning.workers import run_workers
 
 
 def run_search(
@@ -51,7 +54,14 @@ def run_search(
     console.heading(f"search with {_describe(plan)}, output in {folder.path}")
     console.facts({key: str(values) for key, values in plan.space.items()})
     runner = TrialRunner(plan, folder, make_task, data, console)
-    runner.run_all()
+    if plan.settings.workers > 1:
+        if state.num_processes > 1:
+            raise ConfigError(
+                "search.workers: the launcher has started several processes for each trial; leave "
+                "search.workers out, or start the search without a launcher"
+            )
+        run_workers(plan, folder, make_task, data)
+    runner.run_all()  # with workers: what they left
     return _conclude(runner)
 
 
@@ -73,6 +83,8 @@ def _conclude(runner: TrialRunner) -> SearchResults:
         )
     results = replace(results, best=best)
     run = RunFolder(folder.trial(best.number))
+    lock = _wait_for(folder.claim(best.number)) if this_process().is_main_process else None
+    this_process().wait_for_everyone()
     if "test" in run.read("run.json")["data"] and "test" not in _measured_splits(run):
         # The run is finished again, this time with its test split.
         with runner.console.during("measuring the best trial on test"):
@@ -80,11 +92,21 @@ def _conclude(runner: TrialRunner) -> SearchResults:
                 (run.path / "results.json").unlink(missing_ok=True)
             this_process().wait_for_everyone()
             runner.train(best)
-    if this_process().is_main_process:
+    if lock is not None:
         results = replace(results, optimism=estimate_optimism(results))
         show_search(results, runner.console)
         write_results(results)
+        lock.release()
     return results
+
+
+def _wait_for(lock: RunLock) -> RunLock:
+    """Take a lock, after another process that has it."""
+    while True:
+        try:
+            return lock.acquire()
+        except CheckpointError:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _measured_splits(run: RunFolder) -> set[str]:

@@ -157,22 +157,22 @@ class SearchStudy:
 
     def complete(self, number: int, seconds: float, scores: list[float]) -> None:
         """End a trial with the scores of its seeds, whose mean ranks it."""
-        facts = {_SEEDS: scores} if len(scores) > 1 else {}
-        self._end(number, seconds, "COMPLETE", sum(scores) / len(scores), **facts)
+        facts = {_SECONDS: seconds, **({_SEEDS: scores} if len(scores) > 1 else {})}
+        self._end(number, "COMPLETE", facts, sum(scores) / len(scores))
 
     def prune(self, number: int, seconds: float) -> None:
-        self._end(number, seconds, "PRUNED")
+        self._end(number, "PRUNED", {_SECONDS: seconds})
 
     def fail(self, number: int, seconds: float, reason: str) -> None:
-        self._end(number, seconds, "FAIL", **{_REASON: reason})
+        self._end(number, "FAIL", {_SECONDS: seconds, _REASON: reason})
 
     def _end(
-        self, number: int, seconds: float, state: str, score: float | None = None, **facts: Any
+        self, number: int, state: str, facts: Mapping[str, Any], score: float | None = None
     ) -> None:
         from optuna.trial import TrialState
 
         trial, _ = self._trial(number)
-        for name, value in {_SECONDS: round(seconds, 3), **facts}.items():
+        for name, value in facts.items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, score, TrialState[state])
 

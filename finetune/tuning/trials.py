@@ -24,10 +24,12 @@ from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.training.run import run
 from finetune.training.state import Live, TrialHooks
-from finetune.tuning.measured import ranked_by, read_measured, save_measured
+from finetune.tuning.measured import RankedBy, ranked_by, read_measured, save_measured
 from finetune.tuning.search_folder import SearchFolder, format_values
 from finetune.tuning.search_plan import SearchPlan
 from finetune.tuning.study import SearchStudy, TrialRecord, best_of
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class _Pruned(Exception):  # noqa: N818 - a decision, not an error
@@ -62,6 +64,7 @@ class TrialRunner:
         self.study = SearchStudy(folder.path, plan)
         self._shared = SharedRows()
         self._is_late = False
+        self._metric: RankedBy | None = None
         limit = plan.settings.time
         self._deadline = math.inf if limit is None else time.monotonic() + limit
 
@@ -75,7 +78,7 @@ class TrialRunner:
             try:
                 self._run_trial(record)
             except _OutOfTime:
-                self.console.print("  out of time; the same command goes on with this trial")
+                self.console.print("out of time; the same command goes on with this trial")
                 return
             finally:
                 if lock is not None:
@@ -99,9 +102,13 @@ class TrialRunner:
         The main process chooses for all processes, and locks the trial.
         """
         record, lock = None, None
-        if this_process().is_main_process and time.monotonic() < self._deadline:
+        while this_process().is_main_process and time.monotonic() < self._deadline:
             with self.study.exclusive():
                 record, lock = self._choose()
+                is_over = all(each.state != "running" for each in self.study.records())
+            if record is not None or is_over:
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)  # another process may end without its trial's result
         (record,) = broadcast_object_list([record])
         return None if record is None else (record, lock)
 
@@ -149,9 +156,9 @@ class TrialRunner:
             lambda live, evaluations: save_measured(measured, live, evaluations["validation"]),
         )
         self.train(record, seed, hooks)
-        score, metric = read_measured(measured)
+        score, self._metric = read_measured(measured)
         if math.isnan(score):
-            raise FinetuneError(f"{metric.name} is undefined on the validation split")
+            raise FinetuneError(f"{self._metric.name} is undefined on the validation split")
         return score
 
     def _judge(
@@ -170,7 +177,8 @@ class TrialRunner:
         if live.accelerator.is_main_process and step < live.total_steps:
             lines = folder.history()
             done = sum(line["split"] == "validation" and line["step"] > 0 for line in lines)
-            score = ranked_by(live).score(metrics)
+            self._metric = ranked_by(live)
+            score = self._metric.score(metrics)
             decision[0] = may_prune and self.study.report(number, done, score)
             decision[1] = time.monotonic() >= self._deadline
         is_pruned, self._is_late = broadcast_object_list(decision)
@@ -188,14 +196,13 @@ class TrialRunner:
         """Record how a trial ended and its seconds in this start, and print it."""
         if not this_process().is_main_process:
             return
-        tell(number, time.monotonic() - started)
+        tell(number, round(time.monotonic() - started, 3))
         records = self.study.records()
-        record, best = records[number], best_of(records)
-        if record.score is not None and best is not None:
-            _, metric = read_measured(self.folder.measured(best.number))
-            words += metric.describe(record.score)
-            words += ", the best so far" if record == best and number else ""
-        self.console.print(f"  {words}")
+        record = records[number]
+        if record.score is not None and self._metric is not None:
+            words += self._metric.describe(record.score)
+            words += ", the best so far" if record == best_of(records) and number else ""
+        self.console.print(f"trial {number}: {words}")
 
     def _is_of_this_trial(self, error: Exception) -> bool:
         """False for errors that other trials would have, too."""
