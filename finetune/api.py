@@ -19,13 +19,13 @@ from finetune.config.schema import DataConfig, TaskConfig
 from finetune.data.readers import holds_splits
 from finetune.data.source import make_source
 from finetune.errors import ConfigError
-from finetune.exploration.dry_run import Inspection, inspect_run
 from finetune.export.exporters import find_exporter
 from finetune.export.hub import push
 from finetune.inference.batch_predict import predict_rows
 from finetune.inference.evaluate import GroupedMetrics, evaluate
 from finetune.inference.prediction_outputs import Destination
 from finetune.inference.predictor import Predictor, load
+from finetune.inspection.dry_run import Inspection, inspect_run
 from finetune.io.run_folder import RunFolder
 from finetune.registry import INSTALLED, make_task
 from finetune.reporting.comparison import compare_runs

@@ -34,7 +34,7 @@ LAYERS = [
     "inference",
     "export",
     "training testing",
-    "exploration tuning",
+    "inspection tuning",
     "cli api",
     "__main__",
 ]

@@ -303,7 +303,7 @@ def inspect(
     """
     loaded = _load(words)
     with _loading_libraries():
-        from finetune.exploration.dry_run import inspect_run
+        from finetune.inspection.dry_run import inspect_run
         from finetune.registry import make_task
 
         task = make_task(loaded.config.task)

@@ -58,7 +58,7 @@ class Outcome:
 
 
 IMPORTED = (
-    *("finetune.api", "finetune.cli.main", "finetune.exploration.dry_run", "finetune.export.onnx"),
+    *("finetune.api", "finetune.cli.main", "finetune.inspection.dry_run", "finetune.export.onnx"),
     *("finetune.inference.batch_predict", "finetune.reporting.comparison", "finetune.training.run"),
     *("finetune.reporting.plots", "tasks.text_classification", "tests.support.tiny_models"),
 )

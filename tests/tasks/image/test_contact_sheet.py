@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from finetune.data.opening import open_splits
-from finetune.exploration.contact_sheet import EPOCHS, GAP, LINE, ROWS
+from finetune.inspection.contact_sheet import EPOCHS, GAP, LINE, ROWS
 from tests.support.command_line import finetune as command_line
 from tests.support.image_classifiers import set_up_classifier
 from tests.support.lives import load

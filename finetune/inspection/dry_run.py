@@ -14,9 +14,9 @@ from finetune.config.yaml import flatten
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.exploration.contact_sheet import check_sheet, draw_contact_sheet
-from finetune.exploration.row_trace import trace_row
-from finetune.exploration.run_costs import estimate
+from finetune.inspection.contact_sheet import check_sheet, draw_contact_sheet
+from finetune.inspection.row_trace import trace_row
+from finetune.inspection.run_costs import estimate
 from finetune.optim.optimizers import check_optimizer
 from finetune.registry import make_method
 from finetune.reporting.console import Console

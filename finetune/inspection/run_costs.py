@@ -13,7 +13,7 @@ import torch
 from finetune.batching.feature_key import BLOCK
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32
-from finetune.exploration.row_trace import build_batch
+from finetune.inspection.row_trace import build_batch
 from finetune.optim.optimizers import OPTIMIZERS
 from finetune.reporting.console import format_duration
 from finetune.training.setup import Prepared, caches_features
