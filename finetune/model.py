@@ -5,10 +5,12 @@ Shapes: B samples in a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from finetune.config.schema import ModelConfig
@@ -167,6 +169,22 @@ def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]
                     "add it to `blocks` or `heads`"
                 )
         yield name, parameter, part_by_prefix[prefix]
+
+
+def check_finite(model: TransferModel, place: str, remedy: str) -> None:
+    """Raise ModelError for weights, or averages of BatchNorm, that are NaN or infinite.
+
+    A network computes with them without an error, and predicts nonsense. Buffers may contain
+    -infinity, as masks of attention do.
+    """
+    weights = dict(model.network.named_parameters())
+    for name, tensor in model.network.state_dict().items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        least, most = map(float, torch.aminmax(tensor.detach()))
+        if math.isnan(least) or most == math.inf or (name in weights and least == -math.inf):
+            value = "NaN" if math.isnan(least) else "infinity"
+            raise ModelError(f"{place}: the tensor {name!r} contains {value}; {remedy}")
 
 
 def head_weights(model: TransferModel) -> list[nn.Parameter]:

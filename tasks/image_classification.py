@@ -27,6 +27,7 @@ from finetune.task_parts import (
     Sample,
     Stats,
 )
+from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import label_keys
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
 from tasks.classification import classification_metrics as metrics
@@ -159,7 +160,9 @@ class ImageClassification(LabeledTask):
     def load_model(self, source: ModelConfig) -> VisionModel:
         from tasks.backbones.vision_sources import load_vision_model
 
-        return load_vision_model(source, self.preprocessing_)
+        model = load_vision_model(source, self.preprocessing_)
+        check_outputs(model.outputs, self.targets.names, source)
+        return model
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)

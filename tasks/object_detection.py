@@ -169,7 +169,7 @@ class ObjectDetection(Task):
     def load_model(self, source: ModelConfig) -> TransferModel:
         from tasks.detection.detector_sources import load_detector
 
-        return load_detector(source, is_native=self.processor_ is not None)
+        return load_detector(source, self.labels, is_native=self.processor_ is not None)
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)

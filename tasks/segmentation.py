@@ -132,7 +132,7 @@ class Segmentation(Task):
     def load_model(self, source: ModelConfig) -> SegmentationModel:
         from tasks.masks.segmentation_sources import load_segmenter
 
-        return self._tiled(load_segmenter(source, self.preprocessing_.size))
+        return self._tiled(load_segmenter(source, self.coding_.names, self.preprocessing_.size))
 
     def save(self, model: TransferModel, folder: Path) -> None:
         model.save(folder)

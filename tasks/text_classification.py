@@ -17,6 +17,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.model import Batch, TransferModel
 from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample
+from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
 from tasks.classification.labeled import LabeledTask
@@ -137,6 +138,7 @@ class TextClassification(LabeledTask):
     def load_model(self, source: ModelConfig) -> TransferModel:
         is_pooled = self.head_ == "pooled"
         model: TextModel = load_pooled_folder(source) if is_pooled else load_native_folder(source)
+        check_outputs(model.outputs, self.targets.names, source)
         model.window_pooling = self.resolved_.window_pooling
         return model
 

@@ -80,6 +80,31 @@ def test_load_explains_how_to_restore_a_damaged_model(run: finetune.Run, tmp_pat
         finetune.load(copy)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_load_rejects_weights_that_are_not_finite(
+    value: str, run: finetune.Run, tmp_path: Path
+) -> None:
+    path = shutil.copytree(run.path, tmp_path / "run") / "final" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["classifier.bias"][1] = float(value)
+    save_file(tensors, path, metadata={"format": "pt"})
+    shown = "NaN" if value == "nan" else "infinity"
+    with pytest.raises(ModelError, match=f"'classifier.bias' contains {shown}; to write final/"):
+        finetune.load(path.parent.parent)
+
+
+@pytest.mark.parametrize("names", [LABELS[:-1], [*LABELS, "weather"]])
+def test_load_rejects_another_number_of_labels_than_outputs(
+    names: list[str], run: finetune.Run, tmp_path: Path
+) -> None:
+    path = shutil.copytree(run.path, tmp_path / "run") / "final" / "task.json"
+    saved = json.loads(path.read_text())
+    saved["state"]["targets"]["names"] = names
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ModelError, match=rf"lists {len(names)} labels, but .* {len(LABELS)} out"):
+        finetune.load(path.parent.parent)
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

@@ -72,7 +72,7 @@ def predict_rows(
     device = best_device() if state.num_processes == 1 else state.device
     precision = check_precision(precision, device)
     network = load_final_network(task, folder, trust_code=trust_code)
-    predictor = Predictor(task, network, device, precision)
+    predictor = Predictor(task, network, device, precision, str(folder))
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     name = "standard input" if is_stream else source.name
     tally = _Tally(task, name, skips=source.config.on_error == "skip")

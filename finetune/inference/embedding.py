@@ -30,6 +30,7 @@ from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import DataError
 from finetune.inference.embedding_network import VALUE, find_network
+from finetune.inference.model_loading import computing
 from finetune.inference.part_files import PartFiles, check_vector_file
 from finetune.inference.predictor import WINDOW, input_columns
 from finetune.model import Batch, TransferModel
@@ -43,6 +44,7 @@ class RowEmbedder:
     """A network whose `features` are vectors [B, H], and the task that encodes rows for it.
 
     Attributes:
+        place: where the network was loaded from, for messages.
         cut: number of rows so far that were truncated to the network's maximum length.
     """
 
@@ -50,6 +52,7 @@ class RowEmbedder:
     model: TransferModel
     accelerator: Accelerator
     batch_size: int
+    place: str
     cut: int = 0
 
     def __call__(self, rows: Sequence[Row]) -> np.ndarray:
@@ -59,7 +62,8 @@ class RowEmbedder:
 
         def embed(batch: Batch) -> list[Tensor]:
             inputs = to_device(batch["inputs"], self.accelerator.device)
-            with torch.inference_mode(), self.accelerator.autocast():
+            autocast = self.accelerator.autocast()
+            with computing(self.place), torch.inference_mode(), autocast:
                 return list(_one_vector(self.model.features(inputs)))
 
         return torch.stack(map_by_length(self.task, rows, lengths, self.batch_size, embed)).numpy()
@@ -130,7 +134,8 @@ def embed_rows(
     accelerator = make_accelerator(chosen)
     with console.during("loading the network"):
         task, network, table = find_network(model, table, keys, notes, trust_code=trust_code)
-    embedder = RowEmbedder(task, network.to(accelerator.device).eval(), accelerator, batch_size)
+    network = network.to(accelerator.device).eval()
+    embedder = RowEmbedder(task, network, accelerator, batch_size, model)
     hardware = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": hardware}
     console.facts({name: text for name, text in facts.items() if text})

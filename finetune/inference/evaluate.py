@@ -25,7 +25,7 @@ from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision, has_native_bf16
 from finetune.errors import DataError, nearest
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
-from finetune.inference.model_loading import load_final_network, load_task, model_folder
+from finetune.inference.model_loading import computing, load_final_network, load_task, model_folder
 from finetune.inference.split_reports import write_split_reports
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
@@ -190,7 +190,7 @@ def evaluate_source(
     cut = cut_note(lengths, task.views.length_unit)
     for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
-    with console.during(f"evaluating on {len(split)} rows"):
+    with console.during(f"evaluating on {len(split)} rows"), computing(str(folder)):
         evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
     if remark := task.views.remark(evaluation.stats, evaluation.metrics, {}):
         console.print(remark)

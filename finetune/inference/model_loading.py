@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.loading import section_faults
 from finetune.config.retired import stored_section
 from finetune.config.schema import READING_KEYS, TaskConfig
-from finetune.errors import FinetuneError, ModelError, nearest, raise_for_faults
+from finetune.errors import ModelError, nearest, raise_for_faults
 from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
-from finetune.io.integrity import check_files, damaged, read_json, restoring
+from finetune.io.integrity import check_files, network_faults, read_json, restoring
 from finetune.io.references import check_run_exists, list_runs, suggest_run
 from finetune.io.run_folder import RunFolder
 from finetune.io.state_shapes import SavedTask
-from finetune.io.system_errors import is_out_of_memory
 from finetune.registry import find_task, find_task_config
 from finetune.reporting.console import Console
 
@@ -57,30 +56,31 @@ def load_task(
     check_stored_task(saved["name"], folder / "task.json", trust_code=trust_code)
     config = trained_config(saved, keys, embeds=embeds, others=others)
     task = find_task(saved["name"])(config)
-    with _loading(folder, folder):
+    with network_faults(str(folder), "is damaged", restoring(folder)):
         task.restore(saved["state"], saved_model(folder, trust_remote_code=trust_code))
     return task
 
 
 def load_final_network(task: Task, folder: Path, *, trust_code: bool = False) -> TransferModel:
-    """Load the network of a final model. Raises ModelError if its files are damaged."""
-    from finetune.model import saved_model  # imports torch
+    """Load the network of a final model.
 
-    with Console(stderr=True).during("loading the model"), _loading(folder, folder):
-        return task.load_model(saved_model(folder, trust_remote_code=trust_code))
+    Raises ModelError if its files are damaged, or its weights are not finite.
+    """
+    from finetune.model import check_finite, saved_model  # imports torch
+
+    with (
+        Console(stderr=True).during("loading the model"),
+        network_faults(str(folder), "is damaged", restoring(folder)),
+    ):
+        network = task.load_model(saved_model(folder, trust_remote_code=trust_code))
+    check_finite(network, str(folder), restoring(folder))
+    return network
 
 
-@contextlib.contextmanager
-def _loading(place: Path, folder: Path) -> Iterator[None]:
-    """Convert errors to ModelError: a file of another content fails anywhere in a library."""
-    try:
-        yield
-    except FinetuneError:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise damaged(place, error, folder) from error
+def computing(place: str) -> AbstractContextManager[None]:
+    """Return a context in which a network computes: its errors name the model at `place`."""
+    remedy = "correct the values in its config.json, or give another model"
+    return network_faults(place, "cannot compute its outputs", remedy)
 
 
 def trained_config(

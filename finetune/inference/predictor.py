@@ -19,7 +19,7 @@ from finetune.data.opening import open_rows
 from finetune.distributed.devices import best_device, find_device, to_device
 from finetune.distributed.precision import check_precision, inference_precision
 from finetune.errors import ConfigError, DataError, nearest
-from finetune.inference.model_loading import load_final_network, load_task, model_folder
+from finetune.inference.model_loading import computing, load_final_network, load_task, model_folder
 from finetune.io.references import is_pattern
 from finetune.model import Batch, TransferModel
 from finetune.tables.records import is_frame
@@ -40,16 +40,23 @@ class Predictor:
         trained_task: the task of the model; `task` is the name of a pipeline.
         precision: of the computation: fp32, bf16 or fp16.
         cut: number of rows predicted so far that were truncated to the model's maximum length.
+        place: where the model was loaded from, for messages.
     """
 
     def __init__(
-        self, task: Task, model: TransferModel, device: torch.device, precision: str = "fp32"
+        self,
+        task: Task,
+        model: TransferModel,
+        device: torch.device,
+        precision: str = "fp32",
+        place: str = "the model",
     ) -> None:
         self.trained_task = task
         self.model = model.to(device).eval()
         self.device = device
         self.precision = precision
         self.cut = 0
+        self.place = place
 
     def __repr__(self) -> str:
         task, network = self.trained_task, type(self.model.network).__name__
@@ -104,7 +111,8 @@ class Predictor:
         self.cut += sum(length.cut > 0 for length in lengths)
 
         def predict(batch: Batch) -> list[Prediction]:
-            return task.predict(self.model, to_device(batch, self.device))
+            with computing(self.place):
+                return task.predict(self.model, to_device(batch, self.device))
 
         at_once = rows_at_once(task, batch_size)
         with torch.inference_mode(), inference_precision(self.precision, self.model, self.device):
@@ -135,7 +143,7 @@ def load(
     options = {key.removeprefix("task."): value for key, value in keys.items()}
     task = load_task(folder, options, trust_code=trust_code, others=LOADING_KEYS)
     network = load_final_network(task, folder, trust_code=trust_code)
-    return Predictor(task, network, target, precision)
+    return Predictor(task, network, target, precision, str(folder))
 
 
 def as_rows(value: Any, task: Task) -> Iterable[Row]:

@@ -1,19 +1,23 @@
 """Integrity check of the files of a final model, without reading the weights.
 
 The header of a safetensors file states its size, and truncated JSON does not parse, which is enough
-to detect what an interrupted copy or a full disk leaves behind.
+to detect what an interrupted copy or a full disk leaves behind. Values that no network works with
+are found by the library that computes with them, wherever it fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from finetune.config.text_files import check_regular, read_json_as
-from finetune.errors import ModelError
+from finetune.errors import FinetuneError, ModelError
+from finetune.io.system_errors import is_out_of_memory
 
 _LONGEST = 300
 """Characters of another library's message."""
@@ -45,6 +49,26 @@ def _check_tensors(path: Path) -> None:
             pass
     except (OSError, SafetensorError) as error:
         raise damaged(path, error, path.parent) from error
+
+
+@contextlib.contextmanager
+def network_faults(place: str, does: str, remedy: str) -> Iterator[None]:
+    """Convert the errors of a network to one ModelError: "place: does (reason, file); remedy".
+
+    A config.json with impossible values, or the weights of another network, fail anywhere in a
+    library. Running out of memory is a fault of another kind.
+    """
+    try:
+        yield
+    except FinetuneError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST].rstrip(": .")
+        line = f"{Path(frame.filename).name}, line {frame.lineno}"
+        raise ModelError(f"{place}: {does} ({reason}; {line}); {remedy}") from error
 
 
 def damaged(path: Path, error: Exception, folder: Path) -> ModelError:

@@ -1,4 +1,4 @@
-"""The network of a run: built at its start, gathered from all processes at its end."""
+"""The network of a run: built and tried at its start, gathered from all processes at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.batching.data_loader import load_batches, measure_split
@@ -17,10 +16,12 @@ from finetune.batching.plan import TrainPlan, blocks_by_length
 from finetune.config.schema import RunConfig
 from finetune.distributed.devices import to_device
 from finetune.distributed.fsdp import gather, is_sharded
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, ModelError
 from finetune.io.checkpoint import changed_tensors, load_changed_tensors
+from finetune.io.integrity import network_faults
+from finetune.io.system_errors import is_out_of_memory
 from finetune.methods.base import Method
-from finetune.model import Batch, TransferModel
+from finetune.model import Batch, TransferModel, check_finite
 from finetune.optim.optimizers import trained_names
 from finetune.task import Task
 from finetune.task_parts import take_rows
@@ -28,6 +29,7 @@ from finetune.training.state import Live
 
 # Training rows that a method observes before it is applied: in total, and per batch.
 OBSERVED, OBSERVED_TOGETHER = 256, 16
+_REMEDY = "correct the values in its config.json, or give another network"
 _TOO_FEW_VALUES = "Expected more than 1 value per channel"  # torch's message
 
 
@@ -41,10 +43,14 @@ def build_network(
     """Build the initial network of a run on its device; also return notes on it for the user.
 
     It is a function of the config and the training rows: new heads and adapters are initialized
-    from the seed. `batches` are for a method that observes some and has not done so yet.
+    from the seed. `batches` are for a method that observes some and has not done so yet. Raises
+    ModelError for a pretrained network that cannot be built, or whose weights are not finite.
     """
     torch.manual_seed(config.train.seed)
-    model = task.build_model(config.model)
+    place = f"model.name: {config.model.name}"
+    with network_faults(place, "cannot be built", _REMEDY):
+        model = task.build_model(config.model)
+    check_finite(model, place, "copy it here again from an intact source, or give another network")
     notes = method.observe(model.to(device), batches) if batches is not None else []
     notes += method.apply(model)
     return model.to(device), [*model.notes, *notes]
@@ -60,41 +66,51 @@ def first_batches(rows: Dataset, task: Task, seed: int, device: torch.device) ->
         yield batch
 
 
-def check_batch_norm(live: Live) -> None:
-    """Raise ConfigError if BatchNorm in training mode fails on a micro-batch of a single row.
+def try_network(live: Live) -> None:
+    """Try the network in training mode on a row, before the first step and without a trace.
 
-    It needs several values per channel: several rows, or feature maps of several pixels. A batch
-    of one row is tried before the first step, without a trace.
+    Raises ModelError for one that fails: its config.json may hold values that nothing checks until
+    they are used. Raises ConfigError if BatchNorm fails on micro-batches of a single row, which the
+    plan has: it needs several values per channel, from several rows or pixels.
     """
     model, plan = live.model, live.plan
-    if live.method.solves_head or is_sharded(model) or plan.fewest_rows(live.total_steps) > 1:
+    if is_sharded(model):
         return
+    has_single = not live.method.solves_head and plan.fewest_rows(live.total_steps) == 1
     # Gradual unfreezing trains most blocks at the end.
     live.method.unfreeze(model, live.total_steps / plan.steps_per_epoch)
     live.method.train_mode(model)
-    modules = model.network.modules()
-    norms = [module for module in modules if isinstance(module, _BatchNorm) and module.training]
     try:
-        if norms:
-            _try_single_row(live, norms)
-    except ValueError as error:
-        if _TOO_FEW_VALUES not in str(error):
+        with network_faults(f"model.name: {live.config.model.name}", "fails on a row", _REMEDY):
+            _try_row(live, has_single=has_single)
+    except ModelError as error:
+        if has_single and _TOO_FEW_VALUES in str(error.__cause__):
+            raise ConfigError(_single_row_fault(live.config, plan)) from error
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):  # the loop answers with smaller micro-batches
             raise
-        raise ConfigError(_single_row_fault(live.config, plan)) from error
     finally:
         live.method.unfreeze(model, 0)
         model.eval()
 
 
-def _try_single_row(live: Live, norms: Iterable[nn.Module]) -> None:
-    """Run one training row through the network; the averages of BatchNorm stay as they were."""
+def _try_row(live: Live, *, has_single: bool) -> None:
+    """Compute the outputs of a training row, given twice to BatchNorm unless the plan `has_single`.
+
+    The averages of BatchNorm stay as they were.
+    """
+    norms = [module for module in live.model.network.modules() if isinstance(module, _BatchNorm)]
+    norms = [norm for norm in norms if norm.training]
     buffers = [buffer for norm in norms for buffer in norm.buffers()]
     before = [buffer.clone() for buffer in buffers]
-    batch = live.task.collate([live.task.encode(take_rows(live.train.rows, [0])[0])])
+    row = take_rows(live.train.rows, [0])[0]
+    copies = 2 if norms and not has_single else 1
+    batch = live.task.collate([live.task.encode(row) for _ in range(copies)])
     device = live.accelerator.device
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), live.accelerator.autocast():
             live.model(to_device(batch, device))
     finally:
         for buffer, value in zip(buffers, before, strict=True):

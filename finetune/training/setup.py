@@ -28,7 +28,7 @@ from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.task_parts import Length
-from finetune.training.network import build_network, check_batch_norm, first_batches
+from finetune.training.network import build_network, first_batches, try_network
 from finetune.training.recipes import fill_defaults
 from finetune.training.state import Live
 
@@ -98,7 +98,7 @@ def assemble(
     classes, sampling_notes = _classes(config, task, parts["train"])
     notes += sampling_notes
     live = _live(config, task, method, model, groups, accelerator, parts["train"], classes)
-    check_batch_norm(live)
+    try_network(live)
     return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
 
 

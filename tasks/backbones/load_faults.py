@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
+from finetune.io.integrity import restoring
 
-# Keys of a config by which a library builds one object each, and the most that are plausible.
-_COUNT = re.compile(r"layers?$|^num_labels$|_blocks$|depth$")
-_MOST = 100_000
+# Keys of a config by which a library builds objects or divides its input, and the most that are
+# plausible: a billion of them is one line long, and takes hours or ends in the library.
+_MOST = {
+    re.compile(r"layers?$|_blocks$|depths?$"): 2_000,
+    re.compile(r"^num_labels$|heads?$|queries$|strides?$|kernels?$|kernel_sizes?$"): 100_000,
+}
+_LARGEST = torch.finfo(torch.float32).max
+_PROBABILITY = re.compile(r"dropout|drop_?path|_dropout_prob$")
 _PICKLE = (
     "Its weights are a pickle that contains more than tensors; a pickle may run any code, so it is "
     "not loaded. Ask for safetensors, which the owner of the model writes with "
@@ -22,22 +32,48 @@ _LONGEST = 300  # characters of another library's message
 
 
 def check_network_config(config: Mapping[str, Any], *_: Any) -> None:
-    """Raise ModelError for code on a hub, for NaN, and for sizes that would fill the memory.
+    """Raise ModelError for code on a hub, and for numbers that no network has.
 
-    Checked before the library reads it: a config of a billion labels or layers is one line long.
+    Checked before the library reads it, which would build what it says.
     """
     for key, value in config.items():
-        if isinstance(value, Mapping):
-            check_network_config(value)
-        elif key.endswith("attn_implementation") and "/" in str(value):
+        if key.endswith("attn_implementation") and "/" in str(value):
             raise ModelError(
                 f"config.json names the attention kernel {value!r}, which is code of a hub and is "
                 f"not run; remove {key} from it, or choose one with model.attention"
             )
-        elif isinstance(value, int) and _COUNT.search(key) and value > _MOST:
-            raise ModelError(f"config.json has {key}={value:.3g}, above {_MOST:,}; correct it")
-        elif isinstance(value, float) and math.isnan(value):
-            raise ModelError(f"config.json has {key}=NaN; write the number that is meant")
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(each, Mapping):
+                check_network_config(each)
+            elif isinstance(each, int | float) and (fault := _number_fault(key, each)):
+                is_long = isinstance(each, int) and abs(each) > sys.maxsize  # not a float
+                shown = "(a long number)" if is_long else f"{each:.3g}"
+                raise ModelError(f"config.json has {key}={shown}, {fault}; correct it")
+
+
+def _number_fault(key: str, value: float) -> str:
+    """Return what is wrong with a number in a network's config; "" if nothing is."""
+    if value != value:  # math.isnan overflows for long integers
+        return "not a number"
+    if abs(value) > _LARGEST and value != math.inf:  # some limits are infinite
+        return "above the largest number of a network"
+    if _PROBABILITY.search(key) and not 0 <= value <= 1:
+        return "not a probability between 0 and 1"
+    limits = [most for pattern, most in _MOST.items() if pattern.search(key)]
+    return f"above {limits[0]:,}" if limits and value > limits[0] else ""
+
+
+def check_outputs(outputs: int, names: Sequence[str], source: ModelConfig) -> None:
+    """Raise ModelError if the network of a final model has another number of outputs than labels.
+
+    Its predictions would have the names of other labels.
+    """
+    if outputs != len(names):
+        folder = Path(source.name)
+        raise ModelError(
+            f"{folder / 'task.json'}: lists {len(names)} labels, but the network has {outputs} "
+            f"outputs; the file is damaged or of another model: {restoring(folder)}"
+        )
 
 
 def describe_fault(error: BaseException) -> str:

@@ -43,6 +43,11 @@ class LogitsModel(TransferModel):
         modules = [module for head in heads for module in head.modules()]
         return [module for module in modules if isinstance(module, nn.Linear)][-1]
 
+    @property
+    def outputs(self) -> int:
+        """The number of logits of a row."""
+        return self.last_layer().out_features
+
     def set_scale(self, deviation: float, mean: float) -> None:
         """Scale outputs so that logits of -1..1 span one standard deviation around the mean."""
         has_bias = self.last_layer().bias is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,13 +142,19 @@ def load_network(auto: str, source: ModelConfig, **arguments: Any) -> Any:
     return (network, info) if has_info else network
 
 
-def load_whole(auto: str, source: ModelConfig, apart: str = "", **arguments: Any) -> Any:
-    """Load a network of which every tensor was saved, except those whose names start with `apart`.
+def load_whole(
+    auto: str,
+    source: ModelConfig,
+    apart: Callable[[Any], Sequence[str]] = lambda _: (),
+    **keys: Any,
+) -> Any:
+    """Load a network of which every tensor was saved, except those of the modules `apart`.
 
     Raises ModelError if a tensor is missing, which the library would initialize at random.
     """
-    network, info = load_network(auto, source, output_loading_info=True, **arguments)
-    missing = [name for name in info["missing_keys"] if not (apart and name.startswith(apart))]
+    network, info = load_network(auto, source, output_loading_info=True, **keys)
+    modules = tuple(f"{name}." for name in apart(network))
+    missing = [name for name in info["missing_keys"] if not name.startswith(modules)]
     if missing:
         raise ModelError(
             f"{source.name}: its weight files lack {listed(sorted(missing), _LISTED)}; copy the "

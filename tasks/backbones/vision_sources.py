@@ -174,7 +174,7 @@ def load_vision_model(model: ModelConfig, preprocessing: Preprocessing) -> Visio
     folder, name, size = Path(model.name), timm_name(model), preprocessing.size
     head = read_head(folder)[0] if (folder / HEAD_FILE).is_file() else None
     if name is None:
-        network = load_network(AUTO, model) if head is not None else load_whole(AUTO, model)
+        network = load_whole(AUTO, model, head_names if head is not None else lambda _: ())
         return TransformersVisionModel(replace_head(network, head), size)
     classes = {} if head is None else {"num_classes": 0}
     network = replace_head(timm.create_model(name, pretrained=True, **classes), head)

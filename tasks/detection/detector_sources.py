@@ -22,6 +22,7 @@ from finetune.errors import ModelError
 from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
+from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import from_pretrained, label_keys, load_network, load_whole
 from tasks.backbones.pyramid import PYRAMID_STRIDES
@@ -176,11 +177,14 @@ def build_detector(
     return FcosModel(make_fcos(config, body), config)
 
 
-def load_detector(source: ModelConfig, *, is_native: bool) -> TransferModel:
-    """Load a saved detector with its own library."""
+def load_detector(source: ModelConfig, names: Sequence[str], *, is_native: bool) -> TransferModel:
+    """Load a saved detector of labels `names` with its own library."""
     if not is_native:
-        return FcosModel.load(Path(source.name))
+        model = FcosModel.load(Path(source.name))
+        check_outputs(len(model.build_config["labels"]), names, source)
+        return model
     network = load_whole(AUTO, source)
+    check_outputs(network.config.num_labels, names, source)
     return QueryModel(network, class_heads(network))
 
 

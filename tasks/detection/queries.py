@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from finetune.errors import ModelError
+from finetune.io.integrity import network_faults
 from tasks.detection.suppression import Suppression
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ Layer = dict[str, Tensor]
 """
 Indices = Sequence[tuple[Tensor, Tensor]]
 _BOXES = {"loss_bbox": "bbox_loss_coefficient", "loss_giou": "giou_loss_coefficient"}
+_REMEDY = "correct it, or give another detector"
+_DIVERGED = (
+    "if this is after some steps, the weights have diverged: lower optim.lr; before, correct the "
+    "values in its config.json"
+)
 FAMILIES = {
     "RTDetrForObjectDetectionLoss": "rt-detr",
     "DFineForObjectDetectionLoss": "d-fine",
@@ -59,11 +65,18 @@ class QueryHead:
     """Targets, losses and decoding of a detector with queries, for its loss family and config."""
 
     def __init__(self, family: str, config: PretrainedConfig) -> None:
+        with network_faults("config.json of the detector", "cannot be used", _REMEDY):
+            self._set_criterion(family, config)
+
+    def _set_criterion(self, family: str, config: PretrainedConfig) -> None:
         from transformers.loss import loss_d_fine, loss_for_object_detection, loss_rt_detr
 
         self.family = family
         self.config: Any = config
-        self.queries = int(getattr(config, "num_queries", None) or config.num_detection_tokens)
+        queries = getattr(config, "num_queries", None)
+        self.queries = int(config.num_detection_tokens if queries is None else queries)
+        if self.queries < 1:
+            raise ModelError(f"config.json has {self.queries} queries; a detector needs some")
         self._criterion: Any
         if family == "detr":
             detr = loss_for_object_detection
@@ -119,7 +132,14 @@ class QueryHead:
         ]
 
     def losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the sums over all supervised layers, with the loss weights of the config."""
+        """Return the sums over all supervised layers, with the loss weights of the config.
+
+        Raises ModelError for outputs that are not finite, which cannot be matched to boxes.
+        """
+        with network_faults("the detector", "cannot be trained on a batch", _DIVERGED):
+            return self._losses(outputs, targets)
+
+    def _losses(self, outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Tensor]:
         rows: list[dict[str, Tensor]] = targets["rows"]
         layers: list[Layer] = outputs["layers"]
         criterion = self._criterion.to(layers[0]["logits"])

@@ -19,7 +19,7 @@ from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
 from finetune.reporting.console import format_count
-from tasks.backbones.pretrained import load_network, quiet_transformers, text_network_kind
+from tasks.backbones.pretrained import load_whole, quiet_transformers, text_network_kind
 from tasks.backbones.seams import find_blocks, linear_layers
 from tasks.text.vocabulary import embedding_rows
 
@@ -194,7 +194,7 @@ def load_language_model(source: ModelConfig, config: Any, tokenizer: Any) -> Lan
             "Llama, T5 or BART"
         )
     auto = "AutoModelForCausalLM" if is_causal else "AutoModelForSeq2SeqLM"
-    network = load_network(auto, source)
+    network = load_whole(auto, source)
     size = network.get_input_embeddings().weight.shape[0]
     notes, rows = [], range(size, len(tokenizer))
     if rows:

@@ -54,7 +54,9 @@ class MaskCoding:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> MaskCoding:
-        """Rebuild from what `state` returned."""
+        """Rebuild from what `state` returned. Raises ValueError if a class has no value."""
+        if len(state["values"]) != len(state["names"]):
+            raise ValueError(f"{len(state['values'])} values of {len(state['names'])} classes")
         tuples = {name: tuple(value) for name, value in state.items() if isinstance(value, list)}
         return cls(**{**state, **tuples})
 

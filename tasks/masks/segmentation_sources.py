@@ -22,7 +22,7 @@ from finetune.errors import ConfigError, ModelError, nearest
 from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
-from tasks.backbones.load_faults import describe_fault
+from tasks.backbones.load_faults import check_outputs, describe_fault
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import label_keys, load_network, load_whole
 from tasks.backbones.seams import input_channels
@@ -102,15 +102,20 @@ def build_segmenter(
     return model
 
 
-def load_segmenter(source: ModelConfig, size: tuple[int, int]) -> SegmentationModel:
-    """Load a folder written by `SegmentationModel.save` with its own library."""
+def load_segmenter(
+    source: ModelConfig, names: Sequence[str], size: tuple[int, int]
+) -> SegmentationModel:
+    """Load a folder of labels `names`, written by `SegmentationModel.save`, with its library."""
     config = json.loads((Path(source.name) / "config.json").read_text(encoding="utf-8"))
     if "_model_class" not in config:
-        return TransformersSegmenter(load_whole(AUTO, source), size)
+        own = load_whole(AUTO, source)
+        check_outputs(own.config.num_labels, names, source)
+        return TransformersSegmenter(own, size)
     import segmentation_models_pytorch as smp
 
     with quiet_libraries():
         network = smp.from_pretrained(source.name)
+    check_outputs(network.segmentation_head[0].out_channels, names, source)
     return SmpModel(network, size)
 
 

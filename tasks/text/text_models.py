@@ -249,7 +249,7 @@ def load_pooled(
 def load_pooled_folder(folder: ModelConfig) -> PooledTextModel:
     """Load a folder that PooledTextModel.save wrote."""
     head, facts = read_head(Path(folder.name))
-    backbone = _without_pooler(load_whole("AutoModel", folder, apart="pooler."), folder)
+    backbone = _without_pooler(load_whole("AutoModel", folder, lambda _: ["pooler"]), folder)
     return PooledTextModel(PooledNetwork(backbone, facts["pooling"], head))
 
 

@@ -299,7 +299,7 @@ def adapter(**keys: Any) -> Attack:
     return attack
 
 
-def rounded(scene: Scene) -> Any:
+def not_finite(scene: Scene) -> Any:
     folder = scene.copy("final")
     tensors = load_file(folder / "model.safetensors")
     nothing = {name: tensor * float("nan") for name, tensor in tensors.items()}
@@ -342,8 +342,8 @@ REFUSED |= {
     "task.json: another task": task_keys(name="text-generation"),
     "task.json: state": task_keys(state={"targets": 5, "head": "os", "pooling": None}),
 }
+REFUSED["weights are not finite"] = not_finite
 HARMLESS |= {
-    "weights are not finite": rounded,
     "tokenizer: no length": config(file="tokenizer_config.json", model_max_length=-5),
 }
 

@@ -81,7 +81,11 @@ def test_from_pretrained_refuses_pickles_without_advice_to_load_them(
     ("keys", "message"),
     [
         ({"attn_implementation": "me/kernel"}, "names the attention kernel 'me/kernel'.*not run"),
-        ({"num_hidden_layers": 10**9}, r"has num_hidden_layers=1e\+09, above 100,000"),
+        ({"num_hidden_layers": 10**9}, r"has num_hidden_layers=1e\+09, above 2,000"),
+        ({"num_attention_heads": 10**400}, r"has num_attention_heads=\(a long number\), above"),
+        ({"hidden_sizes": [1], "depths": [1, 10**9]}, r"has depths=1e\+09, above"),
+        ({"hidden_dropout_prob": 1.5}, "has hidden_dropout_prob=1.5, not a probability"),
+        ({"layer_norm_eps": float("nan")}, "has layer_norm_eps=nan, not a number"),
         ({"num_labels": 10**9}, "has num_labels"),
         ({"text_config": {"num_hidden_layers": 10**9}}, "has num_hidden_layers"),
         ({"hidden_size": -32}, "negative dimension"),
