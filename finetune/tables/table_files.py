@@ -5,11 +5,13 @@ Parquet and Arrow are read here, memory-mapped; other formats have files of thei
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 from datasets import Dataset
 
@@ -21,6 +23,8 @@ from finetune.tables.records import check_names, decode_dictionaries
 
 _BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_ARROW_FILE = b"ARROW1\0\0"
+_LONG = 8  # bytes of an int64
 _ROWS_AT_ONCE = 1024
 _LONGEST_LIST = 300  # characters
 _INDEX = "__index_level_"  # the index of pandas
@@ -139,6 +143,9 @@ def read_arrow(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
 
 def _read_ipc(path: Path) -> pa.Table:
     source = pa.memory_map(str(path))
+    for size in _declared_sizes(source):
+        _check_expansion(path, size, path.stat().st_size)
+    source.seek(0)
     try:
         return pa.ipc.open_file(source).read_all()
     except pa.ArrowInvalid:
@@ -146,16 +153,83 @@ def _read_ipc(path: Path) -> pa.Table:
         return pa.ipc.open_stream(source).read_all()
 
 
+def _declared_sizes(source: pa.NativeFile) -> Iterator[int]:
+    """Yield the bytes of all buffers up to each message of an Arrow file, as they declare them.
+
+    A compressed buffer begins with its size, an int64, -1 if it is not compressed after all. The
+    library allocates this much before it decompresses; it offers no limit and no access to it.
+    """
+    if source.read(len(_ARROW_FILE)) != _ARROW_FILE:  # a stream, without the header of a file
+        source.seek(0)
+    total, reader = 0, pa.ipc.MessageReader.open_stream(source)
+    while True:
+        try:
+            message = reader.read_next_message()
+        except (StopIteration, pa.ArrowInvalid):  # the end, or the footer of an old file
+            return
+        for start, length in _buffers(message):
+            declared = struct.unpack_from("<q", message.body, start)[0] if length >= _LONG else 0
+            total += max(declared, length)
+        yield total
+
+
+def _buffers(message: pa.ipc.Message) -> list[tuple[int, int]]:
+    """Return (offset, length) of the compressed buffers in a message's body.
+
+    They are in the metadata, a FlatBuffer of the tables in Arrow's Message.fbs.
+    """
+    content = memoryview(message.metadata)
+
+    def field(table: int, number: int) -> int:
+        """Return the place of a field of a table, 0 if the table lacks it."""
+        fields = table - struct.unpack_from("<i", content, table)[0]
+        is_known = 4 + 2 * number < struct.unpack_from("<H", content, fields)[0]
+        offset = struct.unpack_from("<H", content, fields + 4 + 2 * number)[0] if is_known else 0
+        return table + offset if offset else 0
+
+    def follow(place: int) -> int:
+        return int(place + struct.unpack_from("<I", content, place)[0])
+
+    if not (header := field(follow(0), 2)):
+        return []
+    batch = follow(header)
+    if message.type == "dictionary" and (data := field(batch, 1)):
+        batch = follow(data)
+    buffers, compression = field(batch, 2), field(batch, 3)
+    if message.type not in ("record batch", "dictionary") or not (buffers and compression):
+        return []
+    vector = follow(buffers)
+    count = struct.unpack_from("<I", content, vector)[0]
+    return [struct.unpack_from("<qq", content, vector + 4 + 16 * n) for n in range(count)]
+
+
+def _decoded_size(column: pa.ChunkedArray) -> int:
+    """Return the bytes of a column whose dictionaries are decoded."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    size = 0
+    for chunk in column.chunks:
+        values = chunk.dictionary
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            lengths = pc.binary_length(values).take(chunk.indices)
+            size += pc.sum(lengths).as_py() or 0
+        else:
+            size += len(chunk) * (values.nbytes // max(len(values), 1))
+    return size
+
+
 def _read(path: Path, kind: str, read: Callable[[], pa.Table]) -> tuple[Dataset, list[str]]:
     try:
         table = read()
         # In full: an offset or a text that is damaged would end the process when it is read.
         table.validate(full=True)
-    except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
+    except (pa.ArrowException, OSError, OverflowError, ValueError, struct.error) as error:
         raise DataError(f"{path}: cannot be read {kind}: {error}") from error
     check_names(table.column_names, str(path))
     index = [name for name in table.column_names if name.startswith(_INDEX)]
     columns = {name: table.column(name) for name in table.column_names if name not in index}
+    size = sum(_decoded_size(column) for column in columns.values())
+    _check_expansion(path, size, path.stat().st_size)
     notes = [f"{path}: not read: {listed(index, 3)}, the index of pandas"] if index else []
     try:
         # `datasets` stores its column types, such as class names and images, in the metadata.

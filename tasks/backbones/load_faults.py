@@ -18,7 +18,7 @@ from finetune.io.integrity import restoring
 # Keys of a config by which a library builds objects or divides its input, and the most that are
 # plausible: a billion of them is one line long, and takes hours or ends in the library.
 _MOST = {
-    re.compile(r"layers?$|_blocks$|depths?$"): 2_000,
+    re.compile(r"layers?$|_blocks$|depths?$|^convolutions$"): 2_000,
     re.compile(r"^num_labels$|heads?$|queries$|strides?$|kernels?$|kernel_sizes?$"): 100_000,
 }
 _LARGEST = torch.finfo(torch.float32).max

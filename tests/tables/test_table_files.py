@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset
@@ -259,8 +260,16 @@ def test_read_table_refuses_decompression_bombs(
     texts.write_bytes(gzip.compress(b"text\n" + b"a" * (1 << 22)))
     table = tmp_path / "a.parquet"
     pa.parquet.write_table(pa.table({"text": ["x" * 10_000] * 4000}), table)
-    for path in (texts, table):
-        assert path.stat().st_size < 1 << 15
+    feathers = [tmp_path / "lz4.feather", tmp_path / "zstd.feather"]
+    for path in feathers:
+        column = pa.table({"text": ["x" * 10_000] * 1000})
+        pyarrow.feather.write_feather(column, path, compression=path.stem)
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int16()), ["x" * 10_000])
+    categories = tmp_path / "categories.arrow"
+    with pa.ipc.new_stream(categories, pa.schema({"text": repeated.type})) as writer:
+        writer.write_table(pa.table({"text": repeated}))
+    for path in (texts, table, *feathers, categories):
+        assert path.stat().st_size < 1 << 17
         with pytest.raises(DataError, match=rf"{path.name}: .* bytes expand to more than"):
             read(path)
 
