@@ -5,7 +5,9 @@ The result does not depend on the number of workers.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -24,6 +26,11 @@ from finetune.task_parts import Length, Row, RowTable, Sample, take_rows
 _Result = TypeVar("_Result")
 # Part of the seed, so that encoding and collating draw from different random streams.
 _ENCODE, _COLLATE = 1, 2
+
+if sys.version_info < (3, 11, 10) and sys.platform != "win32":
+    # A worker hangs if a thread of another library, such as gloo, was just entering the interpreter
+    # when it was forked (github.com/python/cpython/issues/112275). This waits for such a thread.
+    os.register_at_fork(before=sys._current_frames)
 
 
 class Features(Protocol):
