@@ -139,6 +139,7 @@ def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskC
     others = [
         f"{name}: {len(each)} rows" for name, each in tables.splits.items() if each is not chosen
     ]
+    others += [f"warning: {name}: {split.reason}" for name, split in tables.unusable.items()]
     notes = [*read_notes, *others, *notes, *resolved.notes]
     notes += [*unread_columns(rows, task.rows, config), first_row]
     keys = {"name": task.name, **settled}

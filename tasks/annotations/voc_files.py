@@ -141,6 +141,6 @@ class VocFile:
             self._objects[-1][tag] = text
         elif where[:3] == ["object", "attributes", "attribute"]:  # of CVAT
             self._attribute[tag] = text
-            if tag == "attribute":
-                self._objects[-1] |= {self._attribute.get("name"): self._attribute.get("value")}
+            if self._attribute.get("name") == "rotation":
+                self._objects[-1]["rotation"] = self._attribute.get("value", "")
         self._path.pop()

@@ -34,7 +34,7 @@ def find_via_labels(path: Path) -> dict[str, list[Path]]:
     files = find_via(path)
     try:
         images = [each for some in files.values() for file in some for each in _images(file)]
-    except (DataError, KeyError, TypeError, ValueError):  # which reading reports
+    except (DataError, KeyError, TypeError, ValueError, csv.Error):  # which reading reports
         return {}
     return files if any(values for _, values, _ in images) else {}
 

@@ -100,7 +100,8 @@ class PictureRows(Rows):
 
     def crop(self, row: Row, area: Area) -> Row:
         """Return the row of an area of its image; subclasses crop the target as well."""
-        return {**row, self.inputs[0]: png_cell(self.image(row).crop(area))}
+        picture = png_cell(self.image(row).crop(area), path_of(self.cell(row)))
+        return {**row, self.inputs[0]: picture}
 
     def from_value(self, value: Any) -> Row:
         return {self.inputs[0]: value}

@@ -53,11 +53,11 @@ def divide_area(
     return {split: Area(0, start, width, end) for split, start, end in pairs}
 
 
-def png_cell(image: Image.Image) -> dict[str, Any]:
-    """Return an image as the cell of a row, {"bytes": PNG, "path": None}."""
+def png_cell(image: Image.Image, name: str | None = None) -> dict[str, Any]:
+    """Return an image as the cell of a row, {"bytes": PNG, "path": its name for messages}."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": buffer.getvalue(), "path": name}
 
 
 def array_cell(values: NDArray[Any]) -> dict[str, Any]:

@@ -12,7 +12,13 @@ import pytest
 from finetune.config.loading import load_config
 from finetune.config.shipped import shipped_configs
 from finetune.registry import INSTALLED
-from tests.support.annotated_sets import coco_content, save_pictures, write_json
+from tests.support.annotated_sets import (
+    LINE,
+    coco_content,
+    save_pictures,
+    write_json,
+    write_text,
+)
 from tests.support.command_line import finetune
 from tests.support.tiny_models import text_rows
 from tests.support.tiny_scenes import scene_folder
@@ -196,6 +202,17 @@ def test_init_says_what_is_not_read(capsys: Any) -> None:
     for words in ("split 'train' of news, 30 rows", "test: 30 rows", "not read: column id"):
         assert words in out
         assert f"# {words}" in Path("news.yaml").read_text() or words.startswith("split")
+
+
+def test_init_names_a_split_that_training_would_refuse(capsys: Any) -> None:
+    for split in ("train", "val"):
+        save_pictures(Path("set/images") / split, ["a.jpg"])
+    write_text(Path("set/labels/train/a.txt"), LINE)
+    write_text(
+        Path("set/data.yaml"), "train: images/train\nval: images/val\nnames: [circle, square]"
+    )
+    assert finetune("init", "data=set", "task=object-detection") == 0
+    assert "none of the 1 images of split validation has a label file" in capsys.readouterr().out
 
 
 def test_init_reads_a_lone_test_split_only_where_training_would(capsys: Any) -> None:

@@ -177,6 +177,7 @@ def test_a_turned_box_is_the_box_around_it(tmp_path: Path) -> None:
         "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
     )
     corners = "<xmin>20</xmin><ymin>30</ymin><xmax>40</xmax><ymax>40</ymax>"
+    turn += turn.replace("rotation", "name").replace("90.0", "Bob")
     content = f"<object><name>a</name>{turn}<bndbox>{corners}</bndbox></object>"
     write_text(tmp_path / "a.xml", f"<annotation>{content}</annotation>")
     rows, notes = read_boxes(tmp_path)
