@@ -261,13 +261,21 @@ def _note_duplicates(roles: Roles, identity: Sequence[Hashable], task_rows: Rows
     known = set(identity)
     for role in HELD_OUT:
         rows = roles.tables.get(role, [])
-        leaked = sum(task_rows.identity(row) in known for row in rows)
+        leaked = [row for row in rows if task_rows.identity(row) in known]
         if leaked:
             # Kept, so that results on a published split stay comparable.
             roles.notes.append(
-                f"warning: leakage: {leaked} of {len(rows)} {role} rows also occur in train, so"
-                f" {role} metrics are optimistically biased"
+                f"warning: leakage: {len(leaked)} of {len(rows)} {role} rows also occur in train,"
+                f" so {role} metrics are optimistically biased"
             )
+            train = zip(identity, roles.tables["train"], strict=True)
+            pairs = {(key, task_rows.labels(row)) for key, row in train}
+            others = [row for row in leaked if _labeled(row, task_rows) not in pairs]
+            roles.notes[-1] += f"; {len(others)} of them have another label there" * bool(others)
+
+
+def _labeled(row: Row, task_rows: Rows) -> tuple[Hashable, tuple[str, ...]]:
+    return task_rows.identity(row), task_rows.labels(row)
 
 
 def _differing_labels(rows: Dataset, identity: Sequence[Hashable], task_rows: Rows) -> int:

@@ -127,6 +127,10 @@ def test_leakage_into_an_existing_split_is_a_warning(task: Task) -> None:
     splits = open_with(task, {"train": rows_of(10), "test": rows_of(5, 8)})
     assert has_note(splits, "warning: leakage: 2 of 5 test rows also occur in train")
     assert sizes(splits) == (10, None, 5)
+    assert not has_note(splits, "have another label there")
+    relabeled = [{**row, "label": "other"} for row in rows_of(5, 8)]
+    splits = open_with(task, {"train": rows_of(10), "test": relabeled})
+    assert has_note(splits, "optimistically biased; 2 of them have another label there")
 
 
 def test_group_keeps_rows_of_a_group_in_one_split(task: Task) -> None:
