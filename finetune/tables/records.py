@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # Errors that Arrow raises for values without a common type.
 _TYPE_ERRORS = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
+_MOST_COLUMNS = 5000  # `datasets` takes a second per operation for some thousands
+
 
 def from_records(records: Sequence[Mapping[str, Any]], place: str) -> tuple[Dataset, list[str]]:
     """Build a table of records; a missing key is None. Also return a note for each type choice."""
@@ -78,9 +80,15 @@ def from_frame(frame: pd.DataFrame, place: str) -> tuple[Dataset, list[str]]:
 
 
 def check_names(names: Sequence[str], place: str) -> None:
-    """Raise DataError if there are no columns, or if column names are empty or not unique."""
+    """Raise DataError if column names are empty or not unique, or if there are none or too many."""
     if not names:
         raise DataError(f"{place}: has no columns")
+    if len(names) > _MOST_COLUMNS:
+        raise DataError(
+            f"{place}: has {len(names)} columns, more than {_MOST_COLUMNS}, such as "
+            f"{listed(map(repr, names), 3)}; keep those that the task reads, or write the keys of "
+            "each row as one column"
+        )
     first: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
         if not name:

@@ -286,3 +286,11 @@ def test_keys_without_effect_on_a_format_are_noted(tmp_path: Path) -> None:
     path.write_text("a line\n", encoding="utf-8")
     _, notes = read(path, columns=["label", "text"], quote="none")
     assert f"{path}: read as text, on which data.columns, data.quote have no effect" in notes
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_read_table_refuses_thousands_of_columns(write: Any, name: str) -> None:
+    keys = [f"k{number}" for number in range(5001)]
+    header = ",".join(keys)
+    with pytest.raises(DataError, match=rf"{name}: has 5001 columns, .*'k0', 'k1'"):
+        read(write(name, f"{header}\n" if name == "a.csv" else json.dumps(dict.fromkeys(keys, 1))))
