@@ -140,18 +140,17 @@ def _by_header(names: Sequence[str]) -> BoxColumns | None:
     sizes = (tuple(at[side] for side in pair) for pair in _SIZES if all(s in at for s in pair))
     size = next((pair for pair in sizes if not set(pair) & set(sides)), ())
     classes = [at[name] for name in _CLASS if name in at]
-    category, *others = classes or [None]
     split, crowd = pick(_SPLIT), pick(_CROWD)
     return BoxColumns(
         names,
         image,
-        category,
+        classes[0] if classes else None,
         sides,
         form,
         split,
         crowd,
         size,
-        other_classes=tuple(each for each in others if each != at.get("name")),
+        other_classes=tuple(each for each in classes[1:] if each != at.get("name")),
     )
 
 

@@ -354,9 +354,8 @@ def _object(
 
 def _rotation(item: Mapping[str, Any]) -> float:
     """Return the degrees by which a box of CVAT is turned; 0 if it is not."""
-    attributes = item.get("attributes")
     try:
-        return float(attributes["rotation"]) % 360
+        return float(item["attributes"]["rotation"]) % 360
     except (KeyError, TypeError, ValueError):
         return 0.0
 
