@@ -34,7 +34,8 @@ LAYERS = [
     "inference",
     "export",
     "training testing",
-    "inspection tuning",
+    "inspection",
+    "tuning",
     "cli api",
     "__main__",
 ]

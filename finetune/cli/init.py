@@ -51,7 +51,7 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
     if shipped is not None:
         text = shipped.read_text(encoding="utf-8")
     else:
-        choice = _choose(name, overrides)
+        choice = choose_for(name, overrides)
         text = _starter_config(choice, target)
         read = "\n".join(choice.notes)
         Console().facts(
@@ -117,7 +117,7 @@ def given_sections(loaded: Loaded) -> dict[str, Any]:
     return sections | names
 
 
-def _choose(reference: str, words: Sequence[str]) -> TaskChoice:
+def choose_for(reference: str, words: Sequence[str]) -> TaskChoice:
     """Choose a task for a dataset; faults of the keys are reported before it is read."""
     chosen = dict(map(split_override, words)).get("task")
     names = sorted(task_names()) if chosen is None else [str(chosen)]

@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from finetune.cli.arguments import config_and_overrides
 from finetune.cli.preflight import check_run
-from finetune.config.loading import read_layers
+from finetune.config.loading import Layer, read_layers
+from finetune.config.shipped import find_config
+from finetune.config.yaml import split_override
+from finetune.errors import ConfigError
+from finetune.io.references import locate
 from finetune.registry import INSTALLED
+from finetune.tuning.search_config import LEAVES
 from finetune.tuning.search_plan import SearchPlan, plan_search
+from finetune.tuning.space import is_notation
 
 
 def plan_words(words: Sequence[str]) -> SearchPlan:
-    """Plan the search of a command line. Raises ConfigError with every fault that it has."""
-    config, overrides = config_and_overrides(words)
-    plan = plan_search(read_layers(config, overrides), INSTALLED)
+    """Plan the search of a command line, whose name is a config or a dataset.
+
+    Raises ConfigError with every fault that it has, DataError if no task fits the dataset.
+    """
+    name, overrides = config_and_overrides(words)
+    if name is not None and _is_data(name):
+        chosen = _chosen_keys(name, overrides)
+        layers = [Layer(name, chosen), *read_layers(None, overrides)]
+    else:
+        layers = read_layers(name, overrides)
+    plan = plan_search(layers, INSTALLED)
     for values in plan.probes():
         check_run(plan.load(values).config, fresh=False, extend=False)
     return plan
+
+
+def _is_data(name: str) -> bool:
+    """True for a reference to data rather than to a config. Raises ConfigError if it is neither."""
+    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
+        return False
+    try:
+        find_config(name)
+    except ConfigError:
+        if locate(name) is None:
+            raise
+        return True
+    return False
+
+
+def _chosen_keys(reference: str, overrides: Sequence[str]) -> list[tuple[str, object]]:
+    """Choose the task that fits a dataset and its keys, as the command `init` does."""
+    from finetune.cli.init import choose_for
+
+    entries = dict(map(split_override, overrides))
+    about_rows = [
+        word
+        for word, (key, value) in zip(overrides, entries.items(), strict=True)
+        if not (key in LEAVES or key.startswith("search.") or isinstance(value, list))
+        and not is_notation(value)
+    ]
+    choice = choose_for(reference, about_rows)
+    print(f"{choice.task}, {choice.first_row}")
+    return [*((f"task.{key}", value) for key, value in choice.keys.items()), ("data", reference)]

@@ -58,6 +58,8 @@ class Cost:
         longest_seconds: time of one pass over it.
         peak_bytes: peak GPU memory of that pass; 0 on a CPU.
         parts: estimates, {"training, 100 steps:": seconds, ...}.
+        evaluation_seconds: estimate of one evaluation, which is one of the parts; 0 where features
+            are cached.
     """
 
     longest: int
@@ -65,6 +67,11 @@ class Cost:
     longest_seconds: float
     peak_bytes: int
     parts: dict[str, float]
+    evaluation_seconds: float
+
+    def total(self, evaluations: int) -> float:
+        """Estimate the seconds of a run with this number of evaluations."""
+        return sum(self.parts.values()) + (evaluations - 1) * self.evaluation_seconds
 
 
 def time_steps(prepared: Prepared) -> Cost:
@@ -105,7 +112,8 @@ def time_steps(prepared: Prepared) -> Cost:
         # A backward pass costs about twice a forward pass.
         parts[f"contrastive tuning, {tuned.steps} steps:"] = 3 * forward * tuned.steps * batch
     length = int(live.train.lengths[list(longest.indices)].max())
-    return Cost(length, len(longest.indices), seconds, peak, parts)
+    evaluation = 0.0 if cached else held_out
+    return Cost(length, len(longest.indices), seconds, peak, parts, evaluation)
 
 
 def _padded(live: Live, micro_batch: MicroBatch) -> int:

@@ -75,11 +75,7 @@ def run(
     if config.output.dir is not None:
         check_free(RunFolder(Path(config.output.dir)))
     shared = SharedRows() if hooks is None else hooks.shared
-    splits, digests = shared.once(
-        (config.data.model_dump_json(), config.task.model_dump_json(), "rows"),
-        task,
-        lambda: read_splits(config, task, data, console),
-    )
+    splits, digests = read_splits(config, task, data, console, shared)
     identity = RunIdentity(config, digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
@@ -298,13 +294,18 @@ def evaluate_untrained(
 
 
 def read_splits(
-    config: RunConfig, task: Task, data: Any, console: Console
+    config: RunConfig, task: Task, data: Any, console: Console, shared: SharedRows
 ) -> tuple[Splits, dict[str, str]]:
     """Open and check the splits of a run, and digest their rows."""
-    with console.during("reading and checking the rows"):
-        splits = open_splits(config.data, task, data)
-    with console.during("hashing the rows"):
-        return splits, digest_splits(splits, task)
+
+    def read() -> tuple[Splits, dict[str, str]]:
+        with console.during("reading and checking the rows"):
+            splits = open_splits(config.data, task, data)
+        with console.during("hashing the rows"):
+            return splits, digest_splits(splits, task)
+
+    key = (config.data.model_dump_json(), config.task.model_dump_json(), "rows")
+    return shared.once(key, task, read)
 
 
 def digest_splits(splits: Splits, task: Task) -> dict[str, str]:

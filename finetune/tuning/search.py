@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console, format_count
 from finetune.task import Task
+from finetune.tuning.advisor import advise
 from finetune.tuning.search_folder import SearchFolder, default_search_folder
 from finetune.tuning.search_plan import SearchPlan
 from finetune.tuning.search_results import (
     SearchResults,
     estimate_optimism,
+    measure_on_test,
     read_results,
     show_search,
     write_results,
@@ -36,18 +39,16 @@ def run_search(
 ) -> SearchResults:
     """Run the trials that are missing, measure the best one on test, and write the results.
 
+    Without a space, the ladder of methods is tried.
     Raises FinetuneError for every fault that the user can fix, and Interrupted.
     """
     check_optuna()
-    if not plan.space:
-        raise ConfigError(
-            "search.space: nothing to search; give a key several values, such as "
-            "'lr=log(1e-5, 1e-3)', 'rank=choice(4, 8, 16)' or rank=[4,8,16]"
-        )
     state = this_process()
     console = Console(enabled=state.is_main_process)
     given = plan.settings.dir
     folder = SearchFolder(default_search_folder(plan) if given is None else Path(given))
+    if not plan.space:
+        return advise(plan, folder, make_task, data)
     if state.is_main_process:
         folder.begin(plan)
     state.wait_for_everyone()
@@ -82,16 +83,9 @@ def _conclude(runner: TrialRunner) -> SearchResults:
             + ("" if runner.plan.settings.time is None else ", with more time")
         )
     results = replace(results, best=best)
-    run = RunFolder(folder.trial(best.number))
     lock = _wait_for(folder.claim(best.number)) if this_process().is_main_process else None
     this_process().wait_for_everyone()
-    if "test" in run.read("run.json")["data"] and "test" not in _measured_splits(run):
-        # The run is finished again, this time with its test split.
-        with runner.console.during("measuring the best trial on test"):
-            if this_process().is_main_process:
-                (run.path / "results.json").unlink(missing_ok=True)
-            this_process().wait_for_everyone()
-            runner.train(best)
+    measure_on_test(RunFolder(folder.trial(best.number)), partial(runner.train, best))
     if lock is not None:
         results = replace(results, optimism=estimate_optimism(results))
         show_search(results, runner.console)
@@ -107,7 +101,3 @@ def _wait_for(lock: RunLock) -> RunLock:
             return lock.acquire()
         except CheckpointError:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-
-
-def _measured_splits(run: RunFolder) -> set[str]:
-    return set(run.read("results.json")["metrics"]) if run.finished else set()

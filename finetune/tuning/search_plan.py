@@ -91,7 +91,8 @@ class SearchPlan:
 
         Raises ConfigError.
         """
-        method = next((v for k, v in values.items() if self.names[k] == METHOD), self.methods[0])
+        named = (value for key, value in values.items() if self.names[key] == METHOD)
+        method = next(named, self.methods[0])
         layers = [
             Layer(origin, [e for e in entries if self._is_asked(self.names[e[0]], str(method))])
             for origin, entries in self.fixed

@@ -84,17 +84,16 @@ class TrialRunner:
                 if lock is not None:
                     lock.release()
 
-    def train(self, record: TrialRecord, seed: int = 0, hooks: TrialHooks | None = None) -> Path:
-        """Train a trial with its seed number `seed`, or resume it; return the run folder."""
+    def train(self, record: TrialRecord, seed: int = 0, hooks: TrialHooks | None = None) -> None:
+        """Train a trial with its seed number `seed`, or resume it."""
         path = self.folder.trial(record.number, seed)
         outputs: dict[str, Any] = {"output.dir": str(path)}
         if seed:
             first = self.plan.load(record.values).config.train.seed
             outputs["train.seed"] = first + seed
         loaded = self.plan.load(record.values, **outputs)
-        with _logged(self.folder.log(record.number)):
+        with logged(self.folder.log(record.number)):
             run(loaded, self.make_task(loaded.config.task), data=self.data, hooks=hooks)
-        return path
 
     def _claim(self) -> tuple[TrialRecord, RunLock | None] | None:
         """Take a trial that a stopped process left, or a new one; None if there is none.
@@ -213,7 +212,7 @@ class TrialRunner:
 
 
 @contextmanager
-def _logged(path: Path) -> Iterator[None]:
+def logged(path: Path) -> Iterator[None]:
     """Append what a trial prints to a file."""
     with path.open("a", encoding="utf-8") as file, redirect_stdout(file):
         yield
