@@ -321,6 +321,11 @@ class TrainConfig(Section):
     a whole; null: by-sample on a CPU, where it costs no time, unless rows are packed; by-batch
     otherwise.
     """
+    matmul_attention: bool | None = None
+    """Attention in training on a CPU: true: matrix products, often faster in bf16 for rows of some
+    hundred tokens; false: torch's kernel; null: the faster of both, measured before the first step
+    unless the run is short, train.deterministic is true or model.attention is set.
+    """
     shard: bool = False
     """Shard weights, gradients and optimizer state over the processes (FSDP2) to save memory.
     Evaluation needs all weights on each device. No effect with a single process.

@@ -5,12 +5,13 @@ Salmon et al. 2011, doi:10.1145/2063384.2063405), so that neither padding nor th
 batch into micro-batches and processes changes it. Four elements share one hash: the probability is
 exact to 2^-16. On a CPU this takes a quarter of the time of torch's own dropout.
 
-While a `PositionalDropout` is entered, it replaces dropout, attention with dropout, and stochastic
-depth, wherever a network calls them: as modules, as functions, or in layers of peft. A
-`TorchFunctionMode` is torch's public interface for that. Unlike exchanged modules or a registered
-attention function, it also reaches networks that call `torch.nn.functional` directly, it is active
-in recomputed activations, and the network itself stays as its library built it, in checkpoints and
-in final/. `nn.MultiheadAttention` alone keeps torch's own dropout.
+While a `PositionalDropout` is entered, it replaces dropout, stochastic depth, and attention with
+dropout, which torch computes on a CPU in its slow reference implementation. That is wherever a
+network calls them: as modules, as functions, or in layers of peft. A `TorchFunctionMode` is torch's
+public interface for that. Unlike exchanged modules or a registered attention function, it also
+reaches networks that call `torch.nn.functional` directly, it is active in recomputed activations,
+and the network itself stays as its library built it, in checkpoints and in final/. Only
+`nn.MultiheadAttention` keeps torch's own dropout.
 
 Shapes: B samples, A attention heads, T queries, S keys, H features.
 """
@@ -33,6 +34,8 @@ LEVELS = 2**16  # of the probability: each element has 16 random bits
 LANES = 4  # elements that share one hash of 64 bits
 # Hashes that are computed at a time, per thread: they stay in the second-level cache.
 CHUNK = 2**15
+# Above this, attention without dropout is left to torch's kernel, which does not keep all scores.
+MOST_SCORES = 2**26
 # Odd factors, as signed integers, of the coordinates and of the two rounds of the hash: those of
 # SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195) and of its mix 13 by Stafford.
 STRIDE = -7046029254386353131
@@ -56,8 +59,12 @@ def seed_dropout(seed: int, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def seeded_dropout(
-    device: torch.device, position: Sequence[int], samples: Sequence[int] | None = None
-) -> Iterator[None]:
+    device: torch.device,
+    position: Sequence[int],
+    samples: Sequence[int] | None = None,
+    *,
+    matmul_attention: bool = False,
+) -> Iterator[PositionalDropout | None]:
     """Make dropout in forward and backward passes a function of `position`, such as (seed, step).
 
     With `samples`, which number the samples of the pass, it is also a function of the sample alone.
@@ -65,10 +72,10 @@ def seeded_dropout(
     """
     seed_dropout(seed_of(*position), device)
     if samples is None and device.type != "cpu":
-        yield
+        yield None
         return
-    with PositionalDropout(samples or (0,)):
-        yield
+    with PositionalDropout(samples or (0,), matmul_attention=matmul_attention) as mode:
+        yield mode
 
 
 class PositionalDropout(TorchFunctionMode):
@@ -79,12 +86,15 @@ class PositionalDropout(TorchFunctionMode):
 
     `samples` are distinct integers, one for each sample of the forward pass. A tensor whose first
     axis is not a multiple of their number is masked as if it were a single sample; so are all
-    tensors by default.
+    tensors by default. `matmul_attention` replaces attention without dropout, too; `has_kernel` is
+    True once that was called.
     """
 
-    def __init__(self, samples: Sequence[int] = (0,)) -> None:
+    def __init__(self, samples: Sequence[int] = (0,), *, matmul_attention: bool = False) -> None:
         super().__init__()
         self.keys = hash64(torch.tensor(samples))  # [B]
+        self.matmul_attention = matmul_attention
+        self.has_kernel = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -93,12 +103,29 @@ class PositionalDropout(TorchFunctionMode):
         if func is torch.Tensor.backward:  # layers may be recomputed in it
             with self:  # torch leaves a mode before it calls __torch_function__
                 return _backward(*args, **kwargs)
-        replacement = REPLACEMENTS.get(func)
-        return (
-            func(*args, **kwargs)
-            if replacement is None
-            else replacement(self.keys, *args, **kwargs)
-        )
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        if func in REPLACEMENTS:
+            return REPLACEMENTS[func](self.keys, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """Attend by matrix products with dropout, or if asked for, else by torch's kernel."""
+        arguments = query, key, value, attn_mask, dropout_p, is_causal
+        self.has_kernel |= not dropout_p
+        scores = query.shape[:-1].numel() * key.shape[-2]
+        if dropout_p or (self.matmul_attention and scores <= MOST_SCORES):
+            return _attention(self.keys, *arguments, **options)
+        return F.scaled_dot_product_attention(*arguments, **options)
 
 
 def _dropout(
@@ -131,15 +158,10 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Replace torch.nn.functional.scaled_dot_product_attention where it drops out.
+    """Replace torch.nn.functional.scaled_dot_product_attention.
 
-    torch computes that on a CPU in its reference implementation, which is slow. Queries are
-    [..., T, H], keys and values [..., S, H], a mask is broadcast to [..., T, S].
+    Queries are [..., T, H], keys and values [..., S, H], a mask is broadcast to [..., T, S].
     """
-    if not dropout_p:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
     device = query.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -157,7 +179,8 @@ def _attention(
             attn_mask = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, lowest)
         if attn_mask is not None:
             scores += attn_mask.to(scores.dtype).clamp(min=lowest)
-        return _dropout(keys, scores.softmax(-1), dropout_p) @ value
+        weights = scores.softmax(-1)
+        return (_dropout(keys, weights, dropout_p) if dropout_p else weights) @ value
 
 
 def _bernoulli_(keys: Tensor, input: Tensor, p: float | Tensor = 0.5, **options: Any) -> Tensor:
@@ -182,7 +205,6 @@ REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.dropout1d: _channel_dropout,
     F.dropout2d: _channel_dropout,
     F.dropout3d: _channel_dropout,
-    F.scaled_dot_product_attention: _attention,
     torch.Tensor.bernoulli_: _bernoulli_,
     torch.rand: _rand,
 }

@@ -24,7 +24,7 @@ from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.fsdp import full_tensor, is_sharded
-from finetune.distributed.positional_dropout import seeded_dropout
+from finetune.distributed.positional_dropout import PositionalDropout, seeded_dropout
 from finetune.distributed.precision import cast_once
 from finetune.distributed.signals import Interrupted, Signals
 from finetune.model import Batch, head_weights
@@ -237,13 +237,16 @@ def _accumulate(
     return losses
 
 
-def _dropout(live: Live, micro_batch: MicroBatch) -> AbstractContextManager[None]:
+def _dropout(
+    live: Live, micro_batch: MicroBatch
+) -> AbstractContextManager[PositionalDropout | None]:
     """Make dropout a function of seed, step and sample, or of seed, step and micro-batch."""
     config, device = live.config.train, live.accelerator.device
-    if config.dropout == "by-sample":
-        position = config.seed, micro_batch.step
-        return seeded_dropout(device, position, micro_batch.samples)
-    return seeded_dropout(device, (config.seed, micro_batch.step, micro_batch.slot))
+    by_sample = config.dropout == "by-sample"
+    place = (config.seed, micro_batch.step, *(() if by_sample else (micro_batch.slot,)))
+    samples = micro_batch.samples if by_sample else None
+    matmul = bool(config.matmul_attention)
+    return seeded_dropout(device, place, samples, matmul_attention=matmul)
 
 
 def _can_retry(error: RuntimeError, plan: TrainPlan, accelerator: Accelerator) -> bool:

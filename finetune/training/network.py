@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,15 +18,17 @@ from finetune.batching.data_loader import load_batches, measure_split
 from finetune.batching.parts import split_into_parts
 from finetune.batching.plan import TrainPlan, blocks_by_length
 from finetune.config.schema import RunConfig
-from finetune.distributed.devices import to_device
+from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.fsdp import gather, is_sharded
+from finetune.distributed.positional_dropout import seeded_dropout
+from finetune.distributed.precision import cast_once
 from finetune.errors import ConfigError, ModelError
 from finetune.io.checkpoint import changed_tensors, load_changed_tensors
 from finetune.io.integrity import network_faults
 from finetune.io.system_errors import is_out_of_memory
 from finetune.methods.base import Method
 from finetune.model import Batch, TransferModel, check_finite
-from finetune.optim.optimizers import trained_names
+from finetune.optim.optimizers import trained_names, trained_parameters
 from finetune.task import Task
 from finetune.task_parts import take_rows
 from finetune.training.state import Live
@@ -30,6 +36,9 @@ from finetune.training.state import Live
 # Training rows that a method observes before it is applied: in total, and per batch.
 OBSERVED, OBSERVED_TOGETHER = 256, 16
 _REMEDY = "correct the values in its config.json, or give another network"
+# Attention is measured in runs of at least so many passes, by some passes of each way after one
+# that warms up; it is changed for a gain of at least a twentieth.
+MEASURED_RUN, MEASURED_PASSES, WORTHWHILE = 150, 2, 0.95
 _TOO_FEW_VALUES = "Expected more than 1 value per channel"  # torch's message
 
 
@@ -136,6 +145,74 @@ def _single_row_fault(config: RunConfig, plan: TrainPlan) -> str:
         f"{place}, and BatchNorm in training mode needs at least 2 where feature maps have a single"
         f" pixel; {remedy}, or method.batch_norm=freeze"
     )
+
+
+def choose_attention(live: Live) -> tuple[bool, str]:
+    """Return the default of train.matmul_attention, and its reason; "" if it has not been measured.
+
+    It is the faster way on some passes over a typical micro-batch, by processor time, which other
+    load hardly changes. The main process decides for all. Weights and statistics do not change.
+    """
+    config, plan, accelerator = live.config, live.plan, live.accelerator
+    passes = live.total_steps * len(plan.micro_batches(0, accelerator.process_index))
+    is_settled = (
+        accelerator.device.type != "cpu"
+        or config.model.attention is not None
+        or config.train.deterministic
+    )
+    if is_settled or is_sharded(live.model) or live.method.solves_head or passes < MEASURED_RUN:
+        return False, ""
+    choice = [_measure_attention(live) if accelerator.is_main_process else (False, "")]
+    broadcast_object_list(choice)
+    return choice[0]
+
+
+def _measure_attention(live: Live) -> tuple[bool, str]:
+    model, plan = live.model, live.plan
+    steps = range(min(live.total_steps, plan.steps_per_epoch, MEASURED_RUN))
+    by_length = sorted(steps, key=lambda step: plan.lengths[plan.rows(step)].max())
+    typical = plan.micro_batches(by_length[len(steps) // 2], 0)[:1]
+    device, seed = live.accelerator.device, live.config.train.seed
+    ((_, batch),) = load_batches(live.train, live.task, typical, seed=seed, device=device)
+    trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    live.method.unfreeze(model, 0)
+    live.method.train_mode(model)
+    try:
+        with (
+            torch.random.fork_rng(devices=[]),
+            cast_once(model, live.accelerator.mixed_precision, trained),
+        ):
+            for _ in range(1 + MEASURED_PASSES):
+                for matmul, taken in seconds.items():
+                    taken.append(_time_pass(live, batch, matmul))
+                    if math.isinf(taken[-1]):
+                        return False, ""
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):  # the loop answers with smaller micro-batches
+            raise
+        return False, ""
+    finally:
+        live.optimizer.zero_grad()
+        for buffer, value in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+        model.eval()
+    without, with_it = (statistics.median(taken[1:]) for taken in seconds.values())
+    measured = f"measured: {with_it:.3g} s per pass with it, {without:.3g} s without"
+    return with_it < WORTHWHILE * without, measured
+
+
+def _time_pass(live: Live, batch: Batch, matmul: bool) -> float:
+    """Return the processor seconds of a forward and backward pass; inf if there is no choice."""
+    start = time.process_time()
+    place = live.accelerator.device, (live.config.train.seed, 0)
+    with seeded_dropout(*place, matmul_attention=matmul) as mode:
+        with live.accelerator.autocast():
+            outputs = as_float32(live.model(batch))
+        torch.stack(list(live.task.loss(outputs, batch).values())).sum().backward()  # type: ignore[no-untyped-call]
+    assert mode is not None, "this is a CPU"
+    return time.process_time() - start if mode.has_kernel else math.inf
 
 
 def whole_model(live: Live) -> TransferModel | None:

@@ -39,7 +39,7 @@ from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
-from finetune.training.setup import Prepared, assemble, cache_features
+from finetune.training.setup import Prepared, assemble, cache_features, settle_attention
 from finetune.training.state import Live, Progress, TrialHooks
 from finetune.training.summary import describe_run
 
@@ -158,6 +158,8 @@ def _train(
         tuning_note = tune_backbone(live, None if fresh else folder.contrastive, console)
         prepared.notes.append(tuning_note)
     prepared = cache_features(prepared, console)
+    with console.during("measuring which attention is faster"):
+        prepared = settle_attention(prepared)
     console.facts(describe_run(prepared, splits).lines())
     if config.output.hub is not None and (note := note_missing_token(config.output.hub)):
         console.print(note)

@@ -28,7 +28,12 @@ from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.task_parts import Length
-from finetune.training.network import build_network, first_batches, try_network
+from finetune.training.network import (
+    build_network,
+    choose_attention,
+    first_batches,
+    try_network,
+)
 from finetune.training.recipes import fill_defaults
 from finetune.training.state import Live
 
@@ -147,6 +152,18 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
         test=parts.get("test", prepared.test),
         notes=notes,
     )
+
+
+def settle_attention(prepared: Prepared) -> Prepared:
+    """Fill in train.matmul_attention, by measurement where it has an effect."""
+    live = prepared.live
+    if live.config.train.matmul_attention is not None:
+        return prepared
+    chosen, why = choose_attention(live)
+    train = live.config.train.model_copy(update={"matmul_attention": chosen})
+    live = replace(live, config=live.config.model_copy(update={"train": train}))
+    reasons = {"train.matmul_attention": why} if why else {}
+    return replace(prepared, live=live, reasons=prepared.reasons | reasons)
 
 
 def _cache_plan(live: Live) -> CachePlan:

@@ -213,6 +213,22 @@ def test_attention_equals_torchs(options: dict[str, Any], monkeypatch: pytest.Mo
         assert gap(expected, actual) < 1e-5
 
 
+@pytest.mark.parametrize(("most", "calls"), [(2**26, True), (6 * 4 * 9 * 11 - 1, False)])
+def test_attention_without_dropout_is_replaced_if_asked_for(
+    most: int, calls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.distributed.positional_dropout.MOST_SCORES", most)
+    tensors, _ = heads()
+    expected = F.scaled_dot_product_attention(*tensors)
+    with PositionalDropout() as mode:
+        assert torch.equal(F.scaled_dot_product_attention(*tensors), expected)
+        assert mode.has_kernel
+    with PositionalDropout(matmul_attention=True):
+        attended = F.scaled_dot_product_attention(*tensors)
+    assert gap(expected, attended) < 1e-5
+    assert torch.equal(attended, expected) is not calls
+
+
 def test_attention_with_dropout_is_right_on_average() -> None:
     tensors, _ = heads()
     expected = F.scaled_dot_product_attention(*tensors)
