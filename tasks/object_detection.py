@@ -20,7 +20,6 @@ from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
-from tasks.annotations.boxes import objects_in
 from tasks.classification.label_views import similar_names
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
@@ -34,6 +33,7 @@ from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentati
 from tasks.image.image_reading import picture_size
 from tasks.image.preprocessing import save_processor, to_channels_first
 from tasks.image.tiles import Window, windows
+from tasks.objects.boxes import objects_in
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.detection.detector_sources import DetectorSource, Head

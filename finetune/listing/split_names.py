@@ -70,6 +70,16 @@ def parse_split_name(name: str) -> SplitName | None:
     return SplitName(split, tuple(rest))
 
 
+def split_of(name: str) -> str | None:
+    """Return the split that any word of a name stands for: train for instances_train2017.
+
+    None if there is none. For files of annotations, whose names have other words: `split_name`
+    decides for folders.
+    """
+    words = name.lower().replace("-", "_").replace(".", "_").split("_")
+    return next((found for word in words if (found := split_name(word.rstrip("0123456789")))), None)
+
+
 def splits_of_siblings(names: Sequence[str]) -> dict[str, str]:
     """Return {name: split} of the sibling folders that are splits.
 

@@ -15,12 +15,13 @@ from typing import Any
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.task_parts import Row
-from tasks.annotations.annotated import AnnotatedImage, box_row
 from tasks.annotations.box_table import find_box_tables, read_box_tables
-from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.voc import find_voc, read_voc
 from tasks.annotations.yolo import read_yolo_boxes
 from tasks.annotations.yolo_sources import find_yolo
+from tasks.coco.coco import read_coco
+from tasks.coco.coco_files import find_coco
+from tasks.objects.annotated import AnnotatedImage, box_row
 
 COCO_FILES = "COCO (.json with images, annotations and categories)"
 _YOLO_FILES = "YOLO (data.yaml, obj.data, or label files .txt for images)"

@@ -23,14 +23,14 @@ from pathlib import Path
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import list_readable, list_visible
 from finetune.tables.encodings import Decoder
-from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.annotations.box_columns import BoxColumns, find_box_columns
-from tasks.annotations.boxes import is_numbers
-from tasks.annotations.coco import split_of
-from tasks.annotations.image_sizes import fit_sizes
 from tasks.image.image_search import ImageSearch, configured_places
+from tasks.objects.annotated import Annotated, AnnotatedImage
+from tasks.objects.boxes import is_numbers
+from tasks.objects.image_sizes import fit_sizes
 
 _SUFFIXES = (".csv", ".tsv")
 _ONE_CLASS = "object"

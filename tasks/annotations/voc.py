@@ -18,10 +18,8 @@ from finetune.config.formats import IMAGE_ENDINGS
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage, note_turned_boxes
-from tasks.annotations.coco import split_of
-from tasks.annotations.image_sizes import fit_sizes
 from tasks.annotations.voc_files import is_voc_file, read_voc_file
 from tasks.image.image_lists import ListedItems, split_by_lists
 from tasks.image.image_search import (
@@ -29,6 +27,8 @@ from tasks.image.image_search import (
     configured_places,
     walk_images,
 )
+from tasks.objects.annotated import Annotated, AnnotatedImage, note_turned_boxes
+from tasks.objects.image_sizes import fit_sizes
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pictures")

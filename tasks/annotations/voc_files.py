@@ -15,8 +15,8 @@ from typing import Any
 from xml.parsers import expat
 
 from finetune.errors import DataError
-from tasks.annotations.annotated import Annotated
-from tasks.annotations.boxes import turn_box
+from tasks.objects.annotated import Annotated
+from tasks.objects.boxes import turn_box
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _BOXES = (["bndbox"], ["robndbox"])  # robndbox: a turned box of roLabelImg

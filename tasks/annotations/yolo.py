@@ -18,11 +18,11 @@ from finetune.config.formats import TaskTables, Unusable
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage, box_row, mask_row
 from tasks.annotations.yolo_labels import is_label_file, label_file, read_labels
 from tasks.annotations.yolo_sources import YoloSource, find_yolo, open_yolo
 from tasks.image.image_reading import picture_size
 from tasks.image.image_search import configured_places, hidden_images, walk_images
+from tasks.objects.annotated import Annotated, AnnotatedImage, box_row, mask_row
 
 _SHOWN = 3
 _LEAST_KEY_POINTS = 10  # numbers of a box and three points; four corners are 8

@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import list_readable
-from tasks.annotations.annotated import Annotated, bounds, outline_area
-from tasks.annotations.boxes import SHARE_SLACK
-from tasks.annotations.coco import split_of
 from tasks.image.image_search import ImageSearch, clean_path
+from tasks.objects.annotated import Annotated
+from tasks.objects.boxes import SHARE_SLACK
+from tasks.objects.polygons import bounds, outline_area
 
 _BOX, _POLYGON = 4, 6  # numbers after the class
 

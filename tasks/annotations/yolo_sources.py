@@ -22,9 +22,9 @@ import yaml
 
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import describe_contents, list_readable, list_visible
 from finetune.tables.encodings import Decoder
-from tasks.annotations.coco import split_of
 from tasks.annotations.yolo_labels import (
     is_label_file,
     label_file,

@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from finetune.config.formats import DataFormat
 from finetune.config.schema import Section
 from tasks.annotations.box_formats import BOX_FORMATS
-from tasks.annotations.boxes import Convention
 from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image_formats.export_formats import EXPORT_BOXES
 from tasks.image_formats.kitti import KITTI_BOXES
 from tasks.image_formats.refused_sets import REFUSED_SETS
 from tasks.metrics.metric_config import OwnMetricsConfig
+from tasks.objects.boxes import Convention
 
 BOX_METRICS = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),

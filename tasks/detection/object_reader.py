@@ -13,9 +13,9 @@ from torch import Tensor
 
 from finetune.errors import DataError, nearest
 from finetune.task_parts import Fixable, Row
-from tasks.annotations.boxes import Convention, ImageObject, box_fault, objects_in
 from tasks.classification.labels import label_text
 from tasks.image.joint_augmentation import clip_boxes
+from tasks.objects.boxes import Convention, ImageObject, box_fault, objects_in
 
 
 @dataclass(frozen=True)

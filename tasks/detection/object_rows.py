@@ -11,7 +11,12 @@ from typing import Any
 
 from finetune.errors import DataError, listed, nearest
 from finetune.task_parts import Resolved, Row
-from tasks.annotations.boxes import (
+from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
+from tasks.detection.detection_config import ObjectDetectionConfig
+from tasks.detection.object_reader import ObjectReader
+from tasks.image.image_reading import find_fault, picture_size
+from tasks.image.picture_rows import PictureRows, image_name
+from tasks.objects.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
     CONVENTIONS,
@@ -23,11 +28,6 @@ from tasks.annotations.boxes import (
     make_annotation,
     objects_in,
 )
-from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
-from tasks.detection.detection_config import ObjectDetectionConfig
-from tasks.detection.object_reader import ObjectReader
-from tasks.image.image_reading import find_fault, picture_size
-from tasks.image.picture_rows import PictureRows, image_name
 from tasks.pixels.areas import Area
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")

@@ -14,7 +14,6 @@ from typing import Any
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,
     as_list,
@@ -26,6 +25,7 @@ from tasks.exports.export_files import (
 )
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import finite_numbers
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 _NEEDS = "a list of objects with image and annotations"
 _IMAGE = ("image", "imagefilename", "imageFilename", "filename")

@@ -19,8 +19,7 @@ from xml.parsers import expat
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks.annotations.annotated import Annotated, AnnotatedImage
-from tasks.annotations.coco import split_of
+from finetune.listing.split_names import split_of
 from tasks.exports.export_files import find_exports
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import (
@@ -33,6 +32,7 @@ from tasks.exports.outlines import (
     set_mask,
     set_outline,
 )
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 _HEAD = 1 << 16
 _UNREAD = {

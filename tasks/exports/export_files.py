@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import DataError, listed
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import describe_contents, list_visible
-from tasks.annotations.coco import split_of
 
 Fits = Callable[[Path], bool]
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)

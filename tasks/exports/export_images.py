@@ -17,13 +17,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file, is_readable_file
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import list_readable, list_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage, number_of_name
-from tasks.annotations.coco import split_of
-from tasks.annotations.image_sizes import fit_sizes
 from tasks.exports.export_files import no_export, only_export, show_count
 from tasks.exports.outlines import join_shapes
 from tasks.image.image_search import ImageSearch, configured_places
+from tasks.objects.annotated import Annotated, AnnotatedImage, number_of_name
+from tasks.objects.image_sizes import fit_sizes
 
 Splits = dict[str, list[AnnotatedImage]]
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "data", "photos", "pictures")

@@ -25,7 +25,6 @@ from finetune.errors import DataError
 from finetune.listing.image_paths import is_readable_file
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import walk_visible
-from tasks.annotations.annotated import IGNORED, Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,
     as_list,
@@ -44,6 +43,7 @@ from tasks.exports.outlines import (
     set_outline,
 )
 from tasks.mask_sources.mask_files import read_mask
+from tasks.objects.annotated import IGNORED, Annotated, AnnotatedImage
 
 BACKGROUND_SHAPE = "_background_"
 """The label of shapes, and of the value 0 of masks, that belong to no class."""

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tasks.annotations.annotated import Annotated, bounds, outline_area
 from tasks.image.image_reading import MAX_PIXELS
+from tasks.objects.annotated import Annotated
+from tasks.objects.polygons import bounds, outline_area
 
 Mask = NDArray[np.bool_]
 _CORNERS = 64  # of an ellipse

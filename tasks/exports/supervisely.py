@@ -16,10 +16,8 @@ from typing import Any
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from finetune.listing.split_names import split_name
+from finetune.listing.split_names import split_name, split_of
 from finetune.listing.walking import list_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage
-from tasks.annotations.coco import split_of
 from tasks.exports.export_files import (
     as_dict,
     as_list,
@@ -31,6 +29,7 @@ from tasks.exports.export_files import (
 )
 from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
 from tasks.exports.outlines import decode_bitmap, point_numbers, set_holes, set_mask, set_outline
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 _LOOKED_AT = 20
 _TAGGED = 200  # files of a dataset that may tell that images have tags

@@ -24,7 +24,6 @@ from typing import Any
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError
 from finetune.tables.encodings import Decoder
-from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,
     as_list,
@@ -37,6 +36,7 @@ from tasks.exports.export_files import (
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import ellipse_outline, finite_numbers, set_outline
 from tasks.exports.via_projects import Region, is_via_3, project_regions
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 TOOL = "VGG Image Annotator"
 PROJECT = "_via_img_metadata"

@@ -19,10 +19,10 @@ from typing import Any
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
 from finetune.tables.encodings import Decoder
-from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import as_dict, as_list, load_json, naming_file
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.via import PROJECT, TOOL, find_via
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 _NEEDS = "images with filename and file_attributes"
 _UNTOUCHED = {"caption": "", "public_domain": "no", "image_url": ""}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.schema import DataConfig
-from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import (
     as_dict,
     as_list,
@@ -28,6 +27,7 @@ from tasks.exports.export_files import (
 )
 from tasks.exports.export_images import Reading, Splits, find_images, finish_reading
 from tasks.exports.outlines import finite_numbers, set_outline
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 _TOOL = "VoTT"
 _NEEDS = "an object with assets, each with asset and regions"

@@ -15,10 +15,10 @@ from pathlib import Path
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from finetune.tables.encodings import Decoder
-from tasks.annotations.annotated import AnnotatedImage
 from tasks.annotations.box_table import is_box_table
 from tasks.exports.export_files import csv_lines, find_exports, first_cells
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
+from tasks.objects.annotated import AnnotatedImage
 
 _SPLITS = {
     "TRAIN": "train",

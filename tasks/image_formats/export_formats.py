@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks.annotations.annotated import IGNORED, Annotated, box_row, mask_row
-from tasks.annotations.boxes import is_numbers, to_corners
 from tasks.exports.createml import find_createml, read_createml
 from tasks.exports.cvat import find_cvat, read_cvat
 from tasks.exports.export_files import show_count
@@ -38,6 +36,8 @@ from tasks.exports.supervisely import find_supervisely, read_supervisely
 from tasks.exports.via import find_via, read_via
 from tasks.exports.vott import find_vott, read_vott
 from tasks.label_studio.studio_images import find_studio_images, read_studio_images
+from tasks.objects.annotated import IGNORED, Annotated, box_row, mask_row
+from tasks.objects.boxes import is_numbers, to_corners
 
 
 class AnnotationFormat(NamedTuple):

@@ -24,8 +24,8 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import list_readable
-from tasks.annotations.annotated import Annotated, AnnotatedImage, box_row
 from tasks.image.image_search import ImageSearch, configured_places, walk_images
+from tasks.objects.annotated import Annotated, AnnotatedImage, box_row
 
 _FOLDERS = {"label_2": "image_2", "labels": "images"}  # of labels and of images
 _NUMBER = r"-?\d+(\.\d+)?([eE]-?\d+)?"

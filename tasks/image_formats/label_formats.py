@@ -20,10 +20,10 @@ from pathlib import Path
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks.annotations.annotated import AnnotatedImage, label_row
 from tasks.annotations.box_formats import BOX_FORMATS
-from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.yolo import has_labels
+from tasks.coco.coco import read_coco
+from tasks.coco.coco_files import find_coco
 from tasks.exports.cvat import find_cvat_tags, read_cvat
 from tasks.exports.export_images import Splits
 from tasks.exports.fiftyone import find_fiftyone_labels, read_fiftyone
@@ -37,6 +37,7 @@ from tasks.image_formats.labeled_lists import find_image_lists, read_image_lists
 from tasks.image_formats.run_length_table import RUN_LENGTH_MASKS
 from tasks.label_studio.studio_choices import find_studio_choices, read_studio_choices
 from tasks.mask_sources.mask_folders import MASK_FORMATS
+from tasks.objects.annotated import AnnotatedImage, label_row
 
 
 def _read_coco(path: Path, config: DataConfig) -> tuple[Splits, list[str]]:

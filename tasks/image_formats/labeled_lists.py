@@ -14,12 +14,12 @@ from pathlib import Path
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
+from finetune.listing.split_names import split_of
 from finetune.listing.walking import list_readable
 from finetune.tables.encodings import Decoder
-from tasks.annotations.annotated import AnnotatedImage
-from tasks.annotations.coco import split_of
 from tasks.exports.export_files import find_exports
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
+from tasks.objects.annotated import AnnotatedImage
 
 _ENDINGS = "|".join(sorted(re.escape(ending) for ending in IMAGE_ENDINGS))
 _LINE = re.compile(rf"(?P<image>.*?(?:{_ENDINGS}))(?:\s*[,;]\s*|\s+)(?P<label>\S.*)", re.IGNORECASE)

@@ -23,13 +23,13 @@ from finetune.errors import DataError, listed
 from finetune.listing.image_paths import is_image_file
 from finetune.listing.split_names import split_name, splits_of_siblings
 from finetune.listing.walking import list_readable, walk_visible
-from tasks.annotations.annotated import Annotated, AnnotatedImage, mask_row
 from tasks.exports.export_images import number_categories
 from tasks.exports.outlines import Mask, set_mask
 from tasks.image.image_reading import picture_size
 from tasks.image.image_search import refuse_images_key
 from tasks.mask_sources.mask_files import read_mask
 from tasks.mask_sources.mask_layouts import bare_name, find_layout, may_be_mask
+from tasks.objects.annotated import Annotated, AnnotatedImage, mask_row
 
 _OBJECT = "object"
 _LOOKED_AT = 50  # folders of an image each

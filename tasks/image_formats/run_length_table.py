@@ -20,11 +20,11 @@ from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.encodings import Decoder
-from tasks.annotations.annotated import Annotated, AnnotatedImage, mask_row
 from tasks.exports.export_files import csv_lines, find_exports, first_cells
 from tasks.exports.export_images import Reading, find_images, read_exports
 from tasks.exports.outlines import Mask, check_size, set_mask
 from tasks.image.image_reading import picture_size
+from tasks.objects.annotated import Annotated, AnnotatedImage, mask_row
 
 _RUNS = "encodedpixels"
 _IMAGES = ("imageid", "image", "imagename", "imgid", "filename", "id", "img")

@@ -1,5 +1,5 @@
 """Readers of Label Studio's JSON and JSON-MIN, in which texts and images are tasks alike.
 
-Regions of images give images with objects (`tasks.annotations.annotated`), choices give rows of
+Regions of images give images with objects (`tasks.objects.annotated`), choices give rows of
 text or image classification.
 """

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
-from tasks.annotations.annotated import AnnotatedImage
 from tasks.exports.export_files import naming_file
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.label_studio.studio_images import image_key
@@ -25,6 +24,7 @@ from tasks.label_studio.studio_tasks import (
     load_studio,
 )
 from tasks.label_studio.studio_texts import choices_of, choose_control
+from tasks.objects.annotated import AnnotatedImage
 
 
 def find_studio_choices(path: Path) -> dict[str, list[Path]]:

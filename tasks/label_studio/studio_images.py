@@ -13,7 +13,6 @@ from typing import Any
 
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
-from tasks.annotations.annotated import Annotated, AnnotatedImage
 from tasks.exports.export_files import label_name, naming_file
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
 from tasks.exports.outlines import (
@@ -37,6 +36,7 @@ from tasks.label_studio.studio_tasks import (
     load_studio,
     looks_like_media,
 )
+from tasks.objects.annotated import Annotated, AnnotatedImage
 
 Size = tuple[int, int]
 _CLOSE = 0.01  # relative difference of two aspect ratios that are the same but for rounding

@@ -16,15 +16,16 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.walking import describe_contents, list_visible, note_strays
 from finetune.task_parts import Row
-from tasks.annotations.annotated import mask_row
 from tasks.annotations.box_formats import COCO_FILES, to_rows
-from tasks.annotations.coco import find_coco, read_coco
 from tasks.annotations.yolo import has_outlines, read_yolo_masks
+from tasks.coco.coco import read_coco
+from tasks.coco.coco_files import find_coco
 from tasks.image.image_lists import ListedItems, split_by_lists
 from tasks.image.image_search import refuse_images_key
 from tasks.mask_sources.legends import Legend, read_legend
 from tasks.mask_sources.mask_layouts import MaskPair, find_layout
 from tasks.mask_sources.mask_pairs import pair_files
+from tasks.objects.annotated import mask_row
 
 _SHOWN = 3
 _LISTS = Path("ImageSets") / "Segmentation"

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError, listed, nearest
-from tasks.annotations.annotated import IGNORED, NAMED
 from tasks.image.joint_augmentation import IGNORE
 from tasks.mask_sources.mask_files import (
     NO_OBJECT,
@@ -25,6 +24,7 @@ from tasks.mask_sources.mask_files import (
     is_gray,
 )
 from tasks.masks.segmentation_config import Code, Encoding, Labels
+from tasks.objects.annotated import IGNORED, NAMED
 
 BACKGROUND, FOREGROUND = "background", "foreground"
 _SHOWN = 12

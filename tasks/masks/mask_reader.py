@@ -17,7 +17,6 @@ from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, listed, nearest
 from finetune.task_parts import Row
-from tasks.annotations.annotated import NAMED
 from tasks.image.image_reading import digest_image, picture_size
 from tasks.mask_sources.mask_crops import crop_mask, crop_objects
 from tasks.mask_sources.mask_files import (
@@ -32,6 +31,7 @@ from tasks.mask_sources.palettes import check_palettes
 from tasks.masks.mask_coding import MaskCoding, has_colors, is_selected, learn_coding
 from tasks.masks.mask_orientation import note_turned_masks, turn_of_mask
 from tasks.masks.segmentation_config import SegmentationConfig
+from tasks.objects.annotated import NAMED
 from tasks.pixels.areas import Area
 from tasks.pixels.image_cells import path_of
 from tasks.pixels.orientation import turn_values

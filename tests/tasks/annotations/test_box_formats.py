@@ -16,8 +16,8 @@ from finetune.data.opening import open_splits
 from finetune.errors import ConfigError, DataError
 from tasks import ObjectDetection
 from tasks.annotations.box_formats import BOX_FORMATS
-from tasks.annotations.boxes import find_convention
 from tasks.detection.object_rows import learn_categories
+from tasks.objects.boxes import find_convention
 from tests.support.contract import resolve
 
 SIZE = (100, 80)  # (width, height) of the images

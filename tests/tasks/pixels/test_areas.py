@@ -13,9 +13,9 @@ from PIL import Image
 from finetune.config.schema import DataConfig
 from finetune.data.opening import Splits, open_splits
 from finetune.task import Task
-from tasks.annotations.boxes import CONVENTIONS, from_corners, to_corners
 from tasks.image_classification import ImageClassification
 from tasks.object_detection import ObjectDetection
+from tasks.objects.boxes import CONVENTIONS, from_corners, to_corners
 from tasks.pixels.areas import Area, divide_area
 from tasks.segmentation import Segmentation
 

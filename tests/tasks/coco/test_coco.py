@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 
 from finetune.errors import DataError
+from finetune.listing.split_names import split_of
 from tasks import Segmentation
-from tasks.annotations.annotated import mask_row
 from tasks.annotations.box_formats import to_rows
-from tasks.annotations.coco import find_coco, read_coco, split_of
+from tasks.coco.coco import read_coco
+from tasks.coco.coco_files import find_coco
 from tasks.detection.object_rows import learn_categories
 from tasks.mask_sources.mask_files import NO_OBJECT, paint_objects
+from tasks.objects.annotated import mask_row
 from tests.support.annotated_sets import (
     BOX,
     MASK,

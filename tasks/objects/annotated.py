@@ -13,7 +13,8 @@ from typing import Any
 from zlib import crc32
 
 from finetune.task_parts import Row
-from tasks.annotations.boxes import is_numbers, make_annotation, to_corners
+from tasks.objects.boxes import is_numbers, make_annotation, to_corners
+from tasks.objects.polygons import bounds
 
 _NEAR = 2.0  # pixels by which the border of a box may differ from that of the outline
 _MOST = 0.9  # share of the boxes that another convention must fit
@@ -159,20 +160,6 @@ def number_of_name(name: str) -> int:
     Files that are read one by one give a name the same number.
     """
     return NAMED + crc32(name.encode("utf-8", "surrogatepass")) % NAMED
-
-
-def bounds(polygons: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
-    """Return left, top, right, bottom of some polygons."""
-    across = [x for points in polygons for x in points[::2]]
-    down = [y for points in polygons for y in points[1::2]]
-    return min(across), min(down), max(across), max(down)
-
-
-def outline_area(points: Sequence[float]) -> float:
-    """Return the area of a polygon by the shoelace formula."""
-    across, down = points[::2], points[1::2]
-    crossed = zip(across, down, [*across[1:], across[0]], [*down[1:], down[0]], strict=True)
-    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in crossed)) / 2
 
 
 def _box_object(item: Annotated) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from tasks import ObjectDetection, Segmentation
 from tasks.annotations.box_formats import read_coco_boxes
-from tasks.annotations.coco import read_coco_file
+from tasks.coco.coco import read_coco_file
 from tasks.detection.object_rows import learn_categories
 from tests.support.annotated_sets import (
     BOX,

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from finetune.errors import DataError
-from tasks.annotations.annotated import AnnotatedImage, bounds
-from tasks.annotations.boxes import is_numbers, to_corners
 from tasks.image.image_reading import picture_size
+from tasks.objects.annotated import AnnotatedImage
+from tasks.objects.boxes import is_numbers, to_corners
+from tasks.objects.polygons import bounds
 from tasks.pixels.orientation import orientation_of
 
 Point = Callable[[float, float], tuple[float, float]]
