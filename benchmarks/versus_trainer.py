@@ -136,6 +136,7 @@ def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
         per_device_train_batch_size=arguments.batch_size,
         learning_rate=arguments.lr,
         bf16=arguments.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),  # without it, bf16 is refused there
         report_to="none",
         disable_tqdm=True,
     )
