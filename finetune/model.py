@@ -174,17 +174,26 @@ def named_parts(model: TransferModel) -> Iterator[tuple[str, nn.Parameter, int]]
 def check_finite(model: TransferModel, place: str, remedy: str) -> None:
     """Raise ModelError for weights, or averages of BatchNorm, that are NaN or infinite.
 
-    A network computes with them without an error, and predicts nonsense. Buffers may contain
-    -infinity, as masks of attention do.
+    A network computes with them without an error, and predicts nonsense.
+    """
+    if fault := nonfinite_fault(model, model.network.state_dict()):
+        raise ModelError(f"{place}: {fault}; {remedy}")
+
+
+def nonfinite_fault(model: TransferModel, tensors: Mapping[str, Any]) -> str:
+    """Name the first of the network's tensors that is NaN or infinite; "" if all are finite.
+
+    Buffers may contain -infinity, as masks of attention do.
     """
     weights = dict(model.network.named_parameters())
-    for name, tensor in model.network.state_dict().items():
+    for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or not tensor.numel():
             continue
         least, most = map(float, torch.aminmax(tensor.detach()))
         if math.isnan(least) or most == math.inf or (name in weights and least == -math.inf):
             value = "NaN" if math.isnan(least) else "infinity"
-            raise ModelError(f"{place}: the tensor {name!r} contains {value}; {remedy}")
+            return f"the tensor {name!r} contains {value}"
+    return ""
 
 
 def head_weights(model: TransferModel) -> list[nn.Parameter]:

@@ -196,10 +196,6 @@ class TextClassification(LabeledTask):
         saved = None if self.resolved_.pooling else saved_pooling(source.name)
         usual = saved or ("last" if kind == "decoder" else "mean")
         self.pooling_ = self.resolved_.pooling or usual
-        if self.resolved_.head == "native" and self.resolved_.head_hidden:
-            raise ConfigError(
-                "task.head_hidden requires a pooled head; remove it, or remove task.head=native"
-            )
         if self.resolved_.head != "auto":
             self.head_ = self.resolved_.head
             return []
@@ -233,11 +229,6 @@ class TextClassification(LabeledTask):
             raise ConfigError(
                 f"task.truncation: {config.truncation} supports a single text, not a pair; "
                 "use head or tail, or join the two columns with task.join"
-            )
-        if config.truncation == "windows" and config.head_hidden:
-            raise ConfigError(
-                "task.truncation: windows requires a linear head, because logits are pooled; "
-                "remove task.head_hidden, or use head, tail or head-tail"
             )
         if config.truncation == "windows":
             check_windows(self.tokenizer_, config.max_length, config.window_overlap)

@@ -293,13 +293,6 @@ class TextGeneration(Task):
                 "task.chunk=true splits long plain texts instead of truncating them; set "
                 "task.text, and remove task.truncation, or remove task.chunk"
             )
-        for key in ("top_p", "top_k"):
-            default = type(self.resolved_).model_fields[key].default
-            if self.resolved_.temperature == 0 and getattr(self.resolved_, key) != default:
-                raise ConfigError(
-                    f"task.{key} requires sampling, which task.temperature=0 turns off; set "
-                    f"task.temperature above 0, such as 0.7, or remove task.{key}"
-                )
         if is_text and self.network_config_.is_encoder_decoder:
             raise ConfigError(
                 "task.text: a sequence-to-sequence network needs a prompt and a completion, not "

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from finetune.config.conflicts import check_conflicts
 from finetune.config.schema import RunConfig
 from finetune.data.source import Source, check_given, find_data
-from finetune.errors import ModelError
 from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
-from finetune.io.references import check_run_exists, locate
+from finetune.io.references import check_origin, check_run_exists
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.methods import METHODS
 from finetune.optim.optimizer_names import check_optimizer_name
 from finetune.registry import find_object
+from finetune.tables.encodings import Decoder
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_outputs import Destination
@@ -30,14 +30,14 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     if config.method.name in METHODS:  # the class of another method may say more than its config
         check_conflicts(config, config.method)
     check_optimizer_name(config.optim.name)
-    data, model, output = config.data, config.model, config.output
+    data, output = config.data, config.output
     check_given(data)
+    Decoder(data.encoding)
     if data.map is not None:
         find_object(data.map, "data.map")
     for reference in (data.source, data.train, data.validation, data.test):
         find_data(reference)
-    for reference in filter(None, (model.name, model.weights)):
-        locate(reference, ModelError)
+    check_origin(config.model)
     if output.dir is not None:
         check_free(RunFolder(Path(output.dir)))
     if output.hub is not None:

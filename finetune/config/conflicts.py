@@ -1,12 +1,12 @@
-"""Keys that exclude each other, or that have no effect together."""
+"""Keys that are empty, that exclude each other, or that have no effect together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from finetune.config.schema import RunConfig
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, raise_for_faults
 
 
 class MethodFacts(Protocol):
@@ -23,7 +23,8 @@ class MethodFacts(Protocol):
 
 
 def check_conflicts(config: RunConfig, method: MethodFacts) -> None:
-    """Raise ConfigError for keys that have no effect together, or exclude each other."""
+    """Raise ConfigError for empty keys, and keys that exclude each other or have no effect."""
+    raise_for_faults("the config", [*_empty_keys(config), *config.task.key_faults()])
     model, optim = config.model, config.optim
     if model.quantize and (not method.takes_quantized or method.tunes_backbone):
         raise ConfigError(
@@ -46,6 +47,14 @@ def check_conflicts(config: RunConfig, method: MethodFacts) -> None:
         "no effect with method.solver=exact, which takes no steps; leave it out, or use "
         "method.solver=loop",
     )
+
+
+def _empty_keys(config: RunConfig) -> Iterator[str]:
+    """Yield the faults of texts such as data.field="", which name nothing."""
+    for section in ("model", "data", "output"):
+        for key, value in getattr(config, section):
+            if value == "":
+                yield f"{section}.{key}: is empty; give a value, or leave the key out"
 
 
 def _refuse(keys: Mapping[str, Any], why: str) -> None:

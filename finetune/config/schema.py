@@ -94,6 +94,10 @@ class TaskConfig(Section):
         """Names and paths of code that an evaluation runs, such as modules of `evaluate`."""
         return []
 
+    def key_faults(self) -> Iterator[str]:
+        """Yield the faults of keys that exclude each other, whatever the data and the network."""
+        return iter(())
+
     def change_faults(self, changed: Self) -> Iterator[str]:
         """Yield the faults of a config that overrides keys of this one, which a model has."""
         return iter(())

@@ -67,12 +67,17 @@ def export_model(
     """Write the final model atomically; return how much its outputs on `rows` changed.
 
     The live model is merged, rounded and finally emptied, since the device may not have memory for
-    two copies. Raises ModelError, and writes nothing, if merging or reloading changes the outputs
-    by more than the tolerance.
+    two copies. Raises ModelError, and writes nothing, if the outputs are not finite, or if merging
+    or reloading changes them by more than the tolerance.
     """
     model.dequantize()
     device = next(model.parameters()).device
     before = compute_outputs(model, task, rows, device)
+    if not all(bool(tensor.isfinite().all()) for tensor in before):
+        raise ModelError(
+            f"{final.folder}: the outputs of the trained network are not finite, and nothing was "
+            "written; lower optim.lr and optim.head_lr, and start over with --fresh"
+        )
     model.consolidate()
     final.folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic(final.folder) as temporary:

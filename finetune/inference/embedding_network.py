@@ -21,7 +21,7 @@ from finetune.errors import (
 )
 from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.predictor import check_columns
-from finetune.model import TransferModel
+from finetune.model import TransferModel, check_finite
 from finetune.registry import find_task, task_names
 from finetune.task import Task
 
@@ -52,6 +52,7 @@ def find_network(
         task = _find_task(table[:FIRST_VALUES], keys, notes)
         assert task.embedder is not None, "_find_task returns only tasks that embed"
         network = task.embedder.build(ModelConfig(name=reference))
+        check_finite(network, reference, "copy it here again from an intact source")
     check_columns("the rows", table.column_names, task)
     if not network.cacheable:
         raise ModelError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from finetune.config.formats import FILE_ENDINGS
 from finetune.config.model_folders import weights_folder
+from finetune.config.schema import ModelConfig
 from finetune.config.text_files import is_special
 from finetune.errors import DataError, FinetuneError, ModelError, closest, listed, nearest
 
@@ -104,6 +105,25 @@ def resolve_model(name: str) -> str:
     """
     path = locate(name, ModelError)
     return name if path is None else str(weights_folder(path))
+
+
+def check_origin(model: ModelConfig) -> None:
+    """Raise ModelError for keys without effect on a network, and for weights that do not exist.
+
+    A network on this machine has no revisions; without `weights` there is nothing to match.
+    """
+    faults = {}
+    if locate(model.name, ModelError) is not None:
+        faults["revision"] = "is on this machine, where it has no other revisions"
+    if model.weights is None:
+        faults["match"] = "is loaded without model.weights, so there is nothing to match"
+    elif locate(model.weights, ModelError) is None:
+        missing = _describe_missing(Path(model.weights))
+        raise ModelError(f"model.weights: {model.weights}: no such file; {missing}")
+    for key, fault in faults.items():
+        value = getattr(model, key)
+        if value != ModelConfig.model_fields[key].default:
+            raise ModelError(f"model.{key}={value}: {model.name} {fault}; remove the key")
 
 
 def _must_be_path(reference: str) -> bool:

@@ -139,7 +139,7 @@ def _as_row(path: Path, item: Any, columns: Sequence[str] | None) -> Mapping[str
 def _fault(item: Any, columns: Sequence[str] | None) -> str:
     if isinstance(item, Unparsed):
         return item.message
-    if item == columns:
+    if columns is not None and item == columns:
         return "repeats the names of data.columns"
     return f"is {excerpt(json.dumps(item))}; {_expected(item, columns)}"
 

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast
 from finetune.batching.data_loader import Split
 from finetune.config.best_metric import selected_metric
 from finetune.distributed.fsdp import gather, unsharded
+from finetune.errors import FinetuneError
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.io.checkpoint import (
     Checkpoint,
@@ -23,6 +24,7 @@ from finetune.io.checkpoint import (
     save_checkpoint,
 )
 from finetune.io.run_folder import RunFolder
+from finetune.model import nonfinite_fault
 from finetune.optim.optimizers import trained_names
 from finetune.reporting.console import Console
 from finetune.reporting.trackers import track
@@ -135,7 +137,10 @@ class RunJournal:
         return evaluation
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint with all that resuming needs; update last.json and best.json."""
+        """Write a checkpoint with all that resuming needs; update last.json and best.json.
+
+        Raises FinetuneError for weights that are not finite, of which nothing is written.
+        """
         live = self.live
         tensors, rest = optimizer_tensors(live.optimizer.optimizer)
         named = {
@@ -145,6 +150,11 @@ class RunJournal:
         }
         gathered = {name: gather(value, keep=self._writes) for name, value in named.items()}
         if self._writes:
+            if fault := nonfinite_fault(live.model, gathered["model"]):
+                raise FinetuneError(
+                    f"step {progress.step}: after the update, {fault}; no checkpoint is written."
+                    " Lower optim.lr and optim.head_lr, or raise optim.warmup_steps"
+                )
             scaler = live.accelerator.scaler
             state = {
                 "progress": asdict(progress),

@@ -17,7 +17,7 @@ import torch
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError, listed
-from finetune.io.references import locate, resolve_model, suggest_beside
+from finetune.io.references import check_origin, resolve_model, suggest_beside
 from tasks.backbones.dropout import config_keys
 from tasks.backbones.load_faults import check_loaded, check_network_config, describe_fault
 from tasks.backbones.network_folders import missing_processor, refuse_folder
@@ -164,19 +164,13 @@ def load_whole(
 
 
 def refuse_keys(source: ModelConfig, library: str, no_effect: Mapping[str, str]) -> None:
-    """Raise ModelError for keys without effect: {key: reason}, which hold for a library's networks.
-
-    A revision of a network on this machine and `match` without `weights` never have one.
-    """
-    faults = {key: f"is a network of {library}: {why}" for key, why in no_effect.items()}
-    if locate(source.name, ModelError) is not None:
-        faults["revision"] = "is on this machine, where it has no other revisions"
-    if source.weights is None:
-        faults["match"] = "is loaded without model.weights, so there is nothing to match"
-    for key, fault in faults.items():
+    """Raise ModelError for keys without effect; `no_effect`: {key: reason} for this library."""
+    for key, why in no_effect.items():
         value = getattr(source, key)
         if value != ModelConfig.model_fields[key].default:
+            fault = f"is a network of {library}: {why}"
             raise ModelError(f"model.{key}={value}: {source.name} {fault}; remove the key")
+    check_origin(source)
 
 
 def label_keys(names: Sequence[str]) -> dict[str, Any]:

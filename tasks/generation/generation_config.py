@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -53,6 +54,15 @@ class DecodingConfig(TaskConfig):
     """Strings that end the generated text, and are not part of it."""
     sampling_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of sampling: the same prompts in the same batches give the same texts."""
+
+    def key_faults(self) -> Iterator[str]:
+        yield from super().key_faults()
+        for key in ("top_p", "top_k"):
+            if self.temperature == 0 and getattr(self, key) != type(self).model_fields[key].default:
+                yield (
+                    f"task.{key} requires sampling, which task.temperature=0 turns off; set"
+                    f" task.temperature above 0, such as 0.7, or remove task.{key}"
+                )
 
 
 class TextGenerationConfig(CodecConfig, DecodingConfig, ExtraMetricsConfig):

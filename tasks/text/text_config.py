@@ -56,6 +56,16 @@ class TextClassificationConfig(TargetConfig):
     else mean for encoders, last for decoders.
     """
 
+    def key_faults(self) -> Iterator[str]:
+        yield from super().key_faults()
+        if self.head == "native" and self.head_hidden:
+            yield "task.head_hidden requires a pooled head; remove it, or remove task.head=native"
+        if self.truncation == "windows" and self.head_hidden:
+            yield (
+                "task.truncation: windows requires a linear head, because logits are pooled; remove"
+                " task.head_hidden, or use head, tail or head-tail"
+            )
+
     def change_faults(self, changed: Self) -> Iterator[str]:
         yield from super().change_faults(changed)
         one, other = _columns(self.text), _columns(changed.text)

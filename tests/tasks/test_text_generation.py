@@ -68,8 +68,6 @@ def test_text_generation_keeps_the_task_contract(
         ("t5", PLAIN, {}, "task.text: a sequence-to-sequence network"),
         ("gpt2", PLAIN, {"generate": True}, "task.generate: plain text has no reference"),
         ("gpt2", PLAIN, {"chat_template": "{{ x }}"}, "task.chat_template requires dialogues"),
-        ("gpt2", PLAIN, {"top_k": 5}, "task.top_k requires sampling"),
-        ("gpt2", PLAIN, {"top_p": 0.5}, "task.top_p requires sampling"),
     ],
 )
 def test_text_generation_rejects_incompatible_keys(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune
-from finetune.errors import ModelError
+from finetune.errors import FinetuneError, ModelError
 from tests.support.tiny_detectors import tiny_detector
 from tests.support.tiny_models import text_rows, tiny_bert
 from tests.support.tiny_scenes import scene_folder
@@ -57,3 +57,28 @@ def test_pretrained_weights_that_are_not_finite_are_refused(method: str, tmp_pat
             max_steps=1,
             output=str(tmp_path / "run"),
         )
+
+
+@pytest.mark.parametrize("rate", ["lr", "head_lr"])
+def test_weights_that_overflow_in_the_last_step_are_not_saved(rate: str, tmp_path: Path) -> None:
+    with pytest.raises(FinetuneError, match=r"no checkpoint is written|outputs .* are not finite"):
+        finetune.train(
+            "text-classification",
+            data=text_rows(24),
+            model=str(tiny_bert(tmp_path / "bert")),
+            method="full",
+            max_steps=1,
+            precision="fp32",
+            output=str(tmp_path / "run"),
+            **{rate: 3e38},
+        )
+    assert not (tmp_path / "run/final").exists()
+
+
+def test_pretrained_network_whose_weights_are_not_finite_does_not_embed(tmp_path: Path) -> None:
+    model = tiny_bert(tmp_path / "bert")
+    tensors = load_file(model / "model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.bias"
+    save_file(tensors | {name: tensors[name] * torch.nan}, model / "model.safetensors")
+    with pytest.raises(ModelError, match="dense.bias' contains NaN; copy it"):
+        finetune.embed(str(model), ["shares fell"])
