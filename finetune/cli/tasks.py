@@ -16,6 +16,7 @@ from finetune.registry import (
     method_names,
     task_names,
 )
+from finetune.tuning.search_config import SearchConfig
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -37,6 +38,7 @@ def show_keys(name: str) -> None:
     sections |= {key: value for key, value in SECTIONS.items() if key == "model" or key == "data"}
     sections |= {f"method={key}": find_method_config(key) for key in method_names()}
     sections |= {key: value for key, value in SECTIONS.items() if key not in sections}
+    sections["search"] = SearchConfig
     for title, schema in sections.items():
         print("\n".join(section_lines(title, schema)), end="\n\n")
 
@@ -76,7 +78,8 @@ def describe_type(facts: dict[str, Any]) -> str:
         case "array":
             return f"[{describe_type(facts.get('items', {}))}, ...]"
         case "object":
-            return f"{{name: {describe_type(facts.get('additionalProperties') or {})}}}"
+            values = facts.get("additionalProperties")  # true: any
+            return f"{{name: {describe_type(values if isinstance(values, dict) else {})}}}"
         case "string":
             return "string"
         case "null":

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,13 +29,23 @@ SECONDS_OF_SILENCE = 2.0
 class Console:
     """Printer of a run's header, notes, progress and tables."""
 
-    def __init__(self, *, enabled: bool = True, stderr: bool = False) -> None:
+    def __init__(
+        self, *, enabled: bool = True, stderr: bool = False, file: IO[str] | None = None
+    ) -> None:
         self.enabled = enabled
         # Files and pipes have no width; rich's default of 80 columns would break paths and numbers.
-        width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
+        target = file or (sys.stderr if stderr else sys.stdout)
+        width = None if target.isatty() else 200
         # Labels and texts are printed as they are: "[b]" is no style and ":100:" no emoji.
         self._rich = RichConsole(
-            highlight=False, markup=False, emoji=False, soft_wrap=True, width=width, stderr=stderr
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
+            width=width,
+            stderr=stderr,
+            file=file,
+            force_jupyter=None if file is None else False,
         )
         self._bar: Progress | None = None
         self._printed = 0.0

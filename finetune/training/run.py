@@ -52,12 +52,13 @@ def run(
     fresh: bool = False,
     extend: bool = False,
     hooks: TrialHooks | None = None,
+    console: Console | None = None,
 ) -> RunFolder:
     """Train as configured, or resume an earlier run in the same folder.
 
     Returns the folder of the finished run. `data` is a dataset made in Python, in place of
-    data.source. `hooks` are those of a search. Raises FinetuneError for every fault that the user
-    can fix, where possible before any weight changes.
+    data.source. `hooks` and `console` are those of a search. Raises FinetuneError for every fault
+    that the user can fix, where possible before any weight changes.
     """
     config = loaded.config
     check_flags(fresh=fresh, extend=extend)
@@ -70,7 +71,7 @@ def run(
     if config.output.license is not None:
         check_license("output.license", config.output.license)
     state = this_process()
-    console = Console(enabled=state.is_main_process)
+    console = console or Console(enabled=state.is_main_process)
     default = default_folder(config, data) if config.output.dir is None else Path()
     if config.output.dir is not None:
         check_free(RunFolder(Path(config.output.dir)))

@@ -40,7 +40,7 @@ from finetune.tuning.search_results import (
 )
 from finetune.tuning.space import Choice, Values
 from finetune.tuning.study import State, TrialRecord, best_of
-from finetune.tuning.trials import logged
+from finetune.tuning.trials import log_console
 
 LADDER = ("frozen", "lora", "partial", "full")
 FACTORS = (1 / 3, 1.0, 3.0)
@@ -108,6 +108,7 @@ class _Advisor:
     def advise(self) -> SearchResults:
         """Try each method, measure the best one on test, and print the advice."""
         self.folder.begin(self.plan)
+        self.folder.check_same(self.plan)
         self.console.heading(
             f"search without a space: {', '.join(self.plan.methods)}, output in {self.folder.path}"
         )
@@ -134,7 +135,7 @@ class _Advisor:
         """Load the network with a method; estimate the time of a run from that of a step."""
         config = self.plan.load({"method": method}).config
         task, console = self.make_task(config.task), self.console
-        with console.during(f"timing a step of {method}"), logged(self.folder.log(0)):
+        with console.during(f"timing a step of {method}"):
             splits, _ = read_splits(config, task, self.data, console, self._shared)
             precision, _ = choose_precision(config.train.precision, this_process().device)
             accelerator = make_accelerator(precision)
@@ -185,8 +186,9 @@ class _Advisor:
             saved=lambda: None,
             finished=lambda live, splits: save_measured(measured, live, splits["validation"]),
         )
-        with logged(self.folder.log(number)):
-            run(loaded, self.make_task(loaded.config.task), data=self.data, hooks=hooks)
+        task = self.make_task(loaded.config.task)
+        with log_console(self.folder.log(number)) as console:
+            run(loaded, task, data=self.data, hooks=hooks, console=console)
         score, metric = read_measured(measured)
         seconds = RunFolder(path).read("results.json")["seconds"]
         state: State = "pruned" if short else "complete"
@@ -223,8 +225,9 @@ class _Advisor:
         """Finish the run of the best trial again, with its test split."""
         path = self.folder.trial(best.number)
         loaded = self.plan.load(best.values, **{"output.dir": str(path)})
-        with logged(self.folder.log(best.number)):
-            run(loaded, self.make_task(loaded.config.task), data=self.data)
+        task = self.make_task(loaded.config.task)
+        with log_console(self.folder.log(best.number)) as console:
+            run(loaded, task, data=self.data, console=console)
 
     def _advice(self, results: SearchResults) -> Iterator[str]:
         """Say in words which method, what it gains, what it costs, and what to try next."""

@@ -42,16 +42,17 @@ def run_search(
     Without a space, the ladder of methods is tried.
     Raises FinetuneError for every fault that the user can fix, and Interrupted.
     """
-    check_optuna()
     state = this_process()
     console = Console(enabled=state.is_main_process)
     given = plan.settings.dir
     folder = SearchFolder(default_search_folder(plan) if given is None else Path(given))
     if not plan.space:
         return advise(plan, folder, make_task, data)
+    check_optuna()
     if state.is_main_process:
         folder.begin(plan)
     state.wait_for_everyone()
+    folder.check_same(plan)
     console.heading(f"search with {_describe(plan)}, output in {folder.path}")
     console.facts({key: str(values) for key, values in plan.space.items()})
     runner = TrialRunner(plan, folder, make_task, data, console)

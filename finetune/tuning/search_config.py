@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -14,8 +14,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 class SearchConfig(Section):
     """A search over values of config keys."""
-
-    free_keys: ClassVar[frozenset[str]] = frozenset({"dir", "trials", "time", "workers", "seeds"})
 
     space: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
     """The values to try, {key: values}. values is a list, choice(a, b, ...), log(low, high),

@@ -50,25 +50,27 @@ class SearchFolder:
         return RunLock(self.path / ".claims" / self.trial(number).name)
 
     def begin(self, plan: SearchPlan) -> None:
-        """Create the folder, or check that it holds this search. Raises CheckpointError if not."""
+        """Create the folder for a search, unless it has one. Raises CheckpointError."""
+        try:
+            for name in ("logs", "measured"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            if not (self.path / RECORD).is_file():
+                write_json(self.path / RECORD, _identity(plan))
+        except OSError as error:
+            raise CheckpointError(
+                f"search.dir: cannot write to {self.path} ({error}); name another folder"
+            ) from error
+
+    def check_same(self, plan: SearchPlan) -> None:
+        """Raise CheckpointError if the folder holds another search."""
         record = self.path / RECORD
-        now = _identity(plan)
-        if not record.is_file():
-            try:
-                (self.path / "logs").mkdir(parents=True, exist_ok=True)
-                (self.path / "measured").mkdir(exist_ok=True)
-                write_json(record, now)
-            except OSError as error:
-                raise CheckpointError(
-                    f"search.dir: cannot write to {self.path} ({error}); name another folder"
-                ) from error
-            return
         try:
             before = read_json_as(dict[str, Any], record)
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{record}: cannot be read ({error}); name another folder with search.dir=FOLDER"
             ) from error
+        now = _identity(plan)
         changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if changed:
             words = (f"{key}: {before.get(key)} there, {now.get(key)} now" for key in changed)

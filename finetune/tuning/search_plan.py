@@ -54,7 +54,7 @@ class SearchPlan:
         for key, values in self.space.items():
             if self.names[key] == METHOD and isinstance(values, Choice):
                 return list(map(str, values.values))
-        named = [value for name, value in self._entries() if name == METHOD]
+        named = [value for name, value in self.fixed_entries() if name == METHOD]
         return [str(named[-1]) if named else DEFAULT_METHOD]
 
     def asked(self, method: str) -> dict[str, Values]:
@@ -112,7 +112,7 @@ class SearchPlan:
                     key: values.probes[turn % len(values.probes)] for key, values in asked.items()
                 }
 
-    def _entries(self) -> Iterator[tuple[str, Any]]:
+    def fixed_entries(self) -> Iterator[tuple[str, Any]]:
         """Yield the full names and the values of the fixed entries."""
         for layer in self.fixed:
             for key, value in layer.entries:
@@ -161,7 +161,7 @@ def _setting_faults(plan: SearchPlan) -> Iterator[str]:
         )
     if plan.sampler == "cmaes" and len(numeric) < 2:
         yield "search.sampler: cmaes needs two keys with log or range; use tpe"
-    for name, _ in plan._entries():
+    for name, _ in plan.fixed_entries():
         if name in ("output.dir", "output.hub"):
             instead = "set search.dir" if name == "output.dir" else "push the best trial afterwards"
             yield f"{name}: each trial has a folder in that of the search; {instead}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,9 @@ class TrialRunner:
             first = self.plan.load(record.values).config.train.seed
             outputs["train.seed"] = first + seed
         loaded = self.plan.load(record.values, **outputs)
-        with logged(self.folder.log(record.number)):
-            run(loaded, self.make_task(loaded.config.task), data=self.data, hooks=hooks)
+        task = self.make_task(loaded.config.task)
+        with log_console(self.folder.log(record.number)) as console:
+            run(loaded, task, data=self.data, hooks=hooks, console=console)
 
     def _claim(self) -> tuple[TrialRecord, RunLock | None] | None:
         """Take a trial that a stopped process left, or a new one; None if there is none.
@@ -212,7 +213,7 @@ class TrialRunner:
 
 
 @contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Append what a trial prints to a file."""
-    with path.open("a", encoding="utf-8") as file, redirect_stdout(file):
-        yield
+def log_console(path: Path) -> Iterator[Console]:
+    """Yield a console that appends what a trial prints to a file."""
+    with path.open("a", encoding="utf-8") as file:
+        yield Console(enabled=this_process().is_main_process, file=file)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ def words(bert_folder: Path, news_csv: Path, held_csv: Path) -> list[str]:
     words = ["task=text-classification", f"model={bert_folder}", f"data.train={news_csv}"]
     words += [f"data.validation={held_csv}", f"data.test={held_csv}", "batch_size=16"]
     words += ["epochs=4", "precision=fp32", "method=choice(frozen,lora,full)", "rank=choice(2,4)"]
-    return [*words, "lr=log(1e-3,1e-2)", f"trials={TRIALS}", "pruner=hyperband"]
+    # Losses have no ties, and differ after an epoch with rates that are this far apart.
+    return [*words, "lr=log(1e-6,1e-2)", f"trials={TRIALS}", "train.best=-loss"]
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +62,17 @@ def test_each_trial_is_a_run_and_only_the_best_is_measured_on_test(searched: Pat
     assert len(trials) == TRIALS
     assert {trial["state"] for trial in trials} == {"complete", "pruned"}
     complete = [trial for trial in trials if trial["state"] == "complete"]
-    best = max(complete, key=lambda trial: trial["accuracy"])
+    best = min(complete, key=lambda trial: trial["loss"])
     for trial in complete:
         run = finetune.Run(searched / f"trial-{trial['trial']:03d}")
-        assert run.metrics["validation"]["accuracy"] == pytest.approx(trial["accuracy"])
+        assert run.metrics["validation"]["loss"] == pytest.approx(trial["loss"])
         assert ("test" in run.metrics) is (trial == best)
     assert all((trial["rank"] is not None) is (trial["method"] == "lora") for trial in trials)
     pruned = next(trial["trial"] for trial in trials if trial["state"] == "pruned")
     assert not (searched / f"trial-{pruned:03d}" / "final").exists()
 
 
-def test_results_name_the_best_trial_and_its_luck(
+def test_results_name_the_best_trial(
     searched: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (searched / "journal.jsonl").read_bytes()
@@ -77,9 +80,7 @@ def test_results_name_the_best_trial_and_its_luck(
     out = capsys.readouterr().out
     assert (searched / "journal.jsonl").read_bytes() == before, "finished trials were run again"
     assert f"finetune train {searched / 'best.yaml'}" in out
-    assert "validation accuracy" in out
-    assert "test 0." in out
-    assert "luck of the draw: the best of" in out
+    assert re.search(r"best: trial \d, validation loss \d\.\d+, test \d\.\d+", out)
     assert {path.name for path in searched.glob("*.png")} >= {"history.png", "keys.png"}
     assert command("compare", str(searched)) == 0
     assert f"trial-{TRIALS - 1:03d}" in capsys.readouterr().out
@@ -88,9 +89,9 @@ def test_results_name_the_best_trial_and_its_luck(
 def test_best_yaml_is_the_config_of_the_best_trial(searched: Path) -> None:
     loaded = load_config(searched / "best.yaml", [], INSTALLED)
     assert loaded.config.output.dir is None
-    best = max(
+    best = min(
         (trial for trial in trials_of(searched) if trial["state"] == "complete"),
-        key=lambda trial: trial["accuracy"],
+        key=lambda trial: trial["loss"],
     )
     stored = yaml.safe_load((searched / f"trial-{best['trial']:03d}" / "config.yaml").read_text())
     assert loaded.config.optim.lr == best["lr"] == stored["optim"]["lr"]
@@ -136,7 +137,9 @@ def test_another_search_in_the_same_folder_is_refused(searched: Path, words: lis
         finetune.search(**keys)
 
 
-def test_search_from_python_with_rows_seeds_and_no_time(bert_folder: Path, tmp_path: Path) -> None:
+def test_search_from_python_with_rows_seeds_and_no_time(
+    bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     keys = {"data": text_rows(40), "validation": text_rows(24), "model": str(bert_folder)}
     keys |= {"method": "frozen", "epochs": 2, "seeds": 2, "pruner": "none"}
     keys |= {"search": {"dir": str(tmp_path / "rows")}, "space": {"lr": [1e-3, 1e-2]}}
@@ -151,6 +154,7 @@ def test_search_from_python_with_rows_seeds_and_no_time(bert_folder: Path, tmp_p
     runs = [finetune.Run(found.path / f"trial-000{ending}") for ending in ("", "-seed-1")]
     scores = [run.metrics["validation"]["accuracy"] for run in runs]
     assert found.trials["accuracy"][0] == pytest.approx(sum(scores) / 2)
+    assert "luck of the draw: the best of 2 is expected" in capsys.readouterr().out
     assert "made in Python" in (found.path / "best.yaml").read_text()
 
 
@@ -174,8 +178,15 @@ def test_a_trial_that_diverges_does_not_end_the_search(
 
 def test_faults_of_all_trials_end_the_search(bert_folder: Path, news_csv: Path) -> None:
     keys: dict[str, Any] = {"data": str(news_csv), "model": str(bert_folder)}
-    with pytest.raises(ConfigError, match="nothing to search"):
-        finetune.search("text-classification", **keys)
     keys |= {"lr": [1e-3, 1e-2], "search": {"dir": str(news_csv.parent / "never")}}
     with pytest.raises(ConfigError, match="ranks its trials by a validation split"):
         finetune.search("text-classification", **keys, validation=0, test=0.2)
+
+
+def test_search_without_optuna_says_what_to_install(
+    bert_folder: Path, news_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    keys: dict[str, Any] = {"data": str(news_csv), "model": str(bert_folder), "rank": [2, 4]}
+    with pytest.raises(ConfigError, match=r"pip install 'finetune-kit\[search\]'"):
+        finetune.search("text-classification", **keys)

@@ -20,7 +20,13 @@ from tests.support.command_line import launch
 def words(bert_folder: Path, news_csv: Path, held_csv: Path, tmp_path: Path) -> list[str]:
     words = ["task=text-classification", f"model={bert_folder}", f"data.train={news_csv}"]
     words += [f"data.validation={held_csv}", "batch_size=16", "epochs=2", "precision=fp32"]
-    words += ["method=full", "lr=log(1e-3,1e-2)", "trials=4", f"search.dir={tmp_path}/shared"]
+    words += [
+        "method=full",
+        "lr=log(1e-6,1e-2)",
+        "train.best=-loss",
+        "trials=4",
+        f"search.dir={tmp_path}/shared",
+    ]
     return words
 
 
