@@ -68,7 +68,7 @@ def seeded_dropout(
     """Make dropout in forward and backward passes a function of `position`, such as (seed, step).
 
     With `samples`, which number the samples of the pass, it is also a function of the sample alone.
-    Without them, torch's own dropout is used where that is faster.
+    Without them, torch's own dropout is used on other devices than a CPU.
     """
     seed_dropout(seed_of(*position), device)
     if samples is None and device.type != "cpu":

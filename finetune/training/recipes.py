@@ -74,7 +74,7 @@ def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> t
     if model.packs_rows:
         return "by-batch", "rows are packed"
     if device.type != "cpu":
-        return "by-batch", "faster on this device; by-sample makes micro-batches exact"
+        return "by-batch", "torch's own; by-sample is the same for any micro-batches"
     return "by-sample", "the same result for any micro-batches and processes"
 
 
