@@ -108,3 +108,8 @@ def listed(words: Iterable[object], most: int) -> str:
     texts = list(map(str, words))
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
+
+
+def format_count(count: int, word: str, ending: str = "s") -> str:
+    """Format a count with its noun: 1 process, 2 processes."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"

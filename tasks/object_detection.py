@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from finetune.config.schema import ModelConfig
+from finetune.errors import format_count
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
 from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
@@ -125,8 +126,9 @@ class ObjectDetection(Task):
         if self.resolved_.max_detections is not None or room == MAX_DETECTIONS:
             return []
         self.settle({"max_detections": room})
+        objects = format_count(most, "object")
         return [
-            f"max_detections: {room}, since a training image has {most} objects; metrics use as "
+            f"max_detections: {room}, since a training image has {objects}; metrics use as "
             f"many detections, and not COCO's {MAX_DETECTIONS}"
         ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from finetune.errors import format_count
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
 
@@ -71,4 +72,6 @@ def split_into_parts(
     if all(len(parts) == 1 and not parts[0] for parts in of_rows):
         return rows, []
     parts = PartRows(rows, of_rows)
-    return parts, [f"{name}: {len(rows)} rows split into {len(parts)} parts"]
+    return parts, [
+        f"{name}: {format_count(len(rows), 'row')} split into {format_count(len(parts), 'part')}"
+    ]

@@ -31,7 +31,7 @@ from finetune.batching.feature_files import (
 from finetune.batching.feature_key import BLOCK, digest_inputs, digest_model
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
-from finetune.errors import ModelError
+from finetune.errors import ModelError, format_count
 from finetune.io.files import remove_path
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
@@ -111,7 +111,8 @@ def attach_features(
     base, views = digest_model(model, plan.precision), list[dict[str, Tensor]]()
     shared = f"{base.hexdigest()} {plan.views} {plan.seed}"
     if shared in split.memo:
-        note = f"{split.name}: features of {len(split)} rows shared with an earlier trial"
+        rows = format_count(len(split), "row")
+        note = f"{split.name}: features of {rows} shared with an earlier trial"
         return replace(split, features=split.memo[shared]), note
     targets: list[Sample] = []
     faults: list[str] = []
@@ -146,7 +147,7 @@ def attach_features(
     if damaged := [fault for fault in faults if fault != ABSENT]:
         how = f"computed again, since those in the cache were damaged: {damaged[0]}"
     in_views = f" in {len(views)} views" if len(views) > 1 else ""
-    note = f"{split.name}: features of {len(split)} rows{in_views} {how} ({folder})"
+    note = f"{split.name}: features of {format_count(len(split), 'row')}{in_views} {how} ({folder})"
     split.memo[shared] = StoredFeatures(views, targets)
     return replace(split, features=split.memo[shared]), note
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.cli.preflight import check_model
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.data.source import Source
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, format_count
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
@@ -66,7 +66,7 @@ def show_evaluation(
     groups = measured.metrics_by(by) if by is not None else {}
     if not is_main:
         return
-    title = f"{len(measured.split)} rows of {source.name}"
+    title = f"{format_count(len(measured.split), 'row')} of {source.name}"
     show_metrics(title, {measured.split.name: measured.metrics}, console)
     if groups:
         show_groups(f"by {by}", groups, console)

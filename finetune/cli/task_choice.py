@@ -14,7 +14,7 @@ from finetune.data.readers import Tables, check_usable, read_by_task, read_refer
 from finetune.data.roles import train_rows
 from finetune.data.selection import select_rows
 from finetune.data.split_column import divide_by_column
-from finetune.errors import AmbiguityError, DataError
+from finetune.errors import AmbiguityError, DataError, format_count
 from finetune.io.references import locate
 from finetune.registry import make_task
 from finetune.task import Task
@@ -137,7 +137,9 @@ def _settle(task: Task, reference: str, tables: Tables, loaded: Loaded) -> TaskC
     settled = task.resolved_.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
     first_row = f"first row: {task.rows.describe(rows[0])}"
     others = [
-        f"{name}: {len(each)} rows" for name, each in tables.splits.items() if each is not chosen
+        f"{name}: {format_count(len(each), 'row')}"
+        for name, each in tables.splits.items()
+        if each is not chosen
     ]
     others += [f"warning: {name}: {split.reason}" for name, split in tables.unusable.items()]
     notes = [*read_notes, *others, *notes, *resolved.notes]

@@ -326,4 +326,4 @@ def _unread(folder: Path, paths: Sequence[Path]) -> list[str]:
     if not paths:
         return []
     names = listed((path.relative_to(folder).as_posix() for path in paths), _NAMED)
-    return [f"{folder}: ignored {len(paths)} files or folders that are not data: {names}"]
+    return [f"{folder}: files and folders that are not data, ignored: {len(paths)} ({names})"]

@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import Dataset, Image
 
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError, listed
+from finetune.errors import DataError, format_count, listed
 from finetune.io.references import is_pattern, locate
 from finetune.listing.class_folders import IMAGE_FOLDERS
 from finetune.listing.image_paths import (
@@ -75,7 +75,9 @@ def read_image_files(pattern: str) -> Dataset | None:
     matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
     paths = [path for path in map(Path, matches) if is_image_file(path) and not is_stray(path.name)]
     if not paths:
-        raise DataError(f"{pattern}: no image matches this pattern ({len(matches)} other files do)")
+        raise DataError(
+            f"{pattern}: no image matches this pattern (other files that do: {len(matches)})"
+        )
     return image_rows(paths, Path(os.path.commonpath([path.parent for path in paths])))
 
 
@@ -293,8 +295,9 @@ def _describe(
         if is_image_file(path) and path.as_posix() not in found
     ]
     if unread:
+        images = format_count(len(unread), "image")
         notes.append(
-            f"not read: {len(unread)} images in {_folders(places)} that {table.name} does not name:"
+            f"not read: {images} in {_folders(places)} that {table.name} does not name:"
             f" {listed(unread, _NAMED)}"
         )
     return notes

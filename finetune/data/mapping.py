@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from finetune.registry import find_object
 from finetune.tables.faults import UNREADABLE
 from finetune.tables.records import from_records
@@ -47,7 +47,11 @@ def map_rows(
         )
     table, notes = from_records(mapped, f"{role}: data.map={reference}")
     dropped = f", {len(rows) - len(mapped)} dropped" if len(mapped) < len(rows) else ""
-    return table, kept, [f"{role}: {len(mapped)} rows from {reference}{dropped}", *notes]
+    return (
+        table,
+        kept,
+        [f"{role}: {format_count(len(mapped), 'row')} from {reference}{dropped}", *notes],
+    )
 
 
 def _apply(function: RowFunction, row: dict[str, Any], place: str) -> dict[str, Any] | None:

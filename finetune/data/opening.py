@@ -29,7 +29,7 @@ from finetune.data.selection import keep_numbers, limit_classes, limit_split, se
 from finetune.data.split_column import divide_by_column
 from finetune.data.splits import count_duplicates, split_by_share, strata_of
 from finetune.data.validation import find_valid
-from finetune.errors import DataError, nearest
+from finetune.errors import DataError, format_count, nearest
 from finetune.io.references import locate
 from finetune.tables.records import from_records
 from finetune.task import Task
@@ -217,7 +217,8 @@ def _is_usable(roles: Roles, role: Role, task_rows: Rows) -> bool:
     empty = [name for name in shared if _is_empty(rows, name) and _reads(task_rows, row, name)]
     if empty:
         names = ", ".join(map(repr, empty))
-        roles.notes.append(f"{role}: skipped, since {names} is empty in all {len(rows)} rows")
+        count = format_count(len(rows), "row")
+        roles.notes.append(f"{role}: skipped, since {names} is empty in every row ({count})")
     return not empty
 
 

@@ -19,7 +19,7 @@ from finetune.data.readers import (
 )
 from finetune.data.source import check_given
 from finetune.data.split_column import divide_by_column
-from finetune.errors import DataError, nearest
+from finetune.errors import DataError, format_count, nearest
 from finetune.io.references import locate
 from finetune.listing.split_names import split_name
 
@@ -140,7 +140,9 @@ class _Search:
 
     def take(self, role: str, split: str) -> Dataset:
         rows = self.source.splits[split]
-        self.notes.append(f"{role}: split {split!r} of {self.where}, {len(rows)} rows")
+        self.notes.append(
+            f"{role}: split {split!r} of {self.where}, {format_count(len(rows), 'row')}"
+        )
         return rows
 
     def train(self) -> Dataset:
@@ -194,7 +196,7 @@ class _Search:
         else:
             rows = tables.splits[inside]
         self.keys = {**tables.keys, **self.keys}
-        self.notes += [*tables.notes, f"{role}: {name}, {len(rows)} rows"]
+        self.notes += [*tables.notes, f"{role}: {name}, {format_count(len(rows), 'row')}"]
         return rows
 
 

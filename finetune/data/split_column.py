@@ -11,6 +11,7 @@ from dataclasses import replace
 from datasets import Dataset
 
 from finetune.data.readers import Tables
+from finetune.errors import format_count
 from finetune.listing.split_names import split_name
 
 SPLIT_COLUMNS = ("split", "splits", "subset", "partition", "set", "dataset_split", "data_split")
@@ -36,7 +37,7 @@ def divide_by_column(tables: Tables, where: str) -> Tables:
     note = f"splits: column {column!r} of {where} names the split of each row"
     lost = len(rows) - sum(map(len, positions.values()))
     if lost:
-        note += f"; not read: {lost} rows without a value"
+        note += f"; not read: {format_count(lost, 'row')} without a value"
     rest = rows.remove_columns(column)
     parts: dict[str, Dataset] = {split: rest.select(kept) for split, kept in positions.items()}
     return replace(tables, splits=parts, notes=[*tables.notes, note])

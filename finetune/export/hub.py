@@ -12,13 +12,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.errors import ConfigError, HubError
+from finetune.errors import ConfigError, HubError, format_count
 from finetune.export.licenses import check_license
 from finetune.export.upload import ADAPTER, ADAPTER_CONFIG, CardEdits, Upload, collect_upload
 from finetune.inference.model_loading import model_folder
 from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.manifest import CARD, MANIFEST
-from finetune.reporting.console import Console, format_count
+from finetune.reporting.console import Console
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -123,7 +123,9 @@ def _send(
             lambda: api.create_repo(repository, private=private, exist_ok=True), console.print
         )
         size = sum(upload.sizes.values()) / 2**20
-        with console.during(f"uploading {len(upload.sizes)} files, {size:,.1f} MiB"):
+        with console.during(
+            f"uploading {format_count(len(upload.sizes), 'file')}, {size:,.1f} MiB"
+        ):
             retry_hub_errors(lambda: _send_files(api, upload, repository), console.print)
         retry_hub_errors(lambda: _send_card(api, upload, repository), console.print)
         is_private = retry_hub_errors(

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from finetune.errors import listed
-from finetune.reporting.console import format_count
+from finetune.errors import format_count, listed
 from finetune.reporting.metric_tables import by_label, overall
 from finetune.reporting.run_facts import cut_note
 

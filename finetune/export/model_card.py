@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.yaml import flatten
-from finetune.errors import mask_secrets
+from finetune.errors import format_count, mask_secrets
 from finetune.export.card_data import CardData
 from finetune.export.card_metadata import (
     IN_MEMORY,
@@ -21,7 +21,7 @@ from finetune.export.card_metadata import (
     front_matter,
 )
 from finetune.export.limitations import find_limitations
-from finetune.reporting.console import format_count, format_setting, format_value
+from finetune.reporting.console import format_setting, format_value
 from finetune.reporting.metric_tables import BY_LABEL, by_label, overall
 from finetune.task_parts import BASE, REPOSITORY
 

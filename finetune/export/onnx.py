@@ -22,7 +22,7 @@ from finetune.data.mapping import map_rows
 from finetune.data.opening import open_rows
 from finetune.data.roles import Role, assign_roles
 from finetune.data.source import Source
-from finetune.errors import ConfigError, DataError, ModelError
+from finetune.errors import ConfigError, DataError, ModelError, format_count
 from finetune.export.final_model import relative_difference
 from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.predictor import check_columns, input_columns
@@ -30,7 +30,7 @@ from finetune.inference.stored_code import check_stored_code
 from finetune.io.manifest import MANIFEST
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
-from finetune.reporting.console import Console, format_count
+from finetune.reporting.console import Console
 from finetune.tables.faults import drop_unreadable
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
@@ -87,7 +87,7 @@ def export_onnx(
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
     with console.during("exporting the network to ONNX"):
         _write_model(model, task, rows, target / MODEL)
-    with console.during(f"comparing ONNX with PyTorch on {len(rows)} rows"):
+    with console.during(f"comparing ONNX with PyTorch on {format_count(len(rows), 'row')}"):
         differences = compare_outputs(model, task, rows, target / MODEL)
     difference = _largest_difference(differences, console)
     if not difference <= TOLERANCE:

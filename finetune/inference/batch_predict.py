@@ -20,7 +20,7 @@ from finetune.data.source import STANDARD_INPUT, Source, find_data
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import this_process
 from finetune.distributed.precision import check_precision
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, format_count
 from finetune.inference.model_loading import load_final_network, load_task, model_folder
 from finetune.inference.prediction_inputs import NumberedRow, open_inputs
 from finetune.inference.prediction_outputs import (
@@ -114,7 +114,7 @@ class _Tally:
         """Return a sentence on the rows that were written to a file or folder."""
         form = f" as {destination.form}" if destination.form else ""
         some = f", {self.predicted} with a prediction" if self.predicted < self.written else ""
-        return f"{self.written} rows{form} written to {destination.path}{some}"
+        return f"{format_count(self.written, 'row')}{form} written to {destination.path}{some}"
 
     def count(
         self, pairs: Sequence[tuple[NumberedRow, Result]]

@@ -28,13 +28,13 @@ from finetune.data.source import Source, make_embedding_source
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from finetune.inference.embedding_network import VALUE, find_network
 from finetune.inference.model_loading import computing
 from finetune.inference.part_files import PartFiles, check_vector_file
 from finetune.inference.predictor import WINDOW, input_columns
 from finetune.model import Batch, TransferModel
-from finetune.reporting.console import Console, format_count
+from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.task_parts import Row, take_rows
 

@@ -23,14 +23,14 @@ from finetune.data.source import Source, make_source
 from finetune.data.validation import find_valid
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision, has_native_bf16
-from finetune.errors import DataError, nearest
+from finetune.errors import DataError, format_count, nearest
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.inference.model_loading import computing, load_final_network, load_task, model_folder
 from finetune.inference.split_reports import write_split_reports
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
-from finetune.reporting.console import Console, format_count
+from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import Metrics, overall
 from finetune.reporting.run_facts import cut_note
 from finetune.task import Task
@@ -190,7 +190,7 @@ def evaluate_source(
     cut = cut_note(lengths, task.views.length_unit)
     for note in filter(None, [*part_notes, *skipped_notes, cut]):
         console.print(note)
-    with console.during(f"evaluating on {len(split)} rows"), computing(str(folder)):
+    with console.during(f"evaluating on {format_count(len(split), 'row')}"), computing(str(folder)):
         evaluation = evaluate_split(model, task, split, accelerator, block=batch_size)
     if remark := task.views.remark(evaluation.stats, evaluation.metrics, {}):
         console.print(remark)

@@ -14,9 +14,9 @@ from finetune.config.schema import DataConfig
 from finetune.data.opening import for_task, open_numbered_rows
 from finetune.data.source import STANDARD_INPUT, Source
 from finetune.data.validation import find_valid
-from finetune.errors import ConfigError, DataError
+from finetune.errors import ConfigError, DataError, format_count
 from finetune.inference.predictor import as_rows, check_columns
-from finetune.reporting.console import Console, format_count
+from finetune.reporting.console import Console
 from finetune.tables.encodings import DETECTED
 from finetune.tables.faults import UNREADABLE, RowNumber
 from finetune.task import Task

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from finetune.config.formats import WRITTEN_TABLES
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError, DataError, format_count, nearest
 from finetune.io.table_writer import Write, check_output, open_writer, quote_formulas, write_lines
 from finetune.task_parts import Prediction, PredictionForm, Row, Views
 
@@ -282,7 +282,7 @@ class Drawings(Sink):
                     self.paths += self._task.views.draw(numbered.row, result, self._folder, name)
 
     def finish(self) -> str:
-        return f"{len(self.paths)} images of predictions written to {self._folder}"
+        return f"{format_count(len(self.paths), 'image')} of predictions written to {self._folder}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from finetune.config.yaml import flatten
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
+from finetune.errors import format_count
 from finetune.inspection.contact_sheet import check_sheet, draw_contact_sheet
 from finetune.inspection.row_trace import trace_row
 from finetune.inspection.run_costs import estimate
@@ -116,7 +117,8 @@ def config_lines(
     for key, item in items.items():
         yield f"{item:<{width}}  {origins[key]}"
     if len(shown) < len(values):
-        yield f"and {len(values) - len(shown)} keys at their default; --all lists them"
+        others = format_count(len(values) - len(shown), "key")
+        yield f"and {others} left at the default; --all lists them"
 
 
 def _origin(key: str, loaded: Loaded, prepared: Prepared, is_chosen: bool) -> str:

@@ -13,6 +13,7 @@ import torch
 from finetune.batching.feature_key import BLOCK
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32
+from finetune.errors import format_count
 from finetune.inspection.row_trace import build_batch
 from finetune.optim.optimizers import OPTIMIZERS
 from finetune.reporting.console import format_duration
@@ -39,7 +40,7 @@ def estimate(prepared: Prepared) -> dict[str, str]:
     cost = time_steps(prepared)
     if cost.peak_bytes:
         facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB peak on the longest batch"
-    rows = f"{cost.longest_rows} rows"
+    rows = format_count(cost.longest_rows, "row")
     if live.train.lengths.max() > 1:
         rows += f" of {cost.longest} {live.task.views.length_unit}"
     facts["longest"] = f"{rows} take {cost.longest_seconds:.2f} s"
@@ -105,7 +106,7 @@ def time_steps(prepared: Prepared) -> Cost:
             unit * sum(_padded(live, p) for p in micro_batches) * live.plan.steps_per_epoch / steps
         )
         epochs = live.total_steps / live.plan.steps_per_epoch
-        parts = {f"training, {live.total_steps} steps:": epoch * epochs}
+        parts = {f"training, {format_count(live.total_steps, 'step')}:": epoch * epochs}
         parts["one evaluation of the held-out rows:"] = held_out
     if (tuned := live.method.contrastive) is not None:
         batch = live.config.train.batch_size * float(live.train.lengths.mean())

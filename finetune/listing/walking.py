@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.config.formats import IMAGE_ENDINGS, TABLE_ENDINGS
 from finetune.config.text_files import is_special
-from finetune.errors import DataError, listed
+from finetune.errors import DataError, format_count, listed
 
 _LEFTOVERS = frozenset(
     {"thumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin"}
@@ -100,7 +100,7 @@ def note_strays(folder: Path) -> list[str]:
     if not strays:
         return []
     examples = listed((path.relative_to(folder).as_posix() for path in sorted(strays)), _NAMED)
-    count = f"{len(strays)} files" if len(strays) > 1 else "1 file"
+    count = format_count(len(strays), "file")
     return [f"{folder}: ignored {count} that other programs left beside the data: {examples}"]
 
 

@@ -188,11 +188,6 @@ def format_setting(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def format_count(count: int, word: str, ending: str = "s") -> str:
-    """Format a count with its noun: 1 process, 2 processes."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}{ending}"
-
-
 def format_duration(seconds: float) -> str:
     """Format seconds as 45 s, 3 min 20 s or 2 h 5 min."""
     whole = round(seconds)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from finetune.config.formats import IMAGE_ENDINGS
 from finetune.config.schema import DataConfig
-from finetune.errors import AmbiguityError, DataError, listed
+from finetune.errors import AmbiguityError, DataError, format_count, listed
 from finetune.tables.csv_records import Dialect, delimiter_name, find_dialect, guess_columns
 from finetune.tables.faults import excerpt
 from finetune.tables.records import check_names
@@ -131,7 +131,7 @@ def header_fault(
     """
     most = Counter(widths).most_common(1)[0][0]
     return DataError(
-        f"{path}: line {line} is read as the names of {len(names)} columns by"
+        f"{path}: line {line} is read as the names of {format_count(len(names), 'column')} by"
         f" {delimiter_name(delimiter)} ({excerpt(delimiter.join(names))}), but none of the"
         f" {len(widths)} other lines has as many cells, most have {most}; if it is a title or a"
         " comment, remove it; if its delimiter is not that of the rows, replace it; if there is no"
@@ -144,8 +144,9 @@ def given_names(path: Path, columns: Sequence[str], cells: Sequence[str]) -> lis
     names = [name.strip() for name in columns]
     check_names(names, "data.columns")
     if len(names) != len(cells):
+        given = format_count(len(names), "name")
         raise DataError(
-            f"{path}: data.columns has {len(names)} names, but the first line has {len(cells)}"
+            f"{path}: data.columns has {given}, but the first line has {len(cells)}"
             f" cells: {excerpt(', '.join(cells))}; name all of them, such as"
             f" data.columns={guess_columns(cells)}"
         )

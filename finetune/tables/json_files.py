@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError, listed
+from finetune.errors import DataError, format_count, listed
 from finetune.tables.encodings import Decoder
 from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
 from finetune.tables.json_shapes import Shape, find_shape, take_field
@@ -146,7 +146,8 @@ def _fault(item: Any, columns: Sequence[str] | None) -> str:
 
 def _expected(item: Any, columns: Sequence[str] | None) -> str:
     if isinstance(item, list) and columns is not None:
-        return f"{len(item)} cells, but data.columns has {len(columns)} names"
+        cells, names = format_count(len(item), "cell"), format_count(len(columns), "name")
+        return f"{cells}, but data.columns has {names}"
     names = " or name the cells: data.columns=[text, label]" if isinstance(item, list) else ""
     return f'expected an object like {{"text": ...}}{names}'
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finetune.errors import AmbiguityError, DataError, listed, nearest
+from finetune.errors import AmbiguityError, DataError, format_count, listed, nearest
 from finetune.listing.split_names import split_name
 from finetune.tables.json_values import Placed
 
@@ -114,16 +114,17 @@ _SPLIT_KEYS = ("columns", "index", "data")
 def _columns(value: Mapping[str, Any], place: str) -> Shape | None:
     """{"text": [...], "label": [...]}, or the same with the rows under their numbers."""
     parts = list(value.values())
+    columns = format_count(len(value), "column")
     if len(parts) > 1 and all(_is_scalars(part) for part in parts):
         lengths = {key: len(part) for key, part in value.items()}
         if len({*lengths.values()}) > 1:
             sizes = ", ".join(f"{key!r} has {length}" for key, length in lengths.items())
             raise DataError(f"{place}: one object whose columns have different lengths: {sizes}")
         rows = [dict(zip(value, cells, strict=True)) for cells in zip(*parts, strict=True)]
-        return Shape.of_rows(rows, f"{place}: read as an object of {len(value)} columns")
+        return Shape.of_rows(rows, f"{place}: read as an object of {columns}")
     if all(_is_numbered(part) for part in parts) and len({tuple(part) for part in parts}) == 1:
         rows = [{key: value[key][index] for key in value} for index in parts[0]]
-        return Shape.of_rows(rows, f"{place}: read as an object of {len(value)} columns")
+        return Shape.of_rows(rows, f"{place}: read as an object of {columns}")
     return None
 
 
@@ -133,7 +134,9 @@ def _keyed_rows(value: Mapping[str, Any], place: str) -> Shape | None:
     if not _is_list_of(parts, Mapping) or len(parts) < 2:
         return None
     if all(key.isdecimal() for key in value):
-        return Shape.of_rows(parts, f"{place}: read as an object of {len(parts)} rows")
+        return Shape.of_rows(
+            parts, f"{place}: read as an object of {format_count(len(parts), 'row')}"
+        )
     alike = len({frozenset(part) for part in parts}) == 1
     if len(parts) < _FEWEST or not alike or "key" in parts[0]:
         return None
@@ -165,7 +168,7 @@ def _container(value: Mapping[str, Any], place: str) -> Shape | None:
     if len(value[key]) < _FEWEST:
         return None  # one row
     raise AmbiguityError(
-        f"{place}: one object with {len(value[key])} objects under {key!r}; write"
+        f"{place}: one object with {format_count(len(value[key]), 'object')} under {key!r}; write"
         f" data.field={key} if these are the rows; if it is one row, put it into a list: [{{...}}]"
     )
 

@@ -11,7 +11,7 @@ from statistics import median
 from datasets import Dataset
 
 from finetune.config.schema import DataConfig
-from finetune.errors import AmbiguityError, DataError
+from finetune.errors import AmbiguityError, DataError, format_count
 from finetune.tables.csv_records import DELIMITERS, Dialect, guess_columns
 from finetune.tables.encodings import Decoder
 from finetune.tables.faults import excerpt, keeps_faults
@@ -40,7 +40,8 @@ def read_document(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dat
         if all(line.startswith(_LABEL) for line in lines if line.strip()):
             return _from_fasttext(path, lines)
         check_not_table(path, lines)
-    note = f"{path}: read as one document of {len(text)} characters in {len(lines)} lines"
+    size = f"{format_count(len(text), 'character')} in {format_count(len(lines), 'line')}"
+    note = f"{path}: read as one document of {size}"
     if looks_like_list(lines):
         note += "; its lines may be rows of their own: data.format=lines reads one row per line"
     return Dataset.from_dict({"text": [text], "file": [path.name]}), [note]

@@ -29,7 +29,7 @@ from finetune.batching.plan import MicroBatch
 from finetune.batching.sampling import classes_of, split_by_class
 from finetune.distributed.devices import to_device
 from finetune.distributed.positional_dropout import seeded_dropout
-from finetune.errors import ConfigError, ModelError
+from finetune.errors import ConfigError, ModelError, format_count
 from finetune.io.checkpoint import (
     changed_tensors,
     find_latest_checkpoint,
@@ -76,8 +76,10 @@ def tune_backbone(live: Live, folder: Path | None, console: Console) -> str:
         for tensor in _backbone(live).values():
             tensor.copy_(broadcast(tensor.contiguous()))
     tenth = -(-len(losses) // 10)
+    steps = format_count(len(losses), "step")
+    rows = format_count(live.config.train.batch_size, "row")
     return (
-        f"contrastive tuning: {len(losses)} steps of {live.config.train.batch_size} rows on the "
+        f"contrastive tuning: {steps} of {rows} on the "
         f"whole backbone; mean loss {np.mean(losses[:tenth]):.4f} over the first tenth of the "
         f"steps, {np.mean(losses[-tenth:]):.4f} over the last"
     )

@@ -9,8 +9,7 @@ import torch
 
 from finetune.config.yaml import flatten
 from finetune.data.opening import Splits
-from finetune.errors import listed
-from finetune.reporting.console import format_count
+from finetune.errors import format_count, listed
 from finetune.reporting.run_facts import RunFacts, cut_note
 from finetune.training.recipes import NOT_APPLICABLE
 from finetune.training.setup import Prepared
@@ -68,7 +67,7 @@ def _label_counts(rows: Iterable[tuple[str, ...]], unit: str) -> str:
     without = sum(not labels for labels in labels_by_row)
     rest = f"; {format_count(without, 'row')} without a label" if without else ""
     counted = "" if unit == "rows" else f", counted by {unit}"
-    return f"{len(counts)} labels in train{counted}: {named}{rest}"
+    return f"{format_count(len(counts), 'label')} in train{counted}: {named}{rest}"
 
 
 def _lengths(prepared: Prepared) -> str:

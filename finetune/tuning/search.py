@@ -13,10 +13,10 @@ from accelerate.utils import broadcast_object_list
 
 from finetune.config.schema import TaskConfig
 from finetune.distributed.launch import this_process
-from finetune.errors import CheckpointError, ConfigError, FinetuneError
+from finetune.errors import CheckpointError, ConfigError, FinetuneError, format_count
 from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
-from finetune.reporting.console import Console, format_count
+from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.tuning.advisor import advise
 from finetune.tuning.search_folder import SearchFolder, default_search_folder

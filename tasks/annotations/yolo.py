@@ -215,7 +215,7 @@ def _no_labels(source: YoloSource, split: str, images: Sequence[Path]) -> str:
         else f"found in {source.folder}: {describe_contents(source.folder)}"
     )
     return (
-        f"{source.place}: none of the {len(images)} images of split {split} has a label file;"
+        f"{source.place}: none of the images of split {split} ({len(images)}) has a label file;"
         f" looked for {_short(label_file(image), source.folder)} for"
         f" {_short(image, source.folder)}; {there}"
     )

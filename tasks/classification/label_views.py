@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import listed
-from finetune.reporting.console import format_count
+from finetune.errors import format_count, listed
 from finetune.task_parts import Outcome, Prediction, Row, Stats, Views
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
@@ -134,7 +133,7 @@ def _cell_remarks(targets: Targets, cells: Sequence[Any]) -> list[str]:
     texts = {cell for cell in cells if isinstance(cell, str) and not is_missing(cell)}
     padded = sum(isinstance(cell, str) and cell != cell.strip() for cell in cells)
     if padded:
-        notes.append(f"labels: blanks around the label of {padded} rows are ignored")
+        notes.append(f"labels: blanks around the label ignored in {format_count(padded, 'row')}")
     count, rows = len(targets.names), len(cells)
     if isinstance(targets, SeveralLabels):
         empty = sum(not targets.reader.several(cell) for cell in cells)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.errors import ConfigError, DataError, listed, nearest
+from finetune.errors import ConfigError, DataError, format_count, listed, nearest
 from tasks.cells.label_values import LabelIndex, merge_spellings
 
 LONGEST_NAME = 200  # characters
@@ -149,11 +149,13 @@ def configured_labels(configured: Sequence[str] | Mapping[str, str]) -> list[str
     return [name for name in names if name is not None]
 
 
-def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: str = "rows") -> None:
+def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: str = "row") -> None:
     """Raise DataError, beginning with `fault`, if a counted label is not among `names`."""
     unknown = [(str(name), count) for name, count in counts.most_common() if name not in names]
     if unknown:
-        labels = listed((f"{name!r} ({count} {what})" for name, count in unknown), MOST_LISTED)
+        labels = listed(
+            (f"{name!r} ({format_count(count, what)})" for name, count in unknown), MOST_LISTED
+        )
         raise DataError(f"{fault}: {labels}; {nearest(unknown[0][0], names)}")
 
 

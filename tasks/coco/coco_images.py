@@ -35,7 +35,7 @@ def list_coco_images(
         image = AnnotatedImage("", name, size=size if all(size) else None)
         image.place = f"{file.name}, image {item['id']}"
         by_id.setdefault(item["id"], (item, image))
-    note = f"{file.name}: {repeated} images are listed again with the same id and file_name"
+    note = f"{file.name}: images listed again with the same id and file_name: {repeated}"
     return list(by_id.values()), note if repeated else ""
 
 

@@ -37,7 +37,7 @@ def note_unlisted(file: Path, ids: Sequence[Any], annotations: int) -> str:
     named = listed(map(repr, dict.fromkeys(ids)), _SHOWN)
     if len(ids) == annotations:
         raise DataError(
-            f"{file}: none of the {annotations} annotations is of a listed image (image_id "
+            f"{file}: none of the annotations ({annotations}) is of a listed image (image_id "
             f"{named}); correct the ids of the images or of the annotations"
         )
     return (

@@ -11,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.config.formats import WRITTEN_TABLES
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from finetune.model import Batch, TransferModel
-from finetune.reporting.console import format_count
 from finetune.task_parts import (
     REPOSITORY,
     CardFacts,
@@ -162,7 +161,11 @@ class DetectionViews(Views):
 
     def show(self, sample: Sample) -> str:
         target = sample.get("target")
-        boxes = "" if target is None else f", {sum(map(len, target['boxes']))} boxes"
+        boxes = (
+            ""
+            if target is None
+            else f", {format_count(sum(map(len, target['boxes'])), 'box', 'es')}"
+        )
         return describe_pixels(sample["inputs"][INPUT]) + boxes
 
     def metric_names(self) -> list[str]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from finetune.config.model_folders import read_model_config
 from finetune.config.schema import ModelConfig
-from finetune.errors import ModelError
+from finetune.errors import ModelError, format_count
 from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from finetune.model import TransferModel
@@ -111,10 +111,11 @@ def find_detector(
     canvas = from_detection_processor(processor, side)
     processor = to_detection_processor(processor, canvas)
     same = list(config.id2label.values()) == list(names)
+    known = format_count(len(names), "label")
     note = (
-        f"heads: kept from the checkpoint, which has the same {len(names)} labels"
+        f"heads: kept from the checkpoint, which has the same labels ({len(names)})"
         if same
-        else f"heads: new, for {len(names)} labels; the checkpoint has {config.num_labels}"
+        else f"heads: new, for {known}; the checkpoint has {config.num_labels}"
     )
     return DetectorSource(model, canvas, note, None, processor)
 
@@ -141,7 +142,9 @@ def _find_fcos(
         raise ModelError(
             f"model.name: {model.name}: config.json is damaged: {error!r}; {restoring(folder)}"
         ) from error
-    head = "kept, for the same labels" if has_same else f"new, for {len(names)} labels"
+    head = (
+        "kept, for the same labels" if has_same else f"new, for {format_count(len(names), 'label')}"
+    )
     note = f"detector: the checkpoint's FCOS, {shape}; class head: {head}"
     return DetectorSource(model, canvas, note, fcos=config)
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.errors import DataError, listed, nearest
+from finetune.errors import DataError, format_count, listed, nearest
 from finetune.task_parts import Resolved, Row
 from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
@@ -182,7 +182,8 @@ def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Conv
         return None, ""
     convention = find_convention(boxes)
     if convention is not None:
-        return convention, f"boxes: {convention}, the only fit for the first {len(boxes)} boxes"
+        first = format_count(len(boxes), "box", "es")
+        return convention, f"boxes: {convention}, the only fit for the first {first}"
     raise DataError(
         "task.boxes: cannot detect the convention, as the first boxes fit several or none; set "
         f"task.boxes to one of {', '.join(CONVENTIONS)} (COCO: xywh, Pascal VOC: xyxy, YOLO: "
@@ -219,13 +220,13 @@ def learn_categories(
         )
     if given is not None:
         labels = configured_labels(given)
-        check_known(counts, labels, "task.objects: not in task.labels", "objects")
+        check_known(counts, labels, "task.objects: not in task.labels", "object")
     elif names is not None:
         labels = [name for name in names if counts[name]]
     else:
         labels = sort_labels(counts)
     per_class = listed((f"{name} {counts[name]}" for name in labels), _LISTED)
-    note = f"objects: {counts.total()} in {len(labels)} classes ({per_class})"
+    note = f"objects: {counts.total()} in {format_count(len(labels), 'class', 'es')} ({per_class})"
     note += f", {crowds} of them crowds, which are not learned" * bool(crowds)
     note += f"; images without objects: {empty}"
     if repeated:

@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from finetune.listing.split_names import split_of
 from tasks.exports.export_files import find_exports
 from tasks.exports.export_images import Reading, Splits, find_images, read_exports
@@ -115,8 +115,9 @@ class CvatFile:
         """Return a note on the frames of a video, which are read as images."""
         if not self._frames:
             return []
+        images = format_count(len(self._frames), "image")
         return [
-            f"warning: {self._file.name}: tracks of a video, read as {len(self._frames)} images,"
+            f"warning: {self._file.name}: tracks of a video, read as {images},"
             " the frames with a shape; neighboring frames are alike, so metrics on a share of them"
             " are optimistically biased: set data.validation to another video"
         ]

@@ -186,5 +186,5 @@ def no_export(path: Path, tool: str, looked_for: str) -> DataError:
 
 
 def show_count(counts: Mapping[str, int], most: int = 6) -> str:
-    """Return "3 points, 2 lines"."""
-    return listed((f"{count} {name}" for name, count in counts.items()), most)
+    """Return "points (3), lines (2)": names in the plural read well beside any count."""
+    return listed((f"{name} ({count})" for name, count in counts.items()), most)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from finetune.listing.image_paths import is_readable_file
 from finetune.listing.split_names import split_name
 from finetune.listing.walking import walk_visible
@@ -139,8 +139,9 @@ def _find_images(
     for by_stem, image in found:
         image.image = by_stem.image
     if found:
+        images = format_count(len(found), "image")
         notes.append(
-            f"{place}: {len(found)} images were found by the names of their .json files, since"
+            f"{place}: {images} found by the name of the .json file, since"
             f" imagePath does not tell them (such as {found[0][1].file})"
         )
     return notes

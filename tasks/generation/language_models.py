@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config.schema import ModelConfig
-from finetune.errors import ModelError
+from finetune.errors import ModelError, format_count
 from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
-from finetune.reporting.console import format_count
 from tasks.backbones.pretrained import load_whole, quiet_transformers, text_network_kind
 from tasks.backbones.seams import find_blocks, linear_layers
 from tasks.text.vocabulary import embedding_rows

@@ -101,7 +101,7 @@ def _read_outlines(export: AnnotationFormat, path: Path, config: DataConfig) -> 
     boxes = [each for each in objects if not (each.polygons or each.counts or each.fault)]
     if boxes and not any(each.polygons or each.counts for each in objects):
         raise DataError(
-            f"{path}: its {len(boxes)} objects are boxes without outlines: task=object-detection"
+            f"{path}: its objects ({len(boxes)}) are boxes without outlines: task=object-detection"
             " learns them; for segmentation, annotate polygons or masks"
         )
     for each in boxes:

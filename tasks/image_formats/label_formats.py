@@ -19,7 +19,7 @@ from pathlib import Path
 
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.annotations.yolo import has_labels
 from tasks.coco.coco import read_coco
@@ -75,7 +75,9 @@ def _read(each: AnnotationFormat, path: Path, config: DataConfig) -> TaskTables:
     if left_out:
         notes.append(f"warning: images without a label, not read: {left_out} of {len(images)}")
     if not kept.get("train", [True]):
-        raise DataError(f"{path}: none of its images has a label; found {len(images)} images")
+        raise DataError(
+            f"{path}: none of its images has a label; found {format_count(len(images), 'image')}"
+        )
     rows = {
         split: [label_row(image, several=several) for image in some]
         for split, some in kept.items()

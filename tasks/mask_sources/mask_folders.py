@@ -97,7 +97,7 @@ def _read_layout(layout: dict[str, MaskPair], root: Path) -> tuple[dict[str, lis
     notes = []
     if instances:
         notes.append(
-            f"warning: {len(instances)} masks hold objects and not classes by their names"
+            f"warning: masks that hold objects and not classes by their names: {len(instances)}"
             f" ({listed(instances, _SHOWN)}): task.encoding=instance learns all objects as one"
             " class; for classes, add masks of classes"
         )
@@ -130,8 +130,8 @@ def _no_masks(pair: MaskPair, rows: Sequence[Row], root: Path) -> str:
         looked = f"no mask in {inside} is named like {first.name}"
     seen = describe_contents(pair.masks or pair.images.parent)
     return (
-        f"{root}: train: none of the {len(rows)} images has a mask: {looked} (found there: {seen});"
-        " add the masks, or choose another split with data.train=NAME"
+        f"{root}: train: none of the images ({len(rows)}) has a mask: {looked} (found there:"
+        f" {seen}); add the masks, or choose another split with data.train=NAME"
     )
 
 

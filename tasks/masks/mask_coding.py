@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import ConfigError, DataError, listed, nearest
+from finetune.errors import ConfigError, DataError, format_count, listed, nearest
 from tasks.image.joint_augmentation import IGNORE
 from tasks.mask_sources.mask_files import (
     NO_OBJECT,
@@ -302,7 +302,7 @@ def _check(coding: MaskCoding, facts: Sequence[MaskFacts], places: Sequence[str]
 
 def _count(places: Sequence[str]) -> str:
     """Count masks: "1 mask: a.png", or "2 masks, first a.png"."""
-    count, name = ("1 mask", ": ") if len(places) == 1 else (f"{len(places)} masks", ", first ")
+    count, name = format_count(len(places), "mask"), ": " if len(places) == 1 else ", first "
     return f"{count}{name}{places[0]}" if places[0] else count
 
 

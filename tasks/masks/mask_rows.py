@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from finetune.errors import DataError, listed
+from finetune.errors import DataError, format_count, listed
 from finetune.task_parts import Resolved, Row
 from tasks.classification.label_columns import find_column
 from tasks.image.picture_rows import PictureRows, image_name
@@ -68,7 +68,7 @@ class MaskRows(PictureRows):
         image = image_name(self.cell(row))
         mask = path_of(cell) or "mask"
         if is_object_list(cell):
-            mask = "1 object" if len(cell) == 1 else f"{len(cell)} objects"
+            mask = format_count(len(cell), "object")
         return f"image {image} of {width} x {height} pixels -> {mask}: {shown}"
 
     def resolve(

@@ -18,7 +18,7 @@ from torch import nn
 
 from finetune.config.model_folders import TASK, read_model_config
 from finetune.config.schema import ModelConfig
-from finetune.errors import ConfigError, ModelError, nearest
+from finetune.errors import ConfigError, ModelError, format_count, nearest
 from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
@@ -154,7 +154,9 @@ def _build_from_folder(
     assert all(name.startswith("segmentation_head.") for name in missing), missing
     model = SmpModel(network, size)
     same = "kept from the checkpoint, which has the same labels"
-    model.notes.append(f"head: {same if keeps else f'new, for {len(names)} labels'}")
+    model.notes.append(
+        f"head: {same if keeps else 'new, for ' + format_count(len(names), 'label')}"
+    )
     return model
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from finetune.errors import DataError
+from finetune.errors import DataError, format_count
 from tasks.image.image_reading import picture_size
 from tasks.objects.annotated import AnnotatedImage
 from tasks.objects.boxes import is_numbers, to_corners
@@ -42,8 +42,9 @@ def fit_sizes(items: Sequence[AnnotatedImage], rescale: bool | None) -> list[str
     if scaled and rescale is not None:
         how = "scaled to their files" if rescale else "read in the pixels of their files"
         stated, size = scaled[0][0].size, scaled[0][1]
+        images = format_count(len(scaled), "image")
         notes.append(
-            f"annotations of {len(scaled)} images of another size are {how} (data.rescale); the"
+            f"annotations of {images} of another size are {how} (data.rescale); the"
             f" first is stated as {_show(stated)}, its file has {_show(size)}"
         )
     return notes
@@ -80,7 +81,7 @@ def _turn(items: Iterable[AnnotatedImage], stored: set[int]) -> list[str]:
             _turn_objects(item, _TURNS[number](*item.size))
             count += 1
     return [
-        f"{count} images have an EXIF orientation that their annotations ignore: coordinates are"
+        f"images with an EXIF orientation that their annotations ignore: {count}; coordinates are"
         " turned with the images"
     ]
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from finetune.errors import ConfigError, ModelError, listed
-from finetune.reporting.console import format_count
+from finetune.errors import ConfigError, ModelError, format_count, listed
 
 _WORD = re.compile(r"[^\W\d_][\w-]*")
 # Occurrences and tokens from which a word is listed as fragmented; words listed at most.

@@ -212,7 +212,7 @@ def test_init_names_a_split_that_training_would_refuse(capsys: Any) -> None:
         Path("set/data.yaml"), "train: images/train\nval: images/val\nnames: [circle, square]"
     )
     assert finetune("init", "data=set", "task=object-detection") == 0
-    assert "none of the 1 images of split validation has a label file" in capsys.readouterr().out
+    assert "none of the images of split validation (1) has a label file" in capsys.readouterr().out
 
 
 def test_init_reads_a_lone_test_split_only_where_training_would(capsys: Any) -> None:

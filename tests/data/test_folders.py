@@ -41,7 +41,9 @@ def test_text_folder_gives_text_label_and_file_in_name_order(tmp_path: Path) -> 
         {"text": "goal", "label": "sport", "file": "sport/000.txt"},
         {"text": "", "label": "sport", "file": "sport/001.txt"},
     ]
-    assert ["2 files or folders that are not data" in note for note in tables.notes] == [True]
+    assert ["files and folders that are not data, ignored: 2" in note for note in tables.notes] == [
+        True
+    ]
 
 
 def test_split_folders_may_contain_class_folders(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_image_folder_gives_image_label_and_file_in_name_order(tmp_path: Path) -
     ]
     assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
     assert all(row["image"] == (tmp_path / row["file"]).as_posix() for row in rows)
-    assert "ignored 1 files or folders that are not data: dog/notes.md" in tables.notes[0]
+    assert "that are not data, ignored: 1 (dog/notes.md)" in tables.notes[0]
 
 
 @pytest.mark.parametrize("form", ["auto", "image-folder"])
@@ -75,7 +75,9 @@ def test_read_image_files_reads_a_file_or_a_pattern(tmp_path: Path) -> None:
         touch(tmp_path / name)
     assert read_auto(tmp_path / "a.jpg").splits["train"]["file"][:] == ["a.jpg"]
     assert len(read_auto(tmp_path / "*").splits["train"]) == 2
-    with pytest.raises(DataError, match=r"no image matches this pattern \(1 other files do\)"):
+    with pytest.raises(
+        DataError, match=r"no image matches this pattern \(other files that do: 1\)"
+    ):
         read_auto(tmp_path / "*.txt")
 
 

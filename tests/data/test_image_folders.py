@@ -63,7 +63,9 @@ def test_folders_beside_splits_are_named_as_not_read(tmp_path: Path) -> None:
     fill(tmp_path, [*class_files("seg_train"), *class_files("seg_test"), "seg_pred/1.jpg"])
     tables = read_auto(tmp_path)
     assert labels(tables) == {"train": PETS, "test": PETS}
-    assert any("ignored 1 files or folders" in note and "seg_pred" in note for note in tables.notes)
+    assert any(
+        "that are not data, ignored: 1" in note and "seg_pred" in note for note in tables.notes
+    )
 
 
 def test_class_folders_may_contain_the_splits(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_names_are_found_in_a_folder_beside_the_table(tmp_path: Path) -> None:
     tables = read_auto(tmp_path)
     assert files(tables, "image_id", tmp_path) == ["train_images/1.jpg", "train_images/2.jpg"]
     assert any("1 of 2 found" in note for note in tables.notes)
-    assert any(note.startswith("not read: 1 images") and "9.jpg" in note for note in tables.notes)
+    assert any(note.startswith("not read: 1 image ") and "9.jpg" in note for note in tables.notes)
 
 
 def test_table_labels_the_flat_images_of_train(tmp_path: Path) -> None:

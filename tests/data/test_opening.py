@@ -205,7 +205,7 @@ def test_test_split_without_labels_is_skipped(task: Task) -> None:
     )
     opened = open_with(task, data)
     assert sizes(opened) == (20, 2, None)
-    assert has_note(opened, "test: skipped", "'label' is empty in all 3 rows")
+    assert has_note(opened, "test: skipped", "'label' is empty in every row (3 rows)")
     with pytest.raises(DataError, match="test: 3 of 3 rows"):
         open_with(task, data, test="test")
 

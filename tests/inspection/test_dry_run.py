@@ -81,7 +81,7 @@ def test_inspect_begins_with_the_data_and_one_row_and_lists_only_keys_that_were_
     places = [output.index(heading) for heading in ("data", "first row: text ", "run\n", "config")]
     assert places == sorted(places)
     assert "train.batch_size=16" in output and "optim.betas" not in output
-    assert "keys at their default; --all lists them" in output
+    assert "left at the default; --all lists them" in output
 
 
 def test_inspect_in_python_shows_the_same(

@@ -111,7 +111,7 @@ def test_read_json_names_the_cells_of_lists(read: Read, content: str) -> None:
     assert read(content, "a.json", columns=["text", "label"])[0].to_list() == ROWS
     with pytest.raises(DataError, match="data.columns="):
         read(content, "a.json")
-    with pytest.raises(DataError, match="2 cells, but data.columns has 1 names"):
+    with pytest.raises(DataError, match="2 cells, but data.columns has 1 name"):
         read(content, "a.json", columns=["text"])
 
 

@@ -135,7 +135,7 @@ def test_read_yolo_refuses_a_split_without_label_files(tmp_path: Path) -> None:
     root = write_yolo(tmp_path, "train: images/train\nval: images/val\nnames: [circle, square]")
     save_pictures(root / "images" / "val", NAMES)
     message = refusal(root, validation=None)
-    assert "none of the 3 images of split validation has a label file" in message
+    assert "none of the images of split validation (3) has a label file" in message
     assert "looked for labels/val/a.txt for images/val/a.jpg" in message
     assert read_boxes(root)[0] == EXPECTED
     (root / "labels").rename(root / "annotations")

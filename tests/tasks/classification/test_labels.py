@@ -108,7 +108,7 @@ def test_learn_labels_reports_unknown_labels_with_rows_and_suggestion() -> None:
 
 
 def test_learn_labels_lists_at_most_five_unknown_labels() -> None:
-    with pytest.raises(DataError, match=r"'4' \(1 rows\) and 15 more"):
+    with pytest.raises(DataError, match=r"'4' \(1 row\) and 15 more"):
         learn_labels(range(20), ["a", "b"])
 
 

@@ -65,8 +65,8 @@ def test_masks_lie_at_their_first_point(tmp_path: Path) -> None:
 def test_points_and_lines_and_flags_are_counted(tmp_path: Path) -> None:
     shapes = [shape(), shape("point", [[1, 1]]), shape("line", [[1, 1], [2, 2]])]
     _, notes = read_boxes(write(tmp_path, *shapes, flags={"blurred": True, "dark": False}))
-    assert "not read: 1 points, 1 lines" in notes
-    assert "labels of whole images, not read: 1 blurred" in notes
+    assert "not read: points (1), lines (1)" in notes
+    assert "labels of whole images, not read: blurred (1)" in notes
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_images_are_found_beside_other_folders_by_file_name(tmp_path: Path) -> N
         write_json(tmp_path / "labels" / "train" / f"{name}.json", content)
     rows, notes = read_boxes(tmp_path)
     assert rows == [[SQUARE], [SQUARE]]
-    assert any(note.startswith("labels/train: 2 images were found by the names") for note in notes)
+    assert any(note.startswith("labels/train: 2 images found by the name") for note in notes)
     assert "images without annotations, not read: 1 (c.jpg)" in notes
-    assert "not read: 2 images embedded in .json files" in notes
+    assert "not read: images embedded in .json files (2)" in notes
 
 
 def embedded(folder: Path) -> str:
@@ -133,7 +133,7 @@ def test_the_file_beside_it_is_read_if_image_path_names_the_annotations(tmp_path
     file = write_json(tmp_path / "a.json", labelme([shape()], "a.json", imageData="QUJD"))
     rows, notes = read_boxes(file)
     assert rows == [[SQUARE]]
-    assert "not read: 1 images embedded in .json files" in notes
+    assert "not read: images embedded in .json files (1)" in notes
 
 
 def test_copies_with_one_image_path_are_told_apart_by_file_name(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_labels_with_a_meaning_of_their_own_are_no_classes(tmp_path: Path) -> No
     rows, notes = read_boxes(tmp_path)
     assert rows == [[("square", *BOX)]]
     assert "areas to ignore (__ignore__), not read: 1" in notes
-    assert "not read: 1 shapes of _background_" in notes
+    assert "not read: shapes of _background_ (1)" in notes
     (classes,), notes = read_classes(tmp_path)
     assert classes[4][4] == IGNORE
     assert classes[4][24] == 0

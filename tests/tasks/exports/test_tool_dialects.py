@@ -77,8 +77,8 @@ def test_cvat_counts_what_is_not_read(tmp_path: Path) -> None:
     meta = "<task><labels><label><name>unused</name></label></labels></task>"
     rows, notes = read_boxes(write_cvat(tmp_path, box + others, meta))
     assert rows == [[SQUARE]]
-    assert "not read: 1 attributes, 1 points, 1 polylines" in notes
-    assert "labels of whole images, not read: 1 x" in notes
+    assert "not read: attributes (1), points (1), polylines (1)" in notes
+    assert "labels of whole images, not read: x (1)" in notes
     assert "classes without objects: unused" in notes
 
 
@@ -152,7 +152,7 @@ def test_assets_of_vott_that_nobody_annotated_are_counted(tmp_path: Path) -> Non
     write_json(tmp_path / "vott.json", {**VOTT, "assets": {**VOTT["assets"], "2": new}})
     boxes, notes = read_boxes(tmp_path)
     assert boxes == [[SQUARE]]
-    assert "not read: 1 images that were not annotated" in notes
+    assert "not read: images that were not annotated (1)" in notes
 
 
 def test_cvat_entities_are_not_expanded(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_via_exports_are_read_alike(kind: str, tmp_path: Path) -> None:
         write_json(tmp_path / "via.json", content)
     rows, notes = read_boxes(tmp_path)
     assert rows == [[SQUARE, ("dot", 25, 25, 35, 35)]]
-    assert "not read: 1 points" in notes
+    assert "not read: points (1)" in notes
 
 
 def test_via_attributes_are_chosen_by_key(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_via_attributes_are_chosen_by_key(tmp_path: Path) -> None:
     )
     rows, notes = read_boxes(tmp_path, field="kind")
     assert rows == [[SQUARE]]
-    assert "not read: 1 values of attribute 'color'" in notes
+    assert "not read: values of attribute 'color' (1)" in notes
 
 
 def test_a_via_region_without_the_attribute_of_others_has_no_label(tmp_path: Path) -> None:
@@ -237,8 +237,8 @@ def test_supervisely_names_what_is_not_read(tmp_path: Path) -> None:
     path = write_supervisely(tmp_path, a=supervisely([box, figure("point", [[1, 1]])], "night"))
     rows, notes = read_boxes(path)
     assert rows == [[SQUARE]]
-    assert "not read: 1 points" in notes
-    assert any(note.startswith("labels of whole images, not read: 1 ") for note in notes)
+    assert "not read: points (1)" in notes
+    assert any(note.startswith("labels of whole images, not read: ") for note in notes)
     assert "classes without objects: unused" in notes
 
 
@@ -296,7 +296,7 @@ def test_attributes_of_files_in_via_are_counted(tmp_path: Path) -> None:
     write_json(tmp_path / "via.json", {"a": {**entry, "file_attributes": {"scene": "street"}}})
     boxes, notes = read_boxes(tmp_path)
     assert boxes == [[SQUARE]]
-    assert "not read: 1 values of file attribute 'scene'" in notes
+    assert "not read: values of file attribute 'scene' (1)" in notes
 
 
 def test_via_regions_without_attributes_are_of_one_class(tmp_path: Path) -> None:

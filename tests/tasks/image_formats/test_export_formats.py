@@ -64,7 +64,7 @@ def test_exports_read_as_masks_fill_their_outlines(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", BOXES_ALONE)
 def test_boxes_alone_are_refused_for_segmentation(name: str, tmp_path: Path) -> None:
     message = refusal(write_export(tmp_path, name), Segmentation())
-    assert "its 1 objects are boxes without outlines: task=object-detection" in message
+    assert "its objects (1) are boxes without outlines: task=object-detection" in message
 
 
 def test_boxes_beside_outlines_are_filled_and_said(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_label_formats_count_objects_and_the_exports_count_labels(tmp_path: Path
     write_text(tmp_path / "annotations.xml", cvat("".join(map(cvat_image, tags, NAMES))))
     assert "objects in images, not read: 4" in open_set(ImageClassification(), tmp_path).notes
     notes = open_set(ObjectDetection(), tmp_path).notes
-    assert "labels of whole images, not read: 2 dog, 2 cat" in notes
+    assert "labels of whole images, not read: dog (2), cat (2)" in notes
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -95,8 +95,8 @@ def test_what_is_not_read_of_tasks_is_counted(tmp_path: Path) -> None:
     rows, notes = read_boxes(write(tmp_path, *tasks, images=("a.jpg", "b.jpg")))
     assert rows == [[], [SQUARE]]
     assert (
-        "not read: 1 predictions, 1 further annotations of a task, 1 skipped tasks,"
-        " 1 tasks without annotations, 1 results of type keypointlabels" in notes
+        "not read: predictions (1), further annotations of a task (1), skipped tasks (1),"
+        " tasks without annotations (1), results of type keypointlabels (1)" in notes
     )
     assert "images without objects: 1 of 2" in notes
 
@@ -219,7 +219,7 @@ def test_choices_for_texts_are_labels(tmp_path: Path) -> None:
     rows, notes = read_texts(tmp_path, tasks)
     assert rows == [{"text": "Good.", "label": "up"}, {"text": "Bad.", "label": "down"}]
     assert any("field 'review' as text, choice 'mood' as label" in note for note in notes)
-    assert "p.json: not read: 1 tasks without annotations" in notes
+    assert "p.json: not read: tasks without annotations (1)" in notes
 
 
 def test_several_choices_are_several_labels(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_pair_files_leaves_a_mask_in_doubt_unpaired(tmp_path: Path) -> None:
     """Without the folders, 1.jpg could have either mask."""
     save_pictures(tmp_path / "images", ["a/1.jpg", "b/1.jpg"])
     save_masks(tmp_path / "masks", ["x/1.png", "y/1.png"])
-    assert "none of the 2 images has a mask" in refusal(tmp_path, Segmentation())
+    assert "none of the images (2) has a mask" in refusal(tmp_path, Segmentation())
 
 
 def test_read_masks_reads_cvat_with_its_list_and_names_the_rest(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_read_masks_refuses_to_train_on_a_split_without_masks(tmp_path: Path) ->
     save_pictures(tmp_path / "test/images", ["3.jpg", "4.jpg"])
     save_masks(tmp_path / "test/masks", ["3.png", "4.png"])
     message = refusal(tmp_path, Segmentation(), test=None)
-    assert "train: none of the 2 images has a mask: no folder of masks beside train/im" in message
+    assert "train: none of the images (2) has a mask: no folder of masks beside train/im" in message
     assert len(open_set(Segmentation(), tmp_path, train="test").train) == 2
     save_masks(tmp_path / "train/masks", ["7.png", "8.png"])
     message = refusal(tmp_path, Segmentation(), test=None)
@@ -127,7 +127,7 @@ def test_read_masks_skips_a_test_split_without_masks(tmp_path: Path) -> None:
     save_masks(tmp_path / "train_masks", ["1_mask.png", "2_mask.png"])
     save_pictures(tmp_path / "test", ["3.jpg"])
     notes = open_set(Segmentation(), tmp_path, test=None).notes
-    assert "test: skipped, since 'mask' is empty in all 1 rows" in notes
+    assert "test: skipped, since 'mask' is empty in every row (1 row)" in notes
 
 
 def test_find_layout_reads_the_truth_and_not_the_field_of_view_of_drive(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_masks_of_objects_alone_are_read_with_a_warning(tmp_path: Path) -> None:
     save_pictures(tmp_path / "leftImg8bit" / "train", ["a_leftImg8bit.jpg"])
     save_masks(tmp_path / "gtFine" / "train", ["a_gtFine_instanceIds.png"])
     (note,) = [note for note in read_masks(tmp_path).notes if note.startswith("warning")]
-    assert "1 masks hold objects and not classes" in note
+    assert "masks that hold objects and not classes by their names: 1" in note
     assert "task.encoding=instance" in note
     save_masks(tmp_path / "gtFine" / "train", ["a_gtFine_labelIds.png"])
     assert not any(note.startswith("warning") for note in read_masks(tmp_path).notes)

@@ -135,7 +135,7 @@ def test_predictions_of_several_labels_have_the_type_of_the_data() -> None:
 
 def test_notes_name_variants_of_a_label() -> None:
     _, notes, _ = learn(labeled("Spam", "spam ", "SPAM\u200b", "nan"))
-    assert any("blanks around the label of 6 rows are ignored" in note for note in notes)
+    assert any("blanks around the label ignored in 6 rows" in note for note in notes)
     assert sum("differ only in case, spacing or invisible" in note for note in notes) == 2
     assert any("'nan' is a label like any other" in note for note in notes)
 
