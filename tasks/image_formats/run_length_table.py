@@ -4,13 +4,16 @@
     0a1b.jpg,1 3 10 5              0a1b.jpg,2,1 3 10 5              0a1b.jpg_1,1 3 10 5
     2c3d.jpg,                                                       0a1b.jpg_2,
 
-Pairs of a start, from 1, and a length; pixels are counted down the columns, from the left. An empty
-cell or -1 means an image, or a class of it, without a mask. All lines of an image belong together.
+Pairs of a start, from 1, and a length. Pixels are counted down the columns, from the left, or along
+the rows, from the top: in the wrong order, the masks of images that are not square fall to pieces.
+An empty cell or -1 means an image, or a class of it, without a mask. All lines of an image belong
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +37,11 @@ _ONE_CLASS = "object"
 _SAMPLES = "submission"  # tables of answers to hand in, with the same columns
 _NO_MASK = ("", "-1", "nan")
 _SHOWN = 3
+_COMPARED = 20  # masks that are read in both orders to find theirs
+_FAR_SHORTER = 0.7  # ratio of the outlines in both orders that tells the order
+
+_Runs = Mapping[str, Sequence[tuple[str, str, int]]]
+"""Class, runs and line of the masks of each image."""
 
 
 class _Columns(NamedTuple):
@@ -93,14 +101,18 @@ def _read_table(file: Path, split: str, config: DataConfig) -> Reading:
     images = {name: AnnotatedImage("", name, place=f"{file.name}, {name}") for name in runs}
     for image in images.values():
         reading.add(image, split)
+    found = find_images(file, reading.splits, config)
+    by_rows = _are_by_rows(images, runs)
+    order = "along the rows from 1, since only so the masks are whole areas"
     reading.notes += [
-        f"{file}: read as run-length masks, whose pixels are counted down the columns from 1",
-        *find_images(file, reading.splits, config),
+        f"{file}: read as run-length masks, whose pixels are counted"
+        f" {order if by_rows else 'down the columns from 1'}",
+        *found,
     ]
     if columns.unread:
         reading.notes.append(f"{file.name}: not read: columns {listed(columns.unread, _SHOWN)}")
     for name, some in runs.items():
-        images[name].objects = list(_objects(file, images[name], some))
+        images[name].objects = list(_objects(file, images[name], some, by_rows))
     return reading
 
 
@@ -127,7 +139,7 @@ def _cells(
 
 
 def _objects(
-    file: Path, image: AnnotatedImage, runs: Sequence[tuple[str, str, int]]
+    file: Path, image: AnnotatedImage, runs: Sequence[tuple[str, str, int]], by_rows: bool
 ) -> Iterator[Annotated]:
     try:
         size = picture_size(image.image)
@@ -138,13 +150,50 @@ def _objects(
             continue
         item = Annotated(category, place=f"{file.name}:{number}")
         try:
-            set_mask(item, _decode(text, size), (0, 0), size)
+            set_mask(item, _decode(text, size, by_rows), (0, 0), size)
         except ValueError as error:
             item.fault = str(error)
         yield item
 
 
-def _decode(text: str, size: tuple[int, int]) -> Mask:
+def _are_by_rows(images: Mapping[str, AnnotatedImage], runs: _Runs) -> bool:
+    """True if the outlines of the masks are far shorter with pixels counted along the rows.
+
+    A square image gives no sign: in the other order its masks are mirrored along the diagonal.
+    """
+    lengths = np.array([_outlines(*each) for each in islice(_comparable(images, runs), _COMPARED)])
+    if not len(lengths):
+        return False
+    by_columns, by_rows = lengths.sum(0)
+    return bool(by_rows < _FAR_SHORTER * by_columns)
+
+
+def _comparable(
+    images: Mapping[str, AnnotatedImage], runs: _Runs
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the runs of the masks in images that are not square, with the size of the image."""
+    for name, some in runs.items():
+        try:
+            size = picture_size(images[name].image)
+        except DataError:
+            continue
+        if size[0] != size[1]:
+            yield from ((text, size) for _, text, _ in some if text.lower() not in _NO_MASK)
+
+
+def _outlines(text: str, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the length of a mask's outline in pixels, by columns and by rows."""
+    try:
+        masks = [_decode(text, size, by_rows) for by_rows in (False, True)]
+    except ValueError:  # which is reported with its line
+        return 0, 0
+    by_columns, by_rows = (
+        sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in (0, 1)) for mask in masks
+    )
+    return by_columns, by_rows
+
+
+def _decode(text: str, size: tuple[int, int], by_rows: bool) -> Mask:
     """Return the mask [H, W] of pairs of a start and a length. Raises ValueError."""
     check_size(size)
     height, width = size
@@ -168,7 +217,8 @@ def _decode(text: str, size: tuple[int, int]) -> Mask:
     steps = np.zeros(height * width + 1, np.int8)
     np.add.at(steps, starts, 1)
     np.add.at(steps, ends, -1)
-    return steps[:-1].cumsum(dtype=np.int8).astype(bool).reshape(width, height).T
+    covered = steps[:-1].cumsum(dtype=np.int8).astype(bool)
+    return covered.reshape(height, width) if by_rows else covered.reshape(width, height).T
 
 
 RUN_LENGTH_MASKS = DataFormat(

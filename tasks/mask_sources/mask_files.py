@@ -203,6 +203,7 @@ def _from_image(image: Image.Image, as_colors: bool) -> tuple[Values, MaskKind]:
         raise DataError(
             f"has {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}"
         )
+    _check_pages(image)
     image = to_upright(image)
     is_deep = image.mode.startswith("I")
     if not is_deep and image.mode != "F" and as_colors:
@@ -215,6 +216,17 @@ def _from_image(image: Image.Image, as_colors: bool) -> tuple[Values, MaskKind]:
         raise DataError("has floating-point values; save it with integer values")
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), 2, 0)
     return red << 16 | green << 8 | blue, "color"
+
+
+def _check_pages(image: Image.Image) -> None:
+    """Raise DataError for a mask of several pages of one size; smaller ones are thumbnails."""
+    count, size = getattr(image, "n_frames", 1), image.size
+    if count == 1:
+        return
+    image.seek(1)
+    if image.size == size:
+        raise DataError(f"has {count} pages or frames; save one page with a value for each class")
+    image.seek(0)
 
 
 def _from_array(content: bytes) -> Values:

@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from finetune.errors import ConfigError, DataError, format_count, listed, nearest
 from tasks.image.joint_augmentation import IGNORE
+from tasks.mask_sources.mask_doubts import (
+    check_first_value,
+    check_ignored_white,
+    check_negative,
+)
 from tasks.mask_sources.mask_files import (
     NO_OBJECT,
     MaskFacts,
@@ -28,8 +33,6 @@ from tasks.objects.annotated import IGNORED, NAMED
 
 BACKGROUND, FOREGROUND = "background", "foreground"
 _SHOWN = 12
-_WHITE = 255
-_FIRST_SPREAD = 31  # above it, the first class is not numbered but spread over 0 to 255
 
 
 @dataclass(frozen=True)
@@ -170,23 +173,15 @@ def _code_values(
         default = []
     else:
         if default:
-            _check_scale(seen)
+            check_ignored_white([_total([one], greys) for one in facts])
         rest = [value for value in seen if value not in (*requested, *default)]
+        check_negative(rest)
+        if labels and kind == "index" and encoding == "auto":
+            check_first_value(rest, labels)
         values, names, zero = _by_order(rest, labels, encoding, kind)
         default = [*default, *zero]
     ignored = [*requested, *(value for value in default if value not in values)]
     return _without(values, names, requested, MaskCoding(kind, (), (), tuple(ignored), greys))
-
-
-def _check_scale(seen: Sequence[int]) -> None:
-    """Raise DataError if 255 may be a class: the last of values that are spread up to it."""
-    others = [value for value in seen if value not in (0, _WHITE)]
-    if _WHITE in seen and others and min(others) > _FIRST_SPREAD:
-        raise DataError(
-            f"masks: have the values {listed(map(str, seen), _SHOWN)}: 255 usually marks pixels to"
-            " ignore, but here it may be a class like the others; task.ignore=[] makes it one,"
-            " task.ignore=255 ignores it"
-        )
 
 
 def _without(

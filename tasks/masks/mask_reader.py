@@ -19,6 +19,7 @@ from finetune.errors import ConfigError, DataError, listed, nearest
 from finetune.task_parts import Row
 from tasks.image.image_reading import digest_image, picture_size
 from tasks.mask_sources.mask_crops import crop_mask, crop_objects
+from tasks.mask_sources.mask_doubts import check_not_blurred, check_not_instances
 from tasks.mask_sources.mask_files import (
     MaskFacts,
     Values,
@@ -49,8 +50,6 @@ MASK_NAMES = (
     "gt",
     "objects",
 )
-_MANY_VALUES = 10  # values in a mask from which they may be numbers of objects
-_FEWEST_MASKS = 4  # masks from which that is told
 _MOST_LISTED = 5  # unknown values that a message lists
 _NEARLY_ALL = 0.999  # share of the pixels that are not ignored
 
@@ -194,10 +193,20 @@ class MaskReader:
         ordered = sorted(categories.items(), key=lambda item: (min(item[0], NAMED), item[1]))
         known = dict(ordered) if facts[0].kind == "objects" else None
         keys = self.config.labels, self.config.ignore, self.config.encoding
-        check_not_instances(facts, self.config)
-        if self.config.encoding == "auto" and facts[0].kind == "index":
-            check_palettes(zip((row[self.column] for row in rows), facts, strict=True))
+        if self.config.encoding == "auto" and self.config.labels is None and known is None:
+            check_not_instances(facts)
+            check_not_blurred(facts)
         return learn_coding(facts, *keys, known, places), facts
+
+    def compare_palettes(self, rows: Iterable[Row]) -> None:
+        """Raise DataError if palettes differ, unless task.encoding tells what counts."""
+        if self.config.encoding == "auto" and not self.as_colors:
+            cells = (row.get(self.column) for row in rows)
+            check_palettes(
+                (cell, find_facts(cell))
+                for cell in cells
+                if cell is not None and not is_object_list(cell)
+            )
 
     def weigh(
         self,
@@ -273,23 +282,6 @@ def check_masks(column: str, cells: Sequence[Any]) -> None:
         raise DataError(
             f"task.mask: column {column!r} has {words[0]!r:.60}, which is not a mask; add a folder"
             " masks/ beside images/, with files of the same names, or set task.mask=COLUMN"
-        )
-
-
-def check_not_instances(facts: Sequence[MaskFacts], config: SegmentationConfig) -> None:
-    """Raise DataError for masks that most likely number objects and not classes.
-
-    Their values are 0, 1, 2, ... without gaps in every mask, as many as the mask has objects.
-    """
-    if config.encoding != "auto" or config.labels is not None or len(facts) < _FEWEST_MASKS:
-        return
-    counts = [len(one.counts) for one in facts]
-    gapless = (set(one.counts) == set(range(len(one.counts))) for one in facts)
-    if max(counts) > _MANY_VALUES and len(set(counts)) > 2 and all(gapless):
-        raise DataError(
-            f"masks: each has the values 0, 1, 2, ... without gaps, up to {max(counts) - 1}, like"
-            " numbers of objects: task.encoding=instance makes all objects one class,"
-            " task.encoding=index reads each value as a class"
         )
 
 

@@ -6,6 +6,7 @@ A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png"}; see `tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from finetune.errors import DataError, format_count, listed
@@ -86,6 +87,7 @@ class MaskRows(PictureRows):
         return Resolved(keys | {"mask": mask}, [*notes, *([note] if note else [])])
 
     def complete(self, splits: Mapping[str, Iterable[Row]]) -> Resolved:
+        self.masks.compare_palettes(chain.from_iterable(splits.values()))
         return list_all_classes(self.masks, splits)
 
     def validate(self, row: Row) -> Iterator[str]:

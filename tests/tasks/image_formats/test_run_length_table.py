@@ -46,6 +46,14 @@ def test_run_length_tables_are_read_down_the_columns(table: str, tmp_path: Path)
     assert any("pixels are counted down the columns from 1" in note for note in notes)
 
 
+def test_run_length_tables_along_the_rows_are_recognized(tmp_path: Path) -> None:
+    runs = " ".join(f"{y * SIZE[0] + LEFT + 1} {RIGHT - LEFT}" for y in range(TOP, BOTTOM))
+    write_table(tmp_path, f"ImageId,EncodedPixels\na.jpg,{runs}\nb.jpg,\n")
+    masks, notes = read_classes(tmp_path)
+    assert masks == [MASK.tolist(), EMPTY]
+    assert any("counted along the rows from 1" in note for note in notes)
+
+
 def test_run_length_tables_join_the_lines_of_an_image(tmp_path: Path) -> None:
     halves = RUNS.split()
     lines = "".join(f"a.jpg,{' '.join(some)}\n" for some in (halves[:14], halves[14:]))

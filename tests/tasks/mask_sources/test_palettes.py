@@ -38,3 +38,10 @@ def test_masks_whose_palettes_differ_are_refused_or_read_by_color(tmp_path: Path
 def test_palettes_may_differ_in_colors_that_do_not_occur(tmp_path: Path) -> None:
     root = save_masks_with(tmp_path, RED + BLUE + RED, RED + BLUE + BLUE)
     assert read_classes(root)[0] == [MASK.tolist()] * 2
+
+
+def test_palettes_of_held_out_masks_are_compared_with_those_of_train(tmp_path: Path) -> None:
+    save_masks_with(tmp_path / "train", RED + BLUE)
+    save_masks_with(tmp_path / "val", BLUE + RED)
+    with pytest.raises(DataError, match="value 0 is #ff0000 in .*train.*, but #0000ff in .*val"):
+        read_classes(tmp_path, validation="val")
