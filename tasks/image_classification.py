@@ -49,6 +49,7 @@ from tasks.image.preprocessing import (
     channel_keys,
     save_processor,
 )
+from tasks.image_formats.hidden_classes import check_class_folders
 from tasks.image_formats.image_classification_config import ImageClassificationConfig
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
@@ -74,6 +75,8 @@ class ImageLabelRows(PictureRows, LabelRows):
                 "data.map=file.py:function"
             )
         keys, notes = LabelRows.resolve(self, columns, with_targets=with_targets)
+        if with_targets and self.config.label is None:
+            check_class_folders(columns, keys["image"], keys["label"])
         if with_targets:
             return Resolved(keys, notes)
         # Rows to embed have no training set from which the range of their pixels is learned.
