@@ -105,7 +105,9 @@ class ImageClassification(LabeledTask):
 
     @property
     def rows(self) -> ImageLabelRows:
-        return ImageLabelRows(self.resolved_, self.targets_.state if self.targets_ else {})
+        rows = ImageLabelRows(self.resolved_, self.targets_.state if self.targets_ else {})
+        rows.is_trained = hasattr(self, "preprocessing_")
+        return rows
 
     @property
     def views(self) -> ImageViews:

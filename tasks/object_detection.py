@@ -63,7 +63,9 @@ class ObjectDetection(Task):
 
     @property
     def rows(self) -> ObjectRows:
-        return ObjectRows(self.resolved_, self.class_names_)
+        rows = ObjectRows(self.resolved_, self.class_names_)
+        rows.is_trained = hasattr(self, "canvas_")
+        return rows
 
     @property
     def views(self) -> DetectionViews:

@@ -65,7 +65,9 @@ class Segmentation(Task):
 
     @property
     def rows(self) -> MaskRows:
-        return MaskRows(self.resolved_)
+        rows = MaskRows(self.resolved_)
+        rows.is_trained = hasattr(self, "preprocessing_")
+        return rows
 
     @property
     def views(self) -> SegmentationViews:

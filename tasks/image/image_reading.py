@@ -115,19 +115,21 @@ def inspect_header(value: Any) -> ImageHeader:
     return read_header(value if isinstance(value, Image.Image) else file_or_bytes(value))
 
 
-def find_fault(value: Any, max_pixels: int = MAX_PIXELS, channels: int = 3) -> str | None:
+def find_fault(
+    value: Any, max_pixels: int = MAX_PIXELS, channels: int = 3, has_range: bool = True
+) -> str | None:
     """Return the fault of an image, found by decoding it, or None.
 
-    The result is cached per file.
+    Without a range, 16-bit and float values are a fault. The result is cached per file.
     """
     path = path_of(value)
     if path is None:
-        return _fault(value, max_pixels, channels)
+        return _fault(value, max_pixels, channels, has_range)
     try:
         stat = Path(path).stat()
     except (OSError, ValueError):  # ValueError: a NUL in the name
-        return _fault(value, max_pixels, channels)
-    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels, channels)
+        return _fault(value, max_pixels, channels, has_range)
+    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels, channels, has_range)
 
 
 def digest_image(value: Any) -> str:
@@ -267,9 +269,11 @@ def _needs_range(pixels: NDArray[Any]) -> str:
     )
 
 
-def _fault(value: Any, max_pixels: int, channels: int) -> str | None:
+def _fault(value: Any, max_pixels: int, channels: int, has_range: bool) -> str | None:
     try:
-        if channels == 3:
+        if not has_range:
+            read_channels(value, channels, max_pixels)
+        elif channels == 3:
             read_image(value, max_pixels, _ANY_RANGE)
         else:
             read_unscaled(value, channels, max_pixels)
@@ -280,9 +284,9 @@ def _fault(value: Any, max_pixels: int, channels: int) -> str | None:
 
 @lru_cache(maxsize=1 << 18)
 def _fault_of_file(
-    path: str, changed: int, size: int, max_pixels: int, channels: int
+    path: str, changed: int, size: int, max_pixels: int, channels: int, has_range: bool
 ) -> str | None:
-    return _fault(path, max_pixels, channels)
+    return _fault(path, max_pixels, channels, has_range)
 
 
 @lru_cache(maxsize=1 << 18)

@@ -37,6 +37,9 @@ IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file
 class PictureRows(Rows):
     """Rows of a task whose config has the keys `image`, `max_pixels` and `pixel_range`."""
 
+    is_trained = False
+    """True once training has settled pixel_range: without one, deep images cannot be read."""
+
     @property
     def channels(self) -> int:
         """Number of channels of the decoded images."""
@@ -72,7 +75,8 @@ class PictureRows(Rows):
     def validate(self, row: Row) -> Iterator[str]:
         """Yield the fault of a row's image, found by decoding it."""
         value = self.cell(row)
-        if fault := find_fault(value, self.config.max_pixels, self.channels):
+        has_range = not self.is_trained or self.config.pixel_range is not None
+        if fault := find_fault(value, self.config.max_pixels, self.channels, has_range):
             path = path_of(value)
             name = f" {path!r}" if path and not row.get("file") else ""
             yield f"{self.inputs[0]}{name} {fault}"

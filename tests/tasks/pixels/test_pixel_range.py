@@ -164,3 +164,11 @@ def test_headers_are_read_by_content_and_not_by_suffix(tmp_path: Path) -> None:
     (tmp_path / "plain.tif").write_bytes(encoded(np.full((4, 4, 3), 9, np.uint8), "JPEG"))
     headers = [inspect_header(str(tmp_path / name)) for name in ("deep.jpg", "plain.tif")]
     assert [header.is_deep for header in headers] == [True, False]
+
+
+def test_deep_images_are_faults_of_rows_for_a_model_trained_without_a_range() -> None:
+    rows: PictureRows = ImageClassification(image="image").rows
+    row = {"image": encoded(flat(DARK)), "label": "a"}
+    assert not any("16" in fault for fault in rows.validate(row))
+    rows.is_trained = True
+    assert any("set the range that becomes 0 to 255" in fault for fault in rows.validate(row))
