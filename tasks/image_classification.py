@@ -30,6 +30,7 @@ from finetune.task_parts import (
 from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import label_keys
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
+from tasks.cells.picture_questions import refuse_picture_questions
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.label_rows import LabelRows
 from tasks.classification.labeled import LabeledTask
@@ -74,6 +75,8 @@ class ImageLabelRows(PictureRows, LabelRows):
                 "their names and labels; a label in the name of a file is read by "
                 "data.map=file.py:function"
             )
+        if with_targets and self.config.image is None:
+            refuse_picture_questions(columns)
         keys, notes = LabelRows.resolve(self, columns, with_targets=with_targets)
         if with_targets and self.config.label is None:
             check_class_folders(columns, keys["image"], keys["label"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from itertools import takewhile
@@ -71,6 +72,7 @@ def looks_like_list(lines: list[str]) -> bool:
 def check_not_table(path: Path, lines: list[str]) -> None:
     """Raise AmbiguityError if lines look like rows: by a delimiter, or by their first words."""
     filled = [line for line in lines if line.strip()][:_SAMPLE]
+    check_not_json(path, lines)
     if len(filled) < _FEWEST:
         return
     for delimiter, name in DELIMITERS.items():
@@ -92,6 +94,26 @@ def check_not_table(path: Path, lines: list[str]) -> None:
             f"{path}: every line {found}, such as {excerpt(filled[0])}; make a table of it with a"
             f" tab between the cells, or write {_AS_TEXT}"
         )
+
+
+def check_not_json(path: Path, lines: list[str]) -> None:
+    """Raise AmbiguityError for a file of text that holds objects of JSON, or lines of them."""
+    filled = (line for line in lines if line.strip())
+    first = next(filled, "").lstrip()
+    if first.startswith(("{", "[")) and any(map(_is_json, (first, "\n".join(lines)))):
+        raise AmbiguityError(
+            f"{path}: holds JSON, such as {excerpt(first)}, and not plain text; call it .json or"
+            " .jsonl, or write data.format=text to read it as text nonetheless"
+        )
+
+
+def _is_json(text: str) -> bool:
+    """True for an object, or for a list that holds one."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value))
 
 
 def _other_rows(lines: list[str]) -> str:

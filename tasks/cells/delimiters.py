@@ -21,6 +21,7 @@ WORD_LISTS = frozenset({"tags", "keywords", "hashtags"})
 """Names of columns whose labels may be separated by blanks."""
 RECURRING = 0.75  # share of parts that occur in other cells, of a comma that delimits
 RECURRING_WORDS = 0.9  # likewise of a blank
+_WORD = re.compile(r"\w")
 _NUMBERS = re.compile(r"\d+(?: +\d+)*")
 _DECIMALS = re.compile(r"-?\d+(?:,\d+)?")
 
@@ -88,16 +89,18 @@ def _judge_rare(mark: str, cells: Sequence[str]) -> Delimiter | None:
 def _judge_blanks(cells: Sequence[str], column: str) -> Delimiter | None:
     """Judge blanks: they separate labels in a column that is called tags or keywords.
 
-    In others they are in doubt if each word of a cell is a cell of its own, or all are numbers.
+    In others they are in doubt if each word of a cell is a cell of its own, or all are numbers, or
+    if the column is called categories, topics ... and its words recur.
     """
     marked = [cell for cell in cells if " " in cell]
-    if not marked:
+    words = {word for cell in marked for word in cell.split()}
+    if not marked or not all(map(_WORD.search, words)):
         return None
+    share, is_free = _recurrence(" ", cells)
     if column.lower() not in WORD_LISTS:
-        words = {word for cell in marked for word in cell.split()}
         may_be = words <= set(cells) or all(map(_NUMBERS.fullmatch, cells))
+        may_be |= column.lower() in PLURALS and is_free and share >= RECURRING
         return Delimiter(" ", "doubt", marked[0]) if may_be else None
-    share, _ = _recurrence(" ", cells)
     if len(set(marked)) < 2:
         return Delimiter(" ", "doubt", marked[0]) if share else None
     verdict: Literal["several", "single", "doubt"] = "doubt"

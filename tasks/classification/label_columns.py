@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.errors import AmbiguityError, DataError, listed, nearest
 from tasks.cells.indicators import indicator_columns, indicator_mapping, notations
+from tasks.cells.picture_questions import names_image
 
 TEXT_NAMES = (
     "text",
@@ -190,12 +191,14 @@ def refuse_rejected_rows(columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def could_be_label(name: str, values: Sequence[Any]) -> bool:
-    """True unless a column holds identifiers, dates, free text, objects or answers to generate."""
+    """True unless a column holds identifiers, dates, free text, images, objects or answers."""
     known = [value for value in values if value is not None and value not in ("", [], {})]
     has_objects = any(isinstance(item, dict) for value in known for item in _items(value))
     if has_objects and not all(map(indicator_mapping, known)):
         return False
     if not known or _IDENTIFIER.match(name.lower()) or name.lower().startswith("unnamed"):
+        return False
+    if any(map(names_image, known)):
         return False
     if _is_answer(name, {name: values}) or is_free_text(values) or counts_rows(values):
         return False

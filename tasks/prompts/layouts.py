@@ -266,6 +266,13 @@ def _detect_text(columns: Columns) -> Choice:
     if len(prose) != 1 and not lowered.intersection(TEXT_NAMES):
         raise DataError(_nothing_fits(columns, prose))
     text, note = find_column(None, "text", columns, TEXT_NAMES, prose)
+    known = [value for value in columns[text] if value is not None]
+    if known and not any(isinstance(value, str) for value in known):
+        raise AmbiguityError(
+            f"column {text!r} holds the text by its name, but its values are"
+            f" {_kind_of(known, is_prose=False)}, such as {known[0]!r:.80}; write them as text with"
+            " data.map=file.py:function"
+        )
     if text.lower() in QUESTION_NAMES:
         raise AmbiguityError(
             f"column {text!r} holds prompts by its name, and no column their answers by its name; "

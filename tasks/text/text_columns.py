@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from finetune.errors import AmbiguityError, DataError, listed
 from tasks.cells.choice_columns import find_answer, find_choices
+from tasks.cells.picture_questions import refuse_picture_questions
 from tasks.classification.label_columns import (
     LABEL_NAMES,
     LIKELY_LABEL_NAMES,
@@ -64,6 +65,7 @@ def choose_text(columns: Mapping[str, Sequence[Any]], label: Sequence[str]) -> T
     Raises AmbiguityError if several columns could be the text.
     """
     _refuse_choices(columns)
+    refuse_picture_questions(columns)
     rest = {
         name: values
         for name, values in columns.items()

@@ -195,3 +195,34 @@ def test_folder_of_lists_says_that_their_lines_may_be_rows(tmp_path: Path) -> No
         read_plain(tmp_path)
     notes = read_plain(tmp_path, format="text").notes
     assert any("the lines of neg.txt, pos.txt may be rows of their own" in note for note in notes)
+
+
+@pytest.mark.parametrize("names", [("train_text", "train_labels"), ("train.en", "train.de")])
+def test_folder_of_lists_is_refused_with_the_readings(tmp_path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text("".join(f"line {n} {name}\n" * 2 for n in range(9)))
+    with pytest.raises(DataError, match=r"have as many lines .*format=lines, .*format=text"):
+        read_plain(tmp_path)
+    assert len(read_plain(tmp_path, format="text").splits["train"]) == 2
+
+
+def test_folder_of_texts_with_labels_in_their_names_is_refused(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"{('neg', 'pos')[number % 2]}_{number}.txt").write_text(f"Text {number}.")
+    with pytest.raises(DataError, match=r"may be labels: neg \(4\), pos \(4\)"):
+        read_plain(tmp_path)
+    assert len(read_plain(tmp_path, format="text").splits["train"]) == 8
+    for file in tmp_path.iterdir():
+        file.rename(tmp_path / f"chapter {file.stem[-1]}.txt")
+    assert len(read_plain(tmp_path).splits["train"]) == 8
+
+
+def test_texts_that_hold_json_are_refused(tmp_path: Path) -> None:
+    race = '{"article": "A text.", "answers": ["A"]}'
+    write_classes(tmp_path, {"high": [race], "middle": [race]})
+    with pytest.raises(DataError, match=r"high.000\.txt: holds JSON"):
+        read_plain(tmp_path)
+    assert read_plain(tmp_path, format="text").splits["train"]["text"][:] == [race, race]
+    (tmp_path / "high" / "000.txt").write_text("[Enter HAMLET]\n{1} To be.")
+    (tmp_path / "middle" / "000.txt").write_text('["quoted"] and more')
+    assert len(read_plain(tmp_path).splits["train"]) == 2

@@ -30,6 +30,8 @@ from tasks.cells.delimiters import judge_delimiters
         (["scab rust", "scab", "rust", "healthy"], "labels", (" ", "doubt")),
         (["0 16", "5", "7 1 2"], "target", (" ", "doubt")),
         (["world news", "local news", "sport"], "categories", None),
+        (["cs.AI cs.LG", "cs.LG stat.ML", "cs.AI", "stat.ML cs.AI"], "categories", (" ", "doubt")),
+        (["a & b", "a", "b", "c & a", "c"], "tags", ("&", "doubt")),
         (["a", "b"], "x", None),
         ([1, 2], "x", None),
         (["a|b", 1], "x", None),

@@ -96,6 +96,7 @@ def test_null_context_is_an_empty_one() -> None:
             {"first": "a b", "second": "c d", "n": 1},
             "Columns seen: first (sentences), second (sentences), n (numbers). Set task.messages",
         ),
+        ({"text": ["a b", "c"], "label": "x"}, "column 'text' holds the text by its name, but its"),
         ({"x": "one", "tags": [["a"]]}, "Columns seen: x (short texts), tags (lists)"),
     ],
 )
