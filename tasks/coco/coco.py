@@ -37,7 +37,13 @@ def read_coco(
     is no file, if it has objects but labels are wanted `as_labels` or the reverse, if it is
     malformed, or if all of its images are missing.
     """
-    files = find_coco(path)
+    damaged: list[Path] = []
+    files = find_coco(path, damaged)
+    if files and damaged:  # another file, such as of keypoints, would take its place
+        raise DataError(
+            f"{damaged[0]}: is not valid JSON, beside annotations of COCO; copy it here again, or"
+            " remove it"
+        )
     if not files:
         raise DataError(
             f"{path}: no COCO annotations found; expected a .json file with images, annotations and"

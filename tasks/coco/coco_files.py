@@ -13,11 +13,12 @@ _KEYS = {"images", "annotations", "categories"}
 _HEAD = 4096  # characters to read before parsing: enough to reject a file that is not an object
 
 
-def find_coco(path: Path) -> dict[str, list[Path]]:
+def find_coco(path: Path, damaged: list[Path] | None = None) -> dict[str, list[Path]]:
     """Return the COCO files of a path by split: the file itself, or those in a folder.
 
     {} if there are none. A folder is searched directly, in annotations/ and in folders named after
-    splits. The split of a file is taken from its name or its folder's, else it is "train".
+    splits. The split of a file is taken from its name or its folder's, else it is "train". Files
+    beside them that are not JSON are appended to `damaged`.
     """
     if path.is_file():
         return {"train": [path]} if _is_coco(path) else {}
@@ -25,7 +26,7 @@ def find_coco(path: Path) -> dict[str, list[Path]]:
         return {}
     files: dict[str, list[Path]] = {}
     for file in json_files(path):
-        if _is_coco(file):
+        if _is_coco(file, damaged):
             above = split_of(file.parent.name) if file.parent != path else None
             split = split_of(file.stem) or above or "train"
             files.setdefault(split, []).append(file)
@@ -53,15 +54,21 @@ def choose_file(path: Path, split: str, candidates: Sequence[Path]) -> Path:
     return candidates[0]
 
 
-def _is_coco(file: Path) -> bool:
+def _is_coco(file: Path, damaged: list[Path] | None = None) -> bool:
     if file.suffix.lower() != ".json":
         return False
     try:
         with file.open(encoding="utf-8-sig") as opened:
-            if not opened.read(_HEAD).lstrip().startswith("{"):
+            head = opened.read(_HEAD).lstrip()
+            if head.startswith(("[", '"')):
                 return False
+            if not head.startswith("{"):
+                raise ValueError("not an object")
             opened.seek(0)
             content = json.load(opened)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        has_lines = getattr(error, "msg", "") == "Extra data"  # one object per line
+        if damaged is not None and not has_lines and not file.name.startswith("."):
+            damaged.append(file)
         return False
     return isinstance(content, dict) and content.keys() >= _KEYS

@@ -107,6 +107,21 @@ def test_read_coco_chooses_the_instances_among_the_files_of_coco(tmp_path: Path)
     assert "person_keypoints_val2017.json" in note
 
 
+@pytest.mark.parametrize("content", ["", "\0" * 90, '{"images": [', "\ufeff\ufeff{}"])
+def test_damaged_file_of_coco_is_refused_and_not_replaced_by_another(
+    content: str, tmp_path: Path
+) -> None:
+    write_coco(tmp_path, coco_content(NAMES))
+    people = coco_content(NAMES, categories=[{"id": 1, "name": "person"}])
+    write_json(tmp_path / "annotations" / "person_keypoints_train2017.json", people)
+    for name in ("._a.json", "lines.json"):
+        (tmp_path / "annotations" / name).write_text('{"a": 1}\n{"a": 2}\n')
+    assert read_boxes(tmp_path)[0] == EXPECTED
+    (tmp_path / "instances.json").write_text(content)
+    with pytest.raises(DataError, match="instances.json: is not valid JSON"):
+        read_boxes(tmp_path)
+
+
 def test_read_coco_reports_a_missing_first_image_as_a_fault_of_its_row(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "set", coco_content(NAMES))
     (root / "images" / "a.jpg").unlink()
