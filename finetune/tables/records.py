@@ -37,6 +37,12 @@ def from_columns(columns: Mapping[str, Sequence[Any]], place: str) -> tuple[Data
                 f"{place}: column {name!r} mixes types of values, so all of it is read as text"
             )
             values = as_text(values)
+        elif _has_too_many_keys(values):
+            notes.append(
+                f"{place}: the objects in column {name!r} have more than {_MOST_COLUMNS} keys, so"
+                " they are kept as JSON text"
+            )
+            values = as_text(values)
         converted[str(name)] = list(values)
     try:
         return _build(converted, place), notes
@@ -121,6 +127,23 @@ def is_mixed(values: Iterable[Any]) -> bool:
     """True if values of a column mix text, booleans and numbers; 1 and 2.5 are both numbers."""
     kinds = {_kind(value) for value in values if value is not None}
     return len(kinds) > 1 and "nested" not in kinds
+
+
+def _has_too_many_keys(values: Iterable[Any]) -> bool:
+    """True if objects have more keys than a table may have columns, at any depth, in all rows."""
+    paths = set[tuple[str, ...]]()
+    found: list[tuple[tuple[str, ...], Any]] = [
+        ((), value) for value in values if isinstance(value, dict | list)
+    ]
+    while found and len(paths) <= _MOST_COLUMNS:
+        path, value = found.pop()
+        if isinstance(value, dict):
+            inner = [((*path, str(key)), each) for key, each in value.items()]
+            paths.update(name for name, _ in inner)
+            found += [pair for pair in inner if isinstance(pair[1], dict | list)]
+        elif value and isinstance(value[0], dict | list):
+            found += [(path, each) for each in value]
+    return len(paths) > _MOST_COLUMNS
 
 
 def as_text(values: Iterable[Any]) -> list[str | None]:

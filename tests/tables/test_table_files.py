@@ -294,3 +294,12 @@ def test_read_table_refuses_thousands_of_columns(write: Any, name: str) -> None:
     header = ",".join(keys)
     with pytest.raises(DataError, match=rf"{name}: has 5001 columns, .*'k0', 'k1'"):
         read(write(name, f"{header}\n" if name == "a.csv" else json.dumps(dict.fromkeys(keys, 1))))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_objects_of_thousands_of_keys_are_kept_as_text(write: Any, depth: int) -> None:
+    keys: Any = {f"k{number}": number for number in range(5001)}
+    meta = keys if depth == 1 else {"inner": [keys]}
+    rows, notes = read(write("a.jsonl", json.dumps({"text": "a", "meta": meta}) + "\n"))
+    assert json.loads(rows[0]["meta"]) == meta
+    assert any("column 'meta' have more than 5000 keys" in note for note in notes)
