@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         HubError,
         ModelError,
     )
+    from finetune.exploration.explore import explore
     from finetune.inference.embedding import embed
     from finetune.inference.evaluate import evaluate
     from finetune.inference.predictor import Predictor, load
@@ -54,6 +55,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Run", "Search", "compare", "inspect", "search", "train"), "api"),
     "embed": "inference.embedding",
+    "explore": "exploration.explore",
     "evaluate": "inference.evaluate",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
     **dict.fromkeys(("HEAD", "Batch", "TransferModel", "named_parts"), "model"),
@@ -107,6 +109,7 @@ __all__ = [
     "compare",
     "embed",
     "evaluate",
+    "explore",
     "inspect",
     "load",
     "named_parts",

@@ -280,6 +280,62 @@ def embed(
     embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
 
 
+@app.command()
+def explore(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA|RUN|KEY=VALUE",
+            help="A file, folder or hub dataset, model=MODEL, and keys that say how to read it; "
+            "or a fine-tuned RUN alone, for the rows that it was trained on.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A folder; default: explore/DATA-MODEL."),
+    ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(min=2, help="Number of clusters; default: that of the best silhouette."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    batch_size: BatchSize = 32,
+    precision: Precision = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Explore rows without labels: clusters, maps, outliers and near duplicates.
+
+    Writes a page with a map to hover, zoom, color and search, a table with a line for each row, and
+    pictures. Rows are compared by the features of a pretrained model or a fine-tuned run. Labels,
+    if there are any, are only compared with the clusters.
+
+    \b
+    finetune explore news.csv model=sentence-transformers/all-MiniLM-L6-v2
+    finetune explore photos/ model=timm/resnet50.a1_in1k --clusters 12 -o photos-map
+    finetune explore news.csv model=runs/news-bert-base-uncased-lora label=topic
+    finetune explore runs/news-bert-base-uncased-lora
+    """
+    from finetune.cli.explore_command import plan_exploration
+
+    model, source, keys, folder = plan_exploration(words, output)
+    with _loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.exploration.explore import explore_rows
+
+    keep_freed_memory()
+    explore_rows(
+        model,
+        source,
+        keys,
+        folder,
+        clusters=clusters,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        trust_code=trust_code,
+    )
+
+
 @app.command(context_settings=KEYS)
 def inspect(
     words: ConfigWords = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ class RowEmbedder:
     accelerator: Accelerator
     batch_size: int
     place: str
+    precision: str
     cut: int = 0
 
     def __call__(self, rows: Sequence[Row]) -> np.ndarray:
@@ -126,38 +127,57 @@ def embed_rows(
     """
     if output is not None:
         check_vector_file(output)
-    state = this_process()
-    console = Console(enabled=state.is_main_process)
+    console = Console(enabled=this_process().is_main_process)
+    embedder, inputs = open_embedding(
+        model, source, keys, batch_size, precision, console, trust_code=trust_code
+    )
+    if output is None:
+        return _embed_in_memory(embedder, inputs, console)
+    return write_vectors(embedder, inputs, output, console)
+
+
+def open_embedding(
+    model: str,
+    source: Source,
+    keys: Mapping[str, Any],
+    batch_size: int,
+    precision: str | None,
+    console: Console,
+    *,
+    trust_code: bool = False,
+) -> tuple[RowEmbedder, EmbeddingInputs]:
+    """Open the rows of `source` and load the network that embeds them. Raises FinetuneError."""
     with console.during("reading the rows"):
         table, notes, numbers = open_numbered_rows(source.reference, source.config, source.split)
-    chosen, reason = choose_precision(precision, state.device)
+    chosen, reason = choose_precision(precision, this_process().device)
     accelerator = make_accelerator(chosen)
     with console.during("loading the network"):
         task, network, table = find_network(model, table, keys, notes, trust_code=trust_code)
     network = network.to(accelerator.device).eval()
-    embedder = RowEmbedder(task, network, accelerator, batch_size, model)
+    embedder = RowEmbedder(task, network, accelerator, batch_size, model, chosen)
     hardware = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": hardware}
     console.facts({name: text for name, text in facts.items() if text})
-    inputs = _Inputs(table, numbers, source)
-    if output is None:
-        return _embed_in_memory(embedder, inputs, console)
+    return embedder, EmbeddingInputs(table, numbers, source)
 
-    with console.during("hashing the weights"):
-        digest = digest_model(network, chosen)
-    digest.update(task.resolved_.model_dump_json().encode())
-    parts = PartFiles(output, digest.hexdigest(), len(table), WINDOW)
-    rank, processes = accelerator.process_index, accelerator.num_processes
+
+def write_vectors(
+    embedder: RowEmbedder, inputs: EmbeddingInputs, output: Path, console: Console
+) -> int:
+    """Embed the rows to a Parquet file, shared by all processes; return their number."""
+    parts, table = _part_files(embedder, inputs, output, console), inputs.table
+    rank = embedder.accelerator.process_index
+    processes, is_main = embedder.accelerator.num_processes, rank == 0
     reused = 0
-    with parts.prepared() if state.is_main_process else nullcontext():
-        accelerator.wait_for_everyone()
+    with parts.prepared() if is_main else nullcontext():
+        embedder.accelerator.wait_for_everyone()
         with console.count(len(table), "rows") as advance:
             for number in range(rank, parts.count, processes):
                 reused += _embed_window(embedder, inputs, number, parts)
                 advance(min(WINDOW, len(table)))
-        accelerator.wait_for_everyone()
+        embedder.accelerator.wait_for_everyone()
         truncated = sum(gather_object([embedder.cut]))
-        if not state.is_main_process:
+        if not is_main:
             return 0
         done = parts.concatenate()
     _note_truncated(truncated, done, console)
@@ -167,13 +187,38 @@ def embed_rows(
     return done
 
 
+def has_vectors(
+    embedder: RowEmbedder, inputs: EmbeddingInputs, output: Path, console: Console
+) -> bool:
+    """True if a file holds the vectors of exactly these rows by this network."""
+    if not output.is_file():
+        return False
+    parts = _part_files(embedder, inputs, output, console)
+    digests = (_digest_window(embedder.task, inputs, number)[2] for number in range(parts.count))
+    return parts.is_finished(digests)
+
+
+def _part_files(
+    embedder: RowEmbedder, inputs: EmbeddingInputs, output: Path, console: Console
+) -> PartFiles:
+    with console.during("hashing the weights"):
+        digest = digest_model(embedder.model, embedder.precision)
+    digest.update(embedder.task.resolved_.model_dump_json().encode())
+    return PartFiles(output, digest.hexdigest(), len(inputs.table), WINDOW)
+
+
 @dataclass(frozen=True)
-class _Inputs:
+class EmbeddingInputs:
     """Rows to embed, with their numbers in the source, from 1."""
 
     table: Dataset
     numbers: Sequence[int]
     source: Source
+
+    def indices_of(self, places: Iterable[int]) -> list[int]:
+        """Return the indices in the table of rows whose places in the source are given, from 0."""
+        indices = {number - 1: index for index, number in enumerate(self.numbers)}
+        return [indices[place] for place in places]
 
     def valid(self, task: Task, window: int) -> tuple[list[int], list[Row]]:
         """Return the places in the source of the valid rows of a window, from 0, and these rows."""
@@ -192,7 +237,9 @@ class _Inputs:
         return [place for place, _ in valid], [row for _, row in valid]
 
 
-def _embed_in_memory(embedder: RowEmbedder, inputs: _Inputs, console: Console) -> np.ndarray:
+def _embed_in_memory(
+    embedder: RowEmbedder, inputs: EmbeddingInputs, console: Console
+) -> np.ndarray:
     """Return the vectors of the valid rows, float32 [N, H]; each process embeds all of them."""
     vectors, table, source = [], inputs.table, inputs.source
     with console.count(len(table), "rows") as advance:
@@ -216,16 +263,25 @@ def _note_truncated(truncated: int, rows: int, console: Console) -> None:
         )
 
 
-def _embed_window(embedder: RowEmbedder, inputs: _Inputs, number: int, parts: PartFiles) -> bool:
+def _embed_window(
+    embedder: RowEmbedder, inputs: EmbeddingInputs, number: int, parts: PartFiles
+) -> bool:
     """Embed one window of rows into its part file; return True if a valid part already existed."""
-    places, rows = inputs.valid(embedder.task, number)
-    identities = list(zip(places, map(embedder.task.rows.identity, rows), strict=True))
-    digest = hashlib.sha256(repr(identities).encode("utf-8", "replace")).hexdigest()
+    places, rows, digest = _digest_window(embedder.task, inputs, number)
     if parts.is_valid(number, digest):
         return True
     vectors = embedder(rows) if rows else np.zeros((0, 0), dtype=np.float32)
     parts.write(number, places, vectors, digest)
     return False
+
+
+def _digest_window(
+    task: Task, inputs: EmbeddingInputs, number: int
+) -> tuple[list[int], list[Row], str]:
+    """Return the valid rows of a window, their places from 0, and the digest of both."""
+    places, rows = inputs.valid(task, number)
+    identities = list(zip(places, map(task.rows.identity, rows), strict=True))
+    return places, rows, hashlib.sha256(repr(identities).encode("utf-8", "replace")).hexdigest()
 
 
 def _one_vector(features: dict[str, Tensor]) -> Tensor:

@@ -7,9 +7,10 @@ A part stores the digest of its inputs, so a restarted command reuses those that
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -82,10 +83,21 @@ class PartFiles:
 
     def is_valid(self, number: int, digest: str) -> bool:
         path = self._path(number)
-        if not path.is_file():
+        return path.is_file() and _digest_of(path) == digest.encode()
+
+    def is_finished(self, digests: Iterable[str]) -> bool:
+        """True if the output was made of parts with these digests, in this order."""
+        try:
+            return _digest_of(self.output) == self._made_of(map(str.encode, digests))
+        except (OSError, pa.ArrowException):
             return False
-        metadata = pa.parquet.read_schema(path).metadata or {}
-        return bool(metadata.get(DIGEST) == digest.encode())
+
+    def _made_of(self, digests: Iterable[bytes]) -> bytes:
+        """Return the digest of the output from those of its parts."""
+        whole = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode())
+        for digest in digests:
+            whole.update(digest)
+        return whole.hexdigest().encode()
 
     def write(self, number: int, rows: list[int], vectors: np.ndarray, digest: str) -> None:
         flat = pa.array(vectors.reshape(-1), type=pa.float32())
@@ -102,11 +114,12 @@ class PartFiles:
 
     def concatenate(self) -> int:
         """Concatenate all parts to the output and delete them; return the number of rows."""
-        done = 0
+        done, paths = 0, [self._path(number) for number in range(self.count)]
+        facts = {DIGEST: self._made_of(map(_digest_of, paths))}
         with atomic(self.output) as temporary, ExitStack() as stack:
             writer = None
-            for number in range(self.count):
-                table = pa.parquet.read_table(self._path(number)).replace_schema_metadata(None)
+            for path in paths:
+                table = pa.parquet.read_table(path).replace_schema_metadata(facts)
                 if not table.num_rows:
                     continue
                 if writer is None:
@@ -123,3 +136,9 @@ class PartFiles:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}{SUFFIX}"
+
+
+def _digest_of(path: Path) -> bytes:
+    """Return the digest that a file of vectors stores; empty if it has none."""
+    metadata = pa.parquet.read_schema(path).metadata or {}
+    return bytes(metadata.get(DIGEST, b""))

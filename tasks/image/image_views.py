@@ -29,8 +29,10 @@ class ImageViews(LabelViews):
         return describe_pixels(sample["inputs"][INPUT])
 
     def pictures(self, batch: Batch) -> list[Picture]:
-        targets = self.task.targets
-        captions = [targets.describe(target) for target in batch["targets"].tolist()]
+        captions = [""] * len(batch["inputs"][INPUT])  # of rows without labels
+        if "targets" in batch:
+            targets = self.task.targets
+            captions = [targets.describe(target) for target in batch["targets"].tolist()]
         if "mix" in batch:
             percent = round(100 * float(batch["mix"]["share"]))
             others = map(targets.describe, batch["mix"]["targets"].tolist())

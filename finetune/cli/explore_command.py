@@ -1,0 +1,65 @@
+"""From the words of the command `explore` to rows, a network and a folder, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.cli.arguments import data_and_overrides
+from finetune.config.schema import READING_KEYS, DataConfig
+from finetune.config.yaml import split_override
+from finetune.data.source import Source, find_data, make_embedding_source
+from finetune.errors import ConfigError
+from finetune.io.references import check_run_exists
+from finetune.io.run_folder import RunFolder
+from finetune.io.run_identity import short_name
+
+_MODEL = ("model", "model.name")
+
+
+def plan_exploration(
+    words: Sequence[str], output: Path | None
+) -> tuple[str, Source, dict[str, Any], Path]:
+    """Return the network, the rows, the keys of the task and the folder to write to."""
+    data, overrides = data_and_overrides(words)
+    keys = dict(map(split_override, overrides))
+    models = [keys.pop(name) for name in _MODEL if name in keys]
+    if not models and data is not None and RunFolder(Path(data)).has_config:
+        models, run = [data], RunFolder(Path(data))
+        data, own = _trained_rows(run)
+        keys = own | keys
+    source, task_keys = make_embedding_source(data, keys, "command line")
+    if not models:
+        raise ConfigError(
+            "explore: model=NAME is missing; give a pretrained model or a fine-tuned run, such as "
+            "model=sentence-transformers/all-MiniLM-L6-v2"
+        )
+    model = str(models[0])
+    check_run_exists(model)
+    find_data(source.reference)
+    folder = output or default_explore_folder(source, model)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"-o {folder}: is a file; name a folder")
+    return model, source, task_keys, folder
+
+
+def default_explore_folder(source: Source, model: str) -> Path:
+    """Return explore/<data>-<model>, from the last distinctive part of each name."""
+    return Path("explore") / f"{short_name(source.name)}-{short_name(model)}"
+
+
+def _trained_rows(run: RunFolder) -> tuple[str, dict[str, Any]]:
+    """Return the data of a run, and the keys that control how it is read."""
+    config = run.read_section("data", DataConfig)
+    values = {key: getattr(config, key) for key in READING_KEYS}
+    keys = {key: value for key, value in values.items() if value != getattr(DataConfig(), key)}
+    reference = config.source or config.train
+    if reference is None:
+        raise ConfigError(
+            f"{run.path}: was trained on rows made in Python; name rows: finetune explore DATA "
+            f"model={run.path}"
+        )
+    if config.source is not None and config.train is not None:
+        keys["split"] = config.train
+    return reference, keys

@@ -1,0 +1,90 @@
+"""The rows of an exploration, as people see them: texts, labels, and columns to color by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+from finetune.data.opening import FIRST_VALUES
+from finetune.errors import DataError
+from finetune.task import Task
+from finetune.task_parts import Row, take_rows
+
+_TEXT = 2_000  # characters of a row that its words are taken from
+_MOST_VALUES = 30  # of a column that is colored as classes
+_MOST_COLUMNS = 12
+
+
+@dataclass(frozen=True)
+class ExploredRows:
+    """The rows that were embedded.
+
+    Attributes:
+        texts: the text of each row; for a picture the name of its file, or "".
+        labels: the label of each row, "" for none; empty if the rows have no labels.
+        columns: further columns to color by.
+    """
+
+    texts: list[str]
+    labels: list[str] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def describe_rows(task: Task, table: Dataset, *, must_have_labels: bool) -> ExploredRows:
+    """Describe rows. Raises DataError if labels that they must have are not found."""
+    try:
+        labeled = _labeled_task(task, table)
+    except DataError:
+        if must_have_labels:
+            raise
+        labeled = None
+    texts: list[str] = []
+    labels: list[str] = []
+    for start in range(0, len(table), 1024):
+        for row in take_rows(table, range(start, min(start + 1024, len(table)))):
+            texts.append(_text_of(row, task.rows.inputs))
+            labels += [_label_of(row, labeled)] if labeled is not None else []
+    taken = {*task.rows.inputs, *(labeled.rows.targets if labeled is not None else ())}
+    columns = _colored_columns(table, taken)
+    return ExploredRows(texts, labels if any(labels) else [], columns)
+
+
+def _labeled_task(task: Task, table: Dataset) -> Task:
+    """Return a task that reads the labels of the table. Raises DataError if it has none."""
+    labeled = type(task)(task.resolved_)
+    labeled.settle(labeled.rows.resolve(table[:FIRST_VALUES]).keys)
+    return labeled
+
+
+def _label_of(row: Row, task: Task) -> str:
+    return ", ".join(task.rows.labels(row))
+
+
+def _text_of(row: Row, inputs: Sequence[str]) -> str:
+    """Return the texts of a row, or the name of the file that it lies in."""
+    parts = [row[name] for name in inputs if isinstance(row.get(name), str)]
+    if not parts:
+        cells = [row.get(name) for name in inputs]
+        parts = [str(cell["path"]) for cell in cells if isinstance(cell, dict) and cell.get("path")]
+    if not parts and isinstance(row.get("file"), str):
+        parts = [row["file"]]
+    return "\n".join(parts)[:_TEXT]
+
+
+def _colored_columns(table: Dataset, taken: set[str]) -> dict[str, list[Any]]:
+    """Return columns of numbers, and those of few texts."""
+    columns: dict[str, list[Any]] = {}
+    for name, feature in table.features.items():
+        kind = getattr(feature, "dtype", "")
+        if name in taken or len(columns) == _MOST_COLUMNS:
+            continue
+        if kind.startswith(("int", "uint", "float", "bool")):
+            columns[name] = list(table[name])
+        elif kind in ("string", "large_string"):
+            values = list(table[name])
+            if 1 < len(set(values)) <= _MOST_VALUES:
+                columns[name] = values
+    return columns
