@@ -10,7 +10,7 @@ from finetune.analysis.feature_space import nearest
 
 NEIGHBORS = 10
 # Near duplicates are closer than this share of the distance between two random rows.
-NEAR = 0.2
+NEAR = 0.15
 _PAIRS = 10_000
 
 

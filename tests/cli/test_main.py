@@ -20,6 +20,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "embed",
+    "explore",
     "inspect",
     "compare",
     "export",

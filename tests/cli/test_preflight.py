@@ -74,6 +74,13 @@ FAULTS = {
         (("bert", "newz.csv", "-o", "f.parquet"), "did you mean 'news.csv'?"),
         (("bert", "news.csv", "-o", "f.foo"), "name a .parquet file"),
     ],
+    "explore": [
+        (("newz.csv", "model=bert"), "did you mean 'news.csv'?"),
+        (("news.csv", "model=runs/newz"), "did you mean 'runs/news'?"),
+        (("news.csv",), "model=NAME is missing"),
+        (("news.csv", "model=bert", "limt=3"), "did you mean 'limit'?"),
+        (("news.csv", "model=bert", "-o", "news.csv"), "is a file"),
+    ],
     "export": [
         (("runs/newz",), "did you mean 'runs/news'?"),
         (("runs/news", "--to", "onx"), "did you mean 'onnx'?"),
