@@ -13,7 +13,6 @@ from finetune.data.source import Source, find_data, make_embedding_source
 from finetune.errors import ConfigError
 from finetune.io.references import check_run_exists
 from finetune.io.run_folder import RunFolder
-from finetune.io.run_identity import short_name
 
 _MODEL = ("model", "model.name")
 
@@ -46,6 +45,8 @@ def plan_exploration(
 
 def default_explore_folder(source: Source, model: str) -> Path:
     """Return explore/<data>-<model>, from the last distinctive part of each name."""
+    from finetune.io.run_identity import short_name  # imports torch
+
     return Path("explore") / f"{short_name(source.name)}-{short_name(model)}"
 
 
