@@ -26,7 +26,7 @@ TEXTS = [HOSTILE, "the goal of the team", "shares of the bank"]
 VISIT = """
 const seen = {title: document.title, images: document.images.length};
 const at = (row) => { const [x, y] = onScreen(row); return {clientX: x, clientY: y, bubbles: true, cancelable: true}; };
-const point = (row) => { canvas.dispatchEvent(new MouseEvent("mousemove", at(row))); return $("tip").innerText; };
+const point = (row) => { canvas.dispatchEvent(new MouseEvent("mousemove", at(row))); return $("tip").style.display === "none" ? "" : $("tip").innerText; };
 const pixels = () => [...pen.getImageData(0, 0, canvas.width, canvas.height).data].filter((v, n) => n % 4 === 3 && v > 0).length;
 seen.drawn = pixels() > 0;
 seen.hover = [0, 1, 2].map(point);
