@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.analysis.feature_space import nearest, sample_rows
+from finetune.analysis.feature_space import draw_sample, nearest_points
 
 MOST_CLUSTERS = 20
 # More rows are clustered in mini-batches; silhouettes and HDBSCAN take a sample.
@@ -41,7 +41,7 @@ def cluster_rows(points: np.ndarray, count: int | None, seed: int) -> KMeansClus
 
     distinct = len(np.unique(points, axis=0))
     counts = [count] if count else list(range(2, min(MOST_CLUSTERS, distinct - 1) + 1))
-    sample = sample_rows(len(points), _SILHOUETTE_ROWS, seed)
+    sample = draw_sample(len(points), _SILHOUETTE_ROWS, seed)
     silhouettes: dict[int, float] = {}
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for each in counts:
@@ -79,13 +79,13 @@ def dense_clusters(points: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.cluster import HDBSCAN
 
     few = np.ascontiguousarray(points[:, :_DENSE_COMPONENTS])
-    sample = sample_rows(len(points), _DENSE_ROWS, seed)
+    sample = draw_sample(len(points), _DENSE_ROWS, seed)
     smallest = max(5, len(sample) // 100)
     if len(sample) < 2 * smallest:
         return np.full(len(points), -1, dtype=np.int64)
     found = HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(few[sample])
     if len(sample) < len(points):
-        found = found[nearest(few, few[sample], 1)[0][:, 0]]
+        found = found[nearest_points(few, few[sample], 1)[0][:, 0]]
     return np.asarray(found, dtype=np.int64)
 
 

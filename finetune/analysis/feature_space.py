@@ -70,7 +70,7 @@ def principal_components(vectors: np.ndarray, most: int = COMPONENTS) -> Compone
     return Components(points.astype(np.float32), values / variance)
 
 
-def nearest(
+def nearest_points(
     queries: np.ndarray, points: np.ndarray, count: int, *, among_themselves: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest of `points` to each query; return indices and distances, both [N, K].
@@ -89,7 +89,7 @@ def nearest(
     return tuple(torch.cat(parts).numpy() for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def sample_rows(rows: int, most: int, seed: int) -> np.ndarray:
+def draw_sample(rows: int, most: int, seed: int) -> np.ndarray:
     """Draw at most `most` of the rows without replacement; return their sorted indices."""
     if rows <= most:
         return np.arange(rows)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from finetune.analysis.feature_space import nearest
+from finetune.analysis.feature_space import nearest_points
 
 NEIGHBORS = 10
 # Near duplicates are closer than this share of the distance between two random rows.
@@ -16,7 +16,7 @@ _PAIRS = 10_000
 
 def neighbors_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of each point's neighbors and their distances, both [N, K]."""
-    return nearest(points, points, min(NEIGHBORS, len(points) - 1), among_themselves=True)
+    return nearest_points(points, points, min(NEIGHBORS, len(points) - 1), among_themselves=True)
 
 
 def outlier_scores(neighbors: np.ndarray, distances: np.ndarray) -> np.ndarray:

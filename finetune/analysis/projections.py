@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from finetune.analysis.feature_space import nearest, sample_rows
+from finetune.analysis.feature_space import draw_sample, nearest_points
 
 # Rows that t-SNE and UMAP place themselves; the others go where their neighbors among these are.
 MOST_PLACED = 10_000
@@ -35,11 +35,11 @@ def place(
 
     The neighbors are weighted by their inverse distance.
     """
-    sample = sample_rows(len(points), most, seed)
+    sample = draw_sample(len(points), most, seed)
     placed = embed(points[sample], seed).astype(np.float32)
     if len(sample) == len(points):
         return placed
-    indices, distances = nearest(points, points[sample], min(_NEIGHBORS, len(sample)))
+    indices, distances = nearest_points(points, points[sample], min(_NEIGHBORS, len(sample)))
     weights = 1 / np.maximum(distances, 1e-6)
     weights /= weights.sum(1, keepdims=True)
     coordinates: np.ndarray = (placed[indices] * weights[:, :, None]).sum(1).astype(np.float32)

@@ -12,7 +12,7 @@ import pytest
 from finetune.analysis import clusters as clusters_module
 from finetune.analysis.cluster_names import name_clusters
 from finetune.analysis.clusters import agreement, cluster_rows, dense_clusters
-from finetune.analysis.feature_space import nearest, principal_components, read_vectors
+from finetune.analysis.feature_space import nearest_points, principal_components, read_vectors
 from finetune.analysis.outliers import near_duplicates, neighbors_of, outlier_scores
 from finetune.analysis.projections import place
 
@@ -55,9 +55,9 @@ def test_read_vectors_scales_them_to_length_1(tmp_path: Path) -> None:
     assert not unit[7].any()
 
 
-def test_nearest_leaves_out_the_row_itself_but_not_its_copy() -> None:
+def test_nearest_points_leaves_out_the_row_itself_but_not_its_copy() -> None:
     points = np.array([[0, 0], [0, 0], [1, 0], [5, 0]], dtype=np.float32)
-    indices, distances = nearest(points, points, 1, among_themselves=True)
+    indices, distances = nearest_points(points, points, 1, among_themselves=True)
     assert indices[:, 0].tolist() == [1, 0, 0, 2] or indices[:, 0].tolist() == [1, 0, 1, 2]
     assert distances[:, 0].tolist() == [0, 0, 1, 4]
 
