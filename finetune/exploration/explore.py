@@ -20,7 +20,7 @@ from finetune.analysis.requirements import check_analysis
 from finetune.analysis.self_organizing_map import train_map
 from finetune.data.source import Source, make_embedding_source
 from finetune.distributed.launch import this_process
-from finetune.errors import ConfigError, DataError
+from finetune.errors import ConfigError, DataError, format_count
 from finetune.exploration.explore_folder import Exploration, prepare_folder, write_exploration
 from finetune.exploration.explored_rows import describe_rows
 from finetune.exploration.thumbnails import choose_typical, draw_thumbnails
@@ -101,7 +101,9 @@ def explore_rows(
     with tempfile.TemporaryDirectory(prefix=".vectors-", dir=folder) as scratch:
         places, vectors = read_vectors(folder / FEATURES, Path(scratch) / "unit.npy")
         if len(places) < _FEWEST:
-            raise DataError(f"{source.name}: {len(places)} rows are too few; explore at least 4")
+            raise DataError(
+                f"{source.name}: {format_count(len(places), 'row')}, too few; explore at least 4"
+            )
         found = _analyze(embedder, inputs, places, vectors, clusters, seed, console, title, keys)
         del vectors  # Windows removes no file that is mapped
     write_exploration(found, folder, console)

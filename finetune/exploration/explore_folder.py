@@ -23,7 +23,7 @@ from PIL import Image
 
 from finetune.analysis.clusters import KMeansClusters, agreement
 from finetune.analysis.self_organizing_map import SelfOrganizingMap
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, format_count
 from finetune.exploration.explore_page import MapColor, write_page
 from finetune.exploration.explored_rows import ExploredRows
 from finetune.exploration.map_plots import plot_map, plot_silhouettes, plot_units
@@ -150,14 +150,15 @@ def describe_figures(figures: Mapping[str, Any]) -> list[str]:
     chosen = f" (silhouette {silhouettes[str(count)]:.3f})" if str(count) in silhouettes else ""
     dense, units = figures["hdbscan"], figures["self_organizing_map"]
     lines = [
-        f"{figures['rows']} rows, seed {figures['seed']}",
+        f"{format_count(figures['rows'], 'row')}, seed {figures['seed']}",
         f"{figures['components']} principal components explain "
         f"{figures['explained_variance']:.1%} of the variance",
-        f"k-means: {count} clusters{chosen}",
-        f"HDBSCAN: {dense['clusters']} clusters, {dense['noise']:.1%} of the rows are noise",
+        f"k-means: {format_count(count, 'cluster')}{chosen}",
+        f"HDBSCAN: {format_count(dense['clusters'], 'cluster')}, "
+        f"{dense['noise']:.1%} of the rows are noise",
         f"self-organizing map of {units['rows']} x {units['columns']} units: quantization error "
         f"{units['quantization_error']:.4f}, topographic error {units['topographic_error']:.4f}",
-        f"{figures['near_duplicates']} near duplicates of an earlier row",
+        f"{format_count(figures['near_duplicates'], 'near duplicate')} of an earlier row",
     ]
     for key, name in (("agreement_k_means", "k-means"), ("agreement_hdbscan", "HDBSCAN")):
         if scores := figures.get(key):
