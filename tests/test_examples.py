@@ -49,7 +49,7 @@ def test_token_tagging_trains_reloads_and_predicts(bert_folder: Path, tmp_path: 
     rows, data = tagged_rows(40), tmp_path / "words.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = str(tmp_path / "run")
-    keys = {"model": str(bert_folder), "method": "full", "epochs": 12, "batch_size": 8}
+    keys = {"model": str(bert_folder), "method": "full", "epochs": 20, "batch_size": 8}
     run = finetune.train(TAGGING, data=str(data), output=folder, lr=3e-3, head_lr=3e-3, **keys)
     history = run.history().query("split == 'validation'")["accuracy"].tolist()
     assert history[0] < 0.7 < history[-1], "accuracy did not improve"

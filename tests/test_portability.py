@@ -84,7 +84,7 @@ def test_run_folder_name_is_valid_on_windows(
     reference: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_identity, "Path", PureWindowsPath)
-    assert run_identity._last_word(reference) == word
+    assert run_identity.short_name(reference) == word
 
 
 def test_sync_skips_folders_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
