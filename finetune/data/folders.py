@@ -186,7 +186,7 @@ def _read_split(
             rows, part_notes = _read_with_images(path, config, decoder, folders)
             parts.append((path, rows))
         notes += part_notes
-    return _join(name, parts), notes
+    return _join(name, parts), [*_joined_note(name, parts), *notes]
 
 
 def _data_folder(folder: Path, config: DataConfig) -> Path:
@@ -228,7 +228,8 @@ def _read_unsplit(
         joined = _join(folder.name, parts)
         read = {*files, *_image_places(joined)}
         unread = [child for child in children if child not in read]
-        return {"train": joined}, [*_unread(folder, unread), *notes]
+        notes = [*_joined_note(folder.name, parts), *_unread(folder, unread), *notes]
+        return {"train": joined}, notes
     if files:
         names = ", ".join(file.name for file in files)
         raise DataError(
@@ -279,6 +280,13 @@ def _read_saved(folder: Path) -> dict[str, Dataset]:
             f"{folder}: the saved dataset is incomplete: {error}; save it again"
         ) from error
     return dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}
+
+
+def _joined_note(name: str, parts: Sequence[tuple[Path, Dataset]]) -> list[str]:
+    """Name the files of one table: a copy of one, such as "train (1).csv", may be among them."""
+    if len(parts) == 1:
+        return []
+    return [f"{name}: {len(parts)} files in one: {listed((p.name for p, _ in parts), _NAMED)}"]
 
 
 def _join(name: str, parts: Sequence[tuple[Path, Dataset]]) -> Dataset:

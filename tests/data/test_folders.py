@@ -71,12 +71,14 @@ def test_split_files_are_recognized_by_name(tmp_path: Path) -> None:
     (tmp_path / "test-00000-of-00002.csv").write_text("text,label\nc,x\n")
     (tmp_path / "test-00001-of-00002.csv").write_text("text,label\nd,x\n")
     (tmp_path / "README.md").write_text("# data")
-    splits = read_plain(tmp_path).splits
-    assert {name: rows["text"][:] for name, rows in splits.items()} == {
+    tables = read_plain(tmp_path)
+    assert {name: rows["text"][:] for name, rows in tables.splits.items()} == {
         "train": ["a"],
         "validation": ["b"],
         "test": ["c", "d"],
     }
+    names = "test-00000-of-00002.csv, test-00001-of-00002.csv"
+    assert f"test: 2 files in one: {names}" in tables.notes
 
 
 def test_split_folders_may_contain_shards(tmp_path: Path) -> None:
