@@ -112,6 +112,14 @@ class TransferModel(nn.Module):
         An example is the output scale of a regression. By default there is none.
         """
 
+    def scale_outputs(self, factors: Sequence[float]) -> None:
+        """Multiply the outputs, which are logits [B, C], by a factor each.
+
+        Called where `Views.label_scores` returns some; `consolidate` folds the factors into the
+        network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not scale its outputs")
+
     def checkpoint_activations(self) -> None:
         """Turn on activation checkpointing: recompute activations in the backward pass.
 

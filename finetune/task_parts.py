@@ -294,6 +294,26 @@ class Outcome(NamedTuple):
     mistake: float
 
 
+class LabelScores(NamedTuple):
+    """Probabilities of labels for the rows of a split, and the truth; N rows, C labels.
+
+    Attributes:
+        names: of the labels.
+        scores: probabilities [N, C].
+        truth: [N, C], True where a row has a label.
+        exclusive: True if a row has exactly one label, so that its probabilities sum to 1.
+    """
+
+    names: Sequence[str]
+    scores: np.ndarray
+    truth: np.ndarray
+    exclusive: bool
+
+    def take(self, rows: np.ndarray) -> LabelScores:
+        """Return these for some rows: a mask [N], or indices."""
+        return self._replace(scores=self.scores[rows], truth=self.truth[rows])
+
+
 class Views:
     """Human-readable views of samples, batches, predictions and results. Empty by default."""
 
@@ -349,6 +369,13 @@ class Views:
         `predictions` are those of the rows if the task has a `score`, else [].
         """
         return []
+
+    def label_scores(self, stats: Stats) -> LabelScores | None:
+        """Return the probabilities of labels that the statistics hold; None without any (default).
+
+        The network's outputs are then their logits, one for each label.
+        """
+        return None
 
     illustrated = 0
     """Number of held-out rows for `illustrate`, spread over the split."""

@@ -32,6 +32,7 @@ LAYERS = [
     "tables",
     "batching data reporting",
     "inference",
+    "reports",
     "export",
     "training testing",
     "exploration inspection",

@@ -180,6 +180,37 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    run: RunArgument,
+    words: DataWords = None,
+    batch_size: BatchSize = 32,
+    trust_code: TrustCode = False,
+) -> None:
+    """Calibrate the probabilities of a finished model on labeled rows.
+
+    Fits a temperature, one for each label if a row has several, and folds it into the last layer of
+    RUN/final: the model's own library gives calibrated probabilities. Use rows of neither training
+    nor test. Training does this on its validation split (calibrate=...).
+
+    \b
+    finetune calibrate runs/news-bert-base-uncased-lora calibration.csv
+    """
+    from finetune.cli.arguments import source_of
+    from finetune.cli.preflight import check_model
+
+    source = source_of(words or [])
+    check_model(run, source)
+    with _loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory, this_process
+        from finetune.export.recalibrate import calibrate_model
+        from finetune.reporting.console import Console
+
+    keep_freed_memory()
+    console = Console(enabled=this_process().is_main_process)
+    calibrate_model(run, source, console, batch_size, trust_code=trust_code)
+
+
+@app.command()
 def predict(
     run: RunArgument,
     words: DataWords = None,

@@ -38,6 +38,7 @@ Tracker = Literal[
     "wandb",
 ]
 """The trackers of Accelerate."""
+CalibrationWish = Literal["temperature", "none"] | None
 DEFAULT_METHOD = "lora"
 KeyKind = Literal["free_keys", "length_keys", "place_keys", "code_keys"]
 
@@ -361,9 +362,9 @@ class OutputConfig(Section):
     """The run folder, and where else results go."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset(
-        {"dir", "trackers", "hub", "dtype", "license", "base_model"}
+        {"dir", "trackers", "hub", "dtype", "calibrate", "license", "base_model"}
     )
-    place_keys: ClassVar[frozenset[str]] = free_keys
+    place_keys: ClassVar[frozenset[str]] = free_keys - {"calibrate"}
 
     dir: str | None = None
     """The run folder; null: runs/<data>-<model>-<method>, with -2, -3, ... at its end if that one
@@ -379,6 +380,11 @@ class OutputConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Dtype of the final model's weights, for text generation: 16-bit weights take half the space
     and are rounded. The adapter of method=lora stays float32.
+    """
+    calibrate: CalibrationWish = None
+    """Calibration of the final model's probabilities of labels. temperature: scale the logits to
+    the lowest log loss on the validation split; none: leave them; null: temperature, where that
+    split has 100 rows and rows outside the fit profit. Checkpoints stay as they are.
     """
     license: str | None = None
     """License of the fine-tuned model, for its card: apache-2.0, mit, ...; null: the base model's.

@@ -25,6 +25,7 @@ class CardData:
         selected: the split that selected the checkpoint; None if none did.
         difference: max difference between the outputs of the saved and the reloaded model, relative
             to the largest output.
+        calibration: what results.json holds of it; {} for a task without probabilities of labels.
     """
 
     config: RunConfig
@@ -41,3 +42,4 @@ class CardData:
     step: int
     difference: float = 0.0
     versions: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)

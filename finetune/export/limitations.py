@@ -28,9 +28,10 @@ def find_limitations(card: CardData) -> Iterator[str]:
     yield from _evaluation_limitations(card)
     yield from _label_limitations(card)
     yield from _truncation_limitations(card)
+    calibration = "" if card.calibration.get("measured") else "calibration, "
     yield (
         "Not evaluated: data unlike the above (another source, language, time period or camera), "
-        "fairness across groups, calibration, and robustness to adversarial inputs."
+        f"fairness across groups, {calibration}and robustness to adversarial inputs."
     )
 
 

@@ -6,7 +6,7 @@ It states nothing else, and never a path of the machine that it was written on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,17 @@ from finetune.export.card_metadata import (
 )
 from finetune.export.limitations import find_limitations
 from finetune.reporting.console import format_setting, format_value
-from finetune.reporting.metric_tables import BY_LABEL, by_label, overall
+from finetune.reporting.metric_tables import (
+    BY_LABEL,
+    CALIBRATION_COLUMNS,
+    by_label,
+    calibration_rows,
+    overall,
+)
 from finetune.task_parts import BASE, REPOSITORY
 
 MOST_LABELS = 50
+CALIBRATION_HEADING = "### Calibration"
 ADAPTER_HEADING = "### The adapter"  # also in cards of older runs, which `push` edits
 _NO_HUB_ID = "That base model has no hub id, so it must be loaded from a local copy."
 _PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:()'\"]+){2,}")
@@ -103,6 +110,8 @@ def _results(card: CardData) -> Iterator[str]:
         labels = by_label(metrics)[:MOST_LABELS]
         if labels:
             yield from (*_table(["label", *BY_LABEL], labels), "")
+    if card.calibration:
+        yield from (CALIBRATION_HEADING, "", *calibration_section(card.calibration))
     if not card.results:
         yield from ("No rows were held out, so no metrics were measured.", "")
     yield (
@@ -110,6 +119,14 @@ def _results(card: CardData) -> Iterator[str]:
         f"of the trained model on rows of the data (max relative difference {card.difference:.1e})."
     )
     yield ""
+
+
+def calibration_section(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the section on calibration, without its heading."""
+    yield from (f"{facts['note'][:1].upper()}{facts['note'][1:]}.", "")
+    if rows := calibration_rows(facts):
+        yield from ("With 95% bootstrap intervals:", "")
+        yield from (*_table(CALIBRATION_COLUMNS, rows), "")
 
 
 def _use(card: CardData, relation: str, base: str, with_adapter: bool) -> Iterator[str]:

@@ -28,10 +28,11 @@ Facts = Mapping[str, Any]
 """{"bytes": size, "sha256": hexadecimal digest} of a file."""
 
 
-def write_manifest(folder: Path) -> None:
-    """Write the manifest of all files in a folder that was just written."""
+def write_manifest(folder: Path, names: Collection[str] | None = None) -> None:
+    """Write the manifest of a folder that was just written: of all files, or of those named."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    files = {path.relative_to(folder).as_posix(): file_facts(path) for path in paths}
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
+    files = {n: file_facts(path) for n, path in found.items() if names is None or n in names}
     write_json(folder / MANIFEST, {"files": files})
 
 

@@ -36,6 +36,7 @@ class Results(BaseModel):
     selected_on: str | None
     reload_difference: float
     rounding_difference: float | None = None
+    calibration: dict[str, Any] | None = None
 
 
 class Untrained(BaseModel):

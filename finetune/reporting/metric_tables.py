@@ -12,6 +12,7 @@ from finetune.reporting.console import Console
 
 Metrics = Mapping[str, Mapping[str, float]]
 """{split: {metric: value}}"""
+CALIBRATION_COLUMNS = ("split", "measure", "before", "after")
 BY_LABEL = ("precision", "recall", "f1", "support")
 # A longer table would scroll the one above it off the screen; metrics.jsonl has all labels.
 MOST_LABELS = 30
@@ -33,6 +34,10 @@ def show_results(folder: RunFolder, console: Console) -> None:
         console.print(f"* optimistically biased: {selected} selected the checkpoint{by}")
     for note in worse_notes(results, untrained):
         console.print(note)
+    if calibration := results.get("calibration"):
+        rows = calibration_rows(calibration)
+        console.table("calibration, with 95 % intervals", list(CALIBRATION_COLUMNS), rows)
+        console.print(f"calibration: {calibration['note']}")
     difference = results["reload_difference"]
     console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):
@@ -48,6 +53,23 @@ def show_results(folder: RunFolder, console: Console) -> None:
             "push": f"finetune push {folder.path} OWNER/NAME",
         }
     )
+
+
+def calibration_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return table rows of measured calibration: split, measure, before and after, as intervals."""
+    titles = {"ece": "calibration error (ECE)", "log_loss": "log loss"}
+    return [
+        [split, title, *(_interval(measured, time, key) for time in CALIBRATION_COLUMNS[2:])]
+        for split, measured in facts.get("measured", {}).items()
+        for key, title in titles.items()
+    ]
+
+
+def _interval(measured: Mapping[str, Any], time: str, key: str) -> str:
+    if time not in measured:
+        return ""
+    value, low, high = measured[time][key]
+    return f"{value:.4f} ({low:.4f} to {high:.4f})"
 
 
 def worse_notes(results: Mapping[str, Any], untrained: Metrics) -> list[str]:

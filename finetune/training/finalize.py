@@ -11,27 +11,37 @@ import torch
 
 from finetune.config.best_metric import Direction, direction_of, selected_metric
 from finetune.data.opening import Splits
+from finetune.distributed.fsdp import is_sharded
 from finetune.distributed.launch import environment
 from finetune.export.card_data import CardData
 from finetune.export.card_metadata import base_reference
-from finetune.export.final_model import Differences, Final, export_model, sample_rows
+from finetune.export.final_model import (
+    TOLERANCE,
+    Differences,
+    Final,
+    compute_outputs,
+    export_model,
+    relative_difference,
+    sample_rows,
+)
 from finetune.export.model_card import write_cards
 from finetune.inference.evaluation_loop import Evaluation
 from finetune.inference.split_reports import write_split_reports
 from finetune.io.checkpoint import read_checkpoint
 from finetune.io.run_folder import RunFolder, step_name
-from finetune.model import TransferModel
+from finetune.model import HEAD, TransferModel, named_parts
 from finetune.reporting.metric_tables import (
     Metrics,
     overall,
     show_results,
 )
+from finetune.reports.calibration import Calibration, choose_calibration
 from finetune.task import Task
-from finetune.task_parts import Prediction, take_rows
+from finetune.task_parts import Prediction, Row, take_rows
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared
-from finetune.training.state import Progress
+from finetune.training.state import Live, Progress
 from finetune.training.summary import count_parameters, describe_run
 
 UNTRAINED = "untrained.json"
@@ -52,17 +62,19 @@ def finalize_run(
         load_checkpoint_weights(live, read_checkpoint(folder.checkpoints / step_name(step)))
     if live.ema is not None:
         live.ema.copy_to_network()  # checkpoints keep the raw weights, so an extended run resumes
-    evaluations = {split.name: journal.measure(split) for split in prepared.held_out}
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None
+    evaluations, calibration = _evaluate(prepared, journal, selected)
     model = whole_model(live)
+    if model is not None and calibration is not None and calibration.factors is not None:
+        model.scale_outputs(calibration.factors)  # one gathered from shards is a new one
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        if journal.hooks is not None:
-            journal.hooks.finished(live, evaluations)
         with console.during("writing the reports"):
             _write_reports(model, prepared, evaluations, folder, splits)
         card_data = collect_card_data(prepared, splits, results, selected, step)
+        if calibration is not None:
+            card_data = replace(card_data, calibration=calibration.facts())
         with console.during("saving the final model and reloading it"):
             differences = _export(model, prepared, folder, card_data)
         facts = {
@@ -73,6 +85,7 @@ def finalize_run(
             **metric_facts(live.config.train.best, live.task, results),
             "metrics": results,
             "selected_on": selected,
+            **({"calibration": calibration.facts()} if calibration is not None else {}),
             "reload_difference": differences.reloaded,
             "rounding_difference": differences.rounded,
         }
@@ -82,6 +95,76 @@ def finalize_run(
             console.print(f"test: {remark}")
         show_results(folder, console)
     live.accelerator.wait_for_everyone()
+
+
+def _evaluate(
+    prepared: Prepared, journal: RunJournal, selected: str | None
+) -> tuple[dict[str, Evaluation], Calibration | None]:
+    """Calibrate the model, and evaluate it on the held-out splits.
+
+    Without probabilities of labels, there is no calibration. The trials of a search are compared as
+    they were during training, uncalibrated.
+    """
+    live, validation = prepared.live, prepared.validation
+    evaluations, calibration = dict[str, Evaluation](), None
+    if validation is not None:
+        evaluations[validation.name] = journal.measure(validation)
+        if journal.hooks is not None and live.accelerator.is_main_process:
+            journal.hooks.finished(live, evaluations)
+        calibration = _calibrate(prepared, journal, evaluations[validation.name], selected)
+        if calibration is not None and calibration.factors is not None:
+            evaluations = {}
+    for split in prepared.held_out:
+        if split.name not in evaluations:
+            evaluations[split.name] = journal.measure(split)
+    for name in list(evaluations)[-1:]:  # test, where there is one
+        scores = live.task.views.label_scores(evaluations[name].stats)
+        if scores is None:
+            continue
+        if calibration is None:
+            calibration = Calibration(None, "not calibrated: there is no validation split")
+        if name == "test" or calibration.factors is None:
+            calibration.measure(name, scores)
+    return evaluations, calibration
+
+
+def _calibrate(
+    prepared: Prepared, journal: RunJournal, evaluation: Evaluation, selected: str | None
+) -> Calibration | None:
+    """Choose a calibration by the validation split, and scale the outputs of the model by it."""
+    live = prepared.live
+    scores = live.task.views.label_scores(evaluation.stats)
+    if scores is None:
+        return None
+    assert prepared.validation is not None
+    candidates = [line for line in journal.folder.history() if line["split"] == selected]
+    several = sum(line["step"] > 0 for line in candidates) > 1
+    wish, split = live.config.output.calibrate, prepared.validation
+    calibration = choose_calibration(scores, wish, split=split.name, selected=several)
+    if calibration.factors is None:
+        return calibration
+    live.model.scale_outputs(calibration.factors)
+    if is_sharded(live.model) or _folds(live, sample_rows(split.rows), calibration.factors):
+        return calibration
+    live.model.scale_outputs([1.0] * len(calibration.factors))
+    return Calibration(None, "not calibrated: the last layer of this network is not its logits")
+
+
+def _folds(live: Live, rows: Sequence[Row], factors: Sequence[float]) -> bool:
+    """True if the network alone gives the scaled outputs once the factors are folded into it."""
+    device = live.accelerator.device
+    # Without the autocast of training, whose rounding would hide the difference.
+    model = live.accelerator.unwrap_model(live.model, keep_fp32_wrapper=False)
+    heads = [parameter for _, parameter, part in named_parts(model) if part == HEAD]
+    kept = [parameter.detach().clone() for parameter in heads]
+    scaled = compute_outputs(model, live.task, rows, device)
+    model.consolidate()
+    difference = relative_difference(scaled, compute_outputs(model, live.task, rows, device))
+    with torch.no_grad():
+        for parameter, value in zip(heads, kept, strict=True):
+            parameter.copy_(value)
+    model.scale_outputs(factors)
+    return difference <= TOLERANCE
 
 
 def metric_facts(best: str | None, task: Task, metrics: Metrics) -> dict[str, Any]:

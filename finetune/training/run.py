@@ -77,6 +77,11 @@ def run(
         check_free(RunFolder(Path(config.output.dir)))
     shared = SharedRows() if hooks is None else hooks.shared
     splits, digests = read_splits(config, task, data, console, shared)
+    if config.output.calibrate == "temperature" and splits.validation is None:
+        raise ConfigError(
+            "output.calibrate=temperature: is fitted to a validation split, and there is none; set "
+            "data.validation=0.1, or name a file or a split"
+        )
     identity = RunIdentity(config, digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
@@ -288,8 +293,16 @@ def evaluate_untrained(
     if split is None:
         return
     evaluation = journal.evaluate_on(split, 0)
-    metrics = evaluation.metrics
-    if evaluation.predictions and prepared.live.accelerator.is_main_process:
+    metrics, live = evaluation.metrics, prepared.live
+    if (
+        live.config.output.calibrate == "temperature"
+        and live.task.views.label_scores(evaluation.stats) is None
+    ):
+        raise ConfigError(
+            "output.calibrate=temperature: this task predicts no probabilities of labels; leave it "
+            "out"
+        )
+    if evaluation.predictions and live.accelerator.is_main_process:
         save_untrained(journal.folder, split.name, evaluation.predictions)
     if select is not None:
         select(metrics)

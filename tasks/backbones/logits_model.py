@@ -20,11 +20,12 @@ class LogitsModel(TransferModel):
 
     Attributes:
         scale, shift: outputs are logits * scale + shift. They map the logits of a new head to the
-            range of a regression's targets, and are folded into the head's last layer when the
-            network is saved.
+            range of a regression's targets, or calibrate them, and are folded into the head's last
+            layer when the network is saved.
     """
 
-    scale: float = 1.0
+    scale: float | Tensor = 1.0
+    """A number, or one for each output [C]."""
     shift: float = 0.0
     keeps_head: bool = False
     """True if the head is the checkpoint's."""
@@ -35,13 +36,20 @@ class LogitsModel(TransferModel):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.logits(batch) * self.scale + self.shift
+        logits = self.logits(batch)
+        return logits * self._scale_on(logits.device) + self.shift
 
-    def last_layer(self) -> nn.Linear:
-        """Return the linear layer that computes the logits."""
+    def _scale_on(self, device: torch.device) -> float | Tensor:
+        return self.scale.to(device) if isinstance(self.scale, Tensor) else self.scale
+
+    def scale_outputs(self, factors: Sequence[float]) -> None:
+        self.scale = torch.tensor(factors)  # [C]
+
+    def last_layer(self) -> nn.Linear | nn.Conv2d:
+        """Return the layer that computes the logits: linear, or a convolution of 1 x 1."""
         heads = [self.network.get_submodule(name) for name in self.heads]
         modules = [module for head in heads for module in head.modules()]
-        return [module for module in modules if isinstance(module, nn.Linear)][-1]
+        return [module for module in modules if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
     @property
     def outputs(self) -> int:
@@ -89,7 +97,9 @@ class LogitsModel(TransferModel):
         """Fold scale and shift into the last layer, so that the network alone gives the outputs."""
         layer = self.last_layer()
         with torch.no_grad():
-            layer.weight.mul_(self.scale)
+            scale = self._scale_on(layer.weight.device)
+            shape = [-1, *[1] * (layer.weight.ndim - 1)]
+            layer.weight.mul_(scale.view(shape) if isinstance(scale, Tensor) else scale)
             if layer.bias is not None:
-                layer.bias.mul_(self.scale).add_(self.shift)
+                layer.bias.mul_(scale).add_(self.shift)
         self.scale, self.shift = 1.0, 0.0

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetune.errors import format_count, listed
-from finetune.task_parts import Outcome, Prediction, Row, Stats, Views
+from finetune.task_parts import LabelScores, Outcome, Prediction, Row, Stats, Views
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
 from tasks.classification.label_config import TargetConfig
@@ -59,6 +61,14 @@ class LabelViews(Views):
             if support and not hits
         ]
         return f"labels never predicted: {listed(missing, NAMED)}" if missing else ""
+
+    def label_scores(self, stats: Stats) -> LabelScores | None:
+        if not isinstance(self.targets, SingleLabel | SeveralLabels):
+            return None
+        names, scores, target = self.targets.names, stats["scores"].numpy(), stats["target"].numpy()
+        exclusive = isinstance(self.targets, SingleLabel)
+        truth = target[:, None] == np.arange(len(names)) if exclusive else target.astype(bool)
+        return LabelScores(names, scores, truth, exclusive)
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
         if isinstance(self.targets, Number):

@@ -1,0 +1,107 @@
+"""Calibration of a finished model on rows named later: the command `calibrate`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from finetune.data.source import Source
+from finetune.distributed.launch import this_process
+from finetune.errors import ConfigError
+from finetune.export.final_model import (
+    TOLERANCE,
+    compute_outputs,
+    relative_difference,
+    sample_rows,
+)
+from finetune.export.model_card import CALIBRATION_HEADING, calibration_section
+from finetune.inference.evaluate import Measured, evaluate_source
+from finetune.inference.model_loading import model_folder, read_task
+from finetune.io.files import atomic
+from finetune.io.manifest import read_manifest, write_manifest
+from finetune.io.run_folder import RunFolder
+from finetune.reporting.console import Console
+from finetune.reporting.metric_tables import CALIBRATION_COLUMNS, calibration_rows
+from finetune.reports.calibration import Calibration, choose_calibration
+
+
+def calibrate_model(
+    run: str, source: Source, console: Console, batch_size: int, *, trust_code: bool = False
+) -> Calibration:
+    """Fit temperatures to labeled rows and fold them into final/; return what they changed.
+
+    The rows should be neither those of training nor those of a later test. Raises ConfigError for a
+    task without probabilities of labels, and for a model that is not on this machine.
+    """
+    if not Path(run).is_dir():
+        raise ConfigError(f"{run}: not a folder; download the model first, then name its folder")
+    measured = evaluate_source(run, source, console, batch_size, trust_code=trust_code)
+    scores = measured.task.views.label_scores(measured.evaluation.stats)
+    if scores is None:
+        raise ConfigError(f"{run}: this task predicts no probabilities of labels to calibrate")
+    # The card says it, too: not the folder.
+    name = Path(measured.split.name).name
+    calibration = choose_calibration(scores, "temperature", split=name, selected=None)
+    folder = model_folder(run)
+    if this_process().is_main_process:
+        _save(measured, calibration, folder)
+        record = RunFolder(folder.parent)
+        if record.finished and record.final == folder:
+            facts = {"calibration": calibration.facts()}
+            record.write("results.json", record.read("results.json") | facts)
+    rows = calibration_rows(calibration.facts())
+    console.table("calibration, with 95 % intervals", list(CALIBRATION_COLUMNS), rows)
+    console.facts({"calibration": calibration.note, "model": str(folder)})
+    return calibration
+
+
+def _save(measured: Measured, calibration: Calibration, folder: Path) -> None:
+    """Write the scaled model in place of the folder, which stays as it is if anything fails."""
+    model, task = measured.model, measured.task
+    rows = sample_rows(measured.split.rows)
+    device = next(model.parameters()).device
+    assert calibration.factors is not None
+    names = [name for name, _ in model.network.named_parameters()]
+    before = {name: model.network.get_parameter(name).detach().clone() for name in names}
+    model.scale_outputs(calibration.factors)
+    scaled = compute_outputs(model, task, rows, device)
+    model.consolidate()
+    changed = [n for n in names if not before[n].equal(model.network.get_parameter(n))]
+    if relative_difference(scaled, compute_outputs(model, task, rows, device)) > TOLERANCE:
+        raise ConfigError(f"{folder}: the last layer of this network is not its logits")
+    own = set(read_manifest(folder, read_task(folder).get("files", [])))
+    with atomic(folder) as temporary:
+        shutil.copytree(folder, temporary)
+        task.save(model, temporary)
+        _scale_adapter(temporary / "adapter", model.network, changed)
+        for card in (temporary / "README.md", temporary / "adapter" / "README.md"):
+            if card.is_file():
+                text = card.read_text(encoding="utf-8")
+                card.write_text(_with_calibration(text, calibration), encoding="utf-8")
+        write_manifest(temporary, own)
+
+
+def _scale_adapter(folder: Path, network: Any, changed: list[str]) -> None:
+    """Copy the changed weights of the head into the adapter, which holds the head as well."""
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        return
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    for key in tensors:
+        for name in changed:
+            if key.endswith(f".{name}"):
+                tensors[key] = network.get_parameter(name).detach().cpu().contiguous()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _with_calibration(card: str, calibration: Calibration) -> str:
+    """Return a card with its section on calibration replaced, or added before the usage."""
+    section = "\n".join([CALIBRATION_HEADING, "", *calibration_section(calibration.facts()), ""])
+    without = re.sub(
+        rf"^{CALIBRATION_HEADING}$.*?(?=^#|^Reload check|^No rows)", "", card, flags=re.M | re.S
+    )
+    return re.sub(r"^(?=## Usage$)", lambda _: section, without, count=1, flags=re.M)
