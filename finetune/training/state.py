@@ -83,8 +83,8 @@ class TrialHooks:
         evaluated: called in every process with the step and the metrics of each evaluation during
             training. To end the run, it raises in all processes.
         saved: called in every process after each checkpoint; may raise like `evaluated`.
-        finished: called in the main process with the final evaluation of each held-out split,
-            before the run is marked as finished.
+        finished: called in the main process with the final evaluation of the validation split,
+            before calibration, and before the run is marked as finished.
     """
 
     shared: SharedRows
