@@ -397,6 +397,47 @@ def inspect(
     inspect_run(loaded, task, draw, with_defaults=with_defaults)
 
 
+@app.command(name="label-issues", context_settings=KEYS)
+def label_issues(
+    words: ConfigWords = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The table to write; default: label_issues.csv."),
+    ] = None,
+) -> None:
+    """Find training rows whose label is probably wrong, before or after training.
+
+    Takes the arguments of `train`, or a run folder, whose reports then hold the table. A head is
+    fitted to features of the pretrained network on four fifths of the rows, and compared with the
+    labels of the others. Review the table, then train with it: data.drop=FILE leaves its rows out,
+    data.relabel=FILE gives them the label in the column "suggested".
+
+    \b
+    finetune label-issues task=text-classification data=news.csv model=bert-base-uncased
+    finetune label-issues runs/news-bert-base-uncased-lora
+    finetune train news.yaml data.relabel=label_issues.csv
+    """
+    from finetune.cli.arguments import config_and_overrides
+    from finetune.io.run_folder import RunFolder
+    from finetune.io.table_writer import check_output
+
+    name, overrides = config_and_overrides(words)
+    path = output or Path("label_issues.csv")
+    if name is not None and (run := RunFolder(Path(name))).has_config:
+        name, path = str(run.path / "config.yaml"), output or run.path / "reports" / path
+    check_output(path)
+    loaded = _load([*([name] if name is not None else []), *overrides])
+    with _loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory, this_process
+        from finetune.inspection.label_issues import write_label_issues
+        from finetune.registry import make_task
+        from finetune.reporting.console import Console
+
+        task = make_task(loaded.config.task)
+    keep_freed_memory()
+    write_label_issues(loaded, task, path, Console(enabled=this_process().is_main_process))
+
+
 @app.command()
 def tasks(
     name: Annotated[

@@ -145,7 +145,9 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The data and its splits."""
 
-    place_keys: ClassVar[frozenset[str]] = frozenset({"source", "train", "validation", "test"})
+    place_keys: ClassVar[frozenset[str]] = frozenset(
+        {"source", "train", "validation", "test", "drop", "relabel"}
+    )
     code_keys: ClassVar[frozenset[str]] = frozenset({"map"})
 
     source: str | None = None
@@ -184,6 +186,14 @@ class DataConfig(Section):
     """
     map: str | None = None
     """file.py:function or module:function that is applied to each row; return None to drop a row.
+    """
+    drop: str | None = None
+    """A table of training rows to leave out: their numbers in the column row, as in the reviewed
+    output of `finetune label-issues`.
+    """
+    relabel: str | None = None
+    """A table of training rows to relabel: their numbers in the column row, their labels in given,
+    the right ones in suggested, as in the reviewed output of `finetune label-issues`.
     """
     limit: PositiveInt | None = None
     """Maximum number of rows per split, for a quick try."""

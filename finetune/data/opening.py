@@ -17,6 +17,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.image_files import NO_IMAGES
 from finetune.data.mapping import map_rows
 from finetune.data.readers import add_lookup, from_object, only_split
+from finetune.data.reviewed import apply_reviewed
 from finetune.data.roles import (
     HELD_OUT,
     SHARE_OF_SMALL,
@@ -86,6 +87,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
         raise
     task.settle(resolved.keys)
     task_rows = task.rows
+    apply_reviewed(roles, config, task_rows)
     roles.notes += [*resolved.notes, *unread_columns(tables["train"], task_rows, config)]
     for role, rows in list(tables.items()):
         if role != "train" and not _is_usable(roles, role, task_rows):

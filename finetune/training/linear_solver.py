@@ -21,6 +21,7 @@ from finetune.distributed.devices import map_tensors, to_device
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
+from finetune.task_parts import Stats
 
 STRENGTHS = tuple(float(f"1e{power}") for power in range(0, -8, -1))
 FOLDS = 5
@@ -52,6 +53,32 @@ def solve_head(
         layer.to(home, torch.float32)
     chosen_by = {"cross_validation_loss": losses[strength]} if losses else {}
     return {"l2": strength, **chosen_by, "loss": final}
+
+
+def out_of_fold(model: TransferModel, task: Task, split: Split, *, seed: int) -> Stats:
+    """Return the statistics of each row [N, ...] under a head that was solved on other rows.
+
+    The strength is the same for all folds, chosen as in `solve_head`. Leaves the head of the last
+    fold. Raises ModelError like `solve_head`.
+    """
+    layer = _only_linear(model)
+    order = np.random.default_rng(seed).permutation(len(split))
+    home, found = layer.weight.device, list[Stats]()
+    layer.to("cpu" if home.type == "mps" else home, torch.float64)
+    try:
+        losses = _cross_validate(model, task, split, order, layer)
+        strength = min(losses, key=lambda strength: losses[strength])
+        for fold in np.array_split(order, min(FOLDS, len(order))):
+            rest = _batch(task, split, np.setdiff1d(order, fold), layer.weight.device)
+            held_out = _batch(task, split, fold, layer.weight.device)
+            _reset(layer)
+            _minimize(model, task, rest, layer, strength, _find_axes(rest, layer))
+            with torch.no_grad():
+                found.append(task.measure(model(held_out), held_out))
+    finally:
+        layer.to(home, torch.float32)
+    places = torch.from_numpy(np.argsort(order))
+    return {name: torch.cat([stats[name].cpu() for stats in found])[places] for name in found[0]}
 
 
 def _cross_validate(

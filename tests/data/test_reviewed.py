@@ -1,0 +1,81 @@
+"""Reviewed label issues: data.drop and data.relabel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.config.schema import DataConfig
+from finetune.data.opening import Splits, open_splits
+from finetune.errors import DataError
+from tasks import TextClassification
+
+
+def write(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    rows = [f"the year {number},{'abc'[number % 3]}" for number in range(1, 10)]
+    return write(tmp_path / "data.csv", "text,label", *rows)
+
+
+def opened(table: str, **keys: str) -> Splits:
+    return open_splits(DataConfig(source=table, validation=0.0, **keys), TextClassification())
+
+
+def test_drop_leaves_out_the_rows_of_the_file(table: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "issues.csv", "rank,row,given,suggested", "1,2,c,a", "2,9,a,b")
+    splits = opened(table, drop=file)
+    assert [int(number) for number in splits.numbers["train"]] == [1, 3, 4, 5, 6, 7, 8]
+    assert len(splits.train) == 7
+    assert any("2 of 9 rows dropped" in note for note in splits.notes)
+
+
+def test_drop_reads_a_list_of_numbers(table: str, tmp_path: Path) -> None:
+    splits = opened(table, drop=write(tmp_path / "rows.csv", "row,note", "3,bad", "1,bad"))
+    assert splits.train["text"][:2] == ["the year 2", "the year 4"]
+
+
+def test_relabel_gives_the_suggested_labels(table: str, tmp_path: Path) -> None:
+    lines = ["1;2;c;a", "2;9;a;", "3;4;b;b"]  # an empty suggestion keeps the label
+    file = write(tmp_path / "issues.csv", "rank;row;given;suggested", *lines)
+    splits = opened(table, relabel=file)
+    assert splits.train["label"] == [*"baabcabca"]
+    assert splits.train.column_names[:2] == ["text", "label"]
+    assert any("1 of 9 rows relabeled" in note for note in splits.notes)
+
+
+def test_relabel_keeps_labels_as_numbers(tmp_path: Path) -> None:
+    rows = [f"the year {number},{number % 2}" for number in range(8)]
+    table = write(tmp_path / "data.csv", "text,label", *rows)
+    file = write(tmp_path / "issues.csv", "row,given,suggested", "1,0,1")
+    cells, before = (opened(table, **keys).train for keys in ({"relabel": file}, {}))
+    assert cells.features == before.features
+    assert [str(cell) for cell in cells["label"]] == [*"11010101"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["row,given,suggested", "2,a,b"], "row 2 has the label 'c', not 'a'"),
+        (["row,given,suggested", "12,a,b"], "1 of 1 lines name a row that train does not have"),
+        (["row,given,suggested", "2,c,d"], "no row of train has the label 'd'"),
+        (["number,given,suggested", "2,c,a"], "no column 'row'"),
+        (["row,given", "2,c"], "no column 'suggested'"),
+    ],
+)
+def test_relabel_refuses_a_file_of_other_rows(
+    table: str, tmp_path: Path, lines: list[str], fault: str
+) -> None:
+    with pytest.raises(DataError, match=fault):
+        opened(table, relabel=write(tmp_path / "issues.csv", *lines))
+
+
+def test_drop_of_all_rows_is_refused(table: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.csv", "row,note", *(f"{number},x" for number in range(1, 10)))
+    with pytest.raises(DataError, match="lists all rows of train"):
+        opened(table, drop=file)
