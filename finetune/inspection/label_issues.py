@@ -15,7 +15,7 @@ import numpy as np
 from finetune.config.loading import Loaded
 from finetune.config.schema import OptimConfig, OutputConfig, RunConfig, TrainConfig
 from finetune.data.opening import open_splits
-from finetune.data.reviewed import GIVEN, SUGGESTED, joined
+from finetune.data.selection import GIVEN, SUGGESTED, joined
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError
