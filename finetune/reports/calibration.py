@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.schema import CalibrationWish
-from finetune.reports.intervals import Interval, mean_interval
+from finetune.reports.intervals import Estimate, mean_interval
 from finetune.reports.reliability import describe_reliability, log_losses
 from finetune.reports.temperature import FOLDS, cross_fit, fit_factors, scale_scores
 from finetune.task_parts import LabelScores
@@ -92,7 +92,7 @@ def _both(before: LabelScores, after: LabelScores) -> dict[str, Any]:
     return {"before": describe_reliability(before), "after": describe_reliability(after)}
 
 
-def _basis(gain: Interval, *, selected: bool | None) -> str:
+def _basis(gain: Estimate, *, selected: bool | None) -> str:
     words = {True: ", which also selected", False: ", which did not select"}
     chosen = f"{words[selected]} the checkpoint" if selected is not None else ""
     return (

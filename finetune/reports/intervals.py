@@ -20,7 +20,7 @@ _WEIGHTS = 5_000_000  # from which there are fewer resamples: of many rows, they
 _AT_ONCE = 2**24
 
 
-class Interval(NamedTuple):
+class Estimate(NamedTuple):
     """A measured value and its 95 % bootstrap interval."""
 
     value: float
@@ -43,21 +43,21 @@ def resampled_sums(values: Array) -> Array:
     return np.concatenate(sums)
 
 
-def interval(values: Array, measure: Callable[[Array], Array]) -> Interval:
+def interval(values: Array, measure: Callable[[Array], Array]) -> Estimate:
     """Return a measurement and its interval; `measure` maps sums [..., K] over rows to it."""
     return spread(float(measure(values.sum(0))), measure(resampled_sums(values)))
 
 
-def spread(value: float, resampled: Array) -> Interval:
+def spread(value: float, resampled: Array) -> Estimate:
     """Return a value with the interval of its resampled measurements [R]."""
     known = resampled[np.isfinite(resampled)]
     if not len(known):
-        return Interval(value, value, value)
+        return Estimate(value, value, value)
     low, high = np.percentile(known, [LOW, HIGH])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    return Estimate(value, min(float(low), value), max(float(high), value))
 
 
-def mean_interval(values: Array) -> Interval:
+def mean_interval(values: Array) -> Estimate:
     """Return the mean of values [N] and its interval."""
     counted = np.stack([values, np.ones(len(values))], 1).astype(np.float64)
     return interval(counted, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1))

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from finetune.reports.intervals import (
     Array,
-    Interval,
+    Estimate,
     mean_interval,
     resampled_sums,
     spread,
@@ -34,7 +34,7 @@ class Bin(NamedTuple):
     rows: int
 
 
-def calibration_error(scores: LabelScores) -> Interval:
+def calibration_error(scores: LabelScores) -> Estimate:
     """Return the expected calibration error (ECE) in bins of equal mass, and its interval.
 
     In a bin of few rows, accuracy differs from confidence by chance alone. What chance adds to the
