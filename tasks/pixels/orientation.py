@@ -46,7 +46,8 @@ def swaps_sides(orientation: int) -> bool:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) after applying the EXIF orientation."""
-    is_swapped = swaps_sides(_orientation(image))
+    # Pillow gives the upright size of a TIFF file at once.
+    is_swapped = swaps_sides(_orientation(image)) and image.format != "TIFF"
     return (image.width, image.height) if is_swapped else (image.height, image.width)
 
 

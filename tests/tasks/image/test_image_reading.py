@@ -81,15 +81,16 @@ def test_read_image_reads_a_palette_with_a_transparent_color() -> None:
     assert pixel(read_image(transparent), 1) == WHITE
 
 
-def test_read_image_applies_the_exif_orientation() -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_read_image_applies_the_exif_orientation(kind: str) -> None:
     image = Image.new("RGB", (16, 8), WHITE)
     image.paste(RED, (0, 0, 8, 8))
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated camera: the left of the file is the top of the scene
-    read = read_image(encoded(image, "PNG", exif=exif))
+    read = read_image(encoded(image, kind, exif=exif))
     assert read.size == (8, 16)
-    opened = Image.open(io.BytesIO(encoded(image, "PNG", exif=exif)))
-    assert picture_size(encoded(image, "PNG", exif=exif)) == picture_size(opened) == (16, 8)
+    opened = Image.open(io.BytesIO(encoded(image, kind, exif=exif)))
+    assert picture_size(encoded(image, kind, exif=exif)) == picture_size(opened) == (16, 8)
     assert (pixel(read, 4, 2), pixel(read, 4, 13)) == (RED, WHITE)
 
 
