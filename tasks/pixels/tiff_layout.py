@@ -16,8 +16,8 @@ _LONG = b"+"  # in the mark of a BigTIFF, whose header has 16 bytes
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 277
 _EXTRA, _FORMAT = 338, 339
 _ALPHA = (1, 2)  # values of ExtraSamples
-_CMYK = 5
-_FLOAT = 3
+_WHITE_IS_ZERO, _CMYK = 0, 5  # values of PhotometricInterpretation
+_SIGNED, _FLOAT = 2, 3  # values of SampleFormat
 _COLORS = (1, 3)  # bands of gray and of RGB
 
 
@@ -29,12 +29,14 @@ class TiffLayout(NamedTuple):
         bands: bands other than transparency.
         samples: all bands.
         is_deep: True for values of more than 8 bits or floats.
+        misread: what Pillow reads as other values; "" if there is nothing.
     """
 
     size: tuple[int, int]
     bands: int
     samples: int
     is_deep: bool
+    misread: str = ""
 
     @property
     def is_color(self) -> bool:
@@ -44,6 +46,8 @@ class TiffLayout(NamedTuple):
     @property
     def fault(self) -> str:
         """The fault of an image that is read as gray or RGB; "" if it is one."""
+        if self.misread:
+            return f"has {self.misread}, which are not read; save them as uint8, uint16 or float32"
         if self.is_color:
             return ""
         return (
@@ -73,10 +77,16 @@ def _layout(tags: Any) -> TiffLayout:
     extra = tags.get(_EXTRA, ())
     alpha = sum(kind in _ALPHA for kind in extra)
     is_cmyk = tags.get(_PHOTOMETRIC) == _CMYK
-    is_float = _FLOAT in tuple(tags.get(_FORMAT, ()))
+    formats, bits = tuple(tags.get(_FORMAT, ())), max(tags.get(_BITS, (8,)))
+    is_deep, misread = _FLOAT in formats or bits > 8, ""
+    if _SIGNED in formats and bits <= 8:
+        misread = "values of type int8"
+    elif is_deep and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        misread = "values of more than 8 bits whose 0 is white"
     return TiffLayout(
         (int(tags[_HEIGHT]), int(tags[_WIDTH])),
         3 if is_cmyk and samples - alpha == 4 else samples - alpha,
         samples,
-        is_float or max(tags.get(_BITS, (8,))) > 8,
+        is_deep,
+        misread,
     )

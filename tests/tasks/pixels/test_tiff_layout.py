@@ -63,3 +63,17 @@ def test_colors_of_an_array_file_may_be_its_first_axis(tmp_path: Path) -> None:
     assert picture_size(path) == (4, 6)
     np.save(tmp_path / "b.npy", make_bands(4, "uint16"))
     assert "set task.channels to its number of bands" in str(find_fault(str(tmp_path / "b.npy")))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "photometric", "fault"),
+    [("int8", "minisblack", "type int8"), ("uint16", "miniswhite", "whose 0 is white")],
+)
+def test_values_that_pillow_would_read_as_others_are_refused(
+    dtype: str, photometric: str, fault: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, make_bands(1, dtype)[..., 0], photometric=photometric)
+    assert fault in str(find_fault(str(path)))
+    tifffile.imwrite(path, make_bands(1, "uint8")[..., 0], photometric=photometric)
+    assert find_fault(str(path)) is None
