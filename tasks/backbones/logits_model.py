@@ -54,7 +54,8 @@ class LogitsModel(TransferModel):
     @property
     def outputs(self) -> int:
         """The number of logits of a row."""
-        return self.last_layer().out_features
+        layer = self.last_layer()
+        return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
     def set_scale(self, deviation: float, mean: float) -> None:
         """Scale outputs so that logits of -1..1 span one standard deviation around the mean."""

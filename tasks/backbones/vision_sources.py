@@ -289,7 +289,7 @@ def _labels_of(timm_name: str) -> list[str] | None:
     return read_model_config(place).get("label_names") if scheme == "local-dir" else None
 
 
-def _reset_head(layer: nn.Linear) -> None:
+def _reset_head(layer: nn.Linear | nn.Conv2d) -> None:
     """Initialize a new head with small weights.
 
     Some timm networks use +-1 / sqrt(classes), with which ten classes begin with logits of 10 and a
