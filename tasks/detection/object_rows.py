@@ -59,8 +59,8 @@ class ObjectRows(PictureRows):
     def describe(self, row: Row) -> str:
         """Render the boxes in pixels, as they are read."""
         cell = self.cell(row)
-        size = picture_size(cell)
         try:
+            size = picture_size(cell)
             objects = self.objects.read(row, size)
         except DataError:
             return super().describe(row)

@@ -23,6 +23,7 @@ from tasks.objects.annotated import AnnotatedImage
 
 _ENDINGS = "|".join(sorted(re.escape(ending) for ending in IMAGE_ENDINGS))
 _LINE = re.compile(rf"(?P<image>.*?(?:{_ENDINGS}))(?:\s*[,;]\s*|\s+)(?P<label>\S.*)", re.IGNORECASE)
+_FILE = re.compile(rf".*(?:{_ENDINGS}|\.(?:npy|mat|txt|xml|json))", re.IGNORECASE)
 _FIRST = 5  # lines that must fit for a file to be a list
 
 
@@ -32,7 +33,10 @@ def _is_list(file: Path) -> bool:
             lines = list(islice(filter(None, map(str.strip, opened)), _FIRST))
     except (OSError, ValueError):
         return False
-    return bool(lines) and all(map(_LINE.fullmatch, lines))
+    matches = [match for line in lines if (match := _LINE.fullmatch(line))]
+    # Beside a mask, such as CamVid lists, or a file of annotations, an image has no label there.
+    has_labels = not any(_FILE.fullmatch(match["label"].strip()) for match in matches)
+    return bool(lines) and len(matches) == len(lines) and has_labels
 
 
 def find_image_lists(path: Path) -> dict[str, list[Path]]:

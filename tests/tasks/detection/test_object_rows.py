@@ -19,3 +19,12 @@ def test_boxes_are_described_with_two_decimals_at_most(tmp_path: Path) -> None:
     }
     shown = ObjectDetection().rows.describe(row)
     assert "2 objects: cat (0, 2, 3.12, 4.5), cat (1234.57, 0, 4000, 2000)" in shown
+
+
+def test_objects_of_a_missing_image_are_described_as_they_are_stored(tmp_path: Path) -> None:
+    rows = ObjectDetection(image="image", objects="objects", boxes="xyxy").rows
+    row = {
+        "image": str(tmp_path / "no.png"),
+        "objects": {"bbox": [[1, 2, 3, 4]], "category": ["a"]},
+    }
+    assert "no.png" in rows.describe(row)

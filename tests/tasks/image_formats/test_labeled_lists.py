@@ -50,3 +50,11 @@ def test_a_list_of_held_out_images_does_not_hide_the_classes_of_train(tmp_path: 
     write_text(tmp_path / "val" / "val_annotations.txt", "0.png\tcat\t0\t0\t9\t9\n")
     splits = open_set(ImageClassification(), tmp_path, validation=None)
     assert [row["label"] for row in splits.train] == ["cat", "cat", "dog", "dog"]
+
+
+@pytest.mark.parametrize("other", ["masks/a b.png", "Annotations/a b.xml"])
+def test_lists_of_images_and_files_are_no_labels(other: str, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        save_pictures(tmp_path / label, NAMES)
+    write_text(tmp_path / "train.txt", f"cat/a b.jpg {other}\ndog/a b.jpg {other}\n")
+    assert sorted({*open_set(ImageClassification(), tmp_path).train["label"]}) == ["cat", "dog"]
