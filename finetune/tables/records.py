@@ -141,8 +141,8 @@ def _has_too_many_keys(values: Iterable[Any]) -> bool:
             inner = [((*path, str(key)), each) for key, each in value.items()]
             paths.update(name for name, _ in inner)
             found += [pair for pair in inner if isinstance(pair[1], dict | list)]
-        elif value and isinstance(value[0], dict | list):
-            found += [(path, each) for each in value]
+        else:
+            found += [(path, each) for each in value if isinstance(each, dict | list)]
     return len(paths) > _MOST_COLUMNS
 
 

@@ -174,3 +174,9 @@ def test_rows_that_are_lists_of_messages_are_dialogues(read: Read) -> None:
     for content in (f"{json.dumps(dialogue)}\n" * 2, json.dumps([dialogue] * 2)):
         rows, _ = read(content, "a.jsonl")
         assert rows["messages"][:] == [dialogue] * 2
+
+
+def test_read_json_refuses_lists_that_mix_objects_and_values(read: Read) -> None:
+    cells = [[{"b": 1}, 2, "x"], [[3], None]]
+    with pytest.raises(DataError, match="the values of column 'a' have no common type: row 1"):
+        read("".join(f"{json.dumps({'a': cell})}\n" for cell in cells), "a.jsonl")

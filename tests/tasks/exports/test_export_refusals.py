@@ -68,7 +68,7 @@ def test_init_says_why_no_task_reads_an_export(tmp_path: Path) -> None:
     write_json(tmp_path / "p.json", [choice(1, {"image": "a.jpg"}, kind=[])])
     with pytest.raises(DataError, match="no task reads this data") as caught:
         write_starter([str(tmp_path)], tmp_path / "c.yaml")
-    assert "has no regions of images; found 1 results of type choices" in str(caught.value)
+    assert "has no regions of images; found results of type choices (1)" in str(caught.value)
 
 
 def test_classes_that_training_did_not_see_are_named(tmp_path: Path) -> None:

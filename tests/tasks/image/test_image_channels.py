@@ -109,7 +109,7 @@ def test_deep_images_are_refused_by_a_model_of_8_bit_images(
     keys = {"method": "frozen", "epochs": 1}
     run = train_classifier(vision_networks["resnet"], shape_images, tmp_path / "run", **keys)
     Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match=r"deep.png has uint16 values .*not 8-bit ones"):
+    with pytest.raises(DataError, match=r"deep.png' has uint16 values .*not 8-bit ones"):
         run.predictor([str(tmp_path / "deep.png")])
     predictor = finetune.load(run.path, pixel_range=[0, 4000])
     assert predictor([str(tmp_path / "deep.png")])
