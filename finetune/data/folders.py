@@ -186,7 +186,8 @@ def _read_split(
             rows, part_notes = _read_with_images(path, config, decoder, folders)
             parts.append((path, rows))
         notes += part_notes
-    return _join(name, parts), [*_joined_note(name, parts), *notes]
+    joined, joined_notes = _join(name, parts)
+    return joined, [*joined_notes, *notes]
 
 
 def _data_folder(folder: Path, config: DataConfig) -> Path:
@@ -225,11 +226,10 @@ def _read_unsplit(
             rows, file_notes = _read_with_images(file, config, decoder)
             parts.append((file, rows))
             notes += file_notes
-        joined = _join(folder.name, parts)
+        joined, joined_notes = _join(folder.name, parts)
         read = {*files, *_image_places(joined)}
         unread = [child for child in children if child not in read]
-        notes = [*_joined_note(folder.name, parts), *_unread(folder, unread), *notes]
-        return {"train": joined}, notes
+        return {"train": joined}, [*joined_notes, *_unread(folder, unread), *notes]
     if files:
         names = ", ".join(file.name for file in files)
         raise DataError(
@@ -282,18 +282,14 @@ def _read_saved(folder: Path) -> dict[str, Dataset]:
     return dict(saved) if isinstance(saved, DatasetDict) else {"train": saved}
 
 
-def _joined_note(name: str, parts: Sequence[tuple[Path, Dataset]]) -> list[str]:
-    """Name the files of one table: a copy of one, such as "train (1).csv", may be among them."""
-    if len(parts) == 1:
-        return []
-    return [f"{name}: {len(parts)} files in one: {listed((p.name for p, _ in parts), _NAMED)}"]
+def _join(name: str, parts: Sequence[tuple[Path, Dataset]]) -> tuple[Dataset, list[str]]:
+    """Concatenate the files of one split, and name them: "train (1).csv" may be a copy of one.
 
-
-def _join(name: str, parts: Sequence[tuple[Path, Dataset]]) -> Dataset:
-    """Concatenate the files of one split. Raises DataError if their columns differ."""
+    Raises DataError if their columns differ.
+    """
     first, rows = parts[0]
     if len(parts) == 1:
-        return rows
+        return rows, []
     for path, other in parts[1:]:
         differing = sorted((set(rows.column_names) ^ set(other.column_names)) - {*HIDDEN})
         if differing:
@@ -303,11 +299,13 @@ def _join(name: str, parts: Sequence[tuple[Path, Dataset]]) -> Dataset:
                 " the file itself"
             )
     try:
-        return concatenate_datasets([with_places(part, path.name) for path, part in parts])
+        joined = concatenate_datasets([with_places(part, path.name) for path, part in parts])
     except (ValueError, TypeError) as error:
         raise DataError(
             f"{first.parent}: the files of split {name} have columns of different types: {error}"
         ) from error
+    names = listed((path.name for path, _ in parts), _NAMED)
+    return joined, [f"{name}: {len(parts)} files in one: {names}"]
 
 
 def _is_saved(folder: Path) -> bool:

@@ -27,7 +27,7 @@ from tasks.image.image_search import (
     configured_places,
     walk_images,
 )
-from tasks.objects.annotated import Annotated, AnnotatedImage, note_turned_boxes
+from tasks.objects.annotated import AnnotatedImage, note_turned_boxes, refuse_repeated
 from tasks.objects.image_sizes import fit_sizes
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels")
@@ -136,12 +136,7 @@ def _tell_apart(
                 images[index], renamed = other, renamed + 1
     if renamed:
         yield f"images found by the names of their .xml files, since <filename> repeats: {renamed}"
-    first: dict[str, AnnotatedImage] = {}
-    for image in images:
-        other = first.setdefault(image.image, image)
-        if other is not image:
-            fault = f"its image is also annotated in {other.place}; keep one of them"
-            image.objects.insert(0, Annotated("", place=image.place, fault=fault))
+    refuse_repeated(images)
 
 
 def _places(file: Path, root: Path) -> list[Path]:

@@ -66,7 +66,7 @@ class ObjectRows(PictureRows):
             return super().describe(row)
         shown = listed(map(self._describe_object, objects), _FIRST_OBJECTS)
         name = image_name(cell)
-        count = f"{len(objects)} object" + "s" * (len(objects) != 1)
+        count = format_count(len(objects), "object")
         what = f"{count}: {shown}" if objects else "no objects"
         return f"image {name} of {size[1]} x {size[0]} pixels -> {what}"
 

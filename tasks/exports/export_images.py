@@ -22,7 +22,7 @@ from finetune.listing.walking import list_readable, list_visible
 from tasks.exports.export_files import no_export, only_export, show_count
 from tasks.exports.outlines import join_shapes
 from tasks.image.image_search import ImageSearch, configured_places
-from tasks.objects.annotated import Annotated, AnnotatedImage, number_of_name
+from tasks.objects.annotated import Annotated, AnnotatedImage, number_of_name, refuse_repeated
 from tasks.objects.image_sizes import fit_sizes
 
 Splits = dict[str, list[AnnotatedImage]]
@@ -174,7 +174,8 @@ def finish_reading(
     """
     images = reading.images
     check_found(images)
-    _refuse_repeated(reading.splits)
+    for split in reading.splits.values():
+        refuse_repeated(split)
     objects = [each for image in images for each in image.objects]
     number_categories(objects)
     notes = list(reading.notes)
@@ -205,20 +206,6 @@ def check_found(images: Sequence[AnnotatedImage]) -> None:
             f"{first.place}: image {first.file!r} not found, nor any other of {len(images)}; looked"
             f" for {first.image}; move the images there, or set data.images=FOLDER"
         )
-
-
-def _refuse_repeated(splits: Splits) -> None:
-    """Give a fault to each image of a split that is annotated in two places.
-
-    Each of its rows would teach that the objects of the others are background.
-    """
-    for images in splits.values():
-        first: dict[str, AnnotatedImage] = {}
-        for image in images:
-            other = first.setdefault(image.image, image)
-            if other is not image:
-                fault = f"its image is also annotated in {other.place}; keep one of them"
-                image.objects.insert(0, Annotated("", place=image.place, fault=fault))
 
 
 def number_categories(objects: Iterable[Annotated]) -> None:

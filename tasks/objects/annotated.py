@@ -7,7 +7,7 @@ the `form` of a box says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -95,6 +95,19 @@ class AnnotatedImage:
         if self.content is None:
             return self.image
         return {"bytes": self.content or None, "path": self.image}
+
+
+def refuse_repeated(images: Iterable[AnnotatedImage]) -> None:
+    """Give a fault to each image of a split that is annotated in two places.
+
+    Each of its rows would teach that the objects of the others are background.
+    """
+    first: dict[str, AnnotatedImage] = {}
+    for image in images:
+        other = first.setdefault(image.image, image)
+        if other is not image:
+            fault = f"its image is also annotated in {other.place}; keep one of them"
+            image.objects.insert(0, Annotated("", place=image.place, fault=fault))
 
 
 def note_turned_boxes(images: Sequence[AnnotatedImage]) -> list[str]:
