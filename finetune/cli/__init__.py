@@ -1,4 +1,4 @@
-"""The command line: `main.py` lists the commands, each a thin layer over the other packages.
+"""The command line: options, help texts and the end of a command, each a thin layer over the rest.
 
 The Python counterpart is `finetune.api`.
 """

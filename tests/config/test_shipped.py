@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from finetune.cli.arguments import config_and_overrides
+from finetune.commands.arguments import config_and_overrides
 from finetune.config.json_schema import config_schema
 from finetune.config.loading import load_config
 from finetune.config.shipped import find_config, shipped_configs

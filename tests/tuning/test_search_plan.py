@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.cli.search_command import plan_words
+from finetune.commands.search_command import plan_words
 from finetune.config.loading import load_config
 from finetune.errors import ConfigError
 from finetune.registry import INSTALLED

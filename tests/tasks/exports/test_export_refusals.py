@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetune.cli.init import write_starter
+from finetune.commands.init import write_starter
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError
 from tasks import Segmentation

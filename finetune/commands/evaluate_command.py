@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.cli.preflight import check_model
+from finetune.commands.preflight import check_model
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.data.source import Source
 from finetune.errors import ConfigError, format_count

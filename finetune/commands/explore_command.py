@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.cli.arguments import data_and_overrides
+from finetune.commands.arguments import data_and_overrides
 from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.config.yaml import split_override
 from finetune.data.source import Source, find_data, make_embedding_source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetune.cli.arguments import config_and_overrides, embedding_source, source_of
+from finetune.commands.arguments import config_and_overrides, embedding_source, source_of
 from finetune.config.yaml import split_override
 from finetune.errors import ConfigError
 

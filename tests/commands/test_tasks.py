@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, PositiveInt
 
-from finetune.cli.tasks import section_lines
+from finetune.commands.tasks import section_lines
 from finetune.config.loading import SECTIONS
 from finetune.config.schema import Section
 from finetune.methods import METHODS
@@ -19,7 +19,7 @@ from tests.support.command_line import finetune
 
 def test_show_tasks_imports_no_task() -> None:
     code = (
-        "import sys; from finetune.cli.tasks import show_tasks; show_tasks()\n"
+        "import sys; from finetune.commands.tasks import show_tasks; show_tasks()\n"
         "print('loaded', *sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout

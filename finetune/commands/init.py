@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
-from finetune.cli.arguments import data_and_overrides
+from finetune.commands.arguments import data_and_overrides
 from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import READING_KEYS
 from finetune.config.shipped import find_config, shipped_configs
@@ -22,7 +22,7 @@ from finetune.registry import INSTALLED, task_names
 from finetune.reporting.console import Console
 
 if TYPE_CHECKING:
-    from finetune.cli.task_choice import TaskChoice
+    from finetune.commands.task_choice import TaskChoice
 
 MODEL_HINT = "a hub id, a folder, or pkg://<package>/<path>"
 SAMPLE_HINT = f"a sample that needs no hub; {MODEL_HINT}"
@@ -125,7 +125,7 @@ def choose_for(reference: str, words: Sequence[str]) -> TaskChoice:
     configs = [loaded for name in names if (loaded := _load(name, reference, words, faults))]
     if not configs:
         _refuse_keys(faults, len(names))
-    from finetune.cli.task_choice import choose_task  # imports torch
+    from finetune.commands.task_choice import choose_task  # imports torch
 
     return choose_task(reference, configs, faults)
 

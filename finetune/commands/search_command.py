@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.cli.arguments import config_and_overrides
-from finetune.cli.preflight import check_run
+from finetune.commands.arguments import config_and_overrides
+from finetune.commands.preflight import check_run
 from finetune.config.loading import Layer, read_layers
 from finetune.config.shipped import find_config
 from finetune.config.yaml import split_override
@@ -50,7 +50,7 @@ def _is_data(name: str) -> bool:
 
 def _chosen_keys(reference: str, overrides: Sequence[str]) -> list[tuple[str, object]]:
     """Choose the task that fits a dataset and its keys, as the command `init` does."""
-    from finetune.cli.init import choose_for
+    from finetune.commands.init import choose_for
 
     entries = dict(map(split_override, overrides))
     about_rows = [

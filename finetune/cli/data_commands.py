@@ -1,0 +1,159 @@
+"""The commands that describe rows. Each calls one function, imported only when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finetune.cli.options import (
+    KEYS,
+    BatchSize,
+    ConfigWords,
+    Precision,
+    TrustCode,
+    load_words,
+    loading_libraries,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def embed(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A pretrained model, or a fine-tuned RUN.")
+    ],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA|KEY=VALUE",
+            help="A file, folder or hub dataset, and keys that say how to read it, in any order.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
+    batch_size: BatchSize = 32,
+    precision: Precision = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Embed every row of DATA: write its index and its feature vector.
+
+    The vector is what a classification head would read. An interrupted command resumes when
+    repeated; under `accelerate launch` the processes share the rows. Give task=NAME if the columns
+    do not determine the task.
+
+    \b
+    finetune embed sentence-transformers/all-MiniLM-L6-v2 news.csv -o features.parquet
+    finetune embed timm/resnet50.a1_in1k photos/ -o features.parquet
+    finetune embed runs/news-bert-base-uncased-lora news.csv task.text=body -o features.parquet
+    """
+    from finetune.commands.arguments import embedding_source
+
+    source, keys = embedding_source(words)
+    from finetune.commands.preflight import check_embedding
+
+    check_embedding(model, source, output)
+    with loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.inference.embedding import embed_rows
+
+    keep_freed_memory()
+    embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
+
+
+@commands.command()
+def explore(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA|RUN|KEY=VALUE",
+            help="A file, folder or hub dataset, model=MODEL, and keys that say how to read it; "
+            "or a fine-tuned RUN alone, for the rows that it was trained on.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A folder; default: explore/DATA-MODEL."),
+    ] = None,
+    clusters: Annotated[
+        int | None,
+        typer.Option(min=2, help="Number of clusters; default: that of the best silhouette."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is random.")] = 0,
+    batch_size: BatchSize = 32,
+    precision: Precision = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Explore rows without labels: clusters, maps, outliers and near duplicates.
+
+    Writes a page with a map to hover, zoom, color and search, a table with a line for each row, and
+    pictures. Rows are compared by the features of a pretrained model or a fine-tuned run. Labels,
+    if there are any, are only compared with the clusters.
+
+    \b
+    finetune explore news.csv model=sentence-transformers/all-MiniLM-L6-v2
+    finetune explore photos/ model=timm/resnet50.a1_in1k --clusters 12 -o photos-map
+    finetune explore news.csv model=runs/news-bert-base-uncased-lora label=topic
+    finetune explore runs/news-bert-base-uncased-lora
+    """
+    from finetune.commands.explore_command import plan_exploration
+
+    model, source, keys, folder = plan_exploration(words, output)
+    with loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.exploration.explore import explore_rows
+
+    keep_freed_memory()
+    explore_rows(
+        model,
+        source,
+        keys,
+        folder,
+        clusters=clusters,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        trust_code=trust_code,
+    )
+
+
+@commands.command(name="label-issues", context_settings=KEYS)
+def label_issues(
+    words: ConfigWords = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The table to write; default: label_issues.csv."),
+    ] = None,
+) -> None:
+    """Find training rows whose label is probably wrong, before or after training.
+
+    Takes the arguments of `train`, or a run folder, whose reports then hold the table. A head is
+    fitted to features of the pretrained network on four fifths of the rows, and compared with the
+    labels of the others. Review the table, then train with it: data.drop=FILE leaves its rows out,
+    data.relabel=FILE gives them the label in the column "suggested".
+
+    \b
+    finetune label-issues task=text-classification data=news.csv model=bert-base-uncased
+    finetune label-issues runs/news-bert-base-uncased-lora
+    finetune train news.yaml data.relabel=label_issues.csv
+    """
+    from finetune.commands.arguments import config_and_overrides
+    from finetune.io.run_folder import RunFolder
+    from finetune.io.table_writer import check_output
+
+    name, overrides = config_and_overrides(words)
+    path = output or Path("label_issues.csv")
+    if name is not None and (run := RunFolder(Path(name))).has_config:
+        name, path = str(run.path / "config.yaml"), output or run.path / "reports" / path
+    check_output(path)
+    loaded = load_words([*([name] if name is not None else []), *overrides])
+    with loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory, this_process
+        from finetune.inspection.label_issues import write_label_issues
+        from finetune.registry import make_task
+        from finetune.reporting.console import Console
+
+        task = make_task(loaded.config.task)
+    keep_freed_memory()
+    write_label_issues(loaded, task, path, Console(enabled=this_process().is_main_process))
