@@ -206,8 +206,8 @@ def search(
     "choice(4, 8, 16)", "log(1e-5, 1e-3)" or "range(0, 0.5, 0.1)", or stands in `space`;
     `trials=16`, `time="30m"` and `search={...}` set how. Raises FinetuneError.
     """
+    from finetune.search_space.search_plan import plan_search
     from finetune.tuning.search import run_search
-    from finetune.tuning.search_plan import plan_search
 
     if space is not None:
         overrides["space"] = space

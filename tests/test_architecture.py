@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     "errors",
     "config",
-    "model",
+    "model search_space",
     "task_parts",
     "task",
     "distributed",

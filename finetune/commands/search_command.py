@@ -13,9 +13,9 @@ from finetune.config.yaml import split_override
 from finetune.errors import ConfigError
 from finetune.io.references import locate
 from finetune.registry import INSTALLED
-from finetune.tuning.search_config import LEAVES
-from finetune.tuning.search_plan import SearchPlan, plan_search
-from finetune.tuning.space import is_notation
+from finetune.search_space.search_config import LEAVES
+from finetune.search_space.search_plan import SearchPlan, plan_search
+from finetune.search_space.space import is_notation
 
 
 def plan_words(words: Sequence[str]) -> SearchPlan:

@@ -16,7 +16,7 @@ from finetune.registry import (
     method_names,
     task_names,
 )
-from finetune.tuning.search_config import SearchConfig
+from finetune.search_space.search_config import LEAVES, SearchConfig
 
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
@@ -47,7 +47,7 @@ def show_schema() -> None:
     """Print the JSON schema of config files for all installed tasks."""
     tasks = {name: find_task_config(name) for name in sorted(task_names())}
     methods = {name: find_method_config(name) for name in method_names()}
-    print(json.dumps(config_schema(tasks, methods), indent=1))
+    print(json.dumps(config_schema(tasks, methods, SearchConfig, LEAVES), indent=1))
 
 
 def section_lines(title: str, schema: type[BaseModel]) -> Iterator[str]:

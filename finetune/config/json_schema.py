@@ -22,10 +22,17 @@ _USER_CLASS = {"type": "string", "pattern": ":", "description": "file.py:Class o
 
 
 def config_schema(
-    tasks: Mapping[str, type[TaskConfig]], methods: Mapping[str, type[MethodConfig]]
+    tasks: Mapping[str, type[TaskConfig]],
+    methods: Mapping[str, type[MethodConfig]],
+    search: type[BaseModel],
+    search_leaves: Iterable[str],
 ) -> dict[str, Any]:
-    """Build the schema for these tasks and methods, {name: Config}, and for user-defined ones."""
-    models = [*tasks.values(), *methods.values(), *SECTIONS.values()]
+    """Build the schema for these tasks and methods, {name: Config}, and for user-defined ones.
+
+    `search` is the section of a search, and `search_leaves` are those of its keys that may stand
+    without it, though other keys of it occur in other sections.
+    """
+    models = [*tasks.values(), *methods.values(), *SECTIONS.values(), search]
     definitions, rest = models_json_schema([(model, "validation") for model in models])
     task_formats = {each.name for model in tasks.values() for each in model.formats}
     format = rest["$defs"]["DataConfig"]["properties"]["format"]
@@ -41,7 +48,10 @@ def config_schema(
     for section, model in SECTIONS.items():
         scalar = [{"type": "string"}] if section in SCALAR_KEY else []
         choices[section] = [*scalar, references[model], {"type": "null"}]
+    choices["search"] = [references[search], {"type": "null"}]
     leaves = dict(_leaves(tasks, methods, rest["$defs"], references))
+    of_search = rest["$defs"][search.__name__]["properties"]
+    leaves |= {key: of_search[key] for key in search_leaves}
     sections = "|".join(choices)
     return {
         "$schema": _DIALECT,

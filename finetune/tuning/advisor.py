@@ -23,13 +23,14 @@ from finetune.inference.predictor import load
 from finetune.inspection.run_costs import time_steps
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console, format_duration
+from finetune.search_space.search_plan import METHOD, SearchPlan
+from finetune.search_space.space import Choice, Values
 from finetune.task import Task
 from finetune.training.run import read_splits, run
 from finetune.training.setup import assemble
 from finetune.training.state import TrialHooks
 from finetune.tuning.measured import gain_interval, read_measured, save_measured
 from finetune.tuning.search_folder import SearchFolder, format_values
-from finetune.tuning.search_plan import METHOD, SearchPlan
 from finetune.tuning.search_results import (
     SearchResults,
     describe_best,
@@ -38,7 +39,6 @@ from finetune.tuning.search_results import (
     show_search,
     write_results,
 )
-from finetune.tuning.space import Choice, Values
 from finetune.tuning.study import State, TrialRecord, best_of
 from finetune.tuning.trials import log_console
 

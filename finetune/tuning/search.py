@@ -17,10 +17,10 @@ from finetune.errors import CheckpointError, ConfigError, FinetuneError, format_
 from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console
+from finetune.search_space.search_plan import SearchPlan
 from finetune.task import Task
 from finetune.tuning.advisor import advise
 from finetune.tuning.search_folder import SearchFolder, default_search_folder
-from finetune.tuning.search_plan import SearchPlan
 from finetune.tuning.search_results import (
     SearchResults,
     estimate_optimism,

@@ -23,8 +23,8 @@ from finetune.errors import CheckpointError, listed
 from finetune.io.files import write_json
 from finetune.io.run_identity import short_name
 from finetune.io.run_lock import RunLock
-from finetune.tuning.search_plan import SearchPlan
-from finetune.tuning.space import format_item
+from finetune.search_space.search_plan import SearchPlan
+from finetune.search_space.space import format_item
 
 RECORD = "search.json"
 

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from finetune.reporting.plots import Drawing
+from finetune.search_space.space import Interval, Values
 from finetune.tuning.measured import RankedBy
-from finetune.tuning.space import Interval, Values
 from finetune.tuning.study import TrialRecord
 
 _COLUMNS = 3  # panels side by side

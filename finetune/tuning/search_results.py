@@ -16,10 +16,10 @@ from finetune.inference.predictor import load
 from finetune.io.files import atomic, write_text
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console, format_value
+from finetune.search_space.search_plan import SearchPlan
+from finetune.search_space.space import format_item
 from finetune.tuning.measured import RankedBy, expected_optimism, read_measured
 from finetune.tuning.search_folder import SearchFolder
-from finetune.tuning.search_plan import SearchPlan
-from finetune.tuning.space import format_item
 from finetune.tuning.study import TrialRecord, best_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.errors import ConfigError
-from finetune.tuning.search_plan import METHOD, SearchPlan
-from finetune.tuning.space import Choice, Values
+from finetune.search_space.search_plan import METHOD, SearchPlan
+from finetune.search_space.space import Choice, Values
 
 if TYPE_CHECKING:
     from optuna import Study

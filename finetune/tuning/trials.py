@@ -21,12 +21,12 @@ from finetune.errors import CheckpointError, FinetuneError
 from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console
+from finetune.search_space.search_plan import SearchPlan
 from finetune.task import Task
 from finetune.training.run import run
 from finetune.training.state import Live, TrialHooks
 from finetune.tuning.measured import RankedBy, ranked_by, read_measured, save_measured
 from finetune.tuning.search_folder import SearchFolder, format_values
-from finetune.tuning.search_plan import SearchPlan
 from finetune.tuning.study import SearchStudy, TrialRecord, best_of
 
 SECONDS_BETWEEN_LOOKS = 0.5

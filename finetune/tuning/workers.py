@@ -14,9 +14,9 @@ from finetune.config.schema import TaskConfig
 from finetune.distributed.signals import Interrupted, Signals, stop_with_parent
 from finetune.errors import FinetuneError
 from finetune.reporting.console import Console
+from finetune.search_space.search_plan import SearchPlan
 from finetune.task import Task
 from finetune.tuning.search_folder import SearchFolder
-from finetune.tuning.search_plan import SearchPlan
 from finetune.tuning.study import check_optuna
 from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
 

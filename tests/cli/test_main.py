@@ -17,6 +17,7 @@ from tests.support.command_line import finetune
 
 COMMANDS = (
     "train",
+    "search",
     "evaluate",
     "predict",
     "embed",

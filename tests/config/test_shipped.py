@@ -13,11 +13,13 @@ import pytest
 
 from finetune.commands.arguments import config_and_overrides
 from finetune.config.json_schema import config_schema
-from finetune.config.loading import load_config
+from finetune.config.loading import Layer, load_config
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import read_yaml
 from finetune.errors import ConfigError
 from finetune.registry import INSTALLED, find_method, find_task, method_names, task_names
+from finetune.search_space.search_config import LEAVES, SearchConfig
+from finetune.search_space.search_plan import plan_search
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "configs" / "config.schema.json"
@@ -75,7 +77,8 @@ def test_shipped_config_header_has_commands_and_measured_results(
 def test_shipped_schema_is_up_to_date() -> None:
     tasks = {name: find_task(name).Config for name in sorted(task_names())}
     methods = {name: find_method(name).Config for name in method_names()}
-    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == config_schema(tasks, methods), (
+    schema = config_schema(tasks, methods, SearchConfig, LEAVES)
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == schema, (
         "regenerate it: finetune tasks --schema > configs/config.schema.json"
     )
 
@@ -85,6 +88,28 @@ def test_shipped_config_conforms_to_the_schema(path: Path) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
     validator.check_schema(validator.schema)
     validator.validate(read_yaml(path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_valid"),
+    [
+        ({"search": {"space": {"lr": "log(1e-5, 1e-3)"}, "trials": 5, "time": "30m"}}, True),
+        ({"space": {"rank": [4, 8]}, "time": "1.5h", "search": {"workers": 2}}, True),
+        ({"search": {"sampler": "tpa"}}, False),
+        ({"search": {"time": "soon"}}, False),
+        ({"search": {"trails": 5}}, False),
+    ],
+)
+def test_config_schema_agrees_with_plan_search(keys: dict[str, Any], is_valid: bool) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    keys = {"task": "text-classification", "model": "bert", "data": "a.csv", **keys}
+    assert validator.is_valid(keys) == is_valid
+    try:
+        plan_search([Layer("a.yaml", [*keys.items()])], INSTALLED)
+    except ConfigError:
+        assert not is_valid
+    else:
+        assert is_valid
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from finetune.config.loading import read_layers
 from finetune.registry import INSTALLED
-from finetune.tuning.search_plan import SearchPlan, plan_search
+from finetune.search_space.search_plan import SearchPlan, plan_search
 
 BASE = ("task=text-classification", "data=news.csv", "model=bert")
 

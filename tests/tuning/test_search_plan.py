@@ -11,7 +11,7 @@ from finetune.commands.search_command import plan_words
 from finetune.config.loading import load_config
 from finetune.errors import ConfigError
 from finetune.registry import INSTALLED
-from finetune.tuning.search_plan import SearchPlan
+from finetune.search_space.search_plan import SearchPlan
 
 Planner = Callable[..., SearchPlan]
 LADDER = ("method=choice(frozen,lora,full)", "rank=choice(4,8)", "lr=log(1e-5,1e-3)")

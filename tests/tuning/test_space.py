@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune.tuning.space import Choice, Interval, is_notation, parse_values
+from finetune.search_space.space import Choice, Interval, is_notation, parse_values
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finetune.tuning.search_plan import SearchPlan
+from finetune.search_space.search_plan import SearchPlan
 from finetune.tuning.study import JOURNAL, SearchStudy, best_of
 
 Planner = Callable[..., SearchPlan]

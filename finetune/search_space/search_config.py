@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, WithJsonSchema, field_validator
 
 from finetune.config.schema import Section
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": r"^[0-9]*\.?[0-9]+\s*[smhd]$"},
+        {"type": "null"},
+    ]
+}
 
 
 class SearchConfig(Section):
@@ -31,7 +38,7 @@ class SearchConfig(Section):
     """
     trials: PositiveInt | None = None
     """Number of trials; null: all of a grid, else 16, or as many as `time` allows."""
-    time: float | None = None
+    time: Annotated[float | None, WithJsonSchema(_DURATION)] = None
     """Time after which no further trial begins and running ones stop at their next evaluation, each
     time that the search is started: 90s, 30m, 2h. null: no limit.
     """
