@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from tasks.generation.generation_config import TextGenerationConfig
     from tasks.image_classification import ImageClassification
     from tasks.image_formats.image_classification_config import ImageClassificationConfig
+    from tasks.masked_language_modeling import MaskedLanguageModeling
     from tasks.masks.segmentation_config import SegmentationConfig
     from tasks.object_detection import ObjectDetection
+    from tasks.pretraining.masked_text_config import MaskedLanguageModelingConfig
     from tasks.segmentation import Segmentation
     from tasks.text.text_config import TextClassificationConfig
     from tasks.text.tokenization import load_tokenizer, pad_tokens
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "ImageClassification": "image_classification",
     "ImageClassificationConfig": "image_formats.image_classification_config",
+    "MaskedLanguageModeling": "masked_language_modeling",
+    "MaskedLanguageModelingConfig": "pretraining.masked_text_config",
     "ObjectDetection": "object_detection",
     "ObjectDetectionConfig": "detection.detection_config",
     "Segmentation": "segmentation",
@@ -50,6 +54,8 @@ _HOMES = {
 __all__ = [
     "ImageClassification",
     "ImageClassificationConfig",
+    "MaskedLanguageModeling",
+    "MaskedLanguageModelingConfig",
     "ObjectDetection",
     "ObjectDetectionConfig",
     "Segmentation",

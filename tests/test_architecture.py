@@ -54,7 +54,7 @@ TASK_LAYERS = [
     "label_studio",
     "image_formats",
     "text prompts",
-    "generation detection masks",
+    "generation detection masks pretraining",
 ]
 FEWEST, MOST = 4, 12  # files in a package
 LONGEST_TEST_FILE = 400  # lines

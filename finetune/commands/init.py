@@ -18,7 +18,7 @@ from finetune.config.yaml import parse_value, split_override
 from finetune.errors import ConfigError, raise_for_faults
 from finetune.io.references import locate
 from finetune.io.table_writer import name_file_in_errors
-from finetune.registry import INSTALLED, task_names
+from finetune.registry import INSTALLED, find_task_config, task_names
 from finetune.reporting.console import Console
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def given_sections(loaded: Loaded) -> dict[str, Any]:
 def choose_for(reference: str, words: Sequence[str]) -> TaskChoice:
     """Choose a task for a dataset; faults of the keys are reported before it is read."""
     chosen = dict(map(split_override, words)).get("task")
-    names = sorted(task_names()) if chosen is None else [str(chosen)]
+    names = [str(chosen)] if chosen is not None else suggested_tasks()
     faults = list[str]()
     configs = [loaded for name in names if (loaded := _load(name, reference, words, faults))]
     if not configs:
@@ -128,6 +128,11 @@ def choose_for(reference: str, words: Sequence[str]) -> TaskChoice:
     from finetune.commands.task_choice import choose_task  # imports torch
 
     return choose_task(reference, configs, faults)
+
+
+def suggested_tasks() -> list[str]:
+    """Return the names of the installed tasks that data may suggest."""
+    return [name for name in sorted(task_names()) if not find_task_config(name).adapts_backbone]
 
 
 def _load(name: str, reference: str, words: Sequence[str], faults: list[str]) -> Loaded | None:

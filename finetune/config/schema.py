@@ -89,6 +89,10 @@ class TaskConfig(Section):
     """Data formats that only this task reads."""
     reads_images: ClassVar[bool] = True
     """False: cells that name image files, or have the names of some, are left as they are."""
+    adapts_backbone: ClassVar[bool] = False
+    """True: the final model is a backbone for runs of other tasks. `init` does not choose the task,
+    which fits any texts or images, and `embed` reads its models as pretrained networks.
+    """
 
     @property
     def metric_code(self) -> list[str]:

@@ -19,10 +19,15 @@ from finetune.errors import (
     nearest,
     raise_for_faults,
 )
-from finetune.inference.model_loading import load_final_network, load_task, model_folder
+from finetune.inference.model_loading import (
+    load_final_network,
+    load_task,
+    model_folder,
+    read_task,
+)
 from finetune.inference.predictor import check_columns
 from finetune.model import TransferModel, check_finite
-from finetune.registry import find_task, task_names
+from finetune.registry import find_task, find_task_config, task_names
 from finetune.task import Task
 
 VALUE = "value"
@@ -41,8 +46,8 @@ def find_network(
 
     Also returns the table, in which a column of bare values has the name that the task reads.
     """
-    if _is_fine_tuned(reference):
-        folder = model_folder(reference)
+    folder = model_folder(reference) if _is_fine_tuned(reference) else None
+    if folder is not None and not _is_backbone(folder):
         task_keys = {key: keys[key] for key in keys if key != "name"}
         task = load_task(folder, task_keys, embeds=True, trust_code=trust_code)
         network = load_final_network(task, folder, trust_code=trust_code)
@@ -51,7 +56,7 @@ def find_network(
     else:
         task = _find_task(table[:FIRST_VALUES], keys, notes)
         assert task.embedder is not None, "_find_task returns only tasks that embed"
-        network = task.embedder.build(ModelConfig(name=reference))
+        network = task.embedder.build(ModelConfig(name=str(folder or reference)))
         check_finite(network, reference, "copy it here again from an intact source")
     check_columns("the rows", table.column_names, task)
     if not network.cacheable:
@@ -78,6 +83,12 @@ def _is_fine_tuned(reference: str) -> bool:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return False
     return True
+
+
+def _is_backbone(folder: Path) -> bool:
+    """True for the final model of an installed task that adapts backbones."""
+    name = read_task(folder)["name"]
+    return name in task_names() and find_task_config(name).adapts_backbone
 
 
 def _find_task(columns: Any, keys: Mapping[str, Any], notes: list[str]) -> Task:
@@ -110,7 +121,10 @@ def _find_task(columns: Any, keys: Mapping[str, Any], notes: list[str]) -> Task:
 
 def _embedding_tasks(keys: Collection[str]) -> list[str]:
     """List the tasks that have all of these keys. Raises ConfigError if there are none."""
-    fields = {name: find_task(name).Config.model_fields.keys() for name in sorted(task_names())}
+    configs = {name: find_task_config(name) for name in sorted(task_names())}
+    fields = {
+        n: each.model_fields.keys() for n, each in configs.items() if not each.adapts_backbone
+    }
     names = [name for name, known in fields.items() if known >= {*keys}]
     if not names:
         known = set[str]().union(*fields.values())

@@ -1,6 +1,6 @@
 """Names of the parts of a pretrained network: blocks from input to output, LoRA targets, heads.
 
-Shapes: B rows, H features.
+Shapes: B rows, N positions, H features.
 """
 
 from __future__ import annotations
@@ -107,6 +107,24 @@ def head_input(network: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]
     finally:
         handle.remove()
     return captured[0]
+
+
+@contextmanager
+def output_at(network: Any, positions: Tensor) -> Iterator[None]:
+    """Pass only the hidden states at `positions`, [N, H], to the output layer of a language model.
+
+    Positions are indices into the rows of a batch, one after another.
+    """
+
+    def select(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = arguments[0]
+        return (states.reshape(-1, states.shape[-1])[positions], *arguments[1:])
+
+    handle = network.get_output_embeddings().register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -6,8 +6,6 @@ vocabulary.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +17,7 @@ from finetune.errors import ModelError, format_count
 from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import load_whole, quiet_transformers, text_network_kind
-from tasks.backbones.seams import find_blocks, linear_layers
+from tasks.backbones.seams import find_blocks, linear_layers, output_at
 from tasks.text.vocabulary import embedding_rows
 
 Isolation = Literal["positions", "mask"]
@@ -73,7 +71,7 @@ class LanguageModel(TransferModel):
         positions, segments = inputs.pop("positions"), inputs.pop("segments", None)
         if segments is not None:
             inputs["attention_mask"] = block_mask(segments, self.network.config)
-        with _output_at(self.network, positions):
+        with output_at(self.network, positions):
             return self.network(**inputs, use_cache=False).logits  # type: ignore[no-any-return]
 
     def dequantize(self) -> None:
@@ -108,21 +106,6 @@ def _needs_no_mask(*_: Any) -> None: ...
 
 def _is_quantized(part: nn.Module) -> bool:
     return type(part).__module__.startswith("bitsandbytes.")
-
-
-@contextlib.contextmanager
-def _output_at(network: Any, positions: Tensor) -> Iterator[None]:
-    """Pass only the hidden states at `positions`, [N, H], to the output layer."""
-
-    def select(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = arguments[0]
-        return (states.reshape(-1, states.shape[-1])[positions], *arguments[1:])
-
-    handle = network.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def block_mask(segments: Tensor, config: Any) -> Tensor:
