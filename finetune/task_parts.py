@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -78,6 +79,26 @@ class Length(NamedTuple):
 
 
 # ---- rows
+
+
+class Finding(NamedTuple):
+    """What a check found in the data: it harms a model, or what is measured of it.
+
+    Attributes:
+        harm: 3: results will be wrong or useless; 2: they will be worse; 1: worth knowing.
+        topic: one or two words, such as "leakage".
+        text: what was found, with its counts.
+        remedy: the key or command that helps, or what to do.
+        share: of the rows concerned, by which findings of equal harm are ranked.
+        rows: {split: numbers of the rows concerned, from 1}.
+    """
+
+    harm: int
+    topic: str
+    text: str
+    remedy: str
+    share: float = 0.0
+    rows: Mapping[str, Sequence[int]] = MappingProxyType({})
 
 
 class Resolved(NamedTuple):
@@ -189,6 +210,25 @@ class Rows:
         It lets a resumed run notice edited labels. The default is `labels`.
         """
         return self.labels(row)
+
+    def texts(self, row: Row) -> list[Any]:
+        """Return the texts of a row that the network reads, for checks; [] if it reads none."""
+        return []
+
+    def size(self, row: Row) -> tuple[int, int] | None:
+        """Return the height and width of a row's picture in pixels; None if it has none."""
+        return None
+
+    def thumbnail(self, row: Row, side: int) -> np.ndarray | None:
+        """Return a row's picture in gray, uint8 [side, side], for checks; None if it has none."""
+        return None
+
+    def examine(self, split: str, rows: Iterable[Row], numbers: Sequence[int]) -> Iterator[Finding]:
+        """Yield what only the task can find in a split, such as boxes of a few pixels.
+
+        `numbers` are those of the rows in their table.
+        """
+        return iter(())
 
     def divide(self, row: Row, shares: Mapping[str, float]) -> dict[str, Row] | None:
         """Divide a row into disjoint ones: {split: row} for train and for each split of `shares`.

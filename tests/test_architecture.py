@@ -31,6 +31,7 @@ LAYERS = [
     "registry optim",
     "tables",
     "batching data reporting",
+    "checks",
     "inference",
     "reports",
     "export",

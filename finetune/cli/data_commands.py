@@ -118,6 +118,38 @@ def explore(
     )
 
 
+@commands.command(context_settings=KEYS)
+def check(
+    words: ConfigWords = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="Write findings and duplicates."),
+    ] = None,
+) -> None:
+    """Check data before training: what will harm a model, worst first, each with its remedy.
+
+    Takes DATA, or the arguments of `train`, or a run. Finds leaks and duplicates, equal and nearly
+    equal, labels that contradict each other, columns and words that give the label away, and what
+    is unusual in texts, pictures and boxes. -o writes the rows concerned: findings.json,
+    duplicates.csv, and drop.csv for data.drop. No network is loaded.
+
+    \b
+    finetune check news.csv
+    finetune check news.csv task.text=body task.label=topic validation=0.1 -o check/
+    finetune check runs/news-bert-base-uncased-lora
+    """
+    from finetune.commands.check_command import load_for_check
+
+    with loading_libraries():
+        loaded = load_for_check(words or [])
+        from finetune.checks.data_check import check_data
+        from finetune.registry import make_task
+        from finetune.reporting.console import Console
+
+        task = make_task(loaded.config.task)
+    check_data(loaded, task, Console(), output)
+
+
 @commands.command(name="label-issues", context_settings=KEYS)
 def label_issues(
     words: ConfigWords = None,

@@ -237,6 +237,12 @@ class DataConfig(Section):
     stop: list them and exit; skip: drop and count them; clip: keep and count those that clipping
     fixes (boxes that extend beyond their image), and exit on others.
     """
+    on_leak: Literal["say", "drop", "stop"] = "say"
+    """Handling of training rows that also occur in a held-out split, equal or nearly equal.
+
+    say: count them; near duplicates only if that takes seconds; drop: leave them out of train;
+    stop: list them and exit.
+    """
 
 
 class MethodConfig(Section):

@@ -108,7 +108,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     settle_validation(roles, config)
     roles.notes.append(f"first row: {task_rows.describe(tables['train'][0])}")
     identity = [task_rows.identity(row) for row in tables["train"]]
-    _note_duplicates(roles, identity, task_rows)
+    _note_duplicates(roles, identity, task_rows, config)
     if roles.shares:
         _split_by_share(roles, identity, config, task_rows)
     if config.per_class is not None:
@@ -252,8 +252,12 @@ def _is_empty(rows: Dataset, column: str) -> bool:
     )
 
 
-def _note_duplicates(roles: Roles, identity: Sequence[Hashable], task_rows: Rows) -> None:
-    """Note duplicates within train, and leakage of train into splits that were not made here."""
+def _note_duplicates(
+    roles: Roles, identity: Sequence[Hashable], task_rows: Rows, config: DataConfig
+) -> None:
+    """Note duplicates within train, and leakage of train into splits that were not made here,
+    unless it ends the run or leaves train.
+    """
     duplicates = count_duplicates(identity)
     if duplicates:
         fate = "duplicates stay in one split" if roles.shares else "they are kept"
@@ -267,7 +271,7 @@ def _note_duplicates(roles: Roles, identity: Sequence[Hashable], task_rows: Rows
             " if these are several labels of one row, give them in one row, as a list"
         )
     known = set(identity)
-    for role in HELD_OUT:
+    for role in HELD_OUT if config.on_leak == "say" else ():
         rows = roles.tables.get(role, [])
         leaked = [row for row in rows if task_rows.identity(row) in known]
         if leaked:

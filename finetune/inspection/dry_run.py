@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.checks.before_training import open_checked_splits
 from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
-from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import format_count
@@ -71,7 +71,7 @@ def inspect_run(
     state = this_process()
     console = Console(enabled=state.is_main_process)
     with console.during("reading and checking the rows"):
-        splits = open_splits(config.data, task, data)
+        splits = open_checked_splits(config.data, task, data)
     accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
     with console.during("loading the network and encoding the rows"):
         prepared = assemble(config, task, splits, accelerator)

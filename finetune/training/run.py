@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.batching.shared_rows import SharedRows
+from finetune.checks.before_training import open_checked_splits
 from finetune.config.best_metric import selected_metric
 from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
@@ -18,7 +19,7 @@ from finetune.config.retired import keys_before
 from finetune.config.schema import RunConfig
 from finetune.config.text_files import validate_as
 from finetune.config.yaml import flatten
-from finetune.data.opening import Splits, open_splits
+from finetune.data.opening import Splits
 from finetune.distributed.launch import deterministic, environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import CheckpointError, ConfigError, nearest
@@ -316,7 +317,7 @@ def read_splits(
 
     def read() -> tuple[Splits, dict[str, str]]:
         with console.during("reading and checking the rows"):
-            splits = open_splits(config.data, task, data)
+            splits = open_checked_splits(config.data, task, data)
         with console.during("hashing the rows"):
             return splits, digest_splits(splits, task)
 

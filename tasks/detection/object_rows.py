@@ -6,16 +6,17 @@ A row: {"image": "street/1.jpg", "objects": [{"bbox": [12.0, 30.5, 80.0, 99.0], 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, format_count, listed, nearest
-from finetune.task_parts import Resolved, Row
+from finetune.task_parts import Finding, Resolved, Row
 from tasks.classification.labels import check_known, configured_labels, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
 from tasks.image.image_reading import find_fault, picture_size
 from tasks.image.picture_rows import PictureRows, image_name
+from tasks.objects.box_sizes import BoxedPicture, box_findings
 from tasks.objects.boxes import (
     BOX_NAMES,
     CATEGORY_NAMES,
@@ -121,6 +122,15 @@ class ObjectRows(PictureRows):
 
     def truth(self, row: Row) -> Any:
         return repr(row.get(self.objects.column))
+
+    def examine(self, split: str, rows: Iterable[Row], numbers: Sequence[int]) -> Iterator[Finding]:
+        def read() -> Iterator[BoxedPicture]:
+            for number, row in zip(numbers, rows, strict=True):
+                size = picture_size(self.cell(row))
+                boxes = [each.box for each in self.objects.read(row, size) if each.box is not None]
+                yield BoxedPicture(int(number), size, boxes)
+
+        return box_findings(split, list(read()))
 
 
 def _center(item: ImageObject) -> tuple[float, float]:

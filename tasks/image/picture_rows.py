@@ -87,6 +87,19 @@ class PictureRows(Rows):
     def identity(self, row: Row) -> Any:
         return digest_image(self.cell(row))
 
+    def size(self, row: Row) -> tuple[int, int] | None:
+        try:
+            return picture_size(self.cell(row))
+        except DataError:
+            return None
+
+    def thumbnail(self, row: Row, side: int) -> NDArray[np.uint8] | None:
+        try:
+            gray = self.image(row).convert("L")
+        except DataError:
+            return None
+        return np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
+
     def divide(self, row: Row, shares: Mapping[str, float]) -> dict[str, Row] | None:
         """Divide a large image, which is read in tiles, by area.
 

@@ -118,6 +118,13 @@ class PromptRows(Rows):
         text = fill_template(config.prompt or config.text or "{text}", row)
         return (system_text(config, row), text) if config.system else text
 
+    def texts(self, row: Row) -> list[Any]:
+        config = self.config
+        if config.kind == "chat" or stored_turns(config, row):
+            messages = row_messages(config, row, with_answer=config.kind == "chat")
+            return [str(message["content"] or "") for message in messages]
+        return [fill_template(config.prompt or config.text or "{text}", row)]
+
     def truth(self, row: Row) -> Any:
         return reference_answer(self.config, row)
 

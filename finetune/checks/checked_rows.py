@@ -1,0 +1,103 @@
+"""What the checks read of the rows of a split: once, and together for all checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from finetune.analysis.near_pictures import SIDE
+from finetune.data.opening import Splits
+from finetune.task_parts import Row, Rows, take_rows
+
+_ROWS_IN_MEMORY = 256  # a row may contain the bytes of an image
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows of a split, and what the task's `Rows` say about them; all of it in row order.
+
+    Attributes:
+        numbers: of the rows in their table, from 1.
+    """
+
+    name: str
+    rows: Dataset
+    numbers: Sequence[int]
+    task_rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def identities(self) -> list[Hashable]:
+        """Keys of the rows' content."""
+        return list(self._each(self.task_rows.identity))
+
+    @cached_property
+    def labels(self) -> list[tuple[str, ...]]:
+        """Labels of the rows, without repetition."""
+        return list(self._each(self.task_rows.labels))
+
+    @cached_property
+    def texts(self) -> list[list[str]]:
+        """Texts of the rows; [] for each of a task that reads none."""
+        return [
+            [text for text in texts if isinstance(text, str)]
+            for texts in self._each(self.task_rows.texts)
+        ]
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int] | None]:
+        """Heights and widths of the pictures."""
+        return list(self._each(self.task_rows.size))
+
+    @cached_property
+    def thumbnails(self) -> list[np.ndarray | None]:
+        """Gray versions of the pictures, decoded in threads."""
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return [
+                picture
+                for rows in self._blocks()
+                for picture in pool.map(lambda row: self.task_rows.thumbnail(row, SIDE), rows)
+            ]
+
+    @property
+    def has_texts(self) -> bool:
+        return any(self.texts)
+
+    @property
+    def has_pictures(self) -> bool:
+        return any(size is not None for size in self.sizes[:1])
+
+    def numbers_at(self, positions: Iterable[int]) -> list[int]:
+        """Return the numbers of the rows at these positions."""
+        return [int(self.numbers[position]) for position in positions]
+
+    def _each(self, function: Callable[[Row], Any]) -> Iterator[Any]:
+        return (function(row) for rows in self._blocks() for row in rows)
+
+    def _blocks(self) -> Iterator[list[Row]]:
+        for start in range(0, len(self.rows), _ROWS_IN_MEMORY):
+            yield take_rows(self.rows, range(start, min(start + _ROWS_IN_MEMORY, len(self.rows))))
+
+
+def checked_splits(splits: Splits, task_rows: Rows) -> list[CheckedRows]:
+    """Return the splits to check, train first."""
+    return [
+        CheckedRows(name, rows, splits.numbers[name], task_rows)
+        for name, rows in splits.named.items()
+    ]
+
+
+def list_rows(numbers: Sequence[int], most: int = 5) -> str:
+    """Name a few rows: "rows 3, 17, 20 and 4 more"."""
+    shown = ", ".join(map(str, numbers[:most]))
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return f"{'row' if len(numbers) == 1 else 'rows'} {shown}{more}"
