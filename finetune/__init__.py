@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from finetune.inference.embedding import embed
     from finetune.inference.evaluate import evaluate
     from finetune.inference.predictor import Predictor, load
+    from finetune.labeling.suggest import suggest
     from finetune.methods.base import Method, Recipe
     from finetune.model import HEAD, Batch, TransferModel, named_parts
     from finetune.task import Task
@@ -56,6 +57,7 @@ _HOMES = {
     **dict.fromkeys(("Run", "Search", "compare", "inspect", "search", "train"), "api"),
     "embed": "inference.embedding",
     "explore": "exploration.explore",
+    "suggest": "labeling.suggest",
     "evaluate": "inference.evaluate",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
     **dict.fromkeys(("HEAD", "Batch", "TransferModel", "named_parts"), "model"),
@@ -114,6 +116,7 @@ __all__ = [
     "load",
     "named_parts",
     "search",
+    "suggest",
     "train",
 ]
 

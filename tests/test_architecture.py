@@ -36,7 +36,7 @@ LAYERS = [
     "reports",
     "export",
     "training testing",
-    "exploration inspection",
+    "exploration inspection labeling",
     "tuning",
     "commands api",
     "cli",

@@ -45,7 +45,7 @@ def cluster_rows(points: np.ndarray, count: int | None, seed: int) -> KMeansClus
     silhouettes: dict[int, float] = {}
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for each in counts:
-        labels, centers = _k_means(points, min(each, distinct), seed)
+        labels, centers = k_means(points, min(each, distinct), seed)
         found = len(np.unique(labels[sample]))
         score = -1.0
         if 1 < found < len(sample):
@@ -60,14 +60,17 @@ def cluster_rows(points: np.ndarray, count: int | None, seed: int) -> KMeansClus
     return KMeansClusters(np.argsort(order)[labels], centers[order], silhouettes)
 
 
-def _k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def k_means(
+    points: np.ndarray, count: int, seed: int, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cluster of each point [N, D] and the centers [K, D]; `weights` [N] are theirs."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     if len(points) > MOST_AT_ONCE:
         means = MiniBatchKMeans(count, n_init=5, batch_size=4096, random_state=seed)
     else:
         means = KMeans(count, n_init=5, random_state=seed)
-    labels: np.ndarray = means.fit_predict(points)
+    labels: np.ndarray = means.fit_predict(points, sample_weight=weights)
     return labels.astype(np.int64), means.cluster_centers_.astype(np.float32)
 
 

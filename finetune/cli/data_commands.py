@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -148,6 +148,70 @@ def check(
 
         task = make_task(loaded.config.task)
     check_data(loaded, task, Console(), output)
+
+
+@commands.command()
+def suggest(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|MODEL", help="A fine-tuned RUN; for the first rows, a pretrained model."
+        ),
+    ],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POOL|KEY=VALUE",
+            help="A file, folder or hub dataset, and keys that say how to read it, in any order.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The table to write: .csv, .jsonl, ...")
+    ] = Path("to_label.csv"),
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of rows.")] = 100,
+    by: Annotated[
+        Literal["both", "uncertainty", "diversity", "typicality"] | None,
+        typer.Option(help="Default: both for a run, typicality for a pretrained model."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the clusters.")] = 0,
+    batch_size: BatchSize = 32,
+    precision: Precision = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Suggest which rows of POOL to label next, and write a sheet to fill in.
+
+    Chosen are rows that the run is uncertain about and that differ from each other; outliers, rows
+    that have a label and rows that the run was trained on are left out. Fill in the column of the
+    label, then train with data.answers=FILE, which joins the rows to the others.
+
+    \b
+    finetune suggest sentence-transformers/all-MiniLM-L6-v2 pool.csv -n 20 -o first.csv
+    finetune train task=text-classification data=first.csv method=frozen model=...
+    finetune suggest runs/first-all-MiniLM-L6-v2-frozen pool.csv -n 20 -o second.csv
+    finetune train task=text-classification data=first.csv data.answers=second.csv ...
+    """
+    from finetune.commands.arguments import embedding_source
+    from finetune.commands.preflight import check_suggestion
+
+    source, keys = embedding_source(words)
+    check_suggestion(model, source, output)
+    with loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory
+        from finetune.labeling.suggest import suggest_rows
+
+    keep_freed_memory()
+    suggest_rows(
+        model,
+        source,
+        keys,
+        output,
+        count=count,
+        by=by,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        trust_code=trust_code,
+    )
 
 
 @commands.command(name="label-issues", context_settings=KEYS)

@@ -15,6 +15,7 @@ from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_origin, check_run_exists
 from finetune.io.run_folder import RunFolder, check_flags, check_free
+from finetune.io.table_writer import check_output
 from finetune.methods import METHODS
 from finetune.optim.optimizer_names import check_optimizer_name
 from finetune.registry import find_object
@@ -35,7 +36,7 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     Decoder(data.encoding)
     if data.map is not None:
         find_object(data.map, "data.map")
-    for reference in (data.source, data.train, data.validation, data.test):
+    for reference in (data.source, data.train, data.validation, data.test, data.answers):
         find_data(reference)
     check_origin(config.model)
     if output.dir is not None:
@@ -76,3 +77,9 @@ def check_embedding(model: str, source: Source, output: Path) -> None:
     check_vector_file(output)
     check_run_exists(model)
     find_data(source.reference)
+
+
+def check_suggestion(model: str, source: Source, output: Path) -> None:
+    """Check the arguments of the command `suggest`."""
+    check_output(output, find_data(source.reference))
+    check_run_exists(model)

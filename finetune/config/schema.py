@@ -150,7 +150,7 @@ class DataConfig(Section):
     """The data and its splits."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset(
-        {"source", "train", "validation", "test", "drop", "relabel"}
+        {"source", "train", "validation", "test", "drop", "relabel", "answers"}
     )
     code_keys: ClassVar[frozenset[str]] = frozenset({"map"})
 
@@ -198,6 +198,11 @@ class DataConfig(Section):
     relabel: str | None = None
     """A table of training rows to relabel: their numbers in the column row, their labels in given,
     the right ones in suggested, as in the reviewed output of `finetune label-issues`.
+    """
+    answers: str | None = None
+    """A table of rows with the label that people filled in, such as the sheet of `finetune suggest`
+    or a pattern of several: joined to the training rows after shares have been split off. Rows
+    without a label, and rows that a split has already, are left out and counted.
     """
     limit: PositiveInt | None = None
     """Maximum number of rows per split, for a quick try."""

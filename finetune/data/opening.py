@@ -26,6 +26,7 @@ from finetune.data.roles import (
     settle_validation,
 )
 from finetune.data.selection import (
+    add_answers,
     apply_reviewed,
     keep_numbers,
     limit_classes,
@@ -113,6 +114,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
         _split_by_share(roles, identity, config, task_rows)
     if config.per_class is not None:
         limit_classes(roles, config.per_class, config.split_seed, task_rows)
+    add_answers(roles, config, task_rows)
     held_out = tables.get("validation"), tables.get("test")
     numbers = {str(role): roles.numbers_of(role) for role in tables}
     splits = Splits(tables["train"], *held_out, roles.notes, numbers)

@@ -1,7 +1,8 @@
 """The rows that are used: the readable ones, at most data.limit, data.per_class of each class.
 
 Reviewed label issues change the training rows: a table has a line for each, with its number `row`,
-its label `given` and, to relabel it, the label `suggested`.
+its label `given` and, to relabel it, the label `suggested`. Answers are rows with labels that
+people have filled in since; they join the training rows.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+import pyarrow as pa
+from datasets import Dataset, List, concatenate_datasets
+from datasets.exceptions import DatasetsError
 
 from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import from_object, only_split
 from finetune.data.roles import Role, Roles
 from finetune.data.splits import draw_per_class
-from finetune.errors import DataError, nearest
-from finetune.tables.faults import drop_unreadable, take_places
+from finetune.data.validation import find_valid
+from finetune.errors import DataError, format_count, listed, nearest
+from finetune.tables.faults import RowNumber, drop_unreadable, take_places
 from finetune.task_parts import Row, Rows, take_rows
 
 GIVEN, SUGGESTED = "given", "suggested"
@@ -130,6 +134,65 @@ def apply_reviewed(roles: Roles, config: DataConfig, task_rows: Rows) -> None:
             raise DataError(f"data.drop={config.drop}: lists all rows of train")
 
 
+def add_answers(roles: Roles, config: DataConfig, task_rows: Rows) -> None:
+    """Join the rows of data.answers that have a label to train, but no row that a split has.
+
+    The other columns of the file are not read. Raises DataError for invalid rows.
+    """
+    if config.answers is None:
+        return
+    place, train = f"data.answers={config.answers}", roles.tables["train"]
+    columns = {*task_rows.inputs, *task_rows.targets}
+    read = [name for name in train.column_names if name in columns]
+    sheet = only_split(from_object(config.answers, DataConfig(images=config.images)), place, None)
+    for name in read:
+        if name not in sheet.column_names:
+            raise DataError(f"{place}: has no column {name!r}; {nearest(name, sheet.column_names)}")
+    known = {task_rows.identity(row) for rows in roles.tables.values() for row in rows}
+    filled, added = 0, dict[int, Row]()
+    for number, line in enumerate(sheet.select_columns(read), start=1):
+        if has_value(line, task_rows.targets):
+            filled += 1
+            if (identity := task_rows.identity(line)) not in known:
+                added[number] = line
+                known.add(identity)
+    last = max(max(roles.numbers_of(role), default=0) for role in roles.tables)
+    numbers = [RowNumber(last + number, f"{config.answers} row {number}") for number in added]
+    answers = _like(train, list(added.values()), task_rows, place)
+    find_valid("answers", answers, task_rows.validate_many, "stop", numbers)
+    roles.numbers["train"] = [*roles.numbers_of("train"), *numbers]
+    roles.tables["train"] = concatenate_datasets([train, answers])
+    left_out = {"without a label": len(sheet) - filled, "that a split has": filled - len(added)}
+    rest = ", ".join(f"{count} {why}" for why, count in left_out.items() if count)
+    joined_note = f"train: {format_count(len(added), 'row')} of {place} joined"
+    roles.notes.append(joined_note + (f"; left out: {rest}" if rest else ""))
+    roles.notes += _new_labels(train, answers, task_rows, place)
+
+
+def has_value(row: Row, columns: Iterable[str]) -> bool:
+    """True if one of the columns is not blank, such as the label of a line that is filled in."""
+    values = (row.get(name) for name in columns)
+    return any(
+        bool(value.strip()) if isinstance(value, str) else value is not None and value != []
+        for value in values
+    )
+
+
+def _new_labels(train: Dataset, answers: Dataset, task_rows: Rows, place: str) -> list[str]:
+    """Return a warning if answers have a label that no row of train has, maybe a misspelled one."""
+    known, named = (
+        {label for row in rows.select_columns(task_rows.targets) for label in task_rows.labels(row)}
+        for rows in (train, answers)
+    )
+    new = sorted(named - known)
+    if not (known and new):
+        return []
+    return [
+        f"warning: {place}: no other row has the label {listed(map(repr, new), 8)}; correct the "
+        f"file if it is misspelled ({nearest(new[0], known)})"
+    ]
+
+
 def _relabel(roles: Roles, path: str, task_rows: Rows) -> None:
     rows, targets, place = roles.tables["train"], task_rows.targets, f"data.relabel={path}"
     lines = _read("data.relabel", path, roles, task_rows, [GIVEN, SUGGESTED])
@@ -152,6 +215,30 @@ def _relabel(roles: Roles, path: str, task_rows: Rows) -> None:
         changed += 1
     roles.tables["train"] = _with_column(rows, targets[0], cells)
     roles.notes.append(f"train: {changed} of {len(rows)} rows relabeled ({place})")
+
+
+def _like(train: Dataset, lines: Sequence[Row], task_rows: Rows, place: str) -> Dataset:
+    """Return lines of a sheet as rows with the columns and the types of train."""
+    targets = task_rows.targets
+    labels = [task_rows.labels(row) for row in train.select_columns(targets)]
+    cells: dict[str, Any] = {}
+    if len(targets) == 1:
+        pairs = zip(labels, train[targets[0]], strict=True)
+        cells = {label[0]: cell for label, cell in pairs if len(label) == 1}
+    columns: dict[str, list[Any]] = {}
+    for name, feature in train.features.items():
+        values = [line.get(name) for line in lines]
+        if name in targets and isinstance(feature, List):
+            values = [[part.strip() for part in str(value).split(";")] for value in values]
+        elif name in targets:
+            values = [cells.get(str(value).strip(), value) for value in values]
+        elif isinstance(feature, dict):  # an image, whose file the sheet names
+            values = [{"bytes": None, "path": v} if isinstance(v, str) else v for v in values]
+        columns[name] = values
+    try:
+        return Dataset.from_dict(columns, features=train.features)
+    except (ValueError, TypeError, DatasetsError, pa.ArrowException) as error:
+        raise DataError(f"{place}: a value is not of the type that train has: {error}") from error
 
 
 def _with_column(rows: Dataset, name: str, cells: list[Any]) -> Dataset:

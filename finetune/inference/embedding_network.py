@@ -46,8 +46,8 @@ def find_network(
 
     Also returns the table, in which a column of bare values has the name that the task reads.
     """
-    folder = model_folder(reference) if _is_fine_tuned(reference) else None
-    if folder is not None and not _is_backbone(folder):
+    folder = model_folder(reference) if is_fine_tuned(reference) else None
+    if folder is not None and not is_backbone(folder):
         task_keys = {key: keys[key] for key in keys if key != "name"}
         task = load_task(folder, task_keys, embeds=True, trust_code=trust_code)
         network = load_final_network(task, folder, trust_code=trust_code)
@@ -67,7 +67,7 @@ def find_network(
     return task, network, table
 
 
-def _is_fine_tuned(reference: str) -> bool:
+def is_fine_tuned(reference: str) -> bool:
     """True if this kit fine-tuned the model; for a hub id, only task.json is downloaded."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -85,7 +85,7 @@ def _is_fine_tuned(reference: str) -> bool:
     return True
 
 
-def _is_backbone(folder: Path) -> bool:
+def is_backbone(folder: Path) -> bool:
     """True for the final model of an installed task that adapts backbones."""
     name = read_task(folder)["name"]
     return name in task_names() and find_task_config(name).adapts_backbone

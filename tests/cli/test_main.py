@@ -22,6 +22,7 @@ COMMANDS = (
     "predict",
     "embed",
     "explore",
+    "suggest",
     "inspect",
     "compare",
     "export",

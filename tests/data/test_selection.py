@@ -79,3 +79,44 @@ def test_drop_of_all_rows_is_refused(table: str, tmp_path: Path) -> None:
     file = write(tmp_path / "rows.csv", "row,note", *(f"{number},x" for number in range(1, 10)))
     with pytest.raises(DataError, match="lists all rows of train"):
         opened(table, drop=file)
+
+
+def test_answers_join_train_once_and_keep_its_types(tmp_path: Path) -> None:
+    rows = [f"the year {number},{number % 2}" for number in range(8)]
+    table = write(tmp_path / "data.csv", "text,label", *rows)
+    lines = ["5,1,the year 20", "6,,the year 21", "7, 0,the year 22", "8,1,the year 20"]
+    file = write(tmp_path / "sheet.csv", "row,label,text", *lines, "9,1,the year 3")
+    splits = opened(table, answers=file)
+    assert splits.train["text"][8:] == ["the year 20", "the year 22"]
+    assert [str(cell) for cell in splits.train["label"][8:]] == ["1", "0"]
+    assert [str(number) for number in splits.numbers["train"][8:]] == [
+        f"9 ({file} row 1)",
+        f"11 ({file} row 3)",
+    ]
+    (note,) = [note for note in splits.notes if "joined" in note]
+    assert note.endswith("left out: 1 without a label, 2 that a split has")
+
+
+def test_answers_with_a_new_label_are_warned_of(tmp_path: Path) -> None:
+    rows = [f"the year {number},{['sport', 'business'][number % 2]}" for number in range(8)]
+    table = write(tmp_path / "data.csv", "text,label", *rows)
+    file = write(tmp_path / "sheet.csv", "text,label", "a new text,buisness", "another,sport")
+    (warning,) = [note for note in opened(table, answers=file).notes if "warning" in note]
+    assert "no other row has the label 'buisness'" in warning
+    assert "did you mean 'business'?" in warning
+
+
+@pytest.mark.parametrize(("header", "message"), [("body,label", "text"), ("text,tag", "label")])
+def test_answers_without_a_column_are_refused(
+    table: str, tmp_path: Path, header: str, message: str
+) -> None:
+    file = write(tmp_path / "sheet.csv", header, "a new text,a")
+    with pytest.raises(DataError, match=f"data.answers=.*has no column '{message}'"):
+        opened(table, answers=file)
+
+
+def test_answers_may_have_several_labels(tmp_path: Path) -> None:
+    lines = ['{"text": "one", "label": ["a", "b"]}', '{"text": "two", "label": ["c"]}']
+    table = write(tmp_path / "data.jsonl", *lines)
+    file = write(tmp_path / "sheet.csv", "text,label", "three,a; c")
+    assert opened(table, answers=file).train["label"][2] == ["a", "c"]

@@ -1,0 +1,4 @@
+"""`suggest`: which rows of a pool to label next, and the sheet that people fill in.
+
+How the answers are read back is in `finetune.data.selection`.
+"""
