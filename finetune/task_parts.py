@@ -417,6 +417,13 @@ class Views:
         """
         return None
 
+    def keep_decisions(self, state: Mapping[str, Any]) -> None:
+        """Keep what predictions need of learned decisions, as part of the task's state.
+
+        Called where `label_scores` returns some. `state` may hold "thresholds", one for each label,
+        and "conformal", the scores for prediction sets. The default keeps nothing.
+        """
+
     illustrated = 0
     """Number of held-out rows for `illustrate`, spread over the split."""
 

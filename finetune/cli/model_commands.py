@@ -86,6 +86,20 @@ def predict(
             "--safe-csv", help="Quote cells that a spreadsheet would compute, such as =1+1."
         ),
     ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Add to each prediction the set of labels that contains the true one with this "
+            "probability, such as 0.9.",
+        ),
+    ] = None,
+    class_conditional: Annotated[
+        bool,
+        typer.Option(
+            "--class-conditional", help="Cover the rows of each label with that probability."
+        ),
+    ] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Predict every row of DATA, or every line of standard input.
@@ -98,11 +112,13 @@ def predict(
     finetune predict runs/news-bert-base-uncased-lora old.csv delimiter=";" -o old.parquet
     finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ --draw drawings/
     finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ -o boxes.csv --as boxes
+    finetune predict runs/news-bert-base-uncased-lora more.csv -o sets.csv --coverage 0.9
     echo "Shares fell again ..." | finetune predict runs/news-bert-base-uncased-lora -
     """
     from finetune.commands.arguments import source_of
 
-    source = source_of(words or [], missing="-", takes_options=True)
+    sets = {"coverage": coverage, "class_conditional": class_conditional}
+    source = source_of(words or [], missing="-", takes_options=True, options=sets)
     from finetune.commands.preflight import check_prediction
     from finetune.inference.prediction_outputs import Destination
 
@@ -127,7 +143,8 @@ def calibrate(
 
     Fits a temperature, one for each label if a row has several, and folds it into the last layer of
     RUN/final: the model's own library gives calibrated probabilities. Use rows of neither training
-    nor test. Training does this on its validation split (calibrate=...).
+    nor test. Thresholds of labels (threshold=auto) and the scores for prediction sets are learned
+    from the same rows. Training does this on its validation split (calibrate=...).
 
     \b
     finetune calibrate runs/news-bert-base-uncased-lora calibration.csv

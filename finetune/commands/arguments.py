@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from finetune.config.yaml import split_override
@@ -20,15 +21,21 @@ def config_and_overrides(words: Sequence[str] | None) -> tuple[str | None, list[
 
 
 def source_of(
-    words: Sequence[str], missing: str | None = None, *, takes_options: bool = False
+    words: Sequence[str],
+    missing: str | None = None,
+    *,
+    takes_options: bool = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Source:
     """Split words in any order into DATA and keys that control how it is read.
 
-    `missing` replaces an absent DATA. With `takes_options`, unknown keys are passed to the task.
+    `missing` replaces an absent DATA. With `takes_options`, unknown keys are passed to the task, as
+    are those `options` of the command line that are set.
     Raises ConfigError with every unknown key and every invalid value.
     """
     data, overrides = data_and_overrides(words)
     keys = dict(map(split_override, overrides))
+    keys |= {name: value for name, value in options.items() if value}
     return make_source(data or missing, keys, "command line", takes_options=takes_options)
 
 

@@ -95,6 +95,11 @@ class TaskConfig(Section):
     """
 
     @property
+    def learns_thresholds(self) -> bool:
+        """True if the minimum probability of each label is learned from the validation split."""
+        return False
+
+    @property
     def metric_code(self) -> list[str]:
         """Names and paths of code that an evaluation runs, such as modules of `evaluate`."""
         return []

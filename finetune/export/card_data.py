@@ -26,6 +26,7 @@ class CardData:
         difference: max difference between the outputs of the saved and the reloaded model, relative
             to the largest output.
         calibration: what results.json holds of it; {} for a task without probabilities of labels.
+        decisions: the same of thresholds and prediction sets.
     """
 
     config: RunConfig
@@ -43,3 +44,4 @@ class CardData:
     difference: float = 0.0
     versions: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    decisions: Mapping[str, Any] = field(default_factory=dict)

@@ -25,14 +25,17 @@ from finetune.reporting.console import format_setting, format_value
 from finetune.reporting.metric_tables import (
     BY_LABEL,
     CALIBRATION_COLUMNS,
+    SET_COLUMNS,
     by_label,
     calibration_rows,
     overall,
+    set_rows,
 )
 from finetune.task_parts import BASE, REPOSITORY
 
 MOST_LABELS = 50
 CALIBRATION_HEADING = "### Calibration"
+DECISIONS_HEADING = "### Thresholds and prediction sets"
 ADAPTER_HEADING = "### The adapter"  # also in cards of older runs, which `push` edits
 _NO_HUB_ID = "That base model has no hub id, so it must be loaded from a local copy."
 _PATH = re.compile(r"(?<![\w/:.])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\,;:()'\"]+){2,}")
@@ -112,6 +115,8 @@ def _results(card: CardData) -> Iterator[str]:
             yield from (*_table(["label", *BY_LABEL], labels), "")
     if card.calibration:
         yield from (CALIBRATION_HEADING, "", *calibration_section(card.calibration))
+    if card.decisions:
+        yield from (DECISIONS_HEADING, "", *decisions_section(card.decisions))
     if not card.results:
         yield from ("No rows were held out, so no metrics were measured.", "")
     yield (
@@ -127,6 +132,17 @@ def calibration_section(facts: Mapping[str, Any]) -> Iterator[str]:
     if rows := calibration_rows(facts):
         yield from ("With 95% bootstrap intervals:", "")
         yield from (*_table(CALIBRATION_COLUMNS, rows), "")
+
+
+def decisions_section(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the section on thresholds and prediction sets, without its heading."""
+    yield from (f"{facts['note'][:1].upper()}{facts['note'][1:]}.", "")
+    if thresholds := facts.get("thresholds"):
+        yield "A label is predicted where its probability reaches its threshold:"
+        yield from ("", *_table(["label", "threshold"], thresholds.items()), "")
+    if rows := set_rows(facts):
+        yield "A prediction set contains the true label with the coverage that was asked for:"
+        yield from ("", *_table(SET_COLUMNS, rows), "")
 
 
 def _use(card: CardData, relation: str, base: str, with_adapter: bool) -> Iterator[str]:

@@ -1,11 +1,17 @@
-"""Calibration of a finished model on rows named later: the command `calibrate`."""
+"""Calibration of a finished model on rows named later: the command `calibrate`.
+
+Thresholds and prediction sets are learned from the same rows, with the calibrated probabilities.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from finetune.data.source import Source
 from finetune.distributed.launch import this_process
@@ -16,15 +22,22 @@ from finetune.export.final_model import (
     relative_difference,
     sample_rows,
 )
-from finetune.export.model_card import CALIBRATION_HEADING, calibration_section
+from finetune.export.model_card import (
+    CALIBRATION_HEADING,
+    DECISIONS_HEADING,
+    calibration_section,
+    decisions_section,
+)
 from finetune.inference.evaluate import Measured, evaluate_source
 from finetune.inference.model_loading import model_folder, read_task
-from finetune.io.files import atomic
+from finetune.io.files import atomic, write_json
 from finetune.io.manifest import read_manifest, write_manifest
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import CALIBRATION_COLUMNS, calibration_rows
 from finetune.reports.calibration import Calibration, choose_calibration
+from finetune.reports.decisions import Decisions, learn_decisions
+from finetune.reports.temperature import scale_scores
 
 
 def calibrate_model(
@@ -45,19 +58,31 @@ def calibrate_model(
     name = Path(measured.split.name).name
     calibration = choose_calibration(scores, "temperature", split=name, selected=None)
     folder = model_folder(run)
+    assert calibration.factors is not None
+    task = measured.task
+    decisions = learn_decisions(
+        scale_scores(scores, np.array(calibration.factors)),
+        task.metric[0],
+        split=name,
+        with_thresholds=task.config.learns_thresholds,
+    )
     if this_process().is_main_process:
-        _save(measured, calibration, folder)
+        _save(measured, calibration, decisions, folder)
         record = RunFolder(folder.parent)
         if record.finished and record.final == folder:
             facts = {"calibration": calibration.facts()}
+            facts |= {} if decisions is None else {"decisions": decisions.facts()}
             record.write("results.json", record.read("results.json") | facts)
     rows = calibration_rows(calibration.facts())
     console.table("calibration, with 95 % intervals", list(CALIBRATION_COLUMNS), rows)
-    console.facts({"calibration": calibration.note, "model": str(folder)})
+    notes = {"calibration": calibration.note, "decisions": decisions.note if decisions else ""}
+    console.facts({title: note for title, note in notes.items() if note} | {"model": str(folder)})
     return calibration
 
 
-def _save(measured: Measured, calibration: Calibration, folder: Path) -> None:
+def _save(
+    measured: Measured, calibration: Calibration, decisions: Decisions | None, folder: Path
+) -> None:
     """Write the scaled model in place of the folder, which stays as it is if anything fails."""
     model, task = measured.model, measured.task
     rows = sample_rows(measured.split.rows)
@@ -76,10 +101,18 @@ def _save(measured: Measured, calibration: Calibration, folder: Path) -> None:
         shutil.copytree(folder, temporary)
         task.save(model, temporary)
         _scale_adapter(temporary / "adapter", model.network, changed)
+        if decisions is not None:
+            task.views.keep_decisions(decisions.state())
+            saved = read_task(folder) | {"state": task.state()}
+            write_json(temporary / "task.json", saved)
         for card in (temporary / "README.md", temporary / "adapter" / "README.md"):
             if card.is_file():
                 text = card.read_text(encoding="utf-8")
-                card.write_text(_with_calibration(text, calibration), encoding="utf-8")
+                text = _with_section(
+                    text, CALIBRATION_HEADING, calibration_section(calibration.facts())
+                )
+                lines = decisions_section(decisions.facts()) if decisions is not None else ()
+                card.write_text(_with_section(text, DECISIONS_HEADING, lines), encoding="utf-8")
         write_manifest(temporary, own)
 
 
@@ -98,10 +131,13 @@ def _scale_adapter(folder: Path, network: Any, changed: list[str]) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _with_calibration(card: str, calibration: Calibration) -> str:
-    """Return a card with its section on calibration replaced, or added before the usage."""
-    section = "\n".join([CALIBRATION_HEADING, "", *calibration_section(calibration.facts()), ""])
-    without = re.sub(
-        rf"^{CALIBRATION_HEADING}$.*?(?=^#|^Reload check|^No rows)", "", card, flags=re.M | re.S
-    )
+def _with_section(card: str, heading: str, lines: Iterable[str]) -> str:
+    """Return a card with a section of the results replaced, or added before the usage.
+
+    Without `lines`, the card is left as it is.
+    """
+    if not (body := list(lines)):
+        return card
+    section = "\n".join([heading, "", *body, ""])
+    without = re.sub(rf"^{heading}$.*?(?=^#|^Reload check|^No rows)", "", card, flags=re.M | re.S)
     return re.sub(r"^(?=## Usage$)", lambda _: section, without, count=1, flags=re.M)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import accelerate
@@ -121,6 +121,13 @@ def _join_results(results: Sequence[_BatchResult], task: Task, split: Split) -> 
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     undefined = tuple(name for name in metrics if name not in finite)
     return Evaluation(losses | finite, stats, predictions, undefined)
+
+
+def summarize_again(evaluation: Evaluation, task: Task) -> Evaluation:
+    """Return the evaluation with the metrics that the task computes of its statistics now."""
+    fresh = task.summarize(evaluation.stats)
+    finite = {name: value for name, value in fresh.items() if math.isfinite(value)}
+    return replace(evaluation, metrics=evaluation.metrics | finite)
 
 
 def _sum_terms(parts: Sequence[dict[str, float]]) -> dict[str, float]:

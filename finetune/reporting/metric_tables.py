@@ -13,6 +13,7 @@ from finetune.reporting.console import Console
 Metrics = Mapping[str, Mapping[str, float]]
 """{split: {metric: value}}"""
 CALIBRATION_COLUMNS = ("split", "measure", "before", "after")
+SET_COLUMNS = ("coverage asked", "split", "measured", "labels per set", "sets of one label")
 BY_LABEL = ("precision", "recall", "f1", "support")
 # A longer table would scroll the one above it off the screen; metrics.jsonl has all labels.
 MOST_LABELS = 30
@@ -38,6 +39,10 @@ def show_results(folder: RunFolder, console: Console) -> None:
         rows = calibration_rows(calibration)
         console.table("calibration, with 95 % intervals", list(CALIBRATION_COLUMNS), rows)
         console.print(f"calibration: {calibration['note']}")
+    if decisions := results.get("decisions"):
+        if rows := set_rows(decisions):
+            console.table("prediction sets, with 95 % intervals", list(SET_COLUMNS), rows)
+        console.print(f"decisions: {decisions['note']}")
     difference = results["reload_difference"]
     console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):
@@ -62,6 +67,20 @@ def calibration_rows(facts: Mapping[str, Any]) -> list[list[str]]:
         [split, title, *(_interval(measured, time, key) for time in CALIBRATION_COLUMNS[2:])]
         for split, measured in facts.get("measured", {}).items()
         for key, title in titles.items()
+    ]
+
+
+def set_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return table rows of measured prediction sets, in the order of SET_COLUMNS."""
+    return [
+        [
+            f"{each['coverage']:g}{' of each label' if each['by_label'] else ''}",
+            each["split"],
+            "{:.4f} ({:.4f} to {:.4f})".format(*each["measured"]),
+            f"{each['size'][0]:.3f}",
+            f"{each['single']:.1%}",
+        ]
+        for each in facts.get("sets", [])
     ]
 
 

@@ -25,7 +25,7 @@ from finetune.export.final_model import (
     sample_rows,
 )
 from finetune.export.model_card import write_cards
-from finetune.inference.evaluation_loop import Evaluation
+from finetune.inference.evaluation_loop import Evaluation, summarize_again
 from finetune.inference.split_reports import write_split_reports
 from finetune.io.checkpoint import read_checkpoint
 from finetune.io.run_folder import RunFolder, step_name
@@ -36,6 +36,7 @@ from finetune.reporting.metric_tables import (
     show_results,
 )
 from finetune.reports.calibration import Calibration, choose_calibration
+from finetune.reports.decisions import Decisions, learn_decisions
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row, take_rows
 from finetune.training.network import whole_model
@@ -65,6 +66,7 @@ def finalize_run(
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None
     evaluations, calibration = _evaluate(prepared, journal, selected)
+    evaluations, decisions = _decide(prepared, evaluations)
     model = whole_model(live)
     if model is not None and calibration is not None and calibration.factors is not None:
         model.scale_outputs(calibration.factors)  # one gathered from shards is a new one
@@ -75,6 +77,8 @@ def finalize_run(
         card_data = collect_card_data(prepared, splits, results, selected, step)
         if calibration is not None:
             card_data = replace(card_data, calibration=calibration.facts())
+        if decisions is not None:
+            card_data = replace(card_data, decisions=decisions.facts())
         with console.during("saving the final model and reloading it"):
             differences = _export(model, prepared, folder, card_data)
         facts = {
@@ -86,6 +90,7 @@ def finalize_run(
             "metrics": results,
             "selected_on": selected,
             **({"calibration": calibration.facts()} if calibration is not None else {}),
+            **({"decisions": decisions.facts()} if decisions is not None else {}),
             "reload_difference": differences.reloaded,
             "rounding_difference": differences.rounded,
         }
@@ -126,6 +131,33 @@ def _evaluate(
         if name == "test" or calibration.factors is None:
             calibration.measure(name, scores)
     return evaluations, calibration
+
+
+def _decide(
+    prepared: Prepared, evaluations: dict[str, Evaluation]
+) -> tuple[dict[str, Evaluation], Decisions | None]:
+    """Learn thresholds or prediction sets from the validation split; measure them on test."""
+    live, validation = prepared.live, prepared.validation
+    task = live.task
+    if validation is None:
+        return evaluations, None
+    selected = selected_metric(live.config.train.best, task.metric, task.views.metric_names())
+    decisions = learn_decisions(
+        task.views.label_scores(evaluations[validation.name].stats),
+        selected[0] if selected is not None else task.metric[0],
+        split=validation.name,
+        with_thresholds=live.config.task.learns_thresholds,
+    )
+    if decisions is None:
+        return evaluations, None
+    task.views.keep_decisions(decisions.state())
+    if decisions.thresholds is not None:
+        evaluations = {name: summarize_again(each, task) for name, each in evaluations.items()}
+    if prepared.test is not None:
+        scores = task.views.label_scores(evaluations[prepared.test.name].stats)
+        assert scores is not None, "both splits have labels"
+        decisions.measure(prepared.test.name, scores)
+    return evaluations, decisions
 
 
 def _calibrate(

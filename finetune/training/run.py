@@ -83,6 +83,11 @@ def run(
             "output.calibrate=temperature: is fitted to a validation split, and there is none; set "
             "data.validation=0.1, or name a file or a split"
         )
+    if config.task.learns_thresholds and splits.validation is None:
+        raise ConfigError(
+            "task.threshold=auto: is learned from a validation split, and there is none; set "
+            "data.validation=0.1, or name a file or a split"
+        )
     identity = RunIdentity(config, digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)

@@ -31,8 +31,21 @@ class TargetConfig(ExtraMetricsConfig):
     """The keys of a task whose rows have labels or a number as target."""
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
-        {"threshold", "scores", "label", "metrics"}
+        {"threshold", "scores", "label", "metrics", "coverage", "class_conditional"}
     )
+
+    @property
+    def learns_thresholds(self) -> bool:
+        return self.threshold == "auto"
+
+    def key_faults(self) -> Iterator[str]:
+        yield from super().key_faults()
+        for key in ("coverage", "class_conditional"):
+            if getattr(self, key):
+                yield (
+                    f"task.{key}: for predictions; leave it out of training, and use "
+                    "finetune predict RUN DATA --coverage 0.9"
+                )
 
     def change_faults(self, changed: Self) -> Iterator[str]:
         if changed.threshold != self.threshold and self.kind != "several":
@@ -40,6 +53,15 @@ class TargetConfig(ExtraMetricsConfig):
                 "task.threshold: applies to models of several labels (task.kind=several), and this"
                 f" model's task.kind is {self.kind}; remove the key"
             )
+        elif changed.threshold == "auto" != self.threshold:
+            yield "task.threshold=auto: thresholds are learned in training; give a number"
+        if changed.coverage is not None and self.kind in ("several", "number"):
+            yield (
+                "task.coverage: prediction sets are for models of one label per row, and this "
+                f"model's task.kind is {self.kind}; remove the key"
+            )
+        elif changed.class_conditional and changed.coverage is None:
+            yield "task.class_conditional: needs a coverage, such as task.coverage=0.9"
 
     label: str | Annotated[list[str], Field(min_length=2)] | None = None
     """Column of the label, or a list of columns of zeros and ones, each of which is a label; null:
@@ -61,8 +83,16 @@ class TargetConfig(ExtraMetricsConfig):
     """Meaning of an empty cell in a column per label: true: no; false: missing, a fault; null: no
     if none of the columns holds an explicit no.
     """
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Minimum probability of a predicted label, for kind=several."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = 0.5
+    """Minimum probability of a predicted label, for kind=several; auto: one for each label, learned
+    from the validation split when training ends, where that improves the metric on other rows.
+    """
+    coverage: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Add to each prediction a set of labels that contains the true one with this probability, for
+    kind=single. Only for predictions and evaluations; null: no sets.
+    """
+    class_conditional: bool = False
+    """Cover the rows of each label with that probability, not only all rows together."""
     scores: Literal["best", "all"] = "best"
     """Scores in a prediction. best: the probability of its label; all: also that of every label, as
     score/<label>.

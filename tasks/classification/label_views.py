@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from finetune.errors import format_count, listed
 from finetune.task_parts import LabelScores, Outcome, Prediction, Row, Stats, Views
@@ -50,7 +51,7 @@ class LabelViews(Views):
             size = len(self.targets.names)
             counts = [each.bincount(minlength=size) for each in (predicted, true)]
         elif isinstance(self.targets, SeveralLabels):
-            chosen = stats["scores"] >= self.targets.config.threshold
+            chosen = stats["scores"] >= torch.tensor(self.targets.thresholds)
             counts = [chosen.sum(0), stats["target"].long().sum(0)]
         else:
             return ""
@@ -69,6 +70,17 @@ class LabelViews(Views):
         exclusive = isinstance(self.targets, SingleLabel)
         truth = target[:, None] == np.arange(len(names)) if exclusive else target.astype(bool)
         return LabelScores(names, scores, truth, exclusive)
+
+    def keep_decisions(self, state: Mapping[str, Any]) -> None:
+        assert self.targets is not None, "targets are set by setup or restore"
+        self.targets.state["decisions"] = dict(state)
+
+    def caveat(self, prediction: Prediction) -> str:
+        """Return why a prediction set does not decide for one label; "" if it does."""
+        labels = prediction.get("set")
+        if labels is None or len(labels) == 1:
+            return ""
+        return "several labels in the set" if labels else "no label in the set"
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
         if isinstance(self.targets, Number):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,13 @@ from tasks.classification.label_reader import (
 from tasks.classification.label_rows import has_label, label_cell
 from tasks.classification.label_views import label_remarks
 from tasks.classification.labels import class_label_names
-from tasks.classification.targets import TARGET_KINDS, Targets, label_values, learn_targets
+from tasks.classification.targets import (
+    TARGET_KINDS,
+    SeveralLabels,
+    Targets,
+    label_values,
+    learn_targets,
+)
 from tasks.metrics.extra_metrics import ExtraMetrics
 from tasks.metrics.judged_rows import judge, trial_rows
 
@@ -101,7 +108,9 @@ class LabeledTask(Task):
         arrays = stats["scores"].numpy(), stats["target"].numpy()
         results = self.targets.summarize(*arrays)
         if self.resolved_.metrics:
-            judged = judge(self._kind, self.targets.names, *arrays, self.resolved_.threshold)
+            targets = self.targets
+            thresholds = targets.thresholds if isinstance(targets, SeveralLabels) else ()
+            judged = judge(self._kind, targets.names, *arrays, np.array(thresholds))
             results |= self.extra_metrics.compute(judged)
         return results
 

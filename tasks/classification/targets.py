@@ -18,6 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from finetune.errors import ConfigError, DataError
+from finetune.reports.conformal import (
+    Nonconformity,
+    coverage_by_label,
+    find_sets,
+    measure_sets,
+    set_limits,
+)
+from finetune.reports.label_thresholds import USUAL
 from finetune.task_parts import Outcome, Prediction
 from tasks.cells.delimiters import find_delimiter
 from tasks.cells.indicators import label_mappings
@@ -103,6 +111,25 @@ class SingleLabel(Targets):
     metric = ("accuracy", "max")
     problem_type = "single_label_classification"
 
+    def __init__(self, config: TargetConfig, state: Mapping[str, Any]) -> None:
+        super().__init__(config, state)
+        self.set_limits = self._set_limits()
+        """Largest score of a label in a prediction set [C]; None without task.coverage."""
+
+    def _set_limits(self) -> np.ndarray | None:
+        coverage, decisions = self.config.coverage, self.state.get("decisions", {})
+        if coverage is None:
+            return None
+        if "conformal" not in decisions:
+            raise ConfigError(
+                f"coverage={coverage:g}: this model has no scores of held-out rows to make sets "
+                "from, since it was trained without a validation split or by an earlier version; "
+                "`finetune calibrate RUN DATA` adds them"
+            )
+        known = Nonconformity.from_state(decisions["conformal"])
+        by_class = self.config.class_conditional
+        return set_limits(known, coverage, len(self.names), by_class=by_class)
+
     def target(self, value: Any) -> int:
         return find_index(self.reader.one(value), self.names, self.index)
 
@@ -136,15 +163,35 @@ class SingleLabel(Targets):
         return outputs.softmax(dim=1)
 
     def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        return metrics.classification_metrics(scores, targets, self.names)
+        results = metrics.classification_metrics(scores, targets, self.names)
+        if self.set_limits is not None:
+            sets, truth = find_sets(scores, self.set_limits), targets[:, None] == self._indices
+            facts = measure_sets(sets, truth)
+            results |= {"coverage": facts.coverage.value, "set_size": facts.size.value}
+            by_label = coverage_by_label(sets, truth, self.names)
+            results |= {f"coverage/{name}": value for name, value in by_label.items()}
+        return results
+
+    @property
+    def _indices(self) -> np.ndarray:
+        return np.arange(len(self.names))
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """Return {"label": name, "score": probability}, the format of transformers pipelines."""
+        """Return {"label": name, "score": probability}, the format of transformers pipelines.
+
+        With task.coverage, "set" holds the labels of the prediction set, the likeliest first.
+        """
         best = scores.argmax(dim=1).tolist()
-        return [
+        predictions: list[Prediction] = [
             {"label": self.values[index], "score": row[index], **self.all_scores(row)}
             for index, row in zip(best, scores.tolist(), strict=True)
         ]
+        if self.set_limits is not None:
+            members = find_sets(scores.numpy(), self.set_limits)
+            for prediction, row, chosen in zip(predictions, scores, members, strict=True):
+                order = row.argsort(descending=True, stable=True).tolist()
+                prediction["set"] = [self.values[index] for index in order if chosen[index]]
+        return predictions
 
     def outcomes(self, scores: Tensor, targets: Tensor) -> list[Outcome]:
         """Return true and predicted label; confident mistakes first, doubtful hits next."""
@@ -185,16 +232,25 @@ class SeveralLabels(Targets):
         return outputs.sigmoid()
 
     def summarize(self, scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        return metrics.multilabel_metrics(scores, targets, self.names, self.config.threshold)
+        return metrics.multilabel_metrics(scores, targets, self.names, np.array(self.thresholds))
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Minimum probability of each label [C]; 0.5 until thresholds are learned."""
+        threshold = self.config.threshold
+        if threshold == "auto":
+            learned: list[float] | None = self.state.get("decisions", {}).get("thresholds")
+            return learned or [USUAL] * len(self.names)
+        return [threshold] * len(self.names)
 
     def predictions(self, scores: Tensor) -> list[Prediction]:
-        """Return {"label": [names], "score": [probabilities]} of the labels above the threshold.
+        """Return {"label": [names], "score": [probabilities]} of the labels above their threshold.
 
         Labels are sorted by decreasing probability.
         """
-        predictions = []
+        predictions, thresholds = [], self.thresholds
         for row in scores.tolist():
-            chosen = [index for index, score in enumerate(row) if score >= self.config.threshold]
+            chosen = [index for index, score in enumerate(row) if score >= thresholds[index]]
             chosen.sort(key=lambda index: row[index], reverse=True)
             labels = [self.values[index] for index in chosen]
             prediction = {"label": labels, "score": [row[index] for index in chosen]}
@@ -206,7 +262,7 @@ class SeveralLabels(Targets):
 
         Rows with a wrong label come first, those with the most confident one on top.
         """
-        chosen = scores >= self.config.threshold
+        chosen = scores >= torch.tensor(self.thresholds)
         errors = (scores - targets).abs()
         wrong = (errors * (chosen != targets.bool())).amax(1)
         mistakes = torch.where(wrong > 0, wrong, errors.amax(1) - 1)

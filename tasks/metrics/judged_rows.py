@@ -43,11 +43,12 @@ class Judged:
 
 
 def judge(
-    kind: RowKind, names: Sequence[str], scores: Array, targets: Array, threshold: float = 0.5
+    kind: RowKind, names: Sequence[str], scores: Array, targets: Array, threshold: Any = 0.5
 ) -> Judged:
     """Judge rows with one label, several labels or a number.
 
-    `scores` are probabilities [N, C], or numbers [N, 1]; `threshold` is for several labels.
+    `scores` are probabilities [N, C], or numbers [N, 1]; `threshold` is for several labels: that of
+    each label [C], or of all.
     """
     if kind == "number":
         return Judged(kind, (), targets.astype(float), scores[:, 0].astype(float))

@@ -1,0 +1,107 @@
+"""From probabilities to decisions: thresholds and prediction sets, learned from held-out rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune.reports.conformal import (
+    Nonconformity,
+    find_sets,
+    measure_sets,
+    nonconformity,
+    set_limits,
+)
+from finetune.reports.label_thresholds import (
+    FOLDS,
+    METRICS,
+    USUAL,
+    cross_fit_gain,
+    fit_thresholds,
+)
+from finetune.task_parts import LabelScores
+
+COVERAGES = (0.8, 0.9, 0.95)
+"""Coverages that a training measures on its test split."""
+_FEWEST_ROWS = 2 * FOLDS
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was learned from a held-out split, and what it gives on another one.
+
+    Attributes:
+        names: the labels.
+        thresholds: minimum probability of each label; None without.
+        known: scores of the true labels, for prediction sets; None for several labels.
+        note: a sentence on how they were learned.
+        measured: rows of a table, {"split", "coverage", "by_label", "measured", "size", "single"}.
+    """
+
+    names: list[str]
+    thresholds: list[float] | None = None
+    known: Nonconformity | None = None
+    note: str = ""
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+    def measure(self, split: str, scores: LabelScores) -> None:
+        """Measure the prediction sets of a labeled split that took no part in anything."""
+        if self.known is None or not len(scores.scores):
+            return
+        for by_label in (False, True):
+            for coverage in COVERAGES:
+                limits = set_limits(self.known, coverage, len(self.names), by_class=by_label)
+                facts = measure_sets(find_sets(scores.scores, limits), scores.truth)
+                self.measured.append(
+                    {
+                        "split": split,
+                        "coverage": coverage,
+                        "by_label": by_label,
+                        "measured": list(facts.coverage),
+                        "size": list(facts.size),
+                        "single": facts.single,
+                    }
+                )
+
+    def state(self) -> dict[str, Any]:
+        """Return what predictions need of it, as numbers."""
+        thresholds = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        return thresholds | ({} if self.known is None else {"conformal": self.known.state()})
+
+    def facts(self) -> dict[str, Any]:
+        """Return what results.json holds of it."""
+        named = self.thresholds and dict(zip(self.names, self.thresholds, strict=True))
+        return {"note": self.note, "thresholds": named, "sets": self.measured}
+
+
+def learn_decisions(
+    scores: LabelScores | None, metric: str, *, split: str, with_thresholds: bool
+) -> Decisions | None:
+    """Learn thresholds of several labels, if asked, or the scores for sets of one label.
+
+    None for a task without labels. Thresholds are kept if they gain something on rows outside their
+    fit, else all stay at 0.5.
+    """
+    if scores is None or not len(scores.scores):
+        return None
+    names = [str(name) for name in scores.names]
+    if scores.exclusive:
+        rows = f"{len(scores.scores)} rows of {split}"
+        return Decisions(names, known=nonconformity(scores), note=f"prediction sets: from {rows}")
+    if not with_thresholds:
+        return None
+    rows, asked = len(scores.scores), metric if metric in METRICS else METRICS[0]
+    if rows < _FEWEST_ROWS:
+        note = f"thresholds stay at {USUAL}: {split} has {rows} rows, fewer than {_FEWEST_ROWS}"
+        return Decisions(names, note=note)
+    gain = cross_fit_gain(scores, asked)
+    low, high = gain.gain.low, gain.gain.high
+    words = (
+        f"{gain.gain.value:+.4f} ({low:+.4f} to {high:+.4f}) in {asked} on rows of {split} outside "
+        "their fit"
+    )
+    if gain.gain.value <= 0:
+        return Decisions(names, note=f"thresholds stay at {USUAL}: learned ones give {words}")
+    thresholds = fit_thresholds(scores, asked).round(6).tolist()
+    note = f"thresholds of the labels {min(thresholds):.3f} to {max(thresholds):.3f}, learned from "
+    return Decisions(names, thresholds, note=f"{note}{rows} rows of {split}: {words}")
