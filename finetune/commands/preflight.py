@@ -36,7 +36,8 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     Decoder(data.encoding)
     if data.map is not None:
         find_object(data.map, "data.map")
-    for reference in (data.source, data.train, data.validation, data.test, data.answers):
+    sheets = data.answers if isinstance(data.answers, list) else [data.answers]
+    for reference in (data.source, data.train, data.validation, data.test, *sheets):
         find_data(reference)
     check_origin(config.model)
     if output.dir is not None:

@@ -204,10 +204,10 @@ class DataConfig(Section):
     """A table of training rows to relabel: their numbers in the column row, their labels in given,
     the right ones in suggested, as in the reviewed output of `finetune label-issues`.
     """
-    answers: str | None = None
-    """A table of rows with the label that people filled in, such as the sheet of `finetune suggest`
-    or a pattern of several: joined to the training rows after shares have been split off. Rows
-    without a label, and rows that a split has already, are left out and counted.
+    answers: str | list[str] | None = None
+    """A table of rows with the label that people filled in, such as the sheet of `finetune
+    suggest`, or a list of tables: joined to the training rows after shares have been split off.
+    Rows without a label, and rows that a split has already, are left out and counted.
     """
     limit: PositiveInt | None = None
     """Maximum number of rows per split, for a quick try."""

@@ -139,12 +139,16 @@ def add_answers(roles: Roles, config: DataConfig, task_rows: Rows) -> None:
 
     The other columns of the file are not read. Raises DataError for invalid rows.
     """
-    if config.answers is None:
-        return
-    place, train = f"data.answers={config.answers}", roles.tables["train"]
+    given = config.answers or []
+    for path in [given] if isinstance(given, str) else given:
+        _join_sheet(roles, path, config.images, task_rows)
+
+
+def _join_sheet(roles: Roles, path: str, images: str | None, task_rows: Rows) -> None:
+    place, train = f"data.answers={path}", roles.tables["train"]
     columns = {*task_rows.inputs, *task_rows.targets}
     read = [name for name in train.column_names if name in columns]
-    sheet = only_split(from_object(config.answers, DataConfig(images=config.images)), place, None)
+    sheet = only_split(from_object(path, DataConfig(images=images)), place, None)
     for name in read:
         if name not in sheet.column_names:
             raise DataError(f"{place}: has no column {name!r}; {nearest(name, sheet.column_names)}")
@@ -157,7 +161,7 @@ def add_answers(roles: Roles, config: DataConfig, task_rows: Rows) -> None:
                 added[number] = line
                 known.add(identity)
     last = max(max(roles.numbers_of(role), default=0) for role in roles.tables)
-    numbers = [RowNumber(last + number, f"{config.answers} row {number}") for number in added]
+    numbers = [RowNumber(last + number, f"{path} row {number}") for number in added]
     answers = _like(train, list(added.values()), task_rows, place)
     find_valid("answers", answers, task_rows.validate_many, "stop", numbers)
     roles.numbers["train"] = [*roles.numbers_of("train"), *numbers]

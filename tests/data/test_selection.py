@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def table(tmp_path: Path) -> str:
     return write(tmp_path / "data.csv", "text,label", *rows)
 
 
-def opened(table: str, **keys: str) -> Splits:
+def opened(table: str, **keys: Any) -> Splits:
     return open_splits(DataConfig(source=table, validation=0.0, **keys), TextClassification())
 
 
@@ -120,3 +121,11 @@ def test_answers_may_have_several_labels(tmp_path: Path) -> None:
     table = write(tmp_path / "data.jsonl", *lines)
     file = write(tmp_path / "sheet.csv", "text,label", "three,a; c")
     assert opened(table, answers=file).train["label"][2] == ["a", "c"]
+
+
+def test_answers_of_several_sheets_join_each_row_once(table: str, tmp_path: Path) -> None:
+    first = write(tmp_path / "first.csv", "text,label", "one more,a")
+    second = write(tmp_path / "second.csv", "text,label", "one more,b", "and another,c")
+    splits = opened(table, answers=[first, second])
+    assert splits.train["text"][9:] == ["one more", "and another"]
+    assert len({int(number) for number in splits.numbers["train"]}) == 11
