@@ -38,20 +38,17 @@ class CheckedRows:
     @cached_property
     def identities(self) -> list[Hashable]:
         """Keys of the rows' content."""
-        return list(self._each(self.task_rows.identity))
+        return [identity for identity, _, _ in self._contents]
 
     @cached_property
     def labels(self) -> list[tuple[str, ...]]:
         """Labels of the rows, without repetition."""
-        return list(self._each(self.task_rows.labels))
+        return [labels for _, labels, _ in self._contents]
 
     @cached_property
     def texts(self) -> list[list[str]]:
         """Texts of the rows; [] for each of a task that reads none."""
-        return [
-            [text for text in texts if isinstance(text, str)]
-            for texts in self._each(self.task_rows.texts)
-        ]
+        return [texts for _, _, texts in self._contents]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int] | None]:
@@ -79,6 +76,15 @@ class CheckedRows:
     def numbers_at(self, positions: Iterable[int]) -> list[int]:
         """Return the numbers of the rows at these positions."""
         return [int(self.numbers[position]) for position in positions]
+
+    @cached_property
+    def _contents(self) -> list[tuple[Hashable, tuple[str, ...], list[str]]]:
+        return list(self._each(self._content))
+
+    def _content(self, row: Row) -> tuple[Hashable, tuple[str, ...], list[str]]:
+        rows = self.task_rows
+        texts = [text for text in rows.texts(row) if isinstance(text, str)]
+        return rows.identity(row), rows.labels(row), texts
 
     def _each(self, function: Callable[[Row], Any]) -> Iterator[Any]:
         return (function(row) for rows in self._blocks() for row in rows)

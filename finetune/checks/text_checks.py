@@ -27,27 +27,28 @@ _MOJIBAKE = re.compile(
 
 def length_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:
     """Yield findings on texts that are much shorter or longer than what networks read."""
-    for split in splits:
-        words = np.array([sum(len(text.split()) for text in texts) for texts in split.texts])
-        usual, longest = int(np.median(words)), int(words.max())
-        about = f"(median {usual} words, longest {longest})"
-        (short,) = np.nonzero(words < _SHORT)
-        if len(short) and usual >= _USUAL:
-            numbers = split.numbers_at(short.tolist())
-            text = f"{len(short)} of {len(split)} {split.name} texts have fewer than {_SHORT} words"
-            yield Finding(
-                2,
-                "lengths",
-                f"{text} {about}: {list_rows(numbers)}",
-                "check whether they are complete",
-                len(short) / len(split),
-                {split.name: numbers},
-            )
-        long = int((words > _LONG).sum())
-        if long:
-            text = f"{long} of {len(split)} {split.name} texts have more than {_LONG} words {about}"
-            remedy = "most encoders read 512 tokens: see task.max_length, and the run's header"
-            yield Finding(1, "lengths", text, remedy, long / len(split))
+    counts = [_word_counts(split) for split in splits]
+    words = np.concatenate(counts)
+    usual = int(np.median(words))
+    about = f"(median {usual} words, longest {words.max()})"
+    short = {
+        split.name: split.numbers_at(np.flatnonzero(of_split < _SHORT).tolist())
+        for split, of_split in zip(splits, counts, strict=True)
+    }
+    few, long = int((words < _SHORT).sum()), int((words > _LONG).sum())
+    if few and usual >= _USUAL:
+        where = "; ".join(f"{name} {list_rows(rows)}" for name, rows in short.items() if rows)
+        text = f"{few} of {len(words)} texts have fewer than {_SHORT} words {about}: {where}"
+        remedy = "check whether they are complete"
+        yield Finding(2, "lengths", text, remedy, few / len(words), short)
+    if long:
+        text = f"{long} of {len(words)} texts have more than {_LONG} words {about}"
+        remedy = "most encoders read 512 tokens: see task.max_length, and the run's header"
+        yield Finding(1, "lengths", text, remedy, long / len(words))
+
+
+def _word_counts(split: CheckedRows) -> np.ndarray:
+    return np.array([sum(len(text.split()) for text in texts) for texts in split.texts])
 
 
 def decoding_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:

@@ -132,7 +132,7 @@ def test_texts_of_other_languages_lengths_and_encodings_are_found(
     write(tmp_path / "test.csv", test)
     found = check(str(tmp_path))
     assert "3 test is in de 100%, train in en 100%" in about(found, "languages")
-    assert "1 of 120 train texts have fewer than 3 words" in about(found, "lengths")
+    assert "1 of 240 texts have fewer than 3 words" in about(found, "lengths")
     assert "1 of 120 train texts were decoded wrongly: row 9" in about(found, "encoding")
 
 
