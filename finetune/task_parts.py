@@ -22,6 +22,8 @@ from finetune.errors import ConfigError, DataError
 if TYPE_CHECKING:  # readers of data and configs use these parts without torch
     from torch import Tensor
 
+    from finetune.audit.evidence import Evidence
+    from finetune.audit.sections import ReportSection
     from finetune.model import Batch, TransferModel
 
 Row = dict[str, Any]
@@ -271,6 +273,20 @@ class Picture(NamedTuple):
     pixels: np.ndarray
 
 
+class Explanation(NamedTuple):
+    """The parts of a row that an output of the network came from.
+
+    Attributes:
+        words: of a text in order, each with its weight: above 0 if it raised the output.
+        pictures: of an image, with the places marked.
+        note: the method, and how exact it was here.
+    """
+
+    words: Sequence[tuple[str, float]] = ()
+    pictures: Sequence[Picture] = ()
+    note: str = ""
+
+
 REPOSITORY, BASE = "OWNER/NAME", "BASE"
 """Placeholders in model-card code, for the model's repository and for its base model."""
 
@@ -450,6 +466,22 @@ class Views:
         """Write predictions before and after training side by side; return the paths.
 
         Called only for tasks with a `score`.
+        """
+        return []
+
+    def sections(self, evidence: Evidence) -> list[ReportSection]:
+        """Return the sections of a report that only this kind of output has; [] by default.
+
+        Those on probabilities of labels are made of `label_scores`, those on rows of `outcomes`.
+        """
+        return []
+
+    def explain(
+        self, model: TransferModel, rows: Sequence[Row], outputs: Sequence[int]
+    ) -> list[Explanation]:
+        """Explain an output of the network, given by its index, for each row; [] if it cannot be.
+
+        Raises ConfigError if a library for it is not installed.
         """
         return []
 

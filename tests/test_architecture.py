@@ -34,7 +34,7 @@ LAYERS = [
     "checks",
     "inference",
     "reports",
-    "export",
+    "audit export",
     "training testing",
     "exploration inspection labeling",
     "tuning",
@@ -44,7 +44,7 @@ LAYERS = [
 ]
 # Likewise the packages of `tasks`; the task modules themselves are above all of them.
 TASK_LAYERS = [
-    "cells metrics",
+    "audits cells metrics",
     "classification pixels",
     "image",
     "backbones objects",

@@ -133,6 +133,42 @@ def predict(
 
 
 @commands.command()
+def report(
+    run: RunArgument,
+    words: DataWords = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="A folder; default: RUN/reports."),
+    ] = None,
+    batch_size: BatchSize = 32,
+    trust_code: TrustCode = False,
+) -> None:
+    """Write a page about the results of a fine-tuned model: what it gets wrong, and why.
+
+    Without DATA, evaluates the test split of the run, or else its validation split. The page shows
+    metrics with intervals, learning curves, confusions, thresholds, reliability, the worst errors,
+    suspicious labels and leaks, and lists the rows. It is one file that needs no network.
+
+    \b
+    finetune report runs/news-bert-base-uncased-lora
+    finetune report runs/news-bert-base-uncased-lora test.csv -o report
+    """
+    from finetune.commands.arguments import source_of
+    from finetune.commands.preflight import check_model
+
+    source = source_of(words, takes_options=True) if words else None
+    check_model(run, source)
+    with loading_libraries():
+        from finetune.audit.report_run import write_report
+        from finetune.distributed.launch import keep_freed_memory, this_process
+        from finetune.reporting.console import Console
+
+    keep_freed_memory()
+    console = Console(enabled=this_process().is_main_process)
+    write_report(run, source, output, console, batch_size, trust_code=trust_code)
+
+
+@commands.command()
 def calibrate(
     run: RunArgument,
     words: DataWords = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +100,7 @@ def _report_folder(run: str, source: Source) -> Path | None:
     """Return the folder of the reports on a source among those of a run; None without a run."""
     if not RunFolder(Path(run)).has_config:
         return None
-    name = Path(source.reference.rstrip("/")).stem if isinstance(source.reference, str) else "data"
-    parts = [re.sub(r"[^\w.-]+", "-", part) for part in (name, source.split or "") if part]
-    return Path(run) / "reports" / "evaluate" / ("-".join(parts) or "data")
+    return Path(run) / "reports" / "evaluate" / source.folder_name
 
 
 def _check_json(output: Path | None) -> None:

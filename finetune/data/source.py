@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,13 @@ class Source:
     def name(self) -> str:
         """The name used in messages."""
         return self.reference if isinstance(self.reference, str) else "data"
+
+    @property
+    def folder_name(self) -> str:
+        """A name for a folder of results: that of the data without its folders, and the split."""
+        name = Path(self.name.rstrip("/")).stem
+        parts = [re.sub(r"[^\w.-]+", "-", part) for part in (name, self.split or "") if part]
+        return "-".join(parts) or "data"
 
 
 def find_data(reference: Any) -> Path | None:

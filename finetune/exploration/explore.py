@@ -18,12 +18,13 @@ from finetune.analysis.outliers import near_duplicates, neighbors_of, outlier_sc
 from finetune.analysis.projections import project
 from finetune.analysis.requirements import check_analysis
 from finetune.analysis.self_organizing_map import train_map
+from finetune.audit.shown_rows import draw_thumbnails
 from finetune.data.source import Source, make_embedding_source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.exploration.explore_folder import Exploration, prepare_folder, write_exploration
 from finetune.exploration.explored_rows import describe_rows
-from finetune.exploration.thumbnails import choose_typical, draw_thumbnails
+from finetune.exploration.thumbnails import choose_typical
 from finetune.inference.embedding import (
     EmbeddingInputs,
     RowEmbedder,

@@ -23,11 +23,12 @@ from PIL import Image
 
 from finetune.analysis.clusters import KMeansClusters, agreement
 from finetune.analysis.self_organizing_map import SelfOrganizingMap
+from finetune.audit.shown_rows import as_data_url
 from finetune.errors import ConfigError, format_count
 from finetune.exploration.explore_page import MapColor, write_page
 from finetune.exploration.explored_rows import ExploredRows
 from finetune.exploration.map_plots import plot_map, plot_silhouettes, plot_units
-from finetune.exploration.thumbnails import as_data_url, save_mosaic
+from finetune.exploration.thumbnails import save_mosaic
 from finetune.io.files import atomic, write_json
 from finetune.reporting.console import Console
 

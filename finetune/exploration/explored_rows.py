@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
 
+from finetune.audit.shown_rows import text_of
 from finetune.data.opening import FIRST_VALUES
 from finetune.errors import DataError
 from finetune.task import Task
@@ -45,7 +45,7 @@ def describe_rows(task: Task, table: Dataset, *, must_have_labels: bool) -> Expl
     labels: list[str] = []
     for start in range(0, len(table), 1024):
         for row in take_rows(table, range(start, min(start + 1024, len(table)))):
-            texts.append(_text_of(row, task.rows.inputs))
+            texts.append(text_of(row, task.rows.inputs)[:_TEXT])
             labels += [_label_of(row, labeled)] if labeled is not None else []
     taken = {*task.rows.inputs, *(labeled.rows.targets if labeled is not None else ())}
     columns = _colored_columns(table, taken)
@@ -61,17 +61,6 @@ def _labeled_task(task: Task, table: Dataset) -> Task:
 
 def _label_of(row: Row, task: Task) -> str:
     return ", ".join(task.rows.labels(row))
-
-
-def _text_of(row: Row, inputs: Sequence[str]) -> str:
-    """Return the texts of a row, or the name of the file that it lies in."""
-    parts = [row[name] for name in inputs if isinstance(row.get(name), str)]
-    if not parts:
-        cells = [row.get(name) for name in inputs]
-        parts = [str(cell["path"]) for cell in cells if isinstance(cell, dict) and cell.get("path")]
-    if not parts and isinstance(row.get("file"), str):
-        parts = [row["file"]]
-    return "\n".join(parts)[:_TEXT]
 
 
 def _colored_columns(table: Dataset, taken: set[str]) -> dict[str, list[Any]]:

@@ -22,12 +22,12 @@ from finetune.errors import ConfigError
 from finetune.io.table_writer import open_writer
 from finetune.methods.method_configs import FrozenConfig
 from finetune.reporting.console import Console
+from finetune.reports.label_ranking import load_cleanlab, rank_doubtful
 from finetune.task import Task
 from finetune.task_parts import LabelScores, Row, take_rows
 from finetune.training.linear_solver import out_of_fold
 from finetune.training.setup import assemble, cache_features
 
-INSTALL = "pip install 'finetune-kit[report]'"
 FEWEST_ROWS = 20
 
 
@@ -39,7 +39,7 @@ def write_label_issues(
     The most suspicious ones come first. Rows that a share of train would hold out are examined as
     well. Raises ConfigError for a task without labels, and if cleanlab is not installed.
     """
-    filters = _load_cleanlab()
+    load_cleanlab()  # before the minutes that it takes to get there
     config = solver_config(loaded.config)
     with console.during("reading and checking the rows"):
         splits = open_splits(config.data, task, data)
@@ -60,7 +60,7 @@ def write_label_issues(
     if scores is None:
         raise ConfigError("label issues: this task has no labels; only labels are examined")
     rows, numbers = live.train.rows, live.train.numbers(splits.numbers["train"])
-    ranked = _rank(filters, scores)
+    ranked = rank_doubtful(scores)
     issues = list(_describe(ranked, scores, take_rows(rows, ranked), numbers, task.rows.inputs))
     if this_process().is_main_process:
         columns = list(issues[0]) if issues else ["rank", "row", GIVEN, SUGGESTED]
@@ -81,30 +81,6 @@ def solver_config(config: RunConfig) -> RunConfig:
         "output": OutputConfig(),
     }
     return config.model_copy(update=sections)
-
-
-def _load_cleanlab() -> Any:
-    try:
-        from cleanlab import filter as filters
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"label issues: cleanlab is not installed; {INSTALL}") from error
-    return filters
-
-
-def _rank(filters: Any, scores: LabelScores) -> list[int]:
-    """Return the positions of suspicious rows, the most suspicious first."""
-    labels: Any = scores.truth.argmax(1)
-    if not scores.exclusive:
-        labels = [np.flatnonzero(row).tolist() for row in scores.truth]
-    found = filters.find_label_issues(
-        labels,
-        scores.scores.astype(np.float64),
-        filter_by="prune_by_class",  # of cleanlab's filters the best in benchmarks/label_errors.py
-        return_indices_ranked_by="self_confidence",
-        multi_label=not scores.exclusive,
-        n_jobs=1,
-    )
-    return [int(position) for position in found]
 
 
 def _describe(

@@ -33,7 +33,7 @@ def plot_history(lines: Sequence[dict[str, Any]]) -> Drawing:
     _draw(rate, lines, "train", "lr", "train")
     for split in splits:
         if split != "train":
-            for name in _plotted_metrics(lines, split):
+            for name in plotted_metrics(lines, split):
                 _draw(metrics, lines, split, name, f"{split} {name}")
     for axes, title in ((loss, "loss"), (rate, "learning rate"), (metrics, "metrics")):
         axes.set_title(title)
@@ -44,7 +44,7 @@ def plot_history(lines: Sequence[dict[str, Any]]) -> Drawing:
     return figure
 
 
-def _plotted_metrics(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
+def plotted_metrics(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
     """Return the first metrics of a split, without losses and metrics of single labels."""
     line = next(line for line in lines if line["split"] == split)
     numbers = {name: value for name, value in line.items() if name not in ("step", "split")}

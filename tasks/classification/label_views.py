@@ -6,13 +6,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from finetune.errors import format_count, listed
 from finetune.task_parts import LabelScores, Outcome, Prediction, Row, Stats, Views
+from tasks.audits.number_sections import residual_section
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
 from tasks.classification.label_config import TargetConfig
@@ -24,6 +25,10 @@ from tasks.classification.targets import (
     Targets,
     label_values,
 )
+
+if TYPE_CHECKING:
+    from finetune.audit.evidence import Evidence
+    from finetune.audit.sections import ReportSection
 
 MANY_CLASSES = 1000
 MANY_ROWS = 20  # from which the ratio of labels to rows means something
@@ -81,6 +86,12 @@ class LabelViews(Views):
         if labels is None or len(labels) == 1:
             return ""
         return "several labels in the set" if labels else "no label in the set"
+
+    def sections(self, evidence: Evidence) -> list[ReportSection]:
+        if not isinstance(self.targets, Number):
+            return []
+        true, predicted = evidence.stats["target"].numpy(), evidence.stats["scores"][:, 0].numpy()
+        return [residual_section(true, predicted, evidence.numbers)]
 
     def report(self, stats: Stats, folder: Path, rows: Sequence[Row]) -> list[Path]:
         if isinstance(self.targets, Number):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from finetune.batching.data_loader import encode_batch
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import CardFacts, Picture, Sample
+from finetune.task_parts import CardFacts, Explanation, Picture, Row, Sample
+from tasks.audits.class_activation import activation_maps, overlay
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews
 from tasks.image.picture_rows import RGB, as_rgb, describe_pixels
@@ -40,6 +43,20 @@ class ImageViews(LabelViews):
         restored = map(self.task.preprocessing_.restore, batch["inputs"][INPUT].cpu())
         pixels = [as_rgb(image.permute(1, 2, 0).numpy()) for image in restored]
         return list(map(Picture, captions, pixels))
+
+    def explain(
+        self, model: TransferModel, rows: Sequence[Row], outputs: Sequence[int]
+    ) -> list[Explanation]:
+        """Explain outputs by heat maps; [] for a network without features of places."""
+        batch = encode_batch(self.task, rows)
+        maps = activation_maps(model, INPUT, batch["inputs"][INPUT], outputs)
+        if maps is None:
+            return []
+        names = self.task.targets.names
+        return [
+            Explanation(pictures=[Picture(f"Grad-CAM of {names[n]!r}", overlay(p.pixels, heat))])
+            for n, p, heat in zip(outputs, self.pictures(batch), maps, strict=True)
+        ]
 
     def card(self, model: TransferModel) -> CardFacts:
         config, kind = self.task.resolved_, self.task.targets.problem_type

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from finetune.batching.data_loader import encode_batch
 from finetune.model import TransferModel
-from finetune.task_parts import CardFacts, Row, Sample
+from finetune.task_parts import CardFacts, Explanation, Row, Sample
+from tasks.audits.token_attribution import attribute_words
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews
 from tasks.text.vocabulary import fragmented_words
@@ -37,6 +39,20 @@ class TextViews(LabelViews):
         items = [f"{word} ({pieces} pieces, {count} times)" for word, pieces, count in words]
         finding = f"{', '.join(items)}; task.add_tokens makes a word a single token"
         return {"fragmented words": finding} if items else {}
+
+    def explain(
+        self, model: TransferModel, rows: Sequence[Row], outputs: Sequence[int]
+    ) -> list[Explanation]:
+        """Explain outputs by the words of the texts; [] for texts read in windows."""
+        if self.task.resolved_.truncation == "windows":
+            return []
+        encoder: Any = model.encoder
+        layer = encoder.get_input_embeddings()
+        batches = [encode_batch(self.task, [row])["inputs"] for row in rows]
+        return [
+            attribute_words(model, layer, self.task.tokenizer_, inputs, output)
+            for inputs, output in zip(batches, outputs, strict=True)
+        ]
 
     def card(self, model: TransferModel) -> CardFacts:
         config, kind = self.task.resolved_, self.task.targets.problem_type

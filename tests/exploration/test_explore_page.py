@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from finetune.exploration.explore_page import MapColor, write_page
+from tests.support.chromium import needs_chromium, visit
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-FLAGS += ("--disable-component-update", "--disable-sync", "--window-size=1000,700")
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)> <!-- Käse"
 TEXTS = [HOSTILE, "the goal of the team", "shares of the bank"]
 
-# Sends the events of a visitor, and writes what is then shown to the end of the page.
+# Sends the events of a visitor, and returns what is then shown.
 VISIT = """
 const seen = {title: document.title, images: document.images.length};
 const at = (row) => { const [x, y] = onScreen(row); return {clientX: x, clientY: y, bubbles: true, cancelable: true}; };
@@ -52,9 +43,7 @@ $("search").value = ""; $("search").oninput();
 $("colors").selectedIndex = 0; $("colors").onchange();
 document.querySelector("#legend .item").click();
 seen.hidden = point(1);
-const result = document.createElement("pre");
-result.id = "result"; result.textContent = JSON.stringify(seen);
-document.body.append(result);
+leave(seen);
 """
 
 
@@ -74,22 +63,7 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def visit(page: Path, script: str) -> dict[str, Any]:
-    """Open a page with a script at its end, and return the JSON that it leaves in #result."""
-    page.write_text(
-        page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>"),
-        encoding="utf-8",
-    )
-    profile = page.parent / "profile"
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    text = done.stdout.rpartition('<pre id="result">')[2].partition("</pre>")[0]
-    assert text, done.stderr[-2000:] + done.stdout[-500:]
-    seen: dict[str, Any] = json.loads(unescape(text))
-    return seen
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_chromium
 def test_page_shows_a_map_to_hover_zoom_color_and_search(page: Path) -> None:
     seen = visit(page, VISIT)
     assert seen["title"] == f"news {HOSTILE}"  # as text: nothing of it was run

@@ -1,0 +1,122 @@
+"""Sections of any task: its metrics with intervals, and the curves of the training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from finetune.audit.charts import line_chart, records
+from finetune.audit.evidence import Evidence
+from finetune.audit.sections import Chart, Note, ReportSection, Table
+from finetune.errors import format_count
+from finetune.io.run_folder import RunFolder
+from finetune.reporting.console import format_value
+from finetune.reporting.metric_tables import BY_LABEL, by_label, overall
+from finetune.reporting.plots import plotted_metrics
+from finetune.reports.intervals import Estimate, mean_interval
+from finetune.reports.reliability import log_losses
+
+
+def show_estimate(value: float, estimate: Estimate | None) -> str:
+    """Render a metric, and its interval if there is one."""
+    if estimate is None:
+        return format_value(value)
+    return f"{format_value(value)} ({format_value(estimate.low)} to {format_value(estimate.high)})"
+
+
+def metric_sections(evidence: Evidence) -> Iterator[ReportSection]:
+    """Describe the metrics of the split, and those of each label."""
+    intervals, values = dict(evidence.intervals), overall(evidence.metrics)
+    if evidence.scores is not None:
+        loss = mean_interval(log_losses(evidence.scores))
+        # The loss may be weighted, or summed over labels.
+        name = "loss" if math.isclose(loss.value, values["loss"], rel_tol=1e-3) else "log_loss"
+        values[name], intervals[name] = loss.value, loss
+    rows = [
+        [name, format_value(value), *_ends(intervals.get(name))] for name, value in values.items()
+    ]
+    table = Table("", ["metric", "value", "low", "high"], rows, _basis(evidence, bool(intervals)))
+    blocks = [table]
+    labels = by_label(evidence.metrics)
+    if labels:
+        lines = [
+            [
+                label,
+                *(
+                    show_estimate(float(value), intervals.get(f"{measure}/{label}"))
+                    for measure, value in zip(BY_LABEL[:-1], measured, strict=True)
+                ),
+                support,
+            ]
+            for label, *measured, support in labels
+        ]
+        blocks.append(Table("By label", ["label", *BY_LABEL], lines))
+    name, _ = evidence.task.metric
+    finding = ""
+    if name in values:
+        shown = show_estimate(values[name], intervals.get(name))
+        finding = f"{name} {shown} on {format_count(len(evidence), 'row')}"
+    yield ReportSection("metrics", "Metrics", blocks, finding)
+
+
+def _ends(estimate: Estimate | None) -> list[str]:
+    return (
+        ["", ""] if estimate is None else [format_value(estimate.low), format_value(estimate.high)]
+    )
+
+
+def _basis(evidence: Evidence, has_intervals: bool) -> str:
+    rows = format_count(len(evidence), "row")
+    if not has_intervals:
+        return f"Measured on {rows}."
+    return f"Measured on {rows}; 95 % bootstrap intervals: the range to expect on other such rows."
+
+
+def curve_sections(evidence: Evidence) -> Iterator[ReportSection]:
+    """Draw what the run logged during training."""
+    if evidence.run is None:
+        return
+    history = evidence.run.history()
+    lines = [*history, *_final_lines(evidence.run, history)]
+    splits = list(dict.fromkeys(line["split"] for line in lines))
+    charts = []
+    losses = [line for line in lines if "loss" in line]
+    if losses:
+        columns = {key: [line[key] for line in losses] for key in ("step", "loss", "split")}
+        chart = line_chart(records(**columns), "step", "loss", "split", zero=True)
+        charts.append(Chart("loss", "Loss", chart))
+    values = [
+        (line["step"], line[name], f"{split} {name}")
+        for split in splits
+        if split != "train"
+        for name in plotted_metrics(lines, split)
+        for line in lines
+        if line["split"] == split and name in line
+    ]
+    if len(values) > 1:
+        step, value, series = zip(*values, strict=True)
+        data = records(step=step, value=value, series=series)
+        chart = line_chart(data, "step", "value", "series", points=len(data) < 60)
+        chart["layer"][0]["encoding"]["y"]["title"] = None
+        charts.append(Chart("metrics", "Held-out metrics", chart))
+    rates = [line for line in lines if "lr" in line]
+    if len(rates) > 1:
+        data = records(**{key: [line[key] for line in rates] for key in ("step", "lr")})
+        charts.append(Chart("learning-rate", "Learning rate", line_chart(data, "step", "lr")))
+    if charts:
+        yield ReportSection("curves", "Learning curves", charts)
+    else:
+        note = Note("The run has no logged steps: its head was solved for exactly.")
+        yield ReportSection("curves", "Learning curves", [note])
+
+
+def _final_lines(run: RunFolder, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the metrics of the final model on the splits of a history, which may lack its step."""
+    results = run.read("results.json")
+    known = {line["split"] for line in lines}
+    return [
+        {"step": results["step"], "split": split, **metrics}
+        for split, metrics in results["metrics"].items()
+        if split in known
+    ]

@@ -1,0 +1,73 @@
+"""The rows with the worst mistakes, each with what the network's output came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.audit.evidence import Evidence
+from finetune.audit.sections import Block, Card, Cards, Note, ReportSection
+from finetune.audit.shown_rows import draw_thumbnails, text_of
+from finetune.errors import ConfigError
+from finetune.inference.predictor import input_columns
+from finetune.reporting.console import format_value
+from finetune.task_parts import Explanation, Picture, Row
+
+SHOWN, EXPLAINED = 12, 8
+"""Rows shown, and those explained, which takes a forward and a backward pass or more of each."""
+SIDE_OF_WORST = 256  # pixels
+_TEXT = 1_200  # characters
+
+
+def worst_sections(evidence: Evidence) -> Iterator[ReportSection]:
+    """Show the rows with the worst mistakes, if the task has outcomes."""
+    if not evidence.outcomes:
+        return
+    worst = [n for n in evidence.worst_first[:SHOWN] if evidence.outcomes[n].mistake > 0]
+    if not worst:
+        yield ReportSection("worst", "Worst errors", [Note("No row is wrong.")])
+        return
+    task = evidence.task
+    rows = [input_columns(row, task) for row in evidence.rows(worst)]
+    pictures = draw_thumbnails(task, rows, SIDE_OF_WORST)
+    explanations, blocks = _explain(evidence, worst[:EXPLAINED], rows[:EXPLAINED])
+    cards = []
+    for place, (position, row) in enumerate(zip(worst, rows, strict=True)):
+        facts = {name: show_value(v) for name, v in evidence.outcomes[position].columns.items()}
+        explanation = explanations[place] if place < len(explanations) else None
+        shown = [Picture("", np.asarray(pictures[place]))] if pictures else []
+        shown += explanation.pictures if explanation is not None else []
+        text = "" if pictures else text_of(row, task.rows.inputs)[:_TEXT]
+        title = f"row {evidence.numbers[position]}"
+        cards.append(Card(title, facts, text, shown, explanation))
+    yield ReportSection("worst", "Worst errors", [*blocks, Cards("worst", cards)])
+
+
+def show_value(value: Any) -> str:
+    """Render a value of an outcome as text."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "none"
+    return format_value(value)
+
+
+def _explain(
+    evidence: Evidence, positions: Sequence[int], rows: Sequence[Row]
+) -> tuple[Sequence[Explanation], list[Block]]:
+    """Return explanations of rows, and notes."""
+    model, outputs = evidence.measured.model, _explained(evidence, positions)
+    try:
+        return evidence.task.views.explain(model, rows, outputs), []
+    except ConfigError as error:
+        return [], [Note(str(error))]
+
+
+def _explained(evidence: Evidence, positions: Sequence[int]) -> list[int]:
+    """Return the index of the output that is most wrong in each row."""
+    if evidence.scores is None:
+        return [0] * len(positions)
+    scores = evidence.scores.take(np.array(positions))
+    if scores.exclusive:
+        return [int(n) for n in scores.scores.argmax(1)]
+    return [int(n) for n in np.abs(scores.scores - scores.truth).argmax(1)]

@@ -1,0 +1,36 @@
+"""Bootstrap intervals of all metrics that a task computes from its statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finetune.reports.intervals import Estimate, spread
+from finetune.task import Task
+from finetune.task_parts import Stats
+
+FEWEST_DRAWS, MOST_DRAWS = 100, 1000
+MOST_VALUES = 50_000_000
+"""Size of the statistics from which intervals would take minutes, and are left out."""
+_VALUES = 2_000_000  # from which there are fewer draws
+
+
+def metric_intervals(task: Task, stats: Stats) -> dict[str, Estimate]:
+    """Return the metrics of `Task.summarize`, each with the interval of resampled rows.
+
+    {} if the statistics are too large. The same rows are drawn on each call.
+    """
+    count = len(next(iter(stats.values())))
+    size = sum(tensor.numel() for tensor in stats.values())
+    if not count or size > MOST_VALUES:
+        return {}
+    rng, draws = np.random.default_rng(0), dict[str, list[float]]()
+    for _ in range(int(np.clip(_VALUES // max(size, 1), FEWEST_DRAWS, MOST_DRAWS))):
+        drawn = rng.integers(count, size=count)
+        for name, value in task.summarize({n: t[drawn] for n, t in stats.items()}).items():
+            draws.setdefault(name, []).append(value)
+    measured = task.summarize(stats)
+    return {
+        name: spread(value, np.array(draws[name]))
+        for name, value in measured.items()
+        if name in draws and np.isfinite(value)
+    }
