@@ -18,7 +18,7 @@ _SHORTEST, _LONGEST = 60, 600  # characters
 OUTCOME = "outcome"
 
 
-def list_rows(evidence: Evidence) -> dict[str, Any]:
+def rows_of_page(evidence: Evidence) -> dict[str, Any]:
     """Return the columns of the rows, and the rows, those with the worst mistakes first."""
     positions = evidence.worst_first[:MOST_ROWS]
     length = min(_LONGEST, max(_SHORTEST, _TEXT_BYTES // max(len(positions), 1)))

@@ -30,7 +30,7 @@ def write_report_page(
     rows: Mapping[str, Any],
     left_out: str = "",
 ) -> Path:
-    """Write the page into a folder; return its path. `rows` are those of `list_rows`."""
+    """Write the page into a folder; return its path. `rows` are those of `rows_of_page`."""
     charts = {
         block.name: {"spec": block.spec, "links": block.links}
         for section in sections

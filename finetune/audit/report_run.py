@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finetune.audit.evidence import Evidence, gather_evidence
 from finetune.audit.label_sections import label_sections
-from finetune.audit.listed_rows import MOST_ROWS, list_rows
+from finetune.audit.listed_rows import MOST_ROWS, rows_of_page
 from finetune.audit.overview import curve_sections, metric_sections
 from finetune.audit.report_page import FIGURES, write_figures, write_report_page
 from finetune.audit.row_sections import doubtful_sections, repeated_sections
@@ -84,7 +84,7 @@ def write_report(
         return None
     with console.during("making the report"):
         sections = [section for make in SECTIONS for section in make(evidence)]
-        rows = list_rows(evidence)
+        rows = rows_of_page(evidence)
     left_out = ""
     if len(evidence) > MOST_ROWS:
         left_out = f"The {MOST_ROWS} worst of {format_count(len(evidence), 'row')} are listed."

@@ -18,7 +18,7 @@ from finetune.distributed.devices import to_device
 from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.task_parts import Explanation
-from tasks.audits.word_pieces import words_of
+from tasks.audits.word_pieces import group_words
 
 INSTALL = "pip install 'finetune-kit[report]'"
 STEPS = 24  # of the integral
@@ -62,7 +62,7 @@ def attribute_words(
     by_token = weights.sum(-1)[0].double().cpu()  # [T]
     change = _change(compute, ids, baseline, [inputs[name] for name in others])
     error = abs(float(by_token.sum()) - change)
-    words = words_of(tokenizer, ids[0].tolist())
+    words = group_words(tokenizer, ids[0].tolist())
     summed = [(word, float(by_token[group].sum())) for word, group in words]
     return Explanation(words=summed, note=_describe(change, error))
 

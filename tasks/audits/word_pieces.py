@@ -9,7 +9,7 @@ CONTINUES, STARTS = "##", ("▁", "Ġ")
 """Marks of a token that continues a word (WordPiece), or that starts one (SentencePiece, BPE)."""
 
 
-def words_of(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
+def group_words(tokenizer: Any, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
     """Return the words of token ids, each with the positions of its tokens; no special tokens."""
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
     special = set(tokenizer.all_special_ids)
