@@ -18,91 +18,17 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.rows import ROWS
+
 HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: a script, its arguments by size, and the highest ratio aimed at."""
-
-    work: str
-    other: str
-    aim: float
-    script: str
-    small: str
-    large: str
-
-
-TRAINER = "versus_trainer.py", "--repeats 1 --rows 125", "--repeats 1 --rows 2225 --max-length 512"
-LOOPS = "--blocks 4 --steps 6"
-ROWS = {
-    "text-full": Row("text, full, each side's defaults", "Trainer", 0.4, *TRAINER),
-    "text-full-bf16": Row(
-        "text, full, bf16 on both sides",
-        "Trainer",
-        0.6,
-        TRAINER[0],
-        f"{TRAINER[1]} --precision bf16",
-        f"{TRAINER[2]} --precision bf16",
-    ),
-    "sft-lora": Row(
-        "SFT with LoRA, rows of unequal length",
-        "Trainer, padding",
-        0.4,
-        "versus_trainer_generation.py",
-        "--rows 80 --block 5 --precision bf16",
-        "--rows 240 --block 10 --precision bf16",
-    ),
-    "pictures-full": Row(
-        "pictures, full, EfficientNet-Lite0",
-        "bare loop",
-        1.0,
-        "pictures_versus_bare_loop.py",
-        "image-classification --blocks 2 --steps 4",
-        f"image-classification --batch-size 16 {LOOPS}",
-    ),
-    "segmentation": Row(
-        "segmentation, Unet",
-        "smp, bare loop",
-        1.0,
-        "pictures_versus_bare_loop.py",
-        "segmentation --blocks 2 --steps 4",
-        f"segmentation {LOOPS}",
-    ),
-    "detection": Row(
-        "detection, FCOS",
-        "torchvision",
-        0.9,
-        "detection_versus_torchvision.py",
-        "--side 192 --batch-size 2 --blocks 2 --steps 4",
-        f"--side 256 {LOOPS}",
-    ),
-    "loop": Row(
-        "our loop",
-        "bare loop",
-        1.03,
-        "versus_bare_loop.py",
-        "--sizes small --blocks 4 --steps 8",
-        "--sizes larger --blocks 6 --steps 10",
-    ),
-    "dropout": Row(
-        "dropout by sample and its attention",
-        "torch's",
-        0.6,
-        "dropout_and_attention.py",
-        "--repeats 1 --rows 4 --length 128",
-        "--repeats 1",
-    ),
-}
-# The line of a script that gives the row's ratio, where not its last one.
-LINES = {"dropout": "by-sample", "text-full": "processor", "text-full-bf16": "processor"}
-PROCESSOR = re.compile(r"CPU ([\d.]+)|([\d.]+) CPU|processor: .* = ([\d.]+)")
-CLOCK = re.compile(r"wall clock ([\d.]+)|([\d.]+) wall clock|training: .* = ([\d.]+)")
+PROCESSOR = re.compile(r"CPU ([\d.]+)|([\d.]+) CPU|: .* = ([\d.]+)")
+CLOCK = re.compile(r"wall clock ([\d.]+)|([\d.]+) wall clock|clock: .* = ([\d.]+)")
 
 
 def main() -> None:
@@ -160,10 +86,12 @@ def run_script(name: str, options: argparse.Namespace) -> None:
     if done.returncode != 0:
         sys.exit(f"{name} failed:\n{done.stdout}{done.stderr}")
     run = {**key, "date": time.strftime("%Y-%m-%d"), "seconds": time.perf_counter() - start}
-    lines = [line for line in done.stdout.splitlines() if LINES.get(name, "") in line]
+    row, lines = ROWS[name], done.stdout.splitlines()
     run |= {
-        "processor": ratio_in(PROCESSOR, lines),
-        "clock": ratio_in(CLOCK, done.stdout.splitlines()),
+        "processor": ratio_in(
+            PROCESSOR, [line for line in lines if line.lstrip().startswith(row.figure)]
+        ),
+        "clock": ratio_in(CLOCK, [line for line in lines if line.startswith(row.clock)]),
     }
     if run["processor"] is None:
         sys.exit(f"{name}: no ratio in its output:\n{done.stdout}")
@@ -172,10 +100,10 @@ def run_script(name: str, options: argparse.Namespace) -> None:
         file.write(json.dumps(run) + "\n")
 
 
-def ratio_in(pattern: re.Pattern[str], lines: list[str]) -> float | None:
-    """Return the ratio in the last line that gives one."""
+def ratio_in(pattern: re.Pattern[str], start: str, lines: list[str]) -> float | None:
+    """Return the ratio in the last line that begins with `start` and gives one."""
     for line in reversed(lines):
-        if found := pattern.search(line):
+        if line.lstrip().startswith(start) and (found := pattern.search(line)):
             return float(next(filter(None, found.groups())).rstrip("."))
     return None
 

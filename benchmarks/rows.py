@@ -1,0 +1,170 @@
+"""The rows of the table of benchmarks, and what each of them aims at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a script, its arguments by size, and the highest ratio aimed at.
+
+    Attributes:
+        figure: what the line of the ratio starts with; the clock's line starts with `clock`.
+    """
+
+    work: str
+    other: str
+    aim: float
+    script: str
+    small: str
+    large: str
+    figure: str = ""
+    clock: str = ""
+
+
+WHOLE = {"figure": "whole-processor", "clock": "whole-clock"}
+PART = {"figure": "processor", "clock": "clock"}
+TRAINER, SFT = "versus_trainer.py", "versus_trainer_generation.py"
+PICTURES, LOOPS = "pictures_versus_bare_loop.py", "--blocks 4 --steps 6"
+TEXTS, BATCHES = "predict_versus_libraries.py", "pictures_versus_trainer.py"
+ONCE, LONG = "--repeats 1 --rows 125", "--repeats 1 --rows 2225 --max-length 512"
+SHORT_SFT, LONG_SFT = (
+    "--rows 80 --block 5 --precision bf16",
+    "--rows 240 --block 10 --precision bf16",
+)
+
+
+def twice(name: str, *arguments: str) -> tuple[str, str, str]:
+    """Return a script and its arguments by size, which begin alike."""
+    small, large, shared = arguments
+    return name, f"{shared} {small}", f"{shared} {large}"
+
+
+ROWS = {
+    "text-full": Row(
+        "text, full, each side's defaults", "Trainer", 0.4, TRAINER, ONCE, LONG, **PART
+    ),
+    "text-full-bf16": Row(
+        "text, full, bf16 on both sides",
+        "Trainer, rows of similar length",
+        0.6,
+        *twice(TRAINER, ONCE, LONG, "--precision bf16 --group-by-length"),
+        **PART,
+    ),
+    "text-frozen": Row(
+        "text, frozen, ten epochs, whole process",
+        "Trainer, frozen backbone",
+        0.04,
+        *twice(TRAINER, "--rows 250", "--rows 2225", "--repeats 1 --method frozen --epochs 10"),
+        **WHOLE,
+    ),
+    "text-lora": Row(
+        "text, LoRA, three epochs, whole process",
+        "Trainer with peft",
+        0.5,
+        *twice(
+            TRAINER,
+            "--rows 250",
+            "--rows 2225",
+            "--repeats 1 --method lora --epochs 3 --rates usual",
+        ),
+        **WHOLE,
+    ),
+    "first-step": Row(
+        "from command to the end of one step",
+        "Trainer",
+        0.5,
+        *twice(TRAINER, "--rows 250", "--rows 250", "--repeats 1 --max-steps 1"),
+        figure="until",
+    ),
+    "sft-lora": Row(
+        "SFT with LoRA, rows of unequal length", "Trainer, padding", 0.4, SFT, SHORT_SFT, LONG_SFT
+    ),
+    "sft-packed": Row(
+        "SFT with LoRA",
+        "Trainer, packing",
+        0.85,
+        *twice(SFT, SHORT_SFT, LONG_SFT, "--collator flattening"),
+    ),
+    "seq2seq": Row(
+        "seq2seq, T5 of 60 M",
+        "Seq2SeqTrainer",
+        0.6,
+        *twice(SFT, SHORT_SFT, LONG_SFT, "--network t5"),
+    ),
+    "pictures-trainer": Row(
+        "pictures, full, EfficientNet-Lite0",
+        "Trainer, image example",
+        0.65,
+        *twice(BATCHES, "--rows 96", "--rows 480", "efficientnet --repeats 1"),
+        **PART,
+    ),
+    "vit-trainer": Row(
+        "pictures, full, ViT-S",
+        "Trainer, image example",
+        0.65,
+        *twice(BATCHES, "--rows 48", "--rows 240", "vit --repeats 1"),
+        **PART,
+    ),
+    "pictures-full": Row(
+        "pictures, full, EfficientNet-Lite0, same precision",
+        "bare loop",
+        1.0,
+        *twice(
+            PICTURES, "--blocks 2 --steps 4", f"--batch-size 16 {LOOPS}", "image-classification"
+        ),
+    ),
+    "segmentation": Row(
+        "segmentation, Unet",
+        "smp, bare loop",
+        1.0,
+        *twice(PICTURES, "--blocks 2 --steps 4", LOOPS, "segmentation"),
+    ),
+    "detection": Row(
+        "detection, FCOS",
+        "torchvision",
+        0.9,
+        "detection_versus_torchvision.py",
+        "--side 192 --batch-size 2 --blocks 2 --steps 4",
+        f"--side 256 {LOOPS}",
+    ),
+    "predict": Row(
+        "predict 256 texts, fp32",
+        "pipeline(batch_size=32)",
+        0.35,
+        *twice(TEXTS, "", "", "predict --repeats 1 --others batches"),
+        **PART,
+    ),
+    "predict-single": Row(
+        "predict 256 texts, fp32",
+        "pipeline()",
+        0.65,
+        *twice(TEXTS, "", "", "predict --repeats 1 --others single"),
+        **PART,
+    ),
+    "embed": Row(
+        "embed 256 texts, fp32",
+        "SentenceTransformer.encode",
+        0.95,
+        *twice(TEXTS, "", "", "embed --repeats 1"),
+        **PART,
+    ),
+    "loop": Row(
+        "our loop",
+        "bare loop",
+        1.03,
+        "versus_bare_loop.py",
+        "--sizes small --blocks 4 --steps 8",
+        "--sizes larger --blocks 6 --steps 10",
+    ),
+    "dropout": Row(
+        "dropout by sample and its attention",
+        "torch's",
+        0.6,
+        "dropout_and_attention.py",
+        "--repeats 1 --rows 4 --length 128",
+        "--repeats 1",
+        figure="by-sample",
+    ),
+}

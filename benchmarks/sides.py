@@ -1,0 +1,90 @@
+"""Two sides of a comparison, each a function that runs in a process of its own, in turn A B A B."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Side = Callable[[Namespace, Path], dict[str, float]]
+"""Does the work in an empty folder; returns what it measured: seconds, or a quality."""
+
+
+class Stopwatch:
+    """Measures the clock and the processor time of this process, in seconds, until it is asked."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Return both, and `until`: the processor time since the process began."""
+        processor = time.process_time()
+        return {
+            "clock": time.perf_counter() - self._start[0],
+            "processor": processor - self._start[1],
+            "until": processor,
+        }
+
+
+def compare(
+    sides: Mapping[str, Side],
+    parser: ArgumentParser,
+    prepare: Callable[[Namespace], None] = lambda options: None,
+) -> None:
+    """Run all sides in turn, --repeats times, and print the ratios of the first to each other one.
+
+    `prepare` writes what the sides read into `options.folder`. The figures called clock and
+    processor are those of the part that a side times itself, until that of its process up to the
+    end of this part, whole-clock and whole-processor those of its process.
+    """
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs of each side")
+    parser.add_argument("--side", choices=list(sides), help="run one side only")
+    parser.add_argument("--folder", type=Path, help="with what the sides read; default: made anew")
+    options = parser.parse_args()
+    if options.side is not None:
+        with tempfile.TemporaryDirectory() as output:
+            print(json.dumps(sides[options.side](options, Path(output))))
+        return
+    results: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    with tempfile.TemporaryDirectory() as folder:
+        options.folder = options.folder or Path(folder)
+        prepare(options)
+        words = [*sys.argv, "--folder", str(options.folder), "--side"]
+        for _ in range(options.repeats):
+            for side, figures in results.items():
+                figures.append(_run([sys.executable, *words, side]))
+                print(f"{side}: {_describe(figures[-1])}", flush=True)
+    ours, *others = results
+    for other in others:
+        for figure in ("whole-clock", "whole-processor", "until", "clock", "processor"):
+            print(_ratio(figure, ours, results[ours], other, results[other]))
+
+
+def _run(command: list[str]) -> dict[str, float]:
+    """Run one side; add the times of its whole process to its figures. Exits if it fails."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    own = json.loads(done.stdout.splitlines()[-1])
+    return {"whole-clock": clock, "whole-processor": processor, **own}
+
+
+def _describe(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def _ratio(figure: str, ours: str, mine: Any, other: str, theirs: Any) -> str:
+    """Return a ratio of medians in words."""
+    one, two = (median(run[figure] for run in runs) for runs in (mine, theirs))
+    return f"{figure}: {one:.2f} s / {two:.2f} s = {one / two:.3f} ({ours} / {other})"
