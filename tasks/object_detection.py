@@ -20,7 +20,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import format_count
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
-from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, RowTable, Sample, Stats
 from tasks.classification.label_views import similar_names
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
@@ -35,6 +35,7 @@ from tasks.image.image_reading import picture_size
 from tasks.image.preprocessing import save_processor, to_channels_first
 from tasks.image.tiles import Window, windows
 from tasks.objects.boxes import objects_in
+from tasks.pixels.input_sizes import fit_square
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.detection.detector_sources import DetectorSource, Head
@@ -96,13 +97,15 @@ class ObjectDetection(Task):
         self.labels_, self.class_names_, counts = learn_categories(
             train, self.rows.objects.column, self.resolved_.labels
         )
-        self.source_ = find_detector(
-            source,
-            self.resolved_.detector,
-            self.resolved_.image_size,
-            self.labels,
-            self.resolved_.channels,
-        )
+        config = self.resolved_
+
+        def find(side: int | None) -> DetectorSource:
+            return find_detector(source, config.detector, side, self.labels, config.channels)
+
+        self.source_, why = find(config.image_size), ""
+        if config.image_size is None and self.source_.takes_any_size:
+            side, why = self._choose_side(train, usual=self.source_.canvas.size[0])
+            self.source_ = find(side)
         self.canvas_, self.head_ = (
             self.source_.canvas,
             make_detection_head(self.source_, self.labels),
@@ -117,9 +120,19 @@ class ObjectDetection(Task):
         check_color_changes(self.resolved_, self.canvas_.preprocessing.channels)
         height, width = self.canvas_.size
         fit = "padded, aspect ratio kept" if self.canvas_.keeps_aspect else "stretched"
-        fitted = f"input: {height} x {width} pixels, {fit}"
+        fitted = f"input: {height} x {width} pixels, {fit}" + (f", {why}" if why else "")
         notes += similar_names(self.labels)
         return [counts, self.source_.note, fitted, *pixels.notes, note, *notes]
+
+    def _choose_side(self, train: RowTable, usual: int) -> tuple[int, str]:
+        """Return the side of the input and the reason for it, by sizes of images and objects."""
+        rows, reader = self.rows, self.rows.objects
+        sampled = [(row, picture_size(rows.cell(row))) for row in rows.sampled(train)]
+        truths = [reader.truth(row, size, self.labels) for row, size in sampled]
+        objects = [side for truth in truths for side in truth.areas.sqrt().tolist()]
+        tile = self.resolved_.tile
+        sizes = [(tile.size, tile.size)] if tile else [size for _, size in sampled]
+        return fit_square(sizes, usual, objects)
 
     def _settle_maximum(self, cells: Sequence[Any]) -> list[str]:
         """Choose `max_detections` if training images have more objects than COCO's maximum."""

@@ -19,7 +19,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
-from finetune.task_parts import Onnx, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts import Onnx, Prediction, Rng, Row, RowTable, Sample, Stats
 from tasks.classification.label_views import similar_names
 from tasks.image import tiles
 from tasks.image.augmentation import channel_settings, check_color_changes
@@ -40,6 +40,7 @@ from tasks.masks.segmentation_config import SegmentationConfig
 from tasks.masks.segmentation_views import SegmentationViews
 from tasks.masks.segments import most_likely_classes, to_segments
 from tasks.pixels.image_cells import path_of
+from tasks.pixels.input_sizes import Size, fit_input
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
     from tasks.backbones.vision_sources import VisionSource
@@ -91,7 +92,8 @@ class Segmentation(Task):
         self.coding_, facts = masks.learn(train)
         self.weights_, weights = masks.weigh(self.coding_, facts, self.resolved_.class_weights)
         self.source_ = find_segmenter(source, self.resolved_.channels)
-        self.preprocessing_ = self.source_.preprocessing.squeezed(self.resolved_.input_size)
+        size, why = self._choose_size(train)
+        self.preprocessing_ = self.source_.preprocessing.squeezed(size)
         self.settle(channel_settings(self.preprocessing_, self.resolved_))
         self.processor_ = None
         if self.source_.processor:
@@ -102,7 +104,7 @@ class Segmentation(Task):
         self.settle(pixels.keys | keys)
         check_color_changes(self.resolved_, self.preprocessing_.channels)
         self._set_augmentation()
-        notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input()]
+        notes = [self.source_.note, self.coding_.describe(), weights, self._describe_input(why)]
         notes += [*pixels.notes, note]
         notes += similar_names(self.coding_.names)
         notes += [*masks.note_turned(train, facts), *masks.remarks("train", facts, self.coding_)]
@@ -237,9 +239,17 @@ class Segmentation(Task):
         model.tile, model.overlap = self.preprocessing_.size, self.resolved_.tile_overlap
         return model
 
-    def _describe_input(self) -> str:
+    def _choose_size(self, train: RowTable) -> tuple[Size | None, str]:
+        """Return the size of the input, None for that of the network, and the reason for it."""
+        if self.resolved_.input_size is not None or not self.source_.takes_any_size:
+            return self.resolved_.input_size, ""
+        cells = map(self.rows.cell, self.rows.sampled(train))
+        return fit_input(list(map(picture_size, cells)), self.source_.preprocessing.size)
+
+    def _describe_input(self, why: str) -> str:
         height, width = self.preprocessing_.size
         if self.resolved_.tile is not None:
             overlap = self.resolved_.tile_overlap
             return f"input: tiles of {height} x {width} pixels, overlap {overlap}"
-        return f"input: {height} x {width} pixels, stretched, {self.preprocessing_.mode}"
+        reason = f", {why}" if why else ""
+        return f"input: {height} x {width} pixels, stretched, {self.preprocessing_.mode}{reason}"

@@ -72,6 +72,12 @@ class VisionSource:
     processor: Mapping[str, Any] | None = None
     note: str = ""
 
+    @property
+    def takes_any_size(self) -> bool:
+        """True for a timm network that is not bound to the size that it was pretrained with."""
+        name = self.timm_name
+        return name is not None and not _timm_config(name).get("fixed_input_size", False)
+
 
 def find_source(
     model: ModelConfig, size: int | None, crop: float | None, channels: int | None = None

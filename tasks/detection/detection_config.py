@@ -89,7 +89,9 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     TIFF files. null: as the network was trained, mostly 3.
     """
     image_size: PositiveInt | None = None
-    """Side of the square input in pixels; null: 512, or that of the checkpoint."""
+    """Side of the square input in pixels; null: that of the checkpoint, or for a new FCOS what the
+    training images and their small objects need, at most 512.
+    """
     tile: Tile | None = None
     """Cut images into tiles of this side in pixels, each resized to the input: for small objects in
     large images; or the keys size and overlap. null: whole images.

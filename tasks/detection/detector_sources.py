@@ -67,6 +67,11 @@ class DetectorSource:
     processor: Mapping[str, Any] | None = None
     fcos: dict[str, Any] | None = None
 
+    @property
+    def takes_any_size(self) -> bool:
+        """True for a new FCOS, unless its backbone is bound to a size."""
+        return self.vision is not None and self.vision.takes_any_size
+
 
 def find_detector(
     model: ModelConfig,

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row, Rows, shorten, validate_in_threads
+from finetune.task_parts import (
+    Resolved,
+    Row,
+    Rows,
+    RowTable,
+    shorten,
+    take_rows,
+    validate_in_threads,
+)
 from tasks.classification.label_columns import find_column
 from tasks.image.image_reading import (
     digest_image,
@@ -28,6 +36,7 @@ from tasks.image.image_reading import (
 )
 from tasks.pixels.areas import Area, divide_area, png_cell
 from tasks.pixels.image_cells import looks_like_image, path_of
+from tasks.pixels.input_sizes import SAMPLED
 from tasks.pixels.pixel_range import settle_pixel_range
 
 RGB = 3
@@ -48,6 +57,11 @@ class PictureRows(Rows):
     @property
     def inputs(self) -> list[str]:
         return [self.config.image or "image"]
+
+    def sampled(self, rows: RowTable) -> list[Row]:
+        """Return evenly spaced rows, whose images say which size of input they need."""
+        places = np.linspace(0, len(rows) - 1, min(len(rows), SAMPLED))
+        return take_rows(rows, np.unique(places.round().astype(int)).tolist())
 
     def resolve_inputs(self, columns: Mapping[str, Sequence[Any]]) -> Resolved:
         """Choose the image column."""

@@ -76,7 +76,7 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
     """
     image_size: ImageSize | None = None
     """Size of the input in pixels, square or [height, width], to which images are stretched; null:
-    as the network was trained.
+    as the network was trained, or less where the training images are smaller.
     """
     tile: PositiveInt | None = None
     """Side in pixels of the tiles into which images of any size are cut, without resizing; null:
