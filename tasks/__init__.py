@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from tasks.generation.generation_config import TextGenerationConfig
     from tasks.image_classification import ImageClassification
     from tasks.image_formats.image_classification_config import ImageClassificationConfig
+    from tasks.masked_image_modeling import MaskedImageModeling
     from tasks.masked_language_modeling import MaskedLanguageModeling
     from tasks.masks.segmentation_config import SegmentationConfig
     from tasks.object_detection import ObjectDetection
+    from tasks.pretraining.masked_image_config import MaskedImageModelingConfig
     from tasks.pretraining.masked_text_config import MaskedLanguageModelingConfig
     from tasks.segmentation import Segmentation
     from tasks.text.text_config import TextClassificationConfig
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "ImageClassification": "image_classification",
     "ImageClassificationConfig": "image_formats.image_classification_config",
+    "MaskedImageModeling": "masked_image_modeling",
+    "MaskedImageModelingConfig": "pretraining.masked_image_config",
     "MaskedLanguageModeling": "masked_language_modeling",
     "MaskedLanguageModelingConfig": "pretraining.masked_text_config",
     "ObjectDetection": "object_detection",
@@ -54,6 +58,8 @@ _HOMES = {
 __all__ = [
     "ImageClassification",
     "ImageClassificationConfig",
+    "MaskedImageModeling",
+    "MaskedImageModelingConfig",
     "MaskedLanguageModeling",
     "MaskedLanguageModelingConfig",
     "ObjectDetection",

@@ -22,9 +22,12 @@ from tasks.image.preprocessing import Preprocessing, channel_keys
 
 
 class Augmentation:
-    """The random transforms of a settled config, from an image of any size to the input."""
+    """The random transforms of a settled config, from an image of any size to the input.
 
-    def __init__(self, config: AugmentationConfig, preprocessing: Preprocessing) -> None:
+    The config has `crop_scale` and the keys of `FlipConfig`, and maybe those of AugmentationConfig.
+    """
+
+    def __init__(self, config: Any, preprocessing: Preprocessing) -> None:
         from torchvision.transforms import v2  # takes a second to import
 
         check_color_changes(config, preprocessing.channels)
@@ -44,12 +47,12 @@ class Augmentation:
         if config.color_jitter:
             strength = config.color_jitter
             steps.append(v2.ColorJitter(strength, strength, strength, hue=strength / 6))
-        if config.rand_augment:
+        if getattr(config, "rand_augment", None):
             steps.append(v2.RandAugment(2, config.rand_augment, fill=fill))
-        if config.trivial_augment:
+        if getattr(config, "trivial_augment", None):
             steps.append(v2.TrivialAugmentWide(fill=fill))
         steps.append(v2.Lambda(preprocessing.normalize))
-        if config.random_erasing:
+        if getattr(config, "random_erasing", None):
             steps.append(v2.RandomErasing(config.random_erasing))
         self._steps = v2.Compose(steps)
 

@@ -126,7 +126,7 @@ def test_checkpoint_without_a_head_gets_a_new_one_tied_to_the_embeddings(
     assert torch.equal(tables[0], before), "the tied layer is frozen with the backbone"
 
 
-@pytest.mark.parametrize("method", ["lora", "partial"])
+@pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.slow), "partial"])
 def test_resume_is_bit_for_bit(
     method: str, bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
