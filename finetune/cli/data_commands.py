@@ -47,19 +47,28 @@ def embed(
     finetune embed sentence-transformers/all-MiniLM-L6-v2 news.csv -o features.parquet
     finetune embed timm/resnet50.a1_in1k photos/ -o features.parquet
     finetune embed runs/news-bert-base-uncased-lora news.csv task.text=body -o features.parquet
+    finetune embed sentence-transformers/all-MiniLM-L6-v2 shards/ -o vectors/ on=ray
     """
+    from finetune.cluster.cluster_config import take_cluster_keys
     from finetune.commands.arguments import embedding_source
 
+    cluster, words = take_cluster_keys(words)
     source, keys = embedding_source(words)
     from finetune.commands.preflight import check_embedding
 
-    check_embedding(model, source, output)
+    check_embedding(model, source, output, cluster)
     with loading_libraries():
+        from finetune.cluster.block_commands import embed_on_cluster
         from finetune.distributed.launch import keep_freed_memory
         from finetune.inference.embedding import embed_rows
 
     keep_freed_memory()
-    embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
+    if cluster.on is not None:
+        embed_on_cluster(
+            model, source, keys, output, batch_size, precision, cluster, trust_code=trust_code
+        )
+    else:
+        embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
 
 
 @commands.command()

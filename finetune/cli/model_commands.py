@@ -113,23 +113,31 @@ def predict(
     finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ --draw drawings/
     finetune predict runs/scenes-tf_efficientnet_lite0-full photos/ -o boxes.csv --as boxes
     finetune predict runs/news-bert-base-uncased-lora more.csv -o sets.csv --coverage 0.9
+    finetune predict runs/news-bert-base-uncased-lora shards/ -o predicted/ on=ray
     echo "Shares fell again ..." | finetune predict runs/news-bert-base-uncased-lora -
     """
+    from finetune.cluster.cluster_config import take_cluster_keys
     from finetune.commands.arguments import source_of
 
     sets = {"coverage": coverage, "class_conditional": class_conditional}
-    source = source_of(words or [], missing="-", takes_options=True, options=sets)
+    cluster, words = take_cluster_keys(words or [])
+    source = source_of(words, missing="-", takes_options=True, options=sets)
     from finetune.commands.preflight import check_prediction
     from finetune.inference.prediction_outputs import Destination
 
     destination = Destination(output, draw, form, safe_csv)
-    check_prediction(run, source, destination)
+    check_prediction(run, source, destination, cluster)
     with loading_libraries():
+        from finetune.cluster.block_commands import predict_on_cluster
         from finetune.distributed.launch import keep_freed_memory
         from finetune.inference.batch_predict import predict_rows
 
     keep_freed_memory()
-    predict_rows(run, source, destination, batch_size, precision, trust_code=trust_code)
+    trust = {"trust_code": trust_code}
+    if cluster.on is not None and output is not None:
+        predict_on_cluster(run, source, output, batch_size, precision, cluster, **trust)
+    else:
+        predict_rows(run, source, destination, batch_size, precision, **trust)
 
 
 @commands.command()

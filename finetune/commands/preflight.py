@@ -8,9 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.cluster.cluster_config import (
+    ClusterConfig,
+    check_cluster_input,
+    check_cluster_output,
+)
 from finetune.config.conflicts import check_conflicts
 from finetune.config.schema import RunConfig
 from finetune.data.source import Source, check_given, find_data
+from finetune.errors import ConfigError
 from finetune.export.licenses import check_license
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_origin, check_run_exists
@@ -63,19 +69,31 @@ def check_model(run: str, source: Source | None = None) -> None:
         trained_config(saved, source.options)
 
 
-def check_prediction(run: str, source: Source, destination: Destination) -> None:
+def check_prediction(
+    run: str, source: Source, destination: Destination, cluster: ClusterConfig
+) -> None:
     """Check the arguments of the command `predict`."""
     from finetune.inference.prediction_outputs import check_destination
 
-    check_destination(destination, find_data(source.reference))
+    if cluster.on is None:
+        check_destination(destination, find_data(source.reference))
+    elif destination.drawings or destination.form or destination.safe_csv:
+        raise ConfigError("on=ray: writes Parquet only; leave --draw, --as and --safe-csv out")
+    else:
+        check_cluster_input(source)
+        check_cluster_output(destination.path)
     check_model(run, source)
 
 
-def check_embedding(model: str, source: Source, output: Path) -> None:
+def check_embedding(model: str, source: Source, output: Path, cluster: ClusterConfig) -> None:
     """Check the arguments of the command `embed`."""
     from finetune.inference.part_files import check_vector_file
 
-    check_vector_file(output)
+    if cluster.on is None:
+        check_vector_file(output)
+    else:
+        check_cluster_input(source)
+        check_cluster_output(output)
     check_run_exists(model)
     find_data(source.reference)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.cluster.cluster_config import check_ray
 from finetune.commands.arguments import config_and_overrides
 from finetune.commands.preflight import check_run
 from finetune.config.loading import Layer, read_layers
@@ -30,6 +31,7 @@ def plan_words(words: Sequence[str]) -> SearchPlan:
     else:
         layers = read_layers(name, overrides)
     plan = plan_search(layers, INSTALLED)
+    check_ray(plan.settings)
     for values in plan.probes():
         check_run(plan.load(values).config, fresh=False, extend=False)
     return plan

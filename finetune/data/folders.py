@@ -57,7 +57,7 @@ def _read_tree(
     names = splits_of_siblings([child.name for child in folders])
     by_split: dict[str, list[Path]] = {}
     for child in children:
-        name = names.get(child.name) if child.is_dir() else _split_of_file(child, config)
+        name = names.get(child.name) if child.is_dir() else split_of_file(child, config)
         if name:
             by_split.setdefault(name, []).append(child)
     used = [path for paths in by_split.values() for path in paths]
@@ -320,7 +320,7 @@ def _data_files(children: Sequence[Path], config: DataConfig) -> list[Path]:
     return known or (files if config.format in TABLES and config.format != "text" else [])
 
 
-def _split_of_file(path: Path, config: DataConfig) -> str | None:
+def split_of_file(path: Path, config: DataConfig) -> str | None:
     """Return the split that a file is named after: train-00000-of-00002.csv, news_train.csv."""
     if config.format not in TABLES and not table_format(path):
         return None

@@ -75,7 +75,7 @@ def predict_rows(
     predictor = Predictor(task, network, device, precision, str(folder))
     window = 1 if is_stream and sys.stdin.isatty() else WINDOW
     name = "standard input" if is_stream else source.name
-    tally = _Tally(task, name, skips=source.config.on_error == "skip")
+    tally = Tally(task, name, skips=source.config.on_error == "skip")
     with (
         open_sinks(destination, task, inputs.types, console.print)
         if is_main
@@ -101,13 +101,13 @@ def predict_rows(
     return [path for sink in sinks if isinstance(sink, Drawings) for path in sink.paths]
 
 
-class _Tally:
+class Tally:
     """Counts of the rows, of those without a prediction, and of the caveats of predictions."""
 
     def __init__(self, task: Task, name: str, *, skips: bool) -> None:
         self._task, self._skips = task, skips
-        self._faults = Faults(name)
-        self._caveats = Counter[str]()
+        self.faults = Faults(name)
+        self.caveats = Counter[str]()
         self.rows = self.written = self.predicted = 0
 
     def describe_written(self, destination: Destination) -> str:
@@ -124,9 +124,9 @@ class _Tally:
         for pair in pairs:
             numbered, result = pair
             if isinstance(result, str):
-                self._faults.add(f"row {numbered.number}", result)
+                self.faults.add(f"row {numbered.number}", result)
             elif caveat := self._task.views.caveat(result):
-                self._caveats[caveat] += 1
+                self.caveats[caveat] += 1
             if not (self._skips and isinstance(result, str)):
                 kept.append(pair)
         self.rows += len(pairs)
@@ -139,8 +139,8 @@ class _Tally:
 
         Raises DataError if all rows are skipped.
         """
-        faults = self._faults
-        notes = [f"{count} of {self.rows} rows: {text}" for text, count in self._caveats.items()]
+        faults = self.faults
+        notes = [f"{count} of {self.rows} rows: {text}" for text, count in self.caveats.items()]
         if self._skips:
             return [*faults.settle("skip", self.rows), *notes]
         if faults.rows:
@@ -165,10 +165,10 @@ def _predict_windows(
     """
     state = PartialState()
     rank, processes = state.process_index, state.num_processes
-    windows = _split_into_windows(rows, window)
+    windows = split_into_windows(rows, window)
     while group := list(islice(windows, processes)):
         has_work = rank < len(group)
-        mine = _predict_valid(predictor, group[rank], batch_size, advance) if has_work else []
+        mine = predict_valid(predictor, group[rank], batch_size, advance) if has_work else []
         gathered: list[list[Result]] = [mine]
         if processes > 1:
             gathered = gather_object(gathered)
@@ -176,11 +176,11 @@ def _predict_windows(
             yield list(zip(some, results, strict=True))
 
 
-def _predict_valid(
+def predict_valid(
     predictor: Predictor,
     window: Sequence[NumberedRow],
     batch_size: int,
-    advance: Callable[[int], None],
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[Result]:
     """Predict the valid rows of a window; return the faults of the others in their places."""
     task = predictor.trained_task
@@ -195,7 +195,10 @@ def _predict_valid(
     return ["; ".join(messages) if messages else next(predictions) for messages in faults]
 
 
-def _split_into_windows(rows: Iterable[NumberedRow], size: int) -> Iterator[list[NumberedRow]]:
+def split_into_windows(
+    rows: Iterable[NumberedRow], size: int = WINDOW
+) -> Iterator[list[NumberedRow]]:
+    """Yield the rows in lists of `size`, the last one shorter."""
     source = iter(rows)
     while window := list(islice(source, size)):
         yield window

@@ -32,6 +32,26 @@ def check_vector_file(path: Path) -> None:
         raise ConfigError(f"-o {path}: vectors are written as parquet; name a {SUFFIX} file")
 
 
+@contextmanager
+def writing_alone(output: Path) -> Iterator[None]:
+    """Hold the lock of an output. Raises ConfigError if another command is writing it."""
+    lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"-o {output}: another command is writing this file; wait for it, or name another file"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # a file system without locks; what cannot be written is reported later
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 class PartFiles:
     """Part files of an output, each written atomically.
 
@@ -51,25 +71,11 @@ class PartFiles:
 
         Raises ConfigError if another command is writing the same output.
         """
-        lock = FileLock(self.output.with_name(f".{self.output.name}.lock"), timeout=0)
-        try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise ConfigError(
-                f"-o {self.output}: another command is writing this file; wait for it, or name "
-                "another file"
-            ) from None
-        except (OSError, NotImplementedError):
-            pass  # a file system without locks; what cannot be written is reported below
-        try:
-            self._prepare()
+        with writing_alone(self.output):
+            self.prepare()
             yield
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Create the folder; delete parts of another network or of a table of another size."""
         manifest = self.folder / "manifest.json"
         saved = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
@@ -82,7 +88,7 @@ class PartFiles:
             raise DataError(f"{self.folder}: cannot be written: {error}") from error
 
     def is_valid(self, number: int, digest: str) -> bool:
-        path = self._path(number)
+        path = self.path_of(number)
         return path.is_file() and _digest_of(path) == digest.encode()
 
     def is_finished(self, digests: Iterable[str]) -> bool:
@@ -107,14 +113,14 @@ class PartFiles:
             arrays["vector"] = column
         table = pa.table(arrays).replace_schema_metadata({DIGEST: digest.encode()})
         try:
-            with atomic(self._path(number)) as temporary:
+            with atomic(self.path_of(number)) as temporary:
                 pa.parquet.write_table(table, temporary)
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be written: {error}") from error
 
     def concatenate(self) -> int:
         """Concatenate all parts to the output and delete them; return the number of rows."""
-        done, paths = 0, [self._path(number) for number in range(self.count)]
+        done, paths = 0, [self.path_of(number) for number in range(self.count)]
         facts = {DIGEST: self._made_of(map(_digest_of, paths))}
         with atomic(self.output) as temporary, ExitStack() as stack:
             writer = None
@@ -134,7 +140,7 @@ class PartFiles:
         shutil.rmtree(self.folder)
         return done
 
-    def _path(self, number: int) -> Path:
+    def path_of(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}{SUFFIX}"
 
 

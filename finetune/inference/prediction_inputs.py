@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
+from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import for_task, open_numbered_rows
@@ -56,6 +57,16 @@ def open_inputs(source: Source, task: Task, console: Console) -> PredictionInput
     """
     if source.reference == STANDARD_INPUT:
         return PredictionInputs(_read_lines(task, source.config, console))
+    table, notes, numbers = open_table(source, task)
+    rows = map(number_row, numbers, table)
+    return PredictionInputs(rows, len(table), column_types(table), notes)
+
+
+def open_table(source: Source, task: Task) -> tuple[Dataset, list[str], Sequence[int]]:
+    """Return the table to predict, notes on how it was read, and the numbers of its rows.
+
+    What could not be read has its reason in the column UNREADABLE.
+    """
     config, data = for_task(source.config, task), source.reference
     if isinstance(data, list | tuple):
         data = list(as_rows(data, task))
@@ -67,14 +78,19 @@ def open_inputs(source: Source, task: Task, console: Console) -> PredictionInput
     if stops:
         validate, columns = task.rows.validate_many, task.rows.inputs
         find_valid(source.name, table, validate, "stop", numbers, columns)
+    return table, notes, numbers
+
+
+def column_types(table: Dataset) -> dict[str, pa.DataType]:
+    """Return the types of the columns that are the rows' own."""
     schema = table.features.arrow_schema
     types = dict(zip(schema.names, schema.types, strict=True))
     types.pop(UNREADABLE, None)
-    rows = map(_number_row, numbers, table)
-    return PredictionInputs(rows, len(table), types, notes)
+    return types
 
 
-def _number_row(number: int, row: Row) -> NumberedRow:
+def number_row(number: int, row: Row) -> NumberedRow:
+    """Return a row of a table with its number, or with the reason why it could not be read."""
     reason = row.pop(UNREADABLE, None)
     if reason and isinstance(number, RowNumber):
         reason = f"{number.place}, {reason}"

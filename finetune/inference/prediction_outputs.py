@@ -127,7 +127,7 @@ def open_sinks(
             write = stack.enter_context(_open_table(destination, {}, form.columns))
             sinks.append(_FormTable(form, write))
         elif not destination.draws_only:
-            write = stack.enter_context(_open_table(destination, _output_types(types)))
+            write = stack.enter_context(_open_table(destination, output_types(types)))
             sinks.append(PredictionTable(write, note))
         yield sinks
 
@@ -143,7 +143,7 @@ def _open_table(
             yield quote_formulas(write) if destination.safe_csv else write
 
 
-def _output_types(types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
+def output_types(types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:
     """Return the types of the output columns that are known before the first prediction."""
     kept = {name: each for name, each in types.items() if not name.startswith(PREDICTED)}
     renamed = {INPUT + name: each for name, each in types.items()}
@@ -154,34 +154,41 @@ class PredictionTable(Sink):
     """Write rows as a table: row, the columns of the input, predicted_..., error.
 
     The names of the predicted columns do not depend on the input: an input column of the same name
-    is renamed to input_... The first rows are held back until a prediction gives these names.
+    is renamed to input_... The first rows are held back until a prediction gives these names, if
+    they are not given.
+
+    Attributes:
+        names: keys of a prediction; None until one is known.
     """
 
-    def __init__(self, write: Write, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, write: Write, note: Callable[[str], None], names: list[str] | None = None
+    ) -> None:
         self._write, self._note = write, note
-        self._names: list[str] | None = None
+        self.names: list[str] | None = None
+        self._given = names
         self._renamed: dict[str, str] = {}
         self._held: list[tuple[NumberedRow, Result]] = []
 
     def __call__(self, rows: Sequence[NumberedRow], results: Sequence[Result]) -> None:
         pairs = list(zip(rows, results, strict=True))
-        if self._names is None:
+        if self.names is None:
             self._held += pairs
-            first = next((each for each in results if not isinstance(each, str)), None)
-            if first is None:
+            first = next((each for each in results if not isinstance(each, str)), self._given)
+            if first is None or not self._held:
                 return
             self._start(list(first))
             pairs, self._held = self._held, []
         self._write([self._output_row(*pair) for pair in pairs])
 
     def finish(self) -> str:
-        if self._names is None and self._held:
+        if self.names is None and self._held:
             self._start([])
             self._write([self._output_row(*pair) for pair in self._held])
         return ""
 
     def _start(self, names: list[str]) -> None:
-        self._names = names
+        self.names = names
         columns = list(self._held[0][0].row)
         taken = {ROW, ERROR, *(PREDICTED + name for name in names)}
         for name in columns:
@@ -198,7 +205,7 @@ class PredictionTable(Sink):
         inputs = {self._renamed.get(name, name): value for name, value in numbered.row.items()}
         is_fault = isinstance(result, str)
         prediction: Mapping[str, Any] = {} if isinstance(result, str) else result
-        predicted = {PREDICTED + name: prediction.get(name) for name in self._names or ()}
+        predicted = {PREDICTED + name: prediction.get(name) for name in self.names or ()}
         return {
             ROW: int(numbered.number),
             **inputs,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, WithJsonSchema, field_validator
 
-from finetune.config.schema import Section
+from finetune.cluster.cluster_config import ClusterConfig
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = {
@@ -19,7 +19,7 @@ _DURATION = {
 }
 
 
-class SearchConfig(Section):
+class SearchConfig(ClusterConfig):
     """A search over values of config keys."""
 
     space: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
@@ -42,8 +42,10 @@ class SearchConfig(Section):
     """Time after which no further trial begins and running ones stop at their next evaluation, each
     time that the search is started: 90s, 30m, 2h. null: no limit.
     """
-    workers: PositiveInt = 1
-    """Processes that run trials at the same time, each with its share of the GPUs."""
+    workers: PositiveInt | None = None
+    """Processes that run trials at the same time, each with its share of the GPUs; null: one, and
+    with on=ray as many as the cluster has room for.
+    """
     seeds: PositiveInt = 1
     """Runs per trial, with train.seed, train.seed + 1, ...; their mean ranks the trial. Trials that
     are pruned have one.

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune.cluster.cluster_config import idle_keys
 from finetune.config.loading import (
     ConfigRegistry,
     Layer,
@@ -160,6 +161,7 @@ def _setting_faults(plan: SearchPlan) -> Iterator[str]:
         )
     if plan.sampler == "cmaes" and len(numeric) < 2:
         yield "search.sampler: cmaes needs two keys with log or range; use tpe"
+    yield from idle_keys(plan.settings, "search.", "cpus", "gpus")
     for name, _ in plan.fixed_entries():
         if name in ("output.dir", "output.hub"):
             instead = "set search.dir" if name == "output.dir" else "push the best trial afterwards"

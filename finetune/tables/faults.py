@@ -71,18 +71,26 @@ class Faults:
         verb = "is" if len(self.rows) == 1 else "are"
         raise DataError("\n".join([f"{count} {verb} invalid:", *faults, remedy]))
 
+    def count_kinds(self) -> Counter[str]:
+        """Return {kind of a fault: how many}, to be added up with those of other rows."""
+        return Counter(_kind_of(message) for _, messages in self.rows for message in messages)
+
     def kinds(self) -> str:
         """Return the kinds of the faults with their counts, most frequent first.
 
         A fault that occurs once is shown as it is.
         """
         messages = [message for _, messages in self.rows for message in messages]
-        kinds = [_VALUES.sub("...", message) for message in messages]
+        kinds = [_kind_of(message) for message in messages]
         shown = dict(zip(kinds, messages, strict=True))
         return ", ".join(
             f"{shown[kind] if count == 1 else kind} ({count})"
             for kind, count in Counter(kinds).most_common(SHOWN)
         )
+
+
+def _kind_of(message: str) -> str:
+    return _VALUES.sub("...", message)
 
 
 def excerpt(text: str) -> str:

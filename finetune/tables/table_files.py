@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -111,6 +112,33 @@ def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
 def read_parquet(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
     """Read a Parquet file, memory-mapped."""
     return _read(path, "as Parquet", lambda: _read_batches(path))
+
+
+def read_parquet_range(path: Path, start: int, count: int) -> Dataset:
+    """Read `count` rows of a Parquet file, from row `start` on, counted from 0."""
+    return _read(path, "as Parquet", lambda: _read_range(path, start, count))[0]
+
+
+def _read_range(path: Path, start: int, count: int) -> pa.Table:
+    file = pa.parquet.ParquetFile(path, memory_map=True)
+    sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    ends = list(accumulate(sizes))
+    groups = [
+        number
+        for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
+        if end > start and end - size < start + count
+    ]
+    skipped = start - (ends[groups[0]] - sizes[groups[0]]) if groups else 0
+    # A group may have a million rows: of those before the range, only a few are held at once.
+    batches, wanted = [], count
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=groups) if groups else ():
+        part = batch.slice(skipped, wanted)
+        skipped = max(0, skipped - len(batch))
+        wanted -= len(part)
+        batches += [part] if len(part) else []
+        if not wanted:
+            break
+    return pa.Table.from_batches(batches, file.schema_arrow)
 
 
 def _read_batches(path: Path) -> pa.Table:

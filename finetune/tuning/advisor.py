@@ -75,10 +75,11 @@ def advise(
 
     Raises FinetuneError.
     """
-    if this_process().num_processes > 1 or plan.settings.workers > 1:
+    settings = plan.settings
+    if this_process().num_processes > 1 or (settings.workers or 1) > 1 or settings.on is not None:
         raise ConfigError(
             "search.space: without a space, methods are tried one by one in a single process; "
-            "leave out search.workers and the launcher, or give a key several values"
+            "leave out search.workers, search.on and the launcher, or give a key several values"
         )
     ladder = tuple(plan.methods) if METHOD in plan.names.values() else LADDER
     names = {**plan.names, "method": METHOD, "lr": "optim.lr"}

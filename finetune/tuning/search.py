@@ -31,7 +31,7 @@ from finetune.tuning.search_results import (
 )
 from finetune.tuning.study import check_optuna
 from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
-from finetune.tuning.workers import run_workers
+from finetune.tuning.workers import run_on_cluster, run_workers
 
 
 def run_search(
@@ -56,7 +56,10 @@ def run_search(
     console.heading(f"search with {_describe(plan)}, output in {folder.path}")
     console.facts({key: str(values) for key, values in plan.space.items()})
     runner = TrialRunner(plan, folder, make_task, data, console)
-    if plan.settings.workers > 1:
+    if plan.settings.on is not None:
+        run_on_cluster(plan, folder, make_task, data, console)
+        return _conclude(runner)
+    if (plan.settings.workers or 1) > 1:
         if state.num_processes > 1:
             raise ConfigError(
                 "search.workers: the launcher has started several processes for each trial; leave "

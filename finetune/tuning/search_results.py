@@ -101,14 +101,19 @@ def read_results(
 def measure_on_test(run: RunFolder, train: Callable[[], None]) -> None:
     """Measure the best trial on test, if there is a test split: `train` finishes its run again."""
     state = this_process()
-    measured = run.read("results.json")["metrics"] if run.finished else {}
-    if "test" not in run.read("run.json")["data"] or "test" in measured:
+    if not lacks_test(run):
         return
     state.wait_for_everyone()  # all processes must have looked
     if state.is_main_process:
         (run.path / "results.json").unlink(missing_ok=True)
     state.wait_for_everyone()
     train()
+
+
+def lacks_test(run: RunFolder) -> bool:
+    """True if there is a test split that the run has not been measured on."""
+    measured = run.read("results.json")["metrics"] if run.finished else {}
+    return "test" in run.read("run.json")["data"] and "test" not in measured
 
 
 def estimate_optimism(results: SearchResults) -> float:

@@ -55,6 +55,7 @@ class TrialRunner:
         make_task: Callable[[TaskConfig], Task],
         data: Any,
         console: Console,
+        shared: SharedRows | None = None,
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -62,7 +63,7 @@ class TrialRunner:
         self.data = data
         self.console = console
         self.study = SearchStudy(folder.path, plan)
-        self._shared = SharedRows()
+        self._shared = shared or SharedRows()
         self._is_late = False
         self._metric: RankedBy | None = None
         limit = plan.settings.time
@@ -73,16 +74,28 @@ class TrialRunner:
 
         Raises FinetuneError for what would fail in every trial, and Interrupted.
         """
-        while (claimed := self._claim()) is not None:
-            record, lock = claimed
-            try:
-                self._run_trial(record)
-            except _OutOfTime:
-                self.console.print("out of time; the same command goes on with this trial")
-                return
-            finally:
-                if lock is not None:
-                    lock.release()
+        while self.run_next(waits=True):
+            pass
+
+    def run_next(self, *, waits: bool = False) -> bool:
+        """Run one trial; False if there is none, or if the time is up.
+
+        With `waits`, there is one as long as a trial that another process runs may be left to this
+        one.
+        """
+        claimed = self._claim(waits=waits)
+        if claimed is None:
+            return False
+        record, lock = claimed
+        try:
+            self._run_trial(record)
+        except _OutOfTime:
+            self.console.print("out of time; the same command goes on with this trial")
+            return False
+        finally:
+            if lock is not None:
+                lock.release()
+        return True
 
     def train(self, record: TrialRecord, seed: int = 0, hooks: TrialHooks | None = None) -> None:
         """Train a trial with its seed number `seed`, or resume it."""
@@ -96,7 +109,7 @@ class TrialRunner:
         with log_console(self.folder.log(record.number)) as console:
             run(loaded, task, data=self.data, hooks=hooks, console=console)
 
-    def _claim(self) -> tuple[TrialRecord, RunLock | None] | None:
+    def _claim(self, *, waits: bool) -> tuple[TrialRecord, RunLock | None] | None:
         """Take a trial that a stopped process left, or a new one; None if there is none.
 
         The main process chooses for all processes, and locks the trial.
@@ -106,7 +119,7 @@ class TrialRunner:
             with self.study.exclusive():
                 record, lock = self._choose()
                 is_over = all(each.state != "running" for each in self.study.records())
-            if record is not None or is_over:
+            if record is not None or is_over or not waits:
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)  # another process may end without its trial's result
         (record,) = broadcast_object_list([record])

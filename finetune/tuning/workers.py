@@ -1,23 +1,35 @@
-"""Processes of this machine that share the trials of a search, each with its share of the GPUs."""
+"""Processes that share the trials of a search: of this machine, or of the machines of a cluster."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from finetune import registry
+from finetune.batching.shared_rows import SharedRows
+from finetune.cluster.ray_cluster import connected
+from finetune.cluster.repeated_tasks import RepeatedTasks
 from finetune.config.schema import TaskConfig
 from finetune.distributed.signals import Interrupted, Signals, stop_with_parent
-from finetune.errors import FinetuneError
+from finetune.errors import CheckpointError, ConfigError, FinetuneError
+from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
 from finetune.task import Task
-from finetune.tuning.search_folder import SearchFolder
-from finetune.tuning.study import check_optuna
+from finetune.tuning.search_folder import RECORD, SearchFolder
+from finetune.tuning.search_results import lacks_test, measure_on_test
+from finetune.tuning.study import SearchStudy, best_of, check_optuna
 from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
 
 
@@ -29,7 +41,7 @@ def run_workers(
     Raises FinetuneError with the message of a worker that failed, and Interrupted after SIGTERM or
     SIGINT, once all have stopped.
     """
-    count = plan.settings.workers
+    count = plan.settings.workers or 1
     spawn = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
     faults = spawn.SimpleQueue()
     devices = share_devices(count)
@@ -91,3 +103,79 @@ def _work(
         sys.exit(error.exit_code)
     except FinetuneError as error:
         faults.put(str(error))
+
+
+def run_on_cluster(
+    plan: SearchPlan,
+    folder: SearchFolder,
+    make_task: Callable[[TaskConfig], Task],
+    data: Any,
+    console: Console,
+) -> None:
+    """Run trials as tasks of a Ray cluster until none is left, and measure the best one on test.
+
+    Each task takes a trial that a lost machine left, or a new one. Raises FinetuneError, and
+    Interrupted.
+    """
+    if data is not None or make_task is not registry.make_task:
+        raise ConfigError(
+            "search.on: machines of a cluster get data and tasks by name; write the rows to a file "
+            "that they share, and name it and the task"
+        )
+    study = SearchStudy(folder.path, plan)
+    # By the clock of the wall, which machines share.
+    end = math.inf if plan.settings.time is None else time.time() + plan.settings.time
+    with connected(plan.settings, console) as cluster:
+        tasks = RepeatedTasks(cluster, folder.path / RECORD, console)
+        tasks.run(_run_next_trial, (plan, folder, end), lambda: _count_left(study, end))
+        tasks.run(_measure_best, (plan, folder), lambda: _count_unmeasured(study, folder))
+
+
+def _count_left(study: SearchStudy, end: float) -> float:
+    """Return the number of trials that have not ended; 0 once the time is up."""
+    ended = sum(record.state != "running" for record in study.records())
+    return study.plan.trials - ended if time.time() < end else 0
+
+
+def _count_unmeasured(study: SearchStudy, folder: SearchFolder) -> int:
+    best = best_of(study.records())
+    return int(best is not None and lacks_test(RunFolder(folder.trial(best.number))))
+
+
+def _run_next_trial(plan: SearchPlan, folder: SearchFolder, end: float) -> str:
+    """Run one trial in a process of a cluster; return what it printed."""
+    if plan.settings.time is not None:
+        left = {"time": max(end - time.time(), 0.0)}
+        plan = replace(plan, settings=plan.settings.model_copy(update=left))
+    with StringIO() as text:
+        if not _runner(plan, folder, text).run_next():
+            time.sleep(SECONDS_BETWEEN_LOOKS)  # another search in this folder has the last trials
+        return text.getvalue().rstrip()
+
+
+def _measure_best(plan: SearchPlan, folder: SearchFolder) -> str:
+    """Measure the best trial on test in a process of a cluster."""
+    with StringIO() as text:
+        runner = _runner(plan, folder, text)
+        best = best_of(runner.study.records())
+        assert best is not None, "counted before"
+        try:
+            lock = folder.claim(best.number).acquire()
+        except CheckpointError:  # another search in this folder measures it
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            return ""
+        measure_on_test(RunFolder(folder.trial(best.number)), partial(runner.train, best))
+        lock.release()
+        return text.getvalue().rstrip()
+
+
+def _runner(plan: SearchPlan, folder: SearchFolder, text: StringIO) -> TrialRunner:
+    check_optuna()
+    shared = _shared_rows(folder.path.absolute())
+    return TrialRunner(plan, folder, registry.make_task, None, Console(file=text), shared)
+
+
+@cache
+def _shared_rows(folder: Path) -> SharedRows:
+    """Return the rows that the trials of a search share which run in this process of a cluster."""
+    return SharedRows()

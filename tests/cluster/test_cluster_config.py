@@ -1,0 +1,99 @@
+"""Keys and outputs that a command on a cluster takes or refuses, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.cluster import cluster_config
+from finetune.cluster.cluster_config import take_cluster_keys
+from finetune.errors import ConfigError
+from tests.support.command_line import finetune
+from tests.tuning.conftest import planned
+
+SPACE = "lr=log(1e-5,1e-3)"
+
+
+@pytest.fixture
+def _with_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let checks pass that come after the one for Ray."""
+    monkeypatch.setattr(cluster_config, "find_spec", lambda name: name)
+
+
+@pytest.mark.usefixtures("_with_ray")
+def test_keys_of_the_cluster_are_taken_out_of_the_words() -> None:
+    config, words = take_cluster_keys(["a.csv", "on=ray", "cpus=2", "gpus=0.5", "limit=3"])
+    assert (config.on, config.cpus, config.gpus, config.workers) == ("ray", 2, 0.5, None)
+    assert words == ["a.csv", "limit=3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["on=spark"], "on: 'spark': should be 'ray'"),
+        (["on=ray", "gpus=2"], "gpus: 2: should be less than or equal to 1"),
+        (["on=ray", "cpus=0"], "cpus: 0: should be greater than 0"),
+        (["cpus=2"], "cpus: has no effect without on=ray; add it, or leave it out"),
+        (["workers=2"], "workers: has no effect without on=ray"),
+    ],
+)
+@pytest.mark.usefixtures("_with_ray")
+def test_wrong_keys_of_the_cluster_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        take_cluster_keys(words)
+    assert message in str(caught.value)
+
+
+def test_search_refuses_shares_without_a_cluster() -> None:
+    with pytest.raises(ConfigError, match=r"search\.gpus: has no effect without search\.on=ray"):
+        planned(SPACE, "search.gpus=1")
+
+
+def test_search_takes_workers_with_and_without_a_cluster() -> None:
+    assert planned(SPACE, "search.workers=2").settings.workers == 2
+    assert planned(SPACE, "search.workers=2", "search.on=ray", "search.cpus=1").settings.on == "ray"
+
+
+def test_missing_ray_is_answered_with_the_line_that_installs_it(
+    bert_folder: Path,
+    news_csv: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cluster_config, "find_spec", lambda name: None)
+    training = ["task=text-classification", f"model={bert_folder}", f"data={news_csv}", SPACE]
+    for command in (
+        ["search", *training, "search.on=ray"],
+        ["predict", bert_folder, news_csv, "-o", tmp_path / "out.parquet", "on=ray"],
+        ["embed", bert_folder, news_csv, "-o", tmp_path / "out.parquet", "on=ray"],
+    ):
+        assert finetune(*command) == 2
+        assert "Ray is not installed; run on every machine: pip install 'finetune-kit[ray]'" in (
+            capsys.readouterr().err
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["news.csv"], "-o: missing; on=ray writes Parquet"),
+        (["news.csv", "-o", "out.csv"], "-o out.csv; on=ray writes Parquet"),
+        (["news.csv", "-o", "."], "-o .: contains news.csv; name a new folder"),
+        (["-", "-o", "out"], "machines cannot share standard input"),
+        (["news.csv", "--draw", "drawn"], "leave --draw, --as and --safe-csv out"),
+    ],
+)
+@pytest.mark.usefixtures("_with_ray")
+def test_predict_refuses_what_machines_cannot_share(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("news.csv").write_text("text\nA text.\n")
+    assert finetune("predict", "run", *words, "on=ray") == 2
+    assert message in capsys.readouterr().err
