@@ -29,6 +29,7 @@ from finetune.inspection.dry_run import Inspection, inspect_run
 from finetune.io.run_folder import RunFolder
 from finetune.registry import INSTALLED, make_task
 from finetune.reporting.comparison import compare_runs
+from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import overall
 from finetune.task import Task
 from finetune.training.run import run
@@ -36,6 +37,8 @@ from finetune.training.run import run
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+
+    from finetune.audit.report_run import Report
 
 
 class Run:
@@ -98,6 +101,31 @@ class Run:
         source = make_source(data, keys, "call", takes_options=True, keywords=own)
         target = Destination(drawings=Path(folder))
         return predict_rows(str(self.path), source, target, batch_size, trust_code=self.trust_code)
+
+    def report(
+        self, data: Any = None, output: str | Path | None = None, batch_size: int = 32, **keys: Any
+    ) -> Report:
+        """Write a page about what the final model gets wrong; return its path and its findings.
+
+        `data` are labeled rows, by default the held-out ones of the run; name them if it was
+        trained on rows made in Python. `output` is a folder, by default reports/ of the run. `keys`
+        are those of `evaluate`.
+        """
+        from finetune.audit.report_run import write_report
+
+        own = ("output", "batch_size")
+        source = None
+        if data is not None:
+            source = make_source(data, keys, "call", takes_options=True, keywords=own)
+        elif keys:
+            raise ConfigError(f"report: {next(iter(keys))} needs data, the rows that it reads")
+        folder = None if output is None else Path(output)
+        console, trust = Console(), self.trust_code
+        written = write_report(
+            str(self.path), source, folder, console, batch_size, trust_code=trust
+        )
+        assert written is not None, "only processes other than the main one get none"
+        return written
 
     def export(
         self, data: Any = None, *, to: str = "onnx", output: str | Path | None = None

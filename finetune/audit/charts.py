@@ -36,8 +36,8 @@ CONFIG: Mapping[str, Any] = {
         "title": None,
         "labelColor": GRAY,
         "labelFontSize": 12,
-        "labelLimit": 160,
-        "columns": {"expr": "max(2, floor(width / 150))"},
+        "labelLimit": 110,
+        "columns": 3,
         "symbolType": "circle",
     },
 }

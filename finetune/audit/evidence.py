@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from datasets import Dataset
 
+from finetune.audit.shown_rows import draw_thumbnails, text_of
 from finetune.config.schema import DataConfig
 from finetune.data.opening import Splits, open_splits
 from finetune.data.source import Source
 from finetune.errors import ConfigError, DataError
 from finetune.inference.evaluate import Measured, evaluate_source
 from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.predictor import input_columns
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
@@ -34,7 +36,6 @@ class Evidence:
         run: its folder; None for a model without one.
         train: the rows that the model was trained on; None if they cannot be read again.
         train_numbers: of the rows of `train` in their table, from 1.
-        slices: names of columns that the rows are divided by.
     """
 
     measured: Measured
@@ -42,7 +43,6 @@ class Evidence:
     run: RunFolder | None = None
     train: Dataset | None = None
     train_numbers: Sequence[int] = ()
-    slices: Sequence[str] = field(default_factory=tuple)
 
     @property
     def task(self) -> Task:
@@ -66,8 +66,26 @@ class Evidence:
         """Read the rows at these positions of the split."""
         return take_rows(self.measured.split.rows, positions)
 
+    @property
+    def whole_rows(self) -> tuple[Any, Sequence[int]]:
+        """The rows of the split and their numbers; a row that was measured in parts once."""
+        numbers, rows = list(dict.fromkeys(self.numbers)), self.measured.rows
+        if len(numbers) == len(rows):
+            return rows, numbers
+        return self.measured.split.rows, self.numbers
+
     def __len__(self) -> int:
         return len(self.measured.split)
+
+    @cached_property
+    def has_pictures(self) -> bool:
+        """True if the rows are pictures."""
+        return bool(draw_thumbnails(self.task, [input_columns(self.rows([0])[0], self.task)]))
+
+    def content(self, row: Row) -> str:
+        """Return the text of a row, or the name of its picture without the folders it lies in."""
+        text = text_of(row, self.task.rows.inputs)
+        return "/".join(PurePath(text).parts[-2:]) if self.has_pictures else text
 
     @cached_property
     def intervals(self) -> dict[str, Estimate]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Any
 
 from finetune.audit.evidence import Evidence
-from finetune.audit.shown_rows import as_data_url, draw_thumbnails, text_of
+from finetune.audit.shown_rows import as_data_url, draw_thumbnails
 from finetune.audit.worst_rows import show_value
 from finetune.inference.predictor import input_columns
-from finetune.task_parts import Outcome, Row
+from finetune.task_parts import Outcome
 
 MOST_ROWS, MOST_PICTURES = 5_000, 1_000
 """Rows listed, and those with a picture; the worst ones. More would make the page slow to open."""
@@ -33,7 +32,7 @@ def rows_of_page(evidence: Evidence) -> dict[str, Any]:
         is_wrong = judged and outcome.mistake > 0
         values = [_plain(value) for value in outcome.columns.values()]
         values += ["wrong" if is_wrong else "right"] if judged else []
-        text = content_of(row, evidence, is_picture=bool(thumbnails))
+        text = evidence.content(row)
         listed: dict[str, Any] = {"row": int(evidence.numbers[position]), "values": values}
         listed["text"] = text if len(text) <= length else f"{text[:length]} ..."
         listed |= {"wrong": True} if is_wrong else {}
@@ -41,12 +40,6 @@ def rows_of_page(evidence: Evidence) -> dict[str, Any]:
         rows.append(listed)
     columns = [*(outcomes[0].columns if outcomes else ()), *([OUTCOME] if judged else ())]
     return {"columns": columns, "rows": rows, "pictures": bool(thumbnails)}
-
-
-def content_of(row: Row, evidence: Evidence, *, is_picture: bool) -> str:
-    """Return the text of a row, or the name of its picture without the folders it lies in."""
-    text = text_of(row, evidence.task.rows.inputs)
-    return "/".join(PurePath(text).parts[-2:]) if is_picture else text
 
 
 def _plain(value: Any) -> Any:

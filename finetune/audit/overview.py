@@ -8,21 +8,14 @@ from typing import Any
 
 from finetune.audit.charts import line_chart, records
 from finetune.audit.evidence import Evidence
-from finetune.audit.sections import Chart, Note, ReportSection, Table
+from finetune.audit.sections import Chart, Link, Note, ReportSection, Table
 from finetune.errors import format_count
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import format_value
 from finetune.reporting.metric_tables import BY_LABEL, by_label, overall
 from finetune.reporting.plots import plotted_metrics
-from finetune.reports.intervals import Estimate, mean_interval
+from finetune.reports.intervals import mean_interval
 from finetune.reports.reliability import log_losses
-
-
-def show_estimate(value: float, estimate: Estimate | None) -> str:
-    """Render a metric, and its interval if there is one."""
-    if estimate is None:
-        return format_value(value)
-    return f"{format_value(value)} ({format_value(estimate.low)} to {format_value(estimate.high)})"
 
 
 def metric_sections(evidence: Evidence) -> Iterator[ReportSection]:
@@ -33,18 +26,14 @@ def metric_sections(evidence: Evidence) -> Iterator[ReportSection]:
         # The loss may be weighted, or summed over labels.
         name = "loss" if math.isclose(loss.value, values["loss"], rel_tol=1e-3) else "log_loss"
         values[name], intervals[name] = loss.value, loss
-    rows = [
-        [name, format_value(value), *_ends(intervals.get(name))] for name, value in values.items()
-    ]
-    table = Table("", ["metric", "value", "low", "high"], rows, _basis(evidence, bool(intervals)))
-    blocks = [table]
-    labels = by_label(evidence.metrics)
-    if labels:
+    rows = [[name, intervals.get(name, format_value(value))] for name, value in values.items()]
+    blocks = [Table("", ["metric", "value"], rows, _basis(evidence, bool(intervals)))]
+    if labels := by_label(evidence.metrics):
         lines = [
             [
-                label,
+                Link(str(label), {"true": label}),
                 *(
-                    show_estimate(float(value), intervals.get(f"{measure}/{label}"))
+                    intervals.get(f"{measure}/{label}", format_value(value))
                     for measure, value in zip(BY_LABEL[:-1], measured, strict=True)
                 ),
                 support,
@@ -55,15 +44,9 @@ def metric_sections(evidence: Evidence) -> Iterator[ReportSection]:
     name, _ = evidence.task.metric
     finding = ""
     if name in values:
-        shown = show_estimate(values[name], intervals.get(name))
+        shown = intervals.get(name, format_value(values[name]))
         finding = f"{name} {shown} on {format_count(len(evidence), 'row')}"
     yield ReportSection("metrics", "Metrics", blocks, finding)
-
-
-def _ends(estimate: Estimate | None) -> list[str]:
-    return (
-        ["", ""] if estimate is None else [format_value(estimate.low), format_value(estimate.high)]
-    )
 
 
 def _basis(evidence: Evidence, has_intervals: bool) -> str:

@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from finetune.audit.charts import CONFIG, heat_map, write_png
+from finetune.audit.charts import CONFIG, INSTALL, heat_map, write_png
 from finetune.audit.sections import Cards, Chart, Matrix, ReportSection
 from finetune.audit.shown_rows import as_data_url
+from finetune.errors import ConfigError
 from finetune.io.files import atomic, write_text
+from finetune.reporting.console import format_value
 
 PAGE, FIGURES = "index.html", "figures"
 LIBRARIES = ("vega.min.js", "vega-lite.min.js", "vega-embed.min.js")
 _STATIC = files("finetune.audit").joinpath("static")
+
+
+def load_template() -> Any:
+    """Load the template of the page. Raises ConfigError if jinja2 is not installed."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"report: jinja2 is not installed; {INSTALL}") from error
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(_read("page.html"))
 
 
 def write_report_page(
@@ -37,9 +48,7 @@ def write_report_page(
         for block in section.blocks
         if isinstance(block, Chart)
     }
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_read("page.html"))
-    page = template.render(
+    page = load_template().render(
         title=title,
         facts=facts,
         sections=sections,
@@ -50,6 +59,7 @@ def write_report_page(
         css=_read("page.css"),
         script=_read("page.js"),
         libraries=[_read(name).partition("//# sourceMappingURL")[0] for name in LIBRARIES],
+        show=format_value,
         data_url=_data_url,
         shares=_shares,
     )

@@ -1,6 +1,6 @@
-"""The report on a model: evidence, sections, page.
+"""The report on a model: from its evaluation to sections, and to a page.
 
-report = finetune.load_run(...).report()
+report = Run("runs/news-bert-base-uncased-lora").report()
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from finetune.audit.evidence import Evidence, gather_evidence
 from finetune.audit.label_sections import label_sections
 from finetune.audit.listed_rows import MOST_ROWS, rows_of_page
 from finetune.audit.overview import curve_sections, metric_sections
-from finetune.audit.report_page import FIGURES, write_figures, write_report_page
+from finetune.audit.report_page import FIGURES, load_template, write_figures, write_report_page
 from finetune.audit.row_sections import doubtful_sections, repeated_sections
 from finetune.audit.sections import ReportSection
 from finetune.audit.worst_rows import worst_sections
@@ -77,6 +77,7 @@ def write_report(
     Raises FinetuneError.
     """
     folder = output or default_report_folder(run, source)
+    load_template()  # raises if its library is missing, before the model is evaluated
     evidence = gather_evidence(
         run, source, console, batch_size, splits=splits, trust_code=trust_code
     )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from finetune.audit.evidence import Evidence
 from finetune.audit.sections import Block, Link, Note, ReportSection, Table
-from finetune.audit.shown_rows import text_of
+from finetune.checks.before_training import too_many_to_compare
+from finetune.checks.checked_rows import CheckedRows
+from finetune.checks.duplicates import TRAIN, Duplicates, Repeat
 from finetune.errors import ConfigError, format_count
 from finetune.reports.label_ranking import rank_doubtful
 
 MOST_LISTED = 50
 FEWEST_ROWS = 20  # from which the ranking of labels means something
+_SPLIT = "the split"
 _TEXT = 160  # characters of a row in a table
 
 
@@ -44,7 +47,7 @@ def doubtful_sections(evidence: Evidence) -> Iterator[ReportSection]:
                 ", ".join(map(str, names[truth])),
                 ", ".join(map(str, names[likely])),
                 f"{np.where(truth, chances, 1 - chances).min():.4f}",
-                text_of(row, evidence.task.rows.inputs)[:_TEXT],
+                evidence.content(row)[:_TEXT],
             ]
         )
     columns = ["row", "given", "suggested", "probability of the given", "content"]
@@ -59,52 +62,40 @@ def doubtful_sections(evidence: Evidence) -> Iterator[ReportSection]:
 
 
 def repeated_sections(evidence: Evidence) -> Iterator[ReportSection]:
-    """List rows that occur twice in the split, or in train as well."""
+    """List rows that repeat a row of train, or another one of the split."""
     task_rows = evidence.task.rows
-    places: dict[Hashable, list[int]] = defaultdict(list)
-    labels = []
-    for position, row in enumerate(evidence.rows(range(len(evidence)))):
-        places[task_rows.identity(row)].append(position)
-        labels.append(task_rows.labels(row))
-    twice = [group for group in places.values() if len(group) > 1]
-    blocks: list[Block] = []
-    finding = ""
-    if evidence.train is None:
-        blocks.append(Note("The training rows are not at hand, so leaks were not looked for."))
+    checked, blocks = [CheckedRows(_SPLIT, *evidence.whole_rows, task_rows)], list[Block]()
+    if evidence.train is not None:
+        checked[:0] = [CheckedRows(TRAIN, evidence.train, evidence.train_numbers, task_rows)]
     else:
-        leaks = [
-            (position, number, task_rows.labels(row))
-            for number, row in zip(evidence.train_numbers, evidence.train, strict=True)
-            for position in places.get(task_rows.identity(row), ())
-        ]
-        leaked = {position for position, _, _ in leaks}
+        blocks.append(Note("The training rows are not at hand, so leaks were not looked for."))
+    if too_many := too_many_to_compare(checked):
+        blocks.append(Note(f"Equal rows only: there are {too_many}. finetune check compares all."))
+    duplicates, finding = Duplicates(checked, near=not too_many), ""
+    if evidence.train is not None:
+        leaked = duplicates.leaked(_SPLIT)
+        blocks.append(_list_repeats(duplicates, leaked, "also occur in train", evidence))
         if leaked:
             finding = f"leakage: {format_count(len(leaked), 'row')} also occur in train"
-        blocks.append(
-            Note(f"{len(leaked)} of {format_count(len(evidence), 'row')} also occur in train.")
-        )
-        lines = [
-            [
-                Link(str(evidence.numbers[position]), {"row": evidence.numbers[position]}),
-                number,
-                ", ".join(labels[position]),
-                ", ".join(known),
-            ]
-            for position, number, known in sorted(leaks)[:MOST_LISTED]
-        ]
-        if lines:
-            note = f"The first {MOST_LISTED} of {len(leaks)} pairs." * (len(leaks) > MOST_LISTED)
-            columns = ["row", "row of train", "label", "label in train"]
-            blocks.append(Table("Rows of train", columns, lines, note))
-    blocks.append(Note(f"{format_count(len(twice), 'group')} of equal rows in this split."))
-    lines = [
-        [
-            Link(str(evidence.numbers[group[0]]), {"row": evidence.numbers[group[0]]}),
-            ", ".join(str(evidence.numbers[position]) for position in group[1:]),
-            " / ".join(dict.fromkeys(", ".join(labels[position]) for position in group)),
-        ]
-        for group in twice[:MOST_LISTED]
-    ]
-    if lines:
-        blocks.append(Table("Equal rows", ["row", "equal to", "labels"], lines))
+    repeated = duplicates.within(_SPLIT)
+    blocks.append(_list_repeats(duplicates, repeated, "repeat another row of the split", evidence))
     yield ReportSection("duplicates", "Duplicates and leaks", blocks, finding)
+
+
+def _list_repeats(
+    duplicates: Duplicates, found: dict[int, Repeat], text: str, evidence: Evidence
+) -> Block:
+    title = f"{len(found)} of {format_count(len(evidence), 'row')} {text}"
+    if not found:
+        return Note(f"{title}.")
+    lines = [_describe_repeat(duplicates, each) for each in list(found.values())[:MOST_LISTED]]
+    note = f"The first {len(lines)} of {len(found)}." if len(lines) < len(found) else ""
+    return Table(title, ["row", "repeats row", "similarity", "label", "label there"], lines, note)
+
+
+def _describe_repeat(duplicates: Duplicates, repeat: Repeat) -> list[Any]:
+    number = duplicates.numbers[repeat.second]
+    labels = (", ".join(duplicates.labels[index]) for index in (repeat.second, repeat.first))
+    similarity = "equal" if repeat.is_equal else f"{repeat.similarity:.3f}"
+    link = Link(str(number), {"row": number})
+    return [link, duplicates.numbers[repeat.first], similarity, *labels]

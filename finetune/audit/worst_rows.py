@@ -9,14 +9,13 @@ import numpy as np
 
 from finetune.audit.evidence import Evidence
 from finetune.audit.sections import Block, Card, Cards, Note, ReportSection
-from finetune.audit.shown_rows import draw_thumbnails, text_of
+from finetune.audit.shown_rows import draw_thumbnails
 from finetune.errors import ConfigError
 from finetune.inference.predictor import input_columns
 from finetune.reporting.console import format_value
 from finetune.task_parts import Explanation, Picture, Row
 
-SHOWN, EXPLAINED = 12, 8
-"""Rows shown, and those explained, which takes a forward and a backward pass or more of each."""
+SHOWN = 10  # rows; each is explained, which takes a backward pass or more
 SIDE_OF_WORST = 256  # pixels
 _TEXT = 1_200  # characters
 
@@ -32,14 +31,14 @@ def worst_sections(evidence: Evidence) -> Iterator[ReportSection]:
     task = evidence.task
     rows = [input_columns(row, task) for row in evidence.rows(worst)]
     pictures = draw_thumbnails(task, rows, SIDE_OF_WORST)
-    explanations, blocks = _explain(evidence, worst[:EXPLAINED], rows[:EXPLAINED])
+    explanations, blocks = _explain(evidence, worst, rows)
     cards = []
     for place, (position, row) in enumerate(zip(worst, rows, strict=True)):
         facts = {name: show_value(v) for name, v in evidence.outcomes[position].columns.items()}
         explanation = explanations[place] if place < len(explanations) else None
         shown = [Picture("", np.asarray(pictures[place]))] if pictures else []
         shown += explanation.pictures if explanation is not None else []
-        text = "" if pictures else text_of(row, task.rows.inputs)[:_TEXT]
+        text = "" if pictures else evidence.content(row)[:_TEXT]
         title = f"row {evidence.numbers[position]}"
         cards.append(Card(title, facts, text, shown, explanation))
     yield ReportSection("worst", "Worst errors", [*blocks, Cards("worst", cards)])

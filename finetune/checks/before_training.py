@@ -37,7 +37,7 @@ def open_checked_splits(config: DataConfig, task: Task, data: Any = None) -> Spl
     if len(checked) == 1:
         return splits
     if config.on_leak == "say":
-        if too_many := _too_many(checked):
+        if too_many := too_many_to_compare(checked):
             splits.notes.append(f"near duplicates: not searched, {too_many}; `finetune check` does")
         else:
             splits.notes.extend(_near_leaks(Duplicates(checked)))
@@ -82,7 +82,7 @@ def _without(splits: Splits, leaking: Sequence[int]) -> Splits:
     )
 
 
-def _too_many(splits: Sequence[CheckedRows]) -> str:
+def too_many_to_compare(splits: Sequence[CheckedRows]) -> str:
     """Return what takes more than seconds to compare; "" if nothing does."""
     rows = sum(map(len, splits))
     if any(split.has_texts for split in splits):

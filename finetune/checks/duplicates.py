@@ -32,12 +32,15 @@ class Repeat(NamedTuple):
 class Duplicates:
     """The duplicates among the rows of all splits.
 
+    Without `near`, only equal rows are searched.
+
     Attributes:
         names, numbers, labels: of each row: its split, its number in its table, its labels.
     """
 
-    def __init__(self, splits: Sequence[CheckedRows]) -> None:
+    def __init__(self, splits: Sequence[CheckedRows], *, near: bool = True) -> None:
         self.splits = splits
+        self.near = near
         self.names = [split.name for split in splits for _ in range(len(split))]
         self.numbers = [int(number) for split in splits for number in split.numbers]
         self.labels = [labels for split in splits for labels in split.labels]
@@ -46,7 +49,7 @@ class Duplicates:
     @cached_property
     def repeats(self) -> list[Repeat]:
         """Each row with the first equal one of its split and of train, and all near duplicates."""
-        near = [Repeat(*pair, False) for pair in self._near()]
+        near = [Repeat(*pair, False) for pair in (self._near() if self.near else ())]
         return [*self._equal(), *(pair for pair in near if self._differ(pair))]
 
     def within(self, split: str) -> dict[int, Repeat]:

@@ -392,7 +392,7 @@ class OutputConfig(Section):
     """The run folder, and where else results go."""
 
     free_keys: ClassVar[frozenset[str]] = frozenset(
-        {"dir", "trackers", "hub", "dtype", "calibrate", "license", "base_model"}
+        {"dir", "trackers", "hub", "dtype", "calibrate", "report", "license", "base_model"}
     )
     place_keys: ClassVar[frozenset[str]] = free_keys - {"calibrate"}
 
@@ -415,6 +415,10 @@ class OutputConfig(Section):
     """Calibration of the final model's probabilities of labels. temperature: scale the logits to
     the lowest log loss on the validation split; none: leave them; null: temperature, where that
     split has 100 rows and rows outside the fit profit. Checkpoints stay as they are.
+    """
+    report: bool = False
+    """Write a report on the final model when the run ends, the page reports/index.html, as
+    `finetune report` does.
     """
     license: str | None = None
     """License of the fine-tuned model, for its card: apache-2.0, mit, ...; null: the base model's.

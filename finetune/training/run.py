@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.audit.report_page import PAGE, load_template
+from finetune.audit.report_run import write_report
 from finetune.batching.shared_rows import SharedRows
 from finetune.checks.before_training import open_checked_splits
 from finetune.config.best_metric import selected_metric
@@ -67,6 +69,8 @@ def run(
     check_optimizer(config.optim.name)
     check_conflicts(config, make_method(config.method))
     check_trackers(config.output.trackers)
+    if config.output.report:
+        load_template()  # raises if its library is missing, before the run and not after it
     if config.output.hub is not None:
         check_repository(config.output.hub)
     if config.output.license is not None:
@@ -104,6 +108,8 @@ def run(
             console.print(note)
         console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
         _run_in(folder, identity, task, splits, console, fresh=fresh, hooks=hooks)
+        if config.output.report and hooks is None:
+            report_if_due(folder, splits, console)
         push_if_asked(folder, config, state.is_main_process)
     return folder
 
@@ -194,6 +200,18 @@ def _train(
             evaluate_untrained(prepared, journal, select)
         fit(prepared.live, progress, journal, select)
         finalize_run(prepared, progress, journal, splits)
+
+
+def report_if_due(folder: RunFolder, splits: Splits, console: Console) -> None:
+    """Write the report of a finished run, unless there is one of these results."""
+    page, results = folder.path / "reports" / PAGE, folder.path / "results.json"
+    if page.is_file() and page.stat().st_mtime_ns >= results.stat().st_mtime_ns:
+        return
+    if not {"test", "validation"} & splits.named.keys():
+        console.print("report: not written, since no rows were held out")
+        return
+    # The code of the task has run already.
+    write_report(str(folder.path), None, None, console, splits=splits, trust_code=True)
 
 
 def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:

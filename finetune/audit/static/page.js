@@ -85,11 +85,13 @@ function visit(values, origin) {
   $("rows").querySelector("h2").focus({ preventScroll: true });
 }
 
+if (innerWidth < 640) data.config.legend.columns = 2;
+
 function draw(place) {
   const chart = data.charts[place.dataset.chart];
   const spec = { ...chart.spec, width: "container", height: 280, autosize: { type: "fit-x", contains: "padding" } };
   const options = { renderer: "svg", ast: true, config: data.config, tooltip: { theme: "dark" },
-    actions: { export: true, source: false, compiled: false, editor: false } };
+    actions: false };
   return vegaEmbed(place, spec, options).then(({ view }) => {
     if (!Object.keys(chart.links).length) return;
     view.addEventListener("click", (event, item) => {
