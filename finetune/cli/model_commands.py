@@ -38,11 +38,14 @@ def evaluate(
     Without DATA, show the metrics that the run stored when it finished. With it, write the
     prediction of each row, worst mistakes first, and reports such as the confusion matrix, to
     RUN/reports/evaluate or the folder of -o. by=COLUMN splits the metrics by the values of a
-    column.
+    column, slices=[COLUMN,...] compares the rows with each value with all others, slices=auto
+    those of each length, label, confidence and folder; groups=[COLUMN,...] shows at which rates
+    groups of people get each label.
 
     \b
     finetune evaluate runs/news-bert-base-uncased-lora
     finetune evaluate runs/news-bert-base-uncased-lora test.csv by=source -o report
+    finetune evaluate runs/news-bert-base-uncased-lora test.csv slices=[source,language]
     finetune evaluate runs/news-bert-base-uncased-lora test.csv delimiter=";" -o metrics.json
     """
     from finetune.commands.arguments import source_of

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.commands.preflight import check_model
 from finetune.config.formats import WRITTEN_TABLES
+from finetune.config.loading import section_faults
+from finetune.config.schema import ReportConfig
 from finetune.data.source import Source
-from finetune.errors import ConfigError, format_count
+from finetune.errors import ConfigError, format_count, raise_for_faults
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_groups, show_metrics, show_results
+from finetune.reporting.slice_tables import show_slices
 
 if TYPE_CHECKING:
     from finetune.inference.evaluate import Measured
 
-BY = "by"
+BY, SLICES, AUTO = "by", "slices", "auto"
+_REPORT_KEYS = (SLICES, "groups")
 
 
 def show_run(run: str, output: Path | None) -> None:
@@ -53,10 +57,12 @@ def show_evaluation(
     _check_output(output)
     options = dict(source.options)
     by = str(options.pop(BY)) if BY in options else None
+    report = _report_config(options)
     chosen = replace(source, options=options)
     check_model(run, chosen)
     from finetune.distributed.launch import keep_freed_memory, this_process
     from finetune.inference.evaluate import evaluate_source
+    from finetune.reports.slices import check_report_columns, measure_report
 
     keep_freed_memory()
     is_main = this_process().is_main_process
@@ -65,13 +71,34 @@ def show_evaluation(
     groups = measured.metrics_by(by) if by is not None else {}
     if not is_main:
         return
+    divided = dict[str, Any]()
+    if report is not None:
+        check_report_columns(report, measured.rows)
+        with console.during("measuring slices"):
+            divided = measure_report(measured, report)
     title = f"{format_count(len(measured.split), 'row')} of {source.name}"
     show_metrics(title, {measured.split.name: measured.metrics}, console)
     if groups:
         show_groups(f"by {by}", groups, console)
+    show_slices(divided, console)
     results: dict[str, Any] = dict(measured.metrics)
     results |= {"by": {by: groups}} if groups else {}
+    results |= divided
     _write(measured, results, run, source, output, console)
+
+
+def _report_config(options: dict[str, Any]) -> ReportConfig | None:
+    """Take the keys of the section `report` from the options; None without any."""
+    names = {key: key.removeprefix("report.") for key in options}
+    values = {names[key]: options.pop(key) for key in list(options) if names[key] in _REPORT_KEYS}
+    if not values:
+        return None
+    if values.get(SLICES) == AUTO:
+        del values[SLICES]
+    else:
+        values.setdefault(SLICES, "none")
+    raise_for_faults("the command", section_faults("report", ReportConfig, values, "command line"))
+    return ReportConfig(**values)
 
 
 def _write(

@@ -23,6 +23,7 @@ from finetune.config.schema import (
     ModelConfig,
     OptimConfig,
     OutputConfig,
+    ReportConfig,
     RunConfig,
     Section,
     TaskConfig,
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type[Section]] = {
     "data": DataConfig,
     "optim": OptimConfig,
     "train": TrainConfig,
+    "report": ReportConfig,
     "output": OutputConfig,
 }
 # The key that a section given as a scalar sets. `train` has none: train=news.csv is data.train.

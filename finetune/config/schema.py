@@ -427,6 +427,23 @@ class OutputConfig(Section):
     """Hub id of the base model, for the card, if model.name is a local copy of it."""
 
 
+class ReportConfig(Section):
+    """What is measured of the final model beside its metrics."""
+
+    free_keys: ClassVar[frozenset[str]] = frozenset({"slices", "groups"})
+
+    slices: list[str] | Literal["none"] | None = None
+    """Columns whose values divide the held-out rows into slices, each compared with all other rows;
+    language: that of the texts, if no column has this name. Without columns: label, length,
+    confidence, folder, and clusters of cached features, where they apply; these are measured of
+    100 or more rows, and beside columns, too. none: no slices.
+    """
+    groups: list[str] = []
+    """Columns of groups of people, such as sex: differences between them in the rate of each label,
+    and in its true and false positive rates.
+    """
+
+
 class RunConfig(Section):
     """The complete config of a run."""
 
@@ -443,6 +460,7 @@ class RunConfig(Section):
     """The method's section, validated by its Config."""
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    report: ReportConfig = ReportConfig()
     output: OutputConfig = OutputConfig()
 
 

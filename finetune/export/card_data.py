@@ -26,6 +26,7 @@ class CardData:
         difference: max difference between the outputs of the saved and the reloaded model, relative
             to the largest output.
         calibration: what results.json holds of it; {} for a task without probabilities of labels.
+        slices: what results.json holds of slices and groups.
         decisions: the same of thresholds and prediction sets.
     """
 
@@ -45,3 +46,4 @@ class CardData:
     versions: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     decisions: Mapping[str, Any] = field(default_factory=dict)
+    slices: Mapping[str, Any] = field(default_factory=dict)

@@ -29,9 +29,10 @@ def find_limitations(card: CardData) -> Iterator[str]:
     yield from _label_limitations(card)
     yield from _truncation_limitations(card)
     calibration = "" if card.calibration.get("measured") else "calibration, "
+    fairness = "" if card.slices.get("groups") else "fairness across groups, "
     yield (
         "Not evaluated: data unlike the above (another source, language, time period or camera), "
-        f"fairness across groups, {calibration}and robustness to adversarial inputs."
+        f"{fairness}{calibration}and robustness to adversarial inputs."
     )
 
 

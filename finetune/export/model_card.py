@@ -31,10 +31,20 @@ from finetune.reporting.metric_tables import (
     overall,
     set_rows,
 )
+from finetune.reporting.slice_tables import (
+    GROUP_COLUMNS,
+    SLICE_COLUMNS,
+    group_note,
+    group_rows,
+    slice_note,
+    slice_rows,
+)
 from finetune.task_parts import BASE, REPOSITORY
 
 MOST_LABELS = 50
 CALIBRATION_HEADING = "### Calibration"
+SLICES_HEADING = "### Slices"
+GROUPS_HEADING = "### Groups"
 DECISIONS_HEADING = "### Thresholds and prediction sets"
 ADAPTER_HEADING = "### The adapter"  # also in cards of older runs, which `push` edits
 _NO_HUB_ID = "That base model has no hub id, so it must be loaded from a local copy."
@@ -117,6 +127,7 @@ def _results(card: CardData) -> Iterator[str]:
         yield from (CALIBRATION_HEADING, "", *calibration_section(card.calibration))
     if card.decisions:
         yield from (DECISIONS_HEADING, "", *decisions_section(card.decisions))
+    yield from slices_section(card.slices)
     if not card.results:
         yield from ("No rows were held out, so no metrics were measured.", "")
     yield (
@@ -143,6 +154,23 @@ def decisions_section(facts: Mapping[str, Any]) -> Iterator[str]:
     if rows := set_rows(facts):
         yield "A prediction set contains the true label with the coverage that was asked for:"
         yield from ("", *_table(SET_COLUMNS, rows), "")
+
+
+def slices_section(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the section on slices and groups; none without them."""
+    if slices := facts.get("slices"):
+        note = slice_note(slices)
+        yield from (SLICES_HEADING, "", f"{note[:1].upper()}{note[1:]}.", "")
+        if rows := slice_rows(slices):
+            yield from ("The worst ones, with 95% intervals:", "")
+            yield from (*_table(SLICE_COLUMNS, rows), "")
+    if groups := facts.get("groups"):
+        yield from (GROUPS_HEADING, "")
+        if rows := group_rows(groups):
+            yield from ("The largest differences between groups:", "")
+            yield from (*_table(GROUP_COLUMNS, rows), "")
+        if note := group_note(groups):
+            yield from (f"{note[:1].upper()}{note[1:]}.", "")
 
 
 def _use(card: CardData, relation: str, base: str, with_adapter: bool) -> Iterator[str]:

@@ -113,17 +113,25 @@ class Measured:
 
         The loss is not among them.
         """
-        cells = [str(cell) for cell in self.rows[column]]
         groups: dict[str, list[int]] = {}
-        places = range(len(self.split)) if self.split.positions is None else self.split.positions
-        for index, place in enumerate(places):
-            groups.setdefault(cells[place], []).append(index)
+        for index, cell in enumerate(self.cells(column)):
+            groups.setdefault(cell, []).append(index)
         return {
-            name: {"rows": len(groups[name]), **self._metrics_of(groups[name])}
+            name: {"rows": len(groups[name]), **self.metrics_of(groups[name])}
             for name in sorted(groups)
         }
 
-    def _metrics_of(self, indices: Sequence[int]) -> dict[str, float]:
+    def values(self, column: str) -> list[Any]:
+        """Return the cell of a column for each row of the split."""
+        cells, positions = list(self.rows[column]), self.split.positions
+        return cells if positions is None else [cells[position] for position in positions]
+
+    def cells(self, column: str) -> list[str]:
+        """Return the cells of a column as text."""
+        return list(map(str, self.values(column)))
+
+    def metrics_of(self, indices: Sequence[int]) -> dict[str, float]:
+        """Return the metrics of the rows at these positions of the split, without the loss."""
         chosen, evaluation = list(indices), self.evaluation
         metrics = self.task.summarize({name: t[chosen] for name, t in evaluation.stats.items()})
         if (score := self.task.score) is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from finetune.config.best_metric import direction_of
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
+from finetune.reporting.slice_tables import show_slices
 
 Metrics = Mapping[str, Mapping[str, float]]
 """{split: {metric: value}}"""
@@ -43,6 +44,7 @@ def show_results(folder: RunFolder, console: Console) -> None:
         if rows := set_rows(decisions):
             console.table("prediction sets, with 95 % intervals", list(SET_COLUMNS), rows)
         console.print(f"decisions: {decisions['note']}")
+    show_slices(results, console)
     difference = results["reload_difference"]
     console.print(f"reload check passed (max relative difference {difference:.1e})")
     if rounding := results.get("rounding_difference"):

@@ -25,6 +25,7 @@ from finetune.export.final_model import (
     sample_rows,
 )
 from finetune.export.model_card import write_cards
+from finetune.inference.evaluate import Measured
 from finetune.inference.evaluation_loop import Evaluation, summarize_again
 from finetune.inference.split_reports import write_split_reports
 from finetune.io.checkpoint import read_checkpoint
@@ -37,6 +38,7 @@ from finetune.reporting.metric_tables import (
 )
 from finetune.reports.calibration import Calibration, choose_calibration
 from finetune.reports.decisions import Decisions, learn_decisions
+from finetune.reports.slices import measure_report
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row, take_rows
 from finetune.training.network import whole_model
@@ -79,6 +81,9 @@ def finalize_run(
             card_data = replace(card_data, calibration=calibration.facts())
         if decisions is not None:
             card_data = replace(card_data, decisions=decisions.facts())
+        with console.during("measuring slices"):
+            divided = _measure_report(model, prepared, evaluations, splits)
+        card_data = replace(card_data, slices=divided)
         with console.during("saving the final model and reloading it"):
             differences = _export(model, prepared, folder, card_data)
         facts = {
@@ -91,6 +96,7 @@ def finalize_run(
             "selected_on": selected,
             **({"calibration": calibration.facts()} if calibration is not None else {}),
             **({"decisions": decisions.facts()} if decisions is not None else {}),
+            **divided,
             "reload_difference": differences.reloaded,
             "rounding_difference": differences.rounded,
         }
@@ -251,6 +257,22 @@ def _write_reports(
             before = folder.read(f"reports/{split.name}/{UNTRAINED}")["predictions"]
             shown = take_rows(split.rows, range(len(before)))
             task.views.report_change(shown, before, evaluation.predictions[: len(before)], target)
+
+
+def _measure_report(
+    model: TransferModel,
+    prepared: Prepared,
+    evaluations: Mapping[str, Evaluation],
+    splits: Splits,
+) -> dict[str, Any]:
+    """Measure slices and groups of the test split, or of validation without one."""
+    config = prepared.live.config
+    for split in prepared.held_out[-1:]:
+        numbers = split.numbers(splits.numbers[split.name])
+        evaluation, rows = evaluations[split.name], splits.named[split.name]
+        measured = Measured(model, prepared.live.task, rows, split, numbers, evaluation)
+        return measure_report(measured, config.report, seed=config.train.seed)
+    return {}
 
 
 def collect_card_data(

@@ -36,6 +36,7 @@ from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
+from finetune.reports.slices import check_report_columns
 from finetune.task import Task
 from finetune.training.contrastive import save_backbone, tune_backbone
 from finetune.training.finalize import finalize_run, save_untrained
@@ -92,6 +93,7 @@ def run(
             "task.threshold=auto: is learned from a validation split, and there is none; set "
             "data.validation=0.1, or name a file or a split"
         )
+    check_report_columns(config.report, splits.test or splits.validation)
     identity = RunIdentity(config, digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)

@@ -1,0 +1,242 @@
+"""Slices: groups of held-out rows, and how the metric there differs from that of all other rows.
+
+fairlearn's MetricFrame measures the groups. The 95 % intervals are those of the bootstrap for
+accuracies, and of a jackknife over ten groups of rows for other metrics, which take longer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from finetune.config.best_metric import Direction, direction_of
+from finetune.config.schema import ReportConfig
+from finetune.errors import ConfigError, DataError, nearest
+from finetune.inference.evaluate import Measured
+from finetune.reports.disparities import measure_disparities
+from finetune.reports.intervals import Estimate, resampled_sums, spread
+from finetune.reports.slice_columns import LANGUAGE, automatic_columns, named_columns
+
+INSTALL = "pip install 'finetune-kit[report]'"
+FEWEST_ROWS = 20
+"""Rows of a slice, and outside of it, from which it is measured."""
+FEWEST_DIVIDED = 100
+"""Rows of a split from which slices that no key names are measured."""
+MOST_DIVIDED = 1000
+"""Likewise, if the metric is not a share of right rows, which takes longer."""
+_PARTS, _QUANTILE = 10, 2.262  # of Student's t with 9 degrees of freedom
+_Rows = NDArray[np.int64]
+_Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The rows with one value of a column.
+
+    Attributes:
+        result: the metric on these rows.
+        gap: that result minus the one on all other rows.
+    """
+
+    column: str
+    value: str
+    rows: int
+    result: Estimate
+    gap: Estimate
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The slices of a split, the worst first.
+
+    Attributes:
+        overall: the metric on all rows.
+        too_small: {"column=value": rows} of slices that are not measured.
+    """
+
+    split: str
+    metric: str
+    direction: Direction
+    overall: float
+    slices: list[Slice]
+    too_small: dict[str, int]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what results.json holds: intervals as [value, low, high]."""
+        return {
+            "split": self.split,
+            "metric": self.metric,
+            "direction": self.direction,
+            "overall": self.overall,
+            "slices": [
+                {
+                    "column": each.column,
+                    "value": each.value,
+                    "rows": each.rows,
+                    "result": list(each.result),
+                    "gap": list(each.gap),
+                }
+                for each in self.slices
+            ],
+            "too_small": self.too_small,
+        }
+
+
+def has_fairlearn() -> bool:
+    """True if the library that measures groups is installed."""
+    return find_spec("fairlearn") is not None
+
+
+def check_report_columns(config: ReportConfig, rows: Dataset | None) -> None:
+    """Raise ConfigError or DataError for slices and groups that could not be measured on `rows`."""
+    wanted = {"report.slices": wanted_columns(config), "report.groups": config.groups}
+    for key, names in wanted.items():
+        if not names:
+            continue
+        if rows is None:
+            raise ConfigError(f"{key}: no rows are held out; set data.test, or leave it out")
+        if not has_fairlearn():
+            raise ConfigError(f"{key}: fairlearn is not installed; {INSTALL}")
+        for name in names:
+            if name not in rows.column_names and (key, name) != ("report.slices", LANGUAGE):
+                hint = nearest(name, rows.column_names)
+                raise DataError(f"{key}: no column {name!r}; {hint}")
+
+
+def wanted_columns(config: ReportConfig) -> list[str]:
+    """Return the columns that report.slices names."""
+    return list(config.slices) if isinstance(config.slices, list) else []
+
+
+def measure_report(
+    measured: Measured, config: ReportConfig, metric: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Measure slices and groups of a split; return {"slices": ..., "groups": ...} for results.json.
+
+    Without fairlearn, or for few rows, what the config does not name is left out.
+    """
+    columns = named_columns(measured, wanted_columns(config))
+    if config.slices != "none" and has_fairlearn() and _is_quick(measured, metric):
+        columns = automatic_columns(measured, seed) | columns
+    facts = dict[str, Any]()
+    if columns:
+        facts["slices"] = measure_slices(measured, columns, metric).facts()
+    if config.groups:
+        found = measure_disparities(measured, config.groups)
+        facts["groups"] = [each.facts() for each in found]
+    return facts
+
+
+def _is_quick(measured: Measured, metric: str | None) -> bool:
+    """True if slices that no key names say something about the split, and take seconds."""
+    rows = len(measured.split)
+    if isinstance(_make_judge(measured, metric or measured.task.metric[0]), _HitRate):
+        return rows >= FEWEST_DIVIDED
+    return FEWEST_DIVIDED <= rows <= MOST_DIVIDED and measured.task.score is None
+
+
+def measure_slices(
+    measured: Measured, columns: Mapping[str, Sequence[str]], metric: str | None = None
+) -> Slices:
+    """Compare the rows with each value of the columns with all others, by the task's metric."""
+    name, known = metric or measured.task.metric[0], dict([measured.task.metric])
+    direction = known.get(name, direction_of(name))
+    sign = 1 if direction == "max" else -1
+    judge = _make_judge(measured, name)
+    slices, too_small = list[Slice](), dict[str, int]()
+    for column, values in columns.items():
+        for value, count in sorted(Counter(values).items()):
+            if min(count, len(values) - count) < FEWEST_ROWS:
+                too_small[f"{column}={value}"] = count
+                continue
+            inside = np.array([each == value for each in values])
+            result, gap = _compare(judge, inside)
+            if np.isfinite([result, gap]).all():
+                slices.append(Slice(column, value, count, *judge.estimate(result, gap, inside)))
+    slices.sort(key=lambda each: (sign * each.gap.value, each.column, each.value))
+    overall = judge.measure(np.arange(len(measured.split)))
+    return Slices(measured.split.name, name, direction, overall, slices, too_small)
+
+
+def _compare(judge: _Judge, inside: _Mask) -> tuple[float, float]:
+    """Return the metric on some rows, and its difference to that on all others."""
+    from fairlearn.metrics import MetricFrame
+
+    rows = np.arange(len(inside))
+    frame = MetricFrame(
+        metrics=lambda rows, _: judge.measure(np.asarray(rows)),
+        y_true=rows,
+        y_pred=rows,
+        sensitive_features=inside,
+    )
+    by_group = frame.by_group
+    return float(by_group[True]), float(by_group[True] - by_group[False])
+
+
+class _Judge(Protocol):
+    """A metric of any rows, and its intervals."""
+
+    def measure(self, rows: _Rows) -> float: ...
+
+    def estimate(self, result: float, gap: float, inside: _Mask) -> tuple[Estimate, Estimate]:
+        """Return the metric on some rows and its gap to the others with their intervals."""
+
+
+def _make_judge(measured: Measured, metric: str) -> _Judge:
+    scores = measured.task.views.label_scores(measured.evaluation.stats)
+    if metric == "accuracy" and scores is not None and scores.exclusive:
+        return _HitRate(scores.scores.argmax(1) == scores.truth.argmax(1))
+    return _AnyMetric(measured, metric)
+
+
+class _HitRate:
+    """The accuracy of rows of which each is right or wrong: bootstrap."""
+
+    def __init__(self, hits: _Mask) -> None:
+        self.hits = hits
+
+    def measure(self, rows: _Rows) -> float:
+        return float(self.hits[rows].mean())
+
+    def estimate(self, result: float, gap: float, inside: _Mask) -> tuple[Estimate, Estimate]:
+        counted = [self.hits & inside, inside, self.hits & ~inside, ~inside]
+        sums = resampled_sums(np.stack(counted, axis=1).astype(np.float64))
+        within, others = (sums[:, at] / np.maximum(sums[:, at + 1], 1) for at in (0, 2))
+        return spread(result, within), spread(gap, within - others)
+
+
+class _AnyMetric:
+    """A metric that the task computes from statistics of rows: jackknife over parts of the rows."""
+
+    def __init__(self, measured: Measured, name: str) -> None:
+        self.measured, self.name = measured, name
+
+    def measure(self, rows: _Rows) -> float:
+        return self.measured.metrics_of(rows.tolist()).get(self.name, math.nan)
+
+    def estimate(self, result: float, gap: float, inside: _Mask) -> tuple[Estimate, Estimate]:
+        parts = np.arange(len(inside)) % _PARTS
+        within, gaps = list[float](), list[float]()
+        for part in range(_PARTS):
+            kept = parts != part
+            one, other = (self.measure(np.flatnonzero(kept & mask)) for mask in (inside, ~inside))
+            within.append(one)
+            gaps.append(one - other)
+        return _jackknife(result, within), _jackknife(gap, gaps)
+
+
+def _jackknife(value: float, left_out: Sequence[float]) -> Estimate:
+    """Return a value and the interval that its values without each part of the rows give."""
+    known = np.array([each for each in left_out if math.isfinite(each)])
+    if len(known) < _PARTS:
+        return Estimate(value, -math.inf, math.inf)
+    half = _QUANTILE * math.sqrt((_PARTS - 1) * float(known.var()))
+    return Estimate(value, value - half, value + half)
