@@ -17,6 +17,7 @@ from finetune.audit.overview import curve_sections, metric_sections
 from finetune.audit.report_page import FIGURES, load_template, write_figures, write_report_page
 from finetune.audit.row_sections import doubtful_sections, repeated_sections
 from finetune.audit.sections import ReportSection
+from finetune.audit.slice_sections import slice_sections
 from finetune.audit.worst_rows import worst_sections
 from finetune.data.opening import Splits
 from finetune.data.source import Source
@@ -36,6 +37,7 @@ SECTIONS: Sequence[Callable[[Evidence], Iterable[ReportSection]]] = (
     curve_sections,
     label_sections,
     _own_sections,
+    slice_sections,
     worst_sections,
     doubtful_sections,
     repeated_sections,

@@ -164,7 +164,7 @@ class RunFolder:
 
     def read_section(self, name: str, schema: type[_Section]) -> _Section:
         """Read and validate a section of config.yaml. Raises CheckpointError."""
-        values = self.read_config()[name]
+        values = self.read_config().get(name, {})  # {}: a run of an earlier version
         try:
             return stored_section(schema, values)
         except ValueError as error:
