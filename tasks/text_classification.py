@@ -22,8 +22,9 @@ from tasks.backbones.pretrained import from_pretrained, label_keys, text_network
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
 from tasks.classification.labeled import LabeledTask
 from tasks.classification.targets import Number, restore_targets
+from tasks.text.long_texts import shorten_texts
 from tasks.text.sentence_pooling import saved_pooling
-from tasks.text.text_config import TextClassificationConfig
+from tasks.text.text_config import TextClassificationConfig, pair_fault
 from tasks.text.text_models import (
     TextModel,
     load_native,
@@ -169,6 +170,8 @@ class TextClassification(LabeledTask):
         elif config.truncation == "head-tail":
             inputs = encode_head_tail(self.tokenizer_, texts[0], max_length)
         else:
+            tail = config.truncation == "tail"
+            texts = list(shorten_texts(self.tokenizer_, texts, max_length, tail=tail))
             inputs = dict(self.tokenizer_(*texts, truncation=True, max_length=max_length))
         return self.with_target({"inputs": inputs}, row)
 
@@ -226,10 +229,7 @@ class TextClassification(LabeledTask):
                 f"{specials} special tokens; raise it above {specials}"
             )
         if config.truncation in ("head-tail", "windows") and is_pair:
-            raise ConfigError(
-                f"task.truncation: {config.truncation} supports a single text, not a pair; "
-                "use head or tail, or join the two columns with task.join"
-            )
+            raise ConfigError(pair_fault(config.truncation))
         if config.truncation == "windows":
             check_windows(self.tokenizer_, config.max_length, config.window_overlap)
 

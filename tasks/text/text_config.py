@@ -19,6 +19,7 @@ class TextClassificationConfig(TargetConfig):
 
     prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"text"}
 
+    blank_keys: ClassVar[frozenset[str]] = frozenset({"join"})
     formats: ClassVar[tuple[DataFormat, ...]] = (STUDIO_TEXTS,)
     reads_images: ClassVar[bool] = False
 
@@ -66,6 +67,26 @@ class TextClassificationConfig(TargetConfig):
                 " task.head_hidden, or use head, tail or head-tail"
             )
 
+        for word in dict.fromkeys(self.add_tokens):
+            if not word.strip():
+                yield f"task.add_tokens: {word!r} is blank; remove it"
+            elif self.add_tokens.count(word) > 1:
+                yield f"task.add_tokens: {word!r} occurs more than once; list it once"
+        columns = [] if self.text is None else _columns(self.text)
+        label = self.label if isinstance(self.label, list) else [self.label]
+        for name in dict.fromkeys(columns):
+            if name in label:
+                yield f"task.text and task.label both name the column {name!r}; name another one"
+            if columns.count(name) > 1:
+                yield f"task.text: names the column {name!r} twice; name it once"
+        if self.truncation in ("head-tail", "windows") and len(columns) > 1 and self.join is None:
+            yield pair_fault(self.truncation)
+        if self.truncation == "windows" and self.window_overlap >= self.max_length:
+            yield (
+                f"task.window_overlap: {self.window_overlap} tokens are all of a window of"
+                f" task.max_length={self.max_length}; set a lower value"
+            )
+
     def change_faults(self, changed: Self) -> Iterator[str]:
         yield from super().change_faults(changed)
         one, other = _columns(self.text), _columns(changed.text)
@@ -89,3 +110,11 @@ class TextClassificationConfig(TargetConfig):
 
 def _columns(text: str | list[str] | None) -> list[str]:
     return list(text) if isinstance(text, list) else [text or "text"]
+
+
+def pair_fault(truncation: str) -> str:
+    """Return the fault of a truncation that a pair of texts does not have."""
+    return (
+        f"task.truncation: {truncation} supports a single text, not a pair; use head or tail, or"
+        " join the two columns with task.join"
+    )

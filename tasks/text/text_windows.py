@@ -13,6 +13,7 @@ from torch import Tensor
 
 from finetune.errors import ConfigError
 from finetune.task_parts import Length
+from tasks.text.long_texts import shorten_text
 from tasks.text.text_config import Pooling
 
 WINDOWS = "windows"
@@ -23,6 +24,7 @@ def encode_windows(
     tokenizer: Any, text: str, max_length: int, overlap: int, max_windows: int
 ) -> dict[str, list[int]]:
     """Return the first windows of a text, concatenated, and their lengths under WINDOWS."""
+    text = shorten_text(tokenizer, text, max_length * max_windows)
     encoded = tokenizer(
         text, truncation=True, max_length=max_length, stride=overlap, return_overflowing_tokens=True
     )

@@ -20,6 +20,7 @@ from finetune.errors import ModelError
 from finetune.task_parts import Length
 from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.pretrained import from_pretrained
+from tasks.text.long_texts import PART, count_tokens, is_long, shorten_text
 
 # Tokenizers without a maximum length report a model_max_length above this.
 UNBOUNDED = 1_000_000
@@ -83,7 +84,7 @@ def unknown_tokens_note(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     """Return a note if many tokens of the first texts are unknown to the tokenizer."""
     if tokenizer.unk_token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id):
         return []  # a byte-level vocabulary such as GPT-2's has no unknown tokens
-    sample = list(islice(texts, SAMPLED_TEXTS))
+    sample = [text[:PART] for text in islice(texts, SAMPLED_TEXTS)]
     encoded = tokenizer(sample, add_special_tokens=False)["input_ids"]
     ids = [token for text_ids in encoded for token in text_ids]
     share = ids.count(tokenizer.unk_token_id) / max(len(ids), 1)
@@ -118,14 +119,18 @@ def token_lengths(
     tokenizer: Any, texts: Sequence[Any], pairs: Sequence[Any] | None, max_length: int
 ) -> list[Length]:
     """Count the tokens of each text (or pair) that are read, and those that are truncated."""
-    lengths = []
+    sizes = list[int]()
     for start in range(0, len(texts), 1000):
         part = slice(start, start + 1000)
-        second = list(pairs[part]) if pairs else None
-        encoded = tokenizer(list(texts[part]), second, return_attention_mask=False)
-        sizes = [len(ids) for ids in encoded["input_ids"]]
-        lengths += [Length(min(size, max_length), max(size - max_length, 0)) for size in sizes]
-    return lengths
+        columns = [texts[part], pairs[part]] if pairs else [texts[part]]
+        if any(is_long(text) for column in columns for text in column):
+            specials = tokenizer.num_special_tokens_to_add(pair=len(columns) > 1)
+            for row in zip(*columns, strict=True):
+                sizes.append(specials + sum(count_tokens(tokenizer, text) for text in row))
+        else:
+            encoded = tokenizer(*map(list, columns), return_attention_mask=False)
+            sizes += map(len, encoded["input_ids"])
+    return [Length(min(size, max_length), max(size - max_length, 0)) for size in sizes]
 
 
 def encode_head_tail(tokenizer: Any, text: str, max_length: int) -> dict[str, list[int]]:
@@ -134,6 +139,9 @@ def encode_head_tail(tokenizer: Any, text: str, max_length: int) -> dict[str, li
     A quarter of max_length is kept from its start, the rest from its end; special tokens are at the
     ends, so they are kept.
     """
+    ends = [shorten_text(tokenizer, text, max_length, tail=tail) for tail in (False, True)]
+    if max(map(len, ends)) < len(text):
+        text = " ".join(ends)
     encoded = tokenizer(text)
     head = max_length // 4
     return {

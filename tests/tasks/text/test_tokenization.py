@@ -12,6 +12,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.task_parts import Row
 from tasks import TextClassification
+from tasks.text import long_texts
 from tests.support.contract import resolve
 from tests.support.text_classifiers import PAIR, SINGLE, labeled, set_up
 from tests.support.tiny_models import LONGEST
@@ -97,3 +98,28 @@ def test_setup_notes_point_out_likely_mistakes(
 
     assert note in notes(rows, **keys)
     assert note.partition(" ")[2] not in notes(SINGLE, class_weights="balanced")
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("truncation", ["head", "tail", "head-tail", "windows"])
+def test_very_long_texts_are_encoded_as_a_whole_would_be(
+    truncation: str, pair: bool, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if pair and truncation in ("head-tail", "windows"):
+        return
+    words = ["the", "market", "fell", "goal", "team", "shares", "a", "match", "of"]
+    texts = [" ".join(words[n % 9] for n in range(start, start + 500)) for start in (0, 1, 3)]
+    texts += ["goal " * 400, "a " * 20]
+    rows = [
+        {"first": text, "second": text[::-1], "label": "ab"[n % 2]} for n, text in enumerate(texts)
+    ]
+    keys = {"text": ["first", "second"] if pair else "first", "label": "label"}
+    task, _ = set_up(bert_folder, rows, truncation=truncation, max_length=40, **keys)
+    whole = [task.encode(row)["inputs"] for row in rows]
+    monkeypatch.setattr(long_texts, "PART", 300)
+    monkeypatch.setattr(long_texts, "_MARGIN", 5)
+    assert [task.encode(row)["inputs"] for row in rows] == whole
+    if not pair:
+        counted = task.lengths(rows)
+        monkeypatch.setattr(long_texts, "PART", 10**6)
+        assert counted == task.lengths(rows)
