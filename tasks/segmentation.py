@@ -86,8 +86,6 @@ class Segmentation(Task):
     def setup(self, train: Any, source: ModelConfig, *, frozen: bool) -> list[str]:
         from tasks.masks.segmentation_sources import find_segmenter
 
-        terms = losses.parse_loss(self.resolved_.loss)
-        losses.check_weights(terms, self.resolved_.class_weights)
         masks = self.rows.masks
         self.coding_, facts = masks.learn(train)
         self.weights_, weights = masks.weigh(self.coding_, facts, self.resolved_.class_weights)
@@ -108,7 +106,7 @@ class Segmentation(Task):
         notes += [*pixels.notes, note]
         notes += similar_names(self.coding_.names)
         notes += [*masks.note_turned(train, facts), *masks.remarks("train", facts, self.coding_)]
-        return [text for text in (*notes, f"loss: {' + '.join(terms)}") if text]
+        return [text for text in (*notes, f"loss: {' + '.join(self.resolved_.loss_terms)}") if text]
 
     def state(self) -> dict[str, Any]:
         return {
@@ -189,7 +187,7 @@ class Segmentation(Task):
             masks = [sample["target"]["mask"] for sample in samples]
             batch["targets"] = join(masks)
             batch["whole"] = [sample["target"]["whole"] for sample in samples]
-            terms = losses.parse_loss(self.resolved_.loss)
+            terms = self.resolved_.loss_terms
             batch["count"] = losses.count_terms(terms, masks, self.weights_)
         if "inputs" in samples[0]:
             images = [sample["inputs"][INPUT] for sample in samples]
@@ -197,7 +195,7 @@ class Segmentation(Task):
         return batch
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        terms = losses.parse_loss(self.resolved_.loss)
+        terms = self.resolved_.loss_terms
         return losses.sum_terms(terms, outputs, batch["targets"], self.weights_)
 
     def measure(self, outputs: Any, batch: Batch) -> Stats:

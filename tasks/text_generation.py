@@ -265,35 +265,13 @@ class TextGeneration(Task):
         return self._codec[1]
 
     def _check_keys(self) -> None:
-        is_text = self.resolved_.kind == "text"
         if self.resolved_.generate:
             check_scorers(TEXT_METRICS)
         if self.resolved_.scores_texts:
             self._check_room()
-        if self.resolved_.scores_texts and is_text:
-            key = "generate" if self.resolved_.generate else "metrics"
-            raise ConfigError(
-                f"task.{key}: plain text has no reference to compare with; set task.prompt and "
-                f"task.completion, or remove task.{key}"
-            )
-        no_chat = is_text or (self.resolved_.kind == "prompt" and self.resolved_.chat is False)
-        if self.resolved_.chat_template is not None and no_chat:
-            raise ConfigError(
-                "task.chat_template requires dialogues, or prompts with task.chat=true, and these "
-                "rows are neither; set task.messages to a column of dialogues, or remove "
-                "task.chat_template"
-            )
-        if is_text and self.resolved_.chat:
-            raise ConfigError(
-                "task.chat=true requires prompts and completions, and these rows are plain text; "
-                "set task.prompt and task.completion, or remove task.chat"
-            )
-        if self.resolved_.chunk and (not is_text or self.resolved_.truncation is not None):
-            raise ConfigError(
-                "task.chunk=true splits long plain texts instead of truncating them; set "
-                "task.text, and remove task.truncation, or remove task.chunk"
-            )
-        if is_text and self.network_config_.is_encoder_decoder:
+        for fault in self.resolved_.layout_faults():
+            raise ConfigError(fault)
+        if self.resolved_.kind == "text" and self.network_config_.is_encoder_decoder:
             raise ConfigError(
                 "task.text: a sequence-to-sequence network needs a prompt and a completion, not "
                 "plain text; set task.prompt and task.completion"

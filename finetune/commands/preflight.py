@@ -17,14 +17,15 @@ from finetune.config.conflicts import check_conflicts
 from finetune.config.schema import RunConfig
 from finetune.data.source import Source, check_given, find_data
 from finetune.errors import ConfigError
-from finetune.export.licenses import check_license
+from finetune.export.hub import check_hub_keys
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_origin, check_run_exists
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.io.table_writer import check_output
 from finetune.methods import METHODS
-from finetune.optim.optimizer_names import check_optimizer_name
+from finetune.optim.timm_names import check_architecture_name, check_optimizer_name
 from finetune.registry import find_object
+from finetune.reporting.trackers import check_packages
 from finetune.tables.encodings import Decoder
 
 if TYPE_CHECKING:
@@ -37,23 +38,21 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     if config.method.name in METHODS:  # the class of another method may say more than its config
         check_conflicts(config, config.method)
     check_optimizer_name(config.optim.name)
+    check_packages(config.output.trackers)
     data, output = config.data, config.output
     check_given(data)
     Decoder(data.encoding)
     if data.map is not None:
         find_object(data.map, "data.map")
     sheets = data.answers if isinstance(data.answers, list) else [data.answers]
-    for reference in (data.source, data.train, data.validation, data.test, *sheets):
+    splits = (data.source, data.train, data.validation, data.test)
+    for reference in (*splits, *sheets, data.drop, data.relabel):
         find_data(reference)
     check_origin(config.model)
+    check_architecture_name(config.model.name)
     if output.dir is not None:
         check_free(RunFolder(Path(output.dir)))
-    if output.hub is not None:
-        from finetune.export.hub import check_repository
-
-        check_repository(output.hub)
-    if output.license is not None:
-        check_license("output.license", output.license)
+    check_hub_keys(output)
 
 
 def check_model(run: str, source: Source | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 from finetune.errors import ConfigError, nearest
@@ -46,6 +47,16 @@ def selected_metric(
     if sign:
         return name, "min" if sign == "-" else "max"
     return task_metric if name == task_metric[0] else (name, direction_of(name))
+
+
+def best_faults(best: str | None, names: Collection[str]) -> Iterator[str]:
+    """Yield the fault of a train.best that is not among `names`, those of a TaskConfig."""
+    if not best or best == "last" or not names:
+        return
+    name = best[1:] if best[0] in "+-" else best
+    patterns = [re.sub("<[^>]*>", ".+", re.escape(each)) for each in names]
+    if name.partition("/")[0] != "loss" and not re.fullmatch("|".join(patterns), name):
+        yield f"train.best: unknown metric {name!r}; {_offer(name, names)}"
 
 
 def _offer(name: str, known: Collection[str]) -> str:

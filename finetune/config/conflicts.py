@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
+from finetune.config.best_metric import best_faults
 from finetune.config.schema import RunConfig
-from finetune.errors import ConfigError, raise_for_faults
+from finetune.errors import raise_for_faults
+
+SMALLEST_CONTRASTIVE_BATCH = 4
+"""Two rows of each of two classes: a smaller batch lacks a positive or a negative pair."""
+
+
+_HARMLESS = ("none", "last")
+"""Values that turn a key off."""
 
 
 class MethodFacts(Protocol):
@@ -24,40 +32,86 @@ class MethodFacts(Protocol):
 
 def check_conflicts(config: RunConfig, method: MethodFacts) -> None:
     """Raise ConfigError for empty keys, and keys that exclude each other or have no effect."""
-    raise_for_faults("the config", [*_empty_keys(config), *config.task.key_faults()])
-    model, optim = config.model, config.optim
-    if model.quantize and (not method.takes_quantized or method.tunes_backbone):
-        raise ConfigError(
-            f"model.quantize={model.quantize}: quantized weights cannot be trained with "
+    faults = [*_empty_keys(config), *config.task.key_faults(), *_exclusions(config, method)]
+    for applies, keys, why in _rules(config, method):
+        for key in keys if applies else ():
+            section, _, leaf = key.partition(".")
+            values = getattr(config, section)
+            value, default = getattr(values, leaf), type(values).model_fields[leaf].default
+            if value not in (default, *_HARMLESS):
+                faults.append(f"{key}={value}: {why}")
+    raise_for_faults("the config", faults)
+
+
+def _rules(config: RunConfig, method: MethodFacts) -> list[tuple[bool, tuple[str, ...], str]]:
+    """Return (condition, keys that must then have their default, reason and remedy)."""
+    freezes = method.freezes_backbone and not method.tunes_backbone
+    return [
+        (
+            not config.task.may_have_labels,
+            ("train.sampling", "data.per_class", "output.calibrate"),
+            "the rows of this task have no label; leave it out",
+        ),
+        (
+            not config.task.may_round,
+            ("output.dtype",),
+            "only weights of language models may be rounded; leave it out",
+        ),
+        (
+            config.data.validation == 0,
+            ("train.early_stopping", "train.best", "output.calibrate"),
+            "is computed on a validation split, and there is none with data.validation=0; leave "
+            "one of the two out",
+        ),
+        (
+            config.train.evaluate_every == "never",
+            ("train.early_stopping",),
+            "counts evaluations, and there are none with train.evaluate_every=never; leave one of "
+            "the two out",
+        ),
+        (
+            freezes,
+            ("model.dropout", "model.drop_path"),
+            "method=frozen runs the backbone in evaluation mode, without dropout; leave it out, "
+            "or use method=lora, partial or full, or method.contrastive",
+        ),
+        (
+            method.solves_head,
+            ("train.sampling", "optim.l1_head", "optim.ema"),
+            "no effect with method.solver=exact, which takes no steps; leave it out, or use "
+            "method.solver=loop",
+        ),
+    ]
+
+
+def _exclusions(config: RunConfig, method: MethodFacts) -> Iterator[str]:
+    """Yield the faults of values that exclude each other."""
+    data, quantize = config.data, config.model.quantize
+    if quantize and (not method.takes_quantized or method.tunes_backbone):
+        yield (
+            f"model.quantize={quantize}: quantized weights cannot be trained with "
             f"method={config.method.name}; use method=lora, or leave model.quantize out"
         )
-    drops = {"model.dropout": model.dropout, "model.drop_path": model.drop_path}
-    _refuse(
-        drops if method.freezes_backbone and not method.tunes_backbone else {},
-        "method=frozen runs the backbone in evaluation mode, without dropout; leave it out, or use "
-        "method=lora, partial or full, or method.contrastive",
-    )
-    loops = {
-        "train.sampling": config.train.sampling if config.train.sampling != "each" else None,
-        "optim.l1_head": optim.l1_head or None,
-        "optim.ema": optim.ema,
-    }
-    _refuse(
-        loops if method.solves_head else {},
-        "no effect with method.solver=exact, which takes no steps; leave it out, or use "
-        "method.solver=loop",
-    )
+    if not getattr(config.task, "metrics", None):  # those that users add have any name
+        yield from best_faults(config.train.best, config.task.metric_names)
+    if sum(share for share in (data.validation, data.test) if isinstance(share, float)) >= 1:
+        yield (
+            f"data.validation={data.validation} + data.test={data.test}: no rows left for "
+            "training; the sum must be less than 1"
+        )
+    if method.tunes_backbone and config.train.batch_size < SMALLEST_CONTRASTIVE_BATCH:
+        yield (
+            f"method.contrastive: a step compares the rows of a batch, and train.batch_size="
+            f"{config.train.batch_size} is too small; set it to {SMALLEST_CONTRASTIVE_BATCH} or "
+            "more"
+        )
 
 
 def _empty_keys(config: RunConfig) -> Iterator[str]:
     """Yield the faults of texts such as data.field="", which name nothing."""
-    for section in ("model", "data", "output"):
-        for key, value in getattr(config, section):
-            if value == "":
-                yield f"{section}.{key}: is empty; give a value, or leave the key out"
-
-
-def _refuse(keys: Mapping[str, Any], why: str) -> None:
-    for key, value in keys.items():
-        if value is not None:
-            raise ConfigError(f"{key}={value}: {why}")
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        for key, field in type(section).model_fields.items():
+            is_blank = getattr(section, key) == "" and field.default is None
+            if is_blank and key not in section.blank_keys:
+                yield f"{name}.{key}: is empty; give a value, or leave the key out"

@@ -39,6 +39,7 @@ Tracker = Literal[
 ]
 """The trackers of Accelerate."""
 CalibrationWish = Literal["temperature", "none"] | None
+SPOKEN_DELIMITERS = {"\\t": "\t", "tab": "\t"}
 DEFAULT_METHOD = "lora"
 KeyKind = Literal["free_keys", "length_keys", "place_keys", "code_keys"]
 
@@ -55,6 +56,8 @@ class Section(BaseModel):
     code_keys: ClassVar[frozenset[str]] = frozenset()
     """Keys that decide which code runs; a resumed run has them from the user, never from its files.
     """
+    blank_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that may be an empty text although their default is null."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -93,11 +96,22 @@ class TaskConfig(Section):
     """True: the final model is a backbone for runs of other tasks. `init` does not choose the task,
     which fits any texts or images, and `embed` reads its models as pretrained networks.
     """
+    may_round: ClassVar[bool] = True
+    """False: output.dtype does not apply to networks of this task."""
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    """Names that metrics of the task may have, with <...> for a part that data or keys settle, as
+    in f1/<label>; () if unknown.
+    """
 
     @property
     def learns_thresholds(self) -> bool:
         """True if the minimum probability of each label is learned from the validation split."""
         return False
+
+    @property
+    def may_have_labels(self) -> bool:
+        """False if no row has a label, so that keys about labels do not apply."""
+        return True
 
     @property
     def metric_code(self) -> list[str]:
@@ -215,7 +229,7 @@ class DataConfig(Section):
     """Few-shot training: sample exactly this many rows of each class from train, after shares have
     been split off; other splits keep all rows.
     """
-    columns: list[str] | Literal["header"] | None = None
+    columns: Annotated[list[str], Field(min_length=1)] | Literal["header"] | None = None
     """Names of the columns of a table without a header; header: the first line names the columns,
     whatever it looks like; null: it does, unless it looks like data.
     """
@@ -241,6 +255,25 @@ class DataConfig(Section):
     true: scale them to the files; false: read them in the pixels of the files; null: such rows are
     invalid.
     """
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_a_character(cls, delimiter: str | None) -> str | None:
+        character = SPOKEN_DELIMITERS.get(delimiter or "", delimiter)
+        is_one = not character or (len(character) == 1 and character.isascii())
+        if not is_one or character in tuple("\"'\\\r\n\0"):
+            raise ValueError("is not a single ASCII character; write ',' ';' '|' or tab")
+        return delimiter
+
+    @field_validator("columns")
+    @classmethod
+    def _differ(cls, columns: list[str] | str | None) -> list[str] | str | None:
+        names = columns if isinstance(columns, list) else []
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"names {name!r} more than once; name each column once")
+        return columns
+
     on_error: Literal["stop", "skip", "clip"] = "stop"
     """Handling of invalid rows.
 

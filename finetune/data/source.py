@@ -57,12 +57,20 @@ def find_data(reference: Any) -> Path | None:
 
 
 def check_given(config: DataConfig) -> None:
-    """Raise DataError if a config names no rows to train on."""
+    """Raise DataError for a config that names no rows to train on, or keys of a hub for a file."""
     if config.source is None and config.train is None:
         raise DataError(
             "data: no data given; add data=REFERENCE: a file, a folder, a hub dataset or "
             "pkg://<package>/<path>"
         )
+    place = find_data(config.source)
+    if place is not None and place.is_file():
+        for key in ("subset", "revision"):
+            if (value := getattr(config, key)) is not None:
+                raise DataError(
+                    f"data.{key}={value}: only datasets of a hub have one, and {place} is a file; "
+                    "remove the key"
+                )
 
 
 def make_source(

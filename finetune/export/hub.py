@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.config.schema import OutputConfig
 from finetune.errors import ConfigError, HubError, format_count
 from finetune.export.licenses import check_license
 from finetune.export.upload import ADAPTER, ADAPTER_CONFIG, CardEdits, Upload, collect_upload
@@ -65,7 +66,7 @@ def push(
     if license is not None:
         check_license("--license", license)
     if base_model is not None:
-        check_repository(base_model)
+        check_base_model("--base-model", base_model)
     edits = CardEdits(repository, license, base_model)
     console = Console()
     with console.during("checking the files"):
@@ -93,6 +94,22 @@ def check_repository(repository: str) -> None:
             f"{redact(repository)!r} is not a valid repository id; write OWNER/NAME, such as "
             "me/news, with letters, digits, '-', '_' and '.'"
         )
+
+
+def check_hub_keys(output: OutputConfig) -> None:
+    """Raise ConfigError for the keys of a config that a hub would not accept."""
+    if output.hub is not None:
+        check_repository(output.hub)
+    if output.base_model is not None:
+        check_base_model("output.base_model", output.base_model)
+    if output.license is not None:
+        check_license("output.license", output.license)
+
+
+def check_base_model(key: str, name: str) -> None:
+    """Raise ConfigError if the `key` names a base model by something other than its hub id."""
+    if not _REPOSITORY_ID.fullmatch(name if "/" in name else f"owner/{name}"):  # such as gpt2
+        raise ConfigError(f"{key}: {redact(name)!r} is not the id of a model on a hub")
 
 
 def note_missing_token(repository: str) -> str:

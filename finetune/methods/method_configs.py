@@ -81,7 +81,7 @@ class LoraConfig(MethodConfig):
     rows; layers that need more get up to twice the rank, others less or none (Paischer et al. 2024,
     arXiv:2410.07170).
     """
-    targets: list[str] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Layers to adapt, by full name or its ending; null: all that can be adapted."""
     rank_pattern: dict[str, PositiveInt] = {}  # noqa: RUF012 - pydantic copies it
     """Rank for specific layers: {name or ending: rank}; the last match wins."""
@@ -97,7 +97,7 @@ class Ia3Config(MethodConfig):
     """Train vectors that rescale activations, and the head (Liu et al. 2022, arXiv:2205.05638)."""
 
     name: Literal["ia3"] = "ia3"
-    targets: list[str] | None = None
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     """Layers whose outputs are rescaled, by full name or its ending; null: peft's choice for this
     network (keys, values and the second feed-forward layer), else all layers that can be adapted.
     """

@@ -10,40 +10,47 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from accelerate import Accelerator
-
 from finetune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PROJECT = "finetune-kit"
 # Packages to install for trackers whose package has another name.
 PACKAGES = {"comet_ml": "comet-ml"}
+ALTERNATIVES = {"tensorboard": ("tensorboardX",)}
+"""Modules of other packages with which a tracker works, too."""
 MODULES = {"tensorboard": "torch.utils.tensorboard"}
 """Modules to import for trackers whose module has another name."""
 ANSWER_SECONDS = 5
 
 
+def check_packages(names: Sequence[str]) -> None:
+    """Raise ConfigError for a tracker whose package is not installed, without importing any."""
+    for name in names:
+        if not any(map(_is_importable, (name, *ALTERNATIVES.get(name, ())))):
+            raise _fault(name, f"is not installed; run: pip install {PACKAGES.get(name, name)}")
+
+
+def _is_importable(module: str) -> bool:
+    return module in sys.modules or find_spec(module) is not None
+
+
 def check_trackers(names: Sequence[str]) -> None:
     """Raise ConfigError for a tracker that is unknown, not installed, or has no access."""
-    if not names:
-        return
-    from accelerate.tracking import get_available_trackers
-
-    installed = {str(name) for name in get_available_trackers()}
+    check_packages(names)
     for name in names:
         package = PACKAGES.get(name, name)
-        if name not in installed:
-            raise ConfigError(
-                f"output.trackers: {name} is not installed; run: pip install {package}, or remove "
-                "the tracker"
-            )
         try:
             module = importlib.import_module(MODULES.get(name, name))
         except Exception as error:  # third-party code may raise anything

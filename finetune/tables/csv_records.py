@@ -17,13 +17,12 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finetune.config.schema import DataConfig
-from finetune.errors import AmbiguityError, DataError
+from finetune.config.schema import SPOKEN_DELIMITERS, DataConfig
+from finetune.errors import AmbiguityError
 from finetune.tables.faults import excerpt
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _QUOTES = {"double": '"', "single": "'", "backslash": '"', "none": "", None: '"'}
-_SPOKEN = {"\\t": "\t", "tab": "\t"}
 _MOST_VALUES = 100_000
 _PROSE = 2  # spaces from which a text is prose and not a label
 _UNREAD_QUOTES = {
@@ -174,13 +173,7 @@ def find_dialect(path: Path, text: str, config: DataConfig, is_tsv: bool) -> tup
     quote = _QUOTES[config.quote]
     configured = "\t" if is_tsv else config.delimiter
     if configured is not None:
-        delimiter = _SPOKEN.get(configured, configured)
-        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in "\"'\\\r\n\0":
-            raise DataError(
-                f"data.delimiter: {configured!r} is not a single ASCII character; write ',' ';' '|'"
-                " or tab"
-            )
-        return Dialect(delimiter, quote, escape), ""
+        return Dialect(SPOKEN_DELIMITERS.get(configured, configured), quote, escape), ""
     choices = [Dialect(delimiter, quote, escape) for delimiter in DELIMITERS]
     # Ties are broken in favor of the comma.
     best = max(choices, key=lambda choice: len(choice.cells(text)))

@@ -46,9 +46,6 @@ from finetune.optim.schedules import rate_factor, set_rate
 from finetune.reporting.console import Console
 from finetune.training.state import Live
 
-# Two rows of each of two classes: any smaller batch lacks a positive or a negative pair.
-SMALLEST_BATCH = 4
-
 
 def tune_backbone(live: Live, folder: Path | None, console: Console) -> str:
     """Tune the backbone in place, or restore it from the checkpoint in `folder`; return a summary.
@@ -189,12 +186,6 @@ def _check_classes(live: Live) -> np.ndarray:
     place = f"method.contrastive={_phase(live).steps}"
     if len(np.unique(classes)) < 2:
         raise ConfigError(f"{place}: all rows belong to one class; add rows of another class")
-    size = live.config.train.batch_size
-    if size < SMALLEST_BATCH:
-        raise ConfigError(
-            f"{place}: a step compares the rows of a batch, and train.batch_size={size} is too "
-            f"small; set it to {SMALLEST_BATCH} or more"
-        )
     return classes
 
 

@@ -25,8 +25,7 @@ from finetune.data.opening import Splits
 from finetune.distributed.launch import deterministic, environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import CheckpointError, ConfigError, nearest
-from finetune.export.hub import check_repository, note_missing_token, push_finished
-from finetune.export.licenses import check_license
+from finetune.export.hub import check_hub_keys, note_missing_token, push_finished
 from finetune.io.checkpoint import Checkpoint, find_latest_checkpoint, load_optimizer
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
@@ -72,10 +71,7 @@ def run(
     check_trackers(config.output.trackers)
     if config.output.report:
         load_template()  # raises if its library is missing, before the run and not after it
-    if config.output.hub is not None:
-        check_repository(config.output.hub)
-    if config.output.license is not None:
-        check_license("output.license", config.output.license)
+    check_hub_keys(config.output)
     state = this_process()
     console = console or Console(enabled=state.is_main_process)
     default = default_folder(config, data) if config.output.dir is None else Path()

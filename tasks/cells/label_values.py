@@ -7,7 +7,8 @@ converted, writes the same label as another type.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +38,25 @@ class LabelIndex:
         """Return the index of a name, or None if it is unknown."""
         index = self._exact.get(name)
         return self._by_key.get(label_key(name)) if index is None else index
+
+
+def configured_labels(configured: Sequence[str] | Mapping[str, str]) -> list[str]:
+    """Return the names of task.labels, a list or {value: name}; two values may share a name."""
+    names = configured.values() if isinstance(configured, Mapping) else configured
+    plain = [name.strip() for name in names]
+    return list(dict.fromkeys(plain)) if isinstance(configured, Mapping) else plain
+
+
+def check_label_names(names: Sequence[str]) -> None:
+    """Raise ValueError for a list of label names that is empty, holds a blank, or repeats one."""
+    names = [name.strip() for name in names]
+    if not names:
+        raise ValueError("is empty; list the labels, or leave the key out")
+    if "" in names:
+        raise ValueError("a name is empty; write every label as text")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{name!r} is listed {count} times; list it once")
 
 
 def is_missing(value: Any) -> bool:

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from finetune.errors import ConfigError, nearest
+from finetune.errors import ConfigError
+from tasks.classification.label_config import weight_faults
 
 
 def class_weights(
@@ -23,14 +24,8 @@ def class_weights(
         return None
     if configured == "balanced":
         return [float(len(targets) / (len(names) * count)) for count in _counts(names, targets)]
-    for name in configured:
-        if name not in names:
-            raise ConfigError(f"task.class_weights: unknown label {name!r}; {nearest(name, names)}")
-    if missing := [name for name in names if name not in configured]:
-        more = ", ".join(f"{name}: 1" for name in missing)
-        raise ConfigError(
-            f"task.class_weights: no weight for {', '.join(map(repr, missing))}; add {{{more}}}"
-        )
+    for fault in weight_faults(configured, names):
+        raise ConfigError(fault)
     return [float(configured[name]) for name in names]
 
 

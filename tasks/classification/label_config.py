@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from finetune.config.schema import NonNegative
-from tasks.cells.label_values import label_key
+from finetune.errors import nearest
+from tasks.cells.label_values import check_label_names, configured_labels, label_key
 from tasks.metrics.metric_config import ExtraMetricsConfig
 
 LabelKind = Literal["single", "several", "number"]
@@ -27,8 +28,29 @@ LabelName = Annotated[str, BeforeValidator(_as_name)]
 LabelValue = Annotated[str, BeforeValidator(_as_key)]
 
 
+KEYS_OF_KINDS = {
+    "class_weights": ("single",),
+    "label_smoothing": ("single",),
+    "focal_gamma": ("single",),
+    "logit_adjustment": ("single",),
+    "threshold": ("several",),
+    "delimiter": ("several",),
+    "blank_is_no": ("several",),
+    "labels": ("single", "several"),
+}
+"""Keys that mean something for some kinds of labels only."""
+
+
 class TargetConfig(ExtraMetricsConfig):
     """The keys of a task whose rows have labels or a number as target."""
+
+    may_round: ClassVar[bool] = False
+    metric_names: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "matthews", "top5_accuracy", "subset_accuracy", "roc_auc"),
+        *("f1_macro", "f1_micro"),
+        *("precision/<label>", "recall/<label>", "f1/<label>", "support/<label>"),
+        *("rmse", "mae", "r2", "pearson", "spearman"),
+    )
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset(
         {"threshold", "scores", "label", "metrics", "coverage", "class_conditional"}
@@ -38,6 +60,10 @@ class TargetConfig(ExtraMetricsConfig):
     def learns_thresholds(self) -> bool:
         return self.threshold == "auto"
 
+    @property
+    def may_have_labels(self) -> bool:
+        return self.kind != "number"
+
     def key_faults(self) -> Iterator[str]:
         yield from super().key_faults()
         for key in ("coverage", "class_conditional"):
@@ -46,6 +72,17 @@ class TargetConfig(ExtraMetricsConfig):
                     f"task.{key}: for predictions; leave it out of training, and use "
                     "finetune predict RUN DATA --coverage 0.9"
                 )
+        if self.kind is not None:
+            yield from kind_faults(self, self.kind)
+        if self.labels is not None and isinstance(self.class_weights, dict):
+            yield from weight_faults(self.class_weights, configured_labels(self.labels))
+
+    @field_validator("labels")
+    @classmethod
+    def _are_distinct(cls, labels: Any) -> Any:
+        if labels is not None:
+            check_label_names(configured_labels(labels))
+        return labels
 
     def change_faults(self, changed: Self) -> Iterator[str]:
         if changed.threshold != self.threshold and self.kind != "several":
@@ -120,3 +157,24 @@ class TargetConfig(ExtraMetricsConfig):
     """Width of a hidden layer in the head, which is then saved beside the network; null: none."""
     head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout probability in a head with a hidden layer."""
+
+
+def kind_faults(config: TargetConfig, kind: LabelKind) -> Iterator[str]:
+    """Yield the faults of keys that mean something for another kind of label only."""
+    for key, kinds in KEYS_OF_KINDS.items():
+        is_set = getattr(config, key) != type(config).model_fields[key].default
+        if is_set and kind not in kinds:
+            yield (
+                f"task.{key}: requires task.kind={' or '.join(kinds)}, but task.kind is {kind};"
+                " remove the key"
+            )
+
+
+def weight_faults(weights: Mapping[str, float], names: Sequence[str]) -> Iterator[str]:
+    """Yield the faults of class weights that do not have exactly the names of the labels."""
+    for name in weights:
+        if name not in names:
+            yield f"task.class_weights: unknown label {name!r}; {nearest(name, names)}"
+    if missing := [name for name in names if name not in weights]:
+        more = ", ".join(f"{name}: 1" for name in missing)
+        yield (f"task.class_weights: no weight for {', '.join(map(repr, missing))}; add {{{more}}}")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.errors import ConfigError, DataError, format_count, listed, nearest
-from tasks.cells.label_values import LabelIndex, merge_spellings
+from finetune.errors import DataError, format_count, listed, nearest
+from tasks.cells.label_values import LabelIndex, configured_labels, merge_spellings
 
 LONGEST_NAME = 200  # characters
 MOST_LISTED = 5  # unknown labels that an error lists
@@ -133,20 +133,6 @@ def parse_number(value: Any) -> float | None:
 
 
 # ---- checks of a column
-
-
-def configured_labels(configured: Sequence[str] | Mapping[str, str]) -> list[str]:
-    """Return the names of task.labels. Raises ConfigError if one is empty or listed twice."""
-    listed_names = list(configured)
-    if isinstance(configured, Mapping):  # two values may share a name
-        listed_names = list(dict.fromkeys(configured.values()))
-    names = [label_text(name) for name in listed_names]
-    for name, count in Counter(names).items():
-        if name is None:
-            raise ConfigError("task.labels: a name is empty; write every label as text")
-        if count > 1:
-            raise ConfigError(f"task.labels: {name!r} is listed {count} times; list it once")
-    return [name for name in names if name is not None]
 
 
 def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: str = "row") -> None:

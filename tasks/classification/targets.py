@@ -32,7 +32,7 @@ from tasks.cells.indicators import label_mappings
 from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, typed_labels
 from tasks.classification import classification_metrics as metrics
 from tasks.classification.imbalance import class_weights, log_priors
-from tasks.classification.label_config import TargetConfig
+from tasks.classification.label_config import TargetConfig, kind_faults
 from tasks.classification.label_reader import LabelReader, list_items
 from tasks.classification.label_rows import label_cell, make_reader
 from tasks.classification.labels import (
@@ -329,26 +329,12 @@ TARGET_KINDS: dict[str, type[Targets]] = {
 }
 
 
-KEYS_OF_KINDS = {
-    "class_weights": "single",
-    "label_smoothing": "single",
-    "focal_gamma": "single",
-    "logit_adjustment": "single",
-    "threshold": "several",
-}
-"""Keys of the labels that mean something for one kind only."""
-
-
 def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     """Learn the targets from all labels of train, a datasets.Dataset."""
     values, kind = label_values(config, rows), config.kind or "single"
     place = f"task.label={config.label}"
-    for key, required in KEYS_OF_KINDS.items():
-        if kind != required and getattr(config, key) != type(config).model_fields[key].default:
-            raise ConfigError(
-                f"task.{key}: requires task.kind={required}, but task.kind is {kind}; remove the"
-                " key"
-            )
+    for fault in kind_faults(config, kind):
+        raise ConfigError(fault)
     if kind == "number":
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}

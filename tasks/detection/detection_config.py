@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from finetune.config.formats import DataFormat
 from finetune.config.schema import Section
 from tasks.annotations.box_formats import BOX_FORMATS
+from tasks.cells.label_values import check_label_names
 from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image_formats.export_formats import EXPORT_BOXES
@@ -62,12 +63,24 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
         {"image", "pixel_range", "score_threshold", "nms_overlap", "max_detections"}
     )
     measured: ClassVar[tuple[str, ...]] = BOX_METRICS
+    metric_names: ClassVar[tuple[str, ...]] = (*BOX_METRICS, "ar<detections>", "ap/<class>")
     formats: ClassVar[tuple[DataFormat, ...]] = (
         *REFUSED_SETS,
         *BOX_FORMATS,
         KITTI_BOXES,
         *EXPORT_BOXES,
     )
+
+    @property
+    def may_have_labels(self) -> bool:
+        return False
+
+    @field_validator("labels")
+    @classmethod
+    def _are_distinct(cls, labels: list[str] | None) -> list[str] | None:
+        if labels is not None:
+            check_label_names(labels)
+        return labels
 
     name: str = "object-detection"
     image: str | None = None

@@ -11,13 +11,19 @@ from finetune.config.schema import TaskConfig
 from tasks.metrics.metric_config import ExtraMetricsConfig
 from tasks.prompts.prompt_config import PromptConfig
 
+GENERATED = ("rouge1", "rouge2", "rougeL", "bleu", "chrf")
+"""Metrics of generated texts."""
+CHUNK_FAULT = (
+    "task.chunk=true splits long plain texts instead of truncating them; set task.text, and remove"
+    " task.truncation, or remove task.chunk"
+)
 Truncation = Literal["prompt", "end", "drop", "refuse"]
 
 
 class CodecConfig(PromptConfig):
     """Config keys of length, truncation and packing."""
 
-    max_length: PositiveInt = 1024
+    max_length: Annotated[int, Field(ge=2)] = 1024
     """Maximum number of tokens per row, completion included; for sequence-to-sequence networks, of
     the prompt and of the completion each.
     """
@@ -72,12 +78,48 @@ class TextGenerationConfig(CodecConfig, DecodingConfig, ExtraMetricsConfig):
         {"generate", "metrics", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
     )
     reads_images: ClassVar[bool] = False
+    metric_names: ClassVar[tuple[str, ...]] = ("perplexity", *GENERATED)
 
     name: str = "text-generation"
     generate: bool = False
     """Generate text in evaluations, and measure ROUGE, BLEU and chrF on it; `metrics` alone also
     generates, and measures only those.
     """
+
+    @property
+    def may_have_labels(self) -> bool:
+        return False
+
+    def key_faults(self) -> Iterator[str]:
+        yield from super().key_faults()
+        if self.chunk and self.truncation is not None:
+            yield CHUNK_FAULT
+        elif self.has_layout:
+            yield from self.layout_faults()
+
+    def layout_faults(self) -> Iterator[str]:
+        """Yield the faults of keys that do not fit the rows, whose layout is known."""
+        is_text = self.kind == "text"
+        if self.scores_texts and is_text:
+            key = "generate" if self.generate else "metrics"
+            yield (
+                f"task.{key}: plain text has no reference to compare with; set task.prompt and"
+                f" task.completion, or remove task.{key}"
+            )
+        no_chat = is_text or (self.kind == "prompt" and self.chat is False)
+        if self.chat_template is not None and no_chat:
+            yield (
+                "task.chat_template requires dialogues, or prompts with task.chat=true, and these"
+                " rows are neither; set task.messages to a column of dialogues, or remove"
+                " task.chat_template"
+            )
+        if is_text and self.chat:
+            yield (
+                "task.chat=true requires prompts and completions, and these rows are plain text;"
+                " set task.prompt and task.completion, or remove task.chat"
+            )
+        if self.chunk and (not is_text or self.truncation is not None):
+            yield CHUNK_FAULT
 
     @property
     def scores_texts(self) -> bool:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from finetune.config.schema import NonNegative
 from tasks.pixels.pixel_range import PixelConfig
 
 Preset = Literal["none", "light", "medium", "heavy"]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _ascends(limits: list[float]) -> list[float]:
+    if not 0 < limits[0] <= limits[1]:
+        raise ValueError("give two numbers above 0, the smaller one first")
+    return limits
+
+
+def _are_shares(limits: list[float]) -> list[float]:
+    if limits[1] > 1:
+        raise ValueError("give shares of the image, at most 1")
+    return limits
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascends)]
+Shares = Annotated[Range, AfterValidator(_are_shares)]
 Presets = Mapping[str, Mapping[str, Any]]
 
 
@@ -32,7 +47,7 @@ class FlipConfig(PixelConfig):
 class AugmentationConfig(FlipConfig):
     """Augmentation keys of a task with one label per whole image."""
 
-    crop_scale: Range | None = None
+    crop_scale: Shares | None = None
     """Minimum and maximum area of a random crop, as shares of the image; the crop is resized to the
     input.
     """
@@ -59,6 +74,8 @@ class AugmentationConfig(FlipConfig):
 
 class JointAugmentationConfig(FlipConfig):
     """Keys of a task that augments images together with masks or boxes."""
+
+    may_round: ClassVar[bool] = False
 
     scale_jitter: Range | None = None
     """Minimum and maximum scale of an image before the input is cropped from it at random; below 1

@@ -7,20 +7,17 @@ Shapes: B images, H, W pixels, K classes; logits [B, K, H, W] are float32, masks
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.errors import ConfigError, nearest
 from tasks.image.joint_augmentation import IGNORE
 
 FOCUS = 2.0
 """Exponent of the focal loss, as in the paper."""
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-_TERM = re.compile(r"^(?:(\d+(?:\.\d+)?)\s*\*?\s*)?([a-z_]+)$")
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None) -> Tensor:
@@ -110,37 +107,6 @@ def sum_terms(
     assert isinstance(masks, Tensor), "images of one size have masks of one size"
     weights = None if weights is None else weights.to(logits)
     return {term: LOSSES[term](logits, masks, weights) * factor for term, factor in terms.items()}
-
-
-def parse_loss(text: str | Mapping[str, float]) -> dict[str, float]:
-    """Parse task.loss, as in "cross_entropy + 0.5 dice", to {term: factor}. Raises ConfigError."""
-    terms: dict[str, float] = {}
-    if isinstance(text, Mapping):
-        terms = dict(text)
-    else:
-        for part in text.split("+"):
-            matched = _TERM.match(part.strip())
-            if matched is None:
-                raise ConfigError(
-                    f"task.loss: cannot parse {part.strip()!r}; write a sum such as "
-                    "cross_entropy + 0.5 dice"
-                )
-            terms[matched[2]] = float(matched[1] or 1)
-    for term in terms:
-        if term not in LOSSES:
-            raise ConfigError(f"task.loss: unknown loss {term!r}; {nearest(term, LOSSES)}")
-    if not terms or any(factor <= 0 for factor in terms.values()):
-        raise ConfigError("task.loss: give at least one term, each with a factor above 0")
-    return terms
-
-
-def check_weights(terms: Iterable[str], weights: object) -> None:
-    """Raise ConfigError if task.class_weights is set but no loss term uses it."""
-    if weights is not None and not {"cross_entropy", "focal"} & set(terms):
-        raise ConfigError(
-            f"task.class_weights: not used by {' or '.join(terms)}; remove the weights, or add "
-            "cross_entropy or focal to task.loss"
-        )
 
 
 def count_areas(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:

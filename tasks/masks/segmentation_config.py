@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -15,6 +17,8 @@ from pydantic import (
 )
 
 from finetune.config.formats import DataFormat
+from finetune.errors import nearest
+from tasks.cells.label_values import check_label_names
 from tasks.image.image_config import JointAugmentationConfig
 from tasks.image.image_reading import MAX_PIXELS
 from tasks.image_formats.export_formats import EXPORT_MASKS
@@ -28,6 +32,17 @@ Encoding = Literal["auto", "index", "one-based", "binary", "color", "instance"]
 Code = int | str | list[int]
 """A value, or a color as "#ff0000" or [255, 0, 0]."""
 Labels = list[str] | dict[str, Code]
+LOSS_TERMS = ("cross_entropy", "dice", "focal", "lovasz")
+WEIGHTED_TERMS = ("cross_entropy", "focal")
+DECODERS = {
+    "unet": "Unet",
+    "fpn": "FPN",
+    "deeplabv3plus": "DeepLabV3Plus",
+    "upernet": "UPerNet",
+    "segformer": "Segformer",
+}
+"""{name: class of segmentation_models_pytorch}."""
+_TERM = re.compile(r"^(?:(\d+(?:\.\d+)?)\s*\*?\s*)?([a-z_]+)$")
 ImageSize = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
 
 
@@ -40,6 +55,7 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
 
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"image", "pixel_range"})
     measured: ClassVar[tuple[str, ...]] = ("mean_iou", "mean_dice", "pixel_accuracy")
+    metric_names: ClassVar[tuple[str, ...]] = (*measured, "iou/<class>", "dice/<class>")
     formats: ClassVar[tuple[DataFormat, ...]] = (
         *REFUSED_SETS,
         PART_MASKS,
@@ -95,6 +111,44 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
     bombs that exhaust the memory.
     """
 
+    @property
+    def may_have_labels(self) -> bool:
+        return False
+
+    @property
+    def loss_terms(self) -> dict[str, float]:
+        """The terms of the loss with their factors."""
+        return parse_loss(self.loss)
+
+    def key_faults(self) -> Iterator[str]:
+        yield from super().key_faults()
+        terms = self.loss_terms
+        if self.class_weights is not None and not set(WEIGHTED_TERMS) & set(terms):
+            yield (
+                f"task.class_weights: not used by {' or '.join(terms)}; remove the weights, or add "
+                f"{' or '.join(WEIGHTED_TERMS)} to task.loss"
+            )
+
+    @field_validator("loss")
+    @classmethod
+    def _is_a_sum(cls, loss: str | dict[str, float]) -> str | dict[str, float]:
+        parse_loss(loss)
+        return loss
+
+    @field_validator("decoder")
+    @classmethod
+    def _is_known(cls, decoder: str | None) -> str | None:
+        if decoder is not None and decoder not in DECODERS:
+            raise ValueError(f"unknown decoder; {nearest(decoder, DECODERS)}")
+        return decoder
+
+    @field_validator("labels")
+    @classmethod
+    def _are_distinct(cls, labels: Labels | None) -> Labels | None:
+        if labels is not None:
+            check_label_names(list(labels))
+        return labels
+
     @field_validator("tile")
     @classmethod
     def _is_the_input(cls, tile: int | None, info: ValidationInfo) -> int | None:
@@ -124,3 +178,24 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
         if isinstance(size, list):
             return size[0], size[1]
         return None if size is None else (size, size)
+
+
+def parse_loss(text: str | Mapping[str, float]) -> dict[str, float]:
+    """Parse task.loss, as in "cross_entropy + 0.5 dice", to {term: factor}. Raises ValueError."""
+    terms: dict[str, float] = {}
+    if isinstance(text, Mapping):
+        terms = dict(text)
+    else:
+        for part in text.split("+"):
+            matched = _TERM.match(part.strip())
+            if matched is None:
+                raise ValueError(
+                    f"cannot parse {part.strip()!r}; write a sum such as cross_entropy + 0.5 dice"
+                )
+            terms[matched[2]] = float(matched[1] or 1)
+    for term in terms:
+        if term not in LOSS_TERMS:
+            raise ValueError(f"unknown loss {term!r}; {nearest(term, LOSS_TERMS)}")
+    if not terms or any(factor <= 0 for factor in terms.values()):
+        raise ValueError("give at least one term, each with a factor above 0")
+    return terms

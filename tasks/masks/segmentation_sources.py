@@ -18,7 +18,7 @@ from torch import nn
 
 from finetune.config.model_folders import TASK, read_model_config
 from finetune.config.schema import ModelConfig
-from finetune.errors import ConfigError, ModelError, format_count, nearest
+from finetune.errors import ConfigError, ModelError, format_count
 from finetune.io.integrity import restoring
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
@@ -34,15 +34,9 @@ from tasks.backbones.vision_sources import (
     find_source,
 )
 from tasks.image.preprocessing import Preprocessing
+from tasks.masks.segmentation_config import DECODERS
 from tasks.masks.segmentation_models import SegmentationModel, SmpModel, TransformersSegmenter
 
-DECODERS = {
-    "unet": "Unet",
-    "fpn": "FPN",
-    "deeplabv3plus": "DeepLabV3Plus",
-    "upernet": "UPerNet",
-    "segformer": "Segformer",
-}
 SMP_TIMM = "tu-"  # smp's prefix of timm's encoders
 AUTO = "AutoModelForSemanticSegmentation"
 # Errors that timm and smp raise if an encoder does not fit a decoder.
@@ -164,10 +158,6 @@ def _build_smp(source: VisionSource, decoder: str, classes: int) -> nn.Module:
     """Build a decoder of smp on a pretrained timm encoder."""
     import segmentation_models_pytorch as smp
 
-    if decoder not in DECODERS:
-        raise ConfigError(
-            f"task.decoder: unknown decoder {decoder!r}; {nearest(decoder, DECODERS)}"
-        )
     whole = create_timm(source, 1, classifies=False)
     architecture = whole.pretrained_cfg["architecture"]
     try:

@@ -45,11 +45,9 @@ def choose_prompts(config: PromptConfig, columns: Columns, *, detects: bool = Tr
     Raises DataError if keys exclude each other, if no column is suitable, or if the columns have
     several readings or are those of another task.
     """
-    formats = [name for name in ("messages", "text") if getattr(config, name) is not None]
-    formats += ["prompt"] if config.prompt is not None or config.completion is not None else []
-    if len(formats) > 1:
-        given = " and ".join(f"task.{name}" for name in formats)
-        raise DataError(f"{given} exclude each other; a row is a dialogue, a prompt or a text")
+    for fault in PromptConfig.key_faults(config):
+        raise DataError(fault)
+    formats = [name for name in ("messages", "text", "prompt") if getattr(config, name) is not None]
     keys, notes = _CHOICES[formats[0]](config, columns) if formats else _detect(config, columns)
     _check_kind(config, keys)
     if keys.get("messages"):
@@ -86,12 +84,6 @@ def _configured_text(config: PromptConfig, columns: Columns) -> Choice:
 
 
 def _configured_prompt(config: PromptConfig, columns: Columns) -> Choice:
-    for name in ("prompt", "completion"):
-        if getattr(config, name) is None:
-            raise DataError(
-                f"task.{name} is missing; set both task.prompt and task.completion, each to a "
-                "column or a template"
-            )
     return {
         name: resolve_template(getattr(config, name), f"task.{name}", columns)
         for name in ("prompt", "completion")

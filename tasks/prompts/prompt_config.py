@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +15,8 @@ TextKind = Literal["chat", "prompt", "text"]
 
 class PromptConfig(TaskConfig):
     """Config keys that select the prompt and the answer of a row."""
+
+    blank_keys: ClassVar[frozenset[str]] = frozenset({"system", "history"})
 
     prompt: str | None = None
     """Prompt: a column, or a template such as "Article: {body}\\nHeadline:"."""
@@ -42,6 +45,25 @@ class PromptConfig(TaskConfig):
     """
     chat_template: str | None = None
     """Jinja chat template for dialogues, or a file with one; null: the tokenizer's."""
+
+    @property
+    def has_layout(self) -> bool:
+        """True if keys name what a row consists of, so that it is not detected."""
+        return any(key is not None for key in (self.messages, self.text, self.prompt))
+
+    def key_faults(self) -> Iterator[str]:
+        yield from super().key_faults()
+        formats = [name for name in ("messages", "text") if getattr(self, name) is not None]
+        prompts = [name for name in ("prompt", "completion") if getattr(self, name) is not None]
+        if formats and len(formats + prompts[:1]) > 1:
+            given = " and ".join(f"task.{name}" for name in (*formats, *prompts[:1]))
+            yield f"{given} exclude each other; a row is a dialogue, a prompt or a text"
+        elif len(prompts) == 1:
+            missing = {"prompt": "completion", "completion": "prompt"}[prompts[0]]
+            yield (
+                f"task.{missing} is missing; set both task.prompt and task.completion, each to a"
+                " column or a template"
+            )
 
     @property
     def kind(self) -> TextKind:

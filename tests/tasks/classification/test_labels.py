@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from finetune.errors import ConfigError, DataError
+from finetune.errors import DataError
 from tasks.cells.delimiters import find_delimiter
-from tasks.cells.label_values import LabelIndex
+from tasks.cells.label_values import LabelIndex, check_label_names
 from tasks.classification.label_reader import split_labels
 from tasks.classification.labels import (
     class_label_names,
@@ -113,9 +113,9 @@ def test_learn_labels_lists_at_most_five_unknown_labels() -> None:
 
 
 @pytest.mark.parametrize(("given", "fault"), [(["a", "a"], "2 times"), (["a", " "], "is empty")])
-def test_learn_labels_rejects_invalid_names(given: list[str], fault: str) -> None:
-    with pytest.raises(ConfigError, match=rf"task\.labels: .*{fault}"):
-        learn_labels(["a"], given)
+def test_check_label_names_rejects_invalid_names(given: list[str], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        check_label_names(given)
 
 
 def test_learn_labels_keeps_class_names_that_do_not_occur() -> None:

@@ -11,11 +11,11 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from torch import Tensor, nn
 
-from finetune.errors import ConfigError
 from tasks import Segmentation
 from tasks.image.joint_augmentation import IGNORE
 from tasks.masks.mask_coding import MaskCoding
-from tasks.masks.mask_losses import LOSSES, area_metrics, count_areas, count_items, parse_loss
+from tasks.masks.mask_losses import LOSSES, area_metrics, count_areas, count_items
+from tasks.masks.segmentation_config import LOSS_TERMS, parse_loss
 from tests.support.segmentation_runs import build
 from tests.support.tiny_scenes import scene_rows
 
@@ -110,6 +110,10 @@ def test_area_metrics_leave_out_a_class_without_true_pixels() -> None:
 def test_parse_loss_reads_a_weighted_sum() -> None:
     assert parse_loss("cross_entropy + 0.5 dice") == {"cross_entropy": 1.0, "dice": 0.5}
     assert parse_loss({"focal": 2.0}) == {"focal": 2.0}
-    for wrong in ("dice +", "0 dice", "dice * 2"):
-        with pytest.raises(ConfigError, match="task.loss"):
+    for wrong in ("dice +", "0 dice", "dice * 2", "dicee"):
+        with pytest.raises(ValueError, match="cannot parse|factor above 0|did you mean 'dice'"):
             parse_loss(wrong)
+
+
+def test_the_config_names_all_losses() -> None:
+    assert set(LOSS_TERMS) == set(LOSSES)
