@@ -19,6 +19,8 @@ from tests.support.tiny_models import TOPICS, text_rows
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SURGICAL = "examples/surgical.py:Surgical"
+RECURRENT = "examples/recurrent_head.py:RecurrentHead"
+QUANTUM = "examples/quantum_head.py:QuantumHead"
 TAGGING = "examples/token_tagging.py:TokenTagging"
 
 
@@ -39,6 +41,58 @@ def test_examples_import_and_are_short() -> None:
     for path in EXAMPLES:
         runpy.run_path(str(path))
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 150, path.name
+
+
+@pytest.mark.parametrize("head", [RECURRENT, QUANTUM])
+def test_heads_pass_check_task(head: str, bert_folder: Path) -> None:
+    check_task(find_task(head)(), text_rows(6), str(bert_folder))
+
+
+@pytest.mark.parametrize(
+    ("head", "rate"), [(RECURRENT, 1e-2), pytest.param(QUANTUM, 5e-2, marks=pytest.mark.slow)]
+)
+def test_heads_learn_from_cached_features_and_reload(
+    head: str, rate: float, bert_folder: Path, tmp_path: Path
+) -> None:
+    rows, folder = text_rows(48), str(tmp_path / "run")
+    keys = {"model": str(bert_folder), "method": "frozen", "epochs": 10, "log_every": 1}
+    run = finetune.train(head, data=rows, head_lr=rate, validation=0.25, output=folder, **keys)
+    losses = run.history().query("split == 'train'")["loss"].tolist()
+    assert losses[-1] < 0.9 * losses[0], "the head has not learned"
+    labels = [each["label"] for each in finetune.load(run.path)([row["text"] for row in rows])]
+    assert len({*labels}) > 1
+
+
+def test_recurrent_head_reads_the_order_of_tokens(bert_folder: Path) -> None:
+    module = runpy.run_path(str(ROOT / "examples/recurrent_head.py"))
+    torch.manual_seed(0)
+    head = module["RecurrentClassifier"](8, 4, 3)
+    states = torch.randn(2, 6, 8)
+    padded = torch.cat([states, torch.zeros(2, 3, 8)], dim=1)
+    with torch.no_grad():
+        assert torch.allclose(head(padded), head(states), atol=1e-6), "padding is not read"
+        assert not torch.allclose(head(states.flip(1)), head(states), atol=1e-2)
+
+
+def test_quantum_circuit_equals_its_matrices() -> None:
+    """Two qubits, one layer, by hand: H, RY(angle), CNOT, RY(rotation), expected values of Z."""
+    measure = runpy.run_path(str(ROOT / "examples/quantum_head.py"))["make_circuit"](2)
+    angles, rotations = torch.tensor([[0.3, -0.8], [1.1, 0.2]]), torch.tensor([[0.4, -0.7]])
+
+    def turn(angle: float) -> torch.Tensor:
+        cos, sin = torch.tensor(angle / 2).cos(), torch.tensor(angle / 2).sin()
+        return torch.stack([torch.stack([cos, -sin]), torch.stack([sin, cos])])
+
+    hadamard = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
+    cnot = torch.eye(4)[[0, 1, 3, 2]]
+    z, one = torch.diag(torch.tensor([1.0, -1.0])), torch.eye(2)
+    for row, (first, second) in enumerate(angles.tolist()):
+        state = torch.kron((turn(first) @ hadamard)[:, 0], (turn(second) @ hadamard)[:, 0])
+        state = torch.kron(turn(0.4), turn(-0.7)) @ cnot @ state
+        expected = [state @ torch.kron(*pair) @ state for pair in ((z, one), (one, z))]
+        assert torch.allclose(
+            measure(angles, rotations)[row].float(), torch.stack(expected), atol=1e-5
+        )
 
 
 def test_token_tagging_passes_check_task(bert_folder: Path) -> None:
