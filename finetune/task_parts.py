@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +31,7 @@ Row = dict[str, Any]
 """One raw example: {column name: value}."""
 
 
+@runtime_checkable
 class RowTable(Sized, Protocol):
     """Random access to rows: a datasets.Dataset, or anything that reads several rows at once."""
 
@@ -39,6 +41,21 @@ class RowTable(Sized, Protocol):
 def take_rows(rows: RowTable, positions: Iterable[int]) -> list[Row]:
     """Read the rows at `positions` in one access."""
     return list(rows.__getitems__(list(positions)))
+
+
+ROWS_IN_MEMORY = 256
+"""Rows that are read at once. Few, since a row may contain the bytes of an image."""
+
+
+def windows_of(rows: RowTable) -> Iterator[list[Row]]:
+    """Yield all rows, some at a time."""
+    for start in range(0, len(rows), ROWS_IN_MEMORY):
+        yield take_rows(rows, range(start, min(start + ROWS_IN_MEMORY, len(rows))))
+
+
+def each_row(rows: RowTable | Iterable[Row]) -> Iterator[Row]:
+    """Yield all rows, which is several times as fast as iterating a Dataset that was split."""
+    return chain.from_iterable(windows_of(rows)) if isinstance(rows, RowTable) else iter(rows)
 
 
 Sample = dict[str, Any]

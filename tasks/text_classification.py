@@ -16,7 +16,7 @@ import torch
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample
+from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample, each_row
 from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
@@ -150,7 +150,7 @@ class TextClassification(LabeledTask):
     # ---- from a row to a batch
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
-        first, *second = zip(*map(self.rows.texts, rows), strict=True)
+        first, *second = zip(*map(self.rows.texts, each_row(rows)), strict=True)
         pairs = second[0] if second else None
         config = self.resolved_
         lengths = token_lengths(self.tokenizer_, first, pairs, config.max_length)

@@ -19,7 +19,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Score, Task
-from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats, each_row
 from tasks.backbones.pretrained import from_pretrained
 from tasks.generation.codecs import CausalCodec, Codec, make_codec
 from tasks.generation.decoding import end_tokens, generate_texts
@@ -116,7 +116,7 @@ class TextGeneration(Task):
             )
         config = self.resolved_
         self._turn_end = turn_end_token(
-            self.tokenizer_, (row_messages(config, row) for row in train)
+            self.tokenizer_, (row_messages(config, row) for row in each_row(train))
         )
         settled = self.tokenizer_.chat_template
         self.template_ = settled if settled != pretrained else None
@@ -171,7 +171,7 @@ class TextGeneration(Task):
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
         if predicting:
             return [self.codec_.prompt_length(self.exchange(row)) for row in rows]
-        lengths = [self._length(row) for row in rows]
+        lengths = list(map(self._length, each_row(rows)))
         too_long = sum(length.cut > 0 for length in lengths)
         if too_long and self.resolved_.truncation == "refuse":
             raise DataError(

@@ -14,9 +14,7 @@ from datasets import Dataset
 
 from finetune.analysis.near_pictures import SIDE
 from finetune.data.opening import Splits
-from finetune.task_parts import Row, Rows, take_rows
-
-_ROWS_IN_MEMORY = 256  # a row may contain the bytes of an image
+from finetune.task_parts import Row, Rows, each_row, windows_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class CheckedRows:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return [
                 picture
-                for rows in self._blocks()
+                for rows in windows_of(self.rows)
                 for picture in pool.map(lambda row: self.task_rows.thumbnail(row, SIDE), rows)
             ]
 
@@ -87,11 +85,7 @@ class CheckedRows:
         return rows.identity(row), rows.labels(row), texts
 
     def _each(self, function: Callable[[Row], Any]) -> Iterator[Any]:
-        return (function(row) for rows in self._blocks() for row in rows)
-
-    def _blocks(self) -> Iterator[list[Row]]:
-        for start in range(0, len(self.rows), _ROWS_IN_MEMORY):
-            yield take_rows(self.rows, range(start, min(start + _ROWS_IN_MEMORY, len(self.rows))))
+        return map(function, each_row(self.rows))
 
 
 def checked_splits(splits: Splits, task_rows: Rows) -> list[CheckedRows]:

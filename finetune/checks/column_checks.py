@@ -120,7 +120,7 @@ def _values(split: CheckedRows, name: str) -> list[Any] | None:
     feature = split.rows.features[name]
     if getattr(feature, "dtype", None) is None or feature.dtype in ("dict", "list", "binary"):
         return None
-    values = list(split.rows[name])
+    values = split.rows[name][:]
     return values if all(isinstance(value, Hashable) for value in values) else None
 
 

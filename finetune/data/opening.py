@@ -40,7 +40,7 @@ from finetune.errors import DataError, format_count, nearest
 from finetune.io.references import locate
 from finetune.tables.records import from_records
 from finetune.task import Task
-from finetune.task_parts import Row, Rows, take_rows
+from finetune.task_parts import Row, Rows, each_row, take_rows
 
 FIRST_VALUES = 100
 
@@ -108,7 +108,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     _divide_single_row(roles, config, task_rows)
     settle_validation(roles, config)
     roles.notes.append(f"first row: {task_rows.describe(tables['train'][0])}")
-    identity = [task_rows.identity(row) for row in tables["train"]]
+    identity = list(map(task_rows.identity, each_row(tables["train"])))
     _note_duplicates(roles, identity, task_rows, config)
     if roles.shares:
         _split_by_share(roles, identity, config, task_rows)
@@ -275,14 +275,14 @@ def _note_duplicates(
     known = set(identity)
     for role in HELD_OUT if config.on_leak == "say" else ():
         rows = roles.tables.get(role, [])
-        leaked = [row for row in rows if task_rows.identity(row) in known]
+        leaked = [row for row in each_row(rows) if task_rows.identity(row) in known]
         if leaked:
             # Kept, so that results on a published split stay comparable.
             roles.notes.append(
                 f"warning: leakage: {len(leaked)} of {len(rows)} {role} rows also occur in train,"
                 f" so {role} metrics are optimistically biased"
             )
-            train = zip(identity, roles.tables["train"], strict=True)
+            train = zip(identity, each_row(roles.tables["train"]), strict=True)
             pairs = {(key, task_rows.labels(row)) for key, row in train}
             others = [row for row in leaked if _labeled(row, task_rows) not in pairs]
             roles.notes[-1] += f"; {len(others)} of them have another label there" * bool(others)
@@ -296,7 +296,7 @@ def _differing_labels(rows: Dataset, identity: Sequence[Hashable], task_rows: Ro
     """Count the rows that are equal to another one but for their label."""
     repeated = {key for key, count in Counter(identity).items() if count > 1}
     labels: dict[Hashable, Counter[Hashable]] = {}
-    for key, row in zip(identity, rows, strict=True):
+    for key, row in zip(identity, each_row(rows), strict=True):
         if key in repeated:
             labels.setdefault(key, Counter())[task_rows.labels(row)] += 1
     return sum(counts.total() for counts in labels.values() if len(counts) > 1)
@@ -311,8 +311,8 @@ def _split_by_share(
         if config.group not in rows.column_names:
             hint = nearest(config.group, rows.column_names)
             raise DataError(f"data.group: no column {config.group!r}; {hint}")
-        groups = rows[config.group]
-    strata = strata_of([task_rows.labels(row) for row in rows])
+        groups = rows[config.group][:]
+    strata = strata_of(list(map(task_rows.labels, each_row(rows))))
     shares = {str(role): share for role, share in roles.shares.items()}
     parts = split_by_share(shares, config.split_seed, identity, strata, groups)
     for role, share in roles.shares.items():

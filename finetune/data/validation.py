@@ -10,10 +10,7 @@ from collections.abc import Callable, Sequence
 from datasets import Dataset
 
 from finetune.tables.faults import Faults, OnError
-from finetune.task_parts import Fixable, Row, take_rows
-
-# Rows validated at once. Limited, since a row may contain the bytes of an image.
-ROWS_IN_MEMORY = 256
+from finetune.task_parts import ROWS_IN_MEMORY, Fixable, Row, take_rows
 
 
 def find_valid(

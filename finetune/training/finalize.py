@@ -40,7 +40,7 @@ from finetune.reports.calibration import Calibration, choose_calibration
 from finetune.reports.decisions import Decisions, learn_decisions
 from finetune.reports.slices import measure_report
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row, take_rows
+from finetune.task_parts import Prediction, Row, each_row, take_rows
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared
@@ -307,7 +307,7 @@ def _count_labels(splits: Splits, task: Task) -> dict[str, dict[str, int]]:
     counts_by_label: dict[str, dict[str, int]] = {}
     for split, rows in splits.named.items():
         counts: Counter[str] = Counter()
-        for labels in map(task.rows.occurrences, rows):
+        for labels in map(task.rows.occurrences, each_row(rows)):
             counts.update(labels)
         for label, count in counts.items():
             counts_by_label.setdefault(label, {})[split] = count

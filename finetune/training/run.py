@@ -37,6 +37,7 @@ from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
 from finetune.reports.slices import check_report_columns
 from finetune.task import Task
+from finetune.task_parts import each_row
 from finetune.training.contrastive import save_backbone, tune_backbone
 from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
@@ -351,7 +352,7 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
     digests, task_rows = {}, task.rows
     for name, rows in splits.named.items():
         digest = hashlib.sha256()
-        for row in rows:
+        for row in each_row(rows):
             content = repr((task_rows.identity(row), task_rows.truth(row)))
             digest.update(content.encode("utf-8", "surrogatepass"))
         digests[name] = digest.hexdigest()

@@ -27,7 +27,7 @@ from finetune.optim.optimizers import OPTIMIZERS, build_optimizer, trained_param
 from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.task_parts import Length
+from finetune.task_parts import Length, each_row
 from finetune.training.network import (
     build_network,
     choose_attention,
@@ -271,7 +271,7 @@ def _check_labels(splits: Splits, task: Task) -> None:
     for name, rows in splits.named.items():
         if name == "train":
             continue
-        unseen = [faults for row in rows if (faults := list(task.unseen(row)))]
+        unseen = [faults for row in each_row(rows) if (faults := list(task.unseen(row)))]
         if unseen:
             raise DataError(
                 f"{name}: {len(unseen)} of {len(rows)} rows cannot be evaluated (first: "

@@ -11,6 +11,7 @@ from finetune.config.yaml import flatten
 from finetune.data.opening import Splits
 from finetune.errors import format_count, listed
 from finetune.reporting.run_facts import RunFacts, cut_note
+from finetune.task_parts import each_row
 from finetune.training.recipes import NOT_APPLICABLE
 from finetune.training.setup import Prepared
 from finetune.training.state import Live
@@ -29,7 +30,7 @@ def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
     rows = live.task.rows
     network = getattr(live.model.network, "backbone", live.model.network)  # the library's class
     return RunFacts(
-        labels=_label_counts(map(rows.occurrences, splits.train), rows.label_unit),
+        labels=_label_counts(map(rows.occurrences, each_row(splits.train)), rows.label_unit),
         length=_lengths(prepared),
         network=f"{type(network).__name__} from {config.model.name}",
         parameters=f"{trained:,} of {total:,} trained ({trained / total:.2%}){tuned}",

@@ -366,8 +366,8 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
 def label_values(config: TargetConfig, rows: Any) -> list[Any]:
     """Return the labels of all rows as cells."""
     if not isinstance(config.label, list):
-        return list(rows[config.label])
-    columns = [rows[name] for name in config.label]
+        return list(rows[config.label][:])
+    columns = [rows[name][:] for name in config.label]
     names = config.label
     return [
         label_cell(config, dict(zip(names, cells, strict=True)))

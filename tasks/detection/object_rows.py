@@ -12,7 +12,7 @@ from typing import Any
 from finetune.errors import DataError, format_count, listed, nearest
 from finetune.task_parts import Finding, Resolved, Row
 from tasks.cells.label_values import configured_labels
-from tasks.classification.labels import check_known, label_text, sort_labels
+from tasks.classification.labels import check_known, label_text, sort_labels, each_row
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
 from tasks.image.image_reading import find_fault, picture_size
@@ -214,7 +214,7 @@ def learn_categories(
     names = _class_names(rows, column)
     counts: Counter[str] = Counter()
     empty = crowds = repeated = 0
-    for row in rows:
+    for row in each_row(rows):
         objects = objects_in(row[column])
         categories = [label_text(each.category, names) for each in objects]
         counts.update(name for name in categories if name is not None)

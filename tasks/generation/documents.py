@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.task_parts import Row
+from finetune.task_parts import Row, each_row
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.tokens import Tokens, chunk_tokens
 from tasks.prompts.prompts import make_exchange
@@ -25,7 +25,7 @@ CHUNK = "text_chunk"
 def chunk_rows(codec: CausalCodec, config: Any, rows: Sequence[Row]) -> list[list[Row]]:
     """Return the pieces of each row as its parts; a text that is short enough has one, {}."""
     parts: list[list[Row]] = []
-    for row in rows:
+    for row in each_row(rows):
         exchange = make_exchange(config, codec.tokenizer, row)
         # No tokenizer makes more tokens than bytes, but for a start, an end and a leading space.
         if len(exchange.prompt.encode("utf-8", "surrogatepass")) + 3 <= codec.max_length:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, listed, nearest
-from finetune.task_parts import Row
+from finetune.task_parts import Row, each_row
 from tasks.image.image_reading import digest_image, picture_size
 from tasks.mask_sources.mask_crops import crop_mask, crop_objects
 from tasks.mask_sources.mask_doubts import check_not_blurred, check_not_instances
@@ -184,7 +184,7 @@ class MaskReader:
     def learn(self, rows: Any) -> tuple[MaskCoding, list[MaskFacts]]:
         """Learn the mapping from the masks of all rows; also return their summaries."""
         facts, places, categories = [], [], dict[int, str]()
-        for row in rows:
+        for row in each_row(rows):
             cell = row[self.column]
             facts.append(self.facts(row))
             places.append(path_of(cell) or row.get("file") or "")
@@ -201,7 +201,7 @@ class MaskReader:
     def compare_palettes(self, rows: Iterable[Row]) -> None:
         """Raise DataError if palettes differ, unless task.encoding tells what counts."""
         if self.config.encoding == "auto" and not self.as_colors:
-            cells = (row.get(self.column) for row in rows)
+            cells = (row.get(self.column) for row in each_row(rows))
             check_palettes(
                 (cell, find_facts(cell))
                 for cell in cells

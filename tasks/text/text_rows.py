@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row
+from finetune.task_parts import Resolved, Row, RowTable, each_row
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import find_column
 from tasks.classification.label_rows import LabelRows
@@ -68,9 +68,9 @@ class TextRows(LabelRows):
             return cells
         return [(self.config.join or "").join(str(cell) for cell in cells if not is_missing(cell))]
 
-    def all_texts(self, rows: Iterable[Row]) -> Iterator[str]:
+    def all_texts(self, rows: RowTable | Iterable[Row]) -> Iterator[str]:
         """Iterate over all texts of the rows."""
-        return (text for row in rows for text in self.texts(row))
+        return (text for row in each_row(rows) for text in self.texts(row))
 
     @property
     def _is_joined(self) -> bool:
