@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, format_count, listed, nearest
-from finetune.task_parts import Finding, Resolved, Row
+from finetune.task_parts import Finding, Resolved, Row, each_row
 from tasks.cells.label_values import configured_labels
-from tasks.classification.labels import check_known, label_text, sort_labels, each_row
+from tasks.classification.labels import check_known, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.object_reader import ObjectReader
 from tasks.image.image_reading import find_fault, picture_size
