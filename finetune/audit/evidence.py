@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -17,7 +17,6 @@ from finetune.data.source import Source
 from finetune.errors import ConfigError, DataError
 from finetune.inference.evaluate import Measured, evaluate_source
 from finetune.inference.model_loading import load_task, model_folder
-from finetune.inference.predictor import input_columns
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
@@ -25,6 +24,8 @@ from finetune.reports.intervals import Estimate
 from finetune.reports.metric_intervals import metric_intervals
 from finetune.task import Task
 from finetune.task_parts import LabelScores, Outcome, Row, Stats, take_rows
+
+_ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Evidence:
         """Read the rows at these positions of the split."""
         return take_rows(self.measured.split.rows, positions)
 
+    def stream(self, positions: Sequence[int]) -> Iterator[Row]:
+        """Yield the rows at these positions; a row may hold the bytes of a picture."""
+        for start in range(0, len(positions), _ROWS_AT_ONCE):
+            yield from self.rows(positions[start : start + _ROWS_AT_ONCE])
+
     @property
     def whole_rows(self) -> tuple[Any, Sequence[int]]:
         """The rows of the split and their numbers; a row that was measured in parts once."""
@@ -80,7 +86,7 @@ class Evidence:
     @cached_property
     def has_pictures(self) -> bool:
         """True if the rows are pictures."""
-        return bool(draw_thumbnails(self.task, [input_columns(self.rows([0])[0], self.task)]))
+        return bool(draw_thumbnails(self.task, self.rows([0])))
 
     def content(self, row: Row) -> str:
         """Return the text of a row, or the name of its picture without the folders it lies in."""
@@ -109,6 +115,20 @@ class Evidence:
         if not self.outcomes:
             return list(range(len(self)))
         return sorted(range(len(self)), key=lambda index: -self.outcomes[index].mistake)
+
+
+MISSED, EXTRA = "missed", "extra"
+
+
+def mistaken_labels(outcome: Outcome) -> dict[str, list[str]]:
+    """Return the labels of a row that were missed, and the extra ones; {} unless it has several."""
+    true, predicted = (outcome.columns.get(name) for name in ("true", "predicted"))
+    if not isinstance(true, list) or not isinstance(predicted, list):
+        return {}
+    return {
+        MISSED: [str(label) for label in true if label not in predicted],
+        EXTRA: [str(label) for label in predicted if label not in true],
+    }
 
 
 def gather_evidence(

@@ -5,6 +5,7 @@ Shapes: N rows, C labels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from finetune.audit.charts import (
     line_chart,
     records,
 )
-from finetune.audit.evidence import Evidence
+from finetune.audit.evidence import EXTRA, MISSED, Evidence, mistaken_labels
 from finetune.audit.sections import Block, Chart, Link, Matrix, Note, ReportSection, Table
 from finetune.errors import format_count
 from finetune.reports.intervals import Array
@@ -40,6 +41,8 @@ def label_sections(evidence: Evidence) -> Iterator[ReportSection]:
         return
     if scores.exclusive:
         yield _confusions(scores)
+    else:
+        yield _label_mistakes(evidence, scores)
     yield _thresholds(scores)
     yield _reliability(scores)
 
@@ -56,7 +59,9 @@ def _confusions(scores: LabelScores) -> ReportSection:
     if len(names) <= MOST_IN_MATRIX:
         blocks.append(Matrix("confusion-matrix", "", names, counts.tolist()))
     else:
-        blocks.append(Note(f"{len(names)} labels are too many for a matrix; confusion.csv has it."))
+        blocks.append(
+            Note(f"{len(names)} labels are too many for a matrix; finetune evaluate writes it.")
+        )
     wrong = counts - np.diag(counts.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
     pairs = [
@@ -81,6 +86,24 @@ def _confusions(scores: LabelScores) -> ReportSection:
         f"{names[b]!r} ({format_count(int(wrong[a, b]), 'row')})"
     )
     return ReportSection("confusions", "Confusions", blocks, finding)
+
+
+def _label_mistakes(evidence: Evidence, scores: LabelScores) -> ReportSection:
+    """Count the labels that were missed, and those that were predicted and are not true."""
+    counts = {kind: Counter[str]() for kind in (MISSED, EXTRA)}
+    for outcome in evidence.outcomes:
+        for kind, labels in mistaken_labels(outcome).items():
+            counts[kind].update(labels)
+    support = scores.truth.sum(0).tolist()
+    lines = [
+        [name, rows, *(Link(str(counts[kind][name]), {kind: name}) for kind in counts)]
+        for name, rows in zip(map(str, scores.names), support, strict=True)
+    ]
+    lines.sort(key=lambda line: -sum(count[line[0]] for count in counts.values()))
+    missed, extra = (count.total() for count in counts.values())
+    finding = f"{missed} labels missed, {extra} predicted that are not true"
+    table = Table("", ["label", "rows", MISSED, EXTRA], lines[:MOST_PAIRS])
+    return ReportSection("confusions", "Mistaken labels", [table], finding)
 
 
 # ---- thresholds
@@ -113,7 +136,7 @@ def _thresholds(scores: LabelScores) -> ReportSection:
             "Accuracy if only rows above a confidence are answered: the share of rows that are "
             "then answered is their coverage."
         )
-        data = _coverage(scores)
+        data = coverage_table(scores)
         chart = line_chart(data, "coverage", "accuracy")
         blocks.append(Chart("coverage", "Accuracy by coverage", chart, text))
     return ReportSection("thresholds", "Thresholds", blocks)
@@ -142,7 +165,8 @@ def _by_threshold(lines: Sequence[dict[str, object]], names: Sequence[str]) -> d
     return {**chart, "params": [chooser("label", names)]}
 
 
-def _coverage(scores: LabelScores) -> list[dict[str, object]]:
+def coverage_table(scores: LabelScores) -> list[dict[str, Any]]:
+    """Return coverage and accuracy of rows at or above each confidence, the highest first."""
     best = scores.scores.argmax(1)
     confidence = scores.scores.max(1)
     right = np.take_along_axis(scores.truth, best[:, None], 1)[:, 0]

@@ -30,7 +30,7 @@ def worst_sections(evidence: Evidence) -> Iterator[ReportSection]:
         return
     task = evidence.task
     rows = [input_columns(row, task) for row in evidence.rows(worst)]
-    pictures = draw_thumbnails(task, rows, SIDE_OF_WORST)
+    pictures = draw_thumbnails(task, evidence.rows(worst), SIDE_OF_WORST)
     explanations, blocks = _explain(evidence, worst, rows)
     cards = []
     for place, (position, row) in enumerate(zip(worst, rows, strict=True)):

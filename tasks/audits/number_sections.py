@@ -32,7 +32,7 @@ def residual_section(
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     zero = {"mark": {"type": "rule", "color": GRAY}, "encoding": {"y": {"datum": 0}}}
     links = {"row": "row"}
-    note = f"Every {step}th row." if step > 1 else ""
+    note = f"1 of {step} rows is drawn." if step > 1 else ""
     blocks: list[Block] = [
         Note(f"Mean error {bias}, mean absolute error {size}, with 95 % bootstrap intervals."),
         Chart(

@@ -8,7 +8,8 @@ Shapes: T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from finetune.distributed.devices import to_device
 from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.task_parts import Explanation
-from tasks.audits.word_pieces import group_words
+from tasks.audits.word_pieces import group_words, special_ids
 
 INSTALL = "pip install 'finetune-kit[report]'"
 STEPS = 24  # of the integral
@@ -43,7 +44,7 @@ def attribute_words(
     inputs = to_device(dict(inputs), next(model.parameters()).device)
     ids = inputs[IDS]
     others = [name for name in inputs if name != IDS]
-    is_special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids, device=ids.device))
+    is_special = torch.isin(ids, torch.tensor(sorted(special_ids(tokenizer)), device=ids.device))
     baseline = torch.where(is_special, ids, tokenizer.pad_token_id)
 
     def compute(ids: Tensor, *rest: Tensor) -> Tensor:
@@ -51,32 +52,42 @@ def attribute_words(
         logits: Tensor = model({"inputs": {IDS: ids, **named}})
         return logits[:, output].float()
 
+    rest = [inputs[name] for name in others]
     method = LayerIntegratedGradients(compute, layer)
     weights, _ = method.attribute(
         ids,
         baselines=baseline,
-        additional_forward_args=tuple(inputs[name] for name in others),
+        additional_forward_args=tuple(rest),
         n_steps=STEPS,
         return_convergence_delta=True,
     )
     by_token = weights.sum(-1)[0].double().cpu()  # [T]
-    change = _change(compute, ids, baseline, [inputs[name] for name in others])
+    with torch.inference_mode():
+        start = layer(baseline)
+        change = float(compute(ids, *rest))
+        with _output_of(
+            layer, start
+        ):  # with the ids of the text, of which some networks count pads
+            change -= float(compute(ids, *rest))
     error = abs(float(by_token.sum()) - change)
     words = group_words(tokenizer, ids[0].tolist())
     summed = [(word, float(by_token[group].sum())) for word, group in words]
     return Explanation(words=summed, note=_describe(change, error))
 
 
-def _change(
-    compute: Callable[..., Tensor], ids: Tensor, baseline: Tensor, rest: Sequence[Tensor]
-) -> float:
-    with torch.inference_mode():
-        return float(compute(ids, *rest)) - float(compute(baseline, *rest))
+@contextmanager
+def _output_of(layer: nn.Module, value: Tensor) -> Iterator[None]:
+    """Replace the output of a layer."""
+    handle = layer.register_forward_hook(lambda *_: value)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _describe(change: float, error: float) -> str:
     share = f" ({error / abs(change):.1%})" if change else ""
     return (
-        f"Integrated gradients, {STEPS} steps, summed by word: all words change the logit by "
+        f"Integrated gradients, {STEPS} steps, summed by word: all words change the output by "
         f"{change:+.3f}; completeness error {error:.3f}{share}."
     )

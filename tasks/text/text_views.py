@@ -43,9 +43,11 @@ class TextViews(LabelViews):
     def explain(
         self, model: TransferModel, rows: Sequence[Row], outputs: Sequence[int]
     ) -> list[Explanation]:
-        """Explain outputs by the words of the texts; [] for texts read in windows."""
+        """Explain outputs by the words of the texts."""
         if self.task.resolved_.truncation == "windows":
-            return []
+            return [Explanation(note="A text that is read in windows is not explained.")] * len(
+                rows
+            )
         encoder: Any = model.encoder
         layer = encoder.get_input_embeddings()
         batches = [encode_batch(self.task, [row])["inputs"] for row in rows]

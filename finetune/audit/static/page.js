@@ -12,13 +12,21 @@ function element(kind, content, attributes = {}) {
   return made;
 }
 
-const show = (value) => (typeof value === "number" && !Number.isInteger(value) ? value.toFixed(4) : String(value ?? ""));
+const show = (value) => {
+  if (Array.isArray(value)) return value.map(show).join(", ") || "none";
+  return typeof value === "number" && !Number.isInteger(value) ? value.toFixed(4) : String(value ?? "");
+};
 const places = new Map([["row", 0], ...(data.columns || []).map((name, index) => [name, index + 1])]);
 const valueOf = (row, column) => (column === "row" ? row.row : row.values[places.get(column) - 1]);
+// The texts by which a row is found: all labels of a list.
+const textsOf = (row, column) => {
+  const value = valueOf(row, column);
+  return Array.isArray(value) && value.length ? value.map(show) : [show(value)];
+};
 
 function filter() {
   const wanted = text.trim().toLowerCase();
-  matching = rows.filter((row) => [...where].every(([column, value]) => show(valueOf(row, column)) === value)
+  matching = rows.filter((row) => [...where].every(([column, value]) => textsOf(row, column).includes(value))
     && (!wanted || row.text.toLowerCase().includes(wanted)));
   shown = PAGE;
   list();
@@ -48,8 +56,8 @@ function line(row) {
 function makeFilters() {
   const form = $("filters");
   for (const column of data.columns) {
-    const values = [...new Set(rows.map((row) => show(valueOf(row, column))))].sort();
-    const isNumber = rows.some((row) => typeof valueOf(row, column) === "number");
+    const values = [...new Set(rows.flatMap((row) => textsOf(row, column)))].sort();
+    const isNumber = rows.some((row) => typeof [valueOf(row, column)].flat()[0] === "number");
     if (isNumber || values.length < 2 || values.length > MOST_OPTIONS) continue;
     const label = element("label", column), select = element("select", undefined, { name: column });
     select.append(element("option", "any", { value: ANY }), ...values.map((value) => element("option", value || "none", { value: `=${value}` })));
