@@ -309,3 +309,40 @@ def push(
         license=license,
         base_model=base_model,
     )
+
+
+@commands.command()
+def reproduce(
+    run: RunArgument,
+    words: DataWords = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="Default: RUN-reproduced."),
+    ] = None,
+    trust_code: TrustCode = False,
+) -> None:
+    """Train a model again from its card, and compare the two.
+
+    Checks the rows by their digests and the versions, trains into a new folder, and compares: on a
+    CPU with equal versions all weights must be equal bit for bit, elsewhere the metrics must be
+    within their 95 % intervals. Exits with 1 if they are not. DATA and KEY=VALUE say where the rows
+    and the network lie on this machine.
+
+    \b
+    finetune reproduce runs/news-bert-base-uncased-lora
+    finetune reproduce me/news data=news.csv model=bert-base-uncased
+    """
+    from finetune.commands.arguments import data_and_overrides
+    from finetune.config.yaml import split_override
+
+    data, overrides = data_and_overrides(words or [])
+    keys = dict(map(split_override, overrides))
+    keys |= {"data.source": data} if data is not None else {}
+    with loading_libraries():
+        from finetune.distributed.launch import keep_freed_memory, this_process
+        from finetune.inspection.reproduce import reproduce_run
+        from finetune.reporting.console import Console
+
+    keep_freed_memory()
+    console = Console(enabled=this_process().is_main_process)
+    reproduce_run(run, keys, output, console, trust_code=trust_code)

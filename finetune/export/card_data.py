@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.config.schema import RunConfig
+from finetune.export.reproduction import Reproduction
 from finetune.reporting.run_facts import RunFacts
 from finetune.task_parts import CardFacts, Length
 
@@ -26,6 +27,8 @@ class CardData:
         difference: max difference between the outputs of the saved and the reloaded model, relative
             to the largest output.
         calibration: what results.json holds of it; {} for a task without probabilities of labels.
+        intervals: {split: {metric: [value, low, high]}} of the metrics that were resampled.
+        reproduction: what another run needs to repeat this one.
         slices: what results.json holds of slices and groups.
         decisions: the same of thresholds and prediction sets.
     """
@@ -47,3 +50,5 @@ class CardData:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     decisions: Mapping[str, Any] = field(default_factory=dict)
     slices: Mapping[str, Any] = field(default_factory=dict)
+    intervals: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    reproduction: Reproduction | None = None

@@ -17,6 +17,7 @@ FEW_TRAINING_ROWS = 50  # of a label in train
 FEW_TEST_ROWS = 1000  # of a held-out split
 IMBALANCED = 5  # ratio of training rows between the largest and the smallest label
 MOST_NAMED = 10
+LEAKAGE = "warning: leakage: "  # begins a note on rows of train in another split
 CLASS_METRICS = ("iou/", "ap/")  # 0 means that nothing of the class was found
 
 
@@ -25,15 +26,28 @@ def find_limitations(card: CardData) -> Iterator[str]:
 
     Raises nothing, since every run gets a card.
     """
+    yield from _leaks(card)
     yield from _evaluation_limitations(card)
     yield from _label_limitations(card)
     yield from _truncation_limitations(card)
-    calibration = "" if card.calibration.get("measured") else "calibration, "
-    fairness = "" if card.slices.get("groups") else "fairness across groups, "
+    measured = {
+        "fairness across groups": card.slices.get("groups"),
+        "slices of the data": card.slices.get("slices"),
+        "label errors": card.slices.get("doubtful"),
+        "calibration": card.calibration.get("measured"),
+    }
+    missing = "".join(f"{name}, " for name, facts in measured.items() if not facts)
     yield (
         "Not evaluated: data unlike the above (another source, language, time period or camera), "
-        f"{fairness}{calibration}and robustness to adversarial inputs."
+        f"{missing}and robustness to adversarial inputs."
     )
+
+
+def _leaks(card: CardData) -> Iterator[str]:
+    for note in card.notes:
+        if note.startswith(LEAKAGE):
+            found = note.removeprefix(LEAKAGE).partition(";")[0]
+            yield f"Leakage: {found}; the metrics there are optimistically biased."
 
 
 def _evaluation_limitations(card: CardData) -> Iterator[str]:

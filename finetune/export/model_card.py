@@ -21,6 +21,7 @@ from finetune.export.card_metadata import (
     front_matter,
 )
 from finetune.export.limitations import find_limitations
+from finetune.export.reproduction import reproduction_section
 from finetune.reporting.console import format_setting, format_value
 from finetune.reporting.metric_tables import (
     BY_LABEL,
@@ -81,6 +82,7 @@ def write_card(card: CardData, relation: str, *, with_adapter: bool = False) -> 
         *("## Usage", "", *_use(card, relation, base, with_adapter)),
         *("## Data", "", *_data(card)),
         *("## Training", "", *_training(card)),
+        *(reproduction_section(card.reproduction) if card.reproduction is not None else ()),
         *("## Limitations", "", *(f"- {text}" for text in find_limitations(card)), ""),
     ]
     return mask_secrets(_strip_folders("\n".join(lines)))
@@ -119,7 +121,7 @@ def _results(card: CardData) -> Iterator[str]:
         if split == card.selected:
             bias = "; optimistically biased: this split selected the checkpoint"
         yield f"Metrics on the {split} split ({size}{bias}):"
-        yield from ("", *_table(["metric", "value"], overall(metrics).items()), "")
+        yield from ("", *_metric_table(metrics, card.intervals.get(split, {})), "")
         labels = by_label(metrics)[:MOST_LABELS]
         if labels:
             yield from (*_table(["label", *BY_LABEL], labels), "")
@@ -135,6 +137,21 @@ def _results(card: CardData) -> Iterator[str]:
         f"of the trained model on rows of the data (max relative difference {card.difference:.1e})."
     )
     yield ""
+
+
+def _metric_table(
+    metrics: Mapping[str, float], intervals: Mapping[str, Sequence[float]]
+) -> Iterator[str]:
+    """Yield a table of metrics, with their bootstrap intervals if there are any."""
+    values = overall(metrics)
+    if not intervals:
+        return _table(["metric", "value"], values.items())
+    rows = [[name, value, _interval(intervals.get(name, ()))] for name, value in values.items()]
+    return _table(["metric", "value", "95% interval"], rows)
+
+
+def _interval(estimate: Sequence[float]) -> str:
+    return f"{estimate[1]:.4f} to {estimate[2]:.4f}" if len(estimate) == 3 else ""
 
 
 def calibration_section(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -164,6 +181,13 @@ def slices_section(facts: Mapping[str, Any]) -> Iterator[str]:
         if rows := slice_rows(slices):
             yield from ("The worst ones, with 95% intervals:", "")
             yield from (*_table(SLICE_COLUMNS, rows), "")
+    if doubtful := facts.get("doubtful"):
+        count = f"{doubtful['rows']} of {doubtful['of']} rows of {doubtful['split']}"
+        yield from (
+            f"Estimate of label errors: {count} have a suspicious label, to which the model gives "
+            "a low probability (confident learning); some of these are hard, not wrong.",
+            "",
+        )
     if groups := facts.get("groups"):
         yield from (GROUPS_HEADING, "")
         if rows := group_rows(groups):

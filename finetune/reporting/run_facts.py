@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from finetune.task_parts import Length
 
+NOT_APPLICABLE = "no effect: this run trains nothing that the key applies to"
+"""The reason for a default that changes nothing."""
+
 
 @dataclass(frozen=True)
 class RunFacts:

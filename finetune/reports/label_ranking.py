@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,11 @@ from finetune.errors import ConfigError
 from finetune.task_parts import LabelScores
 
 INSTALL = "pip install 'finetune-kit[report]'"
+
+
+def has_cleanlab() -> bool:
+    """True if the library that ranks labels is installed."""
+    return find_spec("cleanlab") is not None
 
 
 def load_cleanlab() -> Any:

@@ -23,6 +23,7 @@ from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.evaluate import Measured
 from finetune.reports.disparities import measure_disparities
 from finetune.reports.intervals import Estimate, resampled_sums, spread
+from finetune.reports.label_ranking import has_cleanlab, rank_doubtful
 from finetune.reports.slice_columns import LANGUAGE, automatic_columns, named_columns
 
 INSTALL = "pip install 'finetune-kit[report]'"
@@ -119,9 +120,9 @@ def wanted_columns(config: ReportConfig) -> list[str]:
 def measure_report(
     measured: Measured, config: ReportConfig, metric: str | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Measure slices and groups of a split; return {"slices": ..., "groups": ...} for results.json.
+    """Measure slices, groups and doubtful labels of a split; return them for results.json.
 
-    Without fairlearn, or for few rows, what the config does not name is left out.
+    Without fairlearn or cleanlab, or for few rows, what the config does not name is left out.
     """
     columns = named_columns(measured, wanted_columns(config))
     if config.slices != "none" and has_fairlearn() and _is_quick(measured, metric):
@@ -132,6 +133,11 @@ def measure_report(
     if config.groups:
         found = measure_disparities(measured, config.groups)
         facts["groups"] = [each.facts() for each in found]
+    scores = measured.task.views.label_scores(measured.evaluation.stats)
+    if scores is not None and len(measured.split) >= FEWEST_DIVIDED and has_cleanlab():
+        doubtful = len(rank_doubtful(scores))
+        rows = len(measured.split)
+        facts["doubtful"] = {"split": measured.split.name, "rows": doubtful, "of": rows}
     return facts
 
 

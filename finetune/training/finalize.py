@@ -25,6 +25,7 @@ from finetune.export.final_model import (
     sample_rows,
 )
 from finetune.export.model_card import write_cards
+from finetune.export.reproduction import describe_reproduction
 from finetune.inference.evaluate import Measured
 from finetune.inference.evaluation_loop import Evaluation, summarize_again
 from finetune.inference.split_reports import write_split_reports
@@ -38,6 +39,7 @@ from finetune.reporting.metric_tables import (
 )
 from finetune.reports.calibration import Calibration, choose_calibration
 from finetune.reports.decisions import Decisions, learn_decisions
+from finetune.reports.metric_intervals import quick_intervals
 from finetune.reports.slices import measure_report
 from finetune.task import Task
 from finetune.task_parts import Prediction, Row, each_row, take_rows
@@ -83,7 +85,19 @@ def finalize_run(
             card_data = replace(card_data, decisions=decisions.facts())
         with console.during("measuring slices"):
             divided = _measure_report(model, prepared, evaluations, splits)
-        card_data = replace(card_data, slices=divided)
+            intervals = {
+                name: quick_intervals(live.task, evaluation.stats)
+                for name, evaluation in evaluations.items()
+            }
+        base = base_reference(live.config, card_data.about)
+        card_data = replace(
+            card_data,
+            slices=divided,
+            intervals=intervals,
+            reproduction=describe_reproduction(
+                folder.read("run.json"), live.config, prepared.reasons, base, results, intervals
+            ),
+        )
         with console.during("saving the final model and reloading it"):
             differences = _export(model, prepared, folder, card_data)
         facts = {
@@ -93,6 +107,7 @@ def finalize_run(
             "parameters": {"trained": trained, "total": total},
             **metric_facts(live.config.train.best, live.task, results),
             "metrics": results,
+            "intervals": intervals,
             "selected_on": selected,
             **({"calibration": calibration.facts()} if calibration is not None else {}),
             **({"decisions": decisions.facts()} if decisions is not None else {}),

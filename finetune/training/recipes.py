@@ -14,9 +14,9 @@ from finetune.errors import ConfigError
 from finetune.methods.base import Method, Recipe
 from finetune.methods.full import Full
 from finetune.model import TransferModel
+from finetune.reporting.run_facts import NOT_APPLICABLE
 
 LAYERED_HEAD_LR = 1e-3  # the highest stable rate for a head of several new layers
-NOT_APPLICABLE = "no effect: this run trains nothing that the key applies to"
 
 
 def fill_defaults(

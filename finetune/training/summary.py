@@ -10,9 +10,8 @@ import torch
 from finetune.config.yaml import flatten
 from finetune.data.opening import Splits
 from finetune.errors import format_count, listed
-from finetune.reporting.run_facts import RunFacts, cut_note
+from finetune.reporting.run_facts import NOT_APPLICABLE, RunFacts, cut_note
 from finetune.task_parts import each_row
-from finetune.training.recipes import NOT_APPLICABLE
 from finetune.training.setup import Prepared
 from finetune.training.state import Live
 

@@ -27,9 +27,10 @@ from finetune.methods.lora import Lora
 from finetune.methods.method_configs import LoraConfig, PartialConfig
 from finetune.model import named_parts
 from finetune.registry import make_method
+from finetune.reporting.run_facts import NOT_APPLICABLE
 from finetune.task_parts import Row
 from finetune.testing import check_task
-from finetune.training.recipes import NOT_APPLICABLE, fill_defaults
+from finetune.training.recipes import fill_defaults
 from tasks import TextGeneration
 from tests.support.command_line import finetune as command
 from tests.support.text_generators import (
