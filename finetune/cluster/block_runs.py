@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,24 +43,33 @@ class BlockRun:
 
     def run(self, job: BlockJob) -> None:
         """Work on all unfinished blocks. Raises FinetuneError, and Interrupted after a signal."""
+        from ray.exceptions import RayError, RayTaskError
+
         todo, losses = self.unfinished(), 0
-        done = sum(self.facts_of(n).rows for n in range(self.parts.count) if n not in {*todo})
+        finished = set(range(self.parts.count)).difference(todo)
         with self.console.count(self.blocks.rows, "rows") as advance, Signals() as signals:
-            advance(done)
+            advance(sum(self.facts_of(number).rows for number in finished))
             while todo:
-                for batch in _on_cluster(self.cluster, self._arguments(job), todo):
-                    advance(_rows_of(batch))
-                    if signals.received:
-                        raise Interrupted(None, signals.received)
+                cause = None
+                try:
+                    for batch in _on_cluster(self.cluster, self._arguments(job), todo):
+                        advance(_rows_of(batch))
+                        if signals.received:
+                            raise Interrupted(None, signals.received)
+                except RayTaskError:
+                    raise
+                except RayError as error:  # not even an actor could be started
+                    cause = error
                 before, todo = len(todo), self.unfinished()
                 losses = losses + 1 if len(todo) == before else 0
                 if losses > _MOST_LOSSES:
-                    raise RuntimeError("on=ray: all processes are lost before they end a block")
+                    raise RuntimeError("on=ray: processes are lost before a block ends") from cause
                 if todo:
                     self.console.print(
                         f"{len(todo)} of {self.parts.count} blocks were lost with a process of the "
                         "cluster, and are worked on again"
                     )
+                    time.sleep(2**losses)  # Ray may not have noticed yet which machine is gone
 
     def facts_of(self, number: int) -> BlockFacts:
         """Return the counts of a finished block."""
