@@ -20,9 +20,12 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from finetune.config.text_files import check_regular
+from finetune.distributed.launch import this_process
 from finetune.errors import ModelError
 from finetune.io.files import remove_path, sync_to_disk
 from finetune.io.run_lock import OWNER, is_running, read_owner, this_owner
@@ -31,6 +34,7 @@ MANIFEST = "manifest.json"
 ABSENT = "absent"
 # Seconds after which an unfinished build of another host counts as killed.
 ABANDONED = 7 * 24 * 3600
+SECONDS_BETWEEN_LOOKS = 0.5
 _CHUNK = 2**22
 
 
@@ -78,6 +82,50 @@ def find_damage(folder: Path, rows: int) -> str:
         return next(filter(None, faults), "")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def claim_features(folder: Path, rows: int) -> Iterator[tuple[str, Path]]:
+    """Yield what is wrong with the features of a folder, "" for whole ones, and where to build.
+
+    Of several runs that lack the same features, one builds them and the others wait for it. The
+    first process decides for all of a run.
+    """
+    state, lock = this_process(), _build_lock(folder)
+    while True:
+        fault, is_ours = find_damage(folder, rows) if state.is_main_process else "", True
+        if fault and (is_ours := _acquire(lock)):
+            fault = find_damage(folder, rows)  # another run may have finished before that
+        # A name of its own for each build: on a file system without locks, two may run at once.
+        partial = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.partial")
+        fault, is_ours, partial = broadcast_object_list([fault, is_ours, partial])
+        if is_ours:
+            break
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    try:
+        yield fault, partial
+        if fault and state.is_main_process:
+            # Whoever waits for this file finds the features whole, so it may have another one.
+            Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _build_lock(folder: Path) -> FileLock:
+    with writing_features(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f"{folder.name}.lock"), timeout=0)
+
+
+def _acquire(lock: FileLock) -> bool:
+    """Take a lock; False if another run has it. Without locks on this disk, all may build."""
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    except (OSError, NotImplementedError):
+        pass
+    return True
 
 
 def begin_features(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Disk cache of the features that a frozen backbone computes for each row.
 
-A run reads the features of another one with the same key, or computes them in a folder of its own
-that gets its final name when it is complete.
+A run reads the features of another one with the same key, waiting for one that is computing them,
+or computes them in a folder of its own that gets its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import accelerate
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from finetune.batching.data_loader import Split, encoding_rng
@@ -23,12 +21,12 @@ from finetune.batching.feature_files import (
     ABSENT,
     begin_features,
     cache_root,
-    find_damage,
+    claim_features,
     map_file,
     open_features,
     publish_features,
 )
-from finetune.batching.feature_key import BLOCK, digest_inputs, digest_model
+from finetune.batching.feature_key import BLOCK, digest_inputs
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
 from finetune.errors import ModelError, format_count
@@ -100,15 +98,17 @@ def attach_features(
     split: Split,
     accelerator: accelerate.Accelerator,
     plan: CachePlan,
+    base: Any,
     progress: Watch,
 ) -> tuple[Split, str]:
     """Attach features to a split, from the cache or computed now; also return a note on which.
 
-    Every process computes its blocks of rows; the blocks are the same for any number of processes.
-    `progress` wraps the iterator of batches and gets their number. Raises ModelError if the
-    features would exceed the plan's limit.
+    `base` is the digest of the network, which all splits have in common. Every process computes its
+    blocks of rows; the blocks are the same for any number of processes. `progress` wraps the
+    iterator of batches and gets their number. Raises ModelError if the features would exceed the
+    plan's limit.
     """
-    base, views = digest_model(model, plan.precision), list[dict[str, Tensor]]()
+    views = list[dict[str, Tensor]]()
     shared = f"{base.hexdigest()} {plan.views} {plan.seed}"
     if shared in split.memo:
         rows = format_count(len(split), "row")
@@ -125,23 +125,11 @@ def attach_features(
             targets.append(sample)
         digest_inputs(digest, encoder.padded())
         folder = cache_root() / digest.hexdigest()[:32]
-        # The first process decides for all, since another run may finish these features meanwhile.
-        is_main = accelerator.is_main_process
-        facts = [find_damage(folder, len(split)) if is_main else "", uuid4().hex[:8]]
-        fault, name = broadcast_object_list(facts)
-        if fault:
-            # A unique name, since two runs may build the same features at once.
-            partial = folder.with_name(f"{folder.name}.{name}.partial")
-            try:
-                files = _build(model, encoder, accelerator, partial, plan, progress)
-                if is_main:
-                    publish_features(partial, folder, files)
-            except BaseException:
-                if is_main:
-                    remove_path(partial)
-                raise
-            faults.append(fault)
-        accelerator.wait_for_everyone()
+        with claim_features(folder, len(split)) as (fault, partial):
+            if fault:
+                _build(model, encoder, accelerator, folder, partial, plan, progress)
+                faults.append(fault)
+            accelerator.wait_for_everyone()
         views.append(open_features(folder))
     how = "computed" if faults else "read from the cache"
     if damaged := [fault for fault in faults if fault != ABSENT]:
@@ -195,6 +183,26 @@ class _Encoder:
 
 
 def _build(
+    model: TransferModel,
+    encoder: _Encoder,
+    accelerator: accelerate.Accelerator,
+    folder: Path,
+    partial: Path,
+    plan: CachePlan,
+    progress: Watch,
+) -> None:
+    """Compute the features in `partial`, each process those of its rows; rename it to `folder`."""
+    try:
+        files = _compute(model, encoder, accelerator, partial, plan, progress)
+        if accelerator.is_main_process:
+            publish_features(partial, folder, files)
+    except BaseException:
+        if accelerator.is_main_process:
+            remove_path(partial)
+        raise
+
+
+def _compute(
     model: TransferModel,
     encoder: _Encoder,
     accelerator: accelerate.Accelerator,

@@ -85,7 +85,7 @@ def inspect_run(
     console.facts(row)
     console.heading("run")
     # The section "config" below shows the defaults.
-    facts = describe_run(prepared, splits).lines(with_defaults=False)
+    facts = describe_run(prepared).lines(with_defaults=False)
     facts |= task.views.survey(splits.train)
     console.facts(facts)
     console.heading("config")

@@ -15,6 +15,7 @@ from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32
 from finetune.errors import format_count
 from finetune.inspection.row_trace import build_batch
+from finetune.model import Batch
 from finetune.optim.optimizers import OPTIMIZERS
 from finetune.reporting.console import format_duration
 from finetune.training.setup import Prepared, caches_features
@@ -61,6 +62,7 @@ class Cost:
         parts: estimates, {"training, 100 steps:": seconds, ...}.
         evaluation_seconds: estimate of one evaluation, which is one of the parts; 0 where features
             are cached.
+        once_seconds: the parts that later runs on the same rows do not take.
     """
 
     longest: int
@@ -69,6 +71,7 @@ class Cost:
     peak_bytes: int
     parts: dict[str, float]
     evaluation_seconds: float
+    once_seconds: float
 
     def total(self, evaluations: int) -> float:
         """Estimate the seconds of a run with this number of evaluations."""
@@ -96,17 +99,21 @@ def time_steps(prepared: Prepared) -> Cost:
     forward = unit if cached else _seconds(live, longest, backward=False) / _padded(live, longest)
 
     held_out = sum(int(split.lengths.sum()) for split in prepared.held_out) * forward
+    training = f"training, {format_count(live.total_steps, 'step')}:"
+    once = 0.0
     if cached:
         every = (live.train, *prepared.held_out)
+        once = unit * sum(int(split.lengths.sum()) for split in every)
         parts = {
-            "features, computed once and cached:": unit * sum(int(s.lengths.sum()) for s in every)
+            "features, computed once and cached:": once,
+            training: live.total_steps * _head_seconds(live),
         }
     else:
         epoch = (
             unit * sum(_padded(live, p) for p in micro_batches) * live.plan.steps_per_epoch / steps
         )
         epochs = live.total_steps / live.plan.steps_per_epoch
-        parts = {f"training, {format_count(live.total_steps, 'step')}:": epoch * epochs}
+        parts = {training: epoch * epochs}
         parts["one evaluation of the held-out rows:"] = held_out
     if (tuned := live.method.contrastive) is not None:
         batch = live.config.train.batch_size * float(live.train.lengths.mean())
@@ -114,7 +121,7 @@ def time_steps(prepared: Prepared) -> Cost:
         parts[f"contrastive tuning, {tuned.steps} steps:"] = 3 * forward * tuned.steps * batch
     length = int(live.train.lengths[list(longest.indices)].max())
     evaluation = 0.0 if cached else held_out
-    return Cost(length, len(longest.indices), seconds, peak, parts, evaluation)
+    return Cost(length, len(longest.indices), seconds, peak, parts, evaluation, once)
 
 
 def _padded(live: Live, micro_batch: MicroBatch) -> int:
@@ -124,7 +131,23 @@ def _padded(live: Live, micro_batch: MicroBatch) -> int:
 
 def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
     """Time two passes in train mode and return the shorter time."""
-    batch, device = build_batch(live, micro_batch), live.accelerator.device
+    return _time(live, build_batch(live, micro_batch), backward=backward)
+
+
+def _head_seconds(live: Live) -> float:
+    """Time a step of a head on cached features; 0 for one that is solved exactly."""
+    if live.method.solves_head:
+        return 0.0
+    batch = build_batch(live, live.plan.micro_batches(0, live.accelerator.process_index)[0])
+    with torch.inference_mode(), live.accelerator.autocast():
+        features = live.model.features(batch["inputs"])
+    # Copies outside of inference mode, which may take part in a backward pass.
+    batch["features"] = {name: values.float().clone() for name, values in features.items()}
+    return _time(live, batch, backward=True)
+
+
+def _time(live: Live, batch: Batch, *, backward: bool) -> float:
+    device = live.accelerator.device
     live.method.train_mode(live.model)
     times = []
     for _ in range(2):  # the first pass may include one-time setup

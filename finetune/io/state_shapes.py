@@ -29,7 +29,10 @@ class StoredConfig(BaseModel):
 
 
 class Results(BaseModel):
-    """results.json: metrics by split, and the differences that the reload check found."""
+    """results.json: metrics by split, and the differences that the reload check found.
+
+    `is_trial` is true for a trial of a search: it has no reports, and no metrics on test.
+    """
 
     step: int
     metrics: dict[str, dict[str, float]]
@@ -37,6 +40,7 @@ class Results(BaseModel):
     reload_difference: float
     rounding_difference: float | None = None
     calibration: dict[str, Any] | None = None
+    is_trial: bool = False
 
 
 class Untrained(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,7 +41,7 @@ from finetune.reports.decisions import Decisions, learn_decisions
 from finetune.reports.metric_intervals import quick_intervals
 from finetune.reports.slices import measure_report
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row, each_row, take_rows
+from finetune.task_parts import Prediction, Row, take_rows
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared
@@ -69,15 +68,21 @@ def finalize_run(
         live.ema.copy_to_network()  # checkpoints keep the raw weights, so an extended run resumes
     has_selected = prepared.validation is not None and progress.best_step is not None
     selected = "validation" if has_selected else None
+    # A trial of a search is compared as it was during training. Only the best one is finished:
+    # calibrated, measured on test, and with reports.
+    is_trial = journal.hooks is not None
     evaluations, calibration = _evaluate(prepared, journal, selected)
-    evaluations, decisions = _decide(prepared, evaluations)
+    decisions = None
+    if not is_trial:
+        evaluations, decisions = _decide(prepared, evaluations)
     model = whole_model(live)
     if model is not None and calibration is not None and calibration.factors is not None:
         model.scale_outputs(calibration.factors)  # one gathered from shards is a new one
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
-        with console.during("writing the reports"):
-            _write_reports(model, prepared, evaluations, folder, splits)
+        if not is_trial:
+            with console.during("writing the reports"):
+                _write_reports(model, prepared, evaluations, folder, splits)
         card_data = collect_card_data(prepared, splits, results, selected, step)
         if calibration is not None:
             card_data = replace(card_data, calibration=calibration.facts())
@@ -109,6 +114,7 @@ def finalize_run(
             "metrics": results,
             "intervals": intervals,
             "selected_on": selected,
+            **({"is_trial": True} if is_trial else {}),
             **({"calibration": calibration.facts()} if calibration is not None else {}),
             **({"decisions": decisions.facts()} if decisions is not None else {}),
             **divided,
@@ -128,15 +134,16 @@ def _evaluate(
 ) -> tuple[dict[str, Evaluation], Calibration | None]:
     """Calibrate the model, and evaluate it on the held-out splits.
 
-    Without probabilities of labels, there is no calibration. The trials of a search are compared as
-    they were during training, uncalibrated.
+    Without probabilities of labels, there is no calibration, nor for a trial of a search.
     """
     live, validation = prepared.live, prepared.validation
     evaluations, calibration = dict[str, Evaluation](), None
     if validation is not None:
         evaluations[validation.name] = journal.measure(validation)
-        if journal.hooks is not None and live.accelerator.is_main_process:
-            journal.hooks.finished(live, evaluations)
+        if journal.hooks is not None:
+            if live.accelerator.is_main_process:
+                journal.hooks.finished(live, evaluations[validation.name])
+            return evaluations, None
         calibration = _calibrate(prepared, journal, evaluations[validation.name], selected)
         if calibration is not None and calibration.factors is not None:
             evaluations = {}
@@ -306,10 +313,10 @@ def collect_card_data(
         adapter=live.method.adapter,
         lengths=prepared.lengths,
         length_unit=live.task.views.length_unit,
-        labels=_count_labels(splits, live.task),
+        labels=_counts_by_label(prepared),
         label_unit=live.task.rows.label_unit,
         notes=splits.notes,
-        facts=describe_run(prepared, splits),
+        facts=describe_run(prepared),
         results=results,
         selected=selected,
         step=step,
@@ -317,13 +324,10 @@ def collect_card_data(
     )
 
 
-def _count_labels(splits: Splits, task: Task) -> dict[str, dict[str, int]]:
-    """Return {label: {split: count}}, most frequent first, as `Rows.occurrences` has them."""
+def _counts_by_label(prepared: Prepared) -> dict[str, dict[str, int]]:
+    """Return {label: {split: count}}, most frequent first."""
     counts_by_label: dict[str, dict[str, int]] = {}
-    for split, rows in splits.named.items():
-        counts: Counter[str] = Counter()
-        for labels in map(task.rows.occurrences, each_row(rows)):
-            counts.update(labels)
-        for label, count in counts.items():
+    for split, labels in prepared.labels.items():
+        for label, count in labels.counts.items():
             counts_by_label.setdefault(label, {})[split] = count
     return dict(sorted(counts_by_label.items(), key=lambda item: -sum(item[1].values())))

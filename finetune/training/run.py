@@ -56,13 +56,15 @@ def run(
     fresh: bool = False,
     extend: bool = False,
     hooks: TrialHooks | None = None,
+    shared: SharedRows | None = None,
     console: Console | None = None,
 ) -> RunFolder:
     """Train as configured, or resume an earlier run in the same folder.
 
     Returns the folder of the finished run. `data` is a dataset made in Python, in place of
-    data.source. `hooks` and `console` are those of a search. Raises FinetuneError for every fault
-    that the user can fix, where possible before any weight changes.
+    data.source. `hooks`, `console` and `shared`, the work that its runs in this process have in
+    common, are those of a search. Raises FinetuneError for every fault that the user can fix, where
+    possible before any weight changes.
     """
     config = loaded.config
     check_flags(fresh=fresh, extend=extend)
@@ -78,7 +80,7 @@ def run(
     default = default_folder(config, data) if config.output.dir is None else Path()
     if config.output.dir is not None:
         check_free(RunFolder(Path(config.output.dir)))
-    shared = SharedRows() if hooks is None else hooks.shared
+    shared = shared or SharedRows()
     splits, digests = read_splits(config, task, data, console, shared)
     if config.output.calibrate == "temperature" and splits.validation is None:
         raise ConfigError(
@@ -106,7 +108,7 @@ def run(
         if note:
             console.print(note)
         console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
-        _run_in(folder, identity, task, splits, console, fresh=fresh, hooks=hooks)
+        _run_in(folder, identity, task, splits, console, shared, fresh=fresh, hooks=hooks)
         if config.output.report and hooks is None:
             report_if_due(folder, splits, console)
         push_if_asked(folder, config, state.is_main_process)
@@ -119,9 +121,10 @@ def _run_in(
     task: Task,
     splits: Splits,
     console: Console,
+    shared: SharedRows,
     *,
     fresh: bool,
-    hooks: TrialHooks | None = None,
+    hooks: TrialHooks | None,
 ) -> None:
     """Train in a folder that is locked, unless the run in it is finished."""
     state = this_process()
@@ -142,7 +145,7 @@ def _run_in(
         show_results(folder, console)
         return
     with deterministic(identity.given.train.deterministic):
-        _train(identity, resumed, task, splits, folder, console, fresh=fresh, hooks=hooks)
+        _train(identity, resumed, task, splits, folder, console, shared, fresh=fresh, hooks=hooks)
 
 
 def clear_learned(task: Task) -> None:
@@ -159,6 +162,7 @@ def _train(
     splits: Splits,
     folder: RunFolder,
     console: Console,
+    shared: SharedRows,
     *,
     fresh: bool,
     hooks: TrialHooks | None,
@@ -168,7 +172,6 @@ def _train(
     precision, _ = choose_precision((resumed or config).train.precision, this_process().device)
     accelerator = make_accelerator(precision, config.output.trackers, folder.trackers)
     with console.during("loading the network and encoding the rows"):
-        shared = None if hooks is None else hooks.shared
         prepared = assemble(resumed or config, task, splits, accelerator, shared)
     live, tuning_note = prepared.live, None
     if live.method.contrastive is not None:
@@ -177,7 +180,7 @@ def _train(
     prepared = cache_features(prepared, console)
     with console.during("measuring which attention is faster"):
         prepared = settle_attention(prepared)
-    console.facts(describe_run(prepared, splits).lines())
+    console.facts(describe_run(prepared).lines())
     if config.output.hub is not None and (note := note_missing_token(config.output.hub)):
         console.print(note)
     accelerator.wait_for_everyone()  # all processes must have looked before one writes

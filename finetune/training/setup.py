@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate import Accelerator
 
 from finetune.batching.data_loader import Split, measure_split
+from finetune.batching.feature_key import digest_model
 from finetune.batching.parts import PartRows, split_into_parts
 from finetune.batching.plan import TrainPlan
 from finetune.batching.row_cache import CachePlan, attach_features
@@ -38,6 +41,13 @@ from finetune.training.recipes import fill_defaults
 from finetune.training.state import Live
 
 
+class LabelCounts(NamedTuple):
+    """How many rows or objects of a split have each label, and how many rows have none."""
+
+    counts: Counter[str]
+    unlabeled: int
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A run that is ready to train, its held-out splits, and notes on how it was set up."""
@@ -49,6 +59,7 @@ class Prepared:
     """{key: reason for its value} for each key left at null."""
     notes: list[str]
     lengths: dict[str, list[Length]]
+    labels: dict[str, LabelCounts]
 
     @property
     def held_out(self) -> list[Split]:
@@ -64,8 +75,9 @@ def assemble(
 ) -> Prepared:
     """Load the network, apply the method, fill in defaults, shard if asked, and plan the steps."""
     method, shared = make_method(config.method), shared or SharedRows()
-    # A task learns from its rows, its own keys, the network and whether that is frozen; no more.
-    sections = (config.data, config.task, config.model)
+    # A task learns from its rows, its own keys (as given: the config of a resumed run has what was
+    # learned), the network and whether that is frozen; no more.
+    sections = (config.data, task.resolved_, config.model)
     key = (*(each.model_dump_json() for each in sections), method.freezes_backbone)
     notes = list(
         shared.once(
@@ -96,30 +108,34 @@ def assemble(
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
 
-    parts, lengths, split_notes = shared.once(
-        (*key, "lengths"), task, lambda: _measure_splits(splits, task)
-    )
-    notes += split_notes
+    parts, lengths, labels = dict[str, Split](), dict[str, list[Length]](), dict[str, LabelCounts]()
+    for name, rows in splits.named.items():
+        parts[name], lengths[name], labels[name], split_notes = shared.once(
+            (*key, "measured", name), task, partial(_measure, name, rows, task)
+        )
+        notes += split_notes
     classes, sampling_notes = _classes(config, task, parts["train"])
     notes += sampling_notes
     live = _live(config, task, method, model, groups, accelerator, parts["train"], classes)
     try_network(live)
-    return Prepared(live, parts.get("validation"), parts.get("test"), reasons, notes, lengths)
+    validation, test = parts.get("validation"), parts.get("test")
+    return Prepared(live, validation, test, reasons, notes, lengths, labels)
 
 
-def _measure_splits(
-    splits: Splits, task: Task
-) -> tuple[dict[str, Split], dict[str, list[Length]], list[str]]:
-    """Measure the rows of each split, or their parts; also return notes."""
-    parts, lengths, notes = dict[str, Split](), dict[str, list[Length]](), list[str]()
-    for name, rows in splits.named.items():
-        notes += [] if name == "train" else task.views.compare(name, rows)
-        if name == "train" or task.measures_parts:
-            rows, part_notes = split_into_parts(rows, task, name)
-            notes += part_notes
-        parts[name], lengths[name], skipped_notes = measure_split(name, rows, task)
-        notes += skipped_notes
-    return parts, lengths, notes
+def _measure(
+    name: str, rows: Any, task: Task
+) -> tuple[Split, list[Length], LabelCounts, list[str]]:
+    """Measure the rows of a split, or their parts, and count their labels; also return notes."""
+    counts, unlabeled = Counter[str](), 0
+    for row in each_row(rows):
+        counts.update(labels := task.rows.occurrences(row))
+        unlabeled += not labels
+    notes = [] if name == "train" else list(task.views.compare(name, rows))
+    if name == "train" or task.measures_parts:
+        rows, part_notes = split_into_parts(rows, task, name)
+        notes += part_notes
+    split, lengths, skipped_notes = measure_split(name, rows, task)
+    return split, lengths, LabelCounts(counts, unlabeled), [*notes, *skipped_notes]
 
 
 def caches_features(live: Live) -> bool:
@@ -134,6 +150,7 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
         return prepared
     parts: dict[str, Split] = {}
     plan = _cache_plan(live)
+    base = digest_model(live.model, plan.precision)
     if live.task.augments and plan.views == 1:
         notes.append(
             "augmentation: no effect on features that are cached once; method.views=8 caches eight "
@@ -143,7 +160,7 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
     held_out = [] if isinstance(live.train.rows, PartRows) else prepared.held_out
     for split in (live.train, *held_out):
         split_plan = plan if split is live.train else replace(plan, views=1)
-        parts[split.name], note = _features(live, split, split_plan, console)
+        parts[split.name], note = _features(live, split, split_plan, base, console)
         notes.append(note)
     return replace(
         prepared,
@@ -173,7 +190,9 @@ def _cache_plan(live: Live) -> CachePlan:
     return CachePlan(train.precision, cache.limit_gib, views, train.seed)
 
 
-def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tuple[Split, str]:
+def _features(
+    live: Live, split: Split, plan: CachePlan, base: Any, console: Console
+) -> tuple[Split, str]:
     title = f"features of {split.name}"
     with console.during(title):
         return attach_features(
@@ -182,6 +201,7 @@ def _features(live: Live, split: Split, plan: CachePlan, console: Console) -> tu
             split,
             live.accelerator,
             plan,
+            base,
             progress=lambda batches, total: console.track(batches, total, title),
         )
 

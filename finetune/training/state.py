@@ -11,7 +11,6 @@ from accelerate import Accelerator
 
 from finetune.batching.data_loader import Split
 from finetune.batching.plan import TrainPlan
-from finetune.batching.shared_rows import SharedRows
 from finetune.config.schema import RunConfig
 from finetune.inference.evaluation_loop import Evaluation
 from finetune.io.run_folder import RunFolder
@@ -76,21 +75,19 @@ class Live:
 
 @dataclass(frozen=True)
 class TrialHooks:
-    """What a search adds to one of its runs, whose test split is not measured.
+    """What a search adds to a trial, which is neither calibrated nor measured on test.
 
     Attributes:
-        shared: work on the rows that the runs of this process share.
         evaluated: called in every process with the step and the metrics of each evaluation during
             training. To end the run, it raises in all processes.
         saved: called in every process after each checkpoint; may raise like `evaluated`.
         finished: called in the main process with the final evaluation of the validation split,
-            before calibration, and before the run is marked as finished.
+            before the run is marked as finished.
     """
 
-    shared: SharedRows
     evaluated: Callable[[Live, RunFolder, int, Mapping[str, float]], None]
     saved: Callable[[], None]
-    finished: Callable[[Live, Mapping[str, Evaluation]], None]
+    finished: Callable[[Live, Evaluation], None]
 
 
 class Journal(Protocol):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-
 import torch
 
 from finetune.config.yaml import flatten
-from finetune.data.opening import Splits
 from finetune.errors import format_count, listed
 from finetune.reporting.run_facts import NOT_APPLICABLE, RunFacts, cut_note
-from finetune.task_parts import each_row
-from finetune.training.setup import Prepared
+from finetune.training.setup import LabelCounts, Prepared
 from finetune.training.state import Live
 
 MOST_LABELS = 20
 
 
-def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
+def describe_run(prepared: Prepared) -> RunFacts:
     """Summarize data, network, steps and defaults of a prepared run."""
     live = prepared.live
     config = live.config
@@ -26,10 +21,9 @@ def describe_run(prepared: Prepared, splits: Splits) -> RunFacts:
     tuned = ", the backbone by contrastive tuning" if live.method.contrastive is not None else ""
     values = flatten(config)
     processes = format_count(live.accelerator.num_processes, "process", "es")
-    rows = live.task.rows
     network = getattr(live.model.network, "backbone", live.model.network)  # the library's class
     return RunFacts(
-        labels=_label_counts(map(rows.occurrences, each_row(splits.train)), rows.label_unit),
+        labels=_label_counts(prepared.labels["train"], live.task.rows.label_unit),
         length=_lengths(prepared),
         network=f"{type(network).__name__} from {config.model.name}",
         parameters=f"{trained:,} of {total:,} trained ({trained / total:.2%}){tuned}",
@@ -57,14 +51,12 @@ def _device(device: torch.device) -> str:
     return f"cpu, {format_count(torch.get_num_threads(), 'thread')}"
 
 
-def _label_counts(rows: Iterable[tuple[str, ...]], unit: str) -> str:
+def _label_counts(labels: LabelCounts, unit: str) -> str:
     """Summarize how many rows or objects have each label; "" if there are no labels."""
-    labels_by_row = list(rows)
-    counts = Counter(label for labels in labels_by_row for label in labels)
+    counts, without = labels
     if not counts:
         return ""
     named = listed((f"{label} {count}" for label, count in counts.most_common()), MOST_LABELS)
-    without = sum(not labels for labels in labels_by_row)
     rest = f"; {format_count(without, 'row')} without a label" if without else ""
     counted = "" if unit == "rows" else f", counted by {unit}"
     return f"{format_count(len(counts), 'label')} in train{counted}: {named}{rest}"

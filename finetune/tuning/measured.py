@@ -49,6 +49,24 @@ def ranked_by(live: Live) -> RankedBy:
     return RankedBy(*(selected or task.metric))
 
 
+class Gain(NamedTuple):
+    """How much better one trial scores than another, with a 95 % interval.
+
+    NaN if the metric cannot be computed from statistics of single rows.
+    """
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "unknown, since it is not computed from single rows"
+        interval = f"95 % interval {self.low:+.4f} to {self.high:+.4f}"
+        return f"{self.value:+.4f} ({interval}, bootstrap over {self.rows} validation rows)"
+
+
 def save_measured(path: Path, live: Live, evaluation: Evaluation) -> None:
     """Save the score of a trial, and the statistics of each validation row, [N, ...]."""
     metric = ranked_by(live)
@@ -101,12 +119,8 @@ def expected_optimism(
 
 def gain_interval(
     better: Path, other: Path, metric: RankedBy, summarize: Summary, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return how much better one trial scores than another, with a 95 % interval.
-
-    Bootstrap over the validation rows, the same rows for both trials. NaN if the metric cannot be
-    computed from the statistics.
-    """
+) -> Gain:
+    """Measure the gain of one trial over another, by a bootstrap over the rows of both."""
     stats = load_file(better), load_file(other)
     count = len(next(iter(stats[0].values()), ()))
     rng = np.random.default_rng(seed)
@@ -116,9 +130,9 @@ def gain_interval(
         for rows in (np.arange(count), *samples)
     )
     if not np.isfinite(gains).any():
-        return math.nan, math.nan, math.nan
+        return Gain(math.nan, math.nan, math.nan, count)
     low, high = np.nanpercentile(gains, [2.5, 97.5])
-    return gain, float(low), float(high)
+    return Gain(gain, float(low), float(high), count)
 
 
 def _score(stats: Stats, rows: np.ndarray, metric: RankedBy, summarize: Summary) -> float:

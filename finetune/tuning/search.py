@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from accelerate.utils import broadcast_object_list
 from finetune.config.schema import TaskConfig
 from finetune.distributed.launch import this_process
 from finetune.errors import CheckpointError, ConfigError, FinetuneError, format_count
-from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
@@ -24,12 +22,12 @@ from finetune.tuning.search_folder import SearchFolder, default_search_folder
 from finetune.tuning.search_results import (
     SearchResults,
     estimate_optimism,
-    measure_on_test,
     read_results,
     show_search,
     write_results,
 )
 from finetune.tuning.study import check_optuna
+from finetune.tuning.trial_training import TrialTraining
 from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
 from finetune.tuning.workers import run_on_cluster, run_workers
 
@@ -46,8 +44,9 @@ def run_search(
     console = Console(enabled=state.is_main_process)
     given = plan.settings.dir
     folder = SearchFolder(default_search_folder(plan) if given is None else Path(given))
+    training = TrialTraining(plan, folder, make_task, data)
     if not plan.space:
-        return advise(plan, folder, make_task, data)
+        return advise(training)
     check_optuna()
     if state.is_main_process:
         folder.begin(plan)
@@ -55,9 +54,9 @@ def run_search(
     folder.check_same(plan)
     console.heading(f"search with {_describe(plan)}, output in {folder.path}")
     console.facts({key: str(values) for key, values in plan.space.items()})
-    runner = TrialRunner(plan, folder, make_task, data, console)
+    runner = TrialRunner(training, console)
     if plan.settings.on is not None:
-        run_on_cluster(plan, folder, make_task, data, console)
+        run_on_cluster(training, console)
         return _conclude(runner)
     if (plan.settings.workers or 1) > 1:
         if state.num_processes > 1:
@@ -65,7 +64,7 @@ def run_search(
                 "search.workers: the launcher has started several processes for each trial; leave "
                 "search.workers out, or start the search without a launcher"
             )
-        run_workers(plan, folder, make_task, data)
+        run_workers(training)
     runner.run_all()  # with workers: what they left
     return _conclude(runner)
 
@@ -89,7 +88,7 @@ def _conclude(runner: TrialRunner) -> SearchResults:
     results = replace(results, best=best)
     lock = _wait_for(folder.claim(best.number)) if this_process().is_main_process else None
     this_process().wait_for_everyone()
-    measure_on_test(RunFolder(folder.trial(best.number)), partial(runner.train, best))
+    runner.training.finish(best.number, best.values)
     if lock is not None:
         results = replace(results, optimism=estimate_optimism(results))
         show_search(results, runner.console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import yaml
 
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
-from finetune.distributed.launch import this_process
 from finetune.inference.predictor import load
 from finetune.io.files import atomic, write_text
 from finetune.io.run_folder import RunFolder
@@ -96,24 +95,6 @@ def read_results(
         return None
     _, metric = read_measured(folder.measured(best.number))
     return SearchResults(folder, plan, records, best, metric, importances)
-
-
-def measure_on_test(run: RunFolder, train: Callable[[], None]) -> None:
-    """Measure the best trial on test, if there is a test split: `train` finishes its run again."""
-    state = this_process()
-    if not lacks_test(run):
-        return
-    state.wait_for_everyone()  # all processes must have looked
-    if state.is_main_process:
-        (run.path / "results.json").unlink(missing_ok=True)
-    state.wait_for_everyone()
-    train()
-
-
-def lacks_test(run: RunFolder) -> bool:
-    """True if there is a test split that the run has not been measured on."""
-    measured = run.read("results.json")["metrics"] if run.finished else {}
-    return "test" in run.read("run.json")["data"] and "test" not in measured
 
 
 def estimate_optimism(results: SearchResults) -> float:

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 
-from finetune.batching.shared_rows import SharedRows
-from finetune.config.schema import TaskConfig
 from finetune.distributed.launch import this_process
 from finetune.distributed.signals import Interrupted
 from finetune.errors import CheckpointError, FinetuneError
 from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console
-from finetune.search_space.search_plan import SearchPlan
-from finetune.task import Task
-from finetune.training.run import run
 from finetune.training.state import Live, TrialHooks
 from finetune.tuning.measured import RankedBy, ranked_by, read_measured, save_measured
-from finetune.tuning.search_folder import SearchFolder, format_values
+from finetune.tuning.search_folder import format_values
 from finetune.tuning.study import SearchStudy, TrialRecord, best_of
+from finetune.tuning.trial_training import TrialTraining
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -41,32 +34,17 @@ class _OutOfTime(Exception):  # noqa: N818
 
 
 class TrialRunner:
-    """One worker of a search. Several may share its folder.
+    """One worker of a search. Several may share its folder."""
 
-    Attributes:
-        make_task: creates the task that a config section describes.
-        data: a dataset made in Python, in place of data.source.
-    """
-
-    def __init__(
-        self,
-        plan: SearchPlan,
-        folder: SearchFolder,
-        make_task: Callable[[TaskConfig], Task],
-        data: Any,
-        console: Console,
-        shared: SharedRows | None = None,
-    ) -> None:
-        self.plan = plan
-        self.folder = folder
-        self.make_task = make_task
-        self.data = data
+    def __init__(self, training: TrialTraining, console: Console) -> None:
+        self.training = training
+        self.plan = training.plan
+        self.folder = training.folder
         self.console = console
-        self.study = SearchStudy(folder.path, plan)
-        self._shared = shared or SharedRows()
+        self.study = SearchStudy(self.folder.path, self.plan)
         self._is_late = False
         self._metric: RankedBy | None = None
-        limit = plan.settings.time
+        limit = self.plan.settings.time
         self._deadline = math.inf if limit is None else time.monotonic() + limit
 
     def run_all(self) -> None:
@@ -96,18 +74,6 @@ class TrialRunner:
             if lock is not None:
                 lock.release()
         return True
-
-    def train(self, record: TrialRecord, seed: int = 0, hooks: TrialHooks | None = None) -> None:
-        """Train a trial with its seed number `seed`, or resume it."""
-        path = self.folder.trial(record.number, seed)
-        outputs: dict[str, Any] = {"output.dir": str(path)}
-        if seed:
-            first = self.plan.load(record.values).config.train.seed
-            outputs["train.seed"] = first + seed
-        loaded = self.plan.load(record.values, **outputs)
-        task = self.make_task(loaded.config.task)
-        with log_console(self.folder.log(record.number)) as console:
-            run(loaded, task, data=self.data, hooks=hooks, console=console)
 
     def _claim(self, *, waits: bool) -> tuple[TrialRecord, RunLock | None] | None:
         """Take a trial that a stopped process left, or a new one; None if there is none.
@@ -162,13 +128,12 @@ class TrialRunner:
         """Train a trial with one seed; return its score."""
         number, measured = record.number, self.folder.measured(record.number, seed)
         hooks = TrialHooks(
-            self._shared,
             # A trial that was worth its first seed is trained with all of them.
             lambda *evaluation: self._judge(number, *evaluation, may_prune=seed == 0),
             self._check_time,
-            lambda live, evaluations: save_measured(measured, live, evaluations["validation"]),
+            partial(save_measured, measured),
         )
-        self.train(record, seed, hooks)
+        self.training.train(number, record.values, hooks, seed=seed)
         score, self._metric = read_measured(measured)
         if math.isnan(score):
             raise FinetuneError(f"{self._metric.name} is undefined on the validation split")
@@ -223,10 +188,3 @@ class TrialRunner:
             return True
         states = {record.state for record in self.study.records()}
         return not isinstance(error, CheckpointError) and bool(states & {"complete", "pruned"})
-
-
-@contextmanager
-def log_console(path: Path) -> Iterator[Console]:
-    """Yield a console that appends what a trial prints to a file."""
-    with path.open("a", encoding="utf-8") as file:
-        yield Console(enabled=this_process().is_main_process, file=file)

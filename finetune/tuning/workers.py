@@ -7,9 +7,8 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,36 +19,29 @@ from finetune import registry
 from finetune.batching.shared_rows import SharedRows
 from finetune.cluster.ray_cluster import connected
 from finetune.cluster.repeated_tasks import RepeatedTasks
-from finetune.config.schema import TaskConfig
 from finetune.distributed.signals import Interrupted, Signals, stop_with_parent
 from finetune.errors import CheckpointError, ConfigError, FinetuneError
-from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
-from finetune.task import Task
 from finetune.tuning.search_folder import RECORD, SearchFolder
-from finetune.tuning.search_results import lacks_test, measure_on_test
 from finetune.tuning.study import SearchStudy, best_of, check_optuna
+from finetune.tuning.trial_training import TrialTraining
 from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
 
 
-def run_workers(
-    plan: SearchPlan, folder: SearchFolder, make_task: Callable[[TaskConfig], Task], data: Any
-) -> None:
+def run_workers(training: TrialTraining) -> None:
     """Run trials in `search.workers` processes until none is left.
 
     Raises FinetuneError with the message of a worker that failed, and Interrupted after SIGTERM or
     SIGINT, once all have stopped.
     """
-    count = plan.settings.workers or 1
+    count = training.plan.settings.workers or 1
     spawn = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
     faults = spawn.SimpleQueue()
     devices = share_devices(count)
     threads = max(1, torch.get_num_threads() // count)
     workers = [
-        spawn.Process(
-            target=_work, args=(plan, folder, make_task, data, devices[index], threads, faults)
-        )
+        spawn.Process(target=_work, args=(training, devices[index], threads, faults))
         for index in range(count)
     ]
     with Signals() as signals:
@@ -82,15 +74,7 @@ def share_devices(count: int) -> list[str | None]:
     return [",".join(names[index::count] or [names[index % len(names)]]) for index in range(count)]
 
 
-def _work(
-    plan: SearchPlan,
-    folder: SearchFolder,
-    make_task: Callable[[TaskConfig], Task],
-    data: Any,
-    devices: str | None,
-    threads: int,
-    faults: Any,
-) -> None:
+def _work(training: TrialTraining, devices: str | None, threads: int, faults: Any) -> None:
     """Run trials in this process; put the message of an error that has a remedy into `faults`."""
     stop_with_parent()
     if devices is not None:
@@ -98,26 +82,21 @@ def _work(
     torch.set_num_threads(threads)
     check_optuna()
     try:
-        TrialRunner(plan, folder, make_task, data, Console()).run_all()
+        TrialRunner(training, Console()).run_all()
     except Interrupted as error:
         sys.exit(error.exit_code)
     except FinetuneError as error:
         faults.put(str(error))
 
 
-def run_on_cluster(
-    plan: SearchPlan,
-    folder: SearchFolder,
-    make_task: Callable[[TaskConfig], Task],
-    data: Any,
-    console: Console,
-) -> None:
-    """Run trials as tasks of a Ray cluster until none is left, and measure the best one on test.
+def run_on_cluster(training: TrialTraining, console: Console) -> None:
+    """Run trials as tasks of a Ray cluster until none is left, and finish the best one.
 
     Each task takes a trial that a lost machine left, or a new one. Raises FinetuneError, and
     Interrupted.
     """
-    if data is not None or make_task is not registry.make_task:
+    plan, folder = training.plan, training.folder
+    if training.data is not None or training.make_task is not registry.make_task:
         raise ConfigError(
             "search.on: machines of a cluster get data and tasks by name; write the rows to a file "
             "that they share, and name it and the task"
@@ -128,7 +107,7 @@ def run_on_cluster(
     with connected(plan.settings, console) as cluster:
         tasks = RepeatedTasks(cluster, folder.path / RECORD, console)
         tasks.run(_run_next_trial, (plan, folder, end), lambda: _count_left(study, end))
-        tasks.run(_measure_best, (plan, folder), lambda: _count_unmeasured(study, folder))
+        tasks.run(_finish_best, (plan, folder), lambda: _count_unfinished(study, training))
 
 
 def _count_left(study: SearchStudy, end: float) -> float:
@@ -137,9 +116,9 @@ def _count_left(study: SearchStudy, end: float) -> float:
     return study.plan.trials - ended if time.time() < end else 0
 
 
-def _count_unmeasured(study: SearchStudy, folder: SearchFolder) -> int:
+def _count_unfinished(study: SearchStudy, training: TrialTraining) -> int:
     best = best_of(study.records())
-    return int(best is not None and lacks_test(RunFolder(folder.trial(best.number))))
+    return int(best is not None and not training.is_finished(best.number))
 
 
 def _run_next_trial(plan: SearchPlan, folder: SearchFolder, end: float) -> str:
@@ -153,18 +132,18 @@ def _run_next_trial(plan: SearchPlan, folder: SearchFolder, end: float) -> str:
         return text.getvalue().rstrip()
 
 
-def _measure_best(plan: SearchPlan, folder: SearchFolder) -> str:
-    """Measure the best trial on test in a process of a cluster."""
+def _finish_best(plan: SearchPlan, folder: SearchFolder) -> str:
+    """Finish the best trial in a process of a cluster."""
     with StringIO() as text:
         runner = _runner(plan, folder, text)
         best = best_of(runner.study.records())
         assert best is not None, "counted before"
         try:
             lock = folder.claim(best.number).acquire()
-        except CheckpointError:  # another search in this folder measures it
+        except CheckpointError:  # another search in this folder finishes it
             time.sleep(SECONDS_BETWEEN_LOOKS)
             return ""
-        measure_on_test(RunFolder(folder.trial(best.number)), partial(runner.train, best))
+        runner.training.finish(best.number, best.values)
         lock.release()
         return text.getvalue().rstrip()
 
@@ -172,7 +151,8 @@ def _measure_best(plan: SearchPlan, folder: SearchFolder) -> str:
 def _runner(plan: SearchPlan, folder: SearchFolder, text: StringIO) -> TrialRunner:
     check_optuna()
     shared = _shared_rows(folder.path.absolute())
-    return TrialRunner(plan, folder, registry.make_task, None, Console(file=text), shared)
+    training = TrialTraining(plan, folder, registry.make_task, None, shared)
+    return TrialRunner(training, Console(file=text))
 
 
 @cache

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from finetune.batching.feature_files import (
     ABSENT,
     MANIFEST,
     begin_features,
+    claim_features,
     find_damage,
     map_file,
     open_features,
@@ -157,3 +159,27 @@ def test_full_disk_is_a_message_with_remedies(
     with pytest.raises(ModelError, match=r"cannot write the features .*No space left.*cache=off"):
         publish_features(partial, tmp_path / "key", FILES)
     assert find_damage(tmp_path / "key", ROWS) == ABSENT
+
+
+@pytest.mark.parametrize("publishes", [True, False])
+def test_a_second_run_waits_for_the_features_that_another_one_computes(
+    tmp_path: Path, publishes: bool
+) -> None:
+    folder, found = tmp_path / "key", list[str]()
+
+    def claim() -> None:
+        with claim_features(folder, ROWS) as (fault, _):
+            found.append(fault)
+
+    second = threading.Thread(target=claim)
+    with claim_features(folder, ROWS) as (fault, _):
+        assert fault == ABSENT
+        second.start()
+        second.join(3 * feature_files.SECONDS_BETWEEN_LOOKS)
+        assert second.is_alive()
+        if publishes:
+            publish_features(build(tmp_path), folder, FILES)
+    second.join(10)
+    # If the first run ends without them, the second one computes them.
+    assert found == ["" if publishes else ABSENT]
+    assert not list(tmp_path.glob("*.lock"))
