@@ -84,7 +84,9 @@ def measure_sets(sets: Array, truth: Array) -> SetFacts:
     """Measure the sets [R, C] of rows with the true labels `truth`, bool [R, C]."""
     sizes = sets.sum(1)
     return SetFacts(
-        mean_interval((sets & truth).any(1)), mean_interval(sizes), float((sizes == 1).mean())
+        mean_interval(np.asarray((sets & truth).any(1))),
+        mean_interval(sizes),
+        float((sizes == 1).mean()),
     )
 
 

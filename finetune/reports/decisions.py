@@ -86,8 +86,8 @@ def learn_decisions(
         return None
     names = [str(name) for name in scores.names]
     if scores.exclusive:
-        rows = f"{len(scores.scores)} rows of {split}"
-        return Decisions(names, known=nonconformity(scores), note=f"prediction sets: from {rows}")
+        note = f"prediction sets: from {len(scores.scores)} rows of {split}"
+        return Decisions(names, known=nonconformity(scores), note=note)
     if not with_thresholds:
         return None
     rows, asked = len(scores.scores), metric if metric in METRICS else METRICS[0]

@@ -44,8 +44,8 @@ def fit_thresholds(scores: LabelScores, metric: str) -> Array:
             break
     if is_rare.any():
         # One column of all rare labels, in which few mistakes of one label decide little.
-        pooled = [values[:, is_rare].reshape(-1, 1) for values in (chances, truth)]
-        thresholds[is_rare] = _best_cut(*pooled, np.array([USUAL]), 0, "f1_micro")
+        pooled, hits = (values[:, is_rare].reshape(-1, 1) for values in (chances, truth))
+        thresholds[is_rare] = _best_cut(pooled, hits, np.array([USUAL]), 0, "f1_micro")
     return thresholds
 
 

@@ -47,12 +47,13 @@ def top_accuracy(scores: Array, targets: Array, count: int) -> float:
 
 
 def multilabel_metrics(
-    scores: Array, targets: Array, names: Sequence[str], threshold: float
+    scores: Array, targets: Array, names: Sequence[str], threshold: float | Array
 ) -> dict[str, float]:
     """Compute multi-label metrics from scores [N, C] in 0..1 and targets [N, C] of 0 and 1.
 
-    A label is predicted where its score reaches `threshold`. f1_macro is the mean over the labels
-    that occur in targets or predictions, roc_auc over those that some rows have and others lack.
+    A label is predicted where its score reaches `threshold`, or that of the label. f1_macro is the
+    mean over the labels that occur in targets or predictions, roc_auc over those that some rows
+    have and others lack.
     """
     predicted, true = scores >= threshold, targets.astype(bool)
     return {
