@@ -33,7 +33,7 @@ def column_findings(split: CheckedRows) -> Iterator[Finding]:
             blank.append(name)
         elif len(distinct) == 1 and len(values) > 1:
             constant.append(name)
-        elif name in read and _share_of_ids(values) >= _IDS:
+        elif name in read and split.has_texts and _share_of_ids(values) >= _IDS:
             yield Finding(
                 3,
                 "ids",

@@ -67,7 +67,7 @@ def balance_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:
     counts = {split.name: Counter(name for row in split.labels for name in row) for split in splits}
     train, one_each = splits[0], all(len(row) == 1 for row in splits[0].labels)
     trained = counts[train.name]
-    if len(trained) == 1 and one_each:
+    if len(trained) == 1 and one_each and train.task_rows.label_unit == "rows":
         text = f"all {len(train)} train rows have the label {next(iter(trained))}"
         yield Finding(3, "balance", text, "add rows of another label, or name another column", 1.0)
     yield from _rare(trained, one_each=one_each)

@@ -17,7 +17,7 @@ _SAMPLE = 400  # texts of a split whose language is detected
 _LETTERS = 40  # fewer tell no language
 _LONG = 380  # words, about the 512 tokens that most encoders read
 _SHORT, _USUAL = 3, 20  # words
-_COMMON = 0.02  # share of a language that is named
+_COMMON = 0.05  # share of a language that is named
 _SHIFT = 0.2
 # UTF-8 that was read as cp1252, and characters that could not be read at all.
 _MOJIBAKE = re.compile(

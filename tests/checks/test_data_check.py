@@ -162,6 +162,7 @@ def test_pictures_are_compared_and_measured(tmp_path: Path) -> None:
     assert "size of the picture gives away the label of 100%" in about(found, "label given away")
     assert "1 of 2 test pictures are more than 4 times as long as wide" in about(found, "sizes")
     assert "1 of 45 rows are invalid" in about(found, "broken rows")
+    assert not about(found, "ids")  # names of files are no ids that are read as text
 
 
 def test_check_takes_data_a_config_or_a_run(tmp_path: Path, table: Table) -> None:
