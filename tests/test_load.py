@@ -208,3 +208,15 @@ class Strange({name}): config_class = StrangeConfig
     assert not (tmp_path / "ran").exists()
     assert finetune.load(folder, trust_code=True)(FRESH) == run.predict(FRESH)
     assert (tmp_path / "ran").exists()
+
+
+def test_load_refuses_labels_that_contradict_those_of_the_network(
+    run: finetune.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(run.path / "final", tmp_path / "final"))
+    saved = json.loads((folder / "task.json").read_text())
+    saved["state"]["targets"]["names"].reverse()
+    (folder / "task.json").write_text(json.dumps(saved))
+    with pytest.raises(ModelError, match=r"label 0 is '\w+', but '\w+' in config\.json; if you"):
+        finetune.load(folder)
+    assert "not as the run wrote it (task.json differs)" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from finetune.batching.data_loader import encode_batch
 from finetune.distributed.devices import tensors_in, to_device
 from finetune.errors import ModelError
 from finetune.io.files import atomic, write_json
-from finetune.io.manifest import write_manifest
+from finetune.io.manifest import PROCESSOR_FILES, write_manifest
 from finetune.methods.base import Method
 from finetune.model import TransferModel, saved_model
 from finetune.task import Task
@@ -25,12 +25,6 @@ from finetune.task_parts import Row, RowTable, take_rows
 # Relative to the largest output. Merging adapters reorders float32 sums, a difference of about
 # 1e-6; a wrong weight makes a far larger one.
 TOLERANCE = 1e-4
-# Files of tokenizers and processors, as transformers names them.
-PROCESSOR_FILES = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
-    *("vocab.*", "merges.txt", "*.model", "*.spm", "*preprocessor_config.json"),
-    "processor_config.json",
-)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from finetune.errors import ModelError, nearest, raise_for_faults
 from finetune.inference.stored_code import check_stored_task
 from finetune.io.hub_retry import redact, retry_hub_errors
 from finetune.io.integrity import check_files, network_faults, read_json, restoring
+from finetune.io.manifest import note_changes
 from finetune.io.references import check_run_exists, list_runs, suggest_run
 from finetune.io.run_folder import RunFolder
 from finetune.io.state_shapes import SavedTask
@@ -53,6 +54,8 @@ def load_task(
             f"{restoring(folder)}"
         )
     check_files(folder, weights.union(saved.get("files", [])))
+    if note := note_changes(folder):
+        Console(stderr=True).print(f"note: {note}")
     check_stored_task(saved["name"], folder / "task.json", trust_code=trust_code)
     config = trained_config(saved, keys, embeds=embeds, others=others)
     task = find_task(saved["name"])(config)

@@ -22,6 +22,15 @@ EARLIER_FILES = (
     "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
 )
+# Files of tokenizers and processors, as transformers names them.
+PROCESSOR_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+    *("vocab.*", "merges.txt", "*.model", "*.spm", "*preprocessor_config.json"),
+    "processor_config.json",
+)
+LOADED_FILES = (*PROCESSOR_FILES, "*.json", "*.safetensors")
+"""Files that a library may read when it loads a model."""
+_HASHED = 64 * 2**20  # bytes; larger files are compared by their size
 _LISTED = 5
 
 Facts = Mapping[str, Any]
@@ -45,12 +54,7 @@ def read_manifest(folder: Path, earlier: Collection[str]) -> dict[str, Facts]:
     path = folder / MANIFEST
     if path.is_symlink() or path.is_file():
         check_links(folder, [MANIFEST])
-        manifest = read_json(path)
-        files = manifest.get("files") if isinstance(manifest, dict) else None
-        if not isinstance(files, dict) or not all(map(_is_facts, files.values())):
-            raise ModelError(
-                f"{path}: does not list files with bytes and sha256; {restoring(folder)}"
-            )
+        files = _read_files(folder)
     else:
         known = (name for name in EARLIER_FILES if (folder / name).exists())
         files = {name: {} for name in [*map(str, earlier), *known]}
@@ -60,6 +64,50 @@ def read_manifest(folder: Path, earlier: Collection[str]) -> dict[str, Facts]:
                 f"{path if path.is_file() else folder / 'task.json'}: lists {name!r}, which is not "
                 "the name of a file in this folder; nothing outside of a model belongs to it"
             )
+    return files
+
+
+def note_changes(folder: Path) -> str:
+    """Return a sentence on files of a model that are not as the run wrote them; "" if all are.
+
+    Such a model loads, since its owner may edit it. Cards and adapters are not compared, nor is a
+    model of an earlier version, which has no manifest.
+    """
+    if not (folder / MANIFEST).is_file():
+        return ""
+    known = _read_files(folder)
+    changed = [
+        f"{name} differs"
+        for name, facts in known.items()
+        if name != CARD and (folder / name).parent == folder and _differs(folder / name, facts)
+    ]
+    changed += [
+        f"{path.name} was added"
+        for path in sorted(folder.iterdir())
+        if path.name not in {*known, MANIFEST} and any(map(path.match, LOADED_FILES))
+    ]
+    if not changed:
+        return ""
+    return (
+        f"{folder}: not as the run wrote it ({listed(changed, _LISTED)}), so its predictions may "
+        f"differ from those that were measured; unless you meant to, {restoring(folder)}"
+    )
+
+
+def _differs(path: Path, facts: Facts) -> bool:
+    if not path.is_file():  # whoever needs it says that it is missing
+        return False
+    size = path.stat().st_size
+    return size != facts["bytes"] or (size <= _HASHED and not has_facts(path, facts))
+
+
+def _read_files(folder: Path) -> dict[str, Facts]:
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all(map(_is_facts, files.values())):
+        raise ModelError(
+            f"{folder / MANIFEST}: does not list files with bytes and sha256; {restoring(folder)}"
+        )
     return files
 
 

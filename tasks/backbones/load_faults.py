@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from finetune.config.model_folders import CONFIG, read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io.integrity import restoring
@@ -28,6 +29,9 @@ _PICKLE = (
     "not loaded. Ask for safetensors, which the owner of the model writes with "
     'safetensors.torch.save_file(model.state_dict(), "model.safetensors").'
 )
+HEAD_FILE = "head.safetensors"
+"""A head beside the network of a final model."""
+_UNNAMED = re.compile(r"LABEL_\d")
 _LONGEST = 300  # characters of another library's message
 
 
@@ -64,16 +68,38 @@ def _number_fault(key: str, value: float) -> str:
 
 
 def check_outputs(outputs: int, names: Sequence[str], source: ModelConfig) -> None:
-    """Raise ModelError if the network of a final model has another number of outputs than labels.
+    """Raise ModelError if the network of a final model has other outputs than the labels of a task.
 
     Its predictions would have the names of other labels.
     """
+    folder = Path(source.name)
     if outputs != len(names):
-        folder = Path(source.name)
         raise ModelError(
             f"{folder / 'task.json'}: lists {len(names)} labels, but the network has {outputs} "
             f"outputs; the file is damaged or of another model: {restoring(folder)}"
         )
+    for place, (name, other) in enumerate(zip(names, saved_labels(folder), strict=False)):
+        if name != other:
+            raise ModelError(
+                f"{folder / 'task.json'}: label {place} is {name!r}, but {other!r} in {CONFIG}; if "
+                f"you renamed it, write the same name into both, else {restoring(folder)}"
+            )
+
+
+def saved_labels(folder: Path) -> list[str]:
+    """Return the labels that the config.json of a final model names; [] if it has none.
+
+    That of a backbone, whose head is in a file of its own, may have those of another task.
+    """
+    config = read_model_config(folder)
+    indexed = config.get("id2label")
+    labels = config.get("label_names") or config.get("labels")
+    if isinstance(indexed, dict):
+        labels = [indexed.get(str(index)) for index in range(len(indexed))]
+    if not isinstance(labels, list) or (folder / HEAD_FILE).is_file():
+        return []
+    is_named = all(isinstance(each, str) and not _UNNAMED.match(each) for each in labels)
+    return labels if is_named else []
 
 
 def describe_fault(error: BaseException) -> str:

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from finetune.io.references import resolve_model
+from tasks.backbones.load_faults import HEAD_FILE
 from tasks.classification.label_config import TargetConfig
-
-HEAD_FILE = "head.safetensors"
 
 
 class HiddenShape(NamedTuple):

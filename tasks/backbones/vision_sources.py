@@ -22,7 +22,7 @@ from finetune.errors import ModelError, nearest
 from finetune.io.integrity import network_faults
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import check_drop_path, raise_for_drop_path, timm_arguments
-from tasks.backbones.load_faults import describe_fault
+from tasks.backbones.load_faults import HEAD_FILE, describe_fault
 from tasks.backbones.network_folders import folder_kind
 from tasks.backbones.pretrained import (
     from_pretrained,
@@ -30,7 +30,7 @@ from tasks.backbones.pretrained import (
     load_whole,
     refuse_keys,
 )
-from tasks.backbones.vector_heads import HEAD_FILE, HiddenShape, read_head
+from tasks.backbones.vector_heads import HiddenShape, read_head
 from tasks.backbones.vision_models import (
     TimmModel,
     TransformersVisionModel,
