@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.api import Run, Search, compare, inspect, search, train
+    from finetune.api import Run, Search, check, compare, inspect, search, train
     from finetune.config.formats import DataFormat, TaskTables
     from finetune.config.schema import MethodConfig, ModelConfig, TaskConfig
     from finetune.errors import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from finetune.task_parts import (
         CardFacts,
         Embedder,
+        Finding,
         Length,
         NamedRow,
         Onnx,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    **dict.fromkeys(("Run", "Search", "compare", "inspect", "search", "train"), "api"),
+    **dict.fromkeys(("Run", "Search", "check", "compare", "inspect", "search", "train"), "api"),
     "embed": "inference.embedding",
     "explore": "exploration.explore",
     "suggest": "labeling.suggest",
@@ -64,7 +65,9 @@ _HOMES = {
     **dict.fromkeys(("Method", "Recipe"), "methods.base"),
     **dict.fromkeys(("DataFormat", "TaskTables"), "config.formats"),
     **dict.fromkeys(("MethodConfig", "ModelConfig", "TaskConfig"), "config.schema"),
-    **dict.fromkeys(("CardFacts", "Embedder", "Length", "NamedRow", "Onnx"), "task_parts"),
+    **dict.fromkeys(
+        ("CardFacts", "Embedder", "Finding", "Length", "NamedRow", "Onnx"), "task_parts"
+    ),
     **dict.fromkeys(("Outcome", "Prediction", "PredictionForm"), "task_parts"),
     **dict.fromkeys(("Resolved", "Rng", "Row", "Rows", "Sample", "Stats", "Views"), "task_parts"),
     "Task": "task",
@@ -81,6 +84,7 @@ __all__ = [
     "DataError",
     "DataFormat",
     "Embedder",
+    "Finding",
     "FinetuneError",
     "HubError",
     "Length",
@@ -108,6 +112,7 @@ __all__ = [
     "TaskTables",
     "TransferModel",
     "Views",
+    "check",
     "compare",
     "embed",
     "evaluate",

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.checks.data_check import check_data
 from finetune.config.loading import (
     ConfigRegistry,
     Layer,
@@ -32,6 +33,7 @@ from finetune.reporting.comparison import compare_runs
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import overall
 from finetune.task import Task
+from finetune.task_parts import Finding
 from finetune.training.run import run
 
 if TYPE_CHECKING:
@@ -265,6 +267,25 @@ def inspect(
     loaded, task_object, rows = _load(task, data, model, config, overrides)
     sheet = None if draw is None else Path(draw)
     return inspect_run(loaded, task_object, sheet, data=rows, with_defaults=with_defaults)
+
+
+def check(
+    task: str | Mapping[str, Any] | Task | None = None,
+    *,
+    data: Any = None,
+    config: str | Path | None = None,
+    output: str | Path | None = None,
+    **overrides: Any,
+) -> list[Finding]:
+    """Check data before training: print and return what will harm a model, the worst first.
+
+    Takes the arguments of `train` but for `model`, since no network is loaded. `output` names a
+    folder for the findings, the duplicates, and a table for data.drop. Raises FinetuneError.
+    """
+    model = None if config is not None else {"name": "none"}
+    loaded, task_object, rows = _load(task, data, model, config, overrides)
+    folder = None if output is None else Path(output)
+    return check_data(loaded, task_object, Console(), folder, data=rows)
 
 
 def _load(

@@ -32,12 +32,14 @@ def open_checked_splits(config: DataConfig, task: Task, data: Any = None) -> Spl
     """
     splits = open_splits(config, task, data)
     checked = checked_splits(splits, task.rows)
-    found = [each for each in column_findings(checked[0]) if each.harm >= _SEVERE]
-    splits.notes.extend(f"warning: {each.topic}: {each.text}; {each.remedy}" for each in found)
+    too_many = too_many_to_compare(checked)
+    if checked[0].has_texts or not too_many:
+        found = [each for each in column_findings(checked[0]) if each.harm >= _SEVERE]
+        splits.notes.extend(f"warning: {each.topic}: {each.text}; {each.remedy}" for each in found)
     if len(checked) == 1:
         return splits
     if config.on_leak == "say":
-        if too_many := too_many_to_compare(checked):
+        if too_many:
             splits.notes.append(f"near duplicates: not searched, {too_many}; `finetune check` does")
         else:
             splits.notes.extend(_near_leaks(Duplicates(checked)))
@@ -91,8 +93,8 @@ def too_many_to_compare(splits: Sequence[CheckedRows]) -> str:
         return f"{size:,} characters of text" if size > MOST_CHARACTERS else ""
     if not any(split.has_pictures for split in splits):
         return ""
+    if rows > MOST_PICTURES:
+        return format_count(rows, "picture")
     sizes = [size for split in splits for size in split.sizes if size is not None]
     pixels = sum(height * width for height, width in sizes)
-    if rows > MOST_PICTURES or pixels > MOST_PIXELS:
-        return format_count(rows, "picture")
-    return ""
+    return format_count(rows, "picture") if pixels > MOST_PIXELS else ""

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from finetune.analysis.near_pictures import SIDE
 from finetune.data.opening import Splits
-from finetune.task_parts import Row, Rows, each_row, windows_of
+from finetune.task_parts import Row, Rows, each_row, take_rows, windows_of
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,18 @@ class CheckedRows:
                 for picture in pool.map(lambda row: self.task_rows.thumbnail(row, SIDE), rows)
             ]
 
-    @property
+    @cached_property
     def has_texts(self) -> bool:
-        return any(self.texts)
+        """True if the task reads texts, judged by the first row."""
+        return any(self.task_rows.texts(row) for row in self._first())
 
-    @property
+    @cached_property
     def has_pictures(self) -> bool:
-        return any(size is not None for size in self.sizes[:1])
+        """True if the task reads pictures, judged by the first row."""
+        return any(self.task_rows.size(row) is not None for row in self._first())
+
+    def _first(self) -> list[Row]:
+        return take_rows(self.rows, range(min(len(self.rows), 1)))
 
     def numbers_at(self, positions: Iterable[int]) -> list[int]:
         """Return the numbers of the rows at these positions."""

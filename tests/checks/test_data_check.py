@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import finetune
 from finetune.checks.data_check import check_data
 from finetune.commands.check_command import load_for_check
 from finetune.errors import ConfigError
@@ -178,3 +179,9 @@ def test_check_takes_data_a_config_or_a_run(tmp_path: Path, table: Table) -> Non
     assert load_for_check(["bbc-news"]).config.task.name == "text-classification"
     with pytest.raises(ConfigError, match=r"check: name the data, as in"):
         load_for_check([])
+
+
+def test_rows_made_in_python_are_checked(table: Table, capsys: pytest.CaptureFixture[str]) -> None:
+    found = finetune.check("text-classification", data=[*table, table[0]], test=0.5)
+    assert "1 equal, 0 nearly" in about(found, "duplicates")
+    assert "1 finding: " in capsys.readouterr().out
