@@ -34,7 +34,7 @@ LAYERS = [
     "checks",
     "inference",
     "reports",
-    "audit export",
+    "audit export semisupervised",
     "training testing",
     "exploration inspection labeling cluster",
     "search_space",

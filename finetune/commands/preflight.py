@@ -46,7 +46,7 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
         find_object(data.map, "data.map")
     sheets = data.answers if isinstance(data.answers, list) else [data.answers]
     splits = (data.source, data.train, data.validation, data.test)
-    for reference in (*splits, *sheets, data.drop, data.relabel):
+    for reference in (*splits, *sheets, data.drop, data.relabel, data.unlabeled):
         find_data(reference)
     check_origin(config.model)
     check_architecture_name(config.model.name)

@@ -33,6 +33,7 @@ class MethodFacts(Protocol):
 def check_conflicts(config: RunConfig, method: MethodFacts) -> None:
     """Raise ConfigError for empty keys, and keys that exclude each other or have no effect."""
     faults = [*_empty_keys(config), *config.task.key_faults(), *_exclusions(config, method)]
+    faults += _semi_faults(config, method)
     for applies, keys, why in _rules(config, method):
         for key in keys if applies else ():
             section, _, leaf = key.partition(".")
@@ -104,6 +105,28 @@ def _exclusions(config: RunConfig, method: MethodFacts) -> Iterator[str]:
             f"method.contrastive: a step compares the rows of a batch, and train.batch_size="
             f"{config.train.batch_size} is too small; set it to {SMALLEST_CONTRASTIVE_BATCH} or "
             "more"
+        )
+
+
+def _semi_faults(config: RunConfig, method: MethodFacts) -> Iterator[str]:
+    """Yield the faults of train.semi and data.unlabeled, which need each other."""
+    semi, unlabeled = config.train.semi, config.data.unlabeled
+    if semi is None:
+        if unlabeled is not None:
+            yield (
+                f"data.unlabeled={unlabeled}: nothing uses these rows; add train.semi=self-training"
+                ", label-spreading, gan or fixmatch, or leave data.unlabeled out"
+            )
+        return
+    if unlabeled is None:
+        yield f"train.semi={semi}: needs rows without labels; add data.unlabeled=FILE"
+    if not config.task.may_have_labels:
+        yield f"train.semi={semi}: the rows of this task have no label; leave it out"
+    if not method.freezes_backbone or method.tunes_backbone:
+        name = "method.contrastive" if method.tunes_backbone else f"method={config.method.name}"
+        yield (
+            f"train.semi={semi}: reads features of a frozen backbone, which {name} changes; use "
+            "method=frozen alone, or leave train.semi and data.unlabeled out"
         )
 
 

@@ -169,7 +169,7 @@ class DataConfig(Section):
     """The data and its splits."""
 
     place_keys: ClassVar[frozenset[str]] = frozenset(
-        {"source", "train", "validation", "test", "drop", "relabel", "answers"}
+        {"source", "train", "validation", "test", "drop", "relabel", "answers", "unlabeled"}
     )
     code_keys: ClassVar[frozenset[str]] = frozenset({"map"})
 
@@ -222,6 +222,10 @@ class DataConfig(Section):
     """A table of rows with the label that people filled in, such as the sheet of `finetune
     suggest`, or a list of tables: joined to the training rows after shares have been split off.
     Rows without a label, and rows that a split has already, are left out and counted.
+    """
+    unlabeled: str | None = None
+    """Rows without labels, read like the others: a file, a folder, a hub dataset or pkg://...;
+    train.semi says how training uses them. A column of labels in them is not read.
     """
     limit: PositiveInt | None = None
     """Maximum number of rows per split, for a quick try."""
@@ -370,6 +374,13 @@ class TrainConfig(Section):
     micro_batch: PositiveInt | None = None
     """Samples per forward pass on one device (the rest is gradient accumulation); null: all of the
     device's share of a batch, halved on out-of-memory errors.
+    """
+    semi: Literal["self-training", "label-spreading", "gan", "fixmatch"] | None = None
+    """Pseudo-labels for the rows of data.unlabeled, with method=frozen. self-training: a head's own
+    most confident predictions, in rounds; label-spreading: over a graph of neighbors (Zhou et al.
+    2004); gan: a head that also tells rows from generated ones (GAN-BERT, Croce et al. 2020);
+    fixmatch: a head that predicts the same of altered views (Sohn et al. 2020, arXiv:2001.07685).
+    Not used, with a warning, where cross-validation on the labeled rows shows no gain.
     """
     sampling: Literal["each", "balanced"] = "each"
     """each: every row once per epoch; balanced: equally many rows of each class per epoch, with

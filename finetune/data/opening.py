@@ -55,6 +55,8 @@ class Splits:
     notes: list[str]
     numbers: Mapping[str, Sequence[int]]
     """Number of each row of a split in the table that it was read from, from 1."""
+    unlabeled: Dataset | None = None
+    """The rows of data.unlabeled, with the columns that the network reads."""
 
     @property
     def named(self) -> dict[str, Dataset]:

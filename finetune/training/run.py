@@ -36,6 +36,7 @@ from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
 from finetune.reports.slices import check_report_columns
+from finetune.semisupervised.unlabeled_rows import open_unlabeled
 from finetune.task import Task
 from finetune.task_parts import each_row
 from finetune.training.contrastive import save_backbone, tune_backbone
@@ -43,7 +44,13 @@ from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
-from finetune.training.setup import Prepared, assemble, cache_features, settle_attention
+from finetune.training.setup import (
+    Prepared,
+    assemble,
+    cache_features,
+    join_unlabeled,
+    settle_attention,
+)
 from finetune.training.state import Live, Progress, TrialHooks
 from finetune.training.summary import describe_run
 
@@ -177,7 +184,7 @@ def _train(
     if live.method.contrastive is not None:
         tuning_note = tune_backbone(live, None if fresh else folder.contrastive, console)
         prepared.notes.append(tuning_note)
-    prepared = cache_features(prepared, console)
+    prepared = join_unlabeled(cache_features(prepared, console), splits, console)
     with console.during("measuring which attention is faster"):
         prepared = settle_attention(prepared)
     console.facts(describe_run(prepared).lines())
@@ -343,6 +350,9 @@ def read_splits(
     def read() -> tuple[Splits, dict[str, str]]:
         with console.during("reading and checking the rows"):
             splits = open_checked_splits(config.data, task, data)
+            if config.data.unlabeled is not None:
+                rows, notes = open_unlabeled(config.data, task, splits)
+                splits = replace(splits, unlabeled=rows, notes=[*splits.notes, *notes])
         with console.during("hashing the rows"):
             return splits, digest_splits(splits, task)
 
@@ -359,4 +369,9 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
             content = repr((task_rows.identity(row), task_rows.truth(row)))
             digest.update(content.encode("utf-8", "surrogatepass"))
         digests[name] = digest.hexdigest()
+    if splits.unlabeled is not None:
+        digest = hashlib.sha256()
+        for row in splits.unlabeled:
+            digest.update(repr(task_rows.identity(row)).encode("utf-8", "surrogatepass"))
+        digests["unlabeled"] = digest.hexdigest()
     return digests

@@ -29,6 +29,7 @@ from finetune.optim.ema import Ema
 from finetune.optim.optimizers import OPTIMIZERS, build_optimizer, trained_parameters
 from finetune.registry import make_method
 from finetune.reporting.console import Console
+from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
 from finetune.task import Task
 from finetune.task_parts import Length, each_row
 from finetune.training.network import (
@@ -171,6 +172,36 @@ def cache_features(prepared: Prepared, console: Console) -> Prepared:
     )
 
 
+def join_unlabeled(prepared: Prepared, splits: Splits, console: Console) -> Prepared:
+    """Join rows of data.unlabeled to train with pseudo-labels, if train.semi asks for it."""
+    live = prepared.live
+    config, semi = live.config.train, live.config.train.semi
+    if semi is None:
+        return prepared
+    if live.train.features is None or isinstance(live.train.rows, PartRows):
+        raise ConfigError(
+            f"train.semi={semi}: needs cached features of whole rows, which this run does not have;"
+            " use method.cache=auto with a head on one vector (task.head=pooled), or leave "
+            "train.semi and data.unlabeled out"
+        )
+    assert splits.unlabeled is not None, "checked with the config"
+
+    cache = _cache_plan(live)
+    base = digest_model(live.model, cache.precision)
+
+    def compute(split: Split, views: int) -> Split:
+        return _features(live, split, replace(cache, views=views), base, console)[0]
+
+    train, notes = add_pseudo_labeled(
+        semi, config.seed, live.task, live.model, live.train, splits.unlabeled, compute
+    )
+    classes, _ = _classes(live.config, live.task, train)
+    plan = _plan(live.config, train, live.accelerator.num_processes, classes)
+    steps = total_steps(live.config, live.method, plan.steps_per_epoch)
+    live = replace(live, train=train, plan=plan, total_steps=steps)
+    return replace(prepared, live=live, notes=[*prepared.notes, *notes])
+
+
 def settle_attention(prepared: Prepared) -> Prepared:
     """Fill in train.matmul_attention, by measurement where it has an effect."""
     live = prepared.live
@@ -226,8 +257,18 @@ def _live(
     train: Split,
     classes: np.ndarray | None,
 ) -> Live:
-    processes, batch_size = accelerator.num_processes, config.train.batch_size
-    plan = TrainPlan(
+    plan = _plan(config, train, accelerator.num_processes, classes)
+    optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
+    steps = total_steps(config, method, plan.steps_per_epoch)
+    ema = None
+    if config.optim.ema is not None:
+        ema = Ema(trained_parameters(optimizer), config.optim.ema)
+    return Live(config, task, method, model, optimizer, accelerator, train, plan, steps, ema)
+
+
+def _plan(config: RunConfig, train: Split, processes: int, classes: np.ndarray | None) -> TrainPlan:
+    batch_size = config.train.batch_size
+    return TrainPlan(
         train.lengths,
         batch_size,
         micro_batch_size=config.train.micro_batch or -(-batch_size // processes),
@@ -236,12 +277,6 @@ def _live(
         processes=processes,
         classes=classes,
     )
-    optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
-    steps = total_steps(config, method, plan.steps_per_epoch)
-    ema = None
-    if config.optim.ema is not None:
-        ema = Ema(trained_parameters(optimizer), config.optim.ema)
-    return Live(config, task, method, model, optimizer, accelerator, train, plan, steps, ema)
 
 
 def check_sharding(config: RunConfig, task: Task, method: Method) -> None:

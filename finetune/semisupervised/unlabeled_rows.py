@@ -1,0 +1,173 @@
+"""From the rows of data.unlabeled to training rows with pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from datasets import Dataset
+
+from finetune.batching.data_loader import Split, measure_split
+from finetune.batching.joined_rows import join_splits
+from finetune.config.schema import DataConfig
+from finetune.data.opening import Splits, for_task, open_numbered_rows
+from finetune.data.validation import find_valid
+from finetune.errors import ConfigError, DataError, format_count, nearest
+from finetune.model import TransferModel
+from finetune.semisupervised.fixmatch_head import train_fixmatch_head
+from finetune.semisupervised.gan_head import train_gan_head
+from finetune.semisupervised.held_out_check import HeldOutCheck, Learner, accept, check_held_out
+from finetune.semisupervised.label_spreading import spread_labels
+from finetune.semisupervised.partly_labeled import Floats, PartlyLabeled, unit_vectors
+from finetune.semisupervised.self_training import self_train
+from finetune.semisupervised.strong_views import TEXT_VIEWS, alter_texts
+from finetune.task import Task
+from finetune.task_parts import LabelScores, Row, take_rows
+
+LEARNERS: Mapping[str, Learner] = MappingProxyType(
+    {
+        "self-training": self_train,
+        "label-spreading": spread_labels,
+        "gan": train_gan_head,
+        "fixmatch": train_fixmatch_head,
+    }
+)
+_IMAGE_VIEWS = 3
+
+Compute = Callable[[Split, int], Split]
+"""(split, number of views) -> the split with its features; several views are augmented."""
+
+
+def open_unlabeled(config: DataConfig, task: Task, splits: Splits) -> tuple[Dataset, list[str]]:
+    """Return the rows of data.unlabeled, without those that a split has, and notes on them."""
+    assert config.unlabeled is not None
+    place, task_rows = f"data.unlabeled={config.unlabeled}", task.rows
+    config = for_task(config, task)
+    table, notes, numbers = open_numbered_rows(config.unlabeled, config, None, task.config.formats)
+    for name in task_rows.inputs:
+        if name not in table.column_names:
+            raise DataError(f"{place}: has no column {name!r}; {nearest(name, table.column_names)}")
+    table = table.select_columns(task_rows.inputs)
+    valid, valid_notes = find_valid(
+        "unlabeled", table, task_rows.validate_many, config.on_error, numbers
+    )
+    known = {task_rows.identity(row) for rows in splits.named.values() for row in rows}
+    kept = []
+    for index in valid:
+        if (identity := task_rows.identity(table[index])) not in known:
+            known.add(identity)
+            kept.append(index)
+    if not kept:
+        raise DataError(f"{place}: every row is in a split already; give other rows")
+    equal = len(valid) - len(kept)
+    rest = f", {equal} left out that equal another row or one of a split" if equal else ""
+    return table.select(kept), [
+        *notes,
+        *valid_notes,
+        f"unlabeled: {format_count(len(kept), 'row')} of {config.unlabeled}{rest}",
+    ]
+
+
+def add_pseudo_labeled(
+    method: str,
+    seed: int,
+    task: Task,
+    model: TransferModel,
+    train: Split,
+    unlabeled: Dataset,
+    compute: Compute,
+) -> tuple[Split, list[str]]:
+    """Join unlabeled rows to train, if the check on held-out rows says that this helps.
+
+    `train` has features. Also returns notes, the first of which says what the check has found.
+    Raises ConfigError for a task whose rows do not have exactly one label.
+    """
+    key = f"train.semi={method}"
+    scores = _label_scores(key, task, model, train)
+    pool, _, notes = measure_split("unlabeled", unlabeled, task)
+    pool = compute(pool, 1)
+    strong = _strong_views(key, task, pool, compute, seed) if method == "fixmatch" else []
+    data = PartlyLabeled(
+        _vectors(train), scores.truth.argmax(1), _vectors(pool), len(scores.names), strong
+    )
+    learn = LEARNERS[method]
+    check = check_held_out(data, learn, seed)
+    if check is None or not check.passed:
+        return train, [_fallback(key, check), *notes]
+    chosen, classes = accept(learn(data, seed))
+    first_of_class = {int(name): int(np.argmax(data.classes == name)) for name in set(classes)}
+    exemplars = [first_of_class[name] for name in classes.tolist()]
+    joined = join_splits(train, pool, chosen.tolist(), exemplars, task.rows.targets)
+    counts = np.bincount(classes, minlength=data.count)
+    shares = ", ".join(
+        f"{name} {count}" for name, count in zip(scores.names, counts.tolist(), strict=True)
+    )
+    return joined, [
+        f"{key}: {len(chosen)} of {len(pool)} unlabeled rows joined train with pseudo-labels "
+        f"({shares}); {_compare(check)}",
+        *notes,
+    ]
+
+
+def _label_scores(key: str, task: Task, model: TransferModel, train: Split) -> LabelScores:
+    assert train.features is not None
+    places = range(len(train))
+    batch = task.collate(train.features.samples(places))
+    device = next(model.parameters()).device
+    features = {name: value.to(device) for name, value in train.features.take(places).items()}
+    outputs = model.eval()({"features": features})
+    stats = {n: v.detach().float().cpu() for n, v in task.measure(outputs.cpu(), batch).items()}
+    scores = task.views.label_scores(stats)
+    if scores is None or not scores.exclusive:
+        raise ConfigError(
+            f"{key}: only for rows with exactly one label, which those of this {task.name} do not "
+            "have; leave train.semi and data.unlabeled out"
+        )
+    return scores
+
+
+def _vectors(split: Split, view: int = 0) -> Floats:
+    assert split.features is not None
+    places = range(len(split))
+    (values,) = split.features.take(places, [view] * len(split)).values()
+    return unit_vectors(values.flatten(1).numpy())
+
+
+def _strong_views(key: str, task: Task, pool: Split, compute: Compute, seed: int) -> list[Floats]:
+    """Return the vectors of strong views: augmented images, or altered texts."""
+    if task.augments:
+        augmented = compute(pool, _IMAGE_VIEWS)
+        return [_vectors(augmented, view) for view in range(_IMAGE_VIEWS)]
+    rows = [{n: row[n] for n in task.rows.inputs} for row in take_rows(pool.rows, range(len(pool)))]
+    if task.config.reads_images or not all(map(_is_text, rows)):
+        raise ConfigError(
+            f"{key}: needs altered views of the rows; augment images with the keys of the task, or "
+            "use train.semi=self-training"
+        )
+    found = []
+    for number, view in enumerate(TEXT_VIEWS):
+        altered = Dataset.from_list(alter_texts(rows, view, seed))
+        split, _, _ = measure_split(f"unlabeled, view {number + 1}", altered, task)
+        found.append(_vectors(compute(split, 1)))
+    return found
+
+
+def _is_text(row: Row) -> bool:
+    return all(isinstance(cell, str) for cell in row.values())
+
+
+def _fallback(key: str, check: HeldOutCheck | None) -> str:
+    if check is None:
+        why = "a class has a single labeled row, so the gain cannot be checked"
+    else:
+        why = f"no gain on held-out labeled rows: {_compare(check)}"
+    return f"warning: {key}: not used, train stays as it is: {why}"
+
+
+def _compare(check: HeldOutCheck) -> str:
+    (before, loss_before), (after, loss_after) = check.plain, check.helped
+    return (
+        f"cross-validated on {check.rows} labeled rows: accuracy {after:.3f} with them, "
+        f"{before:.3f} without; log loss {loss_after:.3f}, {loss_before:.3f}"
+    )
