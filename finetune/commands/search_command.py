@@ -15,7 +15,7 @@ from finetune.errors import ConfigError
 from finetune.io.references import locate
 from finetune.registry import INSTALLED
 from finetune.search_space.search_config import LEAVES
-from finetune.search_space.search_plan import SearchPlan, plan_search
+from finetune.search_space.search_plan import SearchPlan, check_space, plan_search
 from finetune.search_space.space import is_notation
 
 
@@ -26,6 +26,7 @@ def plan_words(words: Sequence[str]) -> SearchPlan:
     """
     name, overrides = config_and_overrides(words)
     if name is not None and _is_data(name):
+        check_space(read_layers(None, overrides), INSTALLED)  # before any row is read
         chosen = _chosen_keys(name, overrides)
         layers = [Layer(name, chosen), *read_layers(None, overrides)]
     else:
@@ -54,13 +55,13 @@ def _chosen_keys(reference: str, overrides: Sequence[str]) -> list[tuple[str, ob
     """Choose the task that fits a dataset and its keys, as the command `init` does."""
     from finetune.commands.init import choose_for
 
-    entries = dict(map(split_override, overrides))
-    about_rows = [
-        word
-        for word, (key, value) in zip(overrides, entries.items(), strict=True)
-        if not (key in LEAVES or key.startswith("search.") or isinstance(value, list))
-        and not is_notation(value)
-    ]
+    about_rows = [word for word in overrides if not _is_of_search(*split_override(word))]
     choice = choose_for(reference, about_rows)
     print(f"{choice.task}, {choice.first_row}")
     return [*((f"task.{key}", value) for key, value in choice.keys.items()), ("data", reference)]
+
+
+def _is_of_search(key: str, value: object) -> bool:
+    """True for a key of the section `search`, and for one with values to try."""
+    is_setting = key in LEAVES or key.partition(".")[0] == "search"
+    return is_setting or isinstance(value, list) or is_notation(value)

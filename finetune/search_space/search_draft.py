@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune.config.loading import SCALAR_KEY, SECTIONS, ConfigRegistry, Layer
 from finetune.errors import ConfigError, closest
-from finetune.search_space.search_config import LEAVES
+from finetune.search_space.search_config import LEAVES, SearchConfig
 from finetune.search_space.space import Values, format_item, is_notation, parse_values
 
 
@@ -56,9 +56,8 @@ class SearchDraft:
             )
 
     def _put_key(self, layer: Layer, key: str, value: Any) -> None:
-        if (leaf := self._meant(key)) is not None:
-            meant = f"unknown key; did you mean 'search.{leaf}'?"
-            self.faults.append(f"{key}: {meant} ({layer.origin})")
+        if (meant := self._meant(key)) is not None:
+            self.faults.append(f"{key}: unknown key; did you mean {meant!r}? ({layer.origin})")
             return
         is_list = isinstance(value, list) and not self._takes_list(self._full_name(key))
         if is_list or is_notation(value):
@@ -88,9 +87,11 @@ class SearchDraft:
 
     def _meant(self, key: str) -> str | None:
         """Return the key of `search` that an unknown one is closest to; None for other keys."""
+        own = {key: f"search.{key}" for key in LEAVES}
+        own |= {f"search.{key}": f"search.{key}" for key in SearchConfig.model_fields}
         known = {*self._homes, *(leaf for fields in self._homes.values() for leaf in fields)}
-        found = closest(key, known | {*LEAVES}) if "." not in key and key not in known else None
-        return found if found in LEAVES else None
+        known |= {f"{home}.{leaf}" for home, fields in self._homes.items() for leaf in fields}
+        return None if key in known else own.get(closest(key, known | own.keys()) or "")
 
     def _takes_list(self, name: str) -> bool:
         section, _, leaf = name.partition(".")

@@ -132,12 +132,7 @@ def plan_search(layers: Sequence[Layer], registry: ConfigRegistry) -> SearchPlan
     Raises one ConfigError that lists every error, of the space and of the configs of its trials.
     """
     draft = SearchDraft(layers, registry)
-    faults = list(draft.faults)
-    try:
-        settings = SearchConfig.model_validate(draft.settings)
-    except ValidationError:
-        faults += section_faults("search", SearchConfig, draft.settings, draft.origin)
-        settings = SearchConfig()
+    settings, faults = _settings(draft)
     plan = SearchPlan(draft.fixed, draft.space, draft.names, settings, registry)
     faults += _setting_faults(plan)
     for values in plan.probes():
@@ -148,6 +143,21 @@ def plan_search(layers: Sequence[Layer], registry: ConfigRegistry) -> SearchPlan
             faults += lines or [str(error)]
     raise_for_faults("the search", list(dict.fromkeys(faults)))
     return plan
+
+
+def check_space(layers: Sequence[Layer], registry: ConfigRegistry) -> None:
+    """Raise ConfigError for faults of the notation and the settings, whatever the task is."""
+    _, faults = _settings(SearchDraft(layers, registry))
+    raise_for_faults("the search", faults)
+
+
+def _settings(draft: SearchDraft) -> tuple[SearchConfig, list[str]]:
+    """Return the settings of a search, or the default ones and their faults."""
+    try:
+        return SearchConfig.model_validate(draft.settings), list(draft.faults)
+    except ValidationError:
+        faults = section_faults("search", SearchConfig, draft.settings, draft.origin)
+        return SearchConfig(), [*draft.faults, *faults]
 
 
 def _setting_faults(plan: SearchPlan) -> Iterator[str]:

@@ -80,20 +80,21 @@ def finalize_run(
         model.scale_outputs(calibration.factors)  # one gathered from shards is a new one
     if model is not None and live.accelerator.is_main_process:
         results = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        divided, intervals = dict[str, Any](), dict[str, dict[str, list[float]]]()
         if not is_trial:
             with console.during("writing the reports"):
                 _write_reports(model, prepared, evaluations, folder, splits)
+            with console.during("measuring slices"):
+                divided = _measure_report(model, prepared, evaluations, splits)
+                intervals = {
+                    name: quick_intervals(live.task, evaluation.stats)
+                    for name, evaluation in evaluations.items()
+                }
         card_data = collect_card_data(prepared, splits, results, selected, step)
         if calibration is not None:
             card_data = replace(card_data, calibration=calibration.facts())
         if decisions is not None:
             card_data = replace(card_data, decisions=decisions.facts())
-        with console.during("measuring slices"):
-            divided = _measure_report(model, prepared, evaluations, splits)
-            intervals = {
-                name: quick_intervals(live.task, evaluation.stats)
-                for name, evaluation in evaluations.items()
-            }
         base = base_reference(live.config, card_data.about)
         card_data = replace(
             card_data,

@@ -119,3 +119,13 @@ def test_plan_words_checks_what_trials_name_before_torch_is_needed(tmp_path: Pat
     words = ["task=text-classification", f"data={tmp_path}/absent.csv", "model=bert", "rank=[4,8]"]
     with pytest.raises(Exception, match="absent.csv"):
         plan_words(words)
+
+
+def test_faults_of_the_space_are_answered_before_a_table_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "news.csv"
+    table.write_bytes(b"\xff\xfe no table \x00")
+    words = [str(table), "model=bert", "lr=lgo(1e-5,1e-3)", "serach.trials=2", "time=soon"]
+    with pytest.raises(ConfigError) as caught:
+        plan_words([*words, "rank=[4,8]", "rank=[4,16]"])
+    for fault in ("did you mean 'log'", "did you mean 'search.trials'", "should be a duration"):
+        assert fault in str(caught.value)
