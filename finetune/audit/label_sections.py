@@ -187,9 +187,10 @@ def _reliability(scores: LabelScores) -> ReportSection:
     line = {"mark": {"type": "line", "color": BLUE}, "encoding": channels}
     circles = {"type": "circle", "color": BLUE, "opacity": 1, "size": 70}
     points = {"mark": circles, "encoding": {**channels, "tooltip": tooltip}}
+    each = "Rows" if scores.exclusive else "Pairs of a row and a label"
     text = (
-        "Rows in bins of equal size by confidence: on the dashed line, confidence is the share of "
-        "rows that are right. Below it, the model is too sure."
+        f"{each} in bins of equal size by confidence: on the dashed line, confidence is the share "
+        "that is right. Below it, the model is too sure."
     )
     chart = layered(data, [diagonal_of(0, 1), line, points])
     gap = float((rows * (confidence - accuracy)).sum() / rows.sum())
@@ -213,7 +214,7 @@ def _histogram(scores: LabelScores) -> dict[str, object]:
         right, words = np.take_along_axis(scores.truth, best, 1)[:, 0], ("right", "wrong")
     else:
         values, right = scores.scores.ravel(), scores.truth.ravel()
-        words = ("has the label", "has it not")
+        words = ("has the label", "lacks it")
     edges = np.linspace(0, 1, 21)
     data = [
         {"from": float(a), "to": float(b), "rows": int(count), "outcome": word}

@@ -63,6 +63,7 @@ def curve_sections(evidence: Evidence) -> Iterator[ReportSection]:
     history = evidence.run.history()
     lines = [*history, *_final_lines(evidence.run, history)]
     splits = list(dict.fromkeys(line["split"] for line in lines))
+    held_out = [split for split in splits if split != "train"]
     charts = []
     losses = [line for line in lines if "loss" in line]
     if losses:
@@ -70,9 +71,8 @@ def curve_sections(evidence: Evidence) -> Iterator[ReportSection]:
         chart = line_chart(records(**columns), "step", "loss", "split", zero=True)
         charts.append(Chart("loss", "Loss", chart))
     values = [
-        (line["step"], line[name], f"{split} {name}")
-        for split in splits
-        if split != "train"
+        (line["step"], line[name], f"{split} {name}" if len(held_out) > 1 else name)
+        for split in held_out
         for name in plotted_metrics(lines, split)
         for line in lines
         if line["split"] == split and name in line
@@ -82,7 +82,8 @@ def curve_sections(evidence: Evidence) -> Iterator[ReportSection]:
         data = records(step=step, value=value, series=series)
         chart = line_chart(data, "step", "value", "series", points=len(data) < 60)
         chart["layer"][0]["encoding"]["y"]["title"] = None
-        charts.append(Chart("metrics", "Held-out metrics", chart))
+        title = f"Metrics on {held_out[0]}" if len(held_out) == 1 else "Held-out metrics"
+        charts.append(Chart("metrics", title, chart))
     rates = [line for line in lines if "lr" in line]
     if len(rates) > 1:
         data = records(**{key: [line[key] for line in rates] for key in ("step", "lr")})

@@ -117,7 +117,7 @@ def run(
         console.facts({"data": "\n".join([*loaded.notes, *splits.notes, splits.sizes])})
         _run_in(folder, identity, task, splits, console, shared, fresh=fresh, hooks=hooks)
         if config.output.report and hooks is None:
-            report_if_due(folder, splits, console)
+            report_if_due(folder, config, splits, console)
         push_if_asked(folder, config, state.is_main_process)
     return folder
 
@@ -211,7 +211,7 @@ def _train(
         finalize_run(prepared, progress, journal, splits)
 
 
-def report_if_due(folder: RunFolder, splits: Splits, console: Console) -> None:
+def report_if_due(folder: RunFolder, config: RunConfig, splits: Splits, console: Console) -> None:
     """Write the report of a finished run, unless there is one of these results."""
     page, results = folder.path / "reports" / PAGE, folder.path / "results.json"
     if page.is_file() and page.stat().st_mtime_ns >= results.stat().st_mtime_ns:
@@ -219,8 +219,8 @@ def report_if_due(folder: RunFolder, splits: Splits, console: Console) -> None:
     if not {"test", "validation"} & splits.named.keys():
         console.print("report: not written, since no rows were held out")
         return
-    # The code of the task has run already.
-    write_report(str(folder.path), None, None, console, splits=splits, trust_code=True)
+    has_run_code = ":" in config.task.name or config.model.trust_remote_code
+    write_report(str(folder.path), None, None, console, splits=splits, trust_code=has_run_code)
 
 
 def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
