@@ -219,8 +219,9 @@ def report_if_due(folder: RunFolder, config: RunConfig, splits: Splits, console:
     if not {"test", "validation"} & splits.named.keys():
         console.print("report: not written, since no rows were held out")
         return
-    has_run_code = ":" in config.task.name or config.model.trust_remote_code
-    write_report(str(folder.path), None, None, console, splits=splits, trust_code=has_run_code)
+    code = config.task.name
+    has_run = ":" in code or config.model.trust_remote_code  # what the run itself has imported
+    write_report(str(folder.path), None, None, console, splits=splits, trust_code=has_run)
 
 
 def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
