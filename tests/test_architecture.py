@@ -31,7 +31,7 @@ LAYERS = [
     "registry optim",
     "tables",
     "batching data reporting",
-    "checks",
+    "checks robustness",
     "inference",
     "reports",
     "audit export semisupervised",

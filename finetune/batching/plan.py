@@ -33,6 +33,8 @@ class MicroBatch:
     """Index of the micro-batch in its step, over all processes."""
     filler: bool = False
     """True for a process that has no rows in this round: these rows must have weight 0."""
+    group: int = 0
+    """The group of all of these rows, if the plan has groups."""
     turns: tuple[int, ...] = ()
     """Number of times that each row was drawn before; (): once per earlier epoch."""
 
@@ -53,6 +55,7 @@ class TrainPlan:
         by_length: True to put rows of similar length into the same batch.
         classes: classes of all rows, int64 [N] from 0, for epochs that draw equally many rows of
             each class; None for epochs that draw each row once.
+        groups: groups of all rows, int64 [N] from 0, if a micro-batch may have rows of one only.
     """
 
     lengths: np.ndarray
@@ -62,6 +65,7 @@ class TrainPlan:
     by_length: bool = True
     processes: int = 1
     classes: np.ndarray | None = None
+    groups: np.ndarray | None = None
     _epochs: dict[int, _Epoch] = field(default_factory=dict, init=False, repr=False, compare=False)
     """The epochs drawn last, since every step needs its epoch."""
 
@@ -76,6 +80,8 @@ class TrainPlan:
 
     def fewest_rows(self, steps: int) -> int:
         """Return the size of the smallest micro-batch of the first `steps` steps."""
+        if self.groups is not None:
+            return 1
         fewest = []
         for size in {self.size(step) for step in (0, min(steps, self.steps_per_epoch) - 1)}:
             rounds = -(-size // (self.micro_batch_size * self.processes))
@@ -91,18 +97,24 @@ class TrainPlan:
 
         Rows are distributed by length, so that all processes pad alike and finish together.
         """
-        epoch = step // self.steps_per_epoch
+        epoch, processes = step // self.steps_per_epoch, self.processes
         rows, turns = self._drawn(step)
-        rounds = -(-len(rows) // (self.micro_batch_size * self.processes))
-        parts = np.array_split(np.arange(len(rows)), min(rounds * self.processes, len(rows)))
+        groups = np.zeros(len(rows), dtype=int) if self.groups is None else self.groups[rows]
+        taken, first_slot = list[MicroBatch](), 0
 
-        def take(part: np.ndarray, slot: int, filler: bool = False) -> MicroBatch:
+        def take(part: np.ndarray, slot: int, group: int, filler: bool = False) -> None:
             indices, before = tuple(rows[part].tolist()), tuple(turns[part].tolist())
-            return MicroBatch(indices, step, epoch, slot, filler, before)
+            taken.append(MicroBatch(indices, step, epoch, slot, filler, group, before))
 
-        taken = [take(p, slot) for slot, p in enumerate(parts) if slot % self.processes == process]
-        if len(taken) < rounds:  # by one at most
-            taken.append(take(parts[-1][-1:], len(parts) + process, filler=True))
+        for group in np.unique(groups).tolist():
+            places = np.flatnonzero(groups == group)
+            rounds = -(-len(places) // (self.micro_batch_size * processes))
+            parts = np.array_split(places, min(rounds * processes, len(places)))
+            for slot in range(process, len(parts), processes):
+                take(parts[slot], first_slot + slot, group)
+            if len(range(process, len(parts), processes)) < rounds:  # by one at most
+                take(parts[-1][-1:], first_slot + len(parts) + process, group, filler=True)
+            first_slot += len(parts) + processes
         return taken
 
     def useful_share(self, steps: int, cost: Callable[[Sequence[int]], int]) -> float:

@@ -9,6 +9,8 @@ from typing import Literal
 from finetune.errors import ConfigError, nearest
 
 Direction = Literal["max", "min"]
+WORST_GROUP = "worst_group_"
+"""Prefix of a metric in the group of rows in which it is worst, under train.groups."""
 LOWER_IS_BETTER = frozenset(
     {
         *("loss", "perplexity", "rmse", "mae", "mse", "mape", "smape", "mase", "nmse"),
@@ -24,7 +26,8 @@ A sign in train.best or the task's own choice takes precedence.
 
 def direction_of(metric: str) -> Direction:
     """Return the direction in which a metric improves, by its name."""
-    return "min" if metric.partition("/")[0] in LOWER_IS_BETTER else "max"
+    name = metric.removeprefix(WORST_GROUP).partition("/")[0]
+    return "min" if name in LOWER_IS_BETTER else "max"
 
 
 def selected_metric(
@@ -32,14 +35,18 @@ def selected_metric(
 ) -> tuple[str, Direction] | None:
     """Return the metric that selects the checkpoint under train.best, and its direction.
 
-    None for best=last. `known` are the names of the task's metrics; () if it does not declare them.
-    Raises ConfigError for a name that is not among them.
+    None for best=last. A metric in its worst group is named worst_group_<metric>. `known` are the
+    names of the task's metrics; () if it does not declare them. Raises ConfigError for a name that
+    is not among them.
     """
     if best is None or best == task_metric[0]:
         return task_metric
     if best == "last":
         return None
     sign, name = (best[0], best[1:]) if best[0] in "+-" else ("", best)
+    if name.startswith(WORST_GROUP):
+        whole = selected_metric(sign + name.removeprefix(WORST_GROUP), task_metric, known)
+        return whole and (WORST_GROUP + whole[0], whole[1])
     if known and name not in known and name.partition("/")[0] != "loss":
         if f"{name}/{name}" not in known:  # wer, short for the value wer/wer
             raise ConfigError(f"train.best: unknown metric {name!r}; {_offer(name, known)}")
@@ -53,7 +60,7 @@ def best_faults(best: str | None, names: Collection[str]) -> Iterator[str]:
     """Yield the fault of a train.best that is not among `names`, those of a TaskConfig."""
     if not best or best == "last" or not names:
         return
-    name = best[1:] if best[0] in "+-" else best
+    name = (best[1:] if best[0] in "+-" else best).removeprefix(WORST_GROUP)
     patterns = [re.sub("<[^>]*>", ".+", re.escape(each)) for each in names]
     if name.partition("/")[0] != "loss" and not re.fullmatch("|".join(patterns), name):
         yield f"train.best: unknown metric {name!r}; {_offer(name, names)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from finetune.config.best_metric import best_faults
+from finetune.config.best_metric import WORST_GROUP, best_faults
 from finetune.config.schema import RunConfig
 from finetune.errors import raise_for_faults
 
@@ -13,6 +13,7 @@ SMALLEST_CONTRASTIVE_BATCH = 4
 """Two rows of each of two classes: a smaller batch lacks a positive or a negative pair."""
 
 
+_NEEDS_GROUPS = "needs groups of rows; name their column, as in train.groups=source"
 _HARMLESS = ("none", "last")
 """Values that turn a key off."""
 
@@ -71,6 +72,11 @@ def _rules(config: RunConfig, method: MethodFacts) -> list[tuple[bool, tuple[str
             "the two out",
         ),
         (
+            config.train.groups is None,
+            ("train.group_dro",),
+            _NEEDS_GROUPS,
+        ),
+        (
             freezes,
             ("model.dropout", "model.drop_path"),
             "method=frozen runs the backbone in evaluation mode, without dropout; leave it out, "
@@ -78,7 +84,7 @@ def _rules(config: RunConfig, method: MethodFacts) -> list[tuple[bool, tuple[str
         ),
         (
             method.solves_head,
-            ("train.sampling", "optim.l1_head", "optim.ema"),
+            ("train.group_dro", "optim.l1_head", "optim.ema"),
             "no effect with method.solver=exact, which takes no steps; leave it out, or use "
             "method.solver=loop",
         ),
@@ -93,6 +99,9 @@ def _exclusions(config: RunConfig, method: MethodFacts) -> Iterator[str]:
             f"model.quantize={quantize}: quantized weights cannot be trained with "
             f"method={config.method.name}; use method=lora, or leave model.quantize out"
         )
+    best = config.train.best or ""
+    if best.lstrip("+-").startswith(WORST_GROUP) and config.train.groups is None:
+        yield f"train.best={best}: {_NEEDS_GROUPS}"
     if not getattr(config.task, "metrics", None):  # those that users add have any name
         yield from best_faults(config.train.best, config.task.metric_names)
     if sum(share for share in (data.validation, data.test) if isinstance(share, float)) >= 1:

@@ -31,6 +31,8 @@ def show_results(folder: RunFolder, console: Console) -> None:
     show_metrics(title, results["metrics"], console, selected, untrained)
     if not results["metrics"]:
         console.print(f"{title}: no rows were held out, so nothing was measured")
+    for split, groups in results.get("groups", {}).items():
+        show_groups(f"{split} by group", groups, console)
     if selected:
         by = f" by {results['metric']}" if results.get("metric") else ""
         console.print(f"* optimistically biased: {selected} selected the checkpoint{by}")

@@ -74,7 +74,7 @@ def finalize_run(
     evaluations, calibration = _evaluate(prepared, journal, selected)
     decisions = None
     if not is_trial:
-        evaluations, decisions = _decide(prepared, evaluations)
+        evaluations, decisions = _decide(prepared, journal, evaluations)
     model = whole_model(live)
     if model is not None and calibration is not None and calibration.factors is not None:
         model.scale_outputs(calibration.factors)  # one gathered from shards is a new one
@@ -116,6 +116,7 @@ def finalize_run(
             "intervals": intervals,
             "selected_on": selected,
             **({"is_trial": True} if is_trial else {}),
+            **({"groups": journal.by_group} if journal.by_group else {}),
             **({"calibration": calibration.facts()} if calibration is not None else {}),
             **({"decisions": decisions.facts()} if decisions is not None else {}),
             **divided,
@@ -163,7 +164,7 @@ def _evaluate(
 
 
 def _decide(
-    prepared: Prepared, evaluations: dict[str, Evaluation]
+    prepared: Prepared, journal: RunJournal, evaluations: dict[str, Evaluation]
 ) -> tuple[dict[str, Evaluation], Decisions | None]:
     """Learn thresholds or prediction sets from the validation split; measure them on test."""
     live, validation = prepared.live, prepared.validation
@@ -181,7 +182,11 @@ def _decide(
         return evaluations, None
     task.views.keep_decisions(decisions.state())
     if decisions.thresholds is not None:
-        evaluations = {name: summarize_again(each, task) for name, each in evaluations.items()}
+        splits = {split.name: split for split in prepared.held_out}
+        evaluations = {
+            name: journal.with_worst_group(splits[name], summarize_again(each, task))
+            for name, each in evaluations.items()
+        }
     if prepared.test is not None:
         scores = task.views.label_scores(evaluations[prepared.test.name].stats)
         assert scores is not None, "both splits have labels"

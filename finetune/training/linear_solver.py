@@ -3,7 +3,8 @@
 This amounts to logistic regression for labels and ridge regression for numbers. The objective is
 the mean loss plus l2 / 2 times the squared weights (not the bias), minimized by L-BFGS in float64
 along the principal axes of the features. Unless given, the strength l2 is the one with the lowest
-held-out loss in 5-fold cross-validation on the training split.
+held-out loss in 5-fold cross-validation on the training split. With classes or groups of rows, the
+loss is the mean of their mean losses, so that each has the same weight.
 """
 
 from __future__ import annotations
@@ -30,12 +31,19 @@ PATIENCE = 2
 
 
 def solve_head(
-    model: TransferModel, task: Task, split: Split, *, seed: int, strength: float | None = None
+    model: TransferModel,
+    task: Task,
+    split: Split,
+    *,
+    seed: int,
+    strength: float | None = None,
+    classes: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Put the head at its optimum on `split`; return the strength and its losses.
 
-    Pass `strength` where cross-validation cannot choose it. Raises ModelError if the head is not a
-    single linear layer, since only then is the objective convex.
+    Pass `strength` where cross-validation cannot choose it, and `classes`, int64 [N] from 0, to
+    give each of them the same weight. Raises ModelError if the head is not a single linear layer,
+    since only then is the objective convex.
     """
     layer = _only_linear(model)
     order = np.random.default_rng(seed).permutation(len(split))
@@ -44,11 +52,11 @@ def solve_head(
     try:
         losses = dict[float, float]()
         if strength is None:
-            losses = _cross_validate(model, task, split, order, layer)
+            losses = _cross_validate(model, task, split, order, layer, classes)
             strength = min(losses, key=lambda strength: losses[strength])
         _reset(layer)
-        batch = _batch(task, split, np.sort(order), layer.weight.device)
-        final = _minimize(model, task, batch, layer, strength, _find_axes(batch, layer))
+        parts = _parts(task, split, np.sort(order), layer.weight.device, classes)
+        final = _minimize(model, task, parts, layer, strength, _find_axes(parts, layer))
     finally:
         layer.to(home, torch.float32)
     chosen_by = {"cross_validation_loss": losses[strength]} if losses else {}
@@ -69,8 +77,8 @@ def out_of_fold(model: TransferModel, task: Task, split: Split, *, seed: int) ->
         losses = _cross_validate(model, task, split, order, layer)
         strength = min(losses, key=lambda strength: losses[strength])
         for fold in np.array_split(order, min(FOLDS, len(order))):
-            rest = _batch(task, split, np.setdiff1d(order, fold), layer.weight.device)
-            held_out = _batch(task, split, fold, layer.weight.device)
+            rest = _parts(task, split, np.setdiff1d(order, fold), layer.weight.device)
+            (held_out,) = _parts(task, split, fold, layer.weight.device)
             _reset(layer)
             _minimize(model, task, rest, layer, strength, _find_axes(rest, layer))
             with torch.no_grad():
@@ -82,13 +90,18 @@ def out_of_fold(model: TransferModel, task: Task, split: Split, *, seed: int) ->
 
 
 def _cross_validate(
-    model: TransferModel, task: Task, split: Split, order: np.ndarray, layer: nn.Linear
+    model: TransferModel,
+    task: Task,
+    split: Split,
+    order: np.ndarray,
+    layer: nn.Linear,
+    classes: np.ndarray | None = None,
 ) -> dict[float, float]:
     """Return {strength: mean held-out loss}, from strong to weak until weaker ones only overfit."""
     folds = []
     for fold in np.array_split(order, min(FOLDS, len(order))):
-        rest = _batch(task, split, np.setdiff1d(order, fold), layer.weight.device)
-        held_out = _batch(task, split, fold, layer.weight.device)
+        rest = _parts(task, split, np.setdiff1d(order, fold), layer.weight.device, classes)
+        held_out = _parts(task, split, fold, layer.weight.device, classes)
         folds.append((rest, held_out, _find_axes(rest, layer)))
     _reset(layer)
     solutions = [copy.deepcopy(layer.state_dict()) for _ in folds]
@@ -119,12 +132,13 @@ class _Axes(NamedTuple):
     variances: Tensor  # [H]
 
 
-def _find_axes(batch: Batch, layer: nn.Linear) -> _Axes:
-    if [values.ndim for values in batch["features"].values()] != [2]:
+def _find_axes(parts: Sequence[Batch], layer: nn.Linear) -> _Axes:
+    if [values.ndim for values in parts[0]["features"].values()] != [2]:
         raise ModelError(
             "method.solver=exact needs one vector per row before the head; use method.solver=loop"
         )
-    ((name, values),) = batch["features"].items()  # [N, H]
+    (name,) = parts[0]["features"]
+    values = torch.cat([part["features"][name] for part in parts])  # [N, H]
     mean = values.mean(0) if layer.bias is not None else torch.zeros_like(values[0])
     centered = values - mean
     variances, directions = torch.linalg.eigh(centered.T @ centered / len(values))
@@ -132,12 +146,20 @@ def _find_axes(batch: Batch, layer: nn.Linear) -> _Axes:
 
 
 def _minimize(
-    model: TransferModel, task: Task, batch: Batch, layer: nn.Linear, strength: float, axes: _Axes
+    model: TransferModel,
+    task: Task,
+    parts: Sequence[Batch],
+    layer: nn.Linear,
+    strength: float,
+    axes: _Axes,
 ) -> float:
     """Run full-batch L-BFGS from the layer's current weights; return the final objective."""
     spread = (axes.variances + strength).sqrt()  # [H]
-    whitened = (batch["features"][axes.name] - axes.mean) @ axes.directions / spread
-    whitened_batch = batch | {"features": {axes.name: whitened}}
+    whitened = [
+        part | {"features": {axes.name: (values - axes.mean) @ axes.directions / spread}}
+        for part in parts
+        for values in part["features"].values()
+    ]
     optimizer = torch.optim.LBFGS(
         layer.parameters(),
         max_iter=1000,
@@ -151,7 +173,7 @@ def _minimize(
     def closure() -> Tensor:
         optimizer.zero_grad()
         squares = (layer.weight / spread).square().sum()  # invariant under the rotation
-        objective = _mean_loss(model, task, whitened_batch) + strength / 2 * squares
+        objective = _mean_loss(model, task, whitened) + strength / 2 * squares
         objective.backward()  # type: ignore[no-untyped-call]
         return objective
 
@@ -164,17 +186,33 @@ def _minimize(
         layer.weight.copy_(layer.weight / spread @ axes.directions.T)
         if layer.bias is not None:
             layer.bias.sub_(layer.weight @ axes.mean)
-        return float(_mean_loss(model, task, batch) + strength / 2 * layer.weight.square().sum())
+        return float(_mean_loss(model, task, parts) + strength / 2 * layer.weight.square().sum())
 
 
-def _mean_loss(model: TransferModel, task: Task, batch: Batch) -> Tensor:
-    terms = task.loss(model(batch), batch)
-    return torch.stack([value / batch["count"][term] for term, value in terms.items()]).sum()
+def _mean_loss(model: TransferModel, task: Task, parts: Sequence[Batch]) -> Tensor:
+    losses = [
+        value / batch["count"][term]
+        for batch in parts
+        for term, value in task.loss(model(batch), batch).items()
+    ]
+    return torch.stack(losses).sum() / len(parts)
 
 
-def _batch(
-    task: Task, split: Split, indices: Sequence[int] | np.ndarray, device: torch.device
-) -> Batch:
+def _parts(
+    task: Task,
+    split: Split,
+    indices: np.ndarray,
+    device: torch.device,
+    classes: np.ndarray | None = None,
+) -> list[Batch]:
+    """Return rows as one batch, or as one for each of the classes that occur among them."""
+    if classes is None:
+        return [_batch(task, split, indices, device)]
+    of_each = [indices[classes[indices] == each] for each in np.unique(classes[indices])]
+    return [_batch(task, split, some, device) for some in of_each]
+
+
+def _batch(task: Task, split: Split, indices: np.ndarray, device: torch.device) -> Batch:
     assert split.features is not None, "the exact solver runs on cached features"
     places = [int(index) for index in indices]
     batch = to_device(task.collate(split.features.samples(places)), device)

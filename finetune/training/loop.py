@@ -31,6 +31,7 @@ from finetune.model import Batch, head_weights
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import add_l1_gradient, trained_parameters
 from finetune.optim.schedules import logged_rate, rate_factor, set_rate
+from finetune.robustness.group_dro import GroupDro
 from finetune.training.losses import RunningLoss, global_counts
 from finetune.training.state import Journal, Live, Progress
 
@@ -64,7 +65,7 @@ def train_steps(
     is_scaled = accelerator.scaler is not None
     optimizer = live.optimizer if is_scaled else live.optimizer.optimizer
     guard = FiniteGuard(live.optimizer.optimizer, scaled=is_scaled, device=device)
-    running = RunningLoss(progress, accelerator)
+    running, dro = RunningLoss(progress, accelerator), _group_dro(live, progress)
     samples, since = 0, time.perf_counter()
 
     # Cast frozen weights to the compute dtype once, not in every forward pass.
@@ -78,26 +79,27 @@ def train_steps(
                 live.method.train_mode(live.model)
 
             # Data: the micro-batches of this step, and the count of each loss term over all of them
-            # on all processes. The gradient is that of sum / count, so neither accumulation nor the
-            # number of processes changes it. Fillers, which keep processes in step, weigh 0.
+            # on all processes (of each group, under group DRO). The gradient is that of sum /
+            # count, so neither accumulation nor the number of processes changes it. Fillers, which
+            # keep processes in step, weigh 0.
             batches = [next(stream) for _ in plan.micro_batches(step, rank)]
-            own = [batch for micro_batch, batch in batches if not micro_batch.filler]
-            terms = list(batches[0][1]["count"])
-            counts, stopping = global_counts(own, terms, signals.received != 0, accelerator)
+            terms, groups = list(batches[0][1]["count"]), 1 if dro is None else len(dro.weights)
+            stops = signals.received != 0
+            counts, stopping = global_counts(batches, terms, groups, stops, accelerator)
             # Graceful shutdown: the signal flag is reduced along with the counts, so all processes
             # stop at the same step. Reading it synchronizes a GPU with the host, so multi-GPU runs
             # check on logging steps only.
             reads_flag = device.type == "cpu" or accelerator.num_processes == 1
             if (reads_flag or step % config.log_every == 0) and bool(stopping > 0):
                 progress.skipped += guard.confirm(step)
-                running.store()
+                _store(running, dro)
                 journal.save(progress)
                 raise Interrupted(step, signals.received)
 
             # Forward and backward. When memory runs out, the step is redone from its start with
             # micro-batches of half the size.
             try:
-                losses = _accumulate(live, wrapped, batches, counts)
+                losses = _accumulate(live, wrapped, batches, counts, dro)
             except RuntimeError as error:
                 if not _can_retry(error, plan, accelerator):
                     raise
@@ -120,6 +122,8 @@ def train_steps(
             optimizer.step()
             optimizer.zero_grad()
             running.add(losses)
+            if dro is not None:
+                dro.update()
             samples += plan.size(step)
             progress.step = step = step + 1
             if live.ema is not None:
@@ -158,7 +162,7 @@ def train_steps(
                 since += time.perf_counter() - paused  # samples/s excludes evaluation
 
             if saves or improved or is_last or progress.stopped:
-                running.store()
+                _store(running, dro)
                 journal.save(progress)
 
         # A signal during the last step's evaluation or save: stop before the export, which takes
@@ -207,13 +211,17 @@ def _accumulate(
     live: Live,
     wrapped: nn.Module,
     batches: list[tuple[MicroBatch, Batch]],
-    counts: dict[str, Tensor],
+    counts: list[dict[str, Tensor]],
+    dro: GroupDro | None,
 ) -> dict[str, Tensor]:
     """Accumulate the gradient of a whole step.
 
-    Returns the loss terms of this process's micro-batches, each divided by its global count.
+    Returns the loss terms of this process's micro-batches, each divided by its global count; under
+    group DRO, by that of its group, and weighted.
     """
     accelerator, losses = live.accelerator, dict[str, Tensor]()
+    if dro is not None:
+        dro.begin()
     for place, (micro_batch, batch) in enumerate(batches):
         is_last = place == len(batches) - 1
         syncs = contextlib.nullcontext() if is_last else accelerator.no_sync(wrapped)
@@ -221,10 +229,14 @@ def _accumulate(
             batch = to_device(batch, accelerator.device)
             outputs = as_float32(wrapped(batch))
             weight = 0.0 if micro_batch.filler else 1.0
+            group = micro_batch.group
             terms = {
-                term: value * weight / counts[term]
+                term: value * weight / counts[group][term]
                 for term, value in live.task.loss(outputs, batch).items()
             }
+            if dro is not None:
+                dro.add(group, torch.stack(list(terms.values())).sum())
+                terms = {term: value * dro.weights[group] for term, value in terms.items()}
             loss = torch.stack(list(terms.values())).sum()
             # A non-finite loss makes the gradient non-finite, even if its derivative is finite: all
             # processes then see it in the global norm, without a host read of each loss.
@@ -235,6 +247,21 @@ def _accumulate(
         for term, value in terms.items():
             losses[term] = losses[term] + value.detach() if term in losses else value.detach()
     return losses
+
+
+def _group_dro(live: Live, progress: Progress) -> GroupDro | None:
+    """Return the weights of the groups that the plan separates; None without group DRO."""
+    step_size, groups = live.config.train.group_dro, live.plan.groups
+    if step_size is None or groups is None:
+        return None
+    return GroupDro(progress, int(groups.max()) + 1, step_size, live.accelerator)
+
+
+def _store(running: RunningLoss, dro: GroupDro | None) -> None:
+    """Store what a checkpoint needs beyond the weights and the optimizer in the progress."""
+    running.store()
+    if dro is not None:
+        dro.store()
 
 
 def _dropout(

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from finetune.batching.plan import MicroBatch
 from finetune.inference.evaluation_loop import TINY, total_loss
 from finetune.model import Batch
 from finetune.training.state import Progress
 
 
 def global_counts(
-    batches: Iterable[Batch], terms: Sequence[str], stops: bool, accelerator: Accelerator
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Sum the count of each term over all batches and processes, and the processes with `stops`.
+    batches: Sequence[tuple[MicroBatch, Batch]],
+    terms: Sequence[str],
+    groups: int,
+    stops: bool,
+    accelerator: Accelerator,
+) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """Sum the count of each term in each group over all batches and processes, fillers apart.
 
-    One collective serves both. Reading the second on a GPU synchronizes with the host.
+    Also count the processes with `stops`: one collective serves both. Reading that on a GPU
+    synchronizes with the host.
     """
-    local = [float(sum(float(batch["count"][term]) for batch in batches)) for term in terms]
+    local = [
+        float(
+            sum(
+                float(batch["count"][term])
+                for micro_batch, batch in batches
+                if micro_batch.group == group and not micro_batch.filler
+            )
+        )
+        for group in range(groups)
+        for term in terms
+    ]
     vector = torch.tensor([*local, float(stops)])
     if accelerator.num_processes > 1:
         vector = accelerator.reduce(vector.to(accelerator.device), "sum")
-    counts = {term: vector[place].clamp(min=TINY) for place, term in enumerate(terms)}
+    counts = [
+        {
+            term: vector[group * len(terms) + place].clamp(min=TINY)
+            for place, term in enumerate(terms)
+        }
+        for group in range(groups)
+    ]
     return counts, vector[-1]
 
 

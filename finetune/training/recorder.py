@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import accelerate
 from accelerate.utils import broadcast
 
 from finetune.batching.data_loader import Split
-from finetune.config.best_metric import selected_metric
+from finetune.config.best_metric import WORST_GROUP, selected_metric
 from finetune.distributed.fsdp import gather, unsharded
 from finetune.errors import FinetuneError
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
@@ -28,6 +28,12 @@ from finetune.model import nonfinite_fault
 from finetune.optim.optimizers import trained_names
 from finetune.reporting.console import Console
 from finetune.reporting.trackers import track
+from finetune.robustness.row_groups import (
+    RowGroups,
+    find_groups,
+    group_metrics,
+    worst_group_metrics,
+)
 from finetune.training.state import Live, Progress, TrialHooks
 
 
@@ -60,6 +66,9 @@ class RunJournal:
         self._first: dict[str, float] = {}
         """Metrics before training; empty in a resumed run."""
         self._printed_notes: set[str] = set()
+        self._groups: dict[str, RowGroups] = {}
+        self.by_group: dict[str, dict[str, dict[str, float]]] = {}
+        """{split: {group: metrics}} of the last evaluation of each split, under train.groups."""
 
     @property
     def evaluates(self) -> bool:
@@ -130,11 +139,30 @@ class RunJournal:
             evaluation = evaluate_split(
                 live.model, live.task, split, live.accelerator, block=block, workers=workers
             )
+        evaluation = self.with_worst_group(split, evaluation)
         note = evaluation.undefined_note(split.name)
         if note and note not in self._printed_notes:
             self._printed_notes.add(note)
             self.console.print(note)
         return evaluation
+
+    def with_worst_group(self, split: Split, evaluation: Evaluation) -> Evaluation:
+        """Return the evaluation with the metrics of the worst group under train.groups."""
+        live, column = self.live, self.live.config.train.groups
+        if column is None:
+            return evaluation
+        if split.name not in self._groups:
+            self._groups[split.name] = find_groups(split.rows, live.task, column)
+        directions = dict([live.task.metric])
+        known = live.task.views.metric_names()
+        selected = selected_metric(live.config.train.best, live.task.metric, known)
+        if selected is not None and selected[0].startswith(WORST_GROUP):
+            directions[selected[0].removeprefix(WORST_GROUP)] = selected[1]
+        groups = self._groups[split.name]
+        by_group = group_metrics(evaluation.stats, groups, live.task, directions)
+        self.by_group[split.name] = by_group
+        worst = worst_group_metrics(by_group, directions)
+        return replace(evaluation, metrics=evaluation.metrics | worst)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint with all that resuming needs; update last.json and best.json.

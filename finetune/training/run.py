@@ -14,7 +14,7 @@ from finetune.audit.report_page import PAGE, load_template
 from finetune.audit.report_run import write_report
 from finetune.batching.shared_rows import SharedRows
 from finetune.checks.before_training import open_checked_splits
-from finetune.config.best_metric import selected_metric
+from finetune.config.best_metric import WORST_GROUP, selected_metric
 from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
 from finetune.config.retired import keys_before
@@ -248,7 +248,12 @@ def fit(
         # scikit-learn's C = 1 then, as SetFit does for its head.
         strength = 1 / len(live.train) if live.method.contrastive is not None else None
         solution = solve_head(
-            live.model, live.task, live.train, seed=live.config.train.seed, strength=strength
+            live.model,
+            live.task,
+            live.train,
+            seed=live.config.train.seed,
+            strength=strength,
+            classes=live.plan.classes,
         )
         words = ", ".join(f"{name} {value:.4g}" for name, value in solution.items())
         journal.console.print(f"exact solution: {words}")
@@ -311,7 +316,7 @@ def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], floa
     name, direction = selected
 
     def select(metrics: dict[str, float]) -> float:
-        if name not in metrics and name not in known:
+        if name not in metrics and name.removeprefix(WORST_GROUP) not in known:
             raise ConfigError(f"train.best: unknown metric {name!r}; {nearest(name, metrics)}")
         value = metrics.get(name, math.nan)  # undefined on these rows: never the best
         return value if direction == "max" else -value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from finetune.optim.ema import Ema
 from finetune.optim.optimizers import OPTIMIZERS, build_optimizer, trained_parameters
 from finetune.registry import make_method
 from finetune.reporting.console import Console
+from finetune.robustness.row_groups import RowGroups, describe_groups, find_groups
 from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
 from finetune.task import Task
 from finetune.task_parts import Length, each_row
@@ -115,9 +117,13 @@ def assemble(
             (*key, "measured", name), task, partial(_measure, name, rows, task)
         )
         notes += split_notes
-    classes, sampling_notes = _classes(config, task, parts["train"])
-    notes += sampling_notes
-    live = _live(config, task, method, model, groups, accelerator, parts["train"], classes)
+    row_groups, group_notes = _row_groups(config, task, parts)
+    classes, sampling_notes = _classes(config, task, parts["train"], row_groups)
+    notes += [*group_notes, *sampling_notes]
+    plan = _plan(config, parts["train"], accelerator.num_processes, classes)
+    separate = None if config.train.group_dro is None or row_groups is None else row_groups.ids
+    plan = replace(plan, groups=separate)
+    live = _live(config, task, method, model, groups, accelerator, parts["train"], plan)
     try_network(live)
     validation, test = parts.get("validation"), parts.get("test")
     return Prepared(live, validation, test, reasons, notes, lengths, labels)
@@ -255,9 +261,8 @@ def _live(
     groups: list[dict[str, Any]],
     accelerator: Accelerator,
     train: Split,
-    classes: np.ndarray | None,
+    plan: TrainPlan,
 ) -> Live:
-    plan = _plan(config, train, accelerator.num_processes, classes)
     optimizer = accelerator.prepare_optimizer(build_optimizer(config.optim, groups))
     steps = total_steps(config, method, plan.steps_per_epoch)
     ema = None
@@ -303,19 +308,45 @@ def check_sharding(config: RunConfig, task: Task, method: Method) -> None:
         raise ConfigError(f"train.shard: {fault}, or leave train.shard out")
 
 
-def _classes(config: RunConfig, task: Task, train: Split) -> tuple[np.ndarray | None, list[str]]:
+def _row_groups(
+    config: RunConfig, task: Task, parts: Mapping[str, Split]
+) -> tuple[RowGroups | None, list[str]]:
+    """Return the group of each training row, and notes on the groups of all splits.
+
+    None without train.groups. Raises DataError for a split without its column.
+    """
+    if config.train.groups is None:
+        return None, []
+    found = {
+        name: find_groups(split.rows, task, config.train.groups) for name, split in parts.items()
+    }
+    held_out = [groups.too_small(name) for name, groups in found.items() if name != "train"]
+    return found["train"], [describe_groups(found["train"]), *filter(None, held_out)]
+
+
+def _classes(
+    config: RunConfig, task: Task, train: Split, groups: RowGroups | None
+) -> tuple[np.ndarray | None, list[str]]:
     """Return the class of each training row, int64 [N], for balanced sampling, and a note on it.
 
-    None under other sampling. Raises ConfigError for rows without a class.
+    With groups, these are the classes. None under other sampling. Raises ConfigError for rows
+    without a class.
     """
     if config.train.sampling != "balanced":
         return None, []
-    classes = classes_of(task, train.rows, "train.sampling=balanced")
+    kind, classes = "classes", None if groups is None else groups.ids
+    if classes is None:
+        classes = classes_of(task, train.rows, "train.sampling=balanced")
+    else:
+        kind = "groups"
     sizes = np.bincount(classes)
+    if config.method.solves_head:
+        return classes, [f"sampling: balanced, {len(sizes)} {kind} of the same weight"]
     drawn = len(classes) / len(sizes)
+    single = kind.removesuffix("es" if groups is None else "s")
     note = (
-        f"sampling: balanced, {drawn:.4g} rows of each of {len(sizes)} classes per epoch; a row of "
-        f"the rarest class is drawn {drawn / sizes.min():.2g} times on average, of the largest "
+        f"sampling: balanced, {drawn:.4g} rows of each of {len(sizes)} {kind} per epoch; a row of "
+        f"the rarest {single} is drawn {drawn / sizes.min():.2g} times on average, of the largest "
         f"{drawn / sizes.max():.2g} times"
     )
     return classes, [note]

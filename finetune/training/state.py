@@ -37,6 +37,8 @@ class Progress:
     """{term: sum per process} over the steps since the last logged line."""
     loss_steps: int = 0
     """Steps in those sums."""
+    group_weights: list[float] = field(default_factory=list)
+    """Weights of the groups under train.group_dro; [] before the first checkpoint."""
     skipped: int = 0
     """Updates that the fp16 loss scaler has skipped because of overflowing gradients."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -99,6 +100,24 @@ def test_micro_batches_have_a_filler_only_for_processes_without_rows(shape: dict
                     len(micro_batches) - 1
                 )
                 assert plan.size(step) < plan.processes * len(micro_batches)
+
+
+@few_examples
+@given(SHAPES, st.integers(1, 4))
+def test_plan_with_groups_separates_them_in_the_same_steps(
+    shape: dict[str, int], groups: int
+) -> None:
+    mixed = plan_of(**shape)
+    group_of = np.arange(len(mixed.lengths)) % groups
+    plan = replace(mixed, groups=group_of)
+    for step in range(plan.steps_per_epoch):
+        by_process = [plan.micro_batches(step, rank) for rank in range(plan.processes)]
+        every = [micro_batch for some in by_process for micro_batch in some]
+        rows = [row for each in every if not each.filler for row in each.indices]
+        assert sorted(rows) == sorted(mixed.rows(step).tolist())
+        assert all(group_of[row] == each.group for each in every for row in each.indices)
+        assert len({len(some) for some in by_process}) == 1
+        assert len({each.slot for each in every}) == len(every)
 
 
 @few_examples

@@ -66,6 +66,8 @@ EVEN = {
     **SMALL_LAST_STEP,
     "task.logit_adjustment": 1.0,
     "train.sampling": "balanced",
+    "train.groups": "label",
+    "train.group_dro": 0.1,
     "optim.l1_head": 0.01,
     "optim.ema": 0.5,
 }
@@ -169,7 +171,7 @@ def test_gradients_do_not_depend_on_micro_batches_or_processes(one: Path, two: P
     assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
 
 
-def test_sampling_l1_and_ema_do_not_depend_on_micro_batches_or_processes(
+def test_sampling_groups_l1_and_ema_do_not_depend_on_micro_batches_or_processes(
     one: Path, two: Path
 ) -> None:
     whole = load_file(one / "whole-even.safetensors")

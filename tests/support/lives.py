@@ -229,9 +229,9 @@ def history(folder: RunFolder) -> list[dict[str, Any]]:
 def _record(patch: pytest.MonkeyPatch, seen: Seen) -> None:
     accumulate = loop._accumulate
 
-    def recording_accumulate(live: Any, wrapped: Any, batches: Any, counts: Any) -> Any:
+    def recording_accumulate(live: Any, wrapped: Any, batches: Any, *others: Any) -> Any:
         seen.note(batches)
-        return accumulate(live, wrapped, batches, counts)
+        return accumulate(live, wrapped, batches, *others)
 
     patch.setattr(loop, "_accumulate", recording_accumulate)
 

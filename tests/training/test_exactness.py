@@ -79,6 +79,34 @@ def test_resume_on_packed_rows_is_bit_for_bit(
     assert left_behind(resumed) == left_behind(unstopped)
 
 
+def test_resume_under_group_dro_is_bit_for_bit(
+    bert_folder: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    keys = {
+        "method": "full",
+        "train.groups": "label",
+        "train.group_dro": 0.5,
+        "train.best": "worst_group_accuracy",
+        "data.validation": 0.6,
+    }
+    once, often = Seen(), Seen()
+    unstopped = live(load(tmp_path / "once", bert_folder, news_csv, keys), seen=once)
+    loaded = load(tmp_path / "often", bert_folder, news_csv, keys)
+    for stop in (Stop(1), Stop(2, "tick"), Stop(2, "save"), Stop(3)):
+        assert live(loaded, seen=often, stop=stop) is None, stop
+    resumed = live(loaded, seen=often)
+    assert unstopped is not None
+    assert resumed is not None
+    assert often.steps == once.steps
+    assert left_behind(resumed) == left_behind(unstopped)
+    checkpoint, _ = find_latest_checkpoint(resumed.checkpoints)
+    assert checkpoint is not None
+    weights = checkpoint.state["progress"]["group_weights"]
+    assert sum(weights) == pytest.approx(1)
+    assert len({round(weight, 6) for weight in weights}) == 3
+    assert {"worst_group_accuracy"} <= resumed.read("results.json")["metrics"]["validation"].keys()
+
+
 def test_dropout_by_sample_is_refused_for_packed_rows(
     gpt2_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
