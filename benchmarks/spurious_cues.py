@@ -49,7 +49,7 @@ def measure(kind: str, keys: dict[str, Any], seed: int, folder: Path) -> dict[st
     import finetune
 
     data = {split: str(folder / f"{split}.csv") for split in ("train", "validation", "test")}
-    settings = {"method": "frozen", "groups": "cue", "seed": seed, **SETTINGS[kind], **keys}
+    settings = {"method": "frozen", "group_by": "cue", "seed": seed, **SETTINGS[kind], **keys}
     run = finetune.train(data=data, output=str(folder / "run"), fresh=True, **settings)
     groups = run.folder.read("results.json")["groups"]["test"].values()
     accuracies = sorted(group["accuracy"] for group in groups)

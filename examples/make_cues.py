@@ -8,7 +8,7 @@ to do with them. Pictures are shapes on crops of one of two photographs, which s
 scikit-image. The column `cue` names the word or the photograph; in train, it agrees with the label
 of 95 of 100 rows, in validation and test of one half. The data depend on the seed only.
 
-    finetune train task=text-classification data=data/cue-texts groups=cue model=...
+    finetune train task=text-classification data=data/cue-texts group_by=cue model=...
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from finetune.errors import ConfigError, nearest
 
 Direction = Literal["max", "min"]
 WORST_GROUP = "worst_group_"
-"""Prefix of a metric in the group of rows in which it is worst, under train.groups."""
+"""Prefix of a metric in the group of rows in which it is worst, under train.group_by."""
 LOWER_IS_BETTER = frozenset(
     {
         *("loss", "perplexity", "rmse", "mae", "mse", "mape", "smape", "mase", "nmse"),

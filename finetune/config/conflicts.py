@@ -13,7 +13,7 @@ SMALLEST_CONTRASTIVE_BATCH = 4
 """Two rows of each of two classes: a smaller batch lacks a positive or a negative pair."""
 
 
-_NEEDS_GROUPS = "needs groups of rows; name their column, as in train.groups=source"
+_NEEDS_GROUPS = "needs groups of rows; name their column, as in train.group_by=source"
 _HARMLESS = ("none", "last")
 """Values that turn a key off."""
 
@@ -72,7 +72,7 @@ def _rules(config: RunConfig, method: MethodFacts) -> list[tuple[bool, tuple[str
             "the two out",
         ),
         (
-            config.train.groups is None,
+            config.train.group_by is None,
             ("train.group_dro",),
             _NEEDS_GROUPS,
         ),
@@ -100,7 +100,7 @@ def _exclusions(config: RunConfig, method: MethodFacts) -> Iterator[str]:
             f"method={config.method.name}; use method=lora, or leave model.quantize out"
         )
     best = config.train.best or ""
-    if best.lstrip("+-").startswith(WORST_GROUP) and config.train.groups is None:
+    if best.lstrip("+-").startswith(WORST_GROUP) and config.train.group_by is None:
         yield f"train.best={best}: {_NEEDS_GROUPS}"
     if not getattr(config.task, "metrics", None):  # those that users add have any name
         yield from best_faults(config.train.best, config.task.metric_names)

@@ -384,16 +384,16 @@ class TrainConfig(Section):
     """
     sampling: Literal["each", "balanced"] = "each"
     """each: every row once per epoch; balanced: equally many rows of each class per epoch, with
-    those of rare classes repeated; of each group under train.groups. With method.solver=exact, each
-    class or group has the same weight.
+    those of rare classes repeated; of each group under train.group_by. With method.solver=exact,
+    all classes or groups have the same weight.
     """
-    groups: str | None = None
+    group_by: str | None = None
     """Column that divides the rows of each label into groups, such as the source of a row or the
     background of an image. Evaluations then measure the worst group, as worst_group_accuracy.
     """
     group_dro: PositiveFloat | None = None
     """Step size of group DRO, which gives more weight to the groups with a high loss (Sagawa et al.
-    2020, arXiv:1911.08731), such as 0.01; needs train.groups. Micro-batches have rows of one group.
+    2020, arXiv:1911.08731), such as 0.01; needs train.group_by. A micro-batch has rows of one only.
     """
     batching: Literal["length", "random"] = "length"
     """length: batch rows of similar length to save padding; random: ignore lengths."""
@@ -438,7 +438,7 @@ class TrainConfig(Section):
     """Metric that selects the final checkpoint, ties broken by lower loss; null: the task's metric.
 
     A prefix sets the direction (+f1_macro, -loss); worst_group_accuracy is that of the worst group
-    of train.groups; "last" takes the last checkpoint.
+    of train.group_by; "last" takes the last checkpoint.
     """
 
 

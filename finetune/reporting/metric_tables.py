@@ -31,7 +31,7 @@ def show_results(folder: RunFolder, console: Console) -> None:
     show_metrics(title, results["metrics"], console, selected, untrained)
     if not results["metrics"]:
         console.print(f"{title}: no rows were held out, so nothing was measured")
-    for split, groups in results.get("groups", {}).items():
+    for split, groups in results.get("row_groups", {}).items():
         show_groups(f"{split} by group", groups, console)
     if selected:
         by = f" by {results['metric']}" if results.get("metric") else ""

@@ -61,8 +61,8 @@ def find_groups(rows: Any, task: Task, column: str) -> RowGroups:
     for row in rows:
         if column not in row:
             raise DataError(
-                f"train.groups={column}: no such column; {nearest(column, list(row))}; all splits "
-                "need it"
+                f"train.group_by={column}: no such column; {nearest(column, list(row))}; all "
+                "splits need it"
             )
         names.append(" / ".join([*task_rows.labels(row), str(row[column])]))
     known = sorted(set(names))

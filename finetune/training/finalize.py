@@ -116,7 +116,7 @@ def finalize_run(
             "intervals": intervals,
             "selected_on": selected,
             **({"is_trial": True} if is_trial else {}),
-            **({"groups": journal.by_group} if journal.by_group else {}),
+            **({"row_groups": journal.by_group} if journal.by_group else {}),
             **({"calibration": calibration.facts()} if calibration is not None else {}),
             **({"decisions": decisions.facts()} if decisions is not None else {}),
             **divided,

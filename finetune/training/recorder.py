@@ -68,7 +68,7 @@ class RunJournal:
         self._printed_notes: set[str] = set()
         self._groups: dict[str, RowGroups] = {}
         self.by_group: dict[str, dict[str, dict[str, float]]] = {}
-        """{split: {group: metrics}} of the last evaluation of each split, under train.groups."""
+        """{split: {group: metrics}} of the last evaluation of each split, under train.group_by."""
 
     @property
     def evaluates(self) -> bool:
@@ -147,8 +147,8 @@ class RunJournal:
         return evaluation
 
     def with_worst_group(self, split: Split, evaluation: Evaluation) -> Evaluation:
-        """Return the evaluation with the metrics of the worst group under train.groups."""
-        live, column = self.live, self.live.config.train.groups
+        """Return the evaluation with the metrics of the worst group under train.group_by."""
+        live, column = self.live, self.live.config.train.group_by
         if column is None:
             return evaluation
         if split.name not in self._groups:

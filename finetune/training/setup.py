@@ -313,12 +313,12 @@ def _row_groups(
 ) -> tuple[RowGroups | None, list[str]]:
     """Return the group of each training row, and notes on the groups of all splits.
 
-    None without train.groups. Raises DataError for a split without its column.
+    None without train.group_by. Raises DataError for a split without its column.
     """
-    if config.train.groups is None:
+    if config.train.group_by is None:
         return None, []
     found = {
-        name: find_groups(split.rows, task, config.train.groups) for name, split in parts.items()
+        name: find_groups(split.rows, task, config.train.group_by) for name, split in parts.items()
     }
     held_out = [groups.too_small(name) for name, groups in found.items() if name != "train"]
     return found["train"], [describe_groups(found["train"]), *filter(None, held_out)]

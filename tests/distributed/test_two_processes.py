@@ -66,7 +66,7 @@ EVEN = {
     **SMALL_LAST_STEP,
     "task.logit_adjustment": 1.0,
     "train.sampling": "balanced",
-    "train.groups": "label",
+    "train.group_by": "label",
     "train.group_dro": 0.1,
     "optim.l1_head": 0.01,
     "optim.ema": 0.5,

@@ -75,12 +75,12 @@ def test_run_measures_and_selects_by_the_worst_group(bert_folder: Path, tmp_path
         data={"train": grouped(40), "validation": grouped(120, 1)},
         model=str(bert_folder),
         method={"name": "frozen", "solver": "exact"},
-        groups="source",
+        group_by="source",
         sampling="balanced",
         best="worst_group_accuracy",
         output=str(tmp_path / "run"),
     )
-    groups = run.folder.read("results.json")["groups"]["validation"]
+    groups = run.folder.read("results.json")["row_groups"]["validation"]
     assert len(groups) == 6
     counted = [group["accuracy"] for group in groups.values() if group["rows"] >= 10]
     assert run.metrics["validation"]["worst_group_accuracy"] == min(counted)
@@ -94,10 +94,14 @@ def test_run_measures_and_selects_by_the_worst_group(bert_folder: Path, tmp_path
         ({"group_dro": 0.01}, r"train.group_dro=0.01: needs groups of rows"),
         ({"best": "worst_group_accuracy"}, r"train.best=worst_group_accuracy: needs groups"),
         (
-            {"groups": "source", "group_dro": 0.1, "method": {"name": "frozen", "solver": "exact"}},
+            {
+                "group_by": "source",
+                "group_dro": 0.1,
+                "method": {"name": "frozen", "solver": "exact"},
+            },
             r"train.group_dro=0.1: no effect with method.solver=exact",
         ),
-        ({"groups": "sorce"}, r"train.groups=sorce: no such column; did you mean 'source'"),
+        ({"group_by": "sorce"}, r"train.group_by=sorce: no such column; did you mean 'source'"),
     ],
 )
 def test_run_refuses_groups_without_a_meaning(

@@ -84,7 +84,7 @@ def test_resume_under_group_dro_is_bit_for_bit(
 ) -> None:
     keys = {
         "method": "full",
-        "train.groups": "label",
+        "train.group_by": "label",
         "train.group_dro": 0.5,
         "train.best": "worst_group_accuracy",
         "data.validation": 0.6,
