@@ -72,6 +72,23 @@ def _rules(config: RunConfig, method: MethodFacts) -> list[tuple[bool, tuple[str
             "the two out",
         ),
         (
+            not method.freezes_backbone,
+            ("train.synthetic",),
+            "makes features of a frozen backbone; use method=frozen, or train.sampling=balanced",
+        ),
+        (
+            config.train.sampling == "balanced" or config.train.group_dro is not None,
+            ("train.synthetic",),
+            "evens out the classes, as train.sampling=balanced and train.group_dro do; use one of "
+            "them",
+        ),
+        (
+            config.train.semi is not None,
+            ("train.group_by", "train.synthetic"),
+            "is not combined with train.semi, whose rows have neither label nor group; leave one "
+            "of the two out",
+        ),
+        (
             config.train.group_by is None,
             ("train.group_dro",),
             _NEEDS_GROUPS,

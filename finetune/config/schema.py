@@ -387,6 +387,11 @@ class TrainConfig(Section):
     those of rare classes repeated; of each group under train.group_by. With method.solver=exact,
     all classes or groups have the same weight.
     """
+    synthetic: Literal["smote", "gan"] | None = None
+    """Synthetic feature vectors that bring each class to the size of the largest, for method=frozen
+    with cached features. smote: between neighbors of the class (Chawla et al. 2002); gan: by a
+    conditional GAN that is trained on the features.
+    """
     group_by: str | None = None
     """Column that divides the rows of each label into groups, such as the source of a row or the
     background of an image. Evaluations then measure the worst group, as worst_group_accuracy.

@@ -46,6 +46,7 @@ from finetune.training.loop import train_steps
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import (
     Prepared,
+    add_synthetic_rows,
     assemble,
     cache_features,
     join_unlabeled,
@@ -185,6 +186,8 @@ def _train(
         tuning_note = tune_backbone(live, None if fresh else folder.contrastive, console)
         prepared.notes.append(tuning_note)
     prepared = join_unlabeled(cache_features(prepared, console), splits, console)
+    with console.during("making synthetic rows"):
+        prepared = add_synthetic_rows(prepared)
     with console.during("measuring which attention is faster"):
         prepared = settle_attention(prepared)
     console.facts(describe_run(prepared).lines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from finetune.optim.optimizers import OPTIMIZERS, build_optimizer, trained_param
 from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.robustness.row_groups import RowGroups, describe_groups, find_groups
+from finetune.robustness.synthetic_rows import extend_split
 from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
 from finetune.task import Task
 from finetune.task_parts import Length, each_row
@@ -201,7 +202,24 @@ def join_unlabeled(prepared: Prepared, splits: Splits, console: Console) -> Prep
     train, notes = add_pseudo_labeled(
         semi, config.seed, live.task, live.model, live.train, splits.unlabeled, compute
     )
-    classes, _ = _classes(live.config, live.task, train)
+    return _with_train(prepared, train, notes)
+
+
+def add_synthetic_rows(prepared: Prepared) -> Prepared:
+    """Add the rows that train.synthetic asks for to the cached features of the training split."""
+    live = prepared.live
+    kind, seed = live.config.train.synthetic, live.config.train.seed
+    if kind is None:
+        return prepared
+    classes = classes_of(live.task, live.train.rows, f"train.synthetic={kind}")
+    train, note = extend_split(live.train, classes, kind, seed)
+    return _with_train(prepared, train, [note])
+
+
+def _with_train(prepared: Prepared, train: Split, notes: Sequence[str]) -> Prepared:
+    """Replace the training split by one with more rows, and plan the steps again."""
+    live = prepared.live
+    classes, _ = _classes(live.config, live.task, train, None)
     plan = _plan(live.config, train, live.accelerator.num_processes, classes)
     steps = total_steps(live.config, live.method, plan.steps_per_epoch)
     live = replace(live, train=train, plan=plan, total_steps=steps)
