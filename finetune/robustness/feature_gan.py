@@ -29,7 +29,9 @@ def generate_rows(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         values, labels = torch.from_numpy(features), torch.from_numpy(classes)
-        means = torch.stack([values[labels == each].mean(0) for each in labels.unique()])  # [C, H]
+        means = torch.stack(
+            [values[labels == each].mean(0) for each in range(int(classes.max()) + 1)]
+        )  # [C, H]
         scale = (values - means[labels]).std(0).clamp(min=1e-6)  # [H], within the classes
         scaled, means = values / scale, means / scale
         generator = _train(scaled, labels, means)
