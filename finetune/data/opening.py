@@ -31,6 +31,7 @@ from finetune.data.selection import (
     keep_numbers,
     limit_classes,
     limit_split,
+    read_unlabeled,
     select_rows,
 )
 from finetune.data.split_column import divide_by_column
@@ -117,9 +118,10 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     if config.per_class is not None:
         limit_classes(roles, config.per_class, config.split_seed, task_rows)
     add_answers(roles, config, task_rows)
+    unlabeled = read_unlabeled(roles, config, task_rows, task.config.formats)
     held_out = tables.get("validation"), tables.get("test")
     numbers = {str(role): roles.numbers_of(role) for role in tables}
-    splits = Splits(tables["train"], *held_out, roles.notes, numbers)
+    splits = Splits(tables["train"], *held_out, roles.notes, numbers, unlabeled)
     completed = task_rows.complete(splits.named)
     task.settle(completed.keys)
     splits.notes.extend(completed.notes)

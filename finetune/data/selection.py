@@ -16,6 +16,7 @@ import pyarrow as pa
 from datasets import Dataset, List, concatenate_datasets
 from datasets.exceptions import DatasetsError
 
+from finetune.config.formats import DataFormat
 from finetune.config.schema import DataConfig
 from finetune.data.mapping import map_rows
 from finetune.data.readers import from_object, only_split
@@ -180,6 +181,39 @@ def has_value(row: Row, columns: Iterable[str]) -> bool:
         bool(value.strip()) if isinstance(value, str) else value is not None and value != []
         for value in values
     )
+
+
+def read_unlabeled(
+    roles: Roles, config: DataConfig, task_rows: Rows, formats: Sequence[DataFormat]
+) -> Dataset | None:
+    """Return the rows of data.unlabeled that no split has, with the columns that are read.
+
+    Raises DataError if there are none.
+    """
+    if config.unlabeled is None:
+        return None
+    place = f"data.unlabeled={config.unlabeled}"
+    table = only_split(from_object(config.unlabeled, keep_numbers(config), formats), place)
+    rows, notes, numbers = select_rows(table, place, config)
+    for name in task_rows.inputs:
+        if name not in rows.column_names:
+            raise DataError(f"{place}: has no column {name!r}; {nearest(name, rows.column_names)}")
+    rows = rows.select_columns(task_rows.inputs)
+    validate = task_rows.validate_many
+    valid, faults = find_valid("unlabeled", rows, validate, config.on_error, numbers)
+    known = {task_rows.identity(row) for table in roles.tables.values() for row in table}
+    kept = []
+    for index, row in zip(valid, rows.select(valid), strict=True):
+        if (identity := task_rows.identity(row)) not in known:
+            known.add(identity)
+            kept.append(index)
+    if not kept:
+        raise DataError(f"{place}: every row is in a split already; give other rows")
+    equal = len(valid) - len(kept)
+    rest = f", {equal} left out that equal another row or one of a split" if equal else ""
+    count = format_count(len(kept), "row")
+    roles.notes += [*notes, *faults, f"unlabeled: {count} of {config.unlabeled}{rest}"]
+    return rows.select(kept)
 
 
 def _new_labels(train: Dataset, answers: Dataset, task_rows: Rows, place: str) -> list[str]:

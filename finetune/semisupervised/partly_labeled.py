@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.analysis.feature_space import draw_sample
+
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 # Inverse strength of L2 in scikit-learn's terms, for vectors of length 1.
@@ -38,6 +40,12 @@ class PartlyLabeled:
     def take(self, rows: Indices) -> PartlyLabeled:
         """Return this with some of the labeled rows only."""
         return replace(self, labeled=self.labeled[rows], classes=self.classes[rows])
+
+    def sample(self, most: int, seed: int) -> PartlyLabeled:
+        """Return this with at most this many of the unlabeled rows."""
+        rows = draw_sample(len(self.unlabeled), most, seed)
+        strong = [view[rows] for view in self.strong]
+        return replace(self, unlabeled=self.unlabeled[rows], strong=strong)
 
 
 def unit_vectors(vectors: Floats) -> Floats:

@@ -10,10 +10,7 @@ from datasets import Dataset
 
 from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.joined_rows import join_splits
-from finetune.config.schema import DataConfig
-from finetune.data.opening import Splits, for_task, open_numbered_rows
-from finetune.data.validation import find_valid
-from finetune.errors import ConfigError, DataError, format_count, nearest
+from finetune.errors import ConfigError
 from finetune.model import TransferModel
 from finetune.semisupervised.fixmatch_head import train_fixmatch_head
 from finetune.semisupervised.gan_head import train_gan_head
@@ -37,36 +34,6 @@ _IMAGE_VIEWS = 3
 
 Compute = Callable[[Split, int], Split]
 """(split, number of views) -> the split with its features; several views are augmented."""
-
-
-def open_unlabeled(config: DataConfig, task: Task, splits: Splits) -> tuple[Dataset, list[str]]:
-    """Return the rows of data.unlabeled, without those that a split has, and notes on them."""
-    assert config.unlabeled is not None
-    place, task_rows = f"data.unlabeled={config.unlabeled}", task.rows
-    config = for_task(config, task)
-    table, notes, numbers = open_numbered_rows(config.unlabeled, config, None, task.config.formats)
-    for name in task_rows.inputs:
-        if name not in table.column_names:
-            raise DataError(f"{place}: has no column {name!r}; {nearest(name, table.column_names)}")
-    table = table.select_columns(task_rows.inputs)
-    valid, valid_notes = find_valid(
-        "unlabeled", table, task_rows.validate_many, config.on_error, numbers
-    )
-    known = {task_rows.identity(row) for rows in splits.named.values() for row in rows}
-    kept = []
-    for index in valid:
-        if (identity := task_rows.identity(table[index])) not in known:
-            known.add(identity)
-            kept.append(index)
-    if not kept:
-        raise DataError(f"{place}: every row is in a split already; give other rows")
-    equal = len(valid) - len(kept)
-    rest = f", {equal} left out that equal another row or one of a split" if equal else ""
-    return table.select(kept), [
-        *notes,
-        *valid_notes,
-        f"unlabeled: {format_count(len(kept), 'row')} of {config.unlabeled}{rest}",
-    ]
 
 
 def add_pseudo_labeled(

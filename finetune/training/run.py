@@ -36,7 +36,6 @@ from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
 from finetune.reports.slices import check_report_columns
-from finetune.semisupervised.unlabeled_rows import open_unlabeled
 from finetune.task import Task
 from finetune.task_parts import each_row
 from finetune.training.contrastive import save_backbone, tune_backbone
@@ -359,9 +358,6 @@ def read_splits(
     def read() -> tuple[Splits, dict[str, str]]:
         with console.during("reading and checking the rows"):
             splits = open_checked_splits(config.data, task, data)
-            if config.data.unlabeled is not None:
-                rows, notes = open_unlabeled(config.data, task, splits)
-                splits = replace(splits, unlabeled=rows, notes=[*splits.notes, *notes])
         with console.during("hashing the rows"):
             return splits, digest_splits(splits, task)
 

@@ -78,6 +78,14 @@ def test_the_check_fails_where_clusters_are_not_classes() -> None:
     assert not check.passed
 
 
+def test_a_sample_keeps_the_views_of_its_rows() -> None:
+    data, _ = half_moons(40, 4)
+    some = data.sample(10, 0)
+    (places,) = np.nonzero((data.unlabeled[:, None] == some.unlabeled[None]).all(2).any(1))
+    assert len(places) == 10
+    assert np.array_equal(some.strong[0], data.strong[0][places])
+
+
 def test_the_check_needs_two_rows_of_each_class() -> None:
     data, _ = half_moons(10, 1)
     assert check_held_out(data, LEARNERS["self-training"], 0) is None
