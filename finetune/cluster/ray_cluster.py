@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import finetune
 from finetune.cluster.cluster_config import ClusterConfig, check_ray
 from finetune.distributed.launch import keep_freed_memory, this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.reporting.console import Console
 
+_LIBRARIES = ("torch", "transformers", "datasets")
 _OBJECT_STORE = 200 * 2**20  # bytes: only names and counts cross machines
 
 
@@ -31,26 +34,43 @@ class Workplace:
     Attributes:
         folder: the working directory, to which names of files may be relative.
         shared: a file or folder that the command has written, for a check that machines share it.
+        versions: of the kit and of the libraries that compute.
     """
 
     folder: Path
     shared: Path
     threads: int
     gpus: float
+    versions: Mapping[str, str]
 
     def enter(self) -> None:
-        """Make this process one of the command. Raises DataError without the shared folder."""
+        """Make this process one of the command.
+
+        Raises ConfigError if the machine has other versions, DataError without the shared folder.
+        """
         if not self.gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves all GPUs visible
+        machine = socket.gethostname()
+        for name, here in library_versions().items():
+            if here != self.versions[name]:
+                raise ConfigError(
+                    f"on=ray: the machine {machine} has {name} {here}, and the command "
+                    f"{self.versions[name]}; install the same version on all machines"
+                )
         for path in (self.folder, self.folder / self.shared):
             if not path.exists():
                 raise DataError(
-                    f"on=ray: {path} is missing on the machine {socket.gethostname()}; start the "
-                    "command in a folder that all machines have under the same name"
+                    f"on=ray: {path} is missing on the machine {machine}; start the command in a "
+                    "folder that all machines have under the same name"
                 )
         os.chdir(self.folder)
         torch.set_num_threads(self.threads)
         keep_freed_memory()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the kit and of the libraries on which results depend."""
+    return {"finetune-kit": finetune.__version__, **{name: version(name) for name in _LIBRARIES}}
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class RayCluster:
     nodes: int
 
     def workplace(self, shared: Path) -> Workplace:
-        return Workplace(Path.cwd(), shared, self.cpus, self.gpus)
+        return Workplace(Path.cwd(), shared, self.cpus, self.gpus, library_versions())
 
     def describe(self) -> str:
         each = format_count(self.cpus, "CPU") + (f" and {self.gpus:g} of a GPU" * bool(self.gpus))
@@ -104,16 +124,33 @@ def _connect() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # the kit sends no telemetry
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
     try:
         ray.init(address or "auto", **quiet)
     except (ConnectionError, ValueError) as error:
         if address:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(
-                f"RAY_ADDRESS={address}: no cluster can be reached there ({reason}); correct it, or"
-                " start the cluster with `ray start`"
-            ) from error
+            raise _unreachable(address, error) from error
         ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ConfigError if no process listens at an address: Ray would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> ConfigError:
+    reason = str(error).partition("\n")[0]
+    return ConfigError(
+        f"RAY_ADDRESS={address}: no cluster can be reached there ({reason}); correct it, or start "
+        "the cluster with `ray start`"
+    )
 
 
 def _measure(config: ClusterConfig, nodes: list[dict[str, Any]]) -> RayCluster:

@@ -108,32 +108,37 @@ def open_blocks(
     `read_table` reads the source. Without `direct`, Parquet files are read and written as well.
     Raises DataError.
     """
-    files = _parquet_files(source) if direct else []
-    if files:
-        counts = [pa.parquet.read_metadata(path).num_rows for path in files]
-        return RowBlocks(files, counts, source.config)
+    counts = _parquet_files(source) if direct else {}
+    if sum(counts.values()):
+        return RowBlocks(list(counts), list(counts.values()), source.config)
     table, notes, numbers = read_table()
     return _write_blocks(table, numbers, folder, notes)
 
 
-def _parquet_files(source: Source) -> list[Path]:
-    """Return the Parquet files of a source that need no other reading; [] for other sources."""
+def _parquet_files(source: Source) -> dict[Path, int]:
+    """Return the Parquet files of a source that need no other reading, and their numbers of rows.
+
+    {} for other sources, and for files with a fault, which reading them will name.
+    """
     keys = source.config.model_fields_set - {"on_error"}
-    reads_plainly = not keys and source.split is None
     reference = source.reference
-    if not reads_plainly or not isinstance(reference, str) or is_pattern(reference):
-        return []
+    if keys or source.split or not isinstance(reference, str) or is_pattern(reference):
+        return {}
     path = locate(reference)
     if path is None:
-        return []
+        return {}
     files = [path] if path.is_file() else list_visible(path)
-    if not files or any(not each.is_file() or each.suffix.lower() != PARQUET for each in files):
-        return []
+    if any(not each.is_file() or each.suffix.lower() != PARQUET for each in files):
+        return {}
     if len({split_of_file(each, source.config) for each in files}) > 1:
-        return []
-    first = pa.parquet.read_schema(files[0])
-    is_alike = all(pa.parquet.read_schema(each).equals(first) for each in files[1:])
-    return files if is_alike else []
+        return {}
+    try:
+        schemas = [pa.parquet.read_schema(each) for each in files]
+        if any(not each.equals(schemas[0]) for each in schemas):
+            return {}
+        return {each: pa.parquet.read_metadata(each).num_rows for each in files}
+    except (pa.ArrowException, OSError):
+        return {}
 
 
 def _write_blocks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pytest
 
 from finetune.cluster import row_blocks
 from finetune.cluster.block_work import BlockActor, PredictJob
-from finetune.cluster.ray_cluster import Workplace
+from finetune.cluster.ray_cluster import Workplace, library_versions
 from finetune.cluster.row_blocks import RowBlocks, open_blocks
 from finetune.config.schema import DataConfig
 from finetune.data.source import Source
+from finetune.errors import DataError
 from finetune.inference import batch_predict
 from finetune.inference.part_files import PartFiles
 from tests.support.command_line import finetune
@@ -102,7 +104,7 @@ def test_parts_of_blocks_are_what_predict_writes(
     blocks = opened(shards, tmp_path / "rows")
     parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
     parts.prepare()
-    workplace = Workplace(Path.cwd(), parts.folder, threads=1, gpus=0)
+    workplace = Workplace(Path.cwd(), parts.folder, 1, 0, library_versions())
     job = PredictJob(finished_run / "final", {}, None, 32, skips=False, trust_code=False)
     actor = BlockActor(workplace, job, blocks, parts)
     results = [actor({"block": [number]}) for number in range(3)]
@@ -112,13 +114,27 @@ def test_parts_of_blocks_are_what_predict_writes(
     assert pq.read_table(tmp_path / "parts.parquet").equals(pq.read_table(output))
 
 
-def test_a_fault_of_the_user_is_a_result_and_names_the_machine(
-    finished_run: Path, shards: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("shared", "versions", "message"),
+    [
+        ("elsewhere", {}, "elsewhere is missing on the machine"),
+        (".", {"torch": "1.0"}, "and the command 1.0; install the same version on all machines"),
+    ],
+)
+def test_a_machine_that_differs_is_a_result_with_its_name(
+    shared: str, versions: dict[str, str], message: str, shards: Path, tmp_path: Path
 ) -> None:
     blocks = opened(shards, tmp_path / "rows")
     parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
-    job = PredictJob(finished_run / "final", {}, None, 32, skips=False, trust_code=False)
-    workplace = Workplace(Path.cwd(), tmp_path / "elsewhere", threads=1, gpus=0)
+    job = PredictJob(tmp_path / "final", {}, None, 32, skips=False, trust_code=False)
+    workplace = Workplace(Path.cwd(), tmp_path / shared, 1, 0, library_versions() | versions)
     result = BlockActor(workplace, job, blocks, parts)({"block": [0]})
-    assert "is missing on the machine" in result["fault"][0]
+    assert message in result["fault"][0]
+    assert socket.gethostname() in result["fault"][0]
     assert result["is_bug"] == [False]
+
+
+def test_a_damaged_parquet_file_is_named(shards: Path, tmp_path: Path) -> None:
+    (shards / "1.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match=r"1\.parquet: cannot be read as Parquet"):
+        opened(shards / "1.parquet", tmp_path / "rows")

@@ -41,10 +41,11 @@ class TwoMachines:
         head = {**MACHINE, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.second = self.cluster.add_node(**MACHINE)
+        self.address = str(self.cluster.address)
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *words: object) -> subprocess.Popen[str]:
-        env = os.environ | {"RAY_ADDRESS": self.cluster.address, "PYTHONSAFEPATH": "1"}
+        env = os.environ | {"RAY_ADDRESS": self.address, "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "finetune", *map(str, words), "on=ray"]
         if words[0] == "search":
             command[-1] = "search.on=ray"
@@ -129,6 +130,21 @@ def test_predict_gives_all_rows_after_the_loss_of_a_machine(
     assert finetune("predict", finished_run, rows.parent / "rows.parquet", "-o", local) == 0
     assert pq.read_table(output).equals(pq.read_table(local))
     assert not output.with_name("out.parquet.parts").exists()
+
+
+def test_a_cluster_that_cannot_serve_is_refused(
+    machines: TwoMachines, finished_run: Path, news_csv: Path, tmp_path: Path
+) -> None:
+    words = ["predict", finished_run, news_csv, "-o", tmp_path / "out.parquet"]
+    process = machines.start(*words, "cpus=64")
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "no machine of the cluster offers as many (the largest has 1); set cpus=1" in out
+    machines.cluster.shutdown()
+    process = machines.start(*words)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "no cluster can be reached there" in out
 
 
 def test_embed_goes_on_after_the_command_was_killed(
