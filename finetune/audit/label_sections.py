@@ -25,6 +25,7 @@ from finetune.audit.charts import (
 from finetune.audit.evidence import EXTRA, MISSED, Evidence, mistaken_labels
 from finetune.audit.sections import Block, Chart, Link, Matrix, Note, ReportSection, Table
 from finetune.errors import format_count
+from finetune.reporting.metric_tables import MOST_LABELS
 from finetune.reports.intervals import Array
 from finetune.reports.reliability import calibration_error, reliability_bins
 from finetune.task_parts import LabelScores
@@ -100,9 +101,11 @@ def _label_mistakes(evidence: Evidence, scores: LabelScores) -> ReportSection:
         for name, rows in zip(map(str, scores.names), support, strict=True)
     ]
     lines.sort(key=lambda line: -sum(count[line[0]] for count in counts.values()))
+    cut = f"The {MOST_LABELS} of {len(lines)} labels with the most mistakes."
+    note = cut if len(lines) > MOST_LABELS else ""
     missed, extra = (count.total() for count in counts.values())
     finding = f"{missed} labels missed, {extra} predicted that are not true"
-    table = Table("", ["label", "rows", MISSED, EXTRA], lines[:MOST_PAIRS])
+    table = Table("", ["label", "rows", MISSED, EXTRA], lines[:MOST_LABELS], note)
     return ReportSection("confusions", "Mistaken labels", [table], finding)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.audit.charts import line_chart, records
@@ -12,9 +12,9 @@ from finetune.audit.sections import Chart, Link, Note, ReportSection, Table
 from finetune.errors import format_count
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import format_value
-from finetune.reporting.metric_tables import BY_LABEL, by_label, overall
+from finetune.reporting.metric_tables import BY_LABEL, MOST_LABELS, by_label, overall
 from finetune.reporting.plots import plotted_metrics
-from finetune.reports.intervals import mean_interval
+from finetune.reports.intervals import Estimate, mean_interval
 from finetune.reports.reliability import log_losses
 
 
@@ -29,24 +29,33 @@ def metric_sections(evidence: Evidence) -> Iterator[ReportSection]:
     rows = [[name, intervals.get(name, format_value(value))] for name, value in values.items()]
     blocks = [Table("", ["metric", "value"], rows, _basis(evidence, bool(intervals)))]
     if labels := by_label(evidence.metrics):
-        lines = [
-            [
-                Link(str(label), {"true": label}),
-                *(
-                    intervals.get(f"{measure}/{label}", format_value(value))
-                    for measure, value in zip(BY_LABEL[:-1], measured, strict=True)
-                ),
-                support,
-            ]
-            for label, *measured, support in labels
-        ]
-        blocks.append(Table("By label", ["label", *BY_LABEL], lines))
+        blocks.append(_label_table(labels, intervals))
     name, _ = evidence.task.metric
     finding = ""
     if name in values:
         shown = intervals.get(name, format_value(values[name]))
         finding = f"{name} {shown} on {format_count(len(evidence), 'row')}"
     yield ReportSection("metrics", "Metrics", blocks, finding)
+
+
+def _label_table(labels: Sequence[Sequence[Any]], intervals: Mapping[str, Estimate]) -> Table:
+    """Return the metrics of each label; of many, those with the lowest F1."""
+    note, shown = "", labels
+    if len(labels) > MOST_LABELS:
+        shown = sorted(labels, key=lambda line: line[BY_LABEL.index("f1") + 1])[:MOST_LABELS]
+        note = f"The {MOST_LABELS} of {len(labels)} labels with the lowest F1."
+    lines = [
+        [
+            Link(str(label), {"true": label}),
+            *(
+                intervals.get(f"{measure}/{label}", format_value(value))
+                for measure, value in zip(BY_LABEL[:-1], measured, strict=True)
+            ),
+            support,
+        ]
+        for label, *measured, support in shown
+    ]
+    return Table("By label", ["label", *BY_LABEL], lines, note)
 
 
 def _basis(evidence: Evidence, has_intervals: bool) -> str:

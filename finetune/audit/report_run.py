@@ -24,7 +24,7 @@ from finetune.data.source import Source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, format_count
 from finetune.io.run_folder import RunFolder
-from finetune.io.table_writer import name_file_in_errors
+from finetune.io.table_writer import name_file_in_errors, prepare_folder
 from finetune.reporting.console import Console
 
 
@@ -80,6 +80,8 @@ def write_report(
     """
     folder = output or default_report_folder(run, source)
     load_template()  # raises if its library is missing, before the model is evaluated
+    if this_process().is_main_process:
+        prepare_folder(folder)
     evidence = gather_evidence(
         run, source, console, batch_size, splits=splits, trust_code=trust_code
     )
@@ -92,7 +94,6 @@ def write_report(
     if len(evidence) > MOST_ROWS:
         left_out = f"The {MOST_ROWS} worst of {format_count(len(evidence), 'row')} are listed."
     with console.during("writing the report"), name_file_in_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         facts = _facts(evidence)
         path = write_report_page(folder, _title(evidence), facts, sections, rows, left_out)
         try:

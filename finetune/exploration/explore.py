@@ -22,7 +22,7 @@ from finetune.audit.shown_rows import draw_thumbnails
 from finetune.data.source import Source, make_embedding_source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
-from finetune.exploration.explore_folder import Exploration, prepare_folder, write_exploration
+from finetune.exploration.explore_folder import Exploration, write_exploration
 from finetune.exploration.explored_rows import describe_rows
 from finetune.exploration.thumbnails import choose_typical
 from finetune.inference.embedding import (
@@ -33,6 +33,7 @@ from finetune.inference.embedding import (
     write_vectors,
 )
 from finetune.inference.predictor import input_columns
+from finetune.io.table_writer import prepare_folder
 from finetune.reporting.console import Console
 from finetune.task_parts import take_rows
 

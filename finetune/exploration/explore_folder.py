@@ -101,16 +101,6 @@ class Exploration:
         return figures
 
 
-def prepare_folder(folder: Path) -> None:
-    """Create the folder. Raises ConfigError if it cannot be one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"-o {folder}: cannot be a folder: {error.strerror or error}; name another one"
-        ) from error
-
-
 def write_exploration(found: Exploration, folder: Path, console: Console) -> None:
     """Print what was found, and write the tables, the pictures and the page."""
     figures = found.figures

@@ -76,6 +76,16 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be written: {error}; name another file with -o") from error
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create the folder. Raises ConfigError if it cannot be one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"-o {folder}: cannot be a folder: {error.strerror or error}; name another one"
+        ) from error
+
+
 def write_lines(file: TextIO, rows: Sequence[Record]) -> None:
     """Write JSON Lines and flush, so that the reader of a pipe gets them at once."""
     for row in rows:

@@ -12,7 +12,7 @@ from finetune.task import Task
 from finetune.task_parts import Stats
 
 FEWEST_DRAWS, MOST_DRAWS = 100, 1000
-MOST_VALUES = 50_000_000
+MOST_VALUES = 10_000_000
 """Size of the statistics from which intervals would take minutes, and are left out."""
 QUICK_DRAWS, FEWEST_ROWS, MOST_ROWS = 200, 20, 200
 """After a training: draws, and the rows from which, and up to which, metrics are resampled."""

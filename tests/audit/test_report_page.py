@@ -44,6 +44,9 @@ drawn.then(() => {
   press(document.querySelector("button.link"));
   seen.linked = rows();
   seen.content = $("list").tBodies[0].rows[0].querySelector(".text").innerText;
+  const point = document.querySelector("[data-chart=points] .mark-symbol path");
+  point.dispatchEvent(new MouseEvent("click", {bubbles: true}));
+  seen.pointed = rows();
   seen.words = [...document.querySelectorAll(".words span")].map((word) => [word.innerText, word.className]);
   seen.width = [document.documentElement.scrollWidth, innerWidth];
   seen.unnamed = [...document.querySelectorAll("button, select, input")].filter((each) =>
@@ -56,6 +59,12 @@ drawn.then(() => {
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
     data = records(step=[0, 1, 2], loss=[1.0, 0.5, 0.25], split=[HOSTILE] * 3)
+    clicked = {"x": {"field": "step", "type": "quantitative"}}
+    points = {
+        "data": {"values": [{"step": 1, "row": 3}]},
+        "mark": "circle",
+        "encoding": {**clicked, "detail": {"field": "row"}},
+    }
     chosen = {**line_chart(data, "step", "loss"), "params": [chooser("label", NAMES)]}
     words = Explanation(words=[("goal", 0.5), (HOSTILE, -0.25)], note=HOSTILE)
     picture = Picture(HOSTILE, np.zeros((8, 8, 3), np.uint8))
@@ -63,6 +72,7 @@ def page(tmp_path: Path) -> Path:
         Note(HOSTILE),
         Chart("loss", HOSTILE, line_chart(data, "step", "loss", "split"), HOSTILE),
         Chart("chosen", "By label", chosen),
+        Chart("points", "Points", points, links={"row": "row"}),
         Matrix("confusions", "", NAMES, [[2, 1], [0, 1]]),
         Table(HOSTILE, [HOSTILE], [[Link("4", {"row": 4})], [HOSTILE]]),
         Cards("worst", [Card(HOSTILE, {HOSTILE: HOSTILE}, HOSTILE, [picture], words)]),
@@ -87,7 +97,7 @@ def test_page_draws_charts_and_shows_the_rows_of_a_cell(page: Path) -> None:
     assert seen["faults"] == []
     assert seen["title"] == HOSTILE  # as text: nothing of it was run
     assert seen["images"] == 1
-    assert seen["charts"] == [True, True]
+    assert seen["charts"] == [True, True, True]
     assert seen["options"] == NAMES
     assert seen["all"] == ["1", "2", "3", "4"]
     assert seen["cell"] == ["1"]
@@ -99,6 +109,7 @@ def test_page_draws_charts_and_shows_the_rows_of_a_cell(page: Path) -> None:
     assert seen["filtered"] == ["1", "2", "3"]
     assert seen["linked"] == ["4"]
     assert seen["content"] == HOSTILE
+    assert seen["pointed"] == ["3"]
     assert seen["words"] == [["goal", "for"], [HOSTILE, "against"]]
     assert seen["unnamed"] == 0
     assert seen["width"][0] <= seen["width"][1]  # a phone shows it without moving it sideways

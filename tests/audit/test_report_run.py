@@ -145,3 +145,6 @@ def test_report_refuses_what_it_cannot_read(trained: Trainer, tmp_path: Path) ->
         run.report(delimiter=";")
     with pytest.raises(ConfigError, match="name a folder for the report with -o"):
         write_report(str(run.path / "final"), Source(text_rows(9)), None, Console(enabled=False))
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(ConfigError, match="file: cannot be a folder"):
+        run.report(text_rows(9), tmp_path / "file")
