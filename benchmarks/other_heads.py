@@ -63,6 +63,7 @@ def train(head: str, per_class: int, seed: int, arguments: argparse.Namespace) -
         seed=seed,
         output=str(folder / "run"),
         fresh=True,
+        report={"slices": "none"},
     )
 
 

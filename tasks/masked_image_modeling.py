@@ -130,7 +130,11 @@ class MaskedImageModeling(Task):
     def build_model(self, source: ModelConfig) -> TransferModel:
         if self.processor_ is not None:
             return load_masked_image_model(source, self.preprocessing_.size)
-        encoder = create_timm(self.source_, 0, classifies=False)
+        # A file of weights is matched with its classifier, which is then taken off.
+        has_classifier = source.weights is not None
+        encoder = create_timm(self.source_, int(has_classifier), classifies=False)
+        if has_classifier:
+            encoder.reset_classifier(0)
         encoder.pretrained_cfg.update(to_timm(self.preprocessing_))
         model = self._autoencoder(encoder, base=resolve_model(source.name))
         if model.load_decoder(Path(model.base)):
