@@ -13,7 +13,7 @@ from finetune.errors import ConfigError, HubError
 from finetune.export.card_metadata import LICENSE_KEYS
 from finetune.export.model_card import remove_adapter_section, rename_base, rename_card
 from finetune.inference.model_loading import read_task
-from finetune.io.integrity import check_files, read_json
+from finetune.io.integrity import check_files, check_no_nan, read_json
 from finetune.io.manifest import (
     CARD,
     MANIFEST,
@@ -106,6 +106,9 @@ def collect_upload(final: Path, what: str, edits: CardEdits) -> Upload:
     check_links(folder, files)
     check_files(folder, {*files, *(ADAPTER_FILES if what == "adapter" else ("task.json",))})
     edited = check_contents(folder, files)
+    for name in (name for name, facts in files.items() if not facts):  # not as a run checked it
+        if name.endswith(".safetensors"):
+            check_no_nan(folder / name)
     notes = [note_foreign_files(final, known.keys())]
     notes += [f"{name} was edited after the run: the edited text is pushed" for name in edited]
     written, base = dict[str, bytes](), str(saved.get("base", ""))

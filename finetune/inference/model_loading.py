@@ -168,12 +168,17 @@ def _download(reference: str, revision: str | None, token: str | None) -> Path:
             Console(stderr=True).print,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        hint = suggest_run(reference)
+        if hint.startswith("did you mean"):  # and what the hub says is of no interest
+            raise ModelError(
+                f"{reference}: no such folder, and not available on the hub; {hint}"
+            ) from None
         # A hub may echo the request with its token, so chained exceptions are not shown.
         cause = "" if isinstance(error, HfHubHTTPError) else error.__cause__ or ""
         message = redact(" ".join(f"{error} {cause}".split()), token)
         raise ModelError(
             f"{reference}: no such folder, and not available on the hub ({message.rstrip('.')}); "
-            f"{suggest_run(reference)}"
+            f"{hint}"
         ) from None
     return Path(folder)
 

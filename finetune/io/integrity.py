@@ -42,6 +42,17 @@ def read_json(path: Path, shape: Any = Any) -> Any:
         raise damaged(path, error, path.parent) from error
 
 
+def check_no_nan(path: Path) -> None:
+    """Raise ModelError if a tensor in a safetensors file contains NaN; this reads the weights."""
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - no dict
+            tensor = file.get_tensor(name)
+            if tensor.is_floating_point() and tensor.isnan().any():
+                raise ModelError(
+                    f"{path}: the tensor {name!r} contains NaN; {restoring(path.parent)}"
+                )
+
+
 def _check_tensors(path: Path) -> None:
     try:
         check_regular(path)  # the library would wait for the writer of a pipe

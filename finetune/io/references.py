@@ -108,12 +108,13 @@ def resolve_model(name: str) -> str:
 
 
 def check_origin(model: ModelConfig) -> None:
-    """Raise ModelError for keys without effect on a network, and for weights that do not exist.
+    """Raise ModelError for keys without effect on a network, and for folders without weights.
 
     A network on this machine has no revisions; without `weights` there is nothing to match.
     """
     faults = {}
-    if locate(model.name, ModelError) is not None:
+    if (place := locate(model.name, ModelError)) is not None:
+        weights_folder(place)  # raises if it holds several networks, or none
         faults["revision"] = "is on this machine, where it has no other revisions"
     if model.weights is None:
         faults["match"] = "is loaded without model.weights, so there is nothing to match"

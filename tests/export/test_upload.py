@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import finetune
 from finetune.errors import FinetuneError, HubError, ModelError
@@ -145,3 +146,13 @@ def test_push_names_the_base_model_of_an_adapter(
         assert "hub id" not in card
         assert "`bert`" not in card
     assert '    "google/bert-tiny", num_labels' in cards[1]
+
+
+def test_push_refuses_weights_that_are_nan(final: Path, root: Path) -> None:
+    path = final / "model.safetensors"
+    tensors = load_file(path)
+    tensors[min(tensors)].fill_(float("nan"))
+    save_file(tensors, path, metadata={"format": "pt"})
+    (final / "manifest.json").unlink()  # as of an earlier version
+    with pytest.raises(ModelError, match=rf"{min(tensors)}' contains NaN; copy the model here"):
+        push(final, "me/news", dry_run=True)
