@@ -31,6 +31,8 @@ from finetune.io.state_shapes import Manifest
 
 MANIFEST = "manifest.json"
 TENSORS = ("model", "optimizer")
+_LIKE_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
+"""Entries of an optimizer's state that are tensors like the parameter."""
 
 
 @dataclass(frozen=True)
@@ -149,17 +151,20 @@ def load_changed_tensors(
     `place` names their origin. Raises CheckpointError if names or shapes differ.
     """
     expected = changed_tensors(network, trained)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    differing = {name: tensor.shape for name, tensor in expected.items()}.items() ^ shapes.items()
+    differing = _layout(expected).items() ^ _layout(tensors).items()
     if differing:
         names = sorted({name for name, _ in differing})
         raise CheckpointError(
-            f"{place}: {len(names)} tensors differ in name or shape from those that this run "
-            f"trains, such as {names[0]!r}; use --fresh to start over"
+            f"{place}: {len(names)} tensors differ in name, shape or dtype from those that this "
+            f"run trains, such as {names[0]!r}; use --fresh to start over"
         )
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(local_shard(tensor, expected[name]))
+
+
+def _layout(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -179,11 +184,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    rest: Mapping[str, Any],
+    place: Path | str = "the checkpoint",
 ) -> None:
     """Restore the state that `optimizer_tensors` returned.
 
-    Raises CheckpointError for the state of a parameter that the optimizer does not have.
+    `place` names its origin. Raises CheckpointError for a state that does not fit the parameters.
     """
     parameters = {
         name: parameter
@@ -197,14 +205,42 @@ def load_optimizer(
             continue
         if name not in parameters:
             raise CheckpointError(
-                f"the optimizer has no {name!r}, whose state the checkpoint contains; use --fresh "
-                "to start over"
+                f"{place}: contains {full_name!r}, but the optimizer has no such parameter; use "
+                "--fresh to start over"
             )
         parameter = parameters[name]
         # Only fused kernels need the step count on the device of the parameters.
         if isinstance(value, Tensor) and (key != "step" or optimizer.defaults.get("fused")):
             value = local_shard(value.to(parameter.device), parameter)
         optimizer.state[parameter][key] = value
+    _check_state(optimizer, parameters, place)
+
+
+def _check_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], place: Path | str
+) -> None:
+    """Raise CheckpointError for a state that the optimizer would not write.
+
+    Its kernels do not check what they read: some end the process.
+    """
+    # Others may keep 16 bits, squares per layer, or another state for each shape.
+    is_of_torch = type(optimizer).__module__.startswith("torch.")
+    keys = {key for state in optimizer.state.values() for key in state} if is_of_torch else set()
+    like_parameter = _LIKE_PARAMETER if is_of_torch else _LIKE_PARAMETER - {"exp_avg_sq"}
+    for name, parameter in parameters.items():
+        state, faults = optimizer.state.get(parameter, {}), []
+        for key in sorted(like_parameter & state.keys()):
+            value = state[key]
+            if getattr(value, "shape", None) != parameter.shape:
+                faults.append(f"{key} has another shape")
+            elif is_of_torch and value.dtype != parameter.dtype:
+                faults.append(f"{key} has another dtype")
+        faults += [f"{key} is missing" for key in sorted(keys - state.keys())]
+        if state and faults:
+            raise CheckpointError(
+                f"{place}: the optimizer's state of {name!r} cannot be used ({faults[0]}); use "
+                "--fresh to start over"
+            )
 
 
 def _file_name(name: str) -> str:

@@ -276,7 +276,10 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     progress = _read_progress(checkpoint)
     load_checkpoint_weights(live, checkpoint)
     load_optimizer(
-        live.optimizer.optimizer, checkpoint.tensors("optimizer"), checkpoint.state["optimizer"]
+        live.optimizer.optimizer,
+        checkpoint.tensors("optimizer"),
+        checkpoint.state["optimizer"],
+        checkpoint.folder,
     )
     if live.accelerator.scaler is not None and checkpoint.state["scaler"] is not None:
         live.accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
@@ -301,6 +304,8 @@ def _read_progress(checkpoint: Checkpoint) -> Progress:
     try:
         validate_as(CheckpointState, checkpoint.state)
         progress: Progress = validate_as(Progress, checkpoint.state["progress"])
+        if progress.step != checkpoint.step:
+            raise ValueError(f"step: {progress.step}, and the checkpoint is of {checkpoint.step}")
     except ValueError as error:
         raise CheckpointError(
             f"{checkpoint.folder / 'state.json'}: cannot be used ({error}); remove "

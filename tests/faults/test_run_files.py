@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from finetune.io.files import file_facts
 from tests.faults.conftest import Runs
 from tests.support.damage import BYTES, JSON
 from tests.support.limited import Outcome, call_limited, run_limited
@@ -180,3 +182,24 @@ def test_model_whose_labels_repeat_is_refused(runs: Runs, tmp_path: Path) -> Non
     ended = run_limited(words_of("predict", runs, folder))
     assert (ended.code, ended.fault) == (2, ""), ended.errors
     assert "a label occurs twice" in ended.errors
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the state of a checkpoint, with a manifest that fits it."""
+    state = json.loads((folder / "state.json").read_text())
+    change(state)
+    (folder / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.json"] = file_facts(folder / "state.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("progress", [{}, {"step": -1}, {"step": 2}])
+def test_checkpoint_of_another_step_than_its_state_is_refused(
+    progress: dict[str, int], runs: Runs, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(runs.stopped, tmp_path / "run"))
+    rewrite(folder / "checkpoints" / "step-000003", lambda state: state.update(progress=progress))
+    ended = run_limited(words_of("resume", runs, folder))
+    assert (ended.code, ended.fault) == (2, ""), ended.errors
+    assert "state.json: cannot be used (step: " in ended.errors

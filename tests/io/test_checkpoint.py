@@ -279,11 +279,19 @@ def test_read_checkpoint_never_unpickles(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-def test_load_changed_tensors_rejects_other_names_and_shapes(tmp_path: Path) -> None:
+HALF = {"weight": torch.zeros(2, 3, dtype=torch.float16)}
+
+
+def test_load_changed_tensors_rejects_other_names_shapes_and_dtypes(tmp_path: Path) -> None:
     network = nn.Linear(3, 2)
     before = network.weight.clone()
     good = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
-    for bad in ({"weight": torch.zeros(1, 3)}, {"bias": torch.zeros(1)}, {"other": torch.zeros(1)}):
+    for bad in (
+        {"weight": torch.zeros(1, 3)},
+        {"bias": torch.zeros(1)},
+        {"other": torch.zeros(1)},
+        HALF,
+    ):
         with pytest.raises(CheckpointError, match=f"{next(iter(bad))!r}.*--fresh"):
             load_changed_tensors(network, {"weight", "bias"}, good | bad, tmp_path)
         assert torch.equal(network.weight, before)

@@ -18,7 +18,7 @@ from timm.optim import list_optimizers
 from torch import nn
 
 from finetune.config.schema import OptimConfig
-from finetune.errors import ConfigError, FinetuneError
+from finetune.errors import CheckpointError, ConfigError, FinetuneError
 from finetune.io.checkpoint import load_optimizer, optimizer_tensors
 from finetune.methods.method_configs import FullConfig, PartialConfig
 from finetune.model import TransferModel, named_parts
@@ -216,6 +216,30 @@ def test_load_optimizer_resumes_bit_for_bit(name: str) -> None:
     for key, expected in network.state_dict().items():
         assert torch.equal(resumed.state_dict()[key], expected), key
     assert not torch.equal(weights["0.weight"], network.state_dict()["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("adamw", lambda state: torch.zeros(()), "another shape"),
+        ("sgd", lambda state: torch.zeros(()), "another shape"),
+        ("lamb", lambda state: torch.zeros(()), "another shape"),
+        ("adamw", lambda state: state.half(), "another dtype"),
+        ("adamw", lambda state: None, "is missing"),
+    ],
+)
+def test_load_optimizer_refuses_a_state_that_the_kernels_do_not_check(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor | None], fault: str
+) -> None:
+    network, optimizer = network_and_optimizer(name)
+    take_steps(network, optimizer, range(3))
+    tensors, rest = optimizer_tensors(optimizer)
+    key = next(key for key in sorted(tensors) if not key.endswith("|step"))
+    changed = {**tensors, key: change(tensors[key])}
+    kept = {key: tensor for key, tensor in changed.items() if tensor is not None}
+    _, resumed = network_and_optimizer(name)
+    with pytest.raises(CheckpointError, match=f"cannot be used .*{fault}.*--fresh"):
+        load_optimizer(resumed, kept, rest)
 
 
 def test_optimizer_names_cover_timm_without_the_excluded() -> None:
