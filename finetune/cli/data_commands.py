@@ -40,8 +40,8 @@ def embed(
     """Embed every row of DATA: write its index and its feature vector.
 
     The vector is what a classification head would read. An interrupted command resumes when
-    repeated; under `accelerate launch` the processes share the rows. Give task=NAME if the columns
-    do not determine the task.
+    repeated; under `accelerate launch` the processes share the rows, with on=ray the machines of a
+    Ray cluster. Give task=NAME if the columns do not determine the task.
 
     \b
     finetune embed sentence-transformers/all-MiniLM-L6-v2 news.csv -o features.parquet

@@ -108,7 +108,8 @@ def predict(
     """Predict every row of DATA, or every line of standard input.
 
     Writes the number of each row, its columns and its prediction, or the reason why it has none.
-    Without -o, prints JSON lines to standard output, unless only --draw is given.
+    Without -o, prints JSON lines to standard output, unless only --draw is given. With on=ray, the
+    machines of a Ray cluster share the rows, and -o may name a folder for many Parquet files.
 
     \b
     finetune predict runs/news-bert-base-uncased-lora more.csv -o predictions.csv

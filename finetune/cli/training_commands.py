@@ -61,6 +61,7 @@ def search(words: ConfigWords = None) -> None:
     finetune search bbc-news validation=0.1 rank=[4,8,16] method=lora
     finetune search news.yaml 'lr=log(1e-5,1e-3)' 'method=choice(frozen,lora,full)' trials=20
     finetune search news.yaml 'lr=log(1e-5,1e-3)' time=30m search.workers=2
+    finetune search news.yaml 'lr=log(1e-5,1e-3)' trials=64 search.on=ray search.cpus=4
     """
     from finetune.commands.search_command import plan_words
 

@@ -91,8 +91,8 @@ class RayCluster:
 
     def describe(self) -> str:
         each = format_count(self.cpus, "CPU") + (f" and {self.gpus:g} of a GPU" * bool(self.gpus))
-        processes = f"up to {format_count(self.slots, 'process')}".replace("processs", "processes")
-        return f"Ray, {format_count(self.nodes, 'machine')}, {processes} with {each} each"
+        processes = format_count(self.slots, "process", "es")
+        return f"Ray, {format_count(self.nodes, 'machine')}, up to {processes} with {each} each"
 
 
 @contextmanager

@@ -9,17 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune.cluster import row_blocks
-from finetune.cluster.block_work import BlockActor, PredictJob
+from finetune.cluster import block_work, row_blocks
+from finetune.cluster.block_work import BlockActor, EmbedJob, PredictJob
 from finetune.cluster.ray_cluster import Workplace, library_versions
 from finetune.cluster.row_blocks import RowBlocks, open_blocks
 from finetune.config.schema import DataConfig
 from finetune.data.source import Source
 from finetune.errors import DataError
-from finetune.inference import batch_predict
+from finetune.inference import batch_predict, embedding
 from finetune.inference.part_files import PartFiles
 from tests.support.command_line import finetune
 from tests.support.tiny_models import text_rows
+from tests.support.tiny_vision import shape_folder, tiny_timm
 
 ROWS = 11
 TEXTS = [None if number == 5 else row["text"] for number, row in enumerate(text_rows(ROWS))]
@@ -27,8 +28,9 @@ TEXTS = [None if number == 5 else row["text"] for number, row in enumerate(text_
 
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (row_blocks, batch_predict):
+    for module in (row_blocks, block_work, batch_predict, embedding):
         monkeypatch.setattr(module, "WINDOW", 4)  # three blocks, the last one incomplete
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # set by a process of a cluster, reset here
 
 
 @pytest.fixture
@@ -138,3 +140,20 @@ def test_a_damaged_parquet_file_is_named(shards: Path, tmp_path: Path) -> None:
     (shards / "1.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"1\.parquet: cannot be read as Parquet"):
         opened(shards / "1.parquet", tmp_path / "rows")
+
+
+def test_parts_of_images_are_what_embed_writes(tmp_path: Path) -> None:
+    images, network = shape_folder(tmp_path / "shapes", 6), tiny_timm(tmp_path / "network")
+    output = tmp_path / "out.parquet"
+    assert finetune("embed", network, images, "-o", output, "--precision", "fp32") == 0
+    blocks = opened(images, tmp_path / "rows")
+    parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
+    parts.prepare()
+    job = EmbedJob(str(network), {}, Source(str(images)), "fp32", 32, trust_code=False)
+    workplace = Workplace(Path.cwd(), parts.folder, 1, 0, library_versions())
+    actor = BlockActor(workplace, job, blocks, parts)
+    assert [actor({"block": [number]})["fault"] for number in range(parts.count)] == [
+        [""]
+    ] * parts.count
+    parts.concatenate()
+    assert pq.read_table(tmp_path / "parts.parquet").equals(pq.read_table(output))
