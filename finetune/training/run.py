@@ -14,6 +14,7 @@ from finetune.audit.report_page import PAGE, load_template
 from finetune.audit.report_run import write_report
 from finetune.batching.shared_rows import SharedRows
 from finetune.checks.before_training import open_checked_splits
+from finetune.checks.feature_leaks import feature_leak_note
 from finetune.config.best_metric import WORST_GROUP, selected_metric
 from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
@@ -184,7 +185,10 @@ def _train(
     if live.method.contrastive is not None:
         tuning_note = tune_backbone(live, None if fresh else folder.contrastive, console)
         prepared.notes.append(tuning_note)
-    prepared = join_unlabeled(cache_features(prepared, console), splits, console)
+    prepared = cache_features(prepared, console)
+    for note in feature_leak_notes(prepared, splits):
+        console.print(note)
+    prepared = join_unlabeled(prepared, splits, console)
     with console.during("making synthetic rows"):
         prepared = add_synthetic_rows(prepared)
     with console.during("measuring which attention is faster"):
@@ -224,6 +228,25 @@ def report_if_due(folder: RunFolder, config: RunConfig, splits: Splits, console:
     code = config.task.name
     has_run = ":" in code or config.model.trust_remote_code  # what the run itself has imported
     write_report(str(folder.path), None, None, console, splits=splits, trust_code=has_run)
+
+
+def feature_leak_notes(prepared: Prepared, splits: Splits) -> list[str]:
+    """Return new notes on held-out rows that are nearly those of train, and add them to the data's.
+
+    The rows are known to earlier trials of a search, which have noted the same.
+    """
+    found = [
+        feature_leak_note(
+            prepared.live.train,
+            split,
+            split.numbers(splits.numbers[split.name]),
+            splits.leaked.get(split.name, ()),
+        )
+        for split in prepared.held_out
+    ]
+    notes = [note for note in found if note and note not in splits.notes]
+    splits.notes.extend(notes)
+    return notes
 
 
 def push_if_asked(folder: RunFolder, config: RunConfig, is_main_process: bool) -> None:
