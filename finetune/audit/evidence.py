@@ -49,6 +49,13 @@ class Evidence:
     def task(self) -> Task:
         return self.measured.task
 
+    @cached_property
+    def selected_checkpoint(self) -> bool:
+        """True if the checkpoint was selected by these rows."""
+        if self.run is None or not self.run.finished:
+            return False
+        return bool(self.run.read("results.json")["selected_on"] == self.name)
+
     @property
     def stats(self) -> Stats:
         """Statistics of the rows [N, ...]."""

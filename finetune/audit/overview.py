@@ -59,10 +59,12 @@ def _label_table(labels: Sequence[Sequence[Any]], intervals: Mapping[str, Estima
 
 
 def _basis(evidence: Evidence, has_intervals: bool) -> str:
-    rows = format_count(len(evidence), "row")
-    if not has_intervals:
-        return f"Measured on {rows}."
-    return f"Measured on {rows}; 95 % bootstrap intervals: the range to expect on other such rows."
+    text = f"Measured on {format_count(len(evidence), 'row')}"
+    if has_intervals:
+        text += "; 95 % bootstrap intervals: the range to expect on other such rows"
+    if evidence.selected_checkpoint:
+        text += ". Optimistically biased: these rows selected the checkpoint"
+    return f"{text}."
 
 
 def curve_sections(evidence: Evidence) -> Iterator[ReportSection]:

@@ -56,6 +56,7 @@ def test_report_of_a_run_has_its_held_out_rows(trained: Trainer, tmp_path: Path)
         "duplicates", "rows",
     ]  # fmt: skip
     assert "accuracy" in sections["metrics"]
+    assert "Optimistically biased" in sections["metrics"]  # validation selected the checkpoint
     assert "completeness error" in sections["worst"]
     assert len(data["rows"]) == 24
     assert data["columns"] == ["true", "predicted", "probability", "outcome"]
@@ -80,6 +81,7 @@ def test_report_of_a_run_has_its_held_out_rows(trained: Trainer, tmp_path: Path)
     report = run.report([{**row, "label": LABELS[0]} for row in rows[:10]], tmp_path / "own")
     sections, data = read_page(report.path)
     assert "leaks were not looked for" in sections["duplicates"]
+    assert "Optimistically biased" not in sections["metrics"]
     assert {row["values"][0] for row in data["rows"]} == {LABELS[0]}
     assert "Confusions" in report._repr_html_()
 
