@@ -86,7 +86,12 @@ class SearchDraft:
         return f"{homes[0]}.{key}" if len(homes) == 1 else key
 
     def _meant(self, key: str) -> str | None:
-        """Return the key of `search` that an unknown one is closest to; None for other keys."""
+        """Return the key of `search` that an unknown one is closest to; None for other keys.
+
+        As long as the task is not known, a key without a section may be one of its own.
+        """
+        if "." not in key and not self._homes["task"]:
+            return None
         own = {key: f"search.{key}" for key in LEAVES}
         own |= {f"search.{key}": f"search.{key}" for key in SearchConfig.model_fields}
         known = {*self._homes, *(leaf for fields in self._homes.values() for leaf in fields)}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from finetune.commands.search_command import plan_words
-from finetune.config.loading import load_config
+from finetune.config.loading import load_config, read_layers
 from finetune.errors import ConfigError
 from finetune.registry import INSTALLED
-from finetune.search_space.search_plan import SearchPlan
+from finetune.search_space.search_plan import SearchPlan, check_space
 
 Planner = Callable[..., SearchPlan]
 LADDER = ("method=choice(frozen,lora,full)", "rank=choice(4,8)", "lr=log(1e-5,1e-3)")
@@ -129,3 +129,4 @@ def test_faults_of_the_space_are_answered_before_a_table_is_read(tmp_path: Path)
         plan_words([*words, "rank=[4,8]", "rank=[4,16]"])
     for fault in ("did you mean 'log'", "did you mean 'search.trials'", "should be a duration"):
         assert fault in str(caught.value)
+    check_space(read_layers(None, ["tile=224", "metrics=[f1]"]), INSTALLED)  # keys of some tasks
