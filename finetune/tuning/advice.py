@@ -63,9 +63,13 @@ def _duration(record: TrialRecord) -> str:
 
 
 def _further(results: SearchResults, left_out: Mapping[str, str]) -> Iterator[str]:
-    for method, reason in left_out.items():
-        if reason.startswith(TAKES):
-            yield f"method={method}, which {reason.partition(',')[0]} (the same command, time=1h)"
+    late = [
+        f"{method}, which {reason.partition(',')[0]}"
+        for method, reason in left_out.items()
+        if reason.startswith(TAKES)
+    ]
+    if late:
+        yield f"{', and '.join(late)}: the same command with time=1h"
     run = RunFolder(results.folder.trial(results.best.number)).read("results.json")
     if run["selected_on"] and run["step"] == run.get("steps"):
         yield "more epochs, since the last evaluation was the best"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -74,6 +74,7 @@ class _Advisor:
         """{share of the length: runs of this length}"""
         self._overhead = 0.0
         """Seconds that a run takes beside its steps, at most, by those that have ended."""
+        self._fault: FinetuneError | None = None
         self._left_out: dict[str, str] = {}
         """{method: why it was not trained to its end}"""
 
@@ -84,21 +85,21 @@ class _Advisor:
         self.console.heading(
             f"search without a space: {', '.join(self.plan.methods)}, output in {self.folder.path}"
         )
-        fault = None
-        for prospect in self._look_at_all():
-            try:
-                self._try(prospect)
-            except Interrupted:
-                raise
-            except _OutOfTime:
-                reason = "did not end in time; the same command goes on with it"
-                self._leave_out(prospect.method, reason)
-            except FinetuneError as error:
-                fault = error
-                self._leave_out(prospect.method, str(error).partition("\n")[0])
+        # The cheapest method first of all: whatever the time, there is an answer with it.
+        for methods in (self.plan.methods[:1], self.plan.methods[1:]):
+            for prospect in self._look_at_all(methods):
+                try:
+                    self._try(prospect)
+                except Interrupted:
+                    raise
+                except _OutOfTime:
+                    reason = "did not end in time; the same command goes on with it"
+                    self._leave_out(prospect.method, reason)
+                except FinetuneError as error:
+                    self._note_fault(prospect.method, error)
         if not self._complete:
             reasons = "; ".join(f"{method} {why}" for method, why in self._left_out.items())
-            raise fault or FinetuneError(
+            raise self._fault or FinetuneError(
                 f"{self.folder.path}: no method can be trained within the time ({reasons}); give "
                 "more time, fewer rows (data.limit) or fewer epochs"
             )
@@ -113,21 +114,23 @@ class _Advisor:
         self._left_out[method] = reason
         self.console.print(f"{method} is left out: {reason}")
 
-    def _look_at_all(self) -> list[Prospect]:
-        """Time a step of each method; return them from the cheapest on.
+    def _note_fault(self, method: str, fault: FinetuneError) -> None:
+        """Leave out a method that this network or task does not have; print each fault once."""
+        self._fault = self._fault or fault
+        reason = str(fault).partition("\n")[0]
+        if reason in self._left_out.values():
+            self._left_out[method] = reason
+        else:
+            self._leave_out(method, reason)
 
-        Raises FinetuneError if there is none.
-        """
-        prospects, faults = list[Prospect](), dict[str, FinetuneError]()
-        for method in self.plan.methods:
+    def _look_at_all(self, methods: Sequence[str]) -> list[Prospect]:
+        """Time a step of each of some methods; return them from the cheapest on."""
+        prospects = []
+        for method in methods:
             try:
                 prospects.append(self._look_at(method))
-            except FinetuneError as error:  # a method that this network or task does not have
-                faults[method] = error
-        if not prospects:
-            raise next(iter(faults.values()))
-        for method, fault in faults.items():
-            self._leave_out(method, str(fault).partition("\n")[0])
+            except FinetuneError as error:
+                self._note_fault(method, error)
         return sorted(prospects, key=lambda prospect: prospect.total((), self._overhead))
 
     def _look_at(self, method: str) -> Prospect:

@@ -20,12 +20,13 @@ def plot_search(records: Sequence[TrialRecord], metric: RankedBy) -> Drawing:
     """Plot the score of each trial in order, and the best one so far."""
     figure = Drawing(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
-    _scatter(axes, [(record.number + 1, record) for record in records], metric)
+    _scatter(axes, [(record.number, record) for record in records], metric)
     complete = [record for record in records if record.state == "complete"]
     best, steps = -math.inf, []
     for record in complete:
         best = max(best, record.score or best)
-        steps.append((record.number + 1, metric.value(best)))
+        steps.append((record.number, metric.value(best)))
+    steps.append((len(records) - 1, metric.value(best)))
     axes.step(*zip(*steps, strict=True), where="post", color="C1", label="best so far")
     axes.set(xlabel="trial", ylabel=f"validation {metric.name}")
     axes.legend(frameon=False)
