@@ -16,7 +16,7 @@ from finetune.reporting.slice_tables import (
     slice_note,
     slice_rows,
 )
-from finetune.reports.slices import INSTALL, has_fairlearn, measure_report
+from finetune.reports.slices import INSTALL, check_report_columns, has_fairlearn, measure_report
 
 TITLE = "Slices"
 
@@ -29,6 +29,7 @@ def slice_sections(evidence: Evidence) -> Iterator[ReportSection]:
         yield ReportSection("slices", TITLE, [Note(f"Slices are not measured; {INSTALL}")])
         return
     try:
+        check_report_columns(config, evidence.measured.rows, evidence.task.rows)
         facts = measure_report(evidence.measured, config)
     except FinetuneError as error:  # such as other rows, which lack a column of the run's
         yield ReportSection("slices", TITLE, [Note(str(error))])

@@ -73,7 +73,7 @@ def show_evaluation(
         return
     divided = dict[str, Any]()
     if report is not None:
-        check_report_columns(report, measured.rows)
+        check_report_columns(report, measured.rows, measured.task.rows)
         with console.during("measuring slices"):
             divided = measure_report(measured, report)
     title = f"{format_count(len(measured.split), 'row')} of {source.name}"

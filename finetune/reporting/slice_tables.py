@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,8 @@ def slice_rows(facts: Mapping[str, Any]) -> list[list[str]]:
 def slice_note(facts: Mapping[str, Any]) -> str:
     """Return a sentence on how many slices were measured, and which were not."""
     sign = 1 if facts["direction"] == "max" else -1
-    worse = sum(max(sign * bound for bound in each["gap"]) < 0 for each in facts["slices"])
+    intervals = [each["gap"][1:] for each in facts["slices"] if len(each["gap"]) > 1]
+    worse = sum(max(sign * bound for bound in ends) < 0 for ends in intervals)
     note = (
         f"{len(facts['slices'])} slices of {facts['split']} by {facts['metric']} "
         f"({facts['overall']:.4f} on all rows); {worse} worse than the rest by more than chance "
@@ -82,5 +82,5 @@ def show_slices(results: Mapping[str, Any], console: Console) -> None:
 
 
 def _interval(estimate: Sequence[float], *, signed: bool = False) -> str:
-    value, low, high = (f"{number:{'+' if signed else ''}.4f}" for number in estimate)
-    return f"{value} ({low} to {high})" if all(map(math.isfinite, estimate)) else value
+    value, *ends = (f"{number:{'+' if signed else ''}.4f}" for number in estimate)
+    return f"{value} ({ends[0]} to {ends[1]})" if ends else value

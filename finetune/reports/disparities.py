@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError
 from finetune.inference.evaluate import Measured
 from finetune.task_parts import LabelScores
 
 FEWEST_ROWS = 20
 """Rows of a group that a rate is measured on."""
+NO_LABELS = "report.groups: this task predicts no labels; leave it out"
 _DECISION = 0.5  # probability from which one of several labels is given
 _Mask = NDArray[np.bool_]
 
@@ -59,16 +60,13 @@ class Disparity:
 def measure_disparities(measured: Measured, columns: Sequence[str]) -> list[Disparity]:
     """Measure the rates of all labels by the groups of each column, the largest difference first.
 
-    Raises ConfigError for a task without labels, DataError for a missing column.
+    Raises ConfigError for a task without labels.
     """
     scores = measured.task.views.label_scores(measured.evaluation.stats)
     if scores is None:
-        raise ConfigError("report.groups: this task predicts no labels; leave it out")
+        raise ConfigError(NO_LABELS)
     found = list[Disparity]()
     for column in columns:
-        if column not in measured.rows.column_names:
-            hint = nearest(column, measured.rows.column_names)
-            raise DataError(f"report.groups: no column {column!r}; {hint}")
         groups = np.array(measured.cells(column), dtype=object)
         found += _of_column(column, groups, scores)
     return sorted(found, key=lambda each: -each.difference)

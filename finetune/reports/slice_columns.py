@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 from finetune.checks.text_checks import detect_languages
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.evaluate import Measured
-from finetune.task_parts import LabelScores, take_rows
+from finetune.task_parts import LabelScores, Rows, take_rows
 
 LANGUAGE = "language"
 MOST_VALUES = 50
@@ -22,24 +23,27 @@ _CONFIDENT = (0.5, 0.8, 0.95)
 _FEWEST_CLUSTERED, _ROWS_OF_CLUSTER, _MOST_CLUSTERS = 100, 50, 10
 
 
+def check_column(key: str, name: str, rows: Dataset, task_rows: Rows) -> None:
+    """Raise DataError or ConfigError for a column that could not divide rows."""
+    if name == LANGUAGE and name not in rows.column_names and key == "report.slices":
+        if not any(task_rows.texts(row) for row in take_rows(rows, range(min(len(rows), 1)))):
+            raise ConfigError(f"{key}=[language]: the task reads no texts; leave language out")
+        detect_languages([])  # raises if the library is missing
+        return
+    if name not in rows.column_names:
+        raise DataError(f"{key}: no column {name!r}; {nearest(name, rows.column_names)}")
+    count = len(set(map(str, rows[name])))
+    if count > MOST_VALUES:
+        raise DataError(
+            f"{key}: column {name} has {count} values, more than {MOST_VALUES}; name a column with "
+            "few values, such as the source of a row"
+        )
+
+
 def named_columns(measured: Measured, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return {column: value of each row}. Raises DataError for a column that does not serve."""
-    columns = {}
-    for name in names:
-        if name in measured.rows.column_names:
-            columns[name] = measured.cells(name)
-        elif name == LANGUAGE:
-            columns[name] = _languages(measured)
-        else:
-            hint = nearest(name, measured.rows.column_names)
-            raise DataError(f"report.slices: no column {name!r}; {hint}")
-        count = len(set(columns[name]))
-        if count > MOST_VALUES:
-            raise DataError(
-                f"report.slices: column {name} has {count} values, more than {MOST_VALUES}; name a "
-                "column with few values, such as the source of a row"
-            )
-    return columns
+    """Return {column: value of each row} of columns that were checked."""
+    known = measured.rows.column_names
+    return {name: measured.cells(name) if name in known else _languages(measured) for name in names}
 
 
 def automatic_columns(measured: Measured, seed: int = 0) -> dict[str, list[str]]:
@@ -106,8 +110,6 @@ def _languages(measured: Measured) -> list[str]:
         "\n".join(map(str, rows.texts(row)))
         for row in take_rows(measured.split.rows, range(len(measured.split)))
     ]
-    if not any(texts):
-        raise ConfigError("report.slices=[language]: the task reads no texts; leave language out")
     return [language or "unknown" for language in detect_languages(texts)]
 
 

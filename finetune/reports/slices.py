@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from finetune.config.best_metric import Direction, direction_of
 from finetune.config.schema import ReportConfig
-from finetune.errors import ConfigError, DataError, nearest
+from finetune.errors import ConfigError
 from finetune.inference.evaluate import Measured
 from finetune.reports.disparities import measure_disparities
 from finetune.reports.intervals import Estimate, resampled_sums, spread
 from finetune.reports.label_ranking import has_cleanlab, rank_doubtful
-from finetune.reports.slice_columns import LANGUAGE, automatic_columns, named_columns
+from finetune.reports.slice_columns import automatic_columns, check_column, named_columns
+from finetune.task_parts import Rows
 
 INSTALL = "pip install 'finetune-kit[report]'"
 FEWEST_ROWS = 20
@@ -71,7 +72,7 @@ class Slices:
     too_small: dict[str, int]
 
     def facts(self) -> dict[str, Any]:
-        """Return what results.json holds: intervals as [value, low, high]."""
+        """Return what results.json holds: [value, low, high], or [value] without an interval."""
         return {
             "split": self.split,
             "metric": self.metric,
@@ -82,8 +83,8 @@ class Slices:
                     "column": each.column,
                     "value": each.value,
                     "rows": each.rows,
-                    "result": list(each.result),
-                    "gap": list(each.gap),
+                    "result": _finite(each.result),
+                    "gap": _finite(each.gap),
                 }
                 for each in self.slices
             ],
@@ -91,12 +92,16 @@ class Slices:
         }
 
 
+def _finite(estimate: Estimate) -> list[float]:
+    return [value for value in estimate if math.isfinite(value)]
+
+
 def has_fairlearn() -> bool:
     """True if the library that measures groups is installed."""
     return find_spec("fairlearn") is not None
 
 
-def check_report_columns(config: ReportConfig, rows: Dataset | None) -> None:
+def check_report_columns(config: ReportConfig, rows: Dataset | None, task_rows: Rows) -> None:
     """Raise ConfigError or DataError for slices and groups that could not be measured on `rows`."""
     wanted = {"report.slices": wanted_columns(config), "report.groups": config.groups}
     for key, names in wanted.items():
@@ -107,9 +112,7 @@ def check_report_columns(config: ReportConfig, rows: Dataset | None) -> None:
         if not has_fairlearn():
             raise ConfigError(f"{key}: fairlearn is not installed; {INSTALL}")
         for name in names:
-            if name not in rows.column_names and (key, name) != ("report.slices", LANGUAGE):
-                hint = nearest(name, rows.column_names)
-                raise DataError(f"{key}: no column {name!r}; {hint}")
+            check_column(key, name, rows, task_rows)
 
 
 def wanted_columns(config: ReportConfig) -> list[str]:
@@ -128,11 +131,11 @@ def measure_report(
     if config.slices != "none" and has_fairlearn() and _is_quick(measured, metric):
         columns = automatic_columns(measured, seed) | columns
     facts = dict[str, Any]()
-    if columns:
-        facts["slices"] = measure_slices(measured, columns, metric).facts()
+    found = measure_slices(measured, columns, metric) if columns else None
+    if found is not None and math.isfinite(found.overall):  # a loss is no metric of any rows
+        facts["slices"] = found.facts()
     if config.groups:
-        found = measure_disparities(measured, config.groups)
-        facts["groups"] = [each.facts() for each in found]
+        facts["groups"] = [each.facts() for each in measure_disparities(measured, config.groups)]
     scores = measured.task.views.label_scores(measured.evaluation.stats)
     if scores is not None and len(measured.split) >= FEWEST_DIVIDED and has_cleanlab():
         doubtful = len(rank_doubtful(scores))

@@ -85,7 +85,9 @@ def finalize_run(
             with console.during("writing the reports"):
                 _write_reports(model, prepared, evaluations, folder, splits)
             with console.during("measuring slices"):
-                divided = _measure_report(model, prepared, evaluations, splits)
+                divided = _measure_report(
+                    model, prepared, evaluations, splits, is_trial=journal.hooks is not None
+                )
                 intervals = {
                     name: quick_intervals(live.task, evaluation.stats)
                     for name, evaluation in evaluations.items()
@@ -292,14 +294,22 @@ def _measure_report(
     prepared: Prepared,
     evaluations: Mapping[str, Evaluation],
     splits: Splits,
+    *,
+    is_trial: bool,
 ) -> dict[str, Any]:
-    """Measure slices and groups of the test split, or of validation without one."""
+    """Measure slices and groups of the test split, or of validation without one.
+
+    A trial of a search, of which there are many, has only the slices that its config names.
+    """
     config = prepared.live.config
+    report = config.report
+    if is_trial and report.slices is None:
+        report = report.model_copy(update={"slices": "none"})
     for split in prepared.held_out[-1:]:
         numbers = split.numbers(splits.numbers[split.name])
         evaluation, rows = evaluations[split.name], splits.named[split.name]
         measured = Measured(model, prepared.live.task, rows, split, numbers, evaluation)
-        return measure_report(measured, config.report, seed=config.train.seed)
+        return measure_report(measured, report, seed=config.train.seed)
     return {}
 
 

@@ -36,6 +36,7 @@ from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
+from finetune.reports.disparities import NO_LABELS
 from finetune.reports.slices import check_report_columns
 from finetune.task import Task
 from finetune.task_parts import each_row
@@ -100,7 +101,7 @@ def run(
             "task.threshold=auto: is learned from a validation split, and there is none; set "
             "data.validation=0.1, or name a file or a split"
         )
-    check_report_columns(config.report, splits.test or splits.validation)
+    check_report_columns(config.report, splits.test or splits.validation, task.rows)
     identity = RunIdentity(config, digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
@@ -371,6 +372,8 @@ def evaluate_untrained(
             "output.calibrate=temperature: this task predicts no probabilities of labels; leave it "
             "out"
         )
+    if live.config.report.groups and live.task.views.label_scores(evaluation.stats) is None:
+        raise ConfigError(NO_LABELS)
     if evaluation.predictions and live.accelerator.is_main_process:
         save_untrained(journal.folder, split.name, evaluation.predictions)
     if select is not None:

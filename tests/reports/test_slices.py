@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,14 @@ from finetune.inference.evaluate import Measured
 from finetune.inference.evaluation_loop import Evaluation
 from finetune.reporting.slice_tables import group_rows, slice_note, slice_rows
 from finetune.reports import slices
-from finetune.reports.slices import check_report_columns, measure_report, measure_slices
+from finetune.reports.intervals import Estimate
+from finetune.reports.slices import (
+    Slice,
+    Slices,
+    check_report_columns,
+    measure_report,
+    measure_slices,
+)
 from finetune.task import Task
 from finetune.task_parts import LabelScores, Rows, Stats, Views
 
@@ -92,6 +100,17 @@ def test_automatic_slices_need_no_key_and_enough_rows() -> None:
     assert "slices" not in measure_report(measured(), ReportConfig(slices="none"))
 
 
+def test_what_is_not_defined_is_left_out_of_the_files() -> None:
+    one = measured(("loss", "min"))  # no metric that any rows have
+    assert "slices" not in measure_report(one, ReportConfig(slices=["source"]))
+    unknown = Slice("source", "a", 30, Estimate(0.5, -math.inf, math.inf), Estimate(-0.1, 0, 0))
+    facts = Slices("test", "map", "max", 0.6, [unknown], {}).facts()
+    assert facts["slices"][0]["result"] == [0.5]
+    assert slice_rows(facts) == [["source=a", "30", "0.5000", "-0.1000 (+0.0000 to +0.0000)"]]
+    facts["slices"][0]["gap"] = [-0.1]
+    assert "; 0 worse than the rest" in slice_note(facts)
+
+
 def test_groups_have_rates_of_each_label() -> None:
     facts = measure_report(measured(), ReportConfig(slices="none", groups=["source", "sex"]))
     worst = facts["groups"][0]
@@ -119,17 +138,22 @@ def test_groups_have_rates_of_each_label() -> None:
 
 def test_columns_that_do_not_serve_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     one = measured()
+
+    def check(rows: Dataset | None = one.rows, **keys: list[str]) -> None:
+        check_report_columns(ReportConfig(**cast(Any, keys)), rows, one.task.rows)
+
     with pytest.raises(DataError, match=r"report.slices: no column 'sours'; did you mean 'source'"):
-        check_report_columns(ReportConfig(slices=["sours"]), one.rows)
+        check(slices=["sours"])
     with pytest.raises(DataError, match=r"report.groups: no column 'language'"):
-        check_report_columns(ReportConfig(groups=["language"]), one.rows)
-    with pytest.raises(ConfigError, match="report.slices: no rows are held out"):
-        check_report_columns(ReportConfig(slices=["source"]), None)
+        check(groups=["language"])
     with pytest.raises(DataError, match="column id has 400 values, more than 50"):
-        measure_report(one, ReportConfig(slices=["id"]))
+        check(slices=["id"])
     with pytest.raises(ConfigError, match="the task reads no texts"):
-        measure_report(one, ReportConfig(slices=["language"]))
+        check(slices=["language"])
+    with pytest.raises(ConfigError, match="report.slices: no rows are held out"):
+        check(None, slices=["source"])
+    check(slices=["source"], groups=["sex"])
     monkeypatch.setattr(slices, "has_fairlearn", lambda: False)
     with pytest.raises(ConfigError, match=r"fairlearn is not installed; pip install 'finetune-kit"):
-        check_report_columns(ReportConfig(slices=["source"]), one.rows)
+        check(slices=["source"])
     assert "slices" not in measure_report(one, ReportConfig())
