@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -116,7 +117,7 @@ class LabelRows(Rows):
             return [row[name] for name in self.config.label]
         return row[self.config.label or ""]
 
-    @property
+    @cached_property
     def _reader(self) -> LabelReader:
         return make_reader(self.config, self.known)
 
