@@ -118,7 +118,9 @@ def test_train_writes_the_final_model_if_chmod_fails(
 
 
 def test_output_dtype_requires_a_text_generator(train: Train) -> None:
-    with pytest.raises(ConfigError, match="output.dtype=float16: only weights of language models may be rounded"):
+    with pytest.raises(
+        ConfigError, match="output.dtype=float16: only weights of language models may be rounded"
+    ):
         train(ROWS, **{"output.dtype": "float16"})
 
 
