@@ -15,6 +15,11 @@ from finetune.config.text_files import parse_json, read_text
 from finetune.errors import ModelError, listed
 
 CONFIG, ADAPTER_CONFIG, TASK = "config.json", "adapter_config.json", "task.json"
+SETTINGS = (
+    *("generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""Files that a network works without, but not as it was trained."""
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _LISTED = 5
 
@@ -28,11 +33,26 @@ def weights_folder(path: Path) -> Path:
     if (path / ADAPTER_CONFIG).is_file() and (path.parent / TASK).is_file():
         return path.parent
     if any((path / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
+        _check_settings(path)
         return path
     if nested := _nested_transformer(path):
         return nested
     _refuse(path)
     return path
+
+
+def _check_settings(path: Path) -> None:
+    """Raise ModelError for a damaged file of settings, which libraries ignore without a word."""
+    for file in (path / name for name in SETTINGS if (path / name).is_file()):
+        try:
+            fault = "" if isinstance(parse_json(read_text(file)), dict) else "is not a JSON object"
+        except (OSError, ValueError) as error:
+            fault = f"is damaged ({error})"
+        if fault:
+            raise ModelError(
+                f"model.name: {file} {fault}, and would be ignored; copy the model here again from "
+                "an intact source"
+            )
 
 
 def read_model_config(path: Path | str, name: str = CONFIG) -> dict[str, Any]:

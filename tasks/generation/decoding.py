@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.io.integrity import network_faults
 from tasks.generation.generation_config import DecodingConfig
 
 
@@ -30,7 +31,9 @@ def generate_texts(
             # token. Each has all weights here, and some have fewer batches, so that would hang.
             "synced_gpus": False,
         }
-        ids = network.generate(**prompts, **arguments)
+        remedy = "correct its generation_config.json, or give another model"
+        with network_faults("model.name", "the network cannot generate a text", remedy):
+            ids = network.generate(**prompts, **arguments)
     if not network.config.is_encoder_decoder:
         ids = ids[:, prompts["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)

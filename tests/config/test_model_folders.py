@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune.config.model_folders import weights_folder
 from finetune.errors import ModelError
 from finetune.io.references import resolve_model
 
@@ -69,3 +70,16 @@ def test_folder_without_a_network_is_refused_with_what_to_take(
     write(*(tmp_path / name for name in files))
     with pytest.raises(ModelError, match=message):
         resolve_model(str(tmp_path / given))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", b"[", b"[1]", b"5", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "generation_config.json"])
+def test_damaged_settings_that_libraries_would_ignore_are_refused(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text("{}")
+    assert weights_folder(tmp_path) == tmp_path
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{name} .*would be ignored; copy the model here again"):
+        weights_folder(tmp_path)
