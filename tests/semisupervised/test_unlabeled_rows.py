@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from finetune.batching.data_loader import Split
 from finetune.batching.joined_rows import join_splits
@@ -128,3 +130,21 @@ def test_joined_splits_give_rows_features_and_targets_in_the_order_asked_for() -
 class Table(list[dict[str, str]]):
     def __getitems__(self, keys: list[int]) -> list[dict[str, str]]:
         return [self[key] for key in keys]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_gets_the_same_rows_and_weights(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = property(lambda self: True)
+    monkeypatch.setattr("finetune.semisupervised.held_out_check.HeldOutCheck.passed", passed)
+    run = tmp_path / "run"
+    words += ["semi=self-training", "save_every=5", "keep_checkpoints=9", f"output={run}"]
+    assert finetune(*words) == 0
+    weights = load_file(run / "final" / "head.safetensors")
+    for checkpoint in sorted((run / "checkpoints").iterdir())[1:]:
+        shutil.rmtree(checkpoint)
+    (run / "results.json").unlink()
+    assert finetune(*words) == 0
+    again = load_file(run / "final" / "head.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
