@@ -79,6 +79,8 @@ class Lora(Method):
             targets = list(self._directions)
         self._check_layers(model, targets, facts["rank_pattern"])
         adapted = sum(_size(model.network.get_submodule(name)) for name in targets)
+        # Before memory is allocated for them: a row and a column of each layer at the very least.
+        self._check_size(2 * self.config.rank * len(targets), len(targets), adapted)
         config = self._peft_config(targets, **facts)
         layers.inject(config, model, (".lora_", ".trainable_tokens_delta."))
         model.reads_weights = self.config.dora or self.config.train_tokens
@@ -92,18 +94,18 @@ class Lora(Method):
             adapter.lora_A["default"].weight.data.copy_(directions)
         if self.config.init in ("pissa", "olora"):
             self._first = {name: _matrices(model, name) for name in targets}
-        return [self._check_size(model, len(targets), adapted)]
-
-    def _check_size(self, model: TransferModel, count: int, adapted: int) -> str:
-        """Return a note on the adapters' size. Raises ModelError if they exceed their layers."""
         size = sum(p.numel() for name, p in model.network.named_parameters() if ".lora_" in name)
+        self._check_size(size, len(targets), adapted)
+        return [f"LoRA: {size:,} parameters on {len(targets)} layers, which have {adapted:,}"]
+
+    def _check_size(self, size: int, count: int, adapted: int) -> None:
+        """Raise ModelError if the adapters have more parameters than the layers they adapt."""
         if size > adapted:
             raise ModelError(
-                f"method.rank={self.config.rank}: LoRA adapters would have {size:,} parameters, "
-                f"more than the {adapted:,} of the {count} layers that they adapt; lower "
+                f"method.rank={self.config.rank}: LoRA adapters would have {size:,} parameters or "
+                f"more, and the {count} layers that they adapt have {adapted:,}; lower "
                 "method.rank, or use method=full"
             )
-        return f"LoRA: {size:,} parameters on {count} layers, which have {adapted:,}"
 
     def _check_layers(
         self, model: TransferModel, targets: list[str], ranks: Mapping[str, int]
