@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 NOISE, HIDDEN, BATCH = 64, 256, 128
 STEPS, CRITIC_STEPS = 300, 1
-MAKER_RATE, CRITIC_RATE, PENALTY = 5e-4, 2e-3, 0.1
+MAKER_RATE, CRITIC_RATE, PENALTY = 1e-4, 2e-3, 0.1
 
 
 def generate_rows(
@@ -38,21 +38,38 @@ def generate_rows(
         with torch.no_grad():
             centers = {label: means[[label] * count] for label, count in wanted.items()}
             return {
-                label: ((each + _draw(generator, each)) * scale).numpy()
-                for label, each in centers.items()
+                label: ((each + generator(each)) * scale).numpy() for label, each in centers.items()
             }
+
+
+class _Generator(nn.Module):
+    """Residuals about centers [B, H]: a Gaussian along the directions of real ones, then an MLP.
+
+    From noise alone, so short a training ends in one or two directions.
+    """
+
+    def __init__(self, residuals: Tensor) -> None:
+        super().__init__()
+        width, count = residuals.shape[1], min(NOISE, *residuals.shape)
+        _, spread, directions = torch.linalg.svd(residuals, full_matrices=False)
+        self.axes = nn.Parameter(spread[:count, None] / len(residuals) ** 0.5 * directions[:count])
+        self.layers = nn.Sequential(
+            nn.Linear(2 * width, HIDDEN),
+            nn.LeakyReLU(0.2),
+            nn.Linear(HIDDEN, width),
+        )
+        nn.init.zeros_(self.layers[2].weight)
+        nn.init.zeros_(self.layers[2].bias)
+
+    def forward(self, centers: Tensor) -> Tensor:
+        start = torch.randn(len(centers), len(self.axes)) @ self.axes
+        return start + self.layers(torch.cat([start, centers], 1))  # type: ignore[no-any-return]
 
 
 def _train(values: Tensor, labels: Tensor, means: Tensor) -> nn.Module:
     """Train a generator of residuals on values [N, H] with labels [N]."""
-    width = values.shape[1]
-    generator = nn.Sequential(
-        nn.Linear(NOISE + width, HIDDEN),
-        nn.LeakyReLU(0.2),
-        nn.Linear(HIDDEN, HIDDEN),
-        nn.LeakyReLU(0.2),
-        nn.Linear(HIDDEN, width),
-    )
+    width, residuals = values.shape[1], values - means[labels]
+    generator = _Generator(residuals)
     critic = nn.Sequential(
         spectral_norm(nn.Linear(2 * width, HIDDEN)),
         nn.LeakyReLU(0.2),
@@ -62,14 +79,13 @@ def _train(values: Tensor, labels: Tensor, means: Tensor) -> nn.Module:
     )
     makes = torch.optim.Adam(generator.parameters(), MAKER_RATE, betas=(0.5, 0.9))
     judges = torch.optim.Adam(critic.parameters(), CRITIC_RATE, betas=(0.5, 0.9))
-    residuals = values - means[labels]
     for _ in range(STEPS):
         for _ in range(CRITIC_STEPS):
             rows = torch.randint(len(values), (BATCH,))
             centers = means[labels[rows]]
             real = residuals[rows].requires_grad_()
             with torch.no_grad():
-                fake = _draw(generator, centers)
+                fake = generator(centers)
             judged = critic(torch.cat([real, centers], 1))
             hinge = (1 - judged).relu() + (1 + critic(torch.cat([fake, centers], 1))).relu()
             (gradient,) = torch.autograd.grad(judged.sum(), real, create_graph=True)
@@ -78,14 +94,8 @@ def _train(values: Tensor, labels: Tensor, means: Tensor) -> nn.Module:
             loss.backward()
             judges.step()
         centers = means[labels[torch.randint(len(values), (BATCH,))]]
-        loss = -critic(torch.cat([_draw(generator, centers), centers], 1)).mean()
+        loss = -critic(torch.cat([generator(centers), centers], 1)).mean()
         makes.zero_grad()
         loss.backward()
         makes.step()
     return generator
-
-
-def _draw(generator: nn.Module, centers: Tensor) -> Tensor:
-    """Draw a residual about each center [B, H]."""
-    noise = torch.randn(len(centers), NOISE)
-    return generator(torch.cat([noise, centers], 1))  # type: ignore[no-any-return]
