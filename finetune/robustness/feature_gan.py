@@ -53,13 +53,10 @@ class _Generator(nn.Module):
         width, count = residuals.shape[1], min(NOISE, *residuals.shape)
         _, spread, directions = torch.linalg.svd(residuals, full_matrices=False)
         self.axes = nn.Parameter(spread[:count, None] / len(residuals) ** 0.5 * directions[:count])
-        self.layers = nn.Sequential(
-            nn.Linear(2 * width, HIDDEN),
-            nn.LeakyReLU(0.2),
-            nn.Linear(HIDDEN, width),
-        )
-        nn.init.zeros_(self.layers[2].weight)
-        nn.init.zeros_(self.layers[2].bias)
+        last = nn.Linear(HIDDEN, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(2 * width, HIDDEN), nn.LeakyReLU(0.2), last)
 
     def forward(self, centers: Tensor) -> Tensor:
         start = torch.randn(len(centers), len(self.axes)) @ self.axes
