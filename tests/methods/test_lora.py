@@ -62,4 +62,4 @@ def test_lora_rejects_a_network_without_layers_to_adapt() -> None:
 @pytest.mark.parametrize("rank", [1000, 10**12])
 def test_lora_refuses_a_rank_that_exceeds_its_layers(rank: int, bert_folder: Path) -> None:
     with pytest.raises(ModelError, match=f"method.rank={rank}: .*lower method.rank, or use method"):
-        apply(LoraConfig(rank=rank), native(bert_folder))
+        apply(native(bert_folder), LoraConfig(rank=rank))
