@@ -109,8 +109,8 @@ def test_calibrate_of_several_labels_has_a_factor_each(tmp_path: Path, bert_fold
 def test_calibrate_needs_rows_and_probabilities(tmp_path: Path, bert_folder: Path) -> None:
     rows = [{"text": f"the year {i}", "label": i / 7} for i in range(40)]
     keys = {"model": str(bert_folder), "method": "full", "epochs": 1, "output": str(tmp_path / "r")}
-    with pytest.raises(ConfigError, match="the rows of this task have no label"):
+    with pytest.raises(ConfigError, match="needs rows with classes"):
         finetune.train("text-classification", data=rows, kind="number", validation=0.5, calibrate="temperature", **keys)  # fmt: skip
     named = [{**row, "label": "ab"[i % 2]} for i, row in enumerate(rows)]
-    with pytest.raises(ConfigError, match="is fitted to a validation split"):
+    with pytest.raises(ConfigError, match="is computed on a validation split"):
         finetune.train("text-classification", data=named, validation=0, calibrate="temperature", fresh=True, **keys)  # fmt: skip
