@@ -52,7 +52,7 @@ def _rules(config: RunConfig, method: MethodFacts) -> list[tuple[bool, tuple[str
         (
             not config.task.may_have_labels,
             ("train.sampling", "data.per_class", "output.calibrate"),
-            "needs rows with classes, which this task does not have; leave it out",
+            "needs rows with classes, which this task lacks; leave it out",
         ),
         (
             not config.task.may_round,
@@ -147,7 +147,7 @@ def _semi_faults(config: RunConfig, method: MethodFacts) -> Iterator[str]:
     if unlabeled is None:
         yield f"train.semi={semi}: needs rows without labels; add data.unlabeled=FILE"
     if not config.task.may_have_labels:
-        yield f"train.semi={semi}: needs rows with classes, which this task does not have; leave it out"
+        yield f"train.semi={semi}: needs rows with classes, which this task lacks; leave it out"
     if not method.freezes_backbone or method.tunes_backbone:
         name = "method.contrastive" if method.tunes_backbone else f"method={config.method.name}"
         yield (
