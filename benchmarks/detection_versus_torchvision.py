@@ -28,7 +28,7 @@ from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
 from finetune.registry import INSTALLED
-from finetune.task_parts import Rng, Sample
+from finetune.task_parts.samples import Rng, Sample
 from finetune.training.setup import assemble
 from finetune.training.state import Live
 from tasks import ObjectDetection

@@ -21,7 +21,7 @@ from finetune.inference.evaluation_loop import evaluate_split
 from finetune.optim.optimizers import build_optimizer
 from finetune.registry import INSTALLED, make_method, make_task
 from finetune.reporting.console import Console
-from finetune.task_parts import Sample, Stats
+from finetune.task_parts.samples import Sample, Stats
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
 from finetune.training.setup import Prepared, add_synthetic_rows, assemble, cache_features

@@ -31,7 +31,7 @@ from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
 from finetune.model import Batch
 from finetune.registry import INSTALLED
-from finetune.task_parts import Rng, Row, Sample
+from finetune.task_parts.samples import Rng, Row, Sample
 from finetune.training.loop import train_steps
 from finetune.training.setup import assemble
 from finetune.training.state import Live, Progress

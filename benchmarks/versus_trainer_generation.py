@@ -42,7 +42,7 @@ from finetune.distributed.launch import make_accelerator
 from finetune.inference.evaluation_loop import evaluate_split
 from finetune.io.references import resolve_model
 from finetune.registry import INSTALLED, find_task
-from finetune.task_parts import Sample
+from finetune.task_parts.samples import Sample
 from finetune.training.loop import Progress, train_steps
 from finetune.training.setup import Prepared, assemble
 from tasks.generation.language_models import LanguageModel

@@ -33,24 +33,10 @@ if TYPE_CHECKING:
     from finetune.methods.base import Method, Recipe
     from finetune.model import HEAD, Batch, TransferModel, named_parts
     from finetune.task import Task
-    from finetune.task_parts import (
-        CardFacts,
-        Embedder,
-        Finding,
-        Length,
-        NamedRow,
-        Onnx,
-        Outcome,
-        Prediction,
-        PredictionForm,
-        Resolved,
-        Rng,
-        Row,
-        Rows,
-        Sample,
-        Stats,
-        Views,
-    )
+    from finetune.task_parts.optional_parts import Embedder, Onnx
+    from finetune.task_parts.rows import Finding, Resolved, Rows
+    from finetune.task_parts.samples import Length, Prediction, Rng, Row, Sample, Stats
+    from finetune.task_parts.views import CardFacts, NamedRow, Outcome, PredictionForm, Views
 
 __version__ = "0.1.0"
 
@@ -65,11 +51,14 @@ _HOMES = {
     **dict.fromkeys(("Method", "Recipe"), "methods.base"),
     **dict.fromkeys(("DataFormat", "TaskTables"), "config.formats"),
     **dict.fromkeys(("MethodConfig", "ModelConfig", "TaskConfig"), "config.schema"),
+    **dict.fromkeys(("Embedder", "Onnx"), "task_parts.optional_parts"),
+    **dict.fromkeys(("Finding", "Resolved", "Rows"), "task_parts.rows"),
     **dict.fromkeys(
-        ("CardFacts", "Embedder", "Finding", "Length", "NamedRow", "Onnx"), "task_parts"
+        ("Length", "Prediction", "Rng", "Row", "Sample", "Stats"), "task_parts.samples"
     ),
-    **dict.fromkeys(("Outcome", "Prediction", "PredictionForm"), "task_parts"),
-    **dict.fromkeys(("Resolved", "Rng", "Row", "Rows", "Sample", "Stats", "Views"), "task_parts"),
+    **dict.fromkeys(
+        ("CardFacts", "NamedRow", "Outcome", "PredictionForm", "Views"), "task_parts.views"
+    ),
     "Task": "task",
     **dict.fromkeys(("CheckpointError", "ConfigError", "DataError"), "errors"),
     **dict.fromkeys(("FinetuneError", "HubError", "ModelError"), "errors"),

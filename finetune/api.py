@@ -33,7 +33,7 @@ from finetune.reporting.comparison import compare_runs
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import overall
 from finetune.task import Task
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 from finetune.training.run import run
 
 if TYPE_CHECKING:

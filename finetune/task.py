@@ -17,18 +17,10 @@ from torch import Tensor
 
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import (
-    Embedder,
-    Length,
-    Onnx,
-    Prediction,
-    Rng,
-    Row,
-    Rows,
-    Sample,
-    Stats,
-    Views,
-)
+from finetune.task_parts.optional_parts import Embedder, Onnx
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import Length, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts.views import Views
 
 Parts = Callable[[Sequence[Row]], Sequence[Sequence[Row]]]
 """rows -> for each row its parts, each a dict of keys to add to the row."""

@@ -27,7 +27,7 @@ from finetune.errors import ModelError
 from finetune.export.final_model import compute_outputs, relative_difference
 from finetune.model import HEAD, TransferModel, get_part, named_parts, saved_model
 from finetune.task import Task
-from finetune.task_parts import Row, Sample
+from finetune.task_parts.samples import Row, Sample
 
 # Relative to the largest value: float32 sums depend on how rows are batched.
 CLOSE = 1e-5

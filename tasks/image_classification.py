@@ -18,15 +18,9 @@ from torch import Tensor
 from finetune.config.schema import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import (
-    Embedder,
-    Onnx,
-    Resolved,
-    Rng,
-    Row,
-    Sample,
-    Stats,
-)
+from finetune.task_parts.optional_parts import Embedder, Onnx
+from finetune.task_parts.rows import Resolved
+from finetune.task_parts.samples import Rng, Row, Sample, Stats
 from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import label_keys
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes

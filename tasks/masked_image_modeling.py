@@ -21,7 +21,7 @@ from finetune.errors import ConfigError, ModelError
 from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
-from finetune.task_parts import Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts.samples import Prediction, Rng, Row, Sample, Stats
 from tasks.backbones.vision_sources import VisionSource, create_timm, find_source
 from tasks.image.augmentation import Augmentation
 from tasks.image.image_config import settle_augmentation

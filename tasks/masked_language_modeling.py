@@ -20,7 +20,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
-from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts.samples import Length, Prediction, Rng, Row, Sample, Stats
 from tasks.pretraining.masked_language_models import (
     POSITIONS,
     check_masked_network,

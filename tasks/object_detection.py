@@ -20,7 +20,8 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import format_count
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
-from finetune.task_parts import Length, Onnx, Prediction, Rng, Row, RowTable, Sample, Stats
+from finetune.task_parts.optional_parts import Onnx
+from finetune.task_parts.samples import Length, Prediction, Rng, Row, RowTable, Sample, Stats
 from tasks.classification.label_views import similar_names
 from tasks.detection.detection_config import ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 
 BODY_WORDS = 120
 

@@ -19,7 +19,8 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Task
-from finetune.task_parts import Onnx, Prediction, Rng, Row, RowTable, Sample, Stats
+from finetune.task_parts.optional_parts import Onnx
+from finetune.task_parts.samples import Prediction, Rng, Row, RowTable, Sample, Stats
 from tasks.classification.label_views import similar_names
 from tasks.image import tiles
 from tasks.image.augmentation import channel_settings, check_color_changes

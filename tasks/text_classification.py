@@ -16,7 +16,8 @@ import torch
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import Embedder, Length, Onnx, Rng, Row, Sample, each_row
+from finetune.task_parts.optional_parts import Embedder, Onnx
+from finetune.task_parts.samples import Length, Rng, Row, Sample, each_row
 from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes

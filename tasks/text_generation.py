@@ -19,7 +19,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, DataError
 from finetune.model import Batch, TransferModel
 from finetune.task import Parts, Score, Task
-from finetune.task_parts import Length, Prediction, Rng, Row, Sample, Stats, each_row
+from finetune.task_parts.samples import Length, Prediction, Rng, Row, Sample, Stats, each_row
 from tasks.backbones.pretrained import from_pretrained
 from tasks.generation.codecs import CausalCodec, Codec, make_codec
 from tasks.generation.decoding import end_tokens, generate_texts

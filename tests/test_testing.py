@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from finetune.config.schema import ModelConfig
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import Length, Outcome, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts.samples import Length, Prediction, Rng, Row, Sample, Stats
+from finetune.task_parts.views import Outcome
 from finetune.testing import check_task
 from tasks import TextClassification
 from tasks.text.text_rows import TextRows

@@ -23,7 +23,8 @@ from finetune.reporting.console import Console
 from finetune.reports.intervals import Estimate
 from finetune.reports.metric_intervals import metric_intervals
 from finetune.task import Task
-from finetune.task_parts import LabelScores, Outcome, Row, Stats, take_rows
+from finetune.task_parts.samples import Row, Stats, take_rows
+from finetune.task_parts.views import LabelScores, Outcome
 
 _ROWS_AT_ONCE = 128
 

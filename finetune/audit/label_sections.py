@@ -28,7 +28,7 @@ from finetune.errors import format_count
 from finetune.reporting.metric_tables import MOST_LABELS
 from finetune.reports.intervals import Array
 from finetune.reports.reliability import calibration_error, reliability_bins
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 MOST_IN_MATRIX = 40  # labels; a larger matrix cannot be read
 MOST_CURVES = 12  # labels, those with most rows; more lines cannot be told apart

@@ -6,7 +6,8 @@ from typing import Any
 
 from finetune.audit.evidence import Evidence, mistaken_labels
 from finetune.audit.shown_rows import as_data_url, draw_thumbnails
-from finetune.task_parts import Outcome, Row
+from finetune.task_parts.samples import Row
+from finetune.task_parts.views import Outcome
 
 MOST_ROWS, MOST_PICTURES = 5_000, 1_000
 """Rows listed, and those with a picture; the worst ones. More would make the page slow to open."""

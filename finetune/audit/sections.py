@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from finetune.task_parts import Explanation, Picture
+from finetune.task_parts.views import Explanation, Picture
 
 
 @dataclass(frozen=True)

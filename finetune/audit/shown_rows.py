@@ -10,7 +10,7 @@ from PIL import Image
 
 from finetune.batching.data_loader import encode_batch
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 
 SIDE = 56  # pixels of a thumbnail
 

@@ -13,7 +13,8 @@ from finetune.audit.shown_rows import draw_thumbnails
 from finetune.errors import ConfigError
 from finetune.inference.predictor import input_columns
 from finetune.reporting.console import format_value
-from finetune.task_parts import Explanation, Picture, Row
+from finetune.task_parts.samples import Row
+from finetune.task_parts.views import Explanation, Picture
 
 SHOWN = 10  # rows; each is explained, which takes a backward pass or more
 SIDE_OF_WORST = 256  # pixels

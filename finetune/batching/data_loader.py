@@ -21,7 +21,7 @@ from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.errors import DataError
 from finetune.model import Batch
 from finetune.task import Task
-from finetune.task_parts import Length, Row, RowTable, Sample, take_rows
+from finetune.task_parts.samples import Length, Row, RowTable, Sample, take_rows
 
 _Result = TypeVar("_Result")
 # Part of the seed, so that encoding and collating draw from different random streams.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.batching.data_loader import Features, Split
-from finetune.task_parts import Row, RowTable, Sample, take_rows
+from finetune.task_parts.samples import Row, RowTable, Sample, take_rows
 
 
 class JoinedRows(Sequence[Row]):

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from finetune.errors import format_count
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 
 
 class PartRows(Sequence[Row]):

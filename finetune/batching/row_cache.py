@@ -33,7 +33,7 @@ from finetune.errors import ModelError, format_count
 from finetune.io.files import remove_path
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
-from finetune.task_parts import Sample, take_rows
+from finetune.task_parts.samples import Sample, take_rows
 
 # Limit for the arrays of encoded rows that are kept in memory until the network reads them.
 KEPT_BYTES = 2**29

@@ -14,7 +14,8 @@ from datasets import Dataset
 
 from finetune.analysis.near_pictures import SIDE
 from finetune.data.opening import Splits
-from finetune.task_parts import Row, Rows, each_row, take_rows, windows_of
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import Row, each_row, take_rows, windows_of
 
 
 @dataclass(frozen=True)

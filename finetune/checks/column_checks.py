@@ -10,7 +10,7 @@ from typing import Any
 from finetune.analysis.near_texts import words_of
 from finetune.checks.checked_rows import CheckedRows
 from finetune.errors import listed
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 _GIVEN_AWAY = 0.95  # share of the labels that a column predicts
 _FEWEST = 20  # rows of a label, from which words that go with it are no chance

@@ -19,7 +19,7 @@ from finetune.io.files import write_json
 from finetune.io.table_writer import name_file_in_errors, open_writer
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 FINDINGS, DUPLICATES, DROP = "findings.json", "duplicates.csv", "drop.csv"
 HARM = {3: "high", 2: "medium", 1: "low"}

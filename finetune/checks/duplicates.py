@@ -15,7 +15,7 @@ import numpy as np
 from finetune.analysis.near_pictures import near_pictures
 from finetune.analysis.near_texts import NearPair, near_texts
 from finetune.checks.checked_rows import CheckedRows, list_rows
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 TRAIN = "train"
 

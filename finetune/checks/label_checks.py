@@ -9,7 +9,8 @@ from typing import Any
 
 from finetune.checks.checked_rows import CheckedRows, list_rows
 from finetune.errors import listed
-from finetune.task_parts import Finding, take_rows
+from finetune.task_parts.rows import Finding
+from finetune.task_parts.samples import take_rows
 
 _IMBALANCED = 5  # ratio of the largest to the smallest class
 _RARE = 10  # rows of a class

@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.checks.checked_rows import CheckedRows, list_rows
 from finetune.checks.column_checks import predicted_share
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 _SMALL = 32  # pixels of the shorter side
 _LONG = 4  # ratio of the sides

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.checks.checked_rows import CheckedRows, list_rows
 from finetune.errors import ConfigError, listed
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 INSTALL = "pip install 'finetune-kit[check]'"
 _SAMPLE = 400  # texts of a split whose language is detected

@@ -41,7 +41,8 @@ from finetune.errors import DataError, format_count, nearest
 from finetune.io.references import locate
 from finetune.tables.records import from_records
 from finetune.task import Task
-from finetune.task_parts import Row, Rows, each_row, take_rows
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import Row, each_row, take_rows
 
 FIRST_VALUES = 100
 

@@ -25,7 +25,8 @@ from finetune.data.splits import draw_per_class
 from finetune.data.validation import find_valid
 from finetune.errors import DataError, format_count, listed, nearest
 from finetune.tables.faults import RowNumber, drop_unreadable, take_places
-from finetune.task_parts import Row, Rows, take_rows
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import Row, take_rows
 
 GIVEN, SUGGESTED = "given", "suggested"
 

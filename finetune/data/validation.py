@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from datasets import Dataset
 
 from finetune.tables.faults import Faults, OnError
-from finetune.task_parts import ROWS_IN_MEMORY, Fixable, Row, take_rows
+from finetune.task_parts.rows import Fixable
+from finetune.task_parts.samples import ROWS_IN_MEMORY, Row, take_rows
 
 
 def find_valid(

@@ -35,7 +35,7 @@ from finetune.inference.embedding import (
 from finetune.inference.predictor import input_columns
 from finetune.io.table_writer import prepare_folder
 from finetune.reporting.console import Console
-from finetune.task_parts import take_rows
+from finetune.task_parts.samples import take_rows
 
 FEATURES = "features.parquet"
 _FEWEST = 4  # rows

@@ -11,7 +11,7 @@ from finetune.audit.shown_rows import text_of
 from finetune.data.opening import FIRST_VALUES
 from finetune.errors import DataError
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 
 _TEXT = 2_000  # characters of a row that its words are taken from
 _MOST_VALUES = 30  # of a column that is colored as classes

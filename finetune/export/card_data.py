@@ -9,7 +9,8 @@ from typing import Any
 from finetune.config.schema import RunConfig
 from finetune.export.reproduction import Reproduction
 from finetune.reporting.run_facts import RunFacts
-from finetune.task_parts import CardFacts, Length
+from finetune.task_parts.samples import Length
+from finetune.task_parts.views import CardFacts
 
 
 @dataclass(frozen=True)

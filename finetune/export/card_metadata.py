@@ -13,7 +13,7 @@ from finetune.config.schema import ModelConfig, RunConfig
 from finetune.errors import FinetuneError
 from finetune.io.references import locate
 from finetune.reporting.metric_tables import overall
-from finetune.task_parts import REPOSITORY, CardFacts
+from finetune.task_parts.views import REPOSITORY, CardFacts
 
 UNKNOWN = "unknown"
 IN_MEMORY = "in-memory data"

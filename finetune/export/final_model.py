@@ -20,7 +20,7 @@ from finetune.io.manifest import PROCESSOR_FILES, write_manifest
 from finetune.methods.base import Method
 from finetune.model import TransferModel, saved_model
 from finetune.task import Task
-from finetune.task_parts import Row, RowTable, take_rows
+from finetune.task_parts.samples import Row, RowTable, take_rows
 
 # Relative to the largest output. Merging adapters reorders float32 sums, a difference of about
 # 1e-6; a wrong weight makes a far larger one.

@@ -40,7 +40,7 @@ from finetune.reporting.slice_tables import (
     slice_note,
     slice_rows,
 )
-from finetune.task_parts import BASE, REPOSITORY
+from finetune.task_parts.views import BASE, REPOSITORY
 
 MOST_LABELS = 50
 CALIBRATION_HEADING = "### Calibration"

@@ -33,7 +33,7 @@ from finetune.model import TransferModel
 from finetune.reporting.console import Console
 from finetune.tables.faults import drop_unreadable
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 
 INSTALL = "pip install 'finetune-kit[onnx]'"
 MODEL = "model.onnx"

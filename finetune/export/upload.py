@@ -23,7 +23,7 @@ from finetune.io.manifest import (
     note_foreign_files,
     read_manifest,
 )
-from finetune.task_parts import BASE
+from finetune.task_parts.views import BASE
 
 WHAT = ("merged", "adapter", "both")
 ADAPTER, ADAPTER_CONFIG = "adapter", "adapter_config.json"

@@ -36,7 +36,7 @@ from finetune.inference.predictor import WINDOW, input_columns
 from finetune.model import Batch, TransferModel
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 
 
 @dataclass

@@ -34,7 +34,8 @@ from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import Metrics, overall
 from finetune.reporting.run_facts import cut_note
 from finetune.task import Task
-from finetune.task_parts import Resolved, Row, take_rows
+from finetune.task_parts.rows import Resolved
+from finetune.task_parts.samples import Row, take_rows
 
 MOST_GROUPS = 200
 """Number of values of a column up to which the metrics are split by it."""

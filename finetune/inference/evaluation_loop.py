@@ -20,7 +20,7 @@ from finetune.distributed.precision import cast_once
 from finetune.errors import listed
 from finetune.model import TransferModel
 from finetune.task import Task
-from finetune.task_parts import Prediction, Stats, take_rows
+from finetune.task_parts.samples import Prediction, Stats, take_rows
 
 # A loss term without items has the sum 0, and 0 / TINY is 0.
 TINY = 1e-12

@@ -21,7 +21,7 @@ from finetune.reporting.console import Console
 from finetune.tables.encodings import DETECTED
 from finetune.tables.faults import UNREADABLE, RowNumber
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 
 
 class NumberedRow(NamedTuple):

@@ -18,7 +18,8 @@ import pyarrow as pa
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, format_count, nearest
 from finetune.io.table_writer import Write, check_output, open_writer, quote_formulas, write_lines
-from finetune.task_parts import Prediction, PredictionForm, Row, Views
+from finetune.task_parts.samples import Prediction, Row
+from finetune.task_parts.views import PredictionForm, Views
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_inputs import NumberedRow

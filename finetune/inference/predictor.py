@@ -24,7 +24,7 @@ from finetune.io.references import is_pattern
 from finetune.model import Batch, TransferModel
 from finetune.tables.records import is_frame
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row
+from finetune.task_parts.samples import Prediction, Row
 
 # Rows of a stream that are read ahead, so that rows of similar length can share a batch.
 WINDOW = 1024

@@ -16,7 +16,8 @@ from finetune.io.table_writer import open_writer
 from finetune.model import TransferModel
 from finetune.tables.faults import RowNumber
 from finetune.task import Task
-from finetune.task_parts import NamedRow, Outcome, Prediction, Row, take_rows
+from finetune.task_parts.samples import Prediction, Row, take_rows
+from finetune.task_parts.views import NamedRow, Outcome
 
 PREDICTIONS = "predictions.csv"
 _ROWS_AT_ONCE = 1024

@@ -16,7 +16,7 @@ from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch
 from finetune.config.formats import WRITTEN_IMAGES
 from finetune.errors import ConfigError, nearest
-from finetune.task_parts import Picture
+from finetune.task_parts.views import Picture
 from finetune.training.state import Live
 
 ROWS = 6

@@ -24,7 +24,8 @@ from finetune.methods.method_configs import FrozenConfig
 from finetune.reporting.console import Console
 from finetune.reports.label_ranking import load_cleanlab, rank_doubtful
 from finetune.task import Task
-from finetune.task_parts import LabelScores, Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
+from finetune.task_parts.views import LabelScores
 from finetune.training.linear_solver import out_of_fold
 from finetune.training.setup import assemble, cache_features
 

@@ -15,7 +15,7 @@ from finetune.batching.plan import MicroBatch
 from finetune.distributed.devices import as_float32, to_device
 from finetune.inference.evaluation_loop import mean_loss
 from finetune.model import Batch
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 from finetune.training.setup import Prepared
 from finetune.training.state import Live
 

@@ -11,7 +11,7 @@ from finetune.errors import ConfigError
 from finetune.io.table_writer import open_writer
 from finetune.labeling.pool import Pool, target_columns
 from finetune.task import Task
-from finetune.task_parts import Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 
 ROW, SUGGESTED, UNCERTAINTY = "row", "suggested_label", "uncertainty"
 

@@ -25,7 +25,7 @@ from finetune.model import Batch
 from finetune.registry import INSTALLED, make_task
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row, take_rows
+from finetune.task_parts.samples import Prediction, Row, take_rows
 
 _SCORE = "score/"
 Computed = tuple[torch.Tensor, Prediction]

@@ -23,7 +23,7 @@ from finetune.labeling.label_sheet import write_sheet
 from finetune.labeling.pool import Pool, identities_of, read_pool, target_columns
 from finetune.registry import find_task_config
 from finetune.reporting.console import Console
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 
 _COMPONENTS = 50
 _NEED_PREDICTIONS = ("both", "uncertainty")

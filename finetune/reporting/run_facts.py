@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune.task_parts import Length
+from finetune.task_parts.samples import Length
 
 NOT_APPLICABLE = "no effect: this run trains nothing that the key applies to"
 """The reason for a default that changes nothing."""

@@ -11,7 +11,7 @@ from finetune.config.schema import CalibrationWish
 from finetune.reports.intervals import Estimate, mean_interval
 from finetune.reports.reliability import describe_reliability, log_losses
 from finetune.reports.temperature import FOLDS, cross_fit, fit_factors, scale_scores
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 FEWEST_ROWS = 100
 """Rows from which a calibration is fitted unasked."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.reports.intervals import Array, Estimate, mean_interval
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 MOST_ROWS = 10_000  # more do not make a quantile more exact
 _DIGITS = 1e6

@@ -19,7 +19,7 @@ from finetune.reports.label_thresholds import (
     cross_fit_gain,
     fit_thresholds,
 )
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 COVERAGES = (0.8, 0.9, 0.95)
 """Coverages that a training measures on its test split."""

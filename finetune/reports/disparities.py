@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from finetune.errors import ConfigError
 from finetune.inference.evaluate import Measured
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 FEWEST_ROWS = 20
 """Rows of a group that a rate is measured on."""

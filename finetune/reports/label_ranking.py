@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import ConfigError
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 INSTALL = "pip install 'finetune-kit[report]'"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.reports.intervals import Array, Estimate, interval
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 USUAL = 0.5
 METRICS = ("f1_micro", "f1_macro", "subset_accuracy")

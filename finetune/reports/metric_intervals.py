@@ -9,7 +9,7 @@ import numpy as np
 from finetune.reporting.metric_tables import overall
 from finetune.reports.intervals import Estimate, spread
 from finetune.task import Task
-from finetune.task_parts import Stats
+from finetune.task_parts.samples import Stats
 
 FEWEST_DRAWS, MOST_DRAWS = 100, 1000
 MOST_VALUES = 10_000_000

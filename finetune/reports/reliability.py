@@ -20,7 +20,7 @@ from finetune.reports.intervals import (
     resampled_sums,
     spread,
 )
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 BINS = 15
 _TINY = 1e-12  # below the smallest probability of a softmax in float32 that is worth a loss

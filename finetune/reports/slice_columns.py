@@ -14,7 +14,9 @@ from datasets import Dataset
 from finetune.checks.text_checks import detect_languages
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.inference.evaluate import Measured
-from finetune.task_parts import LabelScores, Rows, take_rows
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import take_rows
+from finetune.task_parts.views import LabelScores
 
 LANGUAGE = "language"
 MOST_VALUES = 50

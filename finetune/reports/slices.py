@@ -25,7 +25,7 @@ from finetune.reports.disparities import measure_disparities
 from finetune.reports.intervals import Estimate, resampled_sums, spread
 from finetune.reports.label_ranking import has_cleanlab, rank_doubtful
 from finetune.reports.slice_columns import automatic_columns, check_column, named_columns
-from finetune.task_parts import Rows
+from finetune.task_parts.rows import Rows
 
 INSTALL = "pip install 'finetune-kit[report]'"
 FEWEST_ROWS = 20

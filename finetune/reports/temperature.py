@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, logsumexp, softmax
 
 from finetune.reports.intervals import Array
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 FOLDS = 5
 LARGEST = 20.0

@@ -18,7 +18,7 @@ import torch
 from finetune.config.best_metric import WORST_GROUP, Direction
 from finetune.errors import DataError, format_count, nearest
 from finetune.task import Task
-from finetune.task_parts import Stats
+from finetune.task_parts.samples import Stats
 
 FEWEST_ROWS = 10
 """Rows from which the metric of a group counts: that of a smaller one is mostly chance."""

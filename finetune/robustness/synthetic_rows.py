@@ -21,7 +21,7 @@ from finetune.batching.data_loader import Features, Split
 from finetune.errors import ConfigError
 from finetune.robustness.feature_gan import generate_rows
 from finetune.robustness.smote import interpolate_rows
-from finetune.task_parts import Sample
+from finetune.task_parts.samples import Sample
 
 GENERATORS = {"smote": interpolate_rows, "gan": generate_rows}
 

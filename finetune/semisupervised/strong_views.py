@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 
 _DROPPED = 0.3  # share of the words
 

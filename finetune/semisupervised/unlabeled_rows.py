@@ -20,7 +20,8 @@ from finetune.semisupervised.partly_labeled import Floats, PartlyLabeled, unit_v
 from finetune.semisupervised.self_training import self_train
 from finetune.semisupervised.strong_views import TEXT_VIEWS, alter_texts
 from finetune.task import Task
-from finetune.task_parts import LabelScores, Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
+from finetune.task_parts.views import LabelScores
 
 LEARNERS: Mapping[str, Learner] = MappingProxyType(
     {

@@ -41,7 +41,7 @@ from finetune.reports.decisions import Decisions, learn_decisions
 from finetune.reports.metric_intervals import quick_intervals
 from finetune.reports.slices import measure_report
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row, take_rows
+from finetune.task_parts.samples import Prediction, Row, take_rows
 from finetune.training.network import whole_model
 from finetune.training.recorder import RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared

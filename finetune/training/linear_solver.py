@@ -22,7 +22,7 @@ from finetune.distributed.devices import map_tensors, to_device
 from finetune.errors import ModelError
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
-from finetune.task_parts import Stats
+from finetune.task_parts.samples import Stats
 
 STRENGTHS = tuple(float(f"1e{power}") for power in range(0, -8, -1))
 FOLDS = 5

@@ -30,7 +30,7 @@ from finetune.methods.base import Method
 from finetune.model import Batch, TransferModel, check_finite
 from finetune.optim.optimizers import trained_names, trained_parameters
 from finetune.task import Task
-from finetune.task_parts import take_rows
+from finetune.task_parts.samples import take_rows
 from finetune.training.state import Live
 
 # Training rows that a method observes before it is applied: in total, and per batch.

@@ -39,7 +39,7 @@ from finetune.reporting.trackers import check_trackers, track_run
 from finetune.reports.disparities import NO_LABELS
 from finetune.reports.slices import check_report_columns
 from finetune.task import Task
-from finetune.task_parts import each_row
+from finetune.task_parts.samples import each_row
 from finetune.training.contrastive import save_backbone, tune_backbone
 from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head

@@ -34,7 +34,7 @@ from finetune.robustness.row_groups import RowGroups, describe_groups, find_grou
 from finetune.robustness.synthetic_rows import extend_split
 from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
 from finetune.task import Task
-from finetune.task_parts import Length, each_row
+from finetune.task_parts.samples import Length, each_row
 from finetune.training.network import (
     build_network,
     choose_attention,

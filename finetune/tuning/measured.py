@@ -17,7 +17,7 @@ from finetune.errors import CheckpointError
 from finetune.inference.evaluation_loop import Evaluation
 from finetune.io.files import atomic
 from finetune.reporting.console import format_value
-from finetune.task_parts import Stats
+from finetune.task_parts.samples import Stats
 from finetune.training.state import Live
 
 REPLICATES = 200

@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.annotations.box_table import find_box_tables, read_box_tables
 from tasks.annotations.voc import find_voc, read_voc
 from tasks.annotations.yolo import read_yolo_boxes

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from finetune.distributed.devices import to_device
 from finetune.errors import ConfigError
 from finetune.model import TransferModel
-from finetune.task_parts import Explanation
+from finetune.task_parts.views import Explanation
 from tasks.audits.word_pieces import group_words, special_ids
 
 INSTALL = "pip install 'finetune-kit[report]'"

@@ -5,7 +5,7 @@ Each snippet defines `classify`; the tests run it in a process that cannot impor
 
 from __future__ import annotations
 
-from finetune.task_parts import BASE, REPOSITORY
+from finetune.task_parts.views import BASE, REPOSITORY
 
 TEXT = """
 from transformers import pipeline

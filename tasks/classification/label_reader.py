@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import AmbiguityError, ConfigError, DataError
-from finetune.task_parts import Resolved
+from finetune.task_parts.rows import Resolved
 from tasks.cells.delimiters import DELIMITERS, find_delimiter, judge_delimiters
 from tasks.cells.indicators import (
     indicator_length,

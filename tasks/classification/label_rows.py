@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from finetune.errors import DataError, nearest
-from finetune.task_parts import Resolved, Row, Rows, shorten
+from finetune.task_parts.rows import Resolved, Rows, shorten
+from finetune.task_parts.samples import Row
 from tasks.cells.indicators import parse_bit
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import (

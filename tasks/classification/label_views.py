@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from finetune.errors import format_count, listed
-from finetune.task_parts import LabelScores, Outcome, Prediction, Row, Stats, Views
+from finetune.task_parts.samples import Prediction, Row, Stats
+from finetune.task_parts.views import LabelScores, Outcome, Views
 from tasks.audits.number_sections import residual_section
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix

@@ -15,7 +15,7 @@ from torch import Tensor
 from finetune.errors import nearest
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
-from finetune.task_parts import Prediction, Row, Sample, Stats
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats
 from tasks.cells.indicators import label_mappings, mapping_columns
 from tasks.classification.label_config import LabelKind, TargetConfig
 from tasks.classification.label_reader import (

@@ -26,7 +26,8 @@ from finetune.reports.conformal import (
     set_limits,
 )
 from finetune.reports.label_thresholds import USUAL
-from finetune.task_parts import Outcome, Prediction
+from finetune.task_parts.samples import Prediction
+from finetune.task_parts.views import Outcome
 from tasks.cells.delimiters import find_delimiter
 from tasks.cells.indicators import label_mappings
 from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, typed_labels

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.task_parts import Rng, Sample
+from finetune.task_parts.samples import Rng, Sample
 from tasks.detection.object_reader import Truth
 from tasks.image.canvas import Canvas, Frame
 from tasks.image.image_config import JointAugmentationConfig

@@ -13,17 +13,14 @@ from torch import Tensor
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import DataError, format_count
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import (
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats
+from finetune.task_parts.views import (
     REPOSITORY,
     CardFacts,
     NamedRow,
     Outcome,
     Picture,
-    Prediction,
     PredictionForm,
-    Row,
-    Sample,
-    Stats,
     Views,
 )
 from tasks.detection.detection_metrics import LOW_AP50, capped_note, count_objects, diagnose

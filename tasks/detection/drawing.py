@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from finetune.task_parts import Prediction
+from finetune.task_parts.samples import Prediction
 from tasks.image.sheets import LINE, palette, side_by_side
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")

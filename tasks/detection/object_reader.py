@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from finetune.errors import DataError, nearest
-from finetune.task_parts import Fixable, Row
+from finetune.task_parts.rows import Fixable
+from finetune.task_parts.samples import Row
 from tasks.classification.labels import label_text
 from tasks.image.joint_augmentation import clip_boxes
 from tasks.objects.boxes import Convention, ImageObject, box_fault, objects_in

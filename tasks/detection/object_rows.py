@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, format_count, listed, nearest
-from finetune.task_parts import Finding, Resolved, Row, each_row
+from finetune.task_parts.rows import Finding, Resolved
+from finetune.task_parts.samples import Row, each_row
 from tasks.cells.label_values import configured_labels
 from tasks.classification.labels import check_known, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig

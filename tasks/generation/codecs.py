@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from finetune.model import Batch
-from finetune.task_parts import Length, Sample
+from finetune.task_parts.samples import Length, Sample
 from tasks.generation.generation_config import CodecConfig, Truncation
 from tasks.generation.packing import Bins, pack, padded_tokens
 from tasks.generation.tokens import (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.task_parts import Row, each_row
+from finetune.task_parts.samples import Row, each_row
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.tokens import Tokens, chunk_tokens
 from tasks.prompts.prompts import make_exchange

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finetune.task_parts import BASE, REPOSITORY
+from finetune.task_parts.views import BASE, REPOSITORY
 from tasks.generation.generation_config import DecodingConfig
 
 CAUSAL = """

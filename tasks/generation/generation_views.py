@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.model import TransferModel
-from finetune.task_parts import CardFacts, Outcome, Prediction, Row, Sample, Stats, Views
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats
+from finetune.task_parts.views import CardFacts, Outcome, Views
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.generation_code import generation_card_code
 from tasks.metrics.text_metrics import ROUGE

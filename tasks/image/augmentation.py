@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError
-from finetune.task_parts import Rng
+from finetune.task_parts.samples import Rng
 from tasks.image.image_config import AugmentationConfig, FlipConfig
 from tasks.image.preprocessing import Preprocessing, channel_keys
 

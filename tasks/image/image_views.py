@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.batching.data_loader import encode_batch
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import CardFacts, Explanation, Picture, Row, Sample
+from finetune.task_parts.samples import Row, Sample
+from finetune.task_parts.views import CardFacts, Explanation, Picture
 from tasks.audits.class_activation import activation_maps, overlay
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from finetune.task_parts import Rng
+from finetune.task_parts.samples import Rng
 from tasks.image.augmentation import drawing_from
 from tasks.image.image_config import JointAugmentationConfig
 

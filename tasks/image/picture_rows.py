@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.errors import DataError
-from finetune.task_parts import (
-    Resolved,
-    Row,
-    Rows,
-    RowTable,
-    shorten,
-    take_rows,
-    validate_in_threads,
-)
+from finetune.task_parts.rows import Resolved, Rows, shorten, validate_in_threads
+from finetune.task_parts.samples import Row, RowTable, take_rows
 from tasks.classification.label_columns import find_column
 from tasks.image.image_reading import (
     digest_image,

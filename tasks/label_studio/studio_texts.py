@@ -17,7 +17,7 @@ from typing import Any
 from finetune.config.formats import DataFormat, TaskTables
 from finetune.config.schema import DataConfig
 from finetune.errors import AmbiguityError, DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.exports.export_files import label_name, naming_file, no_export, only_export, show_count
 from tasks.label_studio.studio_tasks import (
     LOOKED_FOR,

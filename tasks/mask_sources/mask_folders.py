@@ -15,7 +15,7 @@ from finetune.config.formats import DataFormat, TaskTables, Unusable
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.listing.walking import describe_contents, list_visible, note_strays
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.annotations.box_formats import COCO_FILES, to_rows
 from tasks.annotations.yolo import has_outlines, read_yolo_masks
 from tasks.coco.coco import read_coco

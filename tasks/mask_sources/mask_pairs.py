@@ -16,7 +16,7 @@ from pathlib import Path
 
 from finetune.listing.image_paths import is_image_file
 from finetune.listing.walking import walk_visible
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.mask_sources.mask_layouts import MaskPair, bare_name, masks_beside, may_be_mask
 
 _SUFFIX = re.compile(r"[-_ ](masks?|labels?|gt|seg|annotations?|trainids|labelids)$", re.IGNORECASE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from finetune.errors import DataError, listed
-from finetune.task_parts import Resolved, Row
+from finetune.task_parts.rows import Resolved
+from finetune.task_parts.samples import Row
 from tasks.mask_sources.mask_files import MaskFacts
 from tasks.masks.mask_coding import format_mask_value, learn_coding
 from tasks.masks.mask_reader import MaskReader, is_object_list

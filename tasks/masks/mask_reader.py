@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError, DataError, listed, nearest
-from finetune.task_parts import Row, each_row
+from finetune.task_parts.samples import Row, each_row
 from tasks.image.image_reading import digest_image, picture_size
 from tasks.mask_sources.mask_crops import crop_mask, crop_objects
 from tasks.mask_sources.mask_doubts import check_not_blurred, check_not_instances

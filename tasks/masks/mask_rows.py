@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Any
 
 from finetune.errors import DataError, format_count, listed
-from finetune.task_parts import Resolved, Row
+from finetune.task_parts.rows import Resolved
+from finetune.task_parts.samples import Row
 from tasks.classification.label_columns import find_column
 from tasks.image.picture_rows import PictureRows, image_name
 from tasks.mask_sources.mask_files import NO_OBJECT

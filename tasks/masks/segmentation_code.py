@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.task_parts import BASE, REPOSITORY
+from finetune.task_parts.views import BASE, REPOSITORY
 from tasks.image.preprocessing import Preprocessing
 
 SMP = """

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import (
-    CardFacts,
-    NamedRow,
-    Outcome,
-    Picture,
-    Prediction,
-    Row,
-    Sample,
-    Stats,
-    Views,
-)
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats
+from finetune.task_parts.views import CardFacts, NamedRow, Outcome, Picture, Views
 from tasks.image.picture_rows import RGB, describe_pixels
 from tasks.image.preprocessing import INPUT
 from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet

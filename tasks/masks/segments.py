@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.task_parts import Picture, Prediction
+from finetune.task_parts.samples import Prediction
+from finetune.task_parts.views import Picture
 from tasks.image.joint_augmentation import IGNORE
 from tasks.image.picture_rows import as_rgb
 from tasks.image.sheets import palette, shrink, side_by_side

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.objects.boxes import is_numbers, make_annotation, to_corners
 from tasks.objects.polygons import bounds
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from finetune.errors import format_count, listed
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 _TINY = 8  # pixels of the shorter side, half the stride of the finest features of most detectors
 _WHOLE = 0.95  # share of the picture

@@ -12,18 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.model import Batch, TransferModel
-from finetune.task_parts import (
-    REPOSITORY,
-    CardFacts,
-    NamedRow,
-    Outcome,
-    Picture,
-    Prediction,
-    Row,
-    Sample,
-    Stats,
-    Views,
-)
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats
+from finetune.task_parts.views import REPOSITORY, CardFacts, NamedRow, Outcome, Picture, Views
 from tasks.image.picture_rows import as_rgb, describe_pixels
 from tasks.image.sheets import make_sheet, shrink, side_by_side
 from tasks.pretraining.pixel_models import READ

@@ -7,17 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.model import TransferModel
-from finetune.task_parts import (
-    REPOSITORY,
-    CardFacts,
-    NamedRow,
-    Outcome,
-    Prediction,
-    Row,
-    Sample,
-    Stats,
-    Views,
-)
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats
+from finetune.task_parts.views import REPOSITORY, CardFacts, NamedRow, Outcome, Views
 
 if TYPE_CHECKING:
     from tasks.masked_language_modeling import MaskedLanguageModeling

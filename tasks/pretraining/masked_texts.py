@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row, Rows
+from finetune.task_parts.rows import Resolved, Rows
+from finetune.task_parts.samples import Row
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import find_column
 from tasks.pretraining.masked_text_config import MaskedLanguageModelingConfig

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError
-from finetune.task_parts import Rng
+from finetune.task_parts.samples import Rng
 
 FEWEST_PATCHES = 4  # along a side, by default
 _KEPT = 1e-9  # rounding of mask_ratio

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.task_parts import Rng
+from finetune.task_parts.samples import Rng
 
 NO_WORD = -1  # of special tokens
 MASKED, RANDOM = 0.8, 0.1  # shares of the chosen words; the others stay as they are

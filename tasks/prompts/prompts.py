@@ -13,7 +13,8 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row, Rows
+from finetune.task_parts.rows import Resolved, Rows
+from finetune.task_parts.samples import Row
 from tasks.prompts.dialogues import Piece, prompt_messages, render_prompt, split_dialogue
 from tasks.prompts.layouts import choose_prompts
 from tasks.prompts.messages import Message

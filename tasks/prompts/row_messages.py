@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.prompts.messages import (
     Message,
     is_dialogue,

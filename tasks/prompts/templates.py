@@ -14,7 +14,7 @@ from string import Formatter
 from typing import Any
 
 from finetune.errors import DataError, nearest
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks.cells.choice_columns import CHOICE_NAMES
 from tasks.prompts.choices import choice_lines, chosen_text, letter_of
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError
-from finetune.task_parts import Resolved, Row, RowTable, each_row
+from finetune.task_parts.rows import Resolved
+from finetune.task_parts.samples import Row, RowTable, each_row
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import find_column
 from tasks.classification.label_rows import LabelRows

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.batching.data_loader import encode_batch
 from finetune.model import TransferModel
-from finetune.task_parts import CardFacts, Explanation, Row, Sample
+from finetune.task_parts.samples import Row, Sample
+from finetune.task_parts.views import CardFacts, Explanation
 from tasks.audits.token_attribution import attribute_words
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews

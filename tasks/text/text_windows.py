@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import ConfigError
-from finetune.task_parts import Length
+from finetune.task_parts.samples import Length
 from tasks.text.long_texts import shorten_text
 from tasks.text.text_config import Pooling
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
-from finetune.task_parts import Length
+from finetune.task_parts.samples import Length
 from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.pretrained import from_pretrained
 from tasks.text.long_texts import PART, count_tokens, is_long, shorten_text

@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from finetune.audit.charts import POINTS
 from finetune.audit.label_sections import coverage_table, threshold_table
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 
 @pytest.mark.parametrize("count", [40, 300])

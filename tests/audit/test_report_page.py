@@ -11,7 +11,7 @@ import pytest
 from finetune.audit.charts import chooser, line_chart, records
 from finetune.audit.report_page import write_report_page
 from finetune.audit.sections import Card, Cards, Chart, Link, Matrix, Note, ReportSection, Table
-from finetune.task_parts import Explanation, Picture
+from finetune.task_parts.views import Explanation, Picture
 from tests.support.chromium import needs_chromium, visit
 
 HOSTILE = (

@@ -18,7 +18,7 @@ from finetune.commands.check_command import load_for_check
 from finetune.errors import ConfigError
 from finetune.registry import make_task
 from finetune.reporting.console import Console
-from finetune.task_parts import Finding
+from finetune.task_parts.rows import Finding
 
 Table = list[dict[str, Any]]
 

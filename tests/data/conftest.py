@@ -13,7 +13,8 @@ import pytest
 from finetune.config.schema import DataConfig, TaskConfig
 from finetune.errors import DataError, nearest
 from finetune.task import Task
-from finetune.task_parts import Resolved, Row, Rows
+from finetune.task_parts.rows import Resolved, Rows
+from finetune.task_parts.samples import Row
 
 
 class TextAndLabel(Rows):

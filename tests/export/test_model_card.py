@@ -25,7 +25,8 @@ from finetune.export.limitations import find_limitations
 from finetune.export.model_card import rename_card, write_card, write_cards
 from finetune.methods.method_configs import LoraConfig
 from finetune.reporting.run_facts import RunFacts
-from finetune.task_parts import CardFacts, Length
+from finetune.task_parts.samples import Length
+from finetune.task_parts.views import CardFacts
 from tests.support.tiny_models import text_rows
 
 LABELS = ("rare", "common")

@@ -16,7 +16,7 @@ from finetune.errors import DataError
 from finetune.inference.predictor import load
 from finetune.inference.split_reports import write_outcomes
 from finetune.tables.faults import RowNumber
-from finetune.task_parts import Outcome
+from finetune.task_parts.views import Outcome
 from tests.support.command_line import finetune as command
 from tests.support.tiny_models import text_rows
 

@@ -9,7 +9,7 @@ from scipy.special import expit, softmax
 from finetune.reports.calibration import choose_calibration
 from finetune.reports.reliability import calibration_error, log_losses, reliability_bins
 from finetune.reports.temperature import fit_factors, scale_scores
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 
 def rows(count: int, overconfidence: float, seed: int = 0) -> LabelScores:

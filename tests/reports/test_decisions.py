@@ -18,7 +18,7 @@ from finetune.reports.conformal import (
 )
 from finetune.reports.decisions import learn_decisions
 from finetune.reports.label_thresholds import METRICS, fit_thresholds
-from finetune.task_parts import LabelScores
+from finetune.task_parts.views import LabelScores
 
 LABELS = "abcd"
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from finetune.reports.metric_intervals import metric_intervals
-from finetune.task_parts import Stats
+from finetune.task_parts.samples import Stats
 
 
 class Means:

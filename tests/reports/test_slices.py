@@ -26,7 +26,9 @@ from finetune.reports.slices import (
     measure_slices,
 )
 from finetune.task import Task
-from finetune.task_parts import LabelScores, Rows, Stats, Views
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import Stats
+from finetune.task_parts.views import LabelScores, Views
 
 NAMES = ["no", "yes"]
 

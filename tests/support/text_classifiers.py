@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from finetune.config.schema import ModelConfig
 from finetune.model import TransferModel
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextClassification
 from tests.support.contract import resolve
 from tests.support.tiny_models import LABELS, text_rows

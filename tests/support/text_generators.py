@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 import finetune
 from finetune.config.schema import ModelConfig
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextGeneration
 from tasks.generation.language_models import LanguageModel
 from tests.support.contract import resolve

@@ -15,7 +15,8 @@ from torch.nn import functional
 from finetune.config.schema import ModelConfig, TaskConfig
 from finetune.model import Batch, TransferModel
 from finetune.task import Task
-from finetune.task_parts import Prediction, Rng, Row, Rows, Sample, Stats
+from finetune.task_parts.rows import Rows
+from finetune.task_parts.samples import Prediction, Rng, Row, Sample, Stats
 
 LETTERS = "abcdefghilmnoprstu"
 WIDTH = 12

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import finetune
 from finetune.errors import DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from finetune.testing import check_task
 from tasks import TextClassification
 from tests.support.text_classifiers import (

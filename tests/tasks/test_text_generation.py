@@ -28,7 +28,7 @@ from finetune.methods.method_configs import LoraConfig, PartialConfig
 from finetune.model import named_parts
 from finetune.registry import make_method
 from finetune.reporting.run_facts import NOT_APPLICABLE
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from finetune.testing import check_task
 from finetune.training.recipes import fill_defaults
 from tasks import TextGeneration

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.errors import ModelError
 from finetune.export.final_model import compute_outputs, relative_difference, write_task
 from finetune.task import Task
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tests.support import detection_runs, segmentation_runs, text_generators
 from tests.support.image_classifiers import set_up_classifier
 from tests.support.text_classifiers import NUMBER, set_up

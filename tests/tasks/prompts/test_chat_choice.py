@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 import finetune
 from finetune.config.retired import ADDED_KEYS, stored_section
 from finetune.errors import ConfigError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextGeneration
 from tests.support.text_generators import ANSWERED, loss_text, set_up, train, with_chat_template
 

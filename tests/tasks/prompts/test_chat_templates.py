@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 import finetune
 from finetune.errors import DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tests.support.text_generators import CHATS, NETWORKS, loss_text, set_up, train
 
 # ---- turns that carry loss

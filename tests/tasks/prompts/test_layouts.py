@@ -9,7 +9,7 @@ import pytest
 
 import finetune
 from finetune.errors import AmbiguityError, DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextGeneration
 from tasks.prompts.row_messages import row_messages
 from tests.support.contract import resolve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune.errors import DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextGeneration
 from tests.support.contract import resolve
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune.errors import AmbiguityError, DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextClassification
 from tasks.text.text_columns import choose_text
 from tests.support.contract import resolve

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from pydantic import ValidationError
 
 from finetune.errors import ConfigError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextClassification
 from tests.support.text_classifiers import NUMBER, labeled, set_up
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from finetune.errors import DataError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextClassification
 from tests.support.contract import resolve
 

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
-from finetune.task_parts import Row
+from finetune.task_parts.samples import Row
 from tasks import TextClassification
 from tasks.text import long_texts
 from tests.support.contract import resolve

@@ -1,0 +1,75 @@
+"""The types that pass through a task: rows, samples, statistics and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:  # readers of data and configs use these parts without torch
+    from torch import Tensor
+
+
+Row = dict[str, Any]
+"""One raw example: {column name: value}."""
+
+
+@runtime_checkable
+class RowTable(Sized, Protocol):
+    """Random access to rows: a datasets.Dataset, or anything that reads several rows at once."""
+
+    def __getitems__(self, keys: list[int]) -> list[Row]: ...
+
+
+def take_rows(rows: RowTable, positions: Iterable[int]) -> list[Row]:
+    """Read the rows at `positions` in one access."""
+    return list(rows.__getitems__(list(positions)))
+
+
+ROWS_IN_MEMORY = 256
+"""Rows that are read at once. Few, since a row may contain the bytes of an image."""
+
+
+def windows_of(rows: RowTable) -> Iterator[list[Row]]:
+    """Yield all rows, some at a time."""
+    for start in range(0, len(rows), ROWS_IN_MEMORY):
+        yield take_rows(rows, range(start, min(start + ROWS_IN_MEMORY, len(rows))))
+
+
+def each_row(rows: RowTable | Iterable[Row]) -> Iterator[Row]:
+    """Yield all rows, which is several times as fast as iterating a Dataset that was split."""
+    return chain.from_iterable(windows_of(rows)) if isinstance(rows, RowTable) else iter(rows)
+
+
+Sample = dict[str, Any]
+"""One encoded example, without batch axis and padding.
+
+"inputs" holds what the network reads, "target" what it should output; an unlabeled row gives no
+"target". If features are cached, the engine removes "inputs" before collating.
+"""
+
+Stats = dict[str, "Tensor"]
+"""Per-sample statistics of a batch, every tensor [B, ...].
+
+Axes after the first may differ between batches; they are padded with 0 when batches are joined, so
+a ragged statistic needs its length as another statistic.
+"""
+
+Prediction = dict[str, Any]
+"""The prediction for one row: JSON-able, in the format of the matching transformers pipeline."""
+
+Rng = np.random.Generator
+
+
+class Length(NamedTuple):
+    """Number of units of a row that the network reads (`used`) and that are truncated (`cut`).
+
+    The unit is `Views.length_unit`. `repeated` of the used ones are read twice: the overlap of
+    windows.
+    """
+
+    used: int
+    cut: int = 0
+    repeated: int = 0
