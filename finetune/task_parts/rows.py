@@ -6,15 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from finetune.errors import DataError
 from finetune.task_parts.samples import Row
-
-if TYPE_CHECKING:  # readers of data and configs use these parts without torch
-    pass
 
 
 class Fixable(str):
