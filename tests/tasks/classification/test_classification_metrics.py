@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from finetune.config.best_metric import best_faults
 from tasks.classification.classification_metrics import (
     classification_metrics,
     confusion_matrix,
     multilabel_metrics,
     regression_metrics,
 )
+from tasks.classification.label_config import TargetConfig
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +225,17 @@ def test_regression_metrics_of_one_row_are_finite() -> None:
 def test_confusion_matrix_has_true_classes_as_rows() -> None:
     matrix = confusion_matrix(np.array([1, 1, 0]), np.array([0, 0, 0]), classes=3)
     assert matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_every_metric_is_one_that_a_config_may_name() -> None:
+    names = ["a", "b", "c", "d", "e", "f"]  # enough for top5_accuracy
+    scores = np.random.default_rng(0).random((12, 6))
+    classes = np.arange(12) % 6
+    measured = {
+        **classification_metrics(scores, classes, names),
+        **multilabel_metrics(scores, np.eye(6)[classes], names, 0.5),
+        **regression_metrics(scores[:, 0], np.arange(12.0)),
+    }
+    assert len(measured) > 10
+    for name in measured:
+        assert not list(best_faults(name, TargetConfig.metric_names)), name
