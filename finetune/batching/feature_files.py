@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -84,6 +85,9 @@ def find_damage(folder: Path, rows: int) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+_CLAIMED = threading.local()  # "folders": those that this thread builds now
+
+
 @contextlib.contextmanager
 def claim_features(folder: Path, rows: int) -> Iterator[tuple[str, Path]]:
     """Yield what is wrong with the features of a folder, "" for whole ones, and where to build.
@@ -92,9 +96,11 @@ def claim_features(folder: Path, rows: int) -> Iterator[tuple[str, Path]]:
     first process decides for all of a run.
     """
     state, lock = this_process(), _build_lock(folder)
+    held: set[Path] = _CLAIMED.__dict__.setdefault("folders", set())
+    is_nested = folder in held  # a run within this build would wait for itself
     while True:
         fault, is_ours = find_damage(folder, rows) if state.is_main_process else "", True
-        if fault and (is_ours := _acquire(lock)):
+        if fault and (is_ours := is_nested or _acquire(lock)):
             fault = find_damage(folder, rows)  # another run may have finished before that
         # A name of its own for each build: on a file system without locks, two may run at once.
         partial = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.partial")
@@ -102,12 +108,15 @@ def claim_features(folder: Path, rows: int) -> Iterator[tuple[str, Path]]:
         if is_ours:
             break
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    held.add(folder)
     try:
         yield fault, partial
         if fault and state.is_main_process:
             # Whoever waits for this file finds the features whole, so it may have another one.
             Path(lock.lock_file).unlink(missing_ok=True)
     finally:
+        if not is_nested:
+            held.discard(folder)
         lock.release()
 
 
