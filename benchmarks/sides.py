@@ -34,6 +34,21 @@ class Stopwatch:
         }
 
 
+def watch_training() -> dict[str, float]:
+    """Return a dict that gets the figures of the training alone when a run of this kit trains."""
+    import finetune.training.run as engine
+
+    times, fit = dict[str, float](), engine.fit
+
+    def timed_fit(*arguments: Any) -> None:
+        watch = Stopwatch()
+        fit(*arguments)
+        times.update(watch.read())
+
+    engine.fit = timed_fit
+    return times
+
+
 def compare(
     sides: Mapping[str, Side],
     parser: ArgumentParser,

