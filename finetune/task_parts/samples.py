@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,16 +23,18 @@ class RowTable(Sized, Protocol):
     def __getitems__(self, keys: list[int]) -> list[Row]: ...
 
 
-def take_rows(rows: RowTable, positions: Iterable[int]) -> list[Row]:
-    """Read the rows at `positions` in one access."""
-    return list(rows.__getitems__(list(positions)))
+def take_rows(rows: RowTable | Sequence[Row], positions: Iterable[int]) -> list[Row]:
+    """Read the rows at `positions`; those of a table in one access."""
+    if isinstance(rows, RowTable):
+        return list(rows.__getitems__(list(positions)))
+    return [rows[position] for position in positions]
 
 
 ROWS_IN_MEMORY = 256
 """Rows that are read at once. Few, since a row may contain the bytes of an image."""
 
 
-def windows_of(rows: RowTable) -> Iterator[list[Row]]:
+def windows_of(rows: RowTable | Sequence[Row]) -> Iterator[list[Row]]:
     """Yield all rows, some at a time."""
     for start in range(0, len(rows), ROWS_IN_MEMORY):
         yield take_rows(rows, range(start, min(start + ROWS_IN_MEMORY, len(rows))))

@@ -72,7 +72,6 @@ def test_read_csv_takes_the_first_line_as_header_on_request(read: Read) -> None:
     [
         (["text"], r"data\.columns has 1 name, but the first line has 2 cells: 'text, label'"),
         (["a", "b"], "line 1 looks like one: 'text, label'; remove data.columns"),
-        (["a", "a"], "columns 1 and 2 are both called 'a'"),
     ],
 )
 def test_read_csv_refuses_columns_that_do_not_fit(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from finetune.config.schema import DataConfig
 from finetune.data.opening import open_splits
-from finetune.errors import ConfigError, DataError
+from finetune.errors import DataError
 from tasks import ObjectDetection
 from tasks.annotations.box_formats import BOX_FORMATS
 from tasks.detection.object_rows import learn_categories
@@ -282,8 +282,8 @@ def test_box_formats_report_an_unknown_class_by_place(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="task.objects: not in task.labels: 'dog' .2 objects"):
         learn_categories(rows, "objects", ["cat"])
-    with pytest.raises(ConfigError, match="'cat' is listed 2 times"):
-        learn_categories(rows, "objects", ["cat", "cat"])
+    with pytest.raises(ValueError, match="'cat' is listed 2 times"):
+        ObjectDetection(labels=["cat", "cat"])
     assert learn_categories(rows, "objects", [" dog", "cat "])[0] == ["dog", "cat"]
 
 

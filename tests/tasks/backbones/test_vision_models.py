@@ -87,7 +87,7 @@ def test_lora_merges_into_a_pretrained_vision_network() -> None:
 
 def test_lora_rejects_a_rank_larger_than_the_layers(vision_networks: dict[str, Path]) -> None:
     _, model = set_up_classifier(vision_networks["efficientnet"])
-    message = r"method.rank=512.* parameters, more than the .* of the 15 layers "
+    message = r"method.rank=512: LoRA .* parameters or more, and the 15 layers that they adapt have"
     with pytest.raises(ModelError, match=message):
         make_method(LoraConfig(rank=512)).apply(model)
 

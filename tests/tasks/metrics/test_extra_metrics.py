@@ -133,7 +133,7 @@ def test_misspelled_best_is_refused_before_the_network_is_built(
 ) -> None:
     keys = {"model": str(bert_folder), "output": str(tmp_path / "run"), "method": "frozen"}
     message = (
-        r"train.best: unknown metric 'f1'; did you mean 'f1_macro', 'f1_micro' or 'f1/business'"
+        r"train.best: unknown metric 'f1'; did you mean 'f1_macro', 'f1_micro' or 'f1/<label>'"
     )
     with pytest.raises(ConfigError, match=message):
         finetune.train("text-classification", data=text_rows(20), best="f1", **keys)
