@@ -19,6 +19,7 @@ def trained(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> fine
         data={"train": text_rows(40), "test": text_rows(20, seed=5)},
         model=str(bert_folder),
         output=str(folder / "run"),
+        method="full",  # merged weights of LoRA differ in their last bit on some processors
         epochs=1,
         validation=0,
         precision="fp32",
