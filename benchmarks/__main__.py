@@ -57,7 +57,7 @@ def main() -> None:
 def key_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what a run must have in common with another one to be its repetition."""
     arguments = getattr(ROWS[name], options.size)
-    command = f"python benchmarks/{ROWS[name].script} {arguments}"
+    command = f"python -m benchmarks.{ROWS[name].script} {arguments}".rstrip()
     return {"name": name, "command": command, "device": options.device, "threads": options.threads}
 
 
@@ -88,10 +88,8 @@ def run_script(name: str, options: argparse.Namespace) -> None:
     run = {**key, "date": time.strftime("%Y-%m-%d"), "seconds": time.perf_counter() - start}
     row, lines = ROWS[name], done.stdout.splitlines()
     run |= {
-        "processor": ratio_in(
-            PROCESSOR, [line for line in lines if line.lstrip().startswith(row.figure)]
-        ),
-        "clock": ratio_in(CLOCK, [line for line in lines if line.startswith(row.clock)]),
+        "processor": ratio_in(PROCESSOR, row.figure, lines),
+        "clock": ratio_in(CLOCK, row.clock, lines),
     }
     if run["processor"] is None:
         sys.exit(f"{name}: no ratio in its output:\n{done.stdout}")

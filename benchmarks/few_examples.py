@@ -5,7 +5,7 @@ same and balanced by topic. All heads are linear on mean-pooled vectors. All met
 backbone take the same number of steps at the same batch size; learning rates, and the epochs of a
 head on frozen features, are the kit's defaults. No split selects a checkpoint.
 
-    python benchmarks/few_examples.py --per-class 8 16 --seeds 0 1 2 3 4
+    python -m benchmarks.few_examples --per-class 8 16 --seeds 0 1 2 3 4
 
 Prints the mean and standard deviation of the test accuracy over seeds. Every finished cell is saved
 to FOLDER/cells.jsonl and not run again.

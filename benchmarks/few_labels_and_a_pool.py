@@ -4,7 +4,7 @@ MiniLM vectors of 256 tokens; for each seed a fifth of the articles is the test,
 topic have labels, and the others are the pool. A logistic regression learns from the labeled rows
 alone, and from these with pseudo-labels.
 
-    python benchmarks/few_labels_and_a_pool.py --per-class 4 8 16 --seeds 0 1 2 3 4
+    python -m benchmarks.few_labels_and_a_pool --per-class 4 8 16 --seeds 0 1 2 3 4
 
 Prints the accuracy of each method by itself and, as `train.semi` uses it, checked on held-out
 labeled rows (--unchecked leaves the check out, nine times as fast). Needs

@@ -99,7 +99,8 @@ def fit(
     split = some_rows(live.train, train)
     torch.manual_seed(seed)
     for name in live.model.heads:
-        live.model.network.get_submodule(name).reset_parameters()
+        head: Any = live.model.network.get_submodule(name)
+        head.reset_parameters()
     method = make_method(config.method)
     optimizer = build_optimizer(config.optim, method.param_groups(live.model, config.optim))
     of_train = None if groups is None else np.unique(groups[train], return_inverse=True)[1]
@@ -111,7 +112,7 @@ def fit(
         classes=of_train if balanced else None,
         groups=None if settings.group_dro is None else of_train,
     )
-    steps = int(settings.epochs * plan.steps_per_epoch)
+    steps = int((settings.epochs or 1) * plan.steps_per_epoch)
     optimizer = live.accelerator.prepare_optimizer(optimizer)
     live = replace(
         live, config=config, train=split, plan=plan, total_steps=steps, optimizer=optimizer

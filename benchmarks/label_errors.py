@@ -3,7 +3,7 @@
 MiniLM features, a head that is solved exactly on four fifths of the articles, and cleanlab. For
 each seed, a share of the articles gets the label of another topic.
 
-    python benchmarks/label_errors.py --share 0.05 --seeds 0 1 2
+    python -m benchmarks.label_errors --share 0.05 --seeds 0 1 2
 
 Prints recall and precision of the list, and how often the suggested label is the right one. Needs
 `pip install 'finetune-kit[samples,report]'`.

@@ -4,7 +4,7 @@ MiniLM vectors of 256 tokens; for each seed a quarter of the articles is the tes
 the pool. Ten rows are labeled at a time, and a logistic regression learns from all of them. The
 choice is that of `finetune suggest`: first by typicality, then by both, uncertainty or diversity.
 
-    python benchmarks/labels_to_ask.py --seeds 0 1 2 3 4 --plot docs/images/labels-to-ask.png
+    python -m benchmarks.labels_to_ask --seeds 0 1 2 3 4 --plot docs/images/labels-to-ask.png
 
 Prints accuracy in relation to that of a head that learned from the whole pool, and the number of
 labels at which the mean curve reaches 95 % of it. Needs `pip install 'finetune-kit[samples]'`.
@@ -69,6 +69,7 @@ def curve(way: str, seed: int, vectors: np.ndarray, topics: np.ndarray) -> list[
     )
     full = fit(vectors[pool], topics[pool]).score(vectors[test], topics[test])
     points = principal_components(vectors[pool], COMPONENTS).points
+    strategy: Any = way
     order = np.random.default_rng(seed).permutation(len(pool))
     labeled, found, head = np.zeros(0, dtype=int), list[float](), None
     while len(labeled) < MOST:
@@ -80,7 +81,7 @@ def curve(way: str, seed: int, vectors: np.ndarray, topics: np.ndarray) -> list[
         else:
             scores = head.predict_proba(vectors[pool[rest]])
             doubt = label_uncertainty(scores, exclusive=True)
-            new = rest[choose_rows(points[rest], points[labeled], doubt, STEP, way, seed)]
+            new = rest[choose_rows(points[rest], points[labeled], doubt, STEP, strategy, seed)]
         labeled = np.concatenate([labeled, new])
         head = fit(vectors[pool[labeled]], topics[pool[labeled]])
         found.append(head.score(vectors[test], topics[test]) / full)
@@ -93,7 +94,7 @@ def labels_needed(relative: np.ndarray) -> float:
     if not above:
         return float(STEP) if relative[0] >= GOAL else float("nan")
     low, high = relative[above - 1], relative[above]
-    return STEP * (above + (GOAL - low) / (high - low))
+    return float(STEP * (above + (GOAL - low) / (high - low)))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

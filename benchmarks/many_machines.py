@@ -1,6 +1,6 @@
 """Seconds and bytes a row of `finetune predict on=ray`, on two machines that are processes of one.
 
-    python benchmarks/many_machines.py RUN --rows 100000 --words 10
+    python -m benchmarks.many_machines RUN --rows 100000 --words 10
 
 Needs the extra `ray`. RUN is a text classifier. Processor time is that of all processes of the
 cluster and of the command, from the first row to the output; the start of the cluster is left out.

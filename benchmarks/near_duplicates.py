@@ -3,9 +3,9 @@
 Texts are BBC News, of which some are copied with each kind of edit; pictures are those of a
 folder, or an idx file of Fashion-MNIST (Debian: openclipart-png, dataset-fashion-mnist).
 
-    python benchmarks/near_duplicates.py texts
-    python benchmarks/near_duplicates.py pictures PATH --most 1000
-    python benchmarks/near_duplicates.py pictures PATH --most 400 --features
+    python -m benchmarks.near_duplicates texts
+    python -m benchmarks.near_duplicates pictures PATH --most 1000
+    python -m benchmarks.near_duplicates pictures PATH --most 400 --features
 
 Prints recall by kind of edit, and precision: of texts, a pair that was not planted is right if a
 comparison word by word (difflib) has a ratio of at least 0.6; of pictures, every such pair counts
@@ -118,7 +118,7 @@ def read_pictures(path: Path, most: int) -> list[Image.Image]:
     Image.MAX_IMAGE_PIXELS = None  # only headers of larger ones are read
     pictures: list[Image.Image] = []
     for file in files:
-        image = Image.open(file)
+        image: Image.Image = Image.open(file)
         if image.width * image.height > LARGEST:
             continue
         image = image.convert("RGBA")
@@ -187,7 +187,9 @@ def measure_features(path: Path, most: int, copies: int) -> None:
     from finetune.io.references import locate
 
     network = create_model("tf_efficientnet_lite0").eval()
-    weights = torch.load(locate(WEIGHTS), weights_only=True)
+    file = locate(WEIGHTS)
+    assert file is not None, f"{WEIGHTS} is not installed"
+    weights = torch.load(file, weights_only=True)
     network.load_state_dict(remap_state_dict(weights, network))
     network.reset_classifier(0)
 
@@ -195,7 +197,7 @@ def measure_features(path: Path, most: int, copies: int) -> None:
         pixels = np.stack([np.asarray(image.resize((96, 96)).convert("RGB")) for image in images])
         inputs = torch.from_numpy(pixels / 127.5 - 1).float().permute(0, 3, 1, 2)
         with torch.inference_mode():
-            found = torch.cat([network(batch) for batch in inputs.split(32)])
+            found = torch.cat([network(batch) for batch in torch.split(inputs, 32)])
         return np.asarray(torch.nn.functional.normalize(found, dim=1))
 
     pictures = read_pictures(path, most)

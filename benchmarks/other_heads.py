@@ -5,7 +5,7 @@ BBC News, first 64 tokens: the plain head reads the mean of the token features, 
 (examples/quantum_head.py) the mean, through four angles. Each trains with the kit's defaults, on
 the same rows; no split selects a checkpoint.
 
-    python benchmarks/other_heads.py --per-class 16 80 --seeds 0 1 2
+    python -m benchmarks.other_heads --per-class 16 80 --seeds 0 1 2
 
 Prints the mean and standard deviation over seeds of the test accuracy, the number of trained
 parameters, and the processor seconds of a run whose features are cached.
@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from few_examples import MODEL, write_rows
+from benchmarks.few_examples import MODEL, write_rows
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 HEADS = {

@@ -6,9 +6,9 @@ schedule. See versus_bare_loop.py for the timing method. The images are those of
 examples/make_scenes.py and examples/fashion_mnist.py.
 
     python examples/make_scenes.py
-    python benchmarks/pictures_versus_bare_loop.py segmentation --blocks 4 --steps 6
+    python -m benchmarks.pictures_versus_bare_loop segmentation --blocks 4 --steps 6
     python examples/fashion_mnist.py
-    python benchmarks/pictures_versus_bare_loop.py image-classification --batch-size 32 --bare bf16
+    python -m benchmarks.pictures_versus_bare_loop image-classification --batch-size 32 --bare bf16
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
 
+from benchmarks.versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
 from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
@@ -73,7 +73,7 @@ class Benchmark:
     """
 
     task: type[Task]
-    collated: type[Task]
+    collated: type[Any]
     data: str
     size: Any
     keys: dict[str, Any]
@@ -119,8 +119,7 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
     loaded = [
         batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
     ]
-    collated.config = task.config
-    collated.restore(task.state(), "")
+    collated.restore(task.state(), config.model)
     collated.batches = {
         micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, loaded, strict=True)
     }

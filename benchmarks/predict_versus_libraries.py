@@ -1,7 +1,7 @@
 """Predicting and embedding texts: our Predictor beside the libraries that load the same model.
 
-    python benchmarks/predict_versus_libraries.py predict
-    python benchmarks/predict_versus_libraries.py embed
+    python -m benchmarks.predict_versus_libraries predict
+    python -m benchmarks.predict_versus_libraries embed
 
 `predict`: 256 texts of 10 to 160 words, fp32, by a MiniLM with a classification head; the others
 are transformers' pipeline, with batches of 32 and without. `embed`: the same texts by MiniLM, the
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import Side, Stopwatch, compare
-from versus_trainer import DATA, MODEL
+
+from benchmarks.sides import Side, Stopwatch, compare
+from benchmarks.versus_trainer import DATA, MODEL
 
 TEXTS = 256
 LABELS = ("business", "entertainment", "politics", "sport", "tech")
@@ -98,13 +99,14 @@ def embed(options: argparse.Namespace, _: Path) -> dict[str, float]:
 
 def sentence_transformer(options: argparse.Namespace, _: Path) -> dict[str, float]:
     """Embed with sentence-transformers, same network and pooling. Each call loads the network."""
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
 
     from finetune.io.references import resolve_model
 
     def work(texts: list[str]) -> Any:
-        network = models.Transformer(str(resolve_model(MODEL)), max_seq_length=256)
-        pooling = models.Pooling(network.get_word_embedding_dimension(), "mean")
+        network = modules.Transformer(str(resolve_model(MODEL)), max_seq_length=256)
+        pooling = modules.Pooling(network.get_embedding_dimension(), "mean")
         encoder = SentenceTransformer(modules=[network, pooling], device="cpu")
         return encoder.encode(texts, batch_size=32)
 

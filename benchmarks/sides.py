@@ -45,7 +45,7 @@ def watch_training() -> dict[str, float]:
         fit(*arguments)
         times.update(watch.read())
 
-    engine.fit = timed_fit
+    engine.fit = timed_fit  # type: ignore[assignment]  # all that it is given is passed on
     return times
 
 
@@ -72,15 +72,22 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         options.folder = options.folder or Path(folder)
         prepare(options)
-        words = [*sys.argv, "--folder", str(options.folder), "--side"]
+        command = [*this_command(), "--folder", str(options.folder), "--side"]
         for _ in range(options.repeats):
             for side, figures in results.items():
-                figures.append(_run([sys.executable, *words, side]))
+                figures.append(_run([*command, side]))
                 print(f"{side}: {_describe(figures[-1])}", flush=True)
     ours, *others = results
     for other in others:
         for figure in ("whole-clock", "whole-processor", "until", "clock", "processor"):
             print(_ratio(figure, ours, results[ours], other, results[other]))
+
+
+def this_command() -> list[str]:
+    """Return the command that runs this process's module again with the same arguments."""
+    module = sys.modules["__main__"].__spec__
+    assert module is not None, "run benchmarks as modules: python -m benchmarks.NAME"
+    return [sys.executable, "-m", module.name, *sys.argv[1:]]
 
 
 def _run(command: list[str]) -> dict[str, float]:

