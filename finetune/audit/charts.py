@@ -116,12 +116,15 @@ def chooser(name: str, options: Sequence[str]) -> dict[str, Any]:
     return {"name": name, "value": options[0], "bind": bind}
 
 
-def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Draw a confusion matrix, for its PNG file; the page has a table in its place."""
+def heat_map(names: Sequence[str], cells: Sequence[Sequence[tuple[float, str]]]) -> dict[str, Any]:
+    """Draw a confusion matrix, for its PNG file; the page has a table in its place.
+
+    A cell is the share of its true class, and its text.
+    """
     data = [
-        {"true": true, "predicted": predicted, "rows": count, "share": count / max(sum(line), 1)}
-        for true, line in zip(names, counts, strict=True)
-        for predicted, count in zip(names, line, strict=True)
+        {"true": true, "predicted": predicted, "share": share, "text": text}
+        for true, line in zip(names, cells, strict=True)
+        for predicted, (share, text) in zip(names, line, strict=True)
     ]
     place = {
         axis: {"field": axis, "type": "nominal", "sort": list(names)}
@@ -135,10 +138,10 @@ def heat_map(names: Sequence[str], counts: Sequence[Sequence[int]]) -> dict[str,
         "scale": {"range": ["#ffffff", BLUE], "domain": [0, 1], "type": "sqrt"},
     }
     ink = {"condition": {"test": "datum.share > 0.3", "value": "white"}, "value": "#333333"}
-    cells = {"mark": {"type": "rect", "stroke": "white"}, "encoding": {**channels, "color": shade}}
-    text = {"field": "rows", "type": "quantitative"}
+    squares = {"mark": {"type": "rect", "stroke": "white"}, "encoding": {**channels, "color": shade}}
+    text = {"field": "text", "type": "nominal"}
     numbers = {"mark": "text", "encoding": {**channels, "text": text, "color": ink}}
-    return layered(data, [cells, numbers])
+    return layered(data, [squares, numbers])
 
 
 def write_png(spec: Mapping[str, Any], path: Path, size: tuple[int, int] = SIZE) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from finetune.audit.sections import ReportSection
 from finetune.audit.shown_rows import draw_thumbnails, text_of
 from finetune.config.schema import DataConfig
 from finetune.data.opening import Splits, open_splits
@@ -17,13 +18,14 @@ from finetune.data.source import Source
 from finetune.errors import ConfigError, DataError
 from finetune.inference.evaluate import Measured, evaluate_source
 from finetune.inference.model_loading import load_task, model_folder
+from finetune.inference.predictor import Predictor
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 from finetune.reports.intervals import Estimate
 from finetune.reports.metric_intervals import metric_intervals
 from finetune.task import Task
-from finetune.task_parts.samples import Row, Stats, take_rows
+from finetune.task_parts.samples import Prediction, Row, Stats, take_rows
 from finetune.task_parts.views import LabelScores, Outcome
 
 _ROWS_AT_ONCE = 128
@@ -116,6 +118,17 @@ class Evidence:
         """The outcome of each row; [] for a task without them."""
         evaluation, rows = self.measured.evaluation, self.measured.split.rows
         return self.task.views.outcomes(evaluation.stats, rows, evaluation.predictions)  # type: ignore[arg-type]
+
+    @cached_property
+    def own_sections(self) -> list[ReportSection]:
+        """The sections that only this kind of output has."""
+        return list(self.task.views.sections(self))
+
+    def predict(self, positions: Sequence[int]) -> list[Prediction]:
+        """Predict the rows at these positions once more, for what the statistics do not tell."""
+        model = self.measured.model
+        predictor = Predictor(self.task, model, next(model.network.parameters()).device)
+        return predictor.window(self.rows(positions), batch_size=1)
 
     @cached_property
     def worst_first(self) -> list[int]:

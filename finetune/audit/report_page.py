@@ -83,7 +83,7 @@ def write_figures(folder: Path, sections: Sequence[ReportSection]) -> list[Path]
             elif isinstance(block, Matrix):
                 side = max(200, 46 * len(block.names))
                 paths.append(folder / f"{block.name}.png")
-                write_png(heat_map(block.names, block.counts), paths[-1], (side, side))
+                write_png(heat_map(block.names, block.cells), paths[-1], (side, side))
             elif isinstance(block, Cards):
                 paths += _write_pictures(folder, block)
     return paths

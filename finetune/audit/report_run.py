@@ -18,7 +18,7 @@ from finetune.audit.report_page import FIGURES, load_template, write_figures, wr
 from finetune.audit.row_sections import doubtful_sections, repeated_sections
 from finetune.audit.sections import ReportSection
 from finetune.audit.slice_sections import slice_sections
-from finetune.audit.worst_rows import worst_sections
+from finetune.audit.worst_rows import WORST, worst_sections
 from finetune.data.opening import Splits
 from finetune.data.source import Source
 from finetune.distributed.launch import this_process
@@ -29,7 +29,8 @@ from finetune.reporting.console import Console
 
 
 def _own_sections(evidence: Evidence) -> Iterable[ReportSection]:
-    return evidence.task.views.sections(evidence)
+    """Yield the sections of the task, but for one that replaces the shared worst rows."""
+    return [section for section in evidence.own_sections if section.key != WORST]
 
 
 SECTIONS: Sequence[Callable[[Evidence], Iterable[ReportSection]]] = (

@@ -59,10 +59,22 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Legend:
+    """The colors of classes in pictures, {name: "#rrggbb"}."""
+
+    kind: ClassVar[str] = "legend"
+    colors: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A confusion matrix [C, C], true classes in rows; a click on a cell shows its rows.
 
     The rows have the columns "true" and "predicted".
+
+    Attributes:
+        unit: what is counted. If it is not rows, cells have shares of their class, and a click
+            shows the rows in which one class is true and the other predicted.
     """
 
     kind: ClassVar[str] = "matrix"
@@ -70,9 +82,23 @@ class Matrix:
     title: str
     names: Sequence[str]
     counts: Sequence[Sequence[int]]
+    unit: str = "rows"
+
+    @property
+    def cells(self) -> list[list[tuple[float, str]]]:
+        """The share and the text of each cell."""
+        places = range(len(self.names))
+        return [[(self.share(a, b), self.text(a, b)) for b in places] for a in places]
+
+    def text(self, row: int, column: int) -> str:
+        """Return the text of a cell."""
+        count, share = self.counts[row][column], self.share(row, column)
+        if self.unit == "rows":
+            return str(count)
+        return f"{share:.0%}" if share >= 0.01 or not count else "<1%"
 
     def share(self, row: int, column: int) -> float:
-        """Return the share of the rows of a class that a cell has."""
+        """Return the share of its true class that a cell has."""
         return self.counts[row][column] / max(sum(self.counts[row]), 1)
 
 
@@ -82,6 +108,7 @@ class Card:
 
     Attributes:
         pictures: of the row, and of its explanation.
+        texts: texts under each other, {their names: texts}.
     """
 
     title: str
@@ -89,6 +116,7 @@ class Card:
     text: str = ""
     pictures: Sequence[Picture] = ()
     explanation: Explanation | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +128,7 @@ class Cards:
     cards: Sequence[Card]
 
 
-Block = Note | Chart | Table | Matrix | Cards
+Block = Note | Chart | Table | Legend | Matrix | Cards
 
 
 @dataclass(frozen=True)

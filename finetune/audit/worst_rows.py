@@ -16,18 +16,23 @@ from finetune.reporting.console import format_value
 from finetune.task_parts.samples import Row
 from finetune.task_parts.views import Explanation, Picture
 
+WORST = "worst"
+"""Key of the section; one of the task's own replaces it."""
 SHOWN = 10  # rows; each is explained, which takes a backward pass or more
 SIDE_OF_WORST = 256  # pixels
 _TEXT = 1_200  # characters
 
 
 def worst_sections(evidence: Evidence) -> Iterator[ReportSection]:
-    """Show the rows with the worst mistakes, if the task has outcomes."""
+    """Show the rows with the worst mistakes: as the task does, or if it has outcomes."""
+    if own := [section for section in evidence.own_sections if section.key == WORST]:
+        yield from own
+        return
     if not evidence.outcomes:
         return
     worst = [n for n in evidence.worst_first[:SHOWN] if evidence.outcomes[n].mistake > 0]
     if not worst:
-        yield ReportSection("worst", "Worst errors", [Note("No row is wrong.")])
+        yield ReportSection(WORST, "Worst errors", [Note("No row is wrong.")])
         return
     task = evidence.task
     rows = [input_columns(row, task) for row in evidence.rows(worst)]
@@ -42,7 +47,7 @@ def worst_sections(evidence: Evidence) -> Iterator[ReportSection]:
         text = "" if pictures else evidence.content(row)[:_TEXT]
         title = f"row {evidence.numbers[position]}"
         cards.append(Card(title, facts, text, shown, explanation))
-    yield ReportSection("worst", "Worst errors", [*blocks, Cards("worst", cards)])
+    yield ReportSection(WORST, "Worst errors", [*blocks, Cards(WORST, cards)])
 
 
 def show_value(value: Any) -> str:
