@@ -95,7 +95,9 @@ class Matrix:
         count, share = self.counts[row][column], self.share(row, column)
         if self.unit == "rows":
             return str(count)
-        return f"{share:.0%}" if share >= 0.01 or not count else "<1%"
+        if 0 < share < 0.01 or 0.99 < share < 1:
+            return "<1%" if share < 0.5 else ">99%"
+        return f"{share:.0%}"
 
     def share(self, row: int, column: int) -> float:
         """Return the share of its true class that a cell has."""

@@ -10,7 +10,17 @@ import pytest
 
 from finetune.audit.charts import chooser, line_chart, records
 from finetune.audit.report_page import write_report_page
-from finetune.audit.sections import Card, Cards, Chart, Link, Matrix, Note, ReportSection, Table
+from finetune.audit.sections import (
+    Card,
+    Cards,
+    Chart,
+    Legend,
+    Link,
+    Matrix,
+    Note,
+    ReportSection,
+    Table,
+)
 from finetune.task_parts.views import Explanation, Picture
 from tests.support.chromium import needs_chromium, visit
 
@@ -27,6 +37,9 @@ drawn.then(() => {
   seen.charts = [...document.querySelectorAll(".plot")].map((plot) => plot.querySelectorAll("path").length > 3);
   seen.options = [...document.querySelectorAll(".vega-bind option")].map((option) => option.value);
   seen.all = rows();
+  seen.shares = [...document.querySelectorAll(".matrix")[1].querySelectorAll("td button")].map((cell) => cell.innerText);
+  seen.legend = document.querySelector(".legend").innerText;
+  seen.texts = [...document.querySelectorAll(".card:last-child .text")].slice(-2).map((each) => each.innerText);
   press(document.querySelectorAll(".matrix button")[1]);
   seen.cell = rows();
   seen.focus = document.activeElement.innerText;
@@ -74,8 +87,11 @@ def page(tmp_path: Path) -> Path:
         Chart("chosen", "By label", chosen),
         Chart("points", "Points", points, links={"row": "row"}),
         Matrix("confusions", "", NAMES, [[2, 1], [0, 1]]),
+        Matrix("pixels", "", NAMES, [[999_000, 1000], [0, 0]], unit="pixels"),
+        Legend({HOSTILE: "#b84a62"}),
         Table(HOSTILE, [HOSTILE], [[Link("4", {"row": 4})], [HOSTILE]]),
         Cards("worst", [Card(HOSTILE, {HOSTILE: HOSTILE}, HOSTILE, [picture], words)]),
+        Cards("texts", [Card(HOSTILE, {}, texts={HOSTILE: HOSTILE, "after": ""})]),
     ]
     outcomes = [("sport", HOSTILE), ("sport", "sport"), ("sport", "sport"), (HOSTILE, HOSTILE)]
     texts = ["shares", "the goal", "a match", HOSTILE]
@@ -101,6 +117,9 @@ def test_page_draws_charts_and_shows_the_rows_of_a_cell(page: Path) -> None:
     assert seen["options"] == NAMES
     assert seen["all"] == ["1", "2", "3", "4"]
     assert seen["cell"] == ["1"]
+    assert seen["shares"] == [">99%", "<1%"]
+    assert seen["legend"] == HOSTILE
+    assert seen["texts"] == [HOSTILE, "(empty)"]
     assert seen["focus"] == "Rows"
     assert seen["chosen"] == ["=sport", f"={HOSTILE}"]
     assert seen["count"] == "1 of 4 rows"
