@@ -138,7 +138,10 @@ def heat_map(names: Sequence[str], cells: Sequence[Sequence[tuple[float, str]]])
         "scale": {"range": ["#ffffff", BLUE], "domain": [0, 1], "type": "sqrt"},
     }
     ink = {"condition": {"test": "datum.share > 0.3", "value": "white"}, "value": "#333333"}
-    squares = {"mark": {"type": "rect", "stroke": "white"}, "encoding": {**channels, "color": shade}}
+    squares = {
+        "mark": {"type": "rect", "stroke": "white"},
+        "encoding": {**channels, "color": shade},
+    }
     text = {"field": "text", "type": "nominal"}
     numbers = {"mark": "text", "encoding": {**channels, "text": text, "color": ink}}
     return layered(data, [squares, numbers])
