@@ -59,7 +59,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Legend:
+class ColorKey:
     """The colors of classes in pictures, {name: "#rrggbb"}."""
 
     kind: ClassVar[str] = "legend"
@@ -130,7 +130,7 @@ class Cards:
     cards: Sequence[Card]
 
 
-Block = Note | Chart | Table | Legend | Matrix | Cards
+Block = Note | Chart | Table | ColorKey | Matrix | Cards
 
 
 @dataclass(frozen=True)
