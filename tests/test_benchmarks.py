@@ -1,0 +1,34 @@
+"""Benchmarks that no machine of ours can run in full: each part runs, on a CPU and tiny networks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert-full", "decoder-lora", "unet"])
+def test_gpu_benchmark_trains_tiny_networks_on_a_cpu(name: str) -> None:
+    words = [name, "--device", "cpu", "--size", "tiny", "--steps", "2", "--blocks", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.fullmatch(
+        rf"{name}: seconds a step ([\d.]+), over a bare loop ([\d.]+), .*\n", done.stdout
+    )
+    assert found, done.stdout
+    assert 0 < float(found[1]) < 10
+    assert 0 < float(found[2]) < 10
