@@ -95,10 +95,13 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
     return plain[close[0]] if close else None
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return "did you mean ...?" for a misspelled word, or the list of valid choices."""
+def nearest(word: str, choices: Iterable[str], more: Iterable[str] = ()) -> str:
+    """Return "did you mean ...?" for a misspelled word, or the list of valid choices.
+
+    `more` are choices that are valid, too, but too many to be listed.
+    """
     choices = sorted(choices)
-    if (found := closest(word, choices)) is not None:
+    if (found := closest(word, [*choices, *more])) is not None:
         return f"did you mean {found!r}?"
     return f"choose from: {', '.join(choices)}" if choices else "there are none to choose from"
 

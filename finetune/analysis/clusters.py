@@ -35,22 +35,25 @@ class KMeansClusters:
 def cluster_rows(points: np.ndarray, count: int | None, seed: int) -> KMeansClusters:
     """Cluster points [N, D] by k-means; without `count`, take the one of the best silhouette.
 
+    There are at most as many clusters as different points.
+
     Silhouettes are of the angles between centered vectors, on a sample of the rows.
     """
     from sklearn.metrics import silhouette_score
 
     distinct = len(np.unique(points, axis=0))
-    counts = [count] if count else list(range(2, min(MOST_CLUSTERS, distinct - 1) + 1))
+    most = min(MOST_CLUSTERS, distinct - 1)
+    counts = [min(count, distinct)] if count else list(range(2, most + 1))
     sample = draw_sample(len(points), _SILHOUETTE_ROWS, seed)
     silhouettes: dict[int, float] = {}
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for each in counts:
-        labels, centers = k_means(points, min(each, distinct), seed)
+        labels, centers = k_means(points, each, seed)
         found = len(np.unique(labels[sample]))
         score = -1.0
-        if 1 < found < len(sample):
+        if 1 < found < len(sample):  # else undefined
             score = float(silhouette_score(points[sample], labels[sample], metric="cosine"))
-        silhouettes[each] = score
+            silhouettes[each] = score
         if best is None or score > best[0]:
             best = score, labels, centers
     if best is None:  # too few different rows to divide

@@ -36,7 +36,8 @@ def place(
     The neighbors are weighted by their inverse distance.
     """
     sample = draw_sample(len(points), most, seed)
-    placed = embed(points[sample], seed).astype(np.float32)
+    # Rows that are all equal have no distances to scale: NaN.
+    placed = np.nan_to_num(embed(points[sample], seed).astype(np.float32))
     if len(sample) == len(points):
         return placed
     indices, distances = nearest_points(points, points[sample], min(_NEIGHBORS, len(sample)))

@@ -51,12 +51,13 @@ def embed(
     """
     from finetune.cluster.cluster_config import take_cluster_keys
     from finetune.commands.arguments import embedding_source
+    from finetune.data.source import EmbeddingRequest
 
     cluster, words = take_cluster_keys(words)
-    source, keys = embedding_source(words)
+    request = EmbeddingRequest(model, embedding_source(words), batch_size, precision, trust_code)
     from finetune.commands.preflight import check_embedding
 
-    check_embedding(model, source, output, cluster)
+    check_embedding(model, request.source, output, cluster)
     with loading_libraries():
         from finetune.cluster.block_commands import embed_on_cluster
         from finetune.distributed.launch import keep_freed_memory
@@ -64,11 +65,9 @@ def embed(
 
     keep_freed_memory()
     if cluster.on is not None:
-        embed_on_cluster(
-            model, source, keys, output, batch_size, precision, cluster, trust_code=trust_code
-        )
+        embed_on_cluster(request, output, cluster)
     else:
-        embed_rows(model, source, keys, output, batch_size, precision, trust_code=trust_code)
+        embed_rows(request, output)
 
 
 @commands.command()
@@ -107,24 +106,16 @@ def explore(
     finetune explore runs/news-bert-base-uncased-lora
     """
     from finetune.commands.explore_command import plan_exploration
+    from finetune.data.source import EmbeddingRequest
 
-    model, source, keys, folder = plan_exploration(words, output)
+    model, source, folder = plan_exploration(words, output)
+    request = EmbeddingRequest(model, source, batch_size, precision, trust_code)
     with loading_libraries():
         from finetune.distributed.launch import keep_freed_memory
         from finetune.exploration.explore import explore_rows
 
     keep_freed_memory()
-    explore_rows(
-        model,
-        source,
-        keys,
-        folder,
-        clusters=clusters,
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-        trust_code=trust_code,
-    )
+    explore_rows(request, folder, clusters, seed)
 
 
 @commands.command(context_settings=KEYS)
@@ -201,26 +192,17 @@ def suggest(
     """
     from finetune.commands.arguments import embedding_source
     from finetune.commands.preflight import check_suggestion
+    from finetune.data.source import EmbeddingRequest
 
-    source, keys = embedding_source(words)
+    source = embedding_source(words)
     check_suggestion(model, source, output)
     with loading_libraries():
         from finetune.distributed.launch import keep_freed_memory
         from finetune.labeling.suggest import suggest_rows
 
     keep_freed_memory()
-    suggest_rows(
-        model,
-        source,
-        keys,
-        output,
-        count=count,
-        by=by,
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-        trust_code=trust_code,
-    )
+    request = EmbeddingRequest(model, source, batch_size, precision, trust_code)
+    suggest_rows(request, output, count, by, seed)
 
 
 @commands.command(name="label-issues", context_settings=KEYS)

@@ -22,9 +22,8 @@ from finetune.cluster.cluster_config import ClusterConfig
 from finetune.cluster.ray_cluster import connected
 from finetune.cluster.row_blocks import RowBlocks, open_blocks
 from finetune.data.opening import open_numbered_rows
-from finetune.data.source import Source
+from finetune.data.source import EmbeddingRequest, Source
 from finetune.errors import DataError, format_count
-from finetune.inference.embedding_network import find_network
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.part_files import PartFiles, writing_alone
 from finetune.inference.prediction_inputs import open_table, stops_at_faults
@@ -75,44 +74,32 @@ def predict_on_cluster(
         console.print(note)
 
 
-def embed_on_cluster(
-    model: str,
-    source: Source,
-    keys: Mapping[str, Any],
-    output: Path,
-    batch_size: int,
-    precision: str | None,
-    config: ClusterConfig,
-    *,
-    trust_code: bool = False,
-) -> None:
-    """Embed all rows of `source` on the machines of a cluster; see `embed_rows`.
+def embed_on_cluster(request: EmbeddingRequest, output: Path, config: ClusterConfig) -> None:
+    """Embed all rows on the machines of a cluster; see `embed_rows`.
 
     Raises FinetuneError, and Interrupted after a signal.
     """
     console = Console()
-    local = Path(model)
-    model = str(local.absolute()) if local.is_dir() else model
+    source, local = request.source, Path(request.model)
+    if local.is_dir():
+        request = replace(request, model=str(local.absolute()))
 
     def read_table() -> tuple[Dataset, list[str], Sequence[int]]:
         return open_numbered_rows(source.reference, source.config, source.split)
 
     with writing_alone(output):
-        notes: list[str] = []
+        notes, job = list[str](), EmbedJob(request)
         with console.during("reading the rows"):
             blocks = open_blocks(source, _staging(output), read_table)
         with console.during("loading the network"):
-            task, network, _ = find_network(
-                model, blocks.head(), keys, notes, trust_code=trust_code
-            )
+            task, network = job.find_network(blocks, notes)
         if task.config.reads_images and blocks.config is not None:
             with console.during("reading the rows"):  # again, to find the files of the images
                 blocks = open_blocks(source, _staging(output), read_table, direct=False)
-        digest = digest_model(network, precision or "").hexdigest()
+        digest = digest_model(network, request.precision or "").hexdigest()
         made_of = [digest, task.resolved_.model_dump_json(), source.config.on_error]
         facts = {"data": "\n".join([*blocks.notes, *notes]), "task": task.name}
         console.facts({name: text for name, text in facts.items() if text})
-        job = EmbedJob(model, keys, source, precision, batch_size, trust_code)
         with _prepared(output, blocks, made_of, config, console) as run_blocks:
             run_blocks.run(job)
             total = run_blocks.total()

@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from finetune.cluster.ray_cluster import Workplace
 from finetune.cluster.row_blocks import RowBlocks
-from finetune.data.source import Source
+from finetune.data.source import EmbeddingRequest
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import make_accelerator
 from finetune.distributed.precision import check_precision, choose_precision
@@ -35,6 +35,8 @@ from finetune.inference.prediction_outputs import PredictionTable, output_types
 from finetune.inference.predictor import WINDOW, Predictor
 from finetune.io.files import write_json
 from finetune.io.table_writer import open_writer
+from finetune.model import TransferModel
+from finetune.task import Task
 
 
 @dataclass
@@ -158,27 +160,29 @@ class _BlockPredictor(BlockWorker):
 
 @dataclass(frozen=True)
 class EmbedJob(BlockJob):
-    """Vectors of rows by a network.
+    """Vectors of rows by a network."""
 
-    Attributes:
-        source: says what happens to invalid rows, and is named in messages.
-    """
+    request: EmbeddingRequest
 
-    model: str
-    keys: Mapping[str, Any]
-    source: Source
-    precision: str | None
-    batch_size: int
-    trust_code: bool
+    def find_network(self, blocks: RowBlocks, notes: list[str]) -> tuple[Task, TransferModel]:
+        """Load the network and the task; also add notes on how they read the rows."""
+        request = self.request
+        return find_network(
+            request.model,
+            blocks.head(),
+            request.source.options,
+            notes,
+            trust_code=request.trust_code,
+        )[:2]
 
     def open(self, blocks: RowBlocks) -> BlockWorker:
-        task, network, _ = find_network(
-            self.model, blocks.head(), self.keys, [], trust_code=self.trust_code
-        )
-        precision, _ = choose_precision(self.precision, best_device())
+        request = self.request
+        task, network = self.find_network(blocks, [])
+        precision, _ = choose_precision(request.precision, best_device())
         accelerator = make_accelerator(precision)
         network = network.to(accelerator.device).eval()
-        embedder = RowEmbedder(task, network, accelerator, self.batch_size, self.model, precision)
+        size, model = request.batch_size, request.model
+        embedder = RowEmbedder(task, network, accelerator, size, model, precision)
         return _BlockEmbedder(self, embedder)
 
 
@@ -191,7 +195,7 @@ class _BlockEmbedder(BlockWorker):
         self, number: int, rows: Dataset, numbers: Sequence[int], parts: PartFiles
     ) -> BlockFacts:
         truncated, places, vectors = self.embedder.cut, list[int](), []
-        inputs = EmbeddingInputs(rows, numbers, self.job.source)
+        inputs = EmbeddingInputs(rows, numbers, self.job.request.source)
         for window in range(-(-len(rows) // WINDOW)):
             valid_places, valid_rows = inputs.valid(self.embedder.task, window)
             places += valid_places

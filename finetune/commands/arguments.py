@@ -46,8 +46,8 @@ def data_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:
     return _one_name([word for word in words if word not in keyed], "DATA", named)
 
 
-def embedding_source(words: Sequence[str]) -> tuple[Source, dict[str, Any]]:
-    """Split words into DATA with its keys, and the keys of the task. Raises ConfigError."""
+def embedding_source(words: Sequence[str]) -> Source:
+    """Split words into DATA with its keys and those of the task. Raises ConfigError."""
     data, overrides = data_and_overrides(words)
     return make_embedding_source(data, dict(map(split_override, overrides)), "command line")
 

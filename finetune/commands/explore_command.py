@@ -17,10 +17,8 @@ from finetune.io.run_folder import RunFolder
 _MODEL = ("model", "model.name")
 
 
-def plan_exploration(
-    words: Sequence[str], output: Path | None
-) -> tuple[str, Source, dict[str, Any], Path]:
-    """Return the network, the rows, the keys of the task and the folder to write to."""
+def plan_exploration(words: Sequence[str], output: Path | None) -> tuple[str, Source, Path]:
+    """Return the network, the rows and the folder to write to."""
     data, overrides = data_and_overrides(words)
     keys = dict(map(split_override, overrides))
     models = [keys.pop(name) for name in _MODEL if name in keys]
@@ -28,7 +26,7 @@ def plan_exploration(
         models, run = [data], RunFolder(Path(data))
         data, own = _trained_rows(run)
         keys = own | keys
-    source, task_keys = make_embedding_source(data, keys, "command line")
+    source = make_embedding_source(data, keys, "command line")
     if not models:
         raise ConfigError(
             "explore: model=NAME is missing; give a pretrained model or a fine-tuned run, such as "
@@ -40,7 +38,7 @@ def plan_exploration(
     folder = output or default_explore_folder(source, model)
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"-o {folder}: is a file; name a folder")
-    return model, source, task_keys, folder
+    return model, source, folder
 
 
 def default_explore_folder(source: Source, model: str) -> Path:

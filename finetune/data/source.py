@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Source:
     split: str | None = None
     """Name of the split to read if there are several."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Task keys that replace those of the training run."""
+    """Task keys that replace those of the training run, or choose the task of rows to embed."""
 
     @property
     def name(self) -> str:
@@ -44,6 +44,22 @@ class Source:
         name = Path(self.name.rstrip("/")).stem
         parts = [re.sub(r"[^\w.-]+", "-", part) for part in (name, self.split or "") if part]
         return "-".join(parts) or "data"
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Rows to embed, and the pretrained network or fine-tuned run that embeds them.
+
+    Attributes:
+        precision: of the computation; None for what suits the device.
+        trust_code: True to run code that a run names.
+    """
+
+    model: str
+    source: Source
+    batch_size: int = 32
+    precision: str | None = None
+    trust_code: bool = False
 
 
 def find_data(reference: Any) -> Path | None:
@@ -80,11 +96,13 @@ def make_source(
     *,
     takes_options: bool = False,
     keywords: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> Source:
     """Build the source that `reference` and keys such as "data.delimiter" or "split" describe.
 
     With `takes_options`, keys that do not control reading are passed on to the task, except those
-    that misspell one of the call's own `keywords`. A `reference` of None is reported as missing.
+    that misspell one of the call's own `keywords`; `known` are further right spellings. A
+    `reference` of None is reported as missing.
     Raises ConfigError that lists every unknown key and every invalid value; `place` names their
     origin.
     """
@@ -93,7 +111,7 @@ def make_source(
     others = {key.removeprefix("task."): keys[key] for key in keys if key not in choices}
     options = others if takes_options else {}
     faults = [
-        f"{key}: unknown key for reading rows; {nearest(key, choices)} ({place})"
+        f"{key}: unknown key for reading rows; {nearest(key, choices, known)} ({place})"
         for key in others
         if key not in options
     ]
@@ -111,10 +129,8 @@ def make_source(
     return Source(reference, DataConfig(**values), None if split is None else str(split), options)
 
 
-def make_embedding_source(
-    reference: Any, keys: Mapping[str, Any], place: str
-) -> tuple[Source, dict[str, Any]]:
-    """Build the source of rows to embed, and return the keys of the task among `keys`.
+def make_embedding_source(reference: Any, keys: Mapping[str, Any], place: str) -> Source:
+    """Build the source of rows to embed, whose options are the keys of the task among `keys`.
 
     These begin with "task", or are keys of a task and do not control reading; "name" is the task.
     """
@@ -124,5 +140,7 @@ def make_embedding_source(
         for key, value in keys.items()
         if key.partition(".")[0] == "task" or key in fields.difference(READING_KEYS, [SPLIT])
     }
-    source = make_source(reference, {k: v for k, v in keys.items() if k not in own}, place)
-    return source, {"name" if k == "task" else k.removeprefix("task."): v for k, v in own.items()}
+    others = {key: value for key, value in keys.items() if key not in own}
+    source = make_source(reference, others, place, known=fields)
+    options = {"name" if k == "task" else k.removeprefix("task."): v for k, v in own.items()}
+    return replace(source, options=options)

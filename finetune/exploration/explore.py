@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from datasets import Dataset
+from PIL import Image
 
 from finetune.analysis.cluster_names import name_clusters
-from finetune.analysis.clusters import cluster_rows, dense_clusters
-from finetune.analysis.feature_space import principal_components, read_vectors
-from finetune.analysis.outliers import near_duplicates, neighbors_of, outlier_scores
-from finetune.analysis.projections import project
+from finetune.analysis.feature_space import read_vectors
 from finetune.analysis.requirements import check_analysis
-from finetune.analysis.self_organizing_map import train_map
 from finetune.audit.shown_rows import draw_thumbnails
-from finetune.data.source import Source, make_embedding_source
+from finetune.data.source import EmbeddingRequest, make_embedding_source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.exploration.explore_folder import Exploration, write_exploration
-from finetune.exploration.explored_rows import describe_rows
+from finetune.exploration.explored_rows import describe_rows, find_labels
+from finetune.exploration.row_analysis import analyze
 from finetune.exploration.thumbnails import choose_typical
-from finetune.inference.embedding import (
-    EmbeddingInputs,
-    RowEmbedder,
-    has_vectors,
-    open_embedding,
-    write_vectors,
-)
+from finetune.inference.embedding import has_vectors, open_embedding, write_vectors
 from finetune.inference.predictor import input_columns
 from finetune.io.table_writer import prepare_folder
 from finetune.reporting.console import Console
+from finetune.task import Task
 from finetune.task_parts.samples import take_rows
 
 FEATURES = "features.parquet"
@@ -60,109 +53,67 @@ def explore(
     takes. `clusters` sets their number, by default the one of the best silhouette. `keys` set how
     the data is read or keys of the task, as for `embed`. Raises FinetuneError.
     """
-    source, task_keys = make_embedding_source(data, keys, "call")
-    return explore_rows(
-        os.fspath(model),
-        source,
-        task_keys,
-        Path(output),
-        clusters=clusters,
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-        trust_code=trust_code,
-    )
+    source = make_embedding_source(data, keys, "call")
+    request = EmbeddingRequest(os.fspath(model), source, batch_size, precision, trust_code)
+    return explore_rows(request, Path(output), clusters, seed)
 
 
 def explore_rows(
-    model: str,
-    source: Source,
-    keys: Mapping[str, Any],
-    folder: Path,
-    *,
-    clusters: int | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    precision: str | None = None,
-    trust_code: bool = False,
+    request: EmbeddingRequest, folder: Path, clusters: int | None, seed: int
 ) -> Exploration:
-    """Explore the rows of `source`; every figure is a function of rows, network and seed."""
+    """Explore rows; every figure is a function of rows, network and seed."""
     check_analysis("explore")
     if this_process().num_processes > 1:
         raise ConfigError("explore: runs in one process; start it without a launcher")
-    console = Console()
+    console, source = Console(), request.source
     prepare_folder(folder)
-    embedder, inputs = open_embedding(
-        model, source, keys, batch_size, precision, console, trust_code=trust_code
-    )
+    embedder, inputs = open_embedding(request, console)
+    task = embedder.task
+    _check_count(len(inputs.table), source.name)  # before the vectors, which take minutes
+    labeled = find_labels(task, inputs.table, required="label" in source.options)
     if has_vectors(embedder, inputs, folder / FEATURES, console):
         console.print(f"vectors of {folder / FEATURES} reused: the rows and the network are equal")
     else:
         write_vectors(embedder, inputs, folder / FEATURES, console)
-    title = f"{source.name} by {model}"
     with tempfile.TemporaryDirectory(prefix=".vectors-", dir=folder) as scratch:
         places, vectors = read_vectors(folder / FEATURES, Path(scratch) / "unit.npy")
-        if len(places) < _FEWEST:
-            raise DataError(
-                f"{source.name}: {format_count(len(places), 'row')}, too few; explore at least 4"
-            )
-        found = _analyze(embedder, inputs, places, vectors, clusters, seed, console, title, keys)
+        _check_count(len(places), source.name)
+        found = analyze(vectors, clusters, seed, console)
         del vectors  # Windows removes no file that is mapped
-    write_exploration(found, folder, console)
-    return found
-
-
-def _analyze(
-    embedder: RowEmbedder,
-    inputs: EmbeddingInputs,
-    places: np.ndarray,
-    vectors: np.ndarray,
-    count: int | None,
-    seed: int,
-    console: Console,
-    title: str,
-    keys: Mapping[str, Any],
-) -> Exploration:
-    task = embedder.task
-    indices = inputs.indices_of(places.tolist())
-    rows = describe_rows(task, inputs.table.select(indices), must_have_labels="label" in keys)
-    with console.during("principal components"):
-        components = principal_components(vectors)
-    points = components.points
-    with console.during("clusters"):
-        means = cluster_rows(points, count, seed)
-        dense = dense_clusters(points, seed)
-    with console.during("self-organizing map"):
-        trained = train_map(points)
-    with console.during("neighbors"):
-        neighbors, distances = neighbors_of(points)
-    with console.during("drawing maps"):
-        maps = project(points, seed)
-    typical = choose_typical(points, means.of_rows, means.centers)
-    wanted = sorted(
-        {*range(min(len(rows.texts), _ROWS_WITH_PICTURES)), *chain.from_iterable(typical)}
-    )
+    rows = inputs.table.select(inputs.indices_of(places.tolist()))
+    described = describe_rows(task, rows, labeled)
+    means = found.clusters
+    if clusters is not None and len(means.centers) < clusters:
+        different = format_count(len(means.centers), "different row")
+        console.print(f"--clusters {clusters}: there are only {different}, a cluster each")
+    typical = choose_typical(found.points, means.of_rows, means.centers)
     with console.during("drawing pictures"):
-        table = take_rows(inputs.table, [indices[index] for index in wanted])
-        shown = draw_thumbnails(task, [input_columns(row, task) for row in table])
-    thumbnails = dict(zip(wanted, shown, strict=True)) if shown else {}
+        thumbnails = _draw(task, rows, typical)
     words = [""] * len(means.centers)
     if not thumbnails:
-        words = name_clusters(rows.texts, means.of_rows)
-    return Exploration(
-        title=title,
+        words = name_clusters(described.texts, means.of_rows)
+    explored = Exploration(
+        title=f"{source.name} by {request.model}",
         seed=seed,
         rows=places,
-        described=rows,
-        explained=float(components.explained.sum()),
-        components=points.shape[1],
-        maps=maps,
-        clusters=means,
+        described=described,
+        analysis=found,
         names=[f"{number} {text}".strip() for number, text in enumerate(words)],
-        dense=dense,
-        trained_map=trained,
-        outliers=outlier_scores(neighbors, distances),
-        duplicate_of=near_duplicates(vectors, neighbors, seed),
         thumbnails=thumbnails,
         typical=typical,
     )
+    write_exploration(explored, folder, console)
+    return explored
+
+
+def _check_count(rows: int, name: str) -> None:
+    if rows < _FEWEST:
+        raise DataError(f"{name}: {format_count(rows, 'row')}, too few; explore at least {_FEWEST}")
+
+
+def _draw(task: Task, rows: Dataset, typical: Sequence[Sequence[int]]) -> dict[int, Image.Image]:
+    """Draw pictures of the first rows and of typical ones, by index; {} for rows without any."""
+    first = range(min(len(rows), _ROWS_WITH_PICTURES))
+    wanted = sorted({*first, *chain.from_iterable(typical)})
+    shown = draw_thumbnails(task, [input_columns(row, task) for row in take_rows(rows, wanted)])
+    return dict(zip(wanted, shown, strict=True)) if shown else {}

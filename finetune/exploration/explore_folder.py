@@ -21,13 +21,13 @@ import pyarrow.parquet
 from matplotlib.figure import Figure
 from PIL import Image
 
-from finetune.analysis.clusters import KMeansClusters, agreement
-from finetune.analysis.self_organizing_map import SelfOrganizingMap
+from finetune.analysis.clusters import agreement
 from finetune.audit.shown_rows import as_data_url
 from finetune.errors import ConfigError, format_count
 from finetune.exploration.explore_page import MapColor, write_page
 from finetune.exploration.explored_rows import ExploredRows
 from finetune.exploration.map_plots import plot_map, plot_silhouettes, plot_units
+from finetune.exploration.row_analysis import RowAnalysis
 from finetune.exploration.thumbnails import save_mosaic
 from finetune.io.files import atomic, write_json
 from finetune.reporting.console import Console
@@ -42,11 +42,7 @@ class Exploration:
 
     Attributes:
         rows: their numbers in the table, from 0, int64 [N].
-        components: number of principal components, which explain the share `explained`.
-        maps: {name: float32 [N, 2]}.
         names: a name of each k-means cluster.
-        dense: HDBSCAN's cluster of each row, -1 for noise.
-        duplicate_of: index of the first row of a group of near duplicates, -1 for other rows.
         thumbnails: pictures of rows, by index.
         typical: indices of the rows nearest to each center.
     """
@@ -55,47 +51,42 @@ class Exploration:
     seed: int
     rows: np.ndarray
     described: ExploredRows
-    components: int
-    explained: float
-    maps: Mapping[str, np.ndarray]
-    clusters: KMeansClusters
+    analysis: RowAnalysis
     names: Sequence[str]
-    dense: np.ndarray
-    trained_map: SelfOrganizingMap
-    outliers: np.ndarray
-    duplicate_of: np.ndarray
     thumbnails: Mapping[int, Image.Image]
     typical: Sequence[Sequence[int]]
 
     @property
     def figures(self) -> dict[str, Any]:
         """The figures of the exploration, JSON-able."""
-        silhouettes = self.clusters.silhouettes
+        analysis = self.analysis
+        silhouettes = analysis.clusters.silhouettes
         count = len(self.names)
-        units = self.trained_map.units.shape
+        units = analysis.trained_map.units.shape
         figures: dict[str, Any] = {
             "rows": len(self.rows),
             "seed": self.seed,
-            "components": self.components,
-            "explained_variance": round(self.explained, 4),
+            "components": analysis.points.shape[1],
+            "explained_variance": round(analysis.explained, 4),
             "clusters": count,
             "silhouettes": {str(k): round(value, 4) for k, value in silhouettes.items()},
             "hdbscan": {
-                "clusters": int(self.dense.max()) + 1,
-                "noise": round(float((self.dense < 0).mean()), 4),
+                "clusters": int(analysis.dense.max()) + 1,
+                "noise": round(float((analysis.dense < 0).mean()), 4),
             },
             "self_organizing_map": {
                 "rows": units[0],
                 "columns": units[1],
-                "quantization_error": round(self.trained_map.quantization_error, 4),
-                "topographic_error": round(self.trained_map.topographic_error, 4),
+                "quantization_error": round(analysis.trained_map.quantization_error, 4),
+                "topographic_error": round(analysis.trained_map.topographic_error, 4),
             },
-            "near_duplicates": int((self.duplicate_of >= 0).sum()),
+            "near_duplicates": int((analysis.duplicate_of >= 0).sum()),
         }
         if labels := self.described.labels:
             known = [index for index, label in enumerate(labels) if label]
             truth = [labels[index] for index in known]
-            for name, found in (("k_means", self.clusters.of_rows), ("hdbscan", self.dense)):
+            by_name = {"k_means": analysis.clusters.of_rows, "hdbscan": analysis.dense}
+            for name, found in by_name.items():
                 scores = agreement(truth, found[known])
                 figures[f"agreement_{name}"] = {k: round(v, 4) for k, v in scores.items()}
         return figures
@@ -114,7 +105,7 @@ def write_exploration(found: Exploration, folder: Path, console: Console) -> Non
             found.title,
             found.rows.tolist(),
             found.described.texts,
-            {**found.maps, "self-organizing map": _jittered_cells(found)},
+            {**found.analysis.maps, "self-organizing map": _jittered_cells(found)},
             _colors(found),
             lines,
             {index: as_data_url(picture) for index, picture in found.thumbnails.items()},
@@ -126,11 +117,12 @@ def write_exploration(found: Exploration, folder: Path, console: Console) -> Non
     for line in lines:
         console.print(line)
     console.table("clusters", ["cluster", "rows", "a typical row"], _cluster_lines(found))
-    order = np.argsort(-found.outliers, kind="stable")[:_OUTLIERS]
+    scores = found.analysis.outliers
+    order = np.argsort(-scores, kind="stable")[:_OUTLIERS]
     console.table(
         "outliers",
         ["row", "score", "text"],
-        [(f"row {found.rows[n] + 1}", float(found.outliers[n]), _preview(found, n)) for n in order],
+        [(f"row {found.rows[n] + 1}", float(scores[n]), _preview(found, n)) for n in order],
     )
     console.print(f"written to {folder}; open {folder / 'index.html'} in a browser")
 
@@ -161,7 +153,7 @@ def describe_figures(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _cluster_lines(found: Exploration) -> list[tuple[str, int, str]]:
-    sizes = Counter(found.clusters.of_rows.tolist())
+    sizes = Counter(found.analysis.clusters.of_rows.tolist())
     return [
         (name, sizes[number], _preview(found, found.typical[number][0]))
         for number, name in enumerate(found.names)
@@ -175,17 +167,17 @@ def _preview(found: Exploration, index: int) -> str:
 
 def _write_table(found: Exploration, path: Path) -> None:
     columns: dict[str, Any] = {"row": found.rows}
-    for name, coordinates in found.maps.items():
+    for name, coordinates in found.analysis.maps.items():
         columns |= {f"{name}_x": coordinates[:, 0], f"{name}_y": coordinates[:, 1]}
     columns |= {
-        "cluster": found.clusters.of_rows,
-        "cluster_name": [found.names[number] for number in found.clusters.of_rows],
-        "hdbscan": found.dense,
-        "som_row": found.trained_map.cells[:, 0],
-        "som_column": found.trained_map.cells[:, 1],
-        "outlier_score": found.outliers,
+        "cluster": found.analysis.clusters.of_rows,
+        "cluster_name": [found.names[number] for number in found.analysis.clusters.of_rows],
+        "hdbscan": found.analysis.dense,
+        "som_row": found.analysis.trained_map.cells[:, 0],
+        "som_column": found.analysis.trained_map.cells[:, 1],
+        "outlier_score": found.analysis.outliers,
         "duplicate_of": [
-            None if first < 0 else int(found.rows[first]) for first in found.duplicate_of
+            None if first < 0 else int(found.rows[first]) for first in found.analysis.duplicate_of
         ],
     }
     if found.described.labels:
@@ -196,12 +188,12 @@ def _write_table(found: Exploration, path: Path) -> None:
 
 def _write_pictures(found: Exploration, folder: Path) -> None:
     figures: dict[str, Figure] = {
-        name: plot_map(coordinates, found.clusters.of_rows, found.names)
-        for name, coordinates in found.maps.items()
+        name: plot_map(coordinates, found.analysis.clusters.of_rows, found.names)
+        for name, coordinates in found.analysis.maps.items()
     }
-    figures["self-organizing-map"] = plot_units(found.trained_map)
-    if len(found.clusters.silhouettes) > 1:
-        figures["silhouettes"] = plot_silhouettes(found.clusters.silhouettes)
+    figures["self-organizing-map"] = plot_units(found.analysis.trained_map)
+    if len(found.analysis.clusters.silhouettes) > 1:
+        figures["silhouettes"] = plot_silhouettes(found.analysis.clusters.silhouettes)
     for name, figure in figures.items():
         with atomic(folder / f"{name}.png") as partial:
             figure.savefig(partial, format="png", dpi=110)
@@ -211,22 +203,22 @@ def _write_pictures(found: Exploration, folder: Path) -> None:
 
 
 def _colors(found: Exploration) -> list[MapColor]:
-    names = [f"HDBSCAN {number}" for number in range(int(found.dense.max()) + 1)]
-    described = found.described
-    colors = [MapColor("cluster", found.clusters.of_rows.tolist(), found.names)]
+    names = [f"HDBSCAN {number}" for number in range(int(found.analysis.dense.max()) + 1)]
+    described, copies = found.described, found.analysis.duplicate_of >= 0
+    colors = [MapColor("cluster", found.analysis.clusters.of_rows.tolist(), found.names)]
     colors += [MapColor.of_column("label", described.labels)] if described.labels else []
     return [
         *colors,
-        MapColor("HDBSCAN", found.dense.tolist(), names),
-        MapColor("outlier score", found.outliers.tolist()),
-        MapColor("near duplicate", (found.duplicate_of < 0).astype(int).tolist(), ["yes", "no"]),
+        MapColor("HDBSCAN", found.analysis.dense.tolist(), names),
+        MapColor("outlier score", found.analysis.outliers.tolist()),
+        MapColor("near duplicate", (~copies).astype(int).tolist(), ["yes", "no"]),
         *(MapColor.of_column(name, values) for name, values in described.columns.items()),
     ]
 
 
 def _jittered_cells(found: Exploration) -> np.ndarray:
     """Return the cells as a map, on which the rows of a cell lie beside one another."""
-    cells = found.trained_map.cells[:, ::-1].astype(np.float32)
+    cells = found.analysis.trained_map.cells[:, ::-1].astype(np.float32)
     shift = np.random.default_rng(found.seed).uniform(-0.35, 0.35, cells.shape)
     jittered: np.ndarray = cells + shift.astype(np.float32)
     return jittered

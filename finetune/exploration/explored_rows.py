@@ -33,14 +33,23 @@ class ExploredRows:
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
 
-def describe_rows(task: Task, table: Dataset, *, must_have_labels: bool) -> ExploredRows:
-    """Describe rows. Raises DataError if labels that they must have are not found."""
+def find_labels(task: Task, table: Dataset, *, required: bool) -> Task | None:
+    """Return a task that reads the labels of a table, None if it has none.
+
+    Raises DataError instead if labels are `required`.
+    """
+    labeled = type(task)(task.resolved_)
     try:
-        labeled = _labeled_task(task, table)
+        labeled.settle(labeled.rows.resolve(table[:FIRST_VALUES]).keys)
     except DataError:
-        if must_have_labels:
+        if required:
             raise
-        labeled = None
+        return None
+    return labeled
+
+
+def describe_rows(task: Task, table: Dataset, labeled: Task | None) -> ExploredRows:
+    """Describe rows, whose labels `labeled` reads."""
     texts: list[str] = []
     labels: list[str] = []
     for start in range(0, len(table), 1024):
@@ -50,13 +59,6 @@ def describe_rows(task: Task, table: Dataset, *, must_have_labels: bool) -> Expl
     taken = {*task.rows.inputs, *(labeled.rows.targets if labeled is not None else ())}
     columns = _colored_columns(table, taken)
     return ExploredRows(texts, labels if any(labels) else [], columns)
-
-
-def _labeled_task(task: Task, table: Dataset) -> Task:
-    """Return a task that reads the labels of the table. Raises DataError if it has none."""
-    labeled = type(task)(task.resolved_)
-    labeled.settle(labeled.rows.resolve(table[:FIRST_VALUES]).keys)
-    return labeled
 
 
 def _label_of(row: Row, task: Task) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor
 from finetune.batching.data_loader import map_by_length
 from finetune.batching.feature_key import digest_model
 from finetune.data.opening import open_numbered_rows
-from finetune.data.source import Source, make_embedding_source
+from finetune.data.source import EmbeddingRequest, Source, make_embedding_source
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
@@ -102,59 +102,42 @@ def embed(
     """
     if isinstance(data, list | tuple) and not any(isinstance(row, Mapping) for row in data):
         data = [{VALUE: value} for value in data]
-    source, task_keys = make_embedding_source(data, keys, "call")
-    path = None if output is None else Path(output)
-    return embed_rows(
-        os.fspath(model), source, task_keys, path, batch_size, precision, trust_code=trust_code
-    )
+    source = make_embedding_source(data, keys, "call")
+    request = EmbeddingRequest(os.fspath(model), source, batch_size, precision, trust_code)
+    return embed_rows(request, None if output is None else Path(output))
 
 
-def embed_rows(
-    model: str,
-    source: Source,
-    keys: Mapping[str, Any],
-    output: Path | None,
-    batch_size: int,
-    precision: str | None = None,
-    *,
-    trust_code: bool = False,
-) -> np.ndarray | int:
-    """Embed the rows of `source`, in memory or to a file.
+def embed_rows(request: EmbeddingRequest, output: Path | None) -> np.ndarray | int:
+    """Embed rows in memory or to a file.
 
     A file gets {"row": number from 0, "vector": float32 [H]} for each row, and the number of rows
     is returned. An invalid row raises DataError; with on_error=skip it and its number are skipped.
-    `precision` of the computation defaults to what suits the device. Raises FinetuneError.
+    Raises FinetuneError.
     """
     if output is not None:
         check_vector_file(output)
     console = Console(enabled=this_process().is_main_process)
-    embedder, inputs = open_embedding(
-        model, source, keys, batch_size, precision, console, trust_code=trust_code
-    )
+    embedder, inputs = open_embedding(request, console)
     if output is None:
         return _embed_in_memory(embedder, inputs, console)
     return write_vectors(embedder, inputs, output, console)
 
 
 def open_embedding(
-    model: str,
-    source: Source,
-    keys: Mapping[str, Any],
-    batch_size: int,
-    precision: str | None,
-    console: Console,
-    *,
-    trust_code: bool = False,
+    request: EmbeddingRequest, console: Console
 ) -> tuple[RowEmbedder, EmbeddingInputs]:
-    """Open the rows of `source` and load the network that embeds them. Raises FinetuneError."""
+    """Open the rows and load the network that embeds them. Raises FinetuneError."""
+    model, source = request.model, request.source
     with console.during("reading the rows"):
         table, notes, numbers = open_numbered_rows(source.reference, source.config, source.split)
-    chosen, reason = choose_precision(precision, this_process().device)
+    chosen, reason = choose_precision(request.precision, this_process().device)
     accelerator = make_accelerator(chosen)
     with console.during("loading the network"):
-        task, network, table = find_network(model, table, keys, notes, trust_code=trust_code)
+        task, network, table = find_network(
+            model, table, source.options, notes, trust_code=request.trust_code
+        )
     network = network.to(accelerator.device).eval()
-    embedder = RowEmbedder(task, network, accelerator, batch_size, model, chosen)
+    embedder = RowEmbedder(task, network, accelerator, request.batch_size, model, chosen)
     hardware = f"{accelerator.device.type}, {chosen}: {reason}"
     facts = {"data": "\n".join(notes), "task": task.name, "device": hardware}
     console.facts({name: text for name, text in facts.items() if text})
@@ -231,8 +214,7 @@ class EmbeddingInputs:
             elif self.source.config.on_error == "stop":
                 raise DataError(
                     f"{self.source.name}: row {self.numbers[index]}: {'; '.join(faults)}; fix the "
-                    "row, or skip such rows with on_error=skip. Finished parts of a file are kept; "
-                    "rerun to continue"
+                    "row, or skip such rows with on_error=skip"
                 )
         return [place for place, _ in valid], [row for _, row in valid]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.analysis.feature_space import principal_components
 from finetune.analysis.requirements import check_analysis
-from finetune.data.source import Source, make_embedding_source
+from finetune.data.source import EmbeddingRequest, make_embedding_source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.inference.embedding import open_embedding
@@ -48,35 +48,16 @@ def suggest(
     "uncertainty", "diversity" or "typicality"; by default both for a run, typicality for a
     pretrained network. `keys` set how the pool is read, or keys of the task. Raises FinetuneError.
     """
-    source, task_keys = make_embedding_source(pool, keys, "call")
-    return suggest_rows(
-        os.fspath(model),
-        source,
-        task_keys,
-        Path(output),
-        count=count,
-        by=by,
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-        trust_code=trust_code,
-    )
+    source = make_embedding_source(pool, keys, "call")
+    request = EmbeddingRequest(os.fspath(model), source, batch_size, precision, trust_code)
+    return suggest_rows(request, Path(output), count, by, seed)
 
 
 def suggest_rows(
-    model: str,
-    source: Source,
-    keys: Mapping[str, Any],
-    output: Path,
-    *,
-    count: int = 100,
-    by: Criterion | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    precision: str | None = None,
-    trust_code: bool = False,
+    request: EmbeddingRequest, output: Path, count: int, by: Criterion | None, seed: int
 ) -> list[Row]:
-    """Choose rows of `source` to label next; what is chosen is a function of rows and seed."""
+    """Choose rows to label next; what is chosen is a function of rows, network and seed."""
+    model, source = request.model, request.source
     check_analysis("suggest")
     check_output(output)
     if this_process().num_processes > 1:
@@ -90,10 +71,10 @@ def suggest_rows(
             f"--by {criterion}: {model} is not fine-tuned, so it predicts no labels; choose the "
             "first rows by typicality or diversity, label them, and train"
         )
-    options = dict(keys) | _all_scores(model) if predicts else keys
-    embedder, inputs = open_embedding(
-        model, source, options, batch_size, precision, console, trust_code=trust_code
-    )
+    if predicts:
+        options = {**source.options, **_all_scores(model)}
+        request = replace(request, source=replace(source, options=options))
+    embedder, inputs = open_embedding(request, console)
     trained_on = identities_of(model, console) if trained else set()
     pool = read_pool(embedder, inputs, trained_on, console, predicts=predicts)
     if predicts and pool.uncertainty is None:

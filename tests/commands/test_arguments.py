@@ -97,11 +97,13 @@ def test_source_of_takes_the_data_by_their_key_too() -> None:
 
 def test_embedding_source_takes_keys_of_tasks_with_and_without_their_section() -> None:
     for words in (["task.text=body"], ["text=body"]):
-        source, keys = embedding_source(["news.csv", "task=text-classification", "limit=3", *words])
+        source = embedding_source(["news.csv", "task=text-classification", "limit=3", *words])
         assert (source.reference, source.config.limit) == ("news.csv", 3)
-        assert keys == {"name": "text-classification", "text": "body"}
+        assert source.options == {"name": "text-classification", "text": "body"}
     with pytest.raises(ConfigError, match="limt: unknown key for reading rows; did you mean 'lim"):
         embedding_source(["news.csv", "limt=3"])
+    with pytest.raises(ConfigError, match="did you mean 'max_length'"):
+        embedding_source(["news.csv", "max_lenght=3"])
 
 
 def test_split_override_asks_for_the_blank_of_a_mapping() -> None:

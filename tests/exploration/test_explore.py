@@ -113,6 +113,21 @@ def test_explore_refuses_what_it_cannot_do(
     filled = [word.format(bert=bert_folder) for word in words]
     assert finetune("explore", table, *filled, "-o", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "features.parquet").exists()  # computed for nothing
+
+
+def test_explore_copes_with_rows_that_are_all_equal(
+    bert_folder: Path, tmp_path: Path, capsys: Any
+) -> None:
+    table = tmp_path / "equal.jsonl"
+    table.write_text('{"text": "the same goal"}\n' * 6)
+    words = ("explore", table, f"model={bert_folder}", "-o", tmp_path / "out", "--clusters", 3)
+    assert finetune(*words) == 0
+    output = capsys.readouterr().out
+    assert "--clusters 3: there are only 1 different row" in output
+    assert "5 near duplicates" in output
+    columns = pq.read_table(tmp_path / "out" / "explore.parquet").to_pydict()
+    assert columns["tsne_x"] == [0.0] * 6
 
 
 def test_explore_names_the_extra_that_is_missing(
