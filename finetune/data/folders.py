@@ -233,8 +233,8 @@ def _read_unsplit(
     if files:
         names = ", ".join(file.name for file in files)
         raise DataError(
-            f"{folder}: no file is named after a split ({names}); choose one with"
-            f" data.source={files[0]}, or rename them to train, validation and test"
+            f"{folder}: no file is named after a split ({names}); give the"
+            f" path of one, such as {files[0]}, or rename them to train, validation and test"
         )
     if _holds_images(folder, config):
         if config.images:

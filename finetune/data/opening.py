@@ -170,7 +170,7 @@ def open_numbered_rows(
     where = reference_or_object if isinstance(reference_or_object, str) else "data"
     if split is not None and split not in tables.splits:
         tables = divide_by_column(tables, where)
-    rows = only_split(tables, where, split)
+    rows = only_split(tables, where, split, takes_split=True)
     selected, notes, numbers = select_rows(rows, where, config, keeps_unreadable=keeps_unreadable)
     return selected, [*tables.notes, *notes], numbers
 

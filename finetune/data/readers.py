@@ -233,8 +233,13 @@ def _find_images(tables: Tables, config: DataConfig) -> Tables:
     return replace(tables, splits=splits, notes=notes)
 
 
-def only_split(tables: Tables, place: str, split: str | None = None) -> Dataset:
-    """Return the split that `split` names, or the only one. Raises DataError if it is ambiguous."""
+def only_split(
+    tables: Tables, place: str, split: str | None = None, *, takes_split: bool = False
+) -> Dataset:
+    """Return the split that `split` names, or the only one. Raises DataError if it is ambiguous.
+
+    `takes_split` is True where users can set the key "split".
+    """
     splits = tables.splits
     check_usable(tables, split or ("" if splits else next(iter(tables.unusable), "")))
     if split is None and len(splits) == 1:
@@ -242,7 +247,8 @@ def only_split(tables: Tables, place: str, split: str | None = None) -> Dataset:
     if split in splits:
         return splits[str(split)]
     fault = "has several splits" if split is None else f"has no split {split!r}"
-    raise DataError(f"{place}: {fault}; choose one with split=NAME: {', '.join(splits)}")
+    remedy = "choose one with split=NAME" if takes_split else "give the file or folder of one"
+    raise DataError(f"{place}: {fault}; {remedy}: {', '.join(splits)}")
 
 
 def check_usable(tables: Tables, split: str) -> None:

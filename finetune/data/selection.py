@@ -199,6 +199,7 @@ def read_unlabeled(
     for name in task_rows.inputs:
         if name not in rows.column_names:
             raise DataError(f"{place}: has no column {name!r}; {nearest(name, rows.column_names)}")
+    unread = [name for name in rows.column_names if name not in task_rows.inputs]
     rows = rows.select_columns(task_rows.inputs)
     validate = task_rows.validate_many
     valid, faults = find_valid("unlabeled", rows, validate, config.on_error, numbers)
@@ -213,7 +214,8 @@ def read_unlabeled(
     equal = len(valid) - len(kept)
     rest = f", {equal} left out that equal another row or one of a split" if equal else ""
     count = format_count(len(kept), "row")
-    roles.notes += [*notes, *faults, f"unlabeled: {count} of {config.unlabeled}{rest}"]
+    columns = f"; columns not read: {listed(unread, 8)}" if unread else ""
+    roles.notes += [*notes, *faults, f"unlabeled: {count} of {config.unlabeled}{rest}{columns}"]
     return rows.select(kept)
 
 

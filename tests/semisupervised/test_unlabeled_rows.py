@@ -75,6 +75,34 @@ def test_pseudo_labeled_rows_are_trained_on(
     joined = int(output.split("train.semi=label-spreading: ")[1].split()[0])
     assert 40 <= joined <= 60
     assert f"({-(-(18 + joined) // 8)} per epoch, 2 epochs)" in output
+    card = (tmp_path / "run" / "final" / "README.md").read_text(encoding="utf-8")
+    assert f"{joined} of the {18 + joined} rows that were trained on have pseudo-labels" in card
+
+
+def test_inspect_counts_the_rows_that_will_join_train(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune("inspect", *words[1:], "semi=self-training") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "added rows about 48 of 60 unlabeled rows with pseudo-labels" in output
+    assert "18 steps then" in output
+    assert "training, 18 steps:" in output
+
+
+def test_the_pool_is_one_table_whose_unread_columns_are_named(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write(tmp_path / "more.csv", text_rows(9, seed=5))
+    words += ["semi=self-training"]
+    assert finetune("inspect", *words[1:], f"data.unlabeled={pool}") == 0
+    assert "unlabeled: 9 rows" in (output := " ".join(capsys.readouterr().out.split()))
+    assert "columns not read: label" in output
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for split in ("train", "test"):
+        shutil.copy(pool, folder / f"{split}.csv")
+    assert finetune("inspect", *words[1:], f"data.unlabeled={folder}") == 2
+    assert "give the file or folder of one" in " ".join(capsys.readouterr().err.split())
 
 
 def test_semi_needs_unlabeled_rows_a_frozen_backbone_and_labels(
