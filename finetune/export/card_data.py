@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.config.schema import RunConfig
 from finetune.export.reproduction import Reproduction
-from finetune.reporting.run_facts import RunFacts
+from finetune.reporting.run_facts import AddedRows, RunFacts
 from finetune.task_parts.samples import Length
 from finetune.task_parts.views import CardFacts
 
@@ -22,6 +22,7 @@ class CardData:
         lengths: length of every row, by split, in `length_unit`.
         labels: {label: {split: count}}, {} for a task without labels.
         label_unit: what the counts of labels count: rows or objects.
+        added: rows that were trained on and are in no split: pseudo-labeled or synthetic ones.
         notes: sentences on how the data was read and how many rows were skipped.
         results: {split: {metric: value}} of the checkpoint of `step`.
         selected: the split that selected the checkpoint; None if none did.
@@ -53,3 +54,4 @@ class CardData:
     slices: Mapping[str, Any] = field(default_factory=dict)
     intervals: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     reproduction: Reproduction | None = None
+    added: Sequence[AddedRows] = ()

@@ -29,6 +29,7 @@ def find_limitations(card: CardData) -> Iterator[str]:
     yield from _leaks(card)
     yield from _evaluation_limitations(card)
     yield from _label_limitations(card)
+    yield from _added_rows(card)
     yield from _truncation_limitations(card)
     measured = {
         "fairness across groups": card.slices.get("groups"),
@@ -97,6 +98,16 @@ def _label_limitations(card: CardData) -> Iterator[str]:
         if missed:
             names = _list_counts(missed)
             yield f"Labels never recognized in {split} (row counts in parentheses): {names}."
+
+
+def _added_rows(card: CardData) -> Iterator[str]:
+    for added in card.added:
+        whole = len(card.lengths["train"]) + sum(each.total for each in card.added)
+        what = {
+            "pseudo-labeled": "have pseudo-labels, which a model gave them and nobody has checked",
+            "synthetic": "are synthetic: feature vectors that were generated, not rows of the data",
+        }[added.kind]
+        yield f"{added.total} of the {whole} rows that were trained on {what} ({added.key})."
 
 
 def _truncation_limitations(card: CardData) -> Iterator[str]:

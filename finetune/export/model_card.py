@@ -255,6 +255,9 @@ def _data(card: CardData) -> Iterator[str]:
         yield from (*_table(["label", *splits], counts), "")
         if len(card.labels) > MOST_LABELS:
             yield from (f"and {len(card.labels) - MOST_LABELS} more labels.", "")
+    if card.added:
+        yield from ("Trained on as well, and not counted above:", "")
+        yield from (*(f"- {added}" for added in card.added), "")
     if card.notes:
         yield from ("Notes from reading the data:", "")
         yield from (*(f"- {note}" for note in card.notes), "")

@@ -16,6 +16,7 @@ from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
 from finetune.errors import format_count
 from finetune.inspection.contact_sheet import check_sheet, draw_contact_sheet
+from finetune.inspection.expected_rows import expect_rows
 from finetune.inspection.row_trace import trace_row
 from finetune.inspection.run_costs import estimate
 from finetune.optim.optimizers import check_optimizer
@@ -75,6 +76,7 @@ def inspect_run(
     accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
     with console.during("loading the network and encoding the rows"):
         prepared = assemble(config, task, splits, accelerator)
+        expected = expect_rows(prepared, splits)
     if sheet is not None and state.is_main_process:
         draw_contact_sheet(prepared.live, sheet)
 
@@ -86,6 +88,7 @@ def inspect_run(
     console.heading("run")
     # The section "config" below shows the defaults.
     facts = describe_run(prepared).lines(with_defaults=False)
+    facts |= {"added rows": expected.note} if expected is not None else {}
     facts |= task.views.survey(splits.train)
     console.facts(facts)
     console.heading("config")
@@ -93,7 +96,7 @@ def inspect_run(
         console.print(f"  {line}")
     console.heading("estimates")
     with console.during("timing a batch"):
-        estimates = estimate(prepared)
+        estimates = estimate(prepared, expected)
     console.facts(estimates)
     if sheet is None:
         console.print("dry run: nothing was trained, nothing was written")

@@ -14,6 +14,7 @@ from finetune.batching.feature_key import BLOCK
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32
 from finetune.errors import format_count
+from finetune.inspection.expected_rows import ExpectedRows
 from finetune.inspection.row_trace import build_batch
 from finetune.model import Batch
 from finetune.optim.optimizers import OPTIMIZERS
@@ -26,8 +27,11 @@ MIB = 2**20
 SAMPLED_STEPS = 200
 
 
-def estimate(prepared: Prepared) -> dict[str, str]:
-    """Estimate memory (weights, gradients, optimizer state), and the time of a step and the run."""
+def estimate(prepared: Prepared, expected: ExpectedRows | None = None) -> dict[str, str]:
+    """Estimate memory (weights, gradients, optimizer state), and the time of a step and the run.
+
+    `expected` are rows that will join train.
+    """
     live = prepared.live
     total = sum(p.nbytes for p in live.model.network.parameters())
     trained = sum(p.nbytes for group in live.optimizer.param_groups for p in group["params"])
@@ -38,7 +42,7 @@ def estimate(prepared: Prepared) -> dict[str, str]:
     facts = {
         "memory": f"{total / MIB:.1f} MiB weights, {trained / MIB:.1f} MiB gradients, {states}"
     }
-    cost = time_steps(prepared)
+    cost = time_steps(prepared, expected)
     if cost.peak_bytes:
         facts["memory"] += f", {cost.peak_bytes / MIB:.0f} MiB peak on the longest batch"
     rows = format_count(cost.longest_rows, "row")
@@ -78,7 +82,7 @@ class Cost:
         return sum(self.parts.values()) + (evaluations - 1) * self.evaluation_seconds
 
 
-def time_steps(prepared: Prepared) -> Cost:
+def time_steps(prepared: Prepared, expected: ExpectedRows | None = None) -> Cost:
     """Time the longest micro-batch; extrapolate the run from the padded lengths of the others."""
     live = prepared.live
     cached = caches_features(live)
@@ -99,14 +103,16 @@ def time_steps(prepared: Prepared) -> Cost:
     forward = unit if cached else _seconds(live, longest, backward=False) / _padded(live, longest)
 
     held_out = sum(int(split.lengths.sum()) for split in prepared.held_out) * forward
-    training = f"training, {format_count(live.total_steps, 'step')}:"
+    all_steps = live.total_steps if expected is None else expected.steps
+    training = f"training, {format_count(all_steps, 'step')}:"
     once = 0.0
     if cached:
         every = (live.train, *prepared.held_out)
         once = unit * sum(int(split.lengths.sum()) for split in every)
+        once += unit * (0 if expected is None else expected.length)
         parts = {
             "features, computed once and cached:": once,
-            training: live.total_steps * _head_seconds(live),
+            training: all_steps * _head_seconds(live),
         }
     else:
         epoch = (

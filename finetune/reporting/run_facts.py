@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from finetune.errors import format_count, listed
 from finetune.task_parts.samples import Length
 
 NOT_APPLICABLE = "no effect: this run trains nothing that the key applies to"
 """The reason for a default that changes nothing."""
+
+
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True)
+class AddedRows:
+    """Rows that a run adds to those of train: nobody has labeled them.
+
+    Attributes:
+        kind: "pseudo-labeled" or "synthetic".
+        key: the setting that asks for them, such as "train.semi=gan".
+        counts: {label: number of rows}.
+    """
+
+    kind: str
+    key: str
+    counts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Number of rows of all labels."""
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        named = listed((f"{label} {count}" for label, count in self.counts.items()), _MOST_NAMED)
+        return f"{format_count(self.total, f'{self.kind} row')} ({self.key}): {named}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.joined_rows import join_splits
 from finetune.errors import ConfigError
 from finetune.model import TransferModel
+from finetune.reporting.run_facts import AddedRows
 from finetune.semisupervised.fixmatch_head import train_fixmatch_head
 from finetune.semisupervised.gan_head import train_gan_head
 from finetune.semisupervised.held_out_check import HeldOutCheck, Learner, accept, check_held_out
@@ -45,11 +46,11 @@ def add_pseudo_labeled(
     train: Split,
     unlabeled: Dataset,
     compute: Compute,
-) -> tuple[Split, list[str]]:
+) -> tuple[Split, AddedRows | None, list[str]]:
     """Join unlabeled rows to train, if the check on held-out rows says that this helps.
 
-    `train` has features. Also returns notes, the first of which says what the check has found.
-    Raises ConfigError for a task whose rows do not have exactly one label.
+    `train` has features. Also returns what has joined, and notes, the first of which says what the
+    check has found. Raises ConfigError for a task whose rows do not have exactly one label.
     """
     key = f"train.semi={method}"
     scores = _label_scores(key, task, model, train)
@@ -62,20 +63,26 @@ def add_pseudo_labeled(
     learn = LEARNERS[method]
     check = check_held_out(data, learn, seed)
     if check is None or not check.passed:
-        return train, [_fallback(key, check), *notes]
+        return train, None, [_fallback(key, check), *notes]
     chosen, classes = accept(learn(data, seed))
     first_of_class = {int(name): int(np.argmax(data.classes == name)) for name in set(classes)}
     exemplars = [first_of_class[name] for name in classes.tolist()]
     joined = join_splits(train, pool, chosen.tolist(), exemplars, task.rows.targets)
-    counts = np.bincount(classes, minlength=data.count)
-    shares = ", ".join(
-        f"{name} {count}" for name, count in zip(scores.names, counts.tolist(), strict=True)
-    )
-    return joined, [
+    counts = np.bincount(classes, minlength=data.count).tolist()
+    added = AddedRows("pseudo-labeled", key, dict(zip(scores.names, counts, strict=True)))
+    shares = ", ".join(f"{name} {count}" for name, count in added.counts.items())
+    note = (
         f"{key}: {len(chosen)} of {len(pool)} unlabeled rows joined train with pseudo-labels "
-        f"({shares}); {_compare(check)}",
-        *notes,
-    ]
+        f"({shares}); {_compare(check)}"
+    )
+    return joined, added, [note, *notes]
+
+
+def computed_views(method: str, task: Task) -> int:
+    """Return how many times the features of an unlabeled row are computed, each of another view."""
+    if method != "fixmatch":
+        return 1
+    return 1 + (_IMAGE_VIEWS if task.augments else len(TEXT_VIEWS))
 
 
 def _label_scores(key: str, task: Task, model: TransferModel, train: Split) -> LabelScores:

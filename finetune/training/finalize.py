@@ -331,6 +331,7 @@ def collect_card_data(
         length_unit=live.task.views.length_unit,
         labels=_counts_by_label(prepared),
         label_unit=live.task.rows.label_unit,
+        added=prepared.added,
         notes=splits.notes,
         facts=describe_run(prepared),
         results=results,

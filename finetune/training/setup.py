@@ -30,6 +30,7 @@ from finetune.optim.ema import Ema
 from finetune.optim.optimizers import OPTIMIZERS, build_optimizer, trained_parameters
 from finetune.registry import make_method
 from finetune.reporting.console import Console
+from finetune.reporting.run_facts import AddedRows
 from finetune.robustness.row_groups import RowGroups, describe_groups, find_groups
 from finetune.robustness.synthetic_rows import extend_split
 from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
@@ -64,6 +65,8 @@ class Prepared:
     notes: list[str]
     lengths: dict[str, list[Length]]
     labels: dict[str, LabelCounts]
+    added: tuple[AddedRows, ...] = ()
+    """Rows of live.train that no split has; `lengths` and `labels` leave them out."""
 
     @property
     def held_out(self) -> list[Split]:
@@ -185,12 +188,7 @@ def join_unlabeled(prepared: Prepared, splits: Splits, console: Console) -> Prep
     config, semi = live.config.train, live.config.train.semi
     if semi is None:
         return prepared
-    if live.train.features is None or isinstance(live.train.rows, PartRows):
-        raise ConfigError(
-            f"train.semi={semi}: needs cached features of whole rows, which this run does not have;"
-            " use method.cache=auto with a head on one vector (task.head=pooled), or leave "
-            "train.semi and data.unlabeled out"
-        )
+    check_semi(live)
     assert splits.unlabeled is not None, "checked with the config"
 
     cache = _cache_plan(live)
@@ -199,10 +197,20 @@ def join_unlabeled(prepared: Prepared, splits: Splits, console: Console) -> Prep
     def compute(split: Split, views: int) -> Split:
         return _features(live, split, replace(cache, views=views), base, console)[0]
 
-    train, notes = add_pseudo_labeled(
+    train, added, notes = add_pseudo_labeled(
         semi, config.seed, live.task, live.model, live.train, splits.unlabeled, compute
     )
-    return _with_train(prepared, train, notes)
+    return _with_train(prepared, train, added, notes)
+
+
+def check_semi(live: Live) -> None:
+    """Raise ConfigError for train.semi in a run without cached features of whole rows."""
+    if not caches_features(live) or isinstance(live.train.rows, PartRows):
+        raise ConfigError(
+            f"train.semi={live.config.train.semi}: needs cached features of whole rows, which this "
+            "run does not have; use method.cache=auto with a head on one vector "
+            "(task.head=pooled), or leave train.semi and data.unlabeled out"
+        )
 
 
 def add_synthetic_rows(prepared: Prepared) -> Prepared:
@@ -213,17 +221,23 @@ def add_synthetic_rows(prepared: Prepared) -> Prepared:
         return prepared
     classes = classes_of(live.task, live.train.rows, f"train.synthetic={kind}")
     train, note = extend_split(live.train, classes, kind, seed)
-    return _with_train(prepared, train, [note])
+    made = train.rows.select(range(len(live.train), len(train)))  # type: ignore[attr-defined]
+    counts = Counter(label for row in each_row(made) for label in live.task.rows.labels(row))
+    added = AddedRows("synthetic", f"train.synthetic={kind}", counts)
+    return _with_train(prepared, train, added if counts else None, [note])
 
 
-def _with_train(prepared: Prepared, train: Split, notes: Sequence[str]) -> Prepared:
+def _with_train(
+    prepared: Prepared, train: Split, added: AddedRows | None, notes: Sequence[str]
+) -> Prepared:
     """Replace the training split by one with more rows, and plan the steps again."""
     live = prepared.live
     classes, _ = _classes(live.config, live.task, train, None)
     plan = _plan(live.config, train, live.accelerator.num_processes, classes)
     steps = total_steps(live.config, live.method, plan.steps_per_epoch)
     live = replace(live, train=train, plan=plan, total_steps=steps)
-    return replace(prepared, live=live, notes=[*prepared.notes, *notes])
+    every = prepared.added if added is None else (*prepared.added, added)
+    return replace(prepared, live=live, notes=[*prepared.notes, *notes], added=every)
 
 
 def settle_attention(prepared: Prepared) -> Prepared:

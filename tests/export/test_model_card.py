@@ -24,7 +24,7 @@ from finetune.export.card_metadata import base_reference, data_reference, find_l
 from finetune.export.limitations import find_limitations
 from finetune.export.model_card import rename_card, write_card, write_cards
 from finetune.methods.method_configs import LoraConfig
-from finetune.reporting.run_facts import RunFacts
+from finetune.reporting.run_facts import AddedRows, RunFacts
 from finetune.task_parts.samples import Length
 from finetune.task_parts.views import CardFacts
 from tests.support.tiny_models import text_rows
@@ -202,6 +202,17 @@ def test_find_limitations_lists_what_the_data_shows() -> None:
     assert "test split has only 40 rows" in text
     assert "±0.093" in text
     assert "truncated" not in text
+
+
+def test_write_card_tells_rows_that_nobody_has_labeled() -> None:
+    pseudo = AddedRows("pseudo-labeled", "train.semi=gan", {"common": 50, "rare": 10})
+    text = write_card(make_card(added=(pseudo,)), "finetune")
+    assert "- 60 pseudo-labeled rows (train.semi=gan): common 50, rare 10" in text
+    assert "60 of the 260 rows that were trained on have pseudo-labels" in text
+    synthetic = AddedRows("synthetic", "train.synthetic=smote", {"rare": 188})
+    text = write_card(make_card(added=(synthetic,)), "finetune")
+    assert "188 of the 388 rows that were trained on are synthetic" in text
+    assert "Trained on as well" not in write_card(make_card(), "finetune")
 
 
 def test_find_limitations_omits_what_does_not_apply() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,14 @@ def test_run_trains_on_synthetic_rows(
     ]
     assert "synthetic rows: " in capsys.readouterr().out
     assert runs[0].metrics == runs[1].metrics
+    card = (runs[0].path / "final" / "README.md").read_text(encoding="utf-8")
+    made = re.search(r"- (\d+) synthetic rows \(train.synthetic=smote\): (\w+) (\d+)", card)
+    assert made is not None
+    assert (made[1], made[2]) == (made[3], LABELS[0])
+
+    task = {"name": "text-classification"}
+    seen = finetune.inspect(task, data=rare(60), train={"synthetic": "smote"}, **keys)
+    assert seen.run["added rows"].startswith(f"{made[1]} synthetic rows (train.synthetic=smote)")
 
 
 @pytest.mark.parametrize(
