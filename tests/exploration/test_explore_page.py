@@ -63,6 +63,31 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
+# Two fingers on the map move apart about a point; then one moves right.
+PINCH = """
+const seen = {stage: $("stage").getBoundingClientRect().width, below: document.querySelector("aside").getBoundingClientRect().top >= $("stage").getBoundingClientRect().bottom - 1, wide: document.documentElement.scrollWidth <= innerWidth, width: innerWidth};
+const touch = (kind, ...places) => canvas.dispatchEvent(new TouchEvent(kind, {cancelable: true, touches: places.map(([x, y], n) => new Touch({identifier: n, target: canvas, clientX: x, clientY: y}))}));
+touch("touchstart", [100, 200], [140, 200]);
+touch("touchmove", [80, 200], [160, 200]);
+seen.zoom = view.scale;
+touch("touchend", [80, 200]);
+const before = onScreen(1)[0];
+touch("touchmove", [110, 200]);
+seen.moved = onScreen(1)[0] - before;
+leave(seen);
+"""
+
+
+@needs_chromium
+def test_page_fits_a_narrow_screen_and_its_fingers(page: Path) -> None:
+    seen = visit(page, PINCH, width=500)  # no window is narrower in headless mode
+    assert seen["stage"] == seen["width"]
+    assert seen["below"]
+    assert seen["wide"]
+    assert seen["zoom"] == 2
+    assert abs(seen["moved"] - 30) < 1e-6
+
+
 @needs_chromium
 def test_page_shows_a_map_to_hover_zoom_color_and_search(page: Path) -> None:
     seen = visit(page, VISIT)
