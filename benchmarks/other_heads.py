@@ -2,10 +2,11 @@
 
 BBC News, first 64 tokens: the plain head reads the mean of the token features, the recurrent head
 (examples/recurrent_head.py) all of them in order, the dressed quantum circuit
-(examples/quantum_head.py) the mean, through four angles. Each trains with the kit's defaults, on
-the same rows; no split selects a checkpoint.
+(examples/quantum_head.py) the mean, through four angles. Each trains on the same rows, with the
+kit's defaults or --epochs and --head-lr; no split selects a checkpoint.
 
     python -m benchmarks.other_heads --per-class 16 80 --seeds 0 1 2
+    python -m benchmarks.other_heads --per-class 16 --seeds 0 1 2 --epochs 60 --head-lr 1e-2
 
 Prints the mean and standard deviation over seeds of the test accuracy, the number of trained
 parameters, and the processor seconds of a run whose features are cached.
@@ -35,6 +36,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, nargs="+", default=[16, 80])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--heads", choices=list(HEADS), nargs="+", default=list(HEADS))
+    parser.add_argument("--epochs", type=float, help="default: the kit's")
+    parser.add_argument("--head-lr", type=float, help="default: the kit's")
     parser.add_argument("--max-length", type=int, default=64, help="in tokens")
     parser.add_argument("--test-rows", type=int, default=50, help="per topic")
     parser.add_argument("--folder", type=Path, default=Path("runs/other-heads"))
@@ -61,6 +64,8 @@ def train(head: str, per_class: int, seed: int, arguments: argparse.Namespace) -
         model=MODEL,
         method="frozen",
         seed=seed,
+        epochs=arguments.epochs,
+        head_lr=arguments.head_lr,
         output=str(folder / "run"),
         fresh=True,
         report={"slices": "none"},
