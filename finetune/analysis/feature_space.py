@@ -15,7 +15,8 @@ import pyarrow.parquet
 import torch
 
 COMPONENTS = 100
-BLOCK = 2048  # rows that are read or compared at once
+BLOCK = 2048  # rows that are read at once
+PAIRS = 2**23  # of points that are compared at once: 32 MiB of distances
 _SMALLEST = 1e-12
 
 
@@ -79,9 +80,10 @@ def nearest_points(
     """
     targets = torch.from_numpy(np.ascontiguousarray(points))
     found: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for start in range(0, len(queries), BLOCK):
-        block = torch.from_numpy(np.ascontiguousarray(queries[start : start + BLOCK]))
-        distances = torch.cdist(block, targets)  # [BLOCK, N]
+    step = max(1, PAIRS // max(len(points), 1))
+    for start in range(0, len(queries), step):
+        block = torch.from_numpy(np.ascontiguousarray(queries[start : start + step]))
+        distances = torch.cdist(block, targets)  # [step, N]
         if among_themselves:
             distances[range(len(block)), range(start, start + len(block))] = torch.inf
         values, indices = distances.topk(count, largest=False)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune.analysis import clusters as clusters_module
+from finetune.analysis import feature_space
 from finetune.analysis.cluster_names import name_clusters
 from finetune.analysis.clusters import agreement, cluster_rows, dense_clusters
 from finetune.analysis.feature_space import nearest_points, principal_components, read_vectors
@@ -53,6 +54,20 @@ def test_read_vectors_scales_them_to_length_1(tmp_path: Path) -> None:
         atol=1e-6,
     )
     assert not unit[7].any()
+
+
+def test_nearest_points_are_found_in_blocks_of_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    points = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    monkeypatch.setattr(feature_space, "PAIRS", 7 * 50 + 3)
+    indices, distances = nearest_points(points, points, 3, among_themselves=True)
+    apart = np.linalg.norm(points[:, None] - points, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert (indices == apart.argsort(1)[:, :3]).all()
+    assert np.allclose(distances, np.sort(apart, 1)[:, :3], atol=1e-5)
+    monkeypatch.setattr(feature_space, "PAIRS", 1)  # less than one row
+    assert (nearest_points(points, points, 3, among_themselves=True)[0] == indices).all()
 
 
 def test_nearest_points_leaves_out_the_row_itself_but_not_its_copy() -> None:
