@@ -34,6 +34,7 @@ from finetune.reporting.console import Console
 
 _OUTLIERS = 5  # that are printed
 _PREVIEW = 80  # characters of a row
+_IN_LEGEND = 5  # pictures of a cluster
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ def _write_pictures(found: Exploration, folder: Path) -> None:
 def _colors(found: Exploration) -> list[MapColor]:
     names = [f"HDBSCAN {number}" for number in range(int(found.analysis.dense.max()) + 1)]
     described, copies = found.described, found.analysis.duplicate_of >= 0
-    colors = [MapColor("cluster", found.analysis.clusters.of_rows.tolist(), found.names)]
+    typical = [rows[:_IN_LEGEND] for rows in found.typical] if found.thumbnails else []
+    colors = [MapColor("cluster", found.analysis.clusters.of_rows.tolist(), found.names, typical)]
     colors += [MapColor.of_column("label", described.labels)] if described.labels else []
     return [
         *colors,

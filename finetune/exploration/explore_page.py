@@ -26,11 +26,13 @@ class MapColor:
     Attributes:
         values: numbers, or the index in `names` of each row's class, -1 for none.
         names: the classes, None for numbers.
+        typical: of each class the indices of rows whose pictures stand for it in the legend.
     """
 
     name: str
     values: Sequence[Any]
     names: Sequence[str] | None = None
+    typical: Sequence[Sequence[int]] = ()
 
     @classmethod
     def of_column(cls, name: str, values: Sequence[Any]) -> MapColor:
@@ -44,7 +46,9 @@ class MapColor:
 
     def record(self) -> dict[str, Any]:
         if self.names is not None:
-            return {"name": self.name, "values": list(self.values), "names": list(self.names)}
+            shown = [list(rows) for rows in self.typical]
+            record = {"name": self.name, "values": list(self.values), "names": list(self.names)}
+            return record | ({"typical": shown} if shown else {})
         known = [value for value in self.values if value is not None] or [0]
         low, high = float(min(known)), float(max(known))
         digits = max(0, 3 - math.floor(math.log10(max(high - low, 1e-9))))

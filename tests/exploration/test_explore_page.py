@@ -15,12 +15,13 @@ TEXTS = [HOSTILE, "the goal of the team", "shares of the bank"]
 
 # Sends the events of a visitor, and returns what is then shown.
 VISIT = """
-const seen = {title: document.title, images: document.images.length};
+const seen = {title: document.title, images: [...document.images].filter((each) => !each.src.startsWith("data:")).length};
 const at = (row) => { const [x, y] = onScreen(row); return {clientX: x, clientY: y, bubbles: true, cancelable: true}; };
 const point = (row) => { canvas.dispatchEvent(new MouseEvent("mousemove", at(row))); return $("tip").style.display === "none" ? "" : $("tip").innerText; };
 const pixels = () => [...pen.getImageData(0, 0, canvas.width, canvas.height).data].filter((v, n) => n % 4 === 3 && v > 0).length;
 seen.drawn = pixels() > 0;
 seen.hover = [0, 1, 2].map(point);
+seen.typical = document.querySelectorAll("#legend img").length;
 seen.picture = (point(2), document.querySelectorAll("#tip img").length);
 const before = onScreen(1);
 canvas.dispatchEvent(new WheelEvent("wheel", {...at(1), deltaY: -400}));
@@ -55,7 +56,7 @@ def page(tmp_path: Path) -> Path:
         "pca": np.array([[1, 0], [0, 0], [0, 1]], dtype=np.float32),
     }
     colors = [
-        MapColor("cluster", [1, 0, 0], ["0 team, bank", "1 <b>bold</b>"]),
+        MapColor("cluster", [1, 0, 0], ["0 team, bank", "1 <b>bold</b>"], [[2], []]),
         MapColor.of_column("length", [90, 20, None]),
     ]
     pixel = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -65,7 +66,7 @@ def page(tmp_path: Path) -> Path:
 
 # Two fingers on the map move apart about a point; then one moves right.
 PINCH = """
-const seen = {stage: $("stage").getBoundingClientRect().width, below: document.querySelector("aside").getBoundingClientRect().top >= $("stage").getBoundingClientRect().bottom - 1, wide: document.documentElement.scrollWidth <= innerWidth, width: innerWidth};
+const seen = {stage: $("stage").getBoundingClientRect().width, below: document.querySelector("aside").getBoundingClientRect().top >= $("stage").getBoundingClientRect().bottom - 1, wide: document.documentElement.scrollWidth <= innerWidth, width: document.documentElement.clientWidth};
 const touch = (kind, ...places) => canvas.dispatchEvent(new TouchEvent(kind, {cancelable: true, touches: places.map(([x, y], n) => new Touch({identifier: n, target: canvas, clientX: x, clientY: y}))}));
 touch("touchstart", [100, 200], [140, 200]);
 touch("touchmove", [80, 200], [160, 200]);
@@ -98,6 +99,7 @@ def test_page_shows_a_map_to_hover_zoom_color_and_search(page: Path) -> None:
     assert HOSTILE in seen["hover"][0]
     assert "cluster: 1 <b>bold</b>" in seen["hover"][0]
     assert seen["picture"] == 1
+    assert seen["typical"] == 1
     assert seen["zoom"] > 2
     assert seen["fixed"] < 1  # what is under the pointer stays there
     assert seen["reset"] == 1
