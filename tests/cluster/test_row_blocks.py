@@ -14,7 +14,7 @@ from finetune.cluster.block_work import BlockActor, EmbedJob, PredictJob
 from finetune.cluster.ray_cluster import Workplace, library_versions
 from finetune.cluster.row_blocks import RowBlocks, open_blocks
 from finetune.config.schema import DataConfig
-from finetune.data.source import Source
+from finetune.data.source import EmbeddingRequest, Source
 from finetune.errors import DataError
 from finetune.inference import batch_predict, embedding
 from finetune.inference.part_files import PartFiles
@@ -149,7 +149,7 @@ def test_parts_of_images_are_what_embed_writes(tmp_path: Path) -> None:
     blocks = opened(images, tmp_path / "rows")
     parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
     parts.prepare()
-    job = EmbedJob(str(network), {}, Source(str(images)), "fp32", 32, trust_code=False)
+    job = EmbedJob(EmbeddingRequest(str(network), Source(str(images)), precision="fp32"))
     workplace = Workplace(Path.cwd(), parts.folder, 1, 0, library_versions())
     actor = BlockActor(workplace, job, blocks, parts)
     assert [actor({"block": [number]})["fault"] for number in range(parts.count)] == [
