@@ -58,8 +58,18 @@ def map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> 
 
 
 def open_features(folder: Path) -> dict[str, Tensor]:
-    """Memory-map the features of a folder in which `find_damage` found none."""
-    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    """Memory-map the features of a folder in which `find_damage` found none.
+
+    Raises ModelError if this process does not have the folder, which the first one has checked.
+    """
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot read the features ({error.strerror}), which another process has "
+            "written; set the environment variable FINETUNE_CACHE to one folder that all processes "
+            "share, or set method.cache=off"
+        ) from error
     return {
         name: map_file(folder / f"{name}.bin", facts["dtype"], facts["shape"])
         for name, facts in files.items()
@@ -183,7 +193,8 @@ def writing_features(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ModelError(
             f"{path}: cannot write the features ({error}); free some space, set the environment "
-            "variable FINETUNE_CACHE to a folder on another disk, or set method.cache=off"
+            "variable FINETUNE_CACHE to a folder on another disk, shared by all processes, or set "
+            "method.cache=off"
         ) from error
 
 

@@ -84,14 +84,14 @@ def test_full_disk_of_the_main_process_is_one_line_of_each(
 def test_fault_of_the_other_process_alone_is_one_line_of_each(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
-    """The cache of features is on a disk that the second process does not have."""
+    """The second process lacks the cache of features in which the first one has finished them."""
     keys = {"method": "frozen", "head": "pooled"}
     caches = [{"FINETUNE_CACHE": str(tmp_path / f"cache-{rank}")} for rank in range(2)]
     with two(*words(bert_folder, news_csv, tmp_path / "run", **keys), extra=caches) as pair:
         first, second = errors(pair)
     assert [process.returncode for process in pair] == [2, 2]
     assert first.startswith(LOST.format(""))
-    assert second.startswith("error: process 1: ") and "cannot write the features" in second
+    assert second.startswith("error: process 1: ") and "cannot read the features" in second
 
 
 @pytest.mark.slow
