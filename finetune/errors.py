@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
+import subprocess
 from collections.abc import Iterable, Sequence
 
 MASK = "***"
@@ -111,6 +113,13 @@ def listed(words: Iterable[object], most: int) -> str:
     texts = list(map(str, words))
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
+
+
+def shell_word(value: object) -> str:
+    """Quote a path or a name for a command that a message prints."""
+    text = str(value)
+    word = f"./{text}" if text.startswith("-") else text  # not an option
+    return subprocess.list2cmdline([word]) if os.name == "nt" else shlex.quote(word)
 
 
 def format_count(count: int, word: str, ending: str = "s") -> str:

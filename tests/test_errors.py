@@ -1,4 +1,4 @@
-"""Messages mask tokens and passwords, wherever they come from."""
+"""Messages mask tokens and passwords, wherever they come from, and quote paths in commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import finetune
-from finetune.errors import DataError, FinetuneError, mask_secrets
+from finetune.errors import DataError, FinetuneError, mask_secrets, shell_word
 from finetune.reporting.console import Console
 from tests.support.command_line import finetune as command
 
@@ -25,6 +25,7 @@ SECRETS = {
     "Bearer abcdefghijklmnop1234": "Bearer ***",
     "{'Authorization': 'Basic YWJjZGVmZ2g='}": "{'Authorization': 'Basic ***'}",
 }
+WORDS = {"runs/news": "runs/news", "a b": "'a b'", "-x": "./-x", "it's": "'it'\"'\"'s'"}
 PLAIN = [
     "hf_hub, hf_token and ghp_x are names",
     "from huggingface_hub import hf_hub_download",
@@ -80,3 +81,8 @@ def test_train_refuses_secrets_in_a_config() -> None:
         FinetuneError, match=r"output.dir: contains a token.*\(argument\).*HF_TOKEN"
     ):
         finetune.train("text-classification", **keys)
+
+
+@pytest.mark.parametrize("path", WORDS)
+def test_shell_word_is_one_word_and_no_option(path: str) -> None:
+    assert shell_word(path) == WORDS[path]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -18,12 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune.batching.plan import MicroBatch, blocks_by_length
+from finetune.distributed.devices import core_count
 from finetune.errors import DataError
 from finetune.model import Batch
 from finetune.task import Task
 from finetune.task_parts.samples import Length, Row, RowTable, Sample, take_rows
 
 _Result = TypeVar("_Result")
+# Each worker is a copy of this process: hundreds more than cores take minutes to start.
+WORKERS_PER_CORE = 4
 # Part of the seed, so that encoding and collating draw from different random streams.
 _ENCODE, _COLLATE = 1, 2
 
@@ -179,17 +183,24 @@ def load_batches(
     Without `mixes`, `collate` gets no rng and cannot mix rows: the features of a row must not
     depend on other rows.
     """
-    loader: DataLoader[Any] = DataLoader(
-        _Batches(split, task, seed, mixes),
-        batch_size=None,
-        sampler=_IterableSampler(micro_batches),
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        # Without a generator, the loader would draw from the global one, which dropout uses.
-        generator=torch.Generator().manual_seed(seed),
-        worker_init_fn=_ignore_signals,
-    )
-    return iter(loader)
+    with warnings.catch_warnings():  # of more workers than cores, which wait for a disk at times
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader: DataLoader[Any] = DataLoader(
+            _Batches(split, task, seed, mixes),
+            batch_size=None,
+            sampler=_IterableSampler(micro_batches),
+            num_workers=usable_workers(workers),
+            pin_memory=device.type == "cuda",
+            # Without a generator, the loader would draw from the global one, which dropout uses.
+            generator=torch.Generator().manual_seed(seed),
+            worker_init_fn=_ignore_signals,
+        )
+        return iter(loader)
+
+
+def usable_workers(wanted: int) -> int:
+    """Return a number of workers that this machine can start in seconds."""
+    return min(wanted, WORKERS_PER_CORE * core_count())
 
 
 def _ignore_signals(_: int) -> None:

@@ -11,7 +11,7 @@ from finetune.config.formats import WRITTEN_TABLES
 from finetune.config.loading import section_faults
 from finetune.config.schema import ReportConfig
 from finetune.data.source import Source
-from finetune.errors import ConfigError, format_count, raise_for_faults
+from finetune.errors import ConfigError, format_count, raise_for_faults, shell_word
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
@@ -33,7 +33,7 @@ def show_run(run: str, output: Path | None) -> None:
     if (folder.path / "task.json").is_file():
         raise ConfigError(
             f"{run}: a model without the results of its run; give the run folder, or name the rows "
-            f"to evaluate on: finetune evaluate {run} DATA"
+            f"to evaluate on: finetune evaluate {shell_word(run)} DATA"
         )
     metrics = folder.read("results.json")["metrics"]
     from finetune.distributed.launch import this_process

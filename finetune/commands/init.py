@@ -15,7 +15,7 @@ from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import READING_KEYS
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import parse_value, split_override
-from finetune.errors import ConfigError, raise_for_faults
+from finetune.errors import ConfigError, raise_for_faults, shell_word
 from finetune.io.references import locate
 from finetune.io.table_writer import name_file_in_errors
 from finetune.registry import INSTALLED, find_task_config, task_names
@@ -60,9 +60,8 @@ def write_starter(words: Sequence[str], output: Path | None) -> Path:
     with name_file_in_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    print(
-        f"wrote {target}\n  inspect  finetune inspect {target}\n  train    finetune train {target}"
-    )
+    word = shell_word(target)
+    print(f"wrote {target}\n  inspect  finetune inspect {word}\n  train    finetune train {word}")
     return target
 
 
@@ -87,9 +86,9 @@ def _starter_config(choice: TaskChoice, target: Path) -> str:
     leading = {name: given.pop(name) for name in ("model", "data")}
     method = given.pop("method", choice.loaded.config.method.name)
     sections = {"task": choice.keys, **leading, "method": method, **given}
-    notes = [*choice.notes, *choice.columns]
+    notes, word = [*choice.notes, *choice.columns], shell_word(target)
     lines = [f"# {line}" for note in notes for line in note.splitlines()]
-    lines += ["#", f"# finetune inspect {target}", f"# finetune train {target} method=full"]
+    lines += ["#", f"# finetune inspect {word}", f"# finetune train {word} method=full"]
     lines += [f"# All keys: finetune tasks {choice.task}", ""]
     for section, value in sections.items():
         body = yaml.safe_dump({section: value}, sort_keys=False, allow_unicode=True).rstrip()

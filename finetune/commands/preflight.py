@@ -13,6 +13,7 @@ from finetune.cluster.cluster_config import (
     check_cluster_input,
     check_cluster_output,
 )
+from finetune.commands.data_names import check_data_names
 from finetune.config.conflicts import check_conflicts
 from finetune.config.schema import RunConfig
 from finetune.data.source import Source, check_given, find_data
@@ -48,6 +49,7 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     splits = (data.source, data.train, data.validation, data.test)
     for reference in (*splits, *sheets, data.drop, data.relabel, data.unlabeled):
         find_data(reference)
+    check_data_names(config)
     check_origin(config.model)
     check_architecture_name(config.model.name)
     if output.dir is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -90,6 +91,8 @@ class TaskConfig(Section):
     """Keys that may be overridden when predicting and evaluating."""
     formats: ClassVar[tuple[DataFormat, ...]] = ()
     """Data formats that only this task reads."""
+    column_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that hold the name of a column, or names of columns, in training data."""
     reads_images: ClassVar[bool] = True
     """False: cells that name image files, or have the names of some, are left as they are."""
     adapts_backbone: ClassVar[bool] = False
@@ -428,7 +431,9 @@ class TrainConfig(Section):
     deterministic without it.
     """
     workers: Annotated[int, Field(ge=0)] = 0
-    """Data-loading worker processes; 0: encode rows in the training process."""
+    """Data-loading worker processes, at most 4 for each core of the machine; 0: encode rows in the
+    training process.
+    """
     log_every: PositiveInt = 10
     """Steps between logged training metrics."""
     evaluate_every: PositiveInt | Literal["epoch", "never"] = "epoch"
@@ -459,6 +464,17 @@ class OutputConfig(Section):
     """The run folder; null: runs/<data>-<model>-<method>, with -2, -3, ... at its end if that one
     holds a run with other keys or rows.
     """
+
+    @field_validator("dir")
+    @classmethod
+    def _is_a_folder(cls, folder: str | None) -> str | None:
+        if folder and not folder.strip():
+            raise ValueError("is blank; name a folder")
+        if folder and not folder.isprintable():
+            raise ValueError("contains a character that does not print; name another folder")
+        is_at_home = folder is not None and re.match(r"~(/|$)", folder)
+        return str(Path(str(folder)).expanduser()) if is_at_home else folder
+
     trackers: list[Tracker] = []
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, or any other that
     Accelerate supports.

@@ -91,6 +91,9 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
                 role, tables[role], config.map, roles.numbers_of(role)
             )
             roles.notes += notes
+    names = tables["train"].column_names
+    if config.group is not None and config.group not in names:
+        raise DataError(f"data.group: no column {config.group!r}; {nearest(config.group, names)}")
     try:
         resolved = task.rows.resolve(tables["train"][:FIRST_VALUES])
     except DataError as error:
@@ -315,9 +318,6 @@ def _split_by_share(
     """Hold out the shares of train. Raises DataError if one of them gets no row."""
     rows, groups = roles.tables["train"], None
     if config.group is not None:
-        if config.group not in rows.column_names:
-            hint = nearest(config.group, rows.column_names)
-            raise DataError(f"data.group: no column {config.group!r}; {hint}")
         groups = rows[config.group][:]
     strata = strata_of(list(map(task_rows.labels, each_row(rows))))
     shares = {str(role): share for role, share in roles.shares.items()}

@@ -5,6 +5,7 @@ A nest is a tensor, or a dict, list or tuple of nests.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,13 @@ def best_device() -> torch.device:
     """Return the accelerator of this machine, or its CPU."""
     # Without the check, a CUDA build of torch reports CUDA on machines without a GPU.
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def core_count() -> int:
+    """Return the number of logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.state import AcceleratorState
 
+from finetune.distributed.devices import core_count
 from finetune.distributed.precision import MIXED_PRECISION
 from finetune.errors import ConfigError
 
@@ -136,9 +137,7 @@ def _use_all_cores() -> None:
     """
     is_launched = os.environ.get("ACCELERATE_USE_CPU") == "False"
     if is_launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        has_affinity = hasattr(os, "sched_getaffinity")  # Linux only
-        allowed = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-        torch.set_num_threads(min(psutil.cpu_count(logical=False) or 1, allowed))
+        torch.set_num_threads(min(psutil.cpu_count(logical=False) or 1, core_count()))
 
 
 def _asked_for_cpu() -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config.schema import OutputConfig
-from finetune.errors import ConfigError, HubError, format_count
+from finetune.errors import ConfigError, HubError, format_count, shell_word
 from finetune.export.licenses import check_license
 from finetune.export.upload import ADAPTER, ADAPTER_CONFIG, CardEdits, Upload, collect_upload
 from finetune.inference.model_loading import model_folder
@@ -84,7 +84,8 @@ def push_finished(run: Path, repository: str) -> None:
     try:
         push(run, repository)
     except HubError as error:
-        raise NotPushed(f"{error}\nTo push later: finetune push {run} {repository}") from None
+        later = f"finetune push {shell_word(run)} {repository}"
+        raise NotPushed(f"{error}\nTo push later: {later}") from None
 
 
 def check_repository(repository: str) -> None:

@@ -35,7 +35,7 @@ from finetune.config.text_files import (
     validate_as,
 )
 from finetune.config.yaml import flatten, parse_value, to_yaml
-from finetune.errors import CheckpointError, ConfigError
+from finetune.errors import CheckpointError, ConfigError, shell_word
 from finetune.io.files import remove_path, sync_to_disk, write_json, write_text
 from finetune.io.references import list_runs, suggest_run
 from finetune.io.run_lock import LOCK, OWNER
@@ -263,7 +263,7 @@ class RunFolder:
         points = self.path / "last.json"
         step = self.read(points.name).get("step") if points.is_file() else None
         reached = f"its last checkpoint is of step {step}" if step else "it has no checkpoint yet"
-        command = f"finetune train {self.path / 'config.yaml'}"
+        command = f"finetune train {shell_word(self.path / 'config.yaml')}"
         again = f", or run `{command}`" if self.has_config else ""
         return (
             f"{self.path}: this run is not finished, {reached}; repeat its training command to "
@@ -293,11 +293,10 @@ def check_flags(*, fresh: bool, extend: bool) -> None:
 
 
 def check_free(folder: RunFolder) -> None:
-    """Raise ConfigError for a path that is a file or a folder with content other than a run."""
-    if "\0" in str(folder.path):
-        raise ConfigError(f"output.dir: {str(folder.path)!r} contains a NUL; name a folder")
-    if folder.path.is_file():
-        raise ConfigError(f"output.dir: {folder.path} is a file; name a folder")
+    """Raise ConfigError for a path that is no folder, or one with content other than a run."""
+    if folder.path.exists() and not folder.path.is_dir():
+        kind = "a file" if folder.path.is_file() else "not a folder"
+        raise ConfigError(f"output.dir: {folder.path} is {kind}; name a folder")
     if not folder.exists and has_other_files(folder.path):
         raise ConfigError(
             f"output.dir: {folder.path} is not empty and not a run; name another folder"

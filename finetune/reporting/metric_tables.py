@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from finetune.config.best_metric import direction_of
+from finetune.errors import shell_word
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 from finetune.reporting.slice_tables import show_slices
@@ -52,14 +53,15 @@ def show_results(folder: RunFolder, console: Console) -> None:
     if rounding := results.get("rounding_difference"):
         console.print(f"rounded to output.dtype (max relative difference {rounding:.1e})")
     reports = folder.path / "reports"
+    run = shell_word(folder.path)
     has_reports = any(path.is_file() for path in reports.rglob("*"))
     console.facts(
         {
             "model": str(folder.final),
             **({"reports": str(reports)} if has_reports else {}),
-            "predict": f"finetune predict {folder.path} DATA -o predictions.csv",
-            "evaluate": f"finetune evaluate {folder.path} DATA",
-            "push": f"finetune push {folder.path} OWNER/NAME",
+            "predict": f"finetune predict {run} DATA -o predictions.csv",
+            "evaluate": f"finetune evaluate {run} DATA",
+            "push": f"finetune push {run} OWNER/NAME",
         }
     )
 

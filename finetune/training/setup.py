@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from accelerate import Accelerator
 
-from finetune.batching.data_loader import Split, measure_split
+from finetune.batching.data_loader import (
+    WORKERS_PER_CORE,
+    Split,
+    measure_split,
+    usable_workers,
+)
 from finetune.batching.feature_key import digest_model
 from finetune.batching.parts import PartRows, split_into_parts
 from finetune.batching.plan import TrainPlan
@@ -95,6 +100,11 @@ def assemble(
     )
     selected_metric(config.train.best, task.metric, task.views.metric_names())  # raises if unknown
     _check_labels(splits, task)
+    if (workers := usable_workers(config.train.workers)) < config.train.workers:
+        notes.append(
+            f"workers: {workers} of train.workers={config.train.workers}, {WORKERS_PER_CORE} for "
+            "each core of this machine"
+        )
     batches = None
     if method.reads_batches:
         batches = first_batches(splits.train, task, config.train.seed, accelerator.device)

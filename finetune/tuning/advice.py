@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from finetune.errors import shell_word
 from finetune.inference.predictor import load
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import format_duration
@@ -75,7 +76,7 @@ def _further(results: SearchResults, left_out: Mapping[str, str]) -> Iterator[st
         yield "more epochs, since the last evaluation was the best"
     rate = results.best.values.get("lr")
     if rate is not None:
-        config = results.folder.path / "best.yaml"
+        config = shell_word(results.folder.path / "best.yaml")
         near = f"lr=log({short(rate / 3):g}, {short(rate * 3):g})"
         yield f"other rates, `finetune search {config} '{near}' time=1h`"
     else:

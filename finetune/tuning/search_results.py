@@ -11,6 +11,7 @@ import yaml
 
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
+from finetune.errors import shell_word
 from finetune.inference.predictor import load
 from finetune.io.files import atomic, write_text
 from finetune.io.run_folder import RunFolder
@@ -46,7 +47,7 @@ class SearchResults:
     @property
     def command(self) -> str:
         """The command that trains the best trial again."""
-        return f"finetune train {self.folder.path / 'best.yaml'}"
+        return f"finetune train {shell_word(self.folder.path / 'best.yaml')}"
 
     @property
     def ranked(self) -> list[TrialRecord]:
@@ -158,7 +159,7 @@ def show_search(results: SearchResults, console: Console) -> None:
         {
             "run": str(folder.trial(results.best.number)),
             "train": results.command,
-            "compare": f"finetune compare {folder.path}",
+            "compare": f"finetune compare {shell_word(folder.path)}",
             "trials": str(folder.path / "trials.parquet"),
             "pictures": str(folder.path / "*.png"),
         }

@@ -44,6 +44,7 @@ KEYS_OF_KINDS = {
 class TargetConfig(ExtraMetricsConfig):
     """The keys of a task whose rows have labels or a number as target."""
 
+    column_keys: ClassVar[frozenset[str]] = frozenset({"label"})
     may_round: ClassVar[bool] = False
     metric_names: ClassVar[tuple[str, ...]] = (
         *("accuracy", "matthews", "top5_accuracy", "subset_accuracy", "roc_auc"),

@@ -28,7 +28,7 @@ BOX_METRICS = (
 class TileConfig(Section):
     """Keys of tiling, which cuts large images into overlapping tiles."""
 
-    size: PositiveInt
+    size: Annotated[int, Field(ge=16)]
     """Side of a tile in pixels."""
     overlap: Annotated[int, Field(ge=0)] = 64
     """Minimum overlap of neighboring tiles in pixels; choose the size of a typical object."""
@@ -101,7 +101,7 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
     TIFF files. null: as the network was trained, mostly 3.
     """
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(ge=8)] | None = None
     """Side of the square input in pixels; null: that of the checkpoint, or for a new FCOS what the
     training images and their small objects need, at most 512.
     """
@@ -117,7 +117,7 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     """Minimum score of a predicted box; metrics use all boxes from 0.01 on."""
     nms_overlap: Annotated[float, Field(gt=0, le=1)] = 0.6
     """IoU above which non-maximum suppression drops the lower-scoring box of two of a class."""
-    max_detections: PositiveInt | None = None
+    max_detections: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Maximum number of boxes predicted per image; null: 100, or more if training images have more
     objects.
     """

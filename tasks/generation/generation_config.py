@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from finetune.config.schema import TaskConfig
 from tasks.metrics.metric_config import ExtraMetricsConfig
@@ -13,6 +13,7 @@ from tasks.prompts.prompt_config import PromptConfig
 
 GENERATED = ("rouge1", "rouge2", "rougeL", "bleu", "chrf")
 """Metrics of generated texts."""
+LOWEST_TEMPERATURE = 1e-6
 CHUNK_FAULT = (
     "task.chunk=true splits long plain texts instead of truncating them; set task.text, and remove"
     " task.truncation, or remove task.chunk"
@@ -54,12 +55,19 @@ class DecodingConfig(TaskConfig):
     """Sample from the most likely tokens whose probabilities add up to this (nucleus sampling)."""
     top_k: PositiveInt | None = None
     """Sample from this many of the most likely tokens; null: from all."""
-    beams: PositiveInt = 1
+    beams: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of beams in beam search; 1: no beam search."""
     stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     """Strings that end the generated text, and are not part of it."""
     sampling_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of sampling: the same prompts in the same batches give the same texts."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _can_divide(cls, temperature: float) -> float:
+        if 0 < temperature < LOWEST_TEMPERATURE:
+            raise ValueError("scores divided by it overflow; write 0 for greedy decoding")
+        return temperature
 
     def key_faults(self) -> Iterator[str]:
         yield from super().key_faults()
@@ -78,6 +86,7 @@ class TextGenerationConfig(CodecConfig, DecodingConfig, ExtraMetricsConfig):
         {"generate", "metrics", *DecodingConfig.model_fields} - {*TaskConfig.model_fields}
     )
     reads_images: ClassVar[bool] = False
+    judges_texts: ClassVar[bool] = True
     metric_names: ClassVar[tuple[str, ...]] = ("perplexity", *GENERATED)
 
     name: str = "text-generation"

@@ -23,6 +23,8 @@ class ImageClassificationConfig(TargetConfig, AugmentationConfig):
 
     formats: ClassVar[tuple[DataFormat, ...]] = (*REFUSED_CLASSES, *LABEL_FORMATS)
 
+    column_keys: ClassVar[frozenset[str]] = frozenset({"image", "label"})
+
     name: str = "image-classification"
     image: str | None = None
     """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
@@ -30,7 +32,7 @@ class ImageClassificationConfig(TargetConfig, AugmentationConfig):
     """Channels of the input, for networks of timm. 1: gray; 3: RGB; others: the bands of .npy and
     TIFF files. null: as the network was trained, mostly 3.
     """
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(ge=8)] | None = None
     """Side of the square input in pixels; null: as the network was trained."""
     center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the image's shorter side that the center crop keeps; 1: all of it, for images whose

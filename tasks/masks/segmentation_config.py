@@ -43,7 +43,8 @@ DECODERS = {
 }
 """{name: class of segmentation_models_pytorch}."""
 _TERM = re.compile(r"^(?:(\d+(?:\.\d+)?)\s*\*?\s*)?([a-z_]+)$")
-ImageSize = PositiveInt | Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+Side = Annotated[int, Field(ge=8)]
+ImageSize = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 
 
 def _as_list(value: Any) -> Any:
@@ -94,7 +95,7 @@ class SegmentationConfig(JointAugmentationConfig, OwnMetricsConfig):
     """Size of the input in pixels, square or [height, width], to which images are stretched; null:
     as the network was trained, or less where the training images are smaller.
     """
-    tile: PositiveInt | None = None
+    tile: Annotated[int, Field(ge=16)] | None = None
     """Side in pixels of the tiles into which images of any size are cut, without resizing; null:
     whole images.
     """

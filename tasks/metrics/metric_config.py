@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, ConfigDict, field_validator
 from finetune.config.schema import Section, TaskConfig
 from finetune.errors import nearest
 from tasks.metrics.evaluate_modules import find_script
-from tasks.metrics.library_metrics import LIBRARY
-from tasks.metrics.text_metrics import TEXT_METRICS
+from tasks.metrics.library_metrics import LIBRARY, setting_faults
+from tasks.metrics.text_metrics import TEXT_METRICS, text_setting_faults
 
 
 class MetricConfig(Section):
@@ -43,6 +43,22 @@ def is_code(name: str) -> bool:
     return find_script(name) is not None or name not in {*LIBRARY, *TEXT_METRICS}
 
 
+def _metric_faults(entry: MetricConfig, *, judges_texts: bool) -> Iterator[str]:
+    """Yield what is wrong with a metric of a library, before any library is imported."""
+    name = entry.name
+    if is_code(name):
+        return
+    if judges_texts:
+        if name not in TEXT_METRICS:
+            yield f"{name} is for labels or numbers; {nearest(name, TEXT_METRICS)}"
+        else:
+            yield from text_setting_faults(name, entry.settings)
+    elif name not in LIBRARY:
+        yield f"{name} is for texts; {nearest(name, LIBRARY)}"
+    else:
+        yield from setting_faults(name, entry.settings)
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping | MetricConfig) else value
 
@@ -60,10 +76,22 @@ class ExtraMetricsConfig(TaskConfig):
     code_keys: ClassVar[frozenset[str]] = TaskConfig.code_keys | {"metrics"}
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"metrics"})
 
+    judges_texts: ClassVar[bool] = False
+    """True if predictions are texts, rather than labels or numbers."""
+
     metrics: MetricList = []  # noqa: RUF012 - pydantic copies it
     """Metrics to compute besides the task's own: names such as f1 or wer, paths of modules of
     `evaluate`, or one of both with settings: {name: f1, average: macro}.
     """
+
+    @field_validator("metrics")
+    @classmethod
+    def _have_known_settings(cls, metrics: list[str | MetricConfig]) -> list[str | MetricConfig]:
+        for entry in metrics:
+            named = MetricConfig(name=entry) if isinstance(entry, str) else entry
+            for fault in _metric_faults(named, judges_texts=cls.judges_texts):
+                raise ValueError(fault)
+        return metrics
 
     @property
     def metric_code(self) -> list[str]:

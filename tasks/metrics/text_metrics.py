@@ -8,12 +8,13 @@ rates need no library; they are those of the modules of `evaluate` with these na
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from inspect import signature
 from statistics import fmean
 from typing import Any
 
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, nearest
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 _PACKAGES = {"rouge": "rouge_score", "bleu": "sacrebleu", "chrf": "sacrebleu"}
@@ -96,6 +97,17 @@ def cer(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
 TEXT_METRICS: Mapping[str, Callable[..., dict[str, float]]] = {
     each.__name__: each for each in (bleu, cer, chrf, exact_match, rouge, wer)
 }
+
+
+def text_setting_faults(name: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the unknown settings of a metric of texts; sacrebleu checks those of its own."""
+    parameters = signature(TEXT_METRICS[name]).parameters
+    known = [key for key in parameters if key not in ("texts", "references")]
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return
+    for key in settings:
+        if key not in known:
+            yield f"{name}: unknown setting {key!r}; {nearest(key, known)}"
 
 
 def _error_rate(texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> float:

@@ -30,7 +30,7 @@ class MaskedImageModelingConfig(FlipConfig):
     """Column of the image: a path, bytes, or what `datasets` stores; null: detected."""
     channels: PositiveInt | None = None
     """Channels of the input, for networks of timm; null: as the network was trained, mostly 3."""
-    image_size: PositiveInt | None = None
+    image_size: Annotated[int, Field(ge=8)] | None = None
     """Side of the square input in pixels; null: as the network was trained."""
     center_crop: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the image's shorter side that the center crop keeps; null: as the network was

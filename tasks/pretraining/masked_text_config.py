@@ -15,6 +15,7 @@ class MaskedLanguageModelingConfig(TaskConfig):
     prediction_keys: ClassVar[frozenset[str]] = frozenset({"text", "top_k"})
     reads_images: ClassVar[bool] = False
     adapts_backbone: ClassVar[bool] = True
+    column_keys: ClassVar[frozenset[str]] = frozenset({"text"})
 
     name: str = "masked-language-modeling"
     text: str | Annotated[list[str], Field(min_length=1)] | None = None

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.errors import DataError
 from tasks.prompts.messages import REASONING, Message, call_text
+from tasks.prompts.prompt_config import read_chat_template
 from tasks.prompts.tools import Tool
 
 # For tokenizers without a chat template; it requires no additional tokens.
@@ -39,15 +39,9 @@ def settle_chat_template(tokenizer: Any, template: str | None, has_start_token: 
     choice.
     """
     if template is not None:
-        is_file = "{" not in template
-        if is_file and not Path(template).is_file():
-            raise DataError(
-                f"task.chat_template: {template!r} is neither an existing file nor a Jinja template"
-            )
-        tokenizer.chat_template = _read(Path(template)) if is_file else template
-        return [
-            f"chat template: {template}" if is_file else "chat template: set by task.chat_template"
-        ]
+        text = tokenizer.chat_template = read_chat_template(template)
+        origin = "set by task.chat_template" if text is template else template
+        return [f"chat template: {origin}"]
     if tokenizer.chat_template is not None:
         return []
     start = "{{ bos_token }}" if has_start_token else ""
@@ -198,15 +192,6 @@ def turn_end_token(tokenizer: Any, dialogues: Iterable[Sequence[Message]]) -> in
                 text = next(filter(None, turns))
                 return int(tokenizer(text, add_special_tokens=False).input_ids[-1])
     return None
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"task.chat_template: {file} is not UTF-8: {error}; save it as UTF-8"
-        ) from error
 
 
 def _render(tokenizer: Any, messages: Sequence[Message], **arguments: Any) -> str:

@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from finetune.config.schema import TaskConfig
+from finetune.errors import DataError
 from tasks.prompts.messages import ROLES
 
 TextKind = Literal["chat", "prompt", "text"]
+_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+"""Tags that transformers adds to Jinja."""
+
+
+def read_chat_template(template: str) -> str:
+    """Return the text of task.chat_template, which may name a file. Raises DataError."""
+    if "{" in template:
+        return template
+    try:
+        return Path(template).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"task.chat_template: {template} is not UTF-8: {error}; save it as UTF-8"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise DataError(
+            f"task.chat_template: {template!r} is neither an existing file nor a Jinja template"
+        ) from error
+
+
+def check_chat_template(template: str) -> None:
+    """Raise DataError for a chat template that cannot be read or that is not valid Jinja."""
+    from jinja2 import TemplateSyntaxError  # only now: few configs have a template
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    text = read_chat_template(template)
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        environment.compile(_GENERATION.sub(lambda tag: _block(tag[1]), text))
+    except (TemplateSyntaxError, SyntaxError, RecursionError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+        name = "the template" if text is template else template
+        raise DataError(
+            f"task.chat_template: {name} is not valid Jinja: {line}{error}; correct it"
+        ) from error
+
+
+def _block(end: str | None) -> str:
+    return "{% endif %}" if end else "{% if true %}"
 
 
 class PromptConfig(TaskConfig):
     """Config keys that select the prompt and the answer of a row."""
 
     blank_keys: ClassVar[frozenset[str]] = frozenset({"system", "history"})
+    column_keys: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "completion", "messages", "tools", "text", "history"}
+    )
 
     prompt: str | None = None
     """Prompt: a column, or a template such as "Article: {body}\\nHeadline:"."""
@@ -53,6 +98,11 @@ class PromptConfig(TaskConfig):
 
     def key_faults(self) -> Iterator[str]:
         yield from super().key_faults()
+        if self.chat_template is not None:
+            try:
+                check_chat_template(self.chat_template)
+            except DataError as error:
+                yield str(error)
         formats = [name for name in ("messages", "text") if getattr(self, name) is not None]
         prompts = [name for name in ("prompt", "completion") if getattr(self, name) is not None]
         if formats and len(formats + prompts[:1]) > 1:

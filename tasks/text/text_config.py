@@ -20,6 +20,7 @@ class TextClassificationConfig(TargetConfig):
     prediction_keys: ClassVar[frozenset[str]] = TargetConfig.prediction_keys | {"text"}
 
     blank_keys: ClassVar[frozenset[str]] = frozenset({"join"})
+    column_keys: ClassVar[frozenset[str]] = frozenset({"text", "label"})
     formats: ClassVar[tuple[DataFormat, ...]] = (STUDIO_TEXTS,)
     reads_images: ClassVar[bool] = False
 

@@ -24,7 +24,9 @@ FAULTS = {
         ((*NEWS, "method=full", "rank=4"), "not a key of method=full"),
         (("task=image-classification", "mixupp=1", *NEWS[1:]), "did you mean 'mixup'?"),
         (("task=segmentation", "image_size=-1", *NEWS[1:]), "task.image_size: -1"),
-        (("task=object-detection", "tile=0", *NEWS[1:]), "task.tile"),
+        (("task=object-detection", "tile=1", *NEWS[1:]), "task.tile: 1"),
+        (("task=object-detection", "max_detections=10001", *NEWS[1:]), "task.max_detections"),
+        (("task=image-classification", "image_size=1", *NEWS[1:]), "equal to 8"),
         (("task=text-generation", "beams=0", *NEWS[1:]), "task.beams: 0"),
         ((*NEWS, "data.format=cocoa"), "unknown format 'cocoa'"),
         ((*NEWS, "data.test=tests.csv"), "tests.csv: no such file or folder"),
@@ -48,6 +50,9 @@ FAULTS = {
         ((*NEWS, "output.hub=news"), "not a valid repository id"),
         ((*NEWS, "output.license=apache-2"), "did you mean 'apache-2.0'?"),
         ((*NEWS, "output.dir=news.csv"), "is a file; name a folder"),
+        ((*NEWS, "output.dir=/dev/null"), "is not a folder; name a folder"),
+        ((*NEWS, "output.dir=' '"), "is blank; name a folder"),
+        ((*NEWS, 'output.dir="a\\nb"'), "contains a character that does not print"),
         ((*NEWS, "--fresh", "--extend"), "one starts the run over"),
         ((*SEGMENTS, "loss=dicee"), "did you mean 'dice'?"),
         ((*SEGMENTS, "loss=dice", "class_weights=balanced"), "not used by dice"),
@@ -70,6 +75,16 @@ FAULTS = {
         ((*NEWS, "trackers=[aim]"), "aim is not installed; run: pip install aim"),
         ((*NEWS, "output.dtype=bfloat16"), "only weights of language models"),
         ((*NEWS, "output.base_model=a//b"), "not the id of a model"),
+        ((*NEWS, "data.group=labl"), "has no column 'labl'; did you mean 'label'?"),
+        ((*NEWS, "train.group_by=labl"), "train.group_by: news.csv has no column 'labl'"),
+        ((*NEWS, "report.slices=[labl]"), "report.slices: news.csv has no column"),
+        ((*NEWS, "task.label=labl", "task.text=txt"), "task.text: news.csv has no column 'txt'"),
+        ((*NEWS, "data.validation=valdation"), "did you mean 'validation'?"),
+        ((*NEWS, "data.test=tets"), "'tets' is not a split of news.csv"),
+        ((*NEWS, "task.metrics={name: f1, averge: macro}"), "did you mean 'average'?"),
+        ((*NEWS, "task.metrics={name: f1, average: marco}"), "did you mean 'macro'?"),
+        ((*NEWS, "task.metrics={name: mae, average: macro}"), "mae: unknown setting 'average'"),
+        ((*NEWS, "task.metrics=[bleu]"), "bleu is for texts"),
         ((*NEWS, "best=f1"), "did you mean 'f1_macro', 'f1_micro' or 'f1/<label>'?"),
         ((*NEWS, "best=''"), "train.best: is empty"),
         (("task=object-detection", *NEWS[1:], "best=map"), "did you mean 'ap'?"),
@@ -77,6 +92,13 @@ FAULTS = {
         ((*NEWS, "evaluate_every=never", "early_stopping=2"), "there are none with"),
         ((*NEWS, "method=frozen", "contrastive=5", "batch_size=2"), "set it to 4 or more"),
         ((*NEWS, "method=lora", "targets=[]"), "at least 1 item"),
+        ((*CHAT, "chat_template='{% for'"), "is not valid Jinja: line 1"),
+        ((*CHAT, "chat_template=turns.jinja"), "neither an existing file nor a Jinja template"),
+        ((*CHAT, "chat_template=broken.jinja"), "broken.jinja is not valid Jinja: line 2: "),
+        ((*CHAT, "task.metrics=[f1]"), "f1 is for labels or numbers"),
+        ((*CHAT, "task.metrics={name: wer, x: 1}"), "wer: unknown setting 'x'"),
+        ((*CHAT, "beams=1000000"), "less than or equal to 1000"),
+        ((*CHAT, "temperature=1e-300"), "write 0 for greedy decoding"),
         ((*CHAT, "chunk=true", "truncation=end"), "task.chunk=true"),
         ((*CHAT, "task.text=text", "generate=true"), "no reference to compare with"),
         ((*CHAT, "prompt=text"), "task.completion is missing"),
@@ -179,6 +201,7 @@ def answers(commands: list[list[str]], folder: Path) -> list[Any]:
 def workplace(tmp_path: Path) -> Path:
     """A folder with data, a network, a finished run and an unfinished one."""
     (tmp_path / "news.csv").write_text("text,label\na,b\n")
+    (tmp_path / "broken.jinja").write_text("{{ messages }}\n{{ x | upperr }}\n")
     for name in ("bert", "runs/news/final", "runs/half"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("news", "half"):

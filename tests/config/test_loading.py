@@ -297,6 +297,13 @@ def test_load_config_keeps_an_equals_sign_in_a_value() -> None:
     assert load("task=news", "model=b", "text=a=b").task.text == "a=b"
 
 
+def test_load_config_expands_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    news = ("task=news", "model=bert")
+    assert load(*news, "output.dir=~/runs/a").output.dir == "/home/me/runs/a"
+    assert load(*news, "output.dir=runs/~/a").output.dir == "runs/~/a"
+
+
 def test_load_config_reads_the_label_no_as_text(file: Path) -> None:
     assert load("task=news", "model=b", "labels=[no, se, dk]").task.labels == ["no", "se", "dk"]
 

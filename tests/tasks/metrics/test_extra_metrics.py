@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from finetune.errors import ConfigError
 from tasks import ObjectDetection, Segmentation
 from tasks.metrics.extra_metrics import ExtraMetrics, known_metrics
 from tasks.metrics.judged_rows import RowKind, judge, trial_rows
+from tasks.metrics.library_metrics import LIBRARY
 from tasks.metrics.metric_config import MetricConfig
 from tests.support.text_classifiers import set_up
 from tests.support.tiny_models import LABELS, answered_rows, text_rows
@@ -46,6 +49,15 @@ def test_every_known_metric_gives_finite_numbers(kind: RowKind, names: list[str]
     values = extra(kind, names, *known).compute(trial_rows(kind, names))
     assert all(map(math.isfinite, values.values()))
     assert {name.partition("/")[0] for name in values} == {*known}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_every_setting_of_the_library_is_known(name: str) -> None:
+    metric = LIBRARY[name]
+    module, _, function = metric.function.partition(":")
+    parameters = list(signature(getattr(import_module(module), function)).parameters)[2:]
+    others = {"sample_weight", "axis", "y_pred"}  # of rows; a former name
+    assert {*parameters} - others <= {*metric.settings}
 
 
 def test_metrics_of_several_labels_equal_sklearn() -> None:
