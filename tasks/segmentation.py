@@ -3,7 +3,7 @@
 A row: {"image": "train/images/1.jpg", "mask": "train/masks/1.png"}; either may also be bytes,
 {"bytes", "path"} or a PIL image. A mask may also be given as the objects of a COCO row.
 
-Shapes: B rows, H, W pixels, K classes.
+Shapes: B rows, H, W pixels, K classes, P pairs of classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import DataError
@@ -200,12 +201,14 @@ class Segmentation(Task):
         return losses.sum_terms(terms, outputs, batch["targets"], self.weights_)
 
     def measure(self, outputs: Any, batch: Batch) -> Stats:
-        areas = []
+        areas, confusions, classes = [], [], len(self.coding_.names)
         for logits, mask, whole in zip(outputs, batch["targets"], batch["whole"], strict=True):
             true = mask if whole is None else whole
             predicted, _ = most_likely_classes(logits, true.shape)
-            areas.append(losses.count_areas(predicted, true, len(self.coding_.names)))
-        return {"areas": torch.stack(areas)}  # [B, K, 3]
+            areas.append(losses.count_areas(predicted, true, classes))
+            confusions.append(losses.count_confusions(predicted, true, classes))
+        # [B, K, 3] and [B, P, 3]
+        return {"areas": torch.stack(areas), "confusions": pad_sequence(confusions, True)}
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         return losses.area_metrics(stats["areas"], self.coding_.names)

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.audit.charts import line_chart, records
 from finetune.audit.evidence import Evidence
-from finetune.audit.sections import Chart, Link, Note, ReportSection, Table
+from finetune.audit.sections import CLASSES, Chart, Link, Note, ReportSection, Table
 from finetune.errors import format_count
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import format_value
@@ -26,16 +26,22 @@ def metric_sections(evidence: Evidence) -> Iterator[ReportSection]:
         # The loss may be weighted, or summed over labels.
         name = "loss" if math.isclose(loss.value, values["loss"], rel_tol=1e-3) else "log_loss"
         values[name], intervals[name] = loss.value, loss
-    rows = [[name, intervals.get(name, format_value(value))] for name, value in values.items()]
+    shown = {name: intervals.get(name, format_value(value)) for name, value in values.items()}
+    if any(section.key == CLASSES for section in evidence.own_sections):
+        shown = {name: v for name, v in shown.items() if "/" not in name or _is_loss(name)}
+    rows = [[name, value] for name, value in shown.items()]
     blocks = [Table("", ["metric", "value"], rows, _basis(evidence, bool(intervals)))]
     if labels := by_label(evidence.metrics):
         blocks.append(_label_table(labels, intervals))
     name, _ = evidence.task.metric
     finding = ""
-    if name in values:
-        shown = intervals.get(name, format_value(values[name]))
-        finding = f"{name} {shown} on {format_count(len(evidence), 'row')}"
+    if name in shown:
+        finding = f"{name} {shown[name]} on {format_count(len(evidence), 'row')}"
     yield ReportSection("metrics", "Metrics", blocks, finding)
+
+
+def _is_loss(name: str) -> bool:
+    return name.startswith("loss/")
 
 
 def _label_table(labels: Sequence[Sequence[Any]], intervals: Mapping[str, Estimate]) -> Table:

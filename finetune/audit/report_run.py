@@ -16,9 +16,9 @@ from finetune.audit.listed_rows import MOST_ROWS, rows_of_page
 from finetune.audit.overview import curve_sections, metric_sections
 from finetune.audit.report_page import FIGURES, load_template, write_figures, write_report_page
 from finetune.audit.row_sections import doubtful_sections, repeated_sections
-from finetune.audit.sections import ReportSection
+from finetune.audit.sections import WORST, ReportSection
 from finetune.audit.slice_sections import slice_sections
-from finetune.audit.worst_rows import WORST, worst_sections
+from finetune.audit.worst_rows import worst_sections
 from finetune.data.opening import Splits
 from finetune.data.source import Source
 from finetune.distributed.launch import this_process

@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 
 from finetune.task_parts.views import Explanation, Picture
 
+CLASSES, WORST = "classes", "worst"
+"""Keys of sections of a task that replace shared ones; see `Views.sections`."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -60,7 +63,7 @@ class Table:
 
 @dataclass(frozen=True)
 class ColorKey:
-    """The colors of classes in pictures, {name: "#rrggbb"}."""
+    """The colors of classes in pictures as of CSS, {name: "#rrggbb"}."""
 
     kind: ClassVar[str] = "legend"
     colors: Mapping[str, str]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.audit.evidence import Evidence
-from finetune.audit.sections import Block, Card, Cards, Note, ReportSection
+from finetune.audit.sections import WORST, Block, Card, Cards, Note, ReportSection
 from finetune.audit.shown_rows import draw_thumbnails
 from finetune.errors import ConfigError
 from finetune.inference.predictor import input_columns
@@ -16,8 +16,6 @@ from finetune.reporting.console import format_value
 from finetune.task_parts.samples import Row
 from finetune.task_parts.views import Explanation, Picture
 
-WORST = "worst"
-"""Key of the section; one of the task's own replaces it."""
 SHOWN = 10  # rows; each is explained, which takes a backward pass or more
 SIDE_OF_WORST = 256  # pixels
 _TEXT = 1_200  # characters

@@ -48,7 +48,7 @@ def plotted_metrics(lines: Sequence[dict[str, Any]], split: str) -> list[str]:
     """Return the first metrics of a split, without losses and metrics of single labels."""
     line = next(line for line in lines if line["split"] == split)
     numbers = {name: value for name, value in line.items() if name not in ("step", "split")}
-    names = [name for name in overall(numbers) if not name.startswith("loss")]
+    names = [n for n in overall(numbers) if not n.startswith("loss") and "/" not in n]
     return names[:MOST_CURVES]
 
 

@@ -224,7 +224,9 @@ class Views:
     def sections(self, evidence: Evidence) -> list[ReportSection]:
         """Return the sections of a report that only this kind of output has; [] by default.
 
-        Those on probabilities of labels are made of `label_scores`, those on rows of `outcomes`.
+        Those on probabilities of labels are made of `label_scores`, those on rows of `outcomes`. A
+        section with the key "worst" replaces the shared one of the worst rows; one with the key
+        "classes" has the metrics of single classes ("iou/car"), which are then listed only there.
         """
         return []
 

@@ -2,7 +2,8 @@
 
 Pixels of class IGNORE are left out: an image that has no others adds 0 to every loss and count.
 
-Shapes: B images, H, W pixels, K classes; logits [B, K, H, W] are float32, masks uint8 [B, H, W].
+Shapes: B images, H, W pixels, K classes, P pairs of classes; logits [B, K, H, W] are float32, masks
+uint8 [B, H, W].
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from tasks.image.joint_augmentation import IGNORE
 
 FOCUS = 2.0
 """Exponent of the focal loss, as in the paper."""
+MOST_PAIRS = 256
+"""Confused pairs of classes that are counted of an image: all of them up to 16 classes."""
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -118,6 +121,19 @@ def count_areas(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
     guess, true = predicted[valid].long(), mask[valid].long()
     columns = (guess[guess == true], guess, true)
     return torch.stack([torch.bincount(pixels, minlength=classes) for pixels in columns], 1)
+
+
+def count_confusions(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """Count the wrong pixels by true and predicted class: int64 [P, 3] of these two and the pixels.
+
+    The most frequent pairs come first; of more than MOST_PAIRS, the others are left out.
+    """
+    wrong = (mask != IGNORE) & (predicted != mask)
+    pairs = mask[wrong].long() * classes + predicted[wrong].long()
+    counts = torch.bincount(pairs, minlength=classes**2)
+    pixels, found = counts.topk(min(MOST_PAIRS, len(counts)))
+    pixels, found = pixels[pixels > 0], found[pixels > 0]
+    return torch.stack([found // classes, found % classes, pixels], 1)
 
 
 def area_metrics(areas: Tensor, names: Sequence[str]) -> dict[str, float]:

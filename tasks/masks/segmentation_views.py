@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from finetune.audit.sections import WORST, Block, Card, Cards, ColorKey, Note, ReportSection
 from finetune.model import Batch, TransferModel
 from finetune.task_parts.samples import Prediction, Row, Sample, Stats
 from finetune.task_parts.views import CardFacts, NamedRow, Outcome, Picture, Views
+from tasks.audits.mask_sections import class_section, pixel_confusion_section
 from tasks.image.picture_rows import RGB, describe_pixels
 from tasks.image.preprocessing import INPUT
 from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet
@@ -18,13 +20,18 @@ from tasks.masks.segmentation_code import segmentation_card_code
 from tasks.masks.segments import (
     draw_legend,
     draw_mask,
+    draw_mistakes,
     draw_prediction,
     draw_triple,
+    hex_colors,
     segments_to_pipeline,
 )
 
 if TYPE_CHECKING:
+    from finetune.audit.evidence import Evidence
     from tasks.segmentation import Segmentation
+
+WORST_SHOWN = 12  # images in a report
 
 
 def _outcome(areas: Tensor, names: Sequence[str]) -> Outcome:
@@ -88,6 +95,36 @@ class SegmentationViews(Views):
         path = folder / "contact-sheet.jpg"
         draw_legend(make_sheet(triples), names).save(path)
         return [path]
+
+    def sections(self, evidence: Evidence) -> list[ReportSection]:
+        names, areas = self.task.coding_.names, evidence.stats["areas"].numpy()
+        confusions = evidence.stats["confusions"].numpy()
+        return [
+            class_section(areas, names, evidence.intervals, evidence.numbers),
+            pixel_confusion_section(areas, confusions, names),
+            self._worst_pictures(evidence),
+        ]
+
+    def _worst_pictures(self, evidence: Evidence) -> ReportSection:
+        """Show the images with the lowest IoU beside their masks and their wrong pixels."""
+        reader, coding = self.task.rows, self.task.coding_
+        worst = [n for n in evidence.worst_first[:WORST_SHOWN] if evidence.outcomes[n].mistake > 0]
+        rows, predictions, cards = evidence.rows(worst), evidence.predict(worst), list[Card]()
+        for position, row, prediction in zip(worst, rows, predictions, strict=True):
+            image = reader.image(row)
+            mask = reader.masks.classes(row, (image.height, image.width), coding)
+            assert mask is not None, "rows of an evaluation have masks"
+            pictures, wrong = draw_mistakes(image, mask.numpy(), prediction, coding.names)
+            iou = evidence.outcomes[position].columns["iou"]
+            facts = {"IoU": f"{iou:.4f}", "wrong pixels": f"{wrong:.1%}"}
+            title = f"row {evidence.numbers[position]}: {evidence.content(row)}"
+            cards.append(Card(title, facts, pictures=pictures))
+        blocks: list[Block] = [Note("No pixel is wrong.")]
+        if cards:
+            first, *others = hex_colors(coding.names).items()
+            key = {f"{first[0]} (not painted)": "transparent", **dict(others)}
+            blocks = [ColorKey(key), Cards(WORST, cards)]
+        return ReportSection(WORST, "Worst pictures", blocks)
 
     def present(self, prediction: Prediction) -> Any:
         return segments_to_pipeline(prediction)

@@ -25,6 +25,8 @@ from tasks.image.sheets import palette, shrink, side_by_side
 _LOGITS_AT_ONCE = 1 << 24
 """Number of logits that are upsampled at once, so that 150 classes of a large image fit."""
 _NEAREST = Image.Resampling.NEAREST
+_WRONG = (214, 96, 0)  # orange, which stays visible on gray
+MISTAKES_SIDE = 320  # pixels of the longer side of an image with its mistakes
 _LINE = 16  # pixels of a line of the legend
 
 
@@ -110,8 +112,8 @@ def draw_prediction(
     labels = [item["label"] for item in prediction["segments"]]
     _with_legend(overlay, {label: colors[names.index(label)] for label in labels}).save(paths[1])
     lines = (
-        f"{number}\t#{red:02x}{green:02x}{blue:02x}\t{label}\n"
-        for number, (label, (red, green, blue)) in enumerate(zip(names, colors, strict=True))
+        f"{number}\t{color}\t{label}\n"
+        for number, (label, color) in enumerate(hex_colors(names).items())
     )
     (folder / "legend.tsv").write_text("value\tcolor\tclass\n" + "".join(lines), encoding="utf-8")
     return paths
@@ -146,9 +148,42 @@ def draw_triple(
     return side_by_side(panels, caption)
 
 
+def draw_mistakes(
+    image: Image.Image, truth: NDArray[np.uint8], prediction: Prediction, names: Sequence[str]
+) -> tuple[list[Picture], float]:
+    """Draw an image, its true mask [H, W], the predicted one and the wrong pixels, of one size.
+
+    The first class, usually the background, is not painted, ignored pixels are white.
+    Also return the share of the pixels that are wrong. Where a pixel of the drawing covers several
+    of the image, it is the more orange, the more of them are wrong.
+    """
+    colors, predicted = _mask_colors(names), _predicted_classes(image, prediction, names)
+    small = image.convert("RGB")
+    small.thumbnail((MISTAKES_SIDE, MISTAKES_SIDE))
+    pictures = [Picture("image", np.asarray(small))]
+    gray = small.convert("L").convert("RGB")
+    for caption, classes in (("true", truth), ("predicted", predicted)):
+        mask = _to_palette_image(classes, colors).resize(small.size, _NEAREST)
+        pictures.append(Picture(caption, np.asarray(_overlay(gray, mask, opacity=190))))
+    wrong = (truth != IGNORE) & (truth != predicted)
+    share = Image.fromarray(wrong.astype(np.uint8) * 255).resize(small.size, Image.Resampling.BOX)
+    faint = Image.blend(
+        small.convert("L").convert("RGB"), Image.new("RGB", small.size, "white"), 0.5
+    )
+    painted = Image.composite(Image.new("RGB", small.size, _WRONG), faint, share)
+    pictures.append(Picture("wrong pixels", np.asarray(painted)))
+    return pictures, float(wrong.sum() / max((truth != IGNORE).sum(), 1))
+
+
 def draw_legend(image: Image.Image, names: Sequence[str]) -> Image.Image:
     """Return an image with the colors of the classes below it."""
     return _with_legend(image, dict(zip(names, palette(len(names)), strict=True)))
+
+
+def hex_colors(names: Sequence[str]) -> dict[str, str]:
+    """Return the color of each class in drawings, {name: "#rrggbb"}."""
+    colors = ("#{:02x}{:02x}{:02x}".format(*color) for color in palette(len(names)))
+    return dict(zip(names, colors, strict=True))
 
 
 def _mask_colors(names: Sequence[str]) -> list[tuple[int, int, int]]:
@@ -177,9 +212,9 @@ def _to_palette_image(
     return mask
 
 
-def _overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Blend a mask over an image, except for the pixels of the first class."""
-    alpha = Image.fromarray(np.where(np.asarray(mask) == 0, 0, 140).astype(np.uint8))
+def _overlay(image: Image.Image, mask: Image.Image, opacity: int = 140) -> Image.Image:
+    """Blend a mask over an image, except for the pixels of the first class; `opacity` is 0..255."""
+    alpha = Image.fromarray(np.where(np.asarray(mask) == 0, 0, opacity).astype(np.uint8))
     return Image.composite(mask.convert("RGB"), image, alpha)
 
 
