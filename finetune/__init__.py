@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     )
     from finetune.exploration.explore import explore
     from finetune.inference.embedding import embed
-    from finetune.inference.evaluate import evaluate
     from finetune.inference.predictor import Predictor, load
     from finetune.labeling.suggest import suggest
     from finetune.methods.base import Method, Recipe
     from finetune.model import HEAD, Batch, TransferModel, named_parts
+    from finetune.reports.evaluate_rows import evaluate
     from finetune.task import Task
     from finetune.task_parts.optional_parts import Embedder, Onnx
     from finetune.task_parts.rows import Finding, Resolved, Rows
@@ -45,7 +45,7 @@ _HOMES = {
     "embed": "inference.embedding",
     "explore": "exploration.explore",
     "suggest": "labeling.suggest",
-    "evaluate": "inference.evaluate",
+    "evaluate": "reports.evaluate_rows",
     **dict.fromkeys(("Predictor", "load"), "inference.predictor"),
     **dict.fromkeys(("HEAD", "Batch", "TransferModel", "named_parts"), "model"),
     **dict.fromkeys(("Method", "Recipe"), "methods.base"),

@@ -18,12 +18,11 @@ from finetune.config.loading import (
 )
 from finetune.config.schema import DataConfig, TaskConfig
 from finetune.data.readers import holds_splits
-from finetune.data.source import make_source
+from finetune.data.source import make_source, take_report_keys
 from finetune.errors import ConfigError
 from finetune.export.exporters import find_exporter
 from finetune.export.hub import push
 from finetune.inference.batch_predict import predict_rows
-from finetune.inference.evaluate import GroupedMetrics, evaluate
 from finetune.inference.prediction_outputs import Destination
 from finetune.inference.predictor import Predictor, load
 from finetune.inspection.dry_run import Inspection, inspect_run
@@ -32,6 +31,7 @@ from finetune.registry import INSTALLED, make_task
 from finetune.reporting.comparison import compare_runs
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import overall
+from finetune.reports.evaluate_rows import GroupedMetrics, evaluate
 from finetune.task import Task
 from finetune.task_parts.rows import Finding
 from finetune.training.run import run
@@ -82,15 +82,14 @@ class Run:
         predictor = load(self.path, trust_code=self.trust_code, **keys) if keys else self.predictor
         return predictor(rows, batch_size)
 
-    def evaluate(
-        self, data: Any, batch_size: int = 32, *, by: str | None = None, **keys: Any
-    ) -> GroupedMetrics:
+    def evaluate(self, data: Any, batch_size: int = 32, **keys: Any) -> GroupedMetrics:
         """Compute the metrics of the final model on labeled rows; see `finetune.evaluate`.
 
-        `by` names a column: `.groups` of the result has the metrics of the rows with each value.
+        `by="source"` adds the metrics of the rows with each value of a column, `slices` and
+        `groups` compare parts of the rows.
         """
         trust = {"trust_code": self.trust_code}
-        return evaluate(self.path, data, by=by, batch_size=batch_size, **(trust | keys))
+        return evaluate(self.path, data, batch_size=batch_size, **(trust | keys))
 
     def draw(self, data: Any, folder: str | Path, batch_size: int = 32, **keys: Any) -> list[Path]:
         """Draw the predictions of rows into image files in `folder`; return their paths.
@@ -111,11 +110,12 @@ class Run:
 
         `data` are labeled rows, by default the held-out ones of the run; name them if it was
         trained on rows made in Python. `output` is a folder, by default reports/ of the run. `keys`
-        are those of `evaluate`.
+        are those of `evaluate`, `slices` and `groups` among them.
         """
         from finetune.audit.report_run import write_report
 
-        own = ("output", "batch_size")
+        own = ("output", "batch_size", "slices", "groups")
+        keys, report = take_report_keys(keys, "call")
         source = None
         if data is not None:
             source = make_source(data, keys, "call", takes_options=True, keywords=own)
@@ -124,7 +124,7 @@ class Run:
         folder = None if output is None else Path(output)
         console, trust = Console(), self.trust_code
         written = write_report(
-            str(self.path), source, folder, console, batch_size, trust_code=trust
+            str(self.path), source, folder, console, batch_size, report=report, trust_code=trust
         )
         assert written is not None, "only processes other than the main one get none"
         return written

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from finetune.audit.sections import ReportSection
 from finetune.audit.shown_rows import draw_thumbnails, text_of
-from finetune.config.schema import DataConfig
+from finetune.config.schema import DataConfig, ReportConfig
 from finetune.data.opening import Splits, open_splits
 from finetune.data.source import Source
 from finetune.errors import ConfigError, DataError
@@ -22,8 +22,8 @@ from finetune.inference.predictor import Predictor
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
-from finetune.reports.intervals import Estimate
-from finetune.reports.metric_intervals import metric_intervals
+from finetune.reports.intervals import Estimate, metric_intervals
+from finetune.reports.slices import check_report_columns
 from finetune.task import Task
 from finetune.task_parts.samples import Prediction, Row, Stats, take_rows
 from finetune.task_parts.views import LabelScores, Outcome
@@ -40,6 +40,7 @@ class Evidence:
         run: its folder; None for a model without one.
         train: the rows that the model was trained on; None if they cannot be read again.
         train_numbers: of the rows of `train` in their table, from 1.
+        report: the slices and groups to measure; None: those of the run's config.
     """
 
     measured: Measured
@@ -47,6 +48,7 @@ class Evidence:
     run: RunFolder | None = None
     train: Dataset | None = None
     train_numbers: Sequence[int] = ()
+    report: ReportConfig | None = None
 
     @property
     def task(self) -> Task:
@@ -159,11 +161,13 @@ def gather_evidence(
     batch_size: int,
     *,
     splits: Splits | None = None,
+    report: ReportConfig | None = None,
     trust_code: bool = False,
 ) -> Evidence:
     """Evaluate a model on `source`, by default on the test or validation split of its run.
 
-    `splits` are those of the run, if they are at hand. Raises FinetuneError.
+    `splits` are those of the run, if they are at hand. Raises FinetuneError, also if the slices and
+    groups of `report` could not be measured.
     """
     folder = RunFolder(Path(run))
     record = folder if folder.has_config else None
@@ -182,7 +186,9 @@ def gather_evidence(
     if numbers is not None:
         original = [numbers[number - 1] for number in measured.numbers]
         measured = replace(measured, numbers=original)
-    evidence = Evidence(measured, name, record)
+    if report is not None:
+        check_report_columns(report, measured.rows, measured.task.rows)
+    evidence = Evidence(measured, name, record, report=report)
     if splits is None:
         return evidence
     return replace(evidence, train=splits.train, train_numbers=splits.numbers["train"])

@@ -19,6 +19,7 @@ from finetune.audit.row_sections import doubtful_sections, repeated_sections
 from finetune.audit.sections import WORST, ReportSection
 from finetune.audit.slice_sections import slice_sections
 from finetune.audit.worst_rows import worst_sections
+from finetune.config.schema import ReportConfig
 from finetune.data.opening import Splits
 from finetune.data.source import Source
 from finetune.distributed.launch import this_process
@@ -73,18 +74,20 @@ def write_report(
     batch_size: int = 32,
     *,
     splits: Splits | None = None,
+    report: ReportConfig | None = None,
     trust_code: bool = False,
 ) -> Report | None:
     """Report on a model, on `source` or on the held-out rows of its run; None on other processes.
 
-    Raises FinetuneError.
+    `report` says which slices and groups are measured, in place of the run's config. Raises
+    FinetuneError.
     """
     folder = output or default_report_folder(run, source)
     load_template()  # raises if its library is missing, before the model is evaluated
     if this_process().is_main_process:
         prepare_folder(folder)
     evidence = gather_evidence(
-        run, source, console, batch_size, splits=splits, trust_code=trust_code
+        run, source, console, batch_size, splits=splits, report=report, trust_code=trust_code
     )
     if not this_process().is_main_process:
         return None

@@ -22,9 +22,10 @@ TITLE = "Slices"
 
 
 def slice_sections(evidence: Evidence) -> Iterator[ReportSection]:
-    """Compare slices of the split with all other rows, by the run's section `report`."""
-    run = evidence.run
-    config = ReportConfig() if run is None else run.read_section("report", ReportConfig)
+    """Compare slices of the split with all other rows, those asked for or those of the run."""
+    run, config = evidence.run, evidence.report
+    if config is None:
+        config = ReportConfig() if run is None else run.read_section("report", ReportConfig)
     if not has_fairlearn():
         yield ReportSection("slices", TITLE, [Note(f"Slices are not measured; {INSTALL}")])
         return

@@ -160,15 +160,17 @@ def report(
     Without DATA, evaluates the test split of the run, or else its validation split. The page shows
     metrics with intervals, learning curves, confusions, thresholds, reliability, the worst errors,
     suspicious labels and leaks, and lists the rows. It is one file that needs no network.
+    slices=[COLUMN,...] and groups=[COLUMN,...] replace those of the run, as of evaluate.
 
     \b
     finetune report runs/news-bert-base-uncased-lora
     finetune report runs/news-bert-base-uncased-lora test.csv -o report
+    finetune report runs/news-bert-base-uncased-lora slices=[source]
     """
-    from finetune.commands.arguments import source_of
+    from finetune.commands.arguments import report_source
     from finetune.commands.preflight import check_model
 
-    source = source_of(words, takes_options=True) if words else None
+    source, slices = report_source(words or [])
     check_model(run, source)
     with loading_libraries():
         from finetune.audit.report_run import write_report
@@ -177,7 +179,7 @@ def report(
 
     keep_freed_memory()
     console = Console(enabled=this_process().is_main_process)
-    write_report(run, source, output, console, batch_size, trust_code=trust_code)
+    write_report(run, source, output, console, batch_size, report=slices, trust_code=trust_code)
 
 
 @commands.command()

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from finetune.config.schema import ReportConfig
 from finetune.config.yaml import split_override
-from finetune.data.source import Source, make_embedding_source, make_source
+from finetune.data.source import Source, make_embedding_source, make_source, take_report_keys
 from finetune.errors import ConfigError
 
 # A path that contains an equals sign has to start with ./ or /, as in ./year=2024/news.csv.
@@ -37,6 +38,15 @@ def source_of(
     keys = dict(map(split_override, overrides))
     keys |= {name: value for name, value in options.items() if value}
     return make_source(data or missing, keys, "command line", takes_options=takes_options)
+
+
+def report_source(words: Sequence[str]) -> tuple[Source | None, ReportConfig | None]:
+    """Split words into the rows to report on, None without any, and the slices and groups."""
+    data, overrides = data_and_overrides(words)
+    keys, report = take_report_keys(dict(map(split_override, overrides)), "command line")
+    if data is None and not keys:
+        return None, report
+    return make_source(data, keys, "command line", takes_options=True), report
 
 
 def data_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:

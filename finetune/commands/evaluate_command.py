@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.commands.preflight import check_model
 from finetune.config.formats import WRITTEN_TABLES
-from finetune.config.loading import section_faults
-from finetune.config.schema import ReportConfig
-from finetune.data.source import Source
-from finetune.errors import ConfigError, format_count, raise_for_faults, shell_word
+from finetune.data.source import Source, take_report_keys
+from finetune.errors import ConfigError, format_count, shell_word
 from finetune.io.files import write_json
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import name_file_in_errors
@@ -22,8 +20,7 @@ from finetune.reporting.slice_tables import show_slices
 if TYPE_CHECKING:
     from finetune.inference.evaluate import Measured
 
-BY, SLICES, AUTO = "by", "slices", "auto"
-_REPORT_KEYS = (SLICES, "groups")
+BY = "by"
 
 
 def show_run(run: str, output: Path | None) -> None:
@@ -55,9 +52,8 @@ def show_evaluation(
     the metrics. Raises FinetuneError.
     """
     _check_output(output)
-    options = dict(source.options)
+    options, report = take_report_keys(source.options, "command line")
     by = str(options.pop(BY)) if BY in options else None
-    report = _report_config(options)
     chosen = replace(source, options=options)
     check_model(run, chosen)
     from finetune.distributed.launch import keep_freed_memory, this_process
@@ -85,20 +81,6 @@ def show_evaluation(
     results |= {"by": {by: groups}} if groups else {}
     results |= divided
     _write(measured, results, run, source, output, console)
-
-
-def _report_config(options: dict[str, Any]) -> ReportConfig | None:
-    """Take the keys of the section `report` from the options; None without any."""
-    names = {key: key.removeprefix("report.") for key in options}
-    values = {names[key]: options.pop(key) for key in list(options) if names[key] in _REPORT_KEYS}
-    if not values:
-        return None
-    if values.get(SLICES) == AUTO:
-        del values[SLICES]
-    else:
-        values.setdefault(SLICES, "none")
-    raise_for_faults("the command", section_faults("report", ReportConfig, values, "command line"))
-    return ReportConfig(**values)
 
 
 def _write(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.loading import section_faults
-from finetune.config.schema import READING_KEYS, DataConfig
+from finetune.config.schema import READING_KEYS, DataConfig, ReportConfig
 from finetune.errors import DataError, closest, nearest, raise_for_faults
 from finetune.io.references import is_pattern, locate
 from finetune.registry import find_task_config, task_names
@@ -127,6 +127,27 @@ def make_source(
     raise_for_faults(f"the {place}", faults)
     split = keys.get(SPLIT)
     return Source(reference, DataConfig(**values), None if split is None else str(split), options)
+
+
+def take_report_keys(
+    keys: Mapping[str, Any], place: str
+) -> tuple[dict[str, Any], ReportConfig | None]:
+    """Separate the keys of the section `report`, `slices` and `groups`, from all others.
+
+    slices=auto measures the slices that any rows have; without `slices`, only groups are measured.
+    The config is None if there are no such keys. Raises ConfigError for invalid values.
+    """
+    names = {key: key.removeprefix("report.") for key in keys}
+    values = {names[key]: keys[key] for key in keys if names[key] in ReportConfig.model_fields}
+    others = {key: keys[key] for key in keys if names[key] not in values}
+    if not values:
+        return others, None
+    if values.get("slices") == "auto":
+        del values["slices"]
+    else:
+        values.setdefault("slices", "none")
+    raise_for_faults(f"the {place}", section_faults("report", ReportConfig, values, place))
+    return others, ReportConfig(**values)
 
 
 def make_embedding_source(reference: Any, keys: Mapping[str, Any], place: str) -> Source:

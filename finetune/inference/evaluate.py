@@ -1,13 +1,9 @@
-"""Evaluation of a fine-tuned model on labeled rows.
-
-metrics = finetune.evaluate("runs/news-bert-base-uncased-lora", "test.csv", delimiter=";")
-"""
+"""Evaluation of a fine-tuned model on labeled rows: metrics, and the statistics they came from."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.parts import split_into_parts
 from finetune.config.schema import TrainConfig
 from finetune.data.opening import FIRST_VALUES, for_task, open_numbered_rows
-from finetune.data.source import Source, make_source
+from finetune.data.source import Source
 from finetune.data.validation import find_valid
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision, has_native_bf16
@@ -31,7 +27,6 @@ from finetune.inference.stored_code import check_stored_code
 from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
 from finetune.reporting.console import Console
-from finetune.reporting.metric_tables import Metrics, overall
 from finetune.reporting.run_facts import cut_note
 from finetune.task import Task
 from finetune.task_parts.rows import Resolved
@@ -39,53 +34,6 @@ from finetune.task_parts.samples import Row, take_rows
 
 MOST_GROUPS = 200
 """Number of values of a column up to which the metrics are split by it."""
-
-
-class GroupedMetrics(dict[str, float]):
-    """Metrics of labeled rows, {metric: value}.
-
-    Attributes:
-        groups: {value of a column: {"rows": their number, metric: value}}; {} unless `by` named it.
-    """
-
-    def __init__(self, metrics: Mapping[str, float], groups: Metrics) -> None:
-        super().__init__(metrics)
-        self.groups = groups
-
-    def _repr_html_(self) -> str:
-        """Render the overall metrics, and those of the groups, as an HTML table for notebooks."""
-        import pandas
-
-        columns = {"all": self, **self.groups}
-        table = pandas.DataFrame({name: overall(split) for name, split in columns.items()})
-        html: str = table.T.to_html(float_format="{:.4f}".format)
-        return html
-
-
-def evaluate(
-    model: str | os.PathLike[str],
-    data: Any,
-    *,
-    by: str | None = None,
-    batch_size: int = 32,
-    trust_code: bool = False,
-    **keys: Any,
-) -> GroupedMetrics:
-    """Evaluate a fine-tuned model on labeled rows; return {metric: value}.
-
-    `model` is a run, its folder, its `final/`, or a model on the hub. `data` is anything that
-    `finetune.train` takes: a reference, a Dataset, a DataFrame, a list of dicts. `keys` set how it
-    is read (split="test", delimiter=";"), or override task keys that affect predictions only
-    (score_threshold=0.5). `by` names a column: `.groups` of the result has the metrics of the rows
-    with each of its values. With `trust_code`, code that the model names runs: its own task,
-    modules of `evaluate` in task.metrics. Raises FinetuneError.
-    """
-    own = ("by", "batch_size", "trust_code")
-    source = make_source(data, keys, "call", takes_options=True, keywords=own)
-    measured = evaluate_source(
-        os.fspath(model), source, Console(), batch_size, by, trust_code=trust_code
-    )
-    return GroupedMetrics(measured.metrics, measured.metrics_by(by) if by is not None else {})
 
 
 @dataclass(frozen=True)

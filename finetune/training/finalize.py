@@ -38,7 +38,7 @@ from finetune.reporting.metric_tables import (
 )
 from finetune.reports.calibration import Calibration, choose_calibration
 from finetune.reports.decisions import Decisions, learn_decisions
-from finetune.reports.metric_intervals import quick_intervals
+from finetune.reports.intervals import quick_intervals
 from finetune.reports.slices import measure_report
 from finetune.task import Task
 from finetune.task_parts.samples import Prediction, Row, take_rows

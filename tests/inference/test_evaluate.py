@@ -51,6 +51,30 @@ def test_evaluate_splits_the_metrics_by_a_column(trained: finetune.Run) -> None:
         trained.evaluate(frame, by="sauce")
 
 
+def test_evaluate_measures_slices_and_groups(trained: finetune.Run) -> None:
+    pytest.importorskip("fairlearn")
+    rows = text_rows(60, seed=5)
+    frame = pandas.DataFrame([{**row, "source": "ab"[n % 2]} for n, row in enumerate(rows)])
+    metrics = trained.evaluate(frame, slices=["source"], groups=["source"], by="source")
+    assert list(metrics.slices["column"]) == ["source", "source"]
+    assert set(metrics.slices["value"]) == {"a", "b"}
+    worst = metrics.slices.iloc[0]
+    assert worst["gap"] <= 0
+    assert worst["gap_low"] <= worst["gap"] <= worst["gap_high"]
+    assert worst["result"] == pytest.approx(metrics.groups[worst["value"]]["accuracy"])
+    assert set(metrics.differences["rate"]) >= {"selection rate"}
+    assert "gap_low" in metrics._repr_html_()
+    plain = finetune.evaluate(trained, frame)
+    assert plain == metrics
+    assert len(plain.slices) == len(plain.differences) == 0
+    with pytest.raises(finetune.DataError, match="report.slices: no column .sauce.; did you mean 'source'"):
+        trained.evaluate(frame, slices=["sauce"])
+    with pytest.raises(finetune.ConfigError, match="report.slices.*7"):
+        trained.evaluate(frame, slices=7)
+    with pytest.raises(finetune.ConfigError, match="slice: unknown keyword; did you mean 'slices'"):
+        trained.evaluate(frame, slice=["source"])
+
+
 def test_evaluate_prints_the_precision(
     trained: finetune.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.reports.metric_intervals import metric_intervals
+from finetune.reports.intervals import metric_intervals
 from finetune.task_parts.samples import Stats
 
 
