@@ -72,6 +72,10 @@ class Codec:
         """Decode a sample, with the tokens that carry loss between guillemets."""
         raise NotImplementedError
 
+    def learned(self, sample: Sample) -> Tokens:
+        """Return the tokens of a labeled sample in reading order, and which of them carry loss."""
+        raise NotImplementedError
+
     def cost(self, lengths: Sequence[int]) -> int:
         """Count the tokens computed for a batch of rows of these lengths, padding included."""
         return max(lengths) * len(lengths)
@@ -169,6 +173,13 @@ class CausalCodec(Codec):
 
     def cost(self, lengths: Sequence[int]) -> int:
         return padded_tokens(lengths, self._bins(lengths))
+
+    def learned(self, sample: Sample) -> Tokens:
+        sequences = _sequences(sample)
+        # Nothing precedes the first token of a sequence, so it has no loss.
+        masks = [[False, *tokens.loss_mask[1:]] for tokens in sequences]
+        ids = [index for tokens in sequences for index in tokens.ids]
+        return Tokens(ids, [has_loss for mask in masks for has_loss in mask])
 
     def show(self, sample: Sample) -> str:
         shown = []
@@ -269,6 +280,10 @@ class Seq2SeqCodec(Codec):
             for place, token in enumerate(ids)
         ]
         return _batch(inputs, positions, len(samples))
+
+    def learned(self, sample: Sample) -> Tokens:
+        prompt, target = sample["inputs"]["input_ids"], sample["target"]
+        return Tokens([*prompt, *target], [False] * len(prompt) + [True] * len(target))
 
     def show(self, sample: Sample) -> str:
         prompt = self.tokenizer.decode(sample["inputs"]["input_ids"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +14,27 @@ from finetune.io.integrity import network_faults
 from tasks.generation.generation_config import DecodingConfig
 
 
+class Continuation(NamedTuple):
+    """A generated text, without its prompt and without stop strings.
+
+    `is_ended` is False if task.max_new_tokens ended it.
+    """
+
+    text: str
+    is_ended: bool
+
+
 def generate_texts(
     network: Any, tokenizer: Any, prompts: Mapping[str, Tensor], config: DecodingConfig
 ) -> list[str]:
     """Generate the continuation of each prompt, without the prompt and without stop strings."""
+    return [each.text for each in continue_prompts(network, tokenizer, prompts, config)]
+
+
+def continue_prompts(
+    network: Any, tokenizer: Any, prompts: Mapping[str, Tensor], config: DecodingConfig
+) -> list[Continuation]:
+    """Generate the continuation of each prompt, and find out whether it ended by itself."""
     with torch.random.fork_rng(_devices(network)):
         if config.temperature > 0:
             # Hash the prompts into the seed, or every batch would draw the same numbers.
@@ -37,7 +54,14 @@ def generate_texts(
     if not network.config.is_encoder_decoder:
         ids = ids[:, prompts["input_ids"].shape[1] :]
     texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [_truncate_at(text, config.stop).strip() for text in texts]
+    stops = sorted(end_tokens(network, tokenizer))
+    ends = torch.tensor(stops, dtype=torch.long, device=ids.device)
+    has_end = torch.isin(ids[:, network.config.is_encoder_decoder :], ends).any(1).tolist()
+    return [
+        Continuation(short.strip(), is_ended or short != text)
+        for text, is_ended in zip(texts, has_end, strict=True)
+        for short in [_truncate_at(text, config.stop)]
+    ]
 
 
 def end_tokens(network: Any, tokenizer: Any) -> set[int]:

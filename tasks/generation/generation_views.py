@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from finetune.model import TransferModel
-from finetune.task_parts.samples import Prediction, Row, Sample, Stats
+from finetune.task_parts.samples import Prediction, Row, Sample, Stats, each_row
 from finetune.task_parts.views import CardFacts, Outcome, Views
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.generation_code import generation_card_code
 from tasks.metrics.text_metrics import ROUGE
 
 if TYPE_CHECKING:
+    from finetune.audit.evidence import Evidence
+    from finetune.audit.sections import ReportSection
     from tasks.text_generation import TextGeneration
 
 # Characters of a text in the table; its end is shown, where a prompt has its question.
@@ -77,19 +79,22 @@ class GenerationViews(Views):
     def outcomes(
         self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
     ) -> list[Outcome]:
-        """Return reference, generated text and the mean loss of the reference's tokens."""
-        losses = (stats["loss"] / stats["tokens"]).tolist()
-        return [
-            Outcome(
-                {
-                    "true": self.task.reference(row),
-                    "predicted": prediction["generated_text"],
-                    "loss": loss,
-                },
-                loss,
-            )
-            for row, prediction, loss in zip(rows, predictions, losses, strict=False)
-        ]
+        """Return the reference, the generated text if there is one, and the mean loss of tokens.
+
+        [] for running text, whose pieces would repeat it.
+        """
+        if self.task.resolved_.kind == "text":
+            return []
+        losses, outcomes = (stats["loss"] / stats["tokens"]).tolist(), []
+        texts = [{"predicted": one["generated_text"]} for one in predictions] or [{}] * len(losses)
+        for row, text, loss in zip(each_row(rows), texts, losses, strict=False):
+            outcomes.append(Outcome({"true": self.task.reference(row), **text, "loss": loss}, loss))
+        return outcomes
+
+    def sections(self, evidence: Evidence) -> list[ReportSection]:
+        from tasks.generation.generation_report import generation_sections  # evaluates models
+
+        return generation_sections(self.task, evidence)
 
     def report_change(
         self,
