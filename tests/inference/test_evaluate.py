@@ -67,7 +67,9 @@ def test_evaluate_measures_slices_and_groups(trained: finetune.Run) -> None:
     plain = finetune.evaluate(trained, frame)
     assert plain == metrics
     assert len(plain.slices) == len(plain.differences) == 0
-    with pytest.raises(finetune.DataError, match="report.slices: no column .sauce.; did you mean 'source'"):
+    with pytest.raises(
+        finetune.DataError, match="report.slices: no column .sauce.; did you mean 'source'"
+    ):
         trained.evaluate(frame, slices=["sauce"])
     with pytest.raises(finetune.ConfigError, match="report.slices.*7"):
         trained.evaluate(frame, slices=7)
