@@ -103,7 +103,9 @@ class Evidence:
     def content(self, row: Row) -> str:
         """Return the text of a row, or the name of its picture without the folders it lies in."""
         text = text_of(row, self.task.rows.inputs)
-        return "/".join(PurePath(text).parts[-2:]) if self.has_pictures else text
+        if self.has_pictures:
+            return "/".join(PurePath(text).parts[-2:])
+        return text or "\n".join(map(str, self.task.rows.texts(row)))
 
     @cached_property
     def intervals(self) -> dict[str, Estimate]:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 from finetune.model import TransferModel
 from finetune.task_parts.samples import Prediction, Row, Sample, Stats
 from finetune.task_parts.views import REPOSITORY, CardFacts, NamedRow, Outcome, Views
+from tasks.audits.loss_sections import loss_section
 
 if TYPE_CHECKING:
+    from finetune.audit.evidence import Evidence
+    from finetune.audit.sections import ReportSection
     from tasks.masked_language_modeling import MaskedLanguageModeling
 
 CODE = """
@@ -51,6 +54,10 @@ class MaskedTextViews(Views):
             Outcome({"accuracy": share, "loss": loss}, loss)
             for share, loss in zip(shares, losses, strict=True)
         ]
+
+    def sections(self, evidence: Evidence) -> list[ReportSection]:
+        sums, tokens = evidence.stats["loss"].double().numpy(), evidence.stats["tokens"].numpy()
+        return [loss_section(sums, tokens, evidence.numbers)]
 
     def illustrate(
         self,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,9 @@ from finetune.audit.report_run import write_report
 from finetune.data.source import Source
 from finetune.errors import ConfigError
 from finetune.reporting.console import Console
+from tests.support.report_pages import HOSTILE, read_page
 from tests.support.tiny_models import LABELS, several_csv, text_rows
 
-HOSTILE = "<script>alert(1)</script>"
 Trainer = Callable[..., finetune.Run]
 
 
@@ -31,17 +28,6 @@ def trained(bert_folder: Path, tmp_path: Path) -> Trainer:
         return finetune.train(task, data=data, model=str(bert_folder), output=output, **keys)
 
     return train
-
-
-def read_page(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the text of each section of a page, and the rows and charts that it holds."""
-    text = path.read_text(encoding="utf-8")
-    head, start, rest = text.partition('<script type="application/json" id="data">')
-    assert start
-    sections = re.findall(r'<section id="([\w-]+)">(.*?)</section>', head, flags=re.DOTALL)
-    texts = {key: unescape(re.sub(r"<[^>]*>", " ", body)) for key, body in sections}
-    data: dict[str, Any] = json.loads(rest.partition("</script>")[0])
-    return texts, data
 
 
 def test_report_of_a_run_has_its_held_out_rows(trained: Trainer, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tasks.audits.mask_sections import class_section, pixel_confusion_section
 from tasks.image.joint_augmentation import IGNORE
 from tasks.masks.mask_losses import MOST_PAIRS, count_areas, count_confusions
 from tasks.masks.segments import draw_mistakes
-from tests.audit.test_report_run import read_page
+from tests.support.report_pages import read_page
 from tests.support.segmentation_runs import train
 from tests.support.tiny_scenes import SHAPES
 

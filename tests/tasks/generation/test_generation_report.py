@@ -13,7 +13,7 @@ import torch
 from finetune.batching.data_loader import encode_batch
 from tasks.generation.decoding import continue_prompts
 from tasks.generation.generation_report import explain_losses
-from tests.audit.test_report_run import HOSTILE, read_page
+from tests.support.report_pages import HOSTILE, read_page
 from tests.support.text_generators import (
     ANSWERED,
     NETWORKS,
