@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from finetune.batching.plan import MicroBatch, blocks_by_length
+from finetune.batching.plan import MicroBatch, blocks_by_length, blocks_of_little_padding
 from finetune.distributed.devices import core_count
 from finetune.errors import DataError
 from finetune.model import Batch
@@ -109,14 +109,19 @@ def map_by_length(
     batch_size: int,
     compute: Callable[[Batch], Sequence[_Result]],
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    pads_little: bool = False,
 ) -> list[_Result]:
     """Apply `compute` to batches of rows of similar length; return its results in row order.
 
-    `advance` is called with the number of rows of each finished batch.
+    `advance` is called with the number of rows of each finished batch. With `pads_little`, batches
+    are smaller where they would be padded much, which saves time where it grows with the elements
+    of a batch: on a CPU.
     """
     used = np.array([length.used for length in lengths], dtype=np.int64)
     results: dict[int, _Result] = {}
-    for micro_batch in blocks_by_length(used, batch_size):
+    divide = blocks_of_little_padding if pads_little else blocks_by_length
+    for micro_batch in divide(used, batch_size):
         batch = encode_batch(task, (rows[index] for index in micro_batch.indices))
         results.update(zip(micro_batch.indices, compute(batch), strict=True))
         advance(len(micro_batch.indices))

@@ -17,6 +17,8 @@ from finetune.batching.sampling import balanced_rows
 
 # Shuffled rows are sorted by length within this many batches, so that an epoch stays mixed.
 BATCHES_SORTED_TOGETHER = 50
+# The largest share of padding in a batch that is divided for its sake.
+PADDING = 0.08
 # The current epoch, and the next one, whose first rows the workers prefetch.
 EPOCHS_KEPT = 2
 
@@ -200,3 +202,17 @@ def blocks_by_length(
         MicroBatch(tuple(order[start : start + block].tolist()), slot=start // block)
         for start in starts
     ]
+
+
+def blocks_of_little_padding(lengths: np.ndarray, block: int) -> list[MicroBatch]:
+    """Sort rows by length into blocks of at most `block` rows and a share of PADDING."""
+    order = np.argsort(-lengths, kind="stable")
+    blocks, start = list[MicroBatch](), 0
+    while start < len(order):
+        used = lengths[order[start : start + block]]
+        # The share of padding grows with each row, since none is longer than the one before.
+        fits = np.cumsum(used) >= (1 - PADDING) * used[0] * np.arange(1, len(used) + 1)
+        end = start + max(1, int(fits.sum()))
+        blocks.append(MicroBatch(tuple(order[start:end].tolist()), slot=len(blocks)))
+        start = end
+    return blocks

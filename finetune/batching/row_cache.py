@@ -29,6 +29,7 @@ from finetune.batching.feature_files import (
 from finetune.batching.feature_key import BLOCK, digest_inputs
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
+from finetune.distributed.precision import cast_once
 from finetune.errors import ModelError, format_count
 from finetune.io.files import remove_path
 from finetune.model import Batch, TransferModel
@@ -224,18 +225,19 @@ def _compute(
     model.eval()
     mapped: dict[str, Tensor] = {}
     files: dict[str, dict[str, Any]] = {}
-    for micro_batch, batch in progress(batches, len(blocks)):
-        with torch.inference_mode(), accelerator.autocast():
-            features = model.features(to_device(batch["inputs"], accelerator.device))
-        for name, values in features.items():  # [B, ...]
-            if name not in files:
-                files[name] = {
-                    "dtype": str(values.dtype).removeprefix("torch."),
-                    "shape": [rows, *values.shape[1:]],
-                }
-                _check_size(files, plan)
-                mapped[name] = map_file(folder / f"{name}.bin", **files[name], create=True)
-            mapped[name][list(micro_batch.indices)] = values.cpu()
+    with cast_once(model, accelerator.mixed_precision):
+        for micro_batch, batch in progress(batches, len(blocks)):
+            with torch.inference_mode(), accelerator.autocast():
+                features = model.features(to_device(batch["inputs"], accelerator.device))
+            for name, values in features.items():  # [B, ...]
+                if name not in files:
+                    files[name] = {
+                        "dtype": str(values.dtype).removeprefix("torch."),
+                        "shape": [rows, *values.shape[1:]],
+                    }
+                    _check_size(files, plan)
+                    mapped[name] = map_file(folder / f"{name}.bin", **files[name], create=True)
+                mapped[name][list(micro_batch.indices)] = values.cpu()
     del mapped
     accelerator.wait_for_everyone()
     return files

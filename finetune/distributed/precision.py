@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.distributed.devices import as_float32
+from finetune.distributed.fp32_products import fast_products
 from finetune.distributed.fsdp import is_sharded
 from finetune.errors import ConfigError, nearest
 from finetune.model import TransferModel
@@ -69,7 +70,8 @@ def inference_precision(
     """Run forward passes in this precision, with float32 outputs, for inference."""
     dtype = LOW_PRECISION.get(precision)
     if dtype is None:
-        yield
+        with fast_products(device):
+            yield
         return
     handle = model.register_forward_hook(lambda *arguments: as_float32(arguments[-1]))
     try:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from finetune.batching.data_loader import encode_batch
 from finetune.distributed.devices import tensors_in, to_device
+from finetune.distributed.fp32_products import fast_products
 from finetune.errors import ModelError
 from finetune.io.files import atomic, write_json
 from finetune.io.manifest import PROCESSOR_FILES, write_manifest
@@ -177,7 +178,8 @@ def compute_outputs(
     """
     model.eval()
     batch = to_device(encode_batch(task, rows), device)
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    exact = torch.autocast(device.type, enabled=False)
+    with torch.inference_mode(), exact, fast_products(device):
         return [tensor.float() for tensor in tensors_in(model(batch))]
 
 

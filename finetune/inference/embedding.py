@@ -26,8 +26,9 @@ from finetune.batching.feature_key import digest_model
 from finetune.data.opening import open_numbered_rows
 from finetune.data.source import EmbeddingRequest, Source, make_embedding_source
 from finetune.distributed.devices import to_device
+from finetune.distributed.fp32_products import fast_products
 from finetune.distributed.launch import make_accelerator, this_process
-from finetune.distributed.precision import choose_precision
+from finetune.distributed.precision import cast_once, choose_precision
 from finetune.errors import DataError, format_count
 from finetune.inference.embedding_network import VALUE, find_network
 from finetune.inference.model_loading import computing
@@ -63,11 +64,14 @@ class RowEmbedder:
 
         def embed(batch: Batch) -> list[Tensor]:
             inputs = to_device(batch["inputs"], self.accelerator.device)
-            autocast = self.accelerator.autocast()
-            with computing(self.place), torch.inference_mode(), autocast:
+            with computing(self.place), torch.inference_mode(), self.accelerator.autocast():
                 return list(_one_vector(self.model.features(inputs)))
 
-        return torch.stack(map_by_length(self.task, rows, lengths, self.batch_size, embed)).numpy()
+        device = self.accelerator.device
+        work = self.task, rows, lengths, self.batch_size, embed
+        with fast_products(device), cast_once(self.model, self.accelerator.mixed_precision):
+            vectors = map_by_length(*work, pads_little=device.type == "cpu")
+        return torch.stack(vectors).numpy()
 
 
 @overload

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune.audit.report_page import PAGE, load_template
-from finetune.audit.report_run import write_report
 from finetune.batching.shared_rows import SharedRows
 from finetune.checks.before_training import open_checked_splits
 from finetune.checks.feature_leaks import feature_leak_note
@@ -82,6 +80,8 @@ def run(
     check_conflicts(config, make_method(config.method))
     check_trackers(config.output.trackers)
     if config.output.report:
+        from finetune.audit.report_page import load_template
+
         load_template()  # raises if its library is missing, before the run and not after it
     check_hub_keys(config.output)
     state = this_process()
@@ -220,6 +220,10 @@ def _train(
 
 def report_if_due(folder: RunFolder, config: RunConfig, splits: Splits, console: Console) -> None:
     """Write the report of a finished run, unless there is one of these results."""
+    # Only runs that write a report import its parts, Matplotlib among them.
+    from finetune.audit.report_page import PAGE
+    from finetune.audit.report_run import write_report
+
     page, results = folder.path / "reports" / PAGE, folder.path / "results.json"
     if page.is_file() and page.stat().st_mtime_ns >= results.stat().st_mtime_ns:
         return

@@ -9,7 +9,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.batching.plan import TrainPlan, blocks_by_length
+from finetune.batching.plan import (
+    PADDING,
+    TrainPlan,
+    blocks_by_length,
+    blocks_of_little_padding,
+)
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -167,6 +172,18 @@ def test_blocks_by_length_cover_each_row_once_for_any_number_of_processes(
     assert all(len(micro_batch.indices) == block for micro_batch in single[:-1])
     longest_first = [int(lengths[i]) for micro_batch in single for i in micro_batch.indices]
     assert longest_first == sorted(longest_first, reverse=True)
+
+
+@few_examples
+@given(st.lists(st.integers(0, 60), max_size=90), st.integers(1, 9))
+def test_blocks_of_little_padding_cover_each_row_once(lengths: list[int], block: int) -> None:
+    used = np.array(lengths, dtype=np.int64)
+    blocks = blocks_of_little_padding(used, block)
+    assert sorted(i for each in blocks for i in each.indices) == list(range(len(used)))
+    for each in blocks:
+        taken = used[list(each.indices)]
+        assert len(taken) <= block
+        assert len(taken) == 1 or taken.sum() >= (1 - PADDING) * taken.max() * len(taken)
 
 
 # ---- balanced sampling
