@@ -1,27 +1,36 @@
 """Plots of a split: the confusion matrix of labels, the scatter plot of numbers.
 
+The matrix is drawn with Pillow: importing Matplotlib for it took a tenth of a short run.
+
 Shapes: C classes; rows are true classes, columns predicted ones.
 """
 
 from __future__ import annotations
 
 import csv
-import warnings
-from collections.abc import Sequence
+import functools
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from tasks.classification.classification_metrics import Array
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 MOST_CLASSES_COUNTED = 30  # with more, the numbers do not fit into their cells
 MOST_CLASSES_DRAWN = 100
-LONGEST_NAME = 28  # characters of a tick label
+LONGEST_NAME = 28  # characters of a name beside the matrix
+DPI, PAD = 140, 16  # PAD is a distance in pixels
+DARK, PALE = "#333333", "#777777"
+# Blues of ColorBrewer, as Matplotlib has them.
+BLUES = (
+    *((247, 251, 255), (222, 235, 247), (198, 219, 239), (158, 202, 225), (107, 174, 214)),
+    *((66, 146, 198), (33, 113, 181), (8, 81, 156), (8, 48, 107)),
+)
 
 
 def write_confusion(matrix: Array, names: Sequence[str], folder: Path) -> list[Path]:
@@ -34,70 +43,173 @@ def write_confusion(matrix: Array, names: Sequence[str], folder: Path) -> list[P
         writer.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
     if len(names) > MOST_CLASSES_DRAWN:
         return [table]
-    with warnings.catch_warnings():
-        # Glyphs missing from the font are drawn as boxes; the table has the names.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _draw_confusion(matrix, names).savefig(image, dpi=140, bbox_inches="tight")
+    # Letters missing from the font are drawn as boxes; the table has the names.
+    _draw_confusion(matrix, names).save(image)
     return [table, image]
 
 
-def _draw_confusion(matrix: Array, names: Sequence[str]) -> Figure:
+def _draw_confusion(matrix: Array, names: Sequence[str]) -> Image.Image:
     """Draw a confusion matrix: colors are shares of the true class, numbers count rows."""
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
     counted = len(names) <= MOST_CLASSES_COUNTED
-    cell = float(np.clip(6 / len(names), 0.42 if counted else 0.2, 1.0))  # inches
-    side = cell * len(names)
-    # Figure, not pyplot, which would keep every figure alive and use the notebook's backend.
-    figure = Figure(figsize=(side, side), facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1), facecolor="white")
+    inches = float(np.clip(6 / len(names), 0.42 if counted else 0.2, 1.0))
+    cell = round(inches * DPI)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    # Square root of the share: on a linear scale, confusions of a few percent would look white.
-    cells = axes.pcolormesh(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), edgecolors="white")
-    cells.set_linewidth(2 if counted else 0.5)
-    axes.invert_yaxis()
-    axes.tick_params(length=0, labelcolor="#333333")
-    axes.spines[:].set_visible(False)
+    grid = _draw_cells(shares, cell, gap=4 if counted else 1)
+    if counted:
+        _write_counts(grid, matrix, shares, cell)
+    short = [_shorten(name) for name in names]
+    font = _font(float(np.clip(40 * inches, 6.5, 10)))
+    widest = max(font.getlength(name) for name in short)
+    # Slanted names of many classes would overlap.
+    angle = 0 if widest <= 0.95 * cell else 45 if counted else 90
     rows, right = int(matrix.sum()), int(np.trace(matrix))
     title = f"{right:,} of {rows:,} right ({right / max(rows, 1):.1%})"
-    axes.set_title(title, loc="left", pad=12, color="#333333")
-    _write_names(axes, names, cell)
-    if counted:
-        _write_counts(axes, matrix, shares, cell)
-    else:
-        bar = figure.colorbar(cells, cax=figure.add_axes((1 + 0.2 / side, 0, 0.15 / side, 1)))
-        bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0%", "5%", "20%", "50%", "100%"])
-        bar.set_label("share of the true class", color="#777777")
-        bar.ax.tick_params(length=0, labelcolor="#333333")
-        bar.outline.set_visible(False)
-    return figure
+    texts = [*_names_of_rows(short, font, cell), *_names_of_columns(short, font, cell, angle)]
+    texts.append(_Text.of(title, _font(12), DARK, (0, -PAD), "left", "bottom"))
+    left, bottom = (min(text.x for text in texts), max(text.bottom for text in texts))
+    middle = grid.width // 2
+    texts += [
+        _Text.of("predicted", _font(10), PALE, (middle, bottom + PAD // 2), "center", "top"),
+        _Text.of("true", _font(10), PALE, (left - PAD // 2, middle), "right", "center", 90),
+    ]
+    parts = [(0, 0, grid)]
+    if not counted:
+        bar, labels = _draw_bar(grid.height)
+        parts.append((grid.width + 2 * PAD, 0, bar))
+        texts += [text.moved(grid.width + 2 * PAD) for text in labels]
+    return _compose(parts, texts)
 
 
-def _write_names(axes: Axes, names: Sequence[str], cell: float) -> None:
-    plain = [" ".join(name.split()) for name in names]
-    # Shorten in the middle, because names with a common beginning differ at their ends.
-    short = [f"{name[:17]}…{name[-9:]}" if len(name) > LONGEST_NAME else name for name in plain]
-    size = float(np.clip(40 * cell, 6.5, 10))  # points
-    at = np.arange(len(names)) + 0.5
-    # parse_math=False: a "$" in a name is not TeX.
-    axes.set_yticks(at, short, fontsize=size, parse_math=False)
-    wide = max(len(name) for name in short) * size * 0.6 > 72 * cell
-    rotated: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    if len(names) > MOST_CLASSES_COUNTED:
-        rotated = {"rotation": 90}  # slanted names would overlap
-    axes.set_xticks(at, short, fontsize=size, parse_math=False, **(rotated if wide else {}))
-    axes.set_xlabel("predicted", color="#777777", labelpad=8)
-    axes.set_ylabel("true", color="#777777", labelpad=8)
+def _draw_cells(shares: Array, cell: int, gap: int) -> Image.Image:
+    """Draw a square of `cell` pixels for each share, with white gaps in between."""
+    pixels = _blue(shares).repeat(cell, 0).repeat(cell, 1)  # [C * cell, C * cell, 3]
+    inner = np.arange(len(shares)) * cell
+    for offset in range(-(gap // 2), gap - gap // 2):
+        lines = inner[1:] + offset
+        pixels[lines], pixels[:, lines] = 255, 255
+    return Image.fromarray(pixels)
 
 
-def _write_counts(axes: Axes, matrix: Array, shares: Array, cell: float) -> None:
-    digits = len(f"{matrix.max():,}")
-    size = min(11.0, 72 * 0.85 * cell / (0.62 * digits))  # points, so that the longest fits
+def _blue(shares: Array) -> np.ndarray:
+    """Return colors, uint8 [..., 3], of shares [...].
+
+    They grow with the square root of a share: on a linear scale, confusions of a few percent would
+    look white.
+    """
+    at = np.sqrt(np.clip(shares, 0, 1)) * (len(BLUES) - 1)
+    channels = [
+        np.interp(at, np.arange(len(BLUES)), channel) for channel in zip(*BLUES, strict=True)
+    ]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def _shorten(name: str) -> str:
+    """Return a name on one line, shortened in the middle: a common beginning tells nothing."""
+    plain = " ".join(name.split())
+    return f"{plain[:17]}…{plain[-9:]}" if len(plain) > LONGEST_NAME else plain
+
+
+def _write_counts(grid: Image.Image, matrix: Array, shares: Array, cell: int) -> None:
+    draw, digits = ImageDraw.Draw(grid), len(f"{matrix.max():,}")
+    # Such that the longest number fits.
+    font = _font(min(11.0, 0.85 * cell / (0.62 * digits) * 72 / DPI))
     for (row, column), count in np.ndenumerate(matrix):
-        color = "white" if shares[row, column] > 0.35 else "#333333" if count else "#aaaaaa"
-        at = (column + 0.5, row + 0.5)
-        axes.text(*at, f"{count:,}", ha="center", va="center", fontsize=size, color=color)
+        color = "white" if shares[row, column] > 0.35 else DARK if count else "#aaaaaa"
+        at = (column + 0.5) * cell, (row + 0.5) * cell
+        draw.text(at, f"{count:,}", fill=color, font=font, anchor="mm")
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text as a mask of pixels, and its place relative to the upper left corner of the grid."""
+
+    mask: Image.Image
+    color: str
+    x: int
+    y: int
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        font: ImageFont.FreeTypeFont,
+        color: str,
+        at: tuple[float, float],
+        across: str,
+        down: str,
+        angle: int = 0,
+    ) -> _Text:
+        """Return a text whose left, center or right, and top, center or bottom, is `at`."""
+        mask = Image.new("L", (max(1, math.ceil(font.getlength(text))), sum(font.getmetrics())))
+        ImageDraw.Draw(mask).text((0, 0), text, fill=255, font=font)
+        mask = mask.rotate(angle, expand=True, resample=Image.Resampling.BICUBIC)
+        share = {"left": 0.0, "top": 0.0, "center": 0.5, "right": 1.0, "bottom": 1.0}
+        x, y = at[0] - share[across] * mask.width, at[1] - share[down] * mask.height
+        return cls(mask, color, round(x), round(y))
+
+    @property
+    def bottom(self) -> int:
+        return self.y + self.mask.height
+
+    def moved(self, right: int) -> _Text:
+        """Return the text at a place further to the right."""
+        return replace(self, x=self.x + right)
+
+
+def _names_of_rows(
+    names: Sequence[str], font: ImageFont.FreeTypeFont, cell: int
+) -> Iterator[_Text]:
+    for row, name in enumerate(names):
+        yield _Text.of(name, font, DARK, (-PAD // 2, (row + 0.5) * cell), "right", "center")
+
+
+def _names_of_columns(
+    names: Sequence[str], font: ImageFont.FreeTypeFont, cell: int, angle: int
+) -> Iterator[_Text]:
+    """Yield the names below the grid; those that are slanted end below their column."""
+    top, slant = len(names) * cell + PAD // 2, sum(font.getmetrics()) / math.sqrt(8)
+    for column, name in enumerate(names):
+        middle = (column + 0.5) * cell
+        at, across = ((middle + slant, top), "right") if angle == 45 else ((middle, top), "center")
+        yield _Text.of(name, font, DARK, at, across, "top", angle)
+
+
+def _draw_bar(height: int) -> tuple[Image.Image, list[_Text]]:
+    """Draw the scale of the colors; return it and its labels."""
+    roots = np.linspace(1, 0, height)[:, None].repeat(PAD, 1)
+    ticks = [0, 0.05, 0.2, 0.5, 1]
+    labels = [
+        _Text.of(f"{tick:.0%}", _font(10), DARK, (1.5 * PAD, y), "left", "center")
+        for tick, y in zip(ticks, (1 - np.sqrt(ticks)) * (height - 1), strict=True)
+    ]
+    at = max(text.x + text.mask.width for text in labels) + PAD // 2, height / 2
+    labels.append(_Text.of("share of the true class", _font(10), PALE, at, "left", "center", 90))
+    return Image.fromarray(_blue(roots**2)), labels
+
+
+def _compose(parts: Sequence[tuple[int, int, Image.Image]], texts: Sequence[_Text]) -> Image.Image:
+    """Put pictures and texts at their places on a white picture with a margin."""
+    boxes = [(x, y, picture) for x, y, picture in parts]
+    boxes += [(text.x, text.y, text.mask) for text in texts]
+    left, top = min(x for x, _, _ in boxes) - PAD, min(y for _, y, _ in boxes) - PAD
+    right = max(x + picture.width for x, _, picture in boxes) + PAD
+    bottom = max(y + picture.height for _, y, picture in boxes) + PAD
+    canvas = Image.new("RGB", (right - left, bottom - top), "white")
+    for x, y, picture in parts:
+        canvas.paste(picture, (x - left, y - top))
+    for text in texts:
+        canvas.paste(text.color, (text.x - left, text.y - top), text.mask)
+    return canvas
+
+
+@functools.cache
+def _font(points: float) -> ImageFont.FreeTypeFont:
+    """Load the font that Matplotlib brings, which has more letters than Pillow's."""
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None, "Matplotlib is required"
+    assert spec.origin is not None, "Matplotlib is a package"
+    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, round(points * DPI / 72))
 
 
 def write_scatter(true: Array, predicted: Array, folder: Path) -> list[Path]:

@@ -66,10 +66,10 @@ def test_write_confusion_of_many_classes_writes_only_the_table(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["confusion.csv"]
 
 
-def test_write_confusion_does_not_import_pyplot(
+def test_write_confusion_does_not_import_matplotlib(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     write_confusion(matrix_of(2), names(2), tmp_path)
 
 
