@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from finetune.audit.report_run import Report
 
+_SPLITS = frozenset({"train", "validation", "test"})
+
 
 class Run:
     """A finished run: its metrics, its history and its final model."""
@@ -393,7 +395,7 @@ def _with_splits(data: Any, tables: Mapping[str, Any]) -> dict[str, Any]:
     """Add splits to data. Raises ConfigError if `data` is a section of the config."""
     if not isinstance(data, Mapping):
         return {"train": data, **tables}
-    if _is_section(data) and not set(data) <= {"train", "validation", "test"}:
+    if _is_section(data) and not set(data) <= _SPLITS:
         names = " and ".join(tables)
         raise ConfigError(
             f"data: rows for {names} cannot be combined with a config section "
@@ -406,5 +408,7 @@ def _is_section(data: Any) -> bool:
     """True if `data` is a reference or a section of the config rather than rows."""
     if not isinstance(data, Mapping):
         return isinstance(data, str | Path)
-    plain = (name == "encoding" or not _is_rows(value) for name, value in data.items())
+    plain = (
+        name not in {*_SPLITS, "source"} or not _is_rows(value) for name, value in data.items()
+    )
     return all(plain) and set(data) <= set(DataConfig.model_fields)

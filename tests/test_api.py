@@ -171,6 +171,18 @@ def test_train_accepts_validation_and_test_rows(train: Train) -> None:
     assert supports == {"validation": len(ROWS) - 15, "test": 5}
 
 
+def test_train_accepts_a_data_section_with_a_list_of_sheets(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for start in (0, 8, 16):
+        files.append(tmp_path / f"{start}.jsonl")
+        files[-1].write_text("".join(json.dumps(row) + "\n" for row in ROWS[start : start + 8]))
+    first, *sheets = map(str, files)
+    train({"train": first, "validation": 0, "answers": sheets})
+    assert "rows: 24 train" in capsys.readouterr().out
+
+
 def test_train_accepts_a_task_section(train: Train) -> None:
     trained = train(ROWS, {"name": "text-classification", "labels": LABELS[::-1]})
     assert trained.predictor.trained_task.config.labels == LABELS[::-1]
