@@ -55,9 +55,17 @@ def unit_vectors(vectors: Floats) -> Floats:
 
 
 def fit_and_predict(
-    vectors: Floats, classes: Indices, others: Floats, count: int, strength: float = PLAIN_STRENGTH
+    vectors: Floats,
+    classes: Indices,
+    others: Floats,
+    count: int,
+    *,
+    balanced: bool = False,
 ) -> Floats:
-    """Fit a logistic regression; return its probabilities for other vectors, [N, C]."""
+    """Fit a logistic regression; return its probabilities for other vectors, [N, C].
+
+    With `balanced`, all classes have the same weight however many rows they have.
+    """
     from sklearn.linear_model import LogisticRegression
 
     found = np.zeros((len(others), count), dtype=np.float32)
@@ -65,7 +73,9 @@ def fit_and_predict(
     if len(present) == 1:
         found[:, present] = 1
         return found
-    head = LogisticRegression(C=strength, max_iter=300).fit(vectors, classes)
+    weights = "balanced" if balanced else None
+    head = LogisticRegression(C=PLAIN_STRENGTH, max_iter=300, class_weight=weights)
+    head.fit(vectors, classes)
     found[:, present] = head.predict_proba(others)
     return found
 

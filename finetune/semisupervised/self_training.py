@@ -2,7 +2,8 @@
 
 scikit-learn's SelfTrainingClassifier adds the most confident rows whatever their class, which on
 few labels makes one class of all rows; here a growing share of each predicted class is taken, and
-all pseudo-labels are chosen anew in every round.
+all pseudo-labels are chosen anew in every round. Classes have equal weights: a head that learns how
+often it predicts a class predicts the frequent ones ever more often.
 """
 
 from __future__ import annotations
@@ -18,20 +19,19 @@ from finetune.semisupervised.partly_labeled import (
 
 ROUNDS = 10
 _LAST_SHARE = 0.95
-# Strong, so that a head on few rows does not become sure of its mistakes.
-_STRENGTH = 1.0
 
 
 def self_train(data: PartlyLabeled, seed: int) -> Floats:
     """Return class probabilities of the unlabeled rows [N, C]; no part of it is random."""
-    scores = fit_and_predict(data.labeled, data.classes, data.unlabeled, data.count, _STRENGTH)
+    vectors, classes = data.labeled, data.classes
+    scores = fit_and_predict(vectors, classes, data.unlabeled, data.count, balanced=True)
     for number in range(1, ROUNDS + 1):
         kept = most_confident(scores, _LAST_SHARE * number / ROUNDS)
         scores = fit_and_predict(
-            np.concatenate([data.labeled, data.unlabeled[kept]]),
-            np.concatenate([data.classes, scores[kept].argmax(1)]),
+            np.concatenate([vectors, data.unlabeled[kept]]),
+            np.concatenate([classes, scores[kept].argmax(1)]),
             data.unlabeled,
             data.count,
-            _STRENGTH,
+            balanced=True,
         )
     return scores

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetune.semisupervised.held_out_check import HeldOutCheck, accept, check_held_out
-from finetune.semisupervised.partly_labeled import PartlyLabeled, most_confident, unit_vectors
+from finetune.semisupervised.held_out_check import HeldOutCheck, accept, check_held_out, judge_rows
+from finetune.semisupervised.partly_labeled import (
+    PartlyLabeled,
+    fit_and_predict,
+    most_confident,
+    unit_vectors,
+)
+from finetune.semisupervised.self_training import self_train
 from finetune.semisupervised.strong_views import alter_texts, drop_words, second_half
 from finetune.semisupervised.unlabeled_rows import LEARNERS
 
@@ -33,6 +39,18 @@ def half_moons(per_class: int, labeled: int, seed: int = 0) -> tuple[PartlyLabel
     return data, classes[rest]
 
 
+def noisy_clusters(seed: int) -> tuple[PartlyLabeled, np.ndarray]:
+    """Clusters that overlap and differ in size, one a class; also the classes of the others."""
+    rng = np.random.default_rng(seed)
+    classes = np.repeat(np.arange(CLASSES), (240, 60, 60))
+    vectors = 0.35 * rng.standard_normal((len(classes), 2 * WIDTH))
+    vectors[np.arange(len(classes)), classes] += 1
+    points = unit_vectors(vectors.astype(np.float32))
+    known = np.concatenate([np.nonzero(classes == name)[0][:4] for name in range(CLASSES)])
+    rest = np.setdiff1d(np.arange(len(classes)), known)
+    return PartlyLabeled(points[known], classes[known], points[rest], CLASSES), classes[rest]
+
+
 @pytest.mark.parametrize("method", sorted(LEARNERS))
 def test_every_method_labels_clusters_from_a_few_rows_and_repeats_itself(method: str) -> None:
     data, truth = half_moons(40, 4)
@@ -57,7 +75,7 @@ def test_most_confident_takes_a_share_of_each_predicted_class() -> None:
 
 
 def test_the_check_passes_where_clusters_are_classes() -> None:
-    data, _ = half_moons(40, 5)
+    data, _ = noisy_clusters(1)
     check = check_held_out(data, LEARNERS["self-training"], 0)
     assert check is not None
     assert check.passed
@@ -92,9 +110,31 @@ def test_the_check_needs_two_rows_of_each_class() -> None:
 
 
 def test_a_loss_of_accuracy_beyond_chance_fails_whatever_the_log_loss() -> None:
-    assert not HeldOutCheck(20, (0.9, 1.0), (0.8, 0.5), 0.05).passed
-    assert HeldOutCheck(20, (0.9, 1.0), (0.88, 0.5), 0.05).passed
-    assert not HeldOutCheck(20, (0.9, 0.5), (0.95, 0.6), 0.05).passed
+    errors = (0.05, 0.2)
+    assert not HeldOutCheck(20, (0.9, 1.0), (0.8, 0.5), errors).passed
+    assert HeldOutCheck(20, (0.9, 1.0), (0.88, 0.5), errors).passed
+    assert not HeldOutCheck(20, (0.9, 0.5), (0.95, 0.6), errors).passed
+    assert not HeldOutCheck(20, (0.9, 0.5), (0.95, 0.45), errors).passed  # too little to tell
+
+
+def test_the_check_does_not_prefer_a_head_that_is_only_surer() -> None:
+    data, truth = noisy_clusters(0)
+    scores = fit_and_predict(data.labeled, data.classes, data.unlabeled, CLASSES)
+    surer = scores**3 / (scores**3).sum(1, keepdims=True)
+    assert np.allclose(judge_rows(scores, truth), judge_rows(surer, truth), atol=1e-3)
+
+
+def test_self_training_does_not_follow_the_frequent_classes() -> None:
+    gains = []
+    for seed in range(3):
+        data, truth = noisy_clusters(seed)
+        plain = fit_and_predict(data.labeled, data.classes, data.unlabeled, CLASSES)
+        recalls = [
+            np.mean([(found[truth == name] == name).mean() for name in range(CLASSES)])
+            for found in (plain.argmax(1), self_train(data, 0).argmax(1))
+        ]
+        gains.append(recalls[1] - recalls[0])
+    assert np.mean(gains) > 0.06
 
 
 def test_strong_views_of_texts_are_functions_of_the_seed() -> None:
