@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from finetune.reporting.plots import Drawing
-from finetune.search_space.space import Interval, Values
+from finetune.search_space.space import Choice, Interval, Values, format_item
 from finetune.tuning.measured import RankedBy
 from finetune.tuning.study import TrialRecord
 
@@ -28,6 +29,7 @@ def plot_search(records: Sequence[TrialRecord], metric: RankedBy) -> Drawing:
         steps.append((record.number, metric.value(best)))
     steps.append((len(records) - 1, metric.value(best)))
     axes.step(*zip(*steps, strict=True), where="post", color="C1", label="best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"validation {metric.name}")
     axes.legend(frameon=False)
     return figure
@@ -51,15 +53,16 @@ def plot_keys(
     columns = min(len(space), _COLUMNS)
     figure = Drawing(figsize=(4 * columns, 3 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (key, values) in zip(panels, space.items(), strict=False):
-        own = [record for record in records if key in record.values]
-        is_number = isinstance(values, Interval)
-        points: list[tuple[Any, TrialRecord]] = [
-            (r.values[key] if is_number else str(r.values[key]), r) for r in own
-        ]
-        _scatter(axes, points, metric)
+    for (key, values), axes in zip(space.items(), panels, strict=False):
+        own = [(record.values[key], record) for record in records if key in record.values]
+        if isinstance(values, Choice):
+            axes.xaxis.update_units(list(map(format_item, values.values)))  # in their order
+            own = [(format_item(value), record) for value, record in own]
+        _scatter(axes, own, metric)
         if isinstance(values, Interval) and values.log:
             axes.set_xscale("log")
+        elif isinstance(values, Interval) and values.is_whole:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel=key, ylabel=metric.name)
     for axes in list(panels):
         axes.set_visible(False)
