@@ -55,11 +55,13 @@ def search(words: ConfigWords = None) -> None:
 
     A key is tried with several values if it has a list, choice(a,b), log(low,high) or
     range(low,high,step), in quotes; all others as for `train`. Trials that lag behind are stopped
-    early. Repeat the same command to go on with a search.
+    early. Repeat the same command to go on with a search. Without values to try, it says which
+    method is worth its time.
 
     \b
     finetune search bbc-news validation=0.1 rank=[4,8,16] method=lora
     finetune search news.yaml 'lr=log(1e-5,1e-3)' 'method=choice(frozen,lora,full)' trials=20
+    finetune search news.csv model=bert-base-uncased time=10m
     finetune search news.yaml 'lr=log(1e-5,1e-3)' time=30m search.workers=2
     finetune search news.yaml 'lr=log(1e-5,1e-3)' trials=64 search.on=ray search.cpus=4
     """

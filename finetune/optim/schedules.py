@@ -23,15 +23,19 @@ def logged_rate(optimizer: torch.optim.Optimizer, config: OptimConfig) -> float:
     return float(max(group["lr"] for group in at_lr or not_head or groups))
 
 
+def warmup_steps(config: OptimConfig, total: int) -> int:
+    """Return the number of updates in which the learning rate rises."""
+    given = config.warmup_steps
+    return round(config.warmup_ratio * total) if given is None else given
+
+
 def rate_factor(config: OptimConfig, step: int, total: int) -> float:
     """Return the factor on the peak learning rate for update `step` (from 0) of `total`.
 
     The first update after the warm-up has the peak rate, and the last one of a decaying schedule a
     rate just above 0: no update is wasted on a rate of 0.
     """
-    warmup = config.warmup_steps
-    if warmup is None:
-        warmup = round(config.warmup_ratio * total)
+    warmup = warmup_steps(config, total)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     # 1 at the end of the warm-up, 1 / n on the last of the n steps after it.

@@ -33,8 +33,13 @@ class SearchConfig(ClusterConfig):
     """
     pruner: Literal["none", "median", "asha", "hyperband"] = "asha"
     """Which trials are stopped early, by their evaluations on the validation split. median: worse
-    than the median of the earlier ones; asha: not in the best third after 1, 3, 9, ... evaluations
-    (Li et al. 2018, arXiv:1810.05934); hyperband: asha with several first evaluations.
+    than the median of the earlier ones; asha: not in the best third after 1, 3, 9, ... times
+    `grace` evaluations (Li et al. 2018, arXiv:1810.05934); hyperband: asha with several lengths of
+    grace.
+    """
+    grace: PositiveInt | None = None
+    """Number of evaluations that each trial has before it may be stopped early; null: those until
+    the warm-up and a ninth of its steps are over.
     """
     trials: PositiveInt | None = None
     """Number of trials; null: all of a grid, else 16, or as many as `time` allows."""
@@ -68,4 +73,4 @@ class SearchConfig(ClusterConfig):
 
 
 # Keys of this section that may stand without it. The others are keys of other sections, too.
-LEAVES = ("space", "sampler", "pruner", "trials", "time", "seeds")
+LEAVES = ("space", "sampler", "pruner", "grace", "trials", "time", "seeds")

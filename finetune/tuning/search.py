@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from finetune.config.schema import TaskConfig
 from finetune.distributed.launch import this_process
 from finetune.errors import CheckpointError, ConfigError, FinetuneError, format_count
 from finetune.io.run_lock import RunLock
-from finetune.reporting.console import Console
+from finetune.reporting.console import Console, format_duration
 from finetune.search_space.search_plan import SearchPlan
 from finetune.task import Task
 from finetune.tuning.advisor import advise
@@ -71,7 +72,9 @@ def run_search(
 
 def _describe(plan: SearchPlan) -> str:
     count = "" if plan.trials == float("inf") else f"{format_count(int(plan.trials), 'trial')}, "
-    return f"{count}sampler={plan.sampler}, pruner={plan.settings.pruner}"
+    limit = plan.settings.time
+    time = "" if limit is None else f", at most {format_duration(limit)}"
+    return f"{count}sampler={plan.sampler}, pruner={plan.settings.pruner}{time}"
 
 
 def _conclude(runner: TrialRunner) -> SearchResults:
@@ -85,6 +88,9 @@ def _conclude(runner: TrialRunner) -> SearchResults:
             f"{folder.path}: no trial is complete; run the same command again"
             + ("" if runner.plan.settings.time is None else ", with more time")
         )
+    ended = sum(record.state != "running" for record in results.records)
+    if ended < (total := runner.plan.trials) < math.inf:
+        runner.console.print(f"{ended} of {total} trials ended in time; the same command goes on")
     results = replace(results, best=best)
     lock = _wait_for(folder.claim(best.number)) if this_process().is_main_process else None
     this_process().wait_for_everyone()

@@ -95,7 +95,8 @@ def _identity(plan: SearchPlan) -> dict[str, Any]:
     identity = {key: to_jsonable_python(value) for key, value in fixed.items()}
     identity |= {plan.names[key]: str(values) for key, values in plan.space.items()}
     settings = plan.settings
-    chosen = {"sampler": plan.sampler, "pruner": settings.pruner, "seed": settings.seed}
+    chosen = {"sampler": plan.sampler, "pruner": settings.pruner, "grace": settings.grace}
+    chosen["seed"] = settings.seed
     return identity | {f"search.{key}": value for key, value in chosen.items()}
 
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'finetune-kit[search]'"
 JOURNAL = "journal.jsonl"
 REDUCTION = 3
-"""ASHA keeps the best trial in this many after 1, REDUCTION, REDUCTION ** 2, ... evaluations."""
+"""ASHA keeps the best trial in this many on each rung, which is this many times as long as the one
+before."""
 _NAME = "search"
 _DIGITS = 4  # significant digits of sampled numbers, so that they can be typed
 # Attributes of trials in the journal.
@@ -58,6 +59,18 @@ class TrialRecord:
     seconds: float | None = None
     scores: tuple[float, ...] = ()
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class TrialLength:
+    """How long a trial is, in evaluations.
+
+    Attributes:
+        grace: evaluations before it may be pruned.
+    """
+
+    evaluations: int
+    grace: int = 1
 
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
@@ -130,8 +143,8 @@ class SearchStudy:
         self._study.add_trial(drawn)
         return _record(self._study.get_trials(deepcopy=False)[-1])
 
-    def report(self, number: int, evaluation: int, score: float) -> bool:
-        """Record an evaluation of a trial; True if the trial should stop.
+    def report(self, number: int, evaluation: int, score: float, length: TrialLength) -> bool:
+        """Record an evaluation of a trial, from 1; True if the trial should stop.
 
         A resumed run may report again; the answer is then the same.
         """
@@ -147,7 +160,8 @@ class SearchStudy:
         own = trials[number]
         own.system_attrs = {k: v for k, v in own.system_attrs.items() if k in kept["marks"]}
         copy = self._copy(trials)
-        is_pruned = copy.pruner.prune(copy, copy.get_trials()[number])
+        pruner = make_pruner(self.plan.settings.pruner, length)
+        is_pruned = evaluation >= length.grace and pruner.prune(copy, copy.get_trials()[number])
         marks = copy.get_trials()[number].system_attrs
         for key, value in marks.items():
             trial.storage.set_trial_system_attr(trial._trial_id, key, value)
@@ -199,14 +213,11 @@ class SearchStudy:
             _suggest_value(trial, key, values)
 
     def _copy(self, trials: list[FrozenTrial], sampler: BaseSampler | None = None) -> Study:
-        """Return a copy in memory, which is asked with `sampler` and prunes like the study."""
+        """Return a copy in memory, which is asked with `sampler`."""
         import optuna
 
-        pruner = _make_pruner(self.plan.settings.pruner) if sampler is None else None
         with _silence():
-            copy = optuna.create_study(
-                study_name=_NAME, direction="maximize", sampler=sampler, pruner=pruner
-            )
+            copy = optuna.create_study(study_name=_NAME, direction="maximize", sampler=sampler)
         copy.add_trials(trials)
         return copy
 
@@ -251,13 +262,16 @@ def _make_sampler(plan: SearchPlan, number: int) -> BaseSampler:
     return makers[plan.sampler](seed=seed)
 
 
-def _make_pruner(name: str) -> BasePruner:
+def make_pruner(name: str, length: TrialLength) -> BasePruner:
+    """Create the pruner for a trial of this length."""
     from optuna import pruners
 
+    grace = length.grace
     if name == "asha":
-        return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION)
+        return pruners.SuccessiveHalvingPruner(grace, REDUCTION)
     if name == "hyperband":
-        return pruners.HyperbandPruner(min_resource=1, reduction_factor=REDUCTION)
+        with _silence():
+            return pruners.HyperbandPruner(grace, max(length.evaluations, grace), REDUCTION)
     return pruners.MedianPruner() if name == "median" else pruners.NopPruner()
 
 

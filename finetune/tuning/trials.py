@@ -15,11 +15,12 @@ from finetune.distributed.signals import Interrupted
 from finetune.errors import CheckpointError, FinetuneError
 from finetune.io.run_folder import RunFolder
 from finetune.io.run_lock import RunLock
+from finetune.optim.schedules import warmup_steps
 from finetune.reporting.console import Console
 from finetune.training.state import Live, TrialHooks
 from finetune.tuning.measured import RankedBy, ranked_by, read_measured, save_measured
 from finetune.tuning.search_folder import format_values
-from finetune.tuning.study import SearchStudy, TrialRecord, best_of
+from finetune.tuning.study import REDUCTION, SearchStudy, TrialLength, TrialRecord, best_of
 from finetune.tuning.trial_training import TrialTraining
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -31,6 +32,19 @@ class _Pruned(Exception):  # noqa: N818 - a decision, not an error
 
 class _OutOfTime(Exception):  # noqa: N818
     """End of a trial that goes on when the search is started again, in every process."""
+
+
+def _length_of(live: Live, grace: int | None) -> TrialLength:
+    """Return the number of evaluations of a trial, and of those before it may be pruned.
+
+    Without a given grace, two rungs of ASHA are before the end, and none in the warm-up.
+    """
+    every = live.config.train.evaluate_every
+    steps = every if isinstance(every, int) else live.plan.steps_per_epoch
+    if grace is None:
+        warmup = warmup_steps(live.config.optim, live.total_steps)
+        grace = math.ceil(max(live.total_steps / REDUCTION**2, warmup, 1) / steps)
+    return TrialLength(math.ceil(live.total_steps / steps), grace)
 
 
 class TrialRunner:
@@ -157,7 +171,8 @@ class TrialRunner:
             done = sum(line["split"] == "validation" and line["step"] > 0 for line in lines)
             self._metric = ranked_by(live)
             score = self._metric.score(metrics)
-            decision[0] = may_prune and self.study.report(number, done, score)
+            length = _length_of(live, self.plan.settings.grace)
+            decision[0] = may_prune and self.study.report(number, done, score, length)
             decision[1] = time.monotonic() >= self._deadline
         is_pruned, self._is_late = broadcast_object_list(decision)
         if is_pruned:

@@ -158,6 +158,24 @@ def test_search_from_python_with_rows_seeds_and_no_time(
     assert "made in Python" in (found.path / "best.yaml").read_text()
 
 
+@pytest.mark.parametrize(("warmup", "grace"), [(0, 2), (5, 5)])
+def test_no_trial_is_pruned_in_the_warmup_and_the_first_ninth_of_its_steps(
+    bert_folder: Path, news_csv: Path, held_csv: Path, tmp_path: Path, warmup: int, grace: int
+) -> None:
+    found = finetune.search(
+        "text-classification",
+        data={"train": str(news_csv), "validation": str(held_csv)},
+        model=str(bert_folder),
+        method="frozen",
+        lr=[1e-6, 1e-2],
+        optim={"warmup_steps": warmup},
+        train={"max_steps": 18, "evaluate_every": 1, "best": "-loss"},
+        search={"dir": str(tmp_path / "grace")},
+    )
+    pruned = found.trials[found.trials["state"] == "pruned"]
+    assert pruned["evaluations"].min() == grace
+
+
 def test_a_trial_that_diverges_does_not_end_the_search(
     bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:

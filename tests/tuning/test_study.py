@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from functools import partial
+from itertools import takewhile
+from operator import not_
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune.search_space.search_plan import SearchPlan
-from finetune.tuning.study import JOURNAL, SearchStudy, best_of
+from finetune.tuning.study import JOURNAL, SearchStudy, TrialLength, best_of
 
 Planner = Callable[..., SearchPlan]
 MIXED = (
@@ -42,7 +45,8 @@ def walk(folder: Path, plan: SearchPlan, stops: Collection[int] = ()) -> list[An
         record, evaluation = started[0] if started else study.ask(), 0
         while evaluation < 4:
             evaluation += 1
-            is_pruned = study.report(record.number, evaluation, score(record.values, evaluation))
+            now = score(record.values, evaluation)
+            is_pruned = study.report(record.number, evaluation, now, TrialLength(4))
             reports += 1
             if reports in stops:  # killed before the decision was carried out
                 study, evaluation = SearchStudy(folder, plan), 0
@@ -73,6 +77,24 @@ def test_a_stopped_search_has_the_same_trials(
     assert often == once
     states = {state for _, state, _ in once}
     assert states == ({"complete"} if pruner == "none" else {"complete", "pruned"})
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median"])
+def test_a_trial_is_not_pruned_in_its_grace(plan: Planner, tmp_path: Path, pruner: str) -> None:
+    study = SearchStudy(tmp_path, plan("lr=log(1e-5,1e-3)", f"pruner={pruner}"))
+    for _ in range(8):
+        study.ask()
+    lasted = []
+    for number in range(8):  # each is worse than the one before
+        reports = (
+            study.report(number, evaluation, -number * evaluation, TrialLength(18, grace=2))
+            for evaluation in range(1, 18)
+        )
+        kept = sum(1 for _ in takewhile(not_, reports))
+        lasted.append(kept + 1 if kept < 17 else None)
+        (study.prune if lasted[-1] else partial(study.complete, scores=[-number]))(number, 1.0)
+    assert lasted[0] is None
+    assert min(filter(None, lasted)) == 2
 
 
 def test_a_grid_tries_each_combination_once(plan: Planner, tmp_path: Path) -> None:
