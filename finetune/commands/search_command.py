@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune.cluster.cluster_config import check_ray
 from finetune.commands.arguments import config_and_overrides
 from finetune.commands.preflight import check_run
-from finetune.config.loading import Layer, read_layers
+from finetune.config.loading import SECTIONS, Layer, read_layers
+from finetune.config.schema import Section
 from finetune.config.shipped import find_config
 from finetune.config.yaml import split_override
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, closest
 from finetune.io.references import locate
-from finetune.registry import INSTALLED
+from finetune.registry import INSTALLED, find_task_config, task_names
 from finetune.search_space.search_config import LEAVES
 from finetune.search_space.search_plan import SearchPlan, check_space, plan_search
 from finetune.search_space.space import is_notation
@@ -62,6 +63,12 @@ def _chosen_keys(reference: str, overrides: Sequence[str]) -> list[tuple[str, ob
 
 
 def _is_of_search(key: str, value: object) -> bool:
-    """True for a key of the section `search`, and for one with values to try."""
-    is_setting = key in LEAVES or key.partition(".")[0] == "search"
+    """True for a key of the section `search`, also misspelled, and for one with values to try."""
+    known = {*_leaves(SECTIONS.values()), *_leaves(map(find_task_config, task_names()))}
+    meant = key if key in known else closest(key, {*known, *LEAVES})
+    is_setting = meant in LEAVES or key.partition(".")[0] == "search"
     return is_setting or isinstance(value, list) or is_notation(value)
+
+
+def _leaves(schemas: Iterable[type[Section]]) -> set[str]:
+    return {key for schema in schemas for key in schema.model_fields}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from finetune.errors import nearest
+from finetune.errors import closest, nearest
 
 # Names used by transformers' Trainer, peft and others; similar spelling alone would not find these.
 FOREIGN_KEYS = {
@@ -62,6 +62,9 @@ def suggest_key(key: str, fields: Mapping[str, Collection[str]]) -> str:
         homes = [f"{home}.{name}" for home, names in fields.items() if name in names]
         if homes:
             return f"did you mean {' or '.join(map(repr, homes))}?"
+    foreign = closest(leaf, {*FOREIGN_KEYS, *(name for names in fields.values() for name in names)})
+    if foreign in FOREIGN_KEYS and foreign != leaf:
+        return suggest_key(f"{section}{dot}{foreign}", fields)
     if section in fields:
         return nearest(leaf, fields[section])
     if dot:

@@ -7,6 +7,7 @@ then validated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,9 @@ SECTIONS: dict[str, type[Section]] = {
 # The key that a section given as a scalar sets. `train` has none: train=news.csv is data.train.
 SCALAR_KEY = dict.fromkeys(("task", "model", "method", "optim"), "name")
 SCALAR_KEY |= {"data": "source", "output": "dir"}
+# Values to try, as the command `search` takes them, and the sections that it takes them in.
+_SEVERAL = re.compile(r"\[|(choice|log|range)\s*\(")
+_SEARCHED = ("task", "model", "method", "optim", "train")
 
 # Sections whose other keys belong to the named object: a model's revision, or the permission to run
 # its code, must not carry over to another model.
@@ -356,6 +360,7 @@ def _sentences(
 ) -> Iterable[str]:
     """Yield one message for each key of `section` that pydantic rejected."""
     by_key: dict[str, list[str]] = {}
+    several: set[str] = set()
     for fault in error.errors():
         leaf = str(fault["loc"][0]) if fault["loc"] else ""
         key = f"{section}.{leaf}"
@@ -369,7 +374,10 @@ def _sentences(
         if fault["type"] == "list_type" and isinstance(fault["input"], str):
             message = f"should be a list: {leaf}=[{fault['input']}]"
         by_key.setdefault(key, [f"{fault['input']!r:.80}:"]).append(message)
+        if section in _SEARCHED and _SEVERAL.match(str(fault["input"])):
+            several.add(key)
     for key, messages in by_key.items():
         head, *rest = messages
-        origin = origins.get(key, "default")
-        yield f"{key}: {head} {' or '.join(dict.fromkeys(rest))}".rstrip() + f" ({origin})"
+        sentence = f"{key}: {head} {' or '.join(dict.fromkeys(rest))}".rstrip()
+        hint = "; `finetune search` tries several values" if key in several else ""
+        yield f"{sentence}{hint} ({origins.get(key, 'default')})"

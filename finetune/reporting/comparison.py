@@ -111,9 +111,9 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
     Raises ConfigError for fewer than two, CheckpointError for other folders.
     """
     folders = [RunFolder(path) for run in runs for path in _paths_of_runs(Path(run))]
+    recorded = [folder.read("run.json") for folder in folders]  # raises if it is not a run
     if len(folders) < 2:
         raise ConfigError("compare: needs at least two runs; name two or more, or their folder")
-    recorded = [folder.read("run.json") for folder in folders]  # raises if it is not a run
     configs = [_config(folder) for folder in folders]
     were_set = {key for facts in recorded for key in facts.get("set", _NAMES)}
     results = [folder.read("results.json") if folder.finished else {} for folder in folders]

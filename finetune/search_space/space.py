@@ -13,7 +13,7 @@ import yaml
 from finetune.config.yaml import parse_value
 from finetune.errors import closest, nearest
 
-_CALL = re.compile(r"\s*([A-Za-z_]+)\s*\((.*)\)\s*", re.DOTALL)
+_CALL = re.compile(r"\s*([A-Za-z_]+)\s*\((?:(.*)\)\s*|[^)]*)", re.DOTALL)
 _EXAMPLES = {
     "choice": "choice(4, 8, 16)",
     "log": "log(1e-5, 1e-3)",
@@ -91,6 +91,8 @@ def parse_values(value: Any) -> Values:
     if name not in _EXAMPLES:
         hint = f"did you mean {_FOREIGN[name]!r}?" if name in _FOREIGN else nearest(name, _EXAMPLES)
         raise ValueError(f"unknown function {match[1]!r}; {hint}")
+    if match[2] is None:
+        raise ValueError(f"the closing parenthesis is missing; write it as in {_EXAMPLES[name]}")
     try:
         items = parse_value(f"[{match[2]}]")
     except yaml.YAMLError:
@@ -128,7 +130,8 @@ def _interval(name: str, items: Sequence[Any]) -> Interval:
     most = 3 if name == "range" else 2
     is_number = [isinstance(item, int | float) and not isinstance(item, bool) for item in items]
     if not 2 <= len(items) <= most or not all(is_number) or not all(map(math.isfinite, items)):
-        raise ValueError(f"{name} needs numbers, as in {_EXAMPLES[name]}")
+        count = "two numbers" if name == "log" else "two or three numbers"
+        raise ValueError(f"{name} needs {count} with commas between them, as in {_EXAMPLES[name]}")
     low, high, *step = items
     if not low < high:
         raise ValueError(f"{name} needs its smaller bound first, as in {_EXAMPLES[name]}")

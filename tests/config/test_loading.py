@@ -208,6 +208,8 @@ def test_load_config_reports_all_errors_at_once(file: Path) -> None:
         ("train.lr", "optim.lr"),
         ("training.batch_size", "train.batch_size"),
         ("learning_rate", "optim.lr"),
+        ("learning_rte", "optim.lr"),
+        ("lora_alph", "method.alpha"),
         ("optim.num_train_epochs", "train.epochs"),
         ("lora_r", "method.rank"),
         ("evaluation_strategy", "train.evaluate_every"),
@@ -226,6 +228,12 @@ def test_load_config_suggests_keys_of_other_sections_and_libraries(
 def test_load_config_rejects_true_as_a_number(key: str) -> None:
     message = error_message("task=news", "model=b", f"{key}=true")
     assert "should be a number, not true or false (command line)" in message
+
+
+@pytest.mark.parametrize("word", ["lr=log(1e-5,1e-3)", "rank=[4,8]", "epochs=choice(1,2)"])
+def test_load_config_names_search_for_several_values(word: str, file: Path) -> None:
+    assert "; `finetune search` tries several values (command" in error_message(word, source=file)
+    assert "search" not in error_message("limit=[1,2]", "rank=x", source=file)
 
 
 def test_load_config_shows_how_a_list_is_written(file: Path) -> None:

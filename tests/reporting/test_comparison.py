@@ -139,5 +139,6 @@ def test_compare_rejects_a_single_run_and_a_folder_without_a_run(
 ) -> None:
     assert finetune("compare", finished_run) == 2
     assert "needs at least two runs" in capsys.readouterr().err
-    assert finetune("compare", finished_run, tmp_path) == 2
-    assert "no such file" in capsys.readouterr().err
+    for folders in ([finished_run, tmp_path], [tmp_path / "absent"]):
+        assert finetune("compare", *folders) == 2
+        assert "no such file" in capsys.readouterr().err

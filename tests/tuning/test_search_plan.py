@@ -96,6 +96,7 @@ def test_the_space_may_stand_in_a_file_and_later_words_fix_a_key(
         (("train.best=[f1_macro,accuracy]",), ("train.best: cannot be searched",)),
         (("validation=[0.1,0.2]",), ("validation: cannot be searched",)),
         (("rank=[4,8]", "time=soon", "trials=0"), ("should be a duration", "search.trials: 0")),
+        (("rank=[4,8]", "grace=2", "pruner=none"), ("grace: has no effect with search.pruner=no",)),
         (("rank=[4,8]", "search=3"), ("search: should be a section",)),
         (("rank=[4,8]", "search.workerz=2"), ("did you mean 'workers'?",)),
     ],
@@ -130,3 +131,10 @@ def test_faults_of_the_space_are_answered_before_a_table_is_read(tmp_path: Path)
     for fault in ("did you mean 'log'", "did you mean 'search.trials'", "should be a duration"):
         assert fault in str(caught.value)
     check_space(read_layers(None, ["tile=224", "metrics=[f1]"]), INSTALLED)  # keys of some tasks
+
+
+def test_a_misspelled_setting_is_not_taken_for_a_key_of_the_data(tmp_path: Path) -> None:
+    table = tmp_path / "news.csv"
+    table.write_text("text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(20)))
+    with pytest.raises(ConfigError, match="trails: unknown key; did you mean 'search.trials'"):
+        plan_words([str(table), "model=bert", "rank=[4,8]", "trails=3"])
