@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finetune.api import Run, Search, check, compare, inspect, search, train
+    from finetune.cluster.predict_and_embed import embed, predict
     from finetune.config.formats import DataFormat, TaskTables
     from finetune.config.schema import MethodConfig, ModelConfig, TaskConfig
     from finetune.errors import (
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         ModelError,
     )
     from finetune.exploration.explore import explore
-    from finetune.inference.embedding import embed
     from finetune.inference.predictor import Predictor, load
     from finetune.labeling.suggest import suggest
     from finetune.methods.base import Method, Recipe
@@ -42,7 +42,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     **dict.fromkeys(("Run", "Search", "check", "compare", "inspect", "search", "train"), "api"),
-    "embed": "inference.embedding",
+    **dict.fromkeys(("embed", "predict"), "cluster.predict_and_embed"),
     "explore": "exploration.explore",
     "suggest": "labeling.suggest",
     "evaluate": "reports.evaluate_rows",
@@ -109,6 +109,7 @@ __all__ = [
     "inspect",
     "load",
     "named_parts",
+    "predict",
     "search",
     "suggest",
     "train",

@@ -51,10 +51,10 @@ def embed(
     """
     from finetune.cluster.cluster_config import take_cluster_keys
     from finetune.commands.arguments import embedding_source
-    from finetune.data.source import EmbeddingRequest
+    from finetune.data.source import RowsRequest
 
     cluster, words = take_cluster_keys(words)
-    request = EmbeddingRequest(model, embedding_source(words), batch_size, precision, trust_code)
+    request = RowsRequest(model, embedding_source(words), batch_size, precision, trust_code)
     from finetune.commands.preflight import check_embedding
 
     check_embedding(model, request.source, output, cluster)
@@ -106,10 +106,10 @@ def explore(
     finetune explore runs/news-bert-base-uncased-lora
     """
     from finetune.commands.explore_command import plan_exploration
-    from finetune.data.source import EmbeddingRequest
+    from finetune.data.source import RowsRequest
 
     model, source, folder = plan_exploration(words, output)
-    request = EmbeddingRequest(model, source, batch_size, precision, trust_code)
+    request = RowsRequest(model, source, batch_size, precision, trust_code)
     with loading_libraries():
         from finetune.distributed.launch import keep_freed_memory
         from finetune.exploration.explore import explore_rows
@@ -192,7 +192,7 @@ def suggest(
     """
     from finetune.commands.arguments import embedding_source
     from finetune.commands.preflight import check_suggestion
-    from finetune.data.source import EmbeddingRequest
+    from finetune.data.source import RowsRequest
 
     source = embedding_source(words)
     check_suggestion(model, source, output)
@@ -201,7 +201,7 @@ def suggest(
         from finetune.labeling.suggest import suggest_rows
 
     keep_freed_memory()
-    request = EmbeddingRequest(model, source, batch_size, precision, trust_code)
+    request = RowsRequest(model, source, batch_size, precision, trust_code)
     suggest_rows(request, output, count, by, seed)
 
 

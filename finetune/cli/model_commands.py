@@ -127,6 +127,7 @@ def predict(
     cluster, words = take_cluster_keys(words or [])
     source = source_of(words, missing="-", takes_options=True, options=sets)
     from finetune.commands.preflight import check_prediction
+    from finetune.data.source import RowsRequest
     from finetune.inference.prediction_outputs import Destination
 
     destination = Destination(output, draw, form, safe_csv)
@@ -139,7 +140,8 @@ def predict(
     keep_freed_memory()
     trust = {"trust_code": trust_code}
     if cluster.on is not None and output is not None:
-        predict_on_cluster(run, source, output, batch_size, precision, cluster, **trust)
+        request = RowsRequest(run, source, batch_size, precision, trust_code)
+        predict_on_cluster(request, output, cluster)
     else:
         predict_rows(run, source, destination, batch_size, precision, **trust)
 

@@ -22,7 +22,7 @@ from finetune.cluster.cluster_config import ClusterConfig
 from finetune.cluster.ray_cluster import connected
 from finetune.cluster.row_blocks import RowBlocks, open_blocks
 from finetune.data.opening import open_numbered_rows
-from finetune.data.source import EmbeddingRequest, Source
+from finetune.data.source import RowsRequest, Source
 from finetune.errors import DataError, format_count
 from finetune.inference.model_loading import load_task, model_folder
 from finetune.inference.part_files import PartFiles, writing_alone
@@ -34,26 +34,16 @@ from finetune.reporting.console import Console
 from finetune.tables.faults import SHOWN
 
 
-def predict_on_cluster(
-    run: str,
-    source: Source,
-    output: Path,
-    batch_size: int,
-    precision: str | None,
-    config: ClusterConfig,
-    *,
-    trust_code: bool = False,
-) -> None:
-    """Predict all rows of `source` on the machines of a cluster; see `predict_rows`.
+def predict_on_cluster(request: RowsRequest, output: Path, config: ClusterConfig) -> None:
+    """Predict all rows on the machines of a cluster; see `predict_rows`.
 
     Raises FinetuneError, and Interrupted after a signal.
     """
     console = Console(stderr=True)
-    folder = model_folder(run).absolute()
-    task = load_task(folder, source.options, trust_code=trust_code)
+    source, folder = request.source, model_folder(request.model).absolute()
+    task = load_task(folder, source.options, trust_code=request.trust_code)
     reads_here = task.config.reads_images or stops_at_faults(source.config)
-    skips = source.config.on_error == "skip"
-    job = PredictJob(folder, source.options, precision, batch_size, skips, trust_code)
+    job = PredictJob(_named(request), folder)
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
     with writing_alone(output):
         with console.during("reading the rows"):
@@ -62,7 +52,8 @@ def predict_on_cluster(
             )
         check_columns(source.name, blocks.head().column_names, task)
         console.facts({"data": "\n".join(blocks.notes)} if blocks.notes else {})
-        made_of = [files, source.options, precision, batch_size, skips]
+        skips = source.config.on_error == "skip"
+        made_of = [files, source.options, request.precision, request.batch_size, skips]
         with _prepared(output, blocks, made_of, config, console) as run_blocks:
             run_blocks.run(job)
             _give_same_columns(run_blocks, job)
@@ -74,10 +65,10 @@ def predict_on_cluster(
         console.print(note)
 
 
-def embed_on_cluster(request: EmbeddingRequest, output: Path, config: ClusterConfig) -> None:
+def embed_on_cluster(request: RowsRequest, output: Path, config: ClusterConfig) -> int:
     """Embed all rows on the machines of a cluster; see `embed_rows`.
 
-    Raises FinetuneError, and Interrupted after a signal.
+    Returns the number of vectors. Raises FinetuneError, and Interrupted after a signal.
     """
     console = Console()
     source, local = request.source, Path(request.model)
@@ -88,7 +79,7 @@ def embed_on_cluster(request: EmbeddingRequest, output: Path, config: ClusterCon
         return open_numbered_rows(source.reference, source.config, source.split)
 
     with writing_alone(output):
-        notes, job = list[str](), EmbedJob(request)
+        notes, job = list[str](), EmbedJob(_named(request))
         with console.during("reading the rows"):
             blocks = open_blocks(source, _staging(output), read_table)
         with console.during("loading the network"):
@@ -108,6 +99,12 @@ def embed_on_cluster(request: EmbeddingRequest, output: Path, config: ClusterCon
     for note in _truncated(total):
         console.print(note)
     console.print(f"{total.written} vectors written to {output}{skipped}")
+    return total.written
+
+
+def _named(request: RowsRequest) -> RowsRequest:
+    """Leave out rows that were made in Python: the blocks have them, and only names travel."""
+    return replace(request, source=replace(request.source, reference=request.source.name))
 
 
 def _staging(output: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from finetune.cluster.ray_cluster import Workplace
 from finetune.cluster.row_blocks import RowBlocks
-from finetune.data.source import EmbeddingRequest
+from finetune.data.source import RowsRequest
 from finetune.distributed.devices import best_device
 from finetune.distributed.launch import make_accelerator
 from finetune.distributed.precision import check_precision, choose_precision
@@ -96,27 +96,24 @@ class PredictJob(BlockJob):
     """Predictions of a fine-tuned model.
 
     Attributes:
-        model: its folder.
+        folder: of the model.
         columns: a Parquet file with the columns of all parts; None: each part has those that its
             first predictions give.
         names: keys of a prediction, if they are known.
     """
 
-    model: Path
-    options: Mapping[str, Any]
-    precision: str | None
-    batch_size: int
-    skips: bool
-    trust_code: bool
+    request: RowsRequest
+    folder: Path
     columns: Path | None = None
     names: list[str] | None = None
 
     def open(self, blocks: RowBlocks) -> BlockWorker:
-        task = load_task(self.model, self.options, trust_code=self.trust_code)
+        folder, request = self.folder, self.request
+        task = load_task(folder, request.source.options, trust_code=request.trust_code)
         device = best_device()
-        precision = check_precision(self.precision, device)
-        network = load_final_network(task, self.model, trust_code=self.trust_code)
-        return _BlockPredictor(self, Predictor(task, network, device, precision, str(self.model)))
+        precision = check_precision(request.precision, device)
+        network = load_final_network(task, folder, trust_code=request.trust_code)
+        return _BlockPredictor(self, Predictor(task, network, device, precision, str(folder)))
 
 
 class _BlockPredictor(BlockWorker):
@@ -128,14 +125,15 @@ class _BlockPredictor(BlockWorker):
         self, number: int, rows: Dataset, numbers: Sequence[int], parts: PartFiles
     ) -> BlockFacts:
         task, truncated = self.predictor.trained_task, self.predictor.cut
-        tally = Tally(task, "", skips=self.job.skips)
+        request = self.job.request
+        tally = Tally(task, "", skips=request.source.config.on_error == "skip")
         types = output_types(column_types(rows))
         if self.job.columns is not None:
             schema = pa.parquet.read_schema(self.job.columns)
             types = dict(zip(schema.names, schema.types, strict=True))
         kept = []
         for window in split_into_windows(map(number_row, numbers, rows)):
-            results = predict_valid(self.predictor, window, self.job.batch_size)
+            results = predict_valid(self.predictor, window, request.batch_size)
             kept.append(tally.count(list(zip(window, results, strict=True))))
         path, names = parts.path_of(number), self.job.names
         if not tally.written:
@@ -162,7 +160,7 @@ class _BlockPredictor(BlockWorker):
 class EmbedJob(BlockJob):
     """Vectors of rows by a network."""
 
-    request: EmbeddingRequest
+    request: RowsRequest
 
     def find_network(self, blocks: RowBlocks, notes: list[str]) -> tuple[Task, TransferModel]:
         """Load the network and the task; also add notes on how they read the rows."""

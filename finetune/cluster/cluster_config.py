@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -42,13 +42,24 @@ def take_cluster_keys(words: Sequence[str]) -> tuple[ClusterConfig, list[str]]:
     """
     names = ClusterConfig.model_fields
     own = [word for word in words if word.partition("=")[0] in names and "=" in word]
-    values = dict(map(split_override, own))
-    faults = section_faults("", ClusterConfig, values, "command line")
-    raise_for_faults("the command line", [fault.removeprefix(".") for fault in faults])
+    config = _cluster_config(dict(map(split_override, own)), "command line")
+    return config, [word for word in words if word not in own]
+
+
+def take_cluster_values(keys: Mapping[str, Any]) -> tuple[ClusterConfig, dict[str, Any]]:
+    """Split the keywords of a call into those of the cluster and all others. Raises ConfigError."""
+    own = ClusterConfig.model_fields.keys() & keys
+    config = _cluster_config({key: keys[key] for key in own}, "call")
+    return config, {key: value for key, value in keys.items() if key not in own}
+
+
+def _cluster_config(values: Mapping[str, Any], place: str) -> ClusterConfig:
+    faults = section_faults("", ClusterConfig, values, place)
+    raise_for_faults(f"the {place}", [fault.removeprefix(".") for fault in faults])
     config = ClusterConfig(**values)
     check_ray(config)
-    raise_for_faults("the command line", list(idle_keys(config, "", "cpus", "gpus", "workers")))
-    return config, [word for word in words if word not in own]
+    raise_for_faults(f"the {place}", list(idle_keys(config, "", "cpus", "gpus", "workers")))
+    return config
 
 
 def check_ray(config: ClusterConfig) -> None:

@@ -47,11 +47,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class EmbeddingRequest:
-    """Rows to embed, and the pretrained network or fine-tuned run that embeds them.
+class RowsRequest:
+    """Rows to embed or to predict, and the pretrained network or fine-tuned run that does so.
 
     Attributes:
-        precision: of the computation; None for what suits the device.
+        precision: of the computation; None for the default of the command.
         trust_code: True to run code that a run names.
     """
 

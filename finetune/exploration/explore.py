@@ -16,7 +16,7 @@ from finetune.analysis.cluster_names import name_clusters
 from finetune.analysis.feature_space import read_vectors
 from finetune.analysis.requirements import check_analysis
 from finetune.audit.shown_rows import draw_thumbnails
-from finetune.data.source import EmbeddingRequest, make_embedding_source
+from finetune.data.source import RowsRequest, make_embedding_source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.exploration.explore_folder import Exploration, write_exploration
@@ -54,12 +54,12 @@ def explore(
     the data is read or keys of the task, as for `embed`. Raises FinetuneError.
     """
     source = make_embedding_source(data, keys, "call")
-    request = EmbeddingRequest(os.fspath(model), source, batch_size, precision, trust_code)
+    request = RowsRequest(os.fspath(model), source, batch_size, precision, trust_code)
     return explore_rows(request, Path(output), clusters, seed)
 
 
 def explore_rows(
-    request: EmbeddingRequest, folder: Path, clusters: int | None, seed: int
+    request: RowsRequest, folder: Path, clusters: int | None, seed: int
 ) -> Exploration:
     """Explore rows; every figure is a function of rows, network and seed."""
     check_analysis("explore")

@@ -7,12 +7,10 @@ own part file (`finetune.inference.part_files`), so that a restarted command reu
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 import torch
@@ -24,13 +22,13 @@ from torch import Tensor
 from finetune.batching.data_loader import map_by_length
 from finetune.batching.feature_key import digest_model
 from finetune.data.opening import open_numbered_rows
-from finetune.data.source import EmbeddingRequest, Source, make_embedding_source
+from finetune.data.source import RowsRequest, Source
 from finetune.distributed.devices import to_device
 from finetune.distributed.fp32_products import fast_products
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import cast_once, choose_precision
 from finetune.errors import DataError, format_count
-from finetune.inference.embedding_network import VALUE, find_network
+from finetune.inference.embedding_network import find_network
 from finetune.inference.model_loading import computing
 from finetune.inference.part_files import PartFiles, check_vector_file
 from finetune.inference.predictor import WINDOW, input_columns
@@ -74,44 +72,7 @@ class RowEmbedder:
         return torch.stack(vectors).numpy()
 
 
-@overload
-def embed(
-    model: str | os.PathLike[str], data: Any, output: None = None, **keys: Any
-) -> np.ndarray: ...
-
-
-@overload
-def embed(model: str | os.PathLike[str], data: Any, output: str | Path, **keys: Any) -> int: ...
-
-
-def embed(
-    model: str | os.PathLike[str],
-    data: Any,
-    output: str | Path | None = None,
-    *,
-    batch_size: int = 32,
-    precision: str | None = None,
-    trust_code: bool = False,
-    **keys: Any,
-) -> np.ndarray | int:
-    """Embed each row of `data`; return the vectors as float32 [N, H].
-
-    With `output`, write them to this parquet file instead, which an interrupted call resumes, and
-    return the number of rows.
-
-    `model` is a pretrained network or a fine-tuned run, `data` anything that `finetune.train`
-    takes, or a list of bare texts or image paths. `keys` set how the data is read (limit=200) or
-    set keys of the task (max_length=128); task=NAME selects the task if the columns fit several.
-    Code that a run names runs only with `trust_code`. Raises FinetuneError.
-    """
-    if isinstance(data, list | tuple) and not any(isinstance(row, Mapping) for row in data):
-        data = [{VALUE: value} for value in data]
-    source = make_embedding_source(data, keys, "call")
-    request = EmbeddingRequest(os.fspath(model), source, batch_size, precision, trust_code)
-    return embed_rows(request, None if output is None else Path(output))
-
-
-def embed_rows(request: EmbeddingRequest, output: Path | None) -> np.ndarray | int:
+def embed_rows(request: RowsRequest, output: Path | None) -> np.ndarray | int:
     """Embed rows in memory or to a file.
 
     A file gets {"row": number from 0, "vector": float32 [H]} for each row, and the number of rows
@@ -127,9 +88,7 @@ def embed_rows(request: EmbeddingRequest, output: Path | None) -> np.ndarray | i
     return write_vectors(embedder, inputs, output, console)
 
 
-def open_embedding(
-    request: EmbeddingRequest, console: Console
-) -> tuple[RowEmbedder, EmbeddingInputs]:
+def open_embedding(request: RowsRequest, console: Console) -> tuple[RowEmbedder, EmbeddingInputs]:
     """Open the rows and load the network that embeds them. Raises FinetuneError."""
     model, source = request.model, request.source
     with console.during("reading the rows"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.analysis.feature_space import principal_components
 from finetune.analysis.requirements import check_analysis
-from finetune.data.source import EmbeddingRequest, make_embedding_source
+from finetune.data.source import RowsRequest, make_embedding_source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.inference.embedding import open_embedding
@@ -49,12 +49,12 @@ def suggest(
     pretrained network. `keys` set how the pool is read, or keys of the task. Raises FinetuneError.
     """
     source = make_embedding_source(pool, keys, "call")
-    request = EmbeddingRequest(os.fspath(model), source, batch_size, precision, trust_code)
+    request = RowsRequest(os.fspath(model), source, batch_size, precision, trust_code)
     return suggest_rows(request, Path(output), count, by, seed)
 
 
 def suggest_rows(
-    request: EmbeddingRequest, output: Path, count: int, by: Criterion | None, seed: int
+    request: RowsRequest, output: Path, count: int, by: Criterion | None, seed: int
 ) -> list[Row]:
     """Choose rows to label next; what is chosen is a function of rows, network and seed."""
     model, source = request.model, request.source

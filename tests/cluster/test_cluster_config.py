@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune.cluster import cluster_config
 from finetune.cluster.cluster_config import take_cluster_keys
+from finetune.cluster.predict_and_embed import embed, predict
 from finetune.errors import ConfigError
 from tests.support.command_line import finetune
 from tests.tuning.conftest import planned
@@ -73,6 +75,23 @@ def test_missing_ray_is_answered_with_the_line_that_installs_it(
         assert "Ray is not installed; run on every machine: pip install 'finetune-kit[ray]'" in (
             capsys.readouterr().err
         )
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"on": "spark"}, "on: 'spark': should be 'ray'"),
+        ({"workers": 2}, "workers: has no effect without on=ray"),
+        ({"on": "ray", "output": "out.csv"}, "-o out.csv; on=ray writes Parquet"),
+        ({"on": "ray", "data": "-"}, "machines cannot share standard input"),
+    ],
+)
+@pytest.mark.usefixtures("_with_ray")
+def test_functions_refuse_what_the_commands_refuse(keys: dict[str, Any], message: str) -> None:
+    for function in (predict, embed):
+        with pytest.raises(ConfigError) as caught:
+            function("run", **{"data": "news.csv", "output": "out.parquet"} | keys)
+        assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

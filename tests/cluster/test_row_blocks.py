@@ -14,7 +14,7 @@ from finetune.cluster.block_work import BlockActor, EmbedJob, PredictJob
 from finetune.cluster.ray_cluster import Workplace, library_versions
 from finetune.cluster.row_blocks import RowBlocks, open_blocks
 from finetune.config.schema import DataConfig
-from finetune.data.source import EmbeddingRequest, Source
+from finetune.data.source import RowsRequest, Source
 from finetune.errors import DataError
 from finetune.inference import batch_predict, embedding
 from finetune.inference.part_files import PartFiles
@@ -107,7 +107,7 @@ def test_parts_of_blocks_are_what_predict_writes(
     parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
     parts.prepare()
     workplace = Workplace(Path.cwd(), parts.folder, 1, 0, library_versions())
-    job = PredictJob(finished_run / "final", {}, None, 32, skips=False, trust_code=False)
+    job = PredictJob(RowsRequest("", Source("rows")), finished_run / "final")
     actor = BlockActor(workplace, job, blocks, parts)
     results = [actor({"block": [number]}) for number in range(3)]
     assert [result["fault"] for result in results] == [[""]] * 3
@@ -128,7 +128,7 @@ def test_a_machine_that_differs_is_a_result_with_its_name(
 ) -> None:
     blocks = opened(shards, tmp_path / "rows")
     parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
-    job = PredictJob(tmp_path / "final", {}, None, 32, skips=False, trust_code=False)
+    job = PredictJob(RowsRequest("", Source("rows")), tmp_path / "final")
     workplace = Workplace(Path.cwd(), tmp_path / shared, 1, 0, library_versions() | versions)
     result = BlockActor(workplace, job, blocks, parts)({"block": [0]})
     assert message in result["fault"][0]
@@ -149,7 +149,7 @@ def test_parts_of_images_are_what_embed_writes(tmp_path: Path) -> None:
     blocks = opened(images, tmp_path / "rows")
     parts = PartFiles(tmp_path / "parts.parquet", "", blocks.rows, blocks.size)
     parts.prepare()
-    job = EmbedJob(EmbeddingRequest(str(network), Source(str(images)), precision="fp32"))
+    job = EmbedJob(RowsRequest(str(network), Source(str(images)), precision="fp32"))
     workplace = Workplace(Path.cwd(), parts.folder, 1, 0, library_versions())
     actor = BlockActor(workplace, job, blocks, parts)
     assert [actor({"block": [number]})["fault"] for number in range(parts.count)] == [

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from finetune.cluster.predict_and_embed import embed, predict
 from tests.support.command_line import finetune
 from tests.support.tiny_models import text_rows
 
@@ -165,6 +166,21 @@ def test_embed_goes_on_after_the_command_was_killed(
     assert [path.name for path in parts] == [f"part-{number:06d}.parquet" for number in range(12)]
     tables = [table for path in parts if len(table := pq.read_table(path))]
     assert pa.concat_tables(tables).equals(pq.read_table(local))
+
+
+def test_predict_and_embed_in_python_take_rows_that_were_made_there(
+    machines: TwoMachines, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", machines.address)
+    table = [{"number": number, **row} for number, row in enumerate(text_rows(1500))]
+    for function, name in ((predict, "predicted.parquet"), (embed, "vectors.parquet")):
+        shared, local = tmp_path / name, tmp_path / f"local-{name}"
+        result = function(finished_run, table, shared, on="ray", cpus=1)
+        assert result == (shared if function is predict else len(table))
+        function(finished_run, table, local)
+        assert pq.read_table(shared).equals(pq.read_table(local))
+        assert {path.name for path in tmp_path.iterdir()} >= {name, f"local-{name}"}
+        assert not list(tmp_path.glob("*.parts")) + list(tmp_path.glob("*.rows"))
 
 
 def trials_of(folder: Path) -> list[dict[str, Any]]:

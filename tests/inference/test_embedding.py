@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from finetune.cluster.predict_and_embed import embed
 from finetune.errors import ConfigError, DataError
 from finetune.inference import embedding
 from tests.support.command_line import finetune, launch
@@ -70,17 +71,17 @@ def test_embed_returns_the_vectors_that_it_would_write(
 ) -> None:
     output, texts = tmp_path / "features.parquet", [row["text"] for row in ROWS]
     for model in (bert_folder, finished_run):
-        assert embedding.embed(model, table, output, precision="fp32") == len(ROWS)
-        vectors = embedding.embed(model, table, precision="fp32")
+        assert embed(model, table, output, precision="fp32") == len(ROWS)
+        vectors = embed(model, table, precision="fp32")
         assert np.array_equal(vectors, read(output)[1])
-        assert np.array_equal(embedding.embed(model, texts, precision="fp32"), vectors)
+        assert np.array_equal(embed(model, texts, precision="fp32"), vectors)
 
 
 def test_embed_skips_invalid_rows_in_memory(bert_folder: Path) -> None:
     rows = [{"text": ""}, {"text": "a goal"}]
     with pytest.raises(DataError, match="row 1: "):
-        embedding.embed(bert_folder, rows)
-    assert embedding.embed(bert_folder, rows, on_error="skip").shape == (1, WIDTH)
+        embed(bert_folder, rows)
+    assert embed(bert_folder, rows, on_error="skip").shape == (1, WIDTH)
 
 
 def test_embed_writes_vectors_of_images(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_embed_considers_only_tasks_with_the_given_keys(
 
 def test_embed_in_python_equals_the_command(bert_folder: Path, table: Path, tmp_path: Path) -> None:
     keys: dict[str, Any] = {"task.max_length": 8}
-    count = embedding.embed(bert_folder, ROWS, tmp_path / "python.parquet", **keys)
+    count = embed(bert_folder, ROWS, tmp_path / "python.parquet", **keys)
     assert count == len(read(tmp_path / "python.parquet")[0])
     output = tmp_path / "shell.parquet"
     assert finetune("embed", bert_folder, table, "task.max_length=8", "-o", output) == 0
@@ -169,7 +170,7 @@ def test_embed_in_python_equals_the_command(bert_folder: Path, table: Path, tmp_
     with pytest.raises(
         ConfigError, match="limt: unknown key for reading rows; did you mean 'limit'"
     ):
-        embedding.embed(bert_folder, table, output, limt=3)
+        embed(bert_folder, table, output, limt=3)
 
 
 def test_embed_rejects_a_misspelled_key_of_a_run(
