@@ -11,7 +11,7 @@ import yaml
 
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
-from finetune.errors import shell_word
+from finetune.errors import format_count, shell_word
 from finetune.inference.predictor import load
 from finetune.io.files import atomic, write_text
 from finetune.io.run_folder import RunFolder
@@ -111,7 +111,8 @@ def write_results(results: SearchResults) -> None:
     from finetune.tuning.search_plots import plot_importances, plot_keys, plot_search
 
     folder, best = results.folder.path, results.best
-    header = f"# The best of {len(results.records)} trials: {describe_best(results)}\n"
+    of = f"{format_count(len(results.records), 'trial')}, {results.folder.trial(best.number)}"
+    header = f"# The best of {of}: {describe_best(results)}\n"
     loaded = results.plan.load(best.values)
     if not {"data.source", "data.train"} & loaded.origins.keys():
         header += "# Its data was made in Python: finetune.train(config=..., data=...)\n"

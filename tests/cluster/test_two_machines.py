@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,6 +212,8 @@ def test_search_has_the_same_trials_after_the_loss_of_a_machine(
     machines.lose_one()
     out = ended(process)
     assert "a process of the cluster was lost" in out
+    logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
+    assert re.search(r"resuming from step [1-9]", logs), "the trial began anew"
     assert finetune(*words, f"search.dir={local}") == 0
     assert trials_of(folder) == trials_of(local)
     for number in range(4):
