@@ -322,7 +322,12 @@ def reproduce(
     words: DataWords = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FOLDER", help="Default: RUN-reproduced."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Default: RUN-reproduced, in runs/ for a hub id.",
+        ),
     ] = None,
     trust_code: TrustCode = False,
 ) -> None:

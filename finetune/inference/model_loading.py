@@ -130,11 +130,22 @@ def changed_config(
 
 
 def model_folder(
-    reference: str | Path, revision: str | None = None, token: str | None = None
+    reference: str | Path,
+    revision: str | None = None,
+    token: str | None = None,
+    *,
+    adapter_suffices: bool = False,
 ) -> Path:
-    """Return the folder of a model: `final/` of a run, the folder itself, or a hub download."""
-    folder = local_model(reference)
-    return folder or _check_origin(_download(str(reference), revision, token), str(reference))
+    """Return the folder of a model: `final/` of a run, the folder itself, or a hub download.
+
+    With `adapter_suffices`, a download may be an adapter without its base network.
+    """
+    if (folder := local_model(reference)) is not None:
+        return folder
+    folder = _download(str(reference), revision, token)
+    if adapter_suffices and (folder / "adapter_config.json").is_file():
+        return folder
+    return _check_origin(folder, str(reference))
 
 
 def local_model(reference: str | Path) -> Path | None:

@@ -18,13 +18,22 @@ from torch import Tensor
 from finetune.checks.before_training import open_checked_splits
 from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import RunConfig
+from finetune.config.yaml import flatten
 from finetune.distributed.launch import environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import CheckpointError, ConfigError, DataError, FinetuneError
+from finetune.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FinetuneError,
+    raise_for_faults,
+)
 from finetune.export.reproduction import Reproduction, read_reproduction
+from finetune.export.upload import ADAPTER, ADAPTER_CONFIG
 from finetune.inference.model_loading import model_folder
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.manifest import CARD
+from finetune.io.references import PACKAGE_SCHEME, locate
 from finetune.io.run_folder import RunFolder
 from finetune.registry import INSTALLED, make_task
 from finetune.reporting.console import Console
@@ -92,14 +101,15 @@ def reproduce_run(
 
     Raises DataError if the rows are others, NotReproduced if the new model is another one.
     """
-    folder = model_folder(model)
+    folder = model_folder(model, adapter_suffices=True)
     facts = read_reproduction(_read_card(folder, model), model)
-    target = output or Path(f"{model.rstrip('/')}-reproduced")
-    if RunFolder(target).exists:
+    target = output or _default_folder(model)
+    if RunFolder(target).finished:  # one that was interrupted goes on
         raise ConfigError(f"{target}: holds a run already; name another folder with -o FOLDER")
     keys = {**facts.config, **_places(model), **overrides, "output.dir": str(target)}
     loaded = load_config(None, keys, INSTALLED)
     _check_code(loaded.config, folder / CARD, trust_code=trust_code)
+    _check_places(loaded.config, facts.config, model)
     _check_rows(loaded, facts, model, console)
     changed = _changes(facts, loaded)
     console.facts(
@@ -130,6 +140,16 @@ def _read_card(folder: Path, model: str) -> str:
         raise CheckpointError(f"{model}: its card {folder / CARD} cannot be read") from error
 
 
+def _default_folder(model: str) -> Path:
+    """Return the folder beside a run; for a model of a hub, one among the runs.
+
+    A folder with the name of its owner would hide the model from the next command.
+    """
+    path = Path(model.rstrip("/"))
+    beside = path if path.is_dir() else Path("runs", path.name)
+    return beside.with_name(f"{beside.name}-reproduced")
+
+
 def _places(model: str) -> dict[str, Any]:
     """Return the places of the data and the network of a run on this machine; {} for others."""
     folder = RunFolder(Path(model))
@@ -137,6 +157,22 @@ def _places(model: str) -> dict[str, Any]:
         return {}
     given = folder.read("run.json")["given"]
     return {key: given[key] for key in _PLACES if isinstance(given.get(key), str)}
+
+
+def _check_places(config: RunConfig, card: Mapping[str, Any], model: str) -> None:
+    """Raise ConfigError for files that a card names and that are not on this machine."""
+    faults, values = [], flatten(config)
+    for key in _PLACES:
+        name = card.get(key)
+        if not isinstance(name, str) or values.get(key) != name:
+            continue
+        try:
+            locate(name)
+        except DataError as error:
+            is_package = name.startswith(PACKAGE_SCHEME)
+            reason = str(error) if is_package else f"{name!r} is not on this machine"
+            faults.append(f"{key}: {reason}; say where it is: {key}=PATH")
+    raise_for_faults(f"{model}: what its card names", faults)
 
 
 def _check_code(config: RunConfig, place: Path, *, trust_code: bool) -> None:
@@ -183,11 +219,17 @@ def _changes(facts: Reproduction, loaded: Loaded) -> dict[str, tuple[Any, Any]]:
 
 
 def _have_equal_weights(folder: Path, other: Path) -> bool:
-    """True if two models have the same files of weights, with equal tensors."""
-    files = {path.relative_to(folder) for path in folder.rglob("*.safetensors")}
-    if not files or files != {path.relative_to(other) for path in other.rglob("*.safetensors")}:
-        return False
-    return all(_are_equal(load_file(folder / name), load_file(other / name)) for name in files)
+    """True if the other model has all files of weights of this one, with equal tensors.
+
+    A model may have been pushed without its adapter, or as the adapter alone.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        other = other / ADAPTER
+    files = [path.relative_to(folder) for path in folder.rglob("*.safetensors")]
+    return bool(files) and all(
+        (other / name).is_file() and _are_equal(load_file(folder / name), load_file(other / name))
+        for name in files
+    )
 
 
 def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

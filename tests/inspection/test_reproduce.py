@@ -15,6 +15,7 @@ from finetune.config.yaml import parse_value
 from finetune.errors import CheckpointError, ConfigError, DataError
 from finetune.export.reproduction import Reproduction, read_reproduction, reproduction_section
 from finetune.inspection.reproduce import NotReproduced
+from tests.support.local_hub import hub
 from tests.support.tiny_models import TOPICS
 
 
@@ -54,6 +55,35 @@ def test_a_run_is_reproduced_bit_for_bit_on_a_cpu(
     assert again["metrics"] == json.loads((trained / "results.json").read_text())["metrics"]
     with pytest.raises(ConfigError, match="holds a run already; name another folder with -o"):
         call("reproduce", str(trained), "-o", str(tmp_path / "again"))
+
+
+def test_a_model_of_a_hub_is_reproduced_from_its_card(
+    tmp_path: Path,
+    bert_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for folder in ("theirs", "ours", "hub"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "theirs")
+    write_rows(Path("news.csv"), 60)
+    keys = ["method=lora", "epochs=1", "test=0.5", "slices=none", "output=run"]
+    call("train", "task=text-classification", "data=news.csv", f"model={bert_folder}", *keys)
+    places = [f"data={Path('news.csv').absolute()}", f"model={bert_folder}"]
+    with hub(tmp_path / "hub"):
+        call("push", "run", "me/whole")
+        call("push", "run", "me/adapter", "--what", "adapter", "--base-model", "me/bert")
+        monkeypatch.chdir(tmp_path / "ours")
+        with pytest.raises(ConfigError, match="'news.csv' is not on this machine; say where it is"):
+            call("reproduce", "me/whole")
+        for name in ("whole", "adapter"):
+            capsys.readouterr()
+            call("reproduce", f"me/{name}", *places)
+            assert "reproduced: all weights are equal bit for bit" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("runs").iterdir()) == [
+        "adapter-reproduced",
+        "whole-reproduced",
+    ]
 
 
 def test_elsewhere_the_metrics_must_be_within_their_intervals(
