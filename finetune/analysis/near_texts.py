@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import combinations, pairwise
+from itertools import chain, combinations, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ NEAR = 0.7
 _WORD = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\\w+")
 _BANDS, _ROWS = 20, 4  # of texts with an overlap of 0.7, 99.6 % share a band
 _CROWD = 50  # texts in a band, from which only neighbors in it are compared
-_AT_ONCE = 2**22
+_AT_ONCE, _TEXTS_AT_ONCE = 2**22, 10_000
 _Hashes = NDArray[np.uint64]
 
 
@@ -39,12 +39,19 @@ def near_texts(texts: Sequence[Sequence[str]], near: float = NEAR) -> list[NearP
 
     A row has one text or several, such as a question and a passage, which must all be similar.
     """
-    known: dict[str, int] = {}
-    rows = [[_word_pairs(part, known) for part in parts] for parts in texts]
-    joined = [np.concatenate(parts) if parts else np.empty(0, np.uint64) for parts in rows]
+    hashes, ends = _hash_word_pairs([part for parts in texts for part in parts])
+    parts_of_rows = np.cumsum([0, *map(len, texts)])
+    known = dict[int, list[_Hashes]]()
+
+    def distinct(row: int) -> list[_Hashes]:
+        if row not in known:
+            parts = range(parts_of_rows[row], parts_of_rows[row + 1])
+            known[row] = [np.unique(hashes[ends[part] : ends[part + 1]]) for part in parts]
+        return known[row]
+
     found = []
-    for first, second in sorted(_candidates(joined)):
-        similarity = _overlap(rows[first], rows[second])
+    for first, second in sorted(_candidates(hashes, ends[parts_of_rows])):
+        similarity = _overlap(distinct(first), distinct(second))
         if similarity >= near:
             found.append(NearPair(first, second, similarity))
     return found
@@ -55,18 +62,41 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _word_pairs(text: str, known: dict[str, int]) -> _Hashes:
-    """Return a hash of each pair of neighboring words, without repetition; of a single word, its.
+class _Numbers(dict[str, int]):
+    """Numbers of words, from 1 in the order in which they are first asked for."""
 
-    `known` numbers the words in the order in which they are first seen.
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self) + 1
+        return number
+
+
+def _hash_word_pairs(texts: Sequence[str]) -> tuple[_Hashes, NDArray[np.int64]]:
+    """Return a hash of each pair of neighboring words, of a single word its own, and their places.
+
+    Those of text i are hashes[ends[i] : ends[i + 1]].
     """
-    words = words_of(text)
-    numbers = np.fromiter(
-        (known.setdefault(word, len(known) + 1) for word in words), np.uint64, len(words)
-    )
-    if len(numbers) < 2:
-        return _mixed(numbers)
-    return np.unique(_mixed(_mixed(numbers[:-1]) + numbers[1:]))
+    known, blocks, counts = _Numbers(), [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        lengths = list[int]()
+        words = _numbered(texts[start : start + _TEXTS_AT_ONCE], known, lengths)
+        numbers = np.fromiter(chain.from_iterable(words), np.uint64)
+        sizes = np.array(lengths)
+        is_last = np.zeros(len(numbers), bool)
+        is_last[(np.cumsum(sizes) - 1)[sizes > 0]] = True
+        is_single = np.repeat(sizes == 1, sizes)
+        mixed = _mixed(numbers)
+        pairs = np.where(is_last, mixed, _mixed(mixed + np.roll(numbers, -1)))
+        blocks.append(pairs[~is_last | is_single])
+        counts.append(np.where(sizes > 1, sizes - 1, sizes))
+    return np.concatenate(blocks), np.cumsum(np.concatenate(counts))
+
+
+def _numbered(texts: Sequence[str], known: _Numbers, lengths: list[int]) -> Iterator[Iterator[int]]:
+    """Yield the numbers of the words of each text; append how many it has to `lengths`."""
+    for text in texts:
+        words = words_of(text)
+        lengths.append(len(words))
+        yield map(known.__getitem__, words)
 
 
 def _mixed(values: _Hashes) -> _Hashes:
@@ -77,23 +107,23 @@ def _mixed(values: _Hashes) -> _Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-def _candidates(rows: Sequence[_Hashes]) -> set[tuple[int, int]]:
-    """Return pairs of rows whose signatures agree in a band."""
-    filled = np.array([index for index, row in enumerate(rows) if len(row)], dtype=np.int64)
+def _candidates(hashes: _Hashes, ends: NDArray[np.int64]) -> set[tuple[int, int]]:
+    """Return pairs of rows whose signatures agree in a band; `ends` are those of rows."""
+    filled = np.flatnonzero(np.diff(ends))
     if len(filled) < 2:
         return set()
-    signatures = _signatures([rows[index] for index in filled])
+    signatures = _signatures(hashes, ends[filled])
     pairs = set[tuple[int, int]]()
     for start in range(0, signatures.shape[1], _ROWS):
         band = signatures[:, start]
         for column in range(start + 1, start + _ROWS):
             band = _mixed(band) + signatures[:, column]
         order = np.argsort(band, kind="stable")
-        edges = np.flatnonzero(np.diff(band[order])) + 1
-        for group in np.split(order, edges):
-            if len(group) > 1:
-                members = filled[group].tolist()
-                pairs.update(_linked(members))
+        edges = np.flatnonzero(np.diff(band[order], prepend=band[order[0]] + np.uint64(1)))
+        ends = np.append(edges[1:], len(order))
+        shared = ends - edges > 1  # most texts are alone, and slices of them would take seconds
+        for first, end in zip(edges[shared].tolist(), ends[shared].tolist(), strict=True):
+            pairs.update(_linked(filled[order[first:end]].tolist()))
     return pairs
 
 
@@ -101,23 +131,22 @@ def _linked(members: Sequence[int]) -> Iterator[tuple[int, int]]:
     return combinations(members, 2) if len(members) <= _CROWD else pairwise(members)
 
 
-def _signatures(rows: Sequence[_Hashes]) -> _Hashes:
+def _signatures(hashes: _Hashes, starts: NDArray[np.int64]) -> _Hashes:
     """Return the least value of each of H hash functions over the word pairs of a row, [N, H]."""
     rng = np.random.default_rng(0)
-    hashes = _BANDS * _ROWS
-    factors = rng.integers(0, 2**63, hashes, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    offsets = rng.integers(0, 2**63, hashes, dtype=np.uint64)
-    signatures = np.empty((len(rows), hashes), np.uint64)
-    ends = np.cumsum([len(row) for row in rows])
+    count = _BANDS * _ROWS
+    factors = rng.integers(0, 2**63, count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    offsets = rng.integers(0, 2**63, count, dtype=np.uint64)
+    signatures = np.empty((len(starts), count), np.uint64)
+    ends = np.append(starts[1:], len(hashes))
     start = 0
-    while start < len(rows):  # blocks that stay in the processor's cache
-        before = ends[start - 1] if start else 0
-        stop = max(int(np.searchsorted(ends, before + _AT_ONCE // hashes)), start + 1)
-        values = np.concatenate(rows[start:stop])
-        starts = np.concatenate([[0], ends[start : stop - 1] - before])
-        for index in range(hashes):
+    while start < len(starts):  # blocks that stay in the processor's cache
+        first = starts[start]
+        stop = max(int(np.searchsorted(ends, first + _AT_ONCE // count)), start + 1)
+        values = hashes[first : ends[stop - 1]]
+        for index in range(count):
             hashed = values * factors[index] + offsets[index]
-            signatures[start:stop, index] = np.minimum.reduceat(hashed, starts)
+            signatures[start:stop, index] = np.minimum.reduceat(hashed, starts[start:stop] - first)
         start = stop
     return signatures
 
