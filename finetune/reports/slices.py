@@ -162,32 +162,35 @@ def measure_slices(
     judge = _make_judge(measured, name)
     slices, too_small = list[Slice](), dict[str, int]()
     for column, values in columns.items():
-        for value, count in sorted(Counter(values).items()):
-            if min(count, len(values) - count) < FEWEST_ROWS:
-                too_small[f"{column}={value}"] = count
-                continue
-            inside = np.array([each == value for each in values])
-            result, gap = _compare(judge, inside)
+        counts = dict(sorted(Counter(values).items()))
+        small = {v: n for v, n in counts.items() if min(n, len(values) - n) < FEWEST_ROWS}
+        too_small |= {f"{column}={value}": count for value, count in small.items()}
+        cells = np.array(values, dtype=object)
+        results = _by_value(judge, cells, np.flatnonzero([each not in small for each in values]))
+        for value, result in results.items():
+            inside = cells == value
+            gap = result - judge.measure(np.flatnonzero(~inside))
             if np.isfinite([result, gap]).all():
-                slices.append(Slice(column, value, count, *judge.estimate(result, gap, inside)))
+                estimates = judge.estimate(result, gap, inside)
+                slices.append(Slice(column, value, counts[value], *estimates))
     slices.sort(key=lambda each: (sign * each.gap.value, each.column, each.value))
     overall = judge.measure(np.arange(len(measured.split)))
     return Slices(measured.split.name, name, direction, overall, slices, too_small)
 
 
-def _compare(judge: _Judge, inside: _Mask) -> tuple[float, float]:
-    """Return the metric on some rows, and its difference to that on all others."""
+def _by_value(judge: _Judge, cells: NDArray[np.object_], rows: _Rows) -> dict[str, float]:
+    """Return the metric on those of the rows that have each value."""
     from fairlearn.metrics import MetricFrame
 
-    rows = np.arange(len(inside))
+    if not len(rows):
+        return {}
     frame = MetricFrame(
         metrics=lambda rows, _: judge.measure(np.asarray(rows)),
         y_true=rows,
         y_pred=rows,
-        sensitive_features=inside,
+        sensitive_features=cells[rows],
     )
-    by_group = frame.by_group
-    return float(by_group[True]), float(by_group[True] - by_group[False])
+    return {str(value): float(result) for value, result in frame.by_group.items()}
 
 
 class _Judge(Protocol):

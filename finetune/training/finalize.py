@@ -159,7 +159,10 @@ def _evaluate(
         if scores is None:
             continue
         if calibration is None:
-            calibration = Calibration(None, "not calibrated: there is no validation split")
+            calibration = Calibration(
+                None,
+                "not calibrated: there is no validation split; data.validation=0.1 holds one out",
+            )
         if name == "test" or calibration.factors is None:
             calibration.measure(name, scores)
     return evaluations, calibration
