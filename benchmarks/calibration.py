@@ -37,11 +37,13 @@ def held_out_scores(run: RunFolder) -> tuple[LabelScores, int]:
     config = run.read_section("data", DataConfig)
     task: Any = load_task(model_folder(run.path), trust_code=False)
     splits = open_splits(config, task)
-    parts = []
+    parts = list[LabelScores]()
     for name in ("validation", "test"):
         source = Source(splits.named[name], DataConfig())
         measured = evaluate_source(str(run.path), source, Console(enabled=False), 64)
-        parts.append(measured.task.views.label_scores(measured.evaluation.stats))
+        found = measured.task.views.label_scores(measured.evaluation.stats)
+        assert found is not None, "the run has labels"
+        parts.append(found)
     scores, truth = (np.concatenate([getattr(p, f) for p in parts]) for f in ("scores", "truth"))
     whole = parts[0]._replace(scores=scores, truth=truth)
     factors = run.read("results.json")["calibration"]["factors"]
