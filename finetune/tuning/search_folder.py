@@ -21,6 +21,7 @@ from pydantic_core import to_jsonable_python
 from finetune.config.text_files import read_json_as
 from finetune.errors import CheckpointError, listed
 from finetune.io.files import write_json
+from finetune.io.run_folder import RunFolder
 from finetune.io.run_identity import short_name
 from finetune.io.run_lock import RunLock
 from finetune.search_space.search_plan import SearchPlan
@@ -51,6 +52,11 @@ class SearchFolder:
 
     def begin(self, plan: SearchPlan) -> None:
         """Create the folder for a search, unless it has one. Raises CheckpointError."""
+        if RunFolder(self.path).exists:
+            raise CheckpointError(
+                f"search.dir: {self.path} contains a run; name another folder, since each trial of "
+                "a search is a run in a folder of its own"
+            )
         try:
             for name in ("logs", "measured"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)

@@ -137,6 +137,12 @@ def test_another_search_in_the_same_folder_is_refused(searched: Path, words: lis
         finetune.search(**keys)
 
 
+def test_the_folder_of_a_run_is_refused(finished_run: Path, words: list[str]) -> None:
+    keys = dict(word.split("=", 1) for word in words) | {"search.dir": finished_run}
+    with pytest.raises(CheckpointError, match="contains a run; name another folder"):
+        finetune.search(**keys)
+
+
 def test_search_from_python_with_rows_seeds_and_no_time(
     bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
