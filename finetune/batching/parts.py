@@ -38,8 +38,10 @@ class PartRows(Sequence[Row]):
 
     def __getitems__(self, keys: list[int]) -> list[Row]:
         chosen = [self._parts[key] for key in keys]
-        rows = take_rows(self._rows, (index for index, _ in chosen))
-        return [{**row, **part} for row, (_, part) in zip(rows, chosen, strict=True)]
+        # Once for all of its parts: a long text has thousands.
+        places = list(dict.fromkeys(index for index, _ in chosen))
+        rows = dict(zip(places, take_rows(self._rows, places), strict=True))
+        return [{**rows[index], **part} for index, part in chosen]
 
     def __iter__(self) -> Iterator[Row]:
         return (self[key] for key in range(len(self)))

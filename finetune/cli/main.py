@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -51,6 +53,9 @@ def main() -> None:
     """Run a command; print an error that has a remedy without a traceback and exit with code 2."""
     from finetune.errors import FinetuneError
 
+    # Registered first, it runs last: an interrupt could only change the exit code of a command that
+    # has ended.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
         app()
     except FinetuneError as error:

@@ -1,4 +1,5 @@
-"""Manifest of a final model: every file that the run wrote, with its size and SHA-256.
+"""Manifest of a final model: every file that the run wrote, with its size and SHA-256, and the
+SHA-256 of the learned state.
 
 Nothing else in the folder belongs to the model. A model of an earlier version has no manifest; its
 task.json lists the files without digests.
@@ -6,7 +7,9 @@ task.json lists the files without digests.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -42,7 +45,34 @@ def write_manifest(folder: Path, names: Collection[str] | None = None) -> None:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {n: file_facts(path) for n, path in found.items() if names is None or n in names}
-    write_json(folder / MANIFEST, {"files": files})
+    state = _state_digest(folder)
+    write_json(folder / MANIFEST, {"files": files} | ({"state": state} if state else {}))
+
+
+def check_state(folder: Path) -> None:
+    """Raise ModelError if the state in task.json is not the one that was learned with the weights.
+
+    Its labels name the outputs of a network whose own files have no names for them.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    manifest = read_json(folder / MANIFEST)
+    learned = manifest.get("state") if isinstance(manifest, dict) else None
+    if learned is not None and learned != _state_digest(folder):
+        raise ModelError(
+            f"{folder / 'task.json'}: the state, which has the labels in the order of the outputs, "
+            f"is not the one that was learned; {restoring(folder)}. If you renamed a label, remove "
+            f'"state" from {MANIFEST}'
+        )
+
+
+def _state_digest(folder: Path) -> str:
+    """Return the SHA-256 of the learned state in task.json; "" if there is none."""
+    try:
+        state = read_json(folder / "task.json")["state"]
+    except (ModelError, TypeError, KeyError):
+        return ""
+    return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path, earlier: Collection[str]) -> dict[str, Facts]:

@@ -15,6 +15,7 @@ from finetune.config.model_folders import CONFIG, read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io.integrity import restoring
+from finetune.io.manifest import check_state
 
 # Keys of a config by which a library builds objects or divides its input, and the most that are
 # plausible: a billion of them is one line long, and takes hours or ends in the library.
@@ -78,7 +79,10 @@ def check_outputs(outputs: int, names: Sequence[str], source: ModelConfig) -> No
             f"{folder / 'task.json'}: lists {len(names)} labels, but the network has {outputs} "
             f"outputs; the file is damaged or of another model: {restoring(folder)}"
         )
-    for place, (name, other) in enumerate(zip(names, saved_labels(folder), strict=False)):
+    known = saved_labels(folder)
+    if not known:
+        check_state(folder)
+    for place, (name, other) in enumerate(zip(names, known, strict=False)):
         if name != other:
             raise ModelError(
                 f"{folder / 'task.json'}: label {place} is {name!r}, but {other!r} in {CONFIG}; if "

@@ -9,7 +9,7 @@ Shapes: B rows, K bins, T tokens, N positions that carry loss.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
@@ -32,7 +32,8 @@ from tasks.generation.tokens import (
 )
 from tasks.prompts.dialogues import Piece
 from tasks.prompts.prompts import Exchange
-from tasks.text.tokenization import pad_tokens
+from tasks.text.long_texts import PART, shorten_text
+from tasks.text.tokenization import pad_tokens, token_lengths
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class CausalCodec(Codec):
     start: int | None = None
     adds_ends: bool = True
     packs: bool = False
+    _kept: dict[tuple[Piece, ...], Tokens] = field(default_factory=dict, compare=False, repr=False)
 
     def length(self, row: Exchange) -> Length:
         if row.sequences is None:
@@ -201,10 +203,21 @@ class CausalCodec(Codec):
         return min(len(header.ids), self.max_prompt_length // 2)
 
     def _tokenize(self, pieces: Sequence[Piece]) -> Tokens:
-        tokens = tokenize_pieces(self.tokenizer, pieces)
+        tokens = self._pieces(pieces)
         if not self.adds_ends:
             return tokens
         return add_end_token(add_start_token(tokens, self.start), self.tokenizer.eos_token_id)
+
+    def _pieces(self, pieces: Sequence[Piece]) -> Tokens:
+        """Tokenize pieces. The last two long texts are kept, since each is read several times."""
+        if sum(len(piece.text) for piece in pieces) <= PART:
+            return tokenize_pieces(self.tokenizer, pieces)
+        key = tuple(pieces)
+        if key not in self._kept:
+            for old in list(self._kept)[:-1]:
+                del self._kept[old]
+            self._kept[key] = tokenize_pieces(self.tokenizer, pieces)
+        return self._kept[key]
 
     def _sample(self, sequences: Sequence[Tokens], prompt: list[int]) -> Sample:
         """Make a sample of all tokens; if there are several sequences, it has their lengths."""
@@ -216,7 +229,7 @@ class CausalCodec(Codec):
         return {"inputs": inputs, "target": target}
 
     def _tokenize_prompt(self, row: Exchange) -> list[int]:
-        tokens = tokenize_pieces(self.tokenizer, [Piece(row.prompt, False)])
+        tokens = self._pieces([Piece(row.prompt, False)])
         return (add_start_token(tokens, self.start) if self.adds_ends else tokens).ids
 
     def _truncate(self, tokens: Tokens, keep: int) -> Tokens:
@@ -256,13 +269,14 @@ class Seq2SeqCodec(Codec):
         return Length(source + min(len(target), self.max_length), over)
 
     def prompt_length(self, row: Exchange) -> Length:
-        source = self.tokenizer(row.prompt).input_ids
-        read = min(len(source), self.max_length)
-        return Length(read, len(source) - read)
+        (length,) = token_lengths(self.tokenizer, [row.prompt], None, self.max_length)
+        return length
 
     def encode(self, row: Exchange) -> Sample:
-        self.tokenizer.truncation_side = "left" if self.truncation == "prompt" else "right"
-        ids = self.tokenizer(row.prompt, truncation=True, max_length=self.max_length).input_ids
+        cuts_start = self.truncation == "prompt"
+        self.tokenizer.truncation_side = "left" if cuts_start else "right"
+        text = shorten_text(self.tokenizer, row.prompt, self.max_length, tail=cuts_start)
+        ids = self.tokenizer(text, truncation=True, max_length=self.max_length).input_ids
         sample: Sample = {"inputs": {"input_ids": ids, "prompt_ids": ids}}
         if row.answer is not None:
             sample["target"] = self._target(row.answer)[: self.max_length]

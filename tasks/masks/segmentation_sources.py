@@ -20,6 +20,7 @@ from finetune.config.model_folders import TASK, read_model_config
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError, ModelError, format_count
 from finetune.io.integrity import restoring
+from finetune.io.manifest import check_state
 from finetune.io.references import resolve_model
 from tasks.backbones.dropout import timm_arguments
 from tasks.backbones.load_faults import check_outputs, describe_fault
@@ -137,6 +138,7 @@ def _build_from_folder(
             "training continues only from networks of smp that read RGB; begin with a network of "
             "timm and task.channels"
         )
+    check_state(Path(folder))
     state = read_model_config(folder, TASK).get("state") or {}
     keeps = state.get("coding", {}).get("names") == list(names)
     weights = {

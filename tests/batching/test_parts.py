@@ -70,6 +70,24 @@ def test_split_into_parts_adds_the_keys_of_each_part_to_its_row() -> None:
     assert split_into_parts(rows, Letters()) == (rows, [])
 
 
+def test_parts_read_their_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = Dataset.from_list([{"text": "a long text"}, {"text": "another"}])
+    read: list[int] = []
+    original = Dataset.__getitems__
+    monkeypatch.setattr(
+        Dataset, "__getitems__", lambda self, keys: read.extend(keys) or original(self, keys)
+    )
+    parts = PartRows(rows, [[{"part": n} for n in range(50)], [{"part": 0}]])
+    taken = parts.__getitems__([3, 50, 4, 3])
+    assert [(row["text"][:3], row["part"]) for row in taken] == [
+        ("a l", 3),
+        ("ano", 0),
+        ("a l", 4),
+        ("a l", 3),
+    ]
+    assert sorted(read) == [0, 1]
+
+
 def test_split_into_parts_returns_rows_that_are_their_only_part() -> None:
     class Whole(Letters):
         @property

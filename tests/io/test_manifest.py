@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from finetune.config.schema import ModelConfig
 from finetune.errors import ModelError
 from finetune.io import manifest
 from finetune.io.manifest import note_changes, write_manifest
+from tasks.backbones.load_faults import check_outputs
 
 
 @pytest.fixture
@@ -56,6 +58,28 @@ def test_changes_that_may_change_predictions_are_noted(
 def test_other_changes_are_not_noted(change: Callable[[Path], object], final: Path) -> None:
     change(final)
     assert note_changes(final) == ""
+
+
+def test_labels_in_another_order_are_refused_where_the_network_has_no_names(
+    tmp_path: Path,
+) -> None:
+    saved = {"name": "a", "state": {"targets": {"names": ["x", "y"]}}, "config": {"threshold": 0.5}}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "task.json").write_text(json.dumps(saved))
+    write_manifest(tmp_path)
+    source = ModelConfig(name=str(tmp_path))
+    saved["config"] = {"threshold": 0.7}  # may be edited
+    (tmp_path / "task.json").write_text(json.dumps(saved, indent=4))
+    check_outputs(2, ["x", "y"], source)
+    saved["state"] = {"targets": {"names": ["y", "x"]}}
+    (tmp_path / "task.json").write_text(json.dumps(saved))
+    with pytest.raises(
+        ModelError, match=r"task\.json: the state, which has the labels in the order"
+    ):
+        check_outputs(2, ["y", "x"], source)
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": facts["files"]}))  # as told
+    check_outputs(2, ["y", "x"], source)
 
 
 def test_large_files_are_compared_by_size(final: Path, monkeypatch: pytest.MonkeyPatch) -> None:
