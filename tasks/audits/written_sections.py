@@ -169,9 +169,7 @@ def _finding(answers: Sequence[Answer], *, ends: bool) -> str:
         for column in (AFTER, REFERENCE)
     )
     if repeated > given + REPEATS_MORE:
-        found.append(
-            f"{repeated:.0%} of their {ORDER}-grams are repetitions, {given:.0%} of the references'"
-        )
+        found.append(f"repeated {ORDER}-grams: {repeated:.0%}, in the references {given:.0%}")
     counts = Counter(answer.after.text for answer in answers)
     text, count = counts.most_common(1)[0]
     if count > 1 and count > max(Counter(a.reference.text for a in answers).values()):
@@ -179,15 +177,15 @@ def _finding(answers: Sequence[Answer], *, ends: bool) -> str:
     return "; ".join(found)
 
 
-def sample_section(answers: Sequence[Answer]) -> ReportSection:
-    """Show the texts of some rows side by side."""
+def sample_section(answers: Sequence[Answer], *, ends: bool) -> ReportSection:
+    """Show the texts of some rows side by side; `ends` as of `answer_section`."""
     cards = []
     for answer in answers[:SAMPLES]:
         prompt = answer.prompt
         shown = prompt if len(prompt) <= _PROMPT else f"... {prompt[-_PROMPT:]}"
         texts = {name: written.text[:_TEXT] for name, written in answer.texts.items()}
         facts = {"tokens": f"{len(answer.after.ids)}, reference {len(answer.reference.ids)}"}
-        if answer.after.is_ended is False:
+        if ends and answer.after.is_ended is False:
             facts["end"] = "not reached"
         cards.append(Card(f"row {answer.number}", facts, texts={"prompt": shown, **texts}))
     title = "Samples"

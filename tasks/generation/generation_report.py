@@ -67,7 +67,7 @@ def generation_sections(task: TextGeneration, evidence: Evidence) -> list[Report
         notes, answers = _answer(task, evidence, prompts, known)
         ends, limit = task.resolved_.kind != "text", task.resolved_.max_new_tokens
         sections.append(answer_section(answers, limit, notes, ends=ends))
-        sections.append(sample_section(answers))
+        sections.append(sample_section(answers, ends=ends))
     return [*sections, _worst_section(task, evidence, worst)]
 
 
@@ -201,9 +201,10 @@ def _worst_section(task: TextGeneration, evidence: Evidence, worst: Sequence[int
         cards.append(Card(title, facts, evidence.content(row), explanation=words))
     note = (
         "The rows with the largest mean loss. Words are the more orange, the less probable they "
-        "were; hover over one for the log-probability of its tokens. Words without a color are "
-        "the end of the prompt, which is not learned."
+        "were; point at one for the log-probability of its tokens."
     )
+    if task.resolved_.kind != "text":
+        note += " Words without a color are the end of the prompt, which is not learned."
     return ReportSection(WORST, "Worst rows", [Note(note), Cards(WORST, cards)])
 
 

@@ -62,7 +62,9 @@ def test_repeated_share_counts_ngrams_that_occurred_before() -> None:
 def test_answers_that_repeat_themselves_and_do_not_end_are_found() -> None:
     some = answers([written("ha" * 9, is_ended=False)] * 3 + [written("a good answer")])
     section = answer_section(some, 18, ["a note"], ends=True)
-    assert section.finding.startswith("3 of 4 do not end; 65% of their 4-grams are repetitions")
+    assert section.finding.startswith(
+        "3 of 4 do not end; repeated 4-grams: 65%, in the references 0%; "
+    )
     assert section.finding.endswith("3 of 4 are equal: 'hahahahahahahahaha'")
     table = blocks_of(section, Table)[0]
     assert table.columns == ["", "after training", "reference"]
@@ -90,7 +92,7 @@ def test_running_text_has_no_end_to_reach() -> None:
 
 def test_samples_show_the_end_of_a_prompt_and_all_texts() -> None:
     [answer] = answers([written("new", is_ended=False)], written("old"))
-    section = sample_section([answer._replace(prompt="x" * 900 + "?")])
+    section = sample_section([answer._replace(prompt="x" * 900 + "?")], ends=True)
     assert section.title == "Samples before and after training"
     [card] = blocks_of(section, Cards)[0].cards
     assert card.texts["prompt"].startswith("... x")
@@ -99,4 +101,6 @@ def test_samples_show_the_end_of_a_prompt_and_all_texts() -> None:
         ("before training", "old"), ("after training", "new"), ("reference", "reference 1")
     ]  # fmt: skip
     assert card.facts == {"tokens": "3, reference 11", "end": "not reached"}
-    assert sample_section(answers([written("new")])).title == "Samples"
+    [piece] = blocks_of(sample_section([answer], ends=False), Cards)[0].cards
+    assert "end" not in piece.facts  # running text has none to reach
+    assert sample_section(answers([written("new")]), ends=True).title == "Samples"
