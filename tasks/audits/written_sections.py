@@ -27,7 +27,7 @@ from finetune.reports.intervals import Estimate, mean_interval
 ORDER = 4  # tokens of the n-grams of which repetitions are counted
 REPEATS_MORE = 0.05  # share of repeated n-grams above that of the references that is a finding
 SAMPLES = 12  # cards
-_PROMPT, _TEXT = 400, 1_000  # characters of a sample
+_PROMPT, _TEXT = 240, 1_000  # characters of a sample
 BEFORE, AFTER, REFERENCE = "before training", "after training", "reference"
 
 

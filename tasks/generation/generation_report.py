@@ -39,7 +39,7 @@ WORST_SHOWN = 8  # rows
 MOST_LOADED = 2_000_000_000
 """Parameters up to which the network from before training is loaded beside the trained one."""
 _AT_ONCE = 8  # prompts in a batch
-_CONTEXT, _WORDS = 60, 250  # words before the first one with loss, and from there
+_CONTEXT, _WORDS = 25, 250  # words before the first one with loss, and from there
 
 
 class Prompt(NamedTuple):
