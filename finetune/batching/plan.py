@@ -17,7 +17,7 @@ from finetune.batching.sampling import balanced_rows
 
 # Shuffled rows are sorted by length within this many batches, so that an epoch stays mixed.
 BATCHES_SORTED_TOGETHER = 50
-# The largest share of padding in a batch that is divided for its sake.
+# The largest share of padding in a row of a batch that is divided for its sake.
 PADDING = 0.08
 # The current epoch, and the next one, whose first rows the workers prefetch.
 EPOCHS_KEPT = 2
@@ -205,14 +205,12 @@ def blocks_by_length(
 
 
 def blocks_of_little_padding(lengths: np.ndarray, block: int) -> list[MicroBatch]:
-    """Sort rows by length into blocks of at most `block` rows and a share of PADDING."""
+    """Sort rows by length into blocks of at most `block` rows, none padded by over PADDING."""
     order = np.argsort(-lengths, kind="stable")
     blocks, start = list[MicroBatch](), 0
     while start < len(order):
         used = lengths[order[start : start + block]]
-        # The share of padding grows with each row, since none is longer than the one before.
-        fits = np.cumsum(used) >= (1 - PADDING) * used[0] * np.arange(1, len(used) + 1)
-        end = start + max(1, int(fits.sum()))
+        end = start + int((used >= (1 - PADDING) * used[0]).sum())
         blocks.append(MicroBatch(tuple(order[start:end].tolist()), slot=len(blocks)))
         start = end
     return blocks
