@@ -299,9 +299,12 @@ def _read(key: str, path: str, roles: Roles, task_rows: Rows, columns: list[str]
     named = [(str(line["row"]).strip().removesuffix(".0"), line) for line in lines]
     found = {positions[number]: line for number, line in named if number in positions}
     if len(found) < len(lines):
+        times = Counter(number for number, _ in named)
+        wrong = [each for each, count in times.items() if count > 1 or each not in positions]
         raise DataError(
             f"{place}: {len(lines) - len(found)} of {len(lines)} lines name a row that train does "
-            "not have, or one that another line names; give the file of these data"
+            f"not have, or one that another line names: {listed(wrong, 5)}; give the file of "
+            "these data"
         )
     if GIVEN in lines.column_names:
         rows = take_rows(roles.tables["train"].select_columns(task_rows.targets), found)

@@ -63,7 +63,10 @@ def test_relabel_keeps_labels_as_numbers(tmp_path: Path) -> None:
     ("lines", "fault"),
     [
         (["row,given,suggested", "2,a,b"], "row 2 has the label 'c', not 'a'"),
-        (["row,given,suggested", "12,a,b"], "1 of 1 lines name a row that train does not have"),
+        (
+            ["row,given,suggested", "12,a,b"],
+            "1 of 1 lines name a row that train does not have, or one that another line names: 12;",
+        ),
         (["row,given,suggested", "2,c,d"], "no row of train has the label 'd'"),
         (["number,given,suggested", "2,c,a"], "no column 'row'"),
         (["row,given", "2,c"], "no column 'suggested'"),
