@@ -79,16 +79,20 @@ def nearest_points(
     With `among_themselves`, the queries are the points, and none is its own neighbor.
     """
     targets = torch.from_numpy(np.ascontiguousarray(points))
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    # Made at once: small arrays that are kept between large ones that are freed fragment the heap,
+    # which then grows by a block at every step.
+    indices = np.empty((len(queries), count), dtype=np.int64)
+    distances = np.empty((len(queries), count), dtype=np.float32)
     step = max(1, PAIRS // max(len(points), 1))
     for start in range(0, len(queries), step):
         block = torch.from_numpy(np.ascontiguousarray(queries[start : start + step]))
-        distances = torch.cdist(block, targets)  # [step, N]
+        between = torch.cdist(block, targets)  # [step, N]
         if among_themselves:
-            distances[range(len(block)), range(start, start + len(block))] = torch.inf
-        values, indices = distances.topk(count, largest=False)
-        found.append((indices, values))
-    return tuple(torch.cat(parts).numpy() for parts in zip(*found, strict=True))  # type: ignore[return-value]
+            between[range(len(block)), range(start, start + len(block))] = torch.inf
+        values, places = between.topk(count, largest=False)
+        indices[start : start + step], distances[start : start + step] = places, values
+        del block, between, values, places
+    return indices, distances
 
 
 def draw_sample(rows: int, most: int, seed: int) -> np.ndarray:

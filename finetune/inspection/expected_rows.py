@@ -37,6 +37,7 @@ def expect_rows(prepared: Prepared, splits: Splits) -> ExpectedRows | None:
     config, task = prepared.live.config.train, prepared.live.task
     if config.semi is not None:
         check_semi(prepared.live)
+        classes_of(task, prepared.live.train.rows, f"train.semi={config.semi}")  # raises
         assert splits.unlabeled is not None, "checked with the config"
         pool, _, _ = measure_split("unlabeled", splits.unlabeled, task)
         count = round(ACCEPTED * len(pool))

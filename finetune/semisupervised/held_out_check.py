@@ -24,7 +24,7 @@ from finetune.task_parts.views import LabelScores
 Learner = Callable[[PartlyLabeled, int], Floats]
 ACCEPTED = 0.8
 """Share of the rows of each predicted class that are given their pseudo-label."""
-MARGIN = 0.5
+MARGIN = 0.2
 """The log loss must fall by more than this share of the standard error of the difference."""
 _FOLDS, _REPEATS = 4, 2
 _MOST_UNLABELED = 5_000  # in the check, which fits nine times as many heads as the run
