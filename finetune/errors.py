@@ -35,6 +35,8 @@ _SECRETS = (
 )
 _SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY)$")
 _SHORTEST_SECRET = 8
+# All but tab and newline; the last ones change the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def mask_secrets(text: str) -> str:
@@ -50,6 +52,11 @@ def mask_marked_secrets(text: str) -> str:
     for pattern, masked in _SECRETS:
         text = pattern.sub(masked, text)
     return text
+
+
+def escape_controls(text: str) -> str:
+    """Escape characters by which a label or a path could move the cursor or turn text around."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class FinetuneError(Exception):

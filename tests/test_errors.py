@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import finetune
+from finetune.distributed.lost_peers import report
 from finetune.errors import DataError, FinetuneError, mask_secrets, shell_word
 from finetune.reporting.console import Console
 from tests.support.command_line import finetune as command
@@ -86,3 +87,16 @@ def test_train_refuses_secrets_in_a_config() -> None:
 @pytest.mark.parametrize("path", WORDS)
 def test_shell_word_is_one_word_and_no_option(path: str) -> None:
     assert shell_word(path) == WORDS[path]
+
+
+def test_console_and_errors_escape_what_moves_the_cursor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console()
+    console.print("a \x1b[2Jb\tc \u202egnp.exe")
+    console.table("labels", ["label"], [["te\x1b[1Ach"]])
+    report(DataError("no column '\x1b]0;x\x07'"))
+    output, errors = capsys.readouterr()
+    assert "a \\x1b[2Jb" in output and "c \\u202egnp.exe" in output
+    assert "te\\x1b[1Ach" in output
+    assert errors == "error: no column '\\x1b]0;x\\x07'\n"

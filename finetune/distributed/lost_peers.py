@@ -11,7 +11,7 @@ import re
 import sys
 from datetime import timedelta
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, escape_controls
 
 # Messages of gloo, NCCL and the store of torch.distributed when the other end is gone.
 _ENDED = re.compile(
@@ -44,7 +44,7 @@ def report(error: FinetuneError) -> None:
     rank = int(os.environ.get("RANK", "0"))
     if isinstance(error, PeerLost) or _is_own(rank, str(error)):
         place = f"process {rank}: " if rank else ""
-        print(f"error: {place}{error}", file=sys.stderr)
+        print(escape_controls(f"error: {place}{error}"), file=sys.stderr)
 
 
 def _is_own(rank: int, message: str) -> bool:

@@ -16,7 +16,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from finetune.errors import mask_secrets
+from finetune.errors import escape_controls, mask_secrets
 
 T = TypeVar("T")
 
@@ -57,11 +57,11 @@ class Console:
 
     def print(self, text: str = "") -> None:
         if self.enabled:
-            self._rich.print(mask_secrets(text))
+            self._rich.print(_shown(text))
 
     def heading(self, text: str) -> None:
         if self.enabled:
-            self._rich.print(mask_secrets(text), style="bold")
+            self._rich.print(_shown(text), style="bold")
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Print names and texts in two columns; a text may have several lines."""
@@ -77,7 +77,7 @@ class Console:
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print a table: numbers right-aligned and rounded, wide cells in several lines."""
         table = Table(title=title, title_justify="left", title_style="bold")
-        rows = [[format_value(cell) for cell in row] for row in rows]
+        rows = [[escape_controls(format_value(cell)) for cell in row] for row in rows]
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
@@ -174,6 +174,10 @@ class Console:
             yield
         finally:
             timer.cancel()
+
+
+def _shown(text: str) -> str:
+    return escape_controls(mask_secrets(text))
 
 
 def format_value(value: Any) -> str:
