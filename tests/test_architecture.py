@@ -56,6 +56,7 @@ TASK_LAYERS = [
     "label_studio",
     "image_formats",
     "text prompts",
+    "box_audits",
     "generation detection masks pretraining",
 ]
 FEWEST, MOST = 4, 12  # files in a package

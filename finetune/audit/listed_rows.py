@@ -17,11 +17,14 @@ OUTCOME = "outcome"
 
 
 def rows_of_page(evidence: Evidence) -> dict[str, Any]:
-    """Return the columns of the rows, and the rows, those with the worst mistakes first."""
+    """Return the columns of the rows, and the rows, those with the worst mistakes first.
+
+    Unlisted columns are filtered by, and not shown.
+    """
     positions = evidence.worst_first[:MOST_ROWS]
     length = min(_LONGEST, max(_SHORTEST, _TEXT_BYTES // max(len(positions), 1)))
     judged, pictures = evidence.scores is not None, MOST_PICTURES if evidence.has_pictures else 0
-    rows, columns = [], dict[str, Any]()
+    rows, columns, unlisted = [], dict[str, Any](), list[str]()
     for place, (position, row) in enumerate(
         zip(positions, evidence.stream(positions), strict=True)
     ):
@@ -29,6 +32,7 @@ def rows_of_page(evidence: Evidence) -> dict[str, Any]:
         columns = {**outcome.columns, **mistaken_labels(outcome)}
         is_wrong = judged and outcome.mistake > 0
         columns |= {OUTCOME: "wrong" if is_wrong else "right"} if judged else {}
+        columns, unlisted = {**columns, **outcome.unlisted}, list(outcome.unlisted)
         text = evidence.content(row)
         rows.append(
             {
@@ -39,7 +43,8 @@ def rows_of_page(evidence: Evidence) -> dict[str, Any]:
                 **({"picture": _picture(evidence, row)} if place < pictures else {}),
             }
         )
-    return {"columns": list(columns), "rows": rows, "pictures": bool(pictures)}
+    names = {"columns": list(columns), "unlisted": unlisted}
+    return {**names, "rows": rows, "pictures": bool(pictures)}
 
 
 def _picture(evidence: Evidence, row: Row) -> str:

@@ -25,7 +25,7 @@ from finetune.reporting.console import Console
 from finetune.reports.label_ranking import load_cleanlab, rank_doubtful
 from finetune.task import Task
 from finetune.task_parts.samples import Row, take_rows
-from finetune.task_parts.views import LabelScores
+from finetune.task_parts.views import LabelScores, Views
 from finetune.training.linear_solver import out_of_fold
 from finetune.training.setup import assemble, cache_features
 
@@ -40,6 +40,11 @@ def write_label_issues(
     The most suspicious ones come first. Rows that a share of train would hold out are examined as
     well. Raises ConfigError for a task without labels, and if cleanlab is not installed.
     """
+    if type(task.views).label_scores is Views.label_scores:
+        raise ConfigError(
+            f"label issues: rows of {task.name} have no label of their own; what a trained "
+            "detector contradicts is in its report: finetune report RUN DATA"
+        )
     load_cleanlab()  # before the minutes that it takes to get there
     config = solver_config(loaded.config)
     with console.during("reading and checking the rows"):

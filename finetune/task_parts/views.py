@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -96,10 +97,12 @@ class Outcome(NamedTuple):
     Attributes:
         columns: {"true": ..., "predicted": ...} and further ones, such as "probability".
         mistake: the larger, the worse; the worst mistakes are listed first.
+        unlisted: further columns, by which a report finds rows without listing them.
     """
 
     columns: dict[str, Any]
     mistake: float
+    unlisted: Mapping[str, Any] = MappingProxyType({})
 
 
 class LabelScores(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,6 @@ from torchvision.ops import box_iou
 MAX_DETECTIONS = 100
 """COCO's maximum number of detections per image, and the least that metrics use."""
 AREAS = ("all", "small", "medium", "large")
-MATCH = 0.5
-"""IoU from which a detection counts as a match."""
 LOW_AP50 = 0.01
 """AP50 below which a diagnosis is given."""
 
@@ -58,7 +56,7 @@ def summarize_boxes(
     "true_boxes" [N, M, 4], "true_labels", "true_areas" and "crowds" [N, M], "present" [N], the
     number of true boxes.
     """
-    precision, recall = _evaluate(stats, len(names), maximum)  # [T, R, C, A, D], [T, C, A, D]
+    precision, recall = measure_precision(stats, len(names), maximum)
     metrics = {"ap": _mean(precision[:, :, :, 0, -1])}
     metrics["ap50"] = _mean(precision[0, :, :, 0, -1])
     metrics["ap75"] = _mean(precision[5, :, :, 0, -1])
@@ -79,9 +77,14 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _evaluate(
+def measure_precision(
     stats: Mapping[str, Tensor], classes: int, maximum: int
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return precision [T, R, C, A, D] and recall [T, C, A, D]; -1 where there is no true box.
+
+    T IoU thresholds of 0.50 to 0.95, R recalls of 0 to 1, C classes, A sizes as in AREAS, D limits
+    of the detections of an image: 1, 10 and `maximum`.
+    """
     from faster_coco_eval import COCO, COCOeval_faster
 
     truth = COCO(_as_coco(stats, classes), use_deepcopy=False)
@@ -160,41 +163,6 @@ def measure_overlaps(stats: Mapping[str, Tensor]) -> dict[str, Tensor]:
             overlaps["class"].append(float(of_class.max()))
             overlaps["rank"].append(float(of_class.argmax()))
     return {name: torch.tensor(values) for name, values in overlaps.items()}
-
-
-class ObjectCounts(NamedTuple):
-    """Numbers of objects of an image; a match has the same class and an IoU of at least 0.5.
-
-    Attributes:
-        true: true objects, without crowds.
-        predicted: detections.
-        missed: true objects without a matching detection.
-        false: detections without a matching true object, crowds included.
-    """
-
-    true: int
-    predicted: int
-    missed: int
-    false: int
-
-
-def count_objects(stats: Mapping[str, Tensor], image: int, threshold: float) -> ObjectCounts:
-    """Count the objects of an image, and its detections of at least `threshold`, best first."""
-    found, present = int(stats["found"][image]), int(stats["present"][image])
-    kept = stats["scores"][image, :found] >= threshold
-    crowds = stats["crowds"][image, :present].bool()
-    iou = box_iou(stats["boxes"][image, :found][kept], stats["true_boxes"][image, :present])
-    labels = stats["labels"][image, :found][kept]
-    iou = iou * (labels[:, None] == stats["true_labels"][image, None, :present])  # [K, M]
-    free, false = torch.ones(present, dtype=torch.bool), 0
-    for overlaps in iou:
-        matches = overlaps * (free | crowds)
-        if not present or float(matches.max()) < MATCH:
-            false += 1
-        else:
-            free[matches.argmax()] = False
-    missed = int((free & ~crowds).sum())
-    return ObjectCounts(int((~crowds).sum()), len(iou), missed, false)
 
 
 def diagnose(stats: Mapping[str, Tensor], loss: float, first_loss: float | None) -> str | None:

@@ -23,15 +23,23 @@ from finetune.task_parts.views import (
     PredictionForm,
     Views,
 )
-from tasks.detection.detection_metrics import LOW_AP50, capped_note, count_objects, diagnose
-from tasks.detection.drawing import (
+from tasks.box_audits.box_outcomes import box_outcomes
+from tasks.box_audits.detector_report import detector_sections
+from tasks.box_audits.drawing import (
     SIDES,
     Mark,
+    class_colors,
     draw_marks,
     draw_pair,
     predicted_marks,
     scaled,
     true_marks,
+)
+from tasks.detection.detection_metrics import (
+    LOW_AP50,
+    capped_note,
+    diagnose,
+    measure_precision,
 )
 from tasks.image.image_reading import picture_size
 from tasks.image.picture_rows import as_rgb, describe_pixels
@@ -39,6 +47,8 @@ from tasks.image.preprocessing import INPUT
 from tasks.image.sheets import IMAGES_ON_SHEET, make_sheet, shrink
 
 if TYPE_CHECKING:
+    from finetune.audit.evidence import Evidence
+    from finetune.audit.sections import ReportSection
     from tasks.object_detection import ObjectDetection
 
 USAGE = """
@@ -187,20 +197,26 @@ class DetectionViews(Views):
         contents = batch["frames"][:, :2]
         learned = self.task.head_.learned_boxes(batch["targets"]["head"], contents)
         restored = map(self.task.canvas_.preprocessing.restore, batch["inputs"][INPUT].cpu())
-        shown = []
+        shown, colors = [], class_colors(self.task.labels)
         for pixels, (boxes, labels) in zip(restored, learned, strict=True):
             image = Image.fromarray(as_rgb(pixels.permute(1, 2, 0).numpy()).copy())
             marks = true_marks(boxes, labels, self.task.labels)
             caption = format_count(len(marks), "box", "es")
-            shown.append(Picture(caption, np.asarray(draw_marks(image, marks, self.task.labels))))
+            shown.append(Picture(caption, np.asarray(draw_marks(image, marks, colors))))
         return shown
 
     def outcomes(
         self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
     ) -> list[Outcome]:
+        return box_outcomes(stats, self.task.labels, self.task.resolved_.score_threshold)
+
+    def sections(self, evidence: Evidence) -> list[ReportSection]:
+        """Describe the errors by kind, and precision by class, confidence, overlap and size."""
+        labels, maximum = self.task.labels, self.task.measured_detections
+        precision, recall = measure_precision(evidence.stats, len(labels), maximum)
+        curves = precision[..., -1], recall[..., -1]
         threshold = self.task.resolved_.score_threshold
-        counts = [count_objects(stats, image, threshold) for image in range(len(stats["found"]))]
-        return [Outcome(each._asdict(), each.missed + each.false) for each in counts]
+        return list(detector_sections(evidence, curves, labels, threshold, self.task.rows.image))
 
     illustrated = IMAGES_ON_SHEET
 

@@ -28,6 +28,7 @@ HOSTILE = (
     "</script><script>document.title='broken'</script><img src=x onerror=alert(1)> <!-- 'Käse'"
 )
 NAMES = ["sport", HOSTILE]
+KINDS = [["hidden"], [], ["other", "hidden"], ["other"]]
 
 VISIT = """
 const rows = () => [...$("list").tBodies[0].rows].map((row) => row.cells[0].innerText);
@@ -57,6 +58,9 @@ drawn.then(() => {
   press(document.querySelector("button.link"));
   seen.linked = rows();
   seen.content = $("list").tBodies[0].rows[0].querySelector(".text").innerText;
+  press(document.querySelectorAll("button.link")[1]);
+  seen.hidden = rows();
+  seen.heads = [...$("list").tHead.rows[0].cells].map((cell) => cell.textContent);
   const point = document.querySelector("[data-chart=points] .mark-symbol path");
   point.dispatchEvent(new MouseEvent("click", {bubbles: true}));
   seen.pointed = rows();
@@ -90,15 +94,17 @@ def page(tmp_path: Path) -> Path:
         Matrix("pixels", "", NAMES, [[999_000, 1000], [0, 0]], unit="pixels"),
         ColorKey({HOSTILE: "#b84a62"}),
         Table(HOSTILE, [HOSTILE], [[Link("4", {"row": 4})], [HOSTILE]]),
+        Table("", ["kind"], [[Link("2", {"kind": "hidden"})]]),
         Cards("worst", [Card(HOSTILE, {HOSTILE: HOSTILE}, HOSTILE, [picture], words)]),
         Cards("texts", [Card(HOSTILE, {}, texts={HOSTILE: HOSTILE, "after": ""})]),
     ]
     outcomes = [("sport", HOSTILE), ("sport", "sport"), ("sport", "sport"), (HOSTILE, HOSTILE)]
     texts = ["shares", "the goal", "a match", HOSTILE]
     rows = {
-        "columns": ["true", "predicted", "probability"],
+        "columns": ["true", "predicted", "probability", "kind"],
+        "unlisted": ["kind"],
         "rows": [
-            {"row": n, "values": [*outcome, 0.5 + n / 10], "text": text}
+            {"row": n, "values": [*outcome, 0.5 + n / 10, KINDS[n - 1]], "text": text}
             for n, (outcome, text) in enumerate(zip(outcomes, texts, strict=True), start=1)
         ],
         "pictures": False,
@@ -121,13 +127,15 @@ def test_page_draws_charts_and_shows_the_rows_of_a_cell(page: Path) -> None:
     assert seen["legend"] == HOSTILE
     assert seen["texts"] == [HOSTILE, "(empty)"]
     assert seen["focus"] == "Rows"
-    assert seen["chosen"] == ["=sport", f"={HOSTILE}"]
+    assert seen["chosen"] == ["=sport", f"={HOSTILE}", ""]
     assert seen["count"] == "1 of 4 rows"
     assert seen["cleared"] == 4
     assert seen["found"] == ["2"]
     assert seen["filtered"] == ["1", "2", "3"]
     assert seen["linked"] == ["4"]
     assert seen["content"] == HOSTILE
+    assert seen["hidden"] == ["1", "3"]  # found by a column that is not listed
+    assert seen["heads"] == ["row", "true", "predicted", "probability", "content"]
     assert seen["pointed"] == ["3"]
     assert seen["words"] == [["goal", "for"], [HOSTILE, "against"]]
     assert seen["unnamed"] == 0

@@ -65,3 +65,9 @@ def test_label_issues_needs_labels(tmp_path: Path, bert_folder: Path) -> None:
     table.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="no labels"):
         call("label-issues", "task=text-classification", f"data={table}", f"model={bert_folder}")
+
+
+def test_label_issues_of_detectors_names_the_report(tmp_path: Path) -> None:
+    words = ["task=object-detection", "data=nowhere", "model=timm/test_resnet"]
+    with pytest.raises(ConfigError, match="finetune report RUN DATA"):
+        call("label-issues", *words, "-o", str(tmp_path / "issues.csv"))

@@ -17,6 +17,7 @@ const show = (value) => {
   return typeof value === "number" && !Number.isInteger(value) ? value.toFixed(4) : String(value ?? "");
 };
 const places = new Map([["row", 0], ...(data.columns || []).map((name, index) => [name, index + 1])]);
+const listed = (data.columns || []).filter((name) => !(data.unlisted || []).includes(name));
 const valueOf = (row, column) => (column === "row" ? row.row : row.values[places.get(column) - 1]);
 // The texts by which a row is found: all labels of a list.
 const textsOf = (row, column) => {
@@ -48,7 +49,7 @@ function line(row) {
     if (row.picture) cell.append(element("img", undefined, { src: row.picture, alt: `row ${row.row}` }));
     made.append(cell);
   }
-  row.values.forEach((value, index) => made.append(element("td", show(value), { "data-name": data.columns[index] })));
+  for (const column of listed) made.append(element("td", show(valueOf(row, column)), { "data-name": column }));
   made.append(element("td", row.text, { class: "text" }));
   return made;
 }
@@ -126,7 +127,7 @@ document.addEventListener("click", (event) => {
 for (const matrix of document.querySelectorAll(".matrix")) matrix.classList.toggle("many", matrix.rows.length > 13);
 if (rows.length) {
   $("list").tHead.append(element("tr"));
-  const heads = ["row", ...(data.pictures ? [""] : []), ...data.columns, "content"];
+  const heads = ["row", ...(data.pictures ? [""] : []), ...listed, "content"];
   $("list").tHead.rows[0].append(...heads.map((name) => element("th", name, { scope: "col" })));
   makeFilters();
   $("more").onclick = () => { shown += PAGE; list(); };

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from tasks.detection.detection_metrics import count_objects
-from tasks.detection.drawing import UNKNOWN
+from tasks.box_audits.drawing import UNKNOWN
 from tests.support.command_line import finetune as finetune_command
 from tests.support.detection_runs import build, train
 
@@ -47,23 +45,6 @@ def test_detection_views_show_the_boxes_that_the_network_learns(
     assert len(none) == 0
     captions = [picture.caption for picture in task.views.pictures(batch)]
     assert captions == ["1 box", "0 boxes"]
-
-
-def test_count_objects_matches_each_object_once() -> None:
-    square = [0.0, 0.0, 10.0, 10.0]
-    far = [50.0, 50.0, 60.0, 60.0]
-    stats = {
-        "boxes": torch.tensor([[square, square, far, far]]),
-        "scores": torch.tensor([[0.9, 0.8, 0.7, 0.2]]),
-        "labels": torch.tensor([[0, 0, 1, 0]]),
-        "found": torch.tensor([4]),
-        "true_boxes": torch.tensor([[square, far]]),
-        "true_labels": torch.tensor([[0, 0]]),
-        "crowds": torch.tensor([[False, False]]),
-        "present": torch.tensor([2]),
-    }
-    assert count_objects(stats, 0, 0.3) == (2, 3, 1, 2)  # once of two, a wrong class, a low score
-    assert count_objects(stats, 0, 0.1) == (2, 4, 0, 2)
 
 
 PREDICTION = {
