@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from finetune.audit.sections import WORST, Block, Card, Cards, Note, ReportSection
+from finetune.audit.sections import WORST, Card, Cards, Note, ReportSection
 from finetune.audit.worst_rows import SHOWN, show_value
 from finetune.task_parts.samples import Row
 from finetune.task_parts.views import Picture
@@ -35,6 +35,8 @@ def worst_section(
 ) -> ReportSection:
     """Show the images with the most errors; `open_image` decodes the image of a row."""
     worst = [n for n in evidence.worst_first[:SHOWN] if evidence.outcomes[n].mistake > 0]
+    if not worst:
+        return ReportSection(WORST, "Worst errors", [Note("No image has an error.")])
     cards = []
     for position, row in zip(worst, evidence.rows(worst), strict=True):
         stats = {name: values[[position]] for name, values in evidence.stats.items()}
@@ -42,8 +44,7 @@ def worst_section(
         columns = evidence.outcomes[position].columns
         facts = {name: show_value(value) for name, value in columns.items()}
         cards.append(Card(f"row {evidence.numbers[position]}", facts, pictures=[picture]))
-    blocks: list[Block] = [Cards(WORST, cards)] if cards else [Note("No image has an error.")]
-    return ReportSection(WORST, "Worst errors", blocks)
+    return ReportSection(WORST, "Worst errors", [Cards(WORST, cards)])
 
 
 def picture_errors(
