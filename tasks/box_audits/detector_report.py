@@ -12,7 +12,7 @@ from finetune.task_parts.samples import Row
 from tasks.box_audits.doubt_sections import doubt_section
 from tasks.box_audits.error_sections import error_section
 from tasks.box_audits.judged_boxes import Array, judge_boxes
-from tasks.box_audits.precision_sections import class_section, confidence_section, size_section
+from tasks.box_audits.precision_sections import box_class_section, confidence_section, size_section
 from tasks.box_audits.worst_pictures import worst_section
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def detector_sections(
         yield ReportSection(CLASSES, "Precision by class", [note])
         return
     intervals = evidence.intervals
-    yield class_section(judged, precision, names, intervals)
+    yield box_class_section(judged, precision, names, intervals)
     yield confidence_section(judged, threshold)
     yield size_section(judged, precision, recall, threshold, intervals)
     yield doubt_section(evidence, judged, names, open_image)

@@ -31,7 +31,7 @@ _EDGES = (0, 16, 32, 64, 96, 128, 256, 512)
 _STEPS = np.arange(0.01, 1.0, 0.01)  # thresholds of a chart
 
 
-def class_section(
+def box_class_section(
     judged: JudgedBoxes,
     precision: Array,
     names: Sequence[str],

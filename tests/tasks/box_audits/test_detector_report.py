@@ -18,7 +18,7 @@ from finetune.reporting.console import Console
 from tasks.box_audits.box_outcomes import box_outcomes
 from tasks.box_audits.error_sections import error_section
 from tasks.box_audits.judged_boxes import judge_boxes
-from tasks.box_audits.precision_sections import class_section, confidence_section, size_section
+from tasks.box_audits.precision_sections import box_class_section, confidence_section, size_section
 from tasks.box_audits.worst_pictures import kind_colors, picture_errors
 from tasks.detection.detection_metrics import measure_precision, summarize_boxes
 from tests.support.detection_runs import train
@@ -71,7 +71,7 @@ def test_precision_sections_have_the_numbers_of_the_metrics() -> None:
     stats = random_stats(4)
     judged, metrics = judge_boxes(stats), summarize_boxes(stats, NAMES)
     precision, recall = (each[..., -1] for each in measure_precision(stats, len(NAMES), 100))
-    by_class = class_section(judged, precision, NAMES, {})
+    by_class = box_class_section(judged, precision, NAMES, {})
     lines = table_of(by_class, "").rows
     assert {line[0]: line[2] for line in lines} == {
         name: f"{metrics[f'ap/{name}']:.4f}" for name in NAMES[:3]
