@@ -164,7 +164,7 @@ class Task(ABC):
         """
         return False
 
-    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
+    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> Sequence[Length]:
         """Return the length of each row as the network reads it; batches are bucketed by length.
 
         A labeled row with no trainable target left (after truncation, say) has length 0; it is

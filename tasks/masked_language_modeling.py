@@ -129,9 +129,9 @@ class MaskedLanguageModeling(Task):
     def measures_parts(self) -> bool:
         return True
 
-    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
+    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> Sequence[Length]:
         texts = list(map(self.rows.text, rows))
-        lengths = token_lengths(self.tokenizer_, texts, None, self.resolved_.max_length)
+        lengths = token_lengths(self.tokenizer_, zip(texts), self.resolved_.max_length)
         if predicting:
             return lengths
         specials = self.tokenizer_.num_special_tokens_to_add()

@@ -17,7 +17,7 @@ from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
 from finetune.model import Batch, TransferModel
 from finetune.task_parts.optional_parts import Embedder, Onnx
-from finetune.task_parts.samples import Length, Rng, Row, Sample, each_row
+from finetune.task_parts.samples import Length, Rng, Row, Sample
 from tasks.backbones.load_faults import check_outputs
 from tasks.backbones.pretrained import from_pretrained, label_keys, text_network_kind
 from tasks.backbones.vector_heads import hidden_shape, unused_head_notes
@@ -150,11 +150,9 @@ class TextClassification(LabeledTask):
 
     # ---- from a row to a batch
 
-    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> list[Length]:
-        first, *second = zip(*map(self.rows.texts, each_row(rows)), strict=True)
-        pairs = second[0] if second else None
+    def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> Sequence[Length]:
         config = self.resolved_
-        lengths = token_lengths(self.tokenizer_, first, pairs, config.max_length)
+        lengths = token_lengths(self.tokenizer_, self.rows.texts_of(rows), config.max_length)
         if config.truncation != "windows":
             return lengths
         specials = self.tokenizer_.num_special_tokens_to_add()

@@ -23,7 +23,7 @@ from finetune.distributed.devices import core_count
 from finetune.errors import DataError
 from finetune.model import Batch
 from finetune.task import Task
-from finetune.task_parts.samples import Length, Row, RowTable, Sample, take_rows
+from finetune.task_parts.samples import Length, Lengths, Row, RowTable, Sample, take_rows
 
 _Result = TypeVar("_Result")
 # Each worker is a copy of this process: hundreds more than cores take minutes to start.
@@ -75,15 +75,16 @@ class Split:
         return len(self.rows)
 
 
-def measure_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length], list[str]]:
+def measure_split(name: str, rows: Any, task: Task) -> tuple[Split, Lengths, list[str]]:
     """Measure `rows`; return the split of those with a length above 0, their lengths, and notes.
 
     Skipped rows are noted. Raises DataError if no row is left.
     """
-    lengths = task.lengths(rows)
-    kept = [index for index, length in enumerate(lengths) if length.used]
+    lengths = Lengths.of(task.lengths(rows))
+    kept: Sequence[int] = range(len(lengths))
     notes = []
-    if len(kept) < len(lengths):
+    if not lengths.used.all():
+        kept = np.flatnonzero(lengths.used).tolist()
         skipped = f"{len(lengths) - len(kept)} of {len(lengths)} rows"
         if not kept:
             raise DataError(
@@ -91,8 +92,8 @@ def measure_split(name: str, rows: Any, task: Task) -> tuple[Split, list[Length]
                 "read more of each row"
             )
         notes.append(f"{name}: {skipped} skipped: no trainable target left after truncation")
-        rows, lengths = rows.select(kept), [lengths[index] for index in kept]
-    used = np.array([length.used for length in lengths], dtype=np.int64)
+        rows, lengths = rows.select(kept), Lengths(lengths.array[kept])
+    used = lengths.used.astype(np.int64)
     positions = getattr(rows, "positions", kept if notes else None)
     return Split(name, rows, used, positions=positions), lengths, notes
 
@@ -118,7 +119,7 @@ def map_by_length(
     are smaller where they would be padded much, which saves time where it grows with the elements
     of a batch: on a CPU.
     """
-    used = np.array([length.used for length in lengths], dtype=np.int64)
+    used = Lengths.of(lengths).used.astype(np.int64)
     results: dict[int, _Result] = {}
     divide = blocks_of_little_padding if pads_little else blocks_by_length
     for micro_batch in divide(used, batch_size):

@@ -19,8 +19,7 @@ def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
     Raises ConfigError if a row does not have exactly one class.
     """
     known: dict[str, int] = {}
-    task_rows = task.rows
-    labels = [task_rows.labels(row) for row in rows]
+    labels = list(task.rows.labels_of(rows))
     if any(len(row_labels) != 1 for row_labels in labels):
         raise ConfigError(f"{key}: some rows do not have exactly one class; remove the key")
     return np.array([known.setdefault(name, len(known)) for (name,) in labels], dtype=np.int64)
@@ -40,10 +39,11 @@ def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarra
         places = np.arange((label - begin) % len(members), count, len(members))
         turn, card = np.divmod((begin + places) // len(members), len(class_rows))
         turns[places] = turn
-        for each in np.unique(turn).tolist():
-            deck = np.random.default_rng([seed, each, 0xBA1A, label]).permutation(class_rows)
-            selected = turn == each
-            rows[places[selected]] = deck[card[selected]]
+        # The turns ascend, so each has a slice of its own: a rare class may have thousands.
+        each_turn, starts = np.unique(turn, return_index=True)
+        for each, start, end in zip(each_turn, starts, [*starts[1:], len(turn)], strict=True):
+            deck = np.random.default_rng([seed, int(each), 0xBA1A, label]).permutation(class_rows)
+            rows[places[start:end]] = deck[card[start:end]]
     return rows, turns
 
 

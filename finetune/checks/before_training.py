@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import accumulate
 from typing import Any
 
 from finetune.checks.checked_rows import CheckedRows, checked_splits
@@ -95,9 +95,9 @@ def too_many_to_compare(splits: Sequence[CheckedRows]) -> str:
     """Return what takes more than seconds to compare; "" if nothing does."""
     rows = sum(map(len, splits))
     if any(split.has_texts for split in splits):
-        texts = chain.from_iterable(chain.from_iterable(split.texts) for split in splits)
-        size = sum(map(len, texts))
-        return f"{size:,} characters of text" if size > MOST_CHARACTERS else ""
+        counts = (len(text) for split in splits for texts in split.each_texts() for text in texts)
+        is_more = any(count > MOST_CHARACTERS for count in accumulate(counts))
+        return f"more than {MOST_CHARACTERS:,} characters of text" if is_more else ""
     if not any(split.has_pictures for split in splits):
         return ""
     if rows > MOST_PICTURES:

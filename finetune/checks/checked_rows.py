@@ -37,17 +37,17 @@ class CheckedRows:
     @cached_property
     def identities(self) -> list[Hashable]:
         """Keys of the rows' content."""
-        return [identity for identity, _, _ in self._contents]
+        return self.task_rows.content_keys(self.rows)
 
     @cached_property
     def labels(self) -> list[tuple[str, ...]]:
         """Labels of the rows, without repetition."""
-        return [labels for _, labels, _ in self._contents]
+        return list(self.task_rows.labels_of(self.rows))
 
     @cached_property
     def texts(self) -> list[list[str]]:
         """Texts of the rows; [] for each of a task that reads none."""
-        return [texts for _, _, texts in self._contents]
+        return list(self.each_texts())
 
     @cached_property
     def sizes(self) -> list[tuple[int, int] | None]:
@@ -81,14 +81,10 @@ class CheckedRows:
         """Return the numbers of the rows at these positions."""
         return [int(self.numbers[position]) for position in positions]
 
-    @cached_property
-    def _contents(self) -> list[tuple[Hashable, tuple[str, ...], list[str]]]:
-        return list(self._each(self._content))
-
-    def _content(self, row: Row) -> tuple[Hashable, tuple[str, ...], list[str]]:
-        rows = self.task_rows
-        texts = [text for text in rows.texts(row) if isinstance(text, str)]
-        return rows.identity(row), rows.labels(row), texts
+    def each_texts(self) -> Iterator[list[str]]:
+        """Yield the texts of each row, without keeping them."""
+        for texts in self.task_rows.texts_of(self.rows):
+            yield [text for text in texts if isinstance(text, str)]
 
     def _each(self, function: Callable[[Row], Any]) -> Iterator[Any]:
         return map(function, each_row(self.rows))

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from finetune.analysis.near_texts import words_of
 from finetune.checks.checked_rows import CheckedRows
 from finetune.errors import listed
@@ -71,19 +73,20 @@ def predicted_share(values: Sequence[Hashable], labels: Sequence[tuple[str, ...]
 
     None if it is below 95 %, little above the share of the most frequent label, or unknown.
     """
-    rows = [(value, one) for value, one in zip(values, labels, strict=True) if one]
-    counts = Counter(label for _, label in rows)
-    if len(counts) < 2 or len(rows) < _FEWEST:
+    known: dict[tuple[str, ...], int] = {}
+    numbers: dict[Hashable, int] = {}
+    of_label = np.array([known.setdefault(one, len(known)) if one else -1 for one in labels])
+    has_label = of_label >= 0
+    rows = int(has_label.sum())
+    if len(known) < 2 or rows < _FEWEST:
         return None
-    by_value: dict[Hashable, Counter[tuple[str, ...]]] = defaultdict(Counter)
-    for value, label in rows:
-        by_value[value][label] += 1
-    right = 0
-    for of_value in by_value.values():
-        label, most = of_value.most_common(1)[0]
-        # Without the row itself, a label that occurs once is not predicted.
-        right += most if most > 1 else 0
-    share, usual = right / len(rows), counts.most_common(1)[0][1] / len(rows)
+    of_value = np.array([numbers.setdefault(value, len(numbers)) for value in values])
+    pairs, counts = np.unique((of_value * len(known) + of_label)[has_label], return_counts=True)
+    most = np.zeros(len(numbers), dtype=np.int64)  # rows of the most frequent label of each value
+    np.maximum.at(most, pairs // len(known), counts)
+    # Without the row itself, a label that occurs once is not predicted.
+    share = int(most[most > 1].sum()) / rows
+    usual = int(np.bincount(of_label[has_label]).max()) / rows
     return share if share >= _GIVEN_AWAY and share > usual + (1 - usual) / 2 else None
 
 
@@ -133,4 +136,9 @@ def _share_of_ids(values: Sequence[Any]) -> float:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values) / 2 or len(set(texts)) < _IDS * len(texts):
         return 0.0
-    return sum(_ID.fullmatch(text) is not None for text in texts) / len(texts)
+    others = 0
+    for text in texts:
+        others += _ID.fullmatch(text) is None
+        if others > (1 - _IDS) * len(texts) + 1:  # as in prose, of which there may be much
+            return 0.0
+    return 1 - others / len(texts)

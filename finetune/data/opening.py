@@ -42,7 +42,7 @@ from finetune.io.references import locate
 from finetune.tables.records import from_records
 from finetune.task import Task
 from finetune.task_parts.rows import Rows
-from finetune.task_parts.samples import Row, each_row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 
 FIRST_VALUES = 100
 
@@ -109,7 +109,12 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
             del tables[role]
             continue
         valid, notes = find_valid(
-            role, rows, task_rows.validate_many, config.on_error, roles.numbers_of(role)
+            role,
+            rows,
+            task_rows.validate_many,
+            config.on_error,
+            roles.numbers_of(role),
+            doubtful=task_rows.doubtful(rows),
         )
         roles.notes += notes
         if len(valid) < len(rows):
@@ -117,7 +122,7 @@ def open_splits(config: DataConfig, task: Task, data: Any = None) -> Splits:
     _divide_single_row(roles, config, task_rows)
     settle_validation(roles, config)
     roles.notes.append(f"first row: {task_rows.describe(tables['train'][0])}")
-    identity = list(map(task_rows.identity, each_row(tables["train"])))
+    identity = task_rows.content_keys(tables["train"])
     _note_duplicates(roles, identity, task_rows, config)
     if roles.shares:
         _split_by_share(roles, identity, config, task_rows)
@@ -284,31 +289,30 @@ def _note_duplicates(
         )
     known = set(identity)
     for role in HELD_OUT if config.on_leak == "say" else ():
-        rows = roles.tables.get(role, [])
-        leaked = [row for row in each_row(rows) if task_rows.identity(row) in known]
+        if role not in roles.tables:
+            continue
+        rows = roles.tables[role]
+        keys = task_rows.content_keys(rows)
+        leaked = [place for place, key in enumerate(keys) if key in known]
         if leaked:
             # Kept, so that results on a published split stay comparable.
             roles.notes.append(
                 f"warning: leakage: {len(leaked)} of {len(rows)} {role} rows also occur in train,"
                 f" so {role} metrics are optimistically biased"
             )
-            train = zip(identity, each_row(roles.tables["train"]), strict=True)
-            pairs = {(key, task_rows.labels(row)) for key, row in train}
-            others = [row for row in leaked if _labeled(row, task_rows) not in pairs]
+            pairs = set(zip(identity, task_rows.labels_of(roles.tables["train"]), strict=True))
+            labels = list(task_rows.labels_of(rows))
+            others = [place for place in leaked if (keys[place], labels[place]) not in pairs]
             roles.notes[-1] += f"; {len(others)} of them have another label there" * bool(others)
-
-
-def _labeled(row: Row, task_rows: Rows) -> tuple[Hashable, tuple[str, ...]]:
-    return task_rows.identity(row), task_rows.labels(row)
 
 
 def _differing_labels(rows: Dataset, identity: Sequence[Hashable], task_rows: Rows) -> int:
     """Count the rows that are equal to another one but for their label."""
     repeated = {key for key, count in Counter(identity).items() if count > 1}
     labels: dict[Hashable, Counter[Hashable]] = {}
-    for key, row in zip(identity, each_row(rows), strict=True):
+    for key, row_labels in zip(identity, task_rows.labels_of(rows), strict=True):
         if key in repeated:
-            labels.setdefault(key, Counter())[task_rows.labels(row)] += 1
+            labels.setdefault(key, Counter())[row_labels] += 1
     return sum(counts.total() for counts in labels.values() if len(counts) > 1)
 
 
@@ -319,7 +323,7 @@ def _split_by_share(
     rows, groups = roles.tables["train"], None
     if config.group is not None:
         groups = rows[config.group][:]
-    strata = strata_of(list(map(task_rows.labels, each_row(rows))))
+    strata = strata_of(list(task_rows.labels_of(rows)))
     shares = {str(role): share for role, share in roles.shares.items()}
     parts = split_by_share(shares, config.split_seed, identity, strata, groups)
     for role, share in roles.shares.items():

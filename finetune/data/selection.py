@@ -25,7 +25,7 @@ from finetune.data.splits import draw_per_class
 from finetune.data.validation import find_valid
 from finetune.errors import DataError, format_count, listed, nearest
 from finetune.tables.faults import RowNumber, drop_unreadable, take_places
-from finetune.task_parts.rows import Rows
+from finetune.task_parts.rows import Rows, content_key
 from finetune.task_parts.samples import Row, take_rows
 
 GIVEN, SUGGESTED = "given", "suggested"
@@ -76,7 +76,7 @@ def limit_split(roles: Roles, role: Role, config: DataConfig) -> None:
 def limit_classes(roles: Roles, count: int, seed: int, task_rows: Rows) -> None:
     """Reduce train to `count` rows of each class. Raises DataError for classes with fewer."""
     rows = roles.tables["train"]
-    labels = [task_rows.labels(row) for row in rows]
+    labels = list(task_rows.labels_of(rows))
     if any(len(row_labels) != 1 for row_labels in labels):
         raise DataError(
             f"data.per_class={count}: train has rows without exactly one class; use data.limit"
@@ -154,14 +154,14 @@ def _join_sheet(roles: Roles, path: str, images: str | None, task_rows: Rows) ->
     for name in read:
         if name not in sheet.column_names:
             raise DataError(f"{place}: has no column {name!r}; {nearest(name, sheet.column_names)}")
-    known = {task_rows.identity(row) for rows in roles.tables.values() for row in rows}
+    known = {key for rows in roles.tables.values() for key in task_rows.content_keys(rows)}
     filled, added = 0, dict[int, Row]()
     for number, line in enumerate(sheet.select_columns(read), start=1):
         if has_value(line, task_rows.targets):
             filled += 1
-            if (identity := task_rows.identity(line)) not in known:
+            if (key := content_key(task_rows.identity(line))) not in known:
                 added[number] = line
-                known.add(identity)
+                known.add(key)
     last = max(max(roles.numbers_of(role), default=0) for role in roles.tables)
     numbers = [RowNumber(last + number, f"{path} row {number}") for number in added]
     answers = _like(train, list(added.values()), task_rows, place)
@@ -202,12 +202,15 @@ def read_unlabeled(
     unread = [name for name in rows.column_names if name not in task_rows.inputs]
     rows = rows.select_columns(task_rows.inputs)
     validate = task_rows.validate_many
-    valid, faults = find_valid("unlabeled", rows, validate, config.on_error, numbers)
-    known = {task_rows.identity(row) for table in roles.tables.values() for row in table}
+    doubtful = task_rows.doubtful(rows)
+    valid, faults = find_valid(
+        "unlabeled", rows, validate, config.on_error, numbers, doubtful=doubtful
+    )
+    known = {key for table in roles.tables.values() for key in task_rows.content_keys(table)}
     kept = []
-    for index, row in zip(valid, rows.select(valid), strict=True):
-        if (identity := task_rows.identity(row)) not in known:
-            known.add(identity)
+    for index, key in zip(valid, task_rows.content_keys(rows.select(valid)), strict=True):
+        if key not in known:
+            known.add(key)
             kept.append(index)
     if not kept:
         raise DataError(f"{place}: every row is in a split already; give other rows")
@@ -222,8 +225,8 @@ def read_unlabeled(
 def _new_labels(train: Dataset, answers: Dataset, task_rows: Rows, place: str) -> list[str]:
     """Return a warning if answers have a label that no row of train has, maybe a misspelled one."""
     known, named = (
-        {label for row in rows.select_columns(task_rows.targets) for label in task_rows.labels(row)}
-        for rows in (train, answers)
+        {label for labels in task_rows.labels_of(table) for label in labels}
+        for table in (each.select_columns(task_rows.targets) for each in (train, answers))
     )
     new = sorted(named - known)
     if not (known and new):
@@ -237,7 +240,7 @@ def _new_labels(train: Dataset, answers: Dataset, task_rows: Rows, place: str) -
 def _relabel(roles: Roles, path: str, task_rows: Rows) -> None:
     rows, targets, place = roles.tables["train"], task_rows.targets, f"data.relabel={path}"
     lines = _read("data.relabel", path, roles, task_rows, [GIVEN, SUGGESTED])
-    labels = [task_rows.labels(row) for row in rows.select_columns(targets)]
+    labels = list(task_rows.labels_of(rows.select_columns(targets)))
     if len(targets) != 1 or any(len(row_labels) != 1 for row_labels in labels):
         raise DataError(f"{place}: needs one column with one label for each row; correct the data")
     cells: list[Any] = list(rows[targets[0]])
@@ -261,7 +264,7 @@ def _relabel(roles: Roles, path: str, task_rows: Rows) -> None:
 def _like(train: Dataset, lines: Sequence[Row], task_rows: Rows, place: str) -> Dataset:
     """Return lines of a sheet as rows with the columns and the types of train."""
     targets = task_rows.targets
-    labels = [task_rows.labels(row) for row in train.select_columns(targets)]
+    labels = list(task_rows.labels_of(train.select_columns(targets)))
     cells: dict[str, Any] = {}
     if len(targets) == 1:
         pairs = zip(labels, train[targets[0]], strict=True)

@@ -57,7 +57,10 @@ def strata_of(labels: Sequence[tuple[str, ...]]) -> list[str]:
     Combinations of labels would make strata of one or two rows each, and all would go to train.
     """
     counts = Counter(label for row in labels for label in row)
-    return [min(row, key=lambda label: (counts[label], label), default="") for row in labels]
+    rarest = {
+        row: min(row, key=lambda label: (counts[label], label), default="") for row in set(labels)
+    }
+    return [rarest[row] for row in labels]
 
 
 def draw_per_class(classes: Sequence[Hashable], count: int, seed: int) -> list[int]:
@@ -82,6 +85,11 @@ def count_duplicates(identity: Sequence[Hashable]) -> int:
 
 def _components(identity: Sequence[Hashable], groups: Sequence[Hashable] | None) -> list[Component]:
     """Return rows linked by identity or group, transitively, in the order of their first row."""
+    components: dict[Hashable, Component] = {}
+    if groups is None:
+        for row, key in enumerate(identity):
+            components.setdefault(key, []).append(row)
+        return list(components.values())
     parent = list(range(len(identity)))
 
     def root(row: int) -> int:
@@ -90,7 +98,7 @@ def _components(identity: Sequence[Hashable], groups: Sequence[Hashable] | None)
             row = parent[row]
         return row
 
-    for keys in (identity, groups or []):
+    for keys in (identity, groups):
         first: dict[Hashable, int] = {}
         for row, key in enumerate(keys):
             if key is None and keys is groups:
@@ -98,7 +106,6 @@ def _components(identity: Sequence[Hashable], groups: Sequence[Hashable] | None)
             one, other = root(first.setdefault(key, row)), root(row)
             # The first row is the root, whatever the order of the links.
             parent[max(one, other)] = min(one, other)
-    components: dict[int, Component] = {}
     for row in range(len(identity)):
         components.setdefault(root(row), []).append(row)
     return list(components.values())

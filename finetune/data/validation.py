@@ -21,35 +21,37 @@ def find_valid(
     on_error: OnError,
     numbers: Sequence[int] | None = None,
     columns: Sequence[str] = (),
-) -> tuple[list[int], list[str]]:
+    doubtful: Sequence[int] | None = None,
+) -> tuple[Sequence[int], list[str]]:
     """Return the positions of the valid rows, and a note if others are skipped or will be clipped.
 
     `validate` returns a list of faults for each row. `numbers` are the rows' numbers in their file,
     from 1 without the header; None: consecutive. `columns` are the columns to validate, such as the
-    inputs for prediction; () for all. Raises DataError that lists the faults, unless `on_error`
-    says to skip or clip the rows and valid rows remain.
+    inputs for prediction; () for all. `doubtful` are the positions of the only rows that may have a
+    fault; None: any may. Raises DataError that lists the faults, unless `on_error` says to skip or
+    clip the rows and valid rows remain.
     """
-    faults = Faults(split)
-    kept: list[int] = []
+    faults, invalid = Faults(split), set[int]()
     clipped = 0
     read = rows.select_columns(list(columns)) if columns else rows
-    for start in range(0, len(rows), ROWS_IN_MEMORY):
-        some = take_rows(read, range(start, min(start + ROWS_IN_MEMORY, len(rows))))
-        for index, (row, messages) in enumerate(zip(some, validate(some), strict=True), start):
+    places = range(len(rows)) if doubtful is None else doubtful
+    for start in range(0, len(places), ROWS_IN_MEMORY):
+        part = places[start : start + ROWS_IN_MEMORY]
+        some = take_rows(read, part)
+        for index, row, messages in zip(part, some, validate(some), strict=True):
             if messages and on_error == "clip" and all(isinstance(m, Fixable) for m in messages):
                 clipped += 1
-                kept.append(index)
             elif messages:
                 number = index + 1 if numbers is None else numbers[index]
                 faults.add(_place(split, row, number), *messages)
-            else:
-                kept.append(index)
+                invalid.add(index)
     are_fixable = all(isinstance(m, Fixable) for _, messages in faults.rows for m in messages)
     repair = "data.on_error=clip" if are_fixable else ""
     notes = faults.settle(on_error, len(rows), repair)
     if clipped:
         notes.append(f"{split}: {clipped} of {len(rows)} rows will be clipped (data.on_error)")
-    return kept, notes
+    valid = range(len(rows))
+    return [place for place in valid if place not in invalid] if invalid else valid, notes
 
 
 def _place(split: str, row: Row, number: int) -> str:

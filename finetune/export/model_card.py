@@ -40,6 +40,7 @@ from finetune.reporting.slice_tables import (
     slice_note,
     slice_rows,
 )
+from finetune.task_parts.samples import Lengths
 from finetune.task_parts.views import BASE, REPOSITORY
 
 MOST_LABELS = 50
@@ -240,9 +241,8 @@ def _adapter_use(code: str, adapter: str, base: str) -> Iterator[str]:
 def _data(card: CardData) -> Iterator[str]:
     columns, rows = ["split", "rows", "truncated"], []
     for split, lengths in card.lengths.items():
-        truncated = [length for length in lengths if length.cut]
-        rows.append([split, len(lengths), len(truncated)])
-    if all(length.used == 1 for lengths in card.lengths.values() for length in lengths):  # images
+        rows.append([split, len(lengths), int((Lengths.of(lengths).cut > 0).sum())])
+    if all((Lengths.of(lengths).used == 1).all() for lengths in card.lengths.values()):  # images
         columns, rows = columns[:2], [row[:2] for row in rows]
     yield from (*_table(columns, rows), "")
     if card.labels:

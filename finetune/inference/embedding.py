@@ -35,7 +35,7 @@ from finetune.inference.predictor import WINDOW, input_columns
 from finetune.model import Batch, TransferModel
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.task_parts.samples import Row, take_rows
+from finetune.task_parts.samples import Lengths, Row, take_rows
 
 
 @dataclass
@@ -58,7 +58,7 @@ class RowEmbedder:
     def __call__(self, rows: Sequence[Row]) -> np.ndarray:
         """Embed valid rows; return float32 [N, H]."""
         lengths = self.task.lengths(rows)
-        self.cut += sum(length.cut > 0 for length in lengths)
+        self.cut += int((Lengths.of(lengths).cut > 0).sum())
 
         def embed(batch: Batch) -> list[Tensor]:
             inputs = to_device(batch["inputs"], self.accelerator.device)

@@ -24,7 +24,7 @@ from finetune.io.references import is_pattern
 from finetune.model import Batch, TransferModel
 from finetune.tables.records import is_frame
 from finetune.task import Task
-from finetune.task_parts.samples import Prediction, Row
+from finetune.task_parts.samples import Lengths, Prediction, Row
 
 # Rows of a stream that are read ahead, so that rows of similar length can share a batch.
 WINDOW = 1024
@@ -108,7 +108,7 @@ class Predictor:
         task = self.trained_task
         rows = [input_columns(row, task) for row in rows]
         lengths = task.lengths(rows, predicting=True)
-        self.cut += sum(length.cut > 0 for length in lengths)
+        self.cut += int((Lengths.of(lengths).cut > 0).sum())
 
         def predict(batch: Batch) -> list[Prediction]:
             with computing(self.place):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from finetune.errors import format_count, listed
-from finetune.task_parts.samples import Length
+from finetune.task_parts.samples import Length, Lengths
 
 NOT_APPLICABLE = "no effect: this run trains nothing that the key applies to"
 """The reason for a default that changes nothing."""
@@ -79,12 +81,13 @@ def cut_note(lengths: Sequence[Length], unit: str) -> str:
 
     `unit` is the unit of the lengths, in the plural.
     """
-    truncated = [length for length in lengths if length.cut]
-    if not truncated:
+    array = Lengths.of(lengths)
+    is_cut = array.cut > 0
+    if not is_cut.any():
         return ""
-    longest = max(length.used - length.repeated for length in truncated)
-    lost = sum(length.cut for length in truncated)
-    whole = sum(length.used - length.repeated + length.cut for length in lengths)
+    read = array.used - array.repeated
+    longest, lost = int(read[is_cut].max()), int(array.cut.sum(dtype=np.int64))
+    whole = int(read.sum(dtype=np.int64)) + lost
     share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
-    rows = f"{len(truncated)} of {len(lengths)} rows are truncated to {longest} {unit}"
+    rows = f"{is_cut.sum()} of {len(array)} rows are truncated to {longest} {unit}"
     return f"{rows}, which loses {share} of all {unit}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.errors import DataError
-from finetune.task_parts.samples import Row
+from finetune.task_parts.samples import Row, RowTable, each_row
 
 
 class Fixable(str):
@@ -155,6 +157,45 @@ class Rows:
         """Return the texts of a row that the network reads, for checks; [] if it reads none."""
         return []
 
+    # ---- the same of all rows of a table: override these where columns are faster than rows
+
+    def doubtful(self, rows: RowTable | Sequence[Row]) -> Sequence[int]:
+        """Return the positions of rows that `validate` must see: all those with a fault, or more.
+
+        The default returns all.
+        """
+        return range(len(rows))
+
+    def identities_of(self, rows: RowTable | Sequence[Row]) -> Iterator[Any]:
+        """Yield the identity of each row."""
+        return map(self.identity, each_row(rows))
+
+    def labels_of(self, rows: RowTable | Sequence[Row]) -> Iterator[tuple[str, ...]]:
+        """Yield the labels of each row."""
+        return map(self.labels, each_row(rows))
+
+    def truths_of(self, rows: RowTable | Sequence[Row]) -> Iterator[Any]:
+        """Yield the truth of each row."""
+        return map(self.truth, each_row(rows))
+
+    def texts_of(self, rows: RowTable | Sequence[Row]) -> Iterator[list[Any]]:
+        """Yield the texts of each row."""
+        return map(self.texts, each_row(rows))
+
+    def count_labels(self, rows: RowTable | Sequence[Row]) -> tuple[Counter[str], int]:
+        """Count the occurrences of each label, and the rows without one."""
+        counts, unlabeled = Counter[str](), 0
+        for row in each_row(rows):
+            counts.update(labels := self.occurrences(row))
+            unlabeled += not labels
+        return counts, unlabeled
+
+    def content_keys(self, rows: RowTable | Sequence[Row]) -> list[Hashable]:
+        """Return short keys of all rows, equal for rows of equal identity."""
+        return [content_key(identity) for identity in self.identities_of(rows)]
+
+    # ---- pictures, checks of one task, and rows that are made
+
     def size(self, row: Row) -> tuple[int, int] | None:
         """Return the height and width of a row's picture in pixels; None if it has none."""
         return None
@@ -187,6 +228,17 @@ class Rows:
             f"{self.config.name}: {value!r} is not a row; pass dicts with the columns that the "
             "model was trained on"
         )
+
+
+def content_key(identity: Any) -> Hashable:
+    """Return a digest of an identity that consists of texts; any other identity itself.
+
+    The texts of millions of rows would otherwise be in memory while the rows are compared.
+    """
+    if not isinstance(identity, tuple) or not all(isinstance(each, str) for each in identity):
+        return identity  # type: ignore[no-any-return]
+    content = "\0".join([*map(str, map(len, identity)), *identity])  # the sizes tell them apart
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def shorten(value: Any, limit: int = 80) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from itertools import chain, starmap
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -75,3 +75,53 @@ class Length(NamedTuple):
     used: int
     cut: int = 0
     repeated: int = 0
+
+
+class Lengths(Sequence[Length]):
+    """The lengths of many rows, in an array: int32 [N, 3], of `used`, `cut` and `repeated`."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    @classmethod
+    def of(cls, lengths: Sequence[Length]) -> Lengths:
+        """Convert a list of lengths; an array of them stays as it is."""
+        if isinstance(lengths, Lengths):
+            return lengths
+        return cls(np.array(lengths, dtype=np.int32).reshape(-1, len(Length._fields)))
+
+    @classmethod
+    def truncated(cls, sizes: Sequence[int], limit: int) -> Lengths:
+        """Return the lengths of rows of these sizes that are truncated to a limit."""
+        array = np.zeros((len(sizes), len(Length._fields)), dtype=np.int32)
+        array[:, 0] = np.minimum(sizes, limit)
+        array[:, 1] = np.maximum(np.asarray(sizes, dtype=np.int64) - limit, 0)
+        return cls(array)
+
+    @property
+    def used(self) -> np.ndarray:
+        return self.array[:, 0]
+
+    @property
+    def cut(self) -> np.ndarray:
+        return self.array[:, 1]
+
+    @property
+    def repeated(self) -> np.ndarray:
+        return self.array[:, 2]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, place: int) -> Length: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Lengths: ...
+
+    def __getitem__(self, place: int | slice) -> Length | Lengths:
+        part = self.array[place]
+        return Lengths(part) if isinstance(place, slice) else Length(*part.tolist())
+
+    def __iter__(self) -> Iterator[Length]:
+        return starmap(Length, self.array.tolist())

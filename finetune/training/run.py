@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ from finetune.reporting.trackers import check_trackers, track_run
 from finetune.reports.disparities import NO_LABELS
 from finetune.reports.slices import check_report_columns
 from finetune.task import Task
-from finetune.task_parts.samples import each_row
 from finetune.training.contrastive import save_backbone, tune_backbone
 from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
@@ -404,14 +403,15 @@ def digest_splits(splits: Splits, task: Task) -> dict[str, str]:
     """Return a SHA-256 of each split's rows: their inputs and their labels."""
     digests, task_rows = {}, task.rows
     for name, rows in splits.named.items():
-        digest = hashlib.sha256()
-        for row in each_row(rows):
-            content = repr((task_rows.identity(row), task_rows.truth(row)))
-            digest.update(content.encode("utf-8", "surrogatepass"))
-        digests[name] = digest.hexdigest()
+        identities, truths = task_rows.identities_of(rows), task_rows.truths_of(rows)
+        digests[name] = _digest(zip(identities, truths, strict=True))
     if splits.unlabeled is not None:
-        digest = hashlib.sha256()
-        for row in splits.unlabeled:
-            digest.update(repr(task_rows.identity(row)).encode("utf-8", "surrogatepass"))
-        digests["unlabeled"] = digest.hexdigest()
+        digests["unlabeled"] = _digest(task_rows.identities_of(splits.unlabeled))
     return digests
+
+
+def _digest(contents: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(repr(content).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -40,7 +40,7 @@ from finetune.robustness.row_groups import RowGroups, describe_groups, find_grou
 from finetune.robustness.synthetic_rows import extend_split
 from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
 from finetune.task import Task
-from finetune.task_parts.samples import Length, each_row
+from finetune.task_parts.samples import Lengths, each_row
 from finetune.training.network import (
     build_network,
     choose_attention,
@@ -68,7 +68,7 @@ class Prepared:
     reasons: dict[str, str]
     """{key: reason for its value} for each key left at null."""
     notes: list[str]
-    lengths: dict[str, list[Length]]
+    lengths: dict[str, Lengths]
     labels: dict[str, LabelCounts]
     added: tuple[AddedRows, ...] = ()
     """Rows of live.train that no split has; `lengths` and `labels` leave them out."""
@@ -125,7 +125,7 @@ def assemble(
         notes.append(shard(model, accelerator.device, accelerator.num_processes))
     groups = method.param_groups(model, config.optim)
 
-    parts, lengths, labels = dict[str, Split](), dict[str, list[Length]](), dict[str, LabelCounts]()
+    parts, lengths, labels = dict[str, Split](), dict[str, Lengths](), dict[str, LabelCounts]()
     for name, rows in splits.named.items():
         parts[name], lengths[name], labels[name], split_notes = shared.once(
             (*key, "measured", name), task, partial(_measure, name, rows, task)
@@ -143,14 +143,9 @@ def assemble(
     return Prepared(live, validation, test, reasons, notes, lengths, labels)
 
 
-def _measure(
-    name: str, rows: Any, task: Task
-) -> tuple[Split, list[Length], LabelCounts, list[str]]:
+def _measure(name: str, rows: Any, task: Task) -> tuple[Split, Lengths, LabelCounts, list[str]]:
     """Measure the rows of a split, or their parts, and count their labels; also return notes."""
-    counts, unlabeled = Counter[str](), 0
-    for row in each_row(rows):
-        counts.update(labels := task.rows.occurrences(row))
-        unlabeled += not labels
+    counts, unlabeled = task.rows.count_labels(rows)
     notes = [] if name == "train" else list(task.views.compare(name, rows))
     if name == "train" or task.measures_parts:
         rows, part_notes = split_into_parts(rows, task, name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from finetune.config.yaml import flatten
 from finetune.errors import format_count, listed
 from finetune.reporting.run_facts import NOT_APPLICABLE, RunFacts, cut_note
+from finetune.task_parts.samples import Lengths
 from finetune.training.setup import LabelCounts, Prepared
 from finetune.training.state import Live
 
@@ -64,8 +66,9 @@ def _label_counts(labels: LabelCounts, unit: str) -> str:
 
 def _lengths(prepared: Prepared) -> str:
     """Summarize how many rows are truncated and how much is lost; "" for rows without a length."""
-    lengths = [length for part in prepared.lengths.values() for length in part]
-    longest = max(length.used for length in lengths)
+    arrays = [Lengths.of(part).array for part in prepared.lengths.values()]
+    lengths = Lengths(np.concatenate(arrays))
+    longest = int(lengths.used.max())
     if longest == 1:
         return ""
     unit = prepared.live.task.views.length_unit

@@ -17,7 +17,7 @@ from tasks.classification.label_config import weight_faults
 def class_weights(
     configured: Literal["balanced"] | Mapping[str, float] | None,
     names: Sequence[str],
-    targets: Sequence[int],
+    targets: np.ndarray,
 ) -> list[float] | None:
     """Return the weight of each class [C]; balanced weights have a mean of 1 over the rows."""
     if configured is None:
@@ -29,12 +29,12 @@ def class_weights(
     return [float(configured[name]) for name in names]
 
 
-def log_priors(names: Sequence[str], targets: Sequence[int]) -> list[float]:
+def log_priors(names: Sequence[str], targets: np.ndarray) -> list[float]:
     """Return the logarithm of each class's share of the rows [C]."""
     shares = _counts(names, targets) / max(len(targets), 1)
     return [float(logarithm) for logarithm in np.log(shares)]
 
 
-def _counts(names: Sequence[str], targets: Sequence[int]) -> np.ndarray:
+def _counts(names: Sequence[str], targets: np.ndarray) -> np.ndarray:
     """Count the rows of each class [C]; a class without rows counts as one row."""
     return np.maximum(np.bincount(np.asarray(targets, dtype=int), minlength=len(names)), 1)

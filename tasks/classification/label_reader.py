@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.errors import AmbiguityError, ConfigError, DataError
 from finetune.task_parts.rows import Resolved
+from tasks.cells.counted_cells import CountedCells
 from tasks.cells.delimiters import DELIMITERS, find_delimiter, judge_delimiters
 from tasks.cells.indicators import (
     indicator_length,
@@ -151,7 +152,7 @@ def choose_kind(
     if config.kind is None and are_folders(columns[label], columns.get("file", ())):
         keys, notes = {"kind": "single"}, list[str]()
     elif config.kind is None:
-        keys, notes = _kind_of_values(config, label, values)
+        keys, notes = _kind_of_values(config, label, CountedCells.of(values))
     else:
         keys, notes = {"kind": config.kind}, []
     if keys["kind"] == "several":
@@ -160,17 +161,17 @@ def choose_kind(
     return Resolved(keys, notes)
 
 
-def confirm_kind(config: TargetConfig, label: str, values: Sequence[Any]) -> None:
-    """Check a kind that the first rows suggested, single, against all values of train.
+def confirm_kind(config: TargetConfig, label: str, cells: CountedCells) -> None:
+    """Check a kind that the first rows suggested, single, against all cells of train.
 
     Raises AmbiguityError if they suggest another.
     """
-    known = [value for value in values if not is_missing(value)]
+    known = cells.known
     _refuse_unique_numbers(config, label, known, MOST_DISTINCT)
     kind = _kind_of_values(config, label, known).keys["kind"]
     if kind != "single":
         raise AmbiguityError(
-            f"task.label={label}: the first rows have one label each, but all {len(known)} rows "
+            f"task.label={label}: the first rows have one label each, but all {known.rows} rows "
             f"together look like kind={kind}; set task.kind=single or task.kind={kind}"
         )
 
@@ -184,14 +185,14 @@ def are_folders(values: Sequence[Any], files: Sequence[Any]) -> bool:
 
 
 def _refuse_unique_numbers(
-    config: TargetConfig, label: str, values: Sequence[Any], most: float
+    config: TargetConfig, label: str, cells: CountedCells, most: float
 ) -> None:
     """Raise AmbiguityError for numbers whose share of distinct ones is above `most`."""
-    numbers = {parse_number(value) for value in values}
-    are_classes = None in numbers or config.labels is not None or len(values) < MANY
-    if not are_classes and len(numbers) > most * len(values):
+    numbers = {parse_number(value) for value in cells.values}
+    are_classes = None in numbers or config.labels is not None or cells.rows < MANY
+    if not are_classes and len(numbers) > most * cells.rows:
         raise AmbiguityError(
-            f"task.label={label}: {len(numbers)} distinct numbers in {len(values)} rows; set "
+            f"task.label={label}: {len(numbers)} distinct numbers in {cells.rows} rows; set "
             "task.kind=number for regression, or task.kind=single if each number is a class"
         )
 
@@ -232,8 +233,9 @@ def _has_no(cells: Iterable[Any]) -> bool:
     return any(parse_bit(value) == 0 for value in cells)
 
 
-def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> Resolved:
-    """Choose the kind of a column that holds these `values`."""
+def _kind_of_values(config: TargetConfig, label: str, cells: CountedCells) -> Resolved:
+    """Choose the kind of a column that holds these cells."""
+    values = cells.values
     by = f"by the values of column {label!r}"
     if objects := [value for value in values if is_object(value)]:
         raise AmbiguityError(
@@ -253,15 +255,14 @@ def _kind_of_values(config: TargetConfig, label: str, values: Sequence[Any]) -> 
         keys = {"kind": "several", "delimiter": mark}
         return Resolved(keys, [f"kind: several, {by}, zeros and ones with {mark!r} between"])
     _refuse_digits(label, values)
-    numbers = [parse_number(value) for value in values]
-    known = [number for number in numbers if number is not None]
-    has_fractions = any(not number.is_integer() for number in known)
-    if has_fractions and len(known) >= MOST_NUMBERS * len(numbers):
+    numbers = cells.having(lambda value: parse_number(value) is not None)
+    has_fractions = any(not (parse_number(value) or 0.0).is_integer() for value in numbers.values)
+    if has_fractions and numbers.rows >= MOST_NUMBERS * cells.rows:
         return Resolved({"kind": "number"}, [f"kind: number, {by}"])
-    _refuse_unique_numbers(config, label, values, NEARLY_ALL)
+    _refuse_unique_numbers(config, label, cells, NEARLY_ALL)
     if config.labels is None:
         _refuse_units(label, values)
-    return _kind_of_texts(label, values)
+    return _kind_of_texts(label, cells.at_most_twice)
 
 
 def _refuse_digits(label: str, values: Sequence[Any]) -> None:

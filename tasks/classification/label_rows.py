@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from finetune.errors import DataError, nearest
+from finetune.task_parts.columns import by_cell, is_plain
 from finetune.task_parts.rows import Resolved, Rows, shorten
-from finetune.task_parts.samples import Row
+from finetune.task_parts.samples import Row, RowTable
 from tasks.cells.indicators import parse_bit
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import (
@@ -81,6 +85,9 @@ class LabelRows(Rows):
         return f"{read} -> {name} {shorten(labels[0] if is_single else list(labels))}"
 
     def validate(self, row: Row) -> Iterator[str]:
+        return self.label_faults(row)
+
+    def label_faults(self, row: Row) -> Iterator[str]:
         """Yield the faults of a row's label; a row without the column is a row to predict."""
         config = self.config
         if not any(name in row for name in self.targets):
@@ -117,6 +124,42 @@ class LabelRows(Rows):
         if isinstance(self.config.label, list):
             return [row[name] for name in self.config.label]
         return row[self.config.label or ""]
+
+    # ---- the same of all rows of a table: a column of plain cells has few that differ
+
+    def labels_of(self, rows: RowTable | Sequence[Row]) -> Iterator[tuple[str, ...]]:
+        name = self.config.label
+        if not self._reads_plain_label(rows):
+            return super().labels_of(rows)
+        return by_cell(rows, str(name), lambda cell: self.labels({str(name): cell}))
+
+    def count_labels(self, rows: RowTable | Sequence[Row]) -> tuple[Counter[str], int]:
+        counts, unlabeled = Counter[str](), 0
+        for labels, number in Counter(self.labels_of(rows)).items():
+            counts.update(dict.fromkeys(labels, number))
+            unlabeled += 0 if labels else number
+        return counts, unlabeled
+
+    def truths_of(self, rows: RowTable | Sequence[Row]) -> Iterator[Any]:
+        if not self._reads_plain_label(rows):
+            return super().truths_of(rows)
+        return by_cell(rows, str(self.config.label), lambda cell: cell)
+
+    def doubtful_labels(self, rows: RowTable | Sequence[Row]) -> np.ndarray | None:
+        """Return whether the label of each row may have a fault, bool [N]; None if unknown."""
+        name = self.config.label
+        if name is None or not set(self.targets) & set(getattr(rows, "column_names", ())):
+            return np.zeros(len(rows), dtype=bool)  # rows to predict
+        if not self._reads_plain_label(rows):
+            return None
+        checked = by_cell(rows, str(name), lambda cell: any(self.label_faults({str(name): cell})))
+        return np.fromiter(checked, dtype=bool, count=len(rows))
+
+    def _reads_plain_label(self, rows: RowTable | Sequence[Row]) -> bool:
+        """True if labels are those of one column, which can be read at once."""
+        label, own = self.config.label, type(self)
+        is_changed = own.labels is not LabelRows.labels or own.truth is not LabelRows.truth
+        return isinstance(label, str) and not is_changed and is_plain(rows, [label])
 
     @cached_property
     def _reader(self) -> LabelReader:

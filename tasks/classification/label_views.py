@@ -15,6 +15,7 @@ from finetune.errors import format_count, listed
 from finetune.task_parts.samples import Prediction, Row, Stats
 from finetune.task_parts.views import LabelScores, Outcome, Views
 from tasks.audits.number_sections import residual_section
+from tasks.cells.counted_cells import CountedCells
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
 from tasks.classification.label_config import TargetConfig
@@ -24,7 +25,7 @@ from tasks.classification.targets import (
     SeveralLabels,
     SingleLabel,
     Targets,
-    label_values,
+    label_cells,
 )
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def label_remarks(config: TargetConfig, targets: Targets, train: Any) -> list[st
         )
     if not isinstance(targets, SingleLabel | SeveralLabels):
         return notes
-    cells = label_values(config, train)
+    cells = label_cells(config, train)
     return [*notes, *similar_names(targets.names), *_cell_remarks(targets, cells)]
 
 
@@ -146,11 +147,13 @@ def _are_counts(names: Sequence[str]) -> bool:
     return len(numbers) == len(names) and numbers == set(range(-1, len(names) - 1))
 
 
-def _majority_remarks(targets: SingleLabel, cells: Sequence[Any]) -> list[str]:
+def _majority_remarks(targets: SingleLabel, cells: CountedCells) -> list[str]:
     """Return a note if one label has most of the rows, so that accuracy hides the others."""
-    counts = Counter(map(targets.reader.one, cells))
+    counts = Counter[str | None]()
+    for cell, number in zip(cells.values, cells.counts, strict=True):
+        counts[targets.reader.one(cell)] += number
     name, count = counts.most_common(1)[0]
-    rows = len(cells)
+    rows = cells.rows
     others = (rows - count) / max(len(targets.names) - 1, 1)  # rows, on average
     if rows < MANY_ROWS or not rows / 2 < count < rows or count < MAJORITY * others:
         return []
@@ -161,16 +164,16 @@ def _majority_remarks(targets: SingleLabel, cells: Sequence[Any]) -> list[str]:
     ]
 
 
-def _cell_remarks(targets: Targets, cells: Sequence[Any]) -> list[str]:
+def _cell_remarks(targets: Targets, cells: CountedCells) -> list[str]:
     """Return notes on the cells: spacing, types, empty ones, and how many labels there are."""
     notes = []
-    texts = {cell for cell in cells if isinstance(cell, str) and not is_missing(cell)}
-    padded = sum(isinstance(cell, str) and cell != cell.strip() for cell in cells)
+    texts = {cell for cell in cells.values if isinstance(cell, str) and not is_missing(cell)}
+    padded = cells.having(lambda cell: isinstance(cell, str) and cell != cell.strip()).rows
     if padded:
         notes.append(f"labels: blanks around the label ignored in {format_count(padded, 'row')}")
-    count, rows = len(targets.names), len(cells)
+    count, rows = len(targets.names), cells.rows
     if isinstance(targets, SeveralLabels):
-        empty = sum(not targets.reader.several(cell) for cell in cells)
+        empty = cells.having(lambda cell: not targets.reader.several(cell)).rows
         return [*notes, f"labels: {empty} of {rows} rows have no label"] if empty else notes
     if isinstance(targets, SingleLabel):
         notes += _majority_remarks(targets, cells)

@@ -30,7 +30,7 @@ from tasks.classification.targets import (
     TARGET_KINDS,
     SeveralLabels,
     Targets,
-    label_values,
+    label_cells,
     learn_targets,
 )
 from tasks.metrics.extra_metrics import ExtraMetrics
@@ -78,7 +78,7 @@ class LabeledTask(Task):
         if is_detected and isinstance(label, str) and class_label_names(train, label) is None:
             files = train["file"] if "file" in train.column_names else ()
             if not are_folders(train[label], files):
-                confirm_kind(config, label, label_values(config, train))
+                confirm_kind(config, label, label_cells(config, train))
         if config.blank_is_no and self.config.blank_is_no is None:
             mappings = [] if isinstance(label, list) else label_mappings(train[label])
             confirm_blanks(mapping_columns(mappings) or [train[name] for name in label or ()])

@@ -76,20 +76,24 @@ def class_label_names(rows: Any, column: str) -> list[str] | None:
 
 
 def learn_labels(
-    values: Iterable[Any],
+    values: Iterable[Any] | Mapping[Any, int],
     given: Sequence[str] | Mapping[str, str] | None = None,
     class_names: Sequence[str] | None = None,
     place: str = "task.label",
 ) -> list[str]:
-    """Return the names of the classes, in order, from all values of the training split.
+    """Return the names of the classes, in order, from all values of the training split, or from
+    {value: rows}.
 
     They are those `given` by task.labels, else those of the ClassLabel, else those that occur,
     sorted numerically if all are integers, else alphabetically; labels that differ in their type
     only are one. `place` names the column in errors. Raises DataError if a value is not among the
     names, or if the column does not look like labels.
     """
+    pairs = values.items() if isinstance(values, Mapping) else ((value, 1) for value in values)
+    counts = Counter[str | None]()
     try:
-        counts = Counter(label_text(value, class_names) for value in values)
+        for value, count in pairs:
+            counts[label_text(value, class_names)] += count
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     counts.pop(None, None)
@@ -137,7 +141,8 @@ def parse_number(value: Any) -> float | None:
 
 def check_known(counts: Counter[Any], names: Sequence[str], fault: str, what: str = "row") -> None:
     """Raise DataError, beginning with `fault`, if a counted label is not among `names`."""
-    unknown = [(str(name), count) for name, count in counts.most_common() if name not in names]
+    known = set(names)
+    unknown = [(str(name), count) for name, count in counts.most_common() if name not in known]
     if unknown:
         labels = listed(
             (f"{name!r} ({format_count(count, what)})" for name, count in unknown), MOST_LISTED

@@ -9,6 +9,7 @@ Shapes: B rows, C outputs (classes, labels, or 1 for a number).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,7 @@ from finetune.reports.conformal import (
 from finetune.reports.label_thresholds import USUAL
 from finetune.task_parts.samples import Prediction
 from finetune.task_parts.views import Outcome
+from tasks.cells.counted_cells import CountedCells
 from tasks.cells.delimiters import find_delimiter
 from tasks.cells.indicators import label_mappings
 from tasks.cells.label_values import LabelIndex, label_type, merge_spellings, typed_labels
@@ -332,14 +334,16 @@ TARGET_KINDS: dict[str, type[Targets]] = {
 
 def learn_targets(config: TargetConfig, rows: Any) -> Targets:
     """Learn the targets from all labels of train, a datasets.Dataset."""
-    values, kind = label_values(config, rows), config.kind or "single"
-    place = f"task.label={config.label}"
+    kind, place = config.kind or "single", f"task.label={config.label}"
     for fault in kind_faults(config, kind):
         raise ConfigError(fault)
     if kind == "number":
+        values = rows[config.label][:]  # of all rows in order, since a sum depends on its order
         numbers = np.array([parse_number(value) for value in values], dtype=np.float64)
         spread = {"deviation": float(numbers.std()) or 1.0, "mean": float(numbers.mean())}
         return Number(config, {"names": ["score"], **spread})
+    cells = label_cells(config, rows)
+    values = cells.values
     columns = [name.strip() for name in config.label] if isinstance(config.label, list) else None
     class_names = None if columns else class_label_names(rows, str(config.label))
     state: dict[str, Any] = {"class_names": class_names}
@@ -348,59 +352,62 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
         reader = make_reader(config, state)
         if columns is None:
             reader.check(values, place)
-        cells = [name for value in values for name in reader.several(value)]
+        found = Counter[str]()
+        for value, count in zip(values, cells.counts, strict=True):
+            found.update(dict.fromkeys(reader.several(value), count))
         keys = list(dict.fromkeys(name for each in label_mappings(values) for name in each))
         columns = columns or [reader.one(name) or name for name in keys] or None
-        state["names"] = _several_names(config, cells, class_names or columns, place)
+        state["names"] = _several_names(config, found, class_names or columns, place)
         items = [item for value in values for item in list_items(value, state["delimiter"])]
         return SeveralLabels(config, state | _type_of(config, items, class_names or columns))
-    names = _single_names(config, values, class_names, columns, place)
+    names = _single_names(config, cells, class_names, columns, place)
     state |= {"names": names, "weights": None, **_type_of(config, values, class_names or columns)}
     targets = SingleLabel(config, state)
-    known = [targets.target(value) for value in values]
+    known = np.repeat([targets.target(value) for value in values], cells.counts)
     targets.state["weights"] = class_weights(config.class_weights, names, known)
     if config.logit_adjustment:
         targets.state["log_priors"] = log_priors(names, known)
     return targets
 
 
-def label_values(config: TargetConfig, rows: Any) -> list[Any]:
-    """Return the labels of all rows as cells."""
+def label_cells(config: TargetConfig, rows: Any) -> CountedCells:
+    """Return the labels of all rows as cells; of one plain column, those that differ."""
     if not isinstance(config.label, list):
-        return list(rows[config.label][:])
+        return CountedCells.of_column(rows, str(config.label))
     columns = [rows[name][:] for name in config.label]
     names = config.label
-    return [
+    return CountedCells.of(
         label_cell(config, dict(zip(names, cells, strict=True)))
         for cells in zip(*columns, strict=True)
-    ]
+    )
 
 
 def _single_names(
     config: TargetConfig,
-    values: Sequence[Any],
+    cells: CountedCells,
     class_names: Sequence[str] | None,
     columns: Sequence[str] | None,
     place: str,
 ) -> list[str]:
     """Return the names of single labels: the configured ones, else those of the data."""
-    reader = LabelReader(config.labels, class_names)
+    reader, counts = LabelReader(config.labels, class_names), Counter[str | None]()
     try:
-        read = [reader.one(value) for value in values]
+        for value, count in zip(cells.values, cells.counts, strict=True):
+            counts[reader.one(value)] += count
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
-    return learn_labels(read, config.labels or columns, class_names, place)
+    return learn_labels(counts, config.labels or columns, class_names, place)
 
 
 def _several_names(
-    config: TargetConfig, cells: Sequence[str], known: Sequence[str] | None, place: str
+    config: TargetConfig, counts: Counter[str], known: Sequence[str] | None, place: str
 ) -> list[str]:
-    """Return the names of several labels: the configured or `known` ones, else those of `cells`."""
-    given = config.labels or known or sort_labels(merge_spellings(cells).values())
+    """Return the names of several labels: the configured or `known` ones, else those counted."""
+    given = config.labels or known or sort_labels(merge_spellings(counts).values())
     if not given:
         raise DataError(f"{place}: no row has a label; choose the column that contains the labels")
     # Passing the names skips the check of single labels: labels of every row are normal here.
-    return learn_labels(cells, given, place=place)
+    return learn_labels(counts, given, place=place)
 
 
 def _type_of(config: TargetConfig, values: Iterable[Any], known: Any) -> dict[str, str]:

@@ -5,12 +5,17 @@ A row: {"text": "Ad sales boost Time Warner profit ...", "label": "business"}
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from finetune.errors import DataError
+from finetune.task_parts.columns import cells_of, column_windows, holds_text
 from finetune.task_parts.rows import Resolved
-from finetune.task_parts.samples import Row, RowTable, each_row
+from finetune.task_parts.samples import Row, RowTable
 from tasks.cells.label_values import is_missing
 from tasks.classification.label_columns import find_column
 from tasks.classification.label_rows import LabelRows
@@ -69,9 +74,37 @@ class TextRows(LabelRows):
             return cells
         return [(self.config.join or "").join(str(cell) for cell in cells if not is_missing(cell))]
 
-    def all_texts(self, rows: RowTable | Iterable[Row]) -> Iterator[str]:
+    def texts_of(self, rows: RowTable | Sequence[Row]) -> Iterator[list[Any]]:
+        if self._is_changed or not holds_text(rows, self.inputs):
+            return super().texts_of(rows)
+        if not self._is_joined:
+            return map(list, cells_of(rows, self.inputs))
+        cells = cells_of(rows, self.inputs)
+        return (self.texts(dict(zip(self.inputs, row, strict=True))) for row in cells)
+
+    def identities_of(self, rows: RowTable | Sequence[Row]) -> Iterator[Any]:
+        if self._is_changed:
+            return super().identities_of(rows)
+        return map(tuple, self.texts_of(rows))
+
+    def doubtful(self, rows: RowTable | Sequence[Row]) -> Sequence[int]:
+        labels = self.doubtful_labels(rows)
+        if self._is_changed or labels is None or not holds_text(rows, self.inputs):
+            return super().doubtful(rows)
+        lacks = np.logical_and if self._is_joined else np.logical_or
+        windows = column_windows(rows, self.inputs)
+        blank = [lacks.reduce([_are_blank(cells) for cells in window]) for window in windows]
+        return list(np.flatnonzero(labels | np.concatenate([labels[:0], *blank])).tolist())
+
+    @property
+    def _is_changed(self) -> bool:
+        """True for a subclass that reads or checks rows in its own way."""
+        names = ("validate", "label_faults", "texts", "identity")
+        return any(getattr(type(self), name) is not getattr(TextRows, name) for name in names)
+
+    def all_texts(self, rows: RowTable | Sequence[Row]) -> Iterator[str]:
         """Iterate over all texts of the rows."""
-        return (text for row in each_row(rows) for text in self.texts(row))
+        return (text for texts in self.texts_of(rows) for text in texts)
 
     @property
     def _is_joined(self) -> bool:
@@ -92,3 +125,9 @@ class TextRows(LabelRows):
                 yield f"{column} is {cell!r}, not text"
         if not known:
             yield f"{' and '.join(cells)} are empty"
+
+
+def _are_blank(cells: pa.Array) -> np.ndarray:
+    """Return which texts are blank or null, bool [N]."""
+    blank = pc.equal(pc.utf8_trim_whitespace(cells), "").fill_null(True)
+    return np.asarray(blank.to_numpy(zero_copy_only=False))

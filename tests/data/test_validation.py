@@ -17,7 +17,8 @@ def table(labels: list[str | None], **columns: list[str]) -> Dataset:
 
 def test_find_valid_keeps_all_valid_rows(task: Task) -> None:
     rows = table(["a", "b"])
-    assert find_valid("train", rows, task.rows.validate_many, "stop") == ([0, 1], [])
+    valid, notes = find_valid("train", rows, task.rows.validate_many, "stop")
+    assert (list(valid), notes) == ([0, 1], [])
 
 
 def test_find_valid_lists_twenty_faults_and_counts_all(task: Task) -> None:

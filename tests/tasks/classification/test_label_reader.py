@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune.errors import AmbiguityError, DataError
+from tasks.cells.counted_cells import CountedCells
 from tasks.classification.label_config import TargetConfig
 from tasks.classification.label_reader import LabelReader, choose_kind, confirm_kind
 
@@ -104,9 +105,9 @@ def test_choose_kind_of_columns_mentions_exclusive_labels() -> None:
 
 def test_confirm_kind_refuses_numbers_that_hardly_recur() -> None:
     with pytest.raises(AmbiguityError, match=r"task.kind=number .*task.kind=single"):
-        confirm_kind(config(), "price", list(range(20)))
-    confirm_kind(config(), "stars", [1, 2, 3, 4, 5] * 8)
-    confirm_kind(config(), "few", list(range(19)))
+        confirm_kind(config(), "price", CountedCells.of(list(range(20))))
+    confirm_kind(config(), "stars", CountedCells.of([1, 2, 3, 4, 5] * 8))
+    confirm_kind(config(), "few", CountedCells.of(list(range(19))))
 
 
 def test_choose_kind_refuses_numbers_that_are_all_different() -> None:
@@ -118,4 +119,6 @@ def test_choose_kind_refuses_numbers_that_are_all_different() -> None:
 
 def test_confirm_kind_refuses_labels_that_only_later_rows_delimit() -> None:
     with pytest.raises(AmbiguityError, match=r"first rows .* all 103 rows .*kind=several"):
-        confirm_kind(config(), "genre", ["a"] * 50 + ["b"] * 50 + ["a|b", "b|c", "c"])
+        confirm_kind(
+            config(), "genre", CountedCells.of(["a"] * 50 + ["b"] * 50 + ["a|b", "b|c", "c"])
+        )
