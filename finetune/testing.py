@@ -48,6 +48,7 @@ def check_task(task: Task, rows: Sequence[Row], model: str | ModelConfig) -> Non
     config = task.config.model_copy(deep=True)
     task.settle(task.rows.resolve(table[:100]).keys)
     check_rows_part(task, rows)
+    check_columns(task, table)
     task.setup(table, source, frozen=False)
     check_rows_part(task, rows)
     check_encoding(task, rows)
@@ -77,6 +78,28 @@ def check_rows_part(task: Task, rows: Sequence[Row]) -> None:
         assert isinstance(labels, tuple), f"rows.labels returns {labels!r}, not a tuple"
         assert len(set(labels)) == len(labels), f"rows.labels repeats a label: {labels}"
         hash(part.identity(row))
+
+
+def check_columns(task: Task, table: Any) -> None:
+    """Assert that what `rows` reads of a whole table, a Dataset, is what it reads row by row."""
+    part, rows = task.rows, list(table)
+    for name, of_table, of_row in (
+        ("identities_of", part.identities_of, part.identity),
+        ("labels_of", part.labels_of, part.labels),
+        ("truths_of", part.truths_of, part.truth),
+        ("texts_of", part.texts_of, part.texts),
+    ):
+        assert list(map(repr, of_table(table))) == [repr(of_row(row)) for row in rows], (
+            f"rows.{name} differs from the same of each row; override both, or neither"
+        )
+    for column in (name for name, feature in table.features.items() if feature.dtype == "string"):
+        cells = [None, " ", *table[column][:]][: len(table)]
+        changed = table.remove_columns(column)
+        changed = changed.add_column(column, cells, feature=table.features[column])
+        faulty = {place for place, row in enumerate(changed) if any(part.validate(row))}
+        assert faulty <= {*part.doubtful(changed)}, (
+            f"rows.doubtful leaves out a row without {column}, which rows.validate rejects"
+        )
 
 
 def check_encoding(task: Task, rows: Sequence[Row]) -> None:

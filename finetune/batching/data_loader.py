@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune.batching.plan import MicroBatch, blocks_by_length, blocks_of_little_padding
+from finetune.batching.stored_lengths import recall_lengths
 from finetune.distributed.devices import core_count
 from finetune.errors import DataError
 from finetune.model import Batch
@@ -75,12 +76,15 @@ class Split:
         return len(self.rows)
 
 
-def measure_split(name: str, rows: Any, task: Task) -> tuple[Split, Lengths, list[str]]:
+def measure_split(
+    name: str, rows: Any, task: Task, digest: str | None = None
+) -> tuple[Split, Lengths, list[str]]:
     """Measure `rows`; return the split of those with a length above 0, their lengths, and notes.
 
-    Skipped rows are noted. Raises DataError if no row is left.
+    Skipped rows are noted. `digest` is that of the rows' content, by which lengths are kept. Raises
+    DataError if no row is left.
     """
-    lengths = Lengths.of(task.lengths(rows))
+    lengths = recall_lengths(task, digest, len(rows), lambda: Lengths.of(task.lengths(rows)))
     kept: Sequence[int] = range(len(lengths))
     notes = []
     if not lengths.used.all():

@@ -61,6 +61,8 @@ class Splits:
     """The rows of data.unlabeled, with the columns that the network reads."""
     leaked: Mapping[str, Collection[int]] = field(default_factory=dict)
     """Numbers of held-out rows that occur in train, as far as that was looked for."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the rows of each split, their inputs and their labels, once they are computed."""
 
     @property
     def named(self) -> dict[str, Dataset]:

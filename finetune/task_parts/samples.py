@@ -110,6 +110,11 @@ class Lengths(Sequence[Length]):
     def repeated(self) -> np.ndarray:
         return self.array[:, 2]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return len(self.array)
 

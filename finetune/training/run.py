@@ -13,6 +13,7 @@ from typing import Any
 from finetune.batching.shared_rows import SharedRows
 from finetune.checks.before_training import open_checked_splits
 from finetune.checks.feature_leaks import feature_leak_note
+from finetune.checks.stored_splits import keep_splits, recall_splits, splits_key
 from finetune.config.best_metric import WORST_GROUP, selected_metric
 from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
@@ -89,7 +90,7 @@ def run(
     if config.output.dir is not None:
         check_free(RunFolder(Path(config.output.dir)))
     shared = shared or SharedRows()
-    splits, digests = read_splits(config, task, data, console, shared)
+    splits = read_splits(config, task, data, console, shared)
     if config.output.calibrate == "temperature" and splits.validation is None:
         raise ConfigError(
             "output.calibrate=temperature: is fitted to a validation split, and there is none; set "
@@ -101,7 +102,7 @@ def run(
             "data.validation=0.1, or name a file or a split"
         )
     check_report_columns(config.report, splits.test or splits.validation, task.rows)
-    identity = RunIdentity(config, digests, extend, loaded.origins)
+    identity = RunIdentity(config, splits.digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
         if splits.validation is None:
@@ -386,14 +387,19 @@ def evaluate_untrained(
 
 def read_splits(
     config: RunConfig, task: Task, data: Any, console: Console, shared: SharedRows
-) -> tuple[Splits, dict[str, str]]:
-    """Open and check the splits of a run, and digest their rows."""
+) -> Splits:
+    """Open, check and digest the splits of a run, or recall those of the same files."""
 
-    def read() -> tuple[Splits, dict[str, str]]:
+    def read() -> Splits:
+        before = dict(vars(task))
+        content = splits_key(config.data, task) if data is None else None
+        if content is not None and (known := recall_splits(content, task)) is not None:
+            return known
         with console.during("reading and checking the rows"):
             splits = open_checked_splits(config.data, task, data)
         with console.during("hashing the rows"):
-            return splits, digest_splits(splits, task)
+            splits = replace(splits, digests=digest_splits(splits, task))
+        return splits if content is None else keep_splits(content, task, before, splits)
 
     key = (config.data.model_dump_json(), config.task.model_dump_json(), "rows")
     return shared.once(key, task, read)

@@ -128,7 +128,9 @@ def assemble(
     parts, lengths, labels = dict[str, Split](), dict[str, Lengths](), dict[str, LabelCounts]()
     for name, rows in splits.named.items():
         parts[name], lengths[name], labels[name], split_notes = shared.once(
-            (*key, "measured", name), task, partial(_measure, name, rows, task)
+            (*key, "measured", name),
+            task,
+            partial(_measure, name, rows, task, splits.digests.get(name)),
         )
         notes += split_notes
     row_groups, group_notes = _row_groups(config, task, parts)
@@ -143,14 +145,17 @@ def assemble(
     return Prepared(live, validation, test, reasons, notes, lengths, labels)
 
 
-def _measure(name: str, rows: Any, task: Task) -> tuple[Split, Lengths, LabelCounts, list[str]]:
+def _measure(
+    name: str, rows: Any, task: Task, digest: str | None
+) -> tuple[Split, Lengths, LabelCounts, list[str]]:
     """Measure the rows of a split, or their parts, and count their labels; also return notes."""
     counts, unlabeled = task.rows.count_labels(rows)
     notes = [] if name == "train" else list(task.views.compare(name, rows))
     if name == "train" or task.measures_parts:
-        rows, part_notes = split_into_parts(rows, task, name)
+        parts, part_notes = split_into_parts(rows, task, name)
+        rows, digest = parts, digest if parts is rows else None
         notes += part_notes
-    split, lengths, skipped_notes = measure_split(name, rows, task)
+    split, lengths, skipped_notes = measure_split(name, rows, task, digest)
     return split, lengths, LabelCounts(counts, unlabeled), [*notes, *skipped_notes]
 
 

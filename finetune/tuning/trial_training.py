@@ -78,7 +78,7 @@ class TrialTraining:
 
     def splits(self, loaded: Loaded, task: Task, console: Console) -> Splits:
         """Return the splits that a trial reads."""
-        return read_splits(loaded.config, task, self.data, console, self.shared)[0]
+        return read_splits(loaded.config, task, self.data, console, self.shared)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Shapes: B rows, T tokens.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -116,6 +117,17 @@ def limit_length(max_length: int, limit: int | None) -> tuple[int, list[str]]:
     if limit is None or max_length <= limit:
         return max_length, []
     return limit, [f"max_length: {limit} instead of {max_length}, the maximum of this model"]
+
+
+def tokenizer_content(tokenizer: Any) -> str | None:
+    """Return a digest of a fast tokenizer: vocabulary, rules and special tokens; None of others."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    backend.no_truncation()  # of the last call, as is the padding; each call sets its own
+    backend.no_padding()
+    content = f"{type(tokenizer).__qualname__} {tokenizer.split_special_tokens} {backend.to_str()}"
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def token_lengths(tokenizer: Any, rows: Iterable[Sequence[str]], max_length: int) -> Lengths:
