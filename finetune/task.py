@@ -172,14 +172,6 @@ class Task(ABC):
         """
         return [Length(1)] * len(rows)
 
-    def length_facts(self) -> Any:
-        """Return plain values that change whenever `lengths` of the same rows do, or None.
-
-        With them, lengths of many rows are kept on disk: those of rows whose identity is equal must
-        be, too. None (the default) measures the rows in each run.
-        """
-        return None
-
     def cost(self, lengths: Sequence[int]) -> int:
         """Estimate the compute of a batch of rows of these lengths, padding included.
 

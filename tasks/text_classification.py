@@ -49,7 +49,6 @@ from tasks.text.tokenization import (
     max_input_length,
     pad_tokens,
     token_lengths,
-    tokenizer_content,
     unknown_tokens_note,
 )
 from tasks.text.vocabulary import (
@@ -159,12 +158,6 @@ class TextClassification(LabeledTask):
         specials = self.tokenizer_.num_special_tokens_to_add()
         settings = (config.max_length, specials, config.window_overlap, config.max_windows)
         return [window_length(length, *settings) for length in lengths]
-
-    def length_facts(self) -> Any:
-        config = self.resolved_
-        keys = ("max_length", "truncation", "window_overlap", "max_windows", "text", "join")
-        content = tokenizer_content(self.tokenizer_)
-        return content and [content, {key: getattr(config, key) for key in keys}]
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
         config, texts = self.resolved_, self.rows.texts(row)

@@ -26,7 +26,7 @@ def recall_lengths(
 
     `digest` is that of the content of the rows, as the task reads it; None if it is unknown.
     """
-    facts = task.length_facts() if digest is not None and rows >= FEWEST_ROWS else None
+    facts = task.views.length_facts() if digest is not None and rows >= FEWEST_ROWS else None
     key = None if facts is None else entry_key(type(task), [digest, rows, facts])
     if key is None:
         return measure()

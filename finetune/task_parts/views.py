@@ -131,6 +131,14 @@ class Views:
     length_unit = "units"
     """The unit of `Task.lengths`, in the plural: "tokens"."""
 
+    def length_facts(self) -> Any:
+        """Return plain values that change whenever `Task.lengths` of the same rows do, or None.
+
+        With them, lengths of many rows are kept on disk: those of rows whose identity is equal must
+        be equal, too. None (the default) measures the rows in each run.
+        """
+        return None
+
     def show(self, sample: Sample) -> str:
         """Render a sample as text that a person can check, such as its tokens."""
         return ""

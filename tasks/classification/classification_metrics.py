@@ -11,7 +11,7 @@ Shapes: N rows, C classes or labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,18 @@ def classification_metrics(scores: Array, targets: Array, names: Sequence[str]) 
     occur in targets; it is left out if only one does. matthews is 0 where it is undefined, and so
     are the metrics of a class that does not occur.
     """
-    classes = len(names)
-    matrix = confusion_matrix(scores.argmax(axis=1), targets, classes)
-    one_hot = targets[:, None] == np.arange(classes)  # [N, C]
+    # Not by the confusion matrix, which has a hundred million cells for ten thousand classes.
+    classes, guesses = len(names), scores.argmax(axis=1)
+    hits, predicted, support = (
+        np.bincount(each, minlength=classes)
+        for each in (targets[guesses == targets], guesses, targets)
+    )
     ranked = [1] if classes == 2 else range(classes)
     return {
-        "accuracy": float(np.trace(matrix) / len(targets)),
-        "matthews": _matthews(matrix),
-        **_roc_auc(scores[:, ranked], one_hot[:, ranked]),
-        **_label_metrics(matrix.diagonal(), matrix.sum(axis=0), matrix.sum(axis=1), names),
+        "accuracy": float(hits.sum() / len(targets)),
+        "matthews": _matthews(hits, predicted, support),
+        **_roc_auc((scores[:, column], targets == column) for column in ranked),
+        **_label_metrics(hits, predicted, support, names),
     }
 
 
@@ -58,7 +61,7 @@ def multilabel_metrics(
     predicted, true = scores >= threshold, targets.astype(bool)
     return {
         "subset_accuracy": float(np.mean((predicted == true).all(axis=1))),
-        **_roc_auc(scores, true),
+        **_roc_auc(zip(scores.T, true.T, strict=True)),
         **_label_metrics((predicted & true).sum(0), predicted.sum(0), true.sum(0), names),
     }
 
@@ -106,23 +109,25 @@ def _label_metrics(
     }
 
 
-def _matthews(matrix: Array) -> float:
-    """Return the correlation R_K of a confusion matrix (Gorodkin 2004), 0 where undefined."""
-    rows, predicted, support = float(matrix.sum()), matrix.sum(axis=0), matrix.sum(axis=1)
+def _matthews(hits: Array, predicted: Array, support: Array) -> float:
+    """Return the correlation R_K (Gorodkin 2004) from row counts [C], 0 where undefined."""
+    rows = float(support.sum())
     spread = (rows**2 - predicted @ predicted) * (rows**2 - support @ support)
     if not spread:
         return 0.0
-    return float((rows * np.trace(matrix) - predicted @ support) / math.sqrt(spread))
+    return float((rows * hits.sum() - predicted @ support) / math.sqrt(spread))
 
 
-def _roc_auc(scores: Array, positive: Array) -> dict[str, float]:
-    """Compute the mean area under the ROC curves of the columns [N, C] that have both classes."""
+def _roc_auc(columns: Iterable[tuple[Array, Array]]) -> dict[str, float]:
+    """Compute the mean area under the ROC curves of (scores [N], positive [N]).
+
+    Those of one class only have none.
+    """
     # The share of pairs in which the positive row scores higher, ties counting half (Mann-Whitney).
     areas = []
-    for column in range(scores.shape[1]):
-        is_positive = positive[:, column]
-        if is_positive.any() and not is_positive.all():
-            above, below = scores[is_positive, column], np.sort(scores[~is_positive, column])
+    for scores, positive in columns:
+        if positive.any() and not positive.all():
+            above, below = scores[positive], np.sort(scores[~positive])
             wins = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
             areas.append(float(wins.mean()) / 2 / below.size)
     return {"roc_auc": float(np.mean(areas))} if areas else {}

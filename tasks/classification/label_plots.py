@@ -23,6 +23,7 @@ from tasks.classification.classification_metrics import Array
 
 MOST_CLASSES_COUNTED = 30  # with more, the numbers do not fit into their cells
 MOST_CLASSES_DRAWN = 100
+MOST_CLASSES_CROSSED = 1000  # the table of 10,000 classes would have 200 MB
 LONGEST_NAME = 28  # characters of a name beside the matrix
 DPI, PAD = 140, 16  # PAD is a distance in pixels
 DARK, PALE = "#333333", "#777777"
@@ -46,6 +47,22 @@ def write_confusion(matrix: Array, names: Sequence[str], folder: Path) -> list[P
     # Letters missing from the font are drawn as boxes; the table has the names.
     _draw_confusion(matrix, names).save(image)
     return [table, image]
+
+
+def write_confused_pairs(
+    true: Array, predicted: Array, names: Sequence[str], folder: Path
+) -> list[Path]:
+    """Write the pairs of true and predicted class [N] that occur, as confused_pairs.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs, counts = np.unique(np.stack([true, predicted], axis=1), axis=0, return_counts=True)
+    path = folder / "confused_pairs.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true", "predicted", "rows"])
+        for at in np.argsort(-counts, kind="stable").tolist():
+            one, other = pairs[at].tolist()
+            writer.writerow([names[one], names[other], int(counts[at])])
+    return [path]
 
 
 def _draw_confusion(matrix: Array, names: Sequence[str]) -> Image.Image:

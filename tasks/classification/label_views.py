@@ -19,7 +19,12 @@ from tasks.cells.counted_cells import CountedCells
 from tasks.cells.label_values import is_missing, label_key
 from tasks.classification.classification_metrics import confusion_matrix
 from tasks.classification.label_config import TargetConfig
-from tasks.classification.label_plots import write_confusion, write_scatter
+from tasks.classification.label_plots import (
+    MOST_CLASSES_CROSSED,
+    write_confused_pairs,
+    write_confusion,
+    write_scatter,
+)
 from tasks.classification.targets import (
     Number,
     SeveralLabels,
@@ -102,8 +107,10 @@ class LabelViews(Views):
         if not isinstance(self.targets, SingleLabel):
             return []
         names, predicted = self.targets.names, stats["scores"].argmax(1).numpy()
-        matrix = confusion_matrix(predicted, stats["target"].numpy(), len(names))
-        return write_confusion(matrix, names, folder)
+        true = stats["target"].numpy()
+        if len(names) > MOST_CLASSES_CROSSED:
+            return write_confused_pairs(true, predicted, names, folder)
+        return write_confusion(confusion_matrix(predicted, true, len(names)), names, folder)
 
 
 def label_remarks(config: TargetConfig, targets: Targets, train: Any) -> list[str]:

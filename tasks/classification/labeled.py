@@ -36,6 +36,9 @@ from tasks.classification.targets import (
 from tasks.metrics.extra_metrics import ExtraMetrics
 from tasks.metrics.judged_rows import judge, trial_rows
 
+MOST_TRIED = 50
+"""Labels that occur in the rows on which metrics are tried."""
+
 
 class LabeledTask(Task):
     """A task with a label column; subclasses define the inputs and the network."""
@@ -124,11 +127,21 @@ class LabeledTask(Task):
         return self._extra[1]
 
     def metric_names(self) -> list[str]:
-        """Return the names of all metrics: those of rows in which every label occurs."""
-        trial = trial_rows(self._kind, self.targets.names)
+        """Return the names of all metrics: those of rows in which every label occurs.
+
+        Of many labels, only the first ones occur; the others have the same metrics.
+        """
+        names = self.targets.names
+        trial = trial_rows(self._kind, names, MOST_TRIED)
         scores = trial.predictions[:, None] if trial.scores is None else trial.scores
         stats = {"scores": torch.tensor(scores), "target": torch.tensor(trial.targets)}
-        return list(self.summarize(stats))
+        found = dict.fromkeys(self.summarize(stats))
+        if len(names) > MOST_TRIED:
+            of_label = [
+                name.removesuffix(names[0]) for name in found if name.endswith(f"/{names[0]}")
+            ]
+            found |= dict.fromkeys(kind + name for kind in of_label for name in names)
+        return list(found)
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         return self.targets.predictions(self.targets.scores(model(batch).float()).cpu())

@@ -62,17 +62,22 @@ def judge_texts(texts: Sequence[str], references: Sequence[str]) -> Judged:
     return Judged("text", (), list(references), list(texts))
 
 
-def trial_rows(kind: RowKind, names: Sequence[str]) -> Judged:
-    """Return rows in which every label occurs, with some mistakes, to try a metric on."""
+def trial_rows(kind: RowKind, names: Sequence[str], most: int | None = None) -> Judged:
+    """Return rows in which every label occurs, or the first `most`, to try a metric on.
+
+    They have some mistakes.
+    """
     if kind == "text":
         return judge_texts([*_TEXTS[:3], _TEXTS[0]], _TEXTS)
     if kind == "number":
         return judge(kind, (), np.array([[1.0], [2.5], [2.0], [4.5]]), np.array([1, 2, 3, 4]))
     classes = len(names)
-    targets = np.tile(np.arange(classes), 3)
-    guesses = np.concatenate([np.roll(targets[:classes], 1), targets[classes:]])
-    scores = 0.2 / classes + 0.8 * np.eye(classes)[guesses]
-    return judge(kind, names, scores, np.eye(classes)[targets] if kind == "several" else targets)
+    tried = min(classes, most or classes)
+    targets = np.tile(np.arange(tried), 3)
+    guesses = np.concatenate([np.roll(targets[:tried], 1), targets[tried:]])
+    unit = np.eye(tried, classes)
+    scores = 0.2 / classes + 0.8 * unit[guesses]
+    return judge(kind, names, scores, unit[targets] if kind == "several" else targets)
 
 
 def with_defaults(

@@ -13,6 +13,7 @@ from finetune.task_parts.views import CardFacts, Explanation
 from tasks.audits.token_attribution import attribute_words
 from tasks.classification import classifier_code as code
 from tasks.classification.label_views import LabelViews
+from tasks.text.tokenization import tokenizer_content
 from tasks.text.vocabulary import fragmented_words
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ class TextViews(LabelViews):
 
     def metric_names(self) -> list[str]:
         return self.task.metric_names()
+
+    def length_facts(self) -> Any:
+        config, content = self.task.resolved_, tokenizer_content(self.task.tokenizer_)
+        keys = ("max_length", "truncation", "window_overlap", "max_windows", "text", "join")
+        return content and [content, {key: getattr(config, key) for key in keys}]
 
     def show(self, sample: Sample) -> str:
         ids = sample["inputs"]["input_ids"]

@@ -14,6 +14,7 @@ from finetune.batching.content_cache import entry_key, open_entry, store_entry
 from finetune.batching.stored_lengths import recall_lengths
 from finetune.task_parts.samples import Length, Lengths
 from tasks import TextClassification
+from tasks.text.text_views import TextViews
 
 LENGTHS = Lengths.of([Length(3), Length(5, 2), Length(7, 0, 1)])
 
@@ -23,8 +24,14 @@ class Measured(TextClassification):
 
     facts: Any = "a"
 
+    @property
+    def views(self) -> TextViews:
+        return MeasuredViews(self)
+
+
+class MeasuredViews(TextViews):
     def length_facts(self) -> Any:
-        return self.facts
+        return getattr(self.task, "facts", None)
 
 
 Measured.__module__ = TextClassification.__module__  # a task of a package, whose code is known

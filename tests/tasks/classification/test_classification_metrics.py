@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as sklearn_metrics
 
 from finetune.config.best_metric import best_faults
+from tasks import TextClassification
 from tasks.classification.classification_metrics import (
     classification_metrics,
     confusion_matrix,
@@ -18,6 +20,8 @@ from tasks.classification.classification_metrics import (
     regression_metrics,
 )
 from tasks.classification.label_config import TargetConfig
+from tasks.classification.targets import SingleLabel
+from tasks.metrics.judged_rows import trial_rows
 
 
 @pytest.fixture(autouse=True)
@@ -239,3 +243,12 @@ def test_every_metric_is_one_that_a_config_may_name() -> None:
     assert len(measured) > 10
     for name in measured:
         assert not list(best_faults(name, TargetConfig.metric_names)), name
+
+
+def test_metric_names_of_many_labels_are_those_of_all_labels() -> None:
+    names = [f"label {n}" for n in range(60)]
+    task = TextClassification(text="text", label="label", kind="single")
+    task.targets_ = SingleLabel(task.resolved_, {"names": names, "weights": None})
+    rows = trial_rows("single", names)
+    stats = {"scores": torch.tensor(rows.scores), "target": torch.tensor(rows.targets)}
+    assert set(task.metric_names()) == set(task.summarize(stats))

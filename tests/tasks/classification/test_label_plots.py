@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.classification.label_plots import write_confusion, write_scatter
+from tasks.classification.label_plots import (
+    write_confused_pairs,
+    write_confusion,
+    write_scatter,
+)
 
 
 def names(classes: int) -> list[str]:
@@ -77,3 +81,15 @@ def test_write_scatter_draws_true_against_predicted_numbers(tmp_path: Path) -> N
     [path] = write_scatter(np.array([1.0, 1.0]), np.array([0.5, 3.0]), tmp_path)
     with Image.open(path) as image:
         assert image.format == "PNG"
+
+
+def test_confused_pairs_are_those_that_occur(tmp_path: Path) -> None:
+    true, predicted = np.array([0, 2, 2, 1, 2]), np.array([0, 1, 1, 1, 2])
+    (path,) = write_confused_pairs(true, predicted, ["a", "b", "c, d"], tmp_path)
+    assert path.read_text().splitlines() == [
+        "true,predicted,rows",
+        '"c, d",b,2',
+        "a,a,1",
+        "b,b,1",
+        '"c, d","c, d",1',
+    ]

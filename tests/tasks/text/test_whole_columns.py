@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from finetune.task_parts.columns import CELLS_AT_ONCE, by_cell, cells_of, count_cells, is_plain
-from finetune.testing import check_columns
+from finetune.testing import check_whole_tables
 from tasks import TextClassification
 
 TEXTS = ["a word", None, "", " \t\u2003\x1c", "b", "a word", "c\x00d", "\ud7ff \ufeff"]
@@ -37,8 +37,8 @@ def table() -> Dataset:
 @pytest.mark.parametrize("keys", KEYS)
 def test_columns_are_read_as_rows_are(keys: dict[str, Any]) -> None:
     task, rows = TextClassification(**keys), table()
-    check_columns(task, rows)
-    check_columns(task, rows.select([7, 1, 0]))
+    check_whole_tables(task, rows)
+    check_whole_tables(task, rows.select([7, 1, 0]))
     faulty = [place for place, row in enumerate(rows) if any(task.rows.validate(row))]
     assert set(faulty) <= set(task.rows.doubtful(rows))
     counted = task.rows.count_labels(rows)
