@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from finetune.task import Task
     from finetune.task_parts.optional_parts import Embedder, Onnx
     from finetune.task_parts.rows import Finding, Resolved, Rows
-    from finetune.task_parts.samples import Length, Prediction, Rng, Row, Sample, Stats
+    from finetune.task_parts.samples import Length, Lengths, Prediction, Rng, Row, Sample, Stats
     from finetune.task_parts.views import CardFacts, NamedRow, Outcome, PredictionForm, Views
 
 __version__ = "0.1.0"
@@ -54,7 +54,7 @@ _HOMES = {
     **dict.fromkeys(("Embedder", "Onnx"), "task_parts.optional_parts"),
     **dict.fromkeys(("Finding", "Resolved", "Rows"), "task_parts.rows"),
     **dict.fromkeys(
-        ("Length", "Prediction", "Rng", "Row", "Sample", "Stats"), "task_parts.samples"
+        ("Length", "Lengths", "Prediction", "Rng", "Row", "Sample", "Stats"), "task_parts.samples"
     ),
     **dict.fromkeys(
         ("CardFacts", "NamedRow", "Outcome", "PredictionForm", "Views"), "task_parts.views"
@@ -77,6 +77,7 @@ __all__ = [
     "FinetuneError",
     "HubError",
     "Length",
+    "Lengths",
     "Method",
     "MethodConfig",
     "ModelConfig",
