@@ -269,7 +269,7 @@ class Seq2SeqCodec(Codec):
         return Length(source + min(len(target), self.max_length), over)
 
     def prompt_length(self, row: Exchange) -> Length:
-        (length,) = token_lengths(self.tokenizer, [row.prompt], None, self.max_length)
+        (length,) = token_lengths(self.tokenizer, [[row.prompt]], self.max_length)
         return length
 
     def encode(self, row: Exchange) -> Sample:
