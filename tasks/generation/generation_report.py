@@ -179,8 +179,8 @@ def _continue_untrained(
     try:
         config = from_pretrained("AutoConfig", source)
         model = load_language_model(source, config, task.tokenizer_)
-    except FinetuneError as error:
-        return f"The network from before training could not be loaded ({error}); {remedy}", []
+    except FinetuneError:  # which names a folder of this machine
+        return f"The network from before training could not be loaded; {remedy}", []
     return "", _continue(task, model.network.to(trained.device).eval(), prompts)
 
 
