@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert-full", "decoder-lora", "unet"])
 def test_gpu_benchmark_trains_tiny_networks_on_a_cpu(name: str) -> None:
-    words = [name, "--device", "cpu", "--size", "tiny", "--steps", "2", "--blocks", "2"]
+    words = [name, "--device", "cpu", "--size", "tiny", "--steps", "2", "--limit", "600"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", *words],
         cwd=ROOT,
