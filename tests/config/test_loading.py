@@ -325,7 +325,7 @@ TEXT = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(TEXT, min_size=1, max_size=3),
     TEXT,
