@@ -148,17 +148,13 @@ def load_network(options: argparse.Namespace, labels: int) -> Any:
         return AutoModelForImageClassification.from_pretrained(
             options.folder / "vit", num_labels=labels, ignore_mismatched_sizes=True
         )
-    config = TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_labels=labels)
+    config = TimmWrapperConfig(architecture="tf_efficientnet_lite0", num_labels=1000)
     network = TimmWrapperForImageClassification(config)
-    weights = torch.load(resolve_model(WEIGHTS), weights_only=True)
     inner: Any = network.timm_model
-    state = remap_state_dict(weights, inner, allow_reshape=True)
-    fitting = {
-        name: value
-        for name, value in state.items()
-        if value.shape == inner.state_dict()[name].shape
-    }
-    inner.load_state_dict(fitting, strict=False)
+    weights = torch.load(resolve_model(WEIGHTS), weights_only=True)
+    inner.load_state_dict(remap_state_dict(weights, inner))
+    inner.reset_classifier(labels)
+    network.num_labels = network.config.num_labels = labels
     return network
 
 
