@@ -52,6 +52,14 @@ class RowGroups(NamedTuple):
         )
 
 
+def check_group_column(column: str | None, names: Collection[str]) -> None:
+    """Raise DataError if the columns `names` of a split lack that of train.group_by."""
+    if column is not None and column not in names:
+        raise DataError(
+            f"train.group_by={column}: no such column; {nearest(column, names)}; all splits need it"
+        )
+
+
 def find_groups(rows: Any, task: Task, column: str) -> RowGroups:
     """Group rows by their labels and the value of a column, as "label / value".
 
@@ -59,11 +67,7 @@ def find_groups(rows: Any, task: Task, column: str) -> RowGroups:
     """
     task_rows, names = task.rows, list[str]()
     for row in rows:
-        if column not in row:
-            raise DataError(
-                f"train.group_by={column}: no such column; {nearest(column, list(row))}; all "
-                "splits need it"
-            )
+        check_group_column(column, row)
         names.append(" / ".join([*task_rows.labels(row), str(row[column])]))
     known = sorted(set(names))
     place = {name: index for index, name in enumerate(known)}

@@ -37,6 +37,7 @@ from finetune.reporting.metric_tables import show_results
 from finetune.reporting.trackers import check_trackers, track_run
 from finetune.reports.disparities import NO_LABELS
 from finetune.reports.slices import check_report_columns
+from finetune.robustness.row_groups import check_group_column
 from finetune.task import Task
 from finetune.training.contrastive import save_backbone, tune_backbone
 from finetune.training.finalize import finalize_run, save_untrained
@@ -102,6 +103,8 @@ def run(
             "data.validation=0.1, or name a file or a split"
         )
     check_report_columns(config.report, splits.test or splits.validation, task.rows)
+    for rows in splits.named.values():
+        check_group_column(config.train.group_by, rows.column_names)
     identity = RunIdentity(config, splits.digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
