@@ -36,7 +36,7 @@ class LogitsModel(TransferModel):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        logits = self.logits(batch)
+        logits = self.logits(batch).float()  # bfloat16 would round a year to a multiple of 8
         return logits * self._scale_on(logits.device) + self.shift
 
     def _scale_on(self, device: torch.device) -> float | Tensor:

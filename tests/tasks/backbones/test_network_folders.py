@@ -146,6 +146,18 @@ def test_head_of_a_regression_keeps_its_unit(bert_folder: Path, tmp_path: Path) 
     assert relative_difference(before, outputs(set_up(tmp_path, NUMBER), NUMBER)) < 1e-5
 
 
+def test_large_targets_of_a_regression_are_not_rounded_to_bfloat16(bert_folder: Path) -> None:
+    years = [{**row, "label": 2000 + float(row["label"])} for row in NUMBER]
+    task, model = set_up(bert_folder, years, kind="number")
+    batch = task.collate([task.encode(row) for row in years])
+    with torch.inference_mode():
+        exact = model.eval()(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(batch)
+    deviation = task.targets.state["deviation"]
+    assert float((exact - rounded).abs().max()) < 0.05 * deviation
+
+
 # ---- timm, smp, and FCOS of this kit
 
 
