@@ -104,7 +104,8 @@ def test_train_fits_fcos_with_every_method(
         assert sheet.height > 6 * 168  # all of the 12 images, in two columns
     with (folder / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert list(lines[0]) == ["row", "true", "predicted", "missed", "false", "image", "file"]
+    columns = ["row", "true", "predicted", "missed", "false", "kinds", "image", "file"]
+    assert list(lines[0]) == columns
     mistakes = [int(line["missed"]) + int(line["false"]) for line in lines]
     assert mistakes == sorted(mistakes, reverse=True)
     assert {Path(line["file"]).name for line in lines} == {f"{n:05}.jpg" for n in range(12)}
