@@ -36,7 +36,9 @@ class LogitsModel(TransferModel):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
-        logits = self.logits(batch).float()  # bfloat16 would round a year to a multiple of 8
+        logits = self.logits(batch)
+        # bfloat16 would round a year to a multiple of 8; the exact solver computes in float64.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits * self._scale_on(logits.device) + self.shift
 
     def _scale_on(self, device: torch.device) -> float | Tensor:
