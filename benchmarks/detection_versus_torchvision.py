@@ -21,7 +21,14 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
+from benchmarks.versus_bare_loop import (
+    HandWritten,
+    Numbers,
+    Prepared,
+    Ratio,
+    micro_batches_of,
+    take_turns,
+)
 from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
@@ -69,9 +76,7 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
     config = load_config(None, keys, INSTALLED).config
     task = Keeping(config.task)
     live = assemble(config, task, open_splits(config.data, task), make_accelerator("fp32")).live
-    micro_batches = [
-        micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
-    ]
+    micro_batches = micro_batches_of(live)
     loaded = [
         batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
     ]

@@ -34,7 +34,7 @@ import torch
 
 from benchmarks import random_networks as networks
 from benchmarks.sides import this_command
-from benchmarks.versus_bare_loop import Clock
+from benchmarks.versus_bare_loop import Clock, micro_batches_of
 from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
@@ -70,6 +70,9 @@ class Work:
 
 TEXTS = {"task": "text-classification"}
 IMAGES = {"task": "image-classification"}
+ANSWERS = {"task": "text-generation"}
+LONG_TEXTS = {"max_length": 1024, "batch_size": 16}
+PICTURES = {"image_size": 224, "batch_size": 64}
 SMALL_PICTURES = {"image_size": 64}
 WORKS = {
     "bert-full": Work(
@@ -82,38 +85,38 @@ WORKS = {
         networks.write_vit,
         "shapes",
         {**IMAGES, "method": "full"},
-        {"image_size": 224, "batch_size": 64},
+        PICTURES,
     ),
     "resnet-full": Work(
         networks.write_resnet,
         "shapes",
         {**IMAGES, "method": "full"},
-        {"image_size": 224, "batch_size": 64},
+        PICTURES,
         SMALL_PICTURES,
     ),
     "decoder-full": Work(
         networks.write_decoder,
         700,
-        {"task": "text-generation", "method": "full"},
-        {"max_length": 1024, "batch_size": 16},
+        {**ANSWERS, "method": "full"},
+        LONG_TEXTS,
     ),
     "decoder-lora": Work(
         networks.write_decoder,
         700,
-        {"task": "text-generation", "method": "lora"},
-        {"max_length": 1024, "batch_size": 16},
+        {**ANSWERS, "method": "lora"},
+        LONG_TEXTS,
     ),
     "decoder-4bit": Work(
         networks.write_decoder,
         700,
-        {"task": "text-generation", "method": "lora", "quantize": "4bit"},
-        {"max_length": 1024, "batch_size": 16},
+        {**ANSWERS, "method": "lora", "quantize": "4bit"},
+        LONG_TEXTS,
     ),
     "decoder-8bit": Work(
         networks.write_decoder,
         700,
-        {"task": "text-generation", "method": "lora", "quantize": "8bit"},
-        {"max_length": 1024, "batch_size": 16},
+        {**ANSWERS, "method": "lora", "quantize": "8bit"},
+        LONG_TEXTS,
     ),
     "fcos": Work(
         networks.write_resnet,
@@ -164,10 +167,10 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     task = make_task(config.task)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
     device = accelerator.device
-    loaded_batches = load_batches(live.train, task, in_order(live), seed=0, device=device)
+    loaded_batches = load_batches(live.train, task, micro_batches_of(live), seed=0, device=device)
     bare = BareLoop(live, [batch for _, batch in loaded_batches])
     sides: dict[str, Callable[[int, int], None]] = {
-        "ours": lambda start, steps: our_steps(live, start, steps),
+        "ours": partial(our_steps, live),
         "bare": bare.run,
     }
     seconds, peaks, waits = {side: list[float]() for side in sides}, dict[str, float](), 0
@@ -175,7 +178,7 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         start = block * options.steps
         if block == 0:  # warms up; the kit's steps are profiled in it
             bare.run(start, options.steps)
-            waits = count_waits(partial(our_steps, live, start, options.steps), device)
+            waits = count_waits(partial(sides["ours"], start, options.steps), device)
             continue
         for side, run in [*sides.items()][:: 1 if block % 2 else -1]:
             began = begin(device)
@@ -191,11 +194,6 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         "waits a step": round(waits / options.steps, 2),
         **(round_trip(live, folder) if "quantize" in WORKS[name].keys else {}),
     }
-
-
-def in_order(live: Live) -> list[Any]:
-    """Return the micro-batches of all steps."""
-    return [part for step in range(live.total_steps) for part in live.plan.micro_batches(step, 0)]
 
 
 def our_steps(live: Live, start: int, steps: int) -> None:

@@ -23,7 +23,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.versus_bare_loop import HandWritten, Numbers, Prepared, Ratio, take_turns
+from benchmarks.versus_bare_loop import (
+    HandWritten,
+    Numbers,
+    Prepared,
+    Ratio,
+    micro_batches_of,
+    take_turns,
+)
 from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
@@ -113,9 +120,7 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
     task, collated = benchmark.task(config.task), benchmark.collated(config.task)
     accelerator = make_accelerator(options.ours)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
-    micro_batches = [
-        micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
-    ]
+    micro_batches = micro_batches_of(live)
     loaded = [
         batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
     ]

@@ -26,6 +26,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from finetune.batching.data_loader import load_batches
+from finetune.batching.plan import MicroBatch
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
@@ -104,6 +105,11 @@ class Clock:
         """Seconds of each step except the first, which starts workers and wraps the model."""
         pairs = zip(self.ends, self.ends[1:], strict=False)
         return [(end[0] - start[0], end[1] - start[1]) for start, end in pairs]
+
+
+def micro_batches_of(live: Live) -> list[MicroBatch]:
+    """Return the micro-batches of all steps."""
+    return [part for step in range(live.total_steps) for part in live.plan.micro_batches(step, 0)]
 
 
 def our_block(live: Live, start: int, steps: int) -> list[Seconds]:
@@ -245,9 +251,7 @@ def set_up(name: str, model: str, steps: int) -> tuple[Live, list[Batch]]:
     task, collated = TextClassification(config.task), Collated(config.task)
     splits = open_splits(config.data, task)
     live = assemble(config, task, splits, make_accelerator("fp32")).live
-    micro_batches = [
-        micro_batch for step in range(steps) for micro_batch in live.plan.micro_batches(step, 0)
-    ]
+    micro_batches = micro_batches_of(live)
     loaded = [
         batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
     ]
