@@ -37,7 +37,7 @@ from finetune.search_space.search_plan import plan_search
 from finetune.tuning.search_folder import SearchFolder
 from finetune.tuning.study import TrialLength, TrialRecord, best_of, check_optuna, make_pruner
 from finetune.tuning.trial_training import TrialTraining
-from finetune.tuning.trials import TrialRunner
+from finetune.tuning.trials import TrialWorker
 
 BBC: dict[str, Any] = {
     "task": "text-classification",
@@ -153,7 +153,7 @@ def run_trials(folder: Path, keys: dict[str, Any]) -> tuple[list[TrialRecord], l
     check_optuna()
     place = SearchFolder(folder)
     place.begin(plan)
-    runner = TrialRunner(TrialTraining(plan, place, make_task, None), Console())
+    runner = TrialWorker(TrialTraining(plan, place, make_task, None), Console())
     while len(seconds) < TRIALS:
         shutil.rmtree(place.trial(len(seconds)), ignore_errors=True)
         start = time.process_time()

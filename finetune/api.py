@@ -239,7 +239,7 @@ def search(
     `trials=16`, `time="30m"` and `search={...}` set how. Raises FinetuneError.
     """
     from finetune.search_space.search_plan import plan_search
-    from finetune.tuning.search import run_search
+    from finetune.searches.search import run_search
 
     if space is not None:
         overrides["space"] = space

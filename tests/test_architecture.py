@@ -39,6 +39,7 @@ LAYERS = [
     "exploration inspection labeling cluster",
     "search_space",
     "tuning",
+    "searches",
     "commands api",
     "cli",
     "__main__",

@@ -71,7 +71,7 @@ def search(words: ConfigWords = None) -> None:
     with loading_libraries():
         from finetune.distributed.launch import keep_freed_memory
         from finetune.registry import make_task
-        from finetune.tuning.search import run_search
+        from finetune.searches.search import run_search
     keep_freed_memory()
     run_search(plan, make_task)
 

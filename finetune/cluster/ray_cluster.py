@@ -33,12 +33,13 @@ class Workplace:
 
     Attributes:
         folder: the working directory, to which names of files may be relative.
-        shared: a file or folder that the command has written, for a check that machines share it.
+        shared: a file or folder that the command has written, for a check that machines share it;
+            None if they need not.
         versions: of the kit and of the libraries that compute.
     """
 
     folder: Path
-    shared: Path
+    shared: Path | None
     threads: int
     gpus: float
     versions: Mapping[str, str]
@@ -57,13 +58,15 @@ class Workplace:
                     f"on=ray: the machine {machine} has {name} {here}, and the command "
                     f"{self.versions[name]}; install the same version on all machines"
                 )
-        for path in (self.folder, self.folder / self.shared):
+        shared = [] if self.shared is None else [self.folder, self.folder / self.shared]
+        for path in shared:
             if not path.exists():
                 raise DataError(
                     f"on=ray: {path} is missing on the machine {machine}; start the command in a "
                     "folder that all machines have under the same name"
                 )
-        os.chdir(self.folder)
+        if self.folder.exists():
+            os.chdir(self.folder)
         torch.set_num_threads(self.threads)
         keep_freed_memory()
 
@@ -86,7 +89,7 @@ class RayCluster:
     slots: int
     nodes: int
 
-    def workplace(self, shared: Path) -> Workplace:
+    def workplace(self, shared: Path | None) -> Workplace:
         return Workplace(Path.cwd(), shared, self.cpus, self.gpus, library_versions())
 
     def describe(self) -> str:

@@ -47,10 +47,10 @@ def carry_out(
 class RepeatedTasks:
     """Tasks of a cluster that call a function until there is nothing left for it to do.
 
-    `shared` is a path that the machines must have in common.
+    `shared` is a path that the machines must have in common; None: none.
     """
 
-    def __init__(self, cluster: RayCluster, shared: Path, console: Console) -> None:
+    def __init__(self, cluster: RayCluster, shared: Path | None, console: Console) -> None:
         import ray
 
         self.cluster = cluster
@@ -59,17 +59,23 @@ class RepeatedTasks:
         self._remote = ray.remote(carry_out).options(
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0
         )
-        self._running: set[Any] = set()
+        self._running: dict[Any, Any] = {}
+        """{task: the piece that was chosen for it}"""
         self._crashes = 0
 
     def run(
-        self, work: Callable[..., str], arguments: Sequence[Any], count_left: Callable[[], float]
+        self,
+        work: Callable[..., str],
+        arguments: Sequence[Any],
+        count_left: Callable[[], float],
+        choose: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         """Call `work` while `count_left()` pieces have not ended; print the texts that it returns.
 
-        After a signal, the tasks stop at the end of their steps. Raises Interrupted then,
-        FinetuneError with the message of a task that failed, and RuntimeError if tasks keep
-        crashing.
+        `choose` gets the pieces that tasks have, and returns another one, the last argument of the
+        next task; without it, each task chooses for itself. After a signal, the tasks stop at the
+        end of their steps. Raises Interrupted then, FinetuneError with the message of a task that
+        failed, and RuntimeError if tasks keep crashing.
         """
         import ray
 
@@ -77,10 +83,12 @@ class RepeatedTasks:
             try:
                 while (left := count_left()) > 0 or self._running:
                     while len(self._running) < min(self.cluster.slots, left):
-                        self._running.add(self._remote.remote(self._workplace, work, arguments))
+                        piece = [] if choose is None else [choose([*self._running.values()])]
+                        task = self._remote.remote(self._workplace, work, [*arguments, *piece])
+                        self._running[task] = piece[0] if piece else None
                     ended, _ = ray.wait(list(self._running), timeout=_SECONDS_BETWEEN_LOOKS)
                     for reference in ended:
-                        self._running.discard(reference)
+                        del self._running[reference]
                         self._take(reference)
                     if signals.received:
                         raise Interrupted(None, signals.received)
@@ -118,4 +126,4 @@ class RepeatedTasks:
         deadline = time.monotonic() + _SECONDS_TO_STOP
         while self._running and time.monotonic() < deadline:
             _, left = ray.wait(list(self._running), timeout=_SECONDS_BETWEEN_LOOKS)
-            self._running = set(left)
+            self._running = {task: self._running[task] for task in left}

@@ -452,6 +452,18 @@ class TrainConfig(Section):
     """
 
 
+def checked_folder(folder: str | None, instead: str = "mount the store as a folder") -> str | None:
+    """Return the path of a folder to write to, with ~ expanded. Raises ValueError."""
+    if folder and not folder.strip():
+        raise ValueError("is blank; name a folder")
+    if folder and not folder.isprintable():
+        raise ValueError("contains a character that does not print; name another folder")
+    if folder and re.match(r"[a-z][a-z0-9+.-]+:/", folder, re.IGNORECASE):
+        raise ValueError(f"is a URL; name a folder of this machine, or {instead}")
+    is_at_home = folder is not None and re.match(r"~(/|$)", folder)
+    return str(Path(str(folder)).expanduser()) if is_at_home else folder
+
+
 class OutputConfig(Section):
     """The run folder, and where else results go."""
 
@@ -468,12 +480,7 @@ class OutputConfig(Section):
     @field_validator("dir")
     @classmethod
     def _is_a_folder(cls, folder: str | None) -> str | None:
-        if folder and not folder.strip():
-            raise ValueError("is blank; name a folder")
-        if folder and not folder.isprintable():
-            raise ValueError("contains a character that does not print; name another folder")
-        is_at_home = folder is not None and re.match(r"~(/|$)", folder)
-        return str(Path(str(folder)).expanduser()) if is_at_home else folder
+        return checked_folder(folder)
 
     trackers: list[Tracker] = []
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, or any other that

@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, WithJsonSchema, field_validator
 
 from finetune.cluster.cluster_config import ClusterConfig
+from finetune.config.schema import checked_folder
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_STORES = ("s3", "gs", "abfs", "abfss", "hdfs", "file")
+_STORE = re.compile(rf"({'|'.join(_STORES)})://.")
 _DURATION = {
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0},
@@ -59,6 +62,24 @@ class SearchConfig(ClusterConfig):
     """Random seed of the sampler."""
     dir: str | None = None
     """The folder of the search; null: search/<data>-<model>."""
+    storage: str | None = None
+    """With on=ray, the place in an object store that machines share in place of that folder:
+    s3://bucket/path, gs://bucket/path, abfss://container@account.dfs.core.windows.net/path. Results
+    are fetched to that folder at the end.
+    """
+
+    @field_validator("dir")
+    @classmethod
+    def _is_a_folder(cls, folder: str | None) -> str | None:
+        return checked_folder(folder, "set search.storage to it, with search.on=ray")
+
+    @field_validator("storage")
+    @classmethod
+    def _is_a_place(cls, url: str | None) -> str | None:
+        if url is not None and not _STORE.match(url):
+            listed = ", ".join(_STORES[1:])
+            raise ValueError(f"should be a URL such as s3://bucket/path, or of {listed}")
+        return url
 
     @field_validator("time", mode="before")
     @classmethod

@@ -173,7 +173,7 @@ def _setting_faults(plan: SearchPlan) -> Iterator[str]:
         yield "search.sampler: cmaes needs two keys with log or range; use tpe"
     if plan.settings.pruner == "none" and plan.settings.grace is not None:
         yield "search.grace: has no effect with search.pruner=none; leave one of them out"
-    yield from idle_keys(plan.settings, "search.", "cpus", "gpus")
+    yield from idle_keys(plan.settings, "search.", "cpus", "gpus", "storage")
     for name, _ in plan.fixed_entries():
         if name in ("output.dir", "output.hub"):
             instead = "set search.dir" if name == "output.dir" else "push the best trial afterwards"

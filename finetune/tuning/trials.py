@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -47,76 +48,52 @@ def _length_of(live: Live, grace: int | None) -> TrialLength:
     return TrialLength(math.ceil(live.total_steps / steps), grace)
 
 
-class TrialRunner:
-    """One worker of a search. Several may share its folder."""
+class TrialStudy(Protocol):
+    """The part of a study in which a process records the trials that it runs."""
 
-    def __init__(self, training: TrialTraining, console: Console) -> None:
+    def records(self) -> list[TrialRecord]: ...
+
+    def report(self, number: int, evaluation: int, score: float, length: TrialLength) -> bool: ...
+
+    def complete(self, number: int, seconds: float, scores: list[float]) -> None: ...
+
+    def prune(self, number: int, seconds: float) -> None: ...
+
+    def fail(self, number: int, seconds: float, reason: str) -> None: ...
+
+
+class TrialRunner:
+    """Runs trials of a search.
+
+    `keep` is called with a trial's number after each checkpoint, and before its end is recorded.
+    """
+
+    def __init__(
+        self,
+        training: TrialTraining,
+        console: Console,
+        study: TrialStudy,
+        keep: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.training = training
         self.plan = training.plan
         self.folder = training.folder
         self.console = console
-        self.study = SearchStudy(self.folder.path, self.plan)
+        self.study = study
+        self._keep = keep
         self._is_late = False
         self._metric: RankedBy | None = None
         limit = self.plan.settings.time
         self._deadline = math.inf if limit is None else time.monotonic() + limit
 
-    def run_all(self) -> None:
-        """Run trials while there are any to begin or to go on with.
-
-        Raises FinetuneError for what would fail in every trial, and Interrupted.
-        """
-        while self.run_next(waits=True):
-            pass
-
-    def run_next(self, *, waits: bool = False) -> bool:
-        """Run one trial; False if there is none, or if the time is up.
-
-        With `waits`, there is one as long as a trial that another process runs may be left to this
-        one.
-        """
-        claimed = self._claim(waits=waits)
-        if claimed is None:
-            return False
-        record, lock = claimed
+    def run(self, record: TrialRecord) -> bool:
+        """Run a trial; False if the time was up before its end."""
         try:
             self._run_trial(record)
         except _OutOfTime:
             self.console.print("out of time; the same command goes on with this trial")
             return False
-        finally:
-            if lock is not None:
-                lock.release()
         return True
-
-    def _claim(self, *, waits: bool) -> tuple[TrialRecord, RunLock | None] | None:
-        """Take a trial that a stopped process left, or a new one; None if there is none.
-
-        The main process chooses for all processes, and locks the trial.
-        """
-        record, lock = None, None
-        while this_process().is_main_process and time.monotonic() < self._deadline:
-            with self.study.exclusive():
-                record, lock = self._choose()
-                is_over = all(each.state != "running" for each in self.study.records())
-            if record is not None or is_over or not waits:
-                break
-            time.sleep(SECONDS_BETWEEN_LOOKS)  # another process may end without its trial's result
-        (record,) = broadcast_object_list([record])
-        return None if record is None else (record, lock)
-
-    def _choose(self) -> tuple[TrialRecord | None, RunLock | None]:
-        records = self.study.records()
-        for record in records:
-            if record.state == "running":
-                try:
-                    return record, self.folder.claim(record.number).acquire()
-                except CheckpointError:  # another worker runs it
-                    continue
-        if len(records) >= self.plan.trials:
-            return None, None
-        record = self.study.ask()
-        return record, self.folder.claim(record.number).acquire()
 
     def _run_trial(self, record: TrialRecord) -> None:
         """Train a trial with each of its seeds, and record how it ended."""
@@ -144,7 +121,7 @@ class TrialRunner:
         hooks = TrialHooks(
             # A trial that was worth its first seed is trained with all of them.
             lambda *evaluation: self._judge(number, *evaluation, may_prune=seed == 0),
-            self._check_time,
+            lambda: self._saved(number),
             partial(save_measured, measured),
         )
         self.training.train(number, record.values, hooks, seed=seed)
@@ -178,8 +155,9 @@ class TrialRunner:
         if is_pruned:
             raise _Pruned
 
-    def _check_time(self) -> None:
-        """End a trial for lack of time, in all processes alike, once it has a checkpoint."""
+    def _saved(self, number: int) -> None:
+        """Keep a checkpoint; then end a trial for lack of time, in all processes alike."""
+        self._keep(number)
         if self._is_late:
             raise _OutOfTime
 
@@ -189,6 +167,7 @@ class TrialRunner:
         """Record how a trial ended and its seconds in this start, and print it."""
         if not this_process().is_main_process:
             return
+        self._keep(number)
         tell(number, round(time.monotonic() - started, 3))
         records = self.study.records()
         record = records[number]
@@ -203,3 +182,65 @@ class TrialRunner:
             return True
         states = {record.state for record in self.study.records()}
         return not isinstance(error, CheckpointError) and bool(states & {"complete", "pruned"})
+
+
+class TrialWorker(TrialRunner):
+    """One worker of a search, which chooses its trials. Several may share the folder."""
+
+    def __init__(self, training: TrialTraining, console: Console) -> None:
+        study = SearchStudy(training.folder.path, training.plan)
+        super().__init__(training, console, study)
+        self.study: SearchStudy = study
+
+    def run_all(self) -> None:
+        """Run trials while there are any to begin or to go on with.
+
+        Raises FinetuneError for what would fail in every trial, and Interrupted.
+        """
+        while self.run_next(waits=True):
+            pass
+
+    def run_next(self, *, waits: bool = False) -> bool:
+        """Run one trial; False if there is none, or if the time is up.
+
+        With `waits`, there is one as long as a trial that another process runs may be left to this
+        one.
+        """
+        claimed = self._claim(waits=waits)
+        if claimed is None:
+            return False
+        record, lock = claimed
+        try:
+            return self.run(record)
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _claim(self, *, waits: bool) -> tuple[TrialRecord, RunLock | None] | None:
+        """Take a trial that a stopped process left, or a new one; None if there is none.
+
+        The main process chooses for all processes, and locks the trial.
+        """
+        record, lock = None, None
+        while this_process().is_main_process and time.monotonic() < self._deadline:
+            with self.study.exclusive():
+                record, lock = self._choose()
+                is_over = all(each.state != "running" for each in self.study.records())
+            if record is not None or is_over or not waits:
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)  # another process may end without its trial's result
+        (record,) = broadcast_object_list([record])
+        return None if record is None else (record, lock)
+
+    def _choose(self) -> tuple[TrialRecord | None, RunLock | None]:
+        records = self.study.records()
+        for record in records:
+            if record.state == "running":
+                try:
+                    return record, self.folder.claim(record.number).acquire()
+                except CheckpointError:  # another worker runs it
+                    continue
+        if len(records) >= self.plan.trials:
+            return None, None
+        record = self.study.ask()
+        return record, self.folder.claim(record.number).acquire()

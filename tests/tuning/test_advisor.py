@@ -10,7 +10,7 @@ import pytest
 import finetune
 from finetune.errors import FinetuneError
 from finetune.inspection.run_costs import Cost
-from finetune.tuning.ladder import RUNGS, Prospect
+from finetune.searches.ladder import RUNGS, Prospect
 from finetune.tuning.measured import RankedBy, expected_optimism, gain_interval
 from tests.support.command_line import finetune as command
 

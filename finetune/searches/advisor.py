@@ -23,9 +23,9 @@ from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console, format_duration
 from finetune.search_space.search_plan import METHOD
 from finetune.search_space.space import Choice
+from finetune.searches.advice import TAKES, advice_lines, measure_gain
+from finetune.searches.ladder import LADDER, RUNGS, Prospect, look_at
 from finetune.training.state import TrialHooks
-from finetune.tuning.advice import TAKES, advice_lines, measure_gain
-from finetune.tuning.ladder import LADDER, RUNGS, Prospect, look_at
 from finetune.tuning.measured import read_measured, save_measured
 from finetune.tuning.search_folder import format_values
 from finetune.tuning.search_results import (

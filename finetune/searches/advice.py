@@ -8,7 +8,7 @@ from finetune.errors import shell_word
 from finetune.inference.predictor import load
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import format_duration
-from finetune.tuning.ladder import short
+from finetune.searches.ladder import short
 from finetune.tuning.measured import Gain, gain_interval, read_measured
 from finetune.tuning.search_folder import SearchFolder, format_values
 from finetune.tuning.search_results import SearchResults, describe_best

@@ -17,8 +17,9 @@ from finetune.errors import CheckpointError, ConfigError, FinetuneError, format_
 from finetune.io.run_lock import RunLock
 from finetune.reporting.console import Console, format_duration
 from finetune.search_space.search_plan import SearchPlan
+from finetune.searches.advisor import advise
 from finetune.task import Task
-from finetune.tuning.advisor import advise
+from finetune.tuning.cluster_trials import run_on_cluster
 from finetune.tuning.search_folder import SearchFolder, default_search_folder
 from finetune.tuning.search_results import (
     SearchResults,
@@ -27,10 +28,11 @@ from finetune.tuning.search_results import (
     show_search,
     write_results,
 )
+from finetune.tuning.stored_trials import begin_in_store, run_in_store, send_results
 from finetune.tuning.study import check_optuna
 from finetune.tuning.trial_training import TrialTraining
-from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialRunner
-from finetune.tuning.workers import run_on_cluster, run_workers
+from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialWorker
+from finetune.tuning.workers import run_workers
 
 
 def run_search(
@@ -53,9 +55,17 @@ def run_search(
         folder.begin(plan)
     state.wait_for_everyone()
     folder.check_same(plan)
-    console.heading(f"search with {_describe(plan)}, output in {folder.path}")
+    store = plan.settings.storage
+    if store is not None:
+        begin_in_store(training, store)
+    console.heading(f"search with {_describe(plan)}, output in {store or folder.path}")
     console.facts({key: str(values) for key, values in plan.space.items()})
-    runner = TrialRunner(training, console)
+    if store is not None:
+        run_in_store(training, store, console)
+        results = _conclude(TrialWorker(training, console))
+        send_results(folder, store)
+        return results
+    runner = TrialWorker(training, console)
     if plan.settings.on is not None:
         run_on_cluster(training, console)
         return _conclude(runner)
@@ -77,7 +87,7 @@ def _describe(plan: SearchPlan) -> str:
     return f"{count}sampler={plan.sampler}, pruner={plan.settings.pruner}{time}"
 
 
-def _conclude(runner: TrialRunner) -> SearchResults:
+def _conclude(runner: TrialWorker) -> SearchResults:
     """Measure the best trial on test; print and write the results."""
     folder, study = runner.folder, runner.study
     results = read_results(folder, runner.plan, study.records(), study.importances())
