@@ -15,6 +15,7 @@ from finetune.config.schema import Section
 from finetune.config.yaml import split_override
 from finetune.data.source import STANDARD_INPUT, Source
 from finetune.errors import ConfigError, raise_for_faults
+from finetune.io.references import refuse_url
 
 PARQUET = ".parquet"
 INSTALL = "pip install 'finetune-kit[ray]'"
@@ -88,6 +89,7 @@ def check_cluster_output(output: Path | None) -> None:
             f"{'-o: missing' if output is None else f'-o {output}'}; on=ray writes Parquet: name a "
             f"{PARQUET} file, or a folder for a file of each block, which suits many rows"
         )
+    refuse_url(output)
     if output.suffix or not output.exists():
         return
     inside = [output.name] if output.is_file() else [path.name for path in output.iterdir()]

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from finetune.errors import ConfigError, DataError
 from finetune.io.files import atomic, write_json
+from finetune.io.references import refuse_url
 
 SUFFIX = ".parquet"
 DIGEST = b"made_of"
@@ -28,6 +29,7 @@ DIGEST = b"made_of"
 
 def check_vector_file(path: Path) -> None:
     """Raise ConfigError for a file that is not Parquet."""
+    refuse_url(path)
     if path.suffix != SUFFIX:
         raise ConfigError(f"-o {path}: vectors are written as parquet; name a {SUFFIX} file")
 

@@ -15,7 +15,15 @@ from finetune.config.formats import FILE_ENDINGS
 from finetune.config.model_folders import weights_folder
 from finetune.config.schema import ModelConfig
 from finetune.config.text_files import is_special
-from finetune.errors import DataError, FinetuneError, ModelError, closest, listed, nearest
+from finetune.errors import (
+    ConfigError,
+    DataError,
+    FinetuneError,
+    ModelError,
+    closest,
+    listed,
+    nearest,
+)
 
 PACKAGE_SCHEME = "pkg://"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -193,6 +201,15 @@ def _how_to_install(package: str) -> str:
 def _normalized(name: str) -> str:
     """Normalize the name of a distribution as package indexes do."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def refuse_url(output: Path) -> None:
+    """Raise ConfigError for an output that is a URL, which would become a local folder `s3:`."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", output.as_posix(), re.IGNORECASE):
+        raise ConfigError(
+            f"-o {output.as_posix().replace(':/', '://', 1)}: is a URL; name a place on this "
+            "machine, or in a mounted store"
+        )
 
 
 def _instead_of_url(reference: str) -> str:

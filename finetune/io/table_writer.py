@@ -20,6 +20,7 @@ import pyarrow.parquet
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import ConfigError, DataError, nearest
 from finetune.io.files import atomic
+from finetune.io.references import refuse_url
 
 Record = Mapping[str, Any]
 Write = Callable[[Sequence[Record]], None]
@@ -32,6 +33,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 def check_output(path: Path, source: Path | None = None) -> None:
     """Raise ConfigError if `path` has an unknown ending, is a folder, or is the input file."""
+    refuse_url(path)
     if path.suffix.lower() not in WRITTEN_TABLES:
         hint = nearest(path.suffix, WRITTEN_TABLES)
         raise ConfigError(f"-o {path}: unknown file ending; {hint}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from finetune.errors import shell_word
 from finetune.inference.predictor import load
@@ -14,33 +16,53 @@ from finetune.tuning.search_folder import SearchFolder, format_values
 from finetune.tuning.search_results import SearchResults, describe_best
 from finetune.tuning.study import TrialRecord
 
-TAKES = "takes"
-"""First word of the reason why a method was not begun: it takes more time than was left."""
+HOUR = 3600.0
+
+
+class MethodCost(NamedTuple):
+    """Estimated seconds of a run.
+
+    Attributes:
+        total: with what is done once.
+        once: of the features, which later runs share.
+    """
+
+    total: float
+    once: float
 
 
 def advice_lines(
-    results: SearchResults, complete: Sequence[TrialRecord], left_out: Mapping[str, str]
+    results: SearchResults,
+    complete: Sequence[TrialRecord],
+    costs: Mapping[str, MethodCost],
+    late: Sequence[str],
 ) -> Iterator[str]:
     """Say which method to take, what it gains, what it costs, and what another hour would try.
 
-    `complete` are the methods that were trained to their end, the cheapest first; `left_out` says
-    of others why they were not.
+    `complete` are the methods that were trained to their end, the cheapest first; `late` those for
+    which the time was too short.
     """
     best = results.best
+
+    def takes(record: TrialRecord) -> str:
+        return _describe_cost(record, results, costs.get(_name(record)))
+
     yield f"take {format_values(best.values)}: {describe_best(results)}"
-    yield f"it takes {_duration(best)} to train on this machine"
+    yield f"it takes {takes(best)} to train on this machine"
     place = list(complete).index(best)
     if place:
         cheaper = complete[place - 1]
         gain = measure_gain(results.folder, best, cheaper)
-        yield f"over {_name(cheaper)}, the next cheaper method, which takes {_duration(cheaper)}, "
+        yield f"over {_name(cheaper)}, the next cheaper method, which takes {takes(cheaper)}, "
         yield f"  it gains {gain}{_doubt(gain, cheaper)}"
     elif len(complete) > 1:
         dearer = complete[1]
         gain = measure_gain(results.folder, dearer, best)
-        yield f"it is the cheapest; {_name(dearer)}, the next method, takes {_duration(dearer)}"
+        yield f"it is the cheapest; {_name(dearer)}, the next method, takes {takes(dearer)}"
         yield f"  and gains {gain}"
-    yield f"another hour would try: {'; '.join(_further(results, left_out))}"
+    elif late:
+        yield "no other method was trained to its end, so what others gain is not known"
+    yield from _outlook(results, costs, late)
 
 
 def measure_gain(folder: SearchFolder, better: TrialRecord, other: TrialRecord) -> Gain:
@@ -59,18 +81,36 @@ def _name(record: TrialRecord) -> str:
     return str(record.values["method"])
 
 
-def _duration(record: TrialRecord) -> str:
-    return format_duration(record.seconds or 0)
+def _describe_cost(record: TrialRecord, results: SearchResults, cost: MethodCost | None) -> str:
+    """Return the time of a run, and that of its features if an earlier run has computed them."""
+    words = format_duration(record.seconds or 0)
+    runs = sum(_name(each) == _name(record) for each in results.records)
+    if cost is not None and cost.once and runs > 1:
+        words += f" (after about {format_duration(cost.once)} for features, computed once)"
+    return words
 
 
-def _further(results: SearchResults, left_out: Mapping[str, str]) -> Iterator[str]:
-    late = [
-        f"{method}, which {reason.partition(',')[0]}"
-        for method, reason in left_out.items()
-        if reason.startswith(TAKES)
-    ]
-    if late:
-        yield f"{', and '.join(late)}: the same command with time=1h"
+def _outlook(
+    results: SearchResults, costs: Mapping[str, MethodCost], late: Sequence[str]
+) -> Iterator[str]:
+    """Say what another hour would try, and what takes more than that."""
+    total, within, beyond = 0.0, list[str](), list[str]()
+    for method in sorted(late, key=lambda each: costs[each].total if each in costs else 0):
+        if method not in costs:
+            within.append(f"{method}, which was not timed")
+            continue
+        total += costs[method].total
+        words = f"{method}, which takes about {format_duration(costs[method].total)}"
+        (within if total <= HOUR else beyond).append(words)
+    tries = [f"{', and '.join(within)}: the same command with time=1h"] if within else []
+    yield f"another hour would try: {'; '.join([*tries, *_refinements(results)])}"
+    if beyond:
+        hours = math.ceil(total / HOUR)
+        yield f"longer than that: {', and '.join(beyond)}: the same command with time={hours}h"
+
+
+def _refinements(results: SearchResults) -> Iterator[str]:
+    """Yield what could make the best method better."""
     run = RunFolder(results.folder.trial(results.best.number)).read("results.json")
     if run["selected_on"] and run["step"] == run.get("steps"):
         yield "more epochs, since the last evaluation was the best"

@@ -23,7 +23,7 @@ from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console, format_duration
 from finetune.search_space.search_plan import METHOD
 from finetune.search_space.space import Choice
-from finetune.searches.advice import TAKES, advice_lines, measure_gain
+from finetune.searches.advice import MethodCost, advice_lines, measure_gain
 from finetune.searches.ladder import LADDER, RUNGS, Prospect, look_at
 from finetune.training.state import TrialHooks
 from finetune.tuning.measured import read_measured, save_measured
@@ -77,6 +77,9 @@ class _Advisor:
         self._fault: FinetuneError | None = None
         self._left_out: dict[str, str] = {}
         """{method: why it was not trained to its end}"""
+        self._late: list[str] = []
+        """Those of them for which the time was too short."""
+        self._costs: dict[str, MethodCost] = {}
 
     def advise(self) -> SearchResults:
         """Try each method, finish the best one, and print the advice."""
@@ -94,7 +97,7 @@ class _Advisor:
                     raise
                 except _OutOfTime:
                     reason = "did not end in time; the same command goes on with it"
-                    self._leave_out(prospect.method, reason)
+                    self._leave_out(prospect.method, reason, is_late=True)
                 except FinetuneError as error:
                     self._note_fault(prospect.method, error)
         if not self._complete:
@@ -110,8 +113,15 @@ class _Advisor:
         """Methods that were trained to their end, the cheapest first."""
         return self._tried.get(1.0, [])
 
-    def _leave_out(self, method: str, reason: str) -> None:
+    @property
+    def _left(self) -> float:
+        """Seconds until the time is up."""
+        return max(self._deadline - time.monotonic(), 0.0)
+
+    def _leave_out(self, method: str, reason: str, *, is_late: bool = False) -> None:
         self._left_out[method] = reason
+        if is_late:
+            self._late.append(method)
         self.console.print(f"{method} is left out: {reason}")
 
     def _note_fault(self, method: str, fault: FinetuneError) -> None:
@@ -127,6 +137,9 @@ class _Advisor:
         """Time a step of each of some methods; return them from the cheapest on."""
         prospects = []
         for method in methods:
+            if self._complete and not self._left:
+                self._leave_out(method, "was not timed, since the time is up", is_late=True)
+                continue
             try:
                 prospects.append(self._look_at(method))
             except FinetuneError as error:
@@ -145,26 +158,40 @@ class _Advisor:
         once = prospect.cost.once_seconds
         features = f", features in about {format_duration(once)}, computed once" if once else ""
         self.console.print(f"{method}: {steps}{features}")
+        self._costs[method] = MethodCost(prospect.total((), self._overhead), once)
         return prospect
 
     def _try(self, prospect: Prospect) -> None:
         """Train a method to its end with the best of its rates, if its time is left."""
-        left = max(self._deadline - time.monotonic(), 0.0)
+        left = self._left
         rungs = prospect.rungs(left, self._overhead)
         if rungs is None:
             needed = format_duration(prospect.total((), self._overhead))
-            reason = f"{TAKES} about {needed}, and {format_duration(left)} are left"
-            self._leave_out(prospect.method, reason)
+            reason = f"takes about {needed}, and {format_duration(left)} are left"
+            self._leave_out(prospect.method, reason, is_late=True)
             return
         values: dict[str, Any] = {"method": prospect.method}
         candidates = [values | {"lr": rate} for rate in prospect.rates] or [values]
         for count, share in rungs:
-            runs = [(each, self._train(prospect, each, share)) for each in candidates[:count]]
-            runs.sort(key=lambda run: _score(run[1]), reverse=True)  # of equal ones, the default
-            candidates = [each for each, _ in runs]
-            if share == RUNGS[-1].share and self._is_behind(runs[0][1], share):
+            runs = self._compete(prospect, candidates[:count], share)
+            candidates = [each for each, _ in runs] or candidates
+            if runs and share == RUNGS[-1].share and self._is_behind(runs[0][1], share):
                 return
         self._train(prospect, candidates[0], 1.0)
+
+    def _compete(
+        self, prospect: Prospect, candidates: Sequence[dict[str, Any]], share: float
+    ) -> list[tuple[dict[str, Any], TrialRecord]]:
+        """Train candidates for a share of the length; return them, the best one first.
+
+        Without those for which no time is left, since others took longer than was estimated.
+        """
+        runs = []
+        for values in candidates:
+            if self._left < prospect.seconds() + self._overhead:
+                break
+            runs.append((values, self._train(prospect, values, share)))
+        return sorted(runs, key=lambda run: _score(run[1]), reverse=True)  # of equals, the default
 
     def _is_behind(self, record: TrialRecord, share: float) -> bool:
         """True for a method that is worse than a cheaper one after this share of the length."""
@@ -230,7 +257,7 @@ class _Advisor:
         write_results(results)
         show_search(results, self.console)
         self.console.heading("advice")
-        for line in advice_lines(results, self._complete, self._left_out):
+        for line in advice_lines(results, self._complete, self._costs, self._late):
             self.console.print(f"  {line}")
         return results
 

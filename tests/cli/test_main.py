@@ -51,6 +51,14 @@ def test_help_imports_no_heavy_library() -> None:
     assert not {*HEAVY} & {*output.partition("loaded")[2].split()}
 
 
+@pytest.mark.parametrize("option", [["-o", "s3://bucket/out"], ["--output=gs://bucket/out"]])
+def test_an_output_that_is_a_url_is_refused(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finetune("check", "news.csv", *option) == 2
+    assert "://bucket/out: is a URL; name a place on this machine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert finetune(command, "--help") == 0

@@ -52,6 +52,15 @@ def test_search_refuses_shares_without_a_cluster() -> None:
         planned(SPACE, "search.gpus=1")
 
 
+def test_an_object_store_is_named_by_a_key_of_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"search\.dir: 's3://b/x': is a URL.* search\.storage"):
+        planned(SPACE, "search.dir=s3://b/x")
+    with pytest.raises(ConfigError, match=r"search\.storage: has no effect without search\.on=ray"):
+        planned(SPACE, "search.storage=s3://b/x")
+    with pytest.raises(ConfigError, match=r"search\.storage: 'b/x': should be a URL such as s3://"):
+        planned(SPACE, "search.storage=b/x", "search.on=ray")
+
+
 def test_search_takes_workers_with_and_without_a_cluster() -> None:
     assert planned(SPACE, "search.workers=2").settings.workers == 2
     assert planned(SPACE, "search.workers=2", "search.on=ray", "search.cpus=1").settings.on == "ray"

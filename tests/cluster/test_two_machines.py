@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,8 +78,9 @@ class TwoMachines:
 
 
 @pytest.fixture
-def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoMachines]:
+def machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TwoMachines]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     two = TwoMachines()
     yield two
     two.close()
@@ -189,14 +191,33 @@ def trials_of(folder: Path) -> list[dict[str, Any]]:
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 
-def test_search_has_the_same_trials_after_the_loss_of_a_machine(
-    machines: TwoMachines, bert_folder: Path, news_csv: Path, held_csv: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def words(bert_folder: Path, news_csv: Path, held_csv: Path) -> list[str]:
     words = ["search", "task=text-classification", f"model={bert_folder}", f"data.train={news_csv}"]
     words += [f"data.validation={held_csv}", f"data.test={held_csv}", "batch_size=16", "epochs=6"]
     words += ["method=full", "lr=log(1e-6,1e-2)", "trials=4", "sampler=random", "precision=fp32"]
-    words += ["search.pruner=none", "train.best=-loss"]
-    folder, local = tmp_path / "shared", tmp_path / "local"
+    return [*words, "search.pruner=none", "train.best=-loss"]
+
+
+def check_same_as_on_one_machine(words: list[str], folder: Path, runs: Path, local: Path) -> None:
+    """Check a search with a lost machine whose results are in one folder, its runs in another."""
+    logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
+    assert re.search(r"resuming from step [1-9]", logs), "the trial began anew"
+    assert finetune(*words, f"search.dir={local}") == 0
+    assert trials_of(folder) == trials_of(local)
+    for number in range(4):
+        for path in (local / f"trial-{number:03d}" / "final").glob("*.safetensors"):
+            other = load_file(runs / path.relative_to(local))
+            assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {
+                name: tensor.tolist() for name, tensor in other.items()
+            }
+    assert "test" in json.loads((folder / best(folder) / "results.json").read_text())["metrics"]
+
+
+def test_search_has_the_same_trials_after_the_loss_of_a_machine(
+    machines: TwoMachines, words: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared"
     process = machines.start(*words, f"search.dir={folder}")
 
     def runs_in_the_middle() -> bool:
@@ -210,19 +231,32 @@ def test_search_has_the_same_trials_after_the_loss_of_a_machine(
 
     wait_until(runs_in_the_middle, process)
     machines.lose_one()
-    out = ended(process)
-    assert "a process of the cluster was lost" in out
-    logs = "".join(path.read_text() for path in (folder / "logs").iterdir())
-    assert re.search(r"resuming from step [1-9]", logs), "the trial began anew"
-    assert finetune(*words, f"search.dir={local}") == 0
-    assert trials_of(folder) == trials_of(local)
-    for number in range(4):
-        for path in (local / f"trial-{number:03d}" / "final").glob("*.safetensors"):
-            other = load_file(folder / path.relative_to(local))
-            assert {name: tensor.tolist() for name, tensor in load_file(path).items()} == {
-                name: tensor.tolist() for name, tensor in other.items()
-            }
-    assert "test" in json.loads((folder / best(folder) / "results.json").read_text())["metrics"]
+    assert "a process of the cluster was lost" in ended(process)
+    check_same_as_on_one_machine(words, folder, folder, tmp_path / "local")
+
+
+def test_search_in_a_store_has_the_same_trials_after_the_loss_of_a_machine(
+    machines: TwoMachines, words: list[str], tmp_path: Path
+) -> None:
+    folder, store = tmp_path / "results", tmp_path / "store"
+    stored = [*words, f"search.dir={folder}", f"search.storage={store.as_uri()}"]
+    process = machines.start(*stored)
+
+    def runs_in_the_middle() -> bool:
+        place = f"cache/search/*/{machines.second.node_id}/trial-*/checkpoints/step-*"
+        trials = {path.parent.parent.name for path in tmp_path.glob(place)}
+        return any(list((store / trial).glob("checkpoints/*/manifest.json")) for trial in trials)
+
+    wait_until(runs_in_the_middle, process)
+    machines.lose_one()
+    assert "a process of the cluster was lost" in ended(process)
+    check_same_as_on_one_machine(words, folder, store, tmp_path / "local")
+    assert (store / "best.yaml").read_text() == (folder / "best.yaml").read_text()
+    assert {path.parent.name for path in folder.glob("trial-*/final")} == {best(folder)}
+    before = (store / "journal.jsonl").read_bytes()
+    shutil.rmtree(folder)
+    assert "best: trial" in ended(machines.start(*stored)), "it goes on from the store"
+    assert (store / "journal.jsonl").read_bytes() == before
 
 
 def best(folder: Path) -> str:

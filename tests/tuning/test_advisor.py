@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import finetune
 from finetune.errors import FinetuneError
 from finetune.inspection.run_costs import Cost
+from finetune.searches import advisor
 from finetune.searches.ladder import RUNGS, Prospect
 from finetune.tuning.measured import RankedBy, expected_optimism, gain_interval
+from finetune.tuning.trial_training import TrialTraining
 from tests.support.command_line import finetune as command
 
 
@@ -74,6 +79,30 @@ def test_a_method_that_cannot_end_in_time_is_not_begun(
         )
     assert "full is left out: takes about" in capsys.readouterr().out
     assert not list(folder.glob("trial-*"))
+
+
+def test_nothing_more_is_begun_once_the_time_is_up(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first run takes two hours, far longer than was estimated."""
+    slow = TrialTraining.train
+
+    def train(*args: Any, **keys: Any) -> None:
+        slow(*args, **keys)
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 7200)
+        monkeypatch.setattr(advisor, "time", clock)
+
+    monkeypatch.setattr(TrialTraining, "train", train)
+    assert command("search", *words) == 0
+    out = capsys.readouterr().out
+    runs = [line for line in out.splitlines() if line.startswith("trial ")]
+    assert len(runs) == 2, "one on the first rung, and one to the end"
+    assert "lora is left out: was not timed, since the time is up" in out
+    assert "no other method was trained to its end" in out
+    assert "another hour would try: lora, which was not timed, and partial, which was" in out
 
 
 @pytest.fixture
