@@ -39,7 +39,7 @@ class StoredFolder:
         """Files that the store has as they are here, by their path in the folder."""
 
     def push(self, name: str) -> None:
-        """Send a file or a folder: what has changed since, and what has been removed."""
+        """Send a file or a folder, or "", all: what has changed since, and what was removed."""
         files = {path.relative_to(self.folder).as_posix(): path for path in self._local(name)}
         versions = {key: _version(path) for key, path in files.items()}
         changed = [key for key, version in versions.items() if self._sent.get(key) != version]
@@ -51,8 +51,8 @@ class StoredFolder:
                 self._store.delete_file(f"{self._root}/{key}")
                 del self._sent[key]
 
-    def pull(self, name: str, *, without: Sequence[str] = ()) -> None:
-        """Fetch a file or a folder in place of the one here, which remains if the store has none.
+    def pull(self, name: str, *, without: Sequence[str] = ()) -> bool:
+        """Fetch a file or a folder in place of the one here; False if the store has none.
 
         Folders within it that are named in `without` are left out.
         """
@@ -64,6 +64,7 @@ class StoredFolder:
                 remove_path(self.folder / name)
             for key in keys:
                 self._sent[key] = self._fetch(key, self.folder / key)
+        return bool(keys)
 
     def _local(self, name: str) -> Iterator[Path]:
         path = self.folder / name

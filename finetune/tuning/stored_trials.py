@@ -44,15 +44,16 @@ _KEEPER = "keeper"
 
 
 def begin_in_store(training: TrialTraining, url: str) -> None:
-    """Send the record of a new search, or check that the store has the same one.
+    """Send a search that the store does not have, or check that it has the same one.
 
     Raises ConfigError for what machines cannot share, and CheckpointError.
     """
     check_is_named(training)
     stored = StoredFolder(training.folder.path, url)
-    stored.pull(RECORD)
+    is_known = stored.pull(RECORD)
     training.folder.check_same(training.plan)
-    stored.push(RECORD)
+    if not is_known:
+        stored.push("")  # with the trials of earlier starts without a store
 
 
 def run_in_store(training: TrialTraining, url: str, console: Console) -> None:

@@ -36,11 +36,17 @@ def test_a_folder_is_sent_and_fetched_with_what_has_changed(tmp_path: Path) -> N
     sender.push("log")
     assert files(store) == {"trial/config": "longer", "trial/checkpoints/two": "d", "log": "c"}
     write(there, trial__checkpoints__one="left by an earlier run")
-    for name in ("trial", "log", "missing"):
-        receiver.pull(name)
+    assert [receiver.pull(name) for name in ("trial", "log", "missing")] == [True, True, False]
     assert files(there) == files(store)
     receiver.pull("trial", without=["checkpoints"])
     assert files(there) == {"trial/config": "longer", "log": "c"}
+
+
+def test_a_whole_folder_is_sent(tmp_path: Path) -> None:
+    here, store = tmp_path / "here", tmp_path / "store"
+    write(here, search="a", trial__config="b")
+    StoredFolder(here, store.as_uri()).push("")
+    assert files(store) == files(here)
 
 
 def test_what_has_not_changed_is_not_sent_again(tmp_path: Path) -> None:
