@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from finetune.config.schema import RunConfig
 from finetune.errors import ConfigError
 from finetune.task import Task
+from finetune.task_parts.rows import shorten
 
 
 def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
@@ -20,9 +22,30 @@ def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
     """
     known: dict[str, int] = {}
     labels = list(task.rows.labels_of(rows))
-    if any(len(row_labels) != 1 for row_labels in labels):
-        raise ConfigError(f"{key}: some rows do not have exactly one class; remove the key")
+    if others := [each for each in labels if len(each) != 1]:
+        found = shorten(", ".join(others[0])) if others[0] else "none"
+        raise ConfigError(
+            f"{key}: only for rows with exactly one class, which {len(others)} of {len(labels)} "
+            f"rows do not have (the first has {found}); remove the key"
+        )
     return np.array([known.setdefault(name, len(known)) for (name,) in labels], dtype=np.int64)
+
+
+def check_classes(config: RunConfig, task: Task, rows: Any) -> None:
+    """Raise ConfigError for a key that needs rows with one class each, if these are not such.
+
+    Reads labels only, so that it is said before the network is loaded and features are computed.
+    """
+    train = config.train
+    needed = {
+        f"train.semi={train.semi}": train.semi is not None,
+        f"train.synthetic={train.synthetic}": train.synthetic is not None,
+        "train.sampling=balanced": train.sampling == "balanced" and train.group_by is None,
+        "method.contrastive": bool(getattr(config.method, "contrastive", None)),
+    }
+    for key, is_set in needed.items():
+        if is_set:
+            classes_of(task, rows, key)
 
 
 def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:

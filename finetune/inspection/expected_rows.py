@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune.batching.data_loader import measure_split
-from finetune.batching.sampling import classes_of
 from finetune.data.opening import Splits
 from finetune.errors import format_count
 from finetune.reporting.run_facts import AddedRows
@@ -37,7 +36,6 @@ def expect_rows(prepared: Prepared, splits: Splits) -> ExpectedRows | None:
     config, task = prepared.live.config.train, prepared.live.task
     if config.semi is not None:
         check_semi(prepared.live)
-        classes_of(task, prepared.live.train.rows, f"train.semi={config.semi}")  # raises
         assert splits.unlabeled is not None, "checked with the config"
         pool, _, _ = measure_split("unlabeled", splits.unlabeled, task)
         count = round(ACCEPTED * len(pool))
@@ -51,7 +49,6 @@ def expect_rows(prepared: Prepared, splits: Splits) -> ExpectedRows | None:
         return ExpectedRows(note, steps, length)
     if config.synthetic is not None:
         key = f"train.synthetic={config.synthetic}"
-        classes_of(task, prepared.live.train.rows, key)  # raises for rows without one class
         sizes = prepared.labels["train"].counts
         missing = {label: max(sizes.values()) - size for label, size in sizes.items()}
         added = AddedRows(

@@ -20,7 +20,7 @@ from torch import Tensor
 from finetune.batching.data_loader import Features, Split
 from finetune.errors import ConfigError
 from finetune.robustness.feature_gan import generate_rows
-from finetune.robustness.smote import interpolate_rows
+from finetune.robustness.smote import check_smote, interpolate_rows
 from finetune.task_parts.samples import Sample
 
 GENERATORS = {"smote": interpolate_rows, "gan": generate_rows}
@@ -60,6 +60,19 @@ class ExtendedFeatures:
         ]
 
 
+def check_synthetic(kind: Literal["smote", "gan"], classes: np.ndarray) -> None:
+    """Raise ConfigError if no rows of these classes, int64 [N] from 0, can be made."""
+    if kind == "smote" and (wanted := missing_rows(classes)):
+        check_smote(classes, wanted)
+
+
+def missing_rows(classes: np.ndarray) -> dict[int, int]:
+    """Return how many rows each smaller class lacks to the size of the largest one."""
+    sizes = np.bincount(classes)
+    missing = {label: int(sizes.max() - size) for label, size in enumerate(sizes)}
+    return {label: count for label, count in missing.items() if count}
+
+
 def extend_split(
     split: Split, classes: np.ndarray, kind: Literal["smote", "gan"], seed: int
 ) -> tuple[Split, str]:
@@ -76,9 +89,7 @@ def extend_split(
         )
     assert split.features is not None
     ((name, vectors),) = values.items()
-    sizes = np.bincount(classes)
-    wanted = {label: int(sizes.max() - size) for label, size in enumerate(sizes)}
-    wanted = {label: count for label, count in wanted.items() if count}
+    sizes, wanted = np.bincount(classes), missing_rows(classes)
     if not wanted:
         return split, "synthetic rows: none, all classes have the same size"
     made: list[Any] = [GENERATORS[kind](vectors.numpy(), classes, wanted, seed)]

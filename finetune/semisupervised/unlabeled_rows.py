@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from datasets import Dataset
 
+from finetune.analysis.requirements import check_analysis
 from finetune.batching.data_loader import Split, measure_split
 from finetune.batching.joined_rows import join_splits
 from finetune.errors import ConfigError
@@ -78,6 +79,13 @@ def add_pseudo_labeled(
     return joined, added, [note, *notes]
 
 
+def check_pseudo_labels(method: str, task: Task) -> None:
+    """Raise ConfigError without the library, and for images that the task does not augment."""
+    check_analysis(f"train.semi={method}")
+    if method == "fixmatch" and task.config.reads_images and not task.augments:
+        raise ConfigError(_no_views(f"train.semi={method}"))
+
+
 def computed_views(method: str, task: Task) -> int:
     """Return how many times the features of an unlabeled row are computed, each of another view."""
     if method != "fixmatch":
@@ -116,16 +124,20 @@ def _strong_views(key: str, task: Task, pool: Split, compute: Compute, seed: int
         return [_vectors(augmented, view) for view in range(_IMAGE_VIEWS)]
     rows = [{n: row[n] for n in task.rows.inputs} for row in take_rows(pool.rows, range(len(pool)))]
     if task.config.reads_images or not all(map(_is_text, rows)):
-        raise ConfigError(
-            f"{key}: needs altered views of the rows; augment images with the keys of the task, or "
-            "use train.semi=self-training"
-        )
+        raise ConfigError(_no_views(key))
     found = []
     for number, view in enumerate(TEXT_VIEWS):
         altered = Dataset.from_list(alter_texts(rows, view, seed))
         split, _, _ = measure_split(f"unlabeled, view {number + 1}", altered, task)
         found.append(_vectors(compute(split, 1)))
     return found
+
+
+def _no_views(key: str) -> str:
+    return (
+        f"{key}: needs altered views of the rows; augment images with the keys of the task, such "
+        "as task.augmentation=light, or use train.semi=self-training"
+    )
 
 
 def _is_text(row: Row) -> bool:

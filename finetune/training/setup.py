@@ -22,7 +22,7 @@ from finetune.batching.feature_key import digest_model
 from finetune.batching.parts import PartRows, split_into_parts
 from finetune.batching.plan import TrainPlan
 from finetune.batching.row_cache import CachePlan, attach_features
-from finetune.batching.sampling import classes_of
+from finetune.batching.sampling import check_classes, classes_of
 from finetune.batching.shared_rows import SharedRows
 from finetune.config.best_metric import selected_metric
 from finetune.config.schema import RunConfig
@@ -37,8 +37,8 @@ from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.reporting.run_facts import AddedRows
 from finetune.robustness.row_groups import RowGroups, describe_groups, find_groups
-from finetune.robustness.synthetic_rows import extend_split
-from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled
+from finetune.robustness.synthetic_rows import check_synthetic, extend_split
+from finetune.semisupervised.unlabeled_rows import add_pseudo_labeled, check_pseudo_labels
 from finetune.task import Task
 from finetune.task_parts.samples import Lengths, each_row
 from finetune.training.network import (
@@ -100,6 +100,7 @@ def assemble(
     )
     selected_metric(config.train.best, task.metric, task.views.metric_names())  # raises if unknown
     _check_labels(splits, task)
+    _check_added_rows(config, task, splits.train)
     if (workers := usable_workers(config.train.workers)) < config.train.workers:
         notes.append(
             f"workers: {workers} of train.workers={config.train.workers}, {WORKERS_PER_CORE} for "
@@ -392,6 +393,16 @@ def _classes(
         f"{drawn / sizes.max():.2g} times"
     )
     return classes, [note]
+
+
+def _check_added_rows(config: RunConfig, task: Task, rows: Any) -> None:
+    """Raise ConfigError for rows that cannot be added to train, before anything is computed."""
+    check_classes(config, task, rows)
+    semi, synthetic = config.train.semi, config.train.synthetic
+    if semi is not None:
+        check_pseudo_labels(semi, task)
+    if synthetic is not None:
+        check_synthetic(synthetic, classes_of(task, rows, f"train.synthetic={synthetic}"))
 
 
 def _check_labels(splits: Splits, task: Task) -> None:

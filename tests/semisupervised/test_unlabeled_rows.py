@@ -121,6 +121,28 @@ def test_semi_needs_unlabeled_rows_a_frozen_backbone_and_labels(
         assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("keys", ["semi=gan", "synthetic=gan", "synthetic=smote"])
+@pytest.mark.parametrize("kind", ["several", "number"])
+def test_rows_without_one_class_are_refused_before_the_network_is_loaded(
+    kind: str,
+    keys: str,
+    bert_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    network = shutil.copytree(bert_folder, tmp_path / "network")
+    (network / "model.safetensors").write_bytes(b"no weights")
+    cells = ["red; blue", "red", "blue; green"] if kind == "several" else ["1.5", "2.25", "7.5"]
+    rows = [{"text": f"text {n}", "label": cells[n % 3]} for n in range(18)]
+    pool = write(tmp_path / "pool.csv", [{"text": f"more {n}"} for n in range(9)])
+    words = [*(f"data={write(tmp_path / 'rows.csv', rows)}", f"model={network}")]
+    words += [f"data.unlabeled={pool}"] if "semi" in keys else []
+    command = ("train", "task=text-classification", "method=frozen", "data.validation=0")
+    assert finetune(*command, *words, keys, f"output={tmp_path / 'run'}") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert f"train.{keys}: only for rows with exactly one class, which" in error
+
+
 @pytest.mark.slow
 def test_fixmatch_reads_augmented_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
