@@ -11,6 +11,7 @@ from finetune.config.schema import READING_KEYS, DataConfig
 from finetune.config.yaml import split_override
 from finetune.data.source import Source, find_data, make_embedding_source
 from finetune.errors import ConfigError
+from finetune.exploration.result_folder import check_folder
 from finetune.io.references import check_run_exists
 from finetune.io.run_folder import RunFolder
 
@@ -26,7 +27,7 @@ def plan_exploration(words: Sequence[str], output: Path | None) -> tuple[str, So
         models, run = [data], RunFolder(Path(data))
         data, own = _trained_rows(run)
         keys = own | keys
-    source = make_embedding_source(data, keys, "command line")
+    source = make_embedding_source(data, keys, "command line", known=_MODEL)
     if not models:
         raise ConfigError(
             "explore: model=NAME is missing; give a pretrained model or a fine-tuned run, such as "
@@ -36,8 +37,7 @@ def plan_exploration(words: Sequence[str], output: Path | None) -> tuple[str, So
     check_run_exists(model)
     find_data(source.reference)
     folder = output or default_explore_folder(source, model)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"-o {folder}: is a file; name a folder")
+    check_folder(folder)
     return model, source, folder
 
 

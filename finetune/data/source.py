@@ -150,10 +150,13 @@ def take_report_keys(
     return others, ReportConfig(**values)
 
 
-def make_embedding_source(reference: Any, keys: Mapping[str, Any], place: str) -> Source:
+def make_embedding_source(
+    reference: Any, keys: Mapping[str, Any], place: str, known: Collection[str] = ()
+) -> Source:
     """Build the source of rows to embed, whose options are the keys of the task among `keys`.
 
     These begin with "task", or are keys of a task and do not control reading; "name" is the task.
+    `known` are further right spellings.
     """
     fields = set[str]().union(*(find_task_config(name).model_fields for name in task_names()))
     own = {
@@ -162,6 +165,6 @@ def make_embedding_source(reference: Any, keys: Mapping[str, Any], place: str) -
         if key.partition(".")[0] == "task" or key in fields.difference(READING_KEYS, [SPLIT])
     }
     others = {key: value for key, value in keys.items() if key not in own}
-    source = make_source(reference, others, place, known=fields)
+    source = make_source(reference, others, place, known=fields.union(known))
     options = {"name" if k == "task" else k.removeprefix("task."): v for k, v in own.items()}
     return replace(source, options=options)

@@ -21,6 +21,7 @@ from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, DataError, format_count
 from finetune.exploration.explore_folder import Exploration, write_exploration
 from finetune.exploration.explored_rows import describe_rows, find_labels
+from finetune.exploration.result_folder import FEATURES, check_folder
 from finetune.exploration.row_analysis import analyze
 from finetune.exploration.thumbnails import choose_typical
 from finetune.inference.embedding import has_vectors, open_embedding, write_vectors
@@ -30,7 +31,6 @@ from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.task_parts.samples import take_rows
 
-FEATURES = "features.parquet"
 _FEWEST = 4  # rows
 _ROWS_WITH_PICTURES = 3_000  # on the page; more would make it slow to open
 
@@ -66,6 +66,7 @@ def explore_rows(
     if this_process().num_processes > 1:
         raise ConfigError("explore: runs in one process; start it without a launcher")
     console, source = Console(), request.source
+    check_folder(folder)
     prepare_folder(folder)
     embedder, inputs = open_embedding(request, console)
     task = embedder.task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import numpy as np
 
 from finetune.analysis.feature_space import principal_components
 from finetune.analysis.requirements import check_analysis
+from finetune.config.schema import DataConfig
 from finetune.data.source import RowsRequest, make_embedding_source
 from finetune.distributed.launch import this_process
-from finetune.errors import ConfigError, DataError, format_count
+from finetune.errors import ConfigError, DataError, format_count, shell_word
 from finetune.inference.embedding import open_embedding
 from finetune.inference.embedding_network import is_backbone, is_fine_tuned
 from finetune.inference.model_loading import model_folder, read_task
+from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import check_output
 from finetune.labeling.criteria import Criterion, Indices, choose_rows
 from finetune.labeling.label_sheet import write_sheet
 from finetune.labeling.pool import Pool, identities_of, read_pool, target_columns
 from finetune.registry import find_task_config
 from finetune.reporting.console import Console
+from finetune.task import Task
 from finetune.task_parts.samples import Row
 
 _COMPONENTS = 50
@@ -92,7 +96,11 @@ def suggest_rows(
         * bool(known)
     )
     label = ", ".join(target_columns(embedder.task))
-    console.print(f"fill in the column {label}, then train with {_next_step(output, trained)}")
+    if trained:
+        command = _next_training(output, model)
+    else:
+        command = _first_training(output, model, embedder.task, source.options)
+    console.print(f"fill in the column {label}, then {command}")
     return lines
 
 
@@ -120,5 +128,21 @@ def _all_scores(model: str) -> dict[str, Any]:
     return {"scores": "all"} if "scores" in config.model_fields else {}
 
 
-def _next_step(output: Path, trained: bool) -> str:
-    return f"the keys of the run and data.answers={output}" if trained else f"data={output}"
+def _first_training(output: Path, model: str, task: Task, options: Mapping[str, Any]) -> str:
+    """Return the command that trains on the first answers."""
+    keys = [f"task.{key}={value}" for key, value in options.items() if key != "name"]
+    words = (f"task={task.name}", f"data={output}", f"model={model}", "method=frozen", *keys)
+    return f"run: finetune train {' '.join(map(shell_word, words))}"
+
+
+def _next_training(output: Path, model: str) -> str:
+    """Return the command that trains a run again with the answers, and those of earlier sheets."""
+    run = RunFolder(Path(model))
+    data = run.read_section("data", DataConfig) if run.has_config else DataConfig()
+    if data.source is None and data.train is None:  # rows made in Python
+        return f"train with the keys of the run and data.answers={output}"
+    earlier = data.answers if isinstance(data.answers, list) else [data.answers]
+    sheets = ",".join([*filter(None, earlier), str(output)])
+    answers = f"[{sheets}]" if "," in sheets else sheets
+    words = (f"{model}/config.yaml", f"data.answers={answers}", f"output={model}-next")
+    return f"run: finetune train {' '.join(map(shell_word, words))}"

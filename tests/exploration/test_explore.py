@@ -116,6 +116,18 @@ def test_explore_refuses_what_it_cannot_do(
     assert not (tmp_path / "out" / "features.parquet").exists()  # computed for nothing
 
 
+def test_explore_writes_into_no_folder_of_other_files(
+    bert_folder: Path, table: Path, capsys: Any
+) -> None:
+    words = ("explore", table, f"model={bert_folder}", "-o")
+    assert finetune(*words, table.parent) == 2
+    assert f"holds other files, such as {table.name}; name a new folder" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert finetune(*words, table) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+
+
 def test_explore_copes_with_rows_that_are_all_equal(
     bert_folder: Path, tmp_path: Path, capsys: Any
 ) -> None:

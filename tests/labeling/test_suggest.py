@@ -46,7 +46,10 @@ def test_suggest_by_a_run_writes_a_sheet_whose_answers_join_the_training_rows(
 ) -> None:
     sheet = tmp_path / "to_label.csv"
     assert finetune("suggest", finished_run, pool, "-n", 8, "-o", sheet) == 0
-    assert "8 rows of 30 without a label" in capsys.readouterr().out
+    output = " ".join(capsys.readouterr().out.split())
+    assert "8 rows of 30 without a label" in output
+    again = f"finetune train {finished_run}/config.yaml data.answers={sheet} output={finished_run}"
+    assert f"fill in the column label, then run: {again}-next" in output
     lines = read(sheet)
     assert list(lines[0]) == ["row", "suggested_label", "uncertainty", "label", "text"]
     texts = [row["text"] for row in read(pool)]
@@ -71,8 +74,10 @@ def test_suggest_by_a_run_writes_a_sheet_whose_answers_join_the_training_rows(
     assert "2 without a label, 1 that a split has" in output
     assert "rows: 56 train" in output
 
-    assert finetune("suggest", tmp_path / "run", pool, "-n", 50, "-o", sheet) == 0
-    assert not {line["text"] for line in filled} & {line["text"] for line in read(sheet)}
+    other = tmp_path / "other.csv"
+    assert finetune("suggest", tmp_path / "run", pool, "-n", 50, "-o", other) == 0
+    assert f"'data.answers=[{sheet},{other}]'" in " ".join(capsys.readouterr().out.split())
+    assert not {line["text"] for line in filled} & {line["text"] for line in read(other)}
 
 
 def test_suggest_by_a_pretrained_network_starts_from_unlabeled_rows(
