@@ -5,13 +5,14 @@ Shapes: T tokens.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tasks.generation.generation_config import Truncation
 from tasks.prompts.dialogues import Piece
+from tasks.text.long_texts import token_spans
 
 
 class Tokens(NamedTuple):
@@ -60,13 +61,12 @@ def tokenize_pieces(tokenizer: Any, pieces: Sequence[Piece]) -> Tokens:
     """
     text = "".join(piece.text for piece in pieces)
     if tokenizer.is_fast:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        spans, borders = encoded["offset_mapping"], list(accumulate(len(p.text) for p in pieces))
-        owners = [bisect_right(borders, start) for start, _ in spans]
-        if all(end <= borders[owner] for owner, (_, end) in zip(owners, spans, strict=True)):
-            # A token without characters at the end of the text belongs to the last piece.
-            owners = [min(owner, len(pieces) - 1) for owner in owners]
-            return Tokens(encoded["input_ids"], [pieces[owner].has_loss for owner in owners])
+        spans, borders = token_spans(tokenizer, text), np.cumsum([len(p.text) for p in pieces])
+        # A token without characters at the end of the text belongs to the last piece.
+        owners = np.minimum(np.searchsorted(borders, spans.starts, "right"), len(pieces) - 1)
+        if bool((spans.ends <= borders[owners]).all()):
+            has_loss = np.array([piece.has_loss for piece in pieces])
+            return Tokens(spans.ids.tolist(), has_loss[owners].tolist())
     ids, loss_mask = list[int](), list[bool]()
     for piece in pieces:
         piece_ids = tokenizer(piece.text, add_special_tokens=False)["input_ids"]

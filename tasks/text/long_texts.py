@@ -7,11 +7,30 @@ truncates it: a cell of 10 MB takes seconds and a gigabyte, each time that it is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 PART = 100_000
 """Characters of a part; shorter texts are tokenized as they are."""
+WINDOW = 20_000
+"""Characters of a part whose tokens are kept: small ones take a third of the time of large ones."""
 _MARGIN = 100  # tokens, more than the cut of a part may change at its end
+_CONTEXT = 200  # characters before and after a part, which are tokenized again with its neighbor
+
+
+class Spans(NamedTuple):
+    """Ids of tokens, and the first character and the end of each, all [T]."""
+
+    ids: np.ndarray[Any, np.dtype[np.int64]]
+    starts: np.ndarray[Any, np.dtype[np.int64]]
+    ends: np.ndarray[Any, np.dtype[np.int64]]
+
+    def __getitem__(self, key: Any) -> Spans:  # type: ignore[override]
+        return Spans(self.ids[key], self.starts[key], self.ends[key])
+
+    def equals(self, other: Spans) -> bool:
+        return all(np.array_equal(mine, its) for mine, its in zip(self, other, strict=True))
 
 
 def is_long(text: str) -> bool:
@@ -19,8 +38,77 @@ def is_long(text: str) -> bool:
     return len(text) > PART
 
 
+def token_spans(tokenizer: Any, text: str) -> Spans:
+    """Tokenize a text with a fast tokenizer, without special tokens; a long one in parts.
+
+    Parts end at a token's end, and neighbors overlap: where their tokens are the same ones on both
+    sides of it, they are those of the whole text. Where they are not, as in megabytes without a
+    blank, the end of a part is an end of a token.
+    """
+    if not is_long(text):
+        return _spans(tokenizer, text, 0, len(text))
+    parts, done = [_spans(tokenizer, text, 0, 0)], 0
+    while done < len(text):
+        end = min(done + WINDOW, len(text))
+        part = _spans(tokenizer, text, max(done - _CONTEXT, 0), min(end + _CONTEXT, len(text)))
+        rest = _after(part, parts[-1], done) if done > 0 else part
+        is_cut = rest is None
+        if rest is None:
+            rest = _spans(tokenizer, text, done, min(end + _CONTEXT, len(text)))
+        if end < len(text):
+            rest, end = _ending_by(rest, done, end)
+        if is_cut and _is_same_unknown(tokenizer, parts[-1], rest):
+            parts[-1].ends[-1], rest = rest.ends[0], rest[1:]
+        parts += [rest] if len(rest.ids) > 0 else []
+        done = end
+    return Spans(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _spans(tokenizer: Any, text: str, start: int, end: int) -> Spans:
+    """Tokenize the characters from `start` to `end`; spans are of the whole text."""
+    encoded = tokenizer(
+        text[start:end],
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_offsets_mapping=True,
+    )
+    spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2) + start
+    return Spans(np.array(encoded["input_ids"], dtype=np.int64), spans[:, 0], spans[:, 1])
+
+
+def _after(part: Spans, before: Spans, done: int) -> Spans | None:
+    """Return the tokens of a part after `done`; None if those before it are not the ones before."""
+    first = done - _CONTEXT // 2
+    same = np.flatnonzero((part.starts >= first) & (part.ends <= done))
+    known = before[before.starts >= first]
+    if len(same) == 0 or not part[same].equals(known):
+        return None
+    return part[int(same[-1]) + 1 :]
+
+
+def _is_same_unknown(tokenizer: Any, before: Spans, after: Spans) -> bool:
+    """True if a cut is inside an unknown word, which has one token whatever its length."""
+    ends = [*before.ids[-1:], *after.ids[:1]]
+    return ends == [tokenizer.unk_token_id] * 2 and before.ends[-1] == after.starts[0]
+
+
+def _ending_by(part: Spans, done: int, end: int) -> tuple[Spans, int]:
+    """Return the tokens before the last one that begins by `end`, and its first character.
+
+    A token of more characters than a part, such as an unknown word, is cut at `end`.
+    """
+    is_border = part.starts[1:] >= np.maximum.accumulate(part.ends)[:-1]
+    places = np.flatnonzero(is_border & (part.starts[1:] > done) & (part.starts[1:] <= end)) + 1
+    if len(places) > 0:
+        return part[: int(places[-1])], int(part.starts[places[-1]])
+    cut = part[part.starts < end]
+    return Spans(cut.ids, cut.starts, np.minimum(cut.ends, end)), end
+
+
 def count_tokens(tokenizer: Any, text: str) -> int:
     """Count the tokens of a text, without special tokens."""
+    if tokenizer.is_fast:
+        return len(token_spans(tokenizer, text).ids)
     keys = {"add_special_tokens": False, "return_attention_mask": False}
     return sum(len(tokenizer(part, **keys)["input_ids"]) for part in _parts(text))
 

@@ -1,4 +1,11 @@
-"""A run goes on with another number of processes: the same samples in every step, equal weights."""
+"""A run goes on with another number of processes: the same samples in every step, equal weights.
+
+In float32, products of matrices are rounded differently when micro-batches have other rows. That
+moves weights by about 3e-8 of the largest, but for the biases of attention keys: softmax is
+indifferent to them, so their gradients are zero but for rounding, which Adam scales to full steps.
+They differ by 1e-5 on some processors. In float64 all weights must agree a hundred million times
+better: a loss that was scaled or divided wrongly would differ there by as much as in float32.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,10 +29,12 @@ LIFE = """
 import json, sys
 from pathlib import Path
 from finetune.distributed.launch import this_process
-from tests.support.lives import Seen, Stop, live, load
+from tests.support.lives import Seen, Stop, in_float64, live, load
 
 rank, seen = this_process().process_index, Seen()
-folder, model, data, keys, life, stop = sys.argv[1:]
+folder, model, data, keys, life, stop, dtype = sys.argv[1:]
+if dtype == "float64":
+    in_float64()
 loaded = load(Path(folder), Path(model), Path(data), json.loads(keys))
 live(loaded, seen=seen, stop=Stop(int(stop)) if stop else None)
 rows = {step: [row for rows, _ in batches for row in rows] for step, batches in seen.steps.items()}
@@ -40,6 +50,8 @@ CASES: dict[str, dict[str, Any]] = {
     "partial": {"method": "partial", "method.unfreeze_every": 0.5, "optim": "sgd", "lr": 0.05},
     "micro": {"method": "full", "train.micro_batch": 2},
 }
+WITHOUT_GRADIENT = ".key.bias"
+"""Ending of the names of weights whose gradients are zero but for rounding."""
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +60,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def lives(
-    folder: Path, models: dict[str, Path], keys: dict[str, Any], parts: list[tuple[int, str]]
+    folder: Path,
+    models: dict[str, Path],
+    keys: dict[str, Any],
+    parts: list[tuple[int, str]],
+    dtype: str = "float32",
 ) -> tuple[dict[str, set[int]], dict[str, Tensor]]:
     """Run all lives of a run; return the rows of each step and the weights of the last one."""
     rows: dict[str, set[int]] = defaultdict(set)
     for life, (processes, stop) in enumerate(parts):
         words = [str(folder), str(models["plain"]), str(models["data"]), json.dumps(keys)]
-        launch(LIFE, processes, *words, str(life), stop)
+        launch(LIFE, processes, *words, str(life), stop, dtype)
         steps: dict[str, list[set[int]]] = defaultdict(list)
         for rank in range(processes):
             for step, seen in json.loads(Path(f"{folder}-{life}-{rank}.json").read_text()).items():
@@ -75,10 +91,24 @@ def test_run_on_two_one_and_two_processes_equals_that_on_one(
     expected_rows, expected = lives(tmp_path / "one", models, CASES[case], [(1, "")])
     assert rows == expected_rows
     assert len(rows) == 8
-    assert difference(expected, weights) < 1e-5
+    has_gradient = [name for name in expected if not name.endswith(WITHOUT_GRADIENT)]
+    assert len(expected) - len(has_gradient) <= 3  # one for each layer
+    chosen = [{name: tensors[name] for name in has_gradient} for tensors in (expected, weights)]
+    assert difference(*chosen) < 1e-6
     metrics = [
         RunFolder(tmp_path / name).read("results.json")["metrics"] for name in ("one", "elastic")
     ]
     assert metrics[1]["validation"]["loss"] == pytest.approx(
         metrics[0]["validation"]["loss"], rel=1e-4
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["full", "micro"])
+def test_run_in_float64_on_two_one_and_two_processes_equals_that_on_one(
+    case: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    _, weights = lives(tmp_path / "elastic", models, CASES[case], LIVES, "float64")
+    _, expected = lives(tmp_path / "one", models, CASES[case], [(1, "")], "float64")
+    assert {tensor.dtype for tensor in expected.values()} == {torch.float64}
+    assert difference(expected, weights) < 1e-12

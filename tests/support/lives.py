@@ -198,6 +198,18 @@ def watched() -> Iterator[Watched]:
         yield record
 
 
+def in_float64() -> None:
+    """Train in float64 from here on in this process, so that rounding is of the order of 1e-16."""
+    resume = run.resume
+
+    def resume_in_float64(live: Any, *others: Any) -> Any:
+        live.model.double()
+        return resume(live, *others)
+
+    run.resume = resume_in_float64
+    loop.as_float32 = lambda outputs: outputs
+
+
 def left_behind(folder: RunFolder) -> dict[str, Any]:
     """Return the results of a finished run that must not depend on interruptions."""
     checkpoint, faults = find_latest_checkpoint(folder.checkpoints)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from finetune.errors import ConfigError
 from finetune.task_parts.samples import Row
 from tasks import TextClassification
 from tasks.text import long_texts
+from tasks.text.tokenization import load_tokenizer
 from tests.support.contract import resolve
 from tests.support.text_classifiers import PAIR, SINGLE, labeled, set_up
 from tests.support.tiny_models import LONGEST
@@ -123,3 +125,36 @@ def test_very_long_texts_are_encoded_as_a_whole_would_be(
         counted = task.lengths(rows)
         monkeypatch.setattr(long_texts, "PART", 10**6)
         assert counted == task.lengths(rows)
+
+
+@pytest.mark.parametrize("kind", ["words", "one word", "signs", "blanks", "unknown"])
+@pytest.mark.parametrize("network", ["bert", "gpt2", "t5"])
+def test_tokens_of_parts_are_those_of_the_whole_text(
+    network: str, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+    words = ["the", "market", "fell", "goal,", "team\n", "é漢字", "😀👩‍👩‍👧", "x" * 150]
+    texts = {
+        "words": " ".join(rng.choice(words) for _ in range(600)),
+        "one word": "market" * 600,
+        "signs": "".join(rng.choice("aé漢😀👩\u200d👧\n.x ") for _ in range(3000)),
+        "blanks": " " * 1000 + "the" + "\n" * 1000,
+        "unknown": "the " + "ж" * 3000 + " fell",
+    }
+    tokenizer = load_tokenizer(ModelConfig(name=str(request.getfixturevalue(f"{network}_folder"))))
+    whole = long_texts.token_spans(tokenizer, texts[kind])
+    for name, value in {"PART": 300, "WINDOW": 200, "_CONTEXT": 40}.items():
+        monkeypatch.setattr(long_texts, name, value)
+    assert long_texts.token_spans(tokenizer, texts[kind]).equals(whole)
+
+
+def test_parts_of_a_text_end_somewhere_if_their_tokens_never_agree(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(ModelConfig(name=str(bert_folder)))
+    text = "the market " * 100
+    monkeypatch.setattr(long_texts, "_after", lambda *_: None)
+    monkeypatch.setattr(long_texts, "PART", 300)
+    monkeypatch.setattr(long_texts, "WINDOW", 200)
+    spans = long_texts.token_spans(tokenizer, text)
+    assert spans.ids.tolist() == tokenizer(text, add_special_tokens=False).input_ids
