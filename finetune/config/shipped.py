@@ -26,6 +26,10 @@ def find_config(name: str | Path) -> Path:
         return path
     if is_special(path):
         raise ConfigError(f"CONFIG: {str(name)!r} is a pipe or a device; name a file")
+    if (path / "config.yaml").is_file():
+        raise ConfigError(
+            f"CONFIG: {str(name)!r} is the folder of a run; name its config: {path / 'config.yaml'}"
+        )
     shipped = shipped_configs()
     matches = [file for key, file in shipped.items() if str(name) in (key, file.stem)]
     if len(matches) == 1:
@@ -37,6 +41,7 @@ def find_config(name: str | Path) -> Path:
         )
     stems = Counter(file.stem for file in shipped.values())
     siblings = [str(file) for file in path.parent.glob("*.y*ml")]
+    siblings += [str(file.parent) for file in path.parent.glob("*/config.yaml")]  # runs
     names = [*shipped, *(stem for stem, count in stems.items() if count == 1), *siblings]
     raise ConfigError(
         f"CONFIG: there is no file {str(name)!r} and no shipped config of that name; "

@@ -72,7 +72,8 @@ def export_onnx(
 
     Raises ModelError if the task or the network cannot be exported, or if its outputs differ.
     """
-    console = Console()
+    # Progress is on standard error: standard output is silenced while torch exports.
+    console, progress = Console(), Console(stderr=True)
     folder = model_folder(run)
     task = load_task(folder, trust_code=trust_code)
     if task.onnx is None:
@@ -80,14 +81,15 @@ def export_onnx(
             f"export: {task.name} does not support ONNX export; use the PyTorch model in final/"
         )
     check_installed()
-    rows, origin = _comparison_rows(Path(run), source, task, trust_code=trust_code)
+    with progress.during("reading the rows"):
+        rows, origin = _comparison_rows(Path(run), source, task, trust_code=trust_code)
     model = load_final_network(task, folder, trust_code=trust_code).eval()
     target = output or folder.with_name("onnx")
     _make_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
-    with console.during("exporting the network to ONNX"):
+    with progress.during("exporting the network to ONNX"):
         _write_model(model, task, rows, target / MODEL)
-    with console.during(f"comparing ONNX with PyTorch on {format_count(len(rows), 'row')}"):
+    with progress.during(f"comparing ONNX with PyTorch on {format_count(len(rows), 'row')}"):
         differences = compare_outputs(model, task, rows, target / MODEL)
     difference = _largest_difference(differences, console)
     if not difference <= TOLERANCE:

@@ -17,9 +17,15 @@ class FiniteGuard:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, *, scaled: bool, device: torch.device
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        scaled: bool,
+        device: torch.device,
+        remedy: str = "",
     ) -> None:
-        self.optimizer = optimizer
+        """Guard the weights of an optimizer; `remedy` is the last sentence of its error."""
+        self.optimizer, self.remedy = optimizer, remedy
         self.scaled = scaled
         self.deferred = device.type == "cuda" and bool(optimizer.defaults.get("fused"))
         self.nonfinite: torch.Tensor | None = None
@@ -54,6 +60,5 @@ class FiniteGuard:
         if bad:
             raise FinetuneError(
                 f"step {step}: the gradient is not finite; the update was not applied, and the "
-                "last checkpoint is good. Lower optim.lr, raise optim.warmup_steps, or use "
-                "train.precision=fp32"
+                f"last checkpoint is good. {self.remedy}"
             )

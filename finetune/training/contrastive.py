@@ -27,6 +27,7 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch
 from finetune.batching.sampling import classes_of, split_by_class
+from finetune.config.yaml import flatten
 from finetune.distributed.devices import to_device
 from finetune.distributed.positional_dropout import seeded_dropout
 from finetune.errors import ConfigError, ModelError, format_count
@@ -43,6 +44,7 @@ from finetune.model import HEAD, named_parts
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import build_optimizer, trained_parameters
 from finetune.optim.schedules import rate_factor, set_rate
+from finetune.optim.unusual_values import divergence_remedy
 from finetune.reporting.console import Console
 from finetune.training.state import Live
 
@@ -104,7 +106,8 @@ def _train(live: Live, console: Console) -> list[float]:
         live.model.network.get_submodule(head).requires_grad_(False)
     optimizer = build_optimizer(config.optim, tuning.param_groups(live.model, config.optim))
     trained = [parameter for _, parameter in trained_parameters(optimizer)]
-    guard = FiniteGuard(optimizer, scaled=False, device=device)
+    remedy = divergence_remedy(flatten(config), steps)
+    guard = FiniteGuard(optimizer, scaled=False, device=device, remedy=remedy)
     losses: list[Tensor] = []
     tuning.train_mode(live.model)
     for step, batch in enumerate(console.track(_batches(live, classes), steps, "contrastive step")):

@@ -22,6 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
+from finetune.config.yaml import flatten
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.fsdp import full_tensor, is_sharded
 from finetune.distributed.positional_dropout import PositionalDropout, seeded_dropout
@@ -31,6 +32,7 @@ from finetune.model import Batch, head_weights
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import add_l1_gradient, trained_parameters
 from finetune.optim.schedules import logged_rate, rate_factor, set_rate
+from finetune.optim.unusual_values import divergence_remedy
 from finetune.robustness.group_dro import GroupDro
 from finetune.training.losses import RunningLoss, global_counts
 from finetune.training.state import Journal, Live, Progress
@@ -64,7 +66,8 @@ def train_steps(
     # step it probes the import path for an optional package, at the cost of a small update.
     is_scaled = accelerator.scaler is not None
     optimizer = live.optimizer if is_scaled else live.optimizer.optimizer
-    guard = FiniteGuard(live.optimizer.optimizer, scaled=is_scaled, device=device)
+    remedy = divergence_remedy(flatten(live.config), live.total_steps)
+    guard = FiniteGuard(live.optimizer.optimizer, scaled=is_scaled, device=device, remedy=remedy)
     running, dro = RunningLoss(progress, accelerator), _group_dro(live, progress)
     samples, since = 0, time.perf_counter()
 

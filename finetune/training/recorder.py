@@ -12,6 +12,7 @@ from accelerate.utils import broadcast
 
 from finetune.batching.data_loader import Split
 from finetune.config.best_metric import WORST_GROUP, selected_metric
+from finetune.config.yaml import flatten
 from finetune.distributed.fsdp import gather, unsharded
 from finetune.errors import FinetuneError
 from finetune.inference.evaluation_loop import Evaluation, evaluate_split
@@ -26,6 +27,7 @@ from finetune.io.checkpoint import (
 from finetune.io.run_folder import RunFolder
 from finetune.model import nonfinite_fault
 from finetune.optim.optimizers import trained_names
+from finetune.optim.unusual_values import divergence_remedy
 from finetune.reporting.console import Console
 from finetune.reporting.trackers import track
 from finetune.robustness.row_groups import (
@@ -180,8 +182,8 @@ class RunJournal:
         if self._writes:
             if fault := nonfinite_fault(live.model, gathered["model"]):
                 raise FinetuneError(
-                    f"step {progress.step}: after the update, {fault}; no checkpoint is written."
-                    " Lower optim.lr and optim.head_lr, or raise optim.warmup_steps"
+                    f"step {progress.step}: after the update, {fault}; no checkpoint is written. "
+                    + divergence_remedy(flatten(live.config), live.total_steps)
                 )
             scaler = live.accelerator.scaler
             state = {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 
 from finetune.config.yaml import flatten
 from finetune.errors import format_count, listed
+from finetune.optim.unusual_values import unusual_values
 from finetune.reporting.run_facts import NOT_APPLICABLE, RunFacts, cut_note
 from finetune.task_parts.samples import Lengths
 from finetune.training.setup import LabelCounts, Prepared
@@ -32,13 +36,19 @@ def describe_run(prepared: Prepared) -> RunFacts:
         device=f"{_device(live.accelerator.device)}, {processes}, {config.train.precision}",
         steps=_steps(prepared),
         batch=_batch(prepared),
-        choices=tuple(prepared.notes),
+        choices=(*prepared.notes, *_unusual(values, live.total_steps)),
         defaults=tuple(
             f"{key}={_number(values[key])}: {why}"
             for key, why in prepared.reasons.items()
             if why != NOT_APPLICABLE
         ),
     )
+
+
+def _unusual(values: Mapping[str, Any], steps: int) -> list[str]:
+    return [
+        f"unusual: {value}; the network may not learn" for value in unusual_values(values, steps)
+    ]
 
 
 def count_parameters(live: Live) -> tuple[int, int]:

@@ -168,3 +168,12 @@ def test_find_config_suggests_a_file_in_the_same_folder(
 
 def test_shipped_configs_have_task_and_data_names() -> None:
     assert "text-classification/bbc-news" in shipped_configs()
+
+
+def test_find_config_suggests_a_run_and_refuses_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "news-lora").mkdir()
+    (tmp_path / "news-lora" / "config.yaml").write_text("task: text-classification\n")
+    with pytest.raises(ConfigError, match=r"did you mean '.*news-lora'\?"):
+        find_config(tmp_path / "news-lra")
+    with pytest.raises(ConfigError, match=r"the folder of a run; name its config: .*config\.yaml"):
+        find_config(tmp_path / "news-lora")

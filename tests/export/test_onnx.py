@@ -25,12 +25,18 @@ pytest.importorskip("onnxscript")
 
 
 def test_export_command_writes_a_verified_text_classifier(
-    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import onnxruntime
 
+    monkeypatch.setattr("finetune.reporting.console.SECONDS_OF_SILENCE", 0.01)
     assert command("export", finished_run, "--to", "onnx", "-o", tmp_path / "onnx") == 0
-    assert "on 24 rows: max relative difference" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "on 24 rows: max relative difference" in printed.out
+    assert "exporting the network to ONNX ..." in printed.err
     names = {path.name for path in (tmp_path / "onnx").iterdir()}
     assert names == {"model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"} | (
         {"task.json"}
