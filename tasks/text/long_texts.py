@@ -7,7 +7,8 @@ truncates it: a cell of 10 MB takes seconds and a gigabyte, each time that it is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,18 +20,20 @@ _MARGIN = 100  # tokens, more than the cut of a part may change at its end
 _CONTEXT = 200  # characters before and after a part, which are tokenized again with its neighbor
 
 
-class Spans(NamedTuple):
+@dataclass
+class Spans:
     """Ids of tokens, and the first character and the end of each, all [T]."""
 
     ids: np.ndarray[Any, np.dtype[np.int64]]
     starts: np.ndarray[Any, np.dtype[np.int64]]
     ends: np.ndarray[Any, np.dtype[np.int64]]
 
-    def __getitem__(self, key: Any) -> Spans:  # type: ignore[override]
+    def __getitem__(self, key: Any) -> Spans:
         return Spans(self.ids[key], self.starts[key], self.ends[key])
 
     def equals(self, other: Spans) -> bool:
-        return all(np.array_equal(mine, its) for mine, its in zip(self, other, strict=True))
+        arrays = (self.ids, other.ids), (self.starts, other.starts), (self.ends, other.ends)
+        return all(np.array_equal(mine, its) for mine, its in arrays)
 
 
 def is_long(text: str) -> bool:
@@ -61,7 +64,8 @@ def token_spans(tokenizer: Any, text: str) -> Spans:
             parts[-1].ends[-1], rest = rest.ends[0], rest[1:]
         parts += [rest] if len(rest.ids) > 0 else []
         done = end
-    return Spans(*map(np.concatenate, zip(*parts, strict=True)))
+    columns = zip(*((part.ids, part.starts, part.ends) for part in parts), strict=True)
+    return Spans(*map(np.concatenate, columns))
 
 
 def _spans(tokenizer: Any, text: str, start: int, end: int) -> Spans:
