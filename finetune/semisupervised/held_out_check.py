@@ -57,7 +57,7 @@ def check_held_out(data: PartlyLabeled, learn: Learner, seed: int) -> HeldOutChe
     """Compare heads with and without pseudo-labels; None if a class has too few rows for that."""
     from sklearn.model_selection import StratifiedKFold
 
-    folds = min(_FOLDS, np.bincount(data.classes, minlength=data.count).min())
+    folds = count_folds(data.classes, data.count)
     if folds < 2:
         return None
     data = data.sample(_MOST_UNLABELED, seed)
@@ -84,6 +84,11 @@ def check_held_out(data: PartlyLabeled, learn: Learner, seed: int) -> HeldOutChe
     errors = (after - before).std(0) / np.sqrt(rows)
     means = [tuple(each.mean(0).tolist()) for each in (before, after)]
     return HeldOutCheck(rows, means[0], means[1], tuple(errors.tolist()))
+
+
+def count_folds(classes: Indices, count: int) -> int:
+    """Return in how many parts the labeled rows are divided; fewer than 2: none is held out."""
+    return min(_FOLDS, int(np.bincount(classes, minlength=count).min()))
 
 
 def accept(scores: Floats) -> tuple[Indices, Indices]:

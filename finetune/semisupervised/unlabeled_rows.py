@@ -16,7 +16,13 @@ from finetune.model import TransferModel
 from finetune.reporting.run_facts import AddedRows
 from finetune.semisupervised.fixmatch_head import train_fixmatch_head
 from finetune.semisupervised.gan_head import train_gan_head
-from finetune.semisupervised.held_out_check import HeldOutCheck, Learner, accept, check_held_out
+from finetune.semisupervised.held_out_check import (
+    HeldOutCheck,
+    Learner,
+    accept,
+    check_held_out,
+    count_folds,
+)
 from finetune.semisupervised.label_spreading import spread_labels
 from finetune.semisupervised.partly_labeled import Floats, PartlyLabeled, unit_vectors
 from finetune.semisupervised.self_training import self_train
@@ -55,6 +61,8 @@ def add_pseudo_labeled(
     """
     key = f"train.semi={method}"
     scores = _label_scores(key, task, model, train)
+    if count_folds(scores.truth.argmax(1), len(scores.names)) < 2:  # no need for features
+        return train, None, [_fallback(key, None)]
     pool, _, notes = measure_split("unlabeled", unlabeled, task)
     pool = compute(pool, 1)
     strong = _strong_views(key, task, pool, compute, seed) if method == "fixmatch" else []

@@ -232,10 +232,12 @@ def add_synthetic_rows(prepared: Prepared) -> Prepared:
         return prepared
     classes = classes_of(live.task, live.train.rows, f"train.synthetic={kind}")
     train, note = extend_split(live.train, classes, kind, seed)
+    if train is live.train:  # all classes have the same size
+        return _with_train(prepared, train, None, [note])
     made = train.rows.select(range(len(live.train), len(train)))  # type: ignore[attr-defined]
     counts = Counter(label for row in each_row(made) for label in live.task.rows.labels(row))
     added = AddedRows("synthetic", f"train.synthetic={kind}", counts)
-    return _with_train(prepared, train, added if counts else None, [note])
+    return _with_train(prepared, train, added, [note])
 
 
 def _with_train(

@@ -113,6 +113,18 @@ def test_run_trains_on_synthetic_rows(
     assert seen.run["added rows"].startswith(f"{made[1]} synthetic rows (train.synthetic=smote)")
 
 
+@pytest.mark.parametrize("kind", ["smote", "gan"])
+def test_classes_of_the_same_size_get_no_synthetic_rows(
+    kind: str, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_label = [[row for row in text_rows(60) if row["label"] == label] for label in LABELS]
+    even = [row for rows in by_label for row in rows[:4]]
+    keys = {"model": str(bert_folder), "method": "frozen", "epochs": 1, "validation": 0}
+    output = str(tmp_path / "run")
+    finetune.train("text-classification", data=even, synthetic=kind, output=output, **keys)
+    assert "synthetic rows: none, all classes have the same size" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

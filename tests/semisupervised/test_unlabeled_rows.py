@@ -121,6 +121,18 @@ def test_semi_needs_unlabeled_rows_a_frozen_backbone_and_labels(
         assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_class_of_one_row_is_said_before_features_of_the_pool_are_computed(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "one.csv", [*text_rows(18), {"text": "a row", "label": "single"}])
+    words = [word for word in words if not word.startswith(("data=", "data.validation="))]
+    keys = (f"data={data}", "data.validation=0", "semi=gan", f"output={tmp_path / 'run'}")
+    assert finetune(*words, *keys) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "train.semi=gan: not used, train stays as it is: a class has a single" in output
+    assert "features of unlabeled" not in output
+
+
 @pytest.mark.parametrize("keys", ["semi=gan", "synthetic=gan", "synthetic=smote"])
 @pytest.mark.parametrize("kind", ["several", "number"])
 def test_rows_without_one_class_are_refused_before_the_network_is_loaded(
