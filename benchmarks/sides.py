@@ -35,9 +35,14 @@ class Stopwatch:
 
 
 def watch_training() -> dict[str, float]:
-    """Return a dict that gets the figures of the training alone when a run of this kit trains."""
-    import finetune.training.run as engine
+    """Return a dict that gets the figures of the training alone when a run of this kit trains.
 
+    Freed memory is kept, as by the command line.
+    """
+    import finetune.training.run as engine
+    from finetune.distributed.launch import keep_freed_memory
+
+    keep_freed_memory()
     times, fit = dict[str, float](), engine.fit
 
     def timed_fit(*arguments: Any) -> None:
