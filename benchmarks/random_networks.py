@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.processes import ROOT
+
 WORDS = re.findall("[a-z]{3,}", (ROOT / "benchmarks" / "README.md").read_text())
 
 

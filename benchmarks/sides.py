@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,8 +12,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.processes import measure_process
+
 Side = Callable[[Namespace, Path], dict[str, float]]
 """Does the work in an empty folder; returns what it measured: seconds, or a quality."""
+UNITS = {
+    "memory": "GB",
+    "whole-clock": "s",
+    "whole-processor": "s",
+    "until": "s",
+    "clock": "s",
+    "processor": "s",
+}
+"""{figure of a side: its unit}"""
 
 
 class Stopwatch:
@@ -63,7 +72,7 @@ def compare(
 
     `prepare` writes what the sides read into `options.folder`. The figures called clock and
     processor are those of the part that a side times itself, until that of its process up to the
-    end of this part, whole-clock and whole-processor those of its process.
+    end of this part, whole-clock, whole-processor and memory (its peak) those of its process.
     """
     parser.add_argument("--repeats", type=int, default=3, help="number of runs of each side")
     parser.add_argument("--side", choices=list(sides), help="run one side only")
@@ -84,8 +93,8 @@ def compare(
                 print(f"{side}: {_describe(figures[-1])}", flush=True)
     ours, *others = results
     for other in others:
-        for figure in ("whole-clock", "whole-processor", "until", "clock", "processor"):
-            print(_ratio(figure, ours, results[ours], other, results[other]))
+        for figure, unit in UNITS.items():
+            print(_ratio(figure, unit, ours, results[ours], other, results[other]))
 
 
 def this_command() -> list[str]:
@@ -96,22 +105,21 @@ def this_command() -> list[str]:
 
 
 def _run(command: list[str]) -> dict[str, float]:
-    """Run one side; add the times of its whole process to its figures. Exits if it fails."""
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode != 0:
-        sys.exit(done.stderr)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    own = json.loads(done.stdout.splitlines()[-1])
-    return {"whole-clock": clock, "whole-processor": processor, **own}
+    """Run one side; add the figures of its whole process to its own. Exits if it fails."""
+    whole, printed = measure_process(command)
+    return {
+        "whole-clock": whole.clock,
+        "whole-processor": whole.processor,
+        "memory": whole.memory,
+        **json.loads(printed.splitlines()[-1]),
+    }
 
 
 def _describe(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
-def _ratio(figure: str, ours: str, mine: Any, other: str, theirs: Any) -> str:
+def _ratio(figure: str, unit: str, ours: str, mine: Any, other: str, theirs: Any) -> str:
     """Return a ratio of medians in words."""
     one, two = (median(run[figure] for run in runs) for runs in (mine, theirs))
-    return f"{figure}: {one:.2f} s / {two:.2f} s = {one / two:.3f} ({ours} / {other})"
+    return f"{figure}: {one:.2f} {unit} / {two:.2f} {unit} = {one / two:.3f} ({ours} / {other})"
