@@ -52,9 +52,11 @@ class ExtraMetrics:
                 f"task.metrics: {repeated[0]} occurs {titles[repeated[0]]} times; tell them apart "
                 f"by a prefix, such as {{name: {repeated[0]}, prefix: {repeated[0]}_2}}"
             )
-        trial = trial_rows(kind, labels)
-        self._metrics = [_load(entry, trial) for entry in entries]
-        values = [(each, _compute(each, trial)) for each in self._metrics]
+        self._metrics, values = list[_Loaded](), list[tuple[_Loaded, Any]]()
+        if entries:  # scores of trial rows are quadratic in the number of labels
+            trial = trial_rows(kind, labels)
+            self._metrics = [_load(entry, trial) for entry in entries]
+            values = [(each, _compute(each, trial)) for each in self._metrics]
         self.names = [name for each, result in values for name in _numbers(each, result)]
         self.notes = [note for each, result in values for note in _left_out(each, result)]
 
