@@ -87,10 +87,14 @@ def metric_intervals(task: Task, stats: Stats, most_draws: int = MOST_DRAWS) -> 
     size = sum(tensor.numel() for tensor in stats.values())
     if not count or size > MOST_VALUES:
         return {}
-    rng, draws = np.random.default_rng(0), dict[str, list[float]]()
+    rng, draws, summarize = (
+        np.random.default_rng(0),
+        dict[str, list[float]](),
+        task.summarizer(stats),
+    )
     for _ in range(int(np.clip(_VALUES // max(size, 1), FEWEST_DRAWS, most_draws))):
         drawn = rng.integers(count, size=count)
-        for name, value in task.summarize({n: t[drawn] for n, t in stats.items()}).items():
+        for name, value in summarize(drawn.tolist()).items():
             draws.setdefault(name, []).append(value)
     measured = task.summarize(stats)
     return {

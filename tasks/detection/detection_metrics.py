@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,19 +56,7 @@ def summarize_boxes(
     "true_boxes" [N, M, 4], "true_labels", "true_areas" and "crowds" [N, M], "present" [N], the
     number of true boxes.
     """
-    precision, recall = measure_precision(stats, len(names), maximum)
-    metrics = {"ap": _mean(precision[:, :, :, 0, -1])}
-    metrics["ap50"] = _mean(precision[0, :, :, 0, -1])
-    metrics["ap75"] = _mean(precision[5, :, :, 0, -1])
-    for index, limit in enumerate((1, 10, maximum)):
-        metrics[f"ar{limit}"] = _mean(recall[:, :, 0, index])
-    for index, area in enumerate(AREAS[1:], start=1):
-        metrics[f"ap_{area}"] = _mean(precision[:, :, :, index, -1])
-        metrics[f"ar_{area}"] = _mean(recall[:, :, index, -1])
-    for index, name in enumerate(names):
-        metrics[f"ap/{name}"] = _mean(precision[:, :, index, 0, -1])
-    known = {name: value for name, value in metrics.items() if not np.isnan(value)}
-    return {name: metrics[name] for name in ("ap", "ap50")} | known
+    return MatchedBoxes(stats, len(names), maximum).summarize(names)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -85,61 +73,114 @@ def measure_precision(
     T IoU thresholds of 0.50 to 0.95, R recalls of 0 to 1, C classes, A sizes as in AREAS, D limits
     of the detections of an image: 1, 10 and `maximum`.
     """
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    truth = COCO(_as_coco(stats, classes), use_deepcopy=False)
-    detections = _detections(stats)
-    results = (
-        truth.loadRes(detections) if detections else COCO({**truth.dataset, "annotations": []})
-    )
-    evaluator = COCOeval_faster(truth, results, iouType="bbox")
-    evaluator.params.maxDets = [1, 10, maximum]
-    evaluator.params.catIds = list(range(1, classes + 1))
-    evaluator.evaluate()
-    evaluator.accumulate()
-    shape = evaluator.eval["counts"]  # T, R, C, A, D
-    precision = np.asarray(evaluator.eval["precision"]).reshape(shape)
-    recall = np.asarray(evaluator.eval["recall"]).reshape(shape[0], *shape[2:])
-    return precision, recall
+    return MatchedBoxes(stats, classes, maximum).measure()
 
 
-def _as_coco(stats: Mapping[str, Tensor], classes: int) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
-    names = ("true_boxes", "true_labels", "true_areas")
-    boxes, labels, areas = (stats[name].tolist() for name in names)
-    crowds, present = stats["crowds"].tolist(), stats["present"].tolist()
-    for image, count in enumerate(present):
-        for index in range(int(count)):
-            left, top, right, bottom = boxes[image][index]
-            annotations.append(
+class MatchedBoxes:
+    """Detections matched to true boxes, image by image and class by class.
+
+    Matching takes most of the time of COCO's metrics and concerns one image at a time, so metrics
+    of resampled images need it once. A class is accumulated over the images that have it only.
+    """
+
+    def __init__(self, stats: Mapping[str, Tensor], classes: int, maximum: int) -> None:
+        self._maximum = maximum
+        self._images = len(stats["found"])
+        self._classes = [
+            _MatchedClass(objects, maximum) for objects in _objects_by_class(stats, classes)
+        ]
+
+    def measure(self, drawn: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `measure_precision` does, of all images or of `drawn` ones."""
+        order = range(self._images) if drawn is None else drawn
+        parts = [each.measure(order) for each in self._classes]
+        precision, recall = (np.stack(each, axis=-3) for each in zip(*parts, strict=True))
+        return precision, recall
+
+    def summarize(
+        self, names: Sequence[str], drawn: Sequence[int] | None = None
+    ) -> dict[str, float]:
+        """Compute the metrics of `summarize_boxes` of all or of `drawn` images."""
+        precision, recall = self.measure(drawn)
+        metrics = {"ap": _mean(precision[:, :, :, 0, -1])}
+        metrics["ap50"] = _mean(precision[0, :, :, 0, -1])
+        metrics["ap75"] = _mean(precision[5, :, :, 0, -1])
+        for index, limit in enumerate((1, 10, self._maximum)):
+            metrics[f"ar{limit}"] = _mean(recall[:, :, 0, index])
+        for index, area in enumerate(AREAS[1:], start=1):
+            metrics[f"ap_{area}"] = _mean(precision[:, :, :, index, -1])
+            metrics[f"ar_{area}"] = _mean(recall[:, :, index, -1])
+        for index, name in enumerate(names):
+            metrics[f"ap/{name}"] = _mean(precision[:, :, index, 0, -1])
+        known = {name: value for name, value in metrics.items() if not np.isnan(value)}
+        return {name: metrics[name] for name in ("ap", "ap50")} | known
+
+
+class _MatchedClass:
+    """The boxes of one class, matched in each image that has any."""
+
+    def __init__(self, objects: _ClassObjects, maximum: int) -> None:
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        images = sorted({item["image_id"] for side in objects for item in side})
+        data = {"images": [{"id": image} for image in images], "categories": [{"id": 1}]}
+        truth = COCO({**data, "annotations": objects.true}, use_deepcopy=False)
+        found = objects.found
+        results = truth.loadRes(found) if found else COCO({**data, "annotations": []})
+        evaluator = COCOeval_faster(truth, results, iouType="bbox", separate_eval=True)
+        evaluator.params.maxDets = [1, 10, maximum]
+        evaluator.evaluate()
+        self._params, self._areas = evaluator._paramsEval, len(AREAS)
+        self._matches = evaluator._evalImgs_cpp  # [area x image]
+        self._places = {image: place for place, image in enumerate(images)}
+
+    def measure(self, order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return precision [T, R, A, D] and recall [T, A, D] of images in this order."""
+        from faster_coco_eval.faster_eval_api_cpp import COCOevalAccumulate
+
+        places = [self._places[image] for image in order if image in self._places]
+        count = len(self._places)
+        self._params.imgIds = list(range(len(places)))
+        matches = [self._matches[area * count + at] for area in range(self._areas) for at in places]
+        found = COCOevalAccumulate(self._params, matches)
+        thresholds, recalls, _, areas, limits = found["counts"]
+        precision = np.asarray(found["precision"]).reshape(thresholds, recalls, areas, limits)
+        return precision, np.asarray(found["recall"]).reshape(thresholds, areas, limits)
+
+
+class _ClassObjects(NamedTuple):
+    """True and detected boxes of a class, as the COCO format has them; images count from 0."""
+
+    true: list[dict[str, Any]]
+    found: list[dict[str, Any]]
+
+
+def _objects_by_class(stats: Mapping[str, Tensor], classes: int) -> list[_ClassObjects]:
+    objects = [_ClassObjects([], []) for _ in range(classes)]
+    names = ("true_boxes", "true_labels", "true_areas", "crowds", "boxes", "scores", "labels")
+    columns = {name: stats[name].tolist() for name in names}
+    for image, count in enumerate(stats["present"].tolist()):
+        for at in range(int(count)):
+            true = objects[int(columns["true_labels"][image][at])].true
+            true.append(
                 {
-                    "id": len(annotations) + 1,
-                    "image_id": image + 1,
-                    "category_id": int(labels[image][index]) + 1,
-                    "bbox": [left, top, right - left, bottom - top],
-                    "area": areas[image][index],
-                    "iscrowd": int(crowds[image][index]),
+                    "id": len(true) + 1,
+                    "area": columns["true_areas"][image][at],
+                    "iscrowd": int(columns["crowds"][image][at]),
+                    **_as_coco(image, columns["true_boxes"][image][at]),
                 }
             )
-    return {
-        "images": [{"id": image + 1} for image in range(len(present))],
-        "annotations": annotations,
-        "categories": [{"id": index + 1, "name": str(index)} for index in range(classes)],
-    }
+    for image, count in enumerate(stats["found"].tolist()):
+        for at in range(int(count)):
+            box, score = columns["boxes"][image][at], columns["scores"][image][at]
+            found = objects[int(columns["labels"][image][at])].found
+            found.append({**_as_coco(image, box), "score": score})
+    return objects
 
 
-def _detections(stats: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    boxes, scores, labels = (stats[name].tolist() for name in ("boxes", "scores", "labels"))
-    return [
-        {
-            "image_id": image + 1,
-            "category_id": int(labels[image][index]) + 1,
-            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-            "score": scores[image][index],
-        }
-        for image, count in enumerate(stats["found"].tolist())
-        for index, box in enumerate(boxes[image][: int(count)])
-    ]
+def _as_coco(image: int, box: Sequence[float]) -> dict[str, Any]:
+    sides = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+    return {"image_id": image, "category_id": 1, "bbox": sides}
 
 
 def measure_overlaps(stats: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from finetune.reports.intervals import metric_intervals
+from finetune.task import Task
 from finetune.task_parts.samples import Stats
 
 
@@ -16,6 +17,8 @@ class Means:
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         return {"mean": float(stats["value"].mean()), "undefined": float("nan")}
+
+    summarizer = Task.summarizer
 
 
 TASK: Any = Means()

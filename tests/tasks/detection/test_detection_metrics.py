@@ -16,12 +16,14 @@ from torch import Tensor
 from finetune.inference.evaluation_loop import _concatenate
 from tasks.detection.detection_encoder import pad_boxes
 from tasks.detection.detection_metrics import (
+    MatchedBoxes,
     capped_note,
     diagnose,
     room_for_objects,
     summarize_boxes,
 )
 from tasks.detection.suppression import Suppression, join_tiles
+from tests.support.judged_scenes import random_stats
 
 NAMES = ["cat", "dog", "emu", "none of it"]
 # What pycocotools summarizes, in its order.
@@ -222,3 +224,13 @@ def test_summarize_boxes_of_crowded_images_reaches_full_recall_above_the_maximum
     assert "ar100" not in metrics
     assert capped_note(stats, 144, 0.5).startswith("1 of 1 images have task.max_detections=144")
     assert capped_note(stats, 200, 0.5) == ""
+
+
+def test_matched_boxes_of_drawn_images_equal_those_that_are_matched_again() -> None:
+    names, rng = list("abcd"), np.random.default_rng(0)
+    stats = random_stats(1, images=10, crowds=0.1)
+    matched = MatchedBoxes(stats, len(names), 100)
+    for _ in range(5):
+        drawn = rng.integers(10, size=10)
+        again = summarize_boxes({name: each[drawn] for name, each in stats.items()}, names)
+        assert repr(matched.summarize(names, drawn.tolist())) == repr(again)
