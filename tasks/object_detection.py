@@ -9,7 +9,7 @@ Shapes: B rows, T tiles of a row (1 without tiling), K detections and M true box
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,19 @@ from torch import Tensor
 from finetune.config.schema import ModelConfig
 from finetune.errors import format_count
 from finetune.model import Batch, TransferModel
+from finetune.reports.temperature import scale_items, unscale_item
 from finetune.task import Parts, Task
 from finetune.task_parts.optional_parts import Onnx
 from finetune.task_parts.samples import Length, Prediction, Rng, Row, RowTable, Sample, Stats
 from tasks.classification.label_views import similar_names
-from tasks.detection.detection_config import ObjectDetectionConfig
+from tasks.detection.detection_config import USUAL_THRESHOLD, ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
-from tasks.detection.detection_metrics import MAX_DETECTIONS, room_for_objects, summarize_boxes
+from tasks.detection.detection_metrics import (
+    MAX_DETECTIONS,
+    MatchedBoxes,
+    room_for_objects,
+    summarize_boxes,
+)
 from tasks.detection.detection_views import DetectionViews, to_prediction
 from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
@@ -62,6 +68,10 @@ class ObjectDetection(Task):
     """Config of the image processor; None for a timm network."""
     source_: DetectorSource
     head_: Head
+    scale_: list[float] | None = None
+    """Slope and offset of the logits of the scores; None: scores as the network gives them."""
+    learned_threshold_: float | None = None
+    """Minimum score with the best F1 on validation, for score_threshold=auto."""
 
     @property
     def rows(self) -> ObjectRows:
@@ -158,13 +168,23 @@ class ObjectDetection(Task):
         """The maximum number of boxes per image that metrics use."""
         return max(self.max_detections, MAX_DETECTIONS)
 
+    @property
+    def score_threshold(self) -> float:
+        """The minimum score of a predicted box, as it is scaled."""
+        threshold: float | str = self.resolved_.score_threshold
+        if isinstance(threshold, str):
+            return USUAL_THRESHOLD if (t := self.learned_threshold_) is None else t
+        return threshold
+
     def state(self) -> dict[str, Any]:
+        learned = {"scale": self.scale_, "score_threshold": self.learned_threshold_}
         return {
             "labels": self.labels_,
             "class_names": self.class_names_,
             "canvas": self.canvas_.state(),
             "masks": self.masks_,
             "processor": self.processor_,
+            **{name: value for name, value in learned.items() if value is not None},
         }
 
     def restore(self, state: Mapping[str, Any], source: ModelConfig) -> None:
@@ -173,6 +193,7 @@ class ObjectDetection(Task):
         self.labels_, self.class_names_ = state["labels"], state["class_names"]
         self.canvas_, self.masks_ = Canvas.from_state(state["canvas"]), state["masks"]
         self.processor_ = state["processor"]
+        self.scale_, self.learned_threshold_ = state.get("scale"), state.get("score_threshold")
         is_native = self.processor_ is not None
         self.head_ = load_head(source, self.canvas_, is_native=is_native)
 
@@ -255,11 +276,22 @@ class ObjectDetection(Task):
     def summarize(self, stats: Stats) -> dict[str, float]:
         return summarize_boxes(stats, self.labels, self.measured_detections)
 
+    def summarizer(self, stats: Stats) -> Callable[[Sequence[int]], dict[str, float]]:
+        matched = MatchedBoxes(stats, len(self.labels), self.measured_detections)
+        return lambda drawn: matched.summarize(self.labels, drawn)
+
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """Return {"detections": [{"score", "label", "box": {"xmin", ...}}]} per row, best first."""
-        threshold = self.resolved_.score_threshold
+        threshold = unscale_item(self.score_threshold, self.scale_)
         detections = self._detect(model(batch), batch, threshold, self.max_detections)
-        return [to_prediction(each, self.labels) for each in detections]
+        return [to_prediction(self.scaled(each), self.labels) for each in detections]
+
+    def scaled(self, detections: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return detections or statistics whose scores are calibrated, in the same order."""
+        if self.scale_ is None:
+            return dict(detections)
+        scores = torch.from_numpy(scale_items(detections["scores"].cpu().numpy(), self.scale_))
+        return {**detections, "scores": scores.to(detections["scores"])}
 
     # ---- tiles
 

@@ -26,8 +26,8 @@ from finetune.audit.evidence import EXTRA, MISSED, Evidence, mistaken_labels
 from finetune.audit.sections import Block, Chart, Link, Matrix, Note, ReportSection, Table
 from finetune.errors import format_count
 from finetune.reporting.metric_tables import MOST_LABELS
-from finetune.reports.intervals import Array
-from finetune.reports.reliability import calibration_error, reliability_bins
+from finetune.reports.intervals import Array, Estimate
+from finetune.reports.reliability import Bin, calibration_error, reliability_bins
 from finetune.task_parts.views import LabelScores
 
 MOST_IN_MATRIX = 40  # labels; a larger matrix cannot be read
@@ -182,7 +182,16 @@ def coverage_table(scores: LabelScores) -> list[dict[str, Any]]:
 
 
 def _reliability(scores: LabelScores) -> ReportSection:
+    each = "Rows" if scores.exclusive else "Pairs of a row and a label"
+    histogram = Chart("confidence", "Confidence", _histogram(scores))
     error, bins = calibration_error(scores), reliability_bins(scores)
+    return reliability_section(error, bins, each, [histogram])
+
+
+def reliability_section(
+    error: Estimate, bins: Sequence[Bin], each: str, more: Sequence[Block] = ()
+) -> ReportSection:
+    """Draw a reliability diagram of bins; `each` names, in the plural, what they count."""
     confidence, accuracy, rows = (np.array(column) for column in zip(*bins, strict=True))
     data = records(confidence=confidence, accuracy=accuracy, rows=rows)
     channels = encoding("confidence", "accuracy", None, {"domain": [0, 1]}, unit=True)
@@ -190,7 +199,6 @@ def _reliability(scores: LabelScores) -> ReportSection:
     line = {"mark": {"type": "line", "color": BLUE}, "encoding": channels}
     circles = {"type": "circle", "color": BLUE, "opacity": 1, "size": 70}
     points = {"mark": circles, "encoding": {**channels, "tooltip": tooltip}}
-    each = "Rows" if scores.exclusive else "Pairs of a row and a label"
     text = (
         f"{each} in bins of equal size by confidence: on the dashed line, confidence is the share "
         "that is right. Below it, the model is too sure."
@@ -201,7 +209,7 @@ def _reliability(scores: LabelScores) -> ReportSection:
     blocks: list[Block] = [
         Note(f"Expected calibration error (ECE) {error}, with its 95 % bootstrap interval."),
         Chart("reliability", "Reliability diagram", chart, text),
-        Chart("confidence", "Confidence", _histogram(scores)),
+        *more,
     ]
     finding = f"calibration error {error}"
     if error.low > 0.02:

@@ -217,8 +217,9 @@ def label_issues(
 
     Takes the arguments of `train`, or a run folder, whose reports then hold the table. A head is
     fitted to features of the pretrained network on four fifths of the rows, and compared with the
-    labels of the others. Review the table, then train with it: data.drop=FILE leaves its rows out,
-    data.relabel=FILE gives them the label in the column "suggested".
+    labels of the others; boxes are compared with what the detector of a run finds. Review the
+    table, then train with it: data.drop=FILE leaves its rows (or boxes) out, data.relabel=FILE
+    gives them what is in "suggested", and in "suggested_box".
 
     \b
     finetune label-issues task=text-classification data=news.csv model=bert-base-uncased
@@ -230,9 +231,10 @@ def label_issues(
     from finetune.io.table_writer import check_output
 
     name, overrides = config_and_overrides(words)
-    path = output or Path("label_issues.csv")
-    if name is not None and (run := RunFolder(Path(name))).has_config:
-        name, path = str(run.path / "config.yaml"), output or run.path / "reports" / path
+    path, run = output or Path("label_issues.csv"), None
+    if name is not None and (folder := RunFolder(Path(name))).has_config:
+        run, name = folder, str(folder.path / "config.yaml")
+        path = output or run.path / "reports" / path
     check_output(path)
     loaded = load_words([*([name] if name is not None else []), *overrides])
     with loading_libraries():
@@ -243,4 +245,5 @@ def label_issues(
 
         task = make_task(loaded.config.task)
     keep_freed_memory()
-    write_label_issues(loaded, task, path, Console(enabled=this_process().is_main_process))
+    console = Console(enabled=this_process().is_main_process)
+    write_label_issues(loaded, task, path, console, run=run)

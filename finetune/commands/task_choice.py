@@ -13,7 +13,7 @@ from finetune.data.opening import FIRST_VALUES, unread_columns
 from finetune.data.readers import Tables, check_usable, read_by_task, read_reference
 from finetune.data.roles import train_rows
 from finetune.data.selection import select_rows
-from finetune.data.split_column import divide_by_column
+from finetune.data.splits import divide_by_column
 from finetune.errors import AmbiguityError, DataError, format_count
 from finetune.io.references import locate
 from finetune.registry import make_task

@@ -17,6 +17,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.image_files import NO_IMAGES
 from finetune.data.mapping import map_rows
 from finetune.data.readers import add_lookup, from_object, only_split
+from finetune.data.reviewed import apply_reviewed
 from finetune.data.roles import (
     HELD_OUT,
     SHARE_OF_SMALL,
@@ -27,15 +28,13 @@ from finetune.data.roles import (
 )
 from finetune.data.selection import (
     add_answers,
-    apply_reviewed,
     keep_numbers,
     limit_classes,
     limit_split,
     read_unlabeled,
     select_rows,
 )
-from finetune.data.split_column import divide_by_column
-from finetune.data.splits import count_duplicates, split_by_share, strata_of
+from finetune.data.splits import count_duplicates, divide_by_column, split_by_share, strata_of
 from finetune.data.validation import find_valid
 from finetune.errors import DataError, format_count, nearest
 from finetune.io.references import locate

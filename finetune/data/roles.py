@@ -18,7 +18,7 @@ from finetune.data.readers import (
     read_reference,
 )
 from finetune.data.source import check_given
-from finetune.data.split_column import divide_by_column
+from finetune.data.splits import divide_by_column
 from finetune.errors import DataError, format_count, nearest
 from finetune.io.references import locate
 from finetune.listing.split_names import split_name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ from finetune.io.manifest import read_manifest, write_manifest
 from finetune.io.run_folder import RunFolder
 from finetune.reporting.console import Console
 from finetune.reporting.metric_tables import CALIBRATION_COLUMNS, calibration_rows
-from finetune.reports.calibration import Calibration, choose_calibration
-from finetune.reports.decisions import Decisions, learn_decisions
+from finetune.reports.calibration import Calibration, choose_calibration, choose_scale
+from finetune.reports.decisions import Decisions, learn_decisions, learn_score_threshold
 from finetune.reports.temperature import scale_scores
+from finetune.task import Task
+from finetune.task_parts.views import ItemScores, LabelScores
 
 
 def calibrate_model(
@@ -45,6 +47,7 @@ def calibrate_model(
 ) -> Calibration:
     """Fit temperatures to labeled rows and fold them into final/; return what they changed.
 
+    The scale of scores of items, such as boxes, is kept in its task.json.
     The rows should be neither those of training nor those of a later test. Raises ConfigError for a
     task without probabilities of labels, and for a model that is not on this machine.
     """
@@ -52,20 +55,21 @@ def calibrate_model(
         raise ConfigError(f"{run}: not a folder; download the model first, then name its folder")
     measured = evaluate_source(run, source, console, batch_size, trust_code=trust_code)
     scores = measured.task.views.label_scores(measured.evaluation.stats)
-    if scores is None:
-        raise ConfigError(f"{run}: this task predicts no probabilities of labels to calibrate")
+    items = measured.task.views.item_scores(measured.evaluation.stats)
     # The card says it, too: not the folder.
     name = Path(measured.split.name).name
-    calibration = choose_calibration(scores, "temperature", split=name, selected=None)
     folder = model_folder(run)
-    assert calibration.factors is not None
-    task = measured.task
-    decisions = learn_decisions(
-        scale_scores(scores, np.array(calibration.factors)),
-        task.metric[0],
-        split=name,
-        with_thresholds=task.config.learns_thresholds,
-    )
+    if items is not None:
+        calibration, decisions = _scale_items(measured, items, name)
+        if calibration.scale is None:
+            raise ConfigError(f"{run}: {calibration.note}")
+    elif scores is not None:
+        calibration, decisions = _scale_labels(measured, scores, name)
+    else:
+        raise ConfigError(
+            f"{run}: this task predicts neither probabilities of labels nor scores of boxes to "
+            "calibrate"
+        )
     if this_process().is_main_process:
         _save(measured, calibration, decisions, folder)
         record = RunFolder(folder.parent)
@@ -80,6 +84,32 @@ def calibrate_model(
     return calibration
 
 
+def _scale_labels(
+    measured: Measured, scores: LabelScores, name: str
+) -> tuple[Calibration, Decisions | None]:
+    task = measured.task
+    calibration = choose_calibration(scores, "temperature", split=name, selected=None)
+    assert calibration.factors is not None
+    decisions = learn_decisions(
+        scale_scores(scores, np.array(calibration.factors)),
+        task.metric[0],
+        split=name,
+        with_thresholds=task.config.learns_thresholds,
+    )
+    return calibration, decisions
+
+
+def _scale_items(
+    measured: Measured, items: ItemScores, name: str
+) -> tuple[Calibration, Decisions | None]:
+    task = measured.task
+    calibration = choose_scale(items, "temperature", split=name, selected=None)
+    decisions = None
+    if task.config.learns_thresholds:
+        decisions = learn_score_threshold(items, calibration.scale, split=name)
+    return calibration, decisions
+
+
 def _save(
     measured: Measured, calibration: Calibration, decisions: Decisions | None, folder: Path
 ) -> None:
@@ -87,7 +117,10 @@ def _save(
     model, task = measured.model, measured.task
     rows = sample_rows(measured.split.rows)
     device = next(model.parameters()).device
-    assert calibration.factors is not None
+    if calibration.factors is None:
+        task.views.keep_scale(calibration.scale)
+        _write(folder, calibration, decisions, task, lambda temporary: None)
+        return
     names = [name for name, _ in model.network.named_parameters()]
     before = {name: model.network.get_parameter(name).detach().clone() for name in names}
     model.scale_outputs(calibration.factors)
@@ -96,13 +129,29 @@ def _save(
     changed = [n for n in names if not before[n].equal(model.network.get_parameter(n))]
     if relative_difference(scaled, compute_outputs(model, task, rows, device)) > TOLERANCE:
         raise ConfigError(f"{folder}: the last layer of this network is not its logits")
+
+    def save_network(temporary: Path) -> None:
+        task.save(model, temporary)
+        _scale_adapter(temporary / "adapter", model.network, changed)
+
+    _write(folder, calibration, decisions, task, save_network)
+
+
+def _write(
+    folder: Path,
+    calibration: Calibration,
+    decisions: Decisions | None,
+    task: Task,
+    save_network: Callable[[Path], None],
+) -> None:
+    """Write a copy of the folder in its place, with what is changed."""
     own = set(read_manifest(folder, read_task(folder).get("files", [])))
     with atomic(folder) as temporary:
         shutil.copytree(folder, temporary)
-        task.save(model, temporary)
-        _scale_adapter(temporary / "adapter", model.network, changed)
+        save_network(temporary)
         if decisions is not None:
             task.views.keep_decisions(decisions.state())
+        if decisions is not None or calibration.scale is not None:
             saved = read_task(folder) | {"state": task.state()}
             write_json(temporary / "task.json", saved)
         for card in (temporary / "README.md", temporary / "adapter" / "README.md"):

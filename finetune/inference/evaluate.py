@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,16 @@ class Measured:
     def metrics_of(self, indices: Sequence[int]) -> dict[str, float]:
         """Return the metrics of the rows at these positions of the split, without the loss."""
         chosen, evaluation = list(indices), self.evaluation
-        metrics = self.task.summarize({name: t[chosen] for name, t in evaluation.stats.items()})
+        metrics = self._summarize(chosen)
         if (score := self.task.score) is not None:
             predictions = [evaluation.predictions[index] for index in chosen]
             metrics |= score(predictions, take_rows(self.split.rows, chosen))
         # Some metrics are undefined for few rows, such as the AP of images without objects.
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+    @cached_property
+    def _summarize(self) -> Callable[[Sequence[int]], dict[str, float]]:
+        return self.task.summarizer(self.evaluation.stats)
 
     def write_reports(self, folder: Path) -> list[Path]:
         """Write the reports that training writes for a split; return their paths."""

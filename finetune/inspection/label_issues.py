@@ -1,7 +1,8 @@
 """Rows whose label is probably wrong, by a head that learned from other rows only.
 
 The head reads cached features of the pretrained network, so that this takes minutes at most.
-cleanlab ranks the rows (confident learning, Northcutt et al. 2021, arXiv:1911.00068).
+cleanlab ranks the rows (confident learning, Northcutt et al. 2021, arXiv:1911.00068). Objects in
+rows, such as boxes, are compared with what a trained model finds.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from finetune.config.loading import Loaded
-from finetune.config.schema import OptimConfig, OutputConfig, RunConfig, TrainConfig
+from finetune.config.schema import DataConfig, OptimConfig, OutputConfig, RunConfig, TrainConfig
 from finetune.data.opening import open_splits
-from finetune.data.selection import GIVEN, SUGGESTED, joined
+from finetune.data.reviewed import GIVEN, SUGGESTED, joined
+from finetune.data.source import Source
 from finetune.distributed.launch import make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, format_count
+from finetune.inference.evaluate import evaluate_source
+from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import open_writer
 from finetune.methods.method_configs import FrozenConfig
 from finetune.reporting.console import Console
@@ -33,18 +37,24 @@ FEWEST_ROWS = 20
 
 
 def write_label_issues(
-    loaded: Loaded, task: Task, path: Path, console: Console, *, data: Any = None
+    loaded: Loaded,
+    task: Task,
+    path: Path,
+    console: Console,
+    *,
+    run: RunFolder | None = None,
+    data: Any = None,
 ) -> list[Row]:
     """Find training rows with a suspicious label, write them to `path` and return them.
 
     The most suspicious ones come first. Rows that a share of train would hold out are examined as
-    well. Raises ConfigError for a task without labels, and if cleanlab is not installed.
+    well. Labels of objects are examined by the trained model of `run`. Raises ConfigError for a
+    task without labels, without that model, and if cleanlab is not installed.
     """
+    if type(task.views).item_issues is not Views.item_issues:
+        return _write_item_issues(loaded, task, path, console, run, data=data)
     if type(task.views).label_scores is Views.label_scores:
-        raise ConfigError(
-            f"label issues: rows of {task.name} have no label of their own; what a trained "
-            "detector contradicts is in its report: finetune report RUN DATA"
-        )
+        raise ConfigError(f"label issues: rows of {task.name} have no labels; see finetune report")
     load_cleanlab()  # before the minutes that it takes to get there
     config = solver_config(loaded.config)
     with console.during("reading and checking the rows"):
@@ -68,19 +78,77 @@ def write_label_issues(
     rows, numbers = live.train.rows, live.train.numbers(splits.numbers["train"])
     ranked = rank_doubtful(scores)
     issues = list(_describe(ranked, scores, take_rows(rows, ranked), numbers, task.rows.inputs))
-    if this_process().is_main_process:
-        columns = list(issues[0]) if issues else ["rank", "row", GIVEN, SUGGESTED]
-        with open_writer(path, columns=columns) as write:
-            write(issues)
+    _write(issues, path)
     console.print(f"{len(issues)} of {len(live.train)} rows have a suspicious label: {path}")
     return issues
 
 
+def _write(issues: Sequence[Row], path: Path) -> None:
+    if this_process().is_main_process:
+        columns = list(issues[0]) if issues else ["rank", "row", GIVEN, SUGGESTED]
+        with open_writer(path, columns=columns) as write:
+            write(issues)
+
+
+def _write_item_issues(
+    loaded: Loaded, task: Task, path: Path, console: Console, run: RunFolder | None, *, data: Any
+) -> list[Row]:
+    """Write the objects whose label the trained model of `run` contradicts.
+
+    The column "split" says which rows the run learned from: it may have learned their errors.
+    """
+    if run is None or not (run.final / "task.json").is_file():
+        raise ConfigError(
+            f"label issues: labels of {task.name} are examined by a trained model; name a finished "
+            "run: finetune label-issues RUN, or RUN data=DATA for other rows"
+        )
+    config = loaded.config
+    with console.during("reading and checking the rows"):
+        divided = open_splits(config.data, task, data)
+        splits = open_splits(solver_config(config).data, task, data)
+    own = config.data == run.read_section("data", DataConfig)
+    split_of = {
+        int(number): name
+        for name, numbers in divided.numbers.items()
+        for number in (numbers if own and name in ("train", *_shares(config)) else [])
+    }
+    rows = Source(splits.train, DataConfig())
+    measured = evaluate_source(str(run.path), rows, console, config.train.batch_size)
+    known = splits.numbers["train"]
+    numbers = [int(known[number - 1]) for number in measured.numbers]
+    stats, split = measured.evaluation.stats, measured.split
+    found = measured.task.views.item_issues(stats, lambda some: take_rows(split.rows, some))
+    issues = [
+        {
+            "rank": rank,
+            "row": numbers[place],
+            **({"split": split_of.get(numbers[place], "")} if split_of else {}),
+            **line,
+        }
+        for rank, (place, line) in enumerate(found, start=1)
+    ]
+    _write(issues, path)
+    console.print(
+        f"{format_count(len(issues), 'suspicious label')} in "
+        f"{format_count(len({issue['row'] for issue in issues}), 'row')} of {len(split)}: {path}"
+    )
+    if split_of:
+        console.print(
+            "the model learned from rows of train, and may have learned their errors: those of "
+            "other rows are found better; data.validation=0.5 leaves it half of the rows to examine"
+        )
+    return issues
+
+
+def _shares(config: RunConfig) -> list[str]:
+    """Return the held-out splits that are shares of train, whose rows are examined, too."""
+    return [n for n in ("validation", "test") if not isinstance(getattr(config.data, n), str)]
+
+
 def solver_config(config: RunConfig) -> RunConfig:
     """Return a config that reads the rows of `config`, all in train, and solves a head exactly."""
-    shares = [n for n in ("validation", "test") if not isinstance(getattr(config.data, n), str)]
     sections = {
-        "data": config.data.model_copy(update=dict.fromkeys(shares, 0.0)),
+        "data": config.data.model_copy(update=dict.fromkeys(_shares(config), 0.0)),
         "method": FrozenConfig(solver="exact"),
         "optim": OptimConfig(),
         "train": TrainConfig(seed=config.train.seed, precision=config.train.precision),

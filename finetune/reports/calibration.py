@@ -9,12 +9,25 @@ import numpy as np
 
 from finetune.config.schema import CalibrationWish
 from finetune.reports.intervals import Estimate, mean_interval
-from finetune.reports.reliability import describe_reliability, log_losses
-from finetune.reports.temperature import FOLDS, cross_fit, fit_factors, scale_scores
-from finetune.task_parts.views import LabelScores
+from finetune.reports.reliability import (
+    describe_items,
+    describe_reliability,
+    item_loss,
+    log_losses,
+)
+from finetune.reports.temperature import (
+    FOLDS,
+    cross_fit,
+    cross_fit_items,
+    fit_factors,
+    fit_scale,
+    scale_items,
+    scale_scores,
+)
+from finetune.task_parts.views import ItemScores, LabelScores
 
 FEWEST_ROWS = 100
-"""Rows from which a calibration is fitted unasked."""
+"""Rows from which a calibration is fitted unasked; of items, so many right and so many wrong."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,8 @@ class Calibration:
 
     Attributes:
         factors: of each label; None if the logits stay as they are.
+        scale: slope and offset of the logits of scores of items, kept beside the network; None if
+            they stay as they are.
         note: a sentence on the choice.
         names: the labels, if each has a factor of its own.
         measured: {split: {"before" or "after": {"ece" or "log_loss": [value, low, high]}}}.
@@ -32,6 +47,7 @@ class Calibration:
     note: str
     names: list[str] | None = None
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scale: list[float] | None = None
 
     def measure(self, split: str, scores: LabelScores) -> None:
         """Measure a split from the probabilities of the model as it is saved."""
@@ -41,10 +57,18 @@ class Calibration:
         raw = scale_scores(scores, 1 / np.array(self.factors))
         self.measured[split] = _both(raw, scores)
 
+    def measure_items(self, split: str, items: ItemScores) -> None:
+        """Measure a split from the scores of the network."""
+        self.measured[split] = {"before": describe_items(items)}
+        if self.scale is not None:
+            scaled = items._replace(scores=scale_items(items.scores, self.scale))
+            self.measured[split]["after"] = describe_items(scaled)
+
     def facts(self) -> dict[str, Any]:
         """Return what results.json holds of it."""
         return {
             "factors": self.factors,
+            **({"scale": self.scale} if self.scale is not None else {}),
             "labels": self.names,
             "note": self.note,
             "measured": self.measured,
@@ -86,6 +110,49 @@ def choose_calibration(
             "calibrate=temperature does it regardless",
         )
     return Calibration(factors.tolist(), note, names, measured)
+
+
+def choose_scale(
+    items: ItemScores, wish: CalibrationWish, *, split: str, selected: bool | None
+) -> Calibration:
+    """Fit a scale to the scores of the items of a held-out split, as `choose_calibration` does."""
+    if wish == "none":
+        return Calibration(None, "not calibrated, as asked")
+    right, rows = int(items.right.sum()), len(items.objects)
+    wrong = len(items.right) - right
+    if not right or not wrong:
+        return Calibration(
+            None,
+            f"not calibrated: {right} of {len(items.right)} scores of {split} are of right items; "
+            "a scale needs right and wrong ones",
+        )
+    if wish is None and min(right, wrong) < FEWEST_ROWS:
+        return Calibration(
+            None,
+            f"not calibrated: {split} has {right} right and {wrong} wrong items, fewer than "
+            f"{FEWEST_ROWS} of a kind; calibrate=temperature does it regardless",
+        )
+    scale = fit_scale(items)
+    words, gain, measured = f"scores scaled by {scale[0]:.3f} and {scale[1]:+.3f}", None, {}
+    note = f"{words} (slope and offset of their logits), fitted to {len(items.right)} items in "
+    note += f"{rows} rows of {split}"
+    if rows >= FOLDS:
+        fitted = cross_fit_items(items)
+        gain = item_loss(fitted, items)
+        note += _basis(gain, selected=selected)
+        measured = {
+            f"{split}, cross-fitted": {
+                "before": describe_items(items),
+                "after": describe_items(fitted),
+            }
+        }
+    if wish is None and (gain is None or gain.value >= 0):
+        return Calibration(
+            None,
+            f"not needed: {words} would not lower the log loss of items of {split} outside its "
+            "fit; calibrate=temperature does it regardless",
+        )
+    return Calibration(None, note, measured=measured, scale=scale)
 
 
 def _both(before: LabelScores, after: LabelScores) -> dict[str, Any]:

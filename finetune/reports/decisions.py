@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +14,15 @@ from finetune.reports.conformal import (
     set_limits,
 )
 from finetune.reports.label_thresholds import (
-    FOLDS,
     METRICS,
     USUAL,
     cross_fit_gain,
+    cross_fit_item_gain,
+    fit_item_threshold,
     fit_thresholds,
 )
-from finetune.task_parts.views import LabelScores
+from finetune.reports.temperature import FOLDS, scale_items
+from finetune.task_parts.views import ItemScores, LabelScores
 
 COVERAGES = (0.8, 0.9, 0.95)
 """Coverages that a training measures on its test split."""
@@ -33,6 +36,7 @@ class Decisions:
     Attributes:
         names: the labels.
         thresholds: minimum probability of each label; None without.
+        score_threshold: minimum score of an item, such as a box; None without.
         known: scores of the true labels, for prediction sets; None for several labels.
         note: a sentence on how they were learned.
         measured: rows of a table, {"split", "coverage", "by_label", "measured", "size", "single"}.
@@ -43,6 +47,7 @@ class Decisions:
     known: Nonconformity | None = None
     note: str = ""
     measured: list[dict[str, Any]] = field(default_factory=list)
+    score_threshold: float | None = None
 
     def measure(self, split: str, scores: LabelScores) -> None:
         """Measure the prediction sets of a labeled split that took no part in anything."""
@@ -66,12 +71,15 @@ class Decisions:
     def state(self) -> dict[str, Any]:
         """Return what predictions need of it, as numbers."""
         thresholds = {} if self.thresholds is None else {"thresholds": self.thresholds}
+        if self.score_threshold is not None:
+            return {"score_threshold": self.score_threshold}
         return thresholds | ({} if self.known is None else {"conformal": self.known.state()})
 
     def facts(self) -> dict[str, Any]:
         """Return what results.json holds of it."""
         named = self.thresholds and dict(zip(self.names, self.thresholds, strict=True))
-        return {"note": self.note, "thresholds": named, "sets": self.measured}
+        score = {"score_threshold": self.score_threshold} if self.score_threshold else {}
+        return {"note": self.note, "thresholds": named, "sets": self.measured, **score}
 
 
 def learn_decisions(
@@ -105,3 +113,29 @@ def learn_decisions(
     thresholds = fit_thresholds(scores, asked).round(6).tolist()
     note = f"thresholds of the labels {min(thresholds):.3f} to {max(thresholds):.3f}, learned from "
     return Decisions(names, thresholds, note=f"{note}{rows} rows of {split}: {words}")
+
+
+def learn_score_threshold(
+    items: ItemScores, scale: Sequence[float] | None, *, split: str
+) -> Decisions:
+    """Learn the minimum score of an item with the highest F1, from scores that are scaled.
+
+    It is kept if it gains something over the usual one in rows outside its fit.
+    """
+    items, usual = items._replace(scores=scale_items(items.scores, scale)), items.threshold
+    rows, threshold = len(items.objects), fit_item_threshold(items)
+    if threshold is None or rows < _FEWEST_ROWS:
+        why = "without a right item" if threshold is None else f"fewer than {_FEWEST_ROWS}"
+        note = f"score_threshold stays at {usual:g}: {split} has {rows} rows, {why}"
+        return Decisions([], note=note)
+    found = cross_fit_item_gain(items)
+    words = (
+        f"{found.gain.value:+.4f} ({found.gain.low:+.4f} to {found.gain.high:+.4f}) in F1, "
+        f"{found.value:.4f}, on rows of {split} outside its fit"
+    )
+    if found.gain.value <= 0:
+        return Decisions(
+            [], note=f"score_threshold stays at {usual:g}: a learned one gives {words}"
+        )
+    note = f"score_threshold {threshold:.3f}, learned from {rows} rows of {split}: {words}"
+    return Decisions([], note=note, score_threshold=round(threshold, 6))

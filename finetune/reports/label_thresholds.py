@@ -1,6 +1,8 @@
 """Minimum probability of each of several labels at which a metric of held-out rows is highest.
 
-Shapes: N rows, C labels.
+The same of the score of items, such as boxes, and their F1.
+
+Shapes: N rows, C labels, P items.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.reports.intervals import Array, Estimate, interval
-from finetune.task_parts.views import LabelScores
+from finetune.reports.temperature import FOLDS, row_folds
+from finetune.task_parts.views import ItemScores, LabelScores
 
 USUAL = 0.5
 METRICS = ("f1_micro", "f1_macro", "subset_accuracy")
-FOLDS = 5
 FEWEST_OF_A_LABEL = 20
 """Rows with a label from which it has a threshold of its own; rarer labels share one."""
 _SWEEPS = 10
@@ -51,7 +53,7 @@ def fit_thresholds(scores: LabelScores, metric: str) -> Array:
 
 def cross_fit_gain(scores: LabelScores, metric: str) -> ThresholdGain:
     """Measure what thresholds would gain on rows that did not take part in their fit."""
-    folds = np.random.default_rng(0).permutation(len(scores.scores)) % FOLDS
+    folds = row_folds(len(scores.scores))
     chosen = np.empty(scores.scores.shape, dtype=bool)
     for fold in range(FOLDS):
         thresholds = fit_thresholds(scores.take(folds != fold), metric)
@@ -64,6 +66,46 @@ def cross_fit_gain(scores: LabelScores, metric: str) -> ThresholdGain:
 
     value = float(_metric(sides[0].sum(0), metric))
     return ThresholdGain(metric, value, interval(np.concatenate(sides, axis=1), gain))
+
+
+def fit_item_threshold(items: ItemScores) -> float | None:
+    """Return the score with the highest F1 of the items from it on; None without a right item.
+
+    It lies in the middle between the scores of two items; of equally good ones it is the highest.
+    """
+    order = np.argsort(-items.scores, kind="stable")
+    falling, hits = items.scores[order].astype(np.float64), items.right[order].cumsum()
+    if not len(order) or not hits[-1]:
+        return None
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + items.objects.sum())
+    f1[:-1][falling[:-1] == falling[1:]] = -1.0  # no threshold parts equal scores
+    best = int(f1.argmax())
+    return float((falling[best] + np.append(falling, 0.0)[best + 1]) / 2)
+
+
+def cross_fit_item_gain(items: ItemScores) -> ThresholdGain:
+    """Measure what a learned threshold gains in rows that took no part in its fit."""
+    folds, usual = row_folds(len(items.objects)), items.threshold
+    chosen = np.zeros(len(items.scores), dtype=bool)
+    for fold in range(FOLDS):
+        threshold = fit_item_threshold(items.take(folds != fold))
+        own = folds[items.rows] == fold
+        chosen[own] = items.scores[own] >= (usual if threshold is None else threshold)
+    sides = [_item_sums(items, each) for each in (chosen, items.scores >= usual)]
+
+    def gain(sums: Array) -> Array:
+        return _metric(sums[..., :2], "f1_micro") - _metric(sums[..., 2:], "f1_micro")
+
+    value = float(_metric(sides[0].sum(0), "f1_micro"))
+    return ThresholdGain("F1", value, interval(np.concatenate(sides, axis=1), gain))
+
+
+def _item_sums(items: ItemScores, chosen: Array) -> Array:
+    """Return what each row adds to the sums that F1 is computed from, float64 [N, 2]."""
+    count = len(items.objects)
+    hits = np.bincount(items.rows[chosen & items.right], minlength=count)
+    found = np.bincount(items.rows[chosen], minlength=count)
+    return np.stack([hits, found + items.objects], 1).astype(np.float64)
 
 
 def _best_cut(

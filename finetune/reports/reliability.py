@@ -16,11 +16,12 @@ from scipy.special import ndtr
 from finetune.reports.intervals import (
     Array,
     Estimate,
+    interval,
     mean_interval,
     resampled_sums,
     spread,
 )
-from finetune.task_parts.views import LabelScores
+from finetune.task_parts.views import ItemScores, LabelScores
 
 BINS = 15
 _TINY = 1e-12  # below the smallest probability of a softmax in float32 that is worth a loss
@@ -40,7 +41,11 @@ def calibration_error(scores: LabelScores) -> Estimate:
     In a bin of few rows, accuracy differs from confidence by chance alone. What chance adds to the
     difference on average is subtracted (its bias: Kumar et al. 2019, arXiv:1909.10155).
     """
-    sums = _bin_sums(scores)  # [N, B * 4]
+    return _error_of(_bin_sums(scores))
+
+
+def _error_of(sums: Array) -> Estimate:
+    """Return the calibration error of sums [N, B * 4] over rows and bins."""
     # Resampling adds the variance a second time.
     resampled = _error(resampled_sums(sums), noise=2.0)
     return spread(float(_error(sums.sum(0), noise=1.0)), resampled)
@@ -48,7 +53,11 @@ def calibration_error(scores: LabelScores) -> Estimate:
 
 def reliability_bins(scores: LabelScores) -> list[Bin]:
     """Return the bins of a reliability diagram that are not empty."""
-    table = _bin_sums(scores).sum(0).reshape(-1, 4)
+    return _bins_of(_bin_sums(scores))
+
+
+def _bins_of(sums: Array) -> list[Bin]:
+    table = sums.sum(0).reshape(-1, 4)
     return [
         Bin(float(confidence / count), float(hits / count), int(count))
         for count, confidence, hits, _ in table
@@ -71,26 +80,69 @@ def describe_reliability(scores: LabelScores) -> dict[str, Any]:
     return {"ece": list(error), "log_loss": list(loss)}
 
 
-def _bin_sums(scores: LabelScores) -> Array:
-    """Return, by row and bin, the count, confidences, hits and variances of its pairs [N, B * 4].
+def describe_items(items: ItemScores) -> dict[str, Any]:
+    """Return the same of scores of items: the share of right ones should be the score."""
+    return {"ece": list(item_error(items)), "log_loss": list(item_loss(items))}
 
-    A pair is a confidence and whether it was right.
-    """
+
+def item_error(items: ItemScores) -> Estimate:
+    """Return the calibration error of scores of items, as `calibration_error` does."""
+    return _error_of(_item_sums(items))
+
+
+def item_loss(items: ItemScores, other: ItemScores | None = None) -> Estimate:
+    """Return the mean log loss of an item, or by how much it exceeds that of other scores."""
+    losses = _item_losses(items) - (_item_losses(other) if other is not None else 0.0)
+    sums = _by_row(items, np.stack([losses, np.ones(len(losses))], 1))
+    return interval(sums, lambda totals: totals[..., 0] / np.maximum(totals[..., 1], 1))
+
+
+def item_bins(items: ItemScores) -> list[Bin]:
+    """Return the bins of a reliability diagram of items that are not empty."""
+    return _bins_of(_item_sums(items))
+
+
+def _item_losses(items: ItemScores) -> Array:
+    values = items.scores.astype(np.float64)
+    losses: Array = -np.log(np.clip(np.where(items.right, values, 1 - values), _TINY, 1.0))
+    return losses
+
+
+def _by_row(items: ItemScores, values: Array) -> Array:
+    """Return the sums [N, K] by row of values of items [P, K]."""
+    count = len(items.objects)
+    return np.stack([np.bincount(items.rows, each, minlength=count) for each in values.T], 1)
+
+
+def _item_sums(items: ItemScores) -> Array:
+    values = items.scores.astype(np.float64)
+    return _pair_sums(values, items.right, items.rows, len(items.objects))
+
+
+def _bin_sums(scores: LabelScores) -> Array:
+    """Return the sums of `_pair_sums`, of the best label of a row or of each of several."""
     values, truth = scores.scores.astype(np.float64), scores.truth
     if scores.exclusive:
         best = values.argmax(1)[:, None]
         values, truth = (np.take_along_axis(each, best, 1) for each in (values, truth))
-    rows, pairs = values.shape
+    count, pairs = values.shape
+    return _pair_sums(values.ravel(), truth.ravel(), np.repeat(np.arange(count), pairs), count)
+
+
+def _pair_sums(values: Array, truth: Array, rows: Array, count: int) -> Array:
+    """Return, by row and bin, the count, confidences, hits and variances of its pairs [N, B * 4].
+
+    A pair is a confidence and whether it was right; values, truth and rows have one for each pair.
+    """
     bins = min(BINS, values.size)
     places = np.empty(values.size, np.int64)
-    places[np.argsort(values.ravel(), kind="stable")] = np.arange(values.size) * bins // values.size
-    cells = np.repeat(np.arange(rows), pairs) * bins + places
+    places[np.argsort(values, kind="stable")] = np.arange(values.size) * bins // max(values.size, 1)
+    cells = rows * bins + places
     columns = [np.ones_like(values), values, truth, values * (1 - values)]
     sums = [
-        np.bincount(cells, column.ravel().astype(np.float64), minlength=rows * bins)
-        for column in columns
+        np.bincount(cells, column.astype(np.float64), minlength=count * bins) for column in columns
     ]
-    return np.stack(sums, 1).reshape(rows, bins * 4)
+    return np.stack(sums, 1).reshape(count, bins * 4)
 
 
 def _error(sums: Array, noise: float) -> Array:

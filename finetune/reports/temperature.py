@@ -1,19 +1,22 @@
 """Temperature scaling (Guo et al. 2017, arXiv:1706.04599) of probabilities [N, C].
 
 The logits of labels of which a row has one are multiplied by one factor, 1 / temperature; those of
-independent labels by a factor each. Accuracy does not change: a factor is positive.
+independent labels by a factor each. Accuracy does not change: a factor is positive. Scores of items
+such as boxes have a slope and an offset (Platt 1999), which keep their order.
 
-Shapes: N rows, C labels.
+Shapes: N rows, C labels, P items.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_expit, logsumexp, softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_expit, logit, logsumexp, softmax
 
 from finetune.reports.intervals import Array
-from finetune.task_parts.views import LabelScores
+from finetune.task_parts.views import ItemScores, LabelScores
 
 FOLDS = 5
 LARGEST = 20.0
@@ -52,20 +55,72 @@ def scale_scores(scores: LabelScores, factors: Array) -> LabelScores:
 
 def cross_fit(scores: LabelScores) -> LabelScores:
     """Return scaled probabilities in which no row took part in the fit of its own factors."""
-    folds = np.random.default_rng(0).permutation(len(scores.scores)) % FOLDS
-    scaled = np.empty(scores.scores.shape)
+    folds, scaled = row_folds(len(scores.scores)), np.empty(scores.scores.shape)
     for fold in range(FOLDS):
         factors = fit_factors(scores.take(folds != fold))
         scaled[folds == fold] = scale_scores(scores.take(folds == fold), factors).scores
     return scores._replace(scores=scaled)
 
 
+def fit_scale(items: ItemScores) -> list[float]:
+    """Return the slope and the offset of the lowest log loss on these items, the slope above 0.
+
+    One more item counts that is right and wrong alike, with the mean logit.
+    """
+    logits, right = _binary_logits(items.scores), items.right.astype(np.float64)
+    logits, right = np.append(logits, logits.mean()), np.append(right, 0.5)
+
+    def loss(values: Array) -> tuple[float, Array]:
+        slope = np.exp(values[0])
+        scaled = slope * logits + values[1]
+        excess = expit(scaled) - right
+        total = -(right * log_expit(scaled) + (1 - right) * log_expit(-scaled)).sum()
+        return float(total), np.array([(excess * logits).sum() * slope, excess.sum()])
+
+    bounds = [(-np.log(LARGEST), np.log(LARGEST)), (-50.0, 50.0)]
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
+    return [float(np.exp(found.x[0])), float(found.x[1])]
+
+
+def scale_items(scores: Array, scale: Sequence[float] | None) -> Array:
+    """Return scores whose logits are scaled, float64; as they are without a scale."""
+    if scale is None:
+        return scores.astype(np.float64)
+    scaled: Array = expit(scale[0] * _binary_logits(scores) + scale[1])
+    return scaled
+
+
+def unscale_item(score: float, scale: Sequence[float] | None) -> float:
+    """Return the score that `scale_items` turns into this one."""
+    if scale is None or not 0 < score < 1:
+        return score
+    return float(expit((logit(score) - scale[1]) / scale[0]))
+
+
+def cross_fit_items(items: ItemScores) -> ItemScores:
+    """Return scaled scores in which no row took part in the fit of its own scale."""
+    folds, scaled = row_folds(len(items.objects)), np.empty(len(items.scores))
+    for fold in range(FOLDS):
+        scale, own = fit_scale(items.take(folds != fold)), folds[items.rows] == fold
+        scaled[own] = scale_items(items.scores[own], scale)
+    return items._replace(scores=scaled)
+
+
+def row_folds(count: int) -> Array:
+    """Return the fold of each of `count` rows, the same on each call."""
+    folds: Array = np.random.default_rng(0).permutation(count) % FOLDS
+    return folds
+
+
 def _logits(scores: LabelScores) -> Array:
     """Return logits of probabilities; those of a softmax are without their common shift."""
-    values = scores.scores.astype(np.float64)
     if scores.exclusive:
-        return np.log(np.clip(values, 1e-37, 1.0))
-    values = np.clip(values, 1e-7, 1 - 1e-7)  # what float32 tells from 0 and 1
+        return np.log(np.clip(scores.scores.astype(np.float64), 1e-37, 1.0))
+    return _binary_logits(scores.scores)
+
+
+def _binary_logits(scores: Array) -> Array:
+    values = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)  # what float32 tells from 0 and 1
     return np.log(values) - np.log1p(-values)
 
 

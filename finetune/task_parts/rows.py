@@ -43,6 +43,28 @@ class Finding(NamedTuple):
     rows: Mapping[str, Sequence[int]] = MappingProxyType({})
 
 
+class Revision(NamedTuple):
+    """A line of a reviewed table about one object of a row.
+
+    Attributes:
+        line: "object", its number in the row from 1, empty for one to add; "given", "suggested" and
+            what else the task has written for it.
+        place: the key and the file, for messages.
+        drops: True to drop the object, False to give it what is suggested.
+    """
+
+    line: Row
+    place: str
+    drops: bool
+
+
+class Revised(NamedTuple):
+    """The cells of columns whose objects were revised, and how many were, {what: number}."""
+
+    cells: dict[str, Sequence[Any]]
+    counts: dict[str, int]
+
+
 class Resolved(NamedTuple):
     """Values for keys that the config left open, and one sentence for each choice made."""
 
@@ -193,6 +215,19 @@ class Rows:
     def content_keys(self, rows: RowTable | Sequence[Row]) -> list[Hashable]:
         """Return short keys of all rows, equal for rows of equal identity."""
         return [content_key(identity) for identity in self.identities_of(rows)]
+
+    def revise_objects(
+        self, rows: RowTable | Sequence[Row], revisions: Mapping[int, Sequence[Revision]]
+    ) -> Revised:
+        """Apply reviewed lines about objects, {position of a row: lines}.
+
+        Raises DataError, as by default: only some tasks have rows of several objects.
+        """
+        place = next(iter(revisions.values()))[0].place if revisions else "data.relabel"
+        raise DataError(
+            f"{place}: has a column 'object', but rows of {self.config.name} have no objects; give "
+            "a file with a line for each row"
+        )
 
     # ---- pictures, checks of one task, and rows that are made
 

@@ -125,6 +125,34 @@ class LabelScores(NamedTuple):
         return self._replace(scores=self.scores[rows], truth=self.truth[rows])
 
 
+class ItemScores(NamedTuple):
+    """Scores of the items that a task predicts in rows, such as boxes; P items, N rows.
+
+    Attributes:
+        scores: between 0 and 1 [P].
+        right: True where an item is one of the true ones [P].
+        rows: place in the split of the row of each item [P].
+        objects: number of true items of each row [N].
+        threshold: minimum score of a predicted item, unless another one is learned.
+    """
+
+    scores: np.ndarray
+    right: np.ndarray
+    rows: np.ndarray
+    objects: np.ndarray
+    threshold: float
+
+    def take(self, chosen: np.ndarray) -> ItemScores:
+        """Return those of some rows: a mask [N]."""
+        kept, places = chosen[self.rows], np.cumsum(chosen) - 1
+        return self._replace(
+            scores=self.scores[kept],
+            right=self.right[kept],
+            rows=places[self.rows[kept]],
+            objects=self.objects[chosen],
+        )
+
+
 class Views:
     """Human-readable views of samples, batches, predictions and results. Empty by default."""
 
@@ -196,11 +224,36 @@ class Views:
         """
         return None
 
+    def item_scores(self, stats: Stats) -> ItemScores | None:
+        """Return the scores of predicted items as the network gives them; None (default) if none.
+
+        The metrics must depend on the order of the scores only, which a calibration keeps.
+        """
+        return None
+
+    def keep_scale(self, scale: Sequence[float] | None) -> None:
+        """Keep the slope and the offset of the logits of `item_scores`, as part of the state.
+
+        Predictions have scores that are scaled by them; None leaves scores as they are. Called
+        where `item_scores` returns some. The default keeps nothing.
+        """
+
+    def item_issues(
+        self, stats: Stats, read: Callable[[Sequence[int]], Sequence[Row]]
+    ) -> list[tuple[int, Row]]:
+        """Return true items that the model contradicts: [(place in the split, line of a table)].
+
+        The clearest first; `read` gives the rows at places. A line has what `Rows.revise_objects`
+        reads. Override it where rows have several objects, such as boxes.
+        """
+        return []
+
     def keep_decisions(self, state: Mapping[str, Any]) -> None:
         """Keep what predictions need of learned decisions, as part of the task's state.
 
-        Called where `label_scores` returns some. `state` may hold "thresholds", one for each label,
-        and "conformal", the scores for prediction sets. The default keeps nothing.
+        Called where `label_scores` or `item_scores` return some. `state` may hold "thresholds", one
+        for each label, "conformal", the scores for prediction sets, and "score_threshold", the
+        minimum (scaled) score of an item. The default keeps nothing.
         """
 
     illustrated = 0

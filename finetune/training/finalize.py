@@ -36,8 +36,8 @@ from finetune.reporting.metric_tables import (
     overall,
     show_results,
 )
-from finetune.reports.calibration import Calibration, choose_calibration
-from finetune.reports.decisions import Decisions, learn_decisions
+from finetune.reports.calibration import Calibration, choose_calibration, choose_scale
+from finetune.reports.decisions import Decisions, learn_decisions, learn_score_threshold
 from finetune.reports.intervals import quick_intervals
 from finetune.reports.slices import measure_report
 from finetune.task import Task
@@ -74,7 +74,8 @@ def finalize_run(
     evaluations, calibration = _evaluate(prepared, journal, selected)
     decisions = None
     if not is_trial:
-        evaluations, decisions = _decide(prepared, journal, evaluations)
+        scale = calibration.scale if calibration is not None else None
+        evaluations, decisions = _decide(prepared, journal, evaluations, scale)
     model = whole_model(live)
     if model is not None and calibration is not None and calibration.factors is not None:
         model.scale_outputs(calibration.factors)  # one gathered from shards is a new one
@@ -156,32 +157,47 @@ def _evaluate(
             evaluations[split.name] = journal.measure(split)
     for name in list(evaluations)[-1:]:  # test, where there is one
         scores = live.task.views.label_scores(evaluations[name].stats)
-        if scores is None:
+        items = live.task.views.item_scores(evaluations[name].stats)
+        if scores is None and items is None:
             continue
         if calibration is None:
             calibration = Calibration(
                 None,
                 "not calibrated: there is no validation split; data.validation=0.1 holds one out",
             )
-        if name == "test" or calibration.factors is None:
+        is_changed = calibration.factors is not None or calibration.scale is not None
+        if scores is not None and (name == "test" or not is_changed):
             calibration.measure(name, scores)
+        elif items is not None and (name == "test" or not is_changed):
+            calibration.measure_items(name, items)
     return evaluations, calibration
 
 
 def _decide(
-    prepared: Prepared, journal: RunJournal, evaluations: dict[str, Evaluation]
+    prepared: Prepared,
+    journal: RunJournal,
+    evaluations: dict[str, Evaluation],
+    scale: Sequence[float] | None,
 ) -> tuple[dict[str, Evaluation], Decisions | None]:
-    """Learn thresholds or prediction sets from the validation split; measure them on test."""
+    """Learn thresholds or prediction sets from the validation split; measure them on test.
+
+    `scale` is that of scores of items, if there is one.
+    """
     live, validation = prepared.live, prepared.validation
     task = live.task
     if validation is None:
         return evaluations, None
+    stats, asked = evaluations[validation.name].stats, live.config.task.learns_thresholds
+    if asked and (items := task.views.item_scores(stats)) is not None:
+        learned = learn_score_threshold(items, scale, split=validation.name)
+        task.views.keep_decisions(learned.state())
+        return evaluations, learned
     selected = selected_metric(live.config.train.best, task.metric, task.views.metric_names())
     decisions = learn_decisions(
-        task.views.label_scores(evaluations[validation.name].stats),
+        task.views.label_scores(stats),
         selected[0] if selected is not None else task.metric[0],
         split=validation.name,
-        with_thresholds=live.config.task.learns_thresholds,
+        with_thresholds=asked,
     )
     if decisions is None:
         return evaluations, None
@@ -202,15 +218,23 @@ def _decide(
 def _calibrate(
     prepared: Prepared, journal: RunJournal, evaluation: Evaluation, selected: str | None
 ) -> Calibration | None:
-    """Choose a calibration by the validation split, and scale the outputs of the model by it."""
+    """Choose a calibration by the validation split, and scale the outputs of the model by it.
+
+    That of scores of items is kept by the task, beside the network.
+    """
     live = prepared.live
     scores = live.task.views.label_scores(evaluation.stats)
-    if scores is None:
+    items = live.task.views.item_scores(evaluation.stats)
+    if scores is None and items is None:
         return None
     assert prepared.validation is not None
     candidates = [line for line in journal.folder.history() if line["split"] == selected]
     several = sum(line["step"] > 0 for line in candidates) > 1
     wish, split = live.config.output.calibrate, prepared.validation
+    if items is not None:
+        calibration = choose_scale(items, wish, split=split.name, selected=several)
+        live.task.views.keep_scale(calibration.scale)
+        return calibration
     calibration = choose_calibration(scores, wish, split=split.name, selected=several)
     if calibration.factors is None:
         return calibration

@@ -30,9 +30,8 @@ from tasks.box_audits.judged_boxes import (
     JudgedBoxes,
     overlaps_of,
 )
+from tasks.objects.revised_objects import NO_LABEL, NO_OBJECT, WRONG_CLASS, WRONG_PLACE
 
-WRONG_CLASS, WRONG_PLACE = "class", "place"
-NO_LABEL, NO_OBJECT = "object without a label", "label without an object"
 DOUBTS = {
     CLASSIFICATION: WRONG_CLASS,
     LOCALIZATION: WRONG_PLACE,

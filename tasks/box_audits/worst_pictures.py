@@ -29,6 +29,7 @@ Place = tuple[int, int, int, int]
 
 def worst_section(
     evidence: Evidence,
+    stats: Mapping[str, Tensor],
     names: Sequence[str],
     threshold: float,
     open_image: Callable[[Row], Image.Image],
@@ -39,8 +40,8 @@ def worst_section(
         return ReportSection(WORST, "Worst errors", [Note("No image has an error.")])
     cards = []
     for position, row in zip(worst, evidence.rows(worst), strict=True):
-        stats = {name: values[[position]] for name, values in evidence.stats.items()}
-        picture = picture_errors(open_image(row), stats, names, threshold)
+        own = {name: values[[position]] for name, values in stats.items()}
+        picture = picture_errors(open_image(row), own, names, threshold)
         columns = evidence.outcomes[position].columns
         facts = {name: show_value(value) for name, value in columns.items()}
         cards.append(Card(f"row {evidence.numbers[position]}", facts, pictures=[picture]))

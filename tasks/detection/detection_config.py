@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
@@ -23,6 +24,10 @@ BOX_METRICS = (
     *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
 )
 """COCO's metrics. The largest number of detections names the last but three, such as ar600."""
+
+
+USUAL_THRESHOLD = 0.3
+"""Minimum score of a predicted box, unless another one is given or learned."""
 
 
 class TileConfig(Section):
@@ -72,8 +77,20 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     )
 
     @property
+    def learns_thresholds(self) -> bool:
+        return self.score_threshold == "auto"
+
+    @property
     def may_have_labels(self) -> bool:
         return False
+
+    def change_faults(self, changed: Self) -> Iterator[str]:
+        yield from super().change_faults(changed)
+        if changed.score_threshold == "auto" != self.score_threshold:
+            yield (
+                "task.score_threshold=auto: a threshold is learned in training; give a number, "
+                f"such as task.score_threshold={USUAL_THRESHOLD}"
+            )
 
     @field_validator("labels")
     @classmethod
@@ -113,8 +130,11 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
     """Channels of FCOS's feature pyramid and head; 256 in torchvision."""
     head_convs: PositiveInt = 2
     """Convolutions in FCOS's head; 4 in torchvision."""
-    score_threshold: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    """Minimum score of a predicted box; metrics use all boxes from 0.01 on."""
+    score_threshold: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = USUAL_THRESHOLD
+    """Minimum score of a predicted box; metrics use all boxes from 0.01 on. auto: the one of the
+    best F1 on the validation split, learned when training ends, where it improves F1 on other
+    images; else 0.3.
+    """
     nms_overlap: Annotated[float, Field(gt=0, le=1)] = 0.6
     """IoU above which non-maximum suppression drops the lower-scoring box of two of a class."""
     max_detections: Annotated[int, Field(ge=1, le=10_000)] | None = None

@@ -13,10 +13,12 @@ from torch import Tensor
 from finetune.config.formats import WRITTEN_TABLES
 from finetune.errors import DataError, format_count
 from finetune.model import Batch, TransferModel
+from finetune.reports.temperature import unscale_item
 from finetune.task_parts.samples import Prediction, Row, Sample, Stats
 from finetune.task_parts.views import (
     REPOSITORY,
     CardFacts,
+    ItemScores,
     NamedRow,
     Outcome,
     Picture,
@@ -24,7 +26,8 @@ from finetune.task_parts.views import (
     Views,
 )
 from tasks.box_audits.box_outcomes import box_outcomes
-from tasks.box_audits.detector_report import detector_sections
+from tasks.box_audits.detector_report import Detector, detector_sections
+from tasks.box_audits.doubt_lines import doubt_lines
 from tasks.box_audits.drawing import (
     SIDES,
     Mark,
@@ -35,6 +38,8 @@ from tasks.box_audits.drawing import (
     scaled,
     true_marks,
 )
+from tasks.box_audits.judged_boxes import CORRECT, IGNORED, judge_boxes
+from tasks.detection.detection_config import USUAL_THRESHOLD
 from tasks.detection.detection_metrics import (
     LOW_AP50,
     capped_note,
@@ -189,8 +194,35 @@ class DetectionViews(Views):
     def remark(self, stats: Stats, metrics: Mapping[str, float], first: Mapping[str, float]) -> str:
         if metrics.get("ap50", 0.0) < LOW_AP50:
             return diagnose(stats, metrics["loss"], first.get("loss")) or ""
-        maximum, threshold = self.task.max_detections, self.task.resolved_.score_threshold
-        return capped_note(stats, maximum, threshold)
+        maximum, threshold = self.task.max_detections, self.task.score_threshold
+        return capped_note(self.task.scaled(stats), maximum, threshold)
+
+    def item_scores(self, stats: Stats) -> ItemScores:
+        """Return the scores of boxes, right where they match a true one at an IoU of 0.5."""
+        judged = judge_boxes(stats)
+        counted = judged.kinds != IGNORED
+        return ItemScores(
+            judged.scores[counted],
+            judged.kinds[counted] == CORRECT,
+            judged.images[counted],
+            np.bincount(judged.true_images, minlength=len(stats["found"])),
+            USUAL_THRESHOLD,
+        )
+
+    def item_issues(
+        self, stats: Stats, read: Callable[[Sequence[int]], Sequence[Row]]
+    ) -> list[tuple[int, Row]]:
+        def numbers(row: Row) -> list[int]:
+            return self.task.rows.objects.numbers(row, self._size(row))
+
+        judged = judge_boxes(self.task.scaled(stats))
+        return doubt_lines(judged, self.task.labels, lambda places: map(numbers, read(places)))
+
+    def keep_scale(self, scale: Sequence[float] | None) -> None:
+        self.task.scale_ = None if scale is None else list(scale)
+
+    def keep_decisions(self, state: Mapping[str, Any]) -> None:
+        self.task.learned_threshold_ = state.get("score_threshold")
 
     def pictures(self, batch: Batch) -> list[Picture]:
         """Render the inputs with the boxes that the network learns, tiles each on their own."""
@@ -208,15 +240,17 @@ class DetectionViews(Views):
     def outcomes(
         self, stats: Stats, rows: Sequence[Row], predictions: Sequence[Prediction]
     ) -> list[Outcome]:
-        return box_outcomes(stats, self.task.labels, self.task.resolved_.score_threshold)
+        return box_outcomes(self.task.scaled(stats), self.task.labels, self.task.score_threshold)
 
     def sections(self, evidence: Evidence) -> list[ReportSection]:
         """Describe the errors by kind, and precision by class, confidence, overlap and size."""
         labels, maximum = self.task.labels, self.task.measured_detections
         precision, recall = measure_precision(evidence.stats, len(labels), maximum)
-        curves = precision[..., -1], recall[..., -1]
-        threshold = self.task.resolved_.score_threshold
-        return list(detector_sections(evidence, curves, labels, threshold, self.task.rows.image))
+        curves, scaled = (precision[..., -1], recall[..., -1]), self.task.scaled(evidence.stats)
+        threshold, image = self.task.score_threshold, self.task.rows.image
+        items = self.item_scores(scaled)
+        detector = Detector(scaled, items, curves, labels, threshold, image)
+        return list(detector_sections(evidence, detector))
 
     illustrated = IMAGES_ON_SHEET
 
@@ -241,9 +275,9 @@ class DetectionViews(Views):
 
     def _measured_prediction(self, stats: Stats, image: int) -> Prediction:
         """Return the prediction of an image, from the detections that its metrics use."""
+        names, stats = ("boxes", "scores", "labels"), self.task.scaled(stats)
         kept = stats["scores"][image, : int(stats["found"][image])]
-        kept = (kept >= self.task.resolved_.score_threshold).nonzero()[: self.task.max_detections]
-        names = ("boxes", "scores", "labels")
+        kept = (kept >= self.task.score_threshold).nonzero()[: self.task.max_detections]
         return to_prediction({n: stats[n][image][kept[:, 0]] for n in names}, self.task.labels)
 
     def present(self, prediction: Prediction) -> Any:
@@ -285,4 +319,6 @@ class DetectionViews(Views):
         # transformers cannot merge tiles: no code can be shown for it.
         if self.task.processor_ is None or config.tile is not None:
             return CardFacts(config.name)
-        return CardFacts(config.name, "transformers", detection_card_code(config.score_threshold))
+        # The pipeline gives scores as the network does.
+        threshold = unscale_item(self.task.score_threshold, self.task.scale_)
+        return CardFacts(config.name, "transformers", detection_card_code(round(threshold, 6)))

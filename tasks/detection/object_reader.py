@@ -108,6 +108,13 @@ class ObjectReader:
                 place = each.place or f"object {number}"
                 yield f"{place}: unknown class {name!r}; {nearest(name, labels)}"
 
+    def numbers(self, row: Row, size: tuple[int, int]) -> list[int]:
+        """Return the numbers, from 1, of the objects of `truth` that are not crowds, in order."""
+        objects = self.read(row, size)
+        boxes = torch.tensor([each.box or (0.0,) * 4 for each in objects]).reshape(-1, 4)
+        kept = clip_boxes(boxes.float(), size)[1].tolist()
+        return [index + 1 for index in kept if not objects[index].is_crowd]
+
     def truth(self, row: Row, size: tuple[int, int], labels: Sequence[str]) -> Truth:
         """Return the objects of a row, with boxes clipped to the image and without empty ones.
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from finetune.errors import DataError, format_count, listed, nearest
-from finetune.task_parts.rows import Finding, Resolved
-from finetune.task_parts.samples import Row, each_row
+from finetune.task_parts.rows import Finding, Resolved, Revised, Revision
+from finetune.task_parts.samples import Row, RowTable, each_row, take_rows
 from tasks.cells.label_values import configured_labels
 from tasks.classification.labels import check_known, label_text, sort_labels
 from tasks.detection.detection_config import ObjectDetectionConfig
@@ -28,9 +28,11 @@ from tasks.objects.boxes import (
     find_convention,
     from_corners,
     is_numbers,
+    items_of,
     make_annotation,
     objects_in,
 )
+from tasks.objects.revised_objects import ObjectReviser
 from tasks.pixels.areas import Area
 
 OBJECT_NAMES = ("objects", "annotations", "boxes", "bboxes", "labels")
@@ -133,6 +135,27 @@ class ObjectRows(PictureRows):
                 yield BoxedPicture(int(number), size, boxes)
 
         return box_findings(split, list(read()))
+
+    def revise_objects(
+        self, rows: RowTable | Sequence[Row], revisions: Mapping[int, Sequence[Revision]]
+    ) -> Revised:
+        column = self.objects.column
+        cells = [row.get(column) for row in each_row(rows)]
+        items = [item for cell in cells if cell for item in items_of(cell)]
+        parsed = (each for cell in cells if cell for each in objects_in(cell))
+        names = _class_names(rows, column)
+        raw = {str(label_text(each.category, names)): each.category for each in parsed}
+        reviser = ObjectReviser(
+            self.objects.convention,
+            lambda value: label_text(value, names),
+            raw,
+            items[0] if items else {},
+        )
+        for position, lines in revisions.items():
+            (row,) = take_rows(rows, [position])
+            size = picture_size(self.cell(row))
+            cells[position] = reviser.revise(cells[position] or [], lines, size)
+        return Revised({column: cells}, dict(reviser.counts))
 
 
 def _center(item: ImageObject) -> tuple[float, float]:

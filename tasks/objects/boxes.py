@@ -163,10 +163,11 @@ def objects_in(
     Boxes are read in `convention`; None: that of their file, else xyxy. Raises DataError for a
     malformed cell, without its name.
     """
-    return [_object(item, convention, size) for item in _items(cell)]
+    return [_object(item, convention, size) for item in items_of(cell)]
 
 
-def _items(cell: Any) -> list[Mapping[str, Any]]:
+def items_of(cell: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a cell, a list of dicts or a dict of lists. Raises DataError."""
     if isinstance(cell, Mapping):
         lengths = {len(values) for values in cell.values()}
         if len(lengths) > 1:

@@ -11,7 +11,7 @@ from finetune.config.schema import DataConfig
 from finetune.data.opening import open_rows
 from finetune.data.readers import Tables
 from finetune.data.roles import assign_roles
-from finetune.data.split_column import divide_by_column
+from finetune.data.splits import divide_by_column
 
 
 def table(name: str, values: list[str | None]) -> Tables:

@@ -67,7 +67,7 @@ def test_label_issues_needs_labels(tmp_path: Path, bert_folder: Path) -> None:
         call("label-issues", "task=text-classification", f"data={table}", f"model={bert_folder}")
 
 
-def test_label_issues_of_detectors_names_the_report(tmp_path: Path) -> None:
+def test_label_issues_of_detectors_need_a_finished_run(tmp_path: Path) -> None:
     words = ["task=object-detection", "data=nowhere", "model=timm/test_resnet"]
-    with pytest.raises(ConfigError, match="finetune report RUN DATA"):
+    with pytest.raises(ConfigError, match="name a finished run: finetune label-issues RUN"):
         call("label-issues", *words, "-o", str(tmp_path / "issues.csv"))
