@@ -164,6 +164,8 @@ class ImageClassification(LabeledTask):
 
         model = load_vision_model(source, self.preprocessing_)
         check_outputs(model.outputs, self.targets.names, source)
+        if isinstance(self.targets, Number):
+            model.keep_last_layer_precise()
         return model
 
     def save(self, model: TransferModel, folder: Path) -> None:

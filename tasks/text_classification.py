@@ -142,6 +142,8 @@ class TextClassification(LabeledTask):
         model: TextModel = load_pooled_folder(source) if is_pooled else load_native_folder(source)
         check_outputs(model.outputs, self.targets.names, source)
         model.window_pooling = self.resolved_.window_pooling
+        if isinstance(self.targets, Number):
+            model.keep_last_layer_precise()
         return model
 
     def save(self, model: TransferModel, folder: Path) -> None:

@@ -6,6 +6,7 @@ report = Run("runs/news-bert-base-uncased-lora").report()
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -25,7 +26,7 @@ from finetune.data.source import Source
 from finetune.distributed.launch import this_process
 from finetune.errors import ConfigError, format_count
 from finetune.io.run_folder import RunFolder
-from finetune.io.table_writer import name_file_in_errors, prepare_folder
+from finetune.io.table_writer import name_file_in_errors, preparing_folder
 from finetune.reporting.console import Console
 
 
@@ -84,12 +85,12 @@ def write_report(
     """
     folder = output or default_report_folder(run, source)
     load_template()  # raises if its library is missing, before the model is evaluated
-    if this_process().is_main_process:
-        prepare_folder(folder)
-    evidence = gather_evidence(
-        run, source, console, batch_size, splits=splits, report=report, trust_code=trust_code
-    )
-    if not this_process().is_main_process:
+    is_main = this_process().is_main_process
+    with preparing_folder(folder) if is_main else nullcontext():
+        evidence = gather_evidence(
+            run, source, console, batch_size, splits=splits, report=report, trust_code=trust_code
+        )
+    if not is_main:
         return None
     with console.during("making the report"):
         sections = [section for make in SECTIONS for section in make(evidence)]

@@ -26,7 +26,7 @@ from finetune.exploration.row_analysis import analyze
 from finetune.exploration.thumbnails import choose_typical
 from finetune.inference.embedding import has_vectors, open_embedding, write_vectors
 from finetune.inference.predictor import input_columns
-from finetune.io.table_writer import prepare_folder
+from finetune.io.table_writer import preparing_folder
 from finetune.reporting.console import Console
 from finetune.task import Task
 from finetune.task_parts.samples import take_rows
@@ -67,11 +67,11 @@ def explore_rows(
         raise ConfigError("explore: runs in one process; start it without a launcher")
     console, source = Console(), request.source
     check_folder(folder)
-    prepare_folder(folder)
-    embedder, inputs = open_embedding(request, console)
-    task = embedder.task
-    _check_count(len(inputs.table), source.name)  # before the vectors, which take minutes
-    labeled = find_labels(task, inputs.table, required="label" in source.options)
+    with preparing_folder(folder):
+        embedder, inputs = open_embedding(request, console)
+        task = embedder.task
+        _check_count(len(inputs.table), source.name)  # before the vectors, which take minutes
+        labeled = find_labels(task, inputs.table, required="label" in source.options)
     if has_vectors(embedder, inputs, folder / FEATURES, console):
         console.print(f"vectors of {folder / FEATURES} reused: the rows and the network are equal")
     else:

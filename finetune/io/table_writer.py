@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
@@ -86,6 +86,20 @@ def prepare_folder(folder: Path) -> None:
         raise ConfigError(
             f"-o {folder}: cannot be a folder: {error.strerror or error}; name another one"
         ) from error
+
+
+@contextmanager
+def preparing_folder(folder: Path) -> Iterator[None]:
+    """Create the folder now, and remove it again if it stays empty because something failed."""
+    existed = folder.exists()
+    prepare_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        raise
 
 
 def write_lines(file: TextIO, rows: Sequence[Record]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from finetune.errors import listed
 from finetune.model import Batch, TransferModel
@@ -71,6 +72,13 @@ class LogitsModel(TransferModel):
                 if layer.bias is not None:
                     layer.bias.sub_(self.shift).div_(self.scale)
 
+    def keep_last_layer_precise(self) -> None:
+        """Compute the last layer in float32 under autocast, once scale and shift are folded in.
+
+        It then computes in the unit of the targets, of which bfloat16 has three digits.
+        """
+        self.last_layer().register_forward_hook(_in_float32)
+
     def keep_head(self, saved: Sequence[str], names: Sequence[str]) -> None:
         """Note that the head is the checkpoint's, and sort its outputs for labels `names`.
 
@@ -106,3 +114,18 @@ class LogitsModel(TransferModel):
             if layer.bias is not None:
                 layer.bias.mul_(scale).add_(self.shift)
         self.scale, self.shift = 1.0, 0.0
+
+
+def _in_float32(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
+    """Forward hook of a linear layer or a convolution of 1 x 1: its output without autocast."""
+    (values,) = inputs
+    device = values.device.type
+    if not torch.is_autocast_enabled(device):
+        return None
+    # The registered parameters: `cast_once` shadows them by copies.
+    parameters = dict(layer.named_parameters())
+    weight, bias = parameters["weight"], parameters.get("bias")
+    with torch.autocast(device, enabled=False):
+        if isinstance(layer, nn.Conv2d):
+            return functional.conv2d(values.float(), weight, bias)
+        return functional.linear(values.float(), weight, bias)

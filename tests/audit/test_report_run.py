@@ -11,7 +11,7 @@ import pytest
 import finetune
 from finetune.audit.report_run import write_report
 from finetune.data.source import Source
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, DataError
 from finetune.reporting.console import Console
 from tests.support.report_pages import HOSTILE, read_page
 from tests.support.tiny_models import LABELS, several_csv, text_rows
@@ -136,3 +136,6 @@ def test_report_refuses_what_it_cannot_read(trained: Trainer, tmp_path: Path) ->
     (tmp_path / "file").write_text("kept")
     with pytest.raises(ConfigError, match="file: cannot be a folder"):
         run.report(text_rows(9), tmp_path / "file")
+    with pytest.raises(DataError, match="nowhere.csv"):
+        run.report(str(tmp_path / "nowhere.csv"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()  # no empty folder is left

@@ -13,6 +13,8 @@ import segmentation_models_pytorch as smp
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finetune.config.schema import ModelConfig
+from finetune.distributed.precision import cast_once
 from finetune.errors import ModelError
 from finetune.export.final_model import compute_outputs, relative_difference, write_task
 from finetune.task import Task
@@ -146,7 +148,9 @@ def test_head_of_a_regression_keeps_its_unit(bert_folder: Path, tmp_path: Path) 
     assert relative_difference(before, outputs(set_up(tmp_path, NUMBER), NUMBER)) < 1e-5
 
 
-def test_large_targets_of_a_regression_are_not_rounded_to_bfloat16(bert_folder: Path) -> None:
+def test_large_targets_of_a_regression_are_not_rounded_to_bfloat16(
+    bert_folder: Path, tmp_path: Path
+) -> None:
     years = [{**row, "label": 2000 + float(row["label"])} for row in NUMBER]
     task, model = set_up(bert_folder, years, kind="number")
     batch = task.collate([task.encode(row) for row in years])
@@ -156,6 +160,13 @@ def test_large_targets_of_a_regression_are_not_rounded_to_bfloat16(bert_folder: 
             rounded = model(batch)
     deviation = task.targets.state["deviation"]
     assert float((exact - rounded).abs().max()) < 0.05 * deviation
+    model.consolidate()  # the last layer of a saved network computes in years
+    task.save(model, tmp_path)
+    saved = task.load_model(ModelConfig(name=str(tmp_path))).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), cast_once(saved, "bf16"):
+        again = saved(batch)
+    assert float((exact - again).abs().max()) < 0.05 * deviation
+    assert torch.allclose(saved(batch), exact, rtol=1e-6)
 
 
 # ---- timm, smp, and FCOS of this kit
