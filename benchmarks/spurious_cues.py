@@ -2,7 +2,9 @@
 
 A linear head on frozen features of the texts or pictures of examples/make_cues.py. A group is a
 label with a cue. The test split has every cue equally often; "usual" weighs its groups as they are
-in train, where 95 of 100 rows have the cue of their label. No split selects a checkpoint.
+in train, where 95 of 100 rows have the cue of their label. No split selects a checkpoint. Heads on
+"+ validation" learn from the 200 rows of that split as well, in which the cue tells nothing: the
+paper of last-layer reweighting (arXiv:2204.02937) has such a set (there, without train).
 
     python -m benchmarks.spurious_cues texts --seeds 0 1 2
 
@@ -46,21 +48,28 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "train.group_dro=0.01 train.sampling=balanced": {"group_dro": 0.01, "sampling": "balanced"},
     "method.solver=exact": {"exact": True},
     "method.solver=exact train.sampling=balanced": {"exact": True, "sampling": "balanced"},
+    "plain, + validation": {"more": True},
+    "method.solver=exact, + validation": {"exact": True, "more": True},
+    "method.solver=exact train.sampling=balanced, + validation": {
+        "exact": True,
+        "sampling": "balanced",
+        "more": True,
+    },
 }
 
 
 def read(kind: str, seed: int, folder: Path) -> tuple[list[dict[str, str]], np.ndarray]:
-    """Make the data; return the rows of train and test, and which are those of train."""
+    """Make the data; return the rows of all splits, and the split of each."""
     words = [kind, "--folder", str(folder), "--seed", str(seed)]
     subprocess.run([sys.executable, str(EXAMPLE), *words], check=True)
-    rows, is_train = [], list[bool]()
-    for split in ("train", "test"):
+    rows, splits = [], list[str]()
+    for split in ("train", "validation", "test"):
         with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 image = {"image": str(folder / row["image"])} if "image" in row else {}
                 rows.append(row | image)
-                is_train.append(split == "train")
-    return rows, np.array(is_train)
+                splits.append(split)
+    return rows, np.array(splits)
 
 
 def measure(accuracies: dict[str, float], usual: dict[str, float]) -> dict[str, float]:
@@ -81,14 +90,15 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for seed in arguments.seeds:
-        rows, is_train = read(arguments.kind, seed, arguments.folder / f"{arguments.kind}-{seed}")
+        rows, split = read(arguments.kind, seed, arguments.folder / f"{arguments.kind}-{seed}")
         prepared = prepare(WORDS[arguments.kind], rows)
         names = np.array([f"{row['label']} / {row['cue']}" for row in rows])
         groups = np.unique(names, return_inverse=True)[1]
-        train, test = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+        train, test = (np.flatnonzero(split == name) for name in ("train", "test"))
         shares = {name: float((names[train] == name).mean()) for name in np.unique(names)}
-        for name, keys in REMEDIES.items():
-            stats = fit(prepared, train, test, seed=seed, groups=groups, **keys)
+        for name, keys in ((name, dict(keys)) for name, keys in REMEDIES.items()):
+            learned = np.flatnonzero(split != "test") if keys.pop("more", False) else train
+            stats = fit(prepared, learned, test, seed=seed, groups=groups, **keys)
             right = (stats["scores"].argmax(1) == stats["target"]).numpy()
             accuracies = {each: float(right[names[test] == each].mean()) for each in shares}
             found[name].append(measure(accuracies, shares))

@@ -215,11 +215,12 @@ class DataConfig(Section):
     """
     drop: str | None = None
     """A table of training rows to leave out: their numbers in the column row, as in the reviewed
-    output of `finetune label-issues`.
+    output of `finetune label-issues`. With a column object, that object of the row is left out.
     """
     relabel: str | None = None
     """A table of training rows to relabel: their numbers in the column row, their labels in given,
-    the right ones in suggested, as in the reviewed output of `finetune label-issues`.
+    the right ones in suggested, as in the reviewed output of `finetune label-issues`. With a
+    column object, that object of the row gets them, and the box in suggested_box.
     """
     answers: str | list[str] | None = None
     """A table of rows with the label that people filled in, such as the sheet of `finetune
@@ -494,9 +495,10 @@ class OutputConfig(Section):
     and are rounded. The adapter of method=lora stays float32.
     """
     calibrate: CalibrationWish = None
-    """Calibration of the final model's probabilities of labels. temperature: scale the logits to
-    the lowest log loss on the validation split; none: leave them; null: temperature, where that
-    split has 100 rows and rows outside the fit profit. Checkpoints stay as they are.
+    """Calibration of the final model's probabilities of labels, or of a detector's scores.
+    temperature: scale the logits to the lowest log loss on the validation split; none: leave them;
+    null: temperature, where that split has 100 rows (100 right and 100 wrong boxes) and rows
+    outside the fit profit. Checkpoints stay as they are.
     """
     report: bool = False
     """Write a report on the final model when the run ends, the page reports/index.html, as
