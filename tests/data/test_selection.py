@@ -79,6 +79,38 @@ def test_relabel_refuses_a_file_of_other_rows(
         opened(table, relabel=write(tmp_path / "issues.csv", *lines))
 
 
+@pytest.mark.parametrize(
+    ("header", "cells", "keys", "expected"),
+    [
+        ("text,tags", ["a|b", "b", "a|c", "c"], {"delimiter": "|"}, "a|b|c"),
+        ("text,tags", ["a;b", "b", "a;c", "c"], {"delimiter": ";"}, "a;b;c"),
+        ("text,a,b,c", ["1,1,0", "0,1,0", "1,0,1", "0,0,1"], {"label": ["a", "b", "c"]}, [1, 1, 1]),
+    ],
+)
+def test_relabel_gives_several_labels(
+    tmp_path: Path, header: str, cells: list[str], keys: dict[str, Any], expected: Any
+) -> None:
+    rows = [f"the year {number},{cell}" for number, cell in enumerate(cells * 2)]
+    table = write(tmp_path / "data.csv", header, *rows)
+    lines = ["1,a; b,a; b; c", "2,b,a; b", "3,a; c,"]  # the second is a set that rows have
+    file = write(tmp_path / "issues.csv", "row,given,suggested", *lines)
+    task = TextClassification(**{"text": "text", "label": "tags", "kind": "several", **keys})
+    splits = open_splits(DataConfig(source=table, validation=0.0, relabel=file), task)
+    labels = [set(task.rows.labels(row)) for row in splits.train]
+    assert labels[:4] == [{"a", "b", "c"}, {"a", "b"}, {"a", "c"}, {"c"}]
+    names = keys.get("label", "tags")
+    row = splits.train[0]
+    found = row[names] if isinstance(names, str) else [int(row[name]) for name in names]
+    assert found == expected
+    assert any("2 of 8 rows relabeled" in note for note in splits.notes)
+
+
+def test_relabel_of_objects_is_for_rows_of_objects(table: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "issues.csv", "row,object,given,suggested", "2,1,c,a")
+    with pytest.raises(DataError, match="rows of text-classification have no objects"):
+        opened(table, relabel=file)
+
+
 def test_drop_of_all_rows_is_refused(table: str, tmp_path: Path) -> None:
     file = write(tmp_path / "rows.csv", "row,note", *(f"{number},x" for number in range(1, 10)))
     with pytest.raises(DataError, match="lists all rows of train"):
