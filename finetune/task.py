@@ -212,14 +212,6 @@ class Task(ABC):
     def summarize(self, stats: Stats) -> dict[str, float]:
         """Compute the metrics of a split from the statistics of all of its samples."""
 
-    def summarizer(self, stats: Stats) -> Callable[[Sequence[int]], dict[str, float]]:
-        """Return a function of row positions, with repetition, that gives their `summarize`.
-
-        Bootstrap intervals call it hundreds of times: override it where work on single rows, such
-        as matching boxes, can be done once.
-        """
-        return lambda drawn: self.summarize({n: tensor[drawn] for n, tensor in stats.items()})
-
     @abstractmethod
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """Return one prediction per sample; labels must not be needed."""
@@ -231,3 +223,9 @@ class Task(ABC):
         None (the default) if `measure` and `summarize` suffice; evaluation then need not predict.
         """
         return None
+
+
+def make_summarizer(task: Task, stats: Stats) -> Callable[[Sequence[int]], dict[str, float]]:
+    """Return a function of row positions, with repetition, that gives their `Task.summarize`."""
+    own = task.views.summarizer(stats)
+    return own or (lambda some: task.summarize({n: tensor[some] for n, tensor in stats.items()}))

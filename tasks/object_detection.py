@@ -9,7 +9,7 @@ Shapes: B rows, T tiles of a row (1 without tiling), K detections and M true box
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,6 @@ from tasks.detection.detection_config import USUAL_THRESHOLD, ObjectDetectionCon
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
 from tasks.detection.detection_metrics import (
     MAX_DETECTIONS,
-    MatchedBoxes,
     room_for_objects,
     summarize_boxes,
 )
@@ -275,10 +274,6 @@ class ObjectDetection(Task):
 
     def summarize(self, stats: Stats) -> dict[str, float]:
         return summarize_boxes(stats, self.labels, self.measured_detections)
-
-    def summarizer(self, stats: Stats) -> Callable[[Sequence[int]], dict[str, float]]:
-        matched = MatchedBoxes(stats, len(self.labels), self.measured_detections)
-        return lambda drawn: matched.summarize(self.labels, drawn)
 
     def predict(self, model: TransferModel, batch: Batch) -> list[Prediction]:
         """Return {"detections": [{"score", "label", "box": {"xmin", ...}}]} per row, best first."""

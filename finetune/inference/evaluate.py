@@ -29,7 +29,7 @@ from finetune.io.run_folder import RunFolder
 from finetune.model import TransferModel
 from finetune.reporting.console import Console
 from finetune.reporting.run_facts import cut_note
-from finetune.task import Task
+from finetune.task import Task, make_summarizer
 from finetune.task_parts.rows import Resolved
 from finetune.task_parts.samples import Row, take_rows
 
@@ -92,7 +92,7 @@ class Measured:
 
     @cached_property
     def _summarize(self) -> Callable[[Sequence[int]], dict[str, float]]:
-        return self.task.summarizer(self.evaluation.stats)
+        return make_summarizer(self.task, self.evaluation.stats)
 
     def write_reports(self, folder: Path) -> list[Path]:
         """Write the reports that training writes for a split; return their paths."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.reporting.metric_tables import overall
-from finetune.task import Task
+from finetune.task import Task, make_summarizer
 from finetune.task_parts.samples import Stats
 
 Array = NDArray[Any]
@@ -90,7 +90,7 @@ def metric_intervals(task: Task, stats: Stats, most_draws: int = MOST_DRAWS) -> 
     rng, draws, summarize = (
         np.random.default_rng(0),
         dict[str, list[float]](),
-        task.summarizer(stats),
+        make_summarizer(task, stats),
     )
     for _ in range(int(np.clip(_VALUES // max(size, 1), FEWEST_DRAWS, most_draws))):
         drawn = rng.integers(count, size=count)

@@ -224,6 +224,14 @@ class Views:
         """
         return None
 
+    def summarizer(self, stats: Stats) -> Callable[[Sequence[int]], dict[str, float]] | None:
+        """Return a function of row positions, with repetition, that gives their `Task.summarize`.
+
+        Bootstrap intervals and slices call it hundreds of times: override it where work on single
+        rows, such as matching boxes, can be done once. None (default) summarizes their statistics.
+        """
+        return None
+
     def item_scores(self, stats: Stats) -> ItemScores | None:
         """Return the scores of predicted items as the network gives them; None (default) if none.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Detector:
+class ReportedDetector:
     """What the sections of a detector are made of, beside the evidence.
 
     Attributes:
@@ -44,7 +44,7 @@ class Detector:
     open_image: Callable[[Row], Image.Image]
 
 
-def detector_sections(evidence: Evidence, detector: Detector) -> Iterator[ReportSection]:
+def detector_sections(evidence: Evidence, detector: ReportedDetector) -> Iterator[ReportSection]:
     """Yield the sections of a detector."""
     judged, (precision, recall) = judge_boxes(detector.stats), detector.curves
     names, threshold, open_image = detector.names, detector.threshold, detector.open_image

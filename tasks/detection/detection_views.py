@@ -26,7 +26,7 @@ from finetune.task_parts.views import (
     Views,
 )
 from tasks.box_audits.box_outcomes import box_outcomes
-from tasks.box_audits.detector_report import Detector, detector_sections
+from tasks.box_audits.detector_report import ReportedDetector, detector_sections
 from tasks.box_audits.doubt_lines import doubt_lines
 from tasks.box_audits.drawing import (
     SIDES,
@@ -42,6 +42,7 @@ from tasks.box_audits.judged_boxes import CORRECT, IGNORED, judge_boxes
 from tasks.detection.detection_config import USUAL_THRESHOLD
 from tasks.detection.detection_metrics import (
     LOW_AP50,
+    MatchedBoxes,
     capped_note,
     diagnose,
     measure_precision,
@@ -197,6 +198,11 @@ class DetectionViews(Views):
         maximum, threshold = self.task.max_detections, self.task.score_threshold
         return capped_note(self.task.scaled(stats), maximum, threshold)
 
+    def summarizer(self, stats: Stats) -> Callable[[Sequence[int]], dict[str, float]]:
+        labels = self.task.labels
+        matched = MatchedBoxes(stats, len(labels), self.task.measured_detections)
+        return lambda some: matched.summarize(labels, some)
+
     def item_scores(self, stats: Stats) -> ItemScores:
         """Return the scores of boxes, right where they match a true one at an IoU of 0.5."""
         judged = judge_boxes(stats)
@@ -249,7 +255,7 @@ class DetectionViews(Views):
         curves, scaled = (precision[..., -1], recall[..., -1]), self.task.scaled(evidence.stats)
         threshold, image = self.task.score_threshold, self.task.rows.image
         items = self.item_scores(scaled)
-        detector = Detector(scaled, items, curves, labels, threshold, image)
+        detector = ReportedDetector(scaled, items, curves, labels, threshold, image)
         return list(detector_sections(evidence, detector))
 
     illustrated = IMAGES_ON_SHEET

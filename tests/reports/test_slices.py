@@ -51,8 +51,6 @@ class ToyTask:
         wrong = stats["scores"].argmax(1) != stats["target"]
         return {"accuracy": 1 - float(wrong.float().mean()), "error": float(wrong.float().mean())}
 
-    summarizer = Task.summarizer
-
 
 def measured(metric: tuple[str, str] = ("accuracy", "max"), rows: int = 400) -> Measured:
     """Rows of which those of the source "scan" are wrong in a third of the cases, others never."""
