@@ -24,9 +24,9 @@ from finetune.io.files import remove_path
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
 from finetune.tuning.cluster_trials import check_is_named, end_of, training_here, until
+from finetune.tuning.journal_file import JOURNAL
 from finetune.tuning.search_folder import RECORD, SearchFolder
 from finetune.tuning.study import (
-    JOURNAL,
     SearchStudy,
     TrialLength,
     TrialRecord,

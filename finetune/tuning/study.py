@@ -7,7 +7,6 @@ all of its values.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.errors import ConfigError
 from finetune.search_space.search_plan import METHOD, SearchPlan
 from finetune.search_space.space import Choice, Values
+from finetune.tuning.journal_file import open_journal
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 INSTALL = "pip install 'finetune-kit[search]'"
-JOURNAL = "journal.jsonl"
 REDUCTION = 3
 """ASHA keeps the best trial in this many on each rung, which is this many times as long as the one
 before."""
@@ -95,16 +94,9 @@ class SearchStudy:
 
     def __init__(self, folder: Path, plan: SearchPlan) -> None:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
         self.plan = plan
-        path = str(folder / JOURNAL)
-        # A lock that works on network file systems, on Windows, and for several machines.
-        lock = JournalFileOpenLock(path)
-        self._lock = JournalFileOpenLock(f"{path}.ask")
-        _drop_torn_line(Path(path), lock)
-        storage = JournalStorage(JournalFileBackend(path, lock))
+        storage, self._lock = open_journal(folder)
         never_asked = optuna.samplers.RandomSampler()
         try:
             self._study = optuna.load_study(study_name=_NAME, storage=storage, sampler=never_asked)
@@ -287,20 +279,6 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         tuple(trial.user_attrs.get(_SEEDS, ())),
         trial.user_attrs.get(_REASON, ""),
     )
-
-
-def _drop_torn_line(path: Path, lock: Any) -> None:
-    """Cut off a last line that a power cut left incomplete, which Optuna could not read."""
-    lock.acquire()
-    try:
-        if not path.exists():
-            return
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(path, whole)
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from finetune.errors import CheckpointError
 from finetune.search_space.search_plan import SearchPlan
-from finetune.tuning.study import JOURNAL, SearchStudy, TrialLength, best_of
+from finetune.tuning.journal_file import JOURNAL
+from finetune.tuning.study import SearchStudy, TrialLength, best_of
 
 Planner = Callable[..., SearchPlan]
 MIXED = (
@@ -129,6 +131,34 @@ def test_a_journal_with_an_incomplete_last_line_is_read(plan: Planner, tmp_path:
     assert study.records()[1].values == second.values
     study.fail(1, 2.0, "no memory")
     assert (study.records()[1].reason, study.records()[1].seconds) == ("no memory", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda lines: [b"notes on the search", *lines], 1),
+        (lambda lines: [b'{"a": 1}', b"[2]"], 1),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: [lines[0], lines[1][:20], *lines[2:]], 2),
+        (lambda lines: [lines[0], b"\xff\0" * 9], 2),
+        (lambda lines: [*lines, b""], 4),
+    ],
+)
+def test_a_damaged_journal_is_named_with_its_line(
+    plan: Planner, tmp_path: Path, spoil: Callable[[list[bytes]], list[bytes]], line: int
+) -> None:
+    SearchStudy(tmp_path, plan(*NUMBERS)).ask()
+    SearchStudy(tmp_path, plan(*NUMBERS)).ask()
+    path = tmp_path / JOURNAL
+    path.write_bytes(b"".join(each + b"\n" for each in spoil(path.read_bytes().splitlines())))
+    with pytest.raises(CheckpointError, match=rf"journal\.jsonl: line {line} is damaged"):
+        SearchStudy(tmp_path, plan(*NUMBERS))
+
+
+def test_a_journal_that_cannot_be_written_is_named(plan: Planner, tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(CheckpointError, match=r"journal\.jsonl: cannot be written"):
+        SearchStudy(tmp_path, plan(*NUMBERS))
 
 
 def test_several_seeds_are_ranked_by_their_mean(plan: Planner, tmp_path: Path) -> None:
