@@ -89,6 +89,7 @@ def _describe(plan: SearchPlan) -> str:
 
 def _conclude(runner: TrialWorker) -> SearchResults:
     """Measure the best trial on test; print and write the results."""
+    runner.restore_measured()
     folder, study = runner.folder, runner.study
     results = read_results(folder, runner.plan, study.records(), study.importances())
     # The first process decides for all: another worker may complete a better trial meanwhile.

@@ -216,6 +216,27 @@ class TrialWorker(TrialRunner):
             if lock is not None:
                 lock.release()
 
+    def restore_measured(self) -> None:
+        """Measure complete trials again whose statistics were lost or damaged."""
+        state = this_process()
+        for record in self.study.records():
+            for seed in range(len(record.scores) or 1) if record.state == "complete" else ():
+                (is_lost,) = broadcast_object_list([self._is_lost(record.number, seed)])
+                if is_lost:
+                    run = self.folder.trial(record.number, seed)
+                    self.console.print(f"{run}: its statistics are lost, and measured again")
+                    if state.is_main_process:
+                        (run / "results.json").unlink(missing_ok=True)
+                    state.wait_for_everyone()
+                    self._score(record, seed)
+
+    def _is_lost(self, number: int, seed: int) -> bool:
+        try:
+            read_measured(self.folder.measured(number, seed))
+        except CheckpointError:
+            return True
+        return False
+
     def _claim(self, *, waits: bool) -> tuple[TrialRecord, RunLock | None] | None:
         """Take a trial that a stopped process left, or a new one; None if there is none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,25 @@ def kill_at_call(patch: pytest.MonkeyPatch, owner: type, name: str, calls: int) 
         return method(*args, **keys)
 
     patch.setattr(owner, name, counted)
+
+
+def statistics(path: Path) -> dict[str, Any]:
+    return {name: tensor.tolist() for name, tensor in load_file(path).items()}
+
+
+def test_statistics_that_were_lost_are_measured_again(
+    searched: Path, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(searched, folder)
+    lost, damaged = sorted((folder / "measured").iterdir())[:2]
+    before = [statistics(path) for path in (lost, damaged)]
+    lost.unlink()
+    damaged.write_bytes(b"damaged")
+    assert command("search", *words, f"search.dir={folder}") == 0
+    assert capsys.readouterr().out.count("its statistics are lost, and measured again") == 2
+    assert [statistics(path) for path in (lost, damaged)] == before
+    assert trials_of(folder) == trials_of(searched)
 
 
 def test_another_search_in_the_same_folder_is_refused(searched: Path, words: list[str]) -> None:
