@@ -70,7 +70,8 @@ class SearchResults:
                     "trial": record.number,
                     "state": record.state,
                     self.metric.name: score,
-                    "evaluations": len(record.evaluations),
+                    # The last one of a complete trial is not for the pruner.
+                    "evaluations": len(record.evaluations) + (record.state == "complete"),
                     "seconds": record.seconds,
                     **values,
                     "folder": str(self.folder.trial(record.number)),

@@ -64,6 +64,7 @@ def test_each_trial_is_a_run_and_only_the_best_is_measured_on_test(searched: Pat
     assert {trial["state"] for trial in trials} == {"complete", "pruned"}
     complete = [trial for trial in trials if trial["state"] == "complete"]
     best = min(complete, key=lambda trial: trial["loss"])
+    assert {trial["evaluations"] for trial in complete} == {4}, "one an epoch"
     for trial in complete:
         run = finetune.Run(searched / f"trial-{trial['trial']:03d}")
         assert run.metrics["validation"]["loss"] == pytest.approx(trial["loss"])
