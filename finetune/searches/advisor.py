@@ -90,9 +90,10 @@ class _Advisor:
         )
         # The cheapest method first of all: whatever the time, there is an answer with it.
         for methods in (self.plan.methods[:1], self.plan.methods[1:]):
-            for prospect in self._look_at_all(methods):
+            prospects = self._look_at_all(methods)
+            for place, prospect in enumerate(prospects):
                 try:
-                    self._try(prospect)
+                    self._try(prospect, prospects[place + 1 :])
                 except Interrupted:
                     raise
                 except _OutOfTime:
@@ -161,8 +162,11 @@ class _Advisor:
         self._costs[method] = MethodCost(prospect.total((), self._overhead), once)
         return prospect
 
-    def _try(self, prospect: Prospect) -> None:
-        """Train a method to its end with the best of its rates, if its time is left."""
+    def _try(self, prospect: Prospect, later: Sequence[Prospect]) -> None:
+        """Train a method to its end with the best of its rates, if its time is left.
+
+        `later` are methods that are tried after it.
+        """
         left = self._left
         rungs = prospect.rungs(left, self._overhead)
         if rungs is None:
@@ -175,7 +179,8 @@ class _Advisor:
         for count, share in rungs:
             runs = self._compete(prospect, candidates[:count], share)
             candidates = [each for each, _ in runs] or candidates
-            if runs and share == RUNGS[-1].share and self._is_behind(runs[0][1], share):
+            may_leave = share == RUNGS[-1].share and not self._has_time_for_all(prospect, later)
+            if runs and may_leave and self._is_behind(runs[0][1], share):
                 return
         self._train(prospect, candidates[0], 1.0)
 
@@ -192,6 +197,15 @@ class _Advisor:
                 break
             runs.append((values, self._train(prospect, values, share)))
         return sorted(runs, key=lambda run: _score(run[1]), reverse=True)  # of equals, the default
+
+    def _has_time_for_all(self, prospect: Prospect, later: Sequence[Prospect]) -> bool:
+        """True if a method and all later ones will be trained to their end before the time is up.
+
+        False without a limit: hopeless methods are not worth a time that nobody has set aside.
+        """
+        needed = prospect.seconds() + self._overhead
+        needed += sum(each.total((), self._overhead) for each in later)
+        return needed <= self._left < math.inf
 
     def _is_behind(self, record: TrialRecord, share: float) -> bool:
         """True for a method that is worse than a cheaper one after this share of the length."""

@@ -58,6 +58,17 @@ def test_rates_compete_on_rungs_and_finished_runs_are_not_trained_again(
     assert read_metrics(tmp_path / "news") == before
 
 
+@pytest.mark.slow
+def test_no_method_is_left_out_early_if_there_is_time_for_all(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("search", *words) == 0
+    out = capsys.readouterr().out
+    assert "is left out" not in out
+    for method in ("frozen", "lora", "partial", "full"):
+        assert re.search(rf"method={method} lr=\S+  accuracy", out), f"{method} to its end"
+
+
 def read_metrics(folder: Path) -> dict[str, str]:
     """Return what each run of a search has logged."""
     return {path.parent.name: path.read_text() for path in folder.glob("trial-*/metrics.jsonl")}
