@@ -39,8 +39,8 @@ def advice_lines(
 ) -> Iterator[str]:
     """Say which method to take, what it gains, what it costs, and what another hour would try.
 
-    `complete` are the methods that were trained to their end, the cheapest first; `late` those for
-    which the time was too short.
+    `complete` are the methods that were trained to their end, the cheapest first; `late` those
+    that more time would have trained to their end.
     """
     best = results.best
 

@@ -78,7 +78,7 @@ class _Advisor:
         self._left_out: dict[str, str] = {}
         """{method: why it was not trained to its end}"""
         self._late: list[str] = []
-        """Those of them for which the time was too short."""
+        """Those of them that more time would have trained to their end."""
         self._costs: dict[str, MethodCost] = {}
 
     def advise(self) -> SearchResults:
@@ -218,7 +218,8 @@ class _Advisor:
         if not gain.high < 0:
             return False
         than = cheaper.values["method"]
-        self._leave_out(method, f"after {share:.0%} of the length, it gains {gain} over {than}")
+        reason = f"after {share:.0%} of the length, it gains {gain} over {than}"
+        self._leave_out(method, reason, is_late=True)
         return True
 
     def _train(self, prospect: Prospect, values: dict[str, Any], share: float) -> TrialRecord:
