@@ -39,7 +39,8 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
     "bert": lambda folder: tiny_bert(folder, dropout=0),
     "gpt2": lambda folder: tiny_gpt2(folder, dropout=0),
     "llama": tiny_llama,
-    "t5": lambda folder: tiny_t5(folder, spread=2.0),
+    # At a spread of 2, rounding merged weights to float32 changes outputs by 4e-5 of the largest.
+    "t5": lambda folder: tiny_t5(folder, spread=1.5),
     "bart": tiny_bart,
     "timm": tiny_timm,
     "efficientnet": lambda folder: tiny_timm(folder, "test_efficientnet"),
