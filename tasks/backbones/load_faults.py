@@ -114,6 +114,8 @@ def describe_fault(error: BaseException) -> str:
     text = str(error).strip()
     if "weights_only" in text or type(error).__name__ == "UnpicklingError":
         return _PICKLE
+    if "ignore_mismatched_sizes" in text:  # the report that it points to is of the logger
+        return "its weights have other shapes than its config.json says"
     first = next(iter(text.splitlines()), "")[:_LONGEST]
     is_clear = isinstance(error, OSError | ValueError | RuntimeError | ImportError) and first
     return first if is_clear else f"{type(error).__name__}: {first}".rstrip(": ")

@@ -84,8 +84,12 @@ def from_pretrained(
             first, remedy = f"{misfit}.", "Choose a network for this task"
         first = first.rstrip().replace(" from one of:", ".")  # the list is on the next lines
         raise ModelError(
-            f"model.name: {source.name!r} cannot be loaded with {auto}: {first} {remedy}"
+            f"model.name: {source.name!r} cannot be loaded with {auto}: {_ended(first)} {remedy}"
         ) from error
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!", ":")) else f"{sentence}."
 
 
 def _from_adapter(auto: str, source: ModelConfig, adapter: AdapterFolder, **arguments: Any) -> Any:

@@ -32,7 +32,7 @@ from tasks.generation.tokens import (
 )
 from tasks.prompts.dialogues import Piece
 from tasks.prompts.prompts import Exchange
-from tasks.text.long_texts import PART, shorten_text
+from tasks.text.long_texts import PART, count_tokens, is_long, shorten_text
 from tasks.text.tokenization import pad_tokens, token_lengths
 
 
@@ -262,11 +262,11 @@ class Seq2SeqCodec(Codec):
         if row.answer is None:
             # A dialogue that does not end with an assistant turn has no target.
             return Length(source if row.sequences is None else 0, over)
-        target = self._target(row.answer)
-        over += max(len(target) - self.max_length, 0)
+        size = self._target_size(row.answer)
+        over += max(size - self.max_length, 0)
         if over and self.truncation in ("drop", "refuse"):
             return Length(0, over)
-        return Length(source + min(len(target), self.max_length), over)
+        return Length(source + min(size, self.max_length), over)
 
     def prompt_length(self, row: Exchange) -> Length:
         (length,) = token_lengths(self.tokenizer, [[row.prompt]], self.max_length)
@@ -279,7 +279,8 @@ class Seq2SeqCodec(Codec):
         ids = self.tokenizer(text, truncation=True, max_length=self.max_length).input_ids
         sample: Sample = {"inputs": {"input_ids": ids, "prompt_ids": ids}}
         if row.answer is not None:
-            sample["target"] = self._target(row.answer)[: self.max_length]
+            answer = shorten_text(self.tokenizer, row.answer, self.max_length)
+            sample["target"] = self._target(answer)[: self.max_length]
         return sample
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
@@ -308,6 +309,11 @@ class Seq2SeqCodec(Codec):
         sources = [sample["inputs"]["input_ids"] for sample in samples]
         encoded = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sources]
         return pad_tokens(encoded, self.tokenizer.pad_token_id)
+
+    def _target_size(self, answer: str) -> int:
+        if not is_long(answer):
+            return len(self._target(answer))
+        return count_tokens(self.tokenizer, answer) + len(self._target(""))
 
     def _target(self, answer: str) -> list[int]:
         ids: list[int] = self.tokenizer(text_target=answer).input_ids

@@ -13,6 +13,7 @@ from datasets import Dataset
 from finetune.batching.data_loader import measure_split
 from finetune.errors import DataError, ModelError
 from tasks.generation.tokens import Tokens, truncate_tokens
+from tasks.text import long_texts
 from tests.support.text_generators import (
     ANSWERED,
     CHATS,
@@ -162,3 +163,18 @@ def test_lengths_for_prediction_are_those_of_the_prompts(
             [task.rows.from_value("goal"), task.rows.from_value("goal " * 9)], predicting=True
         )
         assert 0 < short.used < long.used
+
+
+@pytest.mark.parametrize("network", ["gpt2", "t5", "bart"])
+def test_very_long_prompts_and_answers_are_encoded_as_a_whole_would_be(
+    network: str, model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = " ".join(f"market goal {number}" for number in range(200))
+    rows = [{"body": long, "answer": " yes"}, {"body": "the match", "answer": long}, *ANSWERED]
+    task, _, _ = set_up(model_folders[network], rows, **TEMPLATES, max_length=60)
+    whole, counted = [task.encode(row) for row in rows], task.lengths(rows)
+    for name, value in {"PART": 300, "WINDOW": 200, "_CONTEXT": 40, "_MARGIN": 5}.items():
+        monkeypatch.setattr(long_texts, name, value)
+    assert [task.encode(row) for row in rows] == whole
+    assert task.lengths(rows) == counted
+    assert counted[1].cut > 0
