@@ -7,22 +7,23 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from finetune.task_parts.samples import Row
-from tasks.box_audits.doubtful_boxes import find_doubts
+from tasks.box_audits.doubtful_boxes import Doubt
 from tasks.box_audits.judged_boxes import NONE, JudgedBoxes
 from tasks.objects.revised_objects import NO_OBJECT, WRONG_CLASS, box_text
 
 
 def doubt_lines(
+    doubts: Sequence[Doubt],
     judged: JudgedBoxes,
     names: Sequence[str],
     numbers_of: Callable[[Sequence[int]], Iterable[Sequence[int]]],
 ) -> list[tuple[int, Row]]:
-    """Return [(image, line)] of boxes that a detector contradicts, the clearest first.
+    """Return [(image, line)] of boxes that a detector contradicts, in the order of the doubts.
 
-    `numbers_of` gives for images the number of each true box among the objects of its row. Where
-    the class is wrong, the given box is kept; it lies as well as the detected one.
+    `judged` has the scores to show. `numbers_of` gives for images the number of each true box among
+    the objects of its row. Where the class is wrong, the given box is kept; it lies as well as the
+    detected one.
     """
-    doubts = find_doubts(judged, len(names))
     images = list(dict.fromkeys(doubt.image for doubt in doubts))
     numbers = dict(zip(images, numbers_of(images), strict=True))
     first = {image: int(np.searchsorted(judged.true_images, image)) for image in images}

@@ -15,7 +15,7 @@ from finetune.task_parts.samples import Row
 from finetune.task_parts.views import Picture
 from tasks.box_audits.doubtful_boxes import Doubt, find_doubts
 from tasks.box_audits.drawing import Color, Mark, draw_box, scaled
-from tasks.box_audits.judged_boxes import NONE, JudgedBoxes
+from tasks.box_audits.judged_boxes import NONE, JudgedBoxes, judge_boxes
 
 if TYPE_CHECKING:
     from finetune.audit.evidence import Evidence
@@ -40,8 +40,12 @@ def doubt_section(
     names: Sequence[str],
     open_image: Callable[[Row], Image.Image],
 ) -> ReportSection:
-    """List annotations that the detector contradicts."""
-    title, doubts = "Suspected label errors", find_doubts(judged, len(names))
+    """List annotations that the detector contradicts, by the scores that its network gives.
+
+    `judged` are the same detections with the scores to show, in the same order.
+    """
+    title = "Suspected label errors"
+    doubts = find_doubts(judge_boxes(evidence.stats), len(names))
     if not doubts:
         return ReportSection("labels", title, [Note("No annotation of a box is suspicious.")])
     listed = doubts[:MOST_LISTED]

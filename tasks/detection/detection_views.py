@@ -28,6 +28,7 @@ from finetune.task_parts.views import (
 from tasks.box_audits.box_outcomes import box_outcomes
 from tasks.box_audits.detector_report import ReportedDetector, detector_sections
 from tasks.box_audits.doubt_lines import doubt_lines
+from tasks.box_audits.doubtful_boxes import find_doubts
 from tasks.box_audits.drawing import (
     SIDES,
     Mark,
@@ -221,8 +222,9 @@ class DetectionViews(Views):
         def numbers(row: Row) -> list[int]:
             return self.task.rows.objects.numbers(row, self._size(row))
 
-        judged = judge_boxes(self.task.scaled(stats))
-        return doubt_lines(judged, self.task.labels, lambda places: map(numbers, read(places)))
+        names, judged = self.task.labels, judge_boxes(self.task.scaled(stats))
+        doubts = find_doubts(judge_boxes(stats), len(names))  # made for the network's scores
+        return doubt_lines(doubts, judged, names, lambda places: map(numbers, read(places)))
 
     def keep_scale(self, scale: Sequence[float] | None) -> None:
         self.task.scale_ = None if scale is None else list(scale)

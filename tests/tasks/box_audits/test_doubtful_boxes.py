@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tasks.box_audits.doubt_lines import doubt_lines
 from tasks.box_audits.doubtful_boxes import NONE, find_doubts
 from tasks.box_audits.judged_boxes import judge_boxes
 from tests.support.judged_scenes import box_stats
@@ -70,3 +71,30 @@ def test_find_doubts_trusts_no_detector_that_misses_many() -> None:
     stats = box_stats([(*each, 0.6) for each in USUAL[:8]], USUAL)
     assert find_doubts(judge_boxes(stats), 2) == []
     assert find_doubts(judge_boxes(box_stats([], USUAL)), 2) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "true", "expected"),
+    [
+        ([(SQUARE, DOG, 0.9)], [(SQUARE, CAT)], ("121", "class", "cat", "dog", "")),
+        ([(HALF, CAT, 0.9)], [(SQUARE, CAT)], ("121", "place", "cat", "cat", "0.0 0.0 100.0 40.0")),
+        (
+            [(SQUARE, CAT, 0.9)],
+            [],
+            ("", "object without a label", "", "cat", "0.0 0.0 100.0 100.0"),
+        ),
+        ([], [(SQUARE, CAT)], ("121", "label without an object", "cat", "", "")),
+    ],
+)
+def test_doubt_lines_name_the_object_of_the_row_and_what_is_suggested(
+    found: list[Any], true: list[Any], expected: tuple[str, ...]
+) -> None:
+    stats = box_stats([*((*each, 0.6) for each in USUAL), *found], [*USUAL, *true])
+    judged = judge_boxes(stats)
+    numbers = [[101 + place for place in range(21)]]  # of the row, in which others come first
+    doubts = find_doubts(judged, 2)
+    [(image, line)] = doubt_lines(doubts, judged, ["cat", "dog"], lambda images: numbers)
+    assert image == 0
+    assert (
+        *(line[name] for name in ("object", "kind", "given", "suggested", "suggested_box")),
+    ) == expected
