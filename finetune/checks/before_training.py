@@ -80,7 +80,10 @@ def _without(splits: Splits, leaking: Sequence[int]) -> Splits:
     count, dropped = len(splits.train), set(leaking)
     kept = [place for place in range(count) if place not in dropped]
     if not kept:
-        raise DataError(f"data.on_leak=drop: all {count} train rows occur in a held-out split")
+        raise DataError(
+            f"data.on_leak=drop: all {count} train rows occur in a held-out split; hold out a "
+            "share of train instead, such as data.validation=0.2 and data.test=0.2"
+        )
     splits.notes.append(
         f"train: {len(dropped)} of {count} rows left out, which occur in a held-out split equal or "
         "nearly equal (data.on_leak=drop)"

@@ -52,7 +52,7 @@ def column_findings(split: CheckedRows) -> Iterator[Finding]:
             2 if is_read else 1,
             "columns",
             f"columns that say nothing: {listed(map(_with_reason, silent.items()), _SHOWN)}",
-            "leave them out of what the task reads" if is_read else "none: the task reads others",
+            "leave them out of what the task reads" if is_read else "nothing: they are not read",
         )
 
 

@@ -101,6 +101,7 @@ class Duplicates:
 
 def leak_findings(duplicates: Duplicates) -> Iterator[Finding]:
     """Yield a finding for each held-out split with rows that occur in train."""
+    nothing_left = len(duplicates.leaking()) == len(duplicates.splits[0])
     for split in duplicates.splits:
         if split.name == TRAIN or not (leaked := duplicates.leaked(split.name)):
             continue
@@ -112,7 +113,9 @@ def leak_findings(duplicates: Duplicates) -> Iterator[Finding]:
             f"{len(leaked)} of {len(split)} {split.name} rows also occur in train"
             f"{_describe(duplicates, leaked)}: {list_rows(rows)}; {split.name} metrics are "
             "optimistically biased",
-            "data.on_leak=drop leaves such rows out of train",
+            f"data.{split.name}=0.2 holds out a share of train instead; all rows of train leak"
+            if nothing_left
+            else "data.on_leak=drop leaves such rows out of train",
             len(leaked) / len(split),
             {split.name: rows, TRAIN: trained},
         )

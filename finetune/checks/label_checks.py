@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 from finetune.checks.checked_rows import CheckedRows, list_rows
-from finetune.errors import listed
+from finetune.errors import format_count, listed
 from finetune.task_parts.rows import Finding
 from finetune.task_parts.samples import take_rows
 
@@ -82,7 +82,8 @@ def balance_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:
             text = f"no row of {split.name} has the label {listed(missing, _SHOWN)}"
             yield Finding(2, "balance", text, "they are not measured there; add rows of them")
         if len(split) < _SMALL:
-            text = f"{split.name} has {len(split)} rows, so its metrics are imprecise"
+            size = format_count(len(split), "row")
+            text = f"{split.name} has {size}, so its metrics are imprecise"
             yield Finding(2, "balance", text, "hold out more rows", 1.0)
 
 
