@@ -48,7 +48,7 @@ from finetune.tables.csv_records import (
 )
 from finetune.tables.encodings import Decoder
 from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
-from finetune.tables.records import check_names
+from finetune.tables.records import check_column_count, check_names
 
 _BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once
 
@@ -128,6 +128,7 @@ def _open(path: Path, config: DataConfig, decoder: Decoder) -> tuple[_Csv, list[
             f" closed; close or remove it, or write data.quote=none: {excerpt(body)}"
         )
     cells = [cell.strip() for cell in dialect.cells(body)]
+    check_column_count(cells, str(path))
     if isinstance(config.columns, list):
         names = given_names(path, config.columns, cells)
     else:
@@ -230,7 +231,10 @@ def _has_headers(table: pa.Table, names: Sequence[str]) -> bool:
         trimmed = pc.utf8_trim_whitespace(cells)
         are_names = pc.and_(are_names, pc.is_in(pc.utf8_lower(trimmed), known))
         are_dashes = pc.and_(are_dashes, pc.match_substring_regex(trimmed, "^[-:=]*$"))
-    return bool(pc.any(pc.or_(are_names, are_dashes)).as_py())
+        # Hardly any table goes on after its first column, and one may have thousands.
+        if not pc.any(pc.or_(are_names, are_dashes)).as_py():
+            return False
+    return True
 
 
 def _without(text: str, bad: Sequence[BadRecord]) -> str:

@@ -85,16 +85,21 @@ def from_frame(frame: pd.DataFrame, place: str) -> tuple[Dataset, list[str]]:
     return Dataset(pa.table(decode_dictionaries(arrays))), notes
 
 
-def check_names(names: Sequence[str], place: str) -> None:
-    """Raise DataError if column names are empty or not unique, or if there are none or too many."""
-    if not names:
-        raise DataError(f"{place}: has no columns")
+def check_column_count(names: Sequence[str], place: str) -> None:
+    """Raise DataError if there are more columns than can be read in seconds."""
     if len(names) > _MOST_COLUMNS:
         raise DataError(
             f"{place}: has {len(names)} columns, more than {_MOST_COLUMNS}, such as "
             f"{listed(map(repr, names), 3)}; keep those that the task reads, or write the keys of "
             "each row as one column"
         )
+
+
+def check_names(names: Sequence[str], place: str) -> None:
+    """Raise DataError if column names are empty or not unique, or if there are none or too many."""
+    if not names:
+        raise DataError(f"{place}: has no columns")
+    check_column_count(names, place)
     first: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
         if not name:

@@ -254,3 +254,13 @@ def test_read_csv_refuses_quotes_that_it_does_not_read(
 def test_read_csv_reads_quotations(read: Read) -> None:
     rows, _ = read("text\n\u201ca\u201d\n\u201cb\u201d\n'c'\n")
     assert rows["text"][:] == ["\u201ca\u201d", "\u201cb\u201d", "'c'"]
+
+
+def test_wide_tables_are_refused_by_their_header(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading 20,000 columns takes a minute."""
+    monkeypatch.setattr("finetune.tables.delimited._parse", None)
+    names = ["text", "label", *(f"c{number}" for number in range(20_000))]
+    with pytest.raises(DataError, match="has 20002 columns, more than 5000, such as 'text'"):
+        read(f"{','.join(names)}\n{','.join('1' for _ in names)}\n", "wide.csv")
