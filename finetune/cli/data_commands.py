@@ -15,6 +15,7 @@ from finetune.cli.options import (
     TrustCode,
     load_words,
     loading_libraries,
+    output_option,
 )
 
 commands = typer.Typer()
@@ -32,7 +33,7 @@ def embed(
             help="A file, folder or hub dataset, and keys that say how to read it, in any order.",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .parquet file.")],
+    output: Annotated[Path, output_option(help="A .parquet file.")],
     batch_size: BatchSize = 32,
     precision: Precision = None,
     trust_code: TrustCode = False,
@@ -81,8 +82,7 @@ def explore(
         ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="A folder; default: explore/DATA-MODEL."),
+        Path | None, output_option(help="A folder; default: explore/DATA-MODEL.")
     ] = None,
     clusters: Annotated[
         int | None,
@@ -122,8 +122,7 @@ def explore(
 def check(
     words: ConfigWords = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FOLDER", help="Write findings and duplicates."),
+        Path | None, output_option(metavar="FOLDER", help="Write findings and duplicates.")
     ] = None,
 ) -> None:
     """Check data before training: what will harm a model, worst first, each with its remedy.
@@ -165,9 +164,9 @@ def suggest(
             help="A file, folder or hub dataset, and keys that say how to read it, in any order.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The table to write: .csv, .jsonl, ...")
-    ] = Path("to_label.csv"),
+    output: Annotated[Path, output_option(help="The table to write: .csv, .jsonl, ...")] = Path(
+        "to_label.csv"
+    ),
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of rows.")] = 100,
     by: Annotated[
         Literal["both", "uncertainty", "diversity", "typicality"] | None,
@@ -209,8 +208,7 @@ def suggest(
 def label_issues(
     words: ConfigWords = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="The table to write; default: label_issues.csv."),
+        Path | None, output_option(help="The table to write; default: label_issues.csv.")
     ] = None,
 ) -> None:
     """Find training rows whose label is probably wrong, before or after training.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -58,7 +57,6 @@ def main() -> None:
     # has ended.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
-        _check_outputs(sys.argv)
         app()
     except FinetuneError as error:
         _fail(error)
@@ -74,19 +72,6 @@ def main() -> None:
         if fault is None:
             raise
         _fail(fault)
-
-
-def _check_outputs(words: list[str]) -> None:
-    """Raise ConfigError if the option -o of any command is a URL."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
-    outputs = [word for option, word in pairs if option in ("-o", "--output")]
-    prefix = "--output="
-    outputs += [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
-    if outputs:
-        from finetune.io.references import refuse_url
-
-        for output in outputs:
-            refuse_url(Path(output))
 
 
 def _fail(error: FinetuneError) -> NoReturn:

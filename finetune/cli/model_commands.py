@@ -13,6 +13,8 @@ from finetune.cli.options import (
     RunArgument,
     TrustCode,
     loading_libraries,
+    output_option,
+    refuse_url_output,
 )
 
 commands = typer.Typer()
@@ -24,11 +26,7 @@ def evaluate(
     words: DataWords = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="A .json file for the metrics, or a folder for metrics and reports.",
-        ),
+        output_option(help="A .json file for the metrics, or a folder for metrics and reports."),
     ] = None,
     batch_size: BatchSize = 32,
     trust_code: TrustCode = False,
@@ -65,12 +63,16 @@ def predict(
     run: RunArgument,
     words: DataWords = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="A .csv, .tsv, .jsonl, .json or .parquet file."),
+        Path | None, output_option(help="A .csv, .tsv, .jsonl, .json or .parquet file.")
     ] = None,
     draw: Annotated[
         Path | None,
-        typer.Option("--draw", metavar="FOLDER", help="Draw the predictions into this folder."),
+        typer.Option(
+            "--draw",
+            metavar="FOLDER",
+            help="Draw the predictions into this folder.",
+            callback=refuse_url_output,
+        ),
     ] = None,
     form: Annotated[
         str | None,
@@ -150,10 +152,7 @@ def predict(
 def report(
     run: RunArgument,
     words: DataWords = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="A folder; default: RUN/reports."),
-    ] = None,
+    output: Annotated[Path | None, output_option(help="A folder; default: RUN/reports.")] = None,
     batch_size: BatchSize = 32,
     trust_code: TrustCode = False,
 ) -> None:
@@ -219,9 +218,7 @@ def calibrate(
 @commands.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Run folders.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the table to this .csv file.")
-    ] = None,
+    output: Annotated[Path | None, output_option(help="Write the table to this .csv file.")] = None,
 ) -> None:
     """Compare runs: their metrics, and the config keys that differ.
 
@@ -239,9 +236,7 @@ def export(
     run: RunArgument,
     words: DataWords = None,
     to: Annotated[str, typer.Option(metavar="FORMAT", help="The format to export to.")] = "onnx",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder; default: RUN/FORMAT.")
-    ] = None,
+    output: Annotated[Path | None, output_option(help="A folder; default: RUN/FORMAT.")] = None,
     trust_code: TrustCode = False,
 ) -> None:
     """Export a fine-tuned model, by default to ONNX, and compare it with PyTorch.
@@ -322,12 +317,7 @@ def reproduce(
     words: DataWords = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FOLDER",
-            help="Default: RUN-reproduced, in runs/ for a hub id.",
-        ),
+        output_option(metavar="FOLDER", help="Default: RUN-reproduced, in runs/ for a hub id."),
     ] = None,
     trust_code: TrustCode = False,
 ) -> None:

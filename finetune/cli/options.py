@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,6 +49,20 @@ TrustCode = Annotated[
 
 # Unknown options are left among the words, where the error explains how config keys are written.
 KEYS = {"ignore_unknown_options": True}
+
+
+def refuse_url_output(parameter: typer.CallbackParam, output: Path | None) -> Path | None:
+    """Raise ConfigError for an output that is a URL; the callback of options that name one."""
+    if output is not None:
+        from finetune.io.references import refuse_url
+
+        refuse_url(output, parameter.opts[0])
+    return output
+
+
+def output_option(help: str, metavar: str | None = None) -> Any:
+    """Return the option -o of a command."""
+    return typer.Option("-o", "--output", metavar=metavar, help=help, callback=refuse_url_output)
 
 
 def load_words(words: Sequence[str] | None, *, fresh: bool = False, extend: bool = False) -> Loaded:

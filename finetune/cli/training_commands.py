@@ -12,6 +12,7 @@ from finetune.cli.options import (
     ConfigWords,
     load_words,
     loading_libraries,
+    output_option,
 )
 
 commands = typer.Typer()
@@ -116,8 +117,7 @@ def init(
         ),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="The file to write; default: NAME.yaml or DATA.yaml."),
+        Path | None, output_option(help="The file to write; default: NAME.yaml or DATA.yaml.")
     ] = None,
 ) -> None:
     """Write a starter config: copy a shipped one, or fit one to data.

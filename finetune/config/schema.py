@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from finetune.config.formats import DataFormat
+from finetune.config.text_files import is_url
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -459,7 +460,7 @@ def checked_folder(folder: str | None, instead: str = "mount the store as a fold
         raise ValueError("is blank; name a folder")
     if folder and not folder.isprintable():
         raise ValueError("contains a character that does not print; name another folder")
-    if folder and re.match(r"[a-z][a-z0-9+.-]+:/", folder, re.IGNORECASE):
+    if folder and is_url(folder):
         raise ValueError(f"is a URL; name a folder of this machine, or {instead}")
     is_at_home = folder is not None and re.match(r"~(/|$)", folder)
     return str(Path(str(folder)).expanduser()) if is_at_home else folder

@@ -8,6 +8,7 @@ the value.
 from __future__ import annotations
 
 import json
+import re
 import stat
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,14 @@ def check_regular(path: Path) -> None:
         raise IsADirectoryError("this is a folder, not a file")
     if not stat.S_ISREG(mode):
         raise OSError("this is a pipe or a device, not a file")
+
+
+def is_url(path: str) -> bool:
+    """True for a URL such as s3://bucket/path, also one that a Path has left with a single slash.
+
+    A letter alone before the colon is a drive of Windows.
+    """
+    return re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE) is not None
 
 
 def is_special(path: Path) -> bool:

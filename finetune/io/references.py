@@ -14,7 +14,7 @@ from pathlib import Path
 from finetune.config.formats import FILE_ENDINGS
 from finetune.config.model_folders import weights_folder
 from finetune.config.schema import ModelConfig
-from finetune.config.text_files import is_special
+from finetune.config.text_files import is_special, is_url
 from finetune.errors import (
     ConfigError,
     DataError,
@@ -203,11 +203,11 @@ def _normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def refuse_url(output: Path) -> None:
+def refuse_url(output: Path, option: str = "-o") -> None:
     """Raise ConfigError for an output that is a URL, which would become a local folder `s3:`."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", output.as_posix(), re.IGNORECASE):
+    if is_url(output.as_posix()):
         raise ConfigError(
-            f"-o {output.as_posix().replace(':/', '://', 1)}: is a URL; name a place on this "
+            f"{option} {output.as_posix().replace(':/', '://', 1)}: is a URL; name a place on this "
             "machine, or in a mounted store"
         )
 

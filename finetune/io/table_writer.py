@@ -80,6 +80,7 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
 
 def prepare_folder(folder: Path) -> None:
     """Create the folder. Raises ConfigError if it cannot be one."""
+    refuse_url(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -51,12 +51,19 @@ def test_help_imports_no_heavy_library() -> None:
     assert not {*HEAVY} & {*output.partition("loaded")[2].split()}
 
 
-@pytest.mark.parametrize("option", [["-o", "s3://bucket/out"], ["--output=gs://bucket/out"]])
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["check", "news.csv", "-o", "s3://bucket/out"], "-o s3://bucket/out"),
+        (["report", "runs/news", "--output=gs://bucket/out"], "-o gs://bucket/out"),
+        (["predict", "runs/news", "news.csv", "--draw", "s3://b/out"], "--draw s3://b/out"),
+    ],
+)
 def test_an_output_that_is_a_url_is_refused(
-    option: list[str], capsys: pytest.CaptureFixture[str]
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert finetune("check", "news.csv", *option) == 2
-    assert "://bucket/out: is a URL; name a place on this machine" in capsys.readouterr().err
+    assert finetune(*words) == 2
+    assert f"{named}: is a URL; name a place on this machine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
