@@ -32,9 +32,9 @@ def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
 
 
 def check_classes(config: RunConfig, task: Task, rows: Any) -> None:
-    """Raise ConfigError for a key that needs rows with one class each, if these are not such.
+    """Raise ConfigError if a key is set that needs exactly one class in each row, and rows differ.
 
-    Reads labels only, so that it is said before the network is loaded and features are computed.
+    It reads labels only, so it can run before the network is loaded and features are computed.
     """
     train = config.train
     needed = {

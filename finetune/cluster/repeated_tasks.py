@@ -47,7 +47,7 @@ def carry_out(
 class RepeatedTasks:
     """Tasks of a cluster that call a function until there is nothing left for it to do.
 
-    `shared` is a path that the machines must have in common; None: none.
+    `shared` is a path that the machines must have in common; None if they need not share any.
     """
 
     def __init__(self, cluster: RayCluster, shared: Path | None, console: Console) -> None:
@@ -60,7 +60,7 @@ class RepeatedTasks:
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0
         )
         self._running: dict[Any, Any] = {}
-        """{task: the piece that was chosen for it}"""
+        """{task: the piece that was chosen for it, None if it chooses for itself}"""
         self._crashes = 0
 
     def run(
@@ -72,9 +72,9 @@ class RepeatedTasks:
     ) -> None:
         """Call `work` while `count_left()` pieces have not ended; print the texts that it returns.
 
-        `choose` gets the pieces that tasks have, and returns another one, the last argument of the
-        next task; without it, each task chooses for itself. After a signal, the tasks stop at the
-        end of their steps. Raises Interrupted then, FinetuneError with the message of a task that
+        `choose` gets the pieces of the running tasks and returns another one, which becomes the
+        last argument of the next task; without it, each task chooses for itself. After a signal,
+        the tasks stop at the end of their steps. Raises Interrupted then, FinetuneError with the message of a task that
         failed, and RuntimeError if tasks keep crashing.
         """
         import ray

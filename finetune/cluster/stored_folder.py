@@ -1,4 +1,4 @@
-"""A folder of this machine and its copy in an object store, which machines share unmounted.
+"""A folder of this machine and its copy in an object store, which machines share without a mount.
 
 Files are sent in the order in which they were written: one that marks others as complete is there
 after them.
@@ -39,7 +39,7 @@ class StoredFolder:
         """Files that the store has as they are here, by their path in the folder."""
 
     def push(self, name: str) -> None:
-        """Send a file or a folder, or "", all: what has changed since, and what was removed."""
+        """Send the changes of a file or a folder, removals included; "" is the whole folder."""
         files = {path.relative_to(self.folder).as_posix(): path for path in self._local(name)}
         versions = {key: _version(path) for key, path in files.items()}
         changed = [key for key, version in versions.items() if self._sent.get(key) != version]

@@ -59,7 +59,7 @@ class _Reviewed:
 
     def __init__(self, place: str, path: str) -> None:
         self.place = place
-        # Numbers are no names of images that lie beside the table.
+        # Else numbers would be taken for names of images that lie beside the table.
         self.lines = only_split(from_object(path, DataConfig(images=NO_IMAGES)), path, None)
         self.is_about_objects = OBJECT in self.lines.column_names
 
@@ -142,7 +142,7 @@ def _wanted(line: Row, *, single: bool) -> list[str]:
 
 
 class _LabelWriter:
-    """Cells of the target columns that mean some labels, made of those that rows have."""
+    """Writer of labels as cells of the target columns, in the form that the rows of train have."""
 
     def __init__(
         self,
@@ -166,8 +166,8 @@ class _LabelWriter:
             if set(self._rows.labels(cells)) == set(wanted):
                 return cells
         raise DataError(
-            f"{place}: no row of train has just the labels {joined(wanted)!r}, and no cell could "
-            "be made that is read as these; correct the labels in the data"
+            f"{place}: no row of train has just the labels {joined(wanted)!r}, and no cell is "
+            "read as these; correct the labels in the data"
         )
 
     def _candidates(self, wanted: Sequence[str]) -> Iterator[Row]:
@@ -189,7 +189,7 @@ class _LabelWriter:
         return self._cells[name][next(places, 0)]
 
     def _item(self, values: Sequence[Any], label: str) -> Any:
-        """Return what a list holds for a label: at the place that it has among its labels."""
+        """Return the item of a list that is read as a label."""
         place = self._known[label]
         at = list(self._labels[place]).index(label)
         return values[place][at] if at < len(values[place]) else label

@@ -1,4 +1,4 @@
-"""The folder of an exploration, before anything is written to it; imports no torch."""
+"""Check of the folder of an exploration before anything is written to it; imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from finetune.errors import ConfigError
 
 FEATURES = "features.parquet"
-"""The vectors, the first file of an exploration; until it is finished, its parts lie beside it."""
+"""The vectors, the first file of an exploration; its parts lie beside it until it is complete."""
 
 
 def check_folder(folder: Path) -> None:

@@ -47,7 +47,7 @@ def calibrate_model(
 ) -> Calibration:
     """Fit temperatures to labeled rows and fold them into final/; return what they changed.
 
-    The scale of scores of items, such as boxes, is kept in its task.json.
+    Scores of items, such as boxes, get a scale instead, which is kept in final/task.json.
     The rows should be neither those of training nor those of a later test. Raises ConfigError for a
     task without probabilities of labels, and for a model that is not on this machine.
     """
@@ -144,7 +144,7 @@ def _write(
     task: Task,
     save_network: Callable[[Path], None],
 ) -> None:
-    """Write a copy of the folder in its place, with what is changed."""
+    """Replace the folder atomically by a copy with the network, the task's state and the card."""
     own = set(read_manifest(folder, read_task(folder).get("files", [])))
     with atomic(folder) as temporary:
         shutil.copytree(folder, temporary)

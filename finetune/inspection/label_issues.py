@@ -54,7 +54,9 @@ def write_label_issues(
     if type(task.views).item_issues is not Views.item_issues:
         return _write_item_issues(loaded, task, path, console, run, data=data)
     if type(task.views).label_scores is Views.label_scores:
-        raise ConfigError(f"label issues: rows of {task.name} have no labels; see finetune report")
+        raise ConfigError(
+            f"label issues: rows of {task.name} have no labels; use finetune report RUN"
+        )
     load_cleanlab()  # before the minutes that it takes to get there
     config = solver_config(loaded.config)
     with console.during("reading and checking the rows"):
@@ -141,7 +143,7 @@ def _write_item_issues(
 
 
 def _shares(config: RunConfig) -> list[str]:
-    """Return the held-out splits that are shares of train, whose rows are examined, too."""
+    """Return the held-out splits that are shares of train; their rows are examined, too."""
     return [n for n in ("validation", "test") if not isinstance(getattr(config.data, n), str)]
 
 

@@ -22,7 +22,7 @@ class FiniteGuard:
         *,
         scaled: bool,
         device: torch.device,
-        remedy: str = "",
+        remedy: str = "Lower optim.lr",
     ) -> None:
         """Guard the weights of an optimizer; `remedy` is the last sentence of its error."""
         self.optimizer, self.remedy = optimizer, remedy

@@ -1,4 +1,4 @@
-"""Values of keys with which a network hardly trains, named where training fails or does harm."""
+"""Unusual values of config keys, named in the summary of a run and when training diverges."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ USUAL: dict[str, tuple[float, float]] = {
     "method.dropout": (0, 0.95),
     "task.label_smoothing": (0, 0.95),
 }
-"""{key: (smallest, largest)}: far wider than what anybody trains with, 0 apart."""
+"""{key: (smallest, largest)}, far wider than any recipe; 0, which turns a key off, is usual."""
 
 
 def unusual_values(values: Mapping[str, Any], steps: int) -> list[str]:
     """Return "key=value (usual: ...)" for each unusual value of a flat config.
 
-    `steps` is the number of steps of the run, which a warm-up must not exceed.
+    `steps` is the number of optimizer steps of the run; a warm-up should be shorter.
     """
     found = []
     for key, (low, high) in USUAL.items():
@@ -31,15 +31,17 @@ def unusual_values(values: Mapping[str, Any], steps: int) -> list[str]:
             found.append(f"{key}={value:g} (usual: {usual})")
     warmup = values.get("optim.warmup_steps") or 0
     if warmup >= steps > 0:
-        found.append(f"optim.warmup_steps={warmup:g} (usual: less than the {steps} steps of a run)")
+        found.append(
+            f"optim.warmup_steps={warmup:g} (usual: fewer than the {steps} steps of the run)"
+        )
     return found
 
 
 def divergence_remedy(values: Mapping[str, Any], steps: int) -> str:
-    """Return what to change if weights or gradients are not finite, beginning with the likely."""
+    """Return the remedy for weights or gradients that are not finite, the likely cause first."""
     unusual = unusual_values(values, steps)
     if unusual:
-        return f"Likely cause: {', '.join(unusual)}"
+        return f"Likely cause: {', '.join(unusual)}; change it"
     precision = values.get("train.precision")
     or_precise = "" if precision == "fp32" else ", or use train.precision=fp32"
     return f"Lower optim.lr and optim.head_lr, raise optim.warmup_steps{or_precise}"

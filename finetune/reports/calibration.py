@@ -116,26 +116,15 @@ def choose_scale(
     items: ItemScores, wish: CalibrationWish, *, split: str, selected: bool | None
 ) -> Calibration:
     """Fit a scale to the scores of the items of a held-out split, as `choose_calibration` does."""
-    if wish == "none":
-        return Calibration(None, "not calibrated, as asked")
-    right, rows = int(items.right.sum()), len(items.objects)
-    wrong = len(items.right) - right
-    if not right or not wrong:
-        return Calibration(
-            None,
-            f"not calibrated: {right} of {len(items.right)} scores of {split} are of right items; "
-            "a scale needs right and wrong ones",
-        )
-    if wish is None and min(right, wrong) < FEWEST_ROWS:
-        return Calibration(
-            None,
-            f"not calibrated: {split} has {right} right and {wrong} wrong items, fewer than "
-            f"{FEWEST_ROWS} of a kind; calibrate=temperature does it regardless",
-        )
-    scale = fit_scale(items)
-    words, gain, measured = f"scores scaled by {scale[0]:.3f} and {scale[1]:+.3f}", None, {}
-    note = f"{words} (slope and offset of their logits), fitted to {len(items.right)} items in "
-    note += f"{rows} rows of {split}"
+    if fault := _scale_fault(items, wish, split):
+        return Calibration(None, fault)
+    scale, rows = fit_scale(items), len(items.objects)
+    words = f"scores scaled by {scale[0]:.3f} and {scale[1]:+.3f}"
+    note = (
+        f"{words} (slope and offset of their logits), fitted to {len(items.right)} items in {rows} "
+        f"rows of {split}"
+    )
+    gain, measured = None, {}
     if rows >= FOLDS:
         fitted = cross_fit_items(items)
         gain = item_loss(fitted, items)
@@ -153,6 +142,25 @@ def choose_scale(
             "fit; calibrate=temperature does it regardless",
         )
     return Calibration(None, note, measured=measured, scale=scale)
+
+
+def _scale_fault(items: ItemScores, wish: CalibrationWish, split: str) -> str | None:
+    """Return why no scale is fitted to items; None if one can be."""
+    if wish == "none":
+        return "not calibrated, as asked"
+    right = int(items.right.sum())
+    wrong = len(items.right) - right
+    if not right or not wrong:
+        return (
+            f"not calibrated: {right} of {len(items.right)} scores of {split} are of right items; "
+            "a scale needs right and wrong ones"
+        )
+    if wish is None and min(right, wrong) < FEWEST_ROWS:
+        return (
+            f"not calibrated: {split} has {right} right and {wrong} wrong items, fewer than "
+            f"{FEWEST_ROWS} of a kind; calibrate=temperature does it regardless"
+        )
+    return None
 
 
 def _both(before: LabelScores, after: LabelScores) -> dict[str, Any]:

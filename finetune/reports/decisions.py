@@ -70,16 +70,20 @@ class Decisions:
 
     def state(self) -> dict[str, Any]:
         """Return what predictions need of it, as numbers."""
-        thresholds = {} if self.thresholds is None else {"thresholds": self.thresholds}
-        if self.score_threshold is not None:
-            return {"score_threshold": self.score_threshold}
-        return thresholds | ({} if self.known is None else {"conformal": self.known.state()})
+        state = {
+            "thresholds": self.thresholds,
+            "conformal": None if self.known is None else self.known.state(),
+            "score_threshold": self.score_threshold,
+        }
+        return {name: value for name, value in state.items() if value is not None}
 
     def facts(self) -> dict[str, Any]:
         """Return what results.json holds of it."""
         named = self.thresholds and dict(zip(self.names, self.thresholds, strict=True))
-        score = {"score_threshold": self.score_threshold} if self.score_threshold else {}
-        return {"note": self.note, "thresholds": named, "sets": self.measured, **score}
+        facts = {"note": self.note, "thresholds": named, "sets": self.measured}
+        if self.score_threshold is not None:
+            facts["score_threshold"] = self.score_threshold
+        return facts
 
 
 def learn_decisions(
@@ -118,9 +122,9 @@ def learn_decisions(
 def learn_score_threshold(
     items: ItemScores, scale: Sequence[float] | None, *, split: str
 ) -> Decisions:
-    """Learn the minimum score of an item with the highest F1, from scores that are scaled.
+    """Learn the minimum score of an item with the highest F1, a scaled score.
 
-    It is kept if it gains something over the usual one in rows outside its fit.
+    It is kept if it has a higher F1 than the usual one on rows outside its fit.
     """
     items, usual = items._replace(scores=scale_items(items.scores, scale)), items.threshold
     rows, threshold = len(items.objects), fit_item_threshold(items)

@@ -87,11 +87,8 @@ def metric_intervals(task: Task, stats: Stats, most_draws: int = MOST_DRAWS) -> 
     size = sum(tensor.numel() for tensor in stats.values())
     if not count or size > MOST_VALUES:
         return {}
-    rng, draws, summarize = (
-        np.random.default_rng(0),
-        dict[str, list[float]](),
-        make_summarizer(task, stats),
-    )
+    rng, draws = np.random.default_rng(0), dict[str, list[float]]()
+    summarize = make_summarizer(task, stats)
     for _ in range(int(np.clip(_VALUES // max(size, 1), FEWEST_DRAWS, most_draws))):
         drawn = rng.integers(count, size=count)
         for name, value in summarize(drawn.tolist()).items():

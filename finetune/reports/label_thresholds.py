@@ -1,6 +1,6 @@
 """Minimum probability of each of several labels at which a metric of held-out rows is highest.
 
-The same of the score of items, such as boxes, and their F1.
+Items, such as boxes, have one minimum score, at which their F1 is highest.
 
 Shapes: N rows, C labels, P items.
 """
@@ -69,16 +69,16 @@ def cross_fit_gain(scores: LabelScores, metric: str) -> ThresholdGain:
 
 
 def fit_item_threshold(items: ItemScores) -> float | None:
-    """Return the score with the highest F1 of the items from it on; None without a right item.
+    """Return the minimum score with the highest F1, ties broken by the higher score.
 
-    It lies in the middle between the scores of two items; of equally good ones it is the highest.
+    It is the mean of the scores of two neighbors. None if no item is right.
     """
     order = np.argsort(-items.scores, kind="stable")
     falling, hits = items.scores[order].astype(np.float64), items.right[order].cumsum()
     if not len(order) or not hits[-1]:
         return None
     f1 = 2 * hits / (np.arange(1, len(order) + 1) + items.objects.sum())
-    f1[:-1][falling[:-1] == falling[1:]] = -1.0  # no threshold parts equal scores
+    f1[:-1][falling[:-1] == falling[1:]] = -1.0  # no threshold separates equal scores
     best = int(f1.argmax())
     return float((falling[best] + np.append(falling, 0.0)[best + 1]) / 2)
 

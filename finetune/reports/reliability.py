@@ -1,9 +1,10 @@
 """Reliability of probabilities: calibration error, log loss, and the bins of a diagram.
 
 The confidence of a row with one label is its highest probability, which should be the share of such
-rows that are right. With several labels, each probability of a row counts.
+rows that are right. With several labels, each probability of a row counts; the confidence of an
+item, such as a box, is its score.
 
-Shapes: N rows, C labels, B bins.
+Shapes: N rows, C labels, P items, B bins.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def describe_reliability(scores: LabelScores) -> dict[str, Any]:
 
 
 def describe_items(items: ItemScores) -> dict[str, Any]:
-    """Return the same of scores of items: the share of right ones should be the score."""
+    """Return what `describe_reliability` does, of scores of items, which may be several a row."""
     return {"ece": list(item_error(items)), "log_loss": list(item_loss(items))}
 
 
@@ -115,6 +116,7 @@ def _by_row(items: ItemScores, values: Array) -> Array:
 
 
 def _item_sums(items: ItemScores) -> Array:
+    """Return the sums of `_pair_sums`, a pair for each item."""
     values = items.scores.astype(np.float64)
     return _pair_sums(values, items.right, items.rows, len(items.objects))
 

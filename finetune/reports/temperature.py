@@ -63,11 +63,9 @@ def cross_fit(scores: LabelScores) -> LabelScores:
 
 
 def fit_scale(items: ItemScores) -> list[float]:
-    """Return the slope and the offset of the lowest log loss on these items, the slope above 0.
-
-    One more item counts that is right and wrong alike, with the mean logit.
-    """
+    """Return the slope, above 0, and the offset of the lowest log loss on these items."""
     logits, right = _binary_logits(items.scores), items.right.astype(np.float64)
+    # One more item, half right, keeps the fit finite where scores separate right from wrong.
     logits, right = np.append(logits, logits.mean()), np.append(right, 0.5)
 
     def loss(values: Array) -> tuple[float, Array]:
@@ -83,7 +81,7 @@ def fit_scale(items: ItemScores) -> list[float]:
 
 
 def scale_items(scores: Array, scale: Sequence[float] | None) -> Array:
-    """Return scores whose logits are scaled, float64; as they are without a scale."""
+    """Return scores with scaled logits, float64; without a scale, the scores themselves."""
     if scale is None:
         return scores.astype(np.float64)
     scaled: Array = expit(scale[0] * _binary_logits(scores) + scale[1])

@@ -87,7 +87,7 @@ def check_held_out(data: PartlyLabeled, learn: Learner, seed: int) -> HeldOutChe
 
 
 def count_folds(classes: Indices, count: int) -> int:
-    """Return in how many parts the labeled rows are divided; fewer than 2: none is held out."""
+    """Return the number of folds of the labeled rows; below 2, none can be held out."""
     return min(_FOLDS, int(np.bincount(classes, minlength=count).min()))
 
 

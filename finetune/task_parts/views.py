@@ -126,7 +126,7 @@ class LabelScores(NamedTuple):
 
 
 class ItemScores(NamedTuple):
-    """Scores of the items that a task predicts in rows, such as boxes; P items, N rows.
+    """Scores of predicted items, of which a row may have several, such as boxes; P items, N rows.
 
     Attributes:
         scores: between 0 and 1 [P].

@@ -1,4 +1,4 @@
-"""Values that hardly train a network are named in place of the learning rate."""
+"""Unusual values of config keys are named as the likely cause of a divergence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune.registry import INSTALLED
         ({"optim.weight_decay": 1e30}, "optim.weight_decay=1e+30 (usual: at most 10)"),
         ({"optim.max_grad_norm": 1e-30}, "optim.max_grad_norm=1e-30 (usual: at least 1e-06)"),
         ({"method.dropout": 0.999999}, "method.dropout=0.999999 (usual: at most 0.95)"),
-        ({"optim.warmup_steps": 10**9}, "optim.warmup_steps=1e+09 (usual: less than the 6 steps"),
+        ({"optim.warmup_steps": 10**9}, "optim.warmup_steps=1e+09 (usual: fewer than the 6 steps"),
         ({"optim.lr": 1e30, "optim.l1_head": 1e9}, "optim.lr=1e+30 (usual: at most 1), optim.l1"),
     ],
 )

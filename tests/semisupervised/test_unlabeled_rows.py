@@ -147,7 +147,7 @@ def test_rows_without_one_class_are_refused_before_the_network_is_loaded(
     cells = ["red; blue", "red", "blue; green"] if kind == "several" else ["1.5", "2.25", "7.5"]
     rows = [{"text": f"text {n}", "label": cells[n % 3]} for n in range(18)]
     pool = write(tmp_path / "pool.csv", [{"text": f"more {n}"} for n in range(9)])
-    words = [*(f"data={write(tmp_path / 'rows.csv', rows)}", f"model={network}")]
+    words = [f"data={write(tmp_path / 'rows.csv', rows)}", f"model={network}"]
     words += [f"data.unlabeled={pool}"] if "semi" in keys else []
     command = ("train", "task=text-classification", "method=frozen", "data.validation=0")
     assert finetune(*command, *words, keys, f"output={tmp_path / 'run'}") == 2
