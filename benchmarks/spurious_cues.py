@@ -4,7 +4,7 @@ A linear head on frozen features of the texts or pictures of examples/make_cues.
 label with a cue. The test split has every cue equally often; "usual" weighs its groups as they are
 in train, where 95 of 100 rows have the cue of their label. No split selects a checkpoint. Heads on
 "+ validation" learn from the 200 rows of that split as well, in which the cue tells nothing: the
-paper of last-layer reweighting (arXiv:2204.02937) has such a set (there, without train).
+paper on last-layer reweighting (arXiv:2204.02937) trains on such a set alone.
 
     python -m benchmarks.spurious_cues texts --seeds 0 1 2
 
@@ -96,9 +96,10 @@ def main() -> None:
         groups = np.unique(names, return_inverse=True)[1]
         train, test = (np.flatnonzero(split == name) for name in ("train", "test"))
         shares = {name: float((names[train] == name).mean()) for name in np.unique(names)}
-        for name, keys in ((name, dict(keys)) for name, keys in REMEDIES.items()):
-            learned = np.flatnonzero(split != "test") if keys.pop("more", False) else train
-            stats = fit(prepared, learned, test, seed=seed, groups=groups, **keys)
+        for name, keys in REMEDIES.items():
+            options = dict(keys)
+            learned = np.flatnonzero(split != "test") if options.pop("more", False) else train
+            stats = fit(prepared, learned, test, seed=seed, groups=groups, **options)
             right = (stats["scores"].argmax(1) == stats["target"]).numpy()
             accuracies = {each: float(right[names[test] == each].mean()) for each in shares}
             found[name].append(measure(accuracies, shares))

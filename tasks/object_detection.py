@@ -26,11 +26,7 @@ from finetune.task_parts.samples import Length, Prediction, Rng, Row, RowTable, 
 from tasks.classification.label_views import similar_names
 from tasks.detection.detection_config import USUAL_THRESHOLD, ObjectDetectionConfig
 from tasks.detection.detection_encoder import Encoder, pad_boxes, stack_samples
-from tasks.detection.detection_metrics import (
-    MAX_DETECTIONS,
-    room_for_objects,
-    summarize_boxes,
-)
+from tasks.detection.detection_metrics import MAX_DETECTIONS, room_for_objects, summarize_boxes
 from tasks.detection.detection_views import DetectionViews, to_prediction
 from tasks.detection.object_rows import ObjectRows, learn_categories
 from tasks.detection.suppression import Suppression, join_tiles
@@ -169,11 +165,11 @@ class ObjectDetection(Task):
 
     @property
     def score_threshold(self) -> float:
-        """The minimum score of a predicted box, as it is scaled."""
+        """The minimum calibrated score of a predicted box."""
         threshold: float | str = self.resolved_.score_threshold
-        if isinstance(threshold, str):
-            return USUAL_THRESHOLD if (t := self.learned_threshold_) is None else t
-        return threshold
+        if not isinstance(threshold, str):
+            return threshold
+        return USUAL_THRESHOLD if self.learned_threshold_ is None else self.learned_threshold_
 
     def state(self) -> dict[str, Any]:
         learned = {"scale": self.scale_, "score_threshold": self.learned_threshold_}

@@ -74,8 +74,8 @@ class RepeatedTasks:
 
         `choose` gets the pieces of the running tasks and returns another one, which becomes the
         last argument of the next task; without it, each task chooses for itself. After a signal,
-        the tasks stop at the end of their steps. Raises Interrupted then, FinetuneError with the message of a task that
-        failed, and RuntimeError if tasks keep crashing.
+        the tasks stop at the end of their steps. Raises Interrupted then, FinetuneError with the
+        message of a task that failed, and RuntimeError if tasks keep crashing.
         """
         import ray
 

@@ -80,7 +80,7 @@ class Decisions:
     def facts(self) -> dict[str, Any]:
         """Return what results.json holds of it."""
         named = self.thresholds and dict(zip(self.names, self.thresholds, strict=True))
-        facts = {"note": self.note, "thresholds": named, "sets": self.measured}
+        facts: dict[str, Any] = {"note": self.note, "thresholds": named, "sets": self.measured}
         if self.score_threshold is not None:
             facts["score_threshold"] = self.score_threshold
         return facts

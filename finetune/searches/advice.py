@@ -20,11 +20,11 @@ HOUR = 3600.0
 
 
 class MethodCost(NamedTuple):
-    """Estimated seconds of a run.
+    """Estimated cost of a run to its end, in seconds.
 
     Attributes:
-        total: with what is done once.
-        once: of the features, which later runs share.
+        total: of the whole run, features included.
+        once: of the features, which are computed once and shared by later runs.
     """
 
     total: float

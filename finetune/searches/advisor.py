@@ -189,7 +189,7 @@ class _Advisor:
     ) -> list[tuple[dict[str, Any], TrialRecord]]:
         """Train candidates for a share of the length; return them, the best one first.
 
-        Without those for which no time is left, since others took longer than was estimated.
+        Candidates are skipped once no time is left, because others took longer than estimated.
         """
         runs = []
         for values in candidates:
@@ -199,9 +199,9 @@ class _Advisor:
         return sorted(runs, key=lambda run: _score(run[1]), reverse=True)  # of equals, the default
 
     def _has_time_for_all(self, prospect: Prospect, later: Sequence[Prospect]) -> bool:
-        """True if a method and all later ones will be trained to their end before the time is up.
+        """True if a method and all later ones can be trained to their end before the time is up.
 
-        False without a limit: hopeless methods are not worth a time that nobody has set aside.
+        False without a limit, so that methods that are clearly worse end early.
         """
         needed = prospect.seconds() + self._overhead
         needed += sum(each.total((), self._overhead) for each in later)

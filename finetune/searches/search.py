@@ -65,10 +65,10 @@ def run_search(
         results = _conclude(TrialWorker(training, console))
         send_results(folder, store)
         return results
-    runner = TrialWorker(training, console)
+    worker = TrialWorker(training, console)
     if plan.settings.on is not None:
         run_on_cluster(training, console)
-        return _conclude(runner)
+        return _conclude(worker)
     if (plan.settings.workers or 1) > 1:
         if state.num_processes > 1:
             raise ConfigError(
@@ -76,8 +76,8 @@ def run_search(
                 "search.workers out, or start the search without a launcher"
             )
         run_workers(training)
-    runner.run_all()  # with workers: what they left
-    return _conclude(runner)
+    worker.run_all()  # with workers: what they left
+    return _conclude(worker)
 
 
 def _describe(plan: SearchPlan) -> str:
@@ -87,28 +87,28 @@ def _describe(plan: SearchPlan) -> str:
     return f"{count}sampler={plan.sampler}, pruner={plan.settings.pruner}{time}"
 
 
-def _conclude(runner: TrialWorker) -> SearchResults:
+def _conclude(worker: TrialWorker) -> SearchResults:
     """Measure the best trial on test; print and write the results."""
-    runner.restore_measured()
-    folder, study = runner.folder, runner.study
-    results = read_results(folder, runner.plan, study.records(), study.importances())
+    worker.restore_measured()
+    folder, study = worker.folder, worker.study
+    results = read_results(folder, worker.plan, study.records(), study.importances())
     # The first process decides for all: another worker may complete a better trial meanwhile.
     (best,) = broadcast_object_list([None if results is None else results.best])
     if results is None or best is None:
         raise FinetuneError(
             f"{folder.path}: no trial is complete; run the same command again"
-            + ("" if runner.plan.settings.time is None else ", with more time")
+            + ("" if worker.plan.settings.time is None else ", with more time")
         )
     ended = sum(record.state != "running" for record in results.records)
-    if ended < (total := runner.plan.trials) < math.inf:
-        runner.console.print(f"{ended} of {total} trials ended in time; the same command goes on")
+    if ended < (total := worker.plan.trials) < math.inf:
+        worker.console.print(f"{ended} of {total} trials ended in time; the same command goes on")
     results = replace(results, best=best)
     lock = _wait_for(folder.claim(best.number)) if this_process().is_main_process else None
     this_process().wait_for_everyone()
-    runner.training.finish(best.number, best.values)
+    worker.training.finish(best.number, best.values)
     if lock is not None:
         results = replace(results, optimism=estimate_optimism(results))
-        show_search(results, runner.console)
+        show_search(results, worker.console)
         write_results(results)
         lock.release()
     return results

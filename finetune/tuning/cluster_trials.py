@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from io import StringIO
@@ -17,7 +18,7 @@ from finetune.errors import CheckpointError, ConfigError
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
 from finetune.tuning.search_folder import RECORD, SearchFolder
-from finetune.tuning.study import SearchStudy, best_of, check_optuna
+from finetune.tuning.study import SearchStudy, TrialRecord, best_of, check_optuna
 from finetune.tuning.trial_training import TrialTraining
 from finetune.tuning.trials import SECONDS_BETWEEN_LOOKS, TrialWorker
 
@@ -34,7 +35,9 @@ def run_on_cluster(training: TrialTraining, console: Console) -> None:
     end = end_of(plan)
     with connected(plan.settings, console) as cluster:
         tasks = RepeatedTasks(cluster, folder.path / RECORD, console)
-        tasks.run(_run_next_trial, (plan, folder, end), lambda: _count_left(study, end))
+        tasks.run(
+            _run_next_trial, (plan, folder, end), lambda: count_left(study.records(), plan, end)
+        )
         tasks.run(_finish_best, (plan, folder), lambda: _count_unfinished(study, training))
 
 
@@ -48,7 +51,7 @@ def check_is_named(training: TrialTraining) -> None:
 
 
 def end_of(plan: SearchPlan) -> float:
-    """Return when the time is up, by the clock of the wall, which machines share."""
+    """Return when the time is up, by the wall clock, which machines share."""
     return math.inf if plan.settings.time is None else time.time() + plan.settings.time
 
 
@@ -60,10 +63,10 @@ def until(plan: SearchPlan, end: float) -> SearchPlan:
     return replace(plan, settings=plan.settings.model_copy(update=left))
 
 
-def _count_left(study: SearchStudy, end: float) -> float:
+def count_left(records: Sequence[TrialRecord], plan: SearchPlan, end: float) -> float:
     """Return the number of trials that have not ended; 0 once the time is up."""
-    ended = sum(record.state != "running" for record in study.records())
-    return study.plan.trials - ended if time.time() < end else 0
+    ended = sum(record.state != "running" for record in records)
+    return plan.trials - ended if time.time() < end else 0
 
 
 def _count_unfinished(study: SearchStudy, training: TrialTraining) -> int:

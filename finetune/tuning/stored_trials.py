@@ -23,7 +23,7 @@ from finetune.errors import ConfigError, FinetuneError
 from finetune.io.files import remove_path
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
-from finetune.tuning.cluster_trials import check_is_named, end_of, training_here, until
+from finetune.tuning.cluster_trials import check_is_named, count_left, end_of, training_here, until
 from finetune.tuning.journal_file import JOURNAL
 from finetune.tuning.search_folder import RECORD, SearchFolder
 from finetune.tuning.study import (
@@ -57,7 +57,7 @@ def begin_in_store(training: TrialTraining, url: str) -> None:
 
 
 def run_in_store(training: TrialTraining, url: str, console: Console) -> None:
-    """Run trials until none is left, finish the best one, and fetch what came out.
+    """Run trials until none is left, finish the best one, and fetch the results.
 
     Raises FinetuneError, and Interrupted.
     """
@@ -67,10 +67,6 @@ def run_in_store(training: TrialTraining, url: str, console: Console) -> None:
         study = _start_keeper(plan, url)
         tasks = RepeatedTasks(cluster, None, console)
 
-        def count_left() -> float:
-            ended = sum(record.state != "running" for record in study.records())
-            return plan.trials - ended if time.time() < end else 0
-
         def count_unfinished() -> int:
             best = best_of(study.records())
             if best is None:
@@ -78,14 +74,19 @@ def run_in_store(training: TrialTraining, url: str, console: Console) -> None:
             stored.pull(f"{folder.trial(best.number).name}/results.json")
             return int(not training.is_finished(best.number))
 
-        tasks.run(_run_trial, (plan, url, end, study), count_left, study.choose)
+        tasks.run(
+            _run_trial,
+            (plan, url, end, study),
+            lambda: count_left(study.records(), plan, end),
+            study.choose,
+        )
         tasks.run(_finish_best, (plan, url, study), count_unfinished)
         records = study.records()
     _fetch_results(stored, folder, records)
 
 
 def send_results(folder: SearchFolder, url: str) -> None:
-    """Send what the command has made of the trials."""
+    """Send the results that the command has written: best.yaml, the table and the plots."""
     stored = StoredFolder(folder.path, url)
     for path in folder.path.iterdir():
         if path.suffix in (".yaml", ".parquet", ".png"):

@@ -63,7 +63,7 @@ class TrialStudy(Protocol):
 
 
 class TrialRunner:
-    """Runs trials of a search.
+    """Runner of the trials of a search, whose study may be in another process.
 
     `keep` is called with a trial's number after each checkpoint, and before its end is recorded.
     """

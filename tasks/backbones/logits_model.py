@@ -75,7 +75,7 @@ class LogitsModel(TransferModel):
     def keep_last_layer_precise(self) -> None:
         """Compute the last layer in float32 under autocast, once scale and shift are folded in.
 
-        It then computes in the unit of the targets, of which bfloat16 has three digits.
+        Its outputs then have the unit of the targets, which bfloat16 rounds to three digits.
         """
         self.last_layer().register_forward_hook(_in_float32)
 

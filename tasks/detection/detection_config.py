@@ -86,7 +86,7 @@ class ObjectDetectionConfig(JointAugmentationConfig, OwnMetricsConfig):
 
     def change_faults(self, changed: Self) -> Iterator[str]:
         yield from super().change_faults(changed)
-        if changed.score_threshold == "auto" != self.score_threshold:
+        if changed.learns_thresholds and not self.learns_thresholds:
             yield (
                 "task.score_threshold=auto: a threshold is learned in training; give a number, "
                 f"such as task.score_threshold={USUAL_THRESHOLD}"
