@@ -13,11 +13,13 @@ import torch
 from finetune.batching.feature_key import BLOCK
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32
+from finetune.distributed.positional_dropout import seeded_dropout
+from finetune.distributed.precision import cast_once
 from finetune.errors import format_count
 from finetune.inspection.expected_rows import ExpectedRows
 from finetune.inspection.row_trace import build_batch
 from finetune.model import Batch
-from finetune.optim.optimizers import OPTIMIZERS
+from finetune.optim.optimizers import OPTIMIZERS, trained_parameters
 from finetune.reporting.console import format_duration
 from finetune.training.setup import Prepared, caches_features
 from finetune.training.state import Live
@@ -153,21 +155,26 @@ def _head_seconds(live: Live) -> float:
 
 
 def _time(live: Live, batch: Batch, *, backward: bool) -> float:
-    device = live.accelerator.device
+    """Time two passes as the loop makes them: with its dropout, frozen weights cast once."""
+    device, config = live.accelerator.device, live.config.train
     live.method.train_mode(live.model)
+    trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
+    matmul = bool(config.matmul_attention)
     times = []
-    for _ in range(2):  # the first pass may include one-time setup
-        _wait(device)
-        start = time.perf_counter()
-        with torch.set_grad_enabled(backward):
-            with live.accelerator.autocast():
-                outputs = as_float32(live.model(batch))
-            loss = torch.stack(list(live.task.loss(outputs, batch).values())).sum()
-        if backward:
-            loss.backward()  # type: ignore[no-untyped-call]
-        _wait(device)
-        times.append(time.perf_counter() - start)
-        live.optimizer.zero_grad()
+    with cast_once(live.model, live.accelerator.mixed_precision, trained):
+        for _ in range(2):  # the first pass may include one-time setup
+            _wait(device)
+            start = time.perf_counter()
+            dropout = seeded_dropout(device, (config.seed, 0), matmul_attention=matmul)
+            with dropout, torch.set_grad_enabled(backward):
+                with live.accelerator.autocast():
+                    outputs = as_float32(live.model(batch))
+                loss = torch.stack(list(live.task.loss(outputs, batch).values())).sum()
+                if backward:
+                    loss.backward()  # type: ignore[no-untyped-call]
+            _wait(device)
+            times.append(time.perf_counter() - start)
+            live.optimizer.zero_grad()
     return min(times)
 
 
