@@ -2,7 +2,7 @@
 
 Each work is one `finetune train` of a tiny BERT with random weights, watched from outside:
 
-    python -m benchmarks.endurance corpus --gigabytes 2    # 2000 steps over a large file
+    python -m benchmarks.endurance corpus --gigabytes 2    # 2000 steps over a large Arrow file
     python -m benchmarks.endurance evaluations             # 500 of them
     python -m benchmarks.endurance checkpoints             # 200 of them
     python -m benchmarks.endurance workers                 # two workers, started again 50 times
@@ -28,6 +28,7 @@ from statistics import median
 from typing import NamedTuple
 
 import psutil
+import pyarrow as pa
 
 from benchmarks.processes import ROOT
 from benchmarks.random_networks import WORDS, write_bert
@@ -40,7 +41,7 @@ WORKS = {
     "workers": ["epochs=50", "workers=2", "evaluate_every=never", "save_every=never"],
 }
 """{work: config keys}"""
-PARTS = 5
+PARTS, ROWS_AT_ONCE = 5, 1000
 
 
 class Sample(NamedTuple):
@@ -58,14 +59,17 @@ class Sample(NamedTuple):
 
 
 def write_corpus(path: Path, size: float, words: int) -> int:
-    """Write a table of texts with labels of at least `size` bytes; return its size."""
-    chance = random.Random(0)
-    with path.open("w", encoding="utf-8") as file:
-        row = 0
+    """Write an Arrow file of texts with labels of at least `size` bytes; return its size."""
+    chance, row = random.Random(0), 0
+    schema = pa.schema({"text": pa.string(), "label": pa.string()})
+    with path.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
         while file.tell() < size:
-            text = " ".join([f"n{row}", *chance.choices(WORDS, k=words)])
-            file.write(json.dumps({"text": text, "label": f"class {row % 5}"}) + "\n")
-            row += 1
+            numbers = range(row, row := row + ROWS_AT_ONCE)
+            texts = [
+                " ".join([f"n{number}", *chance.choices(WORDS, k=words)]) for number in numbers
+            ]
+            labels = [f"class {number % 5}" for number in numbers]
+            writer.write_batch(pa.record_batch([texts, labels], schema=schema))
     return path.stat().st_size
 
 
@@ -98,10 +102,10 @@ def run(work: str, folder: Path, gigabytes: float) -> list[Sample]:
     """Train in a process of its own; return what was seen of it. Exits if the run fails."""
     write_bert(folder / "bert", is_tiny=True)
     size = gigabytes * 1e9 if work == "corpus" else 3e5
-    written = write_corpus(folder / "rows.jsonl", size, words=1000 if work == "corpus" else 20)
+    written = write_corpus(folder / "rows.arrow", size, words=1000 if work == "corpus" else 20)
     print(f"{work}: rows of {written / 1e6:.1f} MB", flush=True)
     keys = [
-        f"data={folder / 'rows.jsonl'}",
+        f"data={folder / 'rows.arrow'}",
         f"model={folder / 'bert'}",
         f"output={folder / 'run'}",
         "task=text-classification",

@@ -1,6 +1,6 @@
 """Reading of one file by its format, into a table or the splits that it holds.
 
-Parquet and Arrow are read here, memory-mapped; other formats have files of their own.
+Parquet is decoded here and Arrow mapped into memory; other formats have files of their own.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def read_table(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Datase
 
 
 def read_parquet(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
-    """Read a Parquet file, memory-mapped."""
+    """Read a Parquet file, decoded in memory."""
     return _read(path, "as Parquet", lambda: _read_batches(path))
 
 
@@ -165,7 +165,7 @@ def _check_expansion(path: Path, size: int, compressed: int) -> None:
 
 
 def read_arrow(path: Path, config: DataConfig, decoder: Decoder) -> tuple[Dataset, list[str]]:
-    """Read an Arrow IPC file or stream, memory-mapped."""
+    """Read an Arrow IPC file or stream, mapped into memory: it may be larger than that."""
     return _read(path, "as an Arrow file", lambda: _read_ipc(path))
 
 
