@@ -136,9 +136,10 @@ def keep(name: str, points: Sequence[int], figures: Sequence[Sequence[Figures]])
 
 
 def draw(series: dict[str, Any]) -> Path:
-    """Draw time and memory of all series against their points, on logarithmic axes."""
+    """Draw time and memory of all series of several points, on logarithmic axes but for memory."""
     from matplotlib.figure import Figure
 
+    series = {name: facts for name, facts in series.items() if len(facts["points"]) > 1}
     figure = Figure(figsize=(3.2 * len(series), 5), layout="constrained")
     axes = figure.subplots(2, len(series), squeeze=False)
     for column, (name, facts) in enumerate(series.items()):
@@ -148,11 +149,15 @@ def draw(series: dict[str, Any]) -> Path:
             for runs, style, run in ((first, "o-", "first run"), (second, "s--", "again")):
                 each.plot(facts["points"], [one[place] for one in runs], style, label=run)
             each.set_xscale("log")
-            each.set_ylim(bottom=0)
+            each.set_xticks(facts["points"], [f"{point:,}" for point in facts["points"]])
+            each.set_xticks([], minor=True)
             each.set_xlabel(name)
             each.grid(alpha=0.3)
             if not column:
                 each.set_ylabel(label)
+        axes[0, column].set_yscale("log")
+        axes[0, column].set_ylim(1, 100)
+        axes[1, column].set_ylim(0, 2)
     axes[0, 0].legend()
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
