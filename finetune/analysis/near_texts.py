@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, combinations, pairwise
+from itertools import chain, combinations, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,8 @@ NEAR = 0.7
 _WORD = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\\w+")
 _BANDS, _ROWS = 20, 4  # of texts with an overlap of 0.7, 99.6 % share a band
 _CROWD = 50  # texts in a band, from which only neighbors in it are compared
-_AT_ONCE, _TEXTS_AT_ONCE = 2**22, 10_000
+_LIKELY = 0.45  # share of equal hashes; with an overlap of 0.7, of a million pairs one has fewer
+_AT_ONCE, _TEXTS_AT_ONCE, _PAIRS_AT_ONCE = 2**22, 10_000, 2**14
 _Hashes = NDArray[np.uint64]
 
 
@@ -122,13 +123,27 @@ def _candidates(hashes: _Hashes, ends: NDArray[np.int64]) -> set[tuple[int, int]
         edges = np.flatnonzero(np.diff(band[order], prepend=band[order[0]] + np.uint64(1)))
         ends = np.append(edges[1:], len(order))
         shared = ends - edges > 1  # most texts are alone, and slices of them would take seconds
-        for first, end in zip(edges[shared].tolist(), ends[shared].tolist(), strict=True):
-            pairs.update(_linked(filled[order[first:end]].tolist()))
+        spans = zip(edges[shared].tolist(), ends[shared].tolist(), strict=True)
+        linked = (_linked(order[first:end].tolist()) for first, end in spans)
+        pairs.update(_likely(chain.from_iterable(linked), signatures, filled))
     return pairs
 
 
 def _linked(members: Sequence[int]) -> Iterator[tuple[int, int]]:
     return combinations(members, 2) if len(members) <= _CROWD else pairwise(members)
+
+
+def _likely(
+    pairs: Iterator[tuple[int, int]], signatures: _Hashes, rows: NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
+    """Yield the rows of pairs of signatures that agree often enough, some pairs at a time.
+
+    Of short texts of few words, thousands share a band with each one by chance.
+    """
+    while some := list(islice(pairs, _PAIRS_AT_ONCE)):
+        places = np.array(some)  # [P, 2]
+        agree = (signatures[places[:, 0]] == signatures[places[:, 1]]).mean(1)
+        yield from map(tuple, rows[places[agree >= _LIKELY]].tolist())
 
 
 def _signatures(hashes: _Hashes, starts: NDArray[np.int64]) -> _Hashes:
