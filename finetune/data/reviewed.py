@@ -119,7 +119,8 @@ def _relabel(roles: Roles, table: _Reviewed, task_rows: Rows) -> None:
     if not targets or not any(labels):
         raise DataError(f"{table.place}: rows of this task have no labels; remove the key")
     cells: dict[str, list[Any]] = {name: list(rows[name]) for name in targets}
-    writer, changed = _LabelWriter(cells, labels, task_rows), 0
+    before = {name: list(values) for name, values in cells.items()}  # of which cells are made
+    writer, changed = _LabelWriter(before, labels, task_rows), 0
     is_single = all(len(each) == 1 for each in labels)
     for position, line in lines.items():
         wanted = _wanted(line, single=is_single)

@@ -103,11 +103,13 @@ def reproduce_run(
     """
     folder = model_folder(model, adapter_suffices=True)
     facts = read_reproduction(_read_card(folder, model), model)
-    target = output or _default_folder(model)
+    named = overrides.get("output.dir", overrides.get("output"))
+    target = output or (Path(str(named)) if named is not None else _default_folder(model))
+    keys = {**facts.config, **_places(model), **overrides, "output.dir": str(target)}
+    keys.pop("output", None)
+    loaded = load_config(None, keys, INSTALLED)
     if RunFolder(target).finished:  # one that was interrupted goes on
         raise ConfigError(f"{target}: holds a run already; name another folder with -o FOLDER")
-    keys = {**facts.config, **_places(model), **overrides, "output.dir": str(target)}
-    loaded = load_config(None, keys, INSTALLED)
     _check_code(loaded.config, folder / CARD, trust_code=trust_code)
     _check_places(loaded.config, facts.config, model)
     _check_rows(loaded, facts, model, console)
