@@ -39,8 +39,9 @@ NETWORKS: dict[str, Callable[[Path], Any]] = {
     "bert": lambda folder: tiny_bert(folder, dropout=0),
     "gpt2": lambda folder: tiny_gpt2(folder, dropout=0),
     "llama": tiny_llama,
-    # At a spread of 2, rounding merged weights to float32 changes outputs by 4e-5 of the largest.
-    "t5": lambda folder: tiny_t5(folder, spread=1.5),
+    # At a spread of 2, rounding merged weights to float32 alone changes outputs by 4e-5 of the
+    # largest, and float32 products by 3e-4 on some processors; below 1.8, some texts are empty.
+    "t5": lambda folder: tiny_t5(folder, spread=1.8),
     "bart": tiny_bart,
     "timm": tiny_timm,
     "efficientnet": lambda folder: tiny_timm(folder, "test_efficientnet"),
