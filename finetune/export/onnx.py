@@ -29,6 +29,7 @@ from finetune.inference.predictor import check_columns, input_columns
 from finetune.inference.stored_code import check_stored_code
 from finetune.io.manifest import MANIFEST
 from finetune.io.run_folder import RunFolder
+from finetune.io.table_writer import prepare_folder
 from finetune.model import TransferModel
 from finetune.reporting.console import Console
 from finetune.tables.faults import drop_unreadable
@@ -85,7 +86,7 @@ def export_onnx(
         rows, origin = _comparison_rows(Path(run), source, task, trust_code=trust_code)
     model = load_final_network(task, folder, trust_code=trust_code).eval()
     target = output or folder.with_name("onnx")
-    _make_folder(target)
+    prepare_folder(target)
     console.facts({"model": str(folder), "rows": f"{len(rows)} of {origin}"})
     with progress.during("exporting the network to ONNX"):
         _write_model(model, task, rows, target / MODEL)
@@ -104,14 +105,6 @@ def export_onnx(
             shutil.copy(path, target)
     console.print(f"exported to {target}")
     return difference
-
-
-def _make_folder(target: Path) -> None:
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "this is a file" if target.is_file() else f"cannot create the folder ({error})"
-        raise ConfigError(f"-o {target}: {reason}; name a folder") from error
 
 
 def compare_outputs(

@@ -123,7 +123,7 @@ def test_export_command_rejects_a_file_as_output(
     finished_run: Path, held_csv: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("export", finished_run, "-o", held_csv) == 2
-    assert f"-o {held_csv}: this is a file; name a folder" in capsys.readouterr().err
+    assert f"-o {held_csv}: cannot be a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
