@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from finetune.analysis.near_texts import words_of
 from finetune.checks.checked_rows import CheckedRows
 from finetune.errors import listed
+from finetune.task_parts.columns import CELLS_AT_ONCE
 from finetune.task_parts.rows import Finding
 
 _GIVEN_AWAY = 0.95  # share of the labels that a column predicts
@@ -20,6 +22,7 @@ _IN_LABEL, _ELSEWHERE = 0.9, 0.01  # shares of the texts with a word that gives 
 _ID = re.compile(r"(?=\S*\d)[\w./:{}-]+|[0-9a-fA-F-]{32,}")
 _IDS = 0.9  # share of ids in a column of ids
 _SHOWN = 5
+_LONG = 200  # characters of a text that are kept
 
 
 def column_findings(split: CheckedRows) -> Iterator[Finding]:
@@ -123,8 +126,18 @@ def _values(split: CheckedRows, name: str) -> list[Any] | None:
     feature = split.rows.features[name]
     if getattr(feature, "dtype", None) is None or feature.dtype in ("dict", "list", "binary"):
         return None
-    values = split.rows[name][:]
+    column, values = split.rows[name], list[Any]()
+    for start in range(0, len(split.rows), CELLS_AT_ONCE):
+        values += map(_shortened, column[start : start + CELLS_AT_ONCE])
     return values if all(isinstance(value, Hashable) for value in values) else None
+
+
+def _shortened(cell: Any) -> Any:
+    """Return a cell, a long text by its start and a digest: texts may be larger than memory."""
+    if not isinstance(cell, str) or len(cell) <= _LONG:
+        return cell
+    digest = blake2b(cell.encode(errors="surrogatepass"), digest_size=8)
+    return f"{cell[:_LONG]}:{digest.hexdigest()}"
 
 
 def _others(split: CheckedRows) -> list[str]:

@@ -25,6 +25,7 @@ from finetune.distributed.launch import this_process
 from finetune.errors import DataError
 from finetune.io.files import sha256_of
 from finetune.io.references import is_pattern, locate
+from finetune.tables.records import as_dataset
 from finetune.tables.table_files import table_format
 from finetune.task import Task
 
@@ -131,7 +132,7 @@ def _write(facts: Mapping[str, Any], tables: Mapping[str, Dataset], folder: Path
 
 
 def _open_table(path: Path) -> Dataset:
-    return Dataset(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+    return as_dataset(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
 
 
 def _pack(numbers: Sequence[int]) -> list[int] | dict[str, int]:

@@ -48,7 +48,7 @@ from finetune.tables.csv_records import (
 )
 from finetune.tables.encodings import Decoder
 from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
-from finetune.tables.records import check_column_count, check_names
+from finetune.tables.records import as_dataset, check_column_count, check_names
 
 _BLOCK = 1 << 26  # bytes of a CSV that one thread parses at once
 
@@ -315,4 +315,4 @@ def _name(source: _Csv, table: pa.Table) -> tuple[Dataset, list[str]]:
         if source.dialect.delimiter != ",":
             columns[name], number_notes = convert_decimal_commas(source.path, name, columns[name])
             notes += number_notes
-    return Dataset(pa.table(columns)), notes
+    return as_dataset(pa.table(columns)), notes

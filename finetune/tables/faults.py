@@ -16,6 +16,7 @@ import pyarrow as pa
 from datasets import Dataset, Value
 
 from finetune.errors import DataError
+from finetune.tables.records import as_dataset
 
 OnError = Literal["stop", "skip", "clip", "keep"]
 """What happens to invalid rows; "keep", which no key sets: they keep their places in the table."""
@@ -112,7 +113,7 @@ def keep_places(rows: Dataset, reasons: Mapping[int, str]) -> Dataset:
     places = [None if place in reasons else next(read) for place in range(total)]
     table = rows.with_format("arrow")[:] if rows.column_names else pa.table({})
     texts = pa.array([reasons.get(place) for place in range(total)], pa.string())
-    return Dataset(table.take(pa.array(places, pa.int64())).append_column(UNREADABLE, texts))
+    return as_dataset(table.take(pa.array(places, pa.int64())).append_column(UNREADABLE, texts))
 
 
 class RowNumber(int):

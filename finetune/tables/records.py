@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 
 from finetune.errors import DataError, listed
 
@@ -82,7 +83,7 @@ def from_frame(frame: pd.DataFrame, place: str) -> tuple[Dataset, list[str]]:
             notes += column_notes
         else:
             arrays[name] = pa.Array.from_pandas(series)
-    return Dataset(pa.table(decode_dictionaries(arrays))), notes
+    return as_dataset(pa.table(decode_dictionaries(arrays))), notes
 
 
 def check_column_count(names: Sequence[str], place: str) -> None:
@@ -116,6 +117,14 @@ def check_names(names: Sequence[str], place: str) -> None:
                 f"{place}: columns {first[name]} and {position} are both called {name!r};"
                 " rename one of them"
             )
+
+
+def as_dataset(table: pa.Table) -> Dataset:
+    """Wrap a table, which stays mapped into memory if it is.
+
+    By itself, the library would name a table by a hash of its contents, all pickled in memory.
+    """
+    return Dataset(table, fingerprint=generate_random_fingerprint())
 
 
 def decode_dictionaries(

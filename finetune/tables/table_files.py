@@ -20,7 +20,7 @@ from finetune.config.formats import TABLE_KEYS, TABLES
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, listed
 from finetune.tables.encodings import LARGE, MOST_EXPANSION, Decoder, expands_too_much
-from finetune.tables.records import check_names, decode_dictionaries
+from finetune.tables.records import as_dataset, check_names, decode_dictionaries
 
 _BY_SUFFIX = {ending: name for name, each in TABLES.items() for ending in each.endings}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -262,6 +262,6 @@ def _read(path: Path, kind: str, read: Callable[[], pa.Table]) -> tuple[Dataset,
     try:
         # `datasets` stores its column types, such as class names and images, in the metadata.
         decoded = pa.table(decode_dictionaries(columns))
-        return Dataset(decoded.replace_schema_metadata(table.schema.metadata)), notes
+        return as_dataset(decoded.replace_schema_metadata(table.schema.metadata)), notes
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(f"{path}: a column has an unsupported type: {error}") from error

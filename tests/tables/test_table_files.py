@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,20 @@ def test_objects_of_thousands_of_keys_are_kept_as_text(write: Any, depth: int) -
     rows, notes = read(write("a.jsonl", json.dumps({"text": "a", "meta": meta}) + "\n"))
     assert json.loads(rows[0]["meta"]) == meta
     assert any("column 'meta' have more than 5000 keys" in note for note in notes)
+
+
+def test_a_mapped_table_is_not_copied_into_memory(tmp_path: Path) -> None:
+    path, size = tmp_path / "a.arrow", 2**25
+    table = pa.table({"text": ["a" * 2**15] * (size // 2**15)})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    del table
+    allocated = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        rows, _ = read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == size // 2**15
+    assert peak + pa.total_allocated_bytes() - allocated < size / 4
