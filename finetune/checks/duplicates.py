@@ -48,9 +48,10 @@ class Duplicates:
 
     @cached_property
     def repeats(self) -> list[Repeat]:
-        """Each row with the first equal one of its split and of train, and all near duplicates."""
-        near = [Repeat(*pair, False) for pair in (self._near() if self.near else ())]
-        return [*self._equal(), *(pair for pair in near if self._differ(pair))]
+        """Each row with the first equal one of its split and of train, and near duplicates."""
+        near = self._near() if self.near else ()
+        found = chain.from_iterable(map(self._spread, filter(self._differ, near)))
+        return [*self._equal(), *found]
 
     def within(self, split: str) -> dict[int, Repeat]:
         """Return the rows of a split that repeat an earlier row of it."""
@@ -85,17 +86,37 @@ class Duplicates:
             trained = first.get((TRAIN, key), index)
             yield from (Repeat(each, index, 1.0, True) for each in {own, trained} if each != index)
 
-    def _near(self) -> list[NearPair]:
-        if any(split.has_texts for split in self.splits):
-            return near_texts([texts for split in self.splits for texts in split.texts])
-        pictures = [picture for split in self.splits for picture in split.thumbnails]
-        known = {index: picture for index, picture in enumerate(pictures) if picture is not None}
-        if len(known) < 2:
-            return []
-        indices, found = list(known), near_pictures(np.stack(list(known.values())))
-        return [NearPair(indices[pair.first], indices[pair.second], pair[2]) for pair in found]
+    @cached_property
+    def _copies(self) -> dict[tuple[str, Hashable], list[int]]:
+        """The equal rows of each split, which are compared with others once."""
+        copies = dict[tuple[str, Hashable], list[int]]()
+        for index, place in enumerate(zip(self.names, self._keys, strict=True)):
+            copies.setdefault(place, []).append(index)
+        return copies
 
-    def _differ(self, pair: Repeat) -> bool:
+    def _near(self) -> list[NearPair]:
+        rows = [copies[0] for copies in self._copies.values()]
+        if any(split.has_texts for split in self.splits):
+            texts = [each for split in self.splits for each in split.texts]
+            found = near_texts([texts[row] for row in rows])
+        else:
+            pictures = [picture for split in self.splits for picture in split.thumbnails]
+            rows = [row for row in rows if pictures[row] is not None]
+            known = [picture for row in rows if (picture := pictures[row]) is not None]
+            found = near_pictures(np.stack(known)) if len(known) > 1 else []
+        return [NearPair(rows[pair.first], rows[pair.second], pair.similarity) for pair in found]
+
+    def _spread(self, pair: NearPair) -> Iterator[Repeat]:
+        """Yield the pair, and across splits the copies of each of its rows with the other one."""
+        first, second, similarity = pair
+        yield Repeat(first, second, similarity, False)
+        if self.names[first] != self.names[second]:
+            for each in self._copies[self.names[second], self._keys[second]][1:]:
+                yield Repeat(first, each, similarity, False)
+            for each in self._copies[self.names[first], self._keys[first]][1:]:
+                yield Repeat(each, second, similarity, False)
+
+    def _differ(self, pair: NearPair) -> bool:
         return self._keys[pair.first] != self._keys[pair.second]
 
 

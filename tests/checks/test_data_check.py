@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,30 @@ def test_leaks_duplicates_and_contradictions_are_found_and_written(
     (tmp_path / "test.csv").unlink()
     assert not about(
         check(str(tmp_path / "train.csv"), f"drop={tmp_path}/out/drop.csv"), "duplicates"
+    )
+
+
+def test_copies_of_a_nearly_equal_row_all_leak(tmp_path: Path, table: Table) -> None:
+    edited = {**table[4], "text": table[4]["text"].replace(" word", " edited ", 1)}
+    write(tmp_path / "train.csv", [*table[:120], table[4]])
+    write(tmp_path / "test.csv", [*table[120:], edited, edited])
+    found = check(str(tmp_path), output=tmp_path / "out")
+    leak = "3 2 of 122 test rows also occur in train (0 equal, 2 nearly): rows 121, 122;"
+    assert about(found, "leakage").startswith(leak)
+    assert "1 of 122 test rows repeat another one (1 equal" in about(found, "duplicates")
+    facts = json.loads((tmp_path / "out" / "findings.json").read_text())["findings"]
+    assert facts[0]["rows"]["train"] == [5, 5]
+    with (tmp_path / "out" / "drop.csv").open() as file:
+        assert [line["row"] for line in csv.DictReader(file)] == ["5", "121"]
+
+
+def test_many_copies_of_few_texts_are_compared_once(tmp_path: Path, table: Table) -> None:
+    write(tmp_path / "news.csv", [row for row in table for _ in range(40)])  # 187200 equal pairs
+    before = time.process_time()
+    found = check(str(tmp_path / "news.csv"), "test=0", "validation=0")
+    assert time.process_time() - before < 3  # about 7 if each pair is compared
+    assert "9360 of 9600 train rows repeat another one (9360 equal, 0 nearly)" in about(
+        found, "duplicates"
     )
 
 
