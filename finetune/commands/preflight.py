@@ -15,9 +15,9 @@ from finetune.cluster.cluster_config import (
 )
 from finetune.commands.data_names import check_data_names
 from finetune.config.conflicts import check_conflicts
-from finetune.config.schema import RunConfig
+from finetune.config.schema import DataConfig, RunConfig
 from finetune.data.source import Source, check_given, find_data
-from finetune.errors import ConfigError
+from finetune.errors import ConfigError, DataError
 from finetune.export.hub import check_hub_keys
 from finetune.inference.model_loading import local_model, read_task, trained_config
 from finetune.io.references import check_origin, check_run_exists
@@ -45,16 +45,33 @@ def check_run(config: RunConfig, *, fresh: bool, extend: bool) -> None:
     Decoder(data.encoding)
     if data.map is not None:
         find_object(data.map, "data.map")
-    sheets = data.answers if isinstance(data.answers, list) else [data.answers]
-    splits = (data.source, data.train, data.validation, data.test)
-    for reference in (*splits, *sheets, data.drop, data.relabel, data.unlabeled):
-        find_data(reference)
+    _find_files(data)
     check_data_names(config)
     check_origin(config.model)
     check_architecture_name(config.model.name)
     if output.dir is not None:
         check_free(RunFolder(Path(output.dir)))
     check_hub_keys(output)
+
+
+def _find_files(data: DataConfig) -> None:
+    """Raise DataError, with its key, for a file or folder of the data that does not exist."""
+    for name in (
+        "source",
+        "train",
+        "validation",
+        "test",
+        "answers",
+        "drop",
+        "relabel",
+        "unlabeled",
+    ):
+        references = getattr(data, name)
+        for reference in references if isinstance(references, list) else [references]:
+            try:
+                find_data(reference)
+            except DataError as error:
+                raise DataError(f"data.{name}: {error}") from error
 
 
 def check_model(run: str, source: Source | None = None) -> None:

@@ -60,7 +60,10 @@ class _Reviewed:
     def __init__(self, place: str, path: str) -> None:
         self.place = place
         # Else numbers would be taken for names of images that lie beside the table.
-        self.lines = only_split(from_object(path, DataConfig(images=NO_IMAGES)), path, None)
+        try:
+            self.lines = only_split(from_object(path, DataConfig(images=NO_IMAGES)), path, None)
+        except DataError as error:
+            raise DataError(f"{place.partition('=')[0]}: {error}") from error
         self.is_about_objects = OBJECT in self.lines.column_names
 
     def by_row(self, roles: Roles, task_rows: Rows) -> dict[int, Row]:
