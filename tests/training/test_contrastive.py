@@ -221,7 +221,7 @@ def test_contrastive_tuning_of_images_keeps_batch_norm_statistics(tmp_path: Path
 
 
 REJECTED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "several labels": ({"task.kind": "several"}, ConfigError, "only for rows with exactly one class"),
+    "several labels": ({"task.kind": "several"}, ConfigError, "only for rows with exactly one"),
     "a small batch": ({"train.batch_size": 3}, ConfigError, "train.batch_size=3 is too small"),
     "a head on many vectors": ({"task.pooling": None, "task.head": "native"}, ModelError, "pooled"),
 }
