@@ -22,10 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.processes import ROOT
 from benchmarks.rows import ROWS
-
-HERE = Path(__file__).parent
-
 
 PROCESSOR = re.compile(r"CPU ([\d.]+)|([\d.]+) CPU|: .* = ([\d.]+)")
 CLOCK = re.compile(r"wall clock ([\d.]+)|([\d.]+) wall clock|clock: .* = ([\d.]+)")
@@ -73,11 +71,11 @@ def run_script(name: str, options: argparse.Namespace) -> None:
     key, start = key_of(name, options), time.perf_counter()
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     device = {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
-    path = {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     print(f"{name}: {key['command']}", flush=True)
     done = subprocess.run(
         [sys.executable, *key["command"].split()[1:]],
-        cwd=HERE.parent,
+        cwd=ROOT,
         env=os.environ | threads | device | path,
         capture_output=True,
         text=True,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import finetune
+from benchmarks.processes import ROOT
 
-ROOT = Path(__file__).parent.parent
 USUAL = {"segmentation": 224, "object-detection": 512}
 TIMM: dict[str, Any] = {
     "name": "timm/tf_efficientnet_lite0",

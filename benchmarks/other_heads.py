@@ -21,8 +21,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.few_examples import MODEL, write_rows
+from benchmarks.processes import ROOT
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 HEADS = {
     "linear": "text-classification",
     "recurrent": f"{EXAMPLES}/recurrent_head.py:RecurrentHead",

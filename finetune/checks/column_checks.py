@@ -30,10 +30,10 @@ def column_findings(split: CheckedRows) -> Iterator[Finding]:
     read, targets = split.task_rows.inputs, split.task_rows.targets
     blank, constant = list[str](), list[str]()
     for name in split.rows.column_names:
-        values = _values(split, name)
-        distinct = set(values) if values is not None else set()
-        if values is None or name in targets:
+        values = None if name in targets else _values(split, name)
+        if values is None:
             continue
+        distinct = set(values)
         if distinct <= {None, ""}:
             blank.append(name)
         elif len(distinct) == 1 and len(values) > 1:

@@ -399,12 +399,13 @@ def _classes(
 
 def _check_added_rows(config: RunConfig, task: Task, rows: Any) -> None:
     """Raise ConfigError for rows that cannot be added to train, before anything is computed."""
-    check_classes(config, task, rows)
+    classes = check_classes(config, task, rows)
     semi, synthetic = config.train.semi, config.train.synthetic
     if semi is not None:
         check_pseudo_labels(semi, task)
     if synthetic is not None:
-        check_synthetic(synthetic, classes_of(task, rows, f"train.synthetic={synthetic}"))
+        assert classes is not None, "train.synthetic needs classes"
+        check_synthetic(synthetic, classes)
 
 
 def _check_labels(splits: Splits, task: Task) -> None:
