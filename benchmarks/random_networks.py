@@ -62,6 +62,21 @@ def write_decoder(folder: Path, *, is_tiny: bool) -> None:
     write_tokenizer(folder)
 
 
+def write_wide_decoder(folder: Path, *, is_tiny: bool) -> None:
+    """Write a Llama of 0.4 G parameters, of which most are a vocabulary of 128,256, or tiny."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    shape |= {"num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128_256}
+    if is_tiny:
+        shape |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+        shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4000}
+    config = LlamaConfig(**shape, max_position_embeddings=2048, pad_token_id=0, eos_token_id=2)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    write_tokenizer(folder)
+
+
 def write_vit(folder: Path, *, is_tiny: bool) -> None:
     """Write a ViT: base, or tiny."""
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor

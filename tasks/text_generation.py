@@ -24,6 +24,7 @@ from tasks.backbones.pretrained import from_pretrained
 from tasks.generation.codecs import CausalCodec, Codec, make_codec
 from tasks.generation.decoding import end_tokens, generate_texts
 from tasks.generation.documents import chunk_of, chunk_rows
+from tasks.generation.fused_loss import check_output_layer
 from tasks.generation.generation_config import TextGenerationConfig
 from tasks.generation.generation_views import GenerationViews
 from tasks.generation.language_models import ISOLATION_NOTES, load_language_model
@@ -133,6 +134,9 @@ class TextGeneration(Task):
 
     def build_model(self, source: ModelConfig) -> TransferModel:
         model = load_language_model(source, self.network_config_, self.tokenizer_)
+        if self.resolved_.fused_loss:
+            check_output_layer(model.network)
+            model.fuses_loss = True
         ends = end_tokens(model.network, self.tokenizer_)
         if model.is_causal and ends and self._turn_end not in {None, *ends}:
             names = " or ".join(repr(self.tokenizer_.decode([token])) for token in sorted(ends))
@@ -205,6 +209,8 @@ class TextGeneration(Task):
         return batch
 
     def loss(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        if outputs.ndim == 0:  # task.fused_loss
+            return {"loss": outputs}
         return {"loss": functional.cross_entropy(outputs, batch["targets"]["ids"], reduction="sum")}
 
     def measure(self, outputs: Tensor, batch: Batch) -> Stats:

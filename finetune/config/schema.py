@@ -424,6 +424,10 @@ class TrainConfig(Section):
     hundred tokens; false: torch's kernel; null: the faster of both, measured before the first step
     unless the run is short, train.deterministic is true or model.attention is set.
     """
+    compile: bool = False
+    """Compile the blocks of the network on a GPU (torch.compile): faster steps, after up to some
+    minutes of compilation. No effect on a CPU, where compiled steps were slower.
+    """
     shard: bool = False
     """Shard weights, gradients and optimizer state over the processes (FSDP2) to save memory.
     Evaluation needs all weights on each device. No effect with a single process.

@@ -23,6 +23,7 @@ from torch.nn.utils import clip_grad_norm_
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.config.yaml import flatten
+from finetune.distributed.compilation import compiled_blocks, compiles_on
 from finetune.distributed.devices import as_float32, to_device
 from finetune.distributed.fsdp import full_tensor, is_sharded
 from finetune.distributed.positional_dropout import PositionalDropout, seeded_dropout
@@ -73,7 +74,8 @@ def train_steps(
 
     # Cast frozen weights to the compute dtype once, not in every forward pass.
     narrow = cast_once(live.model, accelerator.mixed_precision, trained)
-    with Signals() as signals, narrow:
+    compiled = compiled_blocks(live.model, wanted=config.compile and compiles_on(device))
+    with Signals() as signals, narrow, compiled:
         while progress.step < live.total_steps and not progress.stopped:
             step = progress.step
             if live.method.unfreeze(live.model, step / epoch_steps):

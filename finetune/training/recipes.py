@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten
+from finetune.distributed.compilation import compiles_on
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError
 from finetune.methods.base import Method, Recipe
@@ -70,6 +71,11 @@ def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> t
         raise ConfigError(
             "train.dropout=by-sample: rows are packed, several into one sequence; add "
             "task.packing=false, or leave train.dropout out"
+        )
+    if config.train.dropout == "by-sample" and config.train.compile and compiles_on(device):
+        raise ConfigError(
+            "train.dropout=by-sample: its masks cannot be compiled; leave it out, or leave "
+            "train.compile out"
         )
     if model.packs_rows:
         return "by-batch", "rows are packed"

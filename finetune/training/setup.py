@@ -27,6 +27,7 @@ from finetune.batching.shared_rows import SharedRows
 from finetune.config.best_metric import selected_metric
 from finetune.config.schema import RunConfig
 from finetune.data.opening import Splits
+from finetune.distributed.compilation import compiles_on
 from finetune.distributed.fsdp import shard
 from finetune.errors import ConfigError, DataError
 from finetune.methods.base import Method
@@ -113,6 +114,8 @@ def assemble(
     notes += model_notes
     if config.model.activation_checkpointing:
         model.checkpoint_activations()
+    if config.train.compile and not compiles_on(accelerator.device):
+        notes.append("compile: no effect on a CPU, where compiled steps are slower")
     if config.output.dtype != "float32" and not model.may_round:
         raise ConfigError(
             f"output.dtype: {config.output.dtype} is only for language models; leave it out"
@@ -343,6 +346,8 @@ def check_sharding(config: RunConfig, task: Task, method: Method) -> None:
         faults.append(
             "train.precision=fp16 needs a loss scaler, which is not supported; use bf16 or fp32"
         )
+    if config.train.compile:
+        faults.append("train.compile is not known to work on shards; leave train.compile out")
     if quantize is not None:
         faults.append(
             f"model.quantize={quantize} gives weights that cannot be sharded; leave model.quantize "

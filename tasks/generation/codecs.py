@@ -144,6 +144,7 @@ class CausalCodec(Codec):
         ids = torch.full(shape, self.tokenizer.pad_token_id)
         positions = torch.arange(size).repeat(len(bins), 1)
         segments = torch.zeros(shape, dtype=torch.long)
+        boundaries = [0]
         targets: list[tuple[int, int, int]] = []  # (position that carries loss, its target, row)
         for number, members in enumerate(bins):
             start = 0
@@ -153,14 +154,17 @@ class CausalCodec(Codec):
                 positions[number, start:] -= int(positions[number, start])
                 segments[number, start:] += 1
                 targets += _shifted_targets(rows[row], number * size + start, owners[row])
+                boundaries.append(number * size + stop)
                 start = stop
             # Padding gets a segment of its own.
             if start < size:
                 positions[number, start:] -= int(positions[number, start])
                 segments[number, start:] += 1
+                boundaries.append((number + 1) * size)
         inputs = {"input_ids": ids}
         if len(bins) < len(rows):
             inputs |= {"position_ids": positions, "segments": segments}
+            inputs["boundaries"] = torch.tensor(boundaries, dtype=torch.int32)
         return _batch(inputs, sorted(targets, key=lambda item: item[2]), len(samples))
 
     def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:

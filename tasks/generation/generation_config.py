@@ -38,6 +38,11 @@ class CodecConfig(PromptConfig):
     """Split plain texts of more than max_length tokens into pieces, so that every token is learned;
     null: yes, unless task.truncation is set.
     """
+    fused_loss: bool = False
+    """Compute output layer and loss of training in one, in pieces, without storing all logits:
+    less memory for large vocabularies. By Liger on a GPU where liger-kernel is installed; else the
+    pieces are computed twice.
+    """
     packing: bool | None = None
     """Pack several rows into one sequence to reduce padding; null: if the network can isolate rows
     from each other.

@@ -6,6 +6,7 @@ vocabulary.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +19,22 @@ from finetune.io.references import resolve_model
 from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import load_whole, quiet_transformers, text_network_kind
 from tasks.backbones.seams import find_blocks, linear_layers, output_at
+from tasks.generation.fused_loss import loss_as_output
+from tasks.generation.packed_attention import PACKED, as_mask, register_packed_attention
 from tasks.text.vocabulary import embedding_rows
 
-Isolation = Literal["positions", "mask"]
-"""Means to isolate rows of one bin: restarting position ids, or a block-diagonal mask."""
+Isolation = Literal["boundaries", "positions", "mask"]
+"""Means to isolate rows of one bin: boundaries given to the attention, restarting position ids, or
+a block-diagonal mask.
+"""
 
 ISOLATION_NOTES: dict[Isolation | None, str] = {
+    "boundaries": "on, rows isolated by their boundaries, in torch's variable-length attention",
     "positions": "on, rows isolated by restarting position ids",
     "mask": "on, rows isolated by a block-diagonal attention mask",
     None: "off, because rows in one sequence cannot be isolated from each other in this network",
 }
-ISOLATIONS: tuple[Isolation, ...] = ("positions", "mask")
+ISOLATIONS: tuple[Isolation, ...] = ("positions", "mask")  # apart from that of a GPU
 # Share of the range of the logits, just above the float32 rounding error of reordered sums.
 ISOLATION_TOLERANCE = 1e-5
 # Distance of the probe's token ids: a vocabulary starts with special tokens, next to each other.
@@ -40,12 +46,14 @@ class LanguageModel(TransferModel):
 
     Attributes:
         isolation: means to isolate rows that share a bin; None if there is none.
+        fuses_loss: if the output layer computes the loss in training.
         base: the reference that the pretrained network was loaded from.
     """
 
     may_round = True
+    fuses_loss = False
 
-    def __init__(self, network: Any, base: str = "") -> None:
+    def __init__(self, network: Any, base: str = "", *, has_kernel: bool | None = None) -> None:
         blocks = find_blocks(network, [])
         is_causal = not network.config.is_encoder_decoder
         super().__init__(
@@ -63,15 +71,24 @@ class LanguageModel(TransferModel):
             for part in network.modules():
                 if hasattr(part, "warn_if_padding_and_no_attention_mask"):
                     part.warn_if_padding_and_no_attention_mask = _needs_no_mask
-        self.isolation = find_isolation(network) if is_causal else None
+        self.isolation = find_isolation(network, has_kernel=has_kernel) if is_causal else None
 
     def forward(self, batch: Batch) -> Tensor:
-        """Compute logits [N, V] at batch["inputs"]["positions"] [N], indices into [K * T]."""
+        """Compute logits [N, V] at batch["inputs"]["positions"] [N], indices into [K * T].
+
+        In training with a fused loss, compute their summed loss [] instead.
+        """
         inputs = dict(batch["inputs"])
         positions, segments = inputs.pop("positions"), inputs.pop("segments", None)
-        if segments is not None:
+        boundaries = inputs.pop("boundaries", None)
+        if segments is not None and self.isolation == "mask":
             inputs["attention_mask"] = block_mask(segments, self.network.config)
-        with output_at(self.network, positions):
+        elif boundaries is not None and self.isolation == "boundaries":
+            inputs["attention_mask"] = as_mask(boundaries)
+        fused: AbstractContextManager[None] = nullcontext()
+        if self.fuses_loss and self.training and "targets" in batch:
+            fused = loss_as_output(self.network, batch["targets"]["ids"])
+        with output_at(self.network, positions), fused:
             return self.network(**inputs, use_cache=False).logits  # type: ignore[no-any-return]
 
     def dequantize(self) -> None:
@@ -122,35 +139,56 @@ def block_mask(segments: Tensor, config: Any) -> Tensor:
     return torch.zeros(allowed.shape, device=segments.device).masked_fill(~allowed, lowest)
 
 
-def find_isolation(network: Any) -> Isolation | None:
-    """Find out by a forward pass how this network isolates two rows of a bin; None if it does not.
+def find_isolation(network: Any, *, has_kernel: bool | None = None) -> Isolation | None:
+    """Find out by forward passes how this network isolates two rows of a bin; None if it does not.
 
-    Networks with sliding-window attention cannot use one mask for all layers.
+    `has_kernel` says whether there is variable-length attention, which is then preferred to
+    transformers' default; null: on a GPU. Networks with sliding-window attention cannot use one
+    mask for all layers.
     """
     vocabulary_size = network.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(1, 13, device=network.device) * PROBE_STRIDE) % vocabulary_size
     one, two = ids[:7], ids[7:]
-    was_training = network.training
+    has_kernel = torch.cuda.is_available() if has_kernel is None else has_kernel
+    was_training, attention = network.training, network.config._attn_implementation
     network.eval()
     with torch.inference_mode():
         alone = torch.cat([_logits(network, input_ids=ids[None])[0] for ids in (one, two)])
+        if has_kernel and attention == "sdpa" and _takes_packed(network):
+            if _isolates(network, "boundaries", one, two, alone):
+                network.train(was_training)
+                return "boundaries"
+            network.set_attn_implementation(attention)
         working = (kind for kind in ISOLATIONS if _isolates(network, kind, one, two, alone))
         isolation = next(working, None)
     network.train(was_training)
     return isolation
 
 
+def _takes_packed(network: Any) -> bool:
+    """Give the network the attention that takes boundaries; False if it cannot have it."""
+    register_packed_attention()
+    try:
+        network.set_attn_implementation(PACKED)
+    except (ValueError, NotImplementedError, AttributeError):
+        return False
+    return bool(network.config._attn_implementation == PACKED)
+
+
 def _isolates(network: Any, kind: Isolation, one: Tensor, two: Tensor, alone: Tensor) -> bool:
     joined = torch.cat([one, two])[None]
     positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in (one, two)])[None]
     inputs = {"input_ids": joined, "position_ids": positions}
+    if kind == "boundaries":
+        ends = torch.tensor([0, len(one), len(one) + len(two)], device=one.device)
+        inputs["attention_mask"] = as_mask(ends)
     if kind == "mask":
         if getattr(network.config, "sliding_window", None) is not None:
             return False
         inputs["attention_mask"] = block_mask((positions == 0).cumsum(1), network.config)
     try:
         packed = _logits(network, **inputs)[0]
-    except (TypeError, ValueError, RuntimeError):  # no position ids, or no such mask, accepted
+    except (TypeError, ValueError, RuntimeError, IndexError):  # no such ids or mask accepted
         return False
     # Nothing precedes the first row, so its differences are rounding errors.
     differences = (packed - alone).abs()
@@ -186,7 +224,8 @@ def load_language_model(source: ModelConfig, config: Any, tokenizer: Any) -> Lan
             "initialized to the mean of the others; with method=lora, set "
             "method.train_tokens=true to train them"
         )
-    model = LanguageModel(network, resolve_model(source.name))
+    has_kernel = None if source.attention is None else False  # a given attention is kept
+    model = LanguageModel(network, resolve_model(source.name), has_kernel=has_kernel)
     model.notes = notes
     tables = [network.get_input_embeddings(), network.get_output_embeddings()]
     is_tied = tables[0].weight is tables[1].weight
