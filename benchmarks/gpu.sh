@@ -5,15 +5,18 @@
 #   pip download --no-deps --dest wheels datasets peft timm evaluate segmentation-models-pytorch bitsandbytes typer ...
 #   bash benchmarks/gpu.sh wheels                            # there; without a folder, what is installed
 #
-# First the large networks with random weights (python -m benchmarks.gpu), then, as long as there is
-# time, rows of the table of section "Benchmarks" whose networks are installed (python -m benchmarks).
+# First what must be right on a GPU (pytest -m gpu), then the large networks with random weights (python -m
+# benchmarks.gpu), the quantized ones first; then, as long as there is time, rows of the table of "Benchmarks"
+# whose networks are installed (python -m benchmarks).
 set -uo pipefail
 cd "$(dirname "$0")/.."
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 LIMIT=${LIMIT:-540}  # seconds in all
 
 if [ $# -gt 0 ]; then
-    python3 -m pip install --quiet --no-index --no-deps "$1"/*.whl || exit 1
+    site=$(mktemp -d)
+    python3 -m pip install --quiet --no-index --no-deps --upgrade --target "$site" "$1"/*.whl || exit 1
+    export PYTHONPATH="$site:$PWD"
 fi
 python3 - <<'CHECK' || exit 1
 import torch
@@ -23,6 +26,8 @@ if not torch.cuda.is_available():
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "CUDA", torch.version.cuda)
 CHECK
 
+timeout 60 python3 -m pytest -q -m gpu -p no:cacheprovider tests/tasks/generation
+timeout 60 python3 -m benchmarks.gpu --size tiny --steps 4 decoder-4bit decoder-8bit
 timeout $((LIMIT * 3 / 4)) python3 -m benchmarks.gpu --limit 60
 for row in text-full sft-lora text-lora pictures-trainer predict; do
     left=$((LIMIT - SECONDS))

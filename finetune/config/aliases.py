@@ -45,7 +45,9 @@ FOREIGN_KEYS = {
     "save_total_limit": "keep_checkpoints",
     "target_modules": "targets",
     "test_size": "test",
+    "torch_compile": "compile",
     "text_column": "text",
+    "use_liger_kernel": "fused_loss",
     "val": "validation",
     "val_size": "validation",
 }

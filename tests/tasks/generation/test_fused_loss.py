@@ -14,7 +14,7 @@ import finetune
 from finetune.errors import ModelError
 from tasks.generation import fused_loss as module
 from tasks.generation.fused_loss import check_output_layer, fused_loss
-from tests.support.text_generators import ANSWERED, set_up
+from tests.support.text_generators import ANSWERED, TEMPLATES, set_up
 
 
 def gradients(compute: Any, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -62,8 +62,9 @@ def test_key_changes_losses_by_rounding_only(
     results = []
     for fused in (False, True):
         run = finetune.train(
-            {"name": "text-generation", "fused_loss": fused, "max_length": 60},
-            data={"train": ANSWERED * 4, "validation": 0.25},
+            {"name": "text-generation", "fused_loss": fused, "max_length": 60, **TEMPLATES},
+            data={"train": ANSWERED * 4},
+            validation=0.25,
             model=str(model_folders[network]),
             method="full",
             epochs=2,
