@@ -57,7 +57,7 @@ def test_compiled_blocks_change_outputs_and_gradients_by_rounding_only(gpt2_fold
 def test_masks_by_sample_are_not_compiled(gpt2_folder: Path) -> None:
     _, model, _ = set_up(gpt2_folder, ANSWERED, packing=False)
     source, method = ModelConfig(name=str(gpt2_folder)), LoraConfig()
-    train = TrainConfig(compile=True, dropout="by-sample")
+    train = TrainConfig(compile=True, dropout="by-sample", precision="bf16")
     config = RunConfig(task=TextGeneration.Config(), model=source, method=method, train=train)
     with pytest.raises(ConfigError, match="masks cannot be compiled"):
         fill_defaults(config, Lora(method), model, torch.device("cuda"))
