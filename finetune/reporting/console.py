@@ -167,13 +167,23 @@ class Console:
         if not self.enabled:
             yield
             return
-        timer = threading.Timer(SECONDS_OF_SILENCE, self.print, [f"{work} ..."])
+        exits: list[SystemExit] = []
+
+        def name_work() -> None:
+            try:
+                self.print(f"{work} ...")
+            except SystemExit as ending:  # nobody reads the pipe anymore
+                exits.append(ending)
+
+        timer = threading.Timer(SECONDS_OF_SILENCE, name_work)
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+        if exits:
+            raise exits[0]
 
 
 def _shown(text: str) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -63,6 +66,21 @@ def test_during_names_work_that_takes_long(
     with Console(enabled=False).during("loading the network"):
         time.sleep(seconds)
     assert capsys.readouterr().out == ""
+
+
+def test_during_ends_the_command_when_its_words_find_a_closed_pipe() -> None:
+    script = (
+        "import time; from finetune.reporting import console as c; c.SECONDS_OF_SILENCE = 0.01\n"
+        "with c.Console().during('work'): time.sleep(0.5)\n"
+        "raise ValueError('goes on')"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_count_prints_a_line_from_time_to_time_into_files(
