@@ -333,10 +333,10 @@ def reproduce(
     finetune reproduce me/news data=news.csv model=bert-base-uncased
     """
     from finetune.commands.arguments import data_and_overrides
-    from finetune.config.yaml import split_override
+    from finetune.config.yaml import split_overrides
 
     data, overrides = data_and_overrides(words or [])
-    keys = dict(map(split_override, overrides))
+    keys = split_overrides(overrides)
     keys |= {"data.source": data} if data is not None else {}
     with loading_libraries():
         from finetune.distributed.launch import keep_freed_memory, this_process

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 
 from finetune.config.loading import section_faults
 from finetune.config.schema import Section
-from finetune.config.yaml import split_override
+from finetune.config.yaml import split_overrides
 from finetune.data.source import STANDARD_INPUT, Source
 from finetune.errors import ConfigError, raise_for_faults
 from finetune.io.references import refuse_url
@@ -43,7 +43,7 @@ def take_cluster_keys(words: Sequence[str]) -> tuple[ClusterConfig, list[str]]:
     """
     names = ClusterConfig.model_fields
     own = [word for word in words if word.partition("=")[0] in names and "=" in word]
-    config = _cluster_config(dict(map(split_override, own)), "command line")
+    config = _cluster_config(split_overrides(own), "command line")
     return config, [word for word in words if word not in own]
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from finetune.config.schema import ReportConfig
-from finetune.config.yaml import split_override
+from finetune.config.yaml import split_overrides
 from finetune.data.source import Source, make_embedding_source, make_source, take_report_keys
 from finetune.errors import ConfigError
 
@@ -35,7 +35,7 @@ def source_of(
     Raises ConfigError with every unknown key and every invalid value.
     """
     data, overrides = data_and_overrides(words)
-    keys = dict(map(split_override, overrides))
+    keys = split_overrides(overrides)
     keys |= {name: value for name, value in options.items() if value}
     return make_source(data or missing, keys, "command line", takes_options=takes_options)
 
@@ -43,7 +43,7 @@ def source_of(
 def report_source(words: Sequence[str]) -> tuple[Source | None, ReportConfig | None]:
     """Split words into the rows to report on, None without any, and the slices and groups."""
     data, overrides = data_and_overrides(words)
-    keys, report = take_report_keys(dict(map(split_override, overrides)), "command line")
+    keys, report = take_report_keys(split_overrides(overrides), "command line")
     if data is None and not keys:
         return None, report
     return make_source(data, keys, "command line", takes_options=True), report
@@ -59,7 +59,7 @@ def data_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:
 def embedding_source(words: Sequence[str]) -> Source:
     """Split words into DATA with its keys and those of the task. Raises ConfigError."""
     data, overrides = data_and_overrides(words)
-    return make_embedding_source(data, dict(map(split_override, overrides)), "command line")
+    return make_embedding_source(data, split_overrides(overrides), "command line")
 
 
 def _one_name(

@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune.commands.arguments import data_and_overrides
 from finetune.config.schema import READING_KEYS, DataConfig
-from finetune.config.yaml import split_override
+from finetune.config.yaml import split_overrides
 from finetune.data.source import Source, find_data, make_embedding_source
 from finetune.errors import ConfigError
 from finetune.exploration.result_folder import check_folder
@@ -21,7 +21,7 @@ _MODEL = ("model", "model.name")
 def plan_exploration(words: Sequence[str], output: Path | None) -> tuple[str, Source, Path]:
     """Return the network, the rows and the folder to write to."""
     data, overrides = data_and_overrides(words)
-    keys = dict(map(split_override, overrides))
+    keys = split_overrides(overrides)
     models = [keys.pop(name) for name in _MODEL if name in keys]
     if not models and data is not None and RunFolder(Path(data)).has_config:
         models, run = [data], RunFolder(Path(data))

@@ -14,7 +14,7 @@ from finetune.commands.arguments import data_and_overrides
 from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import READING_KEYS
 from finetune.config.shipped import find_config, shipped_configs
-from finetune.config.yaml import parse_value, split_override
+from finetune.config.yaml import parse_value, split_overrides
 from finetune.errors import ConfigError, raise_for_faults, shell_word
 from finetune.io.references import locate
 from finetune.io.table_writer import name_file_in_errors
@@ -118,7 +118,7 @@ def given_sections(loaded: Loaded) -> dict[str, Any]:
 
 def choose_for(reference: str, words: Sequence[str]) -> TaskChoice:
     """Choose a task for a dataset; faults of the keys are reported before it is read."""
-    chosen = dict(map(split_override, words)).get("task")
+    chosen = split_overrides(words).get("task")
     names = [str(chosen)] if chosen is not None else suggested_tasks()
     faults = list[str]()
     configs = [loaded for name in names if (loaded := _load(name, reference, words, faults))]

@@ -97,6 +97,19 @@ class _Draft:
     origins: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    given: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    """{"optim.lr": ("lr", 1e-3)}: the keys of the layer that is read, as they are written."""
+
+    def give(self, section: str, leaf: str, value: Any, origin: str, written: str) -> None:
+        """Put a value of the layer that is read; two values of one key are a fault."""
+        key = f"{section}.{leaf}"
+        first, other = self.given.setdefault(key, (written, value))
+        if other != value:
+            self.faults.append(
+                f"{key}: has two values, {first}={other} and {written}={value}; remove one "
+                f"({origin})"
+            )
+        self.put(section, leaf, value, origin)
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:
         values = self.values.setdefault(section, {})
@@ -156,6 +169,7 @@ def merge_layers(layers: Sequence[Layer], registry: ConfigRegistry) -> Loaded:
     schemas = SECTIONS | _named_sections(draft, registry, faults)
     draft = _Draft(faults=faults)
     for origin, entries in layers:
+        draft.given.clear()
         # A new name drops the keys of earlier layers, but not those that precede it in its own.
         for key, value in entries:
             _put_names(draft, key, value, origin)
@@ -231,12 +245,12 @@ def _put(
     section, dot, leaf = key.partition(".")
     known = section in schemas
     if known and dot:
-        draft.put(section, leaf, value, origin)
+        draft.give(section, leaf, value, origin, key)
     elif known and isinstance(value, Mapping):
         for leaf, item in value.items():
-            draft.put(section, str(leaf), item, origin)
+            draft.give(section, str(leaf), item, origin, f"{section}.{leaf}")
     elif section in SCALAR_KEY and not dot:
-        draft.put(section, SCALAR_KEY[section], value, origin)
+        draft.give(section, SCALAR_KEY[section], value, origin, key)
     elif known and value is None and not dot:
         return  # an empty section in YAML
     elif section == "search":
@@ -260,7 +274,7 @@ def _put_leaf(
     fields = {section: schema.model_fields for section, schema in schemas.items()}
     homes = [section for section, names in fields.items() if key in names]
     if len(homes) == 1:
-        draft.put(homes[0], key, value, origin)
+        draft.give(homes[0], key, value, origin, key)
         return
     if homes:
         draft.faults.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ class _Loader(yaml.SafeLoader):
         return self.construct_document(root)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        first: dict[str, int] = {}
+        first: dict[str, yaml.Node] = {}
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
+            if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, key) is not key:
+                line = first[key.value].start_mark.line + 1
                 raise yaml.constructor.ConstructorError(
                     None,
                     None,
-                    f"the key {key.value!r} is already in line {first[key.value]}; remove one",
+                    f"the key {key.value!r} is already in line {line}; remove one",
                     key.start_mark,
                 )
         return super().construct_mapping(node, deep)
@@ -124,6 +125,18 @@ def split_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"command line: {text!r} is not an override; write key=value")
     return key.strip(), _parse_word(text, value)
+
+
+def split_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Split key=value words into {key: value}. Raises ConfigError for a key with two values."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, value = split_override(text)
+        if values.setdefault(key, value) != value:
+            raise ConfigError(
+                f"command line: {key} has two values, {values[key]!r} and {value!r}; remove one"
+            )
+    return values
 
 
 def _parse_word(text: str, value: str) -> Any:

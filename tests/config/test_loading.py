@@ -117,6 +117,29 @@ def test_load_config_accepts_overrides_as_words_or_as_a_mapping(file: Path) -> N
     assert mapping == config
 
 
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("lr=1e-3", "optim.lr=2e-3"), "optim.lr: has two values, lr=0.001 and optim.lr=0.002"),
+        (("lr=1e-3", "lr=2e-3"), "optim.lr: has two values, lr=0.001 and lr=0.002"),
+        (("output=q1", "output.dir=q2"), "output.dir: has two values, output=q1 and output.dir=q2"),
+        (("method={name: lora, rank: 2}", "rank=4"), "method.rank=2 and rank=4; remove one"),
+        (("data=a.csv", "data.source=b.csv"), "data.source: has two values"),
+        (("method=lora", "method=full"), "method.name: has two values"),
+    ],
+)
+def test_load_config_rejects_two_values_of_one_key(
+    words: tuple[str, ...], fault: str, file: Path
+) -> None:
+    assert fault in error_message(*words, source=file)
+    assert load("lr=1e-3", "optim.lr=1e-3", source=file).optim.lr == 1e-3
+
+
+def test_load_config_rejects_two_values_of_one_key_in_a_file(file: Path) -> None:
+    file.write_text(f"{file.read_text()}lr: 2e-4\n")
+    assert "optim.lr: has two values, optim.lr=0.0001 and lr=0.0002" in error_message(source=file)
+
+
 def test_load_config_records_the_origin_of_each_value(file: Path) -> None:
     origins = load_with_notes("lr=5e-5", source=file).origins
     assert origins["optim.lr"] == "command line"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.config.yaml import parse_value, read_yaml, split_override
+from finetune.config.yaml import parse_value, read_yaml, split_override, split_overrides
 from finetune.errors import ConfigError
 
 
@@ -53,6 +53,12 @@ def test_split_override_parses_a_mapping() -> None:
     assert split_override("rank_pattern={query: 16}") == ("rank_pattern", {"query": 16})
 
 
+def test_split_overrides_rejects_a_key_with_two_values() -> None:
+    assert split_overrides(["text=body", "text=body"]) == {"text": "body"}
+    with pytest.raises(ConfigError, match="text has two values, 'body' and 'title'; remove one"):
+        split_overrides(["text=body", "text=title"])
+
+
 BOMB = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
@@ -64,6 +70,7 @@ BOMB = "\n".join(
     [
         ("task: a\ntrain:\n  max_steps: 1\n  max_steps: 2\n", "'max_steps' is already in line 3"),
         ("task: a\ntask: b\n", "'task' is already in line 1; remove one"),
+        ("task: {name: a, text: b, text: c}\n", "'text' is already in line 1; remove one"),
         (BOMB, "aliases .* stand for over 100000 values"),
         ("a: &a [*a]\n", "aliases"),
         ("seed: !!int abc\n", "invalid literal for int"),
