@@ -101,14 +101,19 @@ class _Draft:
     """{"optim.lr": ("lr", 1e-3)}: the keys of the layer that is read, as they are written."""
 
     def give(self, section: str, leaf: str, value: Any, origin: str, written: str) -> None:
-        """Put a value of the layer that is read; two values of one key are a fault."""
+        """Put a value of the layer that is read; two ways to write one key must agree.
+
+        Of a word that is repeated, as one does at the end of a command line, the last one counts.
+        """
         key = f"{section}.{leaf}"
-        first, other = self.given.setdefault(key, (written, value))
+        first, other = self.given.get(key, (written, value))
         if other != value:
-            self.faults.append(
-                f"{key}: has two values, {first}={other} and {written}={value}; remove one "
-                f"({origin})"
-            )
+            values = f"{first}={other} and {written}={value}"
+            if first != written:
+                self.faults.append(f"{key}: has two values, {values}; remove one ({origin})")
+            else:
+                self.notes.append(f"{values} ({origin}): the last one is used")
+        self.given[key] = written, value
         self.put(section, leaf, value, origin)
 
     def put(self, section: str, key: str, value: Any, origin: str) -> None:

@@ -88,19 +88,19 @@ def push_finished(run: Path, repository: str) -> None:
         raise NotPushed(f"{error}\nTo push later: {later}") from None
 
 
-def check_repository(repository: str) -> None:
-    """Raise ConfigError if `repository` is not a valid repository id."""
+def check_repository(repository: str, place: str = "") -> None:
+    """Raise ConfigError, which begins with `place`, for an invalid repository id."""
     if not _REPOSITORY_ID.fullmatch(repository):
         raise ConfigError(
-            f"{redact(repository)!r} is not a valid repository id; write OWNER/NAME, such as "
-            "me/news, with letters, digits, '-', '_' and '.'"
+            f"{place}{redact(repository)!r} is not a valid repository id; write OWNER/NAME, such "
+            "as me/news, with letters, digits, '-', '_' and '.'"
         )
 
 
 def check_hub_keys(output: OutputConfig) -> None:
     """Raise ConfigError for the keys of a config that a hub would not accept."""
     if output.hub is not None:
-        check_repository(output.hub)
+        check_repository(output.hub, "output.hub: ")
     if output.base_model is not None:
         check_base_model("output.base_model", output.base_model)
     if output.license is not None:

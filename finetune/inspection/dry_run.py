@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from finetune.checks.before_training import open_checked_splits
-from finetune.config.conflicts import check_conflicts
 from finetune.config.loading import Loaded
 from finetune.config.yaml import flatten
 from finetune.distributed.launch import make_accelerator, this_process
@@ -19,10 +18,9 @@ from finetune.inspection.contact_sheet import check_sheet, draw_contact_sheet
 from finetune.inspection.expected_rows import expect_rows
 from finetune.inspection.row_trace import trace_row
 from finetune.inspection.run_costs import estimate
-from finetune.optim.optimizers import check_optimizer
-from finetune.registry import make_method
 from finetune.reporting.console import Console
 from finetune.task import Task
+from finetune.training.run import check_held_out, check_settings
 from finetune.training.setup import Prepared, assemble
 from finetune.training.summary import describe_run
 
@@ -67,12 +65,12 @@ def inspect_run(
     config = loaded.config
     if sheet is not None:
         check_sheet(sheet)
-    check_optimizer(config.optim.name)
-    check_conflicts(config, make_method(config.method))
+    check_settings(config)
     state = this_process()
     console = Console(enabled=state.is_main_process)
     with console.during("reading and checking the rows"):
         splits = open_checked_splits(config.data, task, data)
+    check_held_out(config, splits, task)
     accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
     with console.during("loading the network and encoding the rows"):
         prepared = assemble(config, task, splits, accelerator)

@@ -294,9 +294,10 @@ def check_flags(*, fresh: bool, extend: bool) -> None:
 
 def check_free(folder: RunFolder) -> None:
     """Raise ConfigError for a path that is no folder, or one with content other than a run."""
-    if folder.path.exists() and not folder.path.is_dir():
-        kind = "a file" if folder.path.is_file() else "not a folder"
-        raise ConfigError(f"output.dir: {folder.path} is {kind}; name a folder")
+    for path in (folder.path, *folder.path.parents):
+        if path.exists() and not path.is_dir():
+            kind = "a file" if path.is_file() else "not a folder"
+            raise ConfigError(f"output.dir: {path} is {kind}; name a folder")
     if not folder.exists and has_other_files(folder.path):
         raise ConfigError(
             f"output.dir: {folder.path} is not empty and not a run; name another folder"

@@ -77,34 +77,13 @@ def run(
     config = loaded.config
     check_flags(fresh=fresh, extend=extend)
     clear_learned(task)
-    check_optimizer(config.optim.name)
-    check_conflicts(config, make_method(config.method))
-    check_trackers(config.output.trackers)
-    if config.output.report:
-        from finetune.audit.report_page import load_template
-
-        load_template()  # raises if its library is missing, before the run and not after it
-    check_hub_keys(config.output)
+    check_settings(config)
     state = this_process()
     console = console or Console(enabled=state.is_main_process)
     default = default_folder(config, data) if config.output.dir is None else Path()
-    if config.output.dir is not None:
-        check_free(RunFolder(Path(config.output.dir)))
     shared = shared or SharedRows()
     splits = read_splits(config, task, data, console, shared)
-    if config.output.calibrate == "temperature" and splits.validation is None:
-        raise ConfigError(
-            "output.calibrate=temperature: is fitted to a validation split, and there is none; set "
-            "data.validation=0.1, or name a file or a split"
-        )
-    if config.task.learns_thresholds and splits.validation is None:
-        raise ConfigError(
-            "task.threshold=auto: is learned from a validation split, and there is none; set "
-            "data.validation=0.1, or name a file or a split"
-        )
-    check_report_columns(config.report, splits.test or splits.validation, task.rows)
-    for rows in splits.named.values():
-        check_group_column(config.train.group_by, rows.column_names)
+    check_held_out(config, splits, task)
     identity = RunIdentity(config, splits.digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
@@ -158,6 +137,37 @@ def _run_in(
         return
     with deterministic(identity.given.train.deterministic):
         _train(identity, resumed, task, splits, folder, console, shared, fresh=fresh, hooks=hooks)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise FinetuneError for a fault of a run that shows before the rows are read."""
+    check_optimizer(config.optim.name)
+    check_conflicts(config, make_method(config.method))
+    check_trackers(config.output.trackers)
+    if config.output.report:
+        from finetune.audit.report_page import load_template
+
+        load_template()  # raises if its library is missing, before the run and not after it
+    check_hub_keys(config.output)
+    if config.output.dir is not None:
+        check_free(RunFolder(Path(config.output.dir)))
+
+
+def check_held_out(config: RunConfig, splits: Splits, task: Task) -> None:
+    """Raise FinetuneError for keys that want a split or a column that there is not."""
+    if config.output.calibrate == "temperature" and splits.validation is None:
+        raise ConfigError(
+            "output.calibrate=temperature: is fitted to a validation split, and there is none; set "
+            "data.validation=0.1, or name a file or a split"
+        )
+    if config.task.learns_thresholds and splits.validation is None:
+        raise ConfigError(
+            "task.threshold=auto: is learned from a validation split, and there is none; set "
+            "data.validation=0.1, or name a file or a split"
+        )
+    check_report_columns(config.report, splits.test or splits.validation, task.rows)
+    for rows in splits.named.values():
+        check_group_column(config.train.group_by, rows.column_names)
 
 
 def clear_learned(task: Task) -> None:

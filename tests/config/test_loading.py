@@ -121,11 +121,9 @@ def test_load_config_accepts_overrides_as_words_or_as_a_mapping(file: Path) -> N
     ("words", "fault"),
     [
         (("lr=1e-3", "optim.lr=2e-3"), "optim.lr: has two values, lr=0.001 and optim.lr=0.002"),
-        (("lr=1e-3", "lr=2e-3"), "optim.lr: has two values, lr=0.001 and lr=0.002"),
         (("output=q1", "output.dir=q2"), "output.dir: has two values, output=q1 and output.dir=q2"),
         (("method={name: lora, rank: 2}", "rank=4"), "method.rank=2 and rank=4; remove one"),
         (("data=a.csv", "data.source=b.csv"), "data.source: has two values"),
-        (("method=lora", "method=full"), "method.name: has two values"),
     ],
 )
 def test_load_config_rejects_two_values_of_one_key(
@@ -133,6 +131,12 @@ def test_load_config_rejects_two_values_of_one_key(
 ) -> None:
     assert fault in error_message(*words, source=file)
     assert load("lr=1e-3", "optim.lr=1e-3", source=file).optim.lr == 1e-3
+
+
+def test_load_config_uses_the_last_of_equal_words_and_says_so(file: Path) -> None:
+    loaded = load_with_notes("lr=1e-3", "lr=2e-3", source=file)
+    assert loaded.config.optim.lr == 2e-3
+    assert "lr=0.001 and lr=0.002 (command line): the last one is used" in loaded.notes
 
 
 def test_load_config_rejects_two_values_of_one_key_in_a_file(file: Path) -> None:

@@ -134,11 +134,16 @@ def test_inspect_estimates_memory_of_trained_parameters(words: list[str], capsys
         ("method.blocks=9", "not a key of method=lora"),
         ("task.text=body", "there is no column 'body'"),
         ("model=./nowhere", "no such file"),
+        ("report.slices=[nope]", "report.slices: no column 'nope'"),
+        ("train.group_by=nope", "train.group_by=nope: no such column"),
+        ("output.trackers=[nope]", "output.trackers"),
+        ("output={file}/run", "is a file; name a folder"),
     ],
 )
 def test_inspect_raises_the_same_errors_as_train(
-    change: str, remedy: str, words: list[str], capsys: Any
+    change: str, remedy: str, words: list[str], news_csv: Path, capsys: Any
 ) -> None:
+    change = change.format(file=news_csv)
     assert finetune("inspect", *words, change) == 2
     message = capsys.readouterr().err
     assert remedy in message

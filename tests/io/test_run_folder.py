@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ def test_check_free_rejects_files_and_other_folders(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(ConfigError, match=r"is a file"):
         check_free(RunFolder(file))
+    with pytest.raises(ConfigError, match=rf"output.dir: {re.escape(str(file))} is a file"):
+        check_free(RunFolder(file / "runs" / "a"))
     (tmp_path / "empty").mkdir()
     check_free(RunFolder(tmp_path / "empty"))
     check_free(RunFolder(tmp_path / "new"))
