@@ -108,7 +108,7 @@ def explore(
     from finetune.commands.explore_command import plan_exploration
     from finetune.data.source import RowsRequest
 
-    model, source, folder = plan_exploration(words, output)
+    model, source, folder = plan_exploration(words, output, trust_code=trust_code)
     request = RowsRequest(model, source, batch_size, precision, trust_code)
     with loading_libraries():
         from finetune.distributed.launch import keep_freed_memory
@@ -124,6 +124,7 @@ def check(
     output: Annotated[
         Path | None, output_option(metavar="FOLDER", help="Write findings and duplicates.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Check data before training: what will harm a model, worst first, each with its remedy.
 
@@ -140,7 +141,7 @@ def check(
     from finetune.commands.check_command import load_for_check
 
     with loading_libraries():
-        loaded = load_for_check(words or [])
+        loaded = load_for_check(words or [], trust_code=trust_code)
         from finetune.checks.data_check import check_data
         from finetune.registry import make_task
         from finetune.reporting.console import Console
@@ -210,6 +211,7 @@ def label_issues(
     output: Annotated[
         Path | None, output_option(help="The table to write; default: label_issues.csv.")
     ] = None,
+    trust_code: TrustCode = False,
 ) -> None:
     """Find training rows whose label is probably wrong, before or after training.
 
@@ -225,14 +227,18 @@ def label_issues(
     finetune train news.yaml data.relabel=label_issues.csv
     """
     from finetune.commands.arguments import config_and_overrides
+    from finetune.config.yaml import read_yaml, split_overrides
+    from finetune.inference.stored_code import check_stored_config
     from finetune.io.run_folder import RunFolder
     from finetune.io.table_writer import check_output
 
     name, overrides = config_and_overrides(words)
     path, run = output or Path("label_issues.csv"), None
     if name is not None and (folder := RunFolder(Path(name))).has_config:
-        run, name = folder, str(folder.path / "config.yaml")
-        path = output or run.path / "reports" / path
+        run, file = folder, folder.path / "config.yaml"
+        given = split_overrides(overrides)
+        check_stored_config(read_yaml(file), file, trust_code=trust_code, given=given)
+        name, path = str(file), output or run.path / "reports" / path
     check_output(path)
     loaded = load_words([*([name] if name is not None else []), *overrides])
     with loading_libraries():

@@ -12,20 +12,28 @@ from finetune.config.yaml import split_overrides
 from finetune.data.source import Source, find_data, make_embedding_source
 from finetune.errors import ConfigError
 from finetune.exploration.result_folder import check_folder
+from finetune.inference.stored_code import check_stored_config
 from finetune.io.references import check_run_exists
 from finetune.io.run_folder import RunFolder
 
 _MODEL = ("model", "model.name")
 
 
-def plan_exploration(words: Sequence[str], output: Path | None) -> tuple[str, Source, Path]:
-    """Return the network, the rows and the folder to write to."""
+def plan_exploration(
+    words: Sequence[str], output: Path | None, *, trust_code: bool = False
+) -> tuple[str, Source, Path]:
+    """Return the network, the rows and the folder to write to.
+
+    The function that the config of a run applies to its rows runs only with `trust_code`.
+    """
     data, overrides = data_and_overrides(words)
     keys = split_overrides(overrides)
     models = [keys.pop(name) for name in _MODEL if name in keys]
     if not models and data is not None and RunFolder(Path(data)).has_config:
         models, run = [data], RunFolder(Path(data))
         data, own = _trained_rows(run)
+        file = run.path / "config.yaml"
+        check_stored_config(own, file, trust_code=trust_code, given=keys)
         keys = own | keys
     source = make_embedding_source(data, keys, "command line", known=_MODEL)
     if not models:

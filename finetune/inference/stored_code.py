@@ -10,15 +10,24 @@ from __future__ import annotations
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from finetune.errors import ConfigError
 from finetune.io.files import sha256_of
 from finetune.registry import module_file
 from finetune.reporting.console import Console
 
+_CODE_KEYS = {
+    **dict.fromkeys(("task", "task.name"), "task.name"),
+    **dict.fromkeys(("method", "method.name"), "method.name"),
+    **dict.fromkeys(("map", "data.map"), "data.map"),
+    **dict.fromkeys(("trust_remote_code", "model.trust_remote_code"), "model.trust_remote_code"),
+}
+"""The keys of a config that name code, or permit that of a model, as they may be written."""
 DIGITS = 16  # of the SHA-256 that identifies a file in messages
 
 
@@ -44,6 +53,44 @@ def check_stored_code(key: str, name: str, file: Path, *, trust_code: bool) -> N
             "not run; review it, then add --trust-code (in Python trust_code=True)"
         )
     Console(stderr=True).print(f"running code that {file} names in {key}: {code}")
+
+
+def check_stored_config(
+    entries: Mapping[str, Any],
+    file: Path,
+    *,
+    trust_code: bool,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Raise ConfigError for code that a stored config names, before `load_config` imports it.
+
+    `entries` are the keys in `file`, nested or not; `given`, which the user typed, replace them.
+    Metrics, which only an evaluation runs, are checked there.
+    """
+    typed = dict(_code_keys(given))
+    for key, value in _code_keys(entries):
+        if key in typed or not value:
+            continue
+        name = str(value)
+        if key == "data.map":
+            check_stored_code(key, name, file, trust_code=trust_code)
+        elif key == "model.trust_remote_code":
+            check_stored_code(key, "auto_map", file, trust_code=trust_code)
+        elif ":" in name and not _is_installed(name.rpartition(":")[0]):
+            check_stored_code(key, name, file, trust_code=trust_code)
+
+
+def _code_keys(entries: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (key with its section, value) of the entries that may name code."""
+    for key, value in entries.items():
+        if isinstance(value, Mapping):
+            pairs = {f"{key}.{leaf}": each for leaf, each in value.items()}
+        else:
+            pairs = {key: value}
+        for each, item in pairs.items():
+            full = _CODE_KEYS.get(each)
+            if full is not None:
+                yield full, item
 
 
 def _is_installed(module: str) -> bool:

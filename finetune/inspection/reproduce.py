@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune.checks.before_training import open_checked_splits
-from finetune.config.loading import Loaded, load_config
+from finetune.config.loading import Layer, Loaded, merge_layers
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten
 from finetune.distributed.launch import environment, make_accelerator, this_process
@@ -31,7 +31,7 @@ from finetune.errors import (
 from finetune.export.reproduction import Reproduction, read_reproduction
 from finetune.export.upload import ADAPTER, ADAPTER_CONFIG
 from finetune.inference.model_loading import model_folder
-from finetune.inference.stored_code import check_stored_code
+from finetune.inference.stored_code import check_stored_code, check_stored_config
 from finetune.io.manifest import CARD
 from finetune.io.references import PACKAGE_SCHEME, locate
 from finetune.io.run_folder import RunFolder
@@ -105,12 +105,22 @@ def reproduce_run(
     facts = read_reproduction(_read_card(folder, model), model)
     named = overrides.get("output.dir", overrides.get("output"))
     target = output or (Path(str(named)) if named is not None else _default_folder(model))
-    keys = {**facts.config, **_places(model), **overrides, "output.dir": str(target)}
-    keys.pop("output", None)
-    loaded = load_config(None, keys, INSTALLED)
+    card = folder / CARD
+    check_stored_config(facts.config, card, trust_code=trust_code, given=overrides)
+    keys = {key: value for key, value in overrides.items() if key != "output"}
+    stored = {**facts.config, **_places(model)}
+    # The same network, which lies elsewhere: another name would drop its other keys.
+    if (name := keys.get("model.name", keys.get("model"))) is not None:
+        stored["model.name"] = name
+    layers = [
+        Layer("card", list(stored.items())),
+        Layer("argument", list({**keys, "output.dir": str(target)}.items())),
+    ]
+    loaded = merge_layers(layers, INSTALLED)
+    for name in loaded.config.task.metric_code:
+        check_stored_code("task.metrics", name, card, trust_code=trust_code)
     if RunFolder(target).finished:  # one that was interrupted goes on
         raise ConfigError(f"{target}: holds a run already; name another folder with -o FOLDER")
-    _check_code(loaded.config, folder / CARD, trust_code=trust_code)
     _check_places(loaded.config, facts.config, model)
     _check_rows(loaded, facts, model, console)
     changed = _changes(facts, loaded)
@@ -175,20 +185,6 @@ def _check_places(config: RunConfig, card: Mapping[str, Any], model: str) -> Non
             reason = str(error) if is_package else f"{name!r} is not on this machine"
             faults.append(f"{key}: {reason}; say where it is: {key}=PATH")
     raise_for_faults(f"{model}: what its card names", faults)
-
-
-def _check_code(config: RunConfig, place: Path, *, trust_code: bool) -> None:
-    """Raise ConfigError for code that the card names, unless it may run."""
-    named = [
-        ("task", config.task.name),
-        ("method", config.method.name),
-        ("data.map", config.data.map or ""),
-    ]
-    code = [(key, name) for key, name in named if ":" in name]
-    code += [("task.metrics", name) for name in config.task.metric_code]
-    code += [("model.trust_remote_code", "true")] * config.model.trust_remote_code
-    for key, name in code:
-        check_stored_code(key, name, place, trust_code=trust_code)
 
 
 def _check_rows(loaded: Loaded, facts: Reproduction, model: str, console: Console) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from finetune.batching.data_loader import map_by_length
 from finetune.config.loading import load_config
+from finetune.config.yaml import read_yaml
 from finetune.data.opening import open_splits
 from finetune.data.selection import has_value
 from finetune.distributed.devices import to_device
@@ -19,6 +20,7 @@ from finetune.errors import DataError, FinetuneError
 from finetune.inference.embedding import EmbeddingInputs, RowEmbedder
 from finetune.inference.model_loading import computing
 from finetune.inference.predictor import WINDOW, input_columns
+from finetune.inference.stored_code import check_stored_config
 from finetune.io.run_folder import RunFolder
 from finetune.labeling.criteria import label_uncertainty
 from finetune.model import Batch
@@ -105,13 +107,18 @@ def target_columns(task: Task) -> list[str]:
     return task.rows.targets or ["label"]
 
 
-def identities_of(run: str, console: Console) -> set[Hashable]:
-    """Return the identities of all rows that a run read, or none, with a note on why."""
+def identities_of(run: str, console: Console, *, trust_code: bool = False) -> set[Hashable]:
+    """Return the identities of all rows that a run read, or none, with a note on why.
+
+    Code that the config of the run names runs only with `trust_code`.
+    """
     folder = RunFolder(Path(run))
     try:
         if not folder.has_config:
             raise DataError("this is no run folder with its config.yaml")
-        config = load_config(str(folder.path / "config.yaml"), [], INSTALLED).config
+        file = folder.path / "config.yaml"
+        check_stored_config(read_yaml(file), file, trust_code=trust_code)
+        config = load_config(file, [], INSTALLED).config
         task = make_task(config.task)
         tables = open_splits(config.data, task).named.values()
     except FinetuneError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from finetune.errors import ConfigError, DataError, format_count, shell_word
 from finetune.inference.embedding import open_embedding
 from finetune.inference.embedding_network import is_backbone, is_fine_tuned
 from finetune.inference.model_loading import model_folder, read_task
+from finetune.inference.stored_code import check_stored_task
 from finetune.io.run_folder import RunFolder
 from finetune.io.table_writer import check_output
 from finetune.labeling.criteria import Criterion, Indices, choose_rows
@@ -76,10 +77,12 @@ def suggest_rows(
             "first rows by typicality or diversity, label them, and train"
         )
     if predicts:
-        options = {**source.options, **_all_scores(model)}
+        options = {**source.options, **_all_scores(request)}
         request = replace(request, source=replace(source, options=options))
     embedder, inputs = open_embedding(request, console)
-    trained_on = identities_of(model, console) if trained else set()
+    trained_on = set[Hashable]()
+    if trained:
+        trained_on = identities_of(model, console, trust_code=request.trust_code)
     pool = read_pool(embedder, inputs, trained_on, console, predicts=predicts)
     if predicts and pool.uncertainty is None:
         raise ConfigError(
@@ -122,9 +125,12 @@ def _choose(pool: Pool, count: int, criterion: Criterion, seed: int, name: str) 
     return unknown[chosen]
 
 
-def _all_scores(model: str) -> dict[str, Any]:
+def _all_scores(request: RowsRequest) -> dict[str, Any]:
     """Return the key by which predictions hold the probability of every label, if there is one."""
-    config = find_task_config(read_task(model_folder(model))["name"])
+    folder = model_folder(request.model)
+    name = read_task(folder)["name"]
+    check_stored_task(name, folder / "task.json", trust_code=request.trust_code)
+    config = find_task_config(name)
     return {"scores": "all"} if "scores" in config.model_fields else {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,77 @@ def test_export_runs_the_map_of_a_run_only_if_trusted(
     assert command("export", "run") == 2
     assert "config.yaml: data.map names the code evil_mod.py:clean" in capsys.readouterr().err
     assert not Path("ran").exists()
+
+
+STORED = {
+    "map": {"data.map": "evil_mod.py:clean"},
+    "task": {"task.name": "evil_mod:T"},
+    "method": {"method.name": "evil_mod.py:T"},
+}
+ON_RUNS = [
+    ("check", "run"),
+    ("label-issues", "run"),
+    ("explore", "run", "-o", "explored"),
+    ("suggest", "run", "pool.jsonl", "-o", "sheet.csv"),
+    ("report", "run"),
+    ("reproduce", "run", "-o", "again"),
+    ("evaluate", "run"),
+    ("calibrate", "run", "rows.jsonl"),
+    ("compare", "run", "run"),
+    ("push", "run", "me/news", "--dry-run"),
+]
+
+
+LOADING = ("check", "label-issues", "reproduce", "suggest")  # commands that read the whole config
+CASES = [(words, kind) for words in ON_RUNS for kind in STORED if kind != "method"]
+CASES += [(words, "method") for words in ON_RUNS if words[0] in LOADING]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), CASES, ids=[f"{words[0]}-{kind}" for words, kind in CASES]
+)
+def test_commands_on_a_run_do_not_run_the_code_of_its_config(
+    words: tuple[str, ...], kind: str, copied: Path, news_csv: Path
+) -> None:
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    Path("pool.jsonl").write_text("\n".join(json.dumps({"text": row["text"]}) for row in ROWS))
+    name_code(copied, {"data.source": str(news_csv), **STORED[kind]})
+    code = command(*words)
+    assert not Path("ran").exists()
+    if words[0] in ("check", "label-issues", "reproduce") or (words[0], kind) == ("explore", "map"):
+        assert code == 2
+
+
+def name_code(run: Path, keys: Mapping[str, str]) -> None:
+    """Write keys into the stored config of a run, its task and its card."""
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"]["train"] = None
+    for key, value in keys.items():
+        section, _, leaf = key.partition(".")
+        config[section][leaf] = value
+    path.write_text(yaml.safe_dump(config))
+    if "task.name" in keys:
+        change(run / "final" / "task.json", name=keys["task.name"])
+    card = run / "final" / "README.md"
+    before, json_block, after = card.read_text().partition('"config": {')
+    lines = "".join(f"{json.dumps(key)}: {json.dumps(value)}," for key, value in keys.items())
+    after = after.replace('"task.name": "text-classification",', "", "task.name" in keys)
+    after = after.replace('"method.name": "lora",', "", "method.name" in keys)
+    card.write_text(f"{before}{json_block}{lines}{after}")
+
+
+def test_check_runs_the_map_of_a_run_if_trusted_or_replaced(
+    copied: Path, news_csv: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_code(copied, {"data.source": str(news_csv), "data.map": "evil_mod.py:clean"})
+    assert command("check", "run") == 2
+    message = capsys.readouterr().err
+    assert "config.yaml: data.map names the code evil_mod.py:clean" in message
+    assert command("check", "run", "data.map=null") == 0
+    assert not Path("ran").exists()
+    assert command("check", "run", "--trust-code") == 0
+    assert Path("ran").exists()
 
 
 def test_evaluate_runs_stored_metrics_only_if_trusted(copied: Path) -> None:
