@@ -20,7 +20,7 @@ from finetune.inspection.row_trace import trace_row
 from finetune.inspection.run_costs import estimate
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.training.run import check_held_out, check_settings
+from finetune.training.run import check_split_keys, check_settings
 from finetune.training.setup import Prepared, assemble
 from finetune.training.summary import describe_run
 
@@ -70,7 +70,7 @@ def inspect_run(
     console = Console(enabled=state.is_main_process)
     with console.during("reading and checking the rows"):
         splits = open_checked_splits(config.data, task, data)
-    check_held_out(config, splits, task)
+    check_split_keys(config, splits, task)
     accelerator = make_accelerator(choose_precision(config.train.precision, state.device)[0])
     with console.during("loading the network and encoding the rows"):
         prepared = assemble(config, task, splits, accelerator)

@@ -83,7 +83,7 @@ def run(
     default = default_folder(config, data) if config.output.dir is None else Path()
     shared = shared or SharedRows()
     splits = read_splits(config, task, data, console, shared)
-    check_held_out(config, splits, task)
+    check_split_keys(config, splits, task)
     identity = RunIdentity(config, splits.digests, extend, loaded.origins)
     if hooks is not None:
         splits = replace(splits, test=None)
@@ -153,7 +153,7 @@ def check_settings(config: RunConfig) -> None:
         check_free(RunFolder(Path(config.output.dir)))
 
 
-def check_held_out(config: RunConfig, splits: Splits, task: Task) -> None:
+def check_split_keys(config: RunConfig, splits: Splits, task: Task) -> None:
     """Raise FinetuneError for keys that want a split or a column that there is not."""
     if config.output.calibrate == "temperature" and splits.validation is None:
         raise ConfigError(
