@@ -20,7 +20,7 @@ from finetune.inspection.row_trace import trace_row
 from finetune.inspection.run_costs import estimate
 from finetune.reporting.console import Console
 from finetune.task import Task
-from finetune.training.run import check_split_keys, check_settings
+from finetune.training.run import check_settings, check_split_keys
 from finetune.training.setup import Prepared, assemble
 from finetune.training.summary import describe_run
 
