@@ -3,6 +3,7 @@
 Each work is one `finetune train` of a tiny BERT with random weights, watched from outside:
 
     python -m benchmarks.endurance corpus --gigabytes 2    # 2000 steps over a large Arrow file
+    python -m benchmarks.endurance lines --gigabytes 2     # the same, from JSON lines
     python -m benchmarks.endurance evaluations             # 500 of them
     python -m benchmarks.endurance checkpoints             # 200 of them
     python -m benchmarks.endurance workers                 # two workers, started again 50 times
@@ -34,8 +35,10 @@ from benchmarks.processes import ROOT
 from benchmarks.random_networks import WORDS, write_bert
 
 STEPS = 2000
+LARGE = [f"max_steps={STEPS}", "evaluate_every=never", "save_every=never"]
 WORKS = {
-    "corpus": [f"max_steps={STEPS}", "evaluate_every=never", "save_every=never"],
+    "corpus": LARGE,
+    "lines": LARGE,
     "evaluations": ["max_steps=1000", "evaluate_every=2", "save_every=never"],
     "checkpoints": ["max_steps=400", "evaluate_every=never", "save_every=2"],
     "workers": ["epochs=50", "workers=2", "evaluate_every=never", "save_every=never"],
@@ -58,18 +61,28 @@ class Sample(NamedTuple):
     children: int
 
 
-def write_corpus(path: Path, size: float, words: int) -> int:
-    """Write an Arrow file of texts with labels of at least `size` bytes; return its size."""
+def make_rows(words: int) -> Iterator[pa.RecordBatch]:
+    """Yield texts with labels, without end."""
     chance, row = random.Random(0), 0
+    while True:
+        numbers = range(row, row := row + ROWS_AT_ONCE)
+        texts = [" ".join([f"n{number}", *chance.choices(WORDS, k=words)]) for number in numbers]
+        labels = [f"class {number % 5}" for number in numbers]
+        yield pa.record_batch([texts, labels], names=["text", "label"])
+
+
+def write_corpus(path: Path, size: float, words: int) -> int:
+    """Write rows of at least `size` bytes, as Arrow or JSON lines by the name; return the size."""
+    batches = make_rows(words)
+    if path.suffix == ".jsonl":
+        with path.open("w") as text:
+            while text.tell() < size:
+                text.writelines(json.dumps(row) + "\n" for row in next(batches).to_pylist())
+        return path.stat().st_size
     schema = pa.schema({"text": pa.string(), "label": pa.string()})
     with path.open("wb") as file, pa.ipc.new_file(file, schema) as writer:
         while file.tell() < size:
-            numbers = range(row, row := row + ROWS_AT_ONCE)
-            texts = [
-                " ".join([f"n{number}", *chance.choices(WORDS, k=words)]) for number in numbers
-            ]
-            labels = [f"class {number % 5}" for number in numbers]
-            writer.write_batch(pa.record_batch([texts, labels], schema=schema))
+            writer.write_batch(next(batches))
     return path.stat().st_size
 
 
@@ -101,11 +114,13 @@ def watch(process: psutil.Process, metrics: Path) -> Iterator[Sample]:
 def run(work: str, folder: Path, gigabytes: float) -> list[Sample]:
     """Train in a process of its own; return what was seen of it. Exits if the run fails."""
     write_bert(folder / "bert", is_tiny=True)
-    size = gigabytes * 1e9 if work == "corpus" else 3e5
-    written = write_corpus(folder / "rows.arrow", size, words=1000 if work == "corpus" else 20)
+    is_large = WORKS[work] is LARGE
+    size = gigabytes * 1e9 if is_large else 3e5
+    rows = folder / ("rows.jsonl" if work == "lines" else "rows.arrow")
+    written = write_corpus(rows, size, words=1000 if is_large else 20)
     print(f"{work}: rows of {written / 1e6:.1f} MB", flush=True)
     keys = [
-        f"data={folder / 'rows.arrow'}",
+        f"data={rows}",
         f"model={folder / 'bert'}",
         f"output={folder / 'run'}",
         "task=text-classification",
@@ -113,7 +128,7 @@ def run(work: str, folder: Path, gigabytes: float) -> list[Sample]:
         "max_length=64",
         "batch_size=16",
         "log_every=10",
-        f"data.validation={0.0001 if work == 'corpus' else 0.1}",
+        f"data.validation={0.0001 if is_large else 0.1}",
         "data.on_leak=say",
         *WORKS[work],
     ]

@@ -30,6 +30,7 @@ LAYERS = [
     "methods io listing analysis",
     "registry optim",
     "tables",
+    "json_tables",
     "batching data reporting",
     "checks robustness",
     "inference",

@@ -28,7 +28,7 @@ from torch import Tensor
 from finetune.config.text_files import check_regular
 from finetune.distributed.launch import this_process
 from finetune.errors import ModelError
-from finetune.io.files import remove_path, sync_to_disk
+from finetune.io.files import cache_folder, remove_path, sync_to_disk
 from finetune.io.run_lock import OWNER, is_running, read_owner, this_owner
 
 MANIFEST = "manifest.json"
@@ -41,8 +41,7 @@ _CHUNK = 2**22
 
 def cache_root() -> Path:
     """Return the folder of cached features in $FINETUNE_CACHE, by default ~/.cache/finetune."""
-    root = os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune"
-    return Path(root) / "features"
+    return cache_folder("features")
 
 
 def map_file(path: Path, dtype: str, shape: list[int], create: bool = False) -> Tensor:

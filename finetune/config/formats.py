@@ -34,7 +34,7 @@ class TableFormat(NamedTuple):
 
 TABLE_KEYS = ("columns", "field", "delimiter", "quote")
 _CSV = "finetune.tables.delimited:read_csv", True, ("columns", "delimiter", "quote")
-_JSON = "finetune.tables.json_files:read_json_file", True, ("columns", "field")
+_JSON = "finetune.json_tables.json_files:read_json_file", True, ("columns", "field")
 TABLES = {
     "csv": TableFormat((".csv",), *_CSV),
     "tsv": TableFormat((".tsv", ".tab"), *_CSV),

@@ -20,6 +20,12 @@ from typing import Any
 from psutil import pid_exists
 
 
+def cache_folder(kind: str) -> Path:
+    """Return a folder for what can be computed again: in $FINETUNE_CACHE, or ~/.cache/finetune."""
+    root = os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune"
+    return Path(root) / kind
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write a file or a folder to, and rename it to `path` at the end.

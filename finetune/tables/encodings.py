@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.config.text_files import check_regular
@@ -73,6 +74,9 @@ class Decoder:
 
     None: utf-8, utf-16 and utf-32 by their byte-order marks, and cp1252 for Western European text.
     Raises DataError for an unknown encoding.
+
+    Attributes:
+        file_count: number of files decoded so far.
     """
 
     def __init__(self, encodings: str | list[str] | None = None) -> None:
@@ -83,14 +87,14 @@ class Decoder:
             raise DataError("data.encoding: the list is empty; write data.encoding=utf-8")
         for name in self.encodings:
             _check_known(name)
-        self._file_count = 0
+        self.file_count = 0
         self._fallbacks: dict[str, list[str]] = {}
         self._remarks: list[str] = []
 
     def text(self, path: Path, name: str | None = None) -> str:
         """Return the text of a file without its byte-order mark; notes call the file `name`."""
         content = _content(path)
-        self._file_count += 1
+        self.file_count += 1
         if self.is_open:
             _check_plain(path, content)
         for encoding in self._candidates(content):
@@ -108,10 +112,31 @@ class Decoder:
             return text.lstrip(_BYTE_ORDER_MARK)
         raise DataError(self._undecodable(path, content))
 
+    def blocks(self, path: Path, size: int) -> Iterator[str]:
+        """Yield the text of a utf-8 file in blocks of whole lines, of about `size` bytes.
+
+        Raises UnicodeDecodeError for other encodings, and ValueError where `text` would add a note
+        or an error: then the file is to be read as a whole.
+        """
+        if self.encodings[0] != "utf-8":
+            raise ValueError("another encoding is to be tried first")
+        check_regular(path)
+        with path.open("rb") as file:
+            for number, lines in enumerate(iter(lambda: file.readlines(size), [])):
+                content = b"".join(lines)
+                if number == 0 and content.startswith((*_BINARY, *_MARKED, _GZIP)):
+                    raise ValueError("not utf-8")
+                if number == 0 and self.is_open:
+                    _check_plain(path, content)
+                text = content.decode("utf-8")
+                if "\0" in text or _damaged_characters(path.name, text):
+                    raise ValueError("characters to be noted")
+                yield text.lstrip(_BYTE_ORDER_MARK) if number == 0 else text
+
     def notes(self) -> list[str]:
         """Return a sentence for each fallback encoding, and for files with damaged characters."""
         fallbacks = [
-            f"{len(files)} of {self._file_count} files {'is' if len(files) == 1 else 'are'} not"
+            f"{len(files)} of {self.file_count} files {'is' if len(files) == 1 else 'are'} not"
             f" {self.encodings[0]}, read as {encoding}: {listed(files, _NAMED)}"
             for encoding, files in self._fallbacks.items()
         ]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.errors import AmbiguityError, DataError, format_count, listed, nearest
+from finetune.json_tables.json_values import Placed
 from finetune.listing.split_names import split_name
-from finetune.tables.json_values import Placed
 
 _NAMED = 5
 _ROW_KEYS = (

@@ -11,10 +11,11 @@ from datasets import Dataset
 
 from finetune.config.schema import DataConfig
 from finetune.errors import DataError, format_count, listed
+from finetune.json_tables.json_lines import read_json_lines
+from finetune.json_tables.json_shapes import Shape, find_shape, take_field
+from finetune.json_tables.json_values import JsonParser, Placed
 from finetune.tables.encodings import Decoder
 from finetune.tables.faults import Faults, excerpt, keep_places, keeps_faults
-from finetune.tables.json_shapes import Shape, find_shape, take_field
-from finetune.tables.json_values import JsonParser, Placed
 from finetune.tables.records import from_records, holds_messages
 
 _NAMED = 5
@@ -25,6 +26,9 @@ def read_json_file(
     path: Path, config: DataConfig, decoder: Decoder
 ) -> tuple[dict[str, Dataset], list[str]]:
     """Read the splits of a JSON file, whatever its ending; without splits, one called train."""
+    large = read_json_lines(path, config, decoder)
+    if large is not None:
+        return {"train": large[0]}, [*large[1], *_object_notes(str(path), large[0])]
     text = decoder.text(path)
     if not text.strip():
         raise DataError(f"{path}: is empty; write one JSON object per line")
