@@ -5,8 +5,9 @@
 
 Every work trains a network with random weights by the kit, and by a bare loop over the same
 batches, prepared beforehand, in turn: forward pass, loss and backward pass in bf16, clipping, fused
-AdamW. The loops take turns of --steps steps, of which the last three quarters are timed, when the
-workers have started; the ratio is that of the medians. Utilization is the number of floating-point
+AdamW. The loops take turns of --steps steps, each twice: first for the new lengths of its batches,
+then timed over its last three quarters, when the workers have started; the ratio is that of the
+medians. Utilization is the number of floating-point
 operations of a step, counted by torch over forward and backward pass, over what the card does in
 this time on a matrix product of 8192 x 8192. Waits are calls that make the host wait for the card,
 counted by torch's check of synchronization over steps that log nothing, with their places.
@@ -107,6 +108,7 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     seconds = {side: list[float]() for side in sides}
     for block in range(2, options.blocks + 2):
         for side, run in [*sides.items()][:: 1 if block % 2 else -1]:
+            run(block * options.steps, options.steps)  # chooses kernels for lengths not seen yet
             seconds[side].append(run(block * options.steps, options.steps))
     step, last = median(seconds["ours"]), range(*measured(total_steps(options), options.steps))
     flops = sum(bare.count_flops(step) for step in last) / len(last)
