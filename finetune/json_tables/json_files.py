@@ -26,9 +26,9 @@ def read_json_file(
     path: Path, config: DataConfig, decoder: Decoder
 ) -> tuple[dict[str, Dataset], list[str]]:
     """Read the splits of a JSON file, whatever its ending; without splits, one called train."""
-    large = read_json_lines(path, config, decoder)
-    if large is not None:
-        return {"train": large[0]}, [*large[1], *_object_notes(str(path), large[0])]
+    lines, large_notes = read_json_lines(path, config, decoder)
+    if lines is not None:
+        return {"train": lines}, [*large_notes, *_object_notes(str(path), lines)]
     text = decoder.text(path)
     if not text.strip():
         raise DataError(f"{path}: is empty; write one JSON object per line")
@@ -48,7 +48,7 @@ def read_json_file(
             else:
                 tables[split].append(row)
     total = sum(map(len, tables.values())) + len(faults.rows)
-    notes = [*shape.notes, *faults.settle(config.on_error, total)]
+    notes = [*large_notes, *shape.notes, *faults.settle(config.on_error, total)]
     if parser.nans:
         notes.append(f"{path}: {parser.nans} NaN read as null, a missing value")
     splits = {}

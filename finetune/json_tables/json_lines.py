@@ -22,44 +22,56 @@ from finetune.tables.records import as_dataset, from_records
 
 LARGE = 2**26
 """Bytes from which on a file is read in blocks."""
+READ_AS_A_WHOLE = (
+    "read into memory as a whole, which takes some nine times its size, since it is not utf-8 with"
+    " one JSON object on every line and one type in each column"
+)
 _BLOCK = 2**24  # bytes
 _HEAD, _BLANK = 200, b"\xef\xbb\xbf \t\r\n"
 
 
 def read_json_lines(
     path: Path, config: DataConfig, decoder: Decoder
-) -> tuple[Dataset, list[str]] | None:
-    """Read a large file of one object per line, and return notes; None for any other file."""
-    is_plain = config.field is None and config.columns is None and path.suffix.lower() != ".gz"
-    if not is_plain or not path.is_file() or path.stat().st_size < LARGE:
-        return None
-    with path.open("rb") as file:
-        if not file.read(_HEAD).lstrip(_BLANK).startswith(b"{"):  # such as one long list
-            return None
+) -> tuple[Dataset | None, list[str]]:
+    """Read a large file of one object per line; also return notes. None for any other file."""
+    if not path.is_file() or path.stat().st_size < LARGE:
+        return None, []
     parser = JsonParser()
     try:
-        with StoredBlocks(cache_folder("tables")) as blocks:
-            for text in decoder.blocks(path, _BLOCK):
-                block = _parse_block(text, parser, path)
-                if block is None:
-                    return None
-                blocks.write(block)
-            schema = common_schema(blocks.schemas)
-            if schema is None:
-                return None
-            table = pa.concat_tables([cast_block(block, schema) for block in blocks.read()])
-            if len(table) == 1:  # one object, which may hold the rows
-                return None
+        table = _read_blocks(path, config, decoder, parser)
     except (UnicodeDecodeError, ValueError):  # of another encoding, or no JSON
-        return None
+        table = None
     except OSError as error:
         raise DataError(
             f"{path}: cannot be stored as a table in {cache_folder('tables')} ({error.strerror}); "
             "set the environment variable FINETUNE_CACHE to a folder on a disk with room for it"
         ) from error
+    if table is None:
+        return None, [f"{path}: {READ_AS_A_WHOLE}"]
     decoder.file_count += 1
     notes = [f"{path}: {parser.nans} NaN read as null, a missing value"] if parser.nans else []
     return as_dataset(table), notes
+
+
+def _read_blocks(
+    path: Path, config: DataConfig, decoder: Decoder, parser: JsonParser
+) -> pa.Table | None:
+    if config.field is not None or config.columns is not None or path.suffix.lower() == ".gz":
+        return None
+    with path.open("rb") as file:
+        if not file.read(_HEAD).lstrip(_BLANK).startswith(b"{"):  # such as one long list
+            return None
+    with StoredBlocks(cache_folder("tables")) as blocks:
+        for text in decoder.blocks(path, _BLOCK):
+            block = _parse_block(text, parser, path)
+            if block is None:
+                return None
+            blocks.write(block)
+        schema = common_schema(blocks.schemas)
+        if schema is None:
+            return None
+        table = pa.concat_tables([cast_block(block, schema) for block in blocks.read()])
+    return table if len(table) > 1 else None  # one object may hold the rows
 
 
 def _parse_block(text: str, parser: JsonParser, path: Path) -> pa.Table | None:

@@ -35,6 +35,9 @@ def read(path: Path, *, in_blocks: bool, block: int = 40, **keys: Any) -> Any:
             splits, notes = read_json_file(path, DataConfig(source="rows", **keys), decoder)
         except DataError as error:
             return str(error)
+        is_whole = any(json_lines.READ_AS_A_WHOLE in note for note in notes)
+        assert in_blocks or not is_whole
+        notes = [note for note in notes if json_lines.READ_AS_A_WHOLE not in note]
         notes = [*notes, *decoder.notes(), f"{decoder.file_count} files"]
         return {name: (rows.to_list(), rows.features) for name, rows in splits.items()}, notes
 
