@@ -154,7 +154,9 @@ class TextClassification(LabeledTask):
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> Sequence[Length]:
         config = self.resolved_
-        lengths = token_lengths(self.tokenizer_, self.rows.texts_of(rows), config.max_length)
+        windows = config.max_windows if config.truncation == "windows" else 1
+        texts = self.rows.texts_of(rows)
+        lengths = token_lengths(self.tokenizer_, texts, config.max_length, windows)
         if config.truncation != "windows":
             return lengths
         specials = self.tokenizer_.num_special_tokens_to_add()

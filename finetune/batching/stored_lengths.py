@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from finetune.batching.content_cache import entry_key, open_entry, store_entry
 from finetune.distributed.launch import this_process
 from finetune.task import Task
-from finetune.task_parts.samples import Lengths
+from finetune.task_parts.samples import Length, Lengths
 
 FEWEST_ROWS = 10_000
 """Rows from which lengths are kept: fewer are measured in a second."""
@@ -46,5 +46,5 @@ def _read(folder: Path | None, rows: int) -> Lengths | None:
         array = load_file(folder / _FILE)[_NAME]
     except (OSError, SafetensorError, KeyError):
         return None
-    is_fitting = array.dtype == np.int32 and array.shape == (rows, 3)
+    is_fitting = array.dtype == np.int32 and array.shape == (rows, len(Length._fields))
     return Lengths(array) if is_fitting else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -56,6 +57,8 @@ def main() -> None:
     # Registered first, it runs last: an interrupt could only change the exit code of a command that
     # has ended.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    # The interpreter's last collection walks over all that the libraries hold, for a second.
+    atexit.register(gc.freeze)
     try:
         app()
     except FinetuneError as error:

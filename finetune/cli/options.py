@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -89,5 +90,19 @@ def loading_libraries() -> Iterator[None]:
     from finetune.reporting.console import Console
 
     is_main = os.environ.get("RANK", "0") == "0"
-    with Console(enabled=is_main, stderr=True).during("loading libraries"):
+    with Console(enabled=is_main, stderr=True).during("loading libraries"), _collector_paused():
         yield
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the garbage collector, which takes a fifth of the time of importing libraries.
+
+    It then leaves what was imported alone: modules stay until the end.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

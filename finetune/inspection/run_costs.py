@@ -25,6 +25,8 @@ from finetune.training.setup import Prepared, caches_features
 from finetune.training.state import Live
 
 MIB = 2**20
+# Seconds of a pass on a CPU, within which one-time setup may matter.
+SETUP_SECONDS = 2.0
 # Steps from which the cost of an epoch is extrapolated.
 SAMPLED_STEPS = 200
 
@@ -138,7 +140,7 @@ def _padded(live: Live, micro_batch: MicroBatch) -> int:
 
 
 def _seconds(live: Live, micro_batch: MicroBatch, *, backward: bool) -> float:
-    """Time two passes in train mode and return the shorter time."""
+    """Time a pass in train mode."""
     return _time(live, build_batch(live, micro_batch), backward=backward)
 
 
@@ -155,14 +157,17 @@ def _head_seconds(live: Live) -> float:
 
 
 def _time(live: Live, batch: Batch, *, backward: bool) -> float:
-    """Time two passes as the loop makes them: with its dropout, frozen weights cast once."""
+    """Time a pass as the loop makes it: with its dropout, frozen weights cast once.
+
+    A short one is made twice, since the first may include one-time setup; the shorter time counts.
+    """
     device, config = live.accelerator.device, live.config.train
     live.method.train_mode(live.model)
     trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
     matmul = bool(config.matmul_attention)
-    times = []
+    times = list[float]()
     with cast_once(live.model, live.accelerator.mixed_precision, trained):
-        for _ in range(2):  # the first pass may include one-time setup
+        while not times or (len(times) < 2 and _has_setup(device, times[0])):
             _wait(device)
             start = time.perf_counter()
             dropout = seeded_dropout(device, (config.seed, 0), matmul_attention=matmul)
@@ -176,6 +181,10 @@ def _time(live: Live, batch: Batch, *, backward: bool) -> float:
             times.append(time.perf_counter() - start)
             live.optimizer.zero_grad()
     return min(times)
+
+
+def _has_setup(device: torch.device, seconds: float) -> bool:
+    return device.type != "cpu" or seconds < SETUP_SECONDS
 
 
 def _wait(device: torch.device) -> None:

@@ -90,4 +90,7 @@ def cut_note(lengths: Sequence[Length], unit: str) -> str:
     whole = int(read.sum(dtype=np.int64)) + lost
     share = f"{lost / whole:.0%}" if lost / whole >= 0.005 else "under 1%"
     rows = f"{is_cut.sum()} of {len(array)} rows are truncated to {longest} {unit}"
-    return f"{rows}, which loses {share} of all {unit}"
+    if not array.is_estimate.any():
+        return f"{rows}, which loses {share} of all {unit}"
+    huge = format_count(int(array.is_estimate.sum()), "huge row")
+    return f"{rows}, which loses about {share} of all {unit}: those of {huge} are estimated"

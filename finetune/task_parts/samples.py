@@ -69,16 +69,17 @@ class Length(NamedTuple):
     """Number of units of a row that the network reads (`used`) and that are truncated (`cut`).
 
     The unit is `Views.length_unit`. `repeated` of the used ones are read twice: the overlap of
-    windows.
+    windows. `cut` may be estimated for a huge row, of which nobody needs its exact number.
     """
 
     used: int
     cut: int = 0
     repeated: int = 0
+    is_estimate: bool = False
 
 
 class Lengths(Sequence[Length]):
-    """The lengths of many rows, in an array: int32 [N, 3], of `used`, `cut` and `repeated`."""
+    """The lengths of many rows, in an array: int32 [N, 4], a column for each field."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -91,11 +92,15 @@ class Lengths(Sequence[Length]):
         return cls(np.array(lengths, dtype=np.int32).reshape(-1, len(Length._fields)))
 
     @classmethod
-    def truncated(cls, sizes: Sequence[int], limit: int) -> Lengths:
-        """Return the lengths of rows of these sizes that are truncated to a limit."""
+    def truncated(cls, sizes: Sequence[int], limit: int, estimated: Sequence[int] = ()) -> Lengths:
+        """Return the lengths of rows of these sizes that are truncated to a limit.
+
+        `estimated` are the rows whose size is an estimate.
+        """
         array = np.zeros((len(sizes), len(Length._fields)), dtype=np.int32)
         array[:, 0] = np.minimum(sizes, limit)
         array[:, 1] = np.maximum(np.asarray(sizes, dtype=np.int64) - limit, 0)
+        array[list(estimated), 3] = 1
         return cls(array)
 
     @property
@@ -109,6 +114,10 @@ class Lengths(Sequence[Length]):
     @property
     def repeated(self) -> np.ndarray:
         return self.array[:, 2]
+
+    @property
+    def is_estimate(self) -> np.ndarray:
+        return self.array[:, 3] != 0
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -126,7 +135,11 @@ class Lengths(Sequence[Length]):
 
     def __getitem__(self, place: int | slice) -> Length | Lengths:
         part = self.array[place]
-        return Lengths(part) if isinstance(place, slice) else Length(*part.tolist())
+        return Lengths(part) if isinstance(place, slice) else _length(*part.tolist())
 
     def __iter__(self) -> Iterator[Length]:
-        return starmap(Length, self.array.tolist())
+        return starmap(_length, self.array.tolist())
+
+
+def _length(used: int, cut: int, repeated: int, is_estimate: int) -> Length:
+    return Length(used, cut, repeated, bool(is_estimate))

@@ -25,6 +25,7 @@ from tasks.generation.tokens import (
     Tokens,
     add_end_token,
     add_start_token,
+    shorten_pieces,
     start_token,
     tokenize_pieces,
     truncate_prompt,
@@ -32,7 +33,7 @@ from tasks.generation.tokens import (
 )
 from tasks.prompts.dialogues import Piece
 from tasks.prompts.prompts import Exchange
-from tasks.text.long_texts import PART, count_tokens, is_long, shorten_text
+from tasks.text.long_texts import COUNTED, PART, estimate_tokens, is_long, shorten_text
 from tasks.text.tokenization import pad_tokens, token_lengths
 
 
@@ -100,24 +101,30 @@ class CausalCodec(Codec):
     def length(self, row: Exchange) -> Length:
         if row.sequences is None:
             return self.prompt_length(row)
-        whole = [self._tokenize(pieces) for pieces in row.sequences]
+        sequences, more = zip(*map(self._counted, row.sequences), strict=True)
+        whole = [self._tokenize(pieces) for pieces in sequences]
         keep = self._keep_start(row)
         read = [self._truncate(tokens, keep) for tokens in whole]
         used = sum(len(tokens.ids) for tokens in read if tokens.target_count)
         cut = sum(len(tokens.ids) for tokens in whole) - sum(len(tokens.ids) for tokens in read)
-        return Length(used, cut)
+        return Length(used, cut + sum(more), is_estimate=any(more))
 
     def prompt_length(self, row: Exchange) -> Length:
-        whole = self._tokenize_prompt(row)
+        pieces, more = self._counted(_prompt_pieces(row))
+        whole = self._tokenize_prompt(pieces)
         read = len(self._truncate_prompt(whole, self._keep_start(row)))
-        return Length(read, max(len(whole) - read, 0))
+        return Length(read, max(len(whole) + more - read, 0), is_estimate=more > 0)
 
     def encode(self, row: Exchange) -> Sample:
         keep = self._keep_start(row)
-        prompt = self._truncate_prompt(self._tokenize_prompt(row), keep)
+        pieces, _ = shorten_pieces(self.tokenizer, _prompt_pieces(row), self.max_length)
+        prompt = self._truncate_prompt(self._tokenize_prompt(pieces), keep)
         if row.sequences is None:
             return {"inputs": {"input_ids": prompt, "prompt_ids": prompt}}
-        read = [self._truncate(self._tokenize(pieces), keep) for pieces in row.sequences]
+        short = [
+            shorten_pieces(self.tokenizer, pieces, self.max_length)[0] for pieces in row.sequences
+        ]
+        read = [self._truncate(self._tokenize(pieces), keep) for pieces in short]
         learned = [tokens for tokens in read if tokens.target_count]
         return self._sample(learned or read[:1], prompt)
 
@@ -203,8 +210,15 @@ class CausalCodec(Codec):
         """Count the tokens at the start of a row that truncation keeps: its header, or <s>."""
         if not row.header:
             return int(self.start is not None)
-        header = tokenize_pieces(self.tokenizer, [Piece(row.header, False)])
+        text = shorten_text(self.tokenizer, row.header, self.max_prompt_length)
+        header = tokenize_pieces(self.tokenizer, [Piece(text, False)])
         return min(len(header.ids), self.max_prompt_length // 2)
+
+    def _counted(self, pieces: Sequence[Piece]) -> tuple[Sequence[Piece], int]:
+        """Return the pieces to count; of huge ones the first and last tokens, and how many more."""
+        if sum(len(piece.text) for piece in pieces) <= COUNTED:
+            return pieces, 0
+        return shorten_pieces(self.tokenizer, pieces, self.max_length)
 
     def _tokenize(self, pieces: Sequence[Piece]) -> Tokens:
         tokens = self._pieces(pieces)
@@ -232,8 +246,8 @@ class CausalCodec(Codec):
         target = [has_loss for tokens in sequences for has_loss in tokens.loss_mask]
         return {"inputs": inputs, "target": target}
 
-    def _tokenize_prompt(self, row: Exchange) -> list[int]:
-        tokens = self._pieces([Piece(row.prompt, False)])
+    def _tokenize_prompt(self, pieces: Sequence[Piece]) -> list[int]:
+        tokens = self._pieces(pieces)
         return (add_start_token(tokens, self.start) if self.adds_ends else tokens).ids
 
     def _truncate(self, tokens: Tokens, keep: int) -> Tokens:
@@ -265,12 +279,14 @@ class Seq2SeqCodec(Codec):
         source, over = prompt.used, prompt.cut
         if row.answer is None:
             # A dialogue that does not end with an assistant turn has no target.
-            return Length(source if row.sequences is None else 0, over)
-        size = self._target_size(row.answer)
+            used = source if row.sequences is None else 0
+            return Length(used, over, is_estimate=prompt.is_estimate)
+        size, is_estimate = self._target_size(row.answer)
         over += max(size - self.max_length, 0)
+        used = source + min(size, self.max_length)
         if over and self.truncation in ("drop", "refuse"):
-            return Length(0, over)
-        return Length(source + min(size, self.max_length), over)
+            used = 0
+        return Length(used, over, is_estimate=prompt.is_estimate or is_estimate)
 
     def prompt_length(self, row: Exchange) -> Length:
         (length,) = token_lengths(self.tokenizer, [[row.prompt]], self.max_length)
@@ -314,10 +330,12 @@ class Seq2SeqCodec(Codec):
         encoded = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in sources]
         return pad_tokens(encoded, self.tokenizer.pad_token_id)
 
-    def _target_size(self, answer: str) -> int:
+    def _target_size(self, answer: str) -> tuple[int, bool]:
+        """Count the tokens of an answer; True if their number is an estimate."""
         if not is_long(answer):
-            return len(self._target(answer))
-        return count_tokens(self.tokenizer, answer) + len(self._target(""))
+            return len(self._target(answer)), False
+        size, is_estimate = estimate_tokens(self.tokenizer, answer, self.max_length)
+        return size + len(self._target("")), is_estimate
 
     def _target(self, answer: str) -> list[int]:
         ids: list[int] = self.tokenizer(text_target=answer).input_ids
@@ -342,6 +360,10 @@ def make_codec(
     start, adds_ends = start_token(tokenizer), not config.uses_chat
     shared = (tokenizer, config.max_length, max_prompt_length, truncation)
     return CausalCodec(*shared, start, adds_ends, packs)
+
+
+def _prompt_pieces(row: Exchange) -> list[Piece]:
+    return [Piece(row.prompt, False)]
 
 
 def _sequences(sample: Sample) -> list[Tokens]:

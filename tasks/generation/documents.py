@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from finetune.task_parts.samples import Row, each_row
 from tasks.generation.codecs import CausalCodec
 from tasks.generation.tokens import Tokens, chunk_tokens
@@ -33,12 +31,8 @@ def chunk_rows(codec: CausalCodec, config: Any, rows: Sequence[Row]) -> list[lis
             continue
         whole = codec.whole(exchange)
         pieces = chunk_tokens(whole, codec.max_length, int(codec.start is not None))
-        parts.append([{}] if len(pieces) == 1 else [{CHUNK: _part(piece)} for piece in pieces])
+        parts.append([{}] if len(pieces) == 1 else [{CHUNK: piece._asdict()} for piece in pieces])
     return parts
-
-
-def _part(tokens: Tokens) -> dict[str, Any]:
-    return {"ids": np.array(tokens.ids, dtype=np.int32), "masked": tokens.first_target}
 
 
 def chunk_of(row: Row) -> Tokens | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.generation.generation_config import Truncation
 from tasks.prompts.dialogues import Piece
-from tasks.text.long_texts import token_spans
+from tasks.text.long_texts import count_tokens, token_spans, without_middle
 
 
 class Tokens(NamedTuple):
@@ -75,6 +75,20 @@ def tokenize_pieces(tokenizer: Any, pieces: Sequence[Piece]) -> Tokens:
     return Tokens(ids, loss_mask)
 
 
+def shorten_pieces(tokenizer: Any, pieces: Sequence[Piece], count: int) -> tuple[list[Piece], int]:
+    """Remove the middle of long pieces, which truncation to `count` tokens would remove.
+
+    Also return an estimate of the number of its tokens.
+    """
+    short, tokens = list[Piece](), 0
+    for piece in pieces:
+        text, removed = without_middle(tokenizer, piece.text, count)
+        if removed > 0:
+            tokens += round(removed * count_tokens(tokenizer, text) / len(text))
+        short.append(Piece(text, piece.has_loss))
+    return short, tokens
+
+
 def add_start_token(tokens: Tokens, token: int | None) -> Tokens:
     """Prepend the start token, without loss, unless the tokens begin with it."""
     if token is None or tokens.ids[:1] == [token]:
@@ -112,26 +126,28 @@ def truncate_tokens(
     return Tokens(ids[:max_length], loss_mask[:max_length])
 
 
-def chunk_tokens(tokens: Tokens, max_length: int, keep_start: int = 0) -> list[Tokens]:
+class Chunk(NamedTuple):
+    """A piece of a text: token ids, int32 [T], of which the `masked` first carry no loss."""
+
+    ids: np.ndarray
+    masked: int
+
+
+def chunk_tokens(tokens: Tokens, max_length: int, keep_start: int = 0) -> list[Chunk]:
     """Split a text into pieces of at most `max_length` tokens, each token with loss in one of them.
 
     Every piece begins with the first `keep_start` tokens of the text, and repeats the last token of
     the piece before it, without loss, so that its first token has a context.
     """
-    if len(tokens.ids) <= max_length:
-        return [tokens]
-    head, chunks, start = (
-        tokens.ids[:keep_start],
-        [truncate_tokens(tokens, max_length, "end")],
-        max_length,
-    )
-    step = max(max_length - keep_start - 1, 1)
-    while start < len(tokens.ids):
-        ids = [*head, *tokens.ids[start - 1 : start + step]]
-        loss_mask = [False] * (keep_start + 1) + tokens.loss_mask[start : start + step]
-        chunks.append(Tokens(ids, loss_mask))
-        start += step
-    return chunks
+    ids = np.array(tokens.ids, dtype=np.int32)
+    head, step = ids[:keep_start], max(max_length - keep_start - 1, 1)
+    return [
+        Chunk(ids[:max_length], tokens.first_target),
+        *(
+            Chunk(np.concatenate([head, ids[start - 1 : start + step]]), keep_start + 1)
+            for start in range(max_length, len(ids), step)
+        ),
+    ]
 
 
 def truncate_prompt(ids: Sequence[int], max_length: int, keep_start: int = 0) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ PART = 100_000
 """Characters of a part; shorter texts are tokenized as they are."""
 WINDOW = 20_000
 """Characters of a part whose tokens are kept: small ones take a third of the time of large ones."""
+COUNTED = 1_000_000
+"""Characters of a text whose tokens are counted exactly, although they are truncated."""
+_KEPT = 1000  # characters that stay at each end of a huge token or gap
 _MARGIN = 100  # tokens, more than the cut of a part may change at its end
 _CONTEXT = 200  # characters before and after a part, which are tokenized again with its neighbor
 
 
 @dataclass
 class Spans:
-    """Ids of tokens, and the first character and the end of each, all [T]."""
+    """Ids of tokens, and the first character and the end of each, all int32 [T]."""
 
-    ids: np.ndarray[Any, np.dtype[np.int64]]
-    starts: np.ndarray[Any, np.dtype[np.int64]]
-    ends: np.ndarray[Any, np.dtype[np.int64]]
+    ids: np.ndarray[Any, np.dtype[np.int32]]
+    starts: np.ndarray[Any, np.dtype[np.int32]]
+    ends: np.ndarray[Any, np.dtype[np.int32]]
 
     def __getitem__(self, key: Any) -> Spans:
         return Spans(self.ids[key], self.starts[key], self.ends[key])
@@ -76,8 +80,8 @@ def _spans(tokenizer: Any, text: str, start: int, end: int) -> Spans:
         return_attention_mask=False,
         return_offsets_mapping=True,
     )
-    spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2) + start
-    return Spans(np.array(encoded["input_ids"], dtype=np.int64), spans[:, 0], spans[:, 1])
+    spans = np.array(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2) + np.int32(start)
+    return Spans(np.array(encoded["input_ids"], dtype=np.int32), spans[:, 0], spans[:, 1])
 
 
 def _after(part: Spans, before: Spans, done: int) -> Spans | None:
@@ -117,32 +121,104 @@ def count_tokens(tokenizer: Any, text: str) -> int:
     return sum(len(tokenizer(part, **keys)["input_ids"]) for part in _parts(text))
 
 
+def estimate_tokens(tokenizer: Any, text: str, enough: int) -> tuple[int, bool]:
+    """Count the tokens of a text; True if the count is an estimate, from its first characters.
+
+    It is exact for texts of COUNTED characters, and for those of fewer than `enough` tokens.
+    """
+    if len(text) > COUNTED:
+        count = count_tokens(tokenizer, text[:COUNTED])
+        if count >= enough + _MARGIN:
+            return round(count * len(text) / COUNTED), True
+    return count_tokens(tokenizer, text), False
+
+
 def shorten_text(tokenizer: Any, text: str, count: int, *, tail: bool = False) -> str:
     """Return the start or the end of a long text, whose first or last `count` tokens are the same.
 
-    A text that is not long, or has fewer tokens, is returned as it is.
+    One of fewer tokens is returned without the inner characters of huge tokens, and of huge gaps
+    between tokens; a text that is not long, as it is.
     """
-    size = PART
-    while size < len(text):
-        part = text[-size:] if tail else text[:size]
-        if count_tokens(tokenizer, part) >= count + _MARGIN:
-            return part
-        size *= 2
-    return text
+    return _shorten(tokenizer, text, count, tail=tail)[0]
+
+
+def _shorten(tokenizer: Any, text: str, count: int, *, tail: bool) -> tuple[str, bool]:
+    """Shorten a text; False if all of its tokens are left."""
+    if not is_long(text):
+        return text, False
+    part = text[-PART:] if tail else text[:PART]
+    if count_tokens(tokenizer, part) >= count + _MARGIN:
+        return part, True
+    if not tokenizer.is_fast:
+        return text, False
+    # Each call on such a text reads all of it, and several need it.
+    return _shorten_whole(tokenizer, len(tokenizer), text, count + _MARGIN, tail)
+
+
+@lru_cache(maxsize=4)
+def _shorten_whole(
+    tokenizer: Any, vocabulary: int, text: str, count: int, tail: bool
+) -> tuple[str, bool]:
+    """Shorten a text whose first or last PART characters have fewer than `count` tokens.
+
+    `vocabulary` is the size of it: tokens may be added to a tokenizer.
+    """
+    spans = token_spans(tokenizer, text)
+    short = _without_insides(text, spans)
+    shortened = token_spans(tokenizer, short)
+    if not np.array_equal(shortened.ids, spans.ids):
+        short, shortened = text, spans
+    if len(shortened.ids) <= count:
+        return short, False
+    part = short[shortened.starts[-count] :] if tail else short[: shortened.ends[count - 1]]
+    return part, True
+
+
+def _without_insides(text: str, spans: Spans) -> str:
+    """Remove the inner characters of tokens, and of gaps between tokens, of more than PART."""
+    borders = np.unique(np.concatenate([[0, len(text)], spans.starts, spans.ends]))
+    kept, done = list[str](), 0
+    for place in np.flatnonzero(np.diff(borders) > PART):
+        start, end = int(borders[place]), int(borders[place + 1])
+        kept += [text[done : start + _KEPT], text[end - _KEPT : end]]
+        done = end
+    return "".join([*kept, text[done:]])
 
 
 def shorten_texts(
     tokenizer: Any, texts: Sequence[str], count: int, *, tail: bool = False
 ) -> Sequence[str]:
-    """Shorten a text, or a pair of which one has fewer than `count` tokens.
-
-    Truncation gives an odd token to the longer text of a pair, so two long ones stay as they are.
-    """
+    """Shorten a text, or both of a pair, for truncation to `count` tokens."""
     if not any(map(is_long, texts)):
         return texts
     short = [shorten_text(tokenizer, text, count, tail=tail) for text in texts]
-    are_long = [count_tokens(tokenizer, text) >= count for text in short]
-    return short if are_long.count(True) == 1 else texts
+    if len(texts) == 1:
+        return short
+    counts = [count_tokens(tokenizer, text) for text in short]
+    if min(counts) < count:
+        return short
+    # Truncation gives an odd token to the longer text of a pair.
+    order = [_count_long(tokenizer, len(tokenizer), text) for text in texts]
+    return short if np.sign(counts[0] - counts[1]) == np.sign(order[0] - order[1]) else texts
+
+
+@lru_cache(maxsize=4)
+def _count_long(tokenizer: Any, vocabulary: int, text: str) -> int:
+    """Count the tokens of a text whose number is needed each time that it is read."""
+    return count_tokens(tokenizer, text)
+
+
+def without_middle(tokenizer: Any, text: str, count: int) -> tuple[str, int]:
+    """Remove the middle of a long text; also return the number of characters of it.
+
+    The first and the last `count` tokens stay the same.
+    """
+    head, is_cut = _shorten(tokenizer, text, count, tail=False)
+    if not is_cut:
+        return head, 0
+    tail = shorten_text(tokenizer, text, count, tail=True)
+    removed = len(text) - len(head) - len(tail)
+    return (f"{head} {tail}", removed) if removed > 0 else (text, 0)
 
 
 def _parts(text: str) -> Iterator[str]:

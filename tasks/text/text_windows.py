@@ -62,7 +62,7 @@ def window_length(
     count = 1 + max(0, -(-(content - first) // step))
     read = min(content, first + (min(count, max_windows) - 1) * step)
     repeats = (min(count, max_windows) - 1) * (overlap + specials)
-    return Length(read + specials + repeats, content - read, repeats)
+    return Length(read + specials + repeats, content - read, repeats, length.is_estimate)
 
 
 def split_windows(inputs: Sequence[Mapping[str, Sequence[int]]]) -> list[dict[str, Sequence[int]]]:

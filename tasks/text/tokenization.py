@@ -22,7 +22,7 @@ from finetune.errors import ModelError
 from finetune.task_parts.samples import Lengths
 from tasks.backbones.load_faults import describe_fault
 from tasks.backbones.pretrained import from_pretrained
-from tasks.text.long_texts import PART, count_tokens, is_long, shorten_text
+from tasks.text.long_texts import PART, estimate_tokens, is_long, without_middle
 
 # Tokenizers without a maximum length report a model_max_length above this.
 UNBOUNDED = 1_000_000
@@ -130,20 +130,27 @@ def tokenizer_content(tokenizer: Any) -> str | None:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def token_lengths(tokenizer: Any, rows: Iterable[Sequence[str]], max_length: int) -> Lengths:
-    """Count the tokens of each text (or pair) that are read, and those that are truncated."""
+def token_lengths(
+    tokenizer: Any, rows: Iterable[Sequence[str]], max_length: int, windows: int = 1
+) -> Lengths:
+    """Count the tokens of each text (or pair) that are read, and those that are truncated.
+
+    Those that are truncated of a huge text are estimated; it is read in so many `windows`.
+    """
     sizes, count = list[int](), partial(_count_encoded, tokenizer)
+    estimated, enough = list[int](), max_length * windows
     for number, window in enumerate(_windows(rows)):
         if any(map(is_long, chain.from_iterable(window))):
             specials = tokenizer.num_special_tokens_to_add(pair=len(window[0]) > 1)
-            sizes += [
-                specials + sum(count_tokens(tokenizer, text) for text in row) for row in window
-            ]
+            for row in window:
+                counts = [estimate_tokens(tokenizer, text, enough) for text in row]
+                estimated += [len(sizes)] if any(is_estimate for _, is_estimate in counts) else []
+                sizes.append(specials + sum(size for size, _ in counts))
             continue
         if number == 1 and _count_faster(tokenizer, window) == count(window):
             count = partial(_count_faster, tokenizer)
         sizes += count(window)
-    return Lengths.truncated(sizes, max_length)
+    return Lengths.truncated(sizes, max_length, estimated)
 
 
 def _windows(rows: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
@@ -182,10 +189,7 @@ def encode_head_tail(tokenizer: Any, text: str, max_length: int) -> dict[str, li
     A quarter of max_length is kept from its start, the rest from its end; special tokens are at the
     ends, so they are kept.
     """
-    ends = [shorten_text(tokenizer, text, max_length, tail=tail) for tail in (False, True)]
-    if max(map(len, ends)) < len(text):
-        text = " ".join(ends)
-    encoded = tokenizer(text)
+    encoded = tokenizer(without_middle(tokenizer, text, max_length)[0])
     head = max_length // 4
     return {
         name: ids if len(ids) <= max_length else [*ids[:head], *ids[head - max_length :]]

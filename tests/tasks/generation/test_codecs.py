@@ -12,8 +12,10 @@ from datasets import Dataset
 
 from finetune.batching.data_loader import measure_split
 from finetune.errors import DataError, ModelError
+from tasks.generation import codecs
 from tasks.generation.tokens import Tokens, truncate_tokens
 from tasks.text import long_texts
+from tests.support.characters import characters_read
 from tests.support.text_generators import (
     ANSWERED,
     CHATS,
@@ -165,16 +167,46 @@ def test_lengths_for_prediction_are_those_of_the_prompts(
         assert 0 < short.used < long.used
 
 
+PARTS = {"PART": 300, "WINDOW": 200, "_CONTEXT": 40, "_MARGIN": 5}
+"""Constants of long texts, for texts that are long but quick to tokenize."""
+
+
+@pytest.mark.parametrize("truncation", [None, "prompt", "end", "drop"])
 @pytest.mark.parametrize("network", ["gpt2", "t5", "bart"])
 def test_very_long_prompts_and_answers_are_encoded_as_a_whole_would_be(
-    network: str, model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    network: str,
+    truncation: str | None,
+    model_folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     long = " ".join(f"market goal {number}" for number in range(200))
     rows = [{"body": long, "answer": " yes"}, {"body": "the match", "answer": long}, *ANSWERED]
-    task, _, _ = set_up(model_folders[network], rows, **TEMPLATES, max_length=60)
+    rows += [{"body": long, "answer": long[::-1]}]
+    keys = {**TEMPLATES, "max_length": 60, "truncation": truncation}
+    task, _, _ = set_up(model_folders[network], rows, **keys)
     whole, counted = [task.encode(row) for row in rows], task.lengths(rows)
-    for name, value in {"PART": 300, "WINDOW": 200, "_CONTEXT": 40, "_MARGIN": 5}.items():
+    for name, value in PARTS.items():
         monkeypatch.setattr(long_texts, name, value)
     assert [task.encode(row) for row in rows] == whole
     assert task.lengths(rows) == counted
     assert counted[1].cut > 0
+
+
+@pytest.mark.parametrize("network", ["gpt2", "t5"])
+def test_little_of_huge_prompts_and_answers_is_tokenized(
+    network: str, model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = " ".join(f"market goal {number}" for number in range(10_000, 17_000))
+    rows = [{"body": long, "answer": long}, *ANSWERED]
+    task, _, _ = set_up(model_folders[network], rows, **TEMPLATES, max_length=60)
+    whole, counted = task.encode(rows[0]), task.lengths(rows)
+    for name, value in (PARTS | {"COUNTED": 1000}).items():
+        monkeypatch.setattr(long_texts, name, value)
+    monkeypatch.setattr(codecs, "COUNTED", 1000)
+    read = characters_read(task.tokenizer_, monkeypatch)
+    lengths = task.lengths(rows)
+    assert [task.encode(rows[0]) for _ in range(3)] == [whole] * 3
+    assert sum(read) < len(long) / 5
+    assert [length.used for length in lengths] == [length.used for length in counted]
+    assert [length.is_estimate for length in lengths] == [True, *[False] * len(ANSWERED)]
+    assert lengths[0].cut == pytest.approx(counted[0].cut, rel=0.2)

@@ -11,10 +11,11 @@ from datasets import Dataset
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import ConfigError
-from finetune.task_parts.samples import Row
+from finetune.task_parts.samples import Length, Row
 from tasks import TextClassification
 from tasks.text import long_texts
 from tasks.text.tokenization import load_tokenizer
+from tests.support.characters import characters_read
 from tests.support.contract import resolve
 from tests.support.text_classifiers import PAIR, SINGLE, labeled, set_up
 from tests.support.tiny_models import LONGEST
@@ -25,7 +26,7 @@ def test_truncation_cuts_the_configured_end_and_counts(truncation: str, bert_fol
     words = ["market"] + ["the"] * 58 + ["goal"]
     rows = [*SINGLE, {"text": " ".join(words), "label": "sport"}]
     task, _ = set_up(bert_folder, rows, truncation=truncation)
-    assert task.lengths(rows)[-1] == (LONGEST, 60 + 2 - LONGEST, 0)  # [CLS] and [SEP] count
+    assert task.lengths(rows)[-1] == Length(LONGEST, 60 + 2 - LONGEST)  # [CLS] and [SEP] count
     shown = task.views.show(task.encode(rows[-1])).split()
     assert len(shown) == LONGEST
     assert ("market" in shown, "goal" in shown) == (truncation == "head", truncation == "tail")
@@ -111,15 +112,15 @@ def test_very_long_texts_are_encoded_as_a_whole_would_be(
         return
     words = ["the", "market", "fell", "goal", "team", "shares", "a", "match", "of"]
     texts = [" ".join(words[n % 9] for n in range(start, start + 500)) for start in (0, 1, 3)]
-    texts += ["goal " * 400, "a " * 20]
+    texts += ["goal " * 400, "a " * 20, "ж" * 2000, "a " + " " * 900 + "ж" * 2000 + " match " * 9]
     rows = [
         {"first": text, "second": text[::-1], "label": "ab"[n % 2]} for n, text in enumerate(texts)
     ]
     keys = {"text": ["first", "second"] if pair else "first", "label": "label"}
     task, _ = set_up(bert_folder, rows, truncation=truncation, max_length=40, **keys)
     whole = [task.encode(row)["inputs"] for row in rows]
-    monkeypatch.setattr(long_texts, "PART", 300)
-    monkeypatch.setattr(long_texts, "_MARGIN", 5)
+    for name, value in {"PART": 300, "_MARGIN": 5, "_KEPT": 110}.items():
+        monkeypatch.setattr(long_texts, name, value)
     assert [task.encode(row)["inputs"] for row in rows] == whole
     if not pair:
         counted = task.lengths(rows)
@@ -158,3 +159,29 @@ def test_parts_of_a_text_end_somewhere_if_their_tokens_never_agree(
     monkeypatch.setattr(long_texts, "WINDOW", 200)
     spans = long_texts.token_spans(tokenizer, text)
     assert spans.ids.tolist() == tokenizer(text, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail", "head-tail", "windows"])
+@pytest.mark.parametrize("kind", ["words", "unknown", "blanks"])
+def test_little_of_a_huge_text_is_tokenized_again(
+    kind: str, truncation: str, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "words": "the goal " * 10_000,
+        "unknown": "the " + "ж" * 90_000,
+        "blanks": "the " + " " * 90_000 + "goal",
+    }
+    rows = [*SINGLE, {"text": texts[kind], "label": "sport"}]
+    task, _ = set_up(bert_folder, rows, truncation=truncation, max_length=20, window_overlap=4)
+    whole, counted = task.encode(rows[-1]), task.lengths(rows)
+    constants = {"PART": 1000, "WINDOW": 500, "_CONTEXT": 40, "COUNTED": 5000, "_MARGIN": 5}
+    for name, value in (constants | {"_KEPT": 110}).items():
+        monkeypatch.setattr(long_texts, name, value)
+    read = characters_read(task.tokenizer_, monkeypatch)
+    lengths = task.lengths(rows)
+    assert [task.encode(rows[-1]) for _ in range(5)] == [whole] * 5
+    # Only a text of few tokens is read to its end: once to count them, once to shorten it.
+    assert sum(read) < len(texts[kind]) * (0.5 if kind == "words" else 6)
+    assert [length.used for length in lengths] == [length.used for length in counted]
+    assert lengths[-1].is_estimate == (kind == "words")
+    assert lengths[-1].cut == pytest.approx(counted[-1].cut, rel=0.1)
