@@ -26,7 +26,7 @@ from finetune.training.state import Live
 
 MIB = 2**20
 # Seconds of a pass on a CPU, within which one-time setup may matter.
-SETUP_SECONDS = 2.0
+SETUP_SECONDS = 0.5
 # Steps from which the cost of an epoch is extrapolated.
 SAMPLED_STEPS = 200
 

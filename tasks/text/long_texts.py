@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,9 @@ def _spans(tokenizer: Any, text: str, start: int, end: int) -> Spans:
         return_attention_mask=False,
         return_offsets_mapping=True,
     )
-    spans = np.array(encoded["offset_mapping"], dtype=np.int32).reshape(-1, 2) + np.int32(start)
-    return Spans(np.array(encoded["input_ids"], dtype=np.int32), spans[:, 0], spans[:, 1])
+    ids, ends = encoded["input_ids"], chain.from_iterable(encoded["offset_mapping"])
+    spans = np.fromiter(ends, np.int32, 2 * len(ids)).reshape(-1, 2) + np.int32(start)
+    return Spans(np.array(ids, dtype=np.int32), spans[:, 0], spans[:, 1])
 
 
 def _after(part: Spans, before: Spans, done: int) -> Spans | None:
@@ -166,12 +168,18 @@ def _shorten_whole(
     spans = token_spans(tokenizer, text)
     short = _without_insides(text, spans)
     shortened = token_spans(tokenizer, short)
-    if not np.array_equal(shortened.ids, spans.ids):
+    if not np.array_equal(shortened.ids, spans.ids) and not _is_same(tokenizer, short, text):
         short, shortened = text, spans
     if len(shortened.ids) <= count:
         return short, False
     part = short[shortened.starts[-count] :] if tail else short[: shortened.ends[count - 1]]
     return part, True
+
+
+def _is_same(tokenizer: Any, text: str, other: str) -> bool:
+    """True if two texts have the same tokens, each read as a whole."""
+    ids = [tokenizer(one, add_special_tokens=False)["input_ids"] for one in (text, other)]
+    return bool(ids[0] == ids[1])
 
 
 def _without_insides(text: str, spans: Spans) -> str:
