@@ -6,6 +6,7 @@ messages end up in logs and issues.
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import os
 import re
@@ -13,6 +14,8 @@ import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 
+MOST_LISTED, MOST_COMPARED = 200, 2000
+"""Choices that a message lists, and those to which a misspelled word is compared."""
 MASK = "***"
 _SECRETS = (
     # Tokens that their issuer marks: Hugging Face, GitHub, GitLab, Slack, OpenAI, AWS.
@@ -100,7 +103,12 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice that a misspelled word stands for; None if none is similar."""
     # Ignore case and the kind of dash, so that Learning_Rate still finds learning-rate.
     plain = {choice.lower().replace("_", "-"): choice for choice in sorted(choices)}
-    close = difflib.get_close_matches(word.lower().replace("_", "-"), plain, n=1, cutoff=0.6)
+    given, names = word.lower().replace("_", "-"), list(plain)
+    if len(names) > MOST_COMPARED:  # those with the same start
+        names.sort()
+        place = bisect.bisect(names, given)
+        names = names[max(place - MOST_COMPARED // 2, 0) : place + MOST_COMPARED // 2]
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     return plain[close[0]] if close else None
 
 
@@ -112,7 +120,11 @@ def nearest(word: str, choices: Iterable[str], more: Iterable[str] = ()) -> str:
     choices = sorted(choices)
     if (found := closest(word, [*choices, *more])) is not None:
         return f"did you mean {found!r}?"
-    return f"choose from: {', '.join(choices)}" if choices else "there are none to choose from"
+    return (
+        f"choose from: {listed(choices, MOST_LISTED)}"
+        if choices
+        else "there are none to choose from"
+    )
 
 
 def listed(words: Iterable[object], most: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 import finetune
 from finetune.distributed.lost_peers import report
-from finetune.errors import DataError, FinetuneError, mask_secrets, shell_word
+from finetune.errors import DataError, FinetuneError, mask_secrets, nearest, shell_word
 from finetune.reporting.console import Console
 from tests.support.command_line import finetune as command
 
@@ -100,3 +100,10 @@ def test_console_and_errors_escape_what_moves_the_cursor(
     assert "a \\x1b[2Jb" in output and "c \\u202egnp.exe" in output
     assert "te\\x1b[1Ach" in output
     assert errors == "error: no column '\\x1b]0;x\\x07'\n"
+
+
+def test_nearest_lists_and_compares_a_part_of_many_choices() -> None:
+    choices = [f"class{number}" for number in range(100_000)]
+    assert nearest("Class99", choices) == "did you mean 'class99'?"
+    message = nearest("zebra", choices)
+    assert message.endswith(" and 99800 more") and len(message) < 4000

@@ -65,11 +65,10 @@ class LabeledTask(Task):
     def unseen(self, row: Row) -> Iterator[str]:
         if not has_label(self.resolved_, row):
             return
-        known = [str(name) for name in self.targets.names]
         for name in self.targets.unseen(label_cell(self.resolved_, row)):
             yield (
                 f"{self.resolved_.label} is {name!r}, a label that does not occur in train; "
-                f"{nearest(str(name), known)}"
+                f"{nearest(name, self.targets.names)}"
             )
 
     # ---- targets, loss, metrics

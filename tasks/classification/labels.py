@@ -20,6 +20,7 @@ from tasks.cells.label_values import LabelIndex, configured_labels, merge_spelli
 
 LONGEST_NAME = 200  # characters
 MOST_LISTED = 5  # unknown labels that an error lists
+MANY_LABELS, LABELS_PER_ROW = 10_000, 10  # more labels than both are refused
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")  # as Python writes it: "007" is not a number
 
@@ -165,3 +166,12 @@ def _check_looks_like_labels(names: Collection[str], rows: int, place: str) -> N
         f"{place}: {fault}; choose another column, or list the classes in task.labels if this is "
         "intended"
     )
+
+
+def refuse_many_labels(labels: int, rows: int, place: str) -> None:
+    """Raise DataError for lists of labels that are lists of something else, such as numbers."""
+    if labels > max(MANY_LABELS, LABELS_PER_ROW * rows):
+        raise DataError(
+            f"{place}: {labels} different labels in {rows} rows, for each of which the network "
+            "would have an output; list those to learn in task.labels, or name another column"
+        )

@@ -43,6 +43,7 @@ from tasks.classification.labels import (
     find_index,
     learn_labels,
     parse_number,
+    refuse_many_labels,
     sort_labels,
 )
 
@@ -355,6 +356,8 @@ def learn_targets(config: TargetConfig, rows: Any) -> Targets:
         found = Counter[str]()
         for value, count in zip(values, cells.counts, strict=True):
             found.update(dict.fromkeys(reader.several(value), count))
+        if config.labels is None:
+            refuse_many_labels(len(found), cells.rows, place)
         keys = list(dict.fromkeys(name for each in label_mappings(values) for name in each))
         columns = columns or [reader.one(name) or name for name in keys] or None
         state["names"] = _several_names(config, found, class_names or columns, place)

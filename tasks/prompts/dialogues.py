@@ -5,8 +5,10 @@ A message: {"role": "user", "content": "What is the capital of France?"}
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from finetune.errors import DataError
@@ -20,6 +22,8 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
+# Messages from which a dialogue is split once: its beginnings are rendered up to each turn.
+MANY_MESSAGES = 100
 # Marks of the reasoning that a template may strip from answers.
 REASONING_START, REASONING_END = "<think>", "</think>"
 _EMPTY_REASONING = re.compile(rf"\n*{REASONING_START}\s*{REASONING_END}\n*")
@@ -73,6 +77,27 @@ def split_dialogue(
     before it begins another, with the earlier turns as the model sees them at inference. Empty
     reasoning that the template writes before an answer without one is not learned.
     """
+    if len(messages) >= MANY_MESSAGES and (text := _as_json([messages, tools])) is not None:
+        return _split_stored(tokenizer, str(tokenizer.chat_template), text)
+    return _split(tokenizer, messages, tools)
+
+
+def _as_json(value: Any) -> str | None:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=4)
+def _split_stored(tokenizer: Any, template: str, text: str) -> list[list[Piece]]:
+    """Split a dialogue of many messages, which takes seconds, once for all that read it."""
+    return _split(tokenizer, *json.loads(text))
+
+
+def _split(
+    tokenizer: Any, messages: Sequence[Message], tools: list[Tool] | None
+) -> list[list[Piece]]:
     sequences: list[_Sequence] = []
     for place, message in enumerate(messages):
         if message["role"] != "assistant" or message.get("weight") == 0:

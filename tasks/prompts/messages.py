@@ -22,6 +22,7 @@ from tasks.prompts.tools import drop_nulls
 Message = dict[str, Any]
 Roles = Mapping[str, str]
 
+MOST_MESSAGES = 2000
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance")
 # Matched in any case: "Assistant" would get no loss, and chat templates would not know it.
@@ -118,6 +119,12 @@ def message_faults(column: str, value: Any, roles: Roles = ROLES) -> Iterator[st
     listing = message_list(value)
     if not isinstance(listing, list) or not listing:
         yield f"{column} is {value!r:.80}, not a list of messages"
+        return
+    if len(listing) > MOST_MESSAGES:
+        yield (
+            f"{column} has {len(listing)} messages, more than {MOST_MESSAGES}: the chat template "
+            "is rendered up to each turn of a dialogue; divide it into several rows"
+        )
         return
     for number, message in enumerate(listing, start=1):
         if not isinstance(message, Mapping):

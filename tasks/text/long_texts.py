@@ -149,12 +149,12 @@ def _shorten(tokenizer: Any, text: str, count: int, *, tail: bool) -> tuple[str,
     if not is_long(text):
         return text, False
     part = text[-PART:] if tail else text[:PART]
-    if count_tokens(tokenizer, part) >= count + _MARGIN:
+    if count_tokens(tokenizer, part) >= count + 2 * _MARGIN:
         return part, True
     if not tokenizer.is_fast:
         return text, False
     # Each call on such a text reads all of it, and several need it.
-    return _shorten_whole(tokenizer, len(tokenizer), text, count + _MARGIN, tail)
+    return _shorten_whole(tokenizer, len(tokenizer), text, count + 2 * _MARGIN, tail)
 
 
 @lru_cache(maxsize=4)
@@ -170,10 +170,7 @@ def _shorten_whole(
     shortened = token_spans(tokenizer, short)
     if not np.array_equal(shortened.ids, spans.ids) and not _is_same(tokenizer, short, text):
         short, shortened = text, spans
-    if len(shortened.ids) <= count:
-        return short, False
-    part = short[shortened.starts[-count] :] if tail else short[: shortened.ends[count - 1]]
-    return part, True
+    return _cut(short, shortened, count, tail), len(shortened.ids) > count
 
 
 def _is_same(tokenizer: Any, text: str, other: str) -> bool:
@@ -196,18 +193,33 @@ def _without_insides(text: str, spans: Spans) -> str:
 def shorten_texts(
     tokenizer: Any, texts: Sequence[str], count: int, *, tail: bool = False
 ) -> Sequence[str]:
-    """Shorten a text, or both of a pair, for truncation to `count` tokens."""
-    if not any(map(is_long, texts)):
+    """Shorten a text, or both of a pair, for truncation to `count` tokens.
+
+    The library keeps what it truncates of a pair as each piece of one text beside each of the
+    other, gigabytes of them.
+    """
+    if len(texts) == 1:
+        return [shorten_text(tokenizer, texts[0], count, tail=tail)]
+    if max(map(len, texts)) <= WINDOW or not tokenizer.is_fast:
         return texts
     short = [shorten_text(tokenizer, text, count, tail=tail) for text in texts]
-    if len(texts) == 1:
+    spans = [token_spans(tokenizer, text) for text in short]
+    if min(len(tokens.ids) for tokens in spans) < count:
         return short
-    counts = [count_tokens(tokenizer, text) for text in short]
-    if min(counts) < count:
-        return short
-    # Truncation gives an odd token to the longer text of a pair.
-    order = [_count_long(tokenizer, len(tokenizer), text) for text in texts]
-    return short if np.sign(counts[0] - counts[1]) == np.sign(order[0] - order[1]) else texts
+    # Truncation gives an odd token to the longer text.
+    sizes = [_count_long(tokenizer, len(tokenizer), text) for text in texts]
+    kept = [count + _MARGIN * (2 if size == max(sizes) > min(sizes) else 1) for size in sizes]
+    return [
+        _cut(text, tokens, number, tail)
+        for text, tokens, number in zip(short, spans, kept, strict=True)
+    ]
+
+
+def _cut(text: str, spans: Spans, count: int, tail: bool) -> str:
+    """Return the part of a text with its first or last `count` tokens."""
+    if len(spans.ids) <= count:
+        return text
+    return text[spans.starts[-count] :] if tail else text[: spans.ends[count - 1]]
 
 
 @lru_cache(maxsize=4)

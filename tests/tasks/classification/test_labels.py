@@ -18,6 +18,7 @@ from tasks.classification.labels import (
     label_text,
     learn_labels,
     parse_number,
+    refuse_many_labels,
     sort_labels,
 )
 
@@ -276,3 +277,10 @@ def test_parse_number_reads_numbers_and_texts(value: Any, number: float) -> None
 )
 def test_parse_number_of_anything_else_is_none(value: Any) -> None:
     assert parse_number(value) is None
+
+
+def test_many_more_labels_than_rows_are_refused() -> None:
+    refuse_many_labels(10_000, 20, "task.label=tags")
+    refuse_many_labels(100_000, 10_000, "task.label=tags")
+    with pytest.raises(DataError, match="task.label=tags: 10001 different labels in 20 rows"):
+        refuse_many_labels(10_001, 20, "task.label=tags")

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 import finetune
 from finetune.errors import DataError
 from finetune.task_parts.samples import Row
+from tasks.prompts import dialogues
 from tests.support.text_generators import CHATS, NETWORKS, loss_text, set_up, train
 
 # ---- turns that carry loss
@@ -263,3 +264,21 @@ def test_ignored_roles_and_fields_of_messages_are_noted(llama_folder: Path) -> N
     notes = set_up(llama_folder, rows, chat_template=template)[2]
     assert any("leaves out 1 messages of the role system" in note for note in notes)
     assert any(note.startswith("not read: id of the messages") for note in notes)
+
+
+def test_a_dialogue_of_many_turns_is_split_once(
+    gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = CHATS[0]["messages"][1:3] * 60
+    task, _, _ = set_up(gpt2_folder, [{"messages": turns}, *CHATS])
+    rendered, render = list[int](), dialogues._render
+
+    def count(tokenizer: Any, messages: Any, **arguments: Any) -> str:
+        rendered.append(len(messages))
+        return render(tokenizer, messages, **arguments)
+
+    monkeypatch.setattr(dialogues, "_render", count)
+    samples = [task.encode({"messages": turns}) for _ in range(5)]
+    assert len(rendered) <= 2 * 60 + 1 + 5  # and each time the prompt
+    monkeypatch.setattr(dialogues, "MANY_MESSAGES", 1000)
+    assert [task.encode({"messages": turns})] * 5 == samples

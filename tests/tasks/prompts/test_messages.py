@@ -11,7 +11,7 @@ from datasets import Dataset
 from finetune.config.schema import DataConfig
 from finetune.data.readers import from_object
 from tasks import TextGeneration
-from tasks.prompts.messages import is_dialogue, normalize_messages
+from tasks.prompts.messages import is_dialogue, message_faults, normalize_messages
 
 PLAIN = [{"role": "user", "content": "a goal?"}, {"role": "assistant", "content": "yes"}]
 
@@ -208,3 +208,10 @@ def test_messages_with_values_of_several_types_are_kept_as_json_text() -> None:
     assert [normalize_messages(row["messages"]) for row in rows] == [PLAIN, PLAIN]
     assert rows["n"][:] == [1, 2]
     assert any("kept as JSON text" in note for note in tables.notes)
+
+
+def test_a_dialogue_of_thousands_of_messages_is_a_fault() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert list(message_faults("messages", turns * 1000)) == []
+    (fault,) = message_faults("messages", turns * 1001)
+    assert "has 2002 messages, more than 2000" in fault

@@ -119,7 +119,7 @@ def test_very_long_texts_are_encoded_as_a_whole_would_be(
     keys = {"text": ["first", "second"] if pair else "first", "label": "label"}
     task, _ = set_up(bert_folder, rows, truncation=truncation, max_length=40, **keys)
     whole = [task.encode(row)["inputs"] for row in rows]
-    for name, value in {"PART": 300, "_MARGIN": 5, "_KEPT": 110}.items():
+    for name, value in {"PART": 300, "WINDOW": 200, "_MARGIN": 5, "_KEPT": 110}.items():
         monkeypatch.setattr(long_texts, name, value)
     assert [task.encode(row)["inputs"] for row in rows] == whole
     if not pair:
@@ -188,3 +188,25 @@ def test_little_of_a_huge_text_is_tokenized_again(
     assert lengths[:-1] == counted[:-1]
     assert lengths[-1].is_estimate == (kind == "words")
     assert lengths[-1].cut == pytest.approx(counted[-1].cut, rel=0.1)
+
+
+@pytest.mark.parametrize("longer", ["first", "second"])
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+def test_few_tokens_of_two_long_texts_reach_the_truncation_of_a_pair(
+    truncation: str, longer: str, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library makes a piece of each part of one text with each of the other."""
+    monkeypatch.setattr(long_texts, "PART", 5000)
+    monkeypatch.setattr(long_texts, "WINDOW", 1000)
+
+    def pair(count: int) -> Row:
+        counts = (count + 1, count) if longer == "first" else (count, count + 1)
+        texts = [f"the goal of {word} " * n for word, n in zip("ab", counts, strict=True)]
+        return {"first": texts[0], "second": texts[1], "label": "ab"[count % 2]}
+
+    keys = {"text": ["first", "second"], "label": "label", "truncation": truncation}
+    task, _ = set_up(bert_folder, [pair(4001), pair(100)], max_length=40, **keys)
+    read = characters_read(task.tokenizer_, monkeypatch)
+    # Two texts get an odd number of tokens, one more of the longer text.
+    assert task.encode(pair(4001))["inputs"] == task.encode(pair(100))["inputs"]
+    assert max(read) <= 5000
