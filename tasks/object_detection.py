@@ -36,7 +36,7 @@ from tasks.image.image_config import JOINT_PRESETS, is_active, settle_augmentati
 from tasks.image.image_reading import picture_size
 from tasks.image.preprocessing import save_processor, to_channels_first
 from tasks.image.tiles import Window, windows
-from tasks.objects.boxes import objects_in
+from tasks.objects.boxes import items_of
 from tasks.pixels.input_sizes import fit_square
 
 if TYPE_CHECKING:  # timm and transformers take seconds to import; configs do not need them
@@ -142,7 +142,7 @@ class ObjectDetection(Task):
 
     def _settle_maximum(self, cells: Sequence[Any]) -> list[str]:
         """Choose `max_detections` if training images have more objects than COCO's maximum."""
-        most = max(len(objects_in(cell)) for cell in cells)
+        most = max(len(items_of(cell)) for cell in cells)
         room = room_for_objects(most)
         if self.resolved_.max_detections is not None or room == MAX_DETECTIONS:
             return []

@@ -20,11 +20,11 @@ MOST_BYTES = 2**29
 """Size of the largest file that is read at once."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Read a UTF-8 file. Raises OSError if it is not a readable regular file, else ValueError."""
     check_regular(path)
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"{size / 2**30:.1f} GiB are too large for a file of this kind")
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"{size / 2**20:.1f} MiB are too large for a file of this kind")
     return path.read_text(encoding="utf-8-sig")
 
 

@@ -13,6 +13,8 @@ from finetune.config.schema import RunConfig
 from finetune.config.text_files import read_text
 from finetune.errors import ConfigError
 
+MOST_BYTES = 2**21
+"""Size of the largest config file: parsing it takes seconds."""
 _MOST_NODES = 100_000
 """Nodes of a document with aliases written out: a few lines can stand for billions."""
 
@@ -106,7 +108,7 @@ def parse_value(text: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the entries of a config file. Raises ConfigError if it is not a YAML mapping."""
     try:
-        entries = parse_value(read_text(path))
+        entries = parse_value(read_text(path, MOST_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except (yaml.YAMLError, ValueError) as error:

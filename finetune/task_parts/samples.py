@@ -117,7 +117,8 @@ class Lengths(Sequence[Length]):
 
     @property
     def is_estimate(self) -> np.ndarray:
-        return self.array[:, 3] != 0
+        estimates: np.ndarray = self.array[:, 3] != 0
+        return estimates
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

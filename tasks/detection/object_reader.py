@@ -16,7 +16,7 @@ from finetune.task_parts.rows import Fixable
 from finetune.task_parts.samples import Row
 from tasks.classification.labels import label_text
 from tasks.image.joint_augmentation import clip_boxes
-from tasks.objects.boxes import Convention, ImageObject, box_fault, objects_in
+from tasks.objects.boxes import Convention, ImageObject, box_fault, categories_in, objects_in
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ class ObjectReader:
 
     def categories(self, row: Row) -> Iterator[str]:
         """Yield the class of each object of a row, in order."""
-        for each in self.read(row) if row.get(self.column) is not None else []:
-            if (name := self.category(each)) is not None:
+        cell = row.get(self.column)
+        for category in categories_in(cell) if cell is not None else []:
+            if (name := label_text(category, self.class_names)) is not None:
                 yield name
 
     def unknown(self, row: Row, labels: Sequence[str]) -> list[str]:

@@ -182,18 +182,32 @@ def items_of(cell: Any) -> list[Mapping[str, Any]]:
     raise DataError(f"is {cell!r:.60}, not a list of objects; use [] for an image without objects")
 
 
+def categories_in(cell: Any) -> list[Any]:
+    """Return the category of each object of a cell, without reading its box. Raises DataError."""
+    return [_first(item, CATEGORY_NAMES) for item in items_of(cell)]
+
+
+def _first(item: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return the first value of these names that is not None."""
+    for name in names:
+        if (value := item.get(name)) is not None:
+            return value
+    return None
+
+
 def _object(
     item: Mapping[str, Any], convention: Convention | None, size: tuple[int, int]
 ) -> ImageObject:
-    values = next((item[name] for name in BOX_NAMES if item.get(name) is not None), ())
-    category = next((item[name] for name in CATEGORY_NAMES if item.get(name) is not None), None)
+    values = _first(item, BOX_NAMES)
+    if values is None:
+        values = ()
     area = item.get("area")
     form: Convention = convention or item.get("form") or "xyxy"
     return ImageObject(
         to_corners(values, form, size) if is_numbers(values) else None,
         values,
         form,
-        category,
+        _first(item, CATEGORY_NAMES),
         bool(item.get("iscrowd")),
         float(area) if area else None,
         str(item.get("place") or ""),

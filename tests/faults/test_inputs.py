@@ -38,6 +38,7 @@ CONFIGS = {
     "nul": 'output: "a\\0b"',
     "control": "train: \x01",
     "mapping as a name": "model: {name: {a: 1}}",
+    "megabytes": "".join(f"# {number}\n" for number in range(300_000)),
 }
 COMMANDS = [
     ["inspect", "{}.yaml"],
