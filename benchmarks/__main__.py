@@ -6,7 +6,8 @@
 Each row runs its script several times; a script runs both sides in turn. Every run is written to
 --results as it ends, so that the same command goes on after an interruption; remove the file to
 start over. The ratios are ours / the other side, medians over the runs, by processor time, which
-other load on the machine hardly changes, and by the clock.
+other load on the machine hardly changes, and by the clock. Where both sides train to a quality,
+each run has a seed of its own, and the table gives its mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, pstdev
 from typing import Any
 
 from benchmarks.processes import ROOT
@@ -46,8 +47,8 @@ def main() -> None:
         parser.error(f"unknown benchmark {unknown[0]!r}; choose from {', '.join(ROWS)}")
     names = options.names or list(ROWS)
     for name in names:
-        for _ in range(options.repeats - len(runs_of(name, options))):
-            run_script(name, options)
+        for seed in range(len(runs_of(name, options)), options.repeats):
+            run_script(name, seed, options)
     print(table(names, options))
     draw(names, options)
 
@@ -66,15 +67,17 @@ def runs_of(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return [run for run in map(json.loads, lines) if key.items() <= run.items()]
 
 
-def run_script(name: str, options: argparse.Namespace) -> None:
+def run_script(name: str, seed: int, options: argparse.Namespace) -> None:
     """Run a row's script once and store its ratios. Exits with the script's output if it fails."""
+    row = ROWS[name]
+    seeds = ["--seed", str(seed)] if row.quality else []
     key, start = key_of(name, options), time.perf_counter()
     threads = {"OMP_NUM_THREADS": str(options.threads)}
     device = {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
     path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     print(f"{name}: {key['command']}", flush=True)
     done = subprocess.run(
-        [sys.executable, *key["command"].split()[1:]],
+        [sys.executable, *key["command"].split()[1:], *seeds],
         cwd=ROOT,
         env=os.environ | threads | device | path,
         capture_output=True,
@@ -84,11 +87,12 @@ def run_script(name: str, options: argparse.Namespace) -> None:
     if done.returncode != 0:
         sys.exit(f"{name} failed:\n{done.stdout}{done.stderr}")
     run = {**key, "date": time.strftime("%Y-%m-%d"), "seconds": time.perf_counter() - start}
-    row, lines = ROWS[name], done.stdout.splitlines()
+    lines = done.stdout.splitlines()
     run |= {
         "processor": ratio_in(PROCESSOR, row.figure, lines),
         "clock": ratio_in(CLOCK, row.clock, lines),
     }
+    run |= {"quality": qualities_in(row.quality, lines)} if row.quality else {}
     if run["processor"] is None:
         sys.exit(f"{name}: no ratio in its output:\n{done.stdout}")
     options.results.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +108,20 @@ def ratio_in(pattern: re.Pattern[str], start: str, lines: list[str]) -> float | 
     return None
 
 
+def qualities_in(name: str, lines: list[str]) -> list[float]:
+    """Return the quality of our side and of the other, from the line of each."""
+    found = [re.search(rf"{name} (?:from [\d.]+ to )?([\d.]+)", line) for line in lines]
+    ours, theirs = [float(match[1]) for match in found if match][-2:]
+    return [ours, theirs]
+
+
+def quality_of(name: str, options: argparse.Namespace) -> str:
+    """Return mean and standard deviation of both sides' quality over the runs, in words."""
+    pairs = [run["quality"] for run in runs_of(name, options) if "quality" in run]
+    sides = [f"{mean(side):.4g} +- {pstdev(side):.2g}" for side in zip(*pairs, strict=True)]
+    return f"{ROWS[name].quality} {' / '.join(sides)}" if sides else ""
+
+
 def ratio_of(name: str, kind: str, options: argparse.Namespace) -> float | None:
     """Return the median of a ratio over the stored runs, None if they do not give it."""
     ratios = [run[kind] for run in runs_of(name, options) if run[kind] is not None]
@@ -113,15 +131,16 @@ def ratio_of(name: str, kind: str, options: argparse.Namespace) -> float | None:
 def table(names: list[str], options: argparse.Namespace) -> str:
     """Return the table of all rows in Markdown."""
     lines = [
-        "| work | other side | at most | processor | clock | runs |",
-        "|---|---|---|---|---|---|",
+        "| work | other side | at most | processor | clock | runs | quality |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in names:
         row, ratios = ROWS[name], [ratio_of(name, kind, options) for kind in ("processor", "clock")]
         cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
         count = len(runs_of(name, options))
         lines.append(
-            f"| {row.work} | {row.other} | {row.aim:.2f} | {' | '.join(cells)} | {count} |"
+            f"| {row.work} | {row.other} | {row.aim:.2f} | {' | '.join(cells)} | {count} | "
+            f"{quality_of(name, options)} |"
         )
     return "\n".join(lines)
 

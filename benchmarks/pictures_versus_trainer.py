@@ -75,6 +75,7 @@ def ours(options: argparse.Namespace, output: Path) -> dict[str, float]:
         lr=options.lr,
         head_lr=options.lr,
         output=str(output / "run"),
+        seed=options.seed,
         **({} if options.precision == "default" else {"precision": options.precision}),
     )
     return {**times, "accuracy": run.metrics["test"]["accuracy"]}
@@ -110,6 +111,7 @@ def trainer(options: argparse.Namespace, output: Path) -> dict[str, float]:
     data["test"].set_transform(read(plain))
     settings = TrainingArguments(
         output_dir=str(output),
+        seed=options.seed,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.lr,
@@ -119,7 +121,7 @@ def trainer(options: argparse.Namespace, output: Path) -> dict[str, float]:
         report_to="none",
         disable_tqdm=True,
     )
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     training = Trainer(
         load_network(options, len(labels)), settings, None, data["train"], data["test"]
     )

@@ -11,6 +11,7 @@ class Row:
 
     Attributes:
         figure: what the line of the ratio starts with; the clock's line starts with `clock`.
+        quality: what each side's line calls its quality, if the runs have seeds of their own.
     """
 
     work: str
@@ -21,10 +22,12 @@ class Row:
     large: str
     figure: str = ""
     clock: str = ""
+    quality: str = ""
 
 
 WHOLE = {"figure": "whole-processor", "clock": "whole-clock"}
 PART = {"figure": "processor", "clock": "clock"}
+WHOLE_RUN, TRAINING = ({**each, "quality": "accuracy"} for each in (WHOLE, PART))
 TRAINER, SFT = "versus_trainer", "versus_trainer_generation"
 PICTURES, LOOPS = "pictures_versus_bare_loop", "--blocks 4 --steps 6"
 TEXTS, BATCHES = "predict_versus_libraries", "pictures_versus_trainer"
@@ -43,21 +46,21 @@ def twice(name: str, *arguments: str) -> tuple[str, str, str]:
 
 ROWS = {
     "text-full": Row(
-        "text, full, each side's defaults", "Trainer", 0.4, TRAINER, ONCE, LONG, **PART
+        "text, full, each side's defaults", "Trainer", 0.4, TRAINER, ONCE, LONG, **TRAINING
     ),
     "text-full-bf16": Row(
         "text, full, bf16 on both sides",
         "Trainer, rows of similar length",
         0.6,
         *twice(TRAINER, ONCE, LONG, "--precision bf16 --group-by-length"),
-        **PART,
+        **TRAINING,
     ),
     "text-frozen": Row(
         "text, frozen, ten epochs, whole process",
         "Trainer, frozen backbone",
         0.04,
         *twice(TRAINER, "--rows 250", "--rows 2225", "--repeats 1 --method frozen --epochs 10"),
-        **WHOLE,
+        **WHOLE_RUN,
     ),
     "text-lora": Row(
         "text, LoRA, three epochs, whole process",
@@ -69,7 +72,7 @@ ROWS = {
             "--rows 2225",
             "--repeats 1 --method lora --epochs 3 --rates usual",
         ),
-        **WHOLE,
+        **WHOLE_RUN,
     ),
     "first-step": Row(
         "from command to the end of one step",
@@ -79,26 +82,34 @@ ROWS = {
         figure="until",
     ),
     "sft-lora": Row(
-        "SFT with LoRA, rows of unequal length", "Trainer, padding", 0.4, SFT, SHORT_SFT, LONG_SFT
+        "SFT with LoRA, rows of unequal length",
+        "Trainer, padding",
+        0.4,
+        SFT,
+        SHORT_SFT,
+        LONG_SFT,
+        quality="perplexity",
     ),
     "sft-packed": Row(
         "SFT with LoRA",
         "Trainer, packing",
         0.85,
         *twice(SFT, SHORT_SFT, LONG_SFT, "--collator flattening"),
+        quality="perplexity",
     ),
     "seq2seq": Row(
         "seq2seq, T5 of 60 M",
         "Seq2SeqTrainer",
         0.6,
         *twice(SFT, SHORT_SFT, LONG_SFT, "--network t5"),
+        quality="perplexity",
     ),
     "pictures-trainer": Row(
         "pictures, full, EfficientNet-Lite0",
         "Trainer, image example",
         0.65,
         *twice(BATCHES, "--rows 96", "--rows 480", "efficientnet --repeats 1"),
-        **PART,
+        **TRAINING,
     ),
     "vit-trainer": Row(
         "pictures, full, ViT-S",

@@ -75,6 +75,7 @@ def compare(
     end of this part, whole-clock, whole-processor and memory (its peak) those of its process.
     """
     parser.add_argument("--repeats", type=int, default=3, help="number of runs of each side")
+    parser.add_argument("--seed", type=int, default=0, help="of both sides, where they have one")
     parser.add_argument("--side", choices=list(sides), help="run one side only")
     parser.add_argument("--folder", type=Path, help="with what the sides read; default: made anew")
     options = parser.parse_args()

@@ -93,6 +93,7 @@ def ours(options: argparse.Namespace, output: Path) -> dict[str, float]:
         epochs=options.epochs,
         batch_size=options.batch_size,
         output=str(output / "run"),
+        seed=options.seed,
         **keys,
     )
     return {**times, "accuracy": run.metrics["test"]["accuracy"]}
@@ -123,7 +124,7 @@ def trainer(options: argparse.Namespace, output: Path) -> dict[str, float]:
         return {**encoded, "labels": [labels.index(label) for label in rows["label"]]}
 
     data = data.map(encode, batched=True, remove_columns=["text", "label"])
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     network: Any = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=len(labels), dtype=torch.float32
     )
@@ -137,6 +138,7 @@ def trainer(options: argparse.Namespace, output: Path) -> dict[str, float]:
         rate = LORA_RATE if options.rates == "usual" else rate
     settings = TrainingArguments(
         output_dir=str(output),
+        seed=options.seed,
         num_train_epochs=options.epochs,
         max_steps=options.max_steps or -1,
         per_device_train_batch_size=options.batch_size,

@@ -99,7 +99,7 @@ def set_up(options: argparse.Namespace, folder: str) -> Prepared:
     rows, precision = options.rows, options.precision
     share = HELD_OUT / (rows + HELD_OUT)
     keys = {"data.limit": rows + HELD_OUT, "data.test": share, "output": folder, "epochs": 1}
-    keys["precision"] = precision
+    keys |= {"precision": precision, "seed": options.seed}
     if options.network == "t5":
         keys |= {"model": {"name": write_t5(Path(folder) / "t5")}, "method": {"name": "full"}}
         keys |= {"optim.lr": 3e-4, "task.packing": None}
@@ -150,6 +150,7 @@ def make_trainer(
         trainer, arguments = Seq2SeqTrainer, Seq2SeqTrainingArguments
     settings = arguments(
         output_dir=folder,
+        seed=options.seed,
         max_steps=live.total_steps,
         per_device_train_batch_size=live.config.train.batch_size,
         learning_rate=optim.lr,
@@ -307,6 +308,7 @@ def main() -> None:
     parser.add_argument(
         "--collator", choices=["padding", "flattening"], default="padding", help="of the Trainer"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of both sides")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side is not None:
