@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_expit, logit, logsumexp, softmax
 
 from finetune.reports.intervals import Array
@@ -76,6 +75,8 @@ def fit_scale(items: ItemScores) -> list[float]:
         return float(total), np.array([(excess * logits).sum() * slope, excess.sum()])
 
     bounds = [(-np.log(LARGEST), np.log(LARGEST)), (-50.0, 50.0)]
+    from scipy.optimize import minimize  # half a second that few runs need
+
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
     return [float(np.exp(found.x[0])), float(found.x[1])]
 
@@ -133,5 +134,7 @@ def _fit(logits: Array, truth: Array, *, exclusive: bool) -> float:
         return float(losses[truth].sum() + losses.mean())
 
     bound = np.log(LARGEST)
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))

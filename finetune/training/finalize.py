@@ -41,16 +41,13 @@ from finetune.reports.decisions import Decisions, learn_decisions, learn_score_t
 from finetune.reports.intervals import quick_intervals
 from finetune.reports.slices import measure_report
 from finetune.task import Task
-from finetune.task_parts.samples import Prediction, Row, take_rows
+from finetune.task_parts.samples import Row, take_rows
 from finetune.training.network import whole_model
-from finetune.training.recorder import RunJournal, load_checkpoint_weights
+from finetune.training.recorder import UNTRAINED, RunJournal, load_checkpoint_weights
 from finetune.training.setup import Prepared
 from finetune.training.state import Live, Progress
 from finetune.training.summary import count_parameters, describe_run
 
-UNTRAINED = "untrained.json"
-# Rows whose predictions before and after training are compared side by side.
-COMPARED = 40
 # Versions that the model card lists.
 VERSIONS = ("python", "torch", "transformers", "datasets")
 
@@ -290,12 +287,6 @@ def _export(
         trust_remote_code=live.config.model.trust_remote_code,
     )
     return export_model(model, live.task, live.method, rows, final)
-
-
-def save_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
-    """Save some predictions from before the first step, for comparison with the final ones."""
-    (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
-    folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})
 
 
 def _write_reports(

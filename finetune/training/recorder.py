@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import accelerate
@@ -36,7 +36,12 @@ from finetune.robustness.row_groups import (
     group_metrics,
     worst_group_metrics,
 )
+from finetune.task_parts.samples import Prediction
 from finetune.training.state import Live, Progress, TrialHooks
+
+UNTRAINED = "untrained.json"
+# Rows whose predictions before and after training are compared side by side.
+COMPARED = 40
 
 
 class RunJournal:
@@ -228,3 +233,9 @@ def broadcast_buffers(live: Live) -> None:
     if accelerator.num_processes > 1:
         for buffer in live.model.buffers():
             buffer.copy_(broadcast(buffer.contiguous()))
+
+
+def save_untrained(folder: RunFolder, split: str, predictions: Sequence[Prediction]) -> None:
+    """Save some predictions from before the first step, for comparison with the final ones."""
+    (folder.path / "reports" / split).mkdir(parents=True, exist_ok=True)
+    folder.write(f"reports/{split}/{UNTRAINED}", {"predictions": list(predictions[:COMPARED])})

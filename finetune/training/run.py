@@ -40,10 +40,9 @@ from finetune.reports.slices import check_report_columns
 from finetune.robustness.row_groups import check_group_column
 from finetune.task import Task
 from finetune.training.contrastive import save_backbone, tune_backbone
-from finetune.training.finalize import finalize_run, save_untrained
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
-from finetune.training.recorder import RunJournal, load_checkpoint_weights
+from finetune.training.recorder import RunJournal, load_checkpoint_weights, save_untrained
 from finetune.training.setup import (
     Prepared,
     add_synthetic_rows,
@@ -228,6 +227,9 @@ def _train(
         if progress.step == 0:
             evaluate_untrained(prepared, journal, select)
         fit(prepared.live, progress, journal, select)
+        # Imported for a trained model only: calibration and the reports take half a second.
+        from finetune.training.finalize import finalize_run
+
         finalize_run(prepared, progress, journal, splits)
 
 
