@@ -48,10 +48,10 @@ def test_final_model_on_a_full_disk_ends_in_one_message(runs: Runs, tmp_path: Pa
     words = [*runs.words, f"output={folder}"]
 
     def fill_the_disk_at_the_end() -> None:
-        from finetune.training import run
+        from finetune.training import finalize
 
-        finalize = run.finalize_run
-        run.finalize_run = lambda *all: with_files_up_to(3_000, lambda: finalize(*all))()
+        finish = finalize.finalize_run
+        finalize.finalize_run = lambda *all: with_files_up_to(3_000, lambda: finish(*all))()
         run_command(words)
 
     ended = call_limited(fill_the_disk_at_the_end)

@@ -59,8 +59,9 @@ class Outcome:
 
 IMPORTED = (
     *("finetune.api", "finetune.cli.main", "finetune.inspection.dry_run", "finetune.export.onnx"),
-    *("finetune.inference.batch_predict", "finetune.reporting.comparison", "finetune.training.run"),
-    *("finetune.reporting.plots", "tasks.text_classification", "tests.support.tiny_models"),
+    *("finetune.inference.batch_predict", "finetune.reporting.comparison"),
+    *("finetune.training.run", "finetune.training.finalize", "finetune.reporting.plots"),
+    *("tasks.text_classification", "tests.support.tiny_models"),
 )
 
 

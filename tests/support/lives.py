@@ -30,7 +30,7 @@ from finetune.io.run_folder import RunFolder
 from finetune.optim.optimizers import trained_names
 from finetune.registry import INSTALLED, find_task
 from finetune.task import Task
-from finetune.training import loop, run
+from finetune.training import finalize, loop, run
 from finetune.training.recorder import RunJournal
 
 
@@ -251,7 +251,7 @@ def _record(patch: pytest.MonkeyPatch, seen: Seen) -> None:
 def _stop_at(patch: pytest.MonkeyPatch, stop: Stop) -> None:
     on_this_rank = stop.rank in (None, PartialState().process_index)
     if stop.phase == "finish":
-        patch.setattr(run, "finalize_run", _killed)
+        patch.setattr(finalize, "finalize_run", _killed)
         return
     if stop.phase == "loading":
         stream = loop._stream

@@ -219,14 +219,14 @@ def test_extended_run_resumes_from_its_last_checkpoint(
 ) -> None:
     keys = METHODS["frozen-cached"]
     live(load(tmp_path, bert_folder, news_csv, keys))
-    longer, more = load(tmp_path, bert_folder, news_csv, {**keys, "epochs": 3}), Seen()
+    longer, more = load(tmp_path, bert_folder, news_csv, {**keys, "train.epochs": 3}), Seen()
     assert live(longer, seen=more, extend=True, stop=Stop(10, "tick")) is None
     assert sorted(more.steps) == [8, 9]
     # The results are those of the shorter run, so the extended one does not count as finished.
     assert live(longer, seen=more) is not None
     assert sorted(more.steps) == [8, 9, 10, 11]
     with pytest.raises(ConfigError, match=r"at step 12 already, past the requested total of 4"):
-        live(load(tmp_path, bert_folder, news_csv, {**keys, "epochs": 1}), extend=True)
+        live(load(tmp_path, bert_folder, news_csv, {**keys, "train.epochs": 1}), extend=True)
 
 
 def test_fresh_run_starts_over(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
