@@ -15,6 +15,7 @@ from finetune.config.loading import Loaded, load_config
 from finetune.config.schema import READING_KEYS
 from finetune.config.shipped import find_config, shipped_configs
 from finetune.config.yaml import parse_value, split_overrides
+from finetune.data.source import find_data
 from finetune.errors import ConfigError, raise_for_faults, shell_word
 from finetune.io.references import locate
 from finetune.io.table_writer import name_file_in_errors
@@ -124,6 +125,7 @@ def choose_for(reference: str, words: Sequence[str]) -> TaskChoice:
     configs = [loaded for name in names if (loaded := _load(name, reference, words, faults))]
     if not configs:
         _refuse_keys(faults, len(names))
+    find_data(reference)  # raises if it does not exist
     from finetune.commands.task_choice import choose_task  # imports torch
 
     return choose_task(reference, configs, faults)
