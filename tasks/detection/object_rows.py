@@ -207,7 +207,10 @@ def settle_convention(images: Sequence[Any], cells: Sequence[Any]) -> tuple[Conv
     """
     boxes: list[tuple[Sequence[float], tuple[int, int]]] = []
     for image, cell in zip(images, cells, strict=True):
-        objects = objects_in(cell) if cell else []
+        try:
+            objects = objects_in(cell) if cell else []
+        except DataError:  # which is reported with its row
+            continue
         if objects and not any(each.is_open for each in objects):
             return None, ""
         if objects and not find_fault(image):

@@ -32,6 +32,7 @@ MaskKind = Literal["index", "color", "objects"]
 _JPEG = b"\xff\xd8\xff"
 _MOST_OF_JPEG = 2  # 0 and 255 may survive the compression; further values are its artifacts
 _FAR = 10  # largest coordinate of an outline, in multiples of the image's longer side
+_LONGEST_OUTLINE = 1e7  # pixels
 MOST_VALUES = 512
 """A mask with more distinct values is a photograph, or was changed by lossy compression."""
 NO_OBJECT = -1
@@ -119,9 +120,9 @@ def _area_of(item: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_
 
 
 def _check_reach(outlines: Sequence[Sequence[float]], size: tuple[int, int]) -> None:
-    """Raise DataError for coordinates far outside the image.
+    """Raise DataError for coordinates far outside the image, and for an endless outline.
 
-    Rasterizing an outline takes memory in proportion to its length: 1e9 pixels would exhaust it.
+    Rasterizing an outline takes fifty bytes for each pixel of its length.
     """
     for points in outlines:
         far = [x for x in points if not abs(x) <= _FAR * max(size)]  # also true for nan
@@ -129,6 +130,13 @@ def _check_reach(outlines: Sequence[Sequence[float]], size: tuple[int, int]) -> 
             raise DataError(
                 f"its polygon has the coordinate {far[0]:g}, far outside the image of {size[1]} x "
                 f"{size[0]} pixels"
+            )
+        corners = np.asarray(points[: len(points) // 2 * 2], dtype=np.float64).reshape(-1, 2)
+        length = float(np.hypot(*np.diff(corners, axis=0).T).sum())
+        if length > _LONGEST_OUTLINE:
+            raise DataError(
+                f"its polygon of {len(corners)} points is {length:.3g} pixels long, more than "
+                f"{_LONGEST_OUTLINE:.0e}; simplify it, or give a mask"
             )
 
 

@@ -35,6 +35,7 @@ _WORDS = {
 }
 BOX_NAMES = ("bbox", "box", "boxes", "bboxes")
 CATEGORY_NAMES = ("category", "label", "labels", "class", "categories", "category_id", "name")
+MOST_OBJECTS = 50_000
 SLACK = 1.0  # pixels by which a rounded box may extend beyond the border
 SHARE_SLACK = 1e-3
 
@@ -173,13 +174,24 @@ def items_of(cell: Any) -> list[Mapping[str, Any]]:
         if len(lengths) > 1:
             raise DataError(f"has lists of different lengths: {sorted(lengths)}")
         count = lengths.pop() if lengths else 0
+        _check_count(count)
         return [{name: values[index] for name, values in cell.items()} for index in range(count)]
     if isinstance(cell, Sequence) and not isinstance(cell, str):
+        _check_count(len(cell))
         for item in cell:
             if not isinstance(item, Mapping):
                 raise DataError(f"contains {item!r:.60}, not a dict with bbox and category")
         return list(cell)
     raise DataError(f"is {cell!r:.60}, not a list of objects; use [] for an image without objects")
+
+
+def _check_count(count: int) -> None:
+    """Raise DataError for objects that are not those of one image."""
+    if count > MOST_OBJECTS:
+        raise DataError(
+            f"has {count} objects, more than the {MOST_OBJECTS} that an image may have; cut the "
+            "image into tiles, each a row of its own"
+        )
 
 
 def categories_in(cell: Any) -> list[Any]:

@@ -76,6 +76,7 @@ def test_paint_objects_paints_small_objects_last(tmp_path: Path) -> None:
             "its polygon has the coordinate nan, far outside the image",
         ),
         ([[1, 2, 3, 4, 5, 1e9]], r"its polygon has the coordinate 1e\+09"),
+        ([[0, 0, 70, 70] * 60_000], r"its polygon of 120000 points is 1.19e\+07 pixels long"),
         ([1, 2, "x", 4, 5, 6], r"segmentation is neither polygons \[\[x, y, ...\]\] nor RLE"),
         ({"size": [8, 8], "counts": "!!!bad"}, "its RLE cannot be decoded"),
         (
