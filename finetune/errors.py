@@ -26,8 +26,8 @@ _SECRETS = (
     (re.compile(r"((?<=\w\w):/{1,2})[^/\s@'\"]+@"), r"\1***@"),
     (
         re.compile(
-            r"([?&](?:[\w-]*token|[\w-]*key|[\w-]*secret|[\w-]*signature|[\w-]*credential|sig|auth"
-            r"|password)=)[^&\s#'\"()]{3,}",
+            r"([?&#](?:[\w-]*token|[\w-]*key|[\w-]*secret|[\w-]*signature|[\w-]*credential|sig|auth"
+            r"|password|passwd|pwd|jwt)=)[^&\s#'\"()]{3,}",
             re.IGNORECASE,
         ),
         r"\1***",

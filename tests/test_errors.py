@@ -17,6 +17,8 @@ SECRETS = {
     "https://ghost@host/x": "https://***@host/x",
     "https://host/x?a=1&token=abc123&b=2": "https://host/x?a=1&token=***&b=2",
     "https://host/x?X-Amz-Signature=abc#part": "https://host/x?X-Amz-Signature=***#part",
+    "https://host/x#access_token=abc123": "https://host/x#access_token=***",
+    "https://host/x?user=a&passwd=abc123": "https://host/x?user=a&passwd=***",
     "s3://bucket/x?api_key='abc'": "s3://bucket/x?api_key='abc'",
     "hf_abcdefghij1234": "hf_***",
     "api_org_abcdefghij": "api_org_***",

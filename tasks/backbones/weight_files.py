@@ -92,6 +92,8 @@ def _read(reference: str) -> dict[str, Tensor]:
         state = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
     except Exception as error:  # as of any file of another content
         fault = describe_fault(error)
+        if isinstance(error, KeyError | EOFError):
+            fault = f"it is damaged, or no file of safetensors or of torch ({fault})"
         raise ModelError(f"model.weights: {reference} cannot be read: {fault}") from error
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:

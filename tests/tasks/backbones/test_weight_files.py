@@ -68,3 +68,13 @@ def test_load_weight_file_rejects_a_torch_file_with_code(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="cannot be read"):
         set_up_classifier(source)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100])
+def test_load_weight_file_refuses_other_files(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(content)
+    source = ModelConfig(name="timm/test_resnet", weights=str(tmp_path / "weights.pth"))
+    with pytest.raises(
+        ModelError, match="cannot be read: it is damaged, or no file of safetensors"
+    ):
+        set_up_classifier(source)
