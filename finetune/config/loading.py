@@ -393,7 +393,8 @@ def _sentences(
         if fault["type"] == "list_type" and isinstance(fault["input"], str):
             message = f"should be a list: {leaf}=[{fault['input']}]"
         by_key.setdefault(key, [f"{fault['input']!r:.80}:"]).append(message)
-        if section in _SEARCHED and _SEVERAL.match(str(fault["input"])):
+        is_read = fault["type"] == "value_error"  # such as a list of metrics, one of them unknown
+        if section in _SEARCHED and not is_read and _SEVERAL.match(str(fault["input"])):
             several.add(key)
     for key, messages in by_key.items():
         head, *rest = messages
