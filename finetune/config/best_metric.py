@@ -74,7 +74,8 @@ def _offer(name: str, known: Collection[str]) -> str:
     groups: dict[str, str] = {}
     for each in ["loss", *known]:
         first, slash, _ = each.partition("/")
-        groups.setdefault(first + slash, each)
+        is_own = each == f"{first}/{first}"  # f1/f1 of task.metrics is no label's
+        groups.setdefault(each if is_own else first + slash, each)
     choices = list(groups.values())
     alike = [each for each in choices if each.startswith(name)]
     if len(alike) > 1:

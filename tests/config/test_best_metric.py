@@ -9,7 +9,7 @@ import pytest
 from finetune.config.best_metric import selected_metric
 from finetune.errors import ConfigError
 
-KNOWN = ["accuracy", "f1_macro", "recall/a", "recall/b", "wer/wer"]
+KNOWN = ["accuracy", "f1_macro", "recall/a", "recall/b", "recall/recall", "wer/wer"]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_selected_metric_has_the_direction_of_its_kind_or_sign(best: Any, expect
     ("best", "offer"),
     [
         ("acuracy", "did you mean 'accuracy'"),
-        ("f2", "choose from: loss, accuracy, f1_macro, recall/a, wer/wer$"),
+        ("f2", "choose from: loss, accuracy, f1_macro, recall/a, recall/recall, wer/wer$"),
     ],
 )
 def test_selected_metric_offers_names_for_an_unknown_one(best: str, offer: str) -> None:
