@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from finetune.config.model_folders import ADAPTER_CONFIG, CONFIG, read_model_config
 from finetune.errors import ModelError, listed
-from finetune.io.references import resolve_model
+from finetune.io.references import locate, resolve_model
 from tasks.backbones.network_folders import USES, folder_kind
 
 WEIGHTS = "adapter_model.safetensors"
@@ -59,6 +59,14 @@ def find_adapter(name: str) -> AdapterFolder | None:
             f"{place} whose {ADAPTER_CONFIG} does not name its base model; write it there as "
             "base_model_name_or_path, or give the merged network (final/ of the run)"
         )
+    try:
+        locate(str(base), ModelError)
+    except ModelError as error:
+        raise ModelError(
+            f"{place} for {base}, which is not on this machine; write the folder or the hub id of "
+            f"its base model into {path / ADAPTER_CONFIG} as base_model_name_or_path, or give the "
+            "merged network (final/ of the run)"
+        ) from error
     if kind := folder_kind(str(base)):
         raise ModelError(
             f"{place} for {base}, {USES[kind]}; only adapters of networks of transformers are "

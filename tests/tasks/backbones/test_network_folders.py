@@ -89,6 +89,9 @@ def test_adapter_that_cannot_be_used_is_refused(
     config.write_text(text.replace(base, str(vision_networks["resnet"])))
     with pytest.raises(ModelError, match=r"a network of timm.*give the merged network"):
         set_up(adapter, text_rows(9))
+    config.write_text(text.replace(base, str(tmp_path / "gone" / "bert")))
+    with pytest.raises(ModelError, match=r"adapter for .*gone/bert, which is not on this machine"):
+        set_up(adapter, text_rows(9))
     config.write_text(text.replace(f'"{base}"', "null"))
     with pytest.raises(ModelError, match=r"does not name its base model"):
         set_up(adapter, text_rows(9))
