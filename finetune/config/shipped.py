@@ -39,6 +39,8 @@ def find_config(name: str | Path) -> Path:
         raise ConfigError(
             f"CONFIG: {str(name)!r} is ambiguous: {' or '.join(names)}; give the full name"
         )
+    if any(key.startswith(f"{name}/") for key in shipped):
+        raise ConfigError(f"CONFIG: {str(name)!r} is a task; write task={name}")
     stems = Counter(file.stem for file in shipped.values())
     siblings = [str(file) for file in path.parent.glob("*.y*ml")]
     siblings += [str(file.parent) for file in path.parent.glob("*/config.yaml")]  # runs

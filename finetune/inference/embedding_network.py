@@ -26,6 +26,7 @@ from finetune.inference.model_loading import (
     read_task,
 )
 from finetune.inference.predictor import check_columns
+from finetune.listing.image_paths import is_image_path
 from finetune.model import TransferModel, check_finite
 from finetune.registry import find_task, find_task_config, task_names
 from finetune.task import Task
@@ -54,6 +55,8 @@ def find_network(
         if table.column_names == [VALUE] and len(task.rows.inputs) == 1:
             table = table.rename_column(VALUE, task.rows.inputs[0])
     else:
+        if table.column_names == [VALUE] and VALUE not in keys.values():
+            table = table.rename_column(VALUE, _usual_column(table[0][VALUE]))
         task = _find_task(table[:FIRST_VALUES], keys, notes)
         assert task.embedder is not None, "_find_task returns only tasks that embed"
         network = task.embedder.build(ModelConfig(name=str(folder or reference)))
@@ -89,6 +92,12 @@ def is_backbone(folder: Path) -> bool:
     """True for the final model of an installed task that adapts backbones."""
     name = read_task(folder)["name"]
     return name in task_names() and find_task_config(name).adapts_backbone
+
+
+def _usual_column(value: Any) -> str:
+    """Return the usual name of a column with values such as this one."""
+    is_text = isinstance(value, str) and not is_image_path(value)
+    return "text" if is_text else "image"
 
 
 def _find_task(columns: Any, keys: Mapping[str, Any], notes: list[str]) -> Task:

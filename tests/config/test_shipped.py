@@ -150,6 +150,11 @@ def test_find_config_rejects_a_data_file(tmp_path: Path) -> None:
         find_config(tmp_path / "news.csv")
 
 
+def test_find_config_says_how_a_task_is_written() -> None:
+    with pytest.raises(ConfigError, match="'segmentation' is a task; write task=segmentation"):
+        find_config("segmentation")
+
+
 def test_find_config_reports_an_ambiguous_name() -> None:
     with pytest.raises(ConfigError, match="object-detection/scenes or segmentation/scenes"):
         find_config("scenes")

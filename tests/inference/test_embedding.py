@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModel, AutoTokenizer
 
 from finetune.cluster.predict_and_embed import embed
@@ -52,6 +53,15 @@ def mean_pooled(model: Path, texts: list[str]) -> np.ndarray:
             states = network(**tokenizer(text, return_tensors="pt")).last_hidden_state
         vectors.append(states[0].mean(0).numpy())
     return np.stack(vectors)
+
+
+def test_embed_takes_bare_values_of_any_length(bert_folder: Path, tmp_path: Path) -> None:
+    words = ["shares", "goal"]
+    vectors = embed(str(bert_folder), words, precision="fp32")
+    np.testing.assert_allclose(vectors, mean_pooled(bert_folder, words), rtol=1e-4, atol=1e-5)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    image = embed(str(tiny_timm(tmp_path / "resnet")), [str(tmp_path / "red.png")])
+    assert image.shape[0] == 1
 
 
 def test_embed_equals_mean_pooling_in_transformers(
