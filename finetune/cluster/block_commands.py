@@ -177,7 +177,7 @@ def _notes(total: BlockFacts, source: Source, output: Path) -> Iterator[str]:
 
 
 def _truncated(total: BlockFacts) -> list[str]:
-    note = "rows truncated to the maximum length that the network reads"
+    note = "rows truncated to the maximum length of the model"
     return [f"{total.truncated} of {total.rows} {note}"] if total.truncated else []
 
 

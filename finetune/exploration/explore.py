@@ -86,7 +86,7 @@ def explore_rows(
     means = found.clusters
     if clusters is not None and len(means.centers) < clusters:
         different = format_count(len(means.centers), "different row")
-        console.print(f"--clusters {clusters}: there are only {different}, a cluster each")
+        console.print(f"--clusters {clusters}: no more than {different}, a cluster each")
     typical = choose_typical(found.points, means.of_rows, means.centers)
     with console.during("drawing pictures"):
         thumbnails = _draw(task, rows, typical)

@@ -91,8 +91,7 @@ def predict_rows(
     truncated = sum(gather_object([predictor.cut]))
     if truncated:
         notes.append(
-            f"{truncated} of {tally.rows} rows truncated to the maximum length that the network "
-            "reads"
+            f"{truncated} of {tally.rows} rows truncated to the maximum length of the model"
         )
     if destination.path is not None:
         notes.append(tally.describe_written(destination))

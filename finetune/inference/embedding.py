@@ -203,9 +203,7 @@ def _embed_in_memory(
 
 def _note_truncated(truncated: int, rows: int, console: Console) -> None:
     if truncated:
-        console.print(
-            f"{truncated} of {rows} rows truncated to the maximum length that the network reads"
-        )
+        console.print(f"{truncated} of {rows} rows truncated to the maximum length of the model")
 
 
 def _embed_window(

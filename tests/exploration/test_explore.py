@@ -136,7 +136,7 @@ def test_explore_copes_with_rows_that_are_all_equal(
     words = ("explore", table, f"model={bert_folder}", "-o", tmp_path / "out", "--clusters", 3)
     assert finetune(*words) == 0
     output = capsys.readouterr().out
-    assert "--clusters 3: there are only 1 different row" in output
+    assert "--clusters 3: no more than 1 different row, a cluster each" in output
     assert "5 near duplicates" in output
     columns = pq.read_table(tmp_path / "out" / "explore.parquet").to_pydict()
     assert columns["tsne_x"] == [0.0] * 6

@@ -333,9 +333,9 @@ def test_predict_names_an_invalid_line_of_standard_input(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("predict", "1 of 12 rows truncated to the maximum length that the network reads"),
+        ("predict", "1 of 12 rows truncated to the maximum length of the model"),
         ("evaluate", "1 of 12 rows are truncated to "),
-        ("embed", "1 of 12 rows truncated to the maximum length that the network reads"),
+        ("embed", "1 of 12 rows truncated to the maximum length of the model"),
     ],
 )
 def test_commands_count_truncated_rows(
