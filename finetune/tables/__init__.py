@@ -1,5 +1,5 @@
 """Tables: one file becomes typed columns, and notes on how it was read.
 
-Reads CSV, JSON, Parquet, Arrow and plain text. Splits, folders and hub datasets are the concern of
-`finetune.data`.
+Reads CSV, Parquet, Arrow and plain text. JSON has a room of its own; splits, folders and hub
+datasets are the concern of `finetune.data`.
 """
