@@ -179,9 +179,11 @@ class ImageClassification(LabeledTask):
         return is_active(self.resolved_)
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        image = torch.from_numpy(self.rows.pixels(row)).permute(2, 0, 1)  # uint8 [C, H, W]
-        if rng is not None and self.augmentation_ is not None:
-            pixels = self.augmentation_(image.contiguous(), rng)
+        augmentation = self.augmentation_ if rng is not None else None
+        decoded = self.rows.pixels(row, None if augmentation is None else augmentation.enough)
+        image = torch.from_numpy(decoded).permute(2, 0, 1)  # uint8 [C, H, W]
+        if rng is not None and augmentation is not None:
+            pixels = augmentation(image.contiguous(), rng)
         else:
             pixels = self.preprocessing_.normalize(self.preprocessing_.fit(image))
         return self.with_target({"inputs": {INPUT: pixels}}, row)

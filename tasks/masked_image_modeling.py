@@ -169,7 +169,8 @@ class MaskedImageModeling(Task):
         return True
 
     def encode(self, row: Row, rng: Rng | None = None) -> Sample:
-        image = torch.from_numpy(self.rows.pixels(row)).permute(2, 0, 1)  # uint8 [C, H, W]
+        decoded = self.rows.pixels(row, None if rng is None else self.augmentation_.enough)
+        image = torch.from_numpy(decoded).permute(2, 0, 1)  # uint8 [C, H, W]
         if rng is not None:
             pixels = self.augmentation_(image.contiguous(), rng)
         else:

@@ -20,11 +20,18 @@ from finetune.task_parts.samples import Rng
 from tasks.image.image_config import AugmentationConfig, FlipConfig
 from tasks.image.preprocessing import Preprocessing, channel_keys
 
+# JPEGs are decoded at a reduced size for training if their shorter side still has so many times the
+# pixels of the input: resized, they differ by one level of 255 at most.
+ENOUGH = 4
+
 
 class Augmentation:
     """The random transforms of a settled config, from an image of any size to the input.
 
     The config has `crop_scale` and the keys of `FlipConfig`, and maybe those of AugmentationConfig.
+
+    Attributes:
+        enough: pixels of the shorter side of an image that are enough.
     """
 
     def __init__(self, config: Any, preprocessing: Preprocessing) -> None:
@@ -55,6 +62,7 @@ class Augmentation:
         if getattr(config, "random_erasing", None):
             steps.append(v2.RandomErasing(config.random_erasing))
         self._steps = v2.Compose(steps)
+        self.enough = ENOUGH * max(size)
 
     def __call__(self, image: Tensor, rng: Rng) -> Tensor:
         """Transform an image, uint8 [3, H, W], to float32 input; all randomness is from `rng`."""

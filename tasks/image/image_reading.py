@@ -52,25 +52,43 @@ MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _WHITE = (255, 255, 255, 255)
 _COLORS = (1, 3)  # channels of gray and of RGB
+_JPEGS = ("JPEG", "MPO")  # Pillow's names; MPO is that of some cameras
 _ANY_RANGE = (0.0, 1.0)  # for a check, which needs no pixels
 
 
-def read_image(value: Any, max_pixels: int = MAX_PIXELS, pixel_range: Any = None) -> Image.Image:
-    """Decode a cell to an upright RGB image. Raises DataError without the name of the image."""
+def read_image(
+    value: Any,
+    max_pixels: int = MAX_PIXELS,
+    pixel_range: Any = None,
+    enough: int | None = None,
+) -> Image.Image:
+    """Decode a cell to an upright RGB image. Raises DataError without the name of the image.
+
+    A JPEG may be decoded at a half, a quarter or an eighth of its size, if its shorter side then
+    still has `enough` pixels.
+    """
     with _named_faults():
-        return _to_rgb(_load_image(value, max_pixels, pixel_range), max_pixels, pixel_range)
+        image = _load_image(value, max_pixels, pixel_range)
+        if enough is not None and image.format in _JPEGS and image.mode in ("RGB", "L"):
+            _check_size((image.height, image.width), max_pixels)
+            image.draft(None, (enough, enough))
+        return _to_rgb(image, max_pixels, pixel_range)
 
 
 def read_channels(
-    value: Any, channels: int, max_pixels: int = MAX_PIXELS, pixel_range: Any = None
+    value: Any,
+    channels: int,
+    max_pixels: int = MAX_PIXELS,
+    pixel_range: Any = None,
+    enough: int | None = None,
 ) -> NDArray[np.uint8]:
     """Decode a cell to pixels [H, W, C] of this number of channels.
 
-    Three channels are RGB, one is gray; others are bands as they are stored. Raises DataError
-    without the name of the image.
+    Three channels are RGB, one is gray; others are bands as they are stored. `enough` is that of
+    `read_image`, for RGB. Raises DataError without the name of the image.
     """
     if channels == 3:
-        return np.array(read_image(value, max_pixels, pixel_range))
+        return np.array(read_image(value, max_pixels, pixel_range, enough))
     pixels = read_unscaled(value, channels, max_pixels)
     if pixels.dtype == np.uint8 or (pixel_range is None and not is_deep_array(pixels)):
         return pixels.astype(np.uint8)

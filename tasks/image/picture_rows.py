@@ -140,9 +140,13 @@ class PictureRows(Rows):
             return Image.fromarray(as_rgb(self.pixels(row)))
         return self._decoded(row, read_image)  # type: ignore[no-any-return]
 
-    def pixels(self, row: Row) -> NDArray[np.uint8]:
-        """Decode a row's image to [H, W, C] of `channels`. Raises DataError with its name."""
-        return self._decoded(row, partial(read_channels, channels=self.channels))  # type: ignore[no-any-return]
+    def pixels(self, row: Row, enough: int | None = None) -> NDArray[np.uint8]:
+        """Decode a row's image to [H, W, C] of `channels`. Raises DataError with its name.
+
+        `enough` lets JPEGs be decoded at a reduced size (see `read_image`).
+        """
+        read = partial(read_channels, channels=self.channels, enough=enough)
+        return self._decoded(row, read)  # type: ignore[no-any-return]
 
     def _decoded(self, row: Row, read: Any) -> Any:
         cell, config = self.cell(row), self.config
