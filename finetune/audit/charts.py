@@ -10,6 +10,8 @@ from finetune.errors import ConfigError
 from finetune.io.files import atomic
 
 INSTALL = "pip install 'finetune-kit[report]'"
+ADDRESS_SPACE = 64 * 2**30
+"""Bytes that the engine of vl-convert reserves, most of which it never uses."""
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 BLUE, ORANGE, GRAY, FAINT = "#3b6fb6", "#d9822b", "#8a8f98", "#8a8f9840"
 COLORS = [BLUE, ORANGE, "#3f9c6b", "#b84a62", "#7b62b3", "#8c6d4f", "#c46bac", "#5b6770", "#9aa12e"]
@@ -148,7 +150,8 @@ def heat_map(names: Sequence[str], cells: Sequence[Sequence[tuple[float, str]]])
 
 
 def write_png(spec: Mapping[str, Any], path: Path, size: tuple[int, int] = SIZE) -> None:
-    """Render a chart to a PNG file. Raises ConfigError if vl-convert is not installed."""
+    """Render a chart to a PNG file. Raises ConfigError if vl-convert is missing or cannot start."""
+    _check_address_space()
     try:
         import vl_convert
     except ModuleNotFoundError as error:
@@ -157,3 +160,17 @@ def write_png(spec: Mapping[str, Any], path: Path, size: tuple[int, int] = SIZE)
     whole = {**spec, "width": size[0], "height": size[1], "config": style, "padding": 12}
     with atomic(path) as partial:
         partial.write_bytes(vl_convert.vegalite_to_png(whole, scale=2))
+
+
+def _check_address_space() -> None:
+    """Raise ConfigError if there is too little for the engine of vl-convert, which would abort."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESS_SPACE:
+        raise ConfigError(
+            f"report: vl-convert reserves {ADDRESS_SPACE // 2**30} GiB of address space, and this "
+            f"process is limited to {limit / 2**30:.0f} GiB; raise the limit (ulimit -v unlimited)"
+        )

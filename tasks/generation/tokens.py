@@ -133,16 +133,16 @@ class Chunk(NamedTuple):
     masked: int
 
 
-def chunk_tokens(tokens: Tokens, max_length: int, keep_start: int = 0) -> list[Chunk]:
-    """Split a text into pieces of at most `max_length` tokens, each token with loss in one of them.
+def chunk_tokens(ids: np.ndarray, masked: int, max_length: int, keep_start: int = 0) -> list[Chunk]:
+    """Split a text, int32 [T], into pieces of at most `max_length` tokens.
 
-    Every piece begins with the first `keep_start` tokens of the text, and repeats the last token of
-    the piece before it, without loss, so that its first token has a context.
+    Each of its tokens but the first `masked` carries loss in one piece. Every piece begins with the
+    first `keep_start` tokens of the text, and repeats the last token of the piece before it,
+    without loss, so that its first token has a context.
     """
-    ids = np.array(tokens.ids, dtype=np.int32)
     head, step = ids[:keep_start], max(max_length - keep_start - 1, 1)
     return [
-        Chunk(ids[:max_length], tokens.first_target),
+        Chunk(ids[:max_length], masked),
         *(
             Chunk(np.concatenate([head, ids[start - 1 : start + step]]), keep_start + 1)
             for start in range(max_length, len(ids), step)

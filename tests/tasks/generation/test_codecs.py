@@ -206,7 +206,7 @@ def test_little_of_huge_prompts_and_answers_is_tokenized(
     read = characters_read(task.tokenizer_, monkeypatch)
     lengths = task.lengths(rows)
     assert [task.encode(rows[0]) for _ in range(3)] == [whole] * 3
-    assert sum(read) < len(long) / 5
+    assert sum(read) < 30_000 < len(long) / 4
     assert [length.used for length in lengths] == [length.used for length in counted]
     assert [length.is_estimate for length in lengths] == [True, *[False] * len(ANSWERED)]
     assert lengths[0].cut == pytest.approx(counted[0].cut, rel=0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -14,7 +15,8 @@ from finetune.config.schema import DataConfig
 from finetune.data.opening import open_splits
 from finetune.errors import ConfigError
 from tasks import TextGeneration
-from tasks.generation.tokens import Tokens, chunk_tokens
+from tasks.generation.documents import document_ids
+from tasks.generation.tokens import chunk_tokens
 from tests.support.text_generators import set_up, train
 
 BOOK = [{"text": " ".join(f"the goal of match {number}" for number in range(60))}]
@@ -25,8 +27,7 @@ SHORT = [{"text": "the bank"}]
 @pytest.mark.parametrize("length", [3, 8, 9, 10, 15, 29])
 def test_chunk_tokens_learns_each_token_once(length: int, keep_start: int) -> None:
     ids = list(range(100, 100 + length))
-    whole = Tokens(ids, [False] * keep_start + [True] * (length - keep_start))
-    chunks = chunk_tokens(whole, 8, keep_start)
+    chunks = chunk_tokens(np.array(ids, dtype=np.int32), keep_start, 8, keep_start)
     assert all(max(chunk.masked, 1) < len(chunk.ids) <= 8 for chunk in chunks)
     learned = [token for chunk in chunks for token in chunk.ids[max(chunk.masked, 1) :]]
     assert learned == ids[1:]
@@ -79,3 +80,17 @@ def test_single_text_has_no_validation_split() -> None:
     splits = open_splits(DataConfig(), TextGeneration(), BOOK)
     assert splits.validation is None
     assert "validation: none, since there is a single row" in splits.notes
+
+
+@pytest.mark.parametrize("text", ["the bank of it", "<s>the bank</s>", "the </s>", ""])
+@pytest.mark.parametrize("network", ["gpt2", "llama"])
+def test_tokens_of_a_document_are_those_of_its_lists(
+    network: str, text: str, model_folders: dict[str, Path]
+) -> None:
+    task, _, _ = set_up(model_folders[network], SHORT)
+    exchange = task.exchange({"text": text})
+    whole = task.codec_.whole(exchange)  # type: ignore[attr-defined]
+    ids, masked = document_ids(task.codec_, exchange)  # type: ignore[arg-type]
+    assert (ids.tolist(), masked) == (whole.ids, whole.first_target)
+    if network == "llama" and "<s>" not in text:
+        assert masked == 1
