@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.audit.charts import chooser, line_chart, records
+from finetune.audit.charts import chooser, line_chart, records, write_png
 from finetune.audit.report_page import write_report_page
 from finetune.audit.sections import (
     Card,
@@ -21,6 +21,7 @@ from finetune.audit.sections import (
     ReportSection,
     Table,
 )
+from finetune.errors import ConfigError
 from finetune.task_parts.views import Explanation, Picture
 from tests.support.chromium import needs_chromium, visit
 
@@ -150,3 +151,17 @@ def test_page_holds_all_that_it_needs(page: Path) -> None:
     assert "sourceMappingURL" not in text
     assert HOSTILE not in text
     assert len(text) < 1_000_000
+
+
+def test_a_limit_of_address_space_is_said_before_the_engine_of_figures_aborts(
+    tmp_path: Path,
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (60 * 2**30, hard))
+    try:
+        with pytest.raises(ConfigError, match="64 GiB of address space.*limited to 60 GiB"):
+            write_png({"data": {"values": []}, "mark": "bar"}, tmp_path / "bar.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert not list(tmp_path.iterdir())
