@@ -49,6 +49,17 @@ def test_load_accepts_a_run_and_its_final_folder(run: finetune.Run) -> None:
     assert finetune.load(str(run.path / "final"))(FRESH) == expected
 
 
+def test_load_asks_no_hub_for_a_run_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="^runs/x: no such folder; give a run folder"):
+        finetune.load("runs/x")
+    with pytest.raises(ModelError, match=r"on the hub \(HF_HUB_OFFLINE is set, and it was not"):
+        finetune.load("me/nope")
+
+
 def test_load_rejects_a_folder_without_a_model(tmp_path: Path, run: finetune.Run) -> None:
     with pytest.raises(ModelError, match="not a model of this kit"):
         finetune.load(tmp_path)

@@ -168,7 +168,7 @@ def local_model(reference: str | Path) -> Path | None:
 
 
 def _download(reference: str, revision: str | None, token: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
@@ -187,6 +187,8 @@ def _download(reference: str, revision: str | None, token: str | None) -> Path:
         # A hub may echo the request with its token, so chained exceptions are not shown.
         cause = "" if isinstance(error, HfHubHTTPError) else error.__cause__ or ""
         message = redact(" ".join(f"{error} {cause}".split()), token)
+        if isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+            message = "HF_HUB_OFFLINE is set, and it was not downloaded before"
         raise ModelError(
             f"{reference}: no such folder, and not available on the hub ({message.rstrip('.')}); "
             f"{hint}"

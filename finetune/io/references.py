@@ -63,7 +63,8 @@ def locate(reference: str, error: type[FinetuneError] = DataError) -> Path | Non
 def check_run_exists(reference: str | Path) -> None:
     """Raise ModelError for a missing folder among runs, which is not a hub id."""
     path = Path(reference).expanduser()
-    if not path.exists() and path.parent != Path() and _runs_in(path.parent):
+    is_among_runs = path.parent == _RUNS or (path.parent != Path() and _runs_in(path.parent))
+    if not path.exists() and is_among_runs:
         raise ModelError(f"{reference}: no such folder; {suggest_run(reference)}")
 
 
