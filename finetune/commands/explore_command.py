@@ -29,6 +29,8 @@ def plan_exploration(
     data, overrides = data_and_overrides(words)
     keys = split_overrides(overrides)
     models = [keys.pop(name) for name in _MODEL if name in keys]
+    if len({*map(str, models)}) > 1:
+        raise ConfigError(f"explore: model={models[0]} and model.name={models[1]}; remove one")
     if not models and data is not None and RunFolder(Path(data)).has_config:
         models, run = [data], RunFolder(Path(data))
         data, own = _trained_rows(run)

@@ -107,7 +107,7 @@ class _Draft:
         """
         key = f"{section}.{leaf}"
         first, other = self.given.get(key, (written, value))
-        if other != value:
+        if other is not value and other != value:
             values = f"{first}={other} and {written}={value}"
             if first != written:
                 self.faults.append(f"{key}: has two values, {values}; remove one ({origin})")

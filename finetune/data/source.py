@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune.config.loading import section_faults
 from finetune.config.schema import READING_KEYS, DataConfig, ReportConfig
-from finetune.errors import DataError, closest, nearest, raise_for_faults
+from finetune.errors import ConfigError, DataError, closest, nearest, raise_for_faults
 from finetune.io.references import is_pattern, locate
 from finetune.registry import find_task_config, task_names
 
@@ -106,9 +106,10 @@ def make_source(
     Raises ConfigError that lists every unknown key and every invalid value; `place` names their
     origin.
     """
-    keys = {key.removeprefix("data."): value for key, value in keys.items()}
+    keys = _without_section("data", keys, place)
     choices = (*READING_KEYS, SPLIT)
-    others = {key.removeprefix("task."): keys[key] for key in keys if key not in choices}
+    others = {key: value for key, value in keys.items() if key not in choices}
+    others = _without_section("task", others, place)
     options = others if takes_options else {}
     faults = [
         f"{key}: unknown key for reading rows; {nearest(key, choices, known)} ({place})"
@@ -127,6 +128,19 @@ def make_source(
     raise_for_faults(f"the {place}", faults)
     split = keys.get(SPLIT)
     return Source(reference, DataConfig(**values), None if split is None else str(split), options)
+
+
+def _without_section(section: str, keys: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return keys such as "data.encoding" as "encoding". Raises ConfigError for two values."""
+    written: dict[str, str] = {}
+    for key in keys:
+        first = written.setdefault(key.removeprefix(f"{section}."), key)
+        if first != key and keys[first] != keys[key]:
+            raise ConfigError(
+                f"{place}: {first}={keys[first]} and {key}={keys[key]} are two values of one key; "
+                "remove one"
+            )
+    return {name: keys[key] for name, key in written.items()}
 
 
 def take_report_keys(

@@ -34,8 +34,21 @@ class SearchDraft:
         for origin, entries in layers:
             layer = Layer(origin, [])
             self.fixed.append(layer)
+            given: dict[str, tuple[str, Any]] = {}
             for key, value in _flat(entries):
+                self._check_repeated(given, layer, key, value)
                 self._put(layer, key, value)
+
+    def _check_repeated(
+        self, given: dict[str, tuple[str, Any]], layer: Layer, key: str, value: Any
+    ) -> None:
+        """Add a fault for two values of one key of a layer that are written differently."""
+        leaf = key.removeprefix("search.").removeprefix("space.")
+        name = f"search.{leaf}" if leaf in LEAVES else self._full_name(leaf)
+        first, other = given.setdefault(name, (key, value))
+        if first != key and other != value:
+            values = f"{first}={format_item(other)} and {key}={format_item(value)}"
+            self.faults.append(f"{name}: has two values, {values}; remove one ({layer.origin})")
 
     def _put(self, layer: Layer, key: str, value: Any) -> None:
         section, _, leaf = key.partition(".")

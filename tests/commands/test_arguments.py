@@ -112,3 +112,14 @@ def test_split_override_asks_for_the_blank_of_a_mapping() -> None:
             split_override(word)
     assert split_override("a={b: null, c: x:y}") == ("a", {"b": None, "c": "x:y"})
     assert split_override("task.prompt={body}:") == ("task.prompt", "{body}:")
+
+
+def test_source_of_rejects_two_values_of_one_key() -> None:
+    for words in (
+        ["news.csv", "data.encoding=utf-8", "encoding=cp1252"],
+        ["news.csv", "task.text=body", "text=title"],
+    ):
+        with pytest.raises(ConfigError, match="are two values of one key; remove one"):
+            source_of(words, takes_options=True)
+    source = source_of(["news.csv", "task.text=body", "text=body"], takes_options=True)
+    assert source.options == {"text": "body"}

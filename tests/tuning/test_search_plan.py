@@ -98,6 +98,10 @@ def test_the_space_may_stand_in_a_file_and_later_words_fix_a_key(
         (("rank=[4,8]", "time=soon", "trials=0"), ("should be a duration", "search.trials: 0")),
         (("rank=[4,8]", "grace=2", "pruner=none"), ("grace: has no effect with search.pruner=no",)),
         (("rank=[4,8]", "search=3"), ("search: should be a section",)),
+        (
+            ("lr=log(1e-5,1e-3)", "optim.lr=choice(1e-3,1e-4)", "trials=2", "search.trials=3"),
+            ("optim.lr: has two values, lr=log(", "search.trials: has two values, trials=2 and"),
+        ),
         (("rank=[4,8]", "search.workerz=2"), ("did you mean 'workers'?",)),
     ],
 )
