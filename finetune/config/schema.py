@@ -436,9 +436,10 @@ class TrainConfig(Section):
     """Use deterministic GPU kernels only: same seed, same bits, but slower. CPU runs are
     deterministic without it.
     """
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] | None = None
     """Data-loading worker processes, at most 4 for each core of the machine; 0: encode rows in the
-    training process.
+    training process; null: 0 on a CPU, whose cores compute the network, and for texts; elsewhere up
+    to 8 that decode images, but a core less than there are.
     """
     log_every: PositiveInt = 10
     """Steps between logged training metrics."""

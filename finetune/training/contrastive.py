@@ -176,7 +176,7 @@ def _batches(live: Live, classes: np.ndarray) -> Iterator[tuple[list[int], dict[
         micro_batches,
         seed=seed,
         device=live.accelerator.device,
-        workers=live.config.train.workers,
+        workers=live.config.train.workers or 0,
         mixes=False,
     )
     for micro_batch, batch in batches:

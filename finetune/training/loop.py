@@ -208,7 +208,7 @@ def _stream(live: Live, plan: TrainPlan, start: int) -> Iterator[tuple[MicroBatc
         micro_batches,
         seed=config.seed,
         device=live.accelerator.device,
-        workers=config.workers,
+        workers=config.workers or 0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from finetune.config.schema import RunConfig
 from finetune.config.yaml import flatten
 from finetune.distributed.compilation import compiles_on
+from finetune.distributed.devices import core_count
 from finetune.distributed.precision import choose_precision
 from finetune.errors import ConfigError
 from finetune.methods.base import Method, Recipe
@@ -17,6 +19,7 @@ from finetune.methods.full import Full
 from finetune.model import TransferModel
 from finetune.reporting.run_facts import NOT_APPLICABLE
 
+MOST_WORKERS = 8  # that decode images
 LAYERED_HEAD_LR = 1e-3  # the highest stable rate for a head of several new layers
 
 
@@ -34,6 +37,7 @@ def fill_defaults(
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
         "train.dropout": _dropout(config, model, device),
+        "train.workers": _workers(config, method, device),
         "optim.lr": (recipe.lr, reason),
         "optim.head_lr": (head_lr, layered or reason),
         "optim.layer_decay": (1.0, "the same rate for all blocks"),
@@ -61,7 +65,7 @@ def fill_defaults(
     chosen = {key: value for key, value in filled.items() if values[key] is None}
     unused = _unused_keys(method, model)
     return _replace_keys(config, {key: value for key, (value, _) in chosen.items()}), {
-        key: NOT_APPLICABLE if key in unused else why for key, (_, why) in chosen.items()
+        key: NOT_APPLICABLE if key in unused else why for key, (_, why) in chosen.items() if why
     }
 
 
@@ -82,6 +86,15 @@ def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> t
     if device.type != "cpu":
         return "by-batch", "torch's own; by-sample is the same for any micro-batches"
     return "by-sample", "the same result for any micro-batches and processes"
+
+
+def _workers(config: RunConfig, method: Method, device: torch.device) -> tuple[int, str]:
+    """Return the number of processes that load batches by default, and the reason if some do."""
+    reads_images = config.task.reads_images and method.feature_cache is None
+    cores = core_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cpu" or not reads_images or cores < 2:
+        return 0, ""
+    return min(MOST_WORKERS, cores - 1), "images are decoded while the network computes"
 
 
 def _unused_keys(method: Method, model: TransferModel) -> set[str]:

@@ -139,7 +139,7 @@ class RunJournal:
         """Evaluate on any split."""
         live = self.live
         broadcast_buffers(live)
-        block, workers = evaluation_block(live), live.config.train.workers
+        block, workers = evaluation_block(live), live.config.train.workers or 0
         averages = live.ema.in_place() if live.ema is not None else contextlib.nullcontext()
         work = self.console.during(f"evaluating on {split.name}")
         with work, averages, unsharded(live.model):

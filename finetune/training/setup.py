@@ -102,7 +102,8 @@ def assemble(
     selected_metric(config.train.best, task.metric, task.views.metric_names())  # raises if unknown
     _check_labels(splits, task)
     _check_added_rows(config, task, splits.train)
-    if (workers := usable_workers(config.train.workers)) < config.train.workers:
+    wanted = config.train.workers or 0
+    if (workers := usable_workers(wanted)) < wanted:
         notes.append(
             f"workers: {workers} of train.workers={config.train.workers}, {WORKERS_PER_CORE} for "
             "each core of this machine"

@@ -9,13 +9,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from finetune.config.schema import ModelConfig, RunConfig
+from finetune.config.schema import ModelConfig, RunConfig, TrainConfig
 from finetune.errors import ConfigError, ModelError
 from finetune.export.final_model import relative_difference
 from finetune.io.references import locate
 from finetune.methods.lora import Lora
 from finetune.methods.method_configs import LoraConfig
 from finetune.registry import make_method
+from finetune.training import recipes
 from finetune.training.recipes import fill_defaults
 from tasks import Segmentation
 from tasks.image.preprocessing import INPUT
@@ -124,6 +125,37 @@ def test_fill_defaults_lowers_the_head_lr_of_a_deep_decoder(
     filled, reasons = fill_defaults(config, Lora(method), model, torch.device("cpu"))
     assert filled.optim.head_lr == 1e-3
     assert "new layers" in reasons["optim.head_lr"]
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "local", "given", "workers"),
+    [
+        ("cpu", 16, "1", None, 0),
+        ("cuda", 16, "1", None, 8),
+        ("cuda", 16, "4", None, 3),
+        ("cuda", 1, "1", None, 0),
+        ("cuda", 16, "1", 2, 2),
+    ],
+)
+def test_images_are_decoded_by_workers_beside_another_device_than_a_cpu(
+    segmentation_networks: dict[str, Path],
+    scenes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    cores: int,
+    local: str,
+    given: int | None,
+    workers: int,
+) -> None:
+    monkeypatch.setattr(recipes, "core_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    _, model = build(segmentation_networks["resnet"], scenes)
+    source, method = ModelConfig(name="resnet"), LoraConfig()
+    train = TrainConfig(workers=given, precision="bf16")
+    config = RunConfig(task=Segmentation.Config(), model=source, method=method, train=train)
+    filled, reasons = fill_defaults(config, Lora(method), model, torch.device(device))
+    assert filled.train.workers == workers
+    assert ("train.workers" in reasons) == (given is None and workers > 0)
 
 
 class Pointwise(SegmentationModel):
