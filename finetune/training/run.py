@@ -209,6 +209,9 @@ def _train(
     console.facts(describe_run(prepared).lines())
     if config.output.hub is not None and (note := note_missing_token(config.output.hub)):
         console.print(note)
+    if identity.extend and folder.exists:
+        last, _ = find_latest_checkpoint(folder.checkpoints)
+        _check_length(last.step if last else 0, live)  # only now: a fault must not cost the results
     accelerator.wait_for_everyone()  # all processes must have looked before one writes
     if accelerator.is_main_process:
         if fresh and folder.exists:  # only now: a fault above must not cost the old run
@@ -329,17 +332,22 @@ def resume(live: Live, folder: RunFolder, console: Console) -> Progress:
     console.print(
         f"resuming from step {checkpoint.step} of {live.total_steps} ({checkpoint.folder})"
     )
-    if progress.step > live.total_steps:
-        raise ConfigError(
-            f"train: the run is at step {progress.step} already, past the requested total of "
-            f"{live.total_steps} steps; raise train.epochs or train.max_steps, or use --fresh"
-        )
+    _check_length(progress.step, live)
     # An extended run may have more patience than the one that early stopping ended.
     patience = live.config.train.early_stopping
     progress.stopped = patience is not None and progress.stale >= patience
     if live.accelerator.is_main_process:
         folder.point(progress.step, progress.best_step, progress.best_value)
     return progress
+
+
+def _check_length(step: int, live: Live) -> None:
+    """Raise ConfigError if a run is at a step beyond those that it is to have."""
+    if step > live.total_steps:
+        raise ConfigError(
+            f"train: the run is at step {step} already, past the requested total of "
+            f"{live.total_steps} steps; raise train.epochs or train.max_steps, or use --fresh"
+        )
 
 
 def _read_progress(checkpoint: Checkpoint) -> Progress:

@@ -223,10 +223,14 @@ def test_extended_run_resumes_from_its_last_checkpoint(
     assert live(longer, seen=more, extend=True, stop=Stop(10, "tick")) is None
     assert sorted(more.steps) == [8, 9]
     # The results are those of the shorter run, so the extended one does not count as finished.
-    assert live(longer, seen=more) is not None
+    folder = live(longer, seen=more)
+    assert folder is not None
     assert sorted(more.steps) == [8, 9, 10, 11]
+    before = {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()}
     with pytest.raises(ConfigError, match=r"at step 12 already, past the requested total of 4"):
         live(load(tmp_path, bert_folder, news_csv, {**keys, "train.epochs": 1}), extend=True)
+    # Refused before anything of the finished run is written, so its results stay.
+    assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
 
 
 def test_fresh_run_starts_over(bert_folder: Path, news_csv: Path, tmp_path: Path) -> None:
