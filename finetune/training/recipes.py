@@ -37,11 +37,12 @@ def fill_defaults(
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
         "train.dropout": _dropout(config, model, device),
-        "train.workers": _workers(config, method, device),
         "optim.lr": (recipe.lr, reason),
         "optim.head_lr": (head_lr, layered or reason),
         "optim.layer_decay": (1.0, "the same rate for all blocks"),
     }
+    if workers := _workers(config, method, device):
+        filled["train.workers"] = workers, "images are decoded while the network computes"
     if method.contrastive is not None:
         tuning, why = _recipe(config, Full(), model)
         filled["optim.lr"] = (tuning.lr, f"for contrastive tuning: {why}")
@@ -65,7 +66,7 @@ def fill_defaults(
     chosen = {key: value for key, value in filled.items() if values[key] is None}
     unused = _unused_keys(method, model)
     return _replace_keys(config, {key: value for key, (value, _) in chosen.items()}), {
-        key: NOT_APPLICABLE if key in unused else why for key, (_, why) in chosen.items() if why
+        key: NOT_APPLICABLE if key in unused else why for key, (_, why) in chosen.items()
     }
 
 
@@ -88,13 +89,13 @@ def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> t
     return "by-sample", "the same result for any micro-batches and processes"
 
 
-def _workers(config: RunConfig, method: Method, device: torch.device) -> tuple[int, str]:
-    """Return the number of processes that load batches by default, and the reason if some do."""
+def _workers(config: RunConfig, method: Method, device: torch.device) -> int:
+    """Return the number of processes that load batches by default."""
     reads_images = config.task.reads_images and method.feature_cache is None
     cores = core_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type == "cpu" or not reads_images or cores < 2:
-        return 0, ""
-    return min(MOST_WORKERS, cores - 1), "images are decoded while the network computes"
+        return 0
+    return min(MOST_WORKERS, cores - 1)
 
 
 def _unused_keys(method: Method, model: TransferModel) -> set[str]:
