@@ -99,7 +99,7 @@ def test_balanced_sampling_draws_classes_equally_and_reports_support(
         fit(live, *others)
 
     monkeypatch.setattr(run, "fit", recording_fit)
-    keys = {"method": "frozen", "train.sampling": "balanced", "epochs": 1}
+    keys = {"method": "frozen", "train.sampling": "balanced", "train.epochs": 1}
     folder = live(load(tmp_path / "run", bert_folder, data, keys))
     assert folder is not None
     assert np.bincount(rows).tolist() == [16, 16]
