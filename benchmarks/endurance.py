@@ -111,13 +111,13 @@ def watch(process: psutil.Process, metrics: Path) -> Iterator[Sample]:
         time.sleep(0.1)
 
 
-def run(work: str, folder: Path, gigabytes: float) -> list[Sample]:
+def run(work: str, folder: Path, gigabytes: float, words: int) -> list[Sample]:
     """Train in a process of its own; return what was seen of it. Exits if the run fails."""
     write_bert(folder / "bert", is_tiny=True)
     is_large = WORKS[work] is LARGE
     size = gigabytes * 1e9 if is_large else 3e5
     rows = folder / ("rows.jsonl" if work == "lines" else "rows.arrow")
-    written = write_corpus(rows, size, words=1000 if is_large else 20)
+    written = write_corpus(rows, size, words=words if is_large else 20)
     print(f"{work}: rows of {written / 1e6:.1f} MB", flush=True)
     keys = [
         f"data={rows}",
@@ -169,10 +169,11 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="+", choices=list(WORKS))
     parser.add_argument("--gigabytes", type=float, default=2, help="of the corpus")
+    parser.add_argument("--words", type=int, default=1000, help="of a row of the corpus")
     options = parser.parse_args()
     for work in options.names:
         with tempfile.TemporaryDirectory() as folder:
-            print(table(run(work, Path(folder), options.gigabytes)), flush=True)
+            print(table(run(work, Path(folder), options.gigabytes, options.words)), flush=True)
 
 
 if __name__ == "__main__":
