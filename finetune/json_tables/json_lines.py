@@ -42,6 +42,8 @@ def read_json_lines(
     except (UnicodeDecodeError, ValueError):  # of another encoding, or no JSON
         table = None
     except OSError as error:
+        if str(error.filename) == str(path):  # the reader of whole files says why
+            return None, []
         raise DataError(
             f"{path}: cannot be stored as a table in {cache_folder('tables')} ({error.strerror}); "
             "set the environment variable FINETUNE_CACHE to a folder on a disk with room for it"
