@@ -13,7 +13,7 @@ import numpy as np
 from finetune.analysis.near_texts import words_of
 from finetune.checks.checked_rows import CheckedRows
 from finetune.errors import listed
-from finetune.task_parts.columns import CELLS_AT_ONCE
+from finetune.task_parts.columns import window_size
 from finetune.task_parts.rows import Finding
 
 _GIVEN_AWAY = 0.95  # share of the labels that a column predicts
@@ -127,8 +127,9 @@ def _values(split: CheckedRows, name: str) -> list[Any] | None:
     if getattr(feature, "dtype", None) is None or feature.dtype in ("dict", "list", "binary"):
         return None
     column, values = split.rows[name], list[Any]()
-    for start in range(0, len(split.rows), CELLS_AT_ONCE):
-        values += map(_shortened, column[start : start + CELLS_AT_ONCE])
+    size = window_size(split.rows, [name])
+    for start in range(0, len(split.rows), size):
+        values += map(_shortened, column[start : start + size])
     return values if all(isinstance(value, Hashable) for value in values) else None
 
 

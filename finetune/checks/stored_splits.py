@@ -28,11 +28,11 @@ from finetune.io.references import is_pattern, locate
 from finetune.tables.records import as_dataset
 from finetune.tables.table_files import table_format
 from finetune.task import Task
+from finetune.task_parts.columns import window_size
 
 FEWEST_BYTES = 4 * 2**20
 """Size of all files from which splits are kept: smaller ones are read and checked in a second."""
 _KIND, _FACTS, _UNLABELED = "rows", "splits.json", "unlabeled"
-_ROWS_AT_ONCE = 10_000
 _REFERENCES = ("source", "train", "validation", "test", "unlabeled")
 _OTHERS = ("map", "drop", "relabel", "answers", "images", "subset")
 
@@ -127,8 +127,9 @@ def _write(facts: Mapping[str, Any], tables: Mapping[str, Dataset], folder: Path
     for name, rows in tables.items():
         schema, arrow = rows.features.arrow_schema, rows.with_format("arrow")
         with pa.ipc.new_file(folder / f"{name}.arrow", schema) as file:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                file.write_table(arrow[start : start + _ROWS_AT_ONCE].cast(schema))
+            size = window_size(rows, rows.column_names)
+            for start in range(0, len(rows), size):
+                file.write_table(arrow[start : start + size].cast(schema))
 
 
 def _open_table(path: Path) -> Dataset:

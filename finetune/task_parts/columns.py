@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 CELLS_AT_ONCE = 8192
+CELL_BYTES_AT_ONCE = 2**24
 
 
 def is_plain(rows: Any, names: Sequence[str]) -> bool:
@@ -30,12 +31,18 @@ def holds_text(rows: Any, names: Sequence[str]) -> bool:
     return all(pa.types.is_string(types[n]) or pa.types.is_large_string(types[n]) for n in names)
 
 
+def window_size(rows: Any, names: Sequence[str]) -> int:
+    """Return how many rows of a Dataset to read at once: thousands, or fewer if these are long."""
+    total = max(sum(rows.data.column(name).nbytes for name in names), 1)
+    return int(max(1, min(CELLS_AT_ONCE, CELL_BYTES_AT_ONCE * len(rows.data) // total)))
+
+
 def column_windows(rows: Any, names: Sequence[str]) -> Iterator[list[pa.Array]]:
-    """Yield these columns of a table that `is_plain`, some thousand cells at a time."""
+    """Yield these columns of a table that `is_plain`, `window_size` rows at a time."""
     distinct = list(dict.fromkeys(names))
-    table = rows.select_columns(distinct).with_format("arrow")
-    for start in range(0, len(rows), CELLS_AT_ONCE):
-        window = table[start : start + CELLS_AT_ONCE]
+    table, size = rows.select_columns(distinct).with_format("arrow"), window_size(rows, distinct)
+    for start in range(0, len(rows), size):
+        window = table[start : start + size]
         yield [window.column(name).combine_chunks() for name in names]
 
 

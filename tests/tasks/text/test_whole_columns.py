@@ -8,7 +8,14 @@ import pyarrow as pa
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from finetune.task_parts.columns import CELLS_AT_ONCE, by_cell, cells_of, count_cells, is_plain
+from finetune.task_parts.columns import (
+    CELLS_AT_ONCE,
+    by_cell,
+    cells_of,
+    count_cells,
+    is_plain,
+    window_size,
+)
 from finetune.testing import check_whole_tables
 from tasks import TextClassification
 
@@ -73,3 +80,13 @@ def test_only_cells_that_are_the_same_in_arrow_are_plain() -> None:
     assert not is_plain(rows, ["absent"])
     assert not is_plain(rows, [])
     assert not is_plain(list(rows), ["text"])
+
+
+def test_few_long_cells_are_read_at_once() -> None:
+    short, long = (
+        Dataset.from_dict({"text": [text] * 400}) for text in ("short", "long " * 20_000)
+    )
+    assert window_size(short, ["text"]) == CELLS_AT_ONCE
+    assert 100 < window_size(long, ["text"]) < 200  # of 100 kB each
+    assert [text for (text,) in cells_of(long, ["text"])] == long["text"][:]
+    assert window_size(short.select([]), ["text"]) >= 1
