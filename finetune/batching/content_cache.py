@@ -20,8 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from finetune.batching.feature_files import cache_root
-from finetune.io.files import atomic, has_facts, remove_path
+from finetune.io.files import atomic, cache_folder, has_facts, remove_path
 from finetune.io.manifest import MANIFEST, write_manifest
 
 KEPT_DAYS = 30
@@ -47,7 +46,7 @@ def entry_key(task_class: type, facts: Any) -> str | None:
 
 def open_entry(kind: str, key: str) -> Path | None:
     """Return the folder of an entry whose files are as they were written; None if there is none."""
-    folder = _root(kind) / key
+    folder = cache_folder(kind) / key
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         is_whole = bool(files) and all(has_facts(folder / name, files[name]) for name in files)
@@ -59,7 +58,7 @@ def open_entry(kind: str, key: str) -> Path | None:
 
 def store_entry(kind: str, key: str, write: Callable[[Path], None]) -> Path | None:
     """Write an entry by a function that fills its folder; None if that was not possible."""
-    folder = _root(kind) / key
+    folder = cache_folder(kind) / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(folder.parent)
@@ -70,10 +69,6 @@ def store_entry(kind: str, key: str, write: Callable[[Path], None]) -> Path | No
     except OSError:
         return None
     return folder
-
-
-def _root(kind: str) -> Path:
-    return cache_root().with_name(kind)
 
 
 def _remove_unused(root: Path) -> None:

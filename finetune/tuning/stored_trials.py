@@ -15,12 +15,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from finetune.batching.feature_files import cache_root
 from finetune.cluster.ray_cluster import connected
 from finetune.cluster.repeated_tasks import RepeatedTasks
 from finetune.cluster.stored_folder import StoredFolder
 from finetune.errors import ConfigError, FinetuneError
-from finetune.io.files import remove_path
+from finetune.io.files import cache_folder, remove_path
 from finetune.reporting.console import Console
 from finetune.search_space.search_plan import SearchPlan
 from finetune.tuning.cluster_trials import check_is_named, count_left, end_of, training_here, until
@@ -275,7 +274,7 @@ def _place(url: str) -> Path:
     import ray
 
     node: str = ray.get_runtime_context().get_node_id()
-    return cache_root().with_name("search") / _digest(url) / node
+    return cache_folder("search") / _digest(url) / node
 
 
 def _digest(url: str) -> str:
