@@ -28,6 +28,12 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype that a product with this tensor has, under autocast or not."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
 def find_device(name: str | torch.device) -> torch.device:
     """Return the named device. Raises ConfigError if this machine or this torch lacks it."""
     try:

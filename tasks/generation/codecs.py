@@ -150,7 +150,6 @@ class CausalCodec(Codec):
         shape = (len(bins), size)
         ids = torch.full(shape, self.tokenizer.pad_token_id)
         positions = torch.arange(size).repeat(len(bins), 1)
-        segments = torch.zeros(shape, dtype=torch.long)
         boundaries = [0]
         targets: list[tuple[int, int, int]] = []  # (position that carries loss, its target, row)
         for number, members in enumerate(bins):
@@ -159,19 +158,17 @@ class CausalCodec(Codec):
                 stop = start + len(rows[row].ids)
                 ids[number, start:stop] = torch.tensor(rows[row].ids)
                 positions[number, start:] -= int(positions[number, start])
-                segments[number, start:] += 1
                 targets += _shifted_targets(rows[row], number * size + start, owners[row])
                 boundaries.append(number * size + stop)
                 start = stop
-            # Padding gets a segment of its own.
+            # Padding is a row of its own.
             if start < size:
                 positions[number, start:] -= int(positions[number, start])
-                segments[number, start:] += 1
                 boundaries.append((number + 1) * size)
         inputs = {"input_ids": ids}
         if len(bins) < len(rows):
-            inputs |= {"position_ids": positions, "segments": segments}
-            inputs["boundaries"] = torch.tensor(boundaries, dtype=torch.int32)
+            ends = torch.tensor(boundaries, dtype=torch.int32)
+            inputs |= {"position_ids": positions, "boundaries": ends}
         return _batch(inputs, sorted(targets, key=lambda item: item[2]), len(samples))
 
     def prompts(self, samples: Sequence[Sample]) -> dict[str, Tensor]:

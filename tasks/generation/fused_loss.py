@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from finetune.distributed.devices import autocast_dtype
 from finetune.errors import ModelError
 
 PIECE = 2**24  # logits that are stored at a time
@@ -78,11 +79,11 @@ def fused_loss(states: Tensor, weight: Tensor, bias: Tensor | None, targets: Ten
     if states.is_cuda and find_spec("liger_kernel") is not None:
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled() else states.dtype
-        low = [None if part is None else part.to(dtype) for part in (weight, states, bias)]
+        dtype = autocast_dtype(states)
+        bias = None if bias is None else bias.to(dtype)
         with torch.autocast("cuda", enabled=False):
             loss: Tensor = LigerFusedLinearCrossEntropyLoss(reduction="sum")(
-                low[0], low[1], targets, low[2]
+                weight.to(dtype), states.to(dtype), targets, bias
             )
         return loss
     rows = max(1, PIECE // len(weight))

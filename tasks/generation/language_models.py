@@ -20,7 +20,12 @@ from finetune.model import Batch, TransferModel
 from tasks.backbones.pretrained import load_whole, quiet_transformers, text_network_kind
 from tasks.backbones.seams import find_blocks, linear_layers, output_at
 from tasks.generation.fused_loss import loss_as_output
-from tasks.generation.packed_attention import PACKED, as_mask, register_packed_attention
+from tasks.generation.packed_attention import (
+    PACKED,
+    as_mask,
+    boundary_mask,
+    register_packed_attention,
+)
 from tasks.text.vocabulary import embedding_rows
 
 Isolation = Literal["boundaries", "positions", "mask"]
@@ -79,10 +84,10 @@ class LanguageModel(TransferModel):
         In training with a fused loss, compute their summed loss [] instead.
         """
         inputs = dict(batch["inputs"])
-        positions, segments = inputs.pop("positions"), inputs.pop("segments", None)
-        boundaries = inputs.pop("boundaries", None)
-        if segments is not None and self.isolation == "mask":
-            inputs["attention_mask"] = block_mask(segments, self.network.config)
+        positions, boundaries = inputs.pop("positions"), inputs.pop("boundaries", None)
+        if boundaries is not None and self.isolation == "mask":
+            bins, size = inputs["input_ids"].shape
+            inputs["attention_mask"] = block_mask(boundaries, bins, size, self.network.config)
         elif boundaries is not None and self.isolation == "boundaries":
             inputs["attention_mask"] = as_mask(boundaries)
         fused: AbstractContextManager[None] = nullcontext()
@@ -125,18 +130,16 @@ def _is_quantized(part: nn.Module) -> bool:
     return type(part).__module__.startswith("bitsandbytes.")
 
 
-def block_mask(segments: Tensor, config: Any) -> Tensor:
+def block_mask(boundaries: Tensor, bins: int, size: int, config: Any) -> Tensor:
     """Make a causal mask [K, 1, T, T] that confines attention to the token's own row.
 
-    `segments` [K, T] numbers the rows of each bin; padding counts as a row.
+    It is of `bins` K of `size` T, and has the form that the network's attention takes.
     """
-    size = segments.shape[1]
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    allowed = same & torch.ones(size, size, dtype=torch.bool, device=segments.device).tril()
+    allowed = boundary_mask(boundaries, bins, size)
     if config._attn_implementation != "eager":
         return allowed
     lowest = torch.finfo(torch.float32).min
-    return torch.zeros(allowed.shape, device=segments.device).masked_fill(~allowed, lowest)
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, lowest)
 
 
 def find_isolation(network: Any, *, has_kernel: bool | None = None) -> Isolation | None:
@@ -179,13 +182,13 @@ def _isolates(network: Any, kind: Isolation, one: Tensor, two: Tensor, alone: Te
     joined = torch.cat([one, two])[None]
     positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in (one, two)])[None]
     inputs = {"input_ids": joined, "position_ids": positions}
+    ends = torch.tensor([0, len(one), len(joined[0])], dtype=torch.int32, device=one.device)
     if kind == "boundaries":
-        ends = torch.tensor([0, len(one), len(one) + len(two)], device=one.device)
         inputs["attention_mask"] = as_mask(ends)
     if kind == "mask":
         if getattr(network.config, "sliding_window", None) is not None:
             return False
-        inputs["attention_mask"] = block_mask((positions == 0).cumsum(1), network.config)
+        inputs["attention_mask"] = block_mask(ends, 1, joined.shape[1], network.config)
     try:
         packed = _logits(network, **inputs)[0]
     except (TypeError, ValueError, RuntimeError, IndexError):  # no such ids or mask accepted

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.distributed.devices import autocast_dtype
+
 PACKED = "finetune_packed"
 """Name of this attention in transformers' registry."""
 _WIDEST = 256  # features of a head that the kernel takes
@@ -33,7 +35,7 @@ def register_packed_attention() -> None:
 
 def as_mask(boundaries: Tensor) -> Tensor:
     """Return boundaries [R + 1], offsets in all bins one after another, in the form of a mask."""
-    return boundaries.to(torch.int32)[None, None, None]
+    return boundaries[None, None, None]
 
 
 def attend_packed(
@@ -56,7 +58,7 @@ def attend_packed(
     boundaries = None
     if attention_mask is not None and attention_mask.dtype == torch.int32:
         boundaries = attention_mask.flatten()
-        dtype = _computed_dtype(query)
+        dtype = autocast_dtype(query)
         width = max(query.shape[-1], value.shape[-1])
         if query.is_cuda and dtype in _HALF and not dropout and width <= _WIDEST:
             repeats = query.shape[1] // key.shape[1]
@@ -79,12 +81,6 @@ def attend_packed(
     return attended, None
 
 
-def _computed_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the dtype that autocast would give this tensor in a product."""
-    kind = tensor.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
-
-
 def _attend_on_gpu(
     heads: list[Tensor], boundaries: Tensor, scaling: float | None, window: int
 ) -> tuple[Tensor, None]:
@@ -100,7 +96,7 @@ def _attend_on_gpu(
     return attended.view(bins, size, count, -1), None
 
 
-def boundary_mask(boundaries: Tensor, bins: int, size: int, window: int | None) -> Tensor:
+def boundary_mask(boundaries: Tensor, bins: int, size: int, window: int | None = None) -> Tensor:
     """Return the causal mask [K, 1, T, T] of rows with these boundaries, True where attended."""
     places = torch.arange(bins * size, device=boundaries.device, dtype=torch.int32)
     rows = torch.bucketize(places, boundaries, right=True).view(bins, size)

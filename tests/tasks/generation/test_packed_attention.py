@@ -42,11 +42,9 @@ def make_bins() -> tuple[list[torch.Tensor], dict[str, Any]]:
     sizes = [20, 17, 3, 25, 9, 6]
     positions = torch.cat([torch.arange(size) for size in sizes]).view(2, 40)
     boundaries = torch.tensor([0, 20, 37, 40, 65, 74, 80], dtype=torch.int32)
-    segments = torch.repeat_interleave(torch.arange(6), torch.tensor(sizes)).view(2, 40)
     return rows, {
         "input_ids": ids,
         "position_ids": positions,
-        "segments": segments,
         "boundaries": boundaries,
         "positions": torch.arange(74),
     }
