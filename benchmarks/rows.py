@@ -29,7 +29,7 @@ WHOLE = {"figure": "whole-processor", "clock": "whole-clock"}
 PART = {"figure": "processor", "clock": "clock"}
 WHOLE_RUN, TRAINING = ({**each, "quality": "accuracy"} for each in (WHOLE, PART))
 TRAINER, SFT = "versus_trainer", "versus_trainer_generation"
-PICTURES, LOOPS = "pictures_versus_bare_loop", "--blocks 4 --steps 6"
+PICTURES, FEW, LOOPS = "pictures_versus_bare_loop", "--steps 24", "--steps 40"
 TEXTS, BATCHES = "predict_versus_libraries", "pictures_versus_trainer"
 ONCE, LONG = "--repeats 1 --rows 125", "--repeats 1 --rows 2225 --max-length 512"
 SHORT_SFT, LONG_SFT = (
@@ -122,23 +122,27 @@ ROWS = {
         "pictures, full, EfficientNet-Lite0, same precision",
         "bare loop",
         1.0,
-        *twice(
-            PICTURES, "--blocks 2 --steps 4", f"--batch-size 16 {LOOPS}", "image-classification"
-        ),
+        *twice(PICTURES, FEW, f"--batch-size 16 {LOOPS}", "image-classification --repeats 1"),
+        **PART,
     ),
     "segmentation": Row(
         "segmentation, Unet",
         "smp, bare loop",
         1.0,
-        *twice(PICTURES, "--blocks 2 --steps 4", LOOPS, "segmentation"),
+        *twice(PICTURES, FEW, LOOPS, "segmentation --repeats 1"),
+        **PART,
     ),
     "detection": Row(
         "detection, FCOS",
         "torchvision",
         0.9,
-        "detection_versus_torchvision",
-        "--side 192 --batch-size 2 --blocks 2 --steps 4",
-        f"--side 256 {LOOPS}",
+        *twice(
+            "detection_versus_torchvision",
+            f"--size 192 --batch-size 2 {FEW}",
+            f"--size 256 {LOOPS}",
+            "--repeats 1",
+        ),
+        **PART,
     ),
     "predict": Row(
         "predict 256 texts, fp32",
@@ -165,9 +169,10 @@ ROWS = {
         "our loop",
         "bare loop",
         1.03,
-        "versus_bare_loop",
-        "--sizes small --blocks 4 --steps 8",
-        "--sizes larger --blocks 6 --steps 10",
+        *twice(
+            "versus_bare_loop", f"--size small {LOOPS}", f"--size larger {LOOPS}", "--repeats 1"
+        ),
+        **PART,
     ),
     "dropout": Row(
         "dropout by sample and its attention",

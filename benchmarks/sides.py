@@ -46,9 +46,12 @@ class Stopwatch:
 def watch_training() -> dict[str, float]:
     """Return a dict that gets the figures of the training alone when a run of this kit trains.
 
-    Freed memory is kept, as by the command line.
+    Libraries are imported as by the command line, and freed memory is kept.
     """
-    import finetune.training.run as engine
+    from finetune.cli.options import loading_libraries
+
+    with loading_libraries():
+        import finetune.training.run as engine
     from finetune.distributed.launch import keep_freed_memory
 
     keep_freed_memory()
@@ -95,7 +98,8 @@ def compare(
     ours, *others = results
     for other in others:
         for figure, unit in UNITS.items():
-            print(_ratio(figure, unit, ours, results[ours], other, results[other]))
+            if all(figure in run for run in (*results[ours], *results[other])):
+                print(_ratio(figure, unit, ours, results[ours], other, results[other]))
 
 
 def this_command() -> list[str]:
@@ -123,4 +127,4 @@ def _describe(figures: Mapping[str, float]) -> str:
 def _ratio(figure: str, unit: str, ours: str, mine: Any, other: str, theirs: Any) -> str:
     """Return a ratio of medians in words."""
     one, two = (median(run[figure] for run in runs) for runs in (mine, theirs))
-    return f"{figure}: {one:.2f} {unit} / {two:.2f} {unit} = {one / two:.3f} ({ours} / {other})"
+    return f"{figure}: {one:.4g} {unit} / {two:.4g} {unit} = {one / two:.3f} ({ours} / {other})"
