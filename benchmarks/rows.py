@@ -82,7 +82,14 @@ ROWS = {
         figure="until",
     ),
     "sft-lora": Row(
-        "SFT with LoRA, rows of unequal length",
+        "SFT with LoRA, rows of very unequal length",
+        "Trainer, padding",
+        0.4,
+        *twice(SFT, SHORT_SFT, LONG_SFT, "--uneven"),
+        quality="perplexity",
+    ),
+    "sft-even": Row(
+        "SFT with LoRA, rows of 150 to 220 tokens",
         "Trainer, padding",
         0.4,
         SFT,
