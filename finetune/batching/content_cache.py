@@ -40,7 +40,7 @@ def entry_key(task_class: type, facts: Any) -> str | None:
         return None
     engine = Path(__file__).parents[1]
     code = [_digest_sources(engine), _digest_sources(Path(origin).parent)]
-    content = json.dumps([code, _versions(), facts], sort_keys=True)
+    content = json.dumps([code, installed_versions(*_LIBRARIES), facts], sort_keys=True)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -61,7 +61,7 @@ def store_entry(kind: str, key: str, write: Callable[[Path], None]) -> Path | No
     folder = cache_folder(kind) / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_unused(folder.parent)
+        remove_unused(folder.parent)
         with atomic(folder) as partial:
             partial.mkdir()
             write(partial)
@@ -71,7 +71,8 @@ def store_entry(kind: str, key: str, write: Callable[[Path], None]) -> Path | No
     return folder
 
 
-def _remove_unused(root: Path) -> None:
+def remove_unused(root: Path) -> None:
+    """Remove what was last used more than KEPT_DAYS ago from the folder of a kind of entries."""
     for entry in root.iterdir():
         with contextlib.suppress(OSError):
             if time.time() - entry.stat().st_mtime > KEPT_DAYS * 24 * 3600:
@@ -88,9 +89,10 @@ def _digest_sources(package: Path) -> str:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def installed_versions(*names: str) -> dict[str, str]:
+    """Return the versions of libraries, of those that are installed."""
     found = {}
-    for name in _LIBRARIES:
+    for name in names:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -16,6 +16,7 @@ _IMBALANCED = 5  # ratio of the largest to the smallest class
 _RARE = 10  # rows of a class
 _SMALL = 100  # rows of a held-out split
 _SHOWN = 8
+_LONGEST = 60  # characters of a label
 
 
 def contradiction_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:
@@ -31,8 +32,8 @@ def contradiction_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:
         if not positions:
             continue
         numbers = split.numbers_at(positions)
-        pairs = Counter(" / ".join(sorted(map(str, map(_name, group)))) for group in groups)
-        often = listed((f"{names} ({count})" for names, count in pairs.most_common()), 3)
+        pairs = Counter(tuple(sorted(map(str, map(_name, group)))) for group in groups)
+        often = listed((f"{_join(names)} ({count})" for names, count in pairs.most_common()), 3)
         yield Finding(
             3 if len(positions) > len(split) / 50 else 2,
             "contradictions",
@@ -61,6 +62,13 @@ def _truth(split: CheckedRows, positions: Sequence[int]) -> list[Any]:
 
 def _name(truth: Any) -> Any:
     return ", ".join(truth) if isinstance(truth, tuple) else truth
+
+
+def _join(names: Sequence[str]) -> str:
+    """Return the different labels of equal rows in a few words, however many and long they are."""
+    shown = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]} ..." for name in names[:_SHOWN]]
+    more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
+    return " / ".join([*shown, *more])
 
 
 def balance_findings(splits: Sequence[CheckedRows]) -> Iterator[Finding]:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from tasks.pixels.image_opening import open_bytes, open_image
 from tasks.pixels.orientation import orientation_of, swaps_sides, to_upright, upright_size
 from tasks.pixels.pixel_range import to_8_bits
 from tasks.pixels.tiff_layout import TiffLayout, tiff_layout
+from tasks.pixels.valid_pictures import digest_of, valid_pictures
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, above which it warns of decompression bombs: 256 MiB of RGB."""
@@ -54,6 +55,7 @@ _WHITE = (255, 255, 255, 255)
 _COLORS = (1, 3)  # channels of gray and of RGB
 _JPEGS = ("JPEG", "MPO")  # Pillow's names; MPO is that of some cameras
 _ANY_RANGE = (0.0, 1.0)  # for a check, which needs no pixels
+_MOST_DIGESTED = 2**28  # bytes of a file that is read twice, once for its digest
 
 
 def read_image(
@@ -138,16 +140,21 @@ def find_fault(
 ) -> str | None:
     """Return the fault of an image, found by decoding it, or None.
 
-    Without a range, 16-bit and float values are a fault. The result is cached per file.
+    Without a range, 16-bit and float values are a fault. The result is cached per file, and images
+    are not decoded again whose content is among the `valid_pictures` of these arguments.
     """
+    way = max_pixels, channels, has_range
     path = path_of(value)
     if path is None:
-        return _fault(value, max_pixels, channels, has_range)
+        stored = value.get("bytes") if isinstance(value, Mapping) else value
+        if not isinstance(stored, bytes):
+            return _fault(value, *way)
+        return _unless_valid(stored, lambda: hashlib.sha256(stored).hexdigest(), "", way)
     try:
         stat = Path(path).stat()
     except (OSError, ValueError):  # ValueError: a NUL in the name
-        return _fault(value, max_pixels, channels, has_range)
-    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, max_pixels, channels, has_range)
+        return _fault(value, *way)
+    return _fault_of_file(path, stat.st_mtime_ns, stat.st_size, *way)
 
 
 def digest_image(value: Any) -> str:
@@ -304,7 +311,25 @@ def _fault(value: Any, max_pixels: int, channels: int, has_range: bool) -> str |
 def _fault_of_file(
     path: str, changed: int, size: int, max_pixels: int, channels: int, has_range: bool
 ) -> str | None:
-    return _fault(path, max_pixels, channels, has_range)
+    way = max_pixels, channels, has_range
+    if not 0 < size <= _MOST_DIGESTED:
+        return _fault(path, *way)
+    digest = partial(_digest_of_file, path, changed, size)
+    return _unless_valid(path, digest, Path(path).suffix, way)
+
+
+def _unless_valid(
+    value: Any, digest: Callable[[], str], suffix: str, way: tuple[int, int, bool]
+) -> str | None:
+    """Return the fault of an image, without decoding it again if it is known to be valid."""
+    valid = valid_pictures(*way)
+    with suppress(OSError):  # a folder
+        if len(valid) and digest_of(digest(), suffix) in valid:
+            return None
+    fault = _fault(value, *way)
+    if fault is None:
+        valid.add(digest_of(digest(), suffix))
+    return fault
 
 
 @lru_cache(maxsize=1 << 18)

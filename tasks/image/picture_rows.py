@@ -31,6 +31,7 @@ from tasks.pixels.areas import Area, divide_area, png_cell
 from tasks.pixels.image_cells import looks_like_image, path_of
 from tasks.pixels.input_sizes import SAMPLED
 from tasks.pixels.pixel_range import settle_pixel_range
+from tasks.pixels.valid_pictures import valid_pictures
 
 RGB = 3
 IMAGE_NAMES = ("image", "img", "picture", "photo", "pixel_values", "path", "file_name", "filename")
@@ -82,14 +83,20 @@ class PictureRows(Rows):
     def validate(self, row: Row) -> Iterator[str]:
         """Yield the fault of a row's image, found by decoding it."""
         value = self.cell(row)
-        has_range = not self.is_trained or self.config.pixel_range is not None
-        if fault := find_fault(value, self.config.max_pixels, self.channels, has_range):
+        if fault := find_fault(value, *self._way()):
             path = path_of(value)
             name = f" {path!r}" if path and not row.get("file") else ""
             yield f"{self.inputs[0]}{name} {fault}"
 
     def validate_many(self, rows: Sequence[Row]) -> list[list[str]]:
-        return validate_in_threads(self, rows)
+        faults = validate_in_threads(self, rows)
+        valid_pictures(*self._way()).save()
+        return faults
+
+    def _way(self) -> tuple[int, int, bool]:
+        """Return what an image's fault depends on: the most pixels, channels, if it has a range."""
+        has_range = not self.is_trained or self.config.pixel_range is not None
+        return self.config.max_pixels, self.channels, has_range
 
     def identity(self, row: Row) -> Any:
         return digest_image(self.cell(row))

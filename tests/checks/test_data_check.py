@@ -87,6 +87,17 @@ def test_leaks_duplicates_and_contradictions_are_found_and_written(
     )
 
 
+def test_many_long_labels_of_equal_rows_are_said_in_a_few_words(
+    tmp_path: Path, table: Table
+) -> None:
+    copies = [{**table[0], "label": f"{number} {'long ' * 90}"} for number in range(100, 140)]
+    write(tmp_path / "train.csv", [*table, *copies])
+    (finding,) = [each for each in check(str(tmp_path)) if each.topic == "contradictions"]
+    assert "100 long long" in finding.text
+    assert " / 33 more (1)" in finding.text
+    assert len(finding.text) < 900
+
+
 def test_copies_of_a_nearly_equal_row_all_leak(tmp_path: Path, table: Table) -> None:
     edited = {**table[4], "text": table[4]["text"].replace(" word", " edited ", 1)}
     write(tmp_path / "train.csv", [*table[:120], table[4]])
