@@ -49,7 +49,7 @@ from finetune.io.references import resolve_model
 from finetune.registry import INSTALLED, find_task
 from finetune.task_parts.samples import Row, Sample
 from finetune.training.loop import train_steps
-from finetune.training.setup import Prepared, assemble
+from finetune.training.setup import Prepared, assemble, settle_attention
 from finetune.training.state import Progress
 from tasks.generation.language_models import LanguageModel
 
@@ -273,7 +273,7 @@ def run_side(arguments: argparse.Namespace) -> None:
         assert isinstance(model, LanguageModel)
         untrained = perplexity(ours, model)
         if arguments.side == "ours":
-            run_ours(ours, arguments.block, clock)
+            run_ours(settle_attention(ours), arguments.block, clock)
         else:
             run_trainer(ours, arguments, clock, folder)
         end_turn(

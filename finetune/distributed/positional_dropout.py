@@ -86,15 +86,13 @@ class PositionalDropout(TorchFunctionMode):
 
     `samples` are distinct integers, one for each sample of the forward pass. A tensor whose first
     axis is not a multiple of their number is masked as if it were a single sample; so are all
-    tensors by default. `matmul_attention` replaces attention without dropout, too; `has_kernel` is
-    True once that was called.
+    tensors by default. `matmul_attention` replaces attention without dropout, too.
     """
 
     def __init__(self, samples: Sequence[int] = (0,), *, matmul_attention: bool = False) -> None:
         super().__init__()
         self.keys = hash64(torch.tensor(samples))  # [B]
         self.matmul_attention = matmul_attention
-        self.has_kernel = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -121,11 +119,31 @@ class PositionalDropout(TorchFunctionMode):
     ) -> Tensor:
         """Attend by matrix products with dropout, or if asked for, else by torch's kernel."""
         arguments = query, key, value, attn_mask, dropout_p, is_causal
-        self.has_kernel |= not dropout_p
         scores = query.shape[:-1].numel() * key.shape[-2]
         if dropout_p or (self.matmul_attention and scores <= MOST_SCORES):
             return _attention(self.keys, *arguments, **options)
         return F.scaled_dot_product_attention(*arguments, **options)
+
+
+class AttentionRecorder(PositionalDropout):
+    """Keeps the arguments of the first attention without dropout; None if there is none."""
+
+    first: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        arguments = query, key, value, attn_mask, dropout_p, is_causal
+        if self.first is None and not dropout_p:
+            self.first = arguments, options
+        return super()._attend(*arguments, **options)
 
 
 def _dropout(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.batching.data_loader import load_batches, measure_split
 from finetune.batching.parts import split_into_parts
 from finetune.batching.plan import TrainPlan, blocks_by_length
 from finetune.config.schema import RunConfig
-from finetune.distributed.devices import as_float32, to_device
+from finetune.distributed.devices import to_device
 from finetune.distributed.fsdp import gather, is_sharded
-from finetune.distributed.positional_dropout import seeded_dropout
+from finetune.distributed.positional_dropout import AttentionRecorder, PositionalDropout
 from finetune.distributed.precision import cast_once
 from finetune.errors import ConfigError, ModelError
 from finetune.io.checkpoint import changed_tensors, load_changed_tensors
@@ -36,9 +37,10 @@ from finetune.training.state import Live
 # Training rows that a method observes before it is applied: in total, and per batch.
 OBSERVED, OBSERVED_TOGETHER = 256, 16
 _REMEDY = "correct the values in its config.json, or give another network"
-# Attention is measured in runs of at least so many passes, by some passes of each way after one
-# that warms up; it is changed for a gain of at least a twentieth.
-MEASURED_RUN, MEASURED_PASSES, WORTHWHILE = 150, 2, 0.95
+# Attention is measured in runs of at least so many passes, on a micro-batch of the first steps, by
+# some calls of each way after one that warms up, which together take half a pass. It is changed for
+# a gain of at least a tenth.
+MEASURED_RUN, MEASURED_STEPS, MEASURED_CALLS, WORTHWHILE = 10, 150, 3, 0.9
 _TOO_FEW_VALUES = "Expected more than 1 value per channel"  # torch's message
 
 
@@ -150,8 +152,9 @@ def _single_row_fault(config: RunConfig, plan: TrainPlan) -> str:
 def choose_attention(live: Live) -> tuple[bool, str]:
     """Return the default of train.matmul_attention, and its reason; "" if it has not been measured.
 
-    It is the faster way on some passes over a typical micro-batch, by processor time, which other
-    load hardly changes. The main process decides for all. Weights and statistics do not change.
+    It is the faster way for the first attention of a typical micro-batch, by processor time, which
+    other load hardly changes. The main process decides for all. Weights and statistics do not
+    change.
     """
     config, plan, accelerator = live.config, live.plan, live.accelerator
     passes = live.total_steps * len(plan.micro_batches(0, accelerator.process_index))
@@ -169,50 +172,57 @@ def choose_attention(live: Live) -> tuple[bool, str]:
 
 def _measure_attention(live: Live) -> tuple[bool, str]:
     model, plan = live.model, live.plan
-    steps = range(min(live.total_steps, plan.steps_per_epoch, MEASURED_RUN))
-    by_length = sorted(steps, key=lambda step: plan.lengths[plan.rows(step)].max())
-    typical = plan.micro_batches(by_length[len(steps) // 2], 0)[:1]
+    steps = range(min(live.total_steps, plan.steps_per_epoch, MEASURED_STEPS))
+    longest = np.array([plan.lengths[plan.rows(step)].max() for step in steps], dtype=float)
+    order = np.argsort(longest)
+    # Half of all scores are those of longer rows.
+    scores = np.cumsum(longest[order] ** 2)
+    typical = plan.micro_batches(int(order[np.searchsorted(scores, scores[-1] / 2)]), 0)[:1]
     device, seed = live.accelerator.device, live.config.train.seed
     ((_, batch),) = load_batches(live.train, live.task, typical, seed=seed, device=device)
     trained = [parameter for _, parameter in trained_parameters(live.optimizer)]
     buffers = [buffer.clone() for buffer in model.buffers()]
-    seconds: dict[bool, list[float]] = {False: [], True: []}
     live.method.unfreeze(model, 0)
     live.method.train_mode(model)
     try:
         with (
             torch.random.fork_rng(devices=[]),
             cast_once(model, live.accelerator.mixed_precision, trained),
+            live.accelerator.autocast(),
         ):
-            for _ in range(1 + MEASURED_PASSES):
-                for matmul, taken in seconds.items():
-                    taken.append(_time_pass(live, batch, matmul))
-                    if math.isinf(taken[-1]):
-                        return False, ""
+            with torch.no_grad(), AttentionRecorder() as recorder:
+                model(batch)
+            if recorder.first is None:  # there is no choice
+                return False, ""
+            arguments, options = recorder.first
+            without, with_it = _time_attention(arguments, options)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):  # the loop answers with smaller micro-batches
             raise
         return False, ""
     finally:
-        live.optimizer.zero_grad()
         for buffer, value in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(value)
         model.eval()
-    without, with_it = (statistics.median(taken[1:]) for taken in seconds.values())
-    measured = f"measured: {with_it:.3g} s per pass with it, {without:.3g} s without"
-    return with_it < WORTHWHILE * without, measured
+    milliseconds = f"{with_it * 1000:.3g} ms per layer with it, {without * 1000:.3g} ms without"
+    return with_it < WORTHWHILE * without, f"measured: {milliseconds}"
 
 
-def _time_pass(live: Live, batch: Batch, matmul: bool) -> float:
-    """Return the processor seconds of a forward and backward pass; inf if there is no choice."""
-    start = time.process_time()
-    place = live.accelerator.device, (live.config.train.seed, 0)
-    with seeded_dropout(*place, matmul_attention=matmul) as mode:
-        with live.accelerator.autocast():
-            outputs = as_float32(live.model(batch))
-        torch.stack(list(live.task.loss(outputs, batch).values())).sum().backward()  # type: ignore[no-untyped-call]
-    assert mode is not None, "this is a CPU"
-    return time.process_time() - start if mode.has_kernel else math.inf
+def _time_attention(arguments: Sequence[Any], options: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the processor seconds of an attention and its gradients: by torch's kernel, and by
+    matrix products.
+    """
+    inputs = [tensor.detach().requires_grad_() for tensor in arguments[:3]]
+    seconds: tuple[list[float], list[float]] = [], []
+    for _ in range(1 + MEASURED_CALLS):
+        for matmul, taken in enumerate(seconds):
+            start = time.process_time()
+            with PositionalDropout(matmul_attention=bool(matmul)):
+                output = scaled_dot_product_attention(*inputs, *arguments[3:], **options)
+            torch.autograd.grad(output, inputs, torch.ones_like(output))
+            taken.append(time.process_time() - start)
+    kernel, products = (statistics.median(taken[1:]) for taken in seconds)
+    return kernel, products
 
 
 def whole_model(live: Live) -> TransferModel | None:

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from finetune.distributed.positional_dropout import (
+    AttentionRecorder,
     PositionalDropout,
     hash64,
     seed_of,
@@ -220,9 +221,12 @@ def test_attention_without_dropout_is_replaced_if_asked_for(
     monkeypatch.setattr("finetune.distributed.positional_dropout.MOST_SCORES", most)
     tensors, _ = heads()
     expected = F.scaled_dot_product_attention(*tensors)
-    with PositionalDropout() as mode:
+    with AttentionRecorder() as recorder:
+        F.scaled_dot_product_attention(*tensors, dropout_p=0.1)
+        assert recorder.first is None
         assert torch.equal(F.scaled_dot_product_attention(*tensors), expected)
-        assert mode.has_kernel
+        assert recorder.first is not None
+        assert recorder.first[0][:3] == tuple(tensors)
     with PositionalDropout(matmul_attention=True):
         attended = F.scaled_dot_product_attention(*tensors)
     assert gap(expected, attended) < 1e-5
