@@ -19,6 +19,8 @@ from finetune.batching.sampling import balanced_rows
 BATCHES_SORTED_TOGETHER = 50
 # The largest share of padding in a row of a batch that is divided for its sake.
 PADDING = 0.08
+# Padding in a micro-batch, in units of length, that costs less than another pass would.
+CHEAP_PADDING = 64
 # The current epoch, and the next one, whose first rows the workers prefetch.
 EPOCHS_KEPT = 2
 
@@ -58,6 +60,8 @@ class TrainPlan:
         classes: classes of all rows, int64 [N] from 0, for epochs that draw equally many rows of
             each class; None for epochs that draw each row once.
         groups: groups of all rows, int64 [N] from 0, if a micro-batch may have rows of one only.
+        divides: True to divide batches into micro-batches of similar length, so that random ones
+            need no more padding than those by length.
     """
 
     lengths: np.ndarray
@@ -68,6 +72,7 @@ class TrainPlan:
     processes: int = 1
     classes: np.ndarray | None = None
     groups: np.ndarray | None = None
+    divides: bool = False
     _epochs: dict[int, _Epoch] = field(default_factory=dict, init=False, repr=False, compare=False)
     """The epochs drawn last, since every step needs its epoch."""
 
@@ -82,7 +87,7 @@ class TrainPlan:
 
     def fewest_rows(self, steps: int) -> int:
         """Return the size of the smallest micro-batch of the first `steps` steps."""
-        if self.groups is not None:
+        if self.groups is not None or self.divides:
             return 1
         fewest = []
         for size in {self.size(step) for step in (0, min(steps, self.steps_per_epoch) - 1)}:
@@ -112,6 +117,9 @@ class TrainPlan:
             places = np.flatnonzero(groups == group)
             rounds = -(-len(places) // (self.micro_batch_size * processes))
             parts = np.array_split(places, min(rounds * processes, len(places)))
+            if self.divides:
+                parts = [piece for part in parts for piece in self._pieces(part, rows)]
+                rounds = -(-len(parts) // processes)
             for slot in range(process, len(parts), processes):
                 take(parts[slot], first_slot + slot, group)
             if len(range(process, len(parts), processes)) < rounds:  # by one at most
@@ -132,6 +140,21 @@ class TrainPlan:
                     useful += int(lengths.sum())
                     computed += cost(lengths.tolist())
         return useful / max(computed, 1)
+
+    def _pieces(self, part: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+        """Divide a part of a batch, whose rows are sorted longest first, where padding would cost
+        more than another pass.
+        """
+        lengths, pieces, start = self.lengths[rows[part]], list[np.ndarray](), 0
+        while start < len(part):
+            longest = lengths[start]
+            padding = np.cumsum(longest - lengths[start:])
+            allowed = np.maximum(PADDING * longest * np.arange(1, len(padding) + 1), CHEAP_PADDING)
+            too_much = np.flatnonzero(padding > allowed)
+            end = start + int(too_much[0]) if len(too_much) else len(part)
+            pieces.append(part[start:end])
+            start = end
+        return pieces
 
     def _drawn(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of a step, longest first, and how often each was drawn before."""

@@ -405,8 +405,12 @@ class TrainConfig(Section):
     """Step size of group DRO, which gives more weight to the groups with a high loss (Sagawa et al.
     2020, arXiv:1911.08731), such as 0.01; needs train.group_by. A micro-batch has rows of one only.
     """
-    batching: Literal["length", "random"] = "length"
-    """length: batch rows of similar length to save padding; random: ignore lengths."""
+    batching: Literal["length", "random"] | None = None
+    """random: batches of rows in random order; on a CPU each is divided into micro-batches of
+    similar length, which saves the padding and does not change the result; length: batches of rows
+    of similar length; null: random where batches can be divided so (on a CPU, with
+    train.dropout=by-sample, without BatchNorm), else length.
+    """
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision of the computation; parameters stay float32. null: bf16 if the device computes it
     natively, else fp32.

@@ -36,7 +36,8 @@ def fill_defaults(
     precision, precision_reason = choose_precision(config.train.precision, device)
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
-        "train.dropout": _dropout(config, model, device),
+        "train.dropout": (dropout := _dropout(config, model, device)),
+        "train.batching": _batching(config.train.dropout or dropout[0], method, model, device),
         "optim.lr": (recipe.lr, reason),
         "optim.head_lr": (head_lr, layered or reason),
         "optim.layer_decay": (1.0, "the same rate for all blocks"),
@@ -87,6 +88,29 @@ def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> t
     if device.type != "cpu":
         return "by-batch", "torch's own; by-sample is the same for any micro-batches"
     return "by-sample", "the same result for any micro-batches and processes"
+
+
+def _batching(
+    dropout: str, method: Method, model: TransferModel, device: torch.device
+) -> tuple[str, str]:
+    """Return how rows are put into batches by default, and the reason."""
+    if divides_batches(dropout, method, model, device):
+        return "random", "micro-batches of similar length save the padding"
+    return "length", "rows of similar length save padding"
+
+
+def divides_batches(
+    dropout: str | None, method: Method, model: TransferModel, device: torch.device
+) -> bool:
+    """True if random batches are divided into micro-batches of similar length.
+
+    A GPU computes many small ones slowly. With other masks than those by sample, or BatchNorm, the
+    division would change the result; rows whose features are cached need no padding.
+    """
+    is_exact = dropout == "by-sample" and not any(
+        isinstance(module, _BatchNorm) for module in model.network.modules()
+    )
+    return device.type == "cpu" and is_exact and method.feature_cache is None
 
 
 def _workers(config: RunConfig, method: Method, device: torch.device) -> int:

@@ -48,7 +48,7 @@ from finetune.training.network import (
     first_batches,
     try_network,
 )
-from finetune.training.recipes import fill_defaults
+from finetune.training.recipes import divides_batches, fill_defaults
 from finetune.training.state import Live
 
 
@@ -141,7 +141,10 @@ def assemble(
     row_groups, group_notes = _row_groups(config, task, parts)
     classes, sampling_notes = _classes(config, task, parts["train"], row_groups)
     notes += [*group_notes, *sampling_notes]
-    plan = _plan(config, parts["train"], accelerator.num_processes, classes)
+    divides = config.train.batching == "random" and divides_batches(
+        config.train.dropout, method, model, accelerator.device
+    )
+    plan = _plan(config, parts["train"], accelerator.num_processes, classes, divides=divides)
     separate = None if config.train.group_dro is None or row_groups is None else row_groups.ids
     plan = replace(plan, groups=separate)
     live = _live(config, task, method, model, groups, accelerator, parts["train"], plan)
@@ -250,7 +253,8 @@ def _with_train(
     """Replace the training split by one with more rows, and plan the steps again."""
     live = prepared.live
     classes, _ = _classes(live.config, live.task, train, None)
-    plan = _plan(live.config, train, live.accelerator.num_processes, classes)
+    processes, divides = live.accelerator.num_processes, live.plan.divides
+    plan = _plan(live.config, train, processes, classes, divides=divides)
     steps = total_steps(live.config, live.method, plan.steps_per_epoch)
     live = replace(live, train=train, plan=plan, total_steps=steps)
     every = prepared.added if added is None else (*prepared.added, added)
@@ -320,7 +324,14 @@ def _live(
     return Live(config, task, method, model, optimizer, accelerator, train, plan, steps, ema)
 
 
-def _plan(config: RunConfig, train: Split, processes: int, classes: np.ndarray | None) -> TrainPlan:
+def _plan(
+    config: RunConfig,
+    train: Split,
+    processes: int,
+    classes: np.ndarray | None,
+    *,
+    divides: bool,
+) -> TrainPlan:
     batch_size = config.train.batch_size
     return TrainPlan(
         train.lengths,
@@ -330,6 +341,7 @@ def _plan(config: RunConfig, train: Split, processes: int, classes: np.ndarray |
         by_length=config.train.batching == "length",
         processes=processes,
         classes=classes,
+        divides=divides,
     )
 
 

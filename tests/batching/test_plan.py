@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.batching.plan import (
+    CHEAP_PADDING,
     PADDING,
     TrainPlan,
     blocks_by_length,
@@ -23,6 +24,7 @@ SHAPES = st.fixed_dictionaries(
         "micro_batch_size": st.integers(1, 50),
         "processes": st.integers(1, 9),
         "by_length": st.booleans(),
+        "divides": st.booleans(),
         "seed": st.integers(0, 3),
     }
 )
@@ -104,7 +106,9 @@ def test_micro_batches_have_a_filler_only_for_processes_without_rows(shape: dict
                 assert [micro_batch.filler for micro_batch in micro_batches[:-1]] == [False] * (
                     len(micro_batches) - 1
                 )
-                assert plan.size(step) < plan.processes * len(micro_batches)
+                count = sum(map(len, micro_batches_of(plan, step)))
+                assert count < plan.processes * len(micro_batches)
+                assert plan.divides or plan.size(step) < plan.processes * len(micro_batches)
 
 
 @few_examples
@@ -155,6 +159,30 @@ def test_plan_by_length_reduces_padding() -> None:
     shuffled = TrainPlan(lengths, **arguments, by_length=False).useful_share(steps, padded)
     assert by_length > 0.95
     assert shuffled < 0.6
+    divided = TrainPlan(lengths, **arguments, by_length=False, divides=True)
+    assert divided.useful_share(steps, padded) > 0.9
+    assert (
+        divided.rows(3).tolist()
+        == TrainPlan(lengths, **arguments, by_length=False).rows(3).tolist()
+    )
+
+
+@few_examples
+@given(SHAPES)
+def test_batches_are_divided_only_where_padding_costs_more_than_a_pass(
+    shape: dict[str, int],
+) -> None:
+    plan = replace(plan_of(**shape), divides=True)
+    whole = replace(plan, divides=False)
+    for step in range(plan.steps_per_epoch):
+        pieces = [piece for some in micro_batches_of(plan, step) for piece in some]
+        for piece in pieces:
+            lengths = plan.lengths[list(piece)]
+            padding = int(lengths[0]) * len(piece) - int(lengths.sum())
+            assert padding <= max(CHEAP_PADDING, PADDING * lengths[0] * len(piece))
+        needed = [piece for some in micro_batches_of(whole, step) for piece in some]
+        if all(np.ptp(plan.lengths[list(piece)]) * len(piece) <= CHEAP_PADDING for piece in needed):
+            assert sorted(pieces) == sorted(needed)
 
 
 @few_examples
