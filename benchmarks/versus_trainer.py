@@ -2,7 +2,7 @@
 
 MiniLM with the head of AutoModelForSequenceClassification on BBC News. Rows, batch size, length and
 epochs are the same, and the learning rates unless --rates=usual; everything else is each side's
-default: batches of similar length for ours; random order, DataCollatorWithPadding and fused AdamW
+default: batches divided by length for ours; padded ones, DataCollatorWithPadding and fused AdamW
 for the Trainer, which computes a frozen backbone in every step and takes LoRA from peft.
 
     python -m benchmarks.versus_trainer --max-length 512 --epochs 1

@@ -2,7 +2,7 @@
 
 Both train LoRA adapters of the same shape on SmolLM2-135M, from the same weights, at the same
 learning rates and on the same articles of BBC News, with the loss on the headlines alone. Ours is
-the shipped config: batches of similar length, and the output layer computed only where there is
+the shipped config: batches divided by length, and the output layer computed only where there is
 loss. The Trainer has its defaults and a padding collator. Each side runs in its own process, as its
 users would start it. They alternate, a block of steps each, so that other load on the machine
 affects both equally. Loading, tokenizing and evaluation are not timed.

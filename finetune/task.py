@@ -165,7 +165,7 @@ class Task(ABC):
         return False
 
     def lengths(self, rows: Sequence[Row], *, predicting: bool = False) -> Sequence[Length]:
-        """Return the length of each row as the network reads it; batches are bucketed by length.
+        """Return the length of each row as the network reads it; batches are divided by it.
 
         A labeled row with no trainable target left (after truncation, say) has length 0; it is
         skipped and counted. With `predicting`, count only the inputs read for a prediction.

@@ -409,7 +409,7 @@ class TrainConfig(Section):
     """random: batches of rows in random order; on a CPU each is divided into micro-batches of
     similar length, which saves the padding and does not change the result; length: batches of rows
     of similar length; null: random where batches can be divided so (on a CPU, with
-    train.dropout=by-sample, without BatchNorm), else length.
+    train.dropout=by-sample, without a frozen backbone or BatchNorm), else length.
     """
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision of the computation; parameters stay float32. null: bf16 if the device computes it

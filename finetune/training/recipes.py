@@ -37,7 +37,7 @@ def fill_defaults(
     filled: dict[str, tuple[Any, str]] = {
         "train.precision": (precision, precision_reason),
         "train.dropout": (dropout := _dropout(config, model, device)),
-        "train.batching": _batching(config.train.dropout or dropout[0], method, model, device),
+        "train.batching": _batching(config, dropout[0], method, model, device),
         "optim.lr": (recipe.lr, reason),
         "optim.head_lr": (head_lr, layered or reason),
         "optim.layer_decay": (1.0, "the same rate for all blocks"),
@@ -91,10 +91,10 @@ def _dropout(config: RunConfig, model: TransferModel, device: torch.device) -> t
 
 
 def _batching(
-    dropout: str, method: Method, model: TransferModel, device: torch.device
+    config: RunConfig, dropout: str, method: Method, model: TransferModel, device: torch.device
 ) -> tuple[str, str]:
     """Return how rows are put into batches by default, and the reason."""
-    if divides_batches(dropout, method, model, device):
+    if divides_batches(config.train.dropout or dropout, method, model, device):
         return "random", "micro-batches of similar length save the padding"
     return "length", "rows of similar length save padding"
 
@@ -105,12 +105,12 @@ def divides_batches(
     """True if random batches are divided into micro-batches of similar length.
 
     A GPU computes many small ones slowly. With other masks than those by sample, or BatchNorm, the
-    division would change the result; rows whose features are cached need no padding.
+    division would change the result; of a frozen backbone, only the head would be computed.
     """
     is_exact = dropout == "by-sample" and not any(
         isinstance(module, _BatchNorm) for module in model.network.modules()
     )
-    return device.type == "cpu" and is_exact and method.feature_cache is None
+    return device.type == "cpu" and is_exact and not method.freezes_backbone
 
 
 def _workers(config: RunConfig, method: Method, device: torch.device) -> int:

@@ -53,7 +53,11 @@ SMALL_LAST_STEP = {
     "data.validation": 0,
     "data.limit": 37,
     "train.epochs": 1,
+    "train.batching": "length",  # random batches would be divided further
 }
+RANDOM = {**SMALL_LAST_STEP, "train.batching": "random"}
+WHOLE_DIVIDED = Case("whole-divided", {**RANDOM, "train.micro_batch": 12})
+SHARED_DIVIDED = Case("shared-divided", {**RANDOM, "train.micro_batch": 6})
 WHOLE = Case("whole", {**SMALL_LAST_STEP, "train.micro_batch": 12}, has_dropout=False)
 MICRO = Case("micro", {**SMALL_LAST_STEP, "train.micro_batch": 3}, has_dropout=False)
 SHARED = Case("shared", {**SMALL_LAST_STEP, "train.micro_batch": 6}, has_dropout=False)
@@ -115,6 +119,7 @@ def two(
         SHARED_DROPOUT,
         SHARED_LORA,
         SHARED_EVEN,
+        SHARED_DIVIDED,
         writing["writing-shared"],
         *CACHED,
         *STOPPED,
@@ -138,6 +143,7 @@ def one(
             WHOLE_LORA,
             WHOLE_EVEN,
             MICRO_EVEN,
+            WHOLE_DIVIDED,
             *packed,
             *CACHED,
             *STOPPED,
@@ -167,6 +173,12 @@ def test_gradients_do_not_depend_on_micro_batches_or_processes(one: Path, two: P
     assert {name.partition("/")[0] for name in whole} == {"0", "1", "2", "3"}
     assert difference(whole, load_file(one / "micro.safetensors")) < 1e-6
     assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
+    # By default, random batches are divided by length, with dropout.
+    divided, shared = (
+        {name: tensor for name, tensor in load_file(file).items() if name < "3/"}  # one row
+        for file in (one / "whole-divided.safetensors", two / "shared-divided.safetensors")
+    )
+    assert difference(divided, shared) < 1e-6
     lora = load_file(one / "whole-lora.safetensors")
     assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
 
@@ -197,6 +209,9 @@ def test_train_plan_splits_batches_as_the_cases_assume(one: Path, two: Path) -> 
         name: [[len(rows) for rows in step] for step in result(folder, name)["seen"]]
         for folder, name in ((one, "whole"), (one, "micro"), (two, "shared"))
     }
+    divided = result(one, "whole-divided")["seen"], result(two, "shared-divided")["seen"]
+    assert max(map(len, divided[0])) > 1
+    assert max(map(len, divided[1])) > 1
     assert sizes == {
         "whole": [[12], [12], [12], [1]],
         "micro": [[3, 3, 3, 3]] * 3 + [[1]],

@@ -52,7 +52,7 @@ def test_inspect_describes_the_run_and_writes_nothing(
     assert (
         finetune(
             *("inspect", "own.yaml", *words, f"method={method}"),
-            *("batch_size=16", "precision=fp32", "--all"),
+            *("batch_size=16", "batching=length", "precision=fp32", "--all"),
         )
         == 0
     )
