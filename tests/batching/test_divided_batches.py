@@ -40,7 +40,7 @@ def test_division_by_length_changes_no_gradient(
 ) -> None:
     found, divided = [], []
     for cheap in (0, 10**9):
-        monkeypatch.setattr(plan, "CHEAP_PADDING", cheap)
+        monkeypatch.setattr(plan, "PASS_COST", cheap)
         seen = Seen()
         with gradients() as accumulated:
             loaded = load(tmp_path / str(cheap), bert_folder, uneven_csv, FULL)
@@ -71,7 +71,7 @@ def test_batches_are_random_where_they_can_be_divided(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plan, "CHEAP_PADDING", 0)
+    monkeypatch.setattr(plan, "PASS_COST", 0)
     seen = Seen()
     keys = {**WHOLE, **keys}
     assert live(load(tmp_path / "run", bert_folder, uneven_csv, keys), seen=seen) is not None
