@@ -39,8 +39,9 @@ OBSERVED, OBSERVED_TOGETHER = 256, 16
 _REMEDY = "correct the values in its config.json, or give another network"
 # Attention is measured in runs of at least so many passes, on a micro-batch of the first steps, by
 # some calls of each way after one that warms up, which together take half a pass. It is changed for
-# a gain of at least a tenth.
-MEASURED_RUN, MEASURED_STEPS, MEASURED_CALLS, WORTHWHILE = 10, 150, 3, 0.9
+# a gain of at least a tenth, unless a call takes less than a millisecond: that is too short to tell
+# the ways apart, and equal runs would differ.
+MEASURED_RUN, MEASURED_STEPS, MEASURED_CALLS, WORTHWHILE, LEAST_SECONDS = 20, 150, 3, 0.9, 1e-3
 _TOO_FEW_VALUES = "Expected more than 1 value per channel"  # torch's message
 
 
@@ -204,6 +205,8 @@ def _measure_attention(live: Live) -> tuple[bool, str]:
         for buffer, value in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(value)
         model.eval()
+    if without < LEAST_SECONDS:
+        return False, ""
     milliseconds = f"{with_it * 1000:.3g} ms per layer with it, {without * 1000:.3g} ms without"
     return with_it < WORTHWHILE * without, f"measured: {milliseconds}"
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,10 @@ SMALL_LAST_STEP = {
     "train.epochs": 1,
     "train.batching": "length",  # random batches would be divided further
 }
-RANDOM = {**SMALL_LAST_STEP, "train.batching": "random"}
-WHOLE_DIVIDED = Case("whole-divided", {**RANDOM, "train.micro_batch": 12})
-SHARED_DIVIDED = Case("shared-divided", {**RANDOM, "train.micro_batch": 6})
+# The rate is lower, so that updates do not magnify the rounding of more and smaller micro-batches.
+RANDOM = {**SMALL_LAST_STEP, "train.batching": "random", "optim.lr": 0.005}
+WHOLE_DIVIDED = Case("whole-divided", {**RANDOM, "train.micro_batch": 12}, pass_cost=9)
+SHARED_DIVIDED = Case("shared-divided", {**RANDOM, "train.micro_batch": 6}, pass_cost=9)
 WHOLE = Case("whole", {**SMALL_LAST_STEP, "train.micro_batch": 12}, has_dropout=False)
 MICRO = Case("micro", {**SMALL_LAST_STEP, "train.micro_batch": 3}, has_dropout=False)
 SHARED = Case("shared", {**SMALL_LAST_STEP, "train.micro_batch": 6}, has_dropout=False)
@@ -149,7 +151,7 @@ def one(
             *STOPPED,
         ):
             model = models["model" if case.has_dropout else "plain"]
-            result = run_case(Case(case.name, case.keys), out, model, models["data"])
+            result = run_case(replace(case, stops=[]), out, model, models["data"])
             (out / f"{case.name}.json").write_text(json.dumps(result))
     return out
 
@@ -174,11 +176,8 @@ def test_gradients_do_not_depend_on_micro_batches_or_processes(one: Path, two: P
     assert difference(whole, load_file(one / "micro.safetensors")) < 1e-6
     assert difference(whole, load_file(two / "shared.safetensors")) < 1e-6
     # By default, random batches are divided by length, with dropout.
-    divided, shared = (
-        {name: tensor for name, tensor in load_file(file).items() if name < "3/"}  # one row
-        for file in (one / "whole-divided.safetensors", two / "shared-divided.safetensors")
-    )
-    assert difference(divided, shared) < 1e-6
+    divided = load_file(one / "whole-divided.safetensors")
+    assert difference(divided, load_file(two / "shared-divided.safetensors")) < 1e-6
     lora = load_file(one / "whole-lora.safetensors")
     assert difference(lora, load_file(two / "shared-lora.safetensors")) < 1e-6
 

@@ -25,6 +25,7 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor
 
+from finetune.batching import plan
 from finetune.distributed.fsdp import full_tensor
 from finetune.distributed.launch import this_process
 from finetune.io.run_folder import RunFolder
@@ -42,6 +43,8 @@ class Case:
     keys: dict[str, Any]
     stops: list[Stop] = field(default_factory=list)
     has_dropout: bool = True
+    pass_cost: int = plan.PASS_COST
+    """Cost of a pass by which random batches are divided."""
 
 
 def run_case(case: Case, out: Path, model: Path, data: Path) -> dict[str, Any]:
@@ -51,7 +54,8 @@ def run_case(case: Case, out: Path, model: Path, data: Path) -> dict[str, Any]:
     """
     is_main_process = PartialState().is_main_process
     once, often = Seen(), Seen()
-    with gradients() as recorded:
+    with gradients() as recorded, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "PASS_COST", case.pass_cost)
         unstopped = live(load(out / case.name / "once", model, data, case.keys), seen=once)
     assert unstopped is not None
     result: dict[str, Any] = {"history": history(unstopped), "seen": seen_rows(once)}

@@ -17,6 +17,7 @@ KEYS: dict[str, Any] = {"method": "full", "model.dropout": 0}
 @pytest.fixture(autouse=True)
 def short_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "MEASURED_RUN", 1)
+    monkeypatch.setattr(network, "LEAST_SECONDS", 0.0)
 
 
 def choice(folder: Path) -> object:
@@ -94,3 +95,13 @@ def test_matmul_attention_changes_losses_by_rounding_only(
         losses.append([line["loss"] for line in history(folder)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] != losses[1]
+
+
+def test_choose_attention_leaves_what_is_too_short_to_be_measured(
+    bert_folder: Path, news_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "WORTHWHILE", 1e9)
+    monkeypatch.setattr(network, "LEAST_SECONDS", 60.0)
+    loaded = load(tmp_path / "run", bert_folder, news_csv, {**KEYS, "train.epochs": 1})
+    assert live(loaded, stop=Stop(1)) is None
+    assert choice(tmp_path / "run") is False
