@@ -117,8 +117,11 @@ class PositionalDropout(TorchFunctionMode):
         is_causal: bool = False,
         **options: Any,
     ) -> Tensor:
+        return self._compute((query, key, value, attn_mask, dropout_p, is_causal), options)
+
+    def _compute(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
         """Attend by matrix products with dropout, or if asked for, else by torch's kernel."""
-        arguments = query, key, value, attn_mask, dropout_p, is_causal
+        query, key, _, _, dropout_p, _ = arguments
         scores = query.shape[:-1].numel() * key.shape[-2]
         if dropout_p or (self.matmul_attention and scores <= MOST_SCORES):
             return _attention(self.keys, *arguments, **options)
@@ -130,20 +133,11 @@ class AttentionRecorder(PositionalDropout):
 
     first: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        **options: Any,
-    ) -> Tensor:
-        arguments = query, key, value, attn_mask, dropout_p, is_causal
+    def _compute(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+        *_, dropout_p, _ = arguments
         if self.first is None and not dropout_p:
             self.first = arguments, options
-        return super()._attend(*arguments, **options)
+        return super()._compute(arguments, options)
 
 
 def _dropout(

@@ -14,7 +14,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -323,12 +323,15 @@ def _unless_valid(
 ) -> str | None:
     """Return the fault of an image, without decoding it again if it is known to be valid."""
     valid = valid_pictures(*way)
-    with suppress(OSError):  # a folder
-        if len(valid) and digest_of(digest(), suffix) in valid:
-            return None
+    try:
+        picture = digest_of(digest(), suffix)
+    except OSError:  # such as that of a folder
+        return _fault(value, *way)
+    if picture in valid:
+        return None
     fault = _fault(value, *way)
     if fault is None:
-        valid.add(digest_of(digest(), suffix))
+        valid.add(picture)
     return fault
 
 
