@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 import tempfile
@@ -46,7 +48,8 @@ class Stopwatch:
 def watch_training() -> dict[str, float]:
     """Return a dict that gets the figures of the training alone when a run of this kit trains.
 
-    Libraries are imported as by the command line, and freed memory is kept.
+    As by the command line, libraries are imported without the garbage collector, which does not
+    walk over them at the end either, and freed memory is kept.
     """
     from finetune.cli.options import loading_libraries
 
@@ -55,6 +58,7 @@ def watch_training() -> dict[str, float]:
     from finetune.distributed.launch import keep_freed_memory
 
     keep_freed_memory()
+    atexit.register(gc.freeze)
     times, fit = dict[str, float](), engine.fit
 
     def timed_fit(*arguments: Any) -> None:

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 import finetune
+from finetune.distributed.positional_dropout import prefers_matmul
 from finetune.model import HEAD, TransferModel, named_parts
 
-# Rows per batch. Constant, since the composition of a batch affects the last bits of its features.
-BLOCK = 32
+# Rows per batch; fewer on a CPU, whose caches then hold more of what a layer computes. They depend
+# on nothing else, since the composition of a batch affects the last bits of its features.
+BLOCK, CPU_BLOCK = 32, 16
 # Values without influence on features: places, labels, and how the wrapper is trained.
 _IGNORED = {"base", "batch_norm", "kind", "name_or_path", "num_classes", "num_labels", "training"}
 _IGNORED |= {"_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type"}
@@ -35,12 +37,14 @@ _SCALARS = (bool, int, float, str, type(None), torch.dtype)
 def digest_model(model: TransferModel, precision: str) -> Any:
     """Return a digest of what computes the features: the frozen network, its code, the device."""
     digest = hashlib.sha256()
+    device = next(model.parameters()).device
     facts = {
         "kind": model.feature_kind,
         "precision": precision,
-        "block": BLOCK,
-        "device": next(model.parameters()).device.type,
+        "block": block_size(device),
+        "device": device.type,
         "code": dict(_code(model)),
+        **({"attention": "matmul"} if prefers_matmul(device, precision) else {}),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for line in _settings(model):
@@ -49,6 +53,11 @@ def digest_model(model: TransferModel, precision: str) -> Any:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest
+
+
+def block_size(device: torch.device) -> int:
+    """Return the rows per batch on a device."""
+    return CPU_BLOCK if device.type == "cpu" else BLOCK
 
 
 def digest_inputs(digest: Any, inputs: Mapping[str, Any]) -> None:

@@ -26,9 +26,10 @@ from finetune.batching.feature_files import (
     open_features,
     publish_features,
 )
-from finetune.batching.feature_key import BLOCK, digest_inputs
+from finetune.batching.feature_key import block_size, digest_inputs
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
+from finetune.distributed.positional_dropout import quick_attention
 from finetune.distributed.precision import cast_once
 from finetune.errors import ModelError, format_count
 from finetune.io.files import remove_path
@@ -217,7 +218,8 @@ def _compute(
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     rows = len(encoder.split)
-    blocks = blocks_by_length(encoder.split.lengths, BLOCK, rank, processes)
+    size = block_size(accelerator.device)
+    blocks = blocks_by_length(encoder.split.lengths, size, rank, processes)
     batches = ((block, encoder.batch(block.indices)) for block in blocks)
     if accelerator.is_main_process:
         begin_features(folder)
@@ -225,7 +227,9 @@ def _compute(
     model.eval()
     mapped: dict[str, Tensor] = {}
     files: dict[str, dict[str, Any]] = {}
-    with cast_once(model, accelerator.mixed_precision):
+    precision = accelerator.mixed_precision
+    quick = quick_attention(accelerator.device, precision)
+    with cast_once(model, precision), quick:
         for micro_batch, batch in progress(batches, len(blocks)):
             with torch.inference_mode(), accelerator.autocast():
                 features = model.features(to_device(batch["inputs"], accelerator.device))

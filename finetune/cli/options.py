@@ -87,22 +87,10 @@ def loading_libraries() -> Iterator[None]:
     if "transformers" in sys.modules:
         yield
         return
+    from finetune.distributed.collector import collector_paused
     from finetune.reporting.console import Console
 
     is_main = os.environ.get("RANK", "0") == "0"
-    with Console(enabled=is_main, stderr=True).during("loading libraries"), _collector_paused():
+    with Console(enabled=is_main, stderr=True).during("loading libraries"), collector_paused():
         yield
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause the garbage collector, which takes a fifth of the time of importing libraries.
-
-    It then leaves what was imported alone: modules stay until the end.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+        gc.freeze()  # modules stay until the end: the collector leaves them alone

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from finetune.batching.feature_key import BLOCK
+from finetune.batching.feature_key import block_size
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32
 from finetune.distributed.positional_dropout import seeded_dropout
@@ -97,7 +97,7 @@ def time_steps(prepared: Prepared, expected: ExpectedRows | None = None) -> Cost
         for p in live.plan.micro_batches(step, live.accelerator.process_index)
     ]
     if cached:
-        micro_batches = blocks_by_length(live.train.lengths, BLOCK)
+        micro_batches = blocks_by_length(live.train.lengths, block_size(live.accelerator.device))
     longest = max(micro_batches, key=lambda micro_batch: _padded(live, micro_batch))
     if live.accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.batching.data_loader import Split
 from finetune.batching.shared_rows import SharedRows
 from finetune.checks.before_training import open_checked_splits
 from finetune.checks.feature_leaks import feature_leak_note
@@ -22,10 +23,12 @@ from finetune.config.schema import RunConfig
 from finetune.config.text_files import validate_as
 from finetune.config.yaml import flatten
 from finetune.data.opening import Splits
+from finetune.distributed.fsdp import unsharded
 from finetune.distributed.launch import deterministic, environment, make_accelerator, this_process
 from finetune.distributed.precision import choose_precision
-from finetune.errors import CheckpointError, ConfigError, nearest
+from finetune.errors import CheckpointError, ConfigError, format_count, nearest
 from finetune.export.hub import check_hub_keys, note_missing_token, push_finished
+from finetune.inference.evaluation_loop import Evaluation, evaluate_split
 from finetune.io.checkpoint import Checkpoint, find_latest_checkpoint, load_optimizer
 from finetune.io.run_folder import RunFolder, check_flags, check_free
 from finetune.io.run_identity import RunIdentity, check_same_run, claim_folder, default_folder
@@ -39,6 +42,7 @@ from finetune.reports.disparities import NO_LABELS
 from finetune.reports.slices import check_report_columns
 from finetune.robustness.row_groups import check_group_column
 from finetune.task import Task
+from finetune.task_parts.samples import take_rows
 from finetune.training.contrastive import save_backbone, tune_backbone
 from finetune.training.linear_solver import solve_head
 from finetune.training.loop import train_steps
@@ -385,27 +389,55 @@ def selector(config: RunConfig, task: Task) -> Callable[[dict[str, float]], floa
 def evaluate_untrained(
     prepared: Prepared, journal: RunJournal, select: Callable[[dict[str, float]], float] | None
 ) -> None:
-    """Evaluate before the first step, as a baseline; a misspelled train.best fails here."""
-    split = prepared.validation or prepared.test
+    """Evaluate before the first step, as a baseline; a misspelled train.best fails here.
+
+    A run that trains on fewer rows than the split has gets no baseline, which would be a quarter of
+    its time or more: one row is evaluated, for the faults.
+    """
+    split, live = prepared.validation or prepared.test, prepared.live
     if split is None:
         return
+    trained = live.total_steps * live.plan.batch_size
+    if split.features is None and trained < len(split):
+        _check_evaluation(live, _evaluate_shortest(live, split), select)
+        journal.note(
+            f"before training  {split.name}: not evaluated, since it has "
+            f"{format_count(len(split), 'row')} and this run trains on {trained}"
+        )
+        return
     evaluation = journal.evaluate_on(split, 0)
-    metrics, live = evaluation.metrics, prepared.live
-    if (
-        live.config.output.calibrate == "temperature"
-        and live.task.views.label_scores(evaluation.stats) is None
-    ):
+    _check_evaluation(live, evaluation, select)
+    if evaluation.predictions and live.accelerator.is_main_process:
+        save_untrained(journal.folder, split.name, evaluation.predictions)
+    journal.show("before training", split.name, evaluation.metrics)
+
+
+def _evaluate_shortest(live: Live, split: Split) -> Evaluation:
+    """Evaluate the shortest row of a split."""
+    index = int(split.lengths.argmin())
+    rows: Any = take_rows(split.rows, [index])
+    shortest = Split(split.name, rows, split.lengths[[index]])
+    with unsharded(live.model):
+        return evaluate_split(live.model, live.task, shortest, live.accelerator, block=1)
+
+
+def _check_evaluation(
+    live: Live, evaluation: Evaluation, select: Callable[[dict[str, float]], float] | None
+) -> None:
+    """Raise ConfigError for what the config asks of an evaluation and this one does not have."""
+    config = live.config
+    has_labels = live.task.views.label_scores(evaluation.stats) is not None
+    if config.output.calibrate == "temperature" and not has_labels:
         raise ConfigError(
             "output.calibrate=temperature: this task predicts no probabilities of labels; leave it "
             "out"
         )
-    if live.config.report.groups and live.task.views.label_scores(evaluation.stats) is None:
+    if config.report.groups and not has_labels:
         raise ConfigError(NO_LABELS)
-    if evaluation.predictions and live.accelerator.is_main_process:
-        save_untrained(journal.folder, split.name, evaluation.predictions)
     if select is not None:
-        select(metrics)
-    journal.show("before training", split.name, metrics)
+        prefixes = ["", WORST_GROUP] if config.train.group_by is not None else [""]
+        names = [*evaluation.metrics, *evaluation.undefined]
+        select({prefix + name: 0.0 for prefix in prefixes for name in names})
 
 
 def read_splits(

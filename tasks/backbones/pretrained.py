@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finetune.config.schema import ModelConfig
+from finetune.distributed.collector import collector_paused
 from finetune.errors import ModelError, listed
 from finetune.io.references import check_origin, resolve_model, suggest_beside
 from tasks.backbones.dropout import config_keys
@@ -62,7 +63,7 @@ def from_pretrained(
     try:
         if not gguf and auto not in _PROCESSORS:
             check_network_config(*transformers.PretrainedConfig.get_config_dict(name, **keys))
-        with quiet_transformers():
+        with quiet_transformers(), collector_paused():
             return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
     except StrictDataclassError as error:
         reason = " ".join(str(error).split()).rstrip(".")
