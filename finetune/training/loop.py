@@ -33,6 +33,7 @@ from finetune.model import Batch, head_weights
 from finetune.optim.gradient_guard import FiniteGuard
 from finetune.optim.optimizers import add_l1_gradient, trained_parameters
 from finetune.optim.schedules import logged_rate, rate_factor, set_rate
+from finetune.optim.sparse_gradients import large_tables, sparse_lookups
 from finetune.optim.unusual_values import divergence_remedy
 from finetune.robustness.group_dro import GroupDro
 from finetune.training.losses import RunningLoss, global_counts
@@ -75,6 +76,9 @@ def train_steps(
     # Cast frozen weights to the compute dtype once, not in every forward pass.
     narrow = cast_once(live.model, accelerator.mixed_precision, trained)
     compiled = compiled_blocks(live.model, wanted=config.compile and compiles_on(device))
+    # Several processes exchange dense gradients.
+    is_alone = device.type == "cpu" and accelerator.num_processes == 1
+    tables = large_tables(live.model) if is_alone else []
     with Signals() as signals, narrow, compiled:
         while progress.step < live.total_steps and not progress.stopped:
             step = progress.step
@@ -82,6 +86,7 @@ def train_steps(
                 # DDP only reduces gradients of parameters that were trainable when it was built.
                 wrapped = wrap_model(live)
                 live.method.train_mode(live.model)
+                tables = large_tables(live.model) if is_alone else []
 
             # Data: the micro-batches of this step, and the count of each loss term over all of them
             # on all processes (of each group, under group DRO). The gradient is that of sum /
@@ -104,7 +109,8 @@ def train_steps(
             # Forward and backward. When memory runs out, the step is redone from its start with
             # micro-batches of half the size.
             try:
-                losses = _accumulate(live, wrapped, batches, counts, dro)
+                with sparse_lookups(tables):
+                    losses = _accumulate(live, wrapped, batches, counts, dro)
             except RuntimeError as error:
                 if not _can_retry(error, plan, accelerator):
                     raise

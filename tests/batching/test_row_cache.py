@@ -118,7 +118,7 @@ def test_cache_computes_every_row_once_in_fixed_blocks(
     computed: list[int], bert_folder: Path, news_csv: Path, tmp_path: Path
 ) -> None:
     train(tmp_path, bert_folder, news_csv, **{"train.batch_size": 7})
-    assert computed == [32, 8, 10]  # train 40, validation 10
+    assert computed == [16, 16, 8, 10]  # train 40, validation 10
 
 
 CHANGES: dict[str, dict[str, Any]] = {
