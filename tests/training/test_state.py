@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import finetune
+from finetune.errors import ConfigError
 from finetune.training.state import Progress
 
 
@@ -60,3 +62,33 @@ def test_early_stopping_ends_a_run_that_does_not_improve(
     epoch = steps[1]
     assert steps == [0, epoch, 2 * epoch, 3 * epoch]
     assert run.folder.read("results.json")["step"] == epoch
+
+
+SHORT: dict[str, Any] = {"method": "full", "max_steps": 1, "batch_size": 4}
+
+
+def test_a_run_shorter_than_its_evaluation_has_no_baseline(
+    bert_folder: Path,
+    news_csv: Path,
+    held_csv: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = {"train": news_csv, "validation": held_csv}
+    output, model = str(tmp_path / "run"), str(bert_folder)
+    run = finetune.train("text-classification", data=data, model=model, output=output, **SHORT)
+    steps = [line["step"] for line in run.folder.history() if line["split"] == "validation"]
+    assert steps == [1]
+    assert "validation: not evaluated, since it has 30 rows and this run trains on 4" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_misspelled_metric_fails_before_a_short_run_trains(
+    bert_folder: Path, news_csv: Path, held_csv: Path, tmp_path: Path
+) -> None:
+    data = {"train": news_csv, "validation": held_csv}
+    keys = {"best": "+acuracy", "output": str(tmp_path / "run"), "model": str(bert_folder)}
+    with pytest.raises(ConfigError, match="acuracy"):
+        finetune.train("text-classification", data=data, **keys, **SHORT)
+    assert not (tmp_path / "run" / "checkpoints").exists()
