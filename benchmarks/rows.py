@@ -129,7 +129,7 @@ ROWS = {
         "pictures, full, EfficientNet-Lite0, same precision",
         "bare loop",
         1.0,
-        *twice(PICTURES, FEW, f"--batch-size 16 {LOOPS}", "image-classification --repeats 1"),
+        *twice(PICTURES, "--steps 12", LOOPS, "image-classification --repeats 1 --batch-size 16"),
         **PART,
     ),
     "segmentation": Row(
