@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from finetune.distributed.devices import as_float32
 from finetune.distributed.fp32_products import fast_products
 from finetune.distributed.fsdp import is_sharded
+from finetune.distributed.positional_dropout import quick_attention
 from finetune.errors import ConfigError, nearest
 from finetune.model import TransferModel
 
@@ -75,7 +76,8 @@ def inference_precision(
         return
     handle = model.register_forward_hook(lambda *arguments: as_float32(arguments[-1]))
     try:
-        with torch.autocast(device.type, dtype), cast_once(model, precision):
+        quick = quick_attention(device, precision)
+        with torch.autocast(device.type, dtype), cast_once(model, precision), quick:
             yield
     finally:
         handle.remove()
