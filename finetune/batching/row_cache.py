@@ -29,8 +29,7 @@ from finetune.batching.feature_files import (
 from finetune.batching.feature_key import block_size, digest_inputs
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import to_device
-from finetune.distributed.positional_dropout import quick_attention
-from finetune.distributed.precision import cast_once
+from finetune.distributed.precision import quick_inference
 from finetune.errors import ModelError, format_count
 from finetune.io.files import remove_path
 from finetune.model import Batch, TransferModel
@@ -227,9 +226,7 @@ def _compute(
     model.eval()
     mapped: dict[str, Tensor] = {}
     files: dict[str, dict[str, Any]] = {}
-    precision = accelerator.mixed_precision
-    quick = quick_attention(accelerator.device, precision)
-    with cast_once(model, precision), quick:
+    with quick_inference(model, accelerator.device, accelerator.mixed_precision):
         for micro_batch, batch in progress(batches, len(blocks)):
             with torch.inference_mode(), accelerator.autocast():
                 features = model.features(to_device(batch["inputs"], accelerator.device))

@@ -65,6 +65,13 @@ def cast_once(
 
 
 @contextlib.contextmanager
+def quick_inference(model: TransferModel, device: torch.device, precision: str) -> Iterator[None]:
+    """Cast weights once and compute attention in the faster way, for passes without gradient."""
+    with cast_once(model, precision), quick_attention(device, precision):
+        yield
+
+
+@contextlib.contextmanager
 def inference_precision(
     precision: str, model: TransferModel, device: torch.device
 ) -> Iterator[None]:
@@ -76,8 +83,7 @@ def inference_precision(
         return
     handle = model.register_forward_hook(lambda *arguments: as_float32(arguments[-1]))
     try:
-        quick = quick_attention(device, precision)
-        with torch.autocast(device.type, dtype), cast_once(model, precision), quick:
+        with torch.autocast(device.type, dtype), quick_inference(model, device, precision):
             yield
     finally:
         handle.remove()

@@ -26,8 +26,7 @@ from finetune.data.source import RowsRequest, Source
 from finetune.distributed.devices import to_device
 from finetune.distributed.fp32_products import fast_products
 from finetune.distributed.launch import make_accelerator, this_process
-from finetune.distributed.positional_dropout import quick_attention
-from finetune.distributed.precision import cast_once, choose_precision
+from finetune.distributed.precision import choose_precision, quick_inference
 from finetune.errors import DataError, format_count
 from finetune.inference.embedding_network import find_network
 from finetune.inference.model_loading import computing
@@ -66,10 +65,10 @@ class RowEmbedder:
             with computing(self.place), torch.inference_mode(), self.accelerator.autocast():
                 return list(_one_vector(self.model.features(inputs)))
 
-        device, precision = self.accelerator.device, self.accelerator.mixed_precision
+        device = self.accelerator.device
         work = self.task, rows, lengths, self.batch_size, embed
-        quick = quick_attention(device, precision)
-        with fast_products(device), quick, cast_once(self.model, precision):
+        quick = quick_inference(self.model, device, self.accelerator.mixed_precision)
+        with fast_products(device), quick:
             vectors = map_by_length(*work, pads_little=device.type == "cpu")
         return torch.stack(vectors).numpy()
 

@@ -16,8 +16,7 @@ from finetune.batching.data_loader import Split, load_batches
 from finetune.batching.parts import rows_at_once
 from finetune.batching.plan import MicroBatch, blocks_by_length
 from finetune.distributed.devices import as_float32, to_device
-from finetune.distributed.positional_dropout import quick_attention
-from finetune.distributed.precision import cast_once
+from finetune.distributed.precision import quick_inference
 from finetune.errors import listed
 from finetune.model import TransferModel
 from finetune.task import Task
@@ -84,9 +83,8 @@ def evaluate_split(
     )
     results: list[_BatchResult] = []
     model.eval()
-    precision = accelerator.mixed_precision
-    quick = quick_attention(accelerator.device, precision)
-    with torch.inference_mode(), cast_once(model, precision), quick:
+    quick = quick_inference(model, accelerator.device, accelerator.mixed_precision)
+    with torch.inference_mode(), quick:
         for micro_batch, batch in batches:
             batch = to_device(batch, accelerator.device)
             with accelerator.autocast():

@@ -399,14 +399,21 @@ def evaluate_untrained(
         return
     trained = live.total_steps * live.plan.batch_size
     if split.features is None and trained < len(split):
-        _check_evaluation(live, _evaluate_shortest(live, split), select)
+        shortest = _evaluate_shortest(live, split)
+        _check_evaluation(live, shortest)
+        if select is not None:
+            prefixes = ["", WORST_GROUP] if live.config.train.group_by is not None else [""]
+            names = [*shortest.metrics, *shortest.undefined]
+            select({prefix + name: math.nan for prefix in prefixes for name in names})
         journal.note(
             f"before training  {split.name}: not evaluated, since it has "
             f"{format_count(len(split), 'row')} and this run trains on {trained}"
         )
         return
     evaluation = journal.evaluate_on(split, 0)
-    _check_evaluation(live, evaluation, select)
+    _check_evaluation(live, evaluation)
+    if select is not None:
+        select(evaluation.metrics)
     if evaluation.predictions and live.accelerator.is_main_process:
         save_untrained(journal.folder, split.name, evaluation.predictions)
     journal.show("before training", split.name, evaluation.metrics)
@@ -421,9 +428,7 @@ def _evaluate_shortest(live: Live, split: Split) -> Evaluation:
         return evaluate_split(live.model, live.task, shortest, live.accelerator, block=1)
 
 
-def _check_evaluation(
-    live: Live, evaluation: Evaluation, select: Callable[[dict[str, float]], float] | None
-) -> None:
+def _check_evaluation(live: Live, evaluation: Evaluation) -> None:
     """Raise ConfigError for what the config asks of an evaluation and this one does not have."""
     config = live.config
     has_labels = live.task.views.label_scores(evaluation.stats) is not None
@@ -434,10 +439,6 @@ def _check_evaluation(
         )
     if config.report.groups and not has_labels:
         raise ConfigError(NO_LABELS)
-    if select is not None:
-        prefixes = ["", WORST_GROUP] if config.train.group_by is not None else [""]
-        names = [*evaluation.metrics, *evaluation.undefined]
-        select({prefix + name: 0.0 for prefix in prefixes for name in names})
 
 
 def read_splits(

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from finetune.distributed import precision
 from finetune.distributed.precision import cast_once
-from finetune.inference import evaluation_loop
 from finetune.io.run_folder import RunFolder
 from finetune.training import loop
 from tasks.generation.language_models import LanguageModel
@@ -68,7 +68,7 @@ def test_cast_once_leaves_every_bit_of_a_run_unchanged(
         return folder
 
     cached = trained("cached")
-    for module in (loop, evaluation_loop):
+    for module in (loop, precision):
         monkeypatch.setattr(module, "cast_once", lambda *_: contextlib.nullcontext())
     assert left_behind(cached) == left_behind(trained("uncached"))
 
