@@ -207,9 +207,21 @@ def _attention(
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             attn_mask = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, lowest)
         if attn_mask is not None:
-            scores += attn_mask.to(scores.dtype).clamp(min=lowest)
+            scores += _finite(attn_mask, scores.dtype)
         weights = scores.softmax(-1)
-        return (_dropout(keys, weights, dropout_p) if dropout_p else weights) @ value
+        if not dropout_p:
+            return weights @ value
+        # Values have fewer elements than weights, so it is they that are scaled.
+        kept = _kept_levels(dropout_p)
+        mask = keep_mask(keys, weights.shape, kept, weights)
+        return (weights * mask) @ (value * _scale(kept))
+
+
+def _finite(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert an additive mask; a learned bias in it is differentiated as if it were not cut."""
+    mask = mask.to(dtype, copy=True)
+    with torch.no_grad():
+        return mask.clamp_(min=torch.finfo(dtype).min)
 
 
 def _bernoulli_(keys: Tensor, input: Tensor, p: float | Tensor = 0.5, **options: Any) -> Tensor:
@@ -240,9 +252,18 @@ REPLACEMENTS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 def _drop(keys: Tensor, input: Tensor, p: float, shape: Sequence[int]) -> Tensor:
-    kept = min(max(round((1 - p) * LEVELS), 1), LEVELS - 1) if p < 1 else 0
+    kept = _kept_levels(p)
     mask = keep_mask(keys, shape, kept, input)
-    return (input * mask).mul_(LEVELS / kept if kept else 0)
+    return (input * mask).mul_(_scale(kept))
+
+
+def _kept_levels(p: float) -> int:
+    """Return how many of the random levels keep an element that is dropped with probability p."""
+    return min(max(round((1 - p) * LEVELS), 1), LEVELS - 1) if p < 1 else 0
+
+
+def _scale(kept: int) -> float:
+    return LEVELS / kept if kept else 0.0
 
 
 def keep_mask(keys: Tensor, shape: Sequence[int], kept: int, like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from finetune.distributed.positional_dropout import (
+    LEVELS,
     AttentionRecorder,
     PositionalDropout,
     hash64,
@@ -198,9 +200,9 @@ MASKS: dict[str, dict[str, Any]] = {
 def test_attention_equals_torchs(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the dropout of the scores is left out."""
     results = []
-    monkeypatch.setattr(
-        "finetune.distributed.positional_dropout._dropout", lambda keys, scores, p: scores
-    )
+    module = "finetune.distributed.positional_dropout"
+    monkeypatch.setattr(f"{module}._kept_levels", lambda p: LEVELS)
+    monkeypatch.setattr(f"{module}.keep_mask", lambda *call: call[-1].new_ones(call[1]))
     for mode in (None, PositionalDropout()):
         tensors, keys = heads(**options)
         if mode is None:
@@ -212,6 +214,22 @@ def test_attention_equals_torchs(options: dict[str, Any], monkeypatch: pytest.Mo
         results.append([attended, *(tensor.grad for tensor in tensors)])
     for expected, actual in zip(*results, strict=True):
         assert gap(expected, actual) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_differentiates_a_learned_bias(dtype: torch.dtype) -> None:
+    """As T5's, to which the lowest number or -inf is added where a key is padding."""
+    gradients = []
+    for mode in (None, PositionalDropout(matmul_attention=True)):
+        tensors, _ = heads()
+        tensors = [tensor.detach().to(dtype) for tensor in tensors]
+        bias = torch.linspace(-3, 3, 99).view(9, 11).requires_grad_()
+        mask = bias.masked_fill(~BOOLEAN, -torch.inf).masked_fill(~BOOLEAN[:1], -3e38)
+        with mode or contextlib.nullcontext():
+            attended = F.scaled_dot_product_attention(*tensors, mask.to(dtype))
+        attended.float().sin().sum().backward()
+        gradients.append(bias.grad)
+    assert gap(*gradients) < (1e-5 if dtype == torch.float32 else 0.02)
 
 
 @pytest.mark.parametrize(("most", "calls"), [(2**26, True), (6 * 4 * 9 * 11 - 1, False)])
