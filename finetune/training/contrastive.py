@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from accelerate.utils import broadcast
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch
@@ -41,7 +40,7 @@ from finetune.methods.base import Contrastive
 from finetune.methods.full import Full
 from finetune.methods.method_configs import FullConfig
 from finetune.model import HEAD, named_parts
-from finetune.optim.gradient_guard import FiniteGuard
+from finetune.optim.gradient_guard import FiniteGuard, clip_gradients
 from finetune.optim.optimizers import build_optimizer, trained_parameters
 from finetune.optim.schedules import rate_factor, set_rate
 from finetune.optim.unusual_values import divergence_remedy
@@ -118,7 +117,7 @@ def _train(live: Live, console: Console) -> list[float]:
                 vectors = _only_vector(live.model.features(to_device(inputs, device)))
             loss = contrastive_loss(vectors, batch_classes, phase.temperature)
             loss.backward()  # type: ignore[no-untyped-call]
-        guard.check(clip_grad_norm_(trained, config.optim.max_grad_norm or math.inf), step)
+        guard.check(clip_gradients(optimizer, trained, config.optim.max_grad_norm), step)
         set_rate(optimizer, rate_factor(config.optim, step, steps))
         optimizer.step()
         optimizer.zero_grad()

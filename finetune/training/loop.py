@@ -18,19 +18,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from finetune.batching.data_loader import load_batches
 from finetune.batching.plan import MicroBatch, TrainPlan
 from finetune.config.yaml import flatten
 from finetune.distributed.compilation import compiled_blocks, compiles_on
 from finetune.distributed.devices import as_float32, to_device
-from finetune.distributed.fsdp import full_tensor, is_sharded
+from finetune.distributed.fsdp import is_sharded
 from finetune.distributed.positional_dropout import PositionalDropout, seeded_dropout
 from finetune.distributed.precision import cast_once
 from finetune.distributed.signals import Interrupted, Signals
 from finetune.model import Batch, head_weights
-from finetune.optim.gradient_guard import FiniteGuard
+from finetune.optim.gradient_guard import FiniteGuard, clip_gradients
 from finetune.optim.optimizers import add_l1_gradient, trained_parameters
 from finetune.optim.schedules import logged_rate, rate_factor, set_rate
 from finetune.optim.sparse_gradients import large_tables, sparse_lookups
@@ -127,7 +126,7 @@ def train_steps(
             # Update: clip by the global norm; a non-finite gradient never reaches the weights.
             accelerator.unscale_gradients()  # no-op except under fp16
             add_l1_gradient(penalized, optim.l1_head)
-            norm = full_tensor(clip_grad_norm_(trained, optim.max_grad_norm or math.inf))
+            norm = clip_gradients(live.optimizer.optimizer, trained, optim.max_grad_norm)
             guard.check(norm, step)
             set_rate(live.optimizer, rate_factor(optim, step, live.total_steps))
             optimizer.step()

@@ -88,10 +88,13 @@ def gradients() -> Iterator[dict[str, Tensor]]:
     set_rate, steps = loop.set_rate, [0]
 
     def recording_set_rate(optimizer: Any, factor: float) -> None:
+        # By which a fused optimizer clips as it reads them.
+        scale = getattr(optimizer.optimizer, "grad_scale", None)
         for group in optimizer.param_groups:
             for name, parameter in zip(group["names"], group["params"], strict=True):
                 if parameter.grad is not None:
-                    recorded[f"{steps[0]}/{name}"] = full_tensor(parameter.grad).clone()
+                    gradient = full_tensor(parameter.grad).clone()
+                    recorded[f"{steps[0]}/{name}"] = gradient / (1 if scale is None else scale)
         steps[0] += 1
         set_rate(optimizer, factor)
 
