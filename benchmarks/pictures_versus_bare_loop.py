@@ -1,8 +1,9 @@
 """Step time on images relative to a hand-written loop, on the same prepared batches.
 
 Both train an EfficientNet-Lite0, alone or as the encoder of a U-Net, with cross-entropy and
-channels-last memory format; see bare_loops.py for the timing. The images are those of
-examples/make_scenes.py and examples/fashion_mnist.py.
+channels-last memory format, or the hand-written loop with --layout contiguous, as timm's train.py
+by default; see bare_loops.py for the timing. The images are those of examples/make_scenes.py and
+examples/fashion_mnist.py.
 
     python examples/make_scenes.py
     python -m benchmarks.pictures_versus_bare_loop segmentation --steps 24
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,6 @@ from torch.nn import functional
 
 from benchmarks.bare_loops import (
     Loops,
-    Loss,
     Prepared,
     batches_of,
     compare_loops,
@@ -50,16 +51,13 @@ class CollatedImages(Prepared, ImageClassification):
     """Image classification on prepared batches."""
 
 
-def loss_of_masks(network: Any, batch: Batch) -> Tensor:
-    """Compute the mean cross-entropy over pixels [B, H, W]."""
-    logits = network(batch["inputs"][INPUT].to(memory_format=torch.channels_last))
-    return functional.cross_entropy(logits, batch["targets"].long(), ignore_index=255)
+def loss_of_masks(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the mean cross-entropy over pixels: logits [B, C, H, W], targets [B, H, W]."""
+    return functional.cross_entropy(logits, targets.long(), ignore_index=255)
 
 
-def loss_of_images(network: Any, batch: Batch) -> Tensor:
-    """Compute the mean cross-entropy over images [B]."""
-    logits = network(batch["inputs"][INPUT].to(memory_format=torch.channels_last))
-    return functional.cross_entropy(logits, batch["targets"])
+LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""{--layout: the memory format of the hand-written loop's images [B, 3, H, W]}"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Benchmark:
         data: folder of the images.
         size: task.image_size.
         keys: further keys of the task.
-        loss: the hand-written loss.
+        loss: the hand-written loss, a function (logits, targets) -> mean loss.
     """
 
     task: type[Task]
@@ -79,7 +77,7 @@ class Benchmark:
     data: str
     size: Any
     keys: dict[str, Any]
-    loss: Loss
+    loss: Callable[[Tensor, Tensor], Tensor]
 
 
 BENCHMARKS = {
@@ -92,7 +90,12 @@ BENCHMARKS = {
         loss_of_masks,
     ),
     "image-classification": Benchmark(
-        ImageClassification, CollatedImages, "data/fashion-mnist", 112, {}, loss_of_images
+        ImageClassification,
+        CollatedImages,
+        "data/fashion-mnist",
+        112,
+        {},
+        functional.cross_entropy,
     ),
 }
 
@@ -117,8 +120,13 @@ def set_up(options: argparse.Namespace) -> Loops:
     live = assemble(config, task, open_splits(config.data, task), accelerator).live
     collated.restore(task.state(), config.model)
     collated.batches = batches_of(live, task)
-    batches = list(collated.batches.values())
-    return Loops(on_prepared(live, collated), batches, benchmark.loss, options.bare)
+    batches, layout = list(collated.batches.values()), LAYOUTS[options.layout]
+
+    def loss(network: Any, batch: Batch) -> Tensor:
+        images = batch["inputs"][INPUT].contiguous(memory_format=layout)
+        return benchmark.loss(network(images), batch["targets"])
+
+    return Loops(on_prepared(live, collated), batches, loss, options.bare)
 
 
 def main() -> None:
@@ -131,6 +139,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the images in pixels")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--ours", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument(
+        "--layout", default="channels-last", choices=LAYOUTS, help="of the hand-written loop"
+    )
     parser.add_argument("--bare", default="fp32", choices=["fp32", "bf16"])
     compare_loops(set_up, parser, "hand-written")
 

@@ -31,6 +31,7 @@ WHOLE_RUN, TRAINING = ({**each, "quality": "accuracy"} for each in (WHOLE, PART)
 TRAINER, SFT = "versus_trainer", "versus_trainer_generation"
 PICTURES, FEW, LOOPS = "pictures_versus_bare_loop", "--steps 24", "--steps 40"
 TEXTS, BATCHES = "predict_versus_libraries", "pictures_versus_trainer"
+BATCHES_OF_16 = "image-classification --repeats 1 --batch-size 16"
 ONCE, LONG = "--repeats 1 --rows 125", "--repeats 1 --rows 2225 --max-length 512"
 SHORT_SFT, LONG_SFT = (
     "--rows 80 --block 5 --precision bf16",
@@ -127,9 +128,16 @@ ROWS = {
     ),
     "pictures-full": Row(
         "pictures, full, EfficientNet-Lite0, same precision",
-        "bare loop",
+        "bare loop, channels last",
         1.0,
-        *twice(PICTURES, "--steps 12", LOOPS, "image-classification --repeats 1 --batch-size 16"),
+        *twice(PICTURES, "--steps 12", LOOPS, BATCHES_OF_16),
+        **PART,
+    ),
+    "pictures-contiguous": Row(
+        "pictures, full, EfficientNet-Lite0, same precision",
+        "bare loop, timm's default layout",
+        1.0,
+        *twice(PICTURES, "--steps 12", LOOPS, f"{BATCHES_OF_16} --layout contiguous"),
         **PART,
     ),
     "segmentation": Row(
