@@ -80,7 +80,7 @@ ROWS = {
         "Trainer",
         0.5,
         *twice(TRAINER, "--rows 250", "--rows 250", "--repeats 1 --max-steps 1"),
-        figure="until",
+        figure="first-step",
     ),
     "sft-lora": Row(
         "SFT with LoRA, rows of very unequal length",

@@ -22,7 +22,7 @@ UNITS = {
     "memory": "GB",
     "whole-clock": "s",
     "whole-processor": "s",
-    "until": "s",
+    "first-step": "s",
     "clock": "s",
     "processor": "s",
 }
@@ -30,18 +30,29 @@ UNITS = {
 
 
 class Stopwatch:
-    """Measures the clock and the processor time of this process, in seconds, until it is asked."""
+    """Measures the clock and the processor time of this process, in seconds, until it is asked.
+
+    In a training also `first-step`: the processor time from the start of the process to the end of
+    the first step of an optimizer.
+    """
 
     def __init__(self) -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
         self._start = time.perf_counter(), time.process_time()
+        self._first_step: dict[str, float] = {}
+        self._hook = register_optimizer_step_post_hook(self._note_step)
+
+    def _note_step(self, *arguments: Any) -> None:
+        self._first_step.setdefault("first-step", time.process_time())
 
     def read(self) -> dict[str, float]:
-        """Return both, and `until`: the processor time since the process began."""
-        processor = time.process_time()
+        """Return the figures."""
+        self._hook.remove()
         return {
             "clock": time.perf_counter() - self._start[0],
-            "processor": processor - self._start[1],
-            "until": processor,
+            "processor": time.process_time() - self._start[1],
+            **self._first_step,
         }
 
 
@@ -78,8 +89,9 @@ def compare(
     """Run all sides in turn, --repeats times, and print the ratios of the first to each other one.
 
     `prepare` writes what the sides read into `options.folder`. The figures called clock and
-    processor are those of the part that a side times itself, until that of its process up to the
-    end of this part, whole-clock, whole-processor and memory (its peak) those of its process.
+    processor are those of the part that a side times itself, first-step that of its process up to
+    the end of its first step, whole-clock, whole-processor and memory (its peak) those of its
+    process.
     """
     parser.add_argument("--repeats", type=int, default=3, help="number of runs of each side")
     parser.add_argument("--seed", type=int, default=0, help="of both sides, where they have one")

@@ -6,8 +6,10 @@ transformers is imported on use, because the import takes seconds.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -62,8 +64,11 @@ def from_pretrained(
     keys = {"revision": source.revision, "trust_remote_code": may_run_code}
     try:
         if not gguf and auto not in _PROCESSORS:
-            check_network_config(*transformers.PretrainedConfig.get_config_dict(name, **keys))
-        with quiet_transformers(), collector_paused():
+            settings, rest = transformers.PretrainedConfig.get_config_dict(name, **keys)
+            check_network_config(settings, rest)
+            if auto.startswith("AutoModel"):
+                _import_network(settings.get("model_type"))
+        with quiet_transformers():
             return getattr(transformers, auto).from_pretrained(name, **keys, **gguf, **arguments)
     except StrictDataclassError as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -88,6 +93,19 @@ def from_pretrained(
         raise ModelError(
             f"model.name: {source.name!r} cannot be loaded with {auto}: {_ended(first)} {remedy}"
         ) from error
+
+
+def _import_network(model_type: Any) -> None:
+    """Import the code of a network of transformers, if it is one, before it is loaded."""
+    import transformers
+
+    if not isinstance(model_type, str) or model_type not in transformers.CONFIG_MAPPING:
+        return
+    config_class = transformers.CONFIG_MAPPING[model_type]
+    module = config_class.__module__.replace(".configuration_", ".modeling_")
+    if module not in sys.modules:
+        with quiet_transformers(), collector_paused(), contextlib.suppress(ImportError):
+            importlib.import_module(module)
 
 
 def _ended(sentence: str) -> str:

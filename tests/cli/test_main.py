@@ -308,6 +308,24 @@ def test_imported_libraries_are_left_alone_by_the_garbage_collector() -> None:
     assert lines[:2] == ["importing False", "imported True True"]
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_code_of_a_network_is_left_alone_where_libraries_are(frozen: bool) -> None:
+    """The command line owns its process; in others, freezing would keep garbage of theirs."""
+    code = (
+        "import gc\n"
+        "from tasks.backbones.pretrained import _import_network\n"
+        f"{'gc.freeze()' if frozen else ''}\n"
+        "before = gc.get_freeze_count()\n"
+        "for model_type in ('bert', 'no-network', None, ['bert']):\n"
+        "    _import_network(model_type)\n"
+        "import sys\n"
+        "print('transformers.models.bert.modeling_bert' in sys.modules, gc.isenabled())\n"
+        "print(gc.get_freeze_count() > before + 1000, gc.get_freeze_count() > 0)\n"
+    )
+    lines = python(code).stdout.splitlines()
+    assert lines == ["True True", f"{frozen} {frozen}"]
+
+
 def test_command_ends_without_a_last_collection() -> None:
     code = (
         "import atexit, gc, sys\n"
