@@ -24,7 +24,8 @@ from statistics import mean, median, pstdev
 from typing import Any
 
 from benchmarks.processes import ROOT
-from benchmarks.rows import ROWS
+from benchmarks.rows import MAKERS, ROWS
+from finetune.errors import nearest
 
 PROCESSOR = re.compile(r"CPU ([\d.]+)|([\d.]+) CPU|: .* = ([\d.]+)")
 CLOCK = re.compile(r"wall clock ([\d.]+)|([\d.]+) wall clock|clock: .* = ([\d.]+)")
@@ -38,19 +39,66 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ROWS))
     parser.add_argument("--size", choices=["small", "large"], default="small")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="on the CPU; 1 is steadiest")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each script")
+    parser.add_argument("--threads", type=count, default=1, help="on the CPU; 1 is steadiest")
+    parser.add_argument("--repeats", type=count, default=3, help="runs of each script")
     parser.add_argument("--results", type=Path, default=Path("runs/benchmarks.jsonl"))
     options = parser.parse_args()
     unknown = sorted(set(options.names) - ROWS.keys())
     if unknown:
-        parser.error(f"unknown benchmark {unknown[0]!r}; choose from {', '.join(ROWS)}")
+        parser.error(f"unknown benchmark {unknown[0]!r}; {nearest(unknown[0], ROWS)}")
     names = options.names or list(ROWS)
+    for data in sorted({ROWS[name].data for name in names} - {""}):
+        if not (ROOT / data).is_dir():
+            parser.error(f"{data} is missing; make it with `python {MAKERS[data]}`")
+    if options.device == "cuda" and not has_cuda():
+        parser.error("--device cuda: torch finds no CUDA device here")
+    try:
+        options.results.parent.mkdir(parents=True, exist_ok=True)
+        drop_torn_line(options.results)
+        read_runs(options.results)
+    except (OSError, ValueError) as error:
+        parser.error(f"--results: {error}")
     for name in names:
         for seed in range(len(runs_of(name, options)), options.repeats):
             run_script(name, seed, options)
     print(table(names, options))
     draw(names, options)
+
+
+def count(text: str) -> int:
+    """Return a number of 1 or more. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text!r}")
+    return int(text)
+
+
+def has_cuda() -> bool:
+    """True if torch finds a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def drop_torn_line(path: Path) -> None:
+    """Remove a last line without its end, which an interruption left behind."""
+    if path.exists():
+        content = path.read_bytes()
+        path.write_bytes(content[: content.rfind(b"\n") + 1])
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """Return the stored runs of all rows. Raises ValueError with the line that is not one."""
+    runs = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            run = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}; remove the line") from error
+        if not isinstance(run, dict):
+            raise ValueError(f"{path}, line {number}: {line!r} is not a run; remove the line")
+        runs.append(run)
+    return runs
 
 
 def key_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -62,9 +110,8 @@ def key_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def runs_of(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the stored runs of a row."""
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
     key = key_of(name, options)
-    return [run for run in map(json.loads, lines) if key.items() <= run.items()]
+    return [run for run in read_runs(options.results) if key.items() <= run.items()]
 
 
 def run_script(name: str, seed: int, options: argparse.Namespace) -> None:
@@ -95,8 +142,7 @@ def run_script(name: str, seed: int, options: argparse.Namespace) -> None:
     run |= {"quality": qualities_in(row.quality, lines)} if row.quality else {}
     if run["processor"] is None:
         sys.exit(f"{name}: no ratio in its output:\n{done.stdout}")
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    with options.results.open("a") as file:
+    with options.results.open("a", encoding="utf-8") as file:
         file.write(json.dumps(run) + "\n")
 
 
@@ -137,9 +183,9 @@ def table(names: list[str], options: argparse.Namespace) -> str:
     for name in names:
         row, ratios = ROWS[name], [ratio_of(name, kind, options) for kind in ("processor", "clock")]
         cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        count = len(runs_of(name, options))
+        runs = len(runs_of(name, options))
         lines.append(
-            f"| {row.work} | {row.other} | {row.aim:.2f} | {' | '.join(cells)} | {count} | "
+            f"| {row.work} | {row.other} | {row.aim:.2f} | {' | '.join(cells)} | {runs} | "
             f"{quality_of(name, options)} |"
         )
     return "\n".join(lines)

@@ -12,6 +12,7 @@ class Row:
     Attributes:
         figure: what the line of the ratio starts with; the clock's line starts with `clock`.
         quality: what each side's line calls its quality, if the runs have seeds of their own.
+        data: the folder that the script reads, made by its `MAKERS`.
     """
 
     work: str
@@ -23,8 +24,11 @@ class Row:
     figure: str = ""
     clock: str = ""
     quality: str = ""
+    data: str = ""
 
 
+FASHION, SCENES = "data/fashion-mnist", "data/scenes"
+MAKERS = {FASHION: "examples/fashion_mnist.py", SCENES: "examples/make_scenes.py"}
 WHOLE = {"figure": "whole-processor", "clock": "whole-clock"}
 PART = {"figure": "processor", "clock": "clock"}
 WHOLE_RUN, TRAINING = ({**each, "quality": "accuracy"} for each in (WHOLE, PART))
@@ -131,6 +135,7 @@ ROWS = {
         "bare loop, channels last",
         1.0,
         *twice(PICTURES, "--steps 12", LOOPS, BATCHES_OF_16),
+        data=FASHION,
         **PART,
     ),
     "pictures-contiguous": Row(
@@ -138,6 +143,7 @@ ROWS = {
         "bare loop, timm's default layout",
         1.0,
         *twice(PICTURES, "--steps 12", LOOPS, f"{BATCHES_OF_16} --layout contiguous"),
+        data=FASHION,
         **PART,
     ),
     "segmentation": Row(
@@ -145,6 +151,7 @@ ROWS = {
         "smp, bare loop",
         1.0,
         *twice(PICTURES, FEW, LOOPS, "segmentation --repeats 1"),
+        data=SCENES,
         **PART,
     ),
     "detection": Row(
@@ -157,6 +164,7 @@ ROWS = {
             f"--size 256 {LOOPS}",
             "--repeats 1",
         ),
+        data=SCENES,
         **PART,
     ),
     "predict": Row(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import drop_torn_line, read_runs
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,3 +34,16 @@ def test_gpu_benchmark_trains_tiny_networks_on_a_cpu(name: str) -> None:
     assert found, done.stdout
     assert 0 < float(found[1]) < 10
     assert 0 < float(found[2]) < 10
+
+
+def test_results_go_on_after_an_interruption(tmp_path: Path) -> None:
+    results = tmp_path / "benchmarks.jsonl"
+    drop_torn_line(results)
+    assert read_runs(results) == []
+    results.write_text('{"name": "loop"}\n{"name": "em')
+    drop_torn_line(results)
+    assert read_runs(results) == [{"name": "loop"}]
+    for line in ("garbage", "[1]"):
+        results.write_text(f'{{"name": "loop"}}\n{line}\n')
+        with pytest.raises(ValueError, match="line 2: .*; remove the line"):
+            read_runs(results)
