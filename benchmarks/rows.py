@@ -120,7 +120,7 @@ ROWS = {
         "pictures, full, EfficientNet-Lite0",
         "Trainer, image example",
         0.65,
-        *twice(BATCHES, "--rows 96", "--rows 480", "efficientnet --repeats 1"),
+        *twice(BATCHES, "--rows 480", "--rows 1920", "efficientnet --repeats 1"),
         **TRAINING,
     ),
     "vit-trainer": Row(
