@@ -25,8 +25,11 @@ def clip_gradients(
     that torch.amp.GradScaler would set. This saves a pass over all of them.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    is_plain = all(type(each) is Tensor and each.is_cpu for each in gradients)
-    if not (is_plain and optimizer.defaults.get("fused")):
+    # The kernels read the scale as a float32 number, in which float64 would lose its precision.
+    are_plain = all(
+        type(each) is Tensor and each.is_cpu and each.dtype == torch.float32 for each in gradients
+    )
+    if not (are_plain and optimizer.defaults.get("fused")):
         return full_tensor(clip_grad_norm_(parameters, most or math.inf))
     norm = get_total_norm(gradients)
     scale = (norm + TINY) / (most or math.inf)
