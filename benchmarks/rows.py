@@ -84,7 +84,8 @@ ROWS = {
         "Trainer",
         0.5,
         *twice(TRAINER, "--rows 250", "--rows 250", "--repeats 1 --max-steps 1"),
-        figure="first-step",
+        figure="first-step:",
+        clock="first-step-clock:",
     ),
     "sft-lora": Row(
         "SFT with LoRA, rows of very unequal length",
