@@ -49,6 +49,7 @@ from finetune.config.loading import load_config
 from finetune.data.opening import open_splits
 from finetune.distributed.devices import to_device
 from finetune.distributed.launch import make_accelerator
+from finetune.errors import nearest
 from finetune.registry import INSTALLED, make_task
 from finetune.task_parts.samples import take_rows
 from finetune.training.loop import train_steps
@@ -57,6 +58,8 @@ from finetune.training.state import Live, Progress
 
 STEP = "seconds a step"
 WORKERS = 8  # that load batches, of either side
+FEWEST_STEPS = 4
+"""Of a block, of which the first quarter is not timed."""
 Side = Callable[[str, argparse.Namespace, Path], dict[str, Any]]
 
 
@@ -216,7 +219,9 @@ def main() -> None:
     options = parser.parse_args()
     unknown = sorted(set(options.names) - WORKS.keys())
     if unknown:
-        parser.error(f"unknown work {unknown[0]!r}; choose from {', '.join(WORKS)}")
+        parser.error(f"unknown work {unknown[0]!r}; {nearest(unknown[0], WORKS)}")
+    if options.steps < FEWEST_STEPS or options.blocks < 1:
+        parser.error(f"expected --steps of {FEWEST_STEPS} or more and --blocks of 1 or more")
     import_libraries()
     with tempfile.TemporaryDirectory() as folder:
         options.folder = Path(folder)

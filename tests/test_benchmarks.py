@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert-full", "decoder-lora", "unet"])
 def test_gpu_benchmark_trains_tiny_networks_on_a_cpu(name: str) -> None:
-    words = [name, "--device", "cpu", "--size", "tiny", "--steps", "2", "--limit", "600"]
+    words = [name, "--device", "cpu", "--size", "tiny", "--steps", "4", "--limit", "600"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu", *words],
         cwd=ROOT,
@@ -28,8 +28,8 @@ def test_gpu_benchmark_trains_tiny_networks_on_a_cpu(name: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = re.fullmatch(
-        rf"{name}: seconds a step ([\d.]+), over a bare loop ([\d.]+), .*\n", done.stdout
+    found = re.search(
+        rf"^{name}: seconds a step ([\d.]+), over a bare loop ([\d.]+), ", done.stdout, re.MULTILINE
     )
     assert found, done.stdout
     assert 0 < float(found[1]) < 10
