@@ -65,7 +65,7 @@ EXPORTED = {
     "fcos": Case("efficientnet", use="detect", keys=SMALL),
     **{name: Case(name, use="detect") for name in MAKERS},
     "unet": Case("timm", use="segment"),
-    "unet-tiles": Case("timm", use="segment", keys={"task.tile": 32, "task.image_size": None}),
+    "unet-tiles": Case("timm", use="segment", keys={"task.tile": 32, "image_size": None}),
     "segformer": Case("segformer", use="segment"),
 }
 
