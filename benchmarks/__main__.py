@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.processes import ROOT
 from benchmarks.rows import MAKERS, ROWS
 from finetune.errors import nearest
+from finetune.io.files import drop_torn_line
 
 PROCESSOR = re.compile(r"CPU ([\d.]+)|([\d.]+) CPU|: .* = ([\d.]+)")
 CLOCK = re.compile(r"wall clock ([\d.]+)|([\d.]+) wall clock|clock: .* = ([\d.]+)")
@@ -77,13 +78,6 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def drop_torn_line(path: Path) -> None:
-    """Remove a last line without its end, which an interruption left behind."""
-    if path.exists():
-        content = path.read_bytes()
-        path.write_bytes(content[: content.rfind(b"\n") + 1])
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:

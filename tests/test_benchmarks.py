@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import drop_torn_line, read_runs
+from benchmarks.__main__ import read_runs
+from finetune.io.files import drop_torn_line
 
 ROOT = Path(__file__).parents[1]
 

@@ -107,6 +107,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def drop_torn_line(path: Path) -> bytes:
+    """Cut off a last line that an interruption left incomplete; return the content."""
+    if not path.exists():
+        return b""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    return content[:whole]
+
+
 def sync_to_disk(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     if os.name == "nt" and path.is_dir():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.errors import CheckpointError
+from finetune.io.files import drop_torn_line
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
@@ -30,7 +30,7 @@ def open_journal(folder: Path) -> tuple[JournalStorage, JournalFileOpenLock]:
     try:
         lock.acquire()
         try:
-            content = _drop_torn_line(path)
+            content = drop_torn_line(path)
         finally:
             lock.release()
         _check(path, content)
@@ -41,17 +41,6 @@ def open_journal(folder: Path) -> tuple[JournalStorage, JournalFileOpenLock]:
             "search.dir=FOLDER"
         ) from error
     return storage, JournalFileOpenLock(f"{path}.ask")
-
-
-def _drop_torn_line(path: Path) -> bytes:
-    """Cut off a last line that a power cut left incomplete; return the content."""
-    if not path.exists():
-        return b""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
-    return content[:whole]
 
 
 def _check(path: Path, content: bytes) -> None:
